@@ -1,0 +1,1 @@
+"""The connectors that come with tieline; each is written against :mod:`tieline.api` alone."""

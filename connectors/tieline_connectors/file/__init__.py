@@ -1,0 +1,1 @@
+"""Files, line by line: the smallest complete source and sink."""

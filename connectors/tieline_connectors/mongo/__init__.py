@@ -1,0 +1,1 @@
+"""MongoDB: the sink, and the questions people ask of what it stored."""

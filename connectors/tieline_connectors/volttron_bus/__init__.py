@@ -1,0 +1,1 @@
+"""VOLTTRON message bus: the source."""

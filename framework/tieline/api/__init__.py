@@ -1,0 +1,75 @@
+"""What a connector author imports: all of it, and nothing else of tieline."""
+
+from tieline.api.config import CommaList, Config, Secret, setting
+from tieline.api.connector import Connector, ConnectorContext, SinkConnector, SourceConnector
+from tieline.api.converter import Converter, Datum, Encoded, SchemaStore
+from tieline.api.errors import (
+    AlreadyOwned,
+    ConfigError,
+    DataError,
+    Fatal,
+    Mistake,
+    PluginError,
+    RefuseToStart,
+    Retriable,
+    TielineError,
+)
+from tieline.api.record import (
+    DIGEST_HEADER,
+    ID_HEADER,
+    AnyRecord,
+    Headers,
+    Position,
+    RecordMetadata,
+    SinkRecord,
+    SourceRecord,
+    TopicPartition,
+    header,
+    identity,
+)
+from tieline.api.schema import Schema
+from tieline.api.sink import SinkContext, SinkTask
+from tieline.api.source import SourceContext, SourceTask, TransactionContext
+from tieline.api.transform import Transform
+
+__all__ = [
+    "DIGEST_HEADER",
+    "ID_HEADER",
+    "AlreadyOwned",
+    "AnyRecord",
+    "CommaList",
+    "Config",
+    "ConfigError",
+    "Connector",
+    "ConnectorContext",
+    "Converter",
+    "DataError",
+    "Datum",
+    "Encoded",
+    "Fatal",
+    "Headers",
+    "Mistake",
+    "PluginError",
+    "Position",
+    "RecordMetadata",
+    "RefuseToStart",
+    "Retriable",
+    "Schema",
+    "SchemaStore",
+    "Secret",
+    "SinkConnector",
+    "SinkContext",
+    "SinkRecord",
+    "SinkTask",
+    "SourceConnector",
+    "SourceContext",
+    "SourceRecord",
+    "SourceTask",
+    "TielineError",
+    "TopicPartition",
+    "TransactionContext",
+    "Transform",
+    "header",
+    "identity",
+    "setting",
+]

@@ -1,0 +1,98 @@
+"""One error tree; each leaf answers what the runtime will do.
+
+    TielineError
+    ├── RefuseToStart         nothing starts; all that is wrong is told together
+    │   ├── ConfigError       a list of mistakes: where, which key, what is wrong, the way out
+    │   ├── PluginError       unknown, broken or doubled plugin
+    │   └── AlreadyOwned      another worker owns this data folder
+    ├── Retriable             the outside is unavailable: wait, offer the same batch again
+    ├── DataError             these records can never be handled: dead-letter them or stop
+    └── Fatal                 the task stops; a person has to look
+
+Anything else that a connector raises is a bug in the connector and is treated as Fatal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tieline.api.record import TopicPartition
+
+
+class TielineError(Exception):
+    """The root of every error that tieline raises on purpose."""
+
+
+class RefuseToStart(TielineError):
+    """Nothing was started; the message says what to change."""
+
+
+class Mistake(NamedTuple):
+    """One thing wrong in a configuration: where (file or connector), which key, what, and the way out."""
+
+    where: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        """One line: ``where: key: message``."""
+        return ": ".join(part for part in self if part)
+
+
+class ConfigError(RefuseToStart):
+    """Every mistake found in the configuration, reported together before the first record."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        count = len(self.mistakes)
+        title = "1 mistake" if count == 1 else f"{count} mistakes"
+        lines = "\n".join(f"  - {mistake}" for mistake in self.mistakes)
+        super().__init__(f"{title} in the configuration:\n{lines}")
+
+
+class PluginError(RefuseToStart):
+    """A plugin that is unknown, broken, or there twice; the message names the distribution and the cause."""
+
+
+class AlreadyOwned(RefuseToStart):
+    """Another worker owns this data folder; the message gives its process id."""
+
+
+class Retriable(TielineError):
+    """The outside is unavailable, the records are fine. Raised by tasks; the runtime waits and tries again.
+
+    ``after`` seconds is the earliest retry (none: the runtime's exponential backoff). ``partitions``
+    names the topic partitions whose records of the batch were not written; all others of the batch
+    were. Without it nothing of the batch counts as written and all of it is offered again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        after: float | None = None,
+        partitions: Collection[TopicPartition] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.after = after
+        self.partitions = None if partitions is None else frozenset(partitions)
+
+
+class DataError(TielineError):
+    """Some records can never be handled, however often they are tried.
+
+    ``failures`` maps the index in the batch that was handed over to its cause. **Every index that is
+    not named was handled**: raise only after the rest of the batch is done.
+    """
+
+    def __init__(self, failures: Mapping[int, Exception]) -> None:
+        self.failures = dict(failures)
+        first = min(self.failures, default=None)
+        cause = "" if first is None else f"; record {first} of the batch: {self.failures[first]}"
+        super().__init__(f"{len(self.failures)} record(s) cannot be handled{cause}")
+
+
+class Fatal(TielineError):
+    """The task cannot go on, and waiting will not help: wrong credentials, a missing right, a lost fence."""

@@ -1,0 +1,60 @@
+"""Avro schemas: parsed once, compared by fingerprint, shared by reference."""
+
+from __future__ import annotations
+
+import functools
+import json
+from importlib import resources
+from typing import Any
+
+import fastavro
+import fastavro.schema
+
+
+class Schema:
+    """An Avro schema. Two schemas are equal when their text is, after JSON's white space is taken out.
+
+    ``text``: compact JSON, documentation included (what a registry stores). ``name``: the full name of
+    a named type, else the type (``"string"``). ``parsed``: what fastavro's readers and writers take.
+    Raises ``ValueError`` on a text that is no Avro schema (Avro 1.11 specification).
+    """
+
+    __slots__ = ("_hash", "definition", "name", "parsed", "text")
+
+    def __init__(self, text: str) -> None:
+        try:
+            self.definition: Any = json.loads(text)
+            self.parsed: Any = fastavro.parse_schema(self.definition, _write_hint=False)
+        except (ValueError, RecursionError, fastavro.schema.SchemaParseException) as error:
+            raise ValueError(f"not an Avro schema: {error}") from error
+        self.text = json.dumps(self.definition, separators=(",", ":"))
+        self._hash = hash(self.text)
+        is_named = isinstance(self.parsed, dict) and "name" in self.parsed
+        self.name = str(self.parsed["name"] if is_named else _type_of(self.definition))
+
+    @staticmethod
+    @functools.lru_cache(maxsize=1024)
+    def parse(text: str) -> Schema:
+        """The schema of this text; the same object for the same text."""
+        return Schema(text)
+
+    @staticmethod
+    @functools.lru_cache(maxsize=256)
+    def named(name: str) -> Schema:
+        """A schema of the ``schemas/`` folder by its full name, such as ``volttron.DeviceReading``."""
+        owner, _, short = name.rpartition(".")
+        file = resources.files("tieline_schemas").joinpath(owner, f"{short}.avsc")
+        return Schema.parse(file.read_text("utf-8"))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Schema) and self.text == other.text)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"Schema({self.name})"
+
+
+def _type_of(definition: Any) -> str:
+    return str(definition.get("type")) if isinstance(definition, dict) else str(definition)

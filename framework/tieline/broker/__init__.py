@@ -1,0 +1,1 @@
+"""One port, two homes: Apache Kafka and the local log. See :mod:`tieline.broker.port`."""

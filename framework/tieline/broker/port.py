@@ -1,0 +1,191 @@
+"""What the runtime asks of a broker; the local log and Kafka both keep this contract.
+
+The unit is (records, offsets), acknowledged as one. tests/contract/broker runs one suite on both homes.
+
+Errors, on every method: ``Retriable`` while the broker is unavailable, ``Fatal`` when waiting will not
+help (a missing right, a fence). No call blocks longer than its time-out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from tieline.api import Headers, RecordMetadata, TopicPartition
+
+
+class ProducerRecord(NamedTuple):
+    """A record on its way to a topic; ``timestamp`` in ms since 1970 UTC, none: now.
+
+    ``partition`` none: murmur2 of the key, as Kafka's clients; any partition where the key is null.
+    """
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    timestamp: int | None = None
+    partition: int | None = None
+
+
+class ConsumedRecord(NamedTuple):
+    """A record as a topic holds it. Offsets grow within a partition, and may have holes."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes | None
+    key: bytes | None
+    headers: Headers
+    timestamp: int
+
+
+class TopicInfo(NamedTuple):
+    """A topic: its id tells it from a later topic of the same name."""
+
+    name: str
+    id: str
+    partitions: int
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Records and the source offsets that they reach, acknowledged as one.
+
+    ``offsets``: canonical JSON of a source partition → JSON of its source offset; empty for a producer
+    without source offsets. The local log makes one transaction of both; Kafka saves them after the
+    acknowledgement, when the ledger of the task says so.
+    """
+
+    records: Sequence[ProducerRecord]
+    connector: str = ""
+    offsets: Mapping[str, str] = field(default_factory=dict)
+
+
+class Delivery(NamedTuple):
+    """The end of a unit: where each record went, or why it never will (index → ``DataError``, ``Fatal``)."""
+
+    unit: Unit
+    metadata: Sequence[RecordMetadata | None]
+    failures: Mapping[int, Exception]
+
+
+class Producer(Protocol):
+    """Sends units in order and never gives up on its own. One thread uses one producer."""
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes sent and not yet reported by ``poll``; its user bounds them."""
+
+    def send(self, unit: Unit) -> None:
+        """Hand over a unit; returns at once. Its end comes from ``poll``, in the order of sending."""
+
+    def poll(self, timeout: float) -> list[Delivery]:
+        """The units that have ended, waiting at most ``timeout`` seconds for the first.
+
+        Raises ``Retriable`` when the producer itself broke and its units in flight must be sent again.
+        """
+
+    def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
+        """Store source offsets; returns when they are safe."""
+
+    def close(self, timeout: float) -> None:
+        """Let go; what is not acknowledged within ``timeout`` is abandoned (and not reported)."""
+
+
+class RebalanceListener(Protocol):
+    """Told by ``Consumer.poll`` and ``close``, in the caller's own thread."""
+
+    def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """These were added to what the consumer owns."""
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """These will be taken away when this returns; offsets may still be committed."""
+
+    def lost(self, partitions: Collection[TopicPartition]) -> None:
+        """These are gone already, and somebody else may own them; commit nothing for them."""
+
+
+class Consumer(Protocol):
+    """A member of a consumer group. One thread uses one consumer.
+
+    A partition starts at the group's committed offset, else at its beginning.
+    """
+
+    def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
+        """Join the group for these topics, or for all whose whole name matches the regular expression."""
+
+    def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
+        """The next records, waiting at most ``timeout`` seconds for the first; also keeps the group alive."""
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Return nothing from these; ``poll`` may return nothing more of them from now on."""
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        """Return records from these again, from where it stopped."""
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Go on at this offset, or at the next one there is."""
+
+    def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
+        """Store the group's offsets (the position after the last record done); returns when they are safe."""
+
+    def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
+        """The group's stored offsets; a partition without one is left out."""
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """Records behind the end of each owned partition, as far as known without asking."""
+
+    def close(self, timeout: float) -> None:
+        """Leave the group: ``revoked`` is told first."""
+
+
+class Exclusive(Protocol):
+    """The only writer of one topic for as long as it is held; see ``Broker.exclusive``."""
+
+    def append(self, records: Sequence[ProducerRecord]) -> None:
+        """Write these; they become visible together, when the context ends without an error."""
+
+
+class Broker(Protocol):
+    """One of the two homes. Safe for many threads; what it makes is not."""
+
+    @property
+    def cluster_id(self) -> str:
+        """The same for ever, on every worker of this broker."""
+
+    def producer(self, client_id: str, overrides: Mapping[str, str]) -> Producer:
+        """A new producer; ``overrides`` are ``producer.override.*`` (ignored by the local log)."""
+
+    def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> Consumer:
+        """A new member of a group; ``overrides`` are ``consumer.override.*`` (ignored by the local log)."""
+
+    def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
+        """The saved source offsets of a connector, as in ``Unit.offsets``."""
+
+    def create_topic(self, name: str, *, partitions: int = -1, replication: int = -1,
+                     config: Mapping[str, str] | None = None, timeout: float = 10.0) -> bool:
+        """Create a topic (-1: the broker's own default); false if it is there already."""
+
+    def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
+        """All topics by name."""
+
+    def read(self, topic: str, visit: Callable[[ConsumedRecord], None], *,
+             start: Mapping[int, int] | None = None, timeout: float = 30.0) -> dict[int, int]:
+        """Visit every record of a topic up to its end as it is now; returns the position after, a partition.
+
+        ``start``: where to begin in each partition (what an earlier call returned). Only committed
+        records are seen. Raises ``Retriable`` when the end was not reached within ``timeout``.
+        """
+
+    def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[Exclusive]:
+        """Be the only writer of a topic: read it to its end inside, then append.
+
+        Held by the broker's own means (a fenced transactional id; a lock on the local log). If it was
+        taken over meanwhile, leaving the context raises ``Retriable`` and nothing was written.
+        """
+
+    def close(self) -> None:
+        """Let go of everything."""

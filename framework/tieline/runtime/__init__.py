@@ -1,0 +1,1 @@
+"""The runtime: loads connectors, runs their tasks, keeps the promises."""

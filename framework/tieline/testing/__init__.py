@@ -1,0 +1,1 @@
+"""For authors of connectors: fakes that are verified on the real thing, and kits of tests."""

@@ -1,0 +1,1 @@
+"""Real servers on this machine: for ``tieline lab``, and for the tests."""
