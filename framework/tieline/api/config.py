@@ -10,7 +10,7 @@ Every mistake of a map is reported at once; a secret (``Secret``) never appears 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -39,8 +39,7 @@ def setting(key: str, default: Any = ..., *, doc: str, importance: str = "medium
 
     ``rules`` are pydantic's (``ge``, ``le``, ``pattern``, …).
     """
-    extra = {"importance": importance}
-    return Field(default, alias=key, description=doc, json_schema_extra=extra, **rules)
+    return Field(default, alias=key, description=doc, json_schema_extra={"importance": importance}, **rules)
 
 
 class Config(BaseModel):
@@ -59,12 +58,15 @@ class Config(BaseModel):
         return []
 
     @classmethod
-    def parse(cls, settings: Mapping[str, str], where: str = "") -> Self:
-        """Read a flat map. Raises :class:`ConfigError` with every mistake, never with a value in it."""
+    def parse(cls, settings: Mapping[str, str], where: str = "", *, also_known: Sequence[str] = ()) -> Self:
+        """Read a flat map. Raises :class:`ConfigError` with every mistake, never with a value in it.
+
+        ``also_known``: keys that somebody else reads, for the hint at a misspelt one.
+        """
         try:
             config = cls.model_validate(dict(settings))
         except ValidationError as error:
-            raise ConfigError(_mistake(cls, where, line) for line in error.errors()) from None
+            raise ConfigError(_mistake(cls, where, line, also_known) for line in error.errors()) from None
         wrong = [Mistake(where, key, message) for key, message in config.mistakes()]
         if wrong:
             raise ConfigError(wrong)
@@ -77,7 +79,7 @@ class Config(BaseModel):
 
     @classmethod
     def definition(cls) -> list[dict[str, Any]]:
-        """Kafka Connect's ConfigDef, a dictionary a setting, as ``GET /connector-plugins/{p}/config`` shows it."""
+        """Kafka Connect's ConfigDef, as ``GET /connector-plugins/{p}/config`` shows it: a dictionary a setting."""
         return [
             {
                 "name": field.alias or name,
@@ -96,10 +98,10 @@ class Config(BaseModel):
         ]
 
 
-def _mistake(cls: type[Config], where: str, line: Any) -> Mistake:
+def _mistake(cls: type[Config], where: str, line: Any, also_known: Sequence[str]) -> Mistake:
     key = ".".join(str(part) for part in line["loc"])
     if line["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, cls.keys(), n=1)
+        near = difflib.get_close_matches(key, [*cls.keys(), *also_known], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(cls.keys())}"
         return Mistake(where, key, f"no such setting; {hint}")
     if line["type"] == "missing":

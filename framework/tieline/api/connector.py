@@ -71,7 +71,7 @@ class Connector(ABC, Generic[C]):
         """Check offsets that somebody wants to set; true if this connector knows that they are right."""
         return False
 
-    def stop(self) -> None:  # noqa: B027
+    def stop(self) -> None:
         """Called once, after the tasks have stopped."""
 
 

@@ -52,7 +52,7 @@ class Converter(ABC, Generic[C]):
 
     config_type: ClassVar[type[Config]] = Config
 
-    def start(self, config: C, *, is_key: bool, schemas: SchemaStore) -> None:  # noqa: B027
+    def start(self, config: C, *, is_key: bool, schemas: SchemaStore) -> None:
         """Called once, before any batch."""
 
     @abstractmethod

@@ -24,13 +24,14 @@ class Schema:
     def __init__(self, text: str) -> None:
         try:
             self.definition: Any = json.loads(text)
-            self.parsed: Any = fastavro.parse_schema(self.definition, _write_hint=False)
+            parsed: Any = fastavro.parse_schema(self.definition, _write_hint=False)
         except (ValueError, RecursionError, fastavro.schema.SchemaParseException) as error:
             raise ValueError(f"not an Avro schema: {error}") from error
         self.text = json.dumps(self.definition, separators=(",", ":"))
+        self.parsed: Any = parsed
         self._hash = hash(self.text)
-        is_named = isinstance(self.parsed, dict) and "name" in self.parsed
-        self.name = str(self.parsed["name"] if is_named else _type_of(self.definition))
+        is_named = isinstance(parsed, dict) and "name" in parsed
+        self.name = str(parsed["name"] if is_named else _type_of(self.definition))
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)

@@ -76,7 +76,7 @@ class SinkTask(ABC, Generic[C_contra]):
     def start(self, context: SinkContext, config: C_contra) -> None:
         """Open the outside. Called once. May raise ``Retriable``; it is then called again."""
 
-    def open(self, partitions: Collection[TopicPartition]) -> None:  # noqa: B027
+    def open(self, partitions: Collection[TopicPartition]) -> None:
         """The task owns these partitions from now on."""
 
     @abstractmethod
@@ -87,7 +87,7 @@ class SinkTask(ABC, Generic[C_contra]):
         ``DataError(index → cause)`` (everything else was), ``Fatal``.
         """
 
-    def flush(self, offsets: Mapping[TopicPartition, int]) -> None:  # noqa: B027
+    def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Write what ``put`` has buffered; return only when it is safe. Raises as ``put``."""
 
     def pre_commit(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
@@ -95,11 +95,11 @@ class SinkTask(ABC, Generic[C_contra]):
         self.flush(offsets)
         return offsets
 
-    def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:  # noqa: B027
+    def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
         """The task owns these partitions no longer; ``lost``: not for some time already."""
 
-    def stop(self) -> None:  # noqa: B027
+    def stop(self) -> None:
         """Make a waiting call return soon. From another thread."""
 
-    def shutdown(self) -> None:  # noqa: B027
+    def shutdown(self) -> None:
         """Let everything go. Called once, last."""

@@ -87,14 +87,14 @@ class SourceTask(ABC, Generic[C_contra]):
         ``max_records`` is what fits now; returning early with less is right.
         """
 
-    def commit_record(self, record: SourceRecord, metadata: RecordMetadata | None) -> None:  # noqa: B027
+    def commit_record(self, record: SourceRecord, metadata: RecordMetadata | None) -> None:
         """The broker has this record (metadata none: it was filtered)."""
 
-    def commit(self) -> None:  # noqa: B027
+    def commit(self) -> None:
         """Offsets were saved."""
 
-    def stop(self) -> None:  # noqa: B027
+    def stop(self) -> None:
         """Make a waiting ``poll`` return. From another thread."""
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Let everything go. Called once, last."""

@@ -22,7 +22,7 @@ class Transform(ABC, Generic[C]):
 
     config_type: ClassVar[type[Config]] = Config
 
-    def start(self, config: C) -> None:  # noqa: B027
+    def start(self, config: C) -> None:
         """Called once, before any batch."""
 
     @abstractmethod
@@ -32,5 +32,5 @@ class Transform(ABC, Generic[C]):
         Raises ``DataError(index → cause)`` for records that can never be transformed.
         """
 
-    def stop(self) -> None:  # noqa: B027
+    def stop(self) -> None:
         """Called once, at the end."""

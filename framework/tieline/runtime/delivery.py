@@ -1,0 +1,110 @@
+"""The delivery ledger: what is in flight, and which offset is safe to commit. Pure.
+
+A batch makes one entry a partition. An entry is settled when each of its records is delivered,
+dead-lettered or filtered. **An offset is safe when its entry and every earlier entry of the same
+partition are settled**: the contiguous prefix, by order of dispatch and never by arithmetic on
+offsets, which have holes (Kafka Connect's ``SubmittedRecords`` keeps the same invariant, a record at
+a time).
+
+    received = delivered + dead_lettered + filtered + in_flight
+
+A source uses it with source partitions and source offsets, a sink with topic partitions and the
+positions after the last record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+P = TypeVar("P", bound=Hashable)
+O = TypeVar("O")  # noqa: E741 - an offset of any kind
+
+
+class Counts(NamedTuple):
+    """The ledger's totals since the task started."""
+
+    received: int = 0
+    delivered: int = 0
+    dead_lettered: int = 0
+    filtered: int = 0
+    in_flight: int = 0
+
+
+class Entry(Generic[P, O]):
+    """The records of one batch and one partition; ``offset`` is where to go on after them."""
+
+    __slots__ = ("offset", "outstanding", "partition")
+
+    def __init__(self, partition: P, offset: O, outstanding: int) -> None:
+        self.partition = partition
+        self.offset = offset
+        self.outstanding = outstanding
+
+
+class Ledger(Generic[P, O]):
+    """Used by one thread; ``counts`` may be read from any."""
+
+    def __init__(self) -> None:
+        self._entries: dict[P, deque[Entry[P, O]]] = {}
+        self._safe: dict[P, O] = {}
+        self._received = self._delivered = self._dead_lettered = self._filtered = 0
+
+    @property
+    def counts(self) -> Counts:
+        """The totals; they always add up."""
+        delivered, dead, filtered, received = (
+            self._delivered, self._dead_lettered, self._filtered, self._received,
+        )
+        return Counts(received, delivered, dead, filtered, received - delivered - dead - filtered)
+
+    def dispatch(self, partition: P, offset: O, count: int, filtered: int = 0) -> Entry[P, O]:
+        """``count`` records are on their way, ``filtered`` of them ended here already."""
+        if not 0 <= filtered <= count:
+            raise ValueError(f"{filtered} of {count} records filtered")
+        entry = Entry(partition, offset, count - filtered)
+        self._received += count
+        self._filtered += filtered
+        self._entries.setdefault(partition, deque()).append(entry)
+        self._advance(partition)
+        return entry
+
+    def settle(self, entry: Entry[P, O], delivered: int = 0, dead_lettered: int = 0) -> None:
+        """So many records of an entry came to their end."""
+        ended = delivered + dead_lettered
+        if delivered < 0 or dead_lettered < 0 or ended > entry.outstanding:
+            raise ValueError(f"{ended} records settled of {entry.outstanding} outstanding")
+        entry.outstanding -= ended
+        self._delivered += delivered
+        self._dead_lettered += dead_lettered
+        if entry.outstanding == 0:
+            self._advance(entry.partition)
+
+    def release(self, partition: P) -> int:
+        """Forget what is in flight in a partition, which somebody will read again; how many it was."""
+        self._safe.pop(partition, None)
+        returned = sum(entry.outstanding for entry in self._entries.pop(partition, ()))
+        self._received -= returned
+        return returned
+
+    def entries(self, partition: P) -> tuple[Entry[P, O], ...]:
+        """The entries of a partition that are not settled, or wait for an earlier one; oldest first."""
+        return tuple(self._entries.get(partition, ()))
+
+    def committable(self) -> dict[P, O]:
+        """The safe offsets that were not reported as committed yet."""
+        return dict(self._safe)
+
+    def committed(self, offsets: Mapping[P, O]) -> None:
+        """These offsets, taken from ``committable``, are stored."""
+        for partition, offset in offsets.items():
+            if partition in self._safe and self._safe[partition] == offset:
+                del self._safe[partition]
+
+    def _advance(self, partition: P) -> None:
+        waiting = self._entries.get(partition)
+        while waiting and waiting[0].outstanding == 0:
+            self._safe[partition] = waiting.popleft().offset
+        if waiting is not None and not waiting:
+            del self._entries[partition]
