@@ -49,7 +49,10 @@ class Config(BaseModel):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
         arbitrary_types_allowed=True,
     )
 

@@ -165,15 +165,28 @@ class Broker(Protocol):
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """The saved source offsets of a connector, as in ``Unit.offsets``."""
 
-    def create_topic(self, name: str, *, partitions: int = -1, replication: int = -1,
-                     config: Mapping[str, str] | None = None, timeout: float = 10.0) -> bool:
+    def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int = -1,
+        replication: int = -1,
+        config: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+    ) -> bool:
         """Create a topic (-1: the broker's own default); false if it is there already."""
 
     def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
         """All topics by name."""
 
-    def read(self, topic: str, visit: Callable[[ConsumedRecord], None], *,
-             start: Mapping[int, int] | None = None, timeout: float = 30.0) -> dict[int, int]:
+    def read(
+        self,
+        topic: str,
+        visit: Callable[[ConsumedRecord], None],
+        *,
+        start: Mapping[int, int] | None = None,
+        timeout: float = 30.0,
+    ) -> dict[int, int]:
         """Visit every record of a topic up to its end as it is now; returns the position after, a partition.
 
         ``start``: where to begin in each partition (what an earlier call returned). Only committed

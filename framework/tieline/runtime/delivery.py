@@ -55,7 +55,10 @@ class Ledger(Generic[P, O]):
     def counts(self) -> Counts:
         """The totals; they always add up."""
         delivered, dead, filtered, received = (
-            self._delivered, self._dead_lettered, self._filtered, self._received,
+            self._delivered,
+            self._dead_lettered,
+            self._filtered,
+            self._received,
         )
         return Counts(received, delivered, dead, filtered, received - delivered - dead - filtered)
 

@@ -55,7 +55,13 @@ class Stop(NamedTuple):
 
 
 def decide(
-    stage: Stage, error: Exception, *, attempt: int, waited: float, policy: RetryPolicy, jitter: float,
+    stage: Stage,
+    error: Exception,
+    *,
+    attempt: int,
+    waited: float,
+    policy: RetryPolicy,
+    jitter: float,
 ) -> Retry | Stop:
     """What to do after ``error`` in ``stage``.
 
@@ -64,7 +70,9 @@ def decide(
     """
     if isinstance(error, Retriable):
         if 0 <= policy.timeout <= waited:
-            return Stop(f"{stage.value}: still unavailable after {waited:.0f} s (errors.retry.timeout): {error}")
+            return Stop(
+                f"{stage.value}: still unavailable after {waited:.0f} s (errors.retry.timeout): {error}"
+            )
         if error.after is not None:
             return Retry(error.after)
         return Retry(backoff(policy, attempt, jitter))
@@ -72,7 +80,9 @@ def decide(
         return Stop(f"{stage.value}: {error}")
     if isinstance(error, (Fatal, RefuseToStart)):
         return Stop(f"{stage.value}: {error}")
-    return Stop(f"{stage.value}: {type(error).__name__}: {error} (an error that the connector did not handle)")
+    return Stop(
+        f"{stage.value}: {type(error).__name__}: {error} (an error that the connector did not handle)"
+    )
 
 
 def backoff(policy: RetryPolicy, attempt: int, jitter: float) -> float:

@@ -1,0 +1,50 @@
+"""``tieline``: the program. Commands that come with a connector are plugins (``tieline.commands``)."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from tieline import __version__
+from tieline.api import RefuseToStart
+from tieline.cli.run import run
+from tieline.runtime import plugins
+
+app = typer.Typer(
+    name="tieline",
+    help="Joins a VOLTTRON platform, Kafka and MongoDB, and loses nothing on the way.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Run the program; a mistake that refuses to start is one message and exit status 2."""
+    try:
+        for plugin in plugins.installed(plugins.COMMANDS):
+            _add(plugin.name)
+        app()
+    except RefuseToStart as error:
+        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        sys.exit(2)
+
+
+def _add(name: str) -> None:
+    """Add a plugin's command; it is imported only when it is the one that was asked for, or for the help."""
+    asked = [argument for argument in sys.argv[1:] if not argument.startswith("-")][:1]
+    if asked and asked != [name]:
+        return
+    command = plugins.load_object(plugins.COMMANDS, name)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(command)

@@ -1,0 +1,105 @@
+"""The ``avro`` converter: Confluent's wire format, 0x00, the schema's id in 4 bytes, Avro binary.
+
+The subject of a named type is its full name (Confluent's RecordNameStrategy), so that one topic may
+carry several formats, each with an owner and a history of its own; of other types ``<topic>-key`` or
+``<topic>-value``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tieline.api import Config, Converter, DataError, Datum, Encoded, Schema, SchemaStore, setting
+from tieline.converters.codec import AvroCodec
+
+_FRAME = struct.Struct(">bI")
+_PRIMITIVES = {str: '"string"', bool: '"boolean"', int: '"long"', float: '"double"', bytes: '"bytes"'}
+
+
+class AvroConverterConfig(Config):
+    """``schema.registry.url`` itself is read by the runtime, which chooses the schema store."""
+
+    schema_registry_url: str = setting(
+        "schema.registry.url", "", doc="A schema registry elsewhere; empty: the topic _schemas of the broker."
+    )
+
+
+class AvroConverter(Converter[AvroConverterConfig]):
+    """Data with a schema to Avro with its id; data without one only if it is a primitive or null."""
+
+    config_type = AvroConverterConfig
+
+    def start(self, config: AvroConverterConfig, *, is_key: bool, schemas: SchemaStore) -> None:
+        """Nothing is asked of the store before the first batch."""
+        self._schemas = schemas
+        self._suffix = "key" if is_key else "value"
+        self._writers: dict[tuple[str, Schema], tuple[bytes, Callable[[Any], bytes]]] = {}
+        self._readers: dict[int, AvroCodec] = {}
+
+    def serialize(self, batch: Sequence[Datum]) -> list[bytes | None]:
+        """Registers a new schema once. Raises ``DataError``, ``Retriable`` (the store is away)."""
+        out: list[bytes | None] = []
+        failures: dict[int, Exception] = {}
+        for index, (topic, data, schema) in enumerate(batch):
+            if data is None and schema is None:
+                out.append(None)
+                continue
+            try:
+                frame, encode = self._writer(topic, schema or _schema_of(data))
+                out.append(frame + encode(data))
+            except ValueError as error:
+                failures[index] = error
+                out.append(None)
+        if failures:
+            raise DataError(failures)
+        return out
+
+    def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
+        """By the writer's own schema. Raises ``DataError``, ``Retriable`` (the store is away)."""
+        out: list[Datum] = []
+        failures: dict[int, Exception] = {}
+        for index, (topic, data) in enumerate(batch):
+            if data is None:
+                out.append(Datum(topic, None))
+                continue
+            try:
+                codec = self._reader(data)
+                out.append(Datum(topic, codec.decode(data, _FRAME.size), codec.schema))
+            except ValueError as error:
+                failures[index] = error
+        if failures:
+            raise DataError(failures)
+        return out
+
+    def _writer(self, topic: str, schema: Schema) -> tuple[bytes, Callable[[Any], bytes]]:
+        subject = schema.name if "." in schema.name else f"{topic}-{self._suffix}"
+        writer = self._writers.get((subject, schema))
+        if writer is None:
+            schema_id = self._schemas.register(subject, schema)
+            writer = self._writers[subject, schema] = _FRAME.pack(0, schema_id), AvroCodec.of(schema).encode
+        return writer
+
+    def _reader(self, data: bytes) -> AvroCodec:
+        if len(data) < _FRAME.size or data[0] != 0:
+            raise ValueError(
+                "not in Confluent's wire format (0x00, schema id, Avro); was it written by another converter?"
+            )
+        _, schema_id = _FRAME.unpack_from(data)
+        codec = self._readers.get(schema_id)
+        if codec is None:
+            schema = self._schemas.schema(schema_id)
+            if schema is None:
+                raise ValueError(f"no schema has the id {schema_id}; was it written with another registry?")
+            codec = self._readers[schema_id] = AvroCodec.of(schema)
+        return codec
+
+
+def _schema_of(data: Any) -> Schema:
+    text = _PRIMITIVES.get(type(data))
+    if text is None:
+        raise ValueError(
+            f"a {type(data).__name__} without a schema cannot be Avro; give it a schema or use json"
+        )
+    return Schema.parse(text)

@@ -1,0 +1,86 @@
+"""The ``string`` and ``bytes`` converters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tieline.api import Config, Converter, DataError, Datum, Encoded, setting
+
+
+def serialize_each(batch: Sequence[Datum], encode: Callable[[Any], bytes]) -> list[bytes | None]:
+    """Encode every datum but null; ``ValueError`` and ``TypeError`` become the batch's ``DataError``."""
+    out: list[bytes | None] = []
+    failures: dict[int, Exception] = {}
+    for index, (_, data, _) in enumerate(batch):
+        try:
+            out.append(None if data is None else encode(data))
+        except (ValueError, TypeError) as error:
+            failures[index] = error
+    if failures:
+        raise DataError(failures)
+    return out
+
+
+def deserialize_each(batch: Sequence[Encoded], decode: Callable[[bytes], Any]) -> list[Datum]:
+    """Decode every value but null; ``ValueError`` becomes the batch's ``DataError``."""
+    out: list[Datum] = []
+    failures: dict[int, Exception] = {}
+    for index, (topic, data) in enumerate(batch):
+        try:
+            out.append(Datum(topic, None if data is None else decode(data)))
+        except (ValueError, RecursionError) as error:
+            failures[index] = error
+    if failures:
+        raise DataError(failures)
+    return out
+
+
+class StringConverterConfig(Config):
+    """As Kafka Connect's StringConverter."""
+
+    encoding: str = setting("converter.encoding", "utf-8", doc="The character encoding.")
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """An encoding that Python does not know."""
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            return [("converter.encoding", f"no encoding is called {self.encoding!r}; usual is utf-8")]
+        return []
+
+
+class StringConverter(Converter[StringConverterConfig]):
+    """Text; other data than text is written as Python prints it."""
+
+    config_type = StringConverterConfig
+
+    def start(self, config: StringConverterConfig, **_: Any) -> None:
+        """Remember the encoding."""
+        self._encoding = config.encoding
+
+    def serialize(self, batch: Sequence[Datum]) -> list[bytes | None]:
+        """Data to bytes."""
+        return serialize_each(batch, lambda data: str(data).encode(self._encoding))
+
+    def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
+        """Bytes to text."""
+        return deserialize_each(batch, lambda data: data.decode(self._encoding))
+
+
+class BytesConverter(Converter[Config]):
+    """Bytes as they are."""
+
+    def serialize(self, batch: Sequence[Datum]) -> list[bytes | None]:
+        """Only bytes."""
+        return serialize_each(batch, _only_bytes)
+
+    def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
+        """As they are."""
+        return [Datum(topic, data) for topic, data in batch]
+
+
+def _only_bytes(data: Any) -> bytes:
+    if not isinstance(data, bytes):
+        raise TypeError(f"the bytes converter writes bytes, not {type(data).__name__}")
+    return data

@@ -1,0 +1,1 @@
+"""Where schemas have ids: the ``_schemas`` topic, or a registry elsewhere."""

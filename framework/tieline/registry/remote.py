@@ -1,0 +1,80 @@
+"""A schema registry elsewhere, through confluent-kafka's own client (extra ``registry``)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tieline.api import ConfigError, Fatal, Mistake, Retriable, Schema
+
+if TYPE_CHECKING:
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+
+
+class RemoteSchemaStore:
+    """A ``SchemaStore`` over HTTP. Safe for many threads; what was found once is not asked again.
+
+    ``settings`` are the client's own (``url``, ``basic.auth.user.info``, ``ssl.ca.location``, …).
+    Raises ``ConfigError`` where the client is not installed or refuses its settings.
+    """
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        try:
+            from confluent_kafka.schema_registry import SchemaRegistryClient
+        except ImportError as error:
+            way_out = f"needs more packages ({error}): pip install 'tieline[registry]'"
+            raise ConfigError([Mistake("", "schema.registry.url", way_out)]) from error
+        try:
+            self._client: SchemaRegistryClient = SchemaRegistryClient(dict(settings))
+        except (ValueError, TypeError) as error:
+            raise ConfigError([Mistake("", "schema.registry.url", str(error))]) from error
+        self._lock = threading.Lock()
+        self._ids: dict[tuple[str, str], int] = {}
+        self._by_id: dict[int, Schema] = {}
+
+    def register(self, subject: str, schema: Schema) -> int:
+        """Raises ``Retriable`` while the registry is away, ``Fatal`` when it refuses (incompatible, no right)."""
+        from confluent_kafka.schema_registry import Schema as RegistrySchema
+
+        key = subject, schema.text
+        with self._lock:
+            if key not in self._ids:
+                asked = RegistrySchema(schema.text, "AVRO")
+                with _told(f"register {subject}"):
+                    self._ids[key] = self._client.register_schema(subject, asked)
+            return self._ids[key]
+
+    def schema(self, schema_id: int) -> Schema | None:
+        """Raises ``Retriable`` while the registry is away."""
+        with self._lock:
+            if schema_id not in self._by_id:
+                try:
+                    with _told(f"look up id {schema_id}"):
+                        text = self._client.get_schema(schema_id).schema_str
+                except _NotFound:
+                    return None
+                self._by_id[schema_id] = Schema.parse(text or "null")
+            return self._by_id[schema_id]
+
+
+class _NotFound(Fatal):
+    """404."""
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """The client's errors as ours."""
+    from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+    try:
+        yield
+    except SchemaRegistryError as error:
+        status = error.http_status_code
+        if status in (408, 429) or status >= 500:
+            raise Retriable(f"the schema registry could not {what}: {error}") from error
+        kind = _NotFound if status == 404 else Fatal
+        raise kind(f"the schema registry refused to {what}: {error}") from error
+    except Exception as error:  # its HTTP library's own: connection refused, time-out, TLS
+        raise Retriable(f"the schema registry is away ({what}): {type(error).__name__}: {error}") from error

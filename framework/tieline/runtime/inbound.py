@@ -1,0 +1,135 @@
+"""⑧ converters and ⑨ transforms on the sink side: what a topic holds to sink records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tieline.api import (
+    DIGEST_HEADER,
+    ID_HEADER,
+    Converter,
+    DataError,
+    Datum,
+    Encoded,
+    Headers,
+    Retriable,
+    SinkRecord,
+    identity,
+)
+from tieline.broker.port import Broker, ConsumedRecord
+from tieline.runtime.failure import Stage
+from tieline.runtime.outbound import Transforms
+from tieline.runtime.scope import StageError
+
+
+class Converted(NamedTuple):
+    """The batch for ``put``, the index in the consumed batch of each record, and what failed, by index."""
+
+    records: Sequence[SinkRecord]
+    indexes: Sequence[int]
+    stage: Stage
+    failures: dict[int, Exception]
+
+
+class Inbound:
+    """Makes consumed records ready for a sink; used by one thread.
+
+    A record that carries no identity was made by somebody else: it is known by (cluster, topic's id,
+    partition, offset), so that a topic made anew under an old name is not taken for the old one.
+    """
+
+    def __init__(
+        self, broker: Broker, transforms: Transforms, key: Converter[Any], value: Converter[Any]
+    ) -> None:
+        self._broker = broker
+        self._transforms = transforms
+        self._key = key
+        self._value = value
+        self._topic_ids: dict[str, str] = {}
+
+    def convert(self, batch: Sequence[ConsumedRecord]) -> Converted:
+        """Data errors are returned beside what is good. Raises ``StageError`` for all other errors."""
+        indexes: Sequence[int] = range(len(batch))
+        keys, stage, failures = self._deserialized(
+            Stage.KEY_CONVERTER, self._key, [Encoded(r.topic, r.key) for r in batch]
+        )
+        values, value_stage, more = self._deserialized(
+            Stage.VALUE_CONVERTER, self._value, [Encoded(r.topic, r.value) for r in batch]
+        )
+        if more:
+            stage, failures = value_stage, {**failures, **more}
+        if failures:
+            indexes = [index for index in indexes if index not in failures]
+        records = [self._record(batch[index], keys[index], values[index]) for index in indexes]
+        try:
+            kept, at = self._transforms.apply(records)
+        except StageError as error:
+            if not isinstance(error.error, DataError):
+                raise
+            bad = error.error.failures
+            failures |= {indexes[i]: cause for i, cause in bad.items()}
+            good = [i for i in range(len(records)) if i not in bad]
+            kept, at = self._transforms.apply([records[i] for i in good])
+            return Converted(kept, [indexes[good[i]] for i in at], Stage.TRANSFORMATION, failures)
+        return Converted(kept, [indexes[i] for i in at], stage, failures)
+
+    def forget_topics(self) -> None:
+        """Called at each assignment: a topic may have been made anew under its old name."""
+        self._topic_ids = {}
+
+    def stop(self) -> None:
+        """Called once, at the end of the task."""
+        self._transforms.stop()
+
+    def _deserialized(
+        self, stage: Stage, converter: Converter[Any], batch: Sequence[Encoded]
+    ) -> tuple[Sequence[Datum], Stage, dict[int, Exception]]:
+        try:
+            return converter.deserialize(batch), stage, {}
+        except DataError as error:
+            failures = error.failures
+        except Exception as error:
+            raise StageError(stage, error) from error
+        good = [index for index in range(len(batch)) if index not in failures]
+        filled: list[Datum] = [Datum(encoded.topic, None) for encoded in batch]
+        for index, datum in zip(good, converter.deserialize([batch[i] for i in good]), strict=True):
+            filled[index] = datum
+        return filled, stage, failures
+
+    def _record(self, consumed: ConsumedRecord, key: Datum, value: Datum) -> SinkRecord:
+        topic, partition, offset, _, _, headers, timestamp = consumed
+        return SinkRecord(
+            topic,
+            partition,
+            offset,
+            value.data,
+            key.data,
+            self._with_identity(consumed, headers),
+            timestamp,
+            value.schema,
+            key.schema,
+        )
+
+    def _with_identity(self, record: ConsumedRecord, headers: Headers) -> Headers:
+        names = [name for name, _ in headers]
+        if ID_HEADER in names and DIGEST_HEADER in names:
+            return headers
+        where = (self._broker.cluster_id, self._topic_id(record.topic), record.partition, record.offset)
+        own_id, _ = identity(*where)
+        digest = hashlib.blake2b(record.value or b"", key=b"tieline value", digest_size=16)
+        digest.update(record.key or b"")
+        added: list[tuple[str, bytes | None]] = []
+        if ID_HEADER not in names:
+            added.append(own_id)
+        if DIGEST_HEADER not in names:
+            added.append((DIGEST_HEADER, digest.hexdigest().encode()))
+        return (*headers, *added)
+
+    def _topic_id(self, topic: str) -> str:
+        if topic not in self._topic_ids:
+            self._topic_ids = {name: info.id for name, info in self._broker.topics().items()}
+        if topic not in self._topic_ids:
+            raise StageError(Stage.KAFKA_CONSUME, Retriable(f"the topic {topic} is gone, or not there yet"))
+        return self._topic_ids[topic]

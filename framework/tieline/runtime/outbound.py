@@ -1,0 +1,91 @@
+"""③ transforms and ④ converters on the source side: source records to bytes for a topic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tieline.api import AnyRecord, Converter, DataError, Datum, SourceRecord, Transform
+from tieline.broker.port import ProducerRecord
+from tieline.runtime.failure import Stage
+from tieline.runtime.scope import StageError
+
+
+class Transforms:
+    """A chain of transforms; used by one thread."""
+
+    def __init__(self, chain: Sequence[Transform[Any]]) -> None:
+        self._chain = chain
+
+    def apply(self, batch: Sequence[AnyRecord]) -> tuple[Sequence[AnyRecord], Sequence[int]]:
+        """What is left of the batch, and the index in the batch of each. Raises ``StageError``."""
+        live: Sequence[AnyRecord] = batch
+        indexes: Sequence[int] = range(len(batch))
+        for transform in self._chain:
+            try:
+                out = transform.apply(live)
+            except DataError as error:
+                raise StageError(Stage.TRANSFORMATION, mapped(error, indexes)) from error
+            except Exception as error:
+                raise StageError(Stage.TRANSFORMATION, error) from error
+            if len(out) != len(live):
+                name = type(transform).__name__
+                raise StageError(
+                    Stage.TRANSFORMATION, TypeError(f"{name} made {len(out)} records of {len(live)}")
+                )
+            kept = [(index, record) for index, record in zip(indexes, out, strict=True) if record is not None]
+            indexes, live = [index for index, _ in kept], [record for _, record in kept]
+        return live, indexes
+
+    def stop(self) -> None:
+        """Called once, at the end of the task."""
+        for transform in self._chain:
+            transform.stop()
+
+
+def mapped(error: DataError, indexes: Sequence[int]) -> DataError:
+    """The same failures with the indexes of the whole batch."""
+    return DataError({indexes[index]: cause for index, cause in error.failures.items()})
+
+
+class Outbound:
+    """Makes a batch of source records ready for the broker; used by one thread."""
+
+    def __init__(self, transforms: Transforms, key: Converter[Any], value: Converter[Any]) -> None:
+        self._transforms = transforms
+        self._key = key
+        self._value = value
+
+    def convert(self, batch: Sequence[SourceRecord]) -> list[ProducerRecord | None]:
+        """A producer record for each, none where a transform filtered it. Raises ``StageError``."""
+        records, indexes = self._transforms.apply(batch)
+        keys = _serialized(
+            Stage.KEY_CONVERTER, self._key, [Datum(r.topic, r.key, r.key_schema) for r in records], indexes
+        )
+        values = _serialized(
+            Stage.VALUE_CONVERTER,
+            self._value,
+            [Datum(r.topic, r.value, r.value_schema) for r in records],
+            indexes,
+        )
+        out: list[ProducerRecord | None] = [None] * len(batch)
+        for index, record, key, value in zip(indexes, records, keys, values, strict=True):
+            out[index] = ProducerRecord(
+                record.topic, value, key, record.headers, record.timestamp, record.partition
+            )
+        return out
+
+    def stop(self) -> None:
+        """Called once, at the end of the task."""
+        self._transforms.stop()
+
+
+def _serialized(
+    stage: Stage, converter: Converter[Any], data: Sequence[Datum], indexes: Sequence[int]
+) -> list[bytes | None]:
+    try:
+        return converter.serialize(data)
+    except DataError as error:
+        raise StageError(stage, mapped(error, indexes)) from error
+    except Exception as error:
+        raise StageError(stage, error) from error

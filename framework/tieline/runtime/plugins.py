@@ -1,0 +1,96 @@
+"""Plugins, through stevedore and nowhere else.
+
+A plugin is an entry point in one of the groups below. Only the one that is asked for is imported, so a
+broken neighbour disturbs nobody; whether a name is there once is counted here (stevedore takes the
+last of several without a word, and swallows what goes wrong while loading).
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import EntryPoint
+from typing import Any, NamedTuple
+
+from stevedore import ExtensionManager, NamedExtensionManager
+
+from tieline.api import PluginError
+
+SOURCES, SINKS = "tieline.sources", "tieline.sinks"
+CONVERTERS, TRANSFORMS = "tieline.converters", "tieline.transforms"
+COMMANDS = "tieline.commands"
+
+KIND = {
+    SOURCES: "source",
+    SINKS: "sink",
+    CONVERTERS: "converter",
+    TRANSFORMS: "transform",
+    COMMANDS: "command",
+}
+
+
+class Installed(NamedTuple):
+    """An entry point that is installed; nothing of it was imported."""
+
+    name: str
+    distribution: str
+    target: str
+
+
+def installed(group: str) -> list[Installed]:
+    """All plugins of a group, by name."""
+    manager = _manager(group, [])
+    found = [Installed(e.name, _distribution(e), e.value) for e in manager.list_entry_points()]
+    return sorted(set(found))
+
+
+def load(group: str, name: str, contract: Any) -> Any:
+    """The class behind a plugin's name, a subclass of ``contract``.
+
+    Raises ``PluginError``: unknown, doubled, broken, or not what it says.
+    """
+    kind = KIND[group]
+    here = [plugin for plugin in installed(group) if plugin.name == name]
+    if not here:
+        raise PluginError(_unknown(group, name))
+    if len(here) > 1:
+        owners = ", ".join(f"{plugin.distribution} ({plugin.target})" for plugin in here)
+        raise PluginError(f"the {kind} {name!r} is there {len(here)} times: {owners}; uninstall all but one")
+    found = _manager(group, [name]).extensions[0].plugin
+    if not (isinstance(found, type) and issubclass(found, contract)):
+        raise PluginError(
+            f"the {kind} {name!r} of {here[0].distribution} is broken: {here[0].target} is no {contract.__name__}"
+        )
+    return found
+
+
+def load_object(group: str, name: str) -> Any:
+    """Whatever object is behind a name (a command). Raises ``PluginError`` if it is broken."""
+    return _manager(group, [name]).extensions[0].plugin
+
+
+def _manager(group: str, names: list[str]) -> NamedExtensionManager[Any]:
+    ExtensionManager.ENTRY_POINT_CACHE.pop(group, None)  # it would outlive a change of the path
+    return NamedExtensionManager(
+        group, names, warn_on_missing_entrypoint=False, on_load_failure_callback=_broken
+    )
+
+
+def _broken(manager: Any, entry_point: EntryPoint, error: BaseException) -> None:
+    raise PluginError(
+        f"the {KIND[manager.namespace]} {entry_point.name!r} of {_distribution(entry_point)} is broken: "
+        f"{entry_point.value} cannot be imported: {type(error).__name__}: {error}"
+    ) from error
+
+
+def _distribution(entry_point: EntryPoint) -> str:
+    dist = entry_point.dist
+    return f"{dist.name} {dist.version}" if dist else "an unknown distribution"
+
+
+def _unknown(group: str, name: str) -> str:
+    kind = KIND[group]
+    names = [plugin.name for plugin in installed(group)]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    short = ", ".join(n for n in names if "." not in n) or "none"
+    return f"no {kind} is called {name!r}; {hint}installed {kind}s: {short}"

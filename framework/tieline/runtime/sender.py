@@ -1,0 +1,197 @@
+"""⑤ produce and ⑥ acknowledgement: carries batches to the broker and keeps the ledger of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from tieline.api import DataError, RecordMetadata, Retriable, SourceRecord
+from tieline.broker.port import Broker, Delivery, Producer, Unit
+from tieline.runtime.delivery import Entry, Ledger
+from tieline.runtime.failure import Stage
+from tieline.runtime.outbound import Outbound
+from tieline.runtime.scope import Scope, StageError, TaskFailed
+
+log = logging.getLogger(__name__)
+
+Acknowledged = Callable[[Sequence[SourceRecord], Sequence["RecordMetadata | None"]], None]
+
+
+class Positions(NamedTuple):
+    """Where a batch comes from: each record's source partition, and the offset each partition reaches."""
+
+    partitions: Sequence[str]
+    reached: Mapping[str, str]
+
+
+class SavedPositions(Protocol):
+    """A spool, seen from the sender."""
+
+    def save(self, reached: Mapping[str, str]) -> None:
+        """Everything before these positions is acknowledged. Raises ``Retriable``."""
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """How a task's records get to the broker, from its settings."""
+
+    broker: Broker
+    client_id: str
+    overrides: Mapping[str, str]
+    in_flight_bytes: int = 32 * 1024 * 1024
+    new_topic_partitions: int = -1
+    new_topic_replication: int = -1
+    positions: SavedPositions | None = None
+    """Where positions are saved: a spool's own. None: they are source offsets, the broker's."""
+
+    def producer(self) -> Producer:
+        """A new producer."""
+        return self.broker.producer(self.client_id, self.overrides)
+
+
+class _Sent(NamedTuple):
+    unit: Unit
+    batch: Sequence[SourceRecord]
+    kept: Sequence[bool]
+    entries: Sequence[tuple[Entry[str, str], int]]
+
+
+class Sender:
+    """Sends in order, settles in order; used by one thread. ``ledger.counts`` may be read from any."""
+
+    def __init__(
+        self, scope: Scope, outbound: Outbound, outlet: Outlet, acknowledged: Acknowledged | None = None
+    ) -> None:
+        self.ledger: Ledger[str, str] = Ledger()
+        self._scope = scope
+        self._outbound = outbound
+        self._outlet = outlet
+        self._acknowledged = acknowledged
+        self._topics: set[str] = set()
+        self._open: deque[_Sent] = deque()
+        self._producer = scope.patiently(Stage.START, outlet.producer)
+        self._broken = scope.patience(Stage.KAFKA_PRODUCE)
+
+    @property
+    def full(self) -> bool:
+        """So much is in flight that nothing more should be sent now."""
+        return self._producer.in_flight_bytes >= self._outlet.in_flight_bytes
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is in flight."""
+        return not self._open
+
+    def send(self, batch: Sequence[SourceRecord], positions: Positions) -> None:
+        """③ ④ ⑤ for one batch; waits out an outage of a schema store. Raises ``TaskFailed``, ``Stopping``."""
+        converted = self._scope.patiently(Stage.VALUE_CONVERTER, lambda: self._outbound.convert(batch))
+        records = [record for record in converted if record is not None]
+        for topic in {record.topic for record in records} - self._topics:
+            self._create(topic)
+        total = Counter(positions.partitions)
+        gone: Counter[str] = Counter()
+        if len(records) < len(batch):
+            gone.update(p for p, r in zip(positions.partitions, converted, strict=True) if r is None)
+        entries = [
+            (
+                self.ledger.dispatch(partition, offset, total[partition], gone[partition]),
+                total[partition] - gone[partition],
+            )
+            for partition, offset in positions.reached.items()
+        ]
+        if not records:
+            self._acknowledge(batch, [None] * len(batch))
+            return
+        offsets = positions.reached if self._outlet.positions is None else {}
+        unit = Unit(records, self._scope.connector, offsets)
+        kept = [record is not None for record in converted]
+        self._open.append(_Sent(unit, batch, kept, entries))
+        try:
+            self._producer.send(unit)
+        except Retriable as error:
+            self._rebuild(error)
+
+    def poll(self, timeout: float) -> None:
+        """⑥: settle what the broker has acknowledged. Raises ``TaskFailed``, ``Stopping``."""
+        try:
+            deliveries = self._producer.poll(timeout)
+        except Retriable as error:
+            self._rebuild(error)
+            return
+        for delivery in deliveries:
+            self._broken.over()
+            self._settle(delivery)
+
+    def drain(self, deadline: float) -> bool:
+        """Wait until nothing is in flight; false if it still is at the deadline (of the scope's clock)."""
+        while not self.idle:
+            left = deadline - self._scope.clock.now()
+            if left <= 0:
+                log.warning(
+                    "stopped with records in flight; they will be sent again after the next start",
+                    extra={"in_flight": self.ledger.counts.in_flight},
+                )
+                return False
+            self.poll(min(left, 0.2))
+        return True
+
+    def save(self, timeout: float) -> bool:
+        """Save the positions that are safe; whether there were any. Raises ``Retriable``, ``Fatal``."""
+        offsets = self.ledger.committable()
+        if offsets:
+            if self._outlet.positions is None:
+                self._producer.save_offsets(self._scope.connector, offsets, timeout)
+            else:
+                self._outlet.positions.save(offsets)
+            self.ledger.committed(offsets)
+        return bool(offsets)
+
+    def close(self, timeout: float) -> None:
+        """Let the producer go."""
+        self._producer.close(timeout)
+        self._outbound.stop()
+
+    def _create(self, topic: str) -> None:
+        outlet = self._outlet
+
+        def create() -> None:
+            if outlet.broker.create_topic(
+                topic, partitions=outlet.new_topic_partitions, replication=outlet.new_topic_replication
+            ):
+                log.info("created the topic %s", topic)
+
+        self._scope.patiently(Stage.KAFKA_PRODUCE, create)
+        self._topics.add(topic)
+
+    def _settle(self, delivery: Delivery) -> None:
+        sent = self._open.popleft()
+        if sent.unit is not delivery.unit:
+            raise TaskFailed("the broker acknowledged out of order; nothing more is taken as safe")
+        if delivery.failures:
+            error = next(
+                (e for e in delivery.failures.values() if not isinstance(e, DataError)),
+                DataError(delivery.failures),
+            )
+            self._broken.after(StageError(Stage.KAFKA_PRODUCE, error))
+            raise TaskFailed(f"KAFKA_PRODUCE: {error}")
+        for entry, count in sent.entries:
+            self.ledger.settle(entry, delivered=count)
+        if self._acknowledged is not None:
+            where = iter(delivery.metadata)
+            self._acknowledge(sent.batch, [next(where) if kept else None for kept in sent.kept])
+
+    def _acknowledge(self, batch: Sequence[SourceRecord], metadata: Sequence[RecordMetadata | None]) -> None:
+        if self._acknowledged is not None:
+            self._acknowledged(batch, metadata)
+
+    def _rebuild(self, error: Exception) -> None:
+        """A producer broke for good: a new one sends again all that is not acknowledged, in order."""
+        delay = self._broken.after(StageError(Stage.KAFKA_PRODUCE, error))
+        self._scope.clock.wait(self._scope.stop, delay)
+        self._producer.close(0)
+        self._producer = self._scope.patiently(Stage.KAFKA_PRODUCE, self._outlet.producer)
+        for sent in self._open:
+            self._producer.send(sent.unit)

@@ -1,0 +1,188 @@
+"""A source whose records can be asked for again: poll, ③ to ⑥, then its offsets are saved."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tieline.api import (
+    Config,
+    Position,
+    RecordMetadata,
+    Retriable,
+    SourceRecord,
+    SourceTask,
+    TransactionContext,
+)
+from tieline.runtime.delivery import Counts
+from tieline.runtime.failure import Stage
+from tieline.runtime.scope import Scope, Stopping
+from tieline.runtime.sender import Acknowledged, Positions, Sender
+from tieline.runtime.settings import Pace
+
+log = logging.getLogger(__name__)
+
+
+def canonical(position: Position) -> str:
+    """A source partition or offset as the text under which it is stored: JSON, keys sorted."""
+    return json.dumps(position, sort_keys=True, separators=(",", ":"))
+
+
+class TaskSourceContext:
+    """What a source task is offered; see ``tieline.api.SourceContext``."""
+
+    transaction: TransactionContext | None = None
+
+    def __init__(
+        self,
+        scope: Scope,
+        saved: Callable[[], Mapping[str, str]],
+        keep: Callable[[bytes, str], None] | None = None,
+    ) -> None:
+        self._scope = scope
+        self._saved = saved
+        self._keep = keep
+
+    @property
+    def connector(self) -> str:
+        """The connector's name."""
+        return self._scope.connector
+
+    @property
+    def task(self) -> int:
+        """The task's number."""
+        return self._scope.task
+
+    @property
+    def stopping(self) -> bool:
+        """Asked to stop."""
+        return self._scope.stop.is_set()
+
+    def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
+        """The saved offsets. Raises ``Retriable`` while the broker is away."""
+        saved = self._saved()
+        texts = [saved.get(canonical(partition)) for partition in partitions]
+        return [None if text is None else json.loads(text) for text in texts]
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a counter."""
+        self._scope.counters.add(name, number)
+
+    def quarantine(self, raw: bytes, reason: str) -> None:
+        """Keep it where there is a spool; count it always."""
+        self._scope.counters.add(f"quarantined.{reason}")
+        if self._keep is not None:
+            self._keep(raw, reason)
+
+
+def acknowledging(task: SourceTask[Any]) -> Acknowledged | None:
+    """``commit_record`` for each record of a batch, or none where the task does not override it."""
+    if type(task).commit_record is SourceTask.commit_record:
+        return None
+
+    def acknowledged(batch: Sequence[SourceRecord], metadata: Sequence[RecordMetadata | None]) -> None:
+        for record, where in zip(batch, metadata, strict=True):
+            task.commit_record(record, where)
+
+    return acknowledged
+
+
+class WorkerSourceTask:
+    """Runs one source task from start to close, in one thread."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        task: SourceTask[Any],
+        config: Config,
+        make_sender: Callable[[Acknowledged | None], Sender],
+        saved: Callable[[], Mapping[str, str]],
+        pace: Pace,
+    ) -> None:
+        self._scope = scope
+        self._task = task
+        self._config = config
+        self._make_sender = make_sender
+        self._context = TaskSourceContext(scope, saved)
+        self._pace = pace
+        self._sender: Sender | None = None
+
+    @property
+    def counts(self) -> Counts:
+        """The ledger's totals."""
+        return Counts() if self._sender is None else self._sender.ledger.counts
+
+    def run(self) -> None:
+        """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
+        try:
+            sender = self._sender = self._make_sender(acknowledging(self._task))
+            try:
+                self._scope.patiently(Stage.START, lambda: self._task.start(self._context, self._config))
+                self._carry(sender)
+            except Stopping:
+                pass
+            finally:
+                self._finish(sender)
+        except Stopping:
+            pass
+        finally:
+            self._task.close()
+
+    def stop(self) -> None:
+        """From another thread: ask the task to stop."""
+        self._scope.stop.set()
+        self._task.stop()
+
+    def _carry(self, sender: Sender) -> None:
+        clock, pace = self._scope.clock, self._pace
+        next_save = clock.now() + pace.offset_flush
+        away = self._scope.patience(Stage.TASK_POLL)
+        while not self._scope.stop.is_set():
+            sender.poll(0.1 if sender.full else 0)
+            if not sender.full:
+                try:
+                    batch = self._task.poll(pace.max_records, pace.max_wait)
+                except Exception as error:
+                    if clock.wait(self._scope.stop, away.after(error)):
+                        break
+                    continue
+                away.over()
+                if batch:
+                    sender.send(batch, _positions(batch))
+            if clock.now() >= next_save:
+                self._save(sender)
+                next_save = clock.now() + pace.offset_flush
+
+    def _save(self, sender: Sender) -> None:
+        try:
+            if sender.save(self._pace.call_timeout):
+                self._task.commit()
+        except Retriable as error:
+            log.warning("the offsets could not be saved now, the next time will: %s", error)
+
+    def _finish(self, sender: Sender) -> None:
+        """Give what is in flight the rest of the graceful time-out, save what is safe, let go."""
+        deadline = self._scope.clock.now() + self._pace.drain
+        try:
+            sender.drain(deadline)
+        except Stopping:
+            pass
+        finally:
+            self._save(sender)
+            sender.close(self._pace.call_timeout)
+
+
+def _positions(batch: Sequence[SourceRecord]) -> Positions:
+    """Source partitions as text: each object is turned into text once a batch, sources share them."""
+    texts: dict[int, str] = {}
+    partitions: list[str] = []
+    last: dict[str, SourceRecord] = {}
+    for record in batch:
+        text = texts.get(id(record.source_partition))
+        if text is None:
+            text = texts[id(record.source_partition)] = canonical(record.source_partition)
+        partitions.append(text)
+        last[text] = record
+    return Positions(partitions, {text: canonical(record.source_offset) for text, record in last.items()})

@@ -1,0 +1,206 @@
+"""② The spool: what a source that cannot be asked again has received, safe on this disk. At least once
+begins at its commit.
+
+One SQLite file a task, the local log's own store: the topic ``spool`` with the records that wait, the
+topic ``quarantine`` with what could not even be parsed, the topic ``schemas``. A record leaves when it
+is acknowledged behind the pump; what is in the file is what waits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tieline.api import ID_HEADER, DataError, Headers, Retriable, Schema, SourceRecord, identity
+from tieline.broker.local.file import LogSettings
+from tieline.broker.local.store import Store
+from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.runtime.scope import Clock, Counters
+from tieline.runtime.spool_codec import SpoolCodec
+
+log = logging.getLogger(__name__)
+_SPOOL, _QUARANTINE, _SCHEMAS = "spool", "quarantine", "schemas"
+_ALARM_EVERY = 60.0
+_MAX_RECORD = 64 << 20
+
+
+class Limits(NamedTuple):
+    """How large a spool grows, and what is dropped then."""
+
+    max_bytes: int
+    drop_oldest: bool
+    quarantine_bytes: int
+
+
+class Spool:
+    """Appended to by one thread, read by another. Never raises to the one that appends: it counts.
+
+    Counters: ``spooled``, ``dropped.spool_full``, ``dropped.spool_unavailable``, ``quarantined.*``,
+    ``dropped.quarantine_full``.
+    """
+
+    def __init__(self, path: Path, limits: Limits, counters: Counters, clock: Clock | None = None) -> None:
+        settings = LogSettings(max_message_bytes=_MAX_RECORD, retention_ms=-1, retention_bytes=-1)
+        self._store = Store(path, settings=settings)
+        self._limits = limits
+        self._counters = counters
+        self._clock = clock or Clock()
+        self._alarmed: dict[str, float] = {}
+        for topic in (_SPOOL, _QUARANTINE, _SCHEMAS):
+            self._store.create_topic(topic, 1)
+        self.id = self._store.topics()[_SPOOL].id
+        self._schemas: list[Schema] = []
+        self._numbers: dict[Schema, int] = {}
+        self._load_schemas()
+        self._codec = SpoolCodec(self._number, self._schema)
+        self._read_to = self.start
+
+    # -- the receiver's side --------------------------------------------------------------------------------
+
+    def append(self, batch: Sequence[SourceRecord]) -> None:
+        """Returns when the batch is safe, or counted as dropped. Never raises, never waits for the pump."""
+        records: list[ProducerRecord] = []
+        for record in batch:
+            try:
+                data = self._codec.encode(record)
+            except (ValueError, Retriable) as error:
+                self._counters.add("quarantined.not_encodable")
+                self.quarantine(
+                    repr(record.value).encode("utf-8", "backslashreplace"), f"not_encodable: {error}"
+                )
+                continue
+            records.append(ProducerRecord(_SPOOL, data, None, record.headers, record.timestamp, 0))
+        if not records:
+            return
+        try:
+            records = self._fitting(records)
+            if records:
+                self._store.append(records)
+                self._counters.add("spooled", len(records))
+        except DataError as error:
+            self._counters.add("spooled", len(records) - len(error.failures))
+            self._counters.add("dropped.too_large", len(error.failures))
+            self._alarm("too_large", f"records dropped, the spool cannot hold them: {error}")
+        except Exception as error:  # a full or broken disk must not stop the reception
+            self._counters.add("dropped.spool_unavailable", len(records))
+            self._alarm("unavailable", f"records dropped, the spool cannot be written: {error}")
+
+    def quarantine(self, raw: bytes, reason: str) -> None:
+        """Keep what could not be parsed; the oldest go when there is no room. Never raises."""
+        if len(raw) > self._limits.quarantine_bytes:
+            self._counters.add("dropped.quarantine_full")
+            return
+        try:
+            self._store.append(
+                [ProducerRecord(_QUARANTINE, raw, reason.encode("utf-8", "replace"), (), None, 0)]
+            )
+            count, size = self._store.size(_QUARANTINE)
+            if size > self._limits.quarantine_bytes:
+                removed = self._store.drop_oldest(_QUARANTINE, 0, count // 10 + 1)
+                self._counters.add("dropped.quarantine_full", removed.records)
+        except Exception as error:
+            self._counters.add("dropped.quarantine_unavailable")
+            self._alarm("quarantine", f"not kept, the quarantine cannot be written: {error}")
+
+    # -- the pump's side ------------------------------------------------------------------------------------
+
+    @property
+    def start(self) -> int:
+        """The position of the oldest record that waits."""
+        return min((b.start for at, b in self._store.bounds().items() if at.topic == _SPOOL), default=0)
+
+    def read(self, position: int, max_records: int, timeout: float) -> tuple[list[SourceRecord], int]:
+        """The records at and after a position, and the position after them; waits for the first.
+
+        Raises ``Retriable``; ``DataError`` never: what was encoded here is decoded here.
+        """
+        version = self._store.version
+        found = self._store.read_from(_SPOOL, 0, position, max_records)
+        if not found and timeout > 0:
+            self._store.wait(version, timeout)
+            found = self._store.read_from(_SPOOL, 0, position, max_records)
+        if not found:
+            return [], position
+        self._read_to = found[-1].offset + 1
+        return [self._decode(record) for record in found], self._read_to
+
+    def save(self, reached: Mapping[str, str]) -> None:
+        """Everything before this position was acknowledged; it is deleted. Raises ``Retriable``."""
+        self._store.delete_before(_SPOOL, 0, int(reached[self.id]))
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Records and bytes in the spool, those in flight behind it included."""
+        return self._store.size(_SPOOL)
+
+    def wake(self) -> None:
+        """Make a waiting ``read`` return."""
+        self._store.wake()
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._store.close()
+
+    def _decode(self, record: ConsumedRecord) -> SourceRecord:
+        data = record.value or b""
+        return self._codec.decode(data, self._identified(record.headers, record.offset, data))
+
+    def _identified(self, headers: Headers, offset: int, data: bytes) -> Headers:
+        """A record without an identity of its own is known by the spool and its sequence number."""
+        if any(name == ID_HEADER for name, _ in headers):
+            return headers
+        return headers + identity(self.id, offset, digest_of=data)
+
+    def _fitting(self, records: list[ProducerRecord]) -> list[ProducerRecord]:
+        """The records that may be appended, after making room as the policy says; the others are counted."""
+        size = sum(len(r.value or b"") for r in records)
+        waiting, used = self._store.size(_SPOOL)
+        if used + size <= self._limits.max_bytes:
+            return records
+        self._alarm(
+            "full",
+            f"the spool is full ({self._limits.max_bytes} bytes, spool.max.bytes); records are dropped",
+        )
+        if not self._limits.drop_oldest:
+            fits = list(itertools.accumulate((len(r.value or b"") for r in records), initial=used))
+            kept = [r for r, end in zip(records, fits[1:], strict=True) if end <= self._limits.max_bytes]
+            self._counters.add("dropped.spool_full", len(records) - len(kept))
+            return kept
+        while waiting and used + size > self._limits.max_bytes:
+            start = self.start
+            removed = self._store.drop_oldest(_SPOOL, 0, waiting // 50 + 1)
+            in_flight = max(0, min(self._read_to, removed.start) - start)  # the pump has these already
+            self._counters.add("dropped.spool_full", max(0, removed.records - in_flight))
+            waiting, used = self._store.size(_SPOOL)
+        return records
+
+    def _alarm(self, kind: str, message: str) -> None:
+        now = self._clock.now()
+        if now - self._alarmed.get(kind, float("-inf")) >= _ALARM_EVERY:
+            self._alarmed[kind] = now
+            log.error(message, extra={"alarm": f"spool.{kind}", "counters": self._counters.all()})
+
+    # -- schemas --------------------------------------------------------------------------------------------
+
+    def _load_schemas(self) -> None:
+        while more := self._store.read_from(_SCHEMAS, 0, len(self._schemas)):
+            for record in more:
+                self._remember(Schema.parse((record.value or b"").decode()))
+
+    def _remember(self, schema: Schema) -> None:
+        self._numbers.setdefault(schema, len(self._schemas))
+        self._schemas.append(schema)
+
+    def _number(self, schema: Schema) -> int:
+        number = self._numbers.get(schema)
+        if number is None:
+            self._store.append([ProducerRecord(_SCHEMAS, schema.text.encode(), None, (), None, 0)])
+            self._remember(schema)
+            number = self._numbers[schema]
+        return number
+
+    def _schema(self, number: int) -> Schema:
+        return self._schemas[number]

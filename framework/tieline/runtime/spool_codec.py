@@ -1,0 +1,73 @@
+"""How a source record lies in the spool: its place and kinds in one short line of JSON, then key, then value.
+
+A value with a schema is Avro of that schema (which the spool stores once, under a number), bytes are
+bytes, text is UTF-8, anything else JSON. What is read back is equal to what was written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tieline.api import Headers, Schema, SourceRecord
+from tieline.converters.codec import AvroCodec
+
+_dump = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class SpoolCodec:
+    """``number_of`` stores a schema and gives its number, ``schema_of`` finds it again."""
+
+    def __init__(self, number_of: Callable[[Schema], int], schema_of: Callable[[int], Schema]) -> None:
+        self._number_of = number_of
+        self._schema_of = schema_of
+
+    def encode(self, record: SourceRecord) -> bytes:
+        """Without headers; the log keeps them beside. Raises ``ValueError`` for what it cannot carry."""
+        key_kind, key = self._datum(record.key, record.key_schema)
+        value_kind, value = self._datum(record.value, record.value_schema)
+        line = _dump([record.topic, record.partition, record.timestamp, key_kind, value_kind, len(key)])
+        return b"%b\n%b%b" % (line.encode(), key, value)
+
+    def decode(self, data: bytes, headers: Headers) -> SourceRecord:
+        """The record again, without source partition and offset, which the spool has in place of them."""
+        end = data.index(b"\n")
+        topic, partition, timestamp, key_kind, value_kind, key_length = json.loads(data[:end])
+        start = end + 1 + key_length
+        key, key_schema = self._data(key_kind, data[end + 1 : start])
+        value, value_schema = self._data(value_kind, data[start:])
+        return SourceRecord(
+            topic,
+            value,
+            key,
+            headers=headers,
+            timestamp=timestamp,
+            partition=partition,
+            value_schema=value_schema,
+            key_schema=key_schema,
+        )
+
+    def _datum(self, data: Any, schema: Schema | None) -> tuple[str | int, bytes]:
+        if schema is not None:
+            return self._number_of(schema), AvroCodec.of(schema).encode(data)
+        if data is None:
+            return "null", b""
+        if isinstance(data, bytes):
+            return "bytes", data
+        if isinstance(data, str):
+            return "text", data.encode("utf-8", "surrogatepass")
+        try:
+            return "json", _dump(data).encode()
+        except (TypeError, RecursionError) as error:
+            raise ValueError(f"without a schema it must be JSON, text or bytes: {error}") from error
+
+    def _data(self, kind: str | int, data: bytes) -> tuple[Any, Schema | None]:
+        if isinstance(kind, int):
+            schema = self._schema_of(kind)
+            return AvroCodec.of(schema).decode(data), schema
+        if kind == "null":
+            return None, None
+        if kind == "bytes":
+            return data, None
+        return (data.decode("utf-8", "surrogatepass") if kind == "text" else json.loads(data)), None

@@ -1,0 +1,126 @@
+"""A source that cannot be asked again: a receiver that only receives, a pump that does the rest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from tieline.api import Config, Retriable, SourceTask
+from tieline.runtime.delivery import Counts
+from tieline.runtime.failure import Stage
+from tieline.runtime.scope import Scope, Stopping
+from tieline.runtime.sender import Positions, Sender
+from tieline.runtime.settings import Pace
+from tieline.runtime.source_task import TaskSourceContext
+from tieline.runtime.spool import Spool
+
+log = logging.getLogger(__name__)
+
+
+class Receiver:
+    """① → ②, one thread: polls the task and commits each batch to the spool, whatever happens behind it."""
+
+    def __init__(self, scope: Scope, task: SourceTask[Any], config: Config, spool: Spool, pace: Pace) -> None:
+        self._scope = scope
+        self._task = task
+        self._config = config
+        self._spool = spool
+        self._pace = pace
+        self._context = TaskSourceContext(scope, dict, spool.quarantine)
+
+    def run(self) -> None:
+        """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
+        try:
+            self._scope.patiently(Stage.START, lambda: self._task.start(self._context, self._config))
+            away = self._scope.patience(Stage.TASK_POLL)
+            while not self._scope.stop.is_set():
+                try:
+                    batch = self._task.poll(self._pace.max_records, self._pace.max_wait)
+                except Exception as error:
+                    if self._scope.clock.wait(self._scope.stop, away.after(error)):
+                        break
+                    continue
+                away.over()
+                if batch:
+                    self._spool.append(batch)
+            self._last()
+        except Stopping:
+            pass
+        finally:
+            self._task.close()
+
+    def ask_to_stop(self) -> None:
+        """From another thread: ask the task to stop."""
+        self._scope.stop.set()
+        self._task.stop()
+
+    def _last(self) -> None:
+        """What the task still held when it was asked to stop."""
+        while batch := self._task.poll(self._pace.max_records, 0):
+            self._spool.append(batch)
+
+
+class Pump:
+    """② → ⑥, one thread: reads the spool at its own pace; what is acknowledged is deleted from it."""
+
+    def __init__(self, scope: Scope, spool: Spool, make_sender: Callable[[], Sender], pace: Pace) -> None:
+        self._scope = scope
+        self._spool = spool
+        self._make_sender = make_sender
+        self._pace = pace
+        self._sender: Sender | None = None
+
+    @property
+    def counts(self) -> Counts:
+        """The ledger's totals, from the spool on."""
+        return Counts() if self._sender is None else self._sender.ledger.counts
+
+    def run(self) -> None:
+        """Raises ``TaskFailed``; returns when asked to stop."""
+        try:
+            sender = self._sender = self._make_sender()
+        except Stopping:
+            return
+        try:
+            self._carry(sender)
+        except Stopping:
+            pass
+        finally:
+            self._finish(sender)
+
+    def ask_to_stop(self) -> None:
+        """From another thread."""
+        self._scope.stop.set()
+        self._spool.wake()
+
+    def _carry(self, sender: Sender) -> None:
+        clock, spool, pace = self._scope.clock, self._spool, self._pace
+        next_save = clock.now() + pace.offset_flush
+        position = spool.start
+        while not self._scope.stop.is_set():
+            sender.poll(0.1 if sender.full else 0)
+            if not sender.full:
+                wait = pace.max_wait if sender.idle else 0.005
+                batch, position = spool.read(position, pace.max_records, wait)
+                if batch:
+                    sender.send(batch, Positions([spool.id] * len(batch), {spool.id: str(position)}))
+            if clock.now() >= next_save:
+                self._save(sender)
+                next_save = clock.now() + pace.offset_flush
+
+    def _save(self, sender: Sender) -> None:
+        try:
+            sender.save(self._pace.call_timeout)
+        except Retriable as error:
+            log.warning("the spool's position could not be saved now, the next time will: %s", error)
+
+    def _finish(self, sender: Sender) -> None:
+        deadline = self._scope.clock.now() + self._pace.drain
+        try:
+            sender.drain(deadline)
+        except Stopping:
+            pass
+        finally:
+            self._save(sender)
+            sender.close(self._pace.call_timeout)

@@ -1,0 +1,275 @@
+"""A worker: starts the tasks of its connectors, watches them, stops them in time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tieline.api import SinkConnector, SinkTask, SourceTask
+from tieline.broker.port import Broker
+from tieline.runtime.build import Parts, sink_settings
+from tieline.runtime.delivery import Counts
+from tieline.runtime.logs import about
+from tieline.runtime.plan import ConnectorPlan, Plan
+from tieline.runtime.scope import Scope, TaskFailed
+from tieline.runtime.spool import Spool
+from tieline.runtime.spooled_source import Pump, Receiver
+
+log = logging.getLogger(__name__)
+
+
+class TaskThread:
+    """One thread of a task: its state, and the sentence that says why it failed."""
+
+    def __init__(
+        self, scope: Scope, role: str, run: Callable[[], None], ask_to_stop: Callable[[], None]
+    ) -> None:
+        self.scope = scope
+        self.role = role
+        self.state = "UNASSIGNED"
+        self.trace: str | None = None
+        self.ask_to_stop = ask_to_stop
+        self._run = run
+        self._thread = threading.Thread(target=self._main, name=f"{scope.id} {role}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self.state = "RUNNING"
+        self._thread.start()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for its end; whether it has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, timeout))
+        return not self._thread.is_alive()
+
+    def _main(self) -> None:
+        with about(connector=self.scope.connector, task=self.scope.task):
+            try:
+                self._run()
+                self.state = "STOPPED"
+            except TaskFailed as error:
+                self._failed(str(error))
+            except Exception as error:
+                self._failed(f"{type(error).__name__}: {error}")
+                log.exception("the task failed on an error that nobody expected")
+
+    def _failed(self, trace: str) -> None:
+        self.trace, self.state = trace, "FAILED"
+        log.error("the task failed: %s", trace, extra={"state": "FAILED", "role": self.role})
+
+
+class RunningConnector:
+    """One connector with its tasks; is its own ``ConnectorContext``."""
+
+    def __init__(self, plan: ConnectorPlan, parts: Parts) -> None:
+        self.plan = plan
+        self.type = "sink" if isinstance(plan.connector, SinkConnector) else "source"
+        self.threads: list[TaskThread] = []
+        self.spools: list[Spool] = []
+        self._parts = parts
+        self._scopes: list[Scope] = []
+        self._counts: list[Callable[[], Counts]] = []
+        self._lags: list[Callable[[], int]] = []
+
+    # ConnectorContext
+
+    @property
+    def name(self) -> str:
+        """The connector's name."""
+        return self.plan.name
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Its own settings, flat."""
+        return self.plan.own
+
+    def request_task_reconfiguration(self) -> None:
+        """Noted only: tasks are configured once, at start, in this version."""
+        log.warning("%s asks for new task configurations; they take effect at the next start", self.name)
+
+    def raise_error(self, error: Exception) -> None:
+        """Report an error from a thread of the connector's own: its tasks are stopped."""
+        log.error("the connector %s failed: %s", self.name, error)
+        self.ask_to_stop()
+
+    # the runtime's side
+
+    def prepare(self) -> None:
+        """Make every task. Raises ``RefuseToStart``."""
+        connector = self.plan.connector
+        connector.start(self, self.plan.config)
+        configs = connector.task_configs(self.plan.settings.tasks_max)[: self.plan.settings.tasks_max]
+        for number, own in enumerate(configs):
+            scope = Scope(self.name, number, self.plan.settings.policy)
+            self._scopes.append(scope)
+            task = connector.task_type()  # type: ignore[attr-defined]
+            if isinstance(task, SinkTask):
+                self._sink(task, own, scope)
+            elif task.replayable:
+                self._source(task, own, scope)
+            else:
+                self._spooled(task, own, scope)
+
+    def adopt(self, paths: list[Any]) -> list[Any]:
+        """Drain the spools that an earlier number of tasks left; those that are not ours are returned."""
+        left = []
+        open_now = {self._parts.spool_path(scope) for scope in self._scopes}
+        for path in paths:
+            if path in open_now and self.spools:
+                continue
+            name, _, number = path.stem.rpartition("-")
+            if name != self.name or not number.isdigit() or not self.spools:
+                left.append(path)
+                continue
+            scope = Scope(self.name, int(number), self.plan.settings.policy)
+            self._scopes.append(scope)
+            self._pump(self._parts.open_spool(path, self.plan, scope), scope)
+        return left
+
+    def start(self) -> None:
+        """Start every thread."""
+        for thread in self.threads:
+            thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Ask every task to stop; returns at once."""
+        for thread in self.threads:
+            thread.ask_to_stop()
+
+    def close(self) -> None:
+        """After all threads have ended."""
+        for spool in self.spools:
+            spool.close()
+        self.plan.connector.stop()
+
+    @property
+    def state(self) -> str:
+        """The worst of the tasks' states."""
+        states = {thread.state for thread in self.threads}
+        return next((s for s in ("FAILED", "RUNNING", "UNASSIGNED") if s in states), "STOPPED")
+
+    def ledger(self) -> dict[str, Any]:
+        """What is known about the records: they add up at every moment for what is behind the spool."""
+        counts = [count() for count in self._counts]
+        totals = Counts(*(sum(column) for column in zip(*counts, strict=True))) if counts else Counts()
+        counters: dict[str, int] = {}
+        for scope in self._scopes:
+            for name, number in scope.counters.all().items():
+                counters[name] = counters.get(name, 0) + number
+        out: dict[str, Any] = {
+            "type": self.type,
+            "state": self.state,
+            **totals._asdict(),
+            "counters": counters,
+        }
+        if self.type == "sink":
+            out["lag"] = sum(lag() for lag in self._lags)
+        if self.spools:
+            waiting = [spool.waiting for spool in self.spools]
+            out["spool_records"] = sum(records for records, _ in waiting)
+            out["spool_bytes"] = sum(size for _, size in waiting)
+        traces = [thread.trace for thread in self.threads if thread.trace]
+        return {**out, "trace": traces[0]} if traces else out
+
+    def _sink(self, task: SinkTask[Any], own: Mapping[str, str], scope: Scope) -> None:
+        runner = self._parts.sink(self.plan, task, own, scope)
+        subscription = sink_settings(self.plan).subscription
+        self._counts.append(lambda: runner.counts)
+        self._lags.append(lambda: runner.lag)
+        self.threads.append(TaskThread(scope, "sink", lambda: runner.run(subscription), runner.ask_to_stop))
+
+    def _source(self, task: SourceTask[Any], own: Mapping[str, str], scope: Scope) -> None:
+        runner = self._parts.source(self.plan, task, own, scope)
+        self._counts.append(lambda: runner.counts)
+        self.threads.append(TaskThread(scope, "source", runner.run, runner.stop))
+
+    def _spooled(self, task: SourceTask[Any], own: Mapping[str, str], scope: Scope) -> None:
+        spool = self._parts.open_spool(self._parts.spool_path(scope), self.plan, scope)
+        config = type(self.plan.config).parse(own)
+        receiver = Receiver(scope, task, config, spool, self._parts.pace)
+        self.threads.append(TaskThread(scope, "receiver", receiver.run, receiver.ask_to_stop))
+        self._pump(spool, scope)
+
+    def _pump(self, spool: Spool, scope: Scope) -> None:
+        pump = Pump(scope, spool, lambda: self._parts.spool_sender(self.plan, scope, spool), self._parts.pace)
+        self.spools.append(spool)
+        self._counts.append(lambda: pump.counts)
+        self.threads.append(TaskThread(scope, "pump", pump.run, pump.ask_to_stop))
+
+
+class Worker:
+    """Runs a plan until it is asked to stop."""
+
+    def __init__(self, plan: Plan, broker: Broker) -> None:
+        self._plan = plan
+        self._broker = broker
+        self._stop = threading.Event()
+        parts = Parts(broker, plan.worker.pace, plan.worker.data_dir / "spools")
+        self._parts = parts
+        self.connectors = [RunningConnector(planned, parts) for planned in plan.connectors]
+
+    def ask_to_stop(self) -> None:
+        """From a signal handler or another thread."""
+        self._stop.set()
+
+    def ledger(self) -> dict[str, Any]:
+        """Each connector's ledger by its name."""
+        return {connector.name: connector.ledger() for connector in self.connectors}
+
+    def run(self) -> bool:
+        """Start, watch, stop in time. True for a clean end; false if tasks failed or were cut off."""
+        self._prepare()
+        for connector in self.connectors:
+            connector.start()
+        log.info("started", extra={"connectors": [c.name for c in self.connectors], "broker": self._home})
+        interval = self._plan.worker.progress_interval_ms / 1000
+        while not self._stop.wait(interval):
+            log.info("progress", extra={"ledger": self.ledger()})
+            if all(c.state in ("FAILED", "STOPPED") for c in self.connectors):
+                log.error("no task is running any more, stopping")
+                break
+        return self._shut_down()
+
+    def _prepare(self) -> None:
+        for key, why in self._plan.ignored.items():
+            log.warning("the setting %s has no effect here: %s", key, why)
+        left = self._parts.spools_found()
+        for connector in self.connectors:
+            connector.prepare()
+        for connector in self.connectors:
+            left = connector.adopt(left)
+        for path in left:
+            log.error(
+                "a spool is left on this disk by a connector that is not configured: its records wait",
+                extra={"spool": path.name, "way_out": "start its connector again, or delete the file"},
+            )
+
+    def _shut_down(self) -> bool:
+        deadline = time.monotonic() + self._plan.worker.task_shutdown_graceful_timeout_ms / 1000
+        log.info("stopping")
+        for connector in self.connectors:
+            connector.ask_to_stop()
+        cut_off = [
+            thread.scope.id
+            for connector in self.connectors
+            for thread in connector.threads
+            if not thread.join(deadline - time.monotonic())
+        ]
+        for name in cut_off:
+            log.error("the task %s did not stop in time (task.shutdown.graceful.timeout.ms)", name)
+        ledger = self.ledger()
+        if not cut_off:
+            for connector in self.connectors:
+                connector.close()
+            self._broker.close()
+        log.info("stopped", extra={"ledger": ledger})
+        return not cut_off and all(c.state == "STOPPED" for c in self.connectors)
+
+    @property
+    def _home(self) -> str:
+        servers = self._plan.worker.bootstrap_servers
+        return f"Kafka at {','.join(servers)}" if servers else f"local log in {self._plan.worker.data_dir}"

@@ -1,0 +1,50 @@
+"""``filter``: drop records by their topic or key; counted as filtered, their offsets advance."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tieline.api import AnyRecord, Config, Transform, setting
+
+
+class FilterConfig(Config):
+    """At least one of the two."""
+
+    topic_regex: str | None = setting("topic.regex", None, doc="Drop records whose whole topic matches.")
+    key_regex: str | None = setting("key.regex", None, doc="Drop records whose whole key (as text) matches.")
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """Nothing to filter by, or what does not compile."""
+        given = [
+            (k, v)
+            for k, v in (("topic.regex", self.topic_regex), ("key.regex", self.key_regex))
+            if v is not None
+        ]
+        wrong = [] if given else [("topic.regex", "give topic.regex or key.regex")]
+        for key, text in given:
+            try:
+                re.compile(text)
+            except re.error as error:
+                wrong.append((key, f"not a regular expression: {error}"))
+        return wrong
+
+
+class Filter(Transform[FilterConfig]):
+    """Drops what matches either expression."""
+
+    config_type = FilterConfig
+
+    def start(self, config: FilterConfig) -> None:
+        """Compile once."""
+        self._topic = None if config.topic_regex is None else re.compile(config.topic_regex)
+        self._key = None if config.key_regex is None else re.compile(config.key_regex)
+
+    def apply(self, batch: Sequence[AnyRecord]) -> Sequence[AnyRecord | None]:
+        """None for what is dropped."""
+        return [None if self._drops(record.topic, record.key) else record for record in batch]
+
+    def _drops(self, topic: str, key: object) -> bool:
+        if self._topic is not None and self._topic.fullmatch(topic):
+            return True
+        return self._key is not None and key is not None and self._key.fullmatch(str(key)) is not None

@@ -1,0 +1,49 @@
+"""``regex_router``: another topic for records whose whole topic matches (Kafka Connect's RegexRouter)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tieline.api import AnyRecord, Config, Transform, setting
+
+
+class RegexRouterConfig(Config):
+    """Connect's keys."""
+
+    regex: str = setting("regex", doc="Matched against the whole topic.")
+    replacement: str = setting("replacement", doc="The new topic; $1 is the first group.")
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """A regular expression that does not compile, a group that it does not have."""
+        try:
+            pattern = re.compile(self.regex)
+        except re.error as error:
+            return [("regex", f"not a regular expression: {error}")]
+        missing = [n for n in re.findall(r"\$(\d+)", self.replacement) if int(n) > pattern.groups]
+        return [("replacement", f"regex has no group {n}") for n in missing]
+
+
+class RegexRouter(Transform[RegexRouterConfig]):
+    """Rewrites the topic; remembers the answer for each topic."""
+
+    config_type = RegexRouterConfig
+
+    def start(self, config: RegexRouterConfig) -> None:
+        """Compile once."""
+        self._pattern = re.compile(config.regex)
+        literal = config.replacement.replace("\\", r"\\")
+        self._replacement = re.sub(r"\$(\d+)", r"\\g<\1>", literal)
+        self._routes: dict[str, str] = {}
+
+    def apply(self, batch: Sequence[AnyRecord]) -> Sequence[AnyRecord | None]:
+        """The same records, some with another topic."""
+        out: list[AnyRecord | None] = []
+        for record in batch:
+            topic = record.topic
+            new = self._routes.get(topic)
+            if new is None:
+                match = self._pattern.fullmatch(topic)
+                new = self._routes[topic] = match.expand(self._replacement) if match else topic
+            out.append(record if new == topic else record._replace(topic=new))
+        return out
