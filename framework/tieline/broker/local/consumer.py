@@ -1,0 +1,146 @@
+"""A member of a consumer group on the local log."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from tieline.api import Fatal, Retriable, TopicPartition
+from tieline.broker.local.group import Group
+from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
+from tieline.broker.local.store import Store
+from tieline.broker.port import ConsumedRecord, RebalanceListener
+
+
+class LocalConsumer:
+    """Reads straight from the file, without a buffer of its own: what is paused or revoked is not fetched."""
+
+    def __init__(self, store: Store, name: str, group: Group) -> None:
+        self._store = store
+        self._name = name
+        self._group = group
+        self._topics: frozenset[str] = frozenset()
+        self._pattern: re.Pattern[str] | None = None
+        self._listener: RebalanceListener | None = None
+        self._positions: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        self._bounds: Mapping[TopicPartition, Bounds] = {}
+        self._turn = 0
+
+    def wants(self, topic: str) -> bool:
+        """See ``group.Member``."""
+        return topic in self._topics or (self._pattern is not None and bool(self._pattern.fullmatch(topic)))
+
+    def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
+        """See ``Consumer.subscribe``."""
+        try:
+            self._pattern = None if pattern is None else re.compile(pattern)
+        except re.error as error:
+            raise Fatal(f"group {self._name}: {pattern!r} is no regular expression: {error}") from None
+        self._topics = frozenset(topics)
+        self._listener = listener
+        self._group.join(self)
+
+    def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
+        """See ``Consumer.poll``."""
+        deadline = time.monotonic() + timeout
+        while True:
+            version = self._store.version()
+            self._rebalance()
+            records = self._take(max_records)
+            left = deadline - time.monotonic()
+            if records or left <= 0:
+                return records
+            self._store.wait(version, left)
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """See ``Consumer.pause``."""
+        self._paused.update(self._positions.keys() & set(partitions))
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        """See ``Consumer.resume``."""
+        self._paused.difference_update(partitions)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """See ``Consumer.seek``."""
+        if partition in self._positions:
+            self._positions[partition] = offset
+
+    def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
+        """See ``Consumer.commit``."""
+        if self._listener is not None:
+            gone = sorted(offsets.keys() - self._positions.keys())
+            if gone:
+                raise Retriable(f"group {self._name}: not owned any more, nothing committed: {gone}")
+        self._store.commit(self._name, offsets, timeout)
+
+    def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
+        """See ``Consumer.committed``."""
+        stored = self._store.committed(self._name)
+        return {at: stored[at] for at in partitions if at in stored}
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """See ``Consumer.lag``."""
+        bounds = self._store.snapshot()
+        return {
+            at: max(0, bounds[at].end - max(position, bounds[at].start))
+            for at, position in self._positions.items()
+            if at in bounds
+        }
+
+    def close(self, timeout: float) -> None:
+        """See ``Consumer.close``."""
+        listener, self._listener = self._listener, None
+        try:
+            if listener is not None and self._positions:
+                listener.revoked(sorted(self._positions))
+        finally:
+            self._positions.clear()
+            self._paused.clear()
+            self._group.leave(self)
+
+    def _rebalance(self) -> None:
+        listener = self._listener
+        if listener is None:
+            return
+        bounds = self._store.snapshot()
+        if bounds is not self._bounds:
+            for at in self._positions.keys() & bounds.keys() & self._bounds.keys():
+                if bounds[at].id != self._bounds[at].id:
+                    self._positions[at] = 0  # a new topic of the same name
+            self._bounds = bounds
+            self._group.update(bounds.keys())
+        leaving = self._group.to_release(self)
+        if leaving:
+            try:
+                listener.revoked(leaving)
+            finally:
+                for at in leaving:
+                    del self._positions[at]
+                    self._paused.discard(at)
+                self._group.release(self, leaving)
+        coming = self._group.claim(self)
+        if coming:
+            stored = self._store.committed(self._name)
+            for at in coming:
+                self._positions[at] = stored.get(at, 0)
+            listener.assigned(coming)
+
+    def _take(self, max_records: int) -> list[ConsumedRecord]:
+        records: list[ConsumedRecord] = []
+        room = MAX_BATCH_BYTES
+        owned = [at for at in self._positions if at not in self._paused]
+        self._turn += 1
+        first = self._turn % len(owned) if owned else 0
+        for at in owned[first:] + owned[:first]:
+            bounds = self._bounds.get(at)
+            if bounds is None or self._positions[at] >= bounds.end:
+                continue
+            batch = self._store.read_known(at, bounds, self._positions[at], max_records - len(records), room)
+            self._positions[at] = batch[-1].offset + 1 if batch else bounds.end
+            records += batch
+            room -= sum(len(record.value or b"") for record in batch)
+            if len(records) >= max_records or room <= 0:
+                break
+        return records

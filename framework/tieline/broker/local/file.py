@@ -1,0 +1,197 @@
+"""A log file: how it is opened, who owns it, and how SQLite's errors read to the runtime.
+
+Beside ``log.db`` stand ``log.db.lock`` (the owner's process id) and ``log.db.reserve`` (disk space kept
+so that deleting still works when the disk is full).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from tieline.api import AlreadyOwned, Fatal, RefuseToStart, Retriable, TielineError
+
+APPLICATION_ID = 0x7469656C  # "tiel"
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_MS = 10_000
+
+# The records of a partition lie side by side: position = partition.id << 40 | offset. A partition's id is
+# never used again, so that records of a deleted topic cannot show in a later one. next is stored: offsets
+# grow also after everything was deleted.
+SCHEMA = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE topic (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    id TEXT NOT NULL,
+    config TEXT NOT NULL
+) STRICT;
+CREATE TABLE partition (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic INTEGER NOT NULL REFERENCES topic ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    start INTEGER NOT NULL DEFAULT 0,
+    next INTEGER NOT NULL DEFAULT 0,
+    records INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (topic, number)
+) STRICT;
+CREATE TABLE record (
+    position INTEGER PRIMARY KEY,
+    timestamp INTEGER NOT NULL,
+    key BLOB,
+    value BLOB,
+    headers BLOB
+) STRICT;
+CREATE TABLE group_offset (
+    name TEXT NOT NULL,
+    partition INTEGER NOT NULL REFERENCES partition ON DELETE CASCADE,
+    next INTEGER NOT NULL,
+    PRIMARY KEY (name, partition)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX group_offset_partition ON group_offset (partition);
+CREATE TABLE source_offset (
+    connector TEXT NOT NULL,
+    partition TEXT NOT NULL,
+    next TEXT NOT NULL,
+    PRIMARY KEY (connector, partition)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What a log keeps to; a topic's own ``retention.ms``, ``retention.bytes``, ``max.message.bytes`` win.
+
+    ``max_message_bytes``: key, value and headers of a record together. ``retention_bytes`` is for a
+    partition; -1 is without a limit in both retentions. ``retention_interval`` is in seconds.
+    """
+
+    default_partitions: int = 1
+    max_message_bytes: int = 16 << 20
+    retention_ms: int = 7 * 24 * 3_600_000
+    retention_bytes: int = -1
+    retention_interval: float = 30.0
+    reserve_bytes: int = 8 << 20
+
+
+def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
+    """A connection to a log file, which is made where there is none. Raises ``RefuseToStart``."""
+    try:
+        connection = apsw.Connection(str(path))
+    except apsw.Error as error:
+        raise RefuseToStart(f"the log file {path} cannot be opened: {error}") from error
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _ensure_schema(connection, path)
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+    except apsw.Error as error:
+        connection.close()
+        raise RefuseToStart(f"the log file {path} cannot be opened: {error}") from error
+    except RefuseToStart:
+        connection.close()
+        raise
+    return connection
+
+
+def _ensure_schema(connection: apsw.Connection, path: Path) -> None:
+    empty = connection.execute("SELECT count(*) = 0 FROM sqlite_schema").get
+    if empty and connection.pragma("user_version") == 0:
+        connection.execute("BEGIN IMMEDIATE")  # another process may be making it at this moment
+        try:
+            if connection.pragma("user_version") == 0:
+                connection.execute(SCHEMA)
+                connection.execute("INSERT INTO about VALUES ('cluster_id', ?)", (str(uuid.uuid4()),))
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+    version = connection.pragma("user_version")
+    if connection.pragma("application_id") != APPLICATION_ID:
+        raise RefuseToStart(f"{path} is an SQLite file of another program")
+    if version > SCHEMA_VERSION:
+        raise RefuseToStart(
+            f"the log file {path} has format {version}, this tieline knows up to {SCHEMA_VERSION}: "
+            "start it with the tieline that wrote it, or a newer one"
+        )
+
+
+class Lock:
+    """One owner process a file. Held until ``release`` or the end of the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(self._file, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._file)
+            raise AlreadyOwned(
+                f"{path.with_suffix('')} belongs to the running process {owner}; stop it first, "
+                "or give this worker a folder of its own"
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let the next owner in."""
+        os.close(self._file)
+
+
+class Reserve:
+    """Disk space put aside; given back when the disk is full, so that records can still be deleted."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        self.stands = self.restore()
+
+    @property
+    def size(self) -> int:
+        """Bytes put aside."""
+        return self._size
+
+    def release(self) -> None:
+        """The disk is full: make room."""
+        self.stands = False
+        self._path.unlink(missing_ok=True)
+
+    def restore(self) -> bool:
+        """Put the space aside again; false if there is not enough."""
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError:
+            self.stands = False
+            return False
+        try:
+            os.posix_fallocate(file, 0, max(self._size, 1))
+            self.stands = True
+        except OSError:
+            self.stands = False
+        finally:
+            os.close(file)
+        if not self.stands:
+            self._path.unlink(missing_ok=True)
+        return self.stands
+
+
+def translated(error: BaseException, path: Path) -> Exception:
+    """What the runtime does about an error of SQLite: wait, or stop the task."""
+    if isinstance(error, TielineError):
+        return error
+    if isinstance(error, apsw.FullError):
+        return Retriable(f"the disk of {path} is full; free some space, or lower retention.bytes")
+    if isinstance(error, (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError)):
+        return Retriable(f"the log file {path} cannot be used now: {error}")
+    return Fatal(f"the log file {path}: {type(error).__name__}: {error}")

@@ -1,0 +1,106 @@
+"""Keeping a log file small beside the writer: checkpoints, and retention in small steps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import apsw
+
+from tieline.api import TielineError, TopicPartition
+from tieline.broker.local.file import LogSettings, connect
+from tieline.broker.local.tables import OFFSET_MASK, Tables
+from tieline.broker.local.writer import Writer
+
+_CHECKPOINT_PAGES = 1_000
+_STEP = 500
+
+Unread = Callable[[], Mapping[TopicPartition, int]]
+"""The offset from which on each partition must be kept; a partition not named need not be kept."""
+
+
+class Keeper:
+    """A thread of the owner. It deletes nothing before ``retain`` was called.
+
+    A checkpoint copies the write-ahead log into the file. The keeper copies the bulk on a connection of
+    its own, and the writer only what came meanwhile: no commit waits for the bulk.
+    """
+
+    def __init__(self, path: Path, writing: apsw.Connection, writer: Writer, settings: LogSettings) -> None:
+        self._connection = connect(path)
+        self._connection.wal_autocheckpoint(0)
+        self._writer = writer
+        self._settings = settings
+        self._unread: Unread | None = None
+        self._wanted = threading.Condition()
+        self._checkpoint = self._retention = self._closing = False
+        writing.set_wal_hook(self._committed)
+        self._thread = threading.Thread(target=self._run, name=f"{path.name} keeper", daemon=True)
+        self._thread.start()
+
+    def retain(self, unread: Unread) -> None:
+        """From now on delete what is too old or too much, but nothing that ``unread`` names."""
+        with self._wanted:
+            self._unread = unread
+            self._retention = True
+            self._wanted.notify()
+
+    def close(self) -> None:
+        """End; what is too old is deleted another time."""
+        with self._wanted:
+            self._closing = True
+            self._wanted.notify()
+        self._thread.join()
+        self._connection.close()
+
+    def _committed(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        if pages > _CHECKPOINT_PAGES:
+            with self._wanted:
+                self._checkpoint = True
+                self._wanted.notify()
+        return apsw.SQLITE_OK
+
+    def _run(self) -> None:
+        due = 0.0
+        while True:
+            with self._wanted:
+                while not (self._checkpoint or self._retention or self._closing):
+                    left = None if self._unread is None else due - time.monotonic()
+                    if left is not None and left <= 0:
+                        break
+                    self._wanted.wait(left)
+                if self._closing:
+                    return
+                checkpoint, self._checkpoint, self._retention = self._checkpoint, False, False
+            if checkpoint:
+                self._copy()
+            if self._unread is not None and not checkpoint:
+                self._delete_expired(self._unread)
+                due = time.monotonic() + self._settings.retention_interval
+
+    def _copy(self) -> None:
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error:
+            return  # busy or no room: the next commit asks again
+        self._writer.checkpoint_soon()
+
+    def _delete_expired(self, unread: Unread) -> None:
+        try:
+            keep = unread()
+            for at in self._writer.run(_partitions, 30.0):
+                limit = keep.get(at, OFFSET_MASK)
+                while not self._closing and self._writer.run(self._step(at, limit), 30.0):
+                    pass
+        except TielineError:
+            return  # closed or not available now: another time
+
+    def _step(self, at: TopicPartition, limit: int) -> Callable[[Tables], bool]:
+        now = time.time_ns() // 1_000_000
+        return lambda tables: tables.expire(at, limit, now, _STEP)
+
+
+def _partitions(tables: Tables) -> list[TopicPartition]:
+    return tables.partitions()

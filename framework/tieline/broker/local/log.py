@@ -1,0 +1,180 @@
+"""The local log: the broker port in one SQLite file."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tieline.api import DataError, Fatal, Retriable, TopicPartition
+from tieline.broker.local.consumer import LocalConsumer
+from tieline.broker.local.file import LogSettings
+from tieline.broker.local.group import Group
+from tieline.broker.local.producer import LocalProducer
+from tieline.broker.local.reader import MAX_BATCH_BYTES
+from tieline.broker.local.store import Store
+from tieline.broker.local.tables import Tables
+from tieline.broker.port import ConsumedRecord, Exclusive, ProducerRecord, TopicInfo
+
+_READ_BATCH = 1_000
+
+
+class LocalLog:
+    """A ``Broker`` for one computer. Consumer groups live in this process; their offsets in the file.
+
+    Retention deletes nothing before ``protect`` was called.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._groups: dict[str, Group] = {}
+        self._holders: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, owner: bool = True, file: str = "log.db", settings: LogSettings | None = None
+    ) -> LocalLog:
+        """Open the log in a folder, made where there is none. Raises ``AlreadyOwned``, ``RefuseToStart``.
+
+        ``owner=False``: beside a running worker, to read and to produce.
+        """
+        return cls(Store(folder / file, owner=owner, settings=settings))
+
+    @property
+    def cluster_id(self) -> str:
+        """See ``Broker.cluster_id``."""
+        return self.store.cluster_id
+
+    def producer(self, client_id: str, overrides: Mapping[str, str]) -> LocalProducer:
+        """See ``Broker.producer``."""
+        return LocalProducer(self.store)
+
+    def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> LocalConsumer:
+        """See ``Broker.consumer``."""
+        with self._lock:
+            members = self._groups.setdefault(group, Group(self.store.wake))
+        return LocalConsumer(self.store, group, members)
+
+    def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
+        """See ``Broker.source_offsets``."""
+        return self.store.source_offsets(connector)
+
+    def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int = -1,
+        replication: int = -1,
+        config: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+    ) -> bool:
+        """See ``Broker.create_topic``."""
+        return self.store.create_topic(name, partitions, config, timeout)
+
+    def delete_topic(self, name: str, timeout: float = 10.0) -> bool:
+        """Delete a topic, its records and its groups' offsets; false if there is none."""
+        return self.store.delete_topic(name, timeout)
+
+    def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
+        """See ``Broker.topics``."""
+        return self.store.topics()
+
+    def read(
+        self,
+        topic: str,
+        visit: Callable[[ConsumedRecord], None],
+        *,
+        start: Mapping[int, int] | None = None,
+        timeout: float = 30.0,
+    ) -> dict[int, int]:
+        """See ``Broker.read``."""
+        deadline = time.monotonic() + timeout
+        reached = dict(start or {})
+        for at, bounds in self.store.bounds(topic).items():
+            position = max(reached.get(at.partition, 0), bounds.start)
+            while position < bounds.end:
+                if time.monotonic() >= deadline:
+                    raise Retriable(f"{topic}: the end was not reached within {timeout} s")
+                batch = self.store.read_known(at, bounds, position, _READ_BATCH, MAX_BATCH_BYTES)
+                for record in batch:
+                    if record.offset >= bounds.end:
+                        break
+                    visit(record)
+                position = batch[-1].offset + 1 if batch else bounds.end
+            reached[at.partition] = max(bounds.end, reached.get(at.partition, 0))
+        return reached
+
+    @contextmanager
+    def exclusive(self, topic: str, timeout: float = 10.0) -> Iterator[Exclusive]:
+        """See ``Broker.exclusive``. Other threads wait; a writer in another process makes it fail."""
+        with self._lock:
+            holder = self._holders.setdefault(topic, threading.Lock())
+        if not holder.acquire(timeout=timeout):
+            raise Retriable(f"{topic}: somebody else held it for {timeout} s")
+        try:
+            seen = self._ends(topic)
+            held = _Held(topic)
+            yield held
+            if held.records:
+                self.store.submit(lambda tables: held.write(tables, seen)).result()
+        finally:
+            holder.release()
+
+    def protect(self, groups: Mapping[str, tuple[Sequence[str], str | None]]) -> None:
+        """Start retention: too old or too much is deleted, but nothing that these groups have not read.
+
+        ``groups``: name → topics and pattern, as in ``Consumer.subscribe``. A later call replaces them.
+        """
+        try:
+            readers = [
+                (name, frozenset(topics), None if pattern is None else re.compile(pattern))
+                for name, (topics, pattern) in groups.items()
+            ]
+        except re.error as error:
+            raise Fatal(f"{error.pattern!r} is no regular expression: {error}") from None
+
+        def unread() -> dict[TopicPartition, int]:
+            keep: dict[TopicPartition, int] = {}
+            partitions = self.store.snapshot()
+            for name, topics, pattern in readers:
+                stored = self.store.committed(name)
+                for at in partitions:
+                    if at.topic in topics or (pattern is not None and pattern.fullmatch(at.topic)):
+                        keep[at] = min(stored.get(at, 0), keep.get(at, 1 << 62))
+            return keep
+
+        self.store.retain(unread)
+
+    def close(self) -> None:
+        """See ``Broker.close``."""
+        self.store.close()
+
+    def _ends(self, topic: str) -> list[int]:
+        return [bounds.end for _, bounds in sorted(self.store.bounds(topic).items())]
+
+
+class _Held:
+    """See ``Exclusive``."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self.records: list[ProducerRecord] = []
+
+    def append(self, records: Sequence[ProducerRecord]) -> None:
+        """See ``Exclusive.append``."""
+        foreign = {record.topic for record in records} - {self._topic}
+        if foreign:
+            raise Fatal(f"{self._topic} is held, not {', '.join(sorted(foreign))}")
+        self.records += records
+
+    def write(self, tables: Tables, seen: Sequence[int]) -> None:
+        """In the writer's transaction: all of it, or nothing."""
+        if tables.ends(self._topic) != seen:
+            raise Retriable(f"{self._topic}: somebody else wrote meanwhile; nothing was written")
+        appended = tables.append(self.records)
+        if appended.failures:
+            raise DataError(appended.failures)

@@ -1,0 +1,181 @@
+"""Reading a log file: short transactions on connections of their own, beside the writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+
+from tieline.api import Retriable, TopicPartition
+from tieline.broker.local.codec import decode_headers
+from tieline.broker.local.file import connect, translated
+from tieline.broker.local.tables import OFFSET_BITS, OFFSET_MASK
+from tieline.broker.port import ConsumedRecord, TopicInfo
+
+MAX_BATCH_BYTES = 16 << 20
+_IDLE_CONNECTIONS = 4
+_PARTITIONS = "partition JOIN topic ON topic.number = partition.topic"
+
+
+class Bounds(NamedTuple):
+    """Where a partition starts and ends (the next offset), and its number inside the file."""
+
+    start: int
+    end: int
+    id: int
+
+
+class Reader:
+    """What can be read from a log file. Safe for many threads.
+
+    A read transaction lasts as long as one bounded batch takes to be copied: nothing is pinned, and the
+    write-ahead log can start over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connections: list[apsw.Connection] = []
+        self._open = True
+
+    def read_from(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        max_records: int = 1_000,
+        max_bytes: int = MAX_BATCH_BYTES,
+    ) -> list[ConsumedRecord]:
+        """The records at and after an offset, at least one if there is any; deleted ones are skipped."""
+        with self._reading() as connection:
+            row: Any = connection.execute(
+                f"SELECT partition.id FROM {_PARTITIONS} WHERE topic.name = ? AND partition.number = ?",
+                (topic, partition),
+            ).fetchone()
+            if row is None:
+                return []
+            at = TopicPartition(topic, partition)
+            return _read(connection, at, row[0], offset, max_records, max_bytes)
+
+    def read_known(
+        self, at: TopicPartition, bounds: Bounds, offset: int, max_records: int, max_bytes: int
+    ) -> list[ConsumedRecord]:
+        """As ``read_from``, for who has the partition's bounds already."""
+        with self._reading() as connection:
+            return _read(connection, at, bounds.id, offset, max_records, max_bytes)
+
+    def bounds(self, topic: str | None = None) -> dict[TopicPartition, Bounds]:
+        """Start and end of each partition, of one topic or of all."""
+        with self._reading() as connection:
+            rows: list[Any] = connection.execute(
+                f"SELECT topic.name, partition.number, start, next, partition.id FROM {_PARTITIONS} "
+                "WHERE ?1 IS NULL OR topic.name = ?1",
+                (topic,),
+            ).fetchall()
+        return {TopicPartition(name, number): Bounds(*rest) for name, number, *rest in rows}
+
+    def size(self, topic: str) -> tuple[int, int]:
+        """Records in a topic, and the bytes of their keys, values and headers. Kept, not counted."""
+        with self._reading() as connection:
+            row: Any = connection.execute(
+                f"SELECT total(records), total(bytes) FROM {_PARTITIONS} WHERE topic.name = ?", (topic,)
+            ).fetchone()
+        return int(row[0]), int(row[1])
+
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        """All stored offsets of a group."""
+        with self._reading() as connection:
+            rows: list[Any] = connection.execute(
+                f"SELECT topic.name, partition.number, group_offset.next FROM {_PARTITIONS} "
+                "JOIN group_offset ON group_offset.partition = partition.id WHERE group_offset.name = ?",
+                (group,),
+            ).fetchall()
+        return {TopicPartition(name, number): offset for name, number, offset in rows}
+
+    def source_offsets(self, connector: str) -> dict[str, str]:
+        """The saved source offsets of a connector."""
+        with self._reading() as connection:
+            rows: list[Any] = connection.execute(
+                "SELECT partition, next FROM source_offset WHERE connector = ?", (connector,)
+            ).fetchall()
+        return dict(rows)
+
+    def topics(self) -> dict[str, TopicInfo]:
+        """All topics by name."""
+        with self._reading() as connection:
+            rows: list[Any] = connection.execute(
+                f"SELECT topic.name, topic.id, count(*) FROM {_PARTITIONS} GROUP BY topic.number"
+            ).fetchall()
+        return {row[0]: TopicInfo(*row) for row in rows}
+
+    @property
+    def cluster_id(self) -> str:
+        """Made with the file."""
+        with self._reading() as connection:
+            return str(connection.execute("SELECT value FROM about WHERE key = 'cluster_id'").get)
+
+    def close(self) -> None:
+        """Let the file go; a read that is under way ends well."""
+        self._open = False
+        while self._connections:
+            self._connections.pop().close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        if not self._open:
+            raise Retriable(f"the log file {self.path} is closed")
+        try:
+            connection = self._connections.pop()
+        except IndexError:
+            connection = connect(self.path, read_only=True)
+        kept = False
+        try:
+            yield connection
+            kept = len(self._connections) < _IDLE_CONNECTIONS
+        except apsw.Error as error:
+            raise translated(error, self.path) from error
+        finally:
+            if kept:
+                self._connections.append(connection)
+            else:
+                connection.close()
+
+
+def _read(
+    connection: apsw.Connection,
+    at: TopicPartition,
+    partition_id: int,
+    offset: int,
+    max_records: int,
+    max_bytes: int,
+) -> list[ConsumedRecord]:
+    topic, partition = at
+    base = partition_id << OFFSET_BITS
+    records: list[ConsumedRecord] = []
+    cursor = connection.execute(
+        "SELECT position, timestamp, key, value, headers FROM record WHERE position BETWEEN ? AND ? LIMIT ?",
+        (base | max(offset, 0), base | OFFSET_MASK, max_records),
+    )
+    try:
+        row: Any  # the file's STRICT columns
+        for row in cursor:
+            position, timestamp, key, value, headers = row
+            records.append(
+                ConsumedRecord(
+                    topic,
+                    partition,
+                    position & OFFSET_MASK,
+                    value,
+                    key,
+                    decode_headers(headers) if headers else (),
+                    timestamp,
+                )
+            )
+            max_bytes -= len(value or b"") + len(key or b"") + len(headers or b"")
+            if max_bytes <= 0:
+                break
+    finally:
+        cursor.close()
+    return records

@@ -1,0 +1,152 @@
+"""One log file: what the local log and the spool are both built on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from typing_extensions import Self
+
+from tieline.api import DataError, RecordMetadata, TopicPartition
+from tieline.broker.local.file import Lock, LogSettings, Reserve, connect
+from tieline.broker.local.keeper import Keeper, Unread
+from tieline.broker.local.reader import Bounds, Reader
+from tieline.broker.local.tables import OFFSET_MASK, Removed, Tables
+from tieline.broker.local.watch import Watch
+from tieline.broker.local.writer import Writer
+from tieline.broker.port import ProducerRecord
+
+T = TypeVar("T")
+_STEP = 2_000
+
+
+class Store(Reader):
+    """One log file: topics, partitions, offsets. Safe for many threads.
+
+    Its owner keeps the file small and is alone; a guest (``owner=False``) reads and writes beside it from
+    another process, and who waits in the owner notices that in milliseconds. Writing calls return after
+    the fsync, which callers at the same moment share; each may raise ``Retriable`` or ``Fatal``.
+    """
+
+    def __init__(self, path: Path, *, owner: bool = True, settings: LogSettings | None = None) -> None:
+        """Open a file, made where there is none. Raises ``AlreadyOwned`` and ``RefuseToStart``."""
+        super().__init__(path)
+        settings = settings or LogSettings()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(path.with_name(path.name + ".lock")) if owner else None
+        try:
+            connection = connect(path)
+            self._watch = Watch(path)
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+        reserve = None
+        if owner and settings.reserve_bytes > 0:
+            reserve = Reserve(path.with_name(path.name + ".reserve"), settings.reserve_bytes)
+        self._writer = Writer(path, connection, Tables(connection, settings), reserve, self._watch.look)
+        self._keeper = Keeper(path, connection, self._writer, settings) if owner else None
+        self._snapshot: tuple[int, Mapping[TopicPartition, Bounds]] = (-1, {})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(self, change: Callable[[Tables], T]) -> Future[T]:
+        """Have any change made, in order; returns at once, the future ends after the fsync."""
+        return self._writer.submit(change)
+
+    def append(self, records: Sequence[ProducerRecord], timeout: float = 30.0) -> list[RecordMetadata]:
+        """Write records durably; returns when they are safe, with their offsets.
+
+        Raises ``DataError`` (all but these are written), ``Retriable`` when the disk is full.
+        """
+        appended = self._writer.run(lambda tables: tables.append(records), timeout)
+        if appended.failures:
+            raise DataError(appended.failures)
+        return [metadata for metadata in appended.metadata if metadata is not None]
+
+    def create_topic(
+        self, name: str, partitions: int = -1, config: Mapping[str, str] | None = None, timeout: float = 30.0
+    ) -> bool:
+        """Create a topic; false if it is there already."""
+        return self._writer.run(lambda tables: tables.create_topic(name, partitions, config or {}), timeout)
+
+    def delete_topic(self, name: str, timeout: float = 30.0) -> bool:
+        """Delete a topic, its records and its groups' offsets; false if there is none."""
+        return self._writer.run(lambda tables: tables.delete_topic(name), timeout)
+
+    def commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float = 30.0) -> None:
+        """Store offsets of a group, or positions of any reader with a name."""
+        self._writer.run(lambda tables: tables.commit_group(group, offsets), timeout)
+
+    def save_source_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float = 30.0) -> None:
+        """Store source offsets."""
+        self._writer.run(lambda tables: tables.save_source_offsets(connector, offsets), timeout)
+
+    def delete_before(self, topic: str, partition: int, offset: int, timeout: float = 30.0) -> Removed:
+        """Delete the records below an offset, in small steps. Offsets go on growing afterwards."""
+        return self._remove(TopicPartition(topic, partition), offset, OFFSET_MASK, timeout)
+
+    def drop_oldest(self, topic: str, partition: int, max_records: int, timeout: float = 30.0) -> Removed:
+        """Delete the oldest records of a partition, so many at most."""
+        return self._remove(TopicPartition(topic, partition), OFFSET_MASK, max_records, timeout)
+
+    def retain(self, unread: Unread) -> None:
+        """Start retention: delete what is too old or too much, but nothing that ``unread`` names."""
+        if self._keeper is not None:
+            self._keeper.retain(unread)
+
+    def version(self) -> int:
+        """Grows with every commit by anybody; take it before reading and ``wait`` on it after."""
+        return self._watch.look()
+
+    def wait(self, version: int, timeout: float) -> int:
+        """Wait until somebody, in any process, commits after ``version``; the version then."""
+        return self._watch.wait(version, timeout)
+
+    def snapshot(self) -> Mapping[TopicPartition, Bounds]:
+        """Start and end of every partition now; one query a version, however many ask."""
+        version = self._watch.look()
+        known, bounds = self._snapshot
+        if known != version:
+            bounds = self.bounds()
+            self._snapshot = (version, bounds)
+        return bounds
+
+    def wake(self) -> None:
+        """End every ``wait``."""
+        self._watch.wake()
+
+    def close(self) -> None:
+        """Finish what was submitted, and let the file go. Called by one thread; again does nothing."""
+        if not self._open:
+            return
+        super().close()
+        if self._keeper is not None:
+            self._keeper.close()
+        self._writer.close()
+        self._watch.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _remove(self, at: TopicPartition, before: int, max_records: int, timeout: float) -> Removed:
+        deadline = time.monotonic() + timeout
+        records = size = 0
+        while True:
+            step = min(_STEP, max_records - records)
+            change = partial(Tables.remove, at=at, before=before, max_records=step)
+            removed = self._writer.run(change, max(0.0, deadline - time.monotonic()))
+            records += removed.records
+            size += removed.bytes
+            if removed.records < step or records >= max_records:
+                return Removed(records, size, removed.start)
