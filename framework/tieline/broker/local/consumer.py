@@ -46,7 +46,7 @@ class LocalConsumer:
         """See ``Consumer.poll``."""
         deadline = time.monotonic() + timeout
         while True:
-            version = self._store.version()
+            version = self._store.version
             self._rebalance()
             records = self._take(max_records)
             left = deadline - time.monotonic()

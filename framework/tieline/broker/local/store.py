@@ -106,6 +106,7 @@ class Store(Reader):
         if self._keeper is not None:
             self._keeper.retain(unread)
 
+    @property
     def version(self) -> int:
         """Grows with every commit by anybody; take it before reading and ``wait`` on it after."""
         return self._watch.look()

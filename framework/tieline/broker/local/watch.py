@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tieline.broker.local.file import connect
 
-_EVERY = 0.005  # SQLite tells other processes nothing: somebody has to look
+_EVERY = 0.01  # SQLite tells other processes nothing: somebody has to look
 
 
 class Watch:
