@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tieline.api import SchemaStore, SinkTask, SourceTask
-from tieline.broker.kafka.home import KafkaBroker
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Broker
-from tieline.registry.remote import RemoteSchemaStore
 from tieline.registry.topic import TopicSchemaStore
 from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Outbound, Transforms
@@ -30,6 +28,8 @@ def open_broker(plan: Plan) -> Broker:
     """Kafka where ``bootstrap.servers`` is given, else the local log. Raises ``AlreadyOwned``."""
     worker = plan.worker
     if worker.bootstrap_servers:
+        from tieline.broker.kafka.home import KafkaBroker  # librdkafka is loaded only where it is used
+
         return KafkaBroker(
             ",".join(worker.bootstrap_servers),
             plan.clients,

@@ -186,13 +186,9 @@ class _Check:
         key = self._converter("key", common, parts)
         value = self._converter("value", common, parts)
         transforms = self._transforms(common, parts)
-        if (
-            len(self._found.all) > count
-            or connector is None
-            or common is None
-            or key is None
-            or value is None
-        ):
+        if connector is None or config is None or key is None or value is None:
+            return None
+        if len(self._found.all) > count:
             return None
         side = "consumer.override" if isinstance(connector, SinkConnector) else "producer.override"
         return ConnectorPlan(

@@ -55,10 +55,11 @@ def load(group: str, name: str, contract: Any) -> Any:
     if len(here) > 1:
         owners = ", ".join(f"{plugin.distribution} ({plugin.target})" for plugin in here)
         raise PluginError(f"the {kind} {name!r} is there {len(here)} times: {owners}; uninstall all but one")
-    found = _manager(group, [name]).extensions[0].plugin
+    found: Any = _manager(group, [name]).extensions[0].plugin
     if not (isinstance(found, type) and issubclass(found, contract)):
         raise PluginError(
-            f"the {kind} {name!r} of {here[0].distribution} is broken: {here[0].target} is no {contract.__name__}"
+            f"the {kind} {name!r} of {here[0].distribution} is broken: "
+            f"{here[0].target} is no {contract.__name__}"
         )
     return found
 

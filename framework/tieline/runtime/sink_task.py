@@ -307,8 +307,8 @@ def _sentence(stage: Stage, record: ConsumedRecord, cause: Exception, failures: 
     more = f" (and {failures - 1} more in this batch)" if failures > 1 else ""
     where = f"{record.topic}-{record.partition}@{record.offset}"
     return (
-        f"{stage.value}: the record {where} cannot be handled: {cause}{more}; everything before it is written "
-        "and committed. Repair or remove the record, or filter it with a transform"
+        f"{stage.value}: the record {where} cannot be handled: {cause}{more}; everything before it "
+        "is written and committed. Repair or remove the record, or filter it with a transform"
     )
 
 

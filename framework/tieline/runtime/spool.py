@@ -110,7 +110,7 @@ class Spool:
     @property
     def start(self) -> int:
         """The position of the oldest record that waits."""
-        return min((b.start for at, b in self._store.bounds().items() if at.topic == _SPOOL), default=0)
+        return min((b.start for at, b in self._store.snapshot().items() if at.topic == _SPOOL), default=0)
 
     def read(self, position: int, max_records: int, timeout: float) -> tuple[list[SourceRecord], int]:
         """The records at and after a position, and the position after them; waits for the first.
