@@ -41,7 +41,7 @@ class Store(Reader):
         self._lock = Lock(path.with_name(path.name + ".lock")) if owner else None
         try:
             connection = connect(path)
-            self._watch = Watch(path)
+            self._watch = Watch(path, owner=owner)
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
@@ -49,7 +49,7 @@ class Store(Reader):
         reserve = None
         if owner and settings.reserve_bytes > 0:
             reserve = Reserve(path.with_name(path.name + ".reserve"), settings.reserve_bytes)
-        self._writer = Writer(path, connection, Tables(connection, settings), reserve, self._watch.look)
+        self._writer = Writer(path, connection, Tables(connection, settings), reserve, self._watch.committed)
         self._keeper = Keeper(path, connection, self._writer, settings) if owner else None
         self._snapshot: tuple[int, Mapping[TopicPartition, Bounds]] = (-1, {})
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
 from pathlib import Path
 
 from tieline.broker.local.file import connect
 
-_EVERY = 0.01  # SQLite tells other processes nothing: somebody has to look
+_LOOK_EVERY = 0.01  # a guest: SQLite tells other processes nothing, somebody has to look
+_LOOK_ANYWAY = 1.0  # the owner, to whom guests ring: for one that died between its commit and the bell
 
 
 class Watch:
     """A version that grows with every commit to a file. Safe for many threads.
 
-    Its thread looks for the commits of others only while somebody waits.
+    A guest rings the owner's bell, a named pipe beside the file, after each commit: the owner sleeps
+    until then. A guest itself looks again and again, but only while somebody waits; so does an owner
+    where no named pipe can be made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, owner: bool) -> None:
         self._connection = connect(path, read_only=True)
-        self._name = f"{path.name} watch"
+        self._path = path.with_name(path.name + ".bell")
+        self._bell = _make_bell(self._path) if owner else None
+        self._owner = owner
         self._changed = threading.Condition()
         self._version = 0
         self._seen = -1
@@ -28,7 +35,7 @@ class Watch:
         self._thread: threading.Thread | None = None
 
     def look(self) -> int:
-        """The version now. Called by the writer after each commit, too."""
+        """The version now."""
         with self._changed:
             if not self._closed:
                 seen = self._connection.pragma("data_version")
@@ -36,6 +43,12 @@ class Watch:
                     self._seen = seen
                     self._grow()
             return self._version
+
+    def committed(self) -> None:
+        """Something was committed by this process: called by the writer, in its thread."""
+        self.look()
+        if not self._owner:
+            self._ring()
 
     def wake(self) -> None:
         """Let everybody who waits look again."""
@@ -47,7 +60,7 @@ class Watch:
         deadline = time.monotonic() + timeout
         with self._changed:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread = threading.Thread(target=self._run, name=self._path.stem, daemon=True)
                 self._thread.start()
             self._waiting += 1
             if self._waiting == 1:
@@ -64,8 +77,12 @@ class Watch:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        if self._bell is not None:
+            self._ring()
         if self._thread is not None:
             self._thread.join()
+        if self._bell is not None:
+            os.close(self._bell)
         self._connection.close()
 
     def _grow(self) -> None:
@@ -80,4 +97,28 @@ class Watch:
                 if self._closed:
                     return
             self.look()
-            time.sleep(_EVERY)
+            if self._bell is None:
+                time.sleep(_LOOK_EVERY)
+            elif select.select([self._bell], [], [], _LOOK_ANYWAY)[0]:
+                os.read(self._bell, 4096)
+
+    def _ring(self) -> None:
+        try:
+            bell = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return  # no owner runs, or it has no bell
+        try:
+            os.write(bell, b"\0")
+        except OSError:
+            pass  # full: it rings already
+        finally:
+            os.close(bell)
+
+
+def _make_bell(path: Path) -> int | None:
+    try:
+        path.unlink(missing_ok=True)  # whatever an earlier owner, or somebody else, left there
+        os.mkfifo(path, 0o600)
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK)  # for both: it never ends, and never waits
+    except OSError:
+        return None
