@@ -1,0 +1,177 @@
+"""Child processes that write to a log file, say when they are ready, and never outlive this process."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+_CHILD = Path(__file__).with_name("child.py")
+
+
+class ProcessError(Exception):
+    """A child process did not become ready, or ended by itself; tells its last lines and its log."""
+
+
+class Process:
+    """A child process: started, awaited until ready, stopped; also as a context.
+
+    ``name``: for messages. ``command``: program and arguments. ``log``: gets its output, appended.
+    ``ready``: asked again and again after the start until it is true; none: it is ready at once.
+    ``env``: replaces the environment. ``cwd``: where it runs.
+
+    What it has started itself ends with it; when this process dies, by SIGKILL too, all of it is killed
+    (``child.py`` says how). Ctrl-C at a terminal does not reach it. Not safe for several threads.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        log: Path,
+        *,
+        ready: Callable[[], bool] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._command = [str(word) for word in command]
+        self._ready = ready
+        self._env = env
+        self._cwd = cwd
+        self._child: subprocess.Popen[bytes] | None = None
+        self._link: socket.socket | None = None
+        self._pid = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._child is not None and self._child.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process itself; its process group has the same number. 0 before the first start."""
+        return self._pid
+
+    @property
+    def status(self) -> int | None:
+        """The exit status of the last run (128 + n after signal n); none while it runs."""
+        return None if self._child is None else self._child.poll()
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start, and return when it is ready. Raises ``ProcessError`` if it is not within ``timeout`` s."""
+        if self.running:
+            raise ProcessError(f"{self.name} runs already")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._link, far_end = socket.socketpair()
+        with far_end, self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_CHILD), *self._command],
+                stdin=far_end.fileno(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+        try:
+            self._pid = int(self._link.makefile().readline() or 0)
+            self._await_ready(timeout)
+        except BaseException:
+            self.kill()
+            raise
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its own end; returns its exit status."""
+        if self._child is None:
+            raise ProcessError(f"{self.name} was not started")
+        try:
+            return self._child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise ProcessError(f"{self.name} did not end in {timeout:g} s{self.last_lines()}") from None
+
+    def stop(self, timeout: float = 15.0) -> None:
+        """SIGTERM, then SIGKILL if it has not ended after ``timeout`` seconds. Fine when not running."""
+        if self._child is not None and self.running:
+            self.signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(timeout)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to it and all it started; returns when it is gone. Fine when not running."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._child is not None:
+            self._child.wait()
+
+    def restart(self, timeout: float = 60.0) -> None:
+        """Stop it if it runs, and start it again."""
+        self.stop()
+        self.start(timeout)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and all it started (SIGSTOP and SIGCONT too). Fine when not running."""
+        if self._link is not None:
+            with suppress(OSError):
+                self._link.sendall(bytes([number]))
+
+    def last_lines(self, count: int = 20) -> str:
+        """The end of its log, and where that is; for error messages."""
+        lines = self.log.read_text(errors="replace").splitlines()[-count:]
+        return "".join(f"\n  | {line[:300]}" for line in lines) + f"\n  its log: {self.log}"
+
+    def _await_ready(self, timeout: float) -> None:
+        end = time.monotonic() + timeout
+        while self._ready is not None and not self._ready():
+            if not self.running:
+                raise ProcessError(f"{self.name} ended with status {self.status}{self.last_lines()}")
+            if time.monotonic() > end:
+                raise ProcessError(f"{self.name} was not ready in {timeout:g} s{self.last_lines()}")
+            time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody uses, below those the kernel gives to clients.
+
+    A server's port must not be one of the kernel's ephemeral ones: while the server is down, one of the
+    clients that try to reach it would get that very port for its own end, connect to itself, and keep
+    the restarted server out.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, first)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def port_open(port: int) -> bool:
+    """Whether something listens on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,99 @@
+"""Real servers for the tests that ask for one, and what a run says at its end.
+
+A server is started by the first test that asks for it, works in a temporary folder, and is stopped at the
+end of the session; it dies with pytest, however that ends. These servers are shared: a test that stops or
+kills one starts its own (``KafkaServer(tmp_path)``, …). A test that needs a server by one of these
+fixtures gets its marker, so ``-m "not kafka and not volttron and not mongo"`` selects the quick ones. A
+test that asks for a fixture while it runs (``request.getfixturevalue``) must be marked by hand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tieline_lab import kafka, mongo
+
+_ROOT = Path(__file__).parent.parent
+_SERVERS = {
+    "kafka": {"kafka_server", "kafka_bootstrap"},
+    "mongo": {"mongo_server", "mongo_uri"},
+    "volttron": {"volttron_platform", "volttron10_platform"},
+}
+
+os.environ["TIELINE_LAB_DIR"] = str(Path(os.environ.get("TIELINE_LAB_DIR") or _ROOT / ".lab").absolute())
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own TIELINE_* variables change no test; TIELINE_TEST_* are meant for the tests."""
+    for name in os.environ:
+        if name.startswith("TIELINE_") and not name.startswith("TIELINE_TEST_") and name != "TIELINE_LAB_DIR":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka.KafkaServer]:
+    """A real Apache Kafka broker."""
+    if reason := kafka.why_not():
+        pytest.skip(reason)
+    with kafka.KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(kafka_server: kafka.KafkaServer) -> str:
+    """What ``bootstrap.servers`` of a client takes."""
+    return kafka_server.bootstrap
+
+
+@pytest.fixture(scope="session")
+def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mongo.MongoServer]:
+    """The embedded MongoDB-wire server."""
+    if reason := mongo.why_not():
+        pytest.skip(reason)
+    with mongo.MongoServer(tmp_path_factory.mktemp("mongo")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo_uri(request: pytest.FixtureRequest) -> str:
+    """The URI of a MongoDB: TIELINE_TEST_MONGO_URI, else that of ``mongo_server``.
+
+    Use a database of your own name: the server is shared, and a real one is not empty.
+    """
+    given = os.environ.get("TIELINE_TEST_MONGO_URI")
+    if given:
+        return given
+    server: mongo.MongoServer = request.getfixturevalue("mongo_server")
+    return server.uri
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, fixtures in _SERVERS.items():
+            if fixtures.intersection(getattr(item, "fixturenames", ())):
+                item.add_marker(marker)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    seconds: dict[str, float] = {}
+    skipped: Counter[str] = Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            folder = "/".join(report.nodeid.split("/")[:2])
+            seconds[folder] = seconds.get(folder, 0.0) + report.duration
+        if isinstance(report, pytest.TestReport | pytest.CollectReport) and report.skipped:
+            skipped[str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)] += 1
+    terminalreporter.section("seconds a folder")
+    for folder, total in sorted(seconds.items()):
+        terminalreporter.line(f"{total:8.1f}  {folder}")
+    terminalreporter.section(f"skipped: {sum(skipped.values())}")
+    for reason, count in skipped.most_common():
+        terminalreporter.line(f"{count:8}  {reason.removeprefix('Skipped: ')}")
