@@ -32,6 +32,7 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
     def start(self, context: SinkContext, config: FileSinkConfig) -> None:
         """Open the file."""
         try:
+            _cut_torn_line(config.file)
             self._file: TextIO = open(config.file, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
         except OSError as error:
             raise Retriable(f"{config.file} cannot be written: {error.strerror}") from error
@@ -66,6 +67,23 @@ class FileSink(SinkConnector[FileSinkConfig]):
     version = "1"
     config_type = FileSinkConfig
     task_type = FileSinkTask
+
+
+def _cut_torn_line(path: str) -> None:
+    """After a crash the last line may be torn; it was not flushed, so its record comes again."""
+    if not os.path.exists(path):
+        return
+    with open(path, "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        file.truncate(end)
 
 
 def _line(value: Any) -> str:

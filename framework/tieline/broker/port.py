@@ -52,7 +52,7 @@ class TopicInfo(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Records and the source offsets that they reach, acknowledged as one.
+    """Records (perhaps none) and the source offsets that they reach, acknowledged as one.
 
     ``offsets``: canonical JSON of a source partition → JSON of its source offset; empty for a producer
     without source offsets. The local log makes one transaction of both; Kafka saves them after the
@@ -89,7 +89,10 @@ class Producer(Protocol):
         """
 
     def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
-        """Store source offsets; returns when they are safe."""
+        """Store source offsets that the task's ledger calls safe; returns when they are stored.
+
+        Never sets back an offset that came with a later unit.
+        """
 
     def close(self, timeout: float) -> None:
         """Let go; what is not acknowledged within ``timeout`` is abandoned (and not reported)."""
@@ -198,6 +201,12 @@ class Broker(Protocol):
 
         Held by the broker's own means (a fenced transactional id; a lock on the local log). If it was
         taken over meanwhile, leaving the context raises ``Retriable`` and nothing was written.
+        """
+
+    def protect(self, groups: Mapping[str, tuple[Sequence[str], str | None]]) -> None:
+        """Let retention begin, but never remove what these groups have not read (on Kafka: its own affair).
+
+        ``groups``: name → topics and pattern, as in ``Consumer.subscribe``. A later call replaces them.
         """
 
     def close(self) -> None:

@@ -48,3 +48,7 @@ def _add(name: str) -> None:
         app.add_typer(command, name=name)
     else:
         app.command(name)(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from tieline.api import SchemaStore, SinkTask, SourceTask
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Broker
+from tieline.registry.remote import RemoteSchemaStore
 from tieline.registry.topic import TopicSchemaStore
 from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Outbound, Transforms

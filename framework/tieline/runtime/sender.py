@@ -13,7 +13,7 @@ from tieline.broker.port import Broker, Delivery, Producer, Unit
 from tieline.runtime.delivery import Entry, Ledger
 from tieline.runtime.failure import Stage
 from tieline.runtime.outbound import Outbound
-from tieline.runtime.scope import Scope, StageError, TaskFailed
+from tieline.runtime.scope import Scope, StageError, Stopping, TaskFailed
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +102,6 @@ class Sender:
             )
             for partition, offset in positions.reached.items()
         ]
-        if not records:
-            self._acknowledge(batch, [None] * len(batch))
-            return
         offsets = positions.reached if self._outlet.positions is None else {}
         unit = Unit(records, self._scope.connector, offsets)
         kept = [record is not None for record in converted]
@@ -138,6 +135,14 @@ class Sender:
             self.poll(min(left, 0.2))
         return True
 
+    def try_save(self, timeout: float) -> bool:
+        """As ``save``; an outage is left to the next time. Raises ``Fatal``."""
+        try:
+            return self.save(timeout)
+        except Retriable as error:
+            log.warning("positions not saved now, the next time will: %s", error)
+            return False
+
     def save(self, timeout: float) -> bool:
         """Save the positions that are safe; whether there were any. Raises ``Retriable``, ``Fatal``."""
         offsets = self.ledger.committable()
@@ -149,10 +154,17 @@ class Sender:
             self.ledger.committed(offsets)
         return bool(offsets)
 
-    def close(self, timeout: float) -> None:
-        """Let the producer go."""
-        self._producer.close(timeout)
-        self._outbound.stop()
+    def finish(self, drain: float, timeout: float) -> bool:
+        """At the end of a task: ``drain`` seconds for what is in flight, then ``save``."""
+        try:
+            self.drain(self._scope.clock.now() + drain)
+        except Stopping:
+            pass
+        finally:
+            saved = self.try_save(timeout)
+            self._producer.close(timeout)
+            self._outbound.stop()
+        return saved
 
     def _create(self, topic: str) -> None:
         outlet = self._outlet
@@ -181,11 +193,7 @@ class Sender:
             self.ledger.settle(entry, delivered=count)
         if self._acknowledged is not None:
             where = iter(delivery.metadata)
-            self._acknowledge(sent.batch, [next(where) if kept else None for kept in sent.kept])
-
-    def _acknowledge(self, batch: Sequence[SourceRecord], metadata: Sequence[RecordMetadata | None]) -> None:
-        if self._acknowledged is not None:
-            self._acknowledged(batch, metadata)
+            self._acknowledged(sent.batch, [next(where) if kept else None for kept in sent.kept])
 
     def _rebuild(self, error: Exception) -> None:
         """A producer broke for good: a new one sends again all that is not acknowledged, in order."""

@@ -50,7 +50,7 @@ class WorkerSinkTask:
         self._positions: dict[TopicPartition, int] = {}
         self._commit_requested = False
         self._away = scope.patience(Stage.TASK_PUT)
-        self._lag = 0
+        self._lag: int | None = None
 
     @property
     def counts(self) -> Counts:
@@ -58,7 +58,7 @@ class WorkerSinkTask:
         return self._ledger.counts
 
     @property
-    def lag(self) -> int:
+    def lag(self) -> int | None:
         """Records between what was consumed and the end of the owned partitions, as last seen."""
         return self._lag
 

@@ -11,7 +11,6 @@ from tieline.api import (
     Config,
     Position,
     RecordMetadata,
-    Retriable,
     SourceRecord,
     SourceTask,
     TransactionContext,
@@ -124,7 +123,8 @@ class WorkerSourceTask:
             except Stopping:
                 pass
             finally:
-                self._finish(sender)
+                if sender.finish(self._pace.drain, self._pace.call_timeout):
+                    self._task.commit()
         except Stopping:
             pass
         finally:
@@ -152,26 +152,9 @@ class WorkerSourceTask:
                 if batch:
                     sender.send(batch, _positions(batch))
             if clock.now() >= next_save:
-                self._save(sender)
+                if sender.try_save(pace.call_timeout):
+                    self._task.commit()
                 next_save = clock.now() + pace.offset_flush
-
-    def _save(self, sender: Sender) -> None:
-        try:
-            if sender.save(self._pace.call_timeout):
-                self._task.commit()
-        except Retriable as error:
-            log.warning("the offsets could not be saved now, the next time will: %s", error)
-
-    def _finish(self, sender: Sender) -> None:
-        """Give what is in flight the rest of the graceful time-out, save what is safe, let go."""
-        deadline = self._scope.clock.now() + self._pace.drain
-        try:
-            sender.drain(deadline)
-        except Stopping:
-            pass
-        finally:
-            self._save(sender)
-            sender.close(self._pace.call_timeout)
 
 
 def _positions(batch: Sequence[SourceRecord]) -> Positions:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
-from tieline.api import Config, Retriable, SourceTask
+from tieline.api import Config, SourceTask
 from tieline.runtime.delivery import Counts
 from tieline.runtime.failure import Stage
 from tieline.runtime.scope import Scope, Stopping
@@ -14,8 +13,6 @@ from tieline.runtime.sender import Positions, Sender
 from tieline.runtime.settings import Pace
 from tieline.runtime.source_task import TaskSourceContext
 from tieline.runtime.spool import Spool
-
-log = logging.getLogger(__name__)
 
 
 class Receiver:
@@ -87,7 +84,7 @@ class Pump:
         except Stopping:
             pass
         finally:
-            self._finish(sender)
+            sender.finish(self._pace.drain, self._pace.call_timeout)
 
     def ask_to_stop(self) -> None:
         """From another thread."""
@@ -106,21 +103,5 @@ class Pump:
                 if batch:
                     sender.send(batch, Positions([spool.id] * len(batch), {spool.id: str(position)}))
             if clock.now() >= next_save:
-                self._save(sender)
+                sender.try_save(pace.call_timeout)
                 next_save = clock.now() + pace.offset_flush
-
-    def _save(self, sender: Sender) -> None:
-        try:
-            sender.save(self._pace.call_timeout)
-        except Retriable as error:
-            log.warning("the spool's position could not be saved now, the next time will: %s", error)
-
-    def _finish(self, sender: Sender) -> None:
-        deadline = self._scope.clock.now() + self._pace.drain
-        try:
-            sender.drain(deadline)
-        except Stopping:
-            pass
-        finally:
-            self._save(sender)
-            sender.close(self._pace.call_timeout)

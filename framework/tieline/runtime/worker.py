@@ -15,6 +15,7 @@ from tieline.runtime.delivery import Counts
 from tieline.runtime.logs import about
 from tieline.runtime.plan import ConnectorPlan, Plan
 from tieline.runtime.scope import Scope, TaskFailed
+from tieline.runtime.settings import SinkSettings
 from tieline.runtime.spool import Spool
 from tieline.runtime.spooled_source import Pump, Receiver
 
@@ -73,7 +74,7 @@ class RunningConnector:
         self._parts = parts
         self._scopes: list[Scope] = []
         self._counts: list[Callable[[], Counts]] = []
-        self._lags: list[Callable[[], int]] = []
+        self._lags: list[Callable[[], int | None]] = []
 
     # ConnectorContext
 
@@ -167,7 +168,8 @@ class RunningConnector:
             "counters": counters,
         }
         if self.type == "sink":
-            out["lag"] = sum(lag() for lag in self._lags)
+            lags = [lag() for lag in self._lags]
+            out["lag"] = None if None in lags else sum(lag or 0 for lag in lags)
         if self.spools:
             waiting = [spool.waiting for spool in self.spools]
             out["spool_records"] = sum(records for records, _ in waiting)
@@ -237,6 +239,13 @@ class Worker:
     def _prepare(self) -> None:
         for key, why in self._plan.ignored.items():
             log.warning("the setting %s has no effect here: %s", key, why)
+        self._broker.protect(
+            {
+                f"connect-{p.name}": sink_settings(p).subscription
+                for p in self._plan.connectors
+                if isinstance(p.settings, SinkSettings)
+            }
+        )
         left = self._parts.spools_found()
         for connector in self.connectors:
             connector.prepare()

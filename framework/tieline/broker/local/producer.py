@@ -12,6 +12,9 @@ from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Appended, Tables
 from tieline.broker.port import Delivery, Unit
 
+_OVERHEAD = 256
+"""What a small record takes in memory beside its bytes."""
+
 
 class LocalProducer:
     """After a unit could not be written (a full disk), none of the later ones is: order is kept.
@@ -34,7 +37,7 @@ class LocalProducer:
 
     def send(self, unit: Unit) -> None:
         """See ``Producer.send``."""
-        size = sum(len(record.value or b"") + len(record.key or b"") for record in unit.records)
+        size = sum(_OVERHEAD + len(r.value or b"") + len(r.key or b"") for r in unit.records)
         future = self._store.submit(lambda tables: self._write(tables, unit))
         future.add_done_callback(self._ended)  # in the writer's thread, before it turns to the next unit
         self._in_flight.append((unit, size, future))
@@ -64,8 +67,12 @@ class LocalProducer:
         return ended
 
     def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
-        """See ``Producer.save_offsets``."""
-        self._store.save_source_offsets(connector, offsets, timeout)
+        """See ``Producer.save_offsets``: nothing to do while each unit brings its own.
+
+        Storing them again could set back what a later unit, not reported yet, has stored already.
+        """
+        if not self._offsets_with_units:
+            self._store.save_source_offsets(connector, offsets, timeout)
 
     def close(self, timeout: float) -> None:
         """See ``Producer.close``."""

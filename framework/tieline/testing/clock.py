@@ -1,0 +1,30 @@
+"""A clock that only moves when it is asked, for tests of backoff, intervals and outages."""
+
+from __future__ import annotations
+
+import threading
+
+from tieline.runtime.scope import Clock
+
+
+class FakeClock(Clock):
+    """Each look moves it on by ``step`` seconds, each wait by what is waited for; nobody really waits."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self._now = 0.0
+        self._step = step
+        self._lock = threading.Lock()
+        self.waits: list[float] = []
+
+    def now(self) -> float:
+        """Seconds since it was made."""
+        with self._lock:
+            self._now += self._step
+            return self._now
+
+    def wait(self, stop: threading.Event, seconds: float) -> bool:
+        """Move on; true if the task was asked to stop."""
+        with self._lock:
+            self._now += seconds
+            self.waits.append(seconds)
+        return stop.is_set()

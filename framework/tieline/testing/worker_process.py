@@ -1,0 +1,172 @@
+"""A real worker in a process of its own: ``tieline run`` with these settings, its log followed line by line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from typing_extensions import Self
+
+Event = dict[str, Any]
+
+
+class WorkerProcess:
+    """Start, watch, stop or kill a worker; the same object may be started again on the same folder.
+
+        with WorkerProcess(tmp_path, {}, [{"name": "lines", …}]) as worker:
+            worker.wait_for("partitions assigned")
+            worker.wait_for_ledger(lambda ledger: ledger["out"]["delivered"] == 100)
+
+    ``worker`` and ``connectors`` are flat maps; ``data.dir``, JSON logs and short intervals are added
+    where they are not given. Its log is kept in ``folder/worker.log``.
+    """
+
+    def __init__(
+        self, folder: Path, worker: Mapping[str, str], connectors: Sequence[Mapping[str, str]]
+    ) -> None:
+        self.folder = folder
+        self.events: list[Event] = []
+        self.returncode: int | None = None
+        self._changed = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "data.dir": str(folder / "data"),
+            "log.format": "json",
+            "progress.interval.ms": "100",
+            "offset.flush.interval.ms": "200",
+            **worker,
+        }
+        self._files = [self._write("worker", settings)]
+        self._files += [self._write(c["name"], c) for c in connectors]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.running:
+            self.stop() if error is None else self.kill()
+
+    @property
+    def running(self) -> bool:
+        """Started, and not ended yet."""
+        return self._process is not None and self.returncode is None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it (again); its events begin anew."""
+        self.events, self.returncode = [], None
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tieline.cli.main", "run", *map(str, self._files)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert self._process.stderr is not None
+        self._reader = threading.Thread(target=self._read, args=(self._process.stderr,), daemon=True)
+        self._reader.start()
+
+    def stop(self, timeout: float = 20.0) -> int:
+        """SIGTERM, and its exit status."""
+        return self._end(signal.SIGTERM, timeout)
+
+    def kill(self) -> int:
+        """SIGKILL, and its exit status."""
+        return self._end(signal.SIGKILL, 20.0)
+
+    def wait(self, timeout: float = 20.0) -> int:
+        """Until it ends by itself; its exit status."""
+        assert self._process is not None
+        assert self._reader is not None
+        self.returncode = self._process.wait(timeout)
+        self._reader.join()
+        return self.returncode
+
+    def wait_for(self, event: str, timeout: float = 20.0, count: int = 1) -> Event:
+        """The ``count``-th event of this name since the start. Raises ``TimeoutError`` with the log's end."""
+
+        def found() -> Event | None:
+            matching = [e for e in self.events if e.get("event") == event]
+            return matching[count - 1] if len(matching) >= count else None
+
+        return self._wait(found, timeout, f"no event {event!r} (number {count})")
+
+    def wait_for_ledger(self, condition: Callable[[Event], bool], timeout: float = 30.0) -> Event:
+        """The first ledger from now on for which the condition holds. Raises ``TimeoutError``."""
+        seen = len(self.events)
+
+        def found() -> Event | None:
+            for event in self.events[seen:]:
+                if event.get("event") == "progress" and condition(event["ledger"]):
+                    ledger: Event = event["ledger"]
+                    return ledger
+            return None
+
+        return self._wait(found, timeout, "the ledger never came to what was asked")
+
+    @property
+    def last_ledger(self) -> Event:
+        """The ledger of the last progress line, or of the end."""
+        ledgers = [e["ledger"] for e in self.events if "ledger" in e]
+        return ledgers[-1] if ledgers else {}
+
+    def _wait(self, found: Callable[[], Event | None], timeout: float, what: str) -> Event:
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                event = found()
+                if event is not None:
+                    return event
+                left = deadline - time.monotonic()
+                if left <= 0 or self.returncode is not None:
+                    ended = "" if self.returncode is None else f"; it ended with {self.returncode}"
+                    tail = "\n".join(json.dumps(e)[:1500] for e in self.events[-8:])
+                    raise TimeoutError(f"{what} within {timeout} s{ended}; the log's end:\n{tail}")
+                self._changed.wait(left)
+
+    def _end(self, number: signal.Signals, timeout: float) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self.wait(timeout)
+
+    def _read(self, stream: IO[str]) -> None:
+        process = self._process
+        with stream, open(self.folder / "worker.log", "a", encoding="utf-8") as kept:
+            for line in stream:
+                kept.write(line)
+                kept.flush()
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    event = {"event": line.rstrip(), "level": "text"}
+                with self._changed:
+                    self.events.append(event)
+                    self._changed.notify_all()
+        assert process is not None
+        code = process.wait()
+        with self._changed:
+            self.returncode = code
+            self._changed.notify_all()
+
+    def _write(self, name: str, settings: Mapping[str, str]) -> Path:
+        path = self.folder / f"{name}.json"
+        path.write_text(json.dumps(dict(settings)))
+        return path

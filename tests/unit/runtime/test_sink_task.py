@@ -1,0 +1,252 @@
+"""The sink's loop on the real local log: outages, data errors, pauses, commits; a clock that is told."""
+
+import threading
+from collections import defaultdict
+
+import pytest
+
+from tieline.api import Config, DataError, Fatal, Retriable, SinkTask, TopicPartition
+from tieline.broker.local.log import LocalLog
+from tieline.broker.port import ProducerRecord
+from tieline.converters.plain import StringConverter, StringConverterConfig
+from tieline.runtime.inbound import Inbound
+from tieline.runtime.outbound import Transforms
+from tieline.runtime.scope import Scope, TaskFailed
+from tieline.runtime.settings import Pace, Subscription
+from tieline.runtime.sink_task import WorkerSinkTask
+from tieline.testing.clock import FakeClock
+from tieline.transforms.filter import Filter, FilterConfig
+
+
+class Sink(SinkTask[Config]):
+    """Keeps what it is given; ``refuse(batch)`` may raise first; ``enough`` ends the test's wait."""
+
+    def __init__(self, total, refuse=lambda batch: None):
+        self.total, self.refuse = total, refuse
+        self.written = defaultdict(list)
+        self.puts = []
+        self.closed = []
+        self.enough = threading.Event()
+
+    def start(self, context, config):
+        self.context = context
+
+    def put(self, batch):
+        self.puts.append([r.value for r in batch])
+        try:
+            self.refuse(batch)
+        except Retriable as error:
+            if error.partitions is not None:
+                self.keep([r for r in batch if (r.topic, r.partition) not in error.partitions])
+            raise
+        except DataError as error:
+            self.keep([r for i, r in enumerate(batch) if i not in error.failures])
+            raise
+        self.keep(batch)
+
+    def keep(self, batch):
+        for record in batch:
+            self.written[record.partition].append(record.value)
+        if sum(map(len, self.written.values())) >= self.total:
+            self.context.request_commit()
+            self.enough.set()
+
+    def close(self, partitions, lost):
+        self.closed.append((sorted(partitions), lost))
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = LocalLog.open(tmp_path)
+    log.create_topic("t", partitions=2)
+    yield log
+    log.close()
+
+
+def fill(log, values, partition=0):
+    log.store.append([ProducerRecord("t", v.encode(), partition=partition) for v in values])
+
+
+def inbound(log, *transforms):
+    converters = []
+    for is_key in (True, False):
+        converter = StringConverter()
+        converter.start(StringConverterConfig.parse({}), is_key=is_key, schemas=None)
+        converters.append(converter)
+    return Inbound(log, Transforms(transforms), *converters)
+
+
+class Running:
+    """A sink task in a thread, ended by the test."""
+
+    def __init__(self, log, sink, *transforms, policy=None):
+        self.clock = FakeClock(step=0.01)
+        self.scope = Scope("c", 0, clock=self.clock, **({"policy": policy} if policy else {}))
+        self.task = WorkerSinkTask(
+            self.scope,
+            sink,
+            Config(),
+            lambda: log.consumer("connect-c", "c-0", {}),
+            inbound(log, *transforms),
+            Pace(offset_flush=1e9, max_records=100, max_wait=0.02),
+        )
+        self.error = None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self):
+        try:
+            self.task.run(Subscription(("t",), None))
+        except TaskFailed as error:
+            self.error = error
+
+    def stop(self):
+        self.task.ask_to_stop()
+        return self.join()
+
+    def join(self):
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return self.task.counts
+
+
+def committed(log):
+    return {at.partition: offset for at, offset in log.store.committed("connect-c").items()}
+
+
+def test_everything_is_put_in_order_and_its_offsets_are_committed_at_the_end(log):
+    fill(log, ["a", "b", "c"])
+    fill(log, ["x", "y"], 1)
+    sink = Sink(5)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.written == {0: ["a", "b", "c"], 1: ["x", "y"]}
+    assert committed(log) == {0: 3, 1: 2}
+    assert counts == (5, 5, 0, 0, 0)
+    assert sink.closed == [([("t", 0), ("t", 1)], False)]
+
+
+def test_an_outage_is_waited_out_and_the_same_batch_is_offered_again(log):
+    fill(log, ["a", "b"])
+    left = [3]
+
+    def away(batch):
+        if left[0]:
+            left[0] -= 1
+            raise Retriable("the database is away")
+
+    sink = Sink(2, away)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.puts == [["a", "b"]] * 4
+    assert sink.written == {0: ["a", "b"]}
+    assert counts == (2, 2, 0, 0, 0)
+    assert running.scope.counters["retries"] == 3
+
+
+def test_an_outage_of_one_partition_holds_only_that_partition_and_keeps_its_order(log):
+    fill(log, ["a1", "a2"])
+    fill(log, ["b1", "b2"], 1)
+    left = [2]
+
+    def half_away(batch):
+        if left[0] and any(r.partition == 1 for r in batch):
+            left[0] -= 1
+            if left[0] == 1:
+                fill(log, ["a3"])
+                fill(log, ["b3"], 1)
+            raise Retriable("one shard is away", partitions={TopicPartition("t", 1)})
+
+    sink = Sink(6, half_away)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.written == {0: ["a1", "a2", "a3"], 1: ["b1", "b2", "b3"]}
+    assert counts == (6, 6, 0, 0, 0)
+    assert committed(log) == {0: 3, 1: 3}
+
+
+def test_while_an_outage_lasts_nothing_is_committed_and_a_stop_gives_the_records_back(log):
+    fill(log, ["a"])
+    met = threading.Event()
+
+    def away(batch):
+        met.set()
+        raise Retriable("away for good", after=1e6)
+
+    running = Running(log, Sink(1, away))
+    assert met.wait(10)
+    counts = running.stop()
+    assert committed(log) == {}
+    assert counts == (0, 0, 0, 0, 0)
+
+
+def test_a_data_error_stops_the_task_after_everything_before_it_is_written_and_committed(log):
+    fill(log, ["a", "b", "poison", "c"])
+    fill(log, ["x"], 1)
+
+    def bad(batch):
+        failures = {i: ValueError("cannot be stored") for i, r in enumerate(batch) if r.value == "poison"}
+        if failures:
+            raise DataError(failures)
+
+    running = Running(log, Sink(99, bad))
+    running.join()
+    assert "t-0@2" in str(running.error)
+    assert "cannot be stored" in str(running.error)
+    assert committed(log) == {0: 2, 1: 1}
+
+
+def test_bytes_that_cannot_be_converted_stop_the_task_after_what_stands_before_them(log):
+    log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", b"\xff\xfe", b"b")])
+    sink = Sink(99)
+    running = Running(log, sink)
+    running.join()
+    assert "VALUE_CONVERTER" in str(running.error)
+    assert "t-0@1" in str(running.error)
+    assert sink.written == {0: ["a"]}
+    assert committed(log) == {0: 1}
+
+
+def test_a_fatal_error_stops_the_task_and_commits_nothing_of_the_batch(log):
+    fill(log, ["a"])
+
+    def refuse(batch):
+        raise Fatal("no right to write")
+
+    running = Running(log, Sink(1, refuse))
+    running.join()
+    assert "no right to write" in str(running.error)
+    assert committed(log) == {}
+
+
+def test_filtered_records_are_counted_and_their_offsets_advance(log):
+    fill(log, ["a", "b"])
+    log.store.append([ProducerRecord("t", b"c", b"drop", partition=0) for _ in range(3)])
+    drop = Filter()
+    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    sink = Sink(2)
+    running = Running(log, sink, drop)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert counts == (5, 2, 0, 3, 0)
+    assert committed(log) == {0: 5}
+
+
+def test_a_record_without_identity_gets_one_from_its_place_and_the_topic_id(log):
+    fill(log, ["a", "a"])
+    ids = []
+    sink = Sink(2, lambda batch: ids.extend(dict(r.headers)["tieline.id"] for r in batch))
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    running.stop()
+    log.delete_topic("t")
+    log.create_topic("t", partitions=2)
+    fill(log, ["a", "a"])
+    sink = Sink(2, lambda batch: ids.extend(dict(r.headers)["tieline.id"] for r in batch))
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    running.stop()
+    assert len(set(ids)) == len(ids) == 4
