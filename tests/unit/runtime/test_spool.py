@@ -1,0 +1,155 @@
+"""The spool: durable before anything else, bounded, never raising to the one who receives."""
+
+import json
+
+import pytest
+
+from tieline.api import AlreadyOwned, Schema, SourceRecord, header
+from tieline.runtime.scope import Counters
+from tieline.runtime.spool import Limits, Spool
+from tieline.testing.clock import FakeClock
+
+SCHEMA = Schema.parse(
+    json.dumps({"type": "record", "name": "t.R", "fields": [{"name": "n", "type": "long"}]})
+)
+ROOMY = Limits(1 << 30, drop_oldest=True, quarantine_bytes=1 << 20)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    spools = []
+
+    def open_spool(limits=ROOMY):
+        spools.append(Spool(tmp_path / "s.db", limits, Counters(), FakeClock()))
+        return spools[-1]
+
+    yield open_spool
+    for spool in spools:
+        spool.close()
+
+
+def records(count, start=0, size=0):
+    return [SourceRecord("t", f"{n}{'x' * size}") for n in range(start, start + count)]
+
+
+def drained(spool, position=None):
+    position = spool.start if position is None else position
+    out = []
+    while True:
+        batch, position = spool.read(position, 7, 0)
+        if not batch:
+            return out, position
+        out += batch
+
+
+def test_what_was_appended_is_read_in_order_and_leaves_when_it_is_saved(opened):
+    spool = opened()
+    spool.append(records(20))
+    batch, position = drained(spool)
+    assert [r.value for r in batch] == [str(n) for n in range(20)]
+    assert spool.waiting[0] == 20
+    spool.save({spool.id: str(position)})
+    assert spool.waiting == (0, 0)
+    spool.append(records(1, 20))
+    assert [r.value for r in drained(spool)[0]] == ["20"]
+
+
+def test_after_a_reopen_everything_that_was_not_saved_is_there_again_with_the_same_identity(opened):
+    spool = opened()
+    spool.append(records(3))
+    first, _ = drained(spool)
+    spool.save({spool.id: str(spool.start + 1)})
+    spool.close()
+    spool = opened()
+    again, _ = drained(spool)
+    assert again == first[1:]
+
+
+def test_two_equal_records_without_an_identity_of_their_own_have_two(opened):
+    spool = opened()
+    spool.append([SourceRecord("t", "same"), SourceRecord("t", "same")])
+    one, two = drained(spool)[0]
+    assert header(one, "tieline.id") != header(two, "tieline.id")
+    assert header(one, "tieline.id") is not None
+
+
+def test_an_identity_that_the_source_gave_is_kept(opened):
+    spool = opened()
+    spool.append([SourceRecord("t", "v", headers=(("tieline.id", b"mine"), ("other", None)))])
+    assert drained(spool)[0][0].headers == (("tieline.id", b"mine"), ("other", None))
+
+
+def test_schemas_survive_a_reopen(opened):
+    spool = opened()
+    spool.append([SourceRecord("t", {"n": 5}, key="k", value_schema=SCHEMA, timestamp=7, partition=3)])
+    spool.close()
+    (record,) = drained(opened())[0]
+    assert (record.value, record.value_schema, record.key, record.timestamp, record.partition) == (
+        {"n": 5}, SCHEMA, "k", 7, 3,
+    )  # fmt: skip
+
+
+def test_a_full_spool_drops_the_oldest_and_counts_them_exactly(opened):
+    spool = opened(Limits(100_000, drop_oldest=True, quarantine_bytes=1000))
+    for start in range(0, 1000, 10):
+        spool.append(records(10, start, size=500))
+    left, _ = drained(spool)
+    dropped = spool._counters["dropped.spool_full"]
+    assert dropped > 0
+    assert len(left) + dropped == 1000
+    assert left[-1].value.startswith("999x")
+    assert spool.waiting[1] <= 100_000 + 10 * 700
+
+
+def test_a_full_spool_may_drop_the_newest_instead(opened):
+    spool = opened(Limits(100_000, drop_oldest=False, quarantine_bytes=1000))
+    for start in range(0, 1000, 10):
+        spool.append(records(10, start, size=500))
+    left, _ = drained(spool)
+    assert len(left) + spool._counters["dropped.spool_full"] == 1000
+    assert left[0].value.startswith("0x")
+    assert spool.waiting[1] <= 100_000
+
+
+def test_records_dropped_while_the_pump_has_them_are_not_counted_as_lost(opened):
+    spool = opened(Limits(100_000, drop_oldest=True, quarantine_bytes=1000))
+    spool.append(records(100, size=500))
+    in_hand, position = drained(spool)
+    for start in range(100, 1000, 100):
+        spool.append(records(100, start, size=500))
+    rest, _ = drained(spool, position)
+    assert len(in_hand) + len(rest) + spool._counters["dropped.spool_full"] == 1000
+
+
+def test_what_cannot_be_encoded_is_quarantined_and_its_neighbours_are_spooled(opened):
+    spool = opened()
+    spool.append([*records(1), SourceRecord("t", {"n": "text"}, value_schema=SCHEMA), *records(1, 1)])
+    assert [r.value for r in drained(spool)[0]] == ["0", "1"]
+    assert spool._counters["quarantined.not_encodable"] == 1
+
+
+def test_the_quarantine_is_bounded_and_keeps_the_newest(opened):
+    spool = opened(Limits(1 << 20, drop_oldest=True, quarantine_bytes=10_000))
+    for number in range(100):
+        spool.quarantine(b"%03d" % number + b"z" * 500, "malformed")
+    kept = spool._store.read_from("quarantine", 0, 0)
+    assert kept[-1].value.startswith(b"099")
+    assert len(kept) + spool._counters["dropped.quarantine_full"] == 100
+    assert sum(len(r.value) for r in kept) <= 10_000
+    spool.quarantine(b"x" * 20_000, "huge")
+    assert spool._counters["dropped.quarantine_full"] + len(kept) == 101
+
+
+def test_a_disk_that_cannot_be_written_drops_and_counts_and_does_not_raise(opened):
+    spool = opened()
+    spool._store.close()
+    spool.append(records(5))
+    spool.quarantine(b"x", "malformed")
+    assert spool._counters["dropped.spool_unavailable"] == 5
+    assert spool._counters["dropped.quarantine_unavailable"] == 1
+
+
+def test_a_spool_has_one_owner(opened):
+    opened()
+    with pytest.raises(AlreadyOwned):
+        opened()
