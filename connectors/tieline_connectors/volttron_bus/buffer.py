@@ -1,0 +1,57 @@
+"""What was received and not yet polled: bounded by count and by bytes; a full one drops, and counts."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Received(NamedTuple):
+    """A message as it came: its frames, and when (microseconds since 1970, UTC)."""
+
+    frames: list[bytes]
+    time: int
+
+
+class Buffer:
+    """Between the thread that reads the socket and the one that polls. Neither waits for the other."""
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._closed = False
+        self._waiting: deque[tuple[Received, int]] = deque()
+        self._changed = threading.Condition()
+
+    def put(self, messages: Sequence[list[bytes]], time: int) -> int:
+        """Keep what fits; the number of messages that did not and are lost."""
+        sized = [(Received(frames, time), sum(map(len, frames))) for frames in messages]
+        dropped = 0
+        with self._changed:
+            for item in sized:
+                size = item[1]
+                if len(self._waiting) < self._max_messages and self._bytes + size <= self._max_bytes:
+                    self._waiting.append(item)
+                    self._bytes += size
+                else:
+                    dropped += 1
+            self._changed.notify()
+        return dropped
+
+    def take(self, limit: int, seconds: float) -> list[Received]:
+        """The oldest, ``limit`` at most; waits while there is nothing, unless closed."""
+        with self._changed:
+            if not self._waiting and seconds > 0:
+                self._changed.wait_for(lambda: self._waiting or self._closed, seconds)
+            taken = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
+            self._bytes -= sum(size for _, size in taken)
+        return [received for received, _ in taken]
+
+    def close(self) -> None:
+        """Nobody waits any more; what is there can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,142 @@
+"""One connection to a platform's router: a socket that never reconnects, and what became of it."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import zmq
+from typing_extensions import Self
+from zmq.utils.monitor import recv_monitor_message
+
+from tieline_connectors.volttron_bus.credentials import CurveKeys
+from tieline_connectors.volttron_bus.frames import plain
+
+_WATCHED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED
+)
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the router is, and who connects. Raises ``ValueError`` on an identity that would hurt it."""
+
+    address: str
+    identity: str
+    keys: CurveKeys | None = None
+
+    def __post_init__(self) -> None:
+        plain("identity", self.identity)
+        if len(self.identity) > 255:
+            raise ValueError("the identity is longer than 255 characters")
+
+
+class State(enum.Enum):
+    """What is known of a connection, from libzmq's own events."""
+
+    CONNECTING = "connecting"
+    OPEN = "open"
+    REFUSED = "refused"
+    """Nobody listens there."""
+    FAILED = "failed"
+    """Somebody listens, and the handshake failed: a wrong or missing key, or no VIP router at all."""
+    LOST = "lost"
+    """It was open, and is not any more."""
+
+
+class Connection:
+    """A DEALER socket to the router; one thread uses it. Never blocks, never reconnects by itself.
+
+    The router forgets a subscription whenever it cannot reach us, and libzmq's own reconnect hides
+    just that. So a lost connection stays lost, and its owner opens another one and introduces itself
+    again. ZMTP heartbeats abort the router's libzmq: liveness is a VIP ping.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, linger_ms: int = 0
+    ) -> None:
+        self.state = State.CONNECTING
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.identity = endpoint.identity.encode("iso-8859-1")
+        self.socket.setsockopt(zmq.RCVHWM, 0)  # a full queue here would stall, then kill, the platform
+        self.socket.setsockopt(zmq.SNDHWM, 0)
+        self.socket.setsockopt(zmq.LINGER, linger_ms)
+        self.socket.setsockopt(zmq.IPV6, 1)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        if endpoint.keys:
+            self.socket.curve_serverkey = endpoint.keys.serverkey
+            self.socket.curve_publickey = endpoint.keys.publickey
+            self.socket.curve_secretkey = endpoint.keys.secretkey
+        self._monitor = context.socket(zmq.PAIR)
+        self._monitor.setsockopt(zmq.LINGER, 0)
+        self._poller = zmq.Poller()
+        try:
+            place = f"inproc://tieline-{next(_numbers)}"
+            self.socket.monitor(place, _WATCHED)
+            self._monitor.connect(place)
+            self._poller.register(self.socket, zmq.POLLIN)
+            self._poller.register(self._monitor, zmq.POLLIN)
+            self.socket.connect(endpoint.address)
+        except zmq.ZMQError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let both sockets go."""
+        self.socket.disable_monitor()
+        self._monitor.close()
+        self.socket.close()
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing will arrive any more but what ``receive`` still has."""
+        return self.state not in (State.CONNECTING, State.OPEN)
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Hand a message to libzmq."""
+        self.socket.send_multipart(frames)
+
+    def wait(self, seconds: float) -> None:
+        """Until something arrived or happened, at most this long."""
+        if any(socket is self._monitor for socket, _ in self._poller.poll(max(0, int(seconds * 1000)))):
+            while self._monitor.poll(0):
+                self._note(int(recv_monitor_message(self._monitor)["event"]))
+
+    def receive(self, limit: int) -> list[list[bytes]]:
+        """Up to ``limit`` messages that are there."""
+        messages: list[list[bytes]] = []
+        take, receive = messages.append, self.socket.recv_multipart
+        try:
+            for _ in range(limit):
+                take(receive(zmq.NOBLOCK))
+        except zmq.Again:
+            pass
+        return messages
+
+    def _note(self, event: int) -> None:
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.state = State.OPEN
+        elif self.is_over:
+            return
+        elif event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):
+            missed = State.REFUSED if event == zmq.EVENT_CLOSED else State.FAILED
+            self.state = State.LOST if self.state is State.OPEN else missed
+        else:
+            self.state = State.FAILED

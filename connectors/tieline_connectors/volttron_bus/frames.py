@@ -1,0 +1,147 @@
+"""VIP, the protocol of VOLTTRON's message bus, as frames of bytes; pure.
+
+A VIP message on a DEALER socket is the frames
+``peer, b"VIP1", user, message id, subsystem, *arguments``; ``peer`` is the other end's identity, empty
+for the router. The router reads each frame as JSON in ISO-8859-1 if it can, else as text: a topic such
+as ``42`` or ``true`` becomes a number or a boolean there and brings a 2.x platform down. So whatever is
+sent goes through ``plain`` and ``publication`` first. Text of other alphabets travels as JSON escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+PROTOCOL = b"VIP1"
+CHARSET = "iso-8859-1"
+MAX_DEPTH = 64
+"""The deepest nesting of a body that is published; the router's JSON reader ends near 1,000."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class Answer(NamedTuple):
+    """A VIP message that is no publication: who sent it, to which request, in which subsystem."""
+
+    peer: bytes
+    ident: bytes
+    subsystem: bytes
+    args: Sequence[bytes]
+
+    @property
+    def is_error(self) -> bool:
+        """The router, or the peer, refused."""
+        return self.subsystem == b"error"
+
+    @property
+    def text(self) -> str:
+        """The arguments for a person to read."""
+        return " ".join(arg.decode(CHARSET) for arg in self.args if arg)
+
+
+def request(peer: str, ident: bytes, subsystem: bytes, *args: bytes) -> list[bytes]:
+    """The frames of a message to a peer (empty: the router)."""
+    return [peer.encode(CHARSET), PROTOCOL, b"", ident, subsystem, *args]
+
+
+def hello(ident: bytes) -> list[bytes]:
+    """Introduces a connection; the router answers ``welcome, version, its identity, ours``."""
+    return request("", ident, b"hello", b"hello")
+
+
+def ping(ident: bytes, peer: str = "") -> list[bytes]:
+    """Liveness of the router, or of a peer."""
+    return request(peer, ident, b"ping", b"ping")
+
+
+def subscription(ident: bytes, prefixes: Sequence[str], all_platforms: bool = False) -> list[bytes]:
+    """Asks for every topic that begins with one of these texts; confirmed with one byte, 1."""
+    body = {"prefix": list(prefixes), "bus": "", "all_platforms": all_platforms}
+    return request("", ident, b"pubsub", b"subscribe", json.dumps(body).encode())
+
+
+def publication(ident: bytes, topic: str, headers: Mapping[str, Any], body: Any) -> list[bytes]:
+    """A message for the bus. Raises ``ValueError`` on what would bring the platform down.
+
+    Confirmed with the number of subscribers, a native unsigned int.
+    """
+    data = {"bus": "", "headers": dict(headers), "message": body}
+    if any(not isinstance(name, str) for name in headers):
+        raise ValueError(f"a name among the headers of {topic!r} is no text")
+    try:
+        text = json.dumps(data).encode()
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"the message for {topic!r} cannot be written as JSON: {error}") from None
+    if deeper_than(text, MAX_DEPTH + 1):  # the envelope is one level more
+        raise ValueError(f"the message for {topic!r} is nested deeper than {MAX_DEPTH}")
+    return request("", ident, b"pubsub", b"publish", plain("topic", topic).encode(CHARSET), text)
+
+
+def plain(what: str, text: str) -> str:
+    """The text, if the router leaves it a text. Raises ``ValueError`` where it does not."""
+    if not text:
+        raise ValueError(f"the {what} is empty")
+    try:
+        text.encode(CHARSET)
+    except UnicodeEncodeError:
+        raise ValueError(f"the {what} {text!r} has characters outside ISO-8859-1") from None
+    try:
+        json.loads(text)
+    except RecursionError:
+        pass
+    except ValueError as error:
+        if isinstance(error, json.JSONDecodeError):
+            return text
+    raise ValueError(f"the {what} {text[:80]!r} reads as JSON; the router would take it for another type")
+
+
+def is_publication(frames: Sequence[bytes]) -> bool:
+    """A message of the bus, whether its parts are right or not."""
+    return len(frames) > 5 and frames[4] == b"pubsub" and frames[5] == b"publish"
+
+
+def answer(frames: Sequence[bytes]) -> Answer | None:
+    """Any other message; none if it is no VIP message at all."""
+    if len(frames) < 5 or frames[1] != PROTOCOL:
+        return None
+    return Answer(frames[0], frames[3], frames[4], frames[5:])
+
+
+def deeper_than(data: bytes, levels: int) -> bool:
+    """Whether JSON is nested deeper than ``levels``; without parsing it, and without recursion."""
+    if data.count(b"[") + data.count(b"{") <= levels:
+        return False
+    brackets = b"".join(_outside_strings(data)).translate(_ROUND, _NO_BRACKETS)
+    for _ in range(levels):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
+
+
+_ROUND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def _outside_strings(data: bytes) -> list[bytes]:
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return data.split(b'"')[::2]
+
+
+def pack(frames: Sequence[bytes]) -> bytes:
+    """Frames as one piece of bytes, each with its length (4 bytes, big-endian) before it."""
+    return b"".join(part for frame in frames for part in (_LENGTH.pack(len(frame)), frame))
+
+
+def unpack(raw: bytes) -> list[bytes]:
+    """What ``pack`` was given."""
+    frames, at = [], 0
+    while at < len(raw):
+        (length,) = _LENGTH.unpack_from(raw, at)
+        at += _LENGTH.size
+        frames.append(raw[at : at + length])
+        at += length
+    return frames

@@ -1,0 +1,109 @@
+"""From the frames of a publication to a message of the bus, and to what makes it one event; pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tieline.api import Headers, identity
+from tieline_connectors.volttron_bus.frames import CHARSET, PROTOCOL, deeper_than
+from tieline_connectors.volttron_bus.timestamps import TimeSource, moment
+
+ORIGIN_HEADER = "tieline.origin"
+"""On the bus: the platform's name on what came to it from Kafka. On a record: where it was read."""
+
+_HALVES = ("\\ud", "\\uD")  # how JSON writes either half of a surrogate pair
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+class Limits(NamedTuple):
+    """What a message may have at most: nesting of its JSON, headers."""
+
+    depth: int = 64
+    headers: int = 256
+
+
+class Malformed(Exception):
+    """No message of the bus. ``reason`` is a word for a counter: ``quarantined.<reason>``."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Message(NamedTuple):
+    """A message of the bus. ``time`` and ``received`` in microseconds since 1970, UTC.
+
+    ``is_text``: all of its strings can be written in UTF-8 (JSON can hold half a surrogate pair).
+    """
+
+    topic: str
+    sender: str
+    headers: dict[str, Any]
+    body: Any
+    time: int
+    time_source: TimeSource
+    received: int
+    is_text: bool
+
+
+def parse(frames: Sequence[bytes], received: int, limits: Limits) -> Message:
+    """The message in the frames of a publication. Raises ``Malformed``, and nothing else.
+
+    Reasons: ``frames`` (too few, or no VIP), ``topic`` (empty), ``too_deep``, ``not_json``, ``body``
+    (sender, headers or message missing or of another type), ``too_many_headers``.
+    """
+    if len(frames) < 8 or frames[1] != PROTOCOL:
+        raise Malformed("frames")
+    topic, data = frames[6].decode(CHARSET), frames[7]
+    if not topic.strip("/"):
+        raise Malformed("topic")
+    if deeper_than(data, limits.depth + 1):  # the envelope is one level more
+        raise Malformed("too_deep")
+    text = data.decode(CHARSET)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):  # also an integer of more than 4,300 digits
+        raise Malformed("not_json") from None
+    try:
+        sender, headers, body = content["sender"], content["headers"], content["message"]
+    except (KeyError, TypeError, IndexError):
+        raise Malformed("body") from None
+    if type(sender) is not str or type(headers) is not dict:
+        raise Malformed("body")
+    if len(headers) > limits.headers:
+        raise Malformed("too_many_headers")
+    time, source = moment(headers, received)
+    is_text = not any(half in text for half in _HALVES) or _is_text(content)
+    if not is_text and not _is_text(sender):
+        raise Malformed("body")
+    return Message(topic, sender, headers, body, time, source, received, is_text)
+
+
+def _is_text(content: Any) -> bool:
+    try:
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def canonical(body: Any) -> bytes:
+    """The same bytes for equal bodies, other bytes for others: JSON with sorted keys, without spaces.
+
+    Floats as Python writes the shortest that reads the same (``1.0``, ``-0.0``, ``1e+16``, ``NaN``,
+    ``Infinity``), integers exact, everything beyond ASCII escaped: 1, 1.0 and true all differ.
+    """
+    return _CANONICAL.encode(body).encode("ascii")
+
+
+def identity_headers(platform: str, message: Message) -> Headers:
+    """The record's id: platform, topic, time and body; two such are one event (redundant sources, restarts).
+
+    None where the message brought no time of its own: the spool then gives the record its id.
+    """
+    if message.time_source == "RECEIVED":
+        return ()
+    content = canonical(message.body)
+    return identity(platform, message.topic, message.time, content, digest_of=content)

@@ -1,0 +1,271 @@
+"""The thread that reads the bus and does nothing else.
+
+One subscriber that stops reading takes a whole platform down (about 12,000 unread messages), so nothing
+that happens behind this thread may hold it up: what it reads goes into a bounded buffer, or is dropped
+and counted. It keeps the connection by itself: introduce, subscribe, read; a VIP ping when it is quiet;
+after a loss all of it again, with backoff.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import zmq
+
+from tieline_connectors.volttron_bus import frames as vip
+from tieline_connectors.volttron_bus.buffer import Buffer
+from tieline_connectors.volttron_bus.connection import Connection, Endpoint, State
+
+log = logging.getLogger(__name__)
+
+_BATCH = 500
+_LOOK_UP = 0.1
+"""Seconds until a request to stop, or a deadline, is noticed on a quiet bus."""
+_IDENTITIES = 10
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """What to read: router prefixes; of other platforms too; messages up to so many bytes."""
+
+    prefixes: tuple[str, ...]
+    all_platforms: bool = False
+    max_message_bytes: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: between two attempts (growing from, up to), between pings, until an answer is missed."""
+
+    backoff: float = 0.1
+    backoff_max: float = 10.0
+    ping_interval: float = 10.0
+    ping_timeout: float = 5.0
+
+
+class Ended(Exception):
+    """One connection is over. ``about_keys``: it says something that waiting alone will not mend."""
+
+    def __init__(self, reason: str, *, about_keys: bool = False, identity_taken: bool = False) -> None:
+        super().__init__(reason)
+        self.about_keys = about_keys
+        self.identity_taken = identity_taken
+
+
+class Receiver:
+    """Reads the bus into a buffer from ``start`` to ``stop``. ``count(name, number)`` is told of drops.
+
+    Counters: ``dropped.buffer_full``, ``dropped.too_large``, ``reconnects``.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        subscription: Subscription,
+        buffer: Buffer,
+        count: Callable[[str, int], None],
+        patience: Patience = Patience(),
+    ) -> None:
+        self.failure: Exception | None = None
+        self._endpoint = endpoint
+        self._subscription = subscription
+        self._buffer = buffer
+        self._count = count
+        self._patience = patience
+        self._stopping = threading.Event()
+        self._outage = _Outage(endpoint.address, count)
+        self._attempt = 0
+        self._spare = 0
+        self._thread = threading.Thread(target=self._run, name=f"bus-{endpoint.identity}", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once, whether the platform is there or not."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end, within a tenth of a second. From any thread."""
+        self._stopping.set()
+        self._buffer.close()
+
+    def join(self) -> None:
+        """Until it has ended; call ``stop`` before."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            while not self._stopping.is_set():
+                self._connected(context)
+        except Exception as error:  # a bug: the task must learn of it, or it would wait for ever
+            self.failure = error
+            self._buffer.close()
+        finally:
+            context.term()
+
+    def _connected(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """One connection from its beginning to its end, and the pause after it."""
+        try:
+            with Connection(context, self._with_identity()) as connection:
+                _Session(connection, self._subscription, self._patience, self._keep, self._subscribed).run(
+                    self._stopping
+                )
+        except zmq.ZMQError as error:
+            self._outage.begin(Ended(f"the address cannot be used: {error}", about_keys=True))
+        except Ended as ended:
+            self._spare = (self._spare + ended.identity_taken) % _IDENTITIES
+            self._outage.begin(ended)
+        pause = self._patience.backoff * 2 ** min(self._attempt, 30)
+        self._attempt += 1
+        self._stopping.wait(min(pause, self._patience.backoff_max))
+
+    def _with_identity(self) -> Endpoint:
+        # The router lets no second connection in under an identity, and notices a half-open one after
+        # minutes only; so after a silence we introduce ourselves under a name beside the first.
+        if not self._spare:
+            return self._endpoint
+        return replace(self._endpoint, identity=f"{self._endpoint.identity}.{self._spare + 1}")
+
+    def _subscribed(self) -> None:
+        self._attempt = 0
+        self._outage.end()
+        log.info(
+            "subscribed",
+            extra={"prefixes": list(self._subscription.prefixes), "address": self._endpoint.address},
+        )
+
+    def _keep(self, messages: list[list[bytes]]) -> None:
+        limit = self._subscription.max_message_bytes
+        kept = [frames for frames in messages if len(frames) < 8 or len(frames[7]) <= limit]
+        if len(kept) < len(messages):
+            self._count("dropped.too_large", len(messages) - len(kept))
+        dropped = self._buffer.put(kept, time.time_ns() // 1000)
+        if dropped:
+            self._count("dropped.buffer_full", dropped)
+
+
+class _Outage:
+    """Told once at its begin and counted at its end; keys that do not fit are told when first seen."""
+
+    def __init__(self, address: str, count: Callable[[str, int], None]) -> None:
+        self._address = address
+        self._count = count
+        self._told: set[bool] = set()
+        self._was_connected = False
+
+    def begin(self, ended: Ended) -> None:
+        if not self._told or (ended.about_keys and True not in self._told):
+            log.warning(
+                "not connected to the platform at %s: %s; trying again until it is back", self._address, ended
+            )
+        self._told.add(ended.about_keys)
+
+    def end(self) -> None:
+        if self._was_connected:
+            self._count("reconnects", 1)
+        self._told.clear()
+        self._was_connected = True
+
+
+class _Session:
+    """One connection: hello, subscribe, then messages, with a ping whenever nothing came for a while."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        subscription: Subscription,
+        patience: Patience,
+        keep: Callable[[list[list[bytes]]], None],
+        subscribed: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._subscription = subscription
+        self._patience = patience
+        self._keep = keep
+        self._subscribed = subscribed
+        self._awaited = b""
+        self._deadline = 0.0
+
+    def run(self, stopping: threading.Event) -> None:
+        """Until asked to stop. Raises ``Ended`` when the connection is over."""
+        self._ask(b"hello", vip.hello(b"hello"))
+        while not stopping.is_set():
+            self._connection.wait(_LOOK_UP)
+            messages = self._connection.receive(_BATCH)
+            if messages:
+                self._sort(messages)
+            elif self._connection.is_over:
+                raise self._ended()
+            if time.monotonic() >= self._deadline:
+                self._be_sure()
+
+    def _sort(self, messages: list[list[bytes]]) -> None:
+        kept = []
+        for frames in messages:
+            if vip.is_publication(frames):
+                kept.append(frames)
+            elif (answer := vip.answer(frames)) is None:
+                kept.append(frames)  # no VIP at all: for the quarantine
+            elif answer.ident == self._awaited:
+                self._answered(answer)
+            elif answer.subsystem == b"ping" and list(answer.args[:1]) == [b"ping"]:
+                pong = vip.request("", answer.ident, b"ping", b"pong", *answer.args[1:])
+                self._connection.send([answer.peer, *pong[1:]])
+        if kept:
+            self._keep(kept)
+            if self._awaited.startswith(b"ping"):
+                self._quiet()  # whoever sends is alive
+
+    def _answered(self, answer: vip.Answer) -> None:
+        if answer.is_error:
+            raise Ended(f"the router refused {self._awaited.decode()}: {answer.text}", about_keys=True)
+        if self._awaited == b"hello":
+            wanted = self._subscription
+            self._ask(b"subscribe", vip.subscription(b"subscribe", wanted.prefixes, wanted.all_platforms))
+        elif self._awaited == b"subscribe":
+            if list(answer.args) != [b"request_response", b"\x01"]:
+                raise Ended(f"the router refused the subscription: {answer.text}", about_keys=True)
+            self._quiet()
+            self._subscribed()
+        else:
+            self._quiet()
+
+    def _be_sure(self) -> None:
+        if not self._awaited:
+            self._ask(b"ping", vip.ping(b"ping"))
+        elif self._awaited == b"hello" and self._connection.state is State.OPEN:
+            raise Ended(
+                "it lets us in and answers no hello: it hangs, or another connection holds our identity"
+                " (volttron.identity)",
+                identity_taken=True,
+            )
+        elif self._awaited == b"hello":
+            raise Ended(
+                "no answer: check volttron.address, volttron.serverkey, and firewalls", about_keys=True
+            )
+        else:
+            raise Ended(f"no answer to {self._awaited.decode()} in {self._patience.ping_timeout:g} s")
+
+    def _ask(self, ident: bytes, frames: list[bytes]) -> None:
+        self._connection.send(frames)
+        self._awaited = ident
+        self._deadline = time.monotonic() + self._patience.ping_timeout
+
+    def _quiet(self) -> None:
+        self._awaited = b""
+        self._deadline = time.monotonic() + self._patience.ping_interval
+
+    def _ended(self) -> Ended:
+        if self._connection.state is State.REFUSED:
+            return Ended("nobody listens there: start the platform, or check volttron.address")
+        if self._connection.state is State.FAILED:
+            return Ended(
+                "it refuses our keys: volttron.serverkey must be the publickey of the platform's"
+                " credentials_store/platform.json, and is needed whenever the platform's auth is enabled",
+                about_keys=True,
+            )
+        return Ended("the connection was lost")

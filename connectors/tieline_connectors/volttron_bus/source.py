@@ -1,0 +1,92 @@
+"""The VOLTTRON bus source: what agents publish, as records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import ClassVar
+
+from tieline.api import Fatal, SourceConnector, SourceContext, SourceRecord, SourceTask
+from tieline_connectors.volttron_bus.buffer import Buffer, Received
+from tieline_connectors.volttron_bus.config import VolttronBusConfig
+from tieline_connectors.volttron_bus.frames import pack
+from tieline_connectors.volttron_bus.message import Malformed, parse
+from tieline_connectors.volttron_bus.receiver import Receiver
+from tieline_connectors.volttron_bus.records import Filtered, Recorder
+
+log = logging.getLogger(__name__)
+
+
+class VolttronBusTask(SourceTask[VolttronBusConfig]):
+    """Reads the bus of one platform, of either generation, for as long as it runs.
+
+    The bus is at-most-once: what is published while nobody listens is gone, so ``replayable`` is false
+    and the runtime puts a durable spool behind this task. A platform that is away at start, or later, is
+    waited for in the background while ``poll`` returns nothing.
+
+    Counters: ``dropped.buffer_full``, ``dropped.too_large``, ``filtered.echo``, ``filtered.prefix``,
+    ``reconnects``; ``quarantined.<reason>`` is counted by the runtime.
+    """
+
+    replayable: ClassVar[bool] = False
+
+    _receiver: Receiver | None = None
+
+    def start(self, context: SourceContext, config: VolttronBusConfig) -> None:
+        """Begin to receive; does not wait for the platform. Raises ``Fatal`` on keys that cannot be read."""
+        try:
+            endpoint = config.endpoint(context.connector)
+        except ValueError as error:
+            raise Fatal(f"volttron_bus: {error}") from error
+        self._context = context
+        self._limits = config.limits()
+        self._recorder = Recorder(config.platform, config.all_routes(), config.shape)
+        self._buffer = Buffer(config.buffer_max_messages, config.buffer_max_bytes)
+        self._receiver = Receiver(
+            endpoint, config.subscription(), self._buffer, context.count, config.patience()
+        )
+        self._receiver.start()
+
+    def poll(self, max_records: int, max_wait: float) -> Sequence[SourceRecord]:
+        """What arrived; waits while there is nothing. Raises ``Fatal`` if the receiving thread has died."""
+        assert self._receiver is not None
+        records = []
+        for received in self._buffer.take(max_records, max_wait):
+            record = self._record(received)
+            if record is not None:
+                records.append(record)
+        if not records and self._receiver.failure is not None:
+            raise Fatal("volttron_bus: receiving ended by a bug") from self._receiver.failure
+        return records
+
+    def stop(self) -> None:
+        """Receive no more; a waiting poll returns, and what was received can still be polled."""
+        if self._receiver is not None:
+            self._receiver.stop()
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self._receiver is not None:
+            self._receiver.stop()
+            self._receiver.join()
+
+    def _record(self, received: Received) -> SourceRecord | None:
+        try:
+            return self._recorder.record(parse(received.frames, received.time, self._limits))
+        except Filtered as unwanted:
+            self._context.count(f"filtered.{unwanted.reason}")
+        except Malformed as error:
+            self._context.quarantine(pack(received.frames), error.reason)
+        return None
+
+
+class VolttronBusSource(SourceConnector[VolttronBusConfig]):
+    """One task, since a bus cannot be divided among readers; a connector for each platform."""
+
+    version: ClassVar[str] = "0.1.0"
+    config_type = VolttronBusConfig
+    task_type = VolttronBusTask
+
+    def validate(self, config: VolttronBusConfig) -> list[tuple[str, str]]:
+        """Reads the files of keys that are named."""
+        return config.file_mistakes()

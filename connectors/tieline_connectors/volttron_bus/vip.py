@@ -1,0 +1,174 @@
+"""A client of the VIP router for one thread that asks and waits: RPC, publish, subscribe, ping."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import struct
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import zmq
+from typing_extensions import Self
+
+from tieline_connectors.volttron_bus import frames as vip
+from tieline_connectors.volttron_bus.connection import Connection, Endpoint
+
+
+class VipError(Exception):
+    """The other end refused, or did not answer in time; the message says which."""
+
+
+class VipTimeout(VipError):
+    """No answer in time: whether it was done is unknown."""
+
+
+class RpcError(VipError):
+    """The method raised, or does not exist. ``code`` is JSON-RPC's; ``detail`` what the peer added."""
+
+    def __init__(self, message: str, code: int, detail: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.detail = detail
+
+
+class BusMessage(NamedTuple):
+    """A message of the bus, as an agent's callback gets it."""
+
+    topic: str
+    sender: str
+    headers: dict[str, Any]
+    body: Any
+
+
+class VipClient:
+    """One connection to a router; open it with ``with``. It does not reconnect: make another one.
+
+    Messages of subscriptions that arrive while a call waits are kept for ``messages``.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._numbers = itertools.count(1)
+        self._answers: dict[bytes, vip.Answer] = {}
+        self._waited: set[bytes] = set()
+        self._messages: deque[BusMessage] = deque()
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+
+    def __enter__(self) -> Self:
+        self._context = zmq.Context()
+        try:
+            self._connection = Connection(self._context, self._endpoint, linger_ms=500)
+        except zmq.ZMQError:
+            self._context.term()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        if self._context is not None:
+            self._context.term()
+
+    def hello(self, timeout: float = 5.0) -> str:
+        """The router's identity, another one after each of its starts. Raises ``VipError``."""
+        ident = self._ident()
+        args = self._ask(vip.hello(ident), ident, timeout).args
+        if len(args) < 3 or args[0] != b"welcome":
+            raise VipError(f"the router does not say welcome: {args}")
+        return args[2].decode(vip.CHARSET)
+
+    def ping(self, peer: str = "", timeout: float = 5.0) -> None:
+        """Return if the router, or a peer, answers. Raises ``VipError``."""
+        ident = self._ident()
+        self._ask(vip.ping(ident, peer), ident, timeout)
+
+    def subscribe(self, *prefixes: str, timeout: float = 5.0) -> None:
+        """From now on ``messages`` has topics that begin with one of these. Raises ``VipError``."""
+        ident = self._ident()
+        answer = self._ask(vip.subscription(ident, prefixes), ident, timeout)
+        if list(answer.args) != [b"request_response", b"\x01"]:
+            raise VipError(f"the router refused the subscription: {answer.text}")
+
+    def publish(self, topic: str, headers: Mapping[str, Any], body: Any, timeout: float = 5.0) -> int:
+        """Publish, and wait until the router has handed it on: the number of subscribers.
+
+        Raises ``ValueError`` on what would hurt the platform, ``VipError``.
+        """
+        ident = self._ident()
+        answer = self._ask(vip.publication(ident, topic, headers, body), ident, timeout)
+        try:
+            (count,) = struct.unpack("I", answer.args[1])
+        except (IndexError, struct.error):
+            raise VipError(f"the router's answer to a publish is not known: {answer.text}") from None
+        return int(count)
+
+    def publish_unconfirmed(self, topic: str, headers: Mapping[str, Any], body: Any) -> None:
+        """Publish without waiting; nobody says whether it arrived. Raises ``ValueError``."""
+        self._connection.send(vip.publication(self._ident(), topic, headers, body))
+
+    def call(self, peer: str, method: str, *args: Any, timeout: float = 10.0, **kwargs: Any) -> Any:
+        """JSON-RPC 2.0 to a peer. Raises ``RpcError`` (it answered), ``VipTimeout``, ``VipError``."""
+        ident = self._ident()
+        params: Any = {"*args": list(args), "**kwargs": kwargs} if kwargs else list(args)
+        body = {"jsonrpc": "2.0", "method": method, "params": params, "id": ident.decode()}
+        answer = self._ask(vip.request(peer, ident, b"RPC", json.dumps(body).encode()), ident, timeout)
+        try:
+            result = json.loads(answer.args[0])
+            error = result.get("error")
+        except (IndexError, ValueError, AttributeError, RecursionError):
+            raise VipError(f"{peer} gave no JSON-RPC answer to {method}") from None
+        if isinstance(error, dict):
+            text = f"{peer}: {method}: {str(error.get('message'))[:500]}"
+            raise RpcError(text, int(error.get("code") or 0), error.get("data"))
+        return result.get("result")
+
+    def messages(self, timeout: float, count: int | None = None) -> list[BusMessage]:
+        """What arrives within ``timeout`` seconds; returns sooner once there are ``count``."""
+        end = time.monotonic() + timeout
+        while (count is None or len(self._messages) < count) and (left := end - time.monotonic()) > 0:
+            self._receive(left)
+        taken = len(self._messages) if count is None else min(count, len(self._messages))
+        return [self._messages.popleft() for _ in range(taken)]
+
+    def _ident(self) -> bytes:
+        return b"m%d" % next(self._numbers)
+
+    def _ask(self, frames: Sequence[bytes], ident: bytes, timeout: float) -> vip.Answer:
+        peer = frames[0].decode(vip.CHARSET) or "the router"
+        end = time.monotonic() + timeout
+        self._waited.add(ident)
+        try:
+            self._connection.send(frames)
+            while ident not in self._answers:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise VipTimeout(f"{peer} gave no answer to {frames[4].decode()} in {timeout:g} s")
+                self._receive(left)
+                if self._connection.is_over and ident not in self._answers:
+                    raise VipError(
+                        f"the connection to {self._endpoint.address} is {self._connection.state.value}"
+                    )
+            answer = self._answers.pop(ident)
+        finally:
+            self._waited.discard(ident)
+        if answer.is_error:
+            raise VipError(f"{peer}: {answer.text}")
+        return answer
+
+    def _receive(self, seconds: float) -> None:
+        self._connection.wait(min(seconds, 1.0))
+        for frames in self._connection.receive(1000):
+            if vip.is_publication(frames) and len(frames) >= 8:
+                body = json.loads(frames[7].decode(vip.CHARSET))
+                self._messages.append(
+                    BusMessage(
+                        frames[6].decode(vip.CHARSET), body["sender"], body["headers"], body["message"]
+                    )
+                )
+            elif (answer := vip.answer(frames)) and answer.ident in self._waited:
+                self._answers[answer.ident] = answer
