@@ -1,0 +1,269 @@
+"""A member of a consumer group on Kafka, with cooperative rebalancing."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from tieline.api import Fatal, Retriable, TielineError, TopicPartition
+from tieline.broker.kafka.errors import bounded, translated
+from tieline.broker.kafka.records import consumed
+from tieline.broker.kafka.settings import ClientSettings, made
+from tieline.broker.port import ConsumedRecord, RebalanceListener
+
+_NO_ERROR = {
+    KafkaError._PARTITION_EOF,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,  # not created yet
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._MAX_POLL_EXCEEDED,  # told as lost
+}
+
+_LOOK_EVERY = 0.05  # while the names of the topics are on their way
+
+TopicNames = Callable[[], "Future[Collection[str]]"]
+
+
+class KafkaConsumer:
+    """A pattern is matched here and not by librdkafka, whose regular expressions are others.
+
+    ``seek``, ``pause`` and ``commit`` of a partition that is not owned (any more): the first two do
+    nothing, the last raises ``Retriable``. A commit that comes too late for its generation, too.
+    """
+
+    def __init__(self, settings: ClientSettings, topic_names: TopicNames, refresh: float) -> None:
+        self._client = made(Client, settings | {"error_cb": self._client_error}, "consumer.override.")
+        self._group = str(settings["group.id"])
+        self._topic_names = topic_names
+        self._refresh = refresh
+        self._topics: frozenset[str] = frozenset()
+        self._pattern: re.Pattern[str] | None = None
+        self._subscribed: frozenset[str] = frozenset()
+        self._names: Future[Collection[str]] | None = None
+        self._names_due = 0.0
+        self._listener: RebalanceListener | None = None
+        self._owned: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()
+        self._positions: dict[TopicPartition, int] = {}
+        self._rebalances = 0
+        self._error: TielineError | None = None
+
+    def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
+        """See ``Consumer.subscribe``."""
+        try:
+            self._pattern = None if pattern is None else re.compile(pattern)
+        except re.error as error:
+            raise Fatal(f"group {self._group}: {pattern!r} is no regular expression: {error}") from None
+        self._topics = frozenset(topics)
+        self._listener = listener
+        self._subscribe(self._topics)
+
+    def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
+        """See ``Consumer.poll``."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self._match_topics()
+            left = max(0.0, deadline - time.monotonic())
+            records = self._take(max_records, min(left, _LOOK_EVERY) if self._names is not None else left)
+            if records:
+                return records
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if time.monotonic() >= deadline:
+                return []
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """See ``Consumer.pause``."""
+        owned = self._owned & set(partitions)
+        self._paused |= owned
+        self._client.pause(_kafka(owned))
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        """See ``Consumer.resume``."""
+        owned = self._paused & set(partitions)
+        self._paused -= owned
+        self._client.resume(_kafka(owned))
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """See ``Consumer.seek``."""
+        if partition not in self._owned:
+            return
+        # The client's own seek waits without a time-out, and fails where nothing was fetched yet.
+        self._client.incremental_unassign(_kafka([partition]))
+        self._client.incremental_assign([KafkaPartition(*partition, offset)])
+        self._positions[partition] = offset
+        if partition in self._paused:
+            self._client.pause(_kafka([partition]))
+
+    def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
+        """See ``Consumer.commit``."""
+        what = f"group {self._group}: committing"
+        gone = sorted(offsets.keys() - self._owned) if self._listener is not None else []
+        if gone:
+            raise Retriable(f"{what}: not owned any more, nothing committed: {gone}")
+        if not offsets:
+            return
+        wanted = [KafkaPartition(*at, offset) for at, offset in offsets.items()]
+
+        def commit() -> list[KafkaPartition] | None:
+            return self._client.commit(offsets=wanted, asynchronous=False)
+
+        for result in bounded(commit, timeout, what) or []:
+            if result.error is not None:
+                raise translated(result.error, f"{what} {result.topic}-{result.partition}")
+
+    def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
+        """See ``Consumer.committed``."""
+        what = f"group {self._group}: its offsets"
+        try:
+            stored = self._client.committed(_kafka(partitions), timeout=timeout) if partitions else []
+        except KafkaException as error:
+            raise translated(error, what) from error
+        for result in stored:
+            if result.error is not None:
+                raise translated(result.error, what)
+        return {
+            TopicPartition(result.topic, result.partition): result.offset
+            for result in stored
+            if result.offset >= 0
+        }
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """See ``Consumer.lag``. A partition of which nothing was seen yet is left out."""
+        lag = {}
+        for at, position in self._positions.items():
+            end = self._client.get_watermark_offsets(KafkaPartition(*at), cached=True)[1]
+            if end >= 0:
+                lag[at] = max(0, end - position)
+        return lag
+
+    def close(self, timeout: float) -> None:
+        """See ``Consumer.close``."""
+        deadline = time.monotonic() + timeout
+        listener, self._listener = self._listener, None
+        try:
+            if listener is not None and self._owned:
+                self._listener = listener  # a commit inside is for owned partitions only
+                listener.revoked(sorted(self._owned))
+        finally:
+            self._listener = None
+            self._owned.clear()
+            self._positions.clear()
+            left = max(0.1, deadline - time.monotonic())
+            bounded(self._client.close, left, f"group {self._group}: leaving")
+
+    def _take(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
+        rebalances = self._rebalances
+        try:
+            first = self._client.poll(timeout)
+            messages = [] if first is None else [first]
+            if first is not None and max_records > 1:
+                messages += self._client.consume(max_records - 1, 0)
+        except KafkaException as error:
+            self._error = translated(error, f"group {self._group}")
+            return []
+        records = []
+        for message in messages:
+            if message.error() is None:
+                records.append(consumed(message))
+            else:
+                self._met(message)
+        if self._rebalances != rebalances:  # taken away while we were collecting: the next owner reads it
+            records = [r for r in records if (r.topic, r.partition) in self._owned]
+        for record in records:
+            self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        return records
+
+    def _met(self, message: Message) -> None:
+        found: Any = message
+        error: KafkaError = found.error()
+        if error.code() == KafkaError._PARTITION_EOF:
+            at = TopicPartition(found.topic(), found.partition())
+            if at in self._owned:
+                self._positions[at] = found.offset()
+        elif error.code() not in _NO_ERROR:
+            self._error = translated(error, f"group {self._group}")
+
+    def _client_error(self, error: KafkaError) -> None:
+        cause = translated(error, f"group {self._group}")
+        if error.fatal() or isinstance(cause, Fatal):
+            self._error = cause
+
+    def _match_topics(self) -> None:
+        """Ask for the names of all topics now and then, and join those that match."""
+        if self._pattern is None:
+            return
+        now = time.monotonic()
+        if self._names is None and now >= self._names_due:
+            self._names = self._topic_names()
+        if self._names is None:
+            return
+        if self._names.done():
+            names, self._names = self._names, None
+            self._names_due = now + self._refresh
+            if names.exception() is None:
+                matching = {name for name in names.result() if self._matches(name)}
+                self._subscribe(self._topics | matching)
+
+    def _matches(self, name: str) -> bool:
+        return self._pattern is not None and not name.startswith("__") and bool(self._pattern.fullmatch(name))
+
+    def _subscribe(self, topics: frozenset[str]) -> None:
+        if not topics or topics == self._subscribed:
+            return
+        self._subscribed = topics
+        try:
+            self._client.subscribe(
+                sorted(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+        except KafkaException as error:
+            raise translated(error, f"group {self._group}: subscribing") from error
+
+    # Called by the client inside poll, consume and close.
+
+    def _on_assign(self, client: Client, partitions: list[KafkaPartition]) -> None:
+        client.incremental_assign(partitions)
+        coming = _ours(partitions)
+        self._owned.update(coming)
+        self._rebalances += 1
+        if self._listener is not None and coming:
+            self._listener.assigned(coming)
+
+    def _on_revoke(self, client: Client, partitions: list[KafkaPartition]) -> None:
+        self._leave(client, partitions, lost=False)
+
+    def _on_lost(self, client: Client, partitions: list[KafkaPartition]) -> None:
+        self._leave(client, partitions, lost=True)
+
+    def _leave(self, client: Client, partitions: list[KafkaPartition], *, lost: bool) -> None:
+        going = [at for at in _ours(partitions) if at in self._owned]
+        self._rebalances += 1
+        try:
+            if self._listener is not None and going:
+                if lost:
+                    self._owned.difference_update(going)
+                    self._listener.lost(going)
+                else:
+                    self._listener.revoked(going)
+        finally:
+            self._owned.difference_update(going)
+            self._paused.difference_update(going)
+            for at in going:
+                self._positions.pop(at, None)
+            client.incremental_unassign(partitions)
+
+
+def _kafka(partitions: Collection[TopicPartition]) -> list[KafkaPartition]:
+    return [KafkaPartition(*at) for at in partitions]
+
+
+def _ours(partitions: Collection[KafkaPartition]) -> list[TopicPartition]:
+    return sorted(TopicPartition(partition.topic, partition.partition) for partition in partitions)

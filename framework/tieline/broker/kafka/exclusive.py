@@ -1,0 +1,79 @@
+"""Being the only writer of a topic: a transaction whose id names the topic, fenced by the broker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from tieline.api import DataError, Fatal
+from tieline.broker.kafka.errors import translated
+from tieline.broker.kafka.records import produce
+from tieline.broker.kafka.settings import ClientSettings, made
+from tieline.broker.port import Exclusive, ProducerRecord
+
+
+class _Held:
+    """See ``Exclusive``; what is appended is sent when the context ends."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self.records: list[ProducerRecord] = []
+
+    def append(self, records: Sequence[ProducerRecord]) -> None:
+        """See ``Exclusive.append``."""
+        foreign = {record.topic for record in records} - {self._topic}
+        if foreign:
+            raise Fatal(f"{self._topic} is held, not {', '.join(sorted(foreign))}")
+        self.records += records
+
+
+@contextmanager
+def held(settings: ClientSettings, topic: str, timeout: float) -> Iterator[Exclusive]:
+    """See ``Broker.exclusive``. Who comes later fences who came earlier."""
+    what = f"holding {topic}"
+    settings = {key: value for key, value in settings.items() if key != "message.timeout.ms"}
+    # A transaction cannot be waited out for ever: its records end with it.
+    limits = {"transactional.id": f"tieline-exclusive-{topic}", "transaction.timeout.ms": int(timeout * 1000)}
+    client = made(Producer, settings | limits, "producer.override.")
+    try:
+        client.init_transactions(timeout)
+        holding = _Held(topic)
+        yield holding
+        if holding.records:
+            _write(client, holding.records, timeout)
+    except KafkaException as error:
+        raise translated(error, what) from error
+    finally:
+        client.purge()
+        client.poll(0)
+
+
+def _write(client: Producer, records: Sequence[ProducerRecord], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    failures: dict[int, KafkaError] = {}
+
+    def delivered(index: int, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            failures[index] = error
+
+    client.begin_transaction()
+    try:
+        for index, record in enumerate(records):
+            try:
+                produce(client, record, partial(delivered, index))
+            except KafkaException as error:
+                failures[index] = error.args[0]
+        client.flush(max(0.0, deadline - time.monotonic()))
+        if failures:
+            causes = {i: translated(error, f"writing to {records[i].topic}") for i, error in failures.items()}
+            lasting = next((cause for cause in causes.values() if not isinstance(cause, DataError)), None)
+            raise lasting or DataError(causes)
+        client.commit_transaction(max(0.1, deadline - time.monotonic()))
+    except BaseException:
+        with suppress(KafkaException):  # fenced: the broker has aborted it already
+            client.abort_transaction(timeout)
+        raise

@@ -1,0 +1,189 @@
+"""The broker port on Apache Kafka."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from tieline.api import Retriable
+from tieline.broker.kafka.consumer import KafkaConsumer
+from tieline.broker.kafka.errors import begun, translated
+from tieline.broker.kafka.exclusive import held
+from tieline.broker.kafka.offsets import OffsetsTopic
+from tieline.broker.kafka.producer import KafkaProducer
+from tieline.broker.kafka.reading import read_to_end
+from tieline.broker.kafka.settings import consumer_settings, log, made, producer_settings
+from tieline.broker.port import ConsumedRecord, Exclusive, TopicInfo
+
+T = TypeVar("T")
+_CALL = 10.0
+_REFRESH_MS = 30_000
+
+
+class KafkaBroker:
+    """A ``Broker`` on Kafka. Making one does not need the brokers to be there; using it does."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        client: Mapping[str, str],
+        *,
+        offsets_topic: str,
+        offsets_partitions: int = 25,
+        offsets_replication: int = -1,
+    ) -> None:
+        """``client``: settings for every client (TLS, SASL). Raises ``ConfigError`` for unknown ones."""
+        self._client = {**client, "bootstrap.servers": bootstrap_servers}
+        self._offsets_topic = offsets_topic
+        self._offsets_layout = (offsets_partitions, offsets_replication)
+        self._offsets_topic_exists = False
+        self._offsets = OffsetsTopic(offsets_topic, self._read)
+        self._admin = made(AdminClient, {**self._client, "logger": log}, "")
+        self._cluster_id = ""
+        self._lock = threading.Lock()
+
+    @property
+    def cluster_id(self) -> str:
+        """See ``Broker.cluster_id``."""
+        if not self._cluster_id:
+            found = self._answer(
+                self._admin.describe_cluster(request_timeout=_CALL), "the cluster's id", _CALL
+            )
+            self._cluster_id = str(found.cluster_id)
+        return self._cluster_id
+
+    def producer(self, client_id: str, overrides: Mapping[str, str]) -> KafkaProducer:
+        """See ``Broker.producer``. Raises ``ConfigError`` for an override that would break a promise."""
+        settings = producer_settings(self._client, overrides)
+        self._ensure_offsets_topic(_CALL)
+        return KafkaProducer({"client.id": client_id, **settings}, self._offsets_topic)
+
+    def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> KafkaConsumer:
+        """See ``Broker.consumer``. Raises ``ConfigError`` for an override that would break a promise."""
+        settings = consumer_settings(self._client, overrides)
+        refresh = int(overrides.get("metadata.max.age.ms", _REFRESH_MS)) / 1000
+        return KafkaConsumer(
+            {"client.id": client_id, **settings, "group.id": group}, self._topic_names, refresh
+        )
+
+    def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
+        """See ``Broker.source_offsets``."""
+        return self._offsets.of(connector, timeout)
+
+    def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int = -1,
+        replication: int = -1,
+        config: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+    ) -> bool:
+        """See ``Broker.create_topic``."""
+        topic = NewTopic(name, partitions, replication, config=dict(config or {}))
+        futures = self._admin.create_topics([topic], request_timeout=timeout)
+        try:
+            self._answer(futures[name], f"creating the topic {name}", timeout)
+        except _Exists:
+            return False
+        return True
+
+    def delete_topic(self, name: str, timeout: float = 10.0) -> bool:
+        """Delete a topic; false if there is none. The brokers forget it a moment later."""
+        futures = self._admin.delete_topics([name], request_timeout=timeout)
+        try:
+            self._answer(futures[name], f"deleting the topic {name}", timeout)
+        except _Missing:
+            return False
+        return True
+
+    def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
+        """See ``Broker.topics``. Those that may not be described are left out."""
+        names = self._names(timeout)
+        if not names:
+            return {}
+        futures = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
+        topics = {}
+        for name, future in futures.items():
+            try:
+                found = self._answer(future, f"describing the topic {name}", timeout)
+            except _Missing:
+                continue  # deleted since
+            topics[name] = TopicInfo(name, str(found.topic_id), len(found.partitions))
+        return topics
+
+    def read(
+        self,
+        topic: str,
+        visit: Callable[[ConsumedRecord], None],
+        *,
+        start: Mapping[int, int] | None = None,
+        timeout: float = 30.0,
+    ) -> dict[int, int]:
+        """See ``Broker.read``."""
+        return self._read(topic, visit, start or {}, timeout)
+
+    def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[Exclusive]:
+        """See ``Broker.exclusive``. Who comes later wins."""
+        return held(producer_settings(self._client, {}), topic, timeout)
+
+    def close(self) -> None:
+        """See ``Broker.close``."""
+        # Nothing to do: the admin client's threads end with it.
+
+    def _read(
+        self, topic: str, visit: Callable[[ConsumedRecord], None], start: Mapping[int, int], timeout: float
+    ) -> dict[int, int]:
+        settings = consumer_settings(self._client, {}) | {"group.id": f"tieline-read-{topic}"}
+        return read_to_end(settings, topic, visit, start, timeout)
+
+    def _ensure_offsets_topic(self, timeout: float) -> None:
+        with self._lock:
+            if not self._offsets_topic_exists:
+                partitions, replication = self._offsets_layout
+                self.create_topic(
+                    self._offsets_topic,
+                    partitions=partitions,
+                    replication=replication,
+                    config={"cleanup.policy": "compact"},
+                    timeout=timeout,
+                )
+                self._offsets_topic_exists = True
+
+    def _topic_names(self) -> Future[Collection[str]]:
+        return begun(lambda: self._names(_CALL), "listing the topics")
+
+    def _names(self, timeout: float) -> Collection[str]:
+        try:
+            return list(self._admin.list_topics(timeout=timeout).topics)
+        except KafkaException as error:
+            raise translated(error, "listing the topics") from error
+
+    def _answer(self, future: Future[Any], what: str, timeout: float) -> Any:
+        try:
+            return future.result(timeout)
+        except FutureTimeout:
+            raise Retriable(f"{what}: no answer within {timeout} s") from None
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.TOPIC_ALREADY_EXISTS:
+                raise _Exists from error
+            if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise _Missing from error
+            raise translated(error, what) from error
+
+
+class _Exists(Exception):
+    pass
+
+
+class _Missing(Exception):
+    pass

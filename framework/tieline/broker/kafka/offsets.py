@@ -1,0 +1,48 @@
+"""Saved source offsets: a compacted topic in the format of Kafka Connect's ``offset.storage.topic``."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+
+from tieline.broker.port import ConsumedRecord
+
+Visit = Callable[[ConsumedRecord], None]
+Read = Callable[[str, Visit, Mapping[int, int], float], "dict[int, int]"]
+
+
+class OffsetsTopic:
+    """Reads what is new since the last time; safe for many threads.
+
+    Key: ``["connector",{source partition}]``, value: the source offset, null: deleted.
+    """
+
+    def __init__(self, topic: str, read: Read) -> None:
+        self._topic = topic
+        self._read = read
+        self._lock = threading.Lock()
+        self._position: dict[int, int] = {}
+        self._offsets: dict[str, dict[str, str]] = {}
+
+    def of(self, connector: str, timeout: float) -> dict[str, str]:
+        """The saved offsets of a connector, as of now. Raises ``Retriable``."""
+        with self._lock:
+            self._position = self._read(self._topic, self._visit, self._position, timeout)
+            return dict(self._offsets.get(connector, {}))
+
+    def _visit(self, record: ConsumedRecord) -> None:
+        try:
+            connector, partition = json.loads(record.key or b"")
+            if not (isinstance(connector, str) and isinstance(partition, dict)):
+                return
+            if record.value is not None and not isinstance(json.loads(record.value), dict):
+                return
+        except (ValueError, TypeError, RecursionError):
+            return  # not an offset: whoever wrote it
+        canonical = json.dumps(partition, sort_keys=True, separators=(",", ":"))
+        offsets = self._offsets.setdefault(connector, {})
+        if record.value is None:
+            offsets.pop(canonical, None)
+        else:
+            offsets[canonical] = record.value.decode()

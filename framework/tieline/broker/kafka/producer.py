@@ -1,0 +1,207 @@
+"""A producer on Kafka: idempotent, without a delivery time-out, outcomes in the order of sending."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Mapping
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Producer as Client
+
+from tieline.api import DataError, Fatal, RecordMetadata, Retriable, TielineError
+from tieline.broker.kafka.errors import translated
+from tieline.broker.kafka.records import produce
+from tieline.broker.kafka.settings import LARGEST_BATCH, ClientSettings, made
+from tieline.broker.port import Delivery, Unit
+
+
+class _Sent:
+    """A unit on its way."""
+
+    __slots__ = ("failures", "fed", "metadata", "outstanding", "size", "unit")
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        self.size = sum(len(record.value or b"") + len(record.key or b"") for record in unit.records)
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing of it was sent yet."""
+        count = len(self.unit.records)
+        self.fed = 0
+        self.outstanding = count
+        self.metadata: list[RecordMetadata | None] = [None] * count
+        self.failures: dict[int, Exception] = {}
+
+
+class KafkaProducer:
+    """Once ``poll`` has raised, it always does: a new producer must be made.
+
+    A broker refuses a whole batch where it is too large for the topic. The units from that one on are
+    then sent again, each record alone, so that only the record that is too large itself is refused.
+    """
+
+    def __init__(self, settings: ClientSettings, offsets_topic: str) -> None:
+        self._settings = settings | {"error_cb": self._client_error}
+        self._offsets_topic = offsets_topic
+        self._client = made(Client, self._settings, "producer.override.")
+        self._open: deque[_Sent] = deque()
+        self._unfed: deque[_Sent] = deque()
+        self._in_flight_bytes = 0
+        self._broken: TielineError | None = None
+        self._alone = self._batch_refused = False
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """See ``Producer.in_flight_bytes``."""
+        return self._in_flight_bytes
+
+    def send(self, unit: Unit) -> None:
+        """See ``Producer.send``."""
+        sent = _Sent(unit)
+        self._open.append(sent)
+        self._unfed.append(sent)
+        self._in_flight_bytes += sent.size
+        self._feed()
+
+    def poll(self, timeout: float) -> list[Delivery]:
+        """See ``Producer.poll``."""
+        deadline = time.monotonic() + timeout
+        self._client.poll(0)
+        while True:
+            self._feed()
+            ended = self._ended()
+            if ended:
+                return ended
+            if self._broken is not None:
+                raise self._broken
+            if self._batch_refused:
+                self._send_alone()
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._open:
+                return []
+            self._client.poll(left)
+
+    def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
+        """See ``Producer.save_offsets``; in the format of Kafka Connect's ``offset.storage.topic``."""
+        deadline = time.monotonic() + timeout
+        waiting = set(offsets)
+        refused: list[KafkaError] = []
+
+        def saved(partition: str, error: KafkaError | None, message: Message) -> None:
+            waiting.discard(partition)
+            if error is not None:
+                refused.append(error)
+
+        for partition, offset in offsets.items():
+            key = f"[{json.dumps(connector)},{partition}]".encode()
+            try:
+                self._client.produce(
+                    self._offsets_topic, offset.encode(), key, on_delivery=partial(saved, partition)
+                )
+            except KafkaException as error:
+                raise translated(error, f"saving offsets to {self._offsets_topic}") from error
+            except BufferError:
+                raise Retriable("saving offsets: the producer's queue is full") from None
+        while waiting and not refused:
+            if self._broken is not None:
+                raise self._broken
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Retriable(f"{self._offsets_topic}: no acknowledgement within {timeout} s")
+            self._client.poll(left)
+        if refused:
+            cause = translated(refused[0], f"saving offsets to {self._offsets_topic}")
+            raise Fatal(str(cause)) if isinstance(cause, DataError) else cause
+
+    def close(self, timeout: float) -> None:
+        """See ``Producer.close``."""
+        deadline = time.monotonic() + timeout
+        while self._unfed and self._broken is None and time.monotonic() < deadline:
+            self._client.poll(min(0.1, max(0.0, deadline - time.monotonic())))
+            self._feed()
+        self._client.flush(max(0.0, deadline - time.monotonic()))
+        self._abandon()
+        self._open.clear()
+        self._in_flight_bytes = 0
+
+    def _feed(self) -> None:
+        """Give the client what its queue has room for."""
+        while self._unfed:
+            sent = self._unfed[0]
+            records = sent.unit.records
+            while sent.fed < len(records):
+                if self._broken is not None or self._batch_refused:
+                    return
+                index = sent.fed
+                try:
+                    produce(self._client, records[index], partial(self._delivered, sent, index))
+                except BufferError:
+                    return  # full: the next poll goes on here
+                except KafkaException as error:
+                    self._failed(sent, index, error.args[0])
+                except (TypeError, ValueError) as error:
+                    sent.outstanding -= 1
+                    sent.failures[index] = DataError({index: error})
+                sent.fed += 1
+            self._unfed.popleft()
+
+    def _delivered(self, sent: _Sent, index: int, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed(sent, index, error)
+            return
+        sent.outstanding -= 1
+        topic = sent.unit.records[index].topic
+        sent.metadata[index] = RecordMetadata(topic, message.partition() or 0, message.offset() or 0)
+
+    def _failed(self, sent: _Sent, index: int, error: KafkaError) -> None:
+        record = sent.unit.records[index]
+        cause = translated(error, f"producing to {record.topic}")
+        if isinstance(cause, Retriable) or error.fatal():
+            self._break(cause)
+            return
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and sent.fed > index and not self._alone:
+            size = len(record.value or b"") + len(record.key or b"")
+            if size < LARGEST_BATCH // 2:  # it shared a batch: perhaps only the batch was too large
+                self._batch_refused = True
+                return
+        sent.outstanding -= 1
+        if isinstance(cause, DataError):
+            cause = DataError({index: cause.failures[0]})
+        sent.failures[index] = cause
+
+    def _ended(self) -> list[Delivery]:
+        ended: list[Delivery] = []
+        while self._open and self._open[0].outstanding == 0:
+            sent = self._open.popleft()
+            self._in_flight_bytes -= sent.size
+            ended.append(Delivery(sent.unit, sent.metadata, sent.failures))
+        return ended
+
+    def _send_alone(self) -> None:
+        self._abandon()
+        self._alone, self._batch_refused = True, False
+        self._client = made(Client, self._settings | {"batch.num.messages": 1}, "producer.override.")
+        for sent in self._open:
+            sent.reset()
+        self._unfed = deque(self._open)
+
+    def _abandon(self) -> None:
+        """Forget what the client has not sent; late reports then belong to nobody."""
+        broken, self._broken = self._broken, Retriable("abandoned")
+        self._client.purge()
+        self._client.poll(0)
+        self._broken = broken
+        self._unfed.clear()
+
+    def _client_error(self, error: KafkaError) -> None:
+        cause = translated(error, "the producer")
+        if error.fatal() or isinstance(cause, Fatal):
+            self._break(cause)
+
+    def _break(self, cause: TielineError) -> None:
+        if self._broken is None:
+            self._broken = Retriable(str(cause)) if isinstance(cause, DataError) else cause

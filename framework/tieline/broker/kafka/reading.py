@@ -1,0 +1,84 @@
+"""Reading a topic to its end, without a group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from tieline.api import Retriable
+from tieline.broker.kafka.errors import bounded, translated
+from tieline.broker.kafka.records import consumed
+from tieline.broker.kafka.settings import ClientSettings, made
+from tieline.broker.port import ConsumedRecord
+
+_BATCH = 1_000
+
+
+def read_to_end(
+    settings: ClientSettings,
+    topic: str,
+    visit: Callable[[ConsumedRecord], None],
+    start: Mapping[int, int],
+    timeout: float,
+) -> dict[int, int]:
+    """See ``Broker.read``. The end of a partition is where only markers of transactions follow."""
+    deadline = time.monotonic() + timeout
+    what = f"reading {topic}"
+    client = made(Consumer, settings | {"fetch.wait.max.ms": 10, "enable.partition.eof": "true"}, "")
+
+    def left() -> float:
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise Retriable(f"{what}: the end was not reached within {timeout} s")
+        return seconds
+
+    try:
+        reached = dict(start)
+        ends = _ends(client, topic, left)
+        for partition, (low, _) in ends.items():
+            reached[partition] = max(reached.get(partition, 0), low)
+        open_ = {partition for partition, (_, end) in ends.items() if reached[partition] < end}
+        client.assign([KafkaPartition(topic, p, reached[p] or OFFSET_BEGINNING) for p in sorted(open_)])
+        while open_:
+            messages: list[Any] = [client.poll(left())]
+            messages += client.consume(_BATCH, 0)
+            for message in messages:
+                if message is None or message.partition() not in open_:
+                    continue
+                partition, error = message.partition(), message.error()
+                if error is None:
+                    if message.offset() < ends[partition][1]:
+                        visit(consumed(message))
+                        reached[partition] = message.offset() + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    reached[partition] = max(reached[partition], message.offset())
+                    open_.discard(partition)
+                else:
+                    raise translated(error, what)
+                if reached[partition] >= ends[partition][1]:
+                    open_.discard(partition)
+        return reached
+    except KafkaException as error:
+        raise translated(error, what) from error
+    finally:
+        bounded(client.close, 10.0, f"{what}: closing")
+
+
+def _ends(client: Consumer, topic: str, left: Callable[[], float]) -> dict[int, tuple[int, int]]:
+    """The first offset and the end of each partition; empty where there is no such topic."""
+    found = client.list_topics(topic, timeout=left()).topics.get(topic)
+    if found is None or (found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
+        return {}
+    if found.error is not None:
+        raise translated(found.error, f"reading {topic}")
+    ends: dict[int, tuple[int, int]] = {}
+    for partition in found.partitions:
+        marks = client.get_watermark_offsets(KafkaPartition(topic, partition), timeout=left())
+        if marks is None:
+            raise Retriable(f"reading {topic}: no answer about its end")
+        ends[partition] = marks
+    return ends

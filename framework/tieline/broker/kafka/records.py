@@ -1,0 +1,44 @@
+"""Between Kafka's messages and the port's records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from tieline.broker.port import ConsumedRecord, ProducerRecord
+
+
+def consumed(message: Message) -> ConsumedRecord:
+    """A record of a message that is no error."""
+    found: Any = message  # the stubs say that each may be none, which holds for errors only
+    headers = found.headers()
+    return ConsumedRecord(
+        found.topic(),
+        found.partition(),
+        found.offset(),
+        found.value(),
+        found.key(),
+        tuple(headers) if headers else (),
+        max(found.timestamp()[1], 0),
+    )
+
+
+def produce(
+    client: Producer, record: ProducerRecord, delivered: Callable[[KafkaError | None, Message], None]
+) -> None:
+    """Put a record into the client's queue. Raises ``BufferError``, ``KafkaException``, ``ValueError``."""
+    topic, value, key, headers, timestamp, partition = record
+    optional: dict[str, Any] = {}
+    if headers:
+        optional["headers"] = list(headers)
+    if timestamp is not None:
+        if timestamp < 0:
+            raise ValueError(f"topic {topic}: the timestamp {timestamp} is not possible")
+        optional["timestamp"] = timestamp
+    if partition is not None:
+        if partition < 0:
+            raise ValueError(f"topic {topic} has no partition {partition}")
+        optional["partition"] = partition
+    client.produce(topic, value, key, on_delivery=delivered, **optional)
