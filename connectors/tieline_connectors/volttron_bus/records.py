@@ -42,7 +42,7 @@ class Recorder:
         self._origin = (ORIGIN_HEADER, platform.encode())
 
     def record(self, message: Message) -> SourceRecord:
-        """Raises ``Malformed``, and ``Filtered``: ``echo`` (came from Kafka), ``prefix`` (only begins alike)."""
+        """Raises ``Malformed``; ``Filtered``: ``echo`` (came from Kafka), ``prefix`` (only begins alike)."""
         if message.headers.get(ORIGIN_HEADER) == self._platform:
             raise Filtered("echo")
         topic = next((route.topic for route in self._routes if route.takes(message.topic)), None)
