@@ -27,15 +27,21 @@ class FileSinkConfig(Config):
 
 
 class FileSinkTask(SinkTask[FileSinkConfig]):
-    """Appends; a line is safe once ``flush`` has returned. After a crash lines may come again."""
+    """Appends; a line is safe once ``flush`` has returned. After a crash lines may come again.
+
+    A line that a crash has torn is left as it is, and the next one begins on a line of its own.
+    """
 
     def start(self, context: SinkContext, config: FileSinkConfig) -> None:
         """Open the file."""
         try:
             _cut_torn_line(config.file)
+            torn = _ends_inside_a_line(config.file)
             self._file: TextIO = open(config.file, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
         except OSError as error:
             raise Retriable(f"{config.file} cannot be written: {error.strerror}") from error
+        if torn:
+            self._file.write("\n")
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Buffer a line a record."""
@@ -84,6 +90,14 @@ def _cut_torn_line(path: str) -> None:
                 break
             end = start
         file.truncate(end)
+
+
+def _ends_inside_a_line(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read() != b"\n"
+    except FileNotFoundError:
+        return False
 
 
 def _line(value: Any) -> str:

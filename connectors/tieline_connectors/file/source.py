@@ -34,7 +34,11 @@ class FileSourceConfig(Config):
 
 
 class FileSourceTask(SourceTask[FileSourceConfig]):
-    """Reads complete lines; goes on where it was, and from the start when the file is another one."""
+    """Reads complete lines; goes on where it was, and from the start when the file is another one.
+
+    A file that was moved away is first read to its end, where its last line needs no line end. What
+    was moved away while no task ran is not found again.
+    """
 
     def start(self, context: SourceContext, config: FileSourceConfig) -> None:
         """Find the saved position."""
@@ -44,6 +48,9 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
         saved = context.offsets([self._partition])[0] or {}
         self._position = int(saved.get("position") or 0)
         self._inode = int(saved.get("inode") or 0)
+        # Counts how often reading began anew: an inode comes again, and so does a position after a
+        # truncation, but no record may ever have the id of another one.
+        self._generation = int(saved.get("generation") or 0)
         self._file: BinaryIO | None = None
 
     def poll(self, max_records: int, max_wait: float) -> Sequence[SourceRecord]:
@@ -55,52 +62,83 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
 
     def stop(self) -> None:
         """Wake a waiting poll."""
-        self._stopped.set()
+        if hasattr(self, "_stopped"):
+            self._stopped.set()
 
     def close(self) -> None:
         """Close the file."""
-        if getattr(self, "_file", None) is not None:
-            self._file.close()  # type: ignore[union-attr]
+        file = getattr(self, "_file", None)
+        if file is not None:
+            file.close()
+        self._file = None
 
     def _read(self, limit: int) -> list[SourceRecord]:
-        file = self._opened()
+        try:
+            now = os.stat(self._config.file)
+        except FileNotFoundError:
+            now = None  # moved away; what is open is read to its end
+        except OSError as error:
+            raise Retriable(f"{self._config.file} cannot be read: {error.strerror}") from error
+        if self._file is not None and now is not None and now.st_ino == self._inode:
+            if now.st_size < self._position:
+                self.close()  # truncated
+            else:
+                return self._lines(self._file, limit, is_last=False)
+        if self._file is not None:
+            records = self._lines(self._file, limit, is_last=now is not None)
+            if records or now is None:
+                return records
+            self.close()
+        if now is None or not self._open():
+            return []
+        assert self._file is not None
+        return self._lines(self._file, limit, is_last=False)
+
+    def _lines(self, file: BinaryIO, limit: int, *, is_last: bool) -> list[SourceRecord]:
+        """The next lines; with ``is_last`` also the one that has no line end."""
+        most = self._config.max_line_bytes
         records: list[SourceRecord] = []
-        while file is not None and len(records) < limit:
-            line = file.readline(self._config.max_line_bytes)
-            if not line.endswith(b"\n") and len(line) < self._config.max_line_bytes:
-                file.seek(self._position)  # the rest of the line is still to come
-                break
+        while len(records) < limit:
+            line = file.readline(most + 1)
+            if not line.endswith(b"\n"):
+                if len(line) > most:
+                    line = line[:most]
+                    file.seek(self._position + most)
+                elif not (line and is_last):
+                    file.seek(self._position)  # the rest of the line is still to come
+                    break
             records.append(self._record(line))
         return records
 
     def _record(self, line: bytes) -> SourceRecord:
-        where = identity(self._config.file, self._inode, self._position, digest_of=line)
+        where = identity(self._config.file, self._inode, self._generation, self._position, digest_of=line)
         self._position += len(line)
         return SourceRecord(
             self._config.topic,
-            line.rstrip(b"\r\n").decode("utf-8", "replace"),
+            line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace"),
             source_partition=self._partition,
-            source_offset={"position": self._position, "inode": self._inode},
+            source_offset={
+                "position": self._position,
+                "inode": self._inode,
+                "generation": self._generation,
+            },
             headers=where,
         )
 
-    def _opened(self) -> BinaryIO | None:
-        """The open file at the right position; none while it is not there."""
+    def _open(self) -> bool:
+        """Open the file at the right position; false if it is gone again."""
         try:
-            found = os.stat(self._config.file)
-            if self._file is not None and found.st_ino == self._inode and found.st_size >= self._position:
-                return self._file
-            self.close()
             self._file = open(self._config.file, "rb")  # noqa: SIM115 - open until close()
         except FileNotFoundError:
-            return self._file  # what was there before is read to its end
+            return False
         except OSError as error:
             raise Retriable(f"{self._config.file} cannot be read: {error.strerror}") from error
         found = os.fstat(self._file.fileno())
         if found.st_ino != self._inode or found.st_size < self._position:
+            self._generation += bool(self._inode)
             self._inode, self._position = found.st_ino, 0
         self._file.seek(self._position)
-        return self._file
+        return True
 
 
 class FileSource(SourceConnector[FileSourceConfig]):

@@ -82,7 +82,7 @@ class Config(BaseModel):
 
     @classmethod
     def definition(cls) -> list[dict[str, Any]]:
-        """Kafka Connect's ConfigDef, as ``GET /connector-plugins/{p}/config`` shows it: a dictionary a setting."""
+        """Kafka Connect's ConfigDef, a dictionary a setting (``GET /connector-plugins/…/config``)."""
         return [
             {
                 "name": field.alias or name,

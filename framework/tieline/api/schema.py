@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from importlib import resources
 from typing import Any
 
 import fastavro
 import fastavro.schema
+
+_BRACKETS = re.compile(r"[\[\]{}]")
+_MAX_DEPTH = 200  # deeper ones, which only an attacker writes, would overflow the C stack of the parser
 
 
 class Schema:
@@ -22,6 +26,8 @@ class Schema:
     __slots__ = ("_hash", "definition", "name", "parsed", "text")
 
     def __init__(self, text: str) -> None:
+        if _depth(text) > _MAX_DEPTH:
+            raise ValueError(f"not an Avro schema: nested deeper than {_MAX_DEPTH}")
         try:
             self.definition: Any = json.loads(text)
             parsed: Any = fastavro.parse_schema(self.definition, _write_hint=False)
@@ -55,6 +61,15 @@ class Schema:
 
     def __repr__(self) -> str:
         return f"Schema({self.name})"
+
+
+def _depth(text: str) -> int:
+    """How deep the brackets of a JSON text nest, or more (those inside strings count too)."""
+    depth = deepest = 0
+    for bracket in _BRACKETS.finditer(text):
+        depth += 1 if bracket[0] in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _type_of(definition: Any) -> str:

@@ -7,17 +7,27 @@ import io
 from typing import Any
 
 import fastavro
+import fastavro._read_py
 
 from tieline.api import Schema
 from tieline.converters.union import compile_tagger
 
 
 class AvroCodec:
-    """Plain data to Avro binary and back, for one schema (Avro 1.11 specification, "Binary encoding")."""
+    """Plain data to Avro binary and back, for one schema (Avro 1.11 specification, "Binary encoding").
+
+    Hostile bytes cost no more than their length: a record inside itself is read by fastavro's Python
+    code, whose recursion Python bounds (some hundred levels; the compiled one overflows the C stack and
+    takes the process down), and an array whose items take no bytes (of null, say), whose length nothing
+    bounds, is not read at all.
+    """
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self._tag = compile_tagger(schema.parsed)
+        hazards = _Hazards(schema.parsed)
+        self._unbounded = hazards.unbounded
+        self._read = fastavro._read_py.schemaless_reader if hazards.recursive else fastavro.schemaless_reader
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)
@@ -29,21 +39,59 @@ class AvroCodec:
         """Raises ``ValueError`` where the data is not true to the schema, with the place."""
         out = io.BytesIO()
         try:
-            fastavro.schemaless_writer(
-                out, self.schema.parsed, data if self._tag is None else self._tag(data)
-            )
-        except (TypeError, KeyError, AttributeError, OverflowError, IndexError, EOFError) as error:
+            fastavro.schemaless_writer(out, self.schema.parsed, self._tag(data))
+        except (TypeError, KeyError, AttributeError, ArithmeticError, LookupError, RecursionError) as error:
             raise ValueError(f"not true to {self.schema.name}: {type(error).__name__}: {error}") from error
         return out.getvalue()
 
     def decode(self, data: bytes, start: int = 0) -> Any:
         """Raises ``ValueError`` on bytes that are no such datum, or more than one."""
+        if self._unbounded:
+            raise ValueError(f"{self.schema.name} has an array whose items take no bytes; it is not read")
         source = io.BytesIO(data)
         source.seek(start)
         try:
-            value = fastavro.schemaless_reader(source, self.schema.parsed, None)
-        except Exception as error:  # hostile bytes make fastavro raise whatever its C code meets first
+            value = self._read(source, self.schema.parsed, None)
+        except Exception as error:  # hostile bytes make fastavro raise whatever its code meets first
             raise ValueError(f"no {self.schema.name}: {type(error).__name__}: {error}") from error
         if source.tell() != len(data):
             raise ValueError(f"no {self.schema.name}: {len(data) - source.tell()} bytes left over")
         return value
+
+
+class _Hazards:
+    """What makes a schema dangerous to read: ``recursive``, and ``unbounded`` arrays."""
+
+    def __init__(self, parsed: Any) -> None:
+        self.recursive = False
+        self.unbounded = False
+        self._takes_no_bytes: dict[str, bool | None] = {}
+        self._visit(parsed)
+
+    def _visit(self, schema: Any) -> bool:
+        """Whether a value of this schema can take no bytes at all."""
+        if isinstance(schema, list):
+            for branch in schema:
+                self._visit(branch)
+            return False
+        if isinstance(schema, str):
+            known = self._takes_no_bytes.get(schema, schema == "null")
+            self.recursive |= known is None
+            return bool(known)
+        kind = schema["type"]
+        if kind in ("record", "error"):
+            name = schema["name"]
+            self._takes_no_bytes[name] = None  # until its end: whoever meets it now is inside it
+            fields = [self._visit(field["type"]) for field in schema["fields"]]
+            self._takes_no_bytes[name] = all(fields)
+            return all(fields)
+        if kind == "array":
+            self.unbounded |= self._visit(schema["items"])
+            return False
+        if kind == "map":
+            self._visit(schema["values"])
+            return False
+        if kind == "fixed":
+            self._takes_no_bytes[schema["name"]] = schema["size"] == 0
+            return bool(schema["size"] == 0)
+        return self._visit(kind) if kind != "enum" else False

@@ -1,4 +1,4 @@
-"""The ``json`` converter: the value alone, without a schema beside it (``schemas.enable=false``).
+"""The ``json`` converter: the value alone, or in Kafka Connect's envelope (``schemas.enable``).
 
 Python's own json, for it is exact: integers of any size, and NaN, Infinity, -Infinity as these words
 (as JavaScript writes them; a strict JSON reader refuses them). Bytes cannot be JSON.
@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from tieline.api import Config, Converter, Datum, Encoded, setting
 from tieline.converters.plain import deserialize_each, serialize_each
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_CONNECT = {str: "string", bool: "boolean", int: "int64", float: "double"}
 
 
 class JsonConverterConfig(Config):
-    """As Kafka Connect's JsonConverter."""
+    """As Kafka Connect's JsonConverter, but for the default: there ``schemas.enable`` is true."""
 
     schemas_enable: bool = setting(
         "schemas.enable",
         False,
-        doc="A schema beside each value: not supported; the avro converter has schemas.",
+        doc="Kafka Connect's envelope, {schema, payload}. Text, booleans and numbers get their schema, "
+        "anything else null, as data without a schema does there; what is read is the payload.",
     )
     schemas_cache_size: int = setting(
         "schemas.cache.size", 1000, doc="Accepted for Connect's files; not needed."
     )
-
-    def mistakes(self) -> list[tuple[str, str]]:
-        """Connect's envelope is not written here."""
-        if self.schemas_enable:
-            return [("schemas.enable", "only false is supported; use the avro converter to keep the schema")]
-        return []
 
 
 class JsonConverter(Converter[JsonConverterConfig]):
@@ -39,10 +36,33 @@ class JsonConverter(Converter[JsonConverterConfig]):
 
     config_type = JsonConverterConfig
 
+    def start(self, config: JsonConverterConfig, **_: Any) -> None:
+        """Remember whether there is an envelope."""
+        self._envelope = config.schemas_enable
+
     def serialize(self, batch: Sequence[Datum]) -> list[bytes | None]:
         """Data to JSON. Lone surrogates, which UTF-8 cannot carry, are data errors."""
-        return serialize_each(batch, lambda data: _encode(data).encode())
+        enclose = _enclosed if self._envelope else _itself
+        return serialize_each(batch, lambda data: _encode(enclose(data)).encode())
 
     def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
         """JSON to data."""
-        return deserialize_each(batch, json.loads)
+        disclose = _disclosed if self._envelope else _itself
+        return deserialize_each(batch, lambda data: disclose(json.loads(data)))
+
+
+def _itself(data: Any) -> Any:
+    return data
+
+
+def _enclosed(data: Any) -> Any:
+    kind = _CONNECT.get(type(data))
+    if kind == "int64" and not -(2**63) <= data < 2**63:
+        kind = None
+    return {"schema": kind and {"type": kind, "optional": False}, "payload": data}
+
+
+def _disclosed(data: Any) -> Any:
+    if not isinstance(data, dict) or data.keys() != {"schema", "payload"}:
+        raise ValueError('with schemas.enable=true a value is {"schema": …, "payload": …} and nothing else')
+    return data["payload"]

@@ -9,13 +9,13 @@ from tieline.api import Config, Converter, DataError, Datum, Encoded, setting
 
 
 def serialize_each(batch: Sequence[Datum], encode: Callable[[Any], bytes]) -> list[bytes | None]:
-    """Encode every datum but null; ``ValueError`` and ``TypeError`` become the batch's ``DataError``."""
+    """Encode every datum but null; what an encoder says of bad data becomes the batch's ``DataError``."""
     out: list[bytes | None] = []
     failures: dict[int, Exception] = {}
     for index, (_, data, _) in enumerate(batch):
         try:
             out.append(None if data is None else encode(data))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             failures[index] = error
     if failures:
         raise DataError(failures)

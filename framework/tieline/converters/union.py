@@ -1,22 +1,39 @@
-"""Which branch of an Avro union a value takes: decided here by exact type, never guessed.
+"""What a value must be to be written by a schema, decided here by exact type, never guessed.
 
-fastavro takes the first branch that a value could be squeezed into, and so writes 2**63 into
-``["long", "double"]`` as a double without a word. Here bool is boolean, int is int or long if it fits
-in them, float is double or float, str is string (or an enum), bytes is bytes (or fixed), list is array,
-dict is the record with exactly these fields, else map; anything else is an error that names the field.
-What is found is handed to fastavro as its ``(branch, value)`` tuple.
+fastavro squeezes: it takes the first union branch that might fit, and so writes 2**63 into
+``["long", "double"]`` as a double, 1.5 into a long as 1, and leaves out fields that a schema does not
+have, all without a word. Here bool is boolean, int is int or long if it fits in them, float is double or
+float, str is string (or an enum), bytes is bytes (or fixed), list is array, dict is the record with
+exactly these fields (the first such branch of a union), else map; an int is written into a double only
+where no union offers anything else and nothing is lost. Anything else is an error that names the place.
+A union's branch is handed to fastavro as its ``(branch, value)`` tuple.
 """
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Callable
 from typing import Any
 
 Tagger = Callable[[Any], Any]
 """Plain data to what fastavro writes; raises ``ValueError`` that names the place."""
 
-_PRIMITIVES = {"null", "boolean", "int", "long", "float", "double", "bytes", "string"}
+_EXACT: dict[str, tuple[type, ...]] = {
+    "null": (type(None),),
+    "boolean": (bool,),
+    "int": (int,),
+    "long": (int,),
+    "float": (float, int),
+    "double": (float, int),
+    "bytes": (bytes,),
+    "string": (str,),
+    "enum": (str,),
+    "fixed": (bytes,),
+}
 _RANGES = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
+_CHOSEN = _EXACT.keys() - {"float"}  # choosing the branch has checked all there is
+_FLOAT_MAX = 3.4028235677973366e38  # from here on a float of 4 bytes is infinite
 _BY_TYPE: dict[type, tuple[str, ...]] = {
     type(None): ("null",),
     bool: ("boolean",),
@@ -29,8 +46,8 @@ _BY_TYPE: dict[type, tuple[str, ...]] = {
 }
 
 
-def compile_tagger(parsed: Any) -> Tagger | None:
-    """The tagger of a schema parsed by fastavro; none where the schema has no union in it."""
+def compile_tagger(parsed: Any) -> Tagger:
+    """The tagger of a schema parsed by fastavro."""
     return _Compiler().tagger(parsed, "value")
 
 
@@ -39,55 +56,52 @@ class _Compiler:
 
     def __init__(self) -> None:
         self._named: dict[str, Any] = {}
-        self._taggers: dict[str, Tagger | None] = {}
+        self._taggers: dict[str, Tagger] = {}
 
-    def tagger(self, schema: Any, where: str) -> Tagger | None:
+    def tagger(self, schema: Any, where: str) -> Tagger:
         if isinstance(schema, list):
             return self._union(schema, where)
         if isinstance(schema, str):
-            return None if schema in _PRIMITIVES else self._reference(schema)
+            return _leaf(schema, where) if schema in _EXACT else self._reference(schema, where)
         kind = schema["type"]
         if isinstance(kind, (dict, list)):
             return self.tagger(kind, where)
         if kind in ("record", "error"):
             return self._record(schema)
         if kind == "array":
-            return _each(self.tagger(schema["items"], f"{where}[]"))
+            return _each(self.tagger(schema["items"], f"{where}[]"), where)
         if kind == "map":
-            return _values(self.tagger(schema["values"], f"{where}{{}}"))
+            return _values(self.tagger(schema["values"], f"{where}{{}}"), where)
         if "name" in schema:
             self._named[schema["name"]] = schema
-        return None
+        if "logicalType" in schema:
+            return _as_it_is  # a datetime, a Decimal, a UUID or the plain number: fastavro's own check
+        return _leaf(kind, where)
 
-    def _reference(self, name: str) -> Tagger | None:
+    def _reference(self, name: str, where: str) -> Tagger:
         if name in self._taggers:
             return self._taggers[name]
-        if self._named[name]["type"] in ("enum", "fixed"):
-            return None
+        kind = self._named[name]["type"]
+        if kind in ("enum", "fixed"):
+            return _leaf(kind, where)
+        # a record inside itself: its tagger exists once the compiling is done
+        return lambda value: self._taggers[name](value)
 
-        def later(value: Any) -> Any:  # a record inside itself: its tagger exists once the compiling is done
-            tagger = self._taggers.get(name)
-            return value if tagger is None else tagger(value)
-
-        return later
-
-    def _record(self, schema: Any) -> Tagger | None:
+    def _record(self, schema: Any) -> Tagger:
         name = schema["name"]
         self._named[name] = schema
-        inner = [
-            (field["name"], tagger)
-            for field in schema["fields"]
-            if (tagger := self.tagger(field["type"], f"{name}.{field['name']}"))
-        ]
-        tagger = _fields(inner) if inner else None
-        self._taggers[name] = tagger
+        fields = {
+            field["name"]: self.tagger(field["type"], f"{name}.{field['name']}") for field in schema["fields"]
+        }
+        tagger = self._taggers[name] = _fields(name, fields)
         return tagger
 
     def _union(self, branches: list[Any], where: str) -> Tagger:
         kinds = [self._kind(branch) for branch in branches]
-        inner = {
-            name: self.tagger(branch, where) for (name, _, _), branch in zip(kinds, branches, strict=True)
-        }
+        inner = {}
+        for (name, kind, _), branch in zip(kinds, branches, strict=True):
+            tagger = self.tagger(branch, where)
+            inner[name] = _as_it_is if kind in _CHOSEN else tagger
         by_kind = {kind: name for name, kind, _ in reversed(kinds)}
         by_type = {
             kind_of: [by_kind[kind] for kind in wanted if kind in by_kind]
@@ -124,8 +138,7 @@ class _Compiler:
 
         def tag(value: Any) -> Any:
             name = choose(value)
-            tagger = inner[name]
-            return (name, value if tagger is None else tagger(value))
+            return name, inner[name](value)
 
         return tag
 
@@ -139,26 +152,72 @@ class _Compiler:
         return definition.get("name", kind), "record" if kind == "error" else kind, fields
 
 
-def _fields(inner: list[tuple[str, Tagger]]) -> Tagger:
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _leaf(kind: str, where: str) -> Tagger:
+    exact = _EXACT[kind]
+    first, last = exact[0], exact[-1]
+    low, high = _RANGES.get(kind, (0, 0))
+
+    def check(value: Any) -> Any:
+        if type(value) is not first and type(value) is not last:
+            raise ValueError(f"{where}: is a {kind}, not {type(value).__name__}")
+        return value
+
+    def whole(value: Any) -> Any:
+        if type(check(value)) is int and not low <= value <= high:
+            raise ValueError(f"{where}: the integer {value} is no {kind}")
+        return value
+
+    def number(value: Any) -> Any:
+        if type(value) is float:
+            if kind == "float" and math.isfinite(value) and abs(value) >= _FLOAT_MAX:
+                raise ValueError(f"{where}: {value} is too large for a float")
+            return value
+        if type(check(value)) is int and (abs(value) >= _LONG or int(_narrowed(value, kind)) != value):
+            raise ValueError(f"{where}: the integer {value} would be rounded by a {kind}")
+        return value
+
+    return whole if kind in _RANGES else number if kind in ("float", "double") else check
+
+
+_LONG = 2**63
+
+
+def _narrowed(value: int, kind: str) -> float:
+    number: float = float(value) if kind == "double" else struct.unpack("f", struct.pack("f", value))[0]
+    return number
+
+
+def _fields(record: str, taggers: dict[str, Tagger]) -> Tagger:
+    names = taggers.keys()
+    items = list(taggers.items())
+
     def tag(value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValueError(f"a record is a dictionary, not {type(value).__name__}")
-        tagged = dict(value)
-        for name, tagger in inner:
-            if name in tagged:
-                tagged[name] = tagger(tagged[name])
-        return tagged
+        if type(value) is not dict:
+            raise ValueError(f"{record}: is a record, which is a dict here, not {type(value).__name__}")
+        if not value.keys() <= names:
+            raise ValueError(f"{record}: has no field {', '.join(sorted(map(str, value.keys() - names)))}")
+        return {name: tagger(value[name]) for name, tagger in items if name in value}
 
     return tag
 
 
-def _values(tagger: Tagger | None) -> Tagger | None:
-    if tagger is None:
-        return None
-    return lambda value: {key: tagger(item) for key, item in value.items()}
+def _values(tagger: Tagger, where: str) -> Tagger:
+    def tag(value: Any) -> Any:
+        if type(value) is not dict:
+            raise ValueError(f"{where}: is a map, which is a dict here, not {type(value).__name__}")
+        return {key: tagger(item) for key, item in value.items()}
+
+    return tag
 
 
-def _each(tagger: Tagger | None) -> Tagger | None:
-    if tagger is None:
-        return None
-    return lambda value: [tagger(item) for item in value]
+def _each(tagger: Tagger, where: str) -> Tagger:
+    def tag(value: Any) -> Any:
+        if type(value) is not list and type(value) is not tuple:
+            raise ValueError(f"{where}: is an array, which is a list here, not {type(value).__name__}")
+        return [tagger(item) for item in value]
+
+    return tag

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from confluent_kafka.schema_registry import SchemaRegistryClient
 
 
+_NUMBERS = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity")
+_BOUNDED = {"timeout": 2.0, "max.retries": 0}  # the runtime waits and tries again, and can be stopped then
+
+
 class RemoteSchemaStore:
     """A ``SchemaStore`` over HTTP. Safe for many threads; what was found once is not asked again.
 
-    ``settings`` are the client's own (``url``, ``basic.auth.user.info``, ``ssl.ca.location``, …).
+    ``settings`` are the client's own (``url``, ``basic.auth.user.info``, ``ssl.ca.location``, …), as text.
     Raises ``ConfigError`` where the client is not installed or refuses its settings.
     """
 
@@ -27,7 +31,8 @@ class RemoteSchemaStore:
             way_out = f"needs more packages ({error}): pip install 'tieline[registry]'"
             raise ConfigError([Mistake("", "schema.registry.url", way_out)]) from error
         try:
-            self._client: SchemaRegistryClient = SchemaRegistryClient(dict(settings))
+            given = {k: float(v) if k in _NUMBERS else v for k, v in settings.items()}
+            self._client: SchemaRegistryClient = SchemaRegistryClient({**_BOUNDED, **given})
         except (ValueError, TypeError) as error:
             raise ConfigError([Mistake("", "schema.registry.url", str(error))]) from error
         self._lock = threading.Lock()
@@ -35,7 +40,7 @@ class RemoteSchemaStore:
         self._by_id: dict[int, Schema] = {}
 
     def register(self, subject: str, schema: Schema) -> int:
-        """Raises ``Retriable`` while the registry is away, ``Fatal`` when it refuses (incompatible, no right)."""
+        """Raises ``Retriable`` while it is away, ``Fatal`` when it refuses (incompatible, no right)."""
         from confluent_kafka.schema_registry import Schema as RegistrySchema
 
         key = subject, schema.text
@@ -57,6 +62,10 @@ class RemoteSchemaStore:
                     return None
                 self._by_id[schema_id] = Schema.parse(text or "null")
             return self._by_id[schema_id]
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.__exit__()  # type: ignore[no-untyped-call]
 
 
 class _NotFound(Fatal):

@@ -14,6 +14,7 @@ from tieline.api import Schema
 from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord
 
 TOPIC = "_schemas"
+_MAX_ID = 2**31 - 1  # four bytes with a sign, as Java's registries have it
 
 
 class TopicSchemaStore:
@@ -49,7 +50,7 @@ class TopicSchemaStore:
             return self._ids[subject, schema.text]
 
     def schema(self, schema_id: int) -> Schema | None:
-        """The schema of this id; a new one may have been registered by somebody else. Raises ``Retriable``."""
+        """The schema of this id, which somebody else may have just registered. Raises ``Retriable``."""
         with self._lock:
             if schema_id not in self._by_id:
                 self._ensure_topic()
@@ -74,7 +75,7 @@ class TopicSchemaStore:
         if not (isinstance(subject, str) and isinstance(version, int)):
             return
         self._versions[subject] = max(version, self._versions.get(subject, 0))
-        if isinstance(schema_id, int) and isinstance(text, str):
+        if type(schema_id) is int and 0 < schema_id <= _MAX_ID and isinstance(text, str):
             self._by_id[schema_id] = text
             if not value.get("deleted") and value.get("schemaType", "AVRO") == "AVRO":
                 self._ids[subject, _compact(text)] = schema_id

@@ -1,9 +1,12 @@
 """Configuration files: YAML, JSON and Java properties, each one flat map of strings.
 
+Values are the text that stands in the file: in YAML ``0644``, ``12:30`` and ``on`` are no numbers or
+booleans here, and in JSON ``1.10`` keeps its zero. YAML's tags, anchors and aliases are refused.
+
 A connector may stand in the file as it is (with ``name`` and ``connector.class``), or as Kafka
 Connect's REST takes it: ``{"name": …, "config": {…}}``. ``${env:NAME}``, ``${file:/path:key}`` (a
 properties file) and ``${directory:/path:file}`` are replaced by what they name, as by Kafka Connect's
-providers; their values are never shown.
+providers. No message about a mistake shows a value.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ import yaml
 from tieline.api import ConfigError, Mistake
 
 MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 20
+_QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
 _REFERENCE = re.compile(r"\$\{(env|file|directory):([^}]*)\}")
 
 
@@ -34,9 +39,7 @@ def read_settings(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ConfigError([Mistake(where, "", f"cannot be read: {error.strerror}")]) from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(
-            [Mistake(where, "", f"cannot be parsed: {' '.join(str(error).split())}")]
-        ) from error
+        raise ConfigError([Mistake(where, "", f"cannot be parsed: {_told(error)}")]) from None
     if not isinstance(loaded, dict):
         raise ConfigError([Mistake(where, "", "holds no map of settings")])
     if isinstance(loaded.get("config"), dict):
@@ -61,12 +64,62 @@ def resolve(text: str) -> str:
 def _load(path: Path, text: str) -> Any:
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once, parse_float=str, parse_int=str, parse_constant=str)
     if suffix == ".properties":
         return javaproperties.loads(text)
     if suffix in (".yaml", ".yml"):
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)
     raise ValueError(f"unknown kind of file {suffix!r}; known are .yaml, .yml, .json, .properties")
+
+
+class _Loader(yaml.SafeLoader):
+    """Maps, lists, text and null; every scalar as it is written. No tags, no anchors, no aliases."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, expression) for tag, expression in known if tag.endswith(":null")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise yaml.composer.ComposerError(None, None, "anchors and aliases are refused", event.start_mark)
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(None, None, "tags are refused", event.start_mark)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, "nested too deep", event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        return _once(
+            [(self.construct_object(k, True), self.construct_object(v, True)) for k, v in node.value]
+        )
+
+
+def _once(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    """A map whose keys stand there once; YAML and JSON would take the last without a word."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise ValueError("a key is text")
+        if key in found:
+            raise ValueError(f"the key {key} is there twice")
+        found[key] = value
+    return found
+
+
+def _told(error: Exception) -> str:
+    """What is wrong and where, without the text around it, which may be a secret."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        what = _QUOTED.sub("…", error.problem or error.context or "")
+        return f"{what} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
+    if isinstance(error, javaproperties.InvalidUEscapeError):
+        return "a \\u without four hexadecimal digits"
+    return " ".join(str(error).split()) if not isinstance(error, RecursionError) else "nested too deep"
 
 
 def _text(value: Any) -> str:
@@ -91,8 +144,10 @@ def _referred(provider: str, rest: str) -> str:
         if provider == "directory":
             return Path(path, key).read_text("utf-8").rstrip("\n")
         found = javaproperties.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"${{{provider}:{rest}}} cannot be read: {error}") from None
+    except OSError as error:
+        raise ValueError(f"${{{provider}:{rest}}} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"${{{provider}:{rest}}} is no UTF-8 text, or no properties file") from None
     if key not in found:
         raise ValueError(f"{path} has no key {key}")
     return str(found[key])

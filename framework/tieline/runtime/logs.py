@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import structlog
+import structlog.tracebacks
 
 _MASK = "********"
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # a local variable may be a secret
+)
 
 
 class Redaction:
@@ -20,8 +26,13 @@ class Redaction:
         self._secrets: tuple[str, ...] = ()
 
     def add(self, secrets: Iterable[str]) -> None:
-        """These texts must never be printed; longest first, so that none shows through another."""
-        known = {*self._secrets, *(secret for secret in secrets if len(secret) >= 4)}
+        """These texts must never be printed, nor as Python, JSON or a URL would write them.
+
+        Longest first, so that none shows through another. Shorter than 4 characters is no secret: to
+        mask it would only garble the log, and show where it is.
+        """
+        texts = [secret for secret in secrets if len(secret) >= 4]
+        known = {*self._secrets, *(written for text in texts for written in _writings(text))}
         self._secrets = tuple(sorted(known, key=len, reverse=True))
 
     def clean(self, value: Any) -> Any:
@@ -30,15 +41,21 @@ class Redaction:
             for secret in self._secrets:
                 value = value.replace(secret, _MASK)
             return value
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
         if isinstance(value, dict):
-            return {key: self.clean(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
+            return {self.clean(key): self.clean(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
             return [self.clean(item) for item in value]
-        return value
+        return self.clean(str(value))
 
     def __call__(self, _logger: Any, _method: str, event: Any) -> Any:
         """A structlog processor."""
         return {key: item if key.startswith("_") else self.clean(item) for key, item in event.items()}
+
+
+def _writings(text: str) -> set[str]:
+    return {text, repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
 
 
 redaction = Redaction()
@@ -55,7 +72,7 @@ def set_up(*, style: str, level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[Any] = (
-        [structlog.processors.dict_tracebacks, redaction, structlog.processors.JSONRenderer(default=str)]
+        [_TRACEBACKS, redaction, structlog.processors.JSONRenderer(default=str)]
         if style == "json"
         else [
             structlog.processors.format_exc_info,

@@ -34,6 +34,9 @@ from tieline.runtime.settings import (
     split,
 )
 
+_SECRET_WORDS = ("password", "secret", "user.info", "jaas", "token", "key.pem")
+"""What the keys of secrets have in them where a client reads the setting and not a ``Config``."""
+
 
 @dataclass(frozen=True)
 class ConverterPlan:
@@ -124,13 +127,8 @@ def checked(
             plans.append(planned)
     found.report()
     secrets = [s for p in plans for config in _configs(p) for s in _secrets(config)]
-    secrets += [v for k, v in clients.items() if "password" in k or "secret" in k or k == "sasl.jaas.config"]
-    secrets += [
-        v
-        for p in plans
-        for k, v in {**p.value.registry, **p.key.registry, **p.overrides}.items()
-        if "user.info" in k or "password" in k or "secret" in k
-    ]
+    passed = [clients, *(part for p in plans for part in (p.value.registry, p.key.registry, p.overrides))]
+    secrets += [v for part in passed for k, v in part.items() if any(word in k for word in _SECRET_WORDS)]
     return Plan(worker, clients, plans, ignored, secrets)
 
 
@@ -179,7 +177,7 @@ class _Check:
         count = len(self._found.all)
         kind = self._type()
         common_type = SinkSettings if kind and issubclass(kind, SinkConnector) else SourceSettings
-        parts = split(self._settings, common_type)
+        parts = split(self._settings, common_type, kind.config_type.keys() if kind else ())
         common = self._found.tried(lambda: common_type.parse(parts.common, self._where))
         connector = kind() if kind else None
         config = self._config(connector, parts, common_type) if connector else None
@@ -201,20 +199,12 @@ class _Check:
             return None  # the common settings say that it is required
         sources = {plugin.name for plugin in plugins.installed(plugins.SOURCES)}
         sinks = {plugin.name for plugin in plugins.installed(plugins.SINKS)}
-        is_sink = name in sinks and (
-            name not in sources or "topics" in self._settings or "topics.regex" in self._settings
-        )
-        if name not in sources and name not in sinks:
-            known = ", ".join(sorted(n for n in sources | sinks if "." not in n))
-            self._found.add(
-                Mistake(
-                    self._where,
-                    "connector.class",
-                    f"no connector is called {name!r}; installed connectors: {known}",
-                )
-            )
+        source, sink = plugins.known_as(name, sources), plugins.known_as(name, sinks)
+        if source is None and sink is None:
+            message = plugins.unknown("connector", name, sources | sinks)
+            self._found.add(Mistake(self._where, "connector.class", message))
             return None
-        if is_sink:
+        if sink and (source is None or "topics" in self._settings or "topics.regex" in self._settings):
             load = partial(plugins.load, plugins.SINKS, name, SinkConnector)
         else:
             load = partial(plugins.load, plugins.SOURCES, name, SourceConnector)
@@ -256,7 +246,15 @@ class _Check:
         )
 
     def _transforms(self, common: ConnectorSettings | None, parts: Split) -> list[TransformPlan]:
-        names = common.transforms if common else ()
+        if common is None:
+            return []
+        names = common.transforms
+        for key in parts.prefixed:
+            if key.startswith("transforms.") and not key.startswith(tuple(f"transforms.{n}." for n in names)):
+                named = ", ".join(names) or "nothing"
+                self._found.add(
+                    Mistake(self._where, key, f"belongs to no transform; transforms names {named}")
+                )
         out: list[TransformPlan] = []
         for name in names:
             prefix = f"transforms.{name}"

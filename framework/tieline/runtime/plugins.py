@@ -8,6 +8,7 @@ last of several without a word, and swallows what goes wrong while loading).
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple
 
@@ -26,6 +27,9 @@ KIND = {
     TRANSFORMS: "transform",
     COMMANDS: "command",
 }
+
+
+_LAST_WORDS = ("", "Connector", "Converter")
 
 
 class Installed(NamedTuple):
@@ -49,9 +53,11 @@ def load(group: str, name: str, contract: Any) -> Any:
     Raises ``PluginError``: unknown, doubled, broken, or not what it says.
     """
     kind = KIND[group]
-    here = [plugin for plugin in installed(group) if plugin.name == name]
+    plugins = installed(group)
+    name = known_as(name, {plugin.name for plugin in plugins}) or name
+    here = [plugin for plugin in plugins if plugin.name == name]
     if not here:
-        raise PluginError(_unknown(group, name))
+        raise PluginError(unknown(kind, name, {plugin.name for plugin in plugins}))
     if len(here) > 1:
         owners = ", ".join(f"{plugin.distribution} ({plugin.target})" for plugin in here)
         raise PluginError(f"the {kind} {name!r} is there {len(here)} times: {owners}; uninstall all but one")
@@ -62,6 +68,26 @@ def load(group: str, name: str, contract: Any) -> Any:
             f"{here[0].target} is no {contract.__name__}"
         )
     return found
+
+
+def known_as(name: str, names: Collection[str]) -> str | None:
+    """The installed name that ``name`` means, or none.
+
+    A Java class name is also known by its last part, with or without ``Connector`` or ``Converter`` at
+    its end, as in Kafka Connect (``FileStreamSource``).
+    """
+    if name in names:
+        return name
+    short = {f"{name}{word}" for word in _LAST_WORDS}
+    return next((known for known in names if "." in known and known.rpartition(".")[2] in short), None)
+
+
+def unknown(kind: str, name: str, names: Collection[str]) -> str:
+    """The sentence about a plugin that is not installed: what is, and which of these may be meant."""
+    short = sorted(known for known in names if "." not in known)
+    near = difflib.get_close_matches(name, short, n=1) or difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"no {kind} is called {name!r}; {hint}installed {kind}s: {', '.join(short) or 'none'}"
 
 
 def load_object(group: str, name: str) -> Any:
@@ -86,12 +112,3 @@ def _broken(manager: Any, entry_point: EntryPoint, error: BaseException) -> None
 def _distribution(entry_point: EntryPoint) -> str:
     dist = entry_point.dist
     return f"{dist.name} {dist.version}" if dist else "an unknown distribution"
-
-
-def _unknown(group: str, name: str) -> str:
-    kind = KIND[group]
-    names = [plugin.name for plugin in installed(group)]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    short = ", ".join(n for n in names if "." not in n) or "none"
-    return f"no {kind} is called {name!r}; {hint}installed {kind}s: {short}"

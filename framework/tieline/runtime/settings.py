@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -234,8 +234,11 @@ class Split(NamedTuple):
     own: dict[str, str]
 
 
-def split(settings: Mapping[str, str], common: type[ConnectorSettings]) -> Split:
-    """What every connector has, what belongs to converters, transforms and clients, and what is its own."""
+def split(settings: Mapping[str, str], common: type[ConnectorSettings], own: Collection[str] = ()) -> Split:
+    """What every connector has, what belongs to converters, transforms and clients, and what is its own.
+
+    ``own``: keys that the connector itself reads; of others those in ``IGNORED`` are left out.
+    """
     known = set(common.keys())
     out = Split({}, {}, {})
     for key, value in settings.items():
@@ -243,7 +246,7 @@ def split(settings: Mapping[str, str], common: type[ConnectorSettings]) -> Split
             out.common[key] = value
         elif key.startswith(_COMMON_PREFIXES):
             out.prefixed[key] = value
-        elif key not in IGNORED:
+        elif key in own or key not in IGNORED:
             out.own[key] = value
     return out
 
