@@ -24,5 +24,7 @@ def test_every_function_that_the_architecture_names_is_in_the_file_that_it_links
     missing = []
     for name, target in named:
         code = (ROOT / target).read_text()
-        missing += [(name, target) for part in name.split(".") if not re.search(rf"(def|class) {part}\b", code)]
+        missing += [
+            (name, target) for part in name.split(".") if not re.search(rf"(def|class) {part}\b", code)
+        ]
     assert missing == []
