@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
@@ -134,6 +134,9 @@ class KafkaBroker:
     def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[Exclusive]:
         """See ``Broker.exclusive``. Who comes later wins."""
         return held(producer_settings(self._client, {}), topic, timeout)
+
+    def protect(self, groups: Mapping[str, tuple[Sequence[str], str | None]]) -> None:
+        """See ``Broker.protect``: retention is the topics' own."""
 
     def close(self) -> None:
         """See ``Broker.close``."""

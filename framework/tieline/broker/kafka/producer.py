@@ -17,6 +17,9 @@ from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import LARGEST_BATCH, ClientSettings, made
 from tieline.broker.port import Delivery, Unit
 
+_OVERHEAD = 512
+"""What a small record takes in memory beside its bytes: ours, and the client's copy."""
+
 
 class _Sent:
     """A unit on its way."""
@@ -25,7 +28,7 @@ class _Sent:
 
     def __init__(self, unit: Unit) -> None:
         self.unit = unit
-        self.size = sum(len(record.value or b"") + len(record.key or b"") for record in unit.records)
+        self.size = sum(_OVERHEAD + len(r.value or b"") + len(r.key or b"") for r in unit.records)
         self.reset()
 
     def reset(self) -> None:

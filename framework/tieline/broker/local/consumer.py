@@ -30,7 +30,9 @@ class LocalConsumer:
 
     def wants(self, topic: str) -> bool:
         """See ``group.Member``."""
-        return topic in self._topics or (self._pattern is not None and bool(self._pattern.fullmatch(topic)))
+        if topic in self._topics:
+            return True
+        return self._pattern is not None and bool(self._pattern.fullmatch(topic))
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
         """See ``Consumer.subscribe``."""

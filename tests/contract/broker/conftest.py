@@ -1,0 +1,167 @@
+"""Both homes of the broker port, and what the sentences of the suite need to say."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient
+
+from tieline.api import TopicPartition
+from tieline.broker.kafka.home import KafkaBroker
+from tieline.broker.local.log import LocalLog
+from tieline.broker.port import Broker, ConsumedRecord, Consumer, Delivery, Producer, ProducerRecord, Unit
+
+PATIENCE = 60.0
+OFFSETS = "suite-offsets"
+
+
+class Listener:
+    """Remembers what it was told; ``on_revoked`` is done inside ``revoked``."""
+
+    def __init__(self) -> None:
+        self.owned: set[TopicPartition] = set()
+        self.told: list[tuple[str, frozenset[TopicPartition]]] = []
+        self.on_revoked: Callable[[Collection[TopicPartition]], None] = lambda partitions: None
+
+    def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        self.told.append(("assigned", frozenset(partitions)))
+        self.owned |= set(partitions)
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        self.told.append(("revoked", frozenset(partitions)))
+        self.on_revoked(partitions)
+        self.owned -= set(partitions)
+
+    def lost(self, partitions: Collection[TopicPartition]) -> None:
+        self.told.append(("lost", frozenset(partitions)))
+        self.owned -= set(partitions)
+
+
+class Kit:
+    """A home, and the few steps of which every test is made."""
+
+    def __init__(self, home: Broker, delete_topic: Callable[[str], bool]) -> None:
+        self.home = home
+        self.delete_topic = delete_topic
+        self._close: list[Callable[[], None]] = []
+
+    def name(self) -> str:
+        return f"t{uuid.uuid4().hex[:12]}"
+
+    def topic(self, partitions: int = 1, **config: str) -> str:
+        name = self.name()
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        assert self.home.create_topic(name, partitions=partitions, config=settings)
+        return name
+
+    def producer(self, **overrides: str) -> Producer:
+        settings = {key.replace("_", "."): value for key, value in overrides.items()}
+        producer = self.home.producer("suite", settings)
+        self._close.append(lambda: producer.close(0))
+        return producer
+
+    def ends(self, producer: Producer, count: int) -> list[Delivery]:
+        """The next ``count`` deliveries."""
+        found: list[Delivery] = []
+        deadline = time.monotonic() + PATIENCE
+        while len(found) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} units ended"
+            found += producer.poll(0.5)
+        assert len(found) == count
+        return found
+
+    def produce(self, *records: ProducerRecord) -> Delivery:
+        """One unit, until it ended."""
+        producer = self.home.producer("suite", {})
+        producer.send(Unit(records))
+        (delivery,) = self.ends(producer, 1)
+        producer.close(5)
+        assert not delivery.failures
+        return delivery
+
+    def fill(self, topic: str, count: int, start: int = 0, partition: int = 0) -> None:
+        """Records whose values count."""
+        self.produce(
+            *(ProducerRecord(topic, b"%d" % n, partition=partition) for n in range(start, start + count))
+        )
+
+    def member(
+        self, group: str, topics: Sequence[str] = (), pattern: str | None = None
+    ) -> tuple[Consumer, Listener]:
+        consumer = self.home.consumer(group, "suite", {"metadata.max.age.ms": "500"})
+        self._close.append(lambda: consumer.close(10))
+        listener = Listener()
+        consumer.subscribe(topics, pattern, listener)
+        return consumer, listener
+
+    def take(self, consumer: Consumer, count: int, at_once: int = 100) -> list[ConsumedRecord]:
+        """The next ``count`` records, and no more."""
+        found: list[ConsumedRecord] = []
+        deadline = time.monotonic() + PATIENCE
+        while len(found) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} records came"
+            found += consumer.poll(min(at_once, count - len(found)), 0.5)
+        assert len(found) == count
+        return found
+
+    def until(self, true: Callable[[], bool], *consumers: Consumer) -> list[ConsumedRecord]:
+        """Poll the consumers in turn until something is true; what came meanwhile."""
+        found: list[ConsumedRecord] = []
+        deadline = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < deadline
+            for consumer in consumers:
+                found += consumer.poll(100, 0.05)
+        return found
+
+    def read(self, topic: str, start: dict[int, int] | None = None) -> list[ConsumedRecord]:
+        found: list[ConsumedRecord] = []
+        self.home.read(topic, found.append, start=start)
+        return found
+
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        """Make a hole at the beginning of a partition, as retention does."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        for close in reversed(self._close):
+            close()
+        self.home.close()
+
+
+class LocalKit(Kit):
+    def __init__(self, folder: Path) -> None:
+        self.log = LocalLog.open(folder)
+        super().__init__(self.log, self.log.delete_topic)
+
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        self.log.store.delete_before(topic, partition, offset)
+
+
+class KafkaKit(Kit):
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        broker = KafkaBroker(
+            bootstrap, {}, offsets_topic=OFFSETS, offsets_partitions=2, offsets_replication=1
+        )
+        super().__init__(broker, broker.delete_topic)
+
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        for future in admin.delete_records([KafkaPartition(topic, partition, offset)]).values():
+            future.result(PATIENCE)
+
+
+@pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.kafka)])
+def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
+    if request.param == "local":
+        made: Kit = LocalKit(tmp_path)
+    else:
+        made = KafkaKit(request.getfixturevalue("kafka_bootstrap"))
+    yield made
+    made.close()

@@ -1,0 +1,257 @@
+"""What one consumer promises, on both homes."""
+
+import time
+
+import pytest
+
+from tieline.api import Fatal, Retriable, TopicPartition
+from tieline.broker.port import ProducerRecord
+
+
+def _numbers(records):
+    return [int(record.value) for record in records]
+
+
+def test_a_new_group_starts_at_the_beginning(kit):
+    topic = kit.topic()
+    kit.fill(topic, 10)
+    consumer, listener = kit.member(kit.name(), [topic])
+    assert _numbers(kit.take(consumer, 10)) == list(range(10))
+    assert listener.told == [("assigned", {TopicPartition(topic, 0)})]
+
+
+def test_a_group_goes_on_where_it_committed(kit):
+    topic, group = kit.topic(), kit.name()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 20)
+    first, _ = kit.member(group, [topic])
+    records = kit.take(first, 12)
+    first.commit({at: records[6].offset + 1}, 10)
+    first.close(10)
+    second, _ = kit.member(group, [topic])
+    assert _numbers(kit.take(second, 13)) == list(range(7, 20))
+    assert second.committed([at], 10) == {at: 7}
+
+
+def test_groups_do_not_share_their_offsets(kit):
+    topic = kit.topic()
+    kit.fill(topic, 5)
+    for group in (kit.name(), kit.name()):
+        consumer, _ = kit.member(group, [topic])
+        assert _numbers(kit.take(consumer, 5)) == list(range(5))
+        consumer.commit({TopicPartition(topic, 0): 5}, 10)
+
+
+def test_a_partition_without_a_commit_is_left_out_of_the_committed_offsets(kit):
+    topic = kit.topic(partitions=2)
+    kit.fill(topic, 3)
+    consumer, _ = kit.member(kit.name(), [topic])
+    kit.take(consumer, 3)
+    zero, one = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    consumer.commit({zero: 2}, 10)
+    assert consumer.committed([zero, one], 10) == {zero: 2}
+    assert consumer.committed([], 10) == {}
+
+
+def test_a_commit_for_what_is_not_owned_is_refused_and_stores_nothing(kit):
+    mine, other = kit.topic(), kit.topic()
+    kit.fill(mine, 3)
+    consumer, _ = kit.member(kit.name(), [mine])
+    kit.take(consumer, 3)
+    partitions = [TopicPartition(mine, 0), TopicPartition(other, 0)]
+    with pytest.raises(Retriable):
+        consumer.commit(dict.fromkeys(partitions, 1), 10)
+    assert consumer.committed(partitions, 10) == {}
+
+
+def test_poll_gives_no_more_than_asked_for(kit):
+    topic = kit.topic()
+    kit.fill(topic, 50)
+    consumer, _ = kit.member(kit.name(), [topic])
+    sizes, found = [], 0
+    while found < 50:
+        records = consumer.poll(7, 1)
+        sizes.append(len(records))
+        found += len(records)
+    assert found == 50
+    assert max(sizes) <= 7
+
+
+def test_poll_returns_with_the_first_record_and_does_not_wait_for_more(kit):
+    topic = kit.topic()
+    consumer, listener = kit.member(kit.name(), [topic])
+    kit.until(lambda: bool(listener.owned), consumer)
+    kit.fill(topic, 1)
+    begin = time.monotonic()
+    assert len(consumer.poll(500, 30)) == 1
+    assert time.monotonic() - begin < 10
+
+
+def test_poll_waits_no_longer_than_asked_for(kit):
+    topic = kit.topic()
+    consumer, listener = kit.member(kit.name(), [topic])
+    kit.until(lambda: bool(listener.owned), consumer)
+    begin = time.monotonic()
+    assert consumer.poll(10, 0.2) == []
+    assert 0.15 < time.monotonic() - begin < 5
+
+
+def test_what_was_deleted_at_the_beginning_is_skipped(kit):
+    topic, group = kit.topic(), kit.name()
+    kit.fill(topic, 10)
+    kit.delete_before(topic, 0, 6)
+    consumer, _ = kit.member(group, [topic])
+    records = kit.take(consumer, 4)
+    assert [(record.offset, int(record.value)) for record in records] == [(6, 6), (7, 7), (8, 8), (9, 9)]
+
+
+def test_a_committed_offset_that_was_deleted_leads_to_the_next_record(kit):
+    topic, group = kit.topic(), kit.name()
+    kit.fill(topic, 10)
+    first, _ = kit.member(group, [topic])
+    kit.take(first, 2)
+    first.commit({TopicPartition(topic, 0): 2}, 10)
+    first.close(10)
+    kit.delete_before(topic, 0, 6)
+    second, _ = kit.member(group, [topic])
+    assert [record.offset for record in kit.take(second, 4)] == [6, 7, 8, 9]
+
+
+def test_offsets_go_on_growing_after_everything_was_deleted(kit):
+    topic = kit.topic()
+    kit.fill(topic, 5)
+    kit.delete_before(topic, 0, 5)
+    assert kit.read(topic) == []
+    kit.fill(topic, 1, start=5)
+    assert [(record.offset, record.value) for record in kit.read(topic)] == [(5, b"5")]
+
+
+def test_holes_between_records_break_neither_order_nor_commit(kit):
+    topic, group = kit.topic(), kit.name()
+    at = TopicPartition(topic, 0)
+    for n in range(5):  # on Kafka each leaves a marker of its transaction behind
+        with kit.home.exclusive(topic) as log:
+            log.append([ProducerRecord(topic, b"%d" % n)])
+    first, _ = kit.member(group, [topic])
+    records = kit.take(first, 3)
+    assert _numbers(records) == [0, 1, 2]
+    first.commit({at: records[-1].offset + 1}, 10)
+    first.close(10)
+    second, _ = kit.member(group, [topic])
+    rest = kit.take(second, 2)
+    assert _numbers(rest) == [3, 4]
+    second.commit({at: rest[-1].offset + 1}, 10)
+    assert second.poll(10, 0.5) == []
+    assert second.lag() == {at: 0}
+
+
+def test_a_paused_partition_gives_nothing_until_it_is_resumed(kit):
+    topic = kit.topic(partitions=2)
+    zero, one = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    kit.fill(topic, 100, partition=0)
+    kit.fill(topic, 100, start=1000, partition=1)
+    consumer, listener = kit.member(kit.name(), [topic])
+    before = kit.take(consumer, 20, at_once=5)
+    consumer.pause([zero])
+    seen_zero = [int(record.value) for record in before if record.partition == 0]
+    of_one = [int(record.value) for record in before if record.partition == 1]
+    while len(of_one) < 100:
+        records = consumer.poll(30, 0.5)
+        assert {record.partition for record in records} <= {1}
+        of_one += _numbers(records)
+    assert of_one == list(range(1000, 1100))
+    assert consumer.poll(30, 0.3) == []
+    consumer.resume([zero, one])
+    rest = kit.take(consumer, 100 - len(seen_zero))
+    assert seen_zero + _numbers(rest) == list(range(100))
+    assert listener.owned == {zero, one}
+
+
+def test_seek_goes_back_and_forward(kit):
+    topic = kit.topic()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 30)
+    consumer, _ = kit.member(kit.name(), [topic])
+    assert _numbers(kit.take(consumer, 10)) == list(range(10))
+    consumer.seek(at, 3)
+    assert _numbers(kit.take(consumer, 5)) == [3, 4, 5, 6, 7]
+    consumer.seek(at, 25)
+    assert _numbers(kit.take(consumer, 5)) == [25, 26, 27, 28, 29]
+
+
+def test_seek_into_what_was_deleted_goes_to_the_next_record(kit):
+    topic = kit.topic()
+    kit.fill(topic, 10)
+    consumer, _ = kit.member(kit.name(), [topic])
+    kit.take(consumer, 10)
+    kit.delete_before(topic, 0, 6)
+    consumer.seek(TopicPartition(topic, 0), 2)
+    assert [record.offset for record in kit.take(consumer, 4)] == [6, 7, 8, 9]
+
+
+def test_seek_of_a_paused_partition_leaves_it_paused(kit):
+    topic = kit.topic()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 10)
+    consumer, _ = kit.member(kit.name(), [topic])
+    kit.take(consumer, 10)
+    consumer.pause([at])
+    consumer.seek(at, 4)
+    assert consumer.poll(10, 0.5) == []
+    consumer.resume([at])
+    assert _numbers(kit.take(consumer, 6)) == [4, 5, 6, 7, 8, 9]
+
+
+def test_pause_and_seek_of_what_is_not_owned_do_nothing(kit):
+    topic, other = kit.topic(), kit.topic()
+    kit.fill(topic, 3)
+    consumer, _ = kit.member(kit.name(), [topic])
+    kit.take(consumer, 1, at_once=1)
+    consumer.pause([TopicPartition(other, 0)])
+    consumer.resume([TopicPartition(other, 0)])
+    consumer.seek(TopicPartition(other, 0), 7)
+    assert _numbers(kit.take(consumer, 2)) == [1, 2]
+
+
+def test_a_pattern_matches_whole_names_and_topics_created_later(kit):
+    stem = kit.name()
+    for name in (f"{stem}.a", f"{stem}.b.c", f"x{stem}.a"):
+        assert kit.home.create_topic(name, partitions=1)
+        kit.fill(name, 2)
+    consumer, listener = kit.member(kit.name(), pattern=rf"{stem}\.\w")
+    assert {record.topic for record in kit.take(consumer, 2)} == {f"{stem}.a"}
+    assert kit.home.create_topic(f"{stem}.z", partitions=2)
+    kit.fill(f"{stem}.z", 3, partition=1)
+    assert {record.topic for record in kit.take(consumer, 3)} == {f"{stem}.z"}
+    assert listener.owned == {
+        TopicPartition(f"{stem}.a", 0),
+        TopicPartition(f"{stem}.z", 0),
+        TopicPartition(f"{stem}.z", 1),
+    }
+
+
+def test_a_subscribed_topic_may_be_created_later(kit):
+    topic, later = kit.topic(), kit.name()
+    kit.fill(topic, 1)
+    consumer, _ = kit.member(kit.name(), [topic, later])
+    kit.take(consumer, 1)
+    assert kit.home.create_topic(later, partitions=1)
+    kit.fill(later, 2)
+    assert {record.topic for record in kit.take(consumer, 2)} == {later}
+
+
+def test_a_pattern_that_is_none_is_fatal(kit):
+    consumer = kit.home.consumer(kit.name(), "suite", {})
+    with pytest.raises(Fatal, match="no regular expression"):
+        consumer.subscribe([], "(", None)
+    consumer.close(5)
+
+
+def test_lag_counts_what_was_not_handed_over_yet(kit):
+    topic = kit.topic()
+    kit.fill(topic, 10)
+    consumer, _ = kit.member(kit.name(), [topic])
+    kit.take(consumer, 4, at_once=4)
+    assert consumer.lag() == {TopicPartition(topic, 0): 6}
+    kit.take(consumer, 6)
+    assert consumer.lag() == {TopicPartition(topic, 0): 0}

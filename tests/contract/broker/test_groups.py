@@ -1,0 +1,91 @@
+"""How the members of a group share partitions, on both homes."""
+
+from tieline.api import TopicPartition
+
+
+def test_two_members_share_the_partitions_evenly(kit):
+    topic, group = kit.topic(partitions=4), kit.name()
+    first, one = kit.member(group, [topic])
+    kit.until(lambda: len(one.owned) == 4, first)
+    second, two = kit.member(group, [topic])
+    kit.until(lambda: len(one.owned) == 2 and len(two.owned) == 2, first, second)
+    assert one.owned | two.owned == {TopicPartition(topic, n) for n in range(4)}
+    assert one.owned.isdisjoint(two.owned)
+
+
+def test_what_need_not_move_is_not_revoked(kit):
+    topic, group = kit.topic(partitions=4), kit.name()
+    first, one = kit.member(group, [topic])
+    kit.until(lambda: len(one.owned) == 4, first)
+    second, two = kit.member(group, [topic])
+    kit.until(lambda: len(two.owned) == 2, first, second)
+    revoked = [partitions for told, partitions in one.told if told == "revoked"]
+    assert revoked == [two.owned]
+
+
+def test_a_partition_is_handed_over_only_after_revoked_returned_and_its_commit_counts(kit):
+    """Every record is processed once: committed in revoked, or read by the new owner, never both."""
+    topic, group = kit.topic(partitions=4), kit.name()
+    for n in range(4):
+        kit.fill(topic, 100, start=n * 1000, partition=n)
+    first, one = kit.member(group, [topic])
+    positions, order = {}, []
+
+    def commit(partitions):
+        order.append(("letting go", frozenset(partitions)))
+        assert two.owned.isdisjoint(partitions)
+        first.commit({at: positions[at] for at in partitions if at in positions}, 10)
+        order.append(("let go", frozenset(partitions)))
+
+    seen = []
+
+    def process(records):
+        for record in records:
+            seen.append(int(record.value))
+            positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
+
+    process(kit.take(first, 150, at_once=10))
+    one.on_revoked = commit
+    second, two = kit.member(group, [topic])
+    while len(two.owned) < 2:
+        process(first.poll(10, 0.05))
+        seen += [int(record.value) for record in second.poll(10, 0.05)]
+    assert [what for what, _ in order] == ["letting go", "let go"]
+    assert order[0][1] == two.owned
+    while len(seen) < 400:
+        process(first.poll(10, 0.05))
+        seen += [int(record.value) for record in second.poll(10, 0.05)]
+    assert sorted(seen) == sorted(n * 1000 + m for n in range(4) for m in range(100))
+
+
+def test_who_leaves_is_told_first_and_the_other_takes_all(kit):
+    topic, group = kit.topic(partitions=2), kit.name()
+    first, one = kit.member(group, [topic])
+    second, two = kit.member(group, [topic])
+    kit.until(lambda: len(one.owned) == len(two.owned) == 1, first, second)
+    (mine,) = one.owned
+    one.on_revoked = lambda partitions: first.commit({mine: 0}, 10)
+    first.close(10)
+    assert one.told[-1] == ("revoked", {mine})
+    kit.until(lambda: len(two.owned) == 2, second)
+    assert second.committed([mine], 10) == {mine: 0}
+
+
+def test_a_member_too_many_waits_until_one_leaves(kit):
+    topic, group = kit.topic(), kit.name()
+    first, one = kit.member(group, [topic])
+    kit.until(lambda: len(one.owned) == 1, first)
+    second, two = kit.member(group, [topic])
+    kit.fill(topic, 5)
+    came = kit.until(lambda: bool(first.poll(10, 0.05)), second)
+    assert (came, two.owned) == ([], set())
+    first.close(10)
+    kit.until(lambda: len(two.owned) == 1, second)
+
+
+def test_members_of_different_topics_each_get_their_own(kit):
+    topics, group = [kit.topic(partitions=2), kit.topic(partitions=2)], kit.name()
+    members = [kit.member(group, [topic]) for topic in topics]
+    consumers = [consumer for consumer, _ in members]
+    kit.until(lambda: all(len(listener.owned) == 2 for _, listener in members), *consumers)
+    assert [{at.topic for at in listener.owned} for _, listener in members] == [{t} for t in topics]
