@@ -119,7 +119,7 @@ READING = {
 
 def changed(**fields_by_name: Any) -> str:
     """READING with some fields replaced, added, or (none) taken away."""
-    fields = {field["name"]: field for field in READING["fields"]}  # type: ignore[index,attr-defined]
+    fields = {field["name"]: field for field in READING["fields"]}  # type: ignore[index]
     for name, field in fields_by_name.items():
         if field is None:
             del fields[name]

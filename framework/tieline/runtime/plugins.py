@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
 from stevedore import ExtensionManager, NamedExtensionManager
@@ -42,9 +42,7 @@ class Installed(NamedTuple):
 
 def installed(group: str) -> list[Installed]:
     """All plugins of a group, by name."""
-    manager = _manager(group, [])
-    found = [Installed(e.name, _distribution(e), e.value) for e in manager.list_entry_points()]
-    return sorted(set(found))
+    return sorted(Installed(e.name, _distribution(e), e.value) for e in _entry_points(group))
 
 
 def load(group: str, name: str, contract: Any) -> Any:
@@ -61,7 +59,7 @@ def load(group: str, name: str, contract: Any) -> Any:
     if len(here) > 1:
         owners = ", ".join(f"{plugin.distribution} ({plugin.target})" for plugin in here)
         raise PluginError(f"the {kind} {name!r} is there {len(here)} times: {owners}; uninstall all but one")
-    found: Any = _manager(group, [name]).extensions[0].plugin
+    found = _load(group, name)
     if not (isinstance(found, type) and issubclass(found, contract)):
         raise PluginError(
             f"the {kind} {name!r} of {here[0].distribution} is broken: "
@@ -92,21 +90,40 @@ def unknown(kind: str, name: str, names: Collection[str]) -> str:
 
 def load_object(group: str, name: str) -> Any:
     """Whatever object is behind a name (a command). Raises ``PluginError`` if it is broken."""
-    return _manager(group, [name]).extensions[0].plugin
+    return _load(group, name)
 
 
-def _manager(group: str, names: list[str]) -> NamedExtensionManager[Any]:
-    ExtensionManager.ENTRY_POINT_CACHE.pop(group, None)  # it would outlive a change of the path
-    return NamedExtensionManager(
-        group, names, warn_on_missing_entrypoint=False, on_load_failure_callback=_broken
-    )
+def _load(group: str, name: str) -> Any:
+    _entry_points(group)
+    try:
+        manager: NamedExtensionManager[Any] = NamedExtensionManager(
+            group, [name], on_load_failure_callback=_broken, on_missing_entrypoints_callback=None
+        )
+    except AssertionError as error:  # the one error that stevedore lets through
+        entry_point = next(e for e in _entry_points(group) if e.name == name)
+        raise PluginError(_cause(group, entry_point, error)) from error
+    return manager.extensions[0].plugin
+
+
+def _entry_points(group: str) -> list[EntryPoint]:
+    """What is installed now, for stevedore too.
+
+    Its own list comes from a cache on disk that may be two minutes old, has lost the distributions, and
+    leaves out an entry point that two distributions have alike.
+    """
+    found = ExtensionManager.ENTRY_POINT_CACHE[group] = list(entry_points(group=group))
+    return found
 
 
 def _broken(manager: Any, entry_point: EntryPoint, error: BaseException) -> None:
-    raise PluginError(
-        f"the {KIND[manager.namespace]} {entry_point.name!r} of {_distribution(entry_point)} is broken: "
+    raise PluginError(_cause(manager.namespace, entry_point, error)) from error
+
+
+def _cause(group: str, entry_point: EntryPoint, error: BaseException) -> str:
+    return (
+        f"the {KIND[group]} {entry_point.name!r} of {_distribution(entry_point)} is broken: "
         f"{entry_point.value} cannot be imported: {type(error).__name__}: {error}"
-    ) from error
+    )
 
 
 def _distribution(entry_point: EntryPoint) -> str:
