@@ -1,0 +1,78 @@
+"""Connections, and the rule that a URI's secrets appear nowhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+from urllib.parse import unquote_plus
+
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import split_options
+
+Client: TypeAlias = "MongoClient[dict[str, Any]]"
+
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
+
+_MASK = "********"
+_RESERVED = re.compile(r"[/?#\[\]@:]")
+_SECRET_OPTIONS = ("tlscertificatekeyfilepassword", "authmechanismproperties", "proxypassword")
+
+
+def connect(uri: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> Client:
+    """A client that does not connect yet. ``defaults`` give way to the URI, ``chosen`` does not.
+
+    Raises ``ValueError`` where the URI is wrong, without any secret in it.
+    """
+    try:
+        given = options_of(uri)
+        options = {name: value for name, value in defaults.items() if name.lower() not in given}
+        return MongoClient(uri, connect=False, appname="tieline", **{**options, **chosen})
+    except (PyMongoError, ValueError, TypeError) as error:
+        raise ValueError(_why(uri, error)) from None
+
+
+def options_of(uri: str) -> dict[str, Any]:
+    """The options in a URI by their names in lower case; the seed list of ``+srv`` is not asked for.
+
+    Raises as pymongo does.
+    """
+    text = uri.partition("?")[2]
+    if not text:
+        return {}
+    return {name.lower(): value for name, value in split_options(text, validate=False).items()}
+
+
+def redacted(text: str, uri: str) -> str:
+    """A text without the secrets of a URI."""
+    for secret in _secrets(uri):
+        text = text.replace(secret, _MASK)
+    return re.sub(r"(\w+://)[^/@\s]+@", rf"\1{_MASK}@", text)
+
+
+def _secrets(uri: str) -> list[str]:
+    found = []
+    userinfo = _userinfo(uri)
+    if ":" in userinfo:
+        found.append(userinfo.partition(":")[2])
+    for name, _, value in (pair.partition("=") for pair in re.split("[&;]", uri.partition("?")[2])):
+        if name.lower() in _SECRET_OPTIONS:
+            found.append(value)
+    found += [unquote_plus(secret) for secret in found]
+    return sorted({secret for secret in found if secret}, key=len, reverse=True)
+
+
+def _userinfo(uri: str) -> str:
+    return uri.partition("://")[2].rpartition("@")[0]
+
+
+def _why(uri: str, error: Exception) -> str:
+    if _RESERVED.search(_userinfo(uri).partition(":")[2]):
+        # pymongo takes such a URI apart at the wrong places, and its message would show a piece of the secret
+        return "no MongoDB URI: a user or password with one of / ? # [ ] @ : must be percent-encoded"
+    return (
+        f"no MongoDB URI: {redacted(str(error), uri)}; its form is mongodb://user:password@host:port/?options"
+    )

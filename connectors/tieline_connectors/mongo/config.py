@@ -1,0 +1,174 @@
+"""The settings of the sink; keys are those of Kafka Connect's MongoDB sink where they mean the same."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from pydantic import model_validator
+
+from tieline.api import Config, Secret, setting
+from tieline_connectors.mongo.client import Client, connect, options_of
+from tieline_connectors.mongo.layouts import LAYOUTS, LayoutOptions
+
+_OVERRIDE = "topic.override."
+_OVERRIDABLE = ("collection", "database", "layout")
+
+
+class TopicOverride(NamedTuple):
+    """``topic.override.<topic>.<name> = <value>``."""
+
+    topic: str
+    name: str
+    value: str
+
+
+class Destination(NamedTuple):
+    """Where the records of a topic go, and how they look there."""
+
+    database: str
+    collection: str
+    layout: str
+
+
+class MongoSinkConfig(Config):
+    """What a user may set; every other option of a connection goes into ``connection.uri``."""
+
+    connection_uri: Secret = setting(
+        "connection.uri",
+        Secret("mongodb://127.0.0.1:27017"),
+        doc="The MongoDB connection string, with any option that MongoDB's drivers know.",
+        importance="high",
+    )
+    database: str = setting("database", doc="The database to write to.", min_length=1, importance="high")
+    collection: str = setting(
+        "collection", "", doc="The collection; empty: the topic's name.", importance="high"
+    )
+    layout: str = setting(
+        "layout",
+        "reading",
+        doc="How documents look: reading, cloudagent (as the old agent's), value (any data as it is).",
+        importance="high",
+    )
+    topic_overrides: tuple[TopicOverride, ...] = setting(
+        "topic.override",
+        (),
+        doc="topic.override.<topic>.database, .collection, .layout: for one topic.",
+    )
+    write_concern: str | None = setting(
+        "write.concern",
+        None,
+        doc="majority, a number of members, or a tag; majority unless the URI says w=. 0 is refused.",
+    )
+    max_batch_size: int = setting(
+        "max.batch.size", 1000, ge=1, le=100_000, doc="The most documents of one insert."
+    )
+    create_indexes: bool = setting(
+        "create.indexes", True, doc="Create the indexes that the layout's questions need."
+    )
+    server_selection_timeout_ms: int | None = setting(
+        "server.selection.timeout.ms",
+        None,
+        ge=1,
+        doc="How long one call looks for a server; 2000 unless the URI says it.",
+    )
+    socket_timeout_ms: int | None = setting(
+        "socket.timeout.ms",
+        None,
+        ge=1,
+        doc="How long one call waits for an answer; 4000 unless the URI says it.",
+    )
+    cloudagent_source: str = setting(
+        "cloudagent.source", "", doc="Layout cloudagent: its field source; empty: the platform's name."
+    )
+    cloudagent_date: Literal["date", "text"] = setting(
+        "cloudagent.date",
+        "date",
+        doc="Layout cloudagent: date as a BSON date, or as text like the old agent's (but UTC).",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_overrides(cls, settings: Any) -> Any:
+        if not isinstance(settings, Mapping):
+            return settings
+        overrides = {key for key in settings if str(key).startswith(_OVERRIDE)}
+        if not overrides:
+            return settings
+        rest = {key: value for key, value in settings.items() if key not in overrides}
+        rest["topic.override"] = tuple(
+            TopicOverride(topic, name, settings[key])
+            for key in sorted(overrides)
+            for topic, _, name in [key[len(_OVERRIDE) :].rpartition(".")]
+        )
+        return rest
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """Layouts and overrides that are none; a URI that is none; writes that nobody acknowledges."""
+        wrong = [] if self.layout in LAYOUTS else [("layout", _no_layout(self.layout))]
+        for topic, name, value in self.topic_overrides:
+            key = f"{_OVERRIDE}{topic}.{name}"
+            if not topic or name not in _OVERRIDABLE:
+                near = difflib.get_close_matches(name, _OVERRIDABLE, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_OVERRIDABLE)}"
+                wrong.append((key, f"no such setting of a topic; {hint}"))
+            elif name == "layout" and value not in LAYOUTS:
+                wrong.append((key, _no_layout(value)))
+            elif name == "database" and not value:
+                wrong.append((key, "is empty"))
+        try:
+            self.client().close()
+            w = self.write_concern or options_of(self.connection_uri.get_secret_value()).get("w")
+        except ValueError as error:
+            wrong.append(("connection.uri", str(error)))
+        else:
+            if str(w) == "0":
+                wrong.append(("write.concern", "0 acknowledges nothing, so nothing could be promised; use 1"))
+        return wrong
+
+    def client(self) -> Client:
+        """A client that does not connect yet. Raises ``ValueError`` where the URI is wrong.
+
+        The runtime waits out an outage, not the driver: no call may block for long, and none retries.
+        """
+        socket = self.socket_timeout_ms or 4000
+        chosen = {
+            "w": _number(self.write_concern),
+            "serverSelectionTimeoutMS": self.server_selection_timeout_ms,
+            "socketTimeoutMS": self.socket_timeout_ms,
+        }
+        defaults = {
+            "w": "majority",
+            "wTimeoutMS": socket * 3 // 4,
+            "serverSelectionTimeoutMS": 2000,
+            "connectTimeoutMS": 2000,
+            "socketTimeoutMS": socket,
+            "waitQueueTimeoutMS": 2000,
+            "retryWrites": False,
+            "retryReads": False,
+        }
+        uri = self.connection_uri.get_secret_value()
+        return connect(uri, defaults, {name: value for name, value in chosen.items() if value is not None})
+
+    def destination(self, topic: str) -> Destination:
+        """Where the records of this topic go."""
+        own = {name: value for of, name, value in self.topic_overrides if of == topic}
+        return Destination(
+            own.get("database", self.database),
+            own.get("collection", self.collection) or topic,
+            own.get("layout", self.layout),
+        )
+
+    @property
+    def options(self) -> LayoutOptions:
+        """What the layouts are told."""
+        return LayoutOptions(self.cloudagent_source, self.cloudagent_date == "text")
+
+
+def _no_layout(name: str) -> str:
+    return f"no layout is called {name!r}; known: {', '.join(LAYOUTS)}"
+
+
+def _number(concern: str | None) -> str | int | None:
+    return int(concern) if concern and concern.isdigit() else concern

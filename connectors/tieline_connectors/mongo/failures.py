@@ -1,0 +1,128 @@
+"""What an error of pymongo means to the runtime: wait, stop, or a bad record. Pure.
+
+| error                                              | meaning                                        |
+|----------------------------------------------------|------------------------------------------------|
+| no connection, no primary, time-outs, a full pool  | ``Retriable``                                  |
+| shutting down, stepping down, too busy, full disk  | ``Retriable``                                  |
+| a write concern that was not reached in time       | ``Retriable``: what was written is not yet safe |
+| credentials, rights, options                       | ``Fatal``, with the way out                    |
+| anything the server says of one document           | a data error of that record                    |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bson.errors import BSONError
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    InvalidName,
+    InvalidOperation,
+    OperationFailure,
+    PyMongoError,
+)
+
+from tieline.api import Fatal, Retriable
+
+DUPLICATE_KEY = 11000
+
+UNENCODABLE = (BSONError, OverflowError, ValueError, TypeError, RecursionError)
+"""What the encoder raises for a document that it cannot write."""
+
+OUTAGES = {
+    6: "HostUnreachable",
+    7: "HostNotFound",
+    24: "LockTimeout",
+    46: "LockBusy",
+    50: "MaxTimeMSExpired",
+    63: "StaleShardVersion",
+    64: "WriteConcernTimeout",
+    89: "NetworkTimeout",
+    91: "ShutdownInProgress",
+    112: "WriteConflict",
+    133: "FailedToSatisfyReadPreference",
+    134: "ReadConcernMajorityNotAvailableYet",
+    146: "ExceededMemoryLimit",
+    150: "StaleEpoch",
+    189: "PrimarySteppedDown",
+    202: "NetworkInterfaceExceededTimeLimit",
+    237: "CursorKilled",
+    262: "ExceededTimeLimit",
+    290: "TransactionExceededLifetimeLimitSeconds",
+    384: "ConnectionError",
+    407: "TemporarilyUnavailable",
+    462: "IngressRequestRateLimitExceeded",
+    9001: "SocketException",
+    10058: "LegacyNotPrimary",
+    10107: "NotWritablePrimary",
+    11600: "InterruptedAtShutdown",
+    11601: "Interrupted",
+    11602: "InterruptedDueToReplStateChange",
+    13388: "StaleConfig",
+    13435: "NotPrimaryNoSecondaryOk",
+    13436: "NotPrimaryOrSecondary",
+    14031: "OutOfDiskSpace",
+}
+
+_LABELS = ("RetryableWriteError", "RetryableError", "SystemOverloadedError", "TransientTransactionError")
+
+WAYS_OUT = {
+    11: "the user of connection.uri is unknown: check the user and authSource",
+    13: "give the user of connection.uri the right to insert and find (role readWrite)",
+    18: "the credentials of connection.uri are refused: check user, password and authSource",
+    20: "the collection cannot be written so: is it a view, or a capped or time-series collection?",
+    72: "check the options of connection.uri",
+    73: "check database and collection: MongoDB does not take such a name",
+    79: "check write.concern: the server knows no such name",
+    100: "check write.concern: the replica set has fewer members that hold data",
+    166: "the collection is a view: name another one",
+    8000: "the service refuses it: check user, password and quota",
+}
+"""Errors that waiting will not end, and what a person can do."""
+
+WHOLE_BATCH = {2, 9, 15, 22, 10334, 17419, 17420}
+"""Bad value, unparsable, too deep, no BSON, too large: said of a batch, the fault of one of its documents."""
+
+
+def judged(error: PyMongoError) -> Retriable | Fatal:
+    """What the runtime shall do after an error that is not about single documents."""
+    if isinstance(error, OperationFailure):
+        if isinstance(error, ExecutionTimeout) or any(map(error.has_error_label, _LABELS)):
+            return Retriable(f"MongoDB is not available: {_said(error)}")
+        return by_code(error.code, _said(error))
+    if isinstance(error, ConnectionFailure):
+        return Retriable(f"MongoDB is not available: {_short(str(error))}")
+    if isinstance(error, (ConfigurationError, InvalidName, InvalidOperation)):
+        return Fatal(f"MongoDB cannot be used so: {_short(str(error))}; check connection.uri and collection")
+    return Fatal(f"MongoDB: {type(error).__name__}: {_short(str(error))}")
+
+
+def by_code(code: int | None, said: str) -> Retriable | Fatal:
+    """The same for a code that the server gave."""
+    if code in OUTAGES:
+        return Retriable(f"MongoDB is not available ({OUTAGES[code]}): {said}")
+    hint = WAYS_OUT.get(code or 0, "see the server's log")
+    return Fatal(f"MongoDB refuses it (code {code}): {said}; {hint}")
+
+
+def is_about_the_server(code: int | None) -> bool:
+    """Whether an error that came with one document would meet every other one too."""
+    return code in OUTAGES or code in WAYS_OUT
+
+
+def about_document(error: Mapping[str, Any]) -> ValueError:
+    """The data error of one record, from the server's write error."""
+    return ValueError(f"MongoDB refuses the document (code {error.get('code')}): {_short(error['errmsg'])}")
+
+
+def _said(error: OperationFailure) -> str:
+    """The server's own words; pymongo's message would add the whole answer."""
+    details = error.details or {}
+    return _short(str(details.get("errmsg") or error))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:300]}…"

@@ -1,0 +1,178 @@
+"""Layouts: from a record to the document that stands for it; pure, one function a layout.
+
+A layout sets neither ``_id`` nor ``_digest``: the sink does, from the record's identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pymongo import ASCENDING, DESCENDING
+
+from tieline.api import SinkRecord
+from tieline_connectors.mongo.values import from_json, moment, shallow
+from tieline_connectors.volttron_bus.reading import rebuild
+
+DIGEST = "_digest"
+"""The field beside ``_id`` that tells the same record from another of the same id."""
+
+IndexKeys = Sequence[tuple[str, int]]
+Document = dict[str, Any]
+
+AUTHOR = "volttron.cloudagnet"
+"""As the old agent spelled it; its readers may match on it."""
+
+
+class LayoutOptions(NamedTuple):
+    """What a configuration may say to a layout."""
+
+    source: str = ""
+    """``source`` of the cloudagent layout; empty: the platform's name."""
+    text_dates: bool = False
+    """``date`` of the cloudagent layout as text, as the old agent wrote it."""
+
+
+class Layout(NamedTuple):
+    """How to make a document, and the indexes that its questions need.
+
+    ``document`` raises ``ValueError`` for a record that it has no place for.
+    """
+
+    document: Callable[[SinkRecord], Document]
+    indexes: Sequence[IndexKeys] = ()
+
+
+def _reading(options: LayoutOptions) -> Layout:
+    return Layout(
+        reading,
+        (
+            (("time", DESCENDING),),
+            (("topic", ASCENDING), ("time", DESCENDING)),
+            (("device", ASCENDING), ("time", DESCENDING)),
+        ),
+    )
+
+
+def _cloudagent(options: LayoutOptions) -> Layout:
+    def document(record: SinkRecord) -> Document:
+        return cloudagent(record, options)
+
+    return Layout(
+        document,
+        (
+            (("date", DESCENDING),),
+            (("topic", ASCENDING), ("date", DESCENDING)),
+        ),
+    )
+
+
+def _value(options: LayoutOptions) -> Layout:
+    return Layout(value)
+
+
+LAYOUTS: Mapping[str, Callable[[LayoutOptions], Layout]] = {
+    "cloudagent": _cloudagent,
+    "reading": _reading,
+    "value": _value,
+}
+"""By the name that a configuration gives; a further layout is a further line here."""
+
+
+def reading(record: SinkRecord) -> Document:
+    """One document a publication: of a device its points, of anything else the message.
+
+    A device's document leaves out the headers of the bus and each point's type and tz.
+    """
+    given = record.value
+    try:
+        document = {
+            "topic": given["topic"],
+            "time": moment(given["time"]),
+            "time_us": given["time"],
+            "time_source": given["time_source"],
+            "received": moment(given["received"]),
+            "platform": given["platform"],
+            "sender": given["sender"],
+        }
+        if "body" in given:
+            document["headers"] = from_json(given["headers"])
+            document["message"] = from_json(given["body"])
+            return document
+        document["device"] = given["device"]
+        document["kind"] = given["kind"]
+        document["points"] = _points(given["points"])
+        document["units"] = _units(given["metadata"])
+        return document
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _no_place("reading", record, error) from None
+
+
+def cloudagent(record: SinkRecord, options: LayoutOptions) -> Document:
+    """The old agent's document: exactly ``author, source, date, topic, headers, message``."""
+    given = record.value
+    try:
+        message = rebuild(given)
+        source = options.source or given["platform"]
+        date = moment(given["time"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_place("cloudagent", record, error) from None
+    return {
+        "author": AUTHOR,
+        "source": source,
+        "date": _as_text(date) if options.text_dates else date,
+        "topic": message.topic,
+        "headers": message.headers,
+        "message": shallow(message.body),
+    }
+
+
+def value(record: SinkRecord) -> Document:
+    """The fields of the value as they are; a value that has no fields under ``value``.
+
+    Fields of its own called ``_id`` and ``_digest`` get another underscore in front.
+    """
+    given = record.value
+    if not isinstance(given, dict):
+        return {"value": shallow(given)}
+    document = {key: shallow(item) for key, item in given.items()}
+    for name in ("_id", DIGEST):
+        if name in document:
+            document[f"_{name}"] = document.pop(name)
+    return document
+
+
+def _as_text(date: Any) -> str:
+    """As Python's ``str(datetime.now())``, which the old agent stored; always with microseconds."""
+    return date.isoformat(" ", "microseconds") if isinstance(date, datetime) else str(int(date))
+
+
+def _points(points: Mapping[str, Any]) -> Document:
+    if dict not in set(map(type, points.values())):  # the usual case costs no copy
+        return dict(points)
+    return {
+        name: from_json(given["json"]) if type(given) is dict else given for name, given in points.items()
+    }
+
+
+def _units(metadata: Mapping[str, Any]) -> Document:
+    units = {name: entry.get("units") for name, entry in metadata.items()}
+    if None not in units.values():
+        return units
+    told = {name: unit or _unit_in(metadata[name].get("json")) for name, unit in units.items()}
+    return {name: unit for name, unit in told.items() if unit is not None}
+
+
+def _unit_in(text: str | None) -> Any:
+    entry = from_json(text) if text else None
+    unit = entry.get("units") if isinstance(entry, dict) else None
+    return unit if isinstance(unit, str) else None
+
+
+def _no_place(layout: str, record: SinkRecord, cause: Exception) -> ValueError:
+    schema = record.value_schema.name if record.value_schema else "a value without schema"
+    return ValueError(
+        f"layout {layout!r} takes volttron.DeviceReading and volttron.BusMessage, and cannot place {schema} "
+        f"({type(cause).__name__}: {cause}); layout=value takes any data"
+    )

@@ -1,0 +1,141 @@
+"""The MongoDB sink: every record one document, the same one however often it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+
+from pymongo.errors import PyMongoError
+
+from tieline.api import (
+    DIGEST_HEADER,
+    ID_HEADER,
+    DataError,
+    Fatal,
+    Retriable,
+    SinkConnector,
+    SinkContext,
+    SinkRecord,
+    SinkTask,
+)
+from tieline_connectors.mongo.client import Client, redacted
+from tieline_connectors.mongo.collection import Documents
+from tieline_connectors.mongo.config import Destination, MongoSinkConfig
+from tieline_connectors.mongo.failures import judged
+from tieline_connectors.mongo.layouts import DIGEST, LAYOUTS, Document, Layout
+
+log = logging.getLogger(__name__)
+
+_MAX_BYTES = 16 * 1024 * 1024
+
+
+class MongoSinkTask(SinkTask[MongoSinkConfig]):
+    """Writes at once: what ``put`` has returned from is as safe as the write concern says.
+
+    So ``flush`` has nothing to do. Counter: ``duplicates``, records that were there already.
+    """
+
+    _client: Client | None = None
+
+    def start(self, context: SinkContext, config: MongoSinkConfig) -> None:
+        """Find the server, and create the indexes of a collection whose name is known already."""
+        self.shutdown()
+        self._context = context
+        self._config = config
+        self._max_bytes = _MAX_BYTES
+        self._collections: dict[Destination, Documents] = {}
+        self._routes: dict[str, tuple[Documents, Layout]] = {}
+        self._layouts = {name: layout(config.options) for name, layout in LAYOUTS.items()}
+        with self._told():
+            self._client = config.client()
+            hello = self._client.admin.command("hello")
+            self._max_bytes = hello.get("maxBsonObjectSize", _MAX_BYTES)
+            if config.collection:
+                self._route("")
+
+    def put(self, batch: Sequence[SinkRecord]) -> None:
+        """Insert the batch, collection by collection.
+
+        A ``Retriable`` counts nothing as written; what was, is met again as a duplicate.
+        """
+        failures: dict[int, Exception] = {}
+        duplicates = 0
+        with self._told():
+            for documents, indexes, content in self._grouped(batch, failures):
+                inserted = documents.insert(content)
+                duplicates += inserted.duplicates
+                failures.update({indexes[at]: cause for at, cause in inserted.failures.items()})
+        if duplicates:
+            self._context.count("duplicates", duplicates)
+        if failures:
+            raise DataError(failures)
+
+    def shutdown(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _grouped(
+        self, batch: Sequence[SinkRecord], failures: dict[int, Exception]
+    ) -> Iterator[tuple[Documents, list[int], list[Document]]]:
+        """What goes into one collection at once, with its indexes in the batch."""
+        routes, most = self._routes, self._config.max_batch_size
+        groups: dict[int, tuple[Documents, list[int], list[Document]]] = {}
+        for index, record in enumerate(batch):
+            documents, layout = routes.get(record.topic) or self._route(record.topic)
+            try:
+                document = layout.document(record)
+                headers = dict(record.headers)  # of a repeated key the last, as Kafka's lastHeader
+                document["_id"] = headers[ID_HEADER].decode()  # type: ignore[union-attr]
+                document[DIGEST] = headers[DIGEST_HEADER].decode()  # type: ignore[union-attr]
+            except (KeyError, AttributeError):
+                failures[index] = ValueError(f"no {ID_HEADER} and {DIGEST_HEADER} in the record's headers")
+                continue
+            except ValueError as error:
+                failures[index] = error
+                continue
+            group = groups.get(id(documents))
+            if group is None:
+                group = groups[id(documents)] = documents, [], []
+            group[1].append(index)
+            group[2].append(document)
+            if len(group[1]) >= most:
+                yield groups.pop(id(documents))
+        yield from groups.values()
+
+    def _route(self, topic: str) -> tuple[Documents, Layout]:
+        """Where a topic's records go; its collection is made ready when it is first met."""
+        assert self._client is not None
+        destination = self._config.destination(topic)
+        database, collection, layout_name = destination
+        layout = self._layouts[layout_name]
+        documents = self._collections.get(destination)
+        if documents is None:
+            documents = Documents(self._client[database][collection], self._max_bytes)
+            if self._config.create_indexes:
+                documents.create_indexes(layout.indexes)
+            self._collections[destination] = documents
+        self._routes[topic] = documents, layout
+        return self._routes[topic]
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors in the runtime's terms, and never with a secret of the URI."""
+        uri = self._config.connection_uri.get_secret_value()
+        try:
+            yield
+        except (Retriable, Fatal) as error:
+            raise type(error)(redacted(str(error), uri)) from None
+        except PyMongoError as error:
+            answer = judged(error)
+            raise type(answer)(redacted(str(answer), uri)) from None
+
+
+class MongoSink(SinkConnector[MongoSinkConfig]):
+    """As many tasks as ``tasks.max``; each has a client of its own."""
+
+    version = "1"
+    config_type = MongoSinkConfig
+    task_type = MongoSinkTask

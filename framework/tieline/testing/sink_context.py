@@ -1,0 +1,61 @@
+"""A sink task's context that remembers what the task asked of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from concurrent.futures import Future
+
+from tieline.api import DataError, SinkRecord, TopicPartition
+
+
+class RecordingSinkContext:
+    """A ``SinkContext`` for tests of a sink task: give it to ``task.start``, look at it afterwards.
+
+    ``assignment``, ``stopping`` and ``dead_letters`` may be set by the test at any time. Without
+    ``dead_letters``, ``report`` raises ``DataError`` as the runtime does where no dead letter queue is
+    configured; with it, the future that it returns is done, unless ``hold_reports`` is set.
+    """
+
+    def __init__(self, connector: str = "test", task: int = 0, *, dead_letters: bool = False) -> None:
+        self.connector = connector
+        self.task = task
+        self.stopping = False
+        self.assignment: frozenset[TopicPartition] = frozenset()
+        self.dead_letters = dead_letters
+        self.hold_reports = False
+        self.paused: set[TopicPartition] = set()
+        self.seeks: list[tuple[TopicPartition, int]] = []
+        self.commit_requests = 0
+        self.reported: list[tuple[SinkRecord, Exception, Future[None]]] = []
+        self.counters: Counter[str] = Counter()
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Remembered in ``paused``."""
+        self.paused.update(partitions)
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        """Taken out of ``paused``."""
+        self.paused.difference_update(partitions)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Remembered in ``seeks``, in order."""
+        self.seeks.append((partition, offset))
+
+    def request_commit(self) -> None:
+        """Counted in ``commit_requests``."""
+        self.commit_requests += 1
+
+    def report(self, record: SinkRecord, error: Exception) -> Future[None]:
+        """Remembered in ``reported``."""
+        if not self.dead_letters:
+            raise DataError({0: error}) from error
+        future: Future[None] = Future()
+        if not self.hold_reports:
+            future.set_result(None)
+        self.reported.append((record, error, future))
+        return future
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Added up in ``counters``."""
+        self.counters[name] += number
