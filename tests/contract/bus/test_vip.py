@@ -1,0 +1,235 @@
+"""What a client of the VIP router may rely on; each test on the stand-in and on a real platform."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import socket
+from dataclasses import replace
+
+import pytest
+import zmq
+
+from tieline.testing.proxy import TcpProxy
+from tieline_connectors.volttron_bus import frames
+from tieline_connectors.volttron_bus.connection import Connection, Endpoint, State
+from tieline_connectors.volttron_bus.credentials import CurveKeys
+from tieline_connectors.volttron_bus.vip import RpcError, VipClient, VipError, VipTimeout
+
+_numbers = itertools.count()
+
+
+def _topic() -> str:
+    """A topic that no other test publishes on."""
+    return f"analysis/contract{next(_numbers)}"
+
+
+@pytest.fixture
+def context():
+    with zmq.Context() as context:
+        yield context
+
+
+def _received(connection: Connection, count: int, seconds: float = 5.0) -> list[list[bytes]]:
+    messages: list[list[bytes]] = []
+    for _ in range(int(seconds / 0.1)):
+        connection.wait(0.1)
+        messages += [m for m in connection.receive(100) if m[4] != b"peerlist"]
+        if len(messages) >= count:
+            break
+    return messages
+
+
+def test_a_hello_is_welcomed_by_a_router_that_keeps_its_name(bus):
+    with bus.client("hello") as client:
+        assert client.hello() == client.hello() != ""
+
+
+def test_a_ping_is_answered(bus):
+    with bus.client("ping") as client:
+        client.ping()
+
+
+def test_what_is_published_comes_back_with_its_publisher_and_its_types(bus):
+    topic = _topic()
+    body = [1, 1.0, True, None, -0.0, 2**70, "text", {"": [], "b": 1, "a.$": 2}]
+    headers = {"TimeStamp": "2026-01-01T00:00:00+00:00", "number": 7}
+    with bus.client("types", topic) as client:
+        assert client.publish(topic, headers, body) == 1
+        (message,) = client.messages(5, 1)
+    assert message[:3] == (topic, "types", headers)
+    assert repr(message.body) == repr(body)
+
+
+def test_nan_and_infinities_travel(bus):
+    topic = _topic()
+    with bus.client("nan", topic) as client:
+        client.publish(topic, {}, [math.nan, math.inf, -math.inf])
+        (message,) = client.messages(5, 1)
+    assert repr(message.body) == "[nan, inf, -inf]"
+
+
+def test_text_of_every_alphabet_travels_in_a_body_and_latin_text_in_a_topic(bus):
+    topic = _topic() + "/Gebäude"
+    with bus.client("text", topic[:15]) as client:
+        client.publish(topic, {"é": "日本"}, ["\ud800", "😀", "ÿ"])
+        (message,) = client.messages(5, 1)
+    assert message.topic == topic
+    assert message.headers == {"é": "日本"}
+    assert message.body == ["\ud800", "😀", "ÿ"]
+
+
+def test_the_frames_of_a_publication_are_what_the_source_reads(bus, context):
+    topic = _topic()
+    with Connection(context, bus.endpoint("frames")) as connection, bus.client("publisher") as publisher:
+        connection.send(frames.hello(b"h"))
+        connection.send(frames.subscription(b"s", [topic]))
+        hello, subscribed = _received(connection, 2)
+        assert hello[:6] == [b"", b"VIP1", b"frames", b"h", b"hello", b"welcome"]
+        assert subscribed == [b"", b"VIP1", b"frames", b"s", b"pubsub", b"request_response", b"\x01"]
+        publisher.publish(topic, {"a": 1}, "é")
+        (message,) = _received(connection, 1)
+    data = b'{"sender": "publisher", "bus": "", "headers": {"a": 1}, "message": "\\u00e9"}'
+    assert [message[1], *message[4:]] == [b"VIP1", b"pubsub", b"publish", topic.encode(), data]
+    assert frames.is_publication(message)
+
+
+def test_prefixes_match_as_text_and_overlapping_ones_give_one_message(bus):
+    topic = _topic()
+    with bus.client("overlap", topic, topic[:-1], f"{topic}/x") as client:
+        assert client.publish(f"{topic}/x/y", {}, 1) == 1
+        assert client.publish(f"{topic}other", {}, 2) == 1
+        client.publish(topic, {}, 3)
+        bodies = [message.body for message in client.messages(5, 3)]
+        assert bodies == [1, 2, 3]
+        assert client.messages(0.2) == []
+
+
+def test_nobody_gets_what_he_has_not_subscribed_to(bus):
+    topic = _topic()
+    with bus.client("elsewhere", _topic()) as client:
+        assert client.publish(topic, {}, 1) == 0
+        assert client.messages(0.2) == []
+
+
+def test_the_order_of_one_publisher_is_kept(bus):
+    topic = _topic()
+    with bus.client("order", topic) as client:
+        for number in range(200):
+            client.publish_unconfirmed(topic, {}, number)
+        assert [message.body for message in client.messages(10, 200)] == list(range(200))
+
+
+def test_a_subscriber_that_left_is_forgotten(bus):
+    topic = _topic()
+    with bus.client("stays") as client:
+        with bus.client("leaves", topic):
+            assert client.publish(topic, {}, 1) == 1
+        _until_nobody_gets(client, topic)
+
+
+def _until_nobody_gets(client: VipClient, topic: str) -> None:
+    for _ in range(100):
+        if client.publish(topic, {}, 2) == 0:
+            return
+    pytest.fail("the router still counts a subscriber that has left")
+
+
+def test_who_comes_back_under_his_identity_is_let_in_once_his_connection_is_closed(bus):
+    topic = _topic()
+    with bus.client("again", topic):
+        pass
+    with bus.client("again", topic) as client:
+        client.publish(topic, {}, 1)
+        assert [message.body for message in client.messages(5, 1)] == [1]
+
+
+def test_a_second_connection_under_an_identity_gets_no_answer(bus, context):
+    with bus.client("double") as first, Connection(context, bus.endpoint("double")) as second:
+        second.send(frames.hello(b"h"))
+        assert _received(second, 1, 0.5) == []
+        assert second.state is State.OPEN
+        first.ping()
+
+
+def test_a_half_open_connection_holds_its_identity_and_another_identity_is_let_in(bus):
+    port = int(bus.address.rpartition(":")[2])
+    with TcpProxy("127.0.0.1", port) as proxy:
+        address = f"tcp://127.0.0.1:{proxy.port}"
+        with VipClient(bus.endpoint("halfopen", address)) as client:
+            client.hello()
+            proxy.freeze()
+            with pytest.raises(VipTimeout):
+                client.ping(timeout=0.3)
+        with VipClient(bus.endpoint("halfopen", address)) as client, pytest.raises(VipTimeout):
+            client.hello(timeout=0.5)
+        with VipClient(bus.endpoint("halfopen.2", address)) as client:
+            client.hello()
+
+
+def test_a_peer_pings_us_through_the_router(bus, context):
+    with Connection(context, bus.endpoint("pinged")) as pinged, bus.client("pinger") as pinger:
+        pinged.send(frames.hello(b"h"))
+        _received(pinged, 1)
+        with pytest.raises(VipTimeout):
+            pinger.ping("pinged", timeout=0.2)
+        (ping,) = _received(pinged, 1)
+    assert [ping[0], ping[1], *ping[4:]] == [b"pinger", b"VIP1", b"ping", b"ping"]
+
+
+def test_a_method_of_a_peer_is_called_and_its_result_comes_back(bus):
+    with bus.client("caller") as client:
+        value = client.call("platform.driver", "get_point", bus.device, "Reading")
+    assert isinstance(value, int | float)
+
+
+def test_a_method_that_raises_or_is_missing_is_an_error_of_the_peer(bus):
+    with bus.client("caller") as client:
+        with pytest.raises(RpcError) as raised:
+            client.call("platform.driver", "get_point", bus.device, "no such point")
+        with pytest.raises(RpcError) as missing:
+            client.call("platform.driver", "no_such_method")
+    assert (raised.value.code, missing.value.code) == (-32000, -32601)
+
+
+def test_nobody_of_that_name_is_said_at_once(bus):
+    with bus.client("caller") as client, pytest.raises(VipError, match="No route to host"):
+        client.call("nobody.here", "anything", timeout=5)
+
+
+def test_keyword_arguments_reach_the_method(bus):
+    with bus.client("caller") as client, pytest.raises(RpcError) as raised:
+        client.call("platform.driver", "get_point", bus.device, no_such_keyword=1)
+    assert raised.value.code == -32000
+
+
+def test_an_unknown_subsystem_is_refused(bus, context):
+    with Connection(context, bus.endpoint("unknown")) as connection:
+        connection.send(frames.request("", b"u", b"nosuch", b"x"))
+        (message,) = _received(connection, 1)
+    answer = frames.answer(message)
+    assert answer is not None
+    assert answer.is_error
+    assert answer.args[0] == b"93"
+
+
+def test_a_wrong_server_key_fails_the_handshake_at_once(bus, context):
+    keys = replace(bus.keys, serverkey=zmq.curve_keypair()[0])
+    with Connection(context, Endpoint(bus.address, "wrong", keys)) as connection:
+        connection.send(frames.hello(b"h"))
+        assert _received(connection, 1, 0.5) == []
+        assert connection.state is State.FAILED
+
+
+def test_any_pair_of_keys_is_let_in_that_knows_the_server_key(bus):
+    public, secret = zmq.curve_keypair()
+    with VipClient(Endpoint(bus.address, "anybody", CurveKeys(public, secret, bus.keys.serverkey))) as client:
+        client.hello()
+
+
+def test_where_nobody_listens_a_connection_is_refused(context):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with Connection(context, Endpoint(f"tcp://127.0.0.1:{port}", "nobody")) as connection:
+        assert _received(connection, 1, 0.5) == []
+        assert connection.state is State.REFUSED
