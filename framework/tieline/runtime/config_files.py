@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +126,10 @@ def _text(value: Any) -> str:
         return "true" if value else "false"
     if value is None:
         return ""
-    if isinstance(value, list):
+    if isinstance(value, list) and not any(isinstance(item, list) for item in value):
         return ",".join(_text(item) for item in value)
-    if isinstance(value, Mapping):
-        raise ValueError("holds a map; settings are flat, with dots in their keys")
+    if isinstance(value, (list, dict)):
+        raise ValueError("holds maps or lists inside; settings are flat, with dots in their keys")
     return str(value)
 
 

@@ -119,7 +119,7 @@ def checked(
     for place, settings in connectors:
         ignored |= {k: IGNORED[k] for k in settings if k in IGNORED}
         name = settings.get("name", "")
-        if name in names:
+        if name and name in names:
             found.add(Mistake(place, "name", f"{name!r} is also the name in {names[name]}"))
         names.setdefault(name, place)
         planned = _Check(found, worker, converters, place, settings).connector()
