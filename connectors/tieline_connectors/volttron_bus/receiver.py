@@ -26,6 +26,9 @@ _BATCH = 500
 _LOOK_UP = 0.1
 """Seconds until a request to stop, or a deadline, is noticed on a quiet bus."""
 _IDENTITIES = 10
+_FIRST_HELLO = 1.0
+"""Seconds for the first hello, doubled at each attempt up to the ping's. Who starts anew right after he
+stopped finds his identity still taken and gets no answer; each second of waiting then costs messages."""
 
 
 @dataclass(frozen=True)
@@ -111,16 +114,17 @@ class Receiver:
         """One connection from its beginning to its end, and the pause after it."""
         try:
             with Connection(context, self._with_identity()) as connection:
-                _Session(connection, self._subscription, self._patience, self._keep, self._subscribed).run(
-                    self._stopping
+                session = _Session(
+                    connection, self._subscription, self._patience, self._keep, self._subscribed
                 )
+                session.run(self._stopping, min(_FIRST_HELLO * 2**self._attempt, self._patience.ping_timeout))
         except zmq.ZMQError as error:
             self._outage.begin(Ended(f"the address cannot be used: {error}", about_keys=True))
         except Ended as ended:
             self._spare = (self._spare + ended.identity_taken) % _IDENTITIES
             self._outage.begin(ended)
-        pause = self._patience.backoff * 2 ** min(self._attempt, 30)
-        self._attempt += 1
+        pause = self._patience.backoff * 2**self._attempt
+        self._attempt = min(self._attempt + 1, 30)
         self._stopping.wait(min(pause, self._patience.backoff_max))
 
     def _with_identity(self) -> Endpoint:
@@ -190,9 +194,9 @@ class _Session:
         self._awaited = b""
         self._deadline = 0.0
 
-    def run(self, stopping: threading.Event) -> None:
+    def run(self, stopping: threading.Event, hello_timeout: float) -> None:
         """Until asked to stop. Raises ``Ended`` when the connection is over."""
-        self._ask(b"hello", vip.hello(b"hello"))
+        self._ask(b"hello", vip.hello(b"hello"), hello_timeout)
         while not stopping.is_set():
             self._connection.wait(_LOOK_UP)
             messages = self._connection.receive(_BATCH)
@@ -250,10 +254,10 @@ class _Session:
         else:
             raise Ended(f"no answer to {self._awaited.decode()} in {self._patience.ping_timeout:g} s")
 
-    def _ask(self, ident: bytes, frames: list[bytes]) -> None:
+    def _ask(self, ident: bytes, frames: list[bytes], timeout: float | None = None) -> None:
         self._connection.send(frames)
         self._awaited = ident
-        self._deadline = time.monotonic() + self._patience.ping_timeout
+        self._deadline = time.monotonic() + (timeout or self._patience.ping_timeout)
 
     def _quiet(self) -> None:
         self._awaited = b""

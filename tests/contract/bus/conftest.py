@@ -49,6 +49,6 @@ def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
         yield Bus(platform.address, CurveKeys(**keys), platform.settings.topics()[0])
         return
     with FakeBus(rpc={"platform.driver": {"get_point": _get_point}}, curve=True) as fake:
-        keys = CurveKeys(*curve_keypair(), serverkey=fake.serverkey.encode())
-        yield Bus(fake.address, keys, "campus/a")
+        public, secret = curve_keypair()
+        yield Bus(fake.address, CurveKeys(public, secret, fake.serverkey.encode()), "campus/a")
         assert fake.dropped == 0
