@@ -184,13 +184,13 @@ def test_a_peer_pings_us_through_the_router(bus, context):
 
 
 def test_a_method_of_a_peer_is_called_and_its_result_comes_back(bus):
-    with bus.client("caller") as client:
+    with bus.client("caller1") as client:
         value = client.call("platform.driver", "get_point", bus.device, "Reading")
     assert isinstance(value, int | float)
 
 
 def test_a_method_that_raises_or_is_missing_is_an_error_of_the_peer(bus):
-    with bus.client("caller") as client:
+    with bus.client("caller2") as client:
         with pytest.raises(RpcError) as raised:
             client.call("platform.driver", "get_point", bus.device, "no such point")
         with pytest.raises(RpcError) as missing:
@@ -199,12 +199,12 @@ def test_a_method_that_raises_or_is_missing_is_an_error_of_the_peer(bus):
 
 
 def test_nobody_of_that_name_is_said_at_once(bus):
-    with bus.client("caller") as client, pytest.raises(VipError, match="No route to host"):
+    with bus.client("caller3") as client, pytest.raises(VipError, match="No route to host"):
         client.call("nobody.here", "anything", timeout=5)
 
 
 def test_keyword_arguments_reach_the_method(bus):
-    with bus.client("caller") as client, pytest.raises(RpcError) as raised:
+    with bus.client("caller4") as client, pytest.raises(RpcError) as raised:
         client.call("platform.driver", "get_point", bus.device, no_such_keyword=1)
     assert raised.value.code == -32000
 
