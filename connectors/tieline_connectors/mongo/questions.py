@@ -1,0 +1,147 @@
+"""The questions people ask of what the sink has stored, and how the answers look; pure.
+
+They work on each layout without being told which: ``time`` orders the layout ``reading``, ``date`` the
+layout ``cloudagent`` and what the old agent has left behind (its dates are text).
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from bson import Decimal128, ObjectId
+
+from tieline_connectors.mongo.layouts import DIGEST
+
+Document = Mapping[str, Any]
+
+TIME_FIELDS = ("time", "date")
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Question(NamedTuple):
+    """What is asked for; all of it has to hold."""
+
+    topic: str | None = None
+    pattern: str | None = None
+    """A regular expression, somewhere in the topic."""
+    device: str | None = None
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+
+    def filter(self, time_field: str | None) -> dict[str, Any]:
+        """The query for a collection that is ordered by this field.
+
+        Raises ``ValueError`` where a time is asked for and there is none.
+        """
+        every: list[dict[str, Any]] = []
+        if self.topic is not None:
+            every.append({"topic": self.topic})
+        if self.pattern is not None:
+            every.append({"topic": {"$regex": self.pattern}})
+        if self.device is not None:
+            every.append(_of_device(self.device, time_field))
+        asked = {"$gte": self.since, "$lt": self.until}
+        limits = {name: limit for name, limit in asked.items() if limit is not None}
+        if limits:
+            if time_field is None:
+                raise ValueError("the documents of this collection have neither time nor date to compare")
+            every.append(_within(limits, time_field))
+        return every[0] if len(every) == 1 else {"$and": every} if every else {}
+
+
+def time_field_of(document: Document | None) -> str | None:
+    """By which field documents like this one are ordered."""
+    return next((name for name in TIME_FIELDS if document and name in document), None)
+
+
+def instant(text: str, now: dt.datetime) -> dt.datetime:
+    """A time as people write it: ISO 8601 (UTC where it has no zone), or so long ago: 90s, 15m, 2h, 7d.
+
+    Raises ``ValueError`` with the forms that are known.
+    """
+    ago = _AGO.fullmatch(text.strip())
+    if ago:
+        return now - dt.timedelta(seconds=float(ago[1]) * _SECONDS[ago[2]])
+    try:
+        found = dt.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no time; known forms: 2026-01-31, 2026-01-31T12:00:00+01:00, 15m (ago), 2h, 7d"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=dt.timezone.utc)
+
+
+def json_line(document: Document) -> str:
+    """The whole document on one line: dates in ISO 8601, integers exact, whatever their size."""
+    text = json.dumps(document, default=_plain, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(document, default=_plain)
+
+
+def row(document: Document) -> tuple[str, str, str]:
+    """Time, topic and content, for a table. Nothing in it can move a terminal's cursor."""
+    time = document.get(time_field_of(document) or "", "")
+    if isinstance(time, dt.datetime):
+        time = time.strftime("%Y-%m-%d %H:%M:%S.") + f"{time.microsecond // 1000:03d}"
+    return _printable(str(time)), _printable(str(document.get("topic", ""))), _printable(_content(document))
+
+
+def _content(document: Document) -> str:
+    points = document.get("points")
+    if isinstance(points, Mapping):
+        units = document.get("units") or {}
+        return "  ".join(f"{name}={_short(value)}{_unit(units.get(name))}" for name, value in points.items())
+    if "message" in document:
+        return json_line({"message": document["message"]})[len('{"message": ') : -1]
+    return json_line({k: v for k, v in document.items() if k not in ("_id", DIGEST, "topic", *TIME_FIELDS)})
+
+
+def _short(value: Any) -> str:
+    return (
+        f"{value:.6g}" if isinstance(value, float) else json.dumps(value, default=_plain, ensure_ascii=False)
+    )
+
+
+def _unit(unit: Any) -> str:
+    return f" {unit}" if unit else ""
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dt.datetime):
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, Decimal128):
+        number = value.to_decimal()
+        return int(number) if number.is_finite() and number == number.to_integral_value() else str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, ObjectId):
+        return str(value)
+    return str(value)
+
+
+def _of_device(device: str, time_field: str | None) -> dict[str, Any]:
+    if time_field == "time":
+        return {"device": device}
+    return {"topic": {"$regex": f"^devices/{re.escape(device)}/[^/]+$"}}
+
+
+def _within(limits: Mapping[str, dt.datetime], field: str) -> dict[str, Any]:
+    if field == "time":
+        return {field: dict(limits)}
+    # MongoDB compares only like with like; the old agent's dates are text
+    text = {
+        name: limit.astimezone(dt.timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")
+        for name, limit in limits.items()
+    }
+    return {"$or": [{field: dict(limits)}, {field: text}]}

@@ -1,0 +1,90 @@
+"""The sink while its server is away, or says no."""
+
+import logging
+
+import pytest
+from pymongo import MongoClient
+
+from tieline.api import ConfigError, Fatal, Retriable
+from tieline_connectors.mongo.config import MongoSinkConfig
+from tieline_lab.mongo import MongoServer
+from tieline_lab.process import free_port
+
+pytestmark = pytest.mark.mongo
+
+
+@pytest.fixture
+def server(tmp_path):
+    with MongoServer(tmp_path) as server:
+        yield server
+
+
+def test_a_killed_server_is_an_outage_and_after_its_restart_the_same_batch_counts_exactly(
+    server, start_sink, reading
+):
+    sink = start_sink(server.uri, "outage", server__selection__timeout__ms="300")
+    sink.put([reading(n) for n in range(100)])
+    server.kill()
+
+    for _ in range(2):
+        with pytest.raises(Retriable, match="not available"):
+            sink.put([reading(n) for n in range(50, 150)])
+    server.start()
+    sink.put([reading(n) for n in range(50, 150)])
+
+    assert sink.counters == {"duplicates": 50}
+    with MongoClient(server.uri) as client:
+        assert client["outage"]["readings"].count_documents({}) == 150
+
+
+def test_a_server_that_is_away_at_the_start_is_an_outage_and_starting_again_works(
+    server, start_sink, reading
+):
+    server.kill()
+    with pytest.raises(Retriable):
+        start_sink(server.uri, "outage", server__selection__timeout__ms="300")
+    server.start()
+
+    start_sink(server.uri, "outage").put([reading(1)])
+
+
+def test_no_secret_of_the_uri_is_in_any_error_or_log(start_sink, reading, caplog):
+    caplog.set_level(logging.DEBUG)
+    uri = f"mongodb://operator:s3cr%40t-word@127.0.0.1:{free_port()}/?authSource=admin"
+
+    with pytest.raises(Retriable) as raised:
+        start_sink(uri, "x", server__selection__timeout__ms="200")
+
+    for text in (str(raised.value), repr(raised.value), caplog.text):
+        assert "s3cr" not in text
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("mongodb://operator:s3cr/t@127.0.0.1/", "percent-encoded"),
+        ("mongodb://operator:s3cr:t@127.0.0.1/", "percent-encoded"),
+        ("mongo://operator:s3crt@127.0.0.1/", "no MongoDB URI"),
+        ("mongodb://operator:s3crt@127.0.0.1:port/", "no MongoDB URI"),
+        ("mongodb://operator:s3crt@127.0.0.1/?w=1;wtimeout=1&x=s3crt", "no MongoDB URI"),
+    ],
+)
+def test_a_wrong_uri_is_a_mistake_of_the_configuration_without_its_secret(uri, says):
+    with pytest.raises(ConfigError) as raised:
+        MongoSinkConfig.parse({"connection.uri": uri, "database": "x"})
+
+    assert says in str(raised.value)
+    assert "s3cr" not in str(raised.value)
+
+
+def test_wrong_credentials_are_fatal_and_the_message_tells_the_way_out(tmp_path, start_sink, monkeypatch):
+    with MongoServer(tmp_path) as server, MongoClient(server.uri) as client:
+        client.admin.command("createUser", "operator", pwd="right-word", roles=["root"])
+    server.process._command.append("--auth")
+    with server:
+        address = server.uri.removeprefix("mongodb://")
+        with pytest.raises(Fatal, match="check user, password and authSource") as raised:
+            start_sink(f"mongodb://operator:wrong-word@{address}/?authSource=admin", "x")
+        start_sink(f"mongodb://operator:right-word@{address}/?authSource=admin", "x")
+
+    assert "wrong-word" not in str(raised.value)

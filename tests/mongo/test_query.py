@@ -1,0 +1,224 @@
+"""``tieline query`` against a MongoDB-wire server."""
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tieline_connectors.mongo.query import query
+from tieline_lab.process import free_port
+
+app = typer.Typer()
+app.command()(query)
+
+
+@pytest.fixture
+def ask(mongo_uri, database):
+    """Asks; gives the exit status, the documents (``--format json``), and what was told beside."""
+
+    def ask(*arguments):
+        where = ["--uri", mongo_uri, "--database", database.name, "--format", "json"]
+        result = CliRunner().invoke(app, [*where, *arguments])
+        return result.exit_code, [json.loads(line) for line in result.stdout.splitlines()], result.stderr
+
+    return ask
+
+
+@pytest.fixture
+def stored(sink, reading):
+    """Ten readings of two devices, the seconds 0 to 9."""
+    sink().put([reading(n, device=f"campus/b1/ahu{n % 2}") for n in (4, 1, 0, 9, 2, 3, 8, 5, 6, 7)])
+
+
+def counts(documents):
+    return [document["points"]["count"] for document in documents]
+
+
+def test_all_are_shown_newest_first(stored, ask):
+    status, documents, _ = ask()
+
+    assert status == 0
+    assert counts(documents) == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--oldest", "--limit", "3"], [0, 1, 2]),
+        (["--limit", "3"], [9, 8, 7]),
+        (["--topic", "devices/campus/b1/ahu1/all"], [9, 7, 5, 3, 1]),
+        (["--topic", "devices/campus/b1/ahu1"], []),
+        (["--device", "campus/b1/ahu0"], [8, 6, 4, 2, 0]),
+        (["--regex", "^devices/.*/ahu0"], [8, 6, 4, 2, 0]),
+        (["--regex", "ahu[12]/all$", "--oldest", "--limit", "2"], [1, 3]),
+        (["--since", "2026-01-01T00:00:07Z"], [9, 8, 7]),
+        (["--until", "2026-01-01T01:00:02+01:00"], [1, 0]),
+        (
+            [
+                "--since",
+                "2026-01-01T00:00:03",
+                "--until",
+                "2026-01-01T00:00:06",
+                "--device",
+                "campus/b1/ahu1",
+            ],
+            [5, 3],
+        ),
+        (["--since", "1d"], []),
+    ],
+)
+def test_questions(stored, ask, arguments, expected):
+    status, documents, _ = ask(*arguments)
+
+    assert status == 0
+    assert counts(documents) == expected
+
+
+def test_the_cloudagent_layout_answers_the_same_questions_beside_what_the_old_agent_left(
+    sink, database, reading, ask
+):
+    old = {
+        "author": "volttron.cloudagnet",
+        "topic": "devices/campus/b1/ahu1/all",
+        "message": [{"count": -1}, {}],
+    }
+    database.readings.insert_one({**old, "date": "2025-12-31 23:59:59.000001"})
+    sink(layout="cloudagent").put([reading(n, device=f"campus/b1/ahu{n % 2}") for n in range(4)])
+
+    def messages(*arguments):
+        status, documents, _ = ask(*arguments)
+        assert status == 0
+        return [document["message"][0]["count"] for document in documents]
+
+    assert messages() == [3, 2, 1, 0, -1]
+    assert messages("--device", "campus/b1/ahu1") == [3, 1, -1]
+    assert messages("--since", "2025-12-31", "--until", "2026-01-01T00:00:02") == [1, 0, -1]
+
+
+def test_json_lines_are_exact(sink, reading, ask):
+    points = {"big": {"json": str(-(2**70))}, "text": "Zürich 건물", "nan": float("nan"), "long": 2**63 - 1}
+    sink().put([reading(1, points=points)])
+
+    _, (document,), _ = ask()
+
+    assert document["points"]["big"] == -(2**70)
+    assert document["points"]["text"] == "Zürich 건물"
+    assert document["points"]["nan"] != document["points"]["nan"]
+    assert document["points"]["long"] == 2**63 - 1
+    assert document["time"] == "2026-01-01T00:00:01.000Z"
+
+
+def test_the_table_shows_time_topic_and_points_and_no_control_character(sink, reading, mongo_uri, database):
+    sink().put([reading(1, points={"temp": 21.5, "evil": "\x1b[2J\x9b"})])
+
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["--uri", mongo_uri, "--database", database.name])
+
+    assert "2026-01-01 00:00:01.000" in result.stdout
+    assert "devices/campus/b1/ahu1/all" in result.stdout
+    assert "temp=21.5 C" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert "\x9b" not in result.stdout
+
+
+def test_an_empty_answer_is_said_and_is_no_error(ask):
+    status, documents, told = ask("--topic", "none")
+
+    assert (status, documents) == (0, [])
+    assert "nothing of the kind" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--regex", "("], "no regular expression"),
+        (["--since", "yesterday"], "known forms"),
+        (["--limit", "0"], "limit"),
+    ],
+)
+def test_wrong_options_say_what_is_right(ask, arguments, says):
+    status, _, told = ask(*arguments)
+
+    assert status == 2
+    assert says in told
+
+
+def test_times_cannot_be_asked_for_where_there_are_none(sink, database, reading, ask):
+    database.readings.insert_one({"x": 1})
+
+    status, _, told = ask("--since", "1d")
+
+    assert status == 2
+    assert "neither time nor date" in told
+
+
+def test_no_server_says_where_it_was_looked_for_and_never_the_password():
+    uri = f"mongodb://operator:s3cr%40t-word@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
+
+    result = CliRunner().invoke(app, ["--uri", uri])
+
+    assert result.exit_code == 3
+    assert "127.0.0.1" in result.stderr
+    assert "s3cr" not in result.output + result.stderr
+
+
+@pytest.fixture
+def following(mongo_uri, database):
+    """``tieline query --follow`` as a process."""
+    processes = []
+
+    def start(*arguments, uri=mongo_uri):
+        code = "from tieline.cli.main import app, main; main()"
+        where = ["--uri", uri, "--database", database.name, "--format", "json", "--follow"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "query", *where, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_follow_prints_the_last_ones_then_each_new_one_and_ends_quietly(
+    stored, sink, reading, following, ending
+):
+    process = following("--limit", "2", "--device", "campus/b1/ahu1")
+    seen = [json.loads(process.stdout.readline()) for _ in range(2)]
+
+    sink().put([reading(n, device=f"campus/b1/ahu{n % 2}") for n in (11, 10, 13)])
+    seen += [json.loads(process.stdout.readline()) for _ in range(2)]
+    process.send_signal(ending)
+    rest, told = process.communicate(timeout=20)
+
+    assert counts(seen) == [7, 9, 11, 13]
+    assert (process.returncode, rest, told) == (0, "", "")
+
+
+def test_follow_looks_again_and_again_where_the_server_has_no_change_streams(
+    database, sink, reading, monkeypatch
+):
+    from tieline_connectors.mongo.following import _looks
+
+    now = dt.datetime.now(dt.timezone.utc).timestamp()
+    first = int(now - 1_767_225_600)
+    put = sink().put
+    put([reading(first)])
+    looks = _looks(database.readings, {"device": "campus/b1/ahu1"}, "time", print)
+
+    assert next(looks) == []
+    put([reading(first + 2), reading(first + 3, device="campus/b1/other"), reading(first - 60)])
+    assert sorted(counts(next(looks))) == [first - 60, first + 2]
+    assert next(looks) == []
