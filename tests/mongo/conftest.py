@@ -1,8 +1,8 @@
-"""Records as a volttron_bus source makes them, sinks that are let go, and a database that is nobody else's."""
+"""Records as a volttron_bus source makes them, sinks that are let go, a database of the test's own."""
 
-import itertools
 import uuid
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pymongo import MongoClient
@@ -46,7 +46,7 @@ def reading():
 @pytest.fixture
 def database(mongo_uri):
     """A database of this test's own."""
-    with MongoClient(mongo_uri, tz_aware=True) as client:
+    with MongoClient[dict[str, Any]](mongo_uri, tz_aware=True) as client:
         name = f"tieline_test_{uuid.uuid4().hex[:12]}"
         yield client[name]
         client.drop_database(name)
@@ -78,9 +78,3 @@ def sink(start_sink, mongo_uri, database):
         return start_sink(mongo_uri, database.name, **settings)
 
     return start
-
-
-@pytest.fixture
-def numbers():
-    """0, 1, 2, …"""
-    return itertools.count()

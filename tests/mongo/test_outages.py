@@ -1,14 +1,19 @@
 """The sink while its server is away, or says no."""
 
 import logging
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 from tieline.api import ConfigError, Fatal, Retriable
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_lab.mongo import MongoServer
-from tieline_lab.process import free_port
+from tieline_lab.process import Process, free_port
 
 pytestmark = pytest.mark.mongo
 
@@ -17,6 +22,27 @@ pytestmark = pytest.mark.mongo
 def server(tmp_path):
     with MongoServer(tmp_path) as server:
         yield server
+
+
+@contextmanager
+def locked(server):
+    """The server's data behind another server, which asks for credentials; gives its host and port."""
+    port = free_port()
+
+    def answers():
+        with MongoClient[dict[str, Any]](
+            f"mongodb://127.0.0.1:{port}", serverSelectionTimeoutMS=500
+        ) as client:
+            try:
+                return client.admin.command("hello")["ok"]
+            except PyMongoError:
+                return False
+
+    storage = ["--storage-path", str(server.work / "data"), "--sync-on-commit", "--auth"]
+    program = Path(sys.executable).with_name("secantusd-py")
+    command: list[str | Path] = [program, "--host", "127.0.0.1", "--port", str(port), *storage]
+    with Process("SecantusDB with credentials", command, server.work / "auth.log", ready=answers):
+        yield f"127.0.0.1:{port}"
 
 
 def test_a_killed_server_is_an_outage_and_after_its_restart_the_same_batch_counts_exactly(
@@ -33,7 +59,7 @@ def test_a_killed_server_is_an_outage_and_after_its_restart_the_same_batch_count
     sink.put([reading(n) for n in range(50, 150)])
 
     assert sink.counters == {"duplicates": 50}
-    with MongoClient(server.uri) as client:
+    with MongoClient[dict[str, Any]](server.uri) as client:
         assert client["outage"]["readings"].count_documents({}) == 150
 
 
@@ -77,12 +103,10 @@ def test_a_wrong_uri_is_a_mistake_of_the_configuration_without_its_secret(uri, s
     assert "s3cr" not in str(raised.value)
 
 
-def test_wrong_credentials_are_fatal_and_the_message_tells_the_way_out(tmp_path, start_sink, monkeypatch):
-    with MongoServer(tmp_path) as server, MongoClient(server.uri) as client:
+def test_wrong_credentials_are_fatal_and_the_message_tells_the_way_out(tmp_path, start_sink):
+    with MongoServer(tmp_path) as server, MongoClient[dict[str, Any]](server.uri) as client:
         client.admin.command("createUser", "operator", pwd="right-word", roles=["root"])
-    server.process._command.append("--auth")
-    with server:
-        address = server.uri.removeprefix("mongodb://")
+    with locked(server) as address:
         with pytest.raises(Fatal, match="check user, password and authSource") as raised:
             start_sink(f"mongodb://operator:wrong-word@{address}/?authSource=admin", "x")
         start_sink(f"mongodb://operator:right-word@{address}/?authSource=admin", "x")

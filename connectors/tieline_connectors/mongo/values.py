@@ -51,7 +51,7 @@ def from_json(text: str) -> Any:
 
 def shallow(value: Any) -> Any:
     """The value of a field, with what is too deep for MongoDB as JSON text. Raises ``ValueError``."""
-    level, depth = [value], 1
+    level, depth = [value], 2
     while level:
         level = [
             child

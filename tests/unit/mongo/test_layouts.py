@@ -1,0 +1,141 @@
+import datetime as dt
+import decimal
+import json
+import uuid
+
+import bson
+import pytest
+from bson import Decimal128
+
+from tieline.api import Schema, SinkRecord
+from tieline_connectors.mongo.client import CODEC
+from tieline_connectors.mongo.layouts import LAYOUTS, LayoutOptions
+from tieline_connectors.mongo.values import LEVELS, from_json, moment, shallow, storable
+
+COMMON = {
+    "platform": "lab",
+    "topic": "devices/b/d/all",
+    "sender": "platform.driver",
+    "time": 1_767_225_600_000_123,
+    "time_source": "DATE",
+    "received": 1_767_225_601_000_000,
+}
+
+
+def device(**changes):
+    value = {
+        **COMMON,
+        "device": "b/d",
+        "kind": "ALL",
+        "headers": {"Date": "x"},
+        "points": {"t": 1.5},
+        "metadata": {"t": {"units": "C", "type": "float", "tz": "UTC"}},
+        **changes,
+    }
+    return SinkRecord("t", 0, 0, value, value_schema=Schema.named("volttron.DeviceReading"))
+
+
+def document(layout, record, **options):
+    return LAYOUTS[layout](LayoutOptions(**options)).document(record)
+
+
+def test_the_old_documents_fields_are_exactly_the_old_agents_in_its_order():
+    assert document("cloudagent", device()) == {
+        "author": "volttron.cloudagnet",
+        "source": "lab",
+        "date": dt.datetime(2026, 1, 1, 0, 0, 0, 123),
+        "topic": "devices/b/d/all",
+        "headers": {"Date": "x"},
+        "message": [{"t": 1.5}, {"t": {"units": "C", "type": "float", "tz": "UTC"}}],
+    }
+
+
+def test_the_old_documents_date_can_be_text_as_the_old_agent_wrote_it():
+    found = document("cloudagent", device(), text_dates=True, source="BEMA")
+
+    assert (found["date"], found["source"]) == ("2026-01-01 00:00:00.000123", "BEMA")
+
+
+def test_units_are_found_where_the_metadata_is_odd_and_left_out_where_there_are_none():
+    metadata = {
+        "a": {"units": "C", "type": None, "tz": None},
+        "b": {"units": None, "type": "int", "tz": None},
+        "c": {"json": '{"units": "kW", "extra": 1}'},
+        "d": {"json": '"kW"'},
+        "e": {"json": '{"units": 5}'},
+    }
+
+    assert document("reading", device(metadata=metadata))["units"] == {"a": "C", "c": "kW"}
+
+
+@pytest.mark.parametrize("layout", ["reading", "cloudagent"])
+@pytest.mark.parametrize(
+    "value", [None, "text", 5, [1], {}, {**COMMON}, {**COMMON, "body": "x", "headers": "{}"}]
+)
+def test_a_record_that_a_layout_has_no_place_for_is_refused_with_the_way_out(layout, value):
+    with pytest.raises(ValueError, match=r"layout=value takes any data|Expecting value"):
+        document(layout, SinkRecord("t", 0, 0, value))
+
+
+def nested(levels):
+    value: object = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+def depth(value):
+    return 1 + max(map(depth, value.values()), default=0) if isinstance(value, dict) else 0
+
+
+@pytest.mark.parametrize("read", [shallow, lambda value: from_json(json.dumps(value))])
+def test_what_is_too_deep_for_mongodb_is_kept_as_json_text_at_the_last_level(read):
+    fits, too_deep = nested(LEVELS - 1), nested(LEVELS)
+
+    assert read(fits) == fits
+    found = read(too_deep)
+    assert depth({"field": found}) == LEVELS
+    assert '{"_json": "{\\"a\\": {\\"a\\": 1}}"}' in json.dumps(found)
+
+
+def test_what_even_python_cannot_read_is_kept_as_its_text():
+    text = "[" * 100_000 + "]" * 100_000
+
+    assert from_json(text) == {"_json": text}
+
+
+def test_a_time_beyond_the_calendar_is_still_a_bson_date():
+    assert bson.encode({"t": moment(2**62)})[:1] == b"\x10"
+    assert moment(-1) == dt.datetime(1969, 12, 31, 23, 59, 59, 999999)
+
+
+def test_integers_take_the_smallest_type_that_holds_them_exactly():
+    found = storable([1, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 10**34 - 1, -(10**34)])
+
+    assert found[:3] == [1, 2**63 - 1, -(2**63)]
+    assert found[3:6] == [Decimal128(str(n)) for n in (2**63, -(2**63) - 1, 10**34 - 1)]
+    assert found[6] == str(-(10**34))
+
+
+def test_two_keys_that_would_look_the_same_stay_two():
+    assert storable({"a\0": 1, "a\\u0000": 2}) == {"a\\u0000": 1, "a\\u0000_": 2}
+
+
+def test_avros_logical_types_can_be_stored():
+    value = {
+        "day": dt.date(2026, 1, 2),
+        "clock": dt.time(1, 2, 3),
+        "amount": decimal.Decimal("1.50"),
+        "long": decimal.Decimal("1." + "1" * 40),
+        "id": uuid.UUID(int=5),
+    }
+
+    found = bson.decode(bson.encode(storable(value), codec_options=CODEC), codec_options=CODEC)
+
+    assert found == {
+        "day": dt.datetime(2026, 1, 2),
+        "clock": "01:02:03",
+        "amount": Decimal128("1.50"),
+        "long": "1." + "1" * 40,
+        "id": uuid.UUID(int=5),
+    }
