@@ -19,13 +19,16 @@ class AvroCodec:
     Hostile bytes cost no more than their length: a record inside itself is read by fastavro's Python
     code, whose recursion Python bounds (some hundred levels; the compiled one overflows the C stack and
     takes the process down), and an array whose items take no bytes (of null, say), whose length nothing
-    bounds, is not read at all.
+    bounds, is not read at all. Raises ``ValueError`` on a schema that cannot be used.
     """
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._tag = compile_tagger(schema.parsed)
-        hazards = _Hazards(schema.parsed)
+        try:
+            self._tag = compile_tagger(schema.parsed)
+            hazards = _Hazards(schema.parsed)
+        except Exception as error:  # not all that fastavro lets pass is a schema
+            raise ValueError(f"{schema.name} is no usable schema: {type(error).__name__}: {error}") from error
         self._unbounded = hazards.unbounded
         self._read = fastavro._read_py.schemaless_reader if hazards.recursive else fastavro.schemaless_reader
 

@@ -13,6 +13,9 @@ from typing import Any
 from tieline.api import Headers, Schema, SourceRecord
 from tieline.converters.codec import AvroCodec
 
+MAX_DEPTH = 100
+"""How deep JSON may nest. What is written must be readable from any thread, whatever its stack holds."""
+
 _dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -58,9 +61,12 @@ class SpoolCodec:
         if isinstance(data, str):
             return "text", data.encode("utf-8", "surrogatepass")
         try:
-            return "json", _dump(data).encode()
-        except (TypeError, RecursionError) as error:
+            text = _dump(data)
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"without a schema it must be JSON, text or bytes: {error}") from error
+        if text.count("[") + text.count("{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
+            raise ValueError(f"without a schema it must be JSON nested no deeper than {MAX_DEPTH}")
+        return "json", text.encode()
 
     def _data(self, kind: str | int, data: bytes) -> tuple[Any, Schema | None]:
         if isinstance(kind, int):
@@ -71,3 +77,13 @@ class SpoolCodec:
         if kind == "bytes":
             return data, None
         return (data.decode("utf-8", "surrogatepass") if kind == "text" else json.loads(data)), None
+
+
+def _depth(data: Any) -> int:
+    """How deep lists and maps nest; without recursion."""
+    depth, level = 0, [data]
+    while level:
+        containers = [item for item in level if isinstance(item, (dict, list, tuple))]
+        level = [x for item in containers for x in (item.values() if isinstance(item, dict) else item)]
+        depth += bool(containers)
+    return depth

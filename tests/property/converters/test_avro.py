@@ -284,3 +284,57 @@ def test_an_array_of_nulls_can_be_written_but_is_not_read():
     data = codec.encode([None])
     with pytest.raises(ValueError, match="items take no bytes; it is not read"):
         codec.decode(data)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from(["long", "record", "lab.Node", "type", "", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "name", "fields", "items", "values", "size", "symbols"]), inner
+        )
+    ),
+    max_leaves=6,
+)
+
+
+def places(definition, path=()):
+    yield path
+    if isinstance(definition, dict):
+        for key, item in definition.items():
+            yield from places(item, (*path, key))
+    if isinstance(definition, list):
+        for index, item in enumerate(definition):
+            yield from places(item, (*path, index))
+
+
+def replaced(definition, path, other):
+    if not path:
+        return other
+    copy = definition.copy()
+    copy[path[0]] = replaced(copy[path[0]], path[1:], other)
+    return copy
+
+
+@settings(max_examples=400, deadline=2000)
+@given(st.data())
+def test_a_schema_with_anything_in_one_place_is_a_value_error_or_can_be_used(data):
+    whole = data.draw(st.sampled_from([schema.definition for schema in STORE.by_id.values()]))
+    path = data.draw(st.sampled_from([p for p in places(whole) if p] or [()]))
+    definition = replaced(whole, path, data.draw(JSON))
+    store = OneSchema()
+    try:
+        schema = Schema(json.dumps(definition))
+    except ValueError:
+        return
+    store.by_id[1] = schema
+    read = AvroConverter()
+    read.start(AvroConverterConfig.parse({}), is_key=False, schemas=store)
+    try:
+        read.deserialize([Encoded("t", frame(1, data.draw(st.binary(max_size=20))))])
+        read.serialize([Datum("t", data.draw(st.sampled_from([None, 1, {}, [], READING])), schema)])
+    except DataError as error:
+        assert set(error.failures) == {0}  # noqa: PT017 - both calls may go either way

@@ -52,7 +52,7 @@ def schema_record(subject, version, schema_id, text, **more):
 def held(log):
     found: list[ConsumedRecord] = []
     log.read(TOPIC, found.append)
-    return [(json.loads(record.key), json.loads(record.value)) for record in found]
+    return [(json.loads(record.key or b""), json.loads(record.value or b"")) for record in found]
 
 
 def test_ids_begin_at_1_and_are_stable(log):
