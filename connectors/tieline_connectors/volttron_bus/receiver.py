@@ -214,7 +214,7 @@ class _Session:
                 kept.append(frames)
             elif (answer := vip.answer(frames)) is None:
                 kept.append(frames)  # no VIP at all: for the quarantine
-            elif answer.ident == self._awaited:
+            elif self._awaited and answer.ident == self._awaited:
                 self._answered(answer)
             elif answer.subsystem == b"ping" and list(answer.args[:1]) == [b"ping"]:
                 pong = vip.request("", answer.ident, b"ping", b"pong", *answer.args[1:])

@@ -1,0 +1,361 @@
+"""The bus source as the runtime drives it, on the stand-in router."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+import zmq
+
+from tieline.api import Fatal, SourceRecord
+from tieline.testing.contexts import RecordingSourceContext
+from tieline.testing.fake_bus import FakeBus
+from tieline.testing.proxy import TcpProxy
+from tieline_connectors.volttron_bus import frames as vip
+from tieline_connectors.volttron_bus.config import VolttronBusConfig
+from tieline_connectors.volttron_bus.source import VolttronBusTask
+
+NAME = "tieline.test"
+QUICK = {
+    "platform.name": "lab",
+    "reconnect.backoff.ms": "20",
+    "reconnect.backoff.max.ms": "100",
+    "ping.interval.ms": "100",
+    "ping.timeout.ms": "300",
+}
+
+
+@pytest.fixture
+def bus():
+    with FakeBus() as bus:
+        yield bus
+        assert bus.dropped == 0
+
+
+@contextmanager
+def source(address, **settings):
+    """A started task; closed at the end."""
+    settings = {key.replace("__", "."): value for key, value in settings.items()}
+    config = VolttronBusConfig.parse({**QUICK, "volttron.address": address, **settings})
+    task, context = VolttronBusTask(), RecordingSourceContext()
+    task.start(context, config)
+    try:
+        yield task, context
+    finally:
+        task.stop()
+        task.close()
+
+
+def polled(task, count, seconds=10.0):
+    """The first ``count`` records."""
+    records: list[SourceRecord] = []
+    end = time.monotonic() + seconds
+    while len(records) < count and time.monotonic() < end:
+        records += task.poll(100, 0.5)
+    assert len(records) == count
+    return records
+
+
+def values(records):
+    return [record.value["points"]["n"] for record in records]
+
+
+def reading(bus, number, topic="devices/a/all"):
+    return bus.publish(topic, {"TimeStamp": "2026-01-01T00:00:00Z"}, [{"n": number}, {}])
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def wait_for_warning(caplog, text, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not any(text in warning for warning in warnings(caplog)):
+        assert time.monotonic() < end, warnings(caplog)
+        time.sleep(0.01)
+
+
+def test_messages_become_records_in_order(bus):
+    with source(bus.address) as (task, context):
+        bus.wait_for_subscriber(NAME)
+        for number in range(1000):
+            assert reading(bus, number) == 1
+        assert values(polled(task, 1000)) == list(range(1000))
+        assert context.counters == {}
+
+
+def test_subscribed_is_said_once_with_prefixes_and_address(bus, caplog):
+    caplog.set_level(logging.INFO)
+    with source(bus.address, bus__prefixes="devices,analysis") as (task, _):
+        bus.wait_for_subscriber(NAME)
+        reading(bus, 1)
+        polled(task, 1)
+    (said,) = [record for record in caplog.records if record.getMessage() == "subscribed"]
+    assert said.levelno == logging.INFO
+    assert (said.prefixes, said.address) == (["analysis", "devices"], bus.address)
+    assert warnings(caplog) == []
+
+
+def test_overlapping_prefixes_and_whole_segments(bus):
+    with source(bus.address, bus__prefixes="devices/a,devices,datalogger/x") as (task, context):
+        bus.wait_for_subscriber(NAME)
+        reading(bus, 1)
+        bus.publish("datalogger/xy", {}, 1)
+        bus.publish("datalogger/x/y", {}, 2)
+        records = polled(task, 2)
+        assert [record.key for record in records] == ["a", "datalogger/x/y"]
+        assert context.counters == {"filtered.prefix": 1}
+
+
+def test_an_echo_is_counted_and_not_sent_back(bus):
+    with source(bus.address) as (task, context):
+        bus.wait_for_subscriber(NAME)
+        bus.publish("devices/a/all", {"tieline.origin": "lab"}, [{"n": 1}, {}])
+        reading(bus, 2)
+        assert values(polled(task, 1)) == [2]
+        assert context.counters == {"filtered.echo": 1}
+
+
+def test_malformed_messages_are_quarantined_raw_and_reception_goes_on(bus):
+    head = [b"", b"VIP1", b"", b"p", b"pubsub", b"publish"]
+    good = b'{"sender": "a", "headers": {}, "message": 1}'
+    hostile = {
+        "frames": [
+            [b"", b"VIP1"],
+            [b"x"],
+            head,
+            [*head, b"devices/a"],
+            [b"", b"VIP9", *head[2:], b"t", good],
+        ],
+        "topic": [[*head, b"", good]],
+        "not_json": [[*head, b"devices/a", b"{'a'}"], [*head, b"devices/a", b"\xff\xfe"]],
+        "body": [[*head, b"devices/a", b"[1]"], [*head, b"devices/a", b"{}"]],
+        "too_deep": [[*head, b"devices/a", b"[" * 100_000]],
+    }
+    with source(bus.address) as (task, context):
+        bus.wait_for_subscriber(NAME)
+        for found in hostile.values():
+            for parts in found:
+                bus.deliver(NAME, parts)
+        reading(bus, 1)
+        assert values(polled(task, 1)) == [1]
+        assert context.counters == {f"quarantined.{reason}": len(found) for reason, found in hostile.items()}
+        kept = [(q.reason, vip.unpack(q.raw)) for q in context.quarantined]
+        assert kept == [(reason, parts) for reason, found in hostile.items() for parts in found]
+
+
+def test_answers_nobody_asked_for_change_nothing(bus):
+    with source(bus.address) as (task, context):
+        bus.wait_for_subscriber(NAME)
+        for subsystem in (b"hello", b"ping", b"error", b"RPC", b"peerlist", b"pubsub", b""):
+            bus.deliver(NAME, [b"", b"VIP1", b"", b"old", subsystem, b"x", b"y"])
+            bus.deliver(NAME, [b"", b"VIP1", b"", b"", subsystem])
+        reading(bus, 1)
+        assert values(polled(task, 1)) == [1]
+        assert context.counters == {}
+
+
+def test_a_message_larger_than_allowed_is_dropped_and_counted(bus):
+    with source(bus.address, bus__max__message__bytes="1000") as (task, context):
+        bus.wait_for_subscriber(NAME)
+        bus.publish("devices/a/all", {}, "x" * 2000)
+        reading(bus, 1)
+        assert values(polled(task, 1)) == [1]
+        assert context.counters == {"dropped.too_large": 1}
+
+
+def test_a_full_buffer_drops_what_comes_and_counts_exactly(bus):
+    with source(bus.address, buffer__max__messages="10") as (task, context):
+        bus.wait_for_subscriber(NAME)
+        for number in range(25):
+            reading(bus, number)
+        context.wait_for("dropped.buffer_full", 15)
+        assert values(polled(task, 10)) == list(range(10))
+        reading(bus, 99)
+        assert values(polled(task, 1)) == [99]
+        assert context.counters == {"dropped.buffer_full": 15}
+
+
+def test_a_restarted_platform_is_read_again(bus, caplog):
+    with source(bus.address) as (task, context):
+        for number in range(3):
+            bus.wait_for_subscriber(NAME)
+            reading(bus, number)
+            assert values(polled(task, 1)) == [number]
+            if number < 2:
+                bus.stop()
+                bus.start()
+        assert context.counters == {"reconnects": 2}
+    assert len(warnings(caplog)) == 2
+
+
+def test_a_platform_that_is_away_at_start_is_waited_for_and_told_once(caplog):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    with source(address) as (task, context):
+        wait_for_warning(caplog, "nobody listens there")
+        assert task.poll(10, 0.3) == []
+        with FakeBus(address) as bus:
+            bus.wait_for_subscriber(NAME)
+            reading(bus, 1)
+            assert values(polled(task, 1)) == [1]
+        assert context.counters == {}
+        assert len(warnings(caplog)) <= 2  # the first start, and the end of the router
+        assert "volttron.address" in warnings(caplog)[0]
+
+
+def test_a_silent_router_is_noticed_by_ping(bus, caplog):
+    with source(bus.address) as (task, context):
+        bus.wait_for_subscriber(NAME)
+        reading(bus, 1)
+        polled(task, 1)
+        bus.fall_silent()
+        wait_for_warning(caplog, "no answer to ping")
+        bus.stop()
+        bus.start()
+        context.wait_for("reconnects")
+        assert len(bus.subscriptions()) == 1
+
+
+def test_a_half_open_connection_is_left_for_another_under_a_name_beside_the_first(bus, caplog):
+    proxy = TcpProxy("127.0.0.1", int(bus.address.rpartition(":")[2]))
+    with proxy, source(f"tcp://127.0.0.1:{proxy.port}") as (task, context):
+        bus.wait_for_subscriber(NAME)
+        reading(bus, 0)
+        polled(task, 1)
+        proxy.freeze()
+        bus.wait_for_subscriber(f"{NAME}.2")
+        reading(bus, 1)
+        assert values(polled(task, 1)) == [1]
+        context.wait_for("reconnects")
+        assert context.counters == {"reconnects": 1}
+    assert len(warnings(caplog)) == 1
+
+
+def test_a_ping_keeps_a_quiet_connection(bus, caplog):
+    with source(bus.address, ping__interval__ms="10") as (task, context):
+        bus.wait_for_subscriber(NAME)
+        assert task.poll(1, 0.5) == []
+        assert context.counters == {}
+    assert warnings(caplog) == []
+
+
+def test_a_peer_that_pings_us_is_answered(bus):
+    with source(bus.address), zmq.Context() as context, context.socket(zmq.DEALER) as peer:
+        bus.wait_for_subscriber(NAME)
+        peer.linger = 0
+        peer.identity = b"peer"
+        peer.connect(bus.address)
+        peer.send_multipart(vip.ping(b"p1", NAME))
+        assert peer.poll(5000)
+        assert peer.recv_multipart() == [b"tieline.test", b"VIP1", b"tieline.test", b"p1", b"ping", b"pong"]
+
+
+def test_a_wrong_server_key_is_told_with_what_to_check(caplog):
+    with FakeBus(curve=True) as bus:
+        wrong, _ = zmq.curve_keypair()
+        with source(bus.address, volttron__serverkey=wrong.decode()) as (task, context):
+            wait_for_warning(caplog, "refuses our keys")
+            assert task.poll(10, 0.05) == []
+            assert context.counters == {}
+    assert "credentials_store/platform.json" in warnings(caplog)[0]
+    assert wrong.decode() not in caplog.text
+
+
+def test_a_missing_server_key_is_told_with_what_to_check(caplog):
+    with FakeBus(curve=True) as bus, source(bus.address):
+        wait_for_warning(caplog, "volttron.serverkey")
+
+
+def test_keys_let_us_in():
+    with FakeBus(curve=True) as bus, source(bus.address, volttron__serverkey=bus.serverkey) as (task, _):
+        bus.wait_for_subscriber(NAME)
+        reading(bus, 1)
+        assert values(polled(task, 1)) == [1]
+
+
+def test_stop_wakes_a_waiting_poll(bus):
+    with source(bus.address) as (task, _):
+        bus.wait_for_subscriber(NAME)
+        stopped = []
+
+        def stop():
+            stopped.append(time.monotonic())
+            task.stop()
+
+        threading.Timer(0.05, stop).start()
+        assert task.poll(10, 30) == []
+        assert time.monotonic() - stopped[0] < 0.5
+
+
+def test_what_was_received_before_stop_can_still_be_polled(bus):
+    with source(bus.address, buffer__max__messages="1") as (task, context):
+        bus.wait_for_subscriber(NAME)
+        reading(bus, 1)
+        reading(bus, 2)
+        context.wait_for("dropped.buffer_full")  # so the first is in the buffer
+        task.stop()
+        assert values(task.poll(10, 30)) == [1]
+        assert task.poll(10, 30) == []
+
+
+def test_a_task_that_never_started_can_be_stopped_and_closed():
+    task = VolttronBusTask()
+    task.stop()
+    task.close()
+
+
+def test_a_task_whose_platform_never_comes_closes_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    with source(address, reconnect__backoff__ms="60000", reconnect__backoff__max__ms="60000") as (task, _):
+        assert task.poll(10, 0.3) == []
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 2
+
+
+def test_keys_that_cannot_be_read_are_fatal(tmp_path):
+    config = VolttronBusConfig.parse(
+        {
+            **QUICK,
+            "volttron.address": "tcp://127.0.0.1:1",
+            "volttron.server.credentials.file": str(tmp_path / "no"),
+        }
+    )
+    with pytest.raises(Fatal, match="cannot be read"):
+        VolttronBusTask().start(RecordingSourceContext(), config)
+
+
+def test_a_dead_receiving_thread_fails_the_task(bus, monkeypatch):
+    with source(bus.address) as (task, _):
+        bus.wait_for_subscriber(NAME)
+
+        def broken(*_):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(task._buffer, "put", broken)
+        reading(bus, 1)
+        task._receiver.join()
+        with pytest.raises(Fatal, match="receiving ended"):
+            task.poll(10, 30)
+
+
+def test_a_command_to_the_cloud_has_its_old_shape(bus):
+    settings = {
+        "bus__prefixes": "command-to-cloud",
+        "topic": "command-to-cloud",
+        "value__shape": "cloudagent",
+    }
+    with source(bus.address, **settings) as (task, context):
+        bus.wait_for_subscriber(NAME)
+        bus.publish("command-to-cloud", {"date": "2017-09-10 12:00:00"}, [205, {"message": "m"}])
+        bus.publish("command-to-cloud", {}, {"no": "list"})
+        (record,) = polled(task, 1)
+        assert record.topic == "command-to-cloud"
+        assert record.value["new_value"] == 205
+        assert task.poll(1, 0.01) == []
+        assert context.counters == {"quarantined.no_new_value": 1}
