@@ -93,7 +93,8 @@ class Kit:
     def member(
         self, group: str, topics: Sequence[str] = (), pattern: str | None = None
     ) -> tuple[Consumer, Listener]:
-        consumer = self.home.consumer(group, "suite", {"metadata.max.age.ms": "500"})
+        quick = {"metadata.max.age.ms": "500", "heartbeat.interval.ms": "200"}
+        consumer = self.home.consumer(group, "suite", quick)
         self._close.append(lambda: consumer.close(10))
         listener = Listener()
         consumer.subscribe(topics, pattern, listener)

@@ -29,7 +29,8 @@ def test_a_partition_is_handed_over_only_after_revoked_returned_and_its_commit_c
     for n in range(4):
         kit.fill(topic, 100, start=n * 1000, partition=n)
     first, one = kit.member(group, [topic])
-    positions, order = {}, []
+    positions: dict[TopicPartition, int] = {}
+    order = []
 
     def commit(partitions):
         order.append(("letting go", frozenset(partitions)))

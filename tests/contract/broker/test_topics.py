@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tieline.api import DataError, Fatal, Retriable
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
 
 
 def test_a_topic_is_created_once(kit):
@@ -32,6 +32,8 @@ def test_a_recreated_topic_has_another_id_and_none_of_the_old_records(kit):
         assert time.monotonic() < deadline
     while not kit.home.create_topic(topic, partitions=1):
         assert time.monotonic() < deadline
+    while topic not in kit.home.topics():
+        assert time.monotonic() < deadline
     assert kit.home.topics()[topic].id != before.id
     assert kit.read(topic) == []
 
@@ -48,7 +50,7 @@ def test_read_goes_to_the_end_and_on_from_there(kit):
     topic = kit.topic(partitions=3)
     kit.fill(topic, 5, partition=0)
     kit.fill(topic, 3, start=10, partition=2)
-    found = []
+    found: list[ConsumedRecord] = []
     position = kit.home.read(topic, found.append)
     assert position == {0: 5, 1: 0, 2: 3}
     assert sorted(int(record.value) for record in found) == [0, 1, 2, 3, 4, 10, 11, 12]
@@ -64,7 +66,7 @@ def test_read_skips_what_was_deleted_and_ends_behind_markers(kit):
         with kit.home.exclusive(topic) as log:
             log.append([ProducerRecord(topic, b"%d" % n)])
     kit.delete_before(topic, 0, 1)
-    found = []
+    found: list[ConsumedRecord] = []
     position = kit.home.read(topic, found.append)
     assert [record.value for record in found] == [b"1", b"2", b"3"]
     assert kit.home.read(topic, found.append, start=position) == position
@@ -72,7 +74,7 @@ def test_read_skips_what_was_deleted_and_ends_behind_markers(kit):
 
 
 def test_read_of_a_topic_that_is_not_there_finds_nothing(kit):
-    found = []
+    found: list[ConsumedRecord] = []
     assert kit.home.read(kit.name(), found.append) == {}
     assert found == []
 
@@ -154,7 +156,7 @@ def test_the_only_writer_writes_all_or_nothing(kit):
 def test_of_two_that_want_to_be_the_only_writer_one_wins(kit):
     topic = kit.topic()
     inside, over = threading.Event(), threading.Event()
-    outcomes = {}
+    outcomes: dict[str, Retriable | None] = {}
 
     def hold(name, wait):
         try:

@@ -6,17 +6,19 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import Fatal, Retriable, TielineError, TopicPartition
-from tieline.broker.kafka.errors import bounded, translated
+from tieline.broker.kafka.errors import bounded, served, translated
 from tieline.broker.kafka.records import consumed
 from tieline.broker.kafka.settings import ClientSettings, made
 from tieline.broker.port import ConsumedRecord, RebalanceListener
+
+T = TypeVar("T")
 
 _NO_ERROR = {
     KafkaError._PARTITION_EOF,
@@ -39,7 +41,8 @@ class KafkaConsumer:
     """
 
     def __init__(self, settings: ClientSettings, topic_names: TopicNames, refresh: float) -> None:
-        self._client = made(Client, settings | {"error_cb": self._client_error}, "consumer.override.")
+        own = {"error_cb": self._client_error, "topic.metadata.refresh.interval.ms": int(refresh * 1000)}
+        self._client = made(Client, settings | own, "consumer.override.")
         self._group = str(settings["group.id"])
         self._topic_names = topic_names
         self._refresh = refresh
@@ -53,6 +56,7 @@ class KafkaConsumer:
         self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
         self._rebalances = 0
+        self._rebalancing = False
         self._error: TielineError | None = None
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
@@ -116,7 +120,7 @@ class KafkaConsumer:
         def commit() -> list[KafkaPartition] | None:
             return self._client.commit(offsets=wanted, asynchronous=False)
 
-        for result in bounded(commit, timeout, what) or []:
+        for result in self._call(commit, timeout, what) or []:
             if result.error is not None:
                 raise translated(result.error, f"{what} {result.topic}-{result.partition}")
 
@@ -163,7 +167,7 @@ class KafkaConsumer:
     def _take(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
         rebalances = self._rebalances
         try:
-            first = self._client.poll(timeout)
+            first = served(self._client.poll, timeout)
             messages = [] if first is None else [first]
             if first is not None and max_records > 1:
                 messages += self._client.consume(max_records - 1, 0)
@@ -194,7 +198,7 @@ class KafkaConsumer:
 
     def _client_error(self, error: KafkaError) -> None:
         cause = translated(error, f"group {self._group}")
-        if error.fatal() or isinstance(cause, Fatal):
+        if isinstance(cause, Fatal):
             self._error = cause
 
     def _match_topics(self) -> None:
@@ -227,15 +231,28 @@ class KafkaConsumer:
         except KafkaException as error:
             raise translated(error, f"group {self._group}: subscribing") from error
 
-    # Called by the client inside poll, consume and close.
+    def _call(self, call: Callable[[], T], timeout: float, what: str) -> T:
+        """A call without a time-out. Inside a rebalance another thread would wait for this one for ever."""
+        if not self._rebalancing:
+            return bounded(call, timeout, what)
+        try:
+            return call()  # the client's own limits hold: socket.timeout.ms
+        except KafkaException as error:
+            raise translated(error, what) from error
+
+    # Called by the client inside poll and consume.
 
     def _on_assign(self, client: Client, partitions: list[KafkaPartition]) -> None:
         client.incremental_assign(partitions)
         coming = _ours(partitions)
         self._owned.update(coming)
         self._rebalances += 1
-        if self._listener is not None and coming:
-            self._listener.assigned(coming)
+        self._rebalancing = True
+        try:
+            if self._listener is not None and coming:
+                self._listener.assigned(coming)
+        finally:
+            self._rebalancing = False
 
     def _on_revoke(self, client: Client, partitions: list[KafkaPartition]) -> None:
         self._leave(client, partitions, lost=False)
@@ -246,6 +263,7 @@ class KafkaConsumer:
     def _leave(self, client: Client, partitions: list[KafkaPartition], *, lost: bool) -> None:
         going = [at for at in _ours(partitions) if at in self._owned]
         self._rebalances += 1
+        self._rebalancing = True
         try:
             if self._listener is not None and going:
                 if lost:
@@ -254,6 +272,7 @@ class KafkaConsumer:
                 else:
                     self._listener.revoked(going)
         finally:
+            self._rebalancing = False
             self._owned.difference_update(going)
             self._paused.difference_update(going)
             for at in going:

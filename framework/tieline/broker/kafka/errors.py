@@ -64,6 +64,19 @@ def translated(error: KafkaError | KafkaException, what: str) -> TielineError:
     return Retriable(message)
 
 
+def served(call: Callable[[float], T], timeout: float) -> T:
+    """``poll`` or ``flush``. Raises ``KafkaException`` when the client broke for good.
+
+    The client raises it while it calls our callbacks; Python then calls it a ``SystemError`` of theirs.
+    """
+    try:
+        return call(timeout)
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
+
+
 def begun(call: Callable[[], T], name: str) -> Future[T]:
     """A call in a thread of its own, which ends when it will and holds up nobody's exit."""
     future: Future[T] = Future()

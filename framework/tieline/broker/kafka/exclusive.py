@@ -10,7 +10,7 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tieline.api import DataError, Fatal
-from tieline.broker.kafka.errors import translated
+from tieline.broker.kafka.errors import served, translated
 from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import ClientSettings, made
 from tieline.broker.port import Exclusive, ProducerRecord
@@ -37,7 +37,10 @@ def held(settings: ClientSettings, topic: str, timeout: float) -> Iterator[Exclu
     what = f"holding {topic}"
     settings = {key: value for key, value in settings.items() if key != "message.timeout.ms"}
     # A transaction cannot be waited out for ever: its records end with it.
-    limits = {"transactional.id": f"tieline-exclusive-{topic}", "transaction.timeout.ms": int(timeout * 1000)}
+    limits = {
+        "transactional.id": f"tieline-exclusive-{topic}",
+        "transaction.timeout.ms": int(timeout * 1000),
+    }
     client = made(Producer, settings | limits, "producer.override.")
     try:
         client.init_transactions(timeout)
@@ -49,7 +52,6 @@ def held(settings: ClientSettings, topic: str, timeout: float) -> Iterator[Exclu
         raise translated(error, what) from error
     finally:
         client.purge()
-        client.poll(0)
 
 
 def _write(client: Producer, records: Sequence[ProducerRecord], timeout: float) -> None:
@@ -67,7 +69,7 @@ def _write(client: Producer, records: Sequence[ProducerRecord], timeout: float) 
                 produce(client, record, partial(delivered, index))
             except KafkaException as error:
                 failures[index] = error.args[0]
-        client.flush(max(0.0, deadline - time.monotonic()))
+        served(client.flush, max(0.0, deadline - time.monotonic()))
         if failures:
             causes = {i: translated(error, f"writing to {records[i].topic}") for i, error in failures.items()}
             lasting = next((cause for cause in causes.values() if not isinstance(cause, DataError)), None)

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tieline.api import Retriable
+from tieline.api import Fatal, Retriable
 from tieline.broker.kafka.consumer import KafkaConsumer
 from tieline.broker.kafka.errors import begun, translated
 from tieline.broker.kafka.exclusive import held
@@ -25,7 +25,6 @@ from tieline.broker.port import ConsumedRecord, Exclusive, TopicInfo
 
 T = TypeVar("T")
 _CALL = 10.0
-_REFRESH_MS = 30_000
 
 
 class KafkaBroker:
@@ -46,7 +45,9 @@ class KafkaBroker:
         self._offsets_layout = (offsets_partitions, offsets_replication)
         self._offsets_topic_exists = False
         self._offsets = OffsetsTopic(offsets_topic, self._read)
-        self._admin = made(AdminClient, {**self._client, "logger": log}, "")
+        self._refused: Fatal | None = None
+        own = {"logger": log, "error_cb": self._client_error}
+        self._admin = made(AdminClient, {**self._client, **own}, "")
         self._cluster_id = ""
         self._lock = threading.Lock()
 
@@ -69,7 +70,7 @@ class KafkaBroker:
     def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> KafkaConsumer:
         """See ``Broker.consumer``. Raises ``ConfigError`` for an override that would break a promise."""
         settings = consumer_settings(self._client, overrides)
-        refresh = int(overrides.get("metadata.max.age.ms", _REFRESH_MS)) / 1000
+        refresh = int(settings.pop("metadata.max.age.ms")) / 1000
         return KafkaConsumer(
             {"client.id": client_id, **settings, "group.id": group}, self._topic_names, refresh
         )
@@ -146,6 +147,7 @@ class KafkaBroker:
         self, topic: str, visit: Callable[[ConsumedRecord], None], start: Mapping[int, int], timeout: float
     ) -> dict[int, int]:
         settings = consumer_settings(self._client, {}) | {"group.id": f"tieline-read-{topic}"}
+        del settings["metadata.max.age.ms"]
         return read_to_end(settings, topic, visit, start, timeout)
 
     def _ensure_offsets_topic(self, timeout: float) -> None:
@@ -168,20 +170,31 @@ class KafkaBroker:
         try:
             return list(self._admin.list_topics(timeout=timeout).topics)
         except KafkaException as error:
-            raise translated(error, "listing the topics") from error
+            raise self._refusal() or translated(error, "listing the topics") from error
+
+    def _client_error(self, error: KafkaError) -> None:
+        cause = translated(error, "the admin client")
+        if isinstance(cause, Fatal):
+            self._refused = cause
+
+    def _refusal(self) -> Fatal | None:
+        """What the brokers said about our credentials, where a call of the client only timed out."""
+        self._admin.poll(0)
+        refused, self._refused = self._refused, None
+        return refused
 
     def _answer(self, future: Future[Any], what: str, timeout: float) -> Any:
         try:
             return future.result(timeout)
         except FutureTimeout:
-            raise Retriable(f"{what}: no answer within {timeout} s") from None
+            raise self._refusal() or Retriable(f"{what}: no answer within {timeout} s") from None
         except KafkaException as error:
             code = error.args[0].code()
             if code == KafkaError.TOPIC_ALREADY_EXISTS:
                 raise _Exists from error
             if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise _Missing from error
-            raise translated(error, what) from error
+            raise self._refusal() or translated(error, what) from error
 
 
 class _Exists(Exception):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
 
 from tieline.api import DataError, Fatal, RecordMetadata, Retriable, TielineError
-from tieline.broker.kafka.errors import translated
+from tieline.broker.kafka.errors import served, translated
 from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import LARGEST_BATCH, ClientSettings, made
 from tieline.broker.port import Delivery, Unit
@@ -73,7 +73,7 @@ class KafkaProducer:
     def poll(self, timeout: float) -> list[Delivery]:
         """See ``Producer.poll``."""
         deadline = time.monotonic() + timeout
-        self._client.poll(0)
+        self._serve(0)
         while True:
             self._feed()
             ended = self._ended()
@@ -86,7 +86,7 @@ class KafkaProducer:
             left = deadline - time.monotonic()
             if left <= 0 or not self._open:
                 return []
-            self._client.poll(left)
+            self._serve(left)
 
     def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
         """See ``Producer.save_offsets``; in the format of Kafka Connect's ``offset.storage.topic``."""
@@ -115,7 +115,7 @@ class KafkaProducer:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Retriable(f"{self._offsets_topic}: no acknowledgement within {timeout} s")
-            self._client.poll(left)
+            self._serve(left)
         if refused:
             cause = translated(refused[0], f"saving offsets to {self._offsets_topic}")
             raise Fatal(str(cause)) if isinstance(cause, DataError) else cause
@@ -124,12 +124,19 @@ class KafkaProducer:
         """See ``Producer.close``."""
         deadline = time.monotonic() + timeout
         while self._unfed and self._broken is None and time.monotonic() < deadline:
-            self._client.poll(min(0.1, max(0.0, deadline - time.monotonic())))
+            self._serve(min(0.1, max(0.0, deadline - time.monotonic())))
             self._feed()
-        self._client.flush(max(0.0, deadline - time.monotonic()))
+        self._serve(max(0.0, deadline - time.monotonic()), self._client.flush)
         self._abandon()
         self._open.clear()
         self._in_flight_bytes = 0
+
+    def _serve(self, timeout: float, call: Callable[[float], int] | None = None) -> None:
+        """Let the client tell what happened. Never raises: ``_broken`` says what did."""
+        try:
+            served(call or self._client.poll, timeout)
+        except KafkaException as error:
+            self._break(translated(error, "the producer"))
 
     def _feed(self) -> None:
         """Give the client what its queue has room for."""
@@ -196,13 +203,13 @@ class KafkaProducer:
         """Forget what the client has not sent; late reports then belong to nobody."""
         broken, self._broken = self._broken, Retriable("abandoned")
         self._client.purge()
-        self._client.poll(0)
+        self._serve(0)
         self._broken = broken
         self._unfed.clear()
 
     def _client_error(self, error: KafkaError) -> None:
         cause = translated(error, "the producer")
-        if error.fatal() or isinstance(cause, Fatal):
+        if isinstance(cause, Fatal):
             self._break(cause)
 
     def _break(self, cause: TielineError) -> None:

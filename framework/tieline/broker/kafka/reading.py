@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from tieline.api import Retriable
+from tieline.api import Fatal, Retriable, TielineError
 from tieline.broker.kafka.errors import bounded, translated
 from tieline.broker.kafka.records import consumed
 from tieline.broker.kafka.settings import ClientSettings, made
@@ -28,9 +28,19 @@ def read_to_end(
     """See ``Broker.read``. The end of a partition is where only markers of transactions follow."""
     deadline = time.monotonic() + timeout
     what = f"reading {topic}"
-    client = made(Consumer, settings | {"fetch.wait.max.ms": 10, "enable.partition.eof": "true"}, "")
+    refused: list[TielineError] = []
+
+    def client_error(error: KafkaError) -> None:
+        cause = translated(error, what)
+        if isinstance(cause, Fatal):
+            refused.append(cause)
+
+    own = {"fetch.wait.max.ms": 10, "enable.partition.eof": "true", "error_cb": client_error}
+    client = made(Consumer, settings | own, "")
 
     def left() -> float:
+        if refused:
+            raise refused[0]
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             raise Retriable(f"{what}: the end was not reached within {timeout} s")
@@ -63,7 +73,8 @@ def read_to_end(
                     open_.discard(partition)
         return reached
     except KafkaException as error:
-        raise translated(error, what) from error
+        client.poll(0)
+        raise (refused[0] if refused else translated(error, what)) from error
     finally:
         bounded(client.close, 10.0, f"{what}: closing")
 

@@ -32,6 +32,11 @@ def produce(
     topic, value, key, headers, timestamp, partition = record
     optional: dict[str, Any] = {}
     if headers:
+        for name, content in headers:  # what is not so crashes the client
+            if not name.isascii():
+                name.encode()
+            if "\0" in name or not (content is None or isinstance(content, bytes)):
+                raise TypeError(f"topic {topic}: the header {name!r} is not text without NUL → bytes")
         optional["headers"] = list(headers)
     if timestamp is not None:
         if timestamp < 0:

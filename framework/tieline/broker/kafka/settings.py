@@ -41,6 +41,8 @@ CONSUMER: Mapping[str, str | int] = {
     "queued.max.messages.kbytes": 16_384,
     "fetch.queue.backoff.ms": 20,
     "fetch.max.bytes": 8 << 20,
+    "socket.timeout.ms": 10_000,  # bounds a commit inside a rebalance, which has no other time-out
+    "metadata.max.age.ms": 30_000,  # how soon a new topic is found
 }
 
 _SHARED = {"bootstrap.servers": "one worker is joined to one cluster"}
