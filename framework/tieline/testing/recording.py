@@ -1,0 +1,76 @@
+"""The context of a task without a runtime, for tests of connectors: it records what the task says."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from tieline.api import Position, TransactionContext
+
+
+class Quarantined(NamedTuple):
+    """What a source could not parse, and why."""
+
+    raw: bytes
+    reason: str
+
+
+class RecordingSourceContext:
+    """A ``SourceContext``: give it what ``offsets`` shall answer, read what the task counted and refused.
+
+    ``counters``: by name, ``quarantined.<reason>`` included, as the runtime counts them. ``quarantined``:
+    in order. ``stopping``: set it before ``stop()``, as the runtime does. Safe for several threads.
+    """
+
+    def __init__(
+        self,
+        connector: str = "test",
+        task: int = 0,
+        *,
+        saved: Sequence[tuple[Position, Position]] = (),
+        transaction: TransactionContext | None = None,
+    ) -> None:
+        self.connector = connector
+        self.task = task
+        self.stopping = False
+        self.transaction = transaction
+        self.quarantined: list[Quarantined] = []
+        self._saved = {_key(partition): offset for partition, offset in saved}
+        self._counters: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """A copy; 0 for what was never counted."""
+        with self._changed:
+            return self._counters.copy()
+
+    def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
+        """What was given as ``saved``."""
+        return [self._saved.get(_key(partition)) for partition in partitions]
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a counter."""
+        with self._changed:
+            self._counters[name] += number
+            self._changed.notify_all()
+
+    def quarantine(self, raw: bytes, reason: str) -> None:
+        """Keep it in ``quarantined``, and count it."""
+        with self._changed:
+            self.quarantined.append(Quarantined(raw, reason))
+            self._counters[f"quarantined.{reason}"] += 1
+            self._changed.notify_all()
+
+    def wait_for(self, name: str, number: int = 1, seconds: float = 10.0) -> None:
+        """Until a counter has reached a number. Raises ``TimeoutError`` with all of them."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._counters[name] >= number, seconds):
+                raise TimeoutError(f"{name} did not reach {number} in {seconds:g} s: {dict(self._counters)}")
+
+
+def _key(partition: Position) -> str:
+    return json.dumps(dict(partition), sort_keys=True)
