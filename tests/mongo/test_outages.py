@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from tieline.api import ConfigError, Fatal, Retriable
+from tieline.api import ConfigError, DataError, Fatal, Retriable
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_lab.mongo import MongoServer
 from tieline_lab.process import Process, free_port
@@ -25,8 +25,8 @@ def server(tmp_path):
 
 
 @contextmanager
-def locked(server):
-    """The server's data behind another server, which asks for credentials; gives its host and port."""
+def another(work, *options):
+    """A server with these options on the data in ``work``; gives its host and port."""
     port = free_port()
 
     def answers():
@@ -38,10 +38,10 @@ def locked(server):
             except PyMongoError:
                 return False
 
-    storage = ["--storage-path", str(server.work / "data"), "--sync-on-commit", "--auth"]
     program = Path(sys.executable).with_name("secantusd-py")
-    command: list[str | Path] = [program, "--host", "127.0.0.1", "--port", str(port), *storage]
-    with Process("SecantusDB with credentials", command, server.work / "auth.log", ready=answers):
+    storage = ["--storage-path", str(work / "data"), "--sync-on-commit"]
+    command: list[str | Path] = [program, "--host", "127.0.0.1", "--port", str(port), *storage, *options]
+    with Process("SecantusDB", command, work / "another.log", ready=answers):
         yield f"127.0.0.1:{port}"
 
 
@@ -106,9 +106,79 @@ def test_a_wrong_uri_is_a_mistake_of_the_configuration_without_its_secret(uri, s
 def test_wrong_credentials_are_fatal_and_the_message_tells_the_way_out(tmp_path, start_sink):
     with MongoServer(tmp_path) as server, MongoClient[dict[str, Any]](server.uri) as client:
         client.admin.command("createUser", "operator", pwd="right-word", roles=["root"])
-    with locked(server) as address:
+    with another(tmp_path, "--auth") as address:
         with pytest.raises(Fatal, match="check user, password and authSource") as raised:
             start_sink(f"mongodb://operator:wrong-word@{address}/?authSource=admin", "x")
         start_sink(f"mongodb://operator:right-word@{address}/?authSource=admin", "x")
 
     assert "wrong-word" not in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """A server that fails when told to: its address."""
+    with another(tmp_path_factory.mktemp("faulty"), "--enable-test-commands") as address:
+        # a real server tells its clients of a step-down at once; this one has to be asked
+        yield f"mongodb://{address}/?serverMonitoringMode=poll&heartbeatFrequencyMS=500"
+
+
+@pytest.fixture
+def fail(faulty):
+    """Makes the next ``times`` inserts fail so."""
+    with MongoClient[dict[str, Any]](faulty) as client:
+
+        def fail(times, **how):
+            data = {"failCommands": ["insert"], **how}
+            client.admin.command(
+                {"configureFailPoint": "failCommand", "mode": {"times": times}, "data": data}
+            )
+
+        yield fail
+        client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"closeConnection": True},
+        {"errorCode": 189},
+        {"errorCode": 11600},
+        {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}},
+        {"blockConnection": True, "blockTimeMS": 1500},
+    ],
+    ids=["closed", "stepped down", "shutting down", "not yet safe", "slow"],
+)
+def test_a_fault_that_passes_is_an_outage_and_the_same_batch_then_counts_exactly(
+    faulty, fail, start_sink, reading, request, how
+):
+    sink = start_sink(faulty, "faults", collection=request.node.name, socket__timeout__ms="500")
+    fail(1, **how)
+
+    with pytest.raises(Retriable):
+        sink.put([reading(n) for n in range(20)])
+    sink.put([reading(n) for n in range(20)])
+
+    with MongoClient[dict[str, Any]](faulty) as client:
+        assert client["faults"][request.node.name].count_documents({}) == 20
+
+
+def test_a_batch_refused_as_a_whole_is_halved_until_the_culprit_is_alone(faulty, fail, start_sink, reading):
+    sink = start_sink(faulty, "faults", collection="halves")
+    fail(5, errorCode=10334)  # all of it, all again, 8 of it, 4, 2
+
+    sink.put([reading(n) for n in range(16)])
+    fail(6, errorCode=10334)  # and 1
+    with pytest.raises(DataError) as raised:
+        sink.put([reading(n) for n in range(100, 116)])
+
+    assert list(raised.value.failures) == [0]
+    with MongoClient[dict[str, Any]](faulty) as client:
+        assert client["faults"]["halves"].count_documents({}) == 31
+
+
+def test_a_server_that_refuses_everything_is_fatal_and_no_record_is_blamed(faulty, fail, start_sink, reading):
+    sink = start_sink(faulty, "faults")
+    fail(1, errorCode=13)
+
+    with pytest.raises(Fatal, match="readWrite"):
+        sink.put([reading(1)])

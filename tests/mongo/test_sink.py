@@ -139,6 +139,21 @@ def test_a_document_larger_than_a_message_is_a_data_error_and_all_others_are_wri
     assert database.readings.count_documents({}) == 2
 
 
+def test_failures_found_here_and_failures_found_by_the_server_keep_their_indexes(sink, database, reading):
+    one = sink()
+    one.put([reading(5)])
+    huge = {"text": "x" * 49_000_000}
+
+    with pytest.raises(DataError) as raised:
+        one.put([reading(1, points=huge), reading(2), other(reading(5), b"else"), reading(3), reading(5)])
+
+    assert sorted(raised.value.failures) == [0, 2]
+    assert "bytes" in str(raised.value.failures[0])
+    assert "claim one identity" in str(raised.value.failures[2])
+    assert one.counters == {"duplicates": 1}
+    assert database.readings.count_documents({}) == 3
+
+
 def test_what_bson_has_no_type_for_is_written_visibly_beside_its_neighbours(sink, database, reading):
     odd = {
         "big": {"json": str(2**70)},
