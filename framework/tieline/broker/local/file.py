@@ -150,40 +150,36 @@ class Lock:
 
 
 class Reserve:
-    """Disk space put aside; given back when the disk is full, so that records can still be deleted."""
+    """Disk space put aside; given back when the disk is full, so that records can still be deleted.
+
+    It has to hold what a checkpoint may still add to the file (the keeper's threshold), and the pages
+    that deleting writes.
+    """
 
     def __init__(self, path: Path, size: int) -> None:
         self._path = path
-        self._size = size
-        self.stands = self.restore()
-
-    @property
-    def size(self) -> int:
-        """Bytes put aside."""
-        return self._size
+        self.size = size
+        self.restore()
 
     def release(self) -> None:
         """The disk is full: make room."""
-        self.stands = False
         self._path.unlink(missing_ok=True)
 
     def restore(self) -> bool:
-        """Put the space aside again; false if there is not enough."""
+        """Put the space aside; false if as much would not be left beside it."""
         try:
+            disk = os.statvfs(self._path.parent)
+            if not self._path.exists() and disk.f_bavail * disk.f_frsize < 2 * self.size:
+                return False
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                os.posix_fallocate(file, 0, self.size)
+            finally:
+                os.close(file)
         except OSError:
-            self.stands = False
+            self.release()
             return False
-        try:
-            os.posix_fallocate(file, 0, max(self._size, 1))
-            self.stands = True
-        except OSError:
-            self.stands = False
-        finally:
-            os.close(file)
-        if not self.stands:
-            self._path.unlink(missing_ok=True)
-        return self.stands
+        return True
 
 
 def translated(error: BaseException, path: Path) -> Exception:

@@ -122,10 +122,13 @@ class Reader:
         while self._connections:
             self._connections.pop().close()
 
-    @contextmanager
-    def _reading(self) -> Iterator[apsw.Connection]:
+    def _must_be_open(self) -> None:
         if not self._open:
             raise Retriable(f"the log file {self.path} is closed")
+
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        self._must_be_open()
         try:
             connection = self._connections.pop()
         except IndexError:

@@ -49,7 +49,7 @@ class Store(Reader):
         reserve = None
         if owner and settings.reserve_bytes > 0:
             reserve = Reserve(path.with_name(path.name + ".reserve"), settings.reserve_bytes)
-        self._writer = Writer(path, connection, Tables(connection, settings), reserve, self._watch.committed)
+        self._writer = Writer(path, connection, Tables(connection, settings, reserve), self._watch.committed)
         self._keeper = Keeper(path, connection, self._writer, settings) if owner else None
         self._snapshot: tuple[int, Mapping[TopicPartition, Bounds]] = (-1, {})
 
@@ -113,7 +113,9 @@ class Store(Reader):
 
     def wait(self, version: int, timeout: float) -> int:
         """Wait until somebody, in any process, commits after ``version``; the version then."""
-        return self._watch.wait(version, timeout)
+        now = self._watch.wait(version, timeout)
+        self._must_be_open()
+        return now
 
     def snapshot(self) -> Mapping[TopicPartition, Bounds]:
         """Start and end of every partition now; one query a version, however many ask."""

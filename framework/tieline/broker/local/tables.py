@@ -14,7 +14,7 @@ import apsw
 
 from tieline.api import RecordMetadata, Retriable, TopicPartition
 from tieline.broker.local.codec import encode_headers
-from tieline.broker.local.file import LogSettings
+from tieline.broker.local.file import LogSettings, Reserve
 from tieline.broker.local.murmur2 import partition_of
 from tieline.broker.port import ProducerRecord
 
@@ -73,14 +73,16 @@ class Topic:
 class Tables:
     """The tables of one file. What is cached is dropped when another process committed (``begin``)."""
 
-    def __init__(self, connection: apsw.Connection, settings: LogSettings) -> None:
+    def __init__(
+        self, connection: apsw.Connection, settings: LogSettings, reserve: Reserve | None = None
+    ) -> None:
         self._connection = connection
         self._settings = settings
+        self._reserve = reserve
         self._topics: dict[str, Topic] = {}
         self._dirty: dict[int, Partition] = {}
         self._data_version = -1
-        self.appending = True
-        """False while the disk is full: only what makes room is admitted."""
+        self._appending = True
 
     def begin(self) -> None:
         """A transaction was opened."""
@@ -102,6 +104,18 @@ class Tables:
         """The transaction was rolled back."""
         self._topics.clear()
         self._dirty.clear()
+
+    def disk_is_full(self) -> None:
+        """From now on nothing is appended, until what is admitted has made room."""
+        if self._reserve is not None:
+            self._reserve.release()
+            self._appending = False
+
+    def _has_room(self) -> bool:
+        if self._reserve is None:
+            return True
+        free = self._connection.pragma("freelist_count") * self._connection.pragma("page_size")
+        return bool(free >= self._reserve.size) or self._reserve.restore()
 
     def topic(self, name: str) -> Topic | None:
         """A topic, or none."""
@@ -160,8 +174,10 @@ class Tables:
 
     def append(self, records: Sequence[ProducerRecord]) -> Appended:
         """Write records, all but those that can never be written. Topics are made as needed."""
-        if not self.appending:
-            raise Retriable("the disk is full; records are taken again when there is room")
+        if not self._appending:
+            self._appending = self._has_room()
+            if not self._appending:
+                raise Retriable("the disk is full; records are taken again when there is room")
         now = time.time_ns() // 1_000_000
         rows: list[tuple[int, int, bytes | None, bytes | None, bytes | None]] = []
         metadata: list[RecordMetadata | None] = []

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import apsw
 
 from tieline.api import Retriable
-from tieline.broker.local.file import Reserve, translated
+from tieline.broker.local.file import translated
 from tieline.broker.local.tables import Tables
 
 T = TypeVar("T")
@@ -32,13 +32,11 @@ class Writer:
         path: Path,
         connection: apsw.Connection,
         tables: Tables,
-        reserve: Reserve | None,
         committed: Callable[[], object],
     ) -> None:
         self._path = path
         self._connection = connection
         self._tables = tables
-        self._reserve = reserve
         self._committed = committed
         self._ready = threading.Condition()
         self._waiting: deque[tuple[Callable[[Tables], Any], Future[Any]]] = deque()
@@ -99,7 +97,7 @@ class Writer:
             results = self._transaction([change for change, _ in group])
         except Exception as error:
             if isinstance(error, apsw.FullError):
-                self._disk_is_full()
+                self._tables.disk_is_full()
             if len(group) > 1:
                 for one in group:
                     self._make([one])
@@ -112,7 +110,6 @@ class Writer:
 
     def _transaction(self, changes: Sequence[Callable[[Tables], T]]) -> list[T]:
         execute = self._connection.execute
-        self._look_for_room()
         execute("BEGIN IMMEDIATE")
         try:
             self._tables.begin()
@@ -125,17 +122,6 @@ class Writer:
                 execute("ROLLBACK")
             raise
         return results
-
-    def _disk_is_full(self) -> None:
-        if self._reserve is not None and self._tables.appending:
-            self._reserve.release()
-            self._tables.appending = False
-
-    def _look_for_room(self) -> None:
-        if self._tables.appending or self._reserve is None:
-            return
-        free = self._connection.pragma("freelist_count") * self._connection.pragma("page_size")
-        self._tables.appending = free >= self._reserve.size or self._reserve.restore()
 
     def _finish_checkpoint(self) -> None:
         try:
