@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pymongo import ASCENDING, DESCENDING
 
 from tieline.api import SinkRecord
-from tieline_connectors.mongo.values import from_json, moment, shallow
+from tieline_connectors.mongo.values import from_json, may_be_deep, moment, shallow
 from tieline_connectors.volttron_bus.reading import rebuild
 
 DIGEST = "_digest"
@@ -116,6 +116,9 @@ def cloudagent(record: SinkRecord, options: LayoutOptions) -> Document:
         message = rebuild(given)
         source = options.source or given["platform"]
         date = moment(given["time"])
+        headers, body = message.headers, message.body
+        if _may_be_deep(given):
+            headers, body = shallow(headers), shallow(body)
     except (ValueError, KeyError, TypeError) as error:
         raise _no_place("cloudagent", record, error) from None
     return {
@@ -123,8 +126,8 @@ def cloudagent(record: SinkRecord, options: LayoutOptions) -> Document:
         "source": source,
         "date": _as_text(date) if options.text_dates else date,
         "topic": message.topic,
-        "headers": message.headers,
-        "message": shallow(message.body),
+        "headers": headers,
+        "message": body,
     }
 
 
@@ -146,6 +149,13 @@ def value(record: SinkRecord) -> Document:
 def _as_text(date: Any) -> str:
     """As Python's ``str(datetime.now())``, which the old agent stored; always with microseconds."""
     return date.isoformat(" ", "microseconds") if isinstance(date, datetime) else str(int(date))
+
+
+def _may_be_deep(given: Mapping[str, Any]) -> bool:
+    if "body" in given:
+        return may_be_deep(given["body"]) or may_be_deep(given["headers"])
+    folded = [*given["points"].values(), *given["headers"].values()]
+    return dict in set(map(type, folded)) or any("json" in entry for entry in given["metadata"].values())
 
 
 def _points(points: Mapping[str, Any]) -> Document:

@@ -44,9 +44,12 @@ def from_json(text: str) -> Any:
         value = json.loads(text)
     except RecursionError:
         return {"_json": text}
-    if text.count("[") + text.count("{") < LEVELS:
-        return value
-    return shallow(value)
+    return shallow(value) if may_be_deep(text) else value
+
+
+def may_be_deep(text: str) -> bool:
+    """Whether it is worth while to look how deep a JSON text is."""
+    return text.count("[") + text.count("{") >= LEVELS
 
 
 def shallow(value: Any) -> Any:

@@ -98,6 +98,20 @@ def test_what_is_too_deep_for_mongodb_is_kept_as_json_text_at_the_last_level(rea
     assert '{"_json": "{\\"a\\": {\\"a\\": 1}}"}' in json.dumps(found)
 
 
+@pytest.mark.parametrize("part", ["points", "headers", "metadata"])
+def test_the_old_document_is_never_too_deep_for_mongodb(part):
+    deep = {"json": json.dumps(nested(LEVELS))}
+
+    found = document("cloudagent", device(**{part: {"t": deep}}))
+    of_bus = {**COMMON, "headers": deep["json"], "body": f"[{deep['json']}]"}
+
+    assert depth({"": found["headers"]}) <= LEVELS
+    assert "_json" in json.dumps([found["headers"], found["message"]])
+    other = document("cloudagent", SinkRecord("t", 0, 0, of_bus))
+    assert "_json" in json.dumps(other["headers"])
+    assert "_json" in json.dumps(other["message"])
+
+
 def test_what_even_python_cannot_read_is_kept_as_its_text():
     text = "[" * 100_000 + "]" * 100_000
 
