@@ -72,7 +72,7 @@ def publication(ident: bytes, topic: str, headers: Mapping[str, Any], body: Any)
         raise ValueError(f"a name among the headers of {topic!r} is no text")
     try:
         text = json.dumps(data).encode()
-    except (TypeError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the message for {topic!r} cannot be written as JSON: {error}") from None
     if deeper_than(text, MAX_DEPTH + 1):  # the envelope is one level more
         raise ValueError(f"the message for {topic!r} is nested deeper than {MAX_DEPTH}")

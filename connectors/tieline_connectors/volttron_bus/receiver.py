@@ -249,7 +249,9 @@ class _Session:
             )
         elif self._awaited == b"hello":
             raise Ended(
-                "no answer: check volttron.address, volttron.serverkey, and firewalls", about_keys=True
+                "no answer: check volttron.address, volttron.serverkey, firewalls, and (10.x) that the"
+                " platform knows our keys",
+                about_keys=True,
             )
         else:
             raise Ended(f"no answer to {self._awaited.decode()} in {self._patience.ping_timeout:g} s")

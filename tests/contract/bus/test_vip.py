@@ -239,3 +239,56 @@ def test_where_nobody_listens_a_connection_is_refused(context):
     with Connection(context, Endpoint(f"tcp://127.0.0.1:{port}", "nobody")) as connection:
         assert _received(connection, 1, 0.5) == []
         assert connection.state is State.REFUSED
+
+
+ODD_TOPICS = [
+    "[",
+    "{",
+    "4 2",
+    "tru",
+    "-",
+    "/",
+    " ",
+    "\x00",
+    "\x85",
+    "é",
+    "'x'",
+    "a" * 10_000,
+    "nullnull",
+    "\\u0041",
+]
+
+
+def test_whatever_is_let_through_arrives_and_the_router_lives(bus):
+    nested: object = None
+    for _ in range(frames.MAX_DEPTH):
+        nested = [nested]
+    bodies = [None, "", {}, [], False, 0, nested, 10**4000, "x" * 100_000, {"bus": None, "sender": 1}]
+    with bus.client("odd", "") as client:
+        for number in range(max(len(ODD_TOPICS), len(bodies))):
+            topic, body = ODD_TOPICS[number % len(ODD_TOPICS)], bodies[number % len(bodies)]
+            assert client.publish(topic, {"": None}, body) >= 1
+            message = next(m for m in client.messages(5, 1) if m.sender == "odd")
+            assert message == (topic, "odd", {"": None}, body)
+        client.ping()
+
+
+def test_a_topic_that_would_bring_a_platform_down_is_never_sent(bus):
+    with bus.client("never") as client:
+        for topic in ("", "42", "true", "null", '"x"', "[]", "{}", " 1 ", "NaN", "-1e5", "日本", "9" * 5000):
+            with pytest.raises(ValueError, match="the topic"):
+                client.publish(topic, {}, 1)
+
+
+def test_a_body_that_would_bring_a_platform_down_is_never_sent(bus):
+    nested: object = None
+    for _ in range(frames.MAX_DEPTH + 1):
+        nested = [nested]
+    endless: list[object] = []
+    endless.append(endless)
+    with bus.client("never2") as client:
+        for body in (nested, endless, {1, 2}, b"bytes", {(1, 2): 3}):
+            with pytest.raises(ValueError, match="analysis/x"):
+                client.publish("analysis/x", {}, body)
+        with pytest.raises(ValueError, match="headers"):
+            client.publish("analysis/x", {1: "x"}, None)
