@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tieline.api import Retriable, SinkRecord
+from tieline.testing.sink_context import RecordingSinkContext
+from tieline_connectors.file.sink import FileSinkConfig, FileSinkTask
+
+
+def started(path):
+    task = FileSinkTask()
+    task.start(RecordingSinkContext(), FileSinkConfig.parse({"file": str(path)}))
+    return task
+
+
+def put(task, *values):
+    task.put([SinkRecord("t", 0, offset, value) for offset, value in enumerate(values)])
+
+
+def test_lines_are_appended_to_what_is_there(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("before\n", "utf-8")
+    task = started(path)
+    put(task, "a", "b")
+    task.flush({})
+    assert path.read_text("utf-8") == "before\na\nb\n"
+    task.shutdown()
+
+
+def test_flush_asks_the_disk(tmp_path, monkeypatch):
+    """What the page cache alone has is lost when the power fails."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    task = started(tmp_path / "out.txt")
+    put(task, "a")
+    assert synced == []
+    task.flush({})
+    assert len(synced) == 1
+    task.shutdown()
+
+
+def test_other_values_than_text_are_written_as_json(tmp_path):
+    task = started(tmp_path / "out.txt")
+    put(task, None, True, 2**70, 0.5, {"a": [1, "é"]}, float("nan"), "\ud800")
+    task.flush({})
+    assert (tmp_path / "out.txt").read_text("utf-8").splitlines() == [
+        *("null", "true", "1180591620717411303424", "0.5", '{"a": [1, "\\u00e9"]}', "NaN", "\\ud800")
+    ]
+    task.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"), [("whole\nto", "whole\n"), ("to", ""), ("x" * 100_000, ""), ("a\n", "a\n")]
+)
+def test_a_line_that_a_crash_has_torn_is_cut_off(before, kept, tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text(before, "utf-8")
+    task = started(path)
+    put(task, "torn")
+    task.flush({})
+    assert path.read_text("utf-8") == f"{kept}torn\n"
+    task.shutdown()
+
+
+def test_a_folder_that_is_not_there_is_an_outage(tmp_path):
+    with pytest.raises(Retriable, match=r"out\.txt cannot be written: No such file or directory"):
+        started(tmp_path / "no" / "out.txt")
+
+
+def test_a_full_disk_is_an_outage():
+    task = started("/dev/full")
+    with pytest.raises(Retriable, match="/dev/full cannot be written: No space left on device"):
+        put(task, "a")
+    task.shutdown()
+
+
+class Filling:
+    """A file on a disk with room for so many bytes, until some is made."""
+
+    def __init__(self, file, room):
+        self.file, self.room, self.name = file, room, file.name
+
+    def write(self, data):
+        if not self.room:
+            raise OSError(28, "No space left on device")
+        written = self.file.write(bytes(data)[: self.room])
+        self.room -= written
+        return written
+
+    def close(self):
+        self.file.close()
+
+
+@pytest.mark.parametrize("room", range(1, 9))
+def test_a_line_torn_by_a_full_disk_is_ended_before_the_batch_comes_again(room, tmp_path):
+    path = tmp_path / "out.txt"
+    task = started(path)
+    task._file = Filling(task._file, room)
+    batch = ("abc", "def", "g")
+    with pytest.raises(Retriable, match="No space left"):
+        put(task, *batch)
+    with pytest.raises(Retriable, match="No space left"):
+        put(task, *batch)
+    task._file.room = 1_000
+    put(task, *batch)
+    lines = path.read_text("utf-8").splitlines()
+    assert lines[-3:] == ["abc", "def", "g"]
+    assert set(lines) == set(batch)
+    task.shutdown()
+
+
+def test_two_tasks_may_append_to_one_file(tmp_path):
+    path = tmp_path / "out.txt"
+    one = started(path)
+    put(one, "a" * 10_000)
+    other = started(path)
+    put(other, "b" * 10_000)
+    put(one, "c")
+    assert path.read_text("utf-8").splitlines() == ["a" * 10_000, "b" * 10_000, "c"]
+    for task in (one, other):
+        task.shutdown()

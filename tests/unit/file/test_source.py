@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tieline.api import ID_HEADER, Retriable, header
+from tieline.testing.source_context import MemorySourceContext
+from tieline_connectors.file.source import FileSourceConfig, FileSourceTask
+
+
+class Reader:
+    """A file and a task that reads it; ``restarted`` is another task that goes on at what was saved."""
+
+    def __init__(self, path: Path, **settings):
+        self.path = path
+        self.context = MemorySourceContext()
+        self.settings = settings
+        self.task = self.started()
+
+    def started(self):
+        task = FileSourceTask()
+        settings = {"file": str(self.path), "topic": "t", **self.settings}
+        task.start(self.context, FileSourceConfig.parse(settings))
+        return task
+
+    def restart(self):
+        self.task.close()
+        self.task = self.started()
+
+    def append(self, text):
+        with open(self.path, "ab") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
+
+    def poll(self, most=100):
+        """The records that are there, their offsets saved."""
+        records = list(self.task.poll(most, 0))
+        self.context.save(records)
+        return records
+
+    def lines(self, most=100):
+        return [record.value for record in self.poll(most)]
+
+
+@pytest.fixture
+def reader(tmp_path):
+    made = Reader(tmp_path / "in.txt")
+    yield made
+    made.task.close()
+
+
+def test_lines_that_are_appended_later_are_read_later(reader):
+    reader.append("a\nb\n")
+    assert reader.lines() == ["a", "b"]
+    assert reader.lines() == []
+    reader.append("c\n")
+    assert reader.lines() == ["c"]
+
+
+def test_the_file_may_appear_later(reader):
+    assert reader.lines() == []
+    reader.append("a\n")
+    assert reader.lines() == ["a"]
+
+
+def test_a_line_that_is_not_complete_waits_for_its_end(reader):
+    reader.append("a\nhal")
+    assert reader.lines() == ["a"]
+    assert reader.lines() == []
+    reader.append("f\n")
+    assert reader.lines() == ["half"]
+
+
+def test_line_ends_of_both_kinds_are_taken_off_once(reader):
+    reader.append(b"a\r\nb\n\n\r\r\nc\r\n")
+    assert reader.lines() == ["a", "b", "", "\r", "c"]
+
+
+def test_bytes_that_are_no_utf_8_are_replaced_and_cost_no_other_line(reader):
+    reader.append(b"a\n\xff\xfe\nb\n")
+    assert reader.lines() == ["a", "��", "b"]
+
+
+def test_reading_goes_on_at_the_saved_offset_after_a_restart(reader):
+    reader.append("a\nb\nc\n")
+    assert reader.lines(2) == ["a", "b"]
+    reader.restart()
+    assert reader.lines() == ["c"]
+
+
+def test_a_record_has_the_same_identity_each_time_it_is_read(tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text("a\nb\na\n", "utf-8")
+    one, other = Reader(path), Reader(path)
+    first, again = one.poll(), other.poll(2) + other.poll()
+    assert [record.headers for record in first] == [record.headers for record in again]
+    assert len({header(record, ID_HEADER) for record in first}) == 3
+    for reader in (one, other):
+        reader.task.close()
+
+
+def test_a_file_that_was_moved_away_is_read_to_its_end_and_the_new_one_from_its_start(reader):
+    reader.append("a\nb\n")
+    assert reader.lines(1) == ["a"]
+    os.rename(reader.path, reader.path.with_suffix(".1"))
+    assert reader.lines(1) == ["b"]
+    reader.append("c\n")
+    with open(reader.path.with_suffix(".1"), "a", encoding="utf-8") as old:
+        old.write("late\nno end")
+    assert reader.lines() == ["late", "no end"]
+    assert reader.lines() == ["c"]
+
+
+def test_a_file_that_was_moved_away_between_two_runs_is_given_up_and_the_new_one_is_read(reader):
+    reader.append("a\nb\n")
+    assert reader.lines() == ["a", "b"]
+    reader.task.close()
+    os.rename(reader.path, reader.path.with_suffix(".1"))
+    reader.append("c\nd\ne\n")
+    reader.restart()
+    assert reader.lines() == ["c", "d", "e"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_truncated_file_is_read_from_its_start(restart, reader):
+    reader.append("a\nb\n")
+    assert reader.lines() == ["a", "b"]
+    reader.path.write_text("c\n", "utf-8")
+    if restart:
+        reader.restart()
+    assert reader.lines() == ["c"]
+
+
+def test_a_line_in_the_place_of_another_has_an_id_of_its_own(reader):
+    """A store compares the contents of one id; it would refuse the new line as a false copy."""
+    reader.append("a\n")
+    (first,) = reader.poll()
+    reader.path.write_text("", "utf-8")
+    assert reader.poll() == []
+    reader.append("b\n")
+    (second,) = reader.poll()
+    assert header(first, ID_HEADER) != header(second, ID_HEADER)
+    reader.restart()
+    assert reader.lines() == []
+
+
+@pytest.mark.parametrize("length", [9, 10, 11, 20, 25])
+def test_a_long_line_is_cut_and_no_byte_of_it_is_lost_or_made_up(length, tmp_path):
+    reader = Reader(tmp_path / "in.txt", **{"max.line.bytes": "10"})
+    text = "".join(chr(97 + n % 26) for n in range(length))
+    reader.append(f"{text}\nnext\n")
+    *parts, last = reader.lines()
+    assert "".join(parts) == text
+    assert last == "next"
+    assert len(parts) == -(-length // 10)
+    reader.task.close()
+
+
+def test_a_batch_is_no_larger_than_its_setting(tmp_path):
+    reader = Reader(tmp_path / "in.txt", **{"batch.size": "2"})
+    reader.append("a\nb\nc\n")
+    assert [reader.lines(), reader.lines()] == [["a", "b"], ["c"]]
+    reader.task.close()
+
+
+def test_a_path_that_cannot_be_opened_is_an_outage(tmp_path):
+    (tmp_path / "file").write_text("", "utf-8")
+    reader = Reader(tmp_path / "file" / "in.txt")
+    with pytest.raises(Retriable, match=r"in\.txt cannot be read: Not a directory"):
+        reader.poll()
+    reader.task.close()
