@@ -1,0 +1,39 @@
+"""The smallest sink: prints each value. Its entry point and its file:
+
+tieline.sinks =
+    printer = smallest_sink:Printer          name=print, connector.class=printer, topics=numbers
+"""
+
+from collections.abc import Mapping, Sequence
+
+from tieline.api import Config, SinkConnector, SinkContext, SinkRecord, SinkTask, TopicPartition, setting
+
+
+class PrinterConfig(Config):
+    """What a user may set."""
+
+    prefix: str = setting("prefix", "", doc="Printed before each value.")
+
+
+class PrinterTask(SinkTask[PrinterConfig]):
+    """What does the work."""
+
+    def start(self, context: SinkContext, config: PrinterConfig) -> None:
+        """Get ready."""
+        self.prefix = config.prefix
+
+    def put(self, batch: Sequence[SinkRecord]) -> None:
+        """Write or buffer."""
+        for record in batch:
+            print(f"{self.prefix}{record.value}")
+
+    def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """When this returns, all of it is safe, and these offsets are committed."""
+        print(end="", flush=True)
+
+
+class Printer(SinkConnector[PrinterConfig]):
+    """What the entry point names."""
+
+    config_type = PrinterConfig
+    task_type = PrinterTask
