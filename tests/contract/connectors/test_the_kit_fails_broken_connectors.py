@@ -130,7 +130,7 @@ del TestSink
 """
 WAITS_TOO_LONG = """
 def poll(self, max_records, max_wait, poll=ListSourceTask.poll):
-    return poll(self, max_records, max_wait + 0.5)
+    return poll(self, max_records, max_wait + 0.4)
 ListSourceTask.poll = poll
 del TestSink
 """
@@ -175,7 +175,7 @@ del TestSource
 """
 SLEEPS = """
 def put(self, batch, put=ListSinkTask.put):
-    time.sleep(0.5)
+    time.sleep(0.4)
     put(self, batch)
 ListSinkTask.put = put
 del TestSource
