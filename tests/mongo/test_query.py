@@ -101,6 +101,14 @@ def test_the_cloudagent_layout_answers_the_same_questions_beside_what_the_old_ag
     assert messages("--since", "2025-12-31", "--until", "2026-01-01T00:00:02") == [1, 0, -1]
 
 
+def test_what_has_no_time_comes_in_the_order_of_its_insertion(database, ask):
+    for number in range(5):
+        database.readings.insert_one({"number": number})
+
+    assert [d["number"] for d in ask("--limit", "3")[1]] == [4, 3, 2]
+    assert [d["number"] for d in ask("--oldest", "--limit", "2")[1]] == [0, 1]
+
+
 def test_json_lines_are_exact(sink, reading, ask):
     points = {"big": {"json": str(-(2**70))}, "text": "Zürich 건물", "nan": float("nan"), "long": 2**63 - 1}
     sink().put([reading(1, points=points)])
@@ -207,9 +215,7 @@ def test_follow_prints_the_last_ones_then_each_new_one_and_ends_quietly(
     assert (process.returncode, rest, told) == (0, "", "")
 
 
-def test_follow_looks_again_and_again_where_the_server_has_no_change_streams(
-    database, sink, reading, monkeypatch
-):
+def test_follow_looks_again_and_again_where_the_server_has_no_change_streams(database, sink, reading):
     from tieline_connectors.mongo.following import _looks
 
     now = dt.datetime.now(dt.timezone.utc).timestamp()

@@ -66,7 +66,7 @@ def query(
         question = _question(topic, regex, device, since, until)
         with closing(connect(uri, _CLIENT, {})) as client:
             found = client[database].get_collection(collection, codec_options=_TIMES)
-            field = time_field_of(found.find_one({}, sort=[("$natural", DESCENDING)]))
+            field = time_field_of(found.find_one({}, hint=[("$natural", DESCENDING)]))
             matching = question.filter(field)
             changes = follow(found, matching, field, console.print) if following else None
             if changes is not None:
@@ -109,8 +109,12 @@ def _answer(
 ) -> Sequence[Document]:
     """The first ``limit`` documents; with ``last`` the newest of them, oldest first, as a log ends."""
     direction = DESCENDING if newest or last else ASCENDING
-    order = [(field or "$natural", direction)]
-    found = list(collection.find(matching).sort(order).limit(limit).max_time_ms(int(timeout * 1000)))
+    cursor = collection.find(matching, limit=limit, max_time_ms=int(timeout * 1000))
+    if field is None:  # in the order of their insertion
+        cursor.hint([("$natural", direction)])
+    else:
+        cursor.sort(field, direction)
+    found = list(cursor)
     return found[::-1] if last else found
 
 
