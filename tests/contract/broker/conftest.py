@@ -166,3 +166,10 @@ def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
         made = KafkaKit(request.getfixturevalue("kafka_bootstrap"))
     yield made
     made.close()
+
+
+@pytest.fixture
+def kafka_kit(kafka_bootstrap: str) -> Iterator[Kit]:
+    made = KafkaKit(kafka_bootstrap)
+    yield made
+    made.close()

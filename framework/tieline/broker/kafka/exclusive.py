@@ -39,7 +39,7 @@ def held(settings: ClientSettings, topic: str, timeout: float) -> Iterator[Exclu
     # A transaction cannot be waited out for ever: its records end with it.
     limits = {
         "transactional.id": f"tieline-exclusive-{topic}",
-        "transaction.timeout.ms": int(timeout * 1000),
+        "transaction.timeout.ms": max(1000, int(timeout * 1000)),
     }
     client = made(Producer, settings | limits, "producer.override.")
     try:

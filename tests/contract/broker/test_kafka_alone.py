@@ -1,0 +1,134 @@
+"""What only a real Kafka can show."""
+
+import json
+
+import pytest
+from confluent_kafka import Producer as RawProducer
+
+from tieline.api import Retriable, TopicPartition
+from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
+
+
+@pytest.fixture
+def kit(kafka_kit):
+    return kafka_kit
+
+
+def _raw(kit, **settings):
+    names = {key.replace("_", "."): value for key, value in settings.items()}
+    return RawProducer({"bootstrap.servers": kit.bootstrap, **names})
+
+
+def test_records_of_an_aborted_transaction_are_seen_by_nobody(kit):
+    topic, group = kit.topic(), kit.name()
+    at = TopicPartition(topic, 0)
+    raw = _raw(kit, transactional_id=kit.name())
+    raw.init_transactions(30)
+    kit.fill(topic, 2)
+    raw.begin_transaction()
+    raw.produce(topic, b"aborted")
+    raw.flush(30)
+    raw.abort_transaction(30)
+    kit.fill(topic, 1, start=2)
+    assert [record.value for record in kit.read(topic)] == [b"0", b"1", b"2"]
+    consumer, _ = kit.member(group, [topic])
+    records = kit.take(consumer, 3)
+    assert [record.value for record in records] == [b"0", b"1", b"2"]
+    assert records[2].offset > 3  # a hole, and a marker
+    consumer.commit({at: records[2].offset + 1}, 10)
+    kit.until(lambda: consumer.lag() == {at: 0}, consumer)
+
+
+def test_read_ends_before_a_transaction_that_is_still_open(kit):
+    topic = kit.topic()
+    raw = _raw(kit, transactional_id=kit.name())
+    raw.init_transactions(30)
+    kit.fill(topic, 2)
+    raw.begin_transaction()
+    raw.produce(topic, b"open")
+    raw.flush(30)
+    found: list[ConsumedRecord] = []
+    position = kit.home.read(topic, found.append)
+    assert [record.value for record in found] == [b"0", b"1"]
+    raw.commit_transaction(30)
+    kit.home.read(topic, found.append, start=position)
+    assert [record.value for record in found] == [b"0", b"1", b"open"]
+
+
+def test_offsets_are_stored_as_kafka_connect_stores_them(kit):
+    connector = kit.name()
+    producer = kit.producer()
+    producer.save_offsets(connector, {'{"filename":"a b"}': '{"position":7}'}, 20)
+    found = [r for r in kit.read("suite-offsets") if connector.encode() in (r.key or b"")]
+    assert [(json.loads(r.key), json.loads(r.value)) for r in found] == [
+        ([connector, {"filename": "a b"}], {"position": 7})
+    ]
+
+
+def test_offsets_that_kafka_connect_wrote_are_read_and_tombstones_and_rubbish_do_no_harm(kit):
+    connector = kit.name()
+    kit.producer().save_offsets(connector, {'{"a":1}': "{}"}, 20)
+    raw = _raw(kit)
+    for key, value in [
+        (f'["{connector}", {{"z": 1, "b": null}}]', b'{"position": 3}'),
+        (f'["{connector}",{{"a":1}}]', None),
+        (f'["{connector}"]', b"{}"),
+        (f'["{connector}",{{"x":1}}]', b"[" * 100_000),
+        (f'["{connector}",7]', b"{}"),
+        ("\udcff".encode("utf-8", "surrogateescape"), b"{}"),
+    ]:
+        raw.produce("suite-offsets", value, key, partition=0)
+        raw.flush(30)
+    (found,) = kit.home.source_offsets(connector, 20).items()
+    assert found[0] == '{"b":null,"z":1}'
+    assert json.loads(found[1]) == {"position": 3}
+
+
+def test_partitions_of_a_member_that_was_thrown_out_are_lost_and_it_commits_nothing(kit):
+    topic, group = kit.topic(), kit.name()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 5)
+    patience = {"session.timeout.ms": "6000", "max.poll.interval.ms": "6000", "heartbeat.interval.ms": "200"}
+    slow = kit.home.consumer(group, "slow", patience)
+    listener = type(kit.member(kit.name(), [topic])[1])()
+    slow.subscribe([topic], None, listener)
+    assert len(kit.take(slow, 5)) == 5
+    second, two = kit.member(group, [topic])
+    kit.until(lambda: two.owned == {at}, second)  # the first polls no more, so the group gives up on it
+    assert len(kit.take(second, 5)) == 5
+    with pytest.raises(Retriable):
+        slow.commit({at: 5}, 10)
+    kit.until(lambda: ("lost", frozenset({at})) in listener.told, slow)
+    assert not [told for told, _ in listener.told if told == "revoked"]
+    with pytest.raises(Retriable, match="not owned any more"):
+        slow.commit({at: 5}, 10)
+    assert second.committed([at], 10) == {}
+    slow.close(10)
+
+
+def test_what_a_fenced_writer_appended_is_nowhere(kit):
+    topic = kit.topic()
+    record = ProducerRecord(topic, b"late")
+
+    def write_late():
+        with kit.home.exclusive(topic) as first:
+            first.append([record])
+            with kit.home.exclusive(topic) as second:
+                second.append([record._replace(value=b"won")])
+
+    with pytest.raises(Retriable, match="_FENCED"):
+        write_late()
+    assert [r.value for r in kit.read(topic)] == [b"won"]
+
+
+def test_records_refused_with_their_batch_are_sent_again_alone(kit):
+    """The topic takes less than a batch holds: each record fits, all together do not."""
+    topic = kit.topic(max_message_bytes="50000")
+    producer = kit.producer(compression_type="none", linger_ms="50")
+    values = [b"%04d" % n + b"." * 1000 for n in range(1000)]
+    producer.send(Unit([ProducerRecord(topic, value) for value in values]))
+    producer.send(Unit([ProducerRecord(topic, b"last")]))
+    first, second = kit.ends(producer, 2)
+    assert (first.failures, second.failures) == ({}, {})
+    stored = [record.value for record in kit.read(topic)]
+    assert [value for n, value in enumerate(stored) if value not in stored[n + 1 :]] == [*values, b"last"]

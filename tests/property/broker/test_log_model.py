@@ -1,0 +1,126 @@
+"""The local log beside a naive model: whatever is done, in whatever order, both hold the same."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tieline.api import TopicPartition
+from tieline.broker.local.file import LogSettings
+from tieline.broker.local.log import LocalLog
+from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
+
+TOPICS = {"a": 1, "b": 2}
+PARTITIONS = [TopicPartition(topic, number) for topic, count in TOPICS.items() for number in range(count)]
+partitions = st.sampled_from(PARTITIONS)
+some_bytes = st.none() | st.binary(max_size=20)
+headers = st.lists(st.tuples(st.text(max_size=5), some_bytes), max_size=3).map(tuple)
+
+
+class LogModel(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.records: dict[TopicPartition, list[ConsumedRecord]] = {at: [] for at in PARTITIONS}
+        self.next = dict.fromkeys(PARTITIONS, 0)
+        self.committed: dict[TopicPartition, int] = {}
+        self.source: dict[str, str] = {}
+        self.open()
+        for topic, count in TOPICS.items():
+            self.log.create_topic(topic, partitions=count)
+
+    def open(self) -> None:
+        self.log = LocalLog.open(self.folder, settings=LogSettings(reserve_bytes=0))
+        self.producer = self.log.producer("", {})
+
+    @rule(
+        batch=st.lists(st.tuples(partitions, some_bytes, some_bytes, headers), max_size=8),
+        source=st.dictionaries(st.sampled_from("xy"), st.integers(0, 9).map(str)),
+    )
+    def produce(self, batch, source):
+        records = [
+            ProducerRecord(at.topic, value, key, found, n, at.partition)
+            for n, (at, value, key, found) in enumerate(batch)
+        ]
+        self.producer.send(Unit(records, "c", source))
+        (delivery,) = self.producer.poll(10)
+        assert not delivery.failures
+        self.source |= source
+        for n, (at, value, key, found) in enumerate(batch):
+            assert delivery.metadata[n] == (*at, self.next[at])
+            self.records[at].append(
+                ConsumedRecord(at.topic, at.partition, self.next[at], value, key, found, n)
+            )
+            self.next[at] += 1
+
+    @rule(at=partitions, before=st.integers(0, 40))
+    def delete(self, at, before):
+        gone = [record for record in self.records[at] if record.offset < before]
+        removed = self.log.store.delete_before(at.topic, at.partition, before)
+        assert removed.records == len(gone)
+        self.records[at] = self.records[at][len(gone) :]
+
+    @rule(at=partitions, count=st.integers(1, 5))
+    def drop_oldest(self, at, count):
+        removed = self.log.store.drop_oldest(at.topic, at.partition, count)
+        assert removed.records == min(count, len(self.records[at]))
+        self.records[at] = self.records[at][count:]
+
+    @rule(offsets=st.dictionaries(partitions, st.integers(0, 40)))
+    def commit(self, offsets):
+        self.log.store.commit("g", offsets)
+        self.committed |= offsets
+
+    @rule(topic=st.sampled_from(sorted(TOPICS)))
+    def recreate(self, topic):
+        assert self.log.delete_topic(topic)
+        assert self.log.create_topic(topic, partitions=TOPICS[topic])
+        for at in [at for at in PARTITIONS if at.topic == topic]:
+            self.records[at], self.next[at] = [], 0
+            self.committed.pop(at, None)
+
+    @rule()
+    def reopen(self):
+        self.log.close()
+        self.open()
+
+    @rule(topic=st.sampled_from(sorted(TOPICS)), values=st.lists(some_bytes, max_size=3))
+    def append_exclusively(self, topic, values):
+        with self.log.exclusive(topic) as held:
+            held.append([ProducerRecord(topic, value, timestamp=0, partition=0) for value in values])
+        at = TopicPartition(topic, 0)
+        for value in values:
+            self.records[at].append(ConsumedRecord(topic, 0, self.next[at], value, None, (), 0))
+            self.next[at] += 1
+
+    @rule(at=partitions, offset=st.integers(0, 40), count=st.integers(1, 5))
+    def read_some(self, at, offset, count):
+        expected = [record for record in self.records[at] if record.offset >= offset][:count]
+        assert self.log.store.read_from(at.topic, at.partition, offset, count) == expected
+
+    @invariant()
+    def all_is_equal(self):
+        for topic, count in TOPICS.items():
+            found: list[ConsumedRecord] = []
+            ends = self.log.read(topic, found.append)
+            mine = [TopicPartition(topic, number) for number in range(count)]
+            assert found == [record for at in mine for record in self.records[at]]
+            assert ends == {at.partition: self.next[at] for at in mine}
+            size = sum(len(self.records[at]) for at in mine)
+            assert self.log.store.size(topic)[0] == size
+            assert (self.log.store.size(topic)[1] == 0) or size
+        assert self.log.store.committed("g") == self.committed
+        assert self.log.source_offsets("c", 1) == self.source
+
+    def teardown(self):
+        self.log.close()
+        shutil.rmtree(self.folder)
+
+
+LogModel.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestLogModel = LogModel.TestCase

@@ -1,0 +1,165 @@
+"""Kafka's home without a broker: settings, errors, and a broker that is away."""
+
+import time
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from tieline.api import ConfigError, DataError, Fatal, Retriable
+from tieline.broker.kafka.errors import bounded, served, translated
+from tieline.broker.kafka.home import KafkaBroker
+from tieline.broker.port import ProducerRecord, Unit
+
+
+@pytest.fixture
+def away(unused_port):
+    broker = KafkaBroker(f"127.0.0.1:{unused_port}", {}, offsets_topic="offsets")
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def unused_port():
+    import socket
+
+    with socket.socket() as held:  # bound and not listening: nobody else gets it, nobody answers
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (KafkaError._TRANSPORT, Retriable),
+        (KafkaError._ALL_BROKERS_DOWN, Retriable),
+        (KafkaError._TIMED_OUT, Retriable),
+        (KafkaError.NOT_ENOUGH_REPLICAS, Retriable),
+        (KafkaError.ILLEGAL_GENERATION, Retriable),
+        (KafkaError._FENCED, Retriable),
+        (KafkaError.PRODUCER_FENCED, Retriable),
+        (KafkaError.MSG_SIZE_TOO_LARGE, DataError),
+        (KafkaError.INVALID_RECORD, DataError),
+        (KafkaError._AUTHENTICATION, Fatal),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, Fatal),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, Fatal),
+        (KafkaError.INVALID_REPLICATION_FACTOR, Fatal),
+    ],
+)
+def test_what_an_error_means_is_told_with_where_and_why(code, kind):
+    for error in (KafkaError(code, "because"), KafkaException(KafkaError(code, "because"))):
+        meaning = translated(error, "producing to t")
+        assert type(meaning) is kind
+        assert "producing to t" in str(meaning)
+        assert "because" in str(meaning)
+
+
+def test_a_client_that_broke_for_good_is_retriable():
+    error = KafkaError(KafkaError._FATAL, "broken", fatal=True)
+    assert type(translated(error, "the producer")) is Retriable
+
+
+def test_a_fatal_error_from_inside_a_callback_is_still_kafkas():
+    def poll(timeout):
+        raise SystemError("callback returned a result with an exception set") from KafkaException(
+            KafkaError(KafkaError._FENCED)
+        )
+
+    with pytest.raises(KafkaException):
+        served(poll, 0)
+
+
+def test_another_system_error_stays_what_it_is():
+    def poll(timeout):
+        raise SystemError("else")
+
+    with pytest.raises(SystemError, match="else"):
+        served(poll, 0)
+
+
+def test_a_call_without_a_time_out_is_bounded():
+    begin = time.monotonic()
+    with pytest.raises(Retriable, match=r"closing: no answer within 0\.05 s"):
+        bounded(lambda: time.sleep(0.5), 0.05, "closing")
+    assert time.monotonic() - begin < 0.4
+
+
+@pytest.mark.parametrize(
+    ("make", "overrides", "keys"),
+    [
+        ("producer", {"acks": "1", "enable.idempotence": "false", "linger.ms": "3"}, 2),
+        ("producer", {"delivery.timeout.ms": "1000"}, 1),
+        ("producer", {"transactional.id": "x", "bootstrap.servers": "elsewhere:1"}, 2),
+        ("consumer", {"enable.auto.commit": "true", "group.id": "mine"}, 2),
+        ("consumer", {"partition.assignment.strategy": "range"}, 1),
+    ],
+)
+def test_overrides_that_would_break_a_promise_are_refused_together(away, make, overrides, keys):
+    arguments = ("client", overrides) if make == "producer" else ("group", "client", overrides)
+    with pytest.raises(ConfigError) as caught:
+        getattr(away, make)(*arguments)
+    assert len(caught.value.mistakes) == keys
+    assert all(mistake.key.startswith(f"{make}.override.") for mistake in caught.value.mistakes)
+
+
+def test_a_setting_that_the_client_does_not_know_is_named(away):
+    with pytest.raises(ConfigError, match=r"consumer\.override\.fetch\.min\.bites"):
+        away.consumer("g", "c", {"fetch.min.bites": "1"})
+
+
+def test_a_secret_is_in_no_error():
+    settings = {"security.protocol": "SASL_SSL", "ssl.key.password": "tell-nobody", "sasl.mechanism": "NONE"}
+    with pytest.raises(ConfigError) as caught:
+        KafkaBroker("127.0.0.1:1", settings, offsets_topic="offsets").topics(1)
+    assert "tell-nobody" not in str(caught.value)
+
+
+def test_while_the_brokers_are_away_every_call_is_retriable_and_in_time(away):
+    calls = [
+        lambda: away.topics(0.3),
+        lambda: away.create_topic("t", timeout=0.3),
+        lambda: away.read("t", lambda record: None, timeout=0.3),
+        lambda: away.source_offsets("c", 0.3),
+        lambda: away.exclusive("t", 0.3).__enter__(),
+    ]
+    for call in calls:
+        begin = time.monotonic()
+        with pytest.raises(Retriable):
+            call()
+        assert time.monotonic() - begin < 5
+
+
+class _Nobody:
+    def assigned(self, partitions):
+        pass
+
+    def revoked(self, partitions):
+        pass
+
+    def lost(self, partitions):
+        pass
+
+
+def test_while_the_brokers_are_away_a_consumer_waits_and_lets_go_in_time(away):
+    consumer = away.consumer("g", "c", {})
+    consumer.subscribe(["t"], "u.*", _Nobody())
+    begin = time.monotonic()
+    assert consumer.poll(10, 0.3) == []
+    assert time.monotonic() - begin < 3
+    assert consumer.lag() == {}
+    consumer.close(5)
+    assert time.monotonic() - begin < 10
+
+
+def test_while_the_brokers_are_away_a_producer_keeps_what_it_was_given(away, monkeypatch):
+    monkeypatch.setattr(away, "_offsets_topic_exists", True)
+    producer = away.producer("c", {"queue.buffering.max.messages": "10"})
+    begin = time.monotonic()
+    producer.send(Unit([ProducerRecord("t", b"v") for _ in range(100)]))
+    assert time.monotonic() - begin < 1
+    assert producer.poll(0.2) == []
+    assert producer.in_flight_bytes >= 100
+    with pytest.raises(Retriable):
+        producer.save_offsets("c", {"{}": "{}"}, 0.2)
+    producer.close(0.2)
+    assert producer.in_flight_bytes == 0
+    assert time.monotonic() - begin < 5
