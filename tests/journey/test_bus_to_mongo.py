@@ -1,0 +1,202 @@
+"""The main journey: the bus, the spool, either home of the broker, a MongoDB-wire server; counted exactly."""
+
+import collections
+import json
+import random
+import threading
+import time
+
+import pymongo
+import pytest
+
+from tieline.runtime.scope import Counters
+from tieline.runtime.spool import Limits, Spool
+from tieline.testing.fake_bus import FakeBus
+from tieline.testing.worker_process import WorkerProcess
+
+
+@pytest.fixture
+def readings(mongo_uri, home):
+    """A collection of the test's own."""
+    with pymongo.MongoClient(mongo_uri) as client:
+        yield client[f"t_{home.own}"]["readings"]
+
+
+def worker_for(home, folder, mongo_uri, bus, *more, **settings):
+    """bus → topic → collection, in the cloudagent layout, which keeps topic, headers and body exactly."""
+    connectors = [
+        {
+            "name": f"bus-{home.own}",
+            "connector.class": "volttron_bus",
+            "platform.name": "lab",
+            "bus.prefixes": "all",
+            "topic": f"bus-{home.own}",
+            "topic.creation.default.partitions": "2",
+            **bus,
+        },
+        {
+            "name": f"mongo-{home.own}",
+            "connector.class": "mongo",
+            "topics": f"bus-{home.own}",
+            "connection.uri": mongo_uri,
+            "database": f"t_{home.own}",
+            "collection": "readings",
+            "layout": "cloudagent",
+            "consumer.override.group.instance.id": f"mongo-{home.own}",
+        },
+        *more,
+    ]
+    return WorkerProcess(folder, {**home.worker, **settings}, connectors)
+
+
+def everything_arrived(home, total):
+    bus, mongo = f"bus-{home.own}", f"mongo-{home.own}"
+    return lambda ledger: (
+        ledger[bus]["counters"].get("spooled") == total
+        and ledger[bus]["spool_records"] == 0
+        and ledger[mongo]["lag"] == 0
+        and ledger[mongo]["in_flight"] == 0
+        and ledger[mongo]["delivered"] >= total
+    )
+
+
+def message(number):
+    headers = {"TimeStamp": f"2026-03-01T00:00:00.{number:06d}+00:00", "Date": "2026-03-01", "n": number}
+    return f"devices/campus/b/d{number % 7}/all", headers, [{"n": number, "t": 20.5}, {"n": {"units": "1"}}]
+
+
+def test_every_message_of_the_bus_is_one_document_with_topic_headers_and_body(
+    home, tmp_path, mongo_uri, readings
+):
+    with FakeBus() as bus, worker_for(home, tmp_path, mongo_uri, {"volttron.address": bus.address}) as worker:
+        worker.wait_for("subscribed")
+        for number in range(500):
+            bus.publish(*message(number))
+        bus.publish("analysis/report", {}, {"text": "no time of its own", "big": 2**70})
+        bus.publish("record/ignored", {}, "not asked for")
+        ledger = worker.wait_for_ledger(everything_arrived(home, 501))
+        assert worker.stop() == 0
+        assert bus.dropped == 0
+    found = {(d["topic"], json.dumps(d["headers"]), json.dumps(d["message"])) for d in readings.find(
+        {"topic": {"$regex": "^devices/"}})}  # fmt: skip
+    assert found == {(t, json.dumps(h), json.dumps(m)) for t, h, m in map(message, range(500))}
+    report = readings.find_one({"topic": "analysis/report"})
+    assert report["message"]["text"] == "no time of its own"
+    assert readings.count_documents({}) == 501
+    assert ledger[f"mongo-{home.own}"]["counters"].get("duplicates", 0) == 0
+
+
+def test_kill_9_under_load_loses_nothing_that_the_spool_had(home, tmp_path, mongo_uri, readings):
+    """Killed four times while the bus talks: what was in the spool or the topic is in MongoDB once."""
+    dice = random.Random(11)
+    folder = tmp_path
+    covered, stop, published = set(), threading.Event(), [0]
+    with FakeBus() as bus:
+
+        def talk():
+            while not stop.is_set():
+                for _ in range(20):
+                    bus.publish(*message(published[0]))
+                    published[0] += 1
+                time.sleep(0.005)  # the rate of the load, nothing waits for it
+
+        worker = worker_for(
+            home, folder, mongo_uri, {"volttron.address": bus.address, "volttron.identity": "t"},
+            **{"offset.flush.interval.ms": "100"},
+        )  # fmt: skip
+        talker = threading.Thread(target=talk)
+        talker.start()
+        try:
+            for _ in range(4):
+                worker.start()
+                worker.wait_for("subscribed")
+                enough = dice.randrange(200, 1500)
+                worker.wait_for_ledger(
+                    lambda ledger, enough=enough: (
+                        ledger[f"bus-{home.own}"]["counters"].get("spooled", 0) > enough
+                    )
+                )
+                worker.kill()
+                covered |= held(home, folder)
+        finally:
+            stop.set()
+            talker.join()
+        worker.start()
+        worker.wait_for_ledger(
+            lambda ledger: (
+                ledger[f"bus-{home.own}"]["spool_records"] == 0
+                and ledger[f"mongo-{home.own}"]["lag"] == 0
+                and ledger[f"mongo-{home.own}"]["in_flight"] == 0
+            )
+        )
+        assert worker.stop() == 0
+    covered |= held(home, folder)
+    documents = collections.Counter(d["headers"]["n"] for d in readings.find({}, {"headers.n": 1}))
+    in_topic = topic_numbers(home)
+    assert set(documents) == covered
+    assert max(documents.values()) == 1
+    doubled = sum(in_topic.values()) - len(in_topic)
+    print(f"{home.name}: {published[0]} published, {len(covered)} covered, {doubled} twice in the topic")
+    assert len(covered) > 1000
+
+
+def held(home, folder):
+    """The numbers of all messages that a dead worker left in its spool and in the topic."""
+    numbers = set(topic_numbers(home))
+    for path in (folder / "data" / "spools").glob("*.db"):
+        spool = Spool(path, Limits(1 << 40, True, 0), Counters())
+        position = spool.start
+        while True:
+            batch, position = spool.read(position, 5000, 0)
+            if not batch:
+                break
+            numbers |= {record.value["points"]["n"] for record in batch}
+        spool.close()
+    return numbers
+
+
+def topic_numbers(home):
+    from tieline.converters.codec import AvroCodec
+    from tieline.registry.topic import TopicSchemaStore
+
+    broker = home.open()
+    try:
+        store, numbers = TopicSchemaStore(broker), collections.Counter()
+
+        def visit(record):
+            codec = AvroCodec.of(store.schema(int.from_bytes(record.value[1:5], "big")))
+            numbers[codec.decode(record.value, 5)["points"]["n"]] += 1
+
+        if f"bus-{home.own}" in broker.topics():
+            broker.read(f"bus-{home.own}", visit)
+        return numbers
+    finally:
+        broker.close()
+
+
+def test_a_second_source_feeds_command_to_cloud_in_the_old_json_shape(home, tmp_path, mongo_uri, readings):
+    """Row 4 of the mission: CloudAgent's bus → Kafka, beside the main journey."""
+    with FakeBus() as bus:
+        second = {
+            "name": f"cloud-{home.own}",
+            "connector.class": "volttron_bus",
+            "platform.name": "lab",
+            "volttron.address": bus.address,
+            "bus.prefixes": "devices/campus/b/d1",
+            "value.shape": "cloudagent",
+            "value.converter": "json",
+            "topic": f"command-to-cloud-{home.own}",
+        }
+        with worker_for(home, tmp_path, mongo_uri, {"volttron.address": bus.address}, second) as worker:
+            worker.wait_for("subscribed", count=2)
+            for number in range(14):
+                bus.publish(*message(number))
+            worker.wait_for_ledger(everything_arrived(home, 14))
+            worker.wait_for_ledger(lambda ledger: ledger[f"cloud-{home.own}"]["delivered"] == 2)
+    broker = home.open()
+    seen = []
+    broker.read(f"command-to-cloud-{home.own}", lambda record: seen.append(json.loads(record.value)))
+    broker.close()
+    assert len(seen) == 2
+    assert {tuple(value) for value in seen} == {("from", "to", "message", "new_value")}
+    assert readings.count_documents({}) == 14

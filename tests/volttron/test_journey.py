@@ -1,0 +1,75 @@
+"""A real VOLTTRON platform, its driver, and what an independent observer of its bus saw, in MongoDB."""
+
+import collections
+import json
+import uuid
+
+import pymongo
+import pytest
+
+from tieline.testing.worker_process import WorkerProcess
+
+
+def as_seen(message):
+    return message.topic, message.headers["TimeStamp"], json.dumps(message.message, sort_keys=True)
+
+
+def as_stored(document):
+    return (
+        document["topic"],
+        document["headers"]["TimeStamp"],
+        json.dumps(document["message"], sort_keys=True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("generation", "broker"),
+    [("2", "local"), pytest.param("2", "kafka", marks=pytest.mark.kafka), ("10", "local")],
+)
+@pytest.mark.volttron
+def test_all_that_an_observer_saw_on_a_real_bus_is_in_mongodb_once(
+    request, tmp_path, mongo_uri, generation, broker
+):
+    platform = request.getfixturevalue("volttron_platform" if generation == "2" else "volttron10_platform")
+    own = uuid.uuid4().hex[:8]
+    keys = platform.keys("tieline")
+    home = {"bootstrap.servers": request.getfixturevalue("kafka_bootstrap")} if broker == "kafka" else {}
+    bus = {
+        "name": f"bus-{own}", "connector.class": "volttron_bus", "topic": f"bus-{own}",
+        "volttron.address": platform.address, "volttron.identity": "tieline", "platform.name": "lab",
+        "volttron.secretkey": keys["secretkey"], "volttron.serverkey": keys["serverkey"],
+    }  # fmt: skip
+    mongo = {
+        "name": f"mongo-{own}", "connector.class": "mongo", "topics": f"bus-{own}",
+        "connection.uri": mongo_uri, "database": f"t_{own}", "collection": "c", "layout": "cloudagent",
+    }  # fmt: skip
+    seen = collections.Counter()
+    with WorkerProcess(tmp_path, home, [bus, mongo]) as worker:
+        worker.wait_for("subscribed")
+        with platform.connect("observer") as observer:
+            observer.subscribe("devices/campus")
+            while len(seen) < 12:
+                message = observer.receive(10)
+                assert message is not None, "the driver publishes nothing"
+                seen[as_seen(message)] += 1
+        with pymongo.MongoClient(mongo_uri) as client:
+            collection = client[f"t_{own}"]["c"]
+
+            def arrived(ledger):
+                return (
+                    collections.Counter(
+                        map(as_stored, collection.find({"topic": {"$regex": "^devices/campus"}}))
+                    )
+                    >= seen
+                )
+
+            ledger = worker.wait_for_ledger(arrived)
+            assert worker.stop() == 0
+            stored = collections.Counter(
+                map(as_stored, collection.find({"topic": {"$regex": "^devices/campus"}}))
+            )
+    assert {key: stored[key] for key in seen} == dict(seen)
+    assert set(stored.values()) == {1}
+    assert not [name for name in ledger[f"bus-{own}"]["counters"] if name.startswith(("dropped", "quarant"))]
+    log = (tmp_path / "worker.log").read_text()
+    assert keys["secretkey"] not in log
