@@ -225,6 +225,18 @@ def test_a_secret_is_in_no_message_about_a_wrong_configuration(secret, number):
     assert secret not in f"{error} {error!r} {error.mistakes} {error.__cause__} {error.__context__}"
 
 
+class StrictConfig(Config):
+    password: Secret = setting("password", doc="A secret.", min_length=1000)
+
+
+@given(secret=SECRETS)
+def test_a_secret_that_is_itself_the_mistake_is_in_no_message(secret):
+    with pytest.raises(ConfigError) as caught:
+        StrictConfig.parse({"password": secret})
+    error = caught.value
+    assert secret not in f"{error} {error!r} {error.__cause__} {error.__context__}"
+
+
 @given(secret=SECRETS)
 def test_a_secret_is_in_no_printed_configuration_but_is_what_the_connector_gets(secret):
     config = SecretConfig.parse({"password": secret})
