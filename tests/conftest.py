@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tieline_lab import kafka, mongo
+from tieline_lab import kafka, mongo, volttron
 
 _ROOT = Path(__file__).parent.parent
 _SERVERS = {
@@ -72,6 +72,24 @@ def mongo_uri(request: pytest.FixtureRequest) -> str:
         return given
     server: mongo.MongoServer = request.getfixturevalue("mongo_server")
     return server.uri
+
+
+@pytest.fixture(scope="session")
+def volttron_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[volttron.VolttronPlatform]:
+    """A real VOLTTRON 2.x with three devices that publish ``/all`` every second."""
+    if reason := volttron.why_not():
+        pytest.skip(reason)
+    with volttron.VolttronPlatform(tmp_path_factory.mktemp("volttron")) as platform:
+        yield platform
+
+
+@pytest.fixture(scope="session")
+def volttron10_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[volttron.VolttronPlatform]:
+    """The same on VOLTTRON 10."""
+    if reason := volttron.why_not():
+        pytest.skip(reason)
+    with volttron.VolttronPlatform(tmp_path_factory.mktemp("volttron10"), "10") as platform:
+        yield platform
 
 
 @pytest.hookimpl(tryfirst=True)

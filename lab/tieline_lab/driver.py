@@ -1,0 +1,124 @@
+"""The lab's devices: how many, how often and in which shapes their readings reach the bus."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+Shape = Literal["all", "multi", "point", "breadth_all", "breadth_multi", "breadth_point"]
+
+
+class Point(NamedTuple):
+    """A point of every device. ``move``: how it goes on at each reading (files/volttron_device.py)."""
+
+    name: str
+    units: str
+    type: Literal["bool", "int", "float", "string"]
+    first: bool | int | float | str
+    move: Literal["none", "count", "ramp", "sine", "toggle", "follow"] = "none"
+    writable: bool = False
+
+
+POINTS = (
+    Point("Reading", "count", "int", 0, "count"),
+    Point("OutsideAirTemperature", "degF", "float", 60.0, "sine"),
+    Point("EnergyMeter", "kWh", "float", 1000.0, "ramp"),
+    Point("SupplyFanStatus", "On/Off", "bool", True, "toggle"),
+    Point("ZoneTemperature", "degF", "float", 70.0, "follow"),
+    Point("ZoneTemperatureSetPoint", "degF", "float", 72.0, writable=True),
+    Point("SupplyFanEnable", "On/Off", "bool", True, writable=True),
+    Point("DamperPosition", "%", "int", 20, writable=True),
+    Point("Mode", "Enum", "string", "auto", writable=True),
+)
+
+
+@dataclass(frozen=True)
+class DriverSettings:
+    """``devices`` devices, each read every ``interval`` seconds and published in ``shapes``.
+
+    What each shape looks like on the bus of a 2.x platform (tests/lab/test_volttron.py holds most of it):
+
+    - ``all``: ``devices/campus/building/device1/all`` → ``[{point: value, …}, {point: META, …}]``; the last
+      known values, so up to an interval old, under the time of publishing, on whole intervals.
+    - ``multi``: ``devices/campus/building/device1/multi`` → the same body, under the time of the reading;
+      2.x's own default.
+    - ``point``: ``devices/campus/building/device1/Reading`` → ``[value, META]``; a message a point, all
+      points of a reading under one time.
+    - ``breadth_all``: ``points/device1/building/campus/all``, and only where ``all`` is not asked for: the
+      driver publishes one or the other. ``breadth_multi``: ``points/device1/building/campus/multi``.
+      ``breadth_point``: ``points/Reading/device1/building/campus``. Bodies as above. The base is ``points``,
+      so who subscribes to ``devices`` gets none of them.
+
+    META is ``{"units": …, "type": "integer" | "float" | "boolean" | "string", "tz": "UTC"}``; points come in
+    any order. Headers: ``Date`` and ``TimeStamp``, equal (``2026-01-31T12:00:00.001234+00:00``),
+    ``min_compatible_version`` ``"3.0"``, ``max_compatible_version`` ``""``. The sender is
+    ``platform.driver``, in the body beside ``headers`` and ``message``. Devices are read 20 ms apart.
+
+    A write by RPC is told to the bus too, under the prefix ``devices`` but as no reading:
+    ``devices/actuators/write/devices/campus/building/device1/Mode`` → the value asked for, then
+    ``devices/actuators/value/devices/…`` → the value written; a revert
+    ``devices/actuators/reverted/point/devices/…`` → null. Headers: ``time``, ``requesterID``, the versions.
+    ``set_multiple_points`` tells nothing, offers each write to *every* device, and answers with the error
+    of a device that does not know the point even where the right one was written.
+
+    On 10.x: a further header ``SynchronizedTimeStamp`` (the whole interval); ``all`` has the time of the
+    reading; no ``multi`` shapes; breadth first under ``devices`` with the kind or point in front,
+    ``devices/all/device1/building/campus``, ``devices/Reading/device1/building/campus``; the driver tells
+    nothing of writes; ``heartbeat/platform.driver`` → ``"GOOD"``.
+    """
+
+    devices: int = 3
+    interval: int = 1
+    shapes: tuple[Shape, ...] = ("all",)
+
+    def topics(self) -> list[str]:
+        """The devices, as RPC calls name them: without ``devices/``."""
+        return [f"campus/building/device{number}" for number in range(1, self.devices + 1)]
+
+    def store(self, write_log: Path) -> dict[str, Any]:
+        """The content of ``configuration_store/platform.driver.store``, for both generations."""
+        shapes = set(self.shapes)
+        registry = [
+            {
+                "Point Name": point.name,
+                "Volttron Point Name": point.name,
+                "Units": point.units,
+                "Writable": point.writable,
+                "Starting Value": point.first,
+                "Type": point.type,
+                "Move": point.move,
+            }
+            for point in POINTS
+        ]
+        config = {
+            "driver_scrape_interval": 0.02,
+            "group_offset_interval": 0.0,
+            "publish_depth_first_all": "all" in shapes,
+            "publish_breadth_first_all": "breadth_all" in shapes,
+            # 2.x
+            "publish_depth_first_multi": "multi" in shapes,
+            "publish_breadth_first_multi": "breadth_multi" in shapes,
+            "publish_depth_first_single": "point" in shapes,
+            "publish_breadth_first_single": "breadth_point" in shapes,
+            # 10.x
+            "publish_depth_first": "point" in shapes,
+            "publish_breadth_first": "breadth_point" in shapes,
+        }
+        store = {"config": _stored(config), "points": _stored(registry)}
+        for topic in self.topics():
+            device = {
+                "driver_type": "lab",
+                "driver_config": {"device": topic, "write_log": str(write_log)},
+                "registry_config": "config://points",
+                "interval": self.interval,
+                "all_publish_interval": self.interval,
+                "timezone": "UTC",
+            }
+            store[f"devices/{topic}"] = _stored(device)
+        return store
+
+
+def _stored(data: object) -> dict[str, str]:
+    return {"type": "json", "modified": "2026-01-01T00:00:00+00:00", "data": json.dumps(data)}

@@ -1,0 +1,246 @@
+"""A real VOLTTRON platform on this machine, of either generation, with a driver whose devices move."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import Self
+
+from tieline_lab.cache import FILES, cache_folder, once
+from tieline_lab.driver import DriverSettings
+from tieline_lab.process import Process, ProcessError, free_port
+from tieline_lab.vip import Vip, VipError
+from tieline_lab.volttron_home import Generation, VolttronHome
+
+
+def why_not() -> str | None:
+    """Why this machine cannot run VOLTTRON; none if it can."""
+    return None if _python() else "VOLTTRON needs Python 3.10, 3.11 or 3.12; none was found"
+
+
+def environment(generation: Generation, say: Callable[[str], None] = print) -> Path:
+    """VOLTTRON's own virtual environment; made the first time (about 25 s)."""
+    requirements = FILES / f"volttron-{generation}-requirements.txt"
+    python = _python()
+    if python is None:
+        raise ProcessError(str(why_not()))
+
+    def create(folder: Path) -> None:
+        say(f"installing VOLTTRON {generation}.x into {folder}")
+        _run([python, "-m", "venv", str(folder / "venv")])
+        pip = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+        _run([*pip, "install", "-q", "-r", str(requirements)])
+
+    recipe = f"{python} {requirements.read_text()}"
+    return once(cache_folder() / f"volttron-{generation}", recipe, create) / "venv"
+
+
+class VolttronPlatform:
+    """One platform and its driver; as a context both are started. Everything it writes is in ``work``.
+
+    Its devices, their topics and the shapes of what they publish: ``tieline_lab.driver``.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        generation: Generation = "2",
+        settings: DriverSettings | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.settings = settings or DriverSettings()
+        self.address = f"tcp://127.0.0.1:{free_port()}"
+        self._work = work.absolute()
+        self._generation: Generation = generation
+        self._say = say
+        self._home = VolttronHome(self._work, generation, self.address)
+        self._platform: Process | None = None
+        self._driver: Process | None = None
+        self._driver_wanted = False
+        self._bus: Vip | None = None
+
+    @property
+    def home(self) -> Path:
+        """VOLTTRON_HOME."""
+        return self._home.path
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            self.start_driver()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the platform and return when its router answers: about 2 s for 2.x, 5 s for 10.x."""
+        if self._platform is None:
+            venv = environment(self._generation, self._say)
+            self._home.create(self.settings)
+            self._platform = Process(
+                f"VOLTTRON {self._generation}.x",
+                [venv / "bin" / "python", FILES / "volttron_server.py"],
+                self._work / "platform.log",
+                ready=self._answers,
+                env=self._environment(venv, {"VOLTTRON_HOME": str(self.home)}),
+                cwd=self._work,
+            )
+        # Left behind by a platform that was killed, or even by SIGTERM.
+        (self.home / "VOLTTRON_PID").unlink(missing_ok=True)
+        self._bus = Vip(self.address, "lab", self.keys("lab"))
+        self._platform.start()
+
+    def start_driver(self) -> None:
+        """Start the platform driver and return when all devices answer: about 0.5 s.
+
+        Their first readings reach the bus one to two intervals later.
+        """
+        if self._driver is None:
+            venv = environment(self._generation, self._say)
+            self._driver = Process(
+                "VOLTTRON's platform driver",
+                [venv / "bin" / "python", venv / "bin" / "volttron-platform-driver"],
+                self._work / "driver.log",
+                ready=self._devices_answer,
+                env=self._environment(venv, self._home.agent_environment("platform.driver")),
+                cwd=self._work,
+            )
+        self._driver_wanted = True
+        self._driver.start()
+
+    def stop_driver(self) -> None:
+        """Stop the driver: nothing is published any more."""
+        self._driver_wanted = False
+        if self._driver is not None:
+            self._driver.stop()
+
+    def stop(self) -> None:
+        """Stop the driver and the platform."""
+        self.stop_driver()
+        if self._platform is not None:
+            self._platform.stop()
+        self._disconnect()
+
+    def kill(self) -> None:
+        """SIGKILL for the platform; the driver is left alone with nobody to talk to."""
+        self.platform.kill()
+        self._disconnect()
+
+    def restart(self) -> None:
+        """Stop the platform if it runs, and start it again; with the driver if that was started.
+
+        VOLTTRON's own agents give up reconnecting after about a second, so the driver is started anew.
+        """
+        driver_wanted = self._driver_wanted
+        self.stop()
+        self.start()
+        if driver_wanted:
+            self.start_driver()
+
+    @property
+    def platform(self) -> Process:
+        """The platform's process, made by the first ``start``."""
+        if self._platform is None:
+            raise ProcessError("VOLTTRON was not started")
+        return self._platform
+
+    @property
+    def driver(self) -> Process:
+        """The driver's process, made by the first ``start_driver``."""
+        if self._driver is None:
+            raise ProcessError("VOLTTRON's platform driver was not started")
+        return self._driver
+
+    def keys(self, identity: str) -> dict[str, str]:
+        """``publickey``, ``secretkey`` and ``serverkey`` of an identity, in z85."""
+        return self._home.keys(identity)
+
+    def secrets_files(self, identity: str) -> dict[str, Path]:
+        """The same keys, each in a file of its own (mode 0600), for configurations that name files."""
+        folder = self._work / "secrets" / identity
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {}
+        for name, key in self.keys(identity).items():
+            files[name] = folder / name
+            files[name].touch(0o600)
+            files[name].write_text(key)
+        return files
+
+    def connect(self, identity: str = "observer") -> Vip:
+        """A connection of our own to the bus, beside the connector's; returns when the router answers.
+
+        A router that has not yet noticed the end of the last connection with this identity takes the new
+        one and reads nothing from it, for good: hence a new one each time.
+        """
+        for _ in range(20):
+            bus = Vip(self.address, identity, self.keys(identity))
+            try:
+                bus.hello(0.5)
+            except VipError:
+                bus.close()
+            else:
+                return bus
+        raise ProcessError(f"VOLTTRON's router does not answer {identity}{self.platform.last_lines()}")
+
+    def writes(self) -> list[dict[str, Any]]:
+        """Every write that reached a device, in order: time, device, point, value, kind, maybe priority."""
+        if not self._home.write_log.exists():
+            return []
+        return [json.loads(line) for line in self._home.write_log.read_text().splitlines()]
+
+    def _environment(self, venv: Path, more: dict[str, str]) -> dict[str, str]:
+        foreign = ("VOLTTRON_", "AGENT_", "PYTHON")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        # 2.x asks the program poetry which packages its home's project has.
+        env["PATH"] = f"{venv / 'bin'}:{env.get('PATH', '')}"
+        # 10.x keeps a list of all platforms in the user's home.
+        env["HOME"] = str(self._work)
+        return {**env, **more}
+
+    def _disconnect(self) -> None:
+        if self._bus is not None:
+            self._bus.close()
+            self._bus = None
+
+    def _answers(self) -> bool:
+        if self._bus is None:
+            return False
+        try:
+            self._bus.hello(0.5)
+        except VipError:
+            return False
+        return True
+
+    def _devices_answer(self) -> bool:
+        if self._bus is None:
+            return False
+        try:
+            for topic in self.settings.topics():
+                self._bus.call("platform.driver", "get_point", topic, "Reading", timeout=1.0)
+        except VipError:
+            return False
+        return True
+
+
+def _python() -> str | None:
+    """A Python that VOLTTRON's pinned packages have wheels for."""
+    if sys.hexversion < 0x030D0000:
+        return os.path.realpath(sys.executable)
+    return next(filter(None, map(shutil.which, ("python3.12", "python3.11", "python3.10"))), None)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ProcessError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
