@@ -84,7 +84,17 @@ def test_metadata_of_units_type_and_tz_in_this_order_keeps_its_form(entry):
 
 @pytest.mark.parametrize(
     "entry",
-    [{"tz": "UTC", "units": "F"}, {"units": None}, {"units": 1}, {**META, "more": "x"}, "text", None, [], 5],
+    [
+        {"tz": "UTC", "units": "F"},
+        {"type": "t", "units": "F", "tz": "UTC"},
+        {"units": None},
+        {"units": 1},
+        {**META, "more": "x"},
+        "text",
+        None,
+        [],
+        5,
+    ],
 )
 def test_any_other_metadata_becomes_json_text(entry):
     _, value = to_value("lab", message(body=[{}, {"x": entry}]))
