@@ -203,7 +203,7 @@ def test_every_reference_that_leads_nowhere_is_told(tmp_path):
         ("a.yaml", "password: '{}\nname: a\n"),
         ("a.yaml", "password: [{}\nname: a"),
         ("a.yaml", "password: !{} x\n"),
-        ("a.yaml", "password: !{}! x\n"),
+        ("a.yaml", "password: !{}!x y\n"),
         ("a.yaml", "password: *{}\n"),
         ("a.yaml", "password: &{} x\nb: 2"),
         ("a.yaml", "password: @{}\n"),
