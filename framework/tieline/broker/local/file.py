@@ -77,7 +77,7 @@ class LogSettings:
     retention_ms: int = 7 * 24 * 3_600_000
     retention_bytes: int = -1
     retention_interval: float = 30.0
-    reserve_bytes: int = 8 << 20
+    reserve_bytes: int = 16 << 20
 
 
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
@@ -152,8 +152,8 @@ class Lock:
 class Reserve:
     """Disk space put aside; given back when the disk is full, so that records can still be deleted.
 
-    It has to hold what a checkpoint may still add to the file (the keeper's threshold), and the pages
-    that deleting writes.
+    It has to hold what a checkpoint may still add to the file (the write-ahead log: about 8 MB, more only
+    where one unit is larger), and the pages that deleting writes.
     """
 
     def __init__(self, path: Path, size: int) -> None:

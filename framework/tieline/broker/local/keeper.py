@@ -14,7 +14,8 @@ from tieline.broker.local.file import LogSettings, connect
 from tieline.broker.local.tables import OFFSET_MASK, Tables
 from tieline.broker.local.writer import Writer
 
-_CHECKPOINT_PAGES = 1_000
+_COPY_PAGES = 500  # 2 MB in the write-ahead log: the keeper starts to copy
+_MOST_PAGES = 1_000  # the keeper cannot keep up: the writer copies, however long it takes
 _STEP = 500
 
 Unread = Callable[[], Mapping[TopicPartition, int]]
@@ -56,7 +57,9 @@ class Keeper:
         self._connection.close()
 
     def _committed(self, connection: apsw.Connection, name: str, pages: int) -> int:
-        if pages > _CHECKPOINT_PAGES:
+        if pages > _MOST_PAGES:
+            self._writer.checkpoint_soon()
+        elif pages > _COPY_PAGES:
             with self._wanted:
                 self._checkpoint = True
                 self._wanted.notify()
@@ -82,9 +85,10 @@ class Keeper:
 
     def _copy(self) -> None:
         try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            with self._writer.checkpointing:
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error:
-            return  # busy or no room: the next commit asks again
+            pass  # busy or no room: the writer sees to it
         self._writer.checkpoint_soon()
 
     def _delete_expired(self, unread: Unread) -> None:

@@ -83,9 +83,12 @@ class Tables:
         self._dirty: dict[int, Partition] = {}
         self._data_version = -1
         self._appending = True
+        self.appended_bytes = 0
+        """In this transaction."""
 
     def begin(self) -> None:
         """A transaction was opened."""
+        self.appended_bytes = 0
         version = self._connection.pragma("data_version")
         if version != self._data_version:
             self._topics.clear()
@@ -220,6 +223,7 @@ class Tables:
             partition.next = offset + 1
             partition.records += 1
             partition.bytes += size
+            self.appended_bytes += size
             self._dirty[partition.id] = partition
             rows.append((partition.id << OFFSET_BITS | offset, timestamp, key, value, encoded))
             metadata.append(RecordMetadata(name, partition.number, offset))

@@ -17,7 +17,9 @@ from tieline.broker.local.file import translated
 from tieline.broker.local.tables import Tables
 
 T = TypeVar("T")
+_Change = tuple[Callable[[Tables], Any], "Future[Any]"]
 _MAX_GROUP = 256
+_MAX_GROUP_BYTES = 4 << 20  # with the keeper's limits this bounds the write-ahead log
 
 
 class Writer:
@@ -39,8 +41,9 @@ class Writer:
         self._tables = tables
         self._committed = committed
         self._ready = threading.Condition()
-        self._waiting: deque[tuple[Callable[[Tables], Any], Future[Any]]] = deque()
+        self._waiting: deque[_Change] = deque()
         self._checkpoint = self._closing = False
+        self.checkpointing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"{path.name} writer", daemon=True)
         self._thread.start()
 
@@ -83,37 +86,43 @@ class Writer:
                 while not (self._waiting or self._checkpoint or self._closing):
                     self._ready.wait()
                 group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_GROUP))]
-                checkpoint, self._checkpoint = self._checkpoint, False
-                if not group and not checkpoint:
+                if not group and not self._checkpoint:
                     return
             self._make([one for one in group if one[1].set_running_or_notify_cancel()])
+            with self._ready:
+                checkpoint, self._checkpoint = self._checkpoint, False
             if checkpoint:
                 self._finish_checkpoint()
 
-    def _make(self, group: Sequence[tuple[Callable[[Tables], Any], Future[Any]]]) -> None:
-        if not group:
-            return
-        try:
-            results = self._transaction([change for change, _ in group])
-        except Exception as error:
-            if isinstance(error, apsw.FullError):
-                self._tables.disk_is_full()
-            if len(group) > 1:
-                for one in group:
-                    self._make([one])
-            else:
-                group[0][1].set_exception(translated(error, self._path))
-            return
-        self._committed()
-        for (_, future), result in zip(group, results, strict=True):
-            future.set_result(result)
+    def _make(self, group: Sequence[_Change]) -> None:
+        while group:
+            try:
+                results = self._transaction([change for change, _ in group])
+            except Exception as error:
+                if isinstance(error, apsw.FullError):
+                    self._tables.disk_is_full()
+                if len(group) == 1:
+                    group[0][1].set_exception(translated(error, self._path))
+                else:
+                    for one in group:
+                        self._make([one])
+                return
+            self._committed()
+            for (_, future), result in zip(group, results, strict=False):
+                future.set_result(result)
+            group = group[len(results) :]
 
-    def _transaction(self, changes: Sequence[Callable[[Tables], T]]) -> list[T]:
+    def _transaction(self, changes: Sequence[Callable[[Tables], Any]]) -> list[Any]:
+        """Make the first of these, as many as one transaction should hold; their results."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
             self._tables.begin()
-            results = [change(self._tables) for change in changes]
+            results = []
+            for change in changes:
+                results.append(change(self._tables))
+                if self._tables.appended_bytes > _MAX_GROUP_BYTES:
+                    break
             self._tables.finish()
             execute("COMMIT")
         except BaseException:
@@ -124,7 +133,12 @@ class Writer:
         return results
 
     def _finish_checkpoint(self) -> None:
-        try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error:
-            return  # busy, or no room: the next one will do; commits do not depend on it
+        with self.checkpointing:
+            for _ in range(2):
+                try:
+                    self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                    return
+                except apsw.FullError:
+                    self._tables.disk_is_full()  # the reserve is for this, too
+                except apsw.Error:
+                    return  # busy: the next one will do; commits do not depend on it
