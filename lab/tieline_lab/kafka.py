@@ -32,13 +32,12 @@ def libs(say: Callable[[str], None] = print) -> Path:
     def fetch(folder: Path) -> None:
         say(f"fetching Apache Kafka {_VERSION} with Maven into {folder}")
         command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies"]
-        done = subprocess.run(
-            [*command, f"-DoutputDirectory={folder / 'libs'}"], capture_output=True, text=True, check=False
-        )
+        command += [f"-Dkafka.version={_VERSION}", f"-DoutputDirectory={folder / 'libs'}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ProcessError(f"Maven could not fetch Apache Kafka:\n{(done.stdout + done.stderr)[-2000:]}")
 
-    return once(cache_folder() / f"kafka-{_VERSION}", _POM.read_text(), fetch) / "libs"
+    return once(cache_folder() / f"kafka-{_VERSION}", _VERSION + _POM.read_text(), fetch) / "libs"
 
 
 class KafkaServer:

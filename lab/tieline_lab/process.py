@@ -95,6 +95,8 @@ class Process:
             )
         try:
             self._pid = int(self._link.makefile().readline() or 0)
+            if not self._pid:
+                raise ProcessError(f"{self.name} could not be started{self.last_lines()}")
             self._await_ready(timeout)
         except BaseException:
             self.kill()
