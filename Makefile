@@ -38,7 +38,7 @@ style: .venv/.check
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timeout >.venv/lint-imports.log 2>&1 || $(BIN)/lint-imports
+	@$(BIN)/lint-imports >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
 fast: .venv/.check
 	@echo "== tests without servers"

@@ -5,6 +5,7 @@ import json
 import random
 import threading
 import time
+from typing import Any
 
 import pymongo
 import pytest
@@ -18,6 +19,7 @@ from tieline.testing.worker_process import WorkerProcess
 @pytest.fixture
 def readings(mongo_uri, home):
     """A collection of the test's own."""
+    client: pymongo.MongoClient[dict[str, Any]]
     with pymongo.MongoClient(mongo_uri) as client:
         yield client[f"t_{home.own}"]["readings"]
 
@@ -161,7 +163,8 @@ def topic_numbers(home):
 
     broker = home.open()
     try:
-        store, numbers = TopicSchemaStore(broker), collections.Counter()
+        store = TopicSchemaStore(broker)
+        numbers: collections.Counter[int] = collections.Counter()
 
         def visit(record):
             codec = AvroCodec.of(store.schema(int.from_bytes(record.value[1:5], "big")))

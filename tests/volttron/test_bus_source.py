@@ -13,7 +13,7 @@ import pytest
 from zmq import curve_keypair
 
 from tieline.api import SourceRecord
-from tieline.testing.recording import RecordingSourceContext
+from tieline.testing.source_context import RecordingSourceContext
 from tieline_connectors.volttron_bus.config import VolttronBusConfig
 from tieline_connectors.volttron_bus.connection import Endpoint
 from tieline_connectors.volttron_bus.credentials import CurveKeys

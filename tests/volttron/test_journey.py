@@ -3,6 +3,7 @@
 import collections
 import json
 import uuid
+from typing import Any
 
 import pymongo
 import pytest
@@ -43,7 +44,7 @@ def test_all_that_an_observer_saw_on_a_real_bus_is_in_mongodb_once(
         "name": f"mongo-{own}", "connector.class": "mongo", "topics": f"bus-{own}",
         "connection.uri": mongo_uri, "database": f"t_{own}", "collection": "c", "layout": "cloudagent",
     }  # fmt: skip
-    seen = collections.Counter()
+    seen: collections.Counter[tuple[str, str, str]] = collections.Counter()
     with WorkerProcess(tmp_path, home, [bus, mongo]) as worker:
         worker.wait_for("subscribed")
         with platform.connect("observer") as observer:
@@ -52,6 +53,7 @@ def test_all_that_an_observer_saw_on_a_real_bus_is_in_mongodb_once(
                 message = observer.receive(10)
                 assert message is not None, "the driver publishes nothing"
                 seen[as_seen(message)] += 1
+        client: pymongo.MongoClient[dict[str, Any]]
         with pymongo.MongoClient(mongo_uri) as client:
             collection = client[f"t_{own}"]["c"]
 

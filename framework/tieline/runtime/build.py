@@ -106,6 +106,12 @@ class Parts:
         """The files of all spools on this disk."""
         return sorted(self._spools.glob("*.db"))
 
+    def close(self) -> None:
+        """At the end of the worker: let schema stores elsewhere go."""
+        for store in self._stores.values():
+            if isinstance(store, RemoteSchemaStore):
+                store.close()
+
     def _outlet(self, plan: ConnectorPlan, scope: Scope, spool: Spool | None = None) -> Outlet:
         settings = _source(plan)
         return Outlet(

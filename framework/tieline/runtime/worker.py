@@ -274,6 +274,7 @@ class Worker:
         if not cut_off:
             for connector in self.connectors:
                 connector.close()
+            self._parts.close()
             self._broker.close()
         log.info("stopped", extra={"ledger": ledger})
         return not cut_off and all(c.state == "STOPPED" for c in self.connectors)

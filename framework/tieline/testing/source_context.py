@@ -1,43 +1,81 @@
-"""A source task's context whose offsets are in memory."""
+"""The context of a task without a runtime, for tests of connectors: it records what the task says."""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from tieline.api import Position, SourceRecord, TransactionContext
 
 
-class MemorySourceContext:
-    """A ``SourceContext`` whose saved offsets are what ``save`` was given; share them to resume."""
+class Quarantined(NamedTuple):
+    """What a source could not parse, and why."""
 
-    def __init__(self, connector: str = "test", task: int = 0) -> None:
+    raw: bytes
+    reason: str
+
+
+class RecordingSourceContext:
+    """A ``SourceContext``: read what the task counted and refused; ``save``, and share it, to resume.
+
+    ``counters``: by name, ``quarantined.<reason>`` included, as the runtime counts them. ``quarantined``:
+    in order. ``stopping``: set it before ``stop()``, as the runtime does. Safe for several threads.
+    """
+
+    def __init__(
+        self,
+        connector: str = "test",
+        task: int = 0,
+        *,
+        transaction: TransactionContext | None = None,
+    ) -> None:
         self.connector = connector
         self.task = task
         self.stopping = False
-        self.counters: Counter[str] = Counter()
-        self.quarantined: list[tuple[bytes, str]] = []
+        self.transaction = transaction
+        self.quarantined: list[Quarantined] = []
         self._saved: dict[str, str] = {}
+        self._counters: Counter[str] = Counter()
+        self._changed = threading.Condition()
 
-    transaction: TransactionContext | None = None
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """A copy; 0 for what was never counted."""
+        with self._changed:
+            return self._counters.copy()
 
     def save(self, records: Iterable[SourceRecord]) -> None:
         """Save the offsets that these records reach, as the runtime does: through JSON."""
         for record in records:
-            self._saved[json.dumps(record.source_partition, sort_keys=True)] = json.dumps(
-                record.source_offset
-            )
+            self._saved[_key(record.source_partition)] = json.dumps(dict(record.source_offset))
 
     def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
         """The saved offsets."""
-        texts = [self._saved.get(json.dumps(partition, sort_keys=True)) for partition in partitions]
+        texts = [self._saved.get(_key(partition)) for partition in partitions]
         return [None if text is None else json.loads(text) for text in texts]
 
     def count(self, name: str, number: int = 1) -> None:
-        """Add to ``counters``."""
-        self.counters[name] += number
+        """Add to a counter."""
+        with self._changed:
+            self._counters[name] += number
+            self._changed.notify_all()
 
     def quarantine(self, raw: bytes, reason: str) -> None:
-        """Add to ``quarantined``."""
-        self.quarantined.append((raw, reason))
+        """Keep it in ``quarantined``, and count it."""
+        with self._changed:
+            self.quarantined.append(Quarantined(raw, reason))
+            self._counters[f"quarantined.{reason}"] += 1
+            self._changed.notify_all()
+
+    def wait_for(self, name: str, number: int = 1, seconds: float = 10.0) -> None:
+        """Until a counter has reached a number. Raises ``TimeoutError`` with all of them."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._counters[name] >= number, seconds):
+                raise TimeoutError(f"{name} did not reach {number} in {seconds:g} s: {dict(self._counters)}")
+
+
+def _key(partition: Position) -> str:
+    return json.dumps(dict(partition), sort_keys=True)

@@ -14,7 +14,7 @@ import pytest
 
 from tieline.api import Position, Retriable, SourceConnector, SourceRecord, SourceTask
 from tieline.testing.connector_contract import ConnectorContract
-from tieline.testing.source_context import MemorySourceContext
+from tieline.testing.source_context import RecordingSourceContext
 
 Feed = Callable[[int], None]
 
@@ -90,7 +90,7 @@ class SourceContract(ConnectorContract):
         task = self.connector.task_type()
         for _ in range(2):
             try:
-                task.start(MemorySourceContext(), self._config(outage))
+                task.start(RecordingSourceContext(), self._config(outage))
                 break
             except Retriable:
                 continue
@@ -128,7 +128,7 @@ class SourceContract(ConnectorContract):
         """Read 10, save after some of them, open again: the others come, equal to the first time."""
         if not self.connector.task_type.replayable:
             pytest.skip("records that cannot be asked for again")
-        context = MemorySourceContext()
+        context = RecordingSourceContext()
         with self._started(settings, context) as task:
             feed(10)
             first = self._read(task, 10)
@@ -145,10 +145,10 @@ class SourceContract(ConnectorContract):
 
     @contextmanager
     def _started(
-        self, settings: Mapping[str, str], context: MemorySourceContext | None = None, stop: bool = True
+        self, settings: Mapping[str, str], context: RecordingSourceContext | None = None, stop: bool = True
     ) -> Iterator[SourceTask[Any]]:
         task = self.connector.task_type()
-        context = context or MemorySourceContext()
+        context = context or RecordingSourceContext()
         try:
             task.start(context, self._config(settings))
             yield task

@@ -1,4 +1,4 @@
-"""A real worker in a process of its own: ``tieline run`` with these settings, its log followed line by line."""
+"""A real worker in a process of its own: ``tieline run``, its log followed line by line."""
 
 from __future__ import annotations
 

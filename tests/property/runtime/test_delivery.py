@@ -13,7 +13,7 @@ class LedgerAndModel(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.ledger = Ledger()
+        self.ledger: Ledger[str, int] = Ledger()
         self.model = {}
         self.reported = {}
         self.next_offset = 0
@@ -34,7 +34,7 @@ class LedgerAndModel(RuleBasedStateMachine):
 
     @rule(target=open_entries, held=consumes(open_entries), dead=st.booleans(), data=st.data())
     def settle(self, held, dead, data):
-        entry, partition, batch = held
+        entry, _, batch = held
         if batch.get("released"):
             return held
         waiting = [n for n, fate in enumerate(batch["fates"]) if fate is None]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tieline.api import ID_HEADER, Retriable, header
-from tieline.testing.source_context import MemorySourceContext
+from tieline.testing.source_context import RecordingSourceContext
 from tieline_connectors.file.source import FileSourceConfig, FileSourceTask
 
 
@@ -15,7 +15,7 @@ class Reader:
 
     def __init__(self, path: Path, **settings):
         self.path = path
-        self.context = MemorySourceContext()
+        self.context = RecordingSourceContext()
         self.settings = settings
         self.task = self.started()
 

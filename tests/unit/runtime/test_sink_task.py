@@ -237,7 +237,7 @@ def test_filtered_records_are_counted_and_their_offsets_advance(log):
 
 def test_a_record_without_identity_gets_one_from_its_place_and_the_topic_id(log):
     fill(log, ["a", "a"])
-    ids = []
+    ids: list[bytes | None] = []
     sink = Sink(2, lambda batch: ids.extend(dict(r.headers)["tieline.id"] for r in batch))
     running = Running(log, sink)
     assert sink.enough.wait(10)

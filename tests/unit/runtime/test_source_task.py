@@ -1,4 +1,4 @@
-"""Sources on the real local log: offsets, filtered records, outages of the source, of the producer, spooled ones."""
+"""Sources on the real local log: offsets, filtered records, outages, broken producers, spooled ones."""
 
 import threading
 

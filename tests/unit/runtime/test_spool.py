@@ -34,7 +34,7 @@ def records(count, start=0, size=0):
 
 def drained(spool, position=None):
     position = spool.start if position is None else position
-    out = []
+    out: list[SourceRecord] = []
     while True:
         batch, position = spool.read(position, 7, 0)
         if not batch:

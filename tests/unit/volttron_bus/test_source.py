@@ -14,7 +14,7 @@ import zmq
 from tieline.api import Fatal, SourceRecord
 from tieline.testing.fake_bus import FakeBus
 from tieline.testing.proxy import TcpProxy
-from tieline.testing.recording import RecordingSourceContext
+from tieline.testing.source_context import RecordingSourceContext
 from tieline_connectors.volttron_bus import frames as vip
 from tieline_connectors.volttron_bus.config import VolttronBusConfig
 from tieline_connectors.volttron_bus.source import VolttronBusTask
