@@ -42,7 +42,7 @@ style: .venv/.check
 
 fast: .venv/.check
 	@echo "== tests without servers"
-	@$(BIN)/python -m pytest -q -m "$(FAST)" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 -m "$(FAST)" $(ARGS)
 
 check: style fast
 

@@ -55,7 +55,7 @@ def test_all_that_an_observer_saw_on_a_real_bus_is_in_mongodb_once(
                 seen[as_seen(message)] += 1
         client: pymongo.MongoClient[dict[str, Any]]
         with pymongo.MongoClient(mongo_uri) as client:
-            collection = client[f"t_{own}"]["c"]
+            collection: Any = client[f"t_{own}"]["c"]
 
             def arrived(ledger):
                 return (

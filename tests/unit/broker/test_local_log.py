@@ -167,6 +167,36 @@ class _Nobody:
         pass
 
 
+def test_a_consumer_starts_a_recreated_topic_at_its_beginning(tmp_path):
+    log = LocalLog.open(tmp_path)
+    log.store.append(_records(*range(5)))
+    consumer = log.consumer("g", "", {})
+    consumer.subscribe(["t"], None, _Nobody())
+    assert len(consumer.poll(10, PATIENCE)) == 5
+    consumer.commit({AT: 5}, 1)
+    log.delete_topic("t")
+    log.store.append(_records(*range(100, 103)))
+    assert [int(record.value or b"") for record in consumer.poll(10, PATIENCE)] == [100, 101, 102]
+    assert consumer.committed([AT], 1) == {}
+    consumer.close(1)
+    log.close()
+
+
+def test_the_only_writer_writes_nothing_if_a_guest_wrote_meanwhile(tmp_path):
+    log, guest = LocalLog.open(tmp_path), LocalLog.open(tmp_path, owner=False)
+
+    def hold():
+        with log.exclusive("t") as held:
+            held.append(_records(1))
+            guest.store.append(_records(0))
+
+    with pytest.raises(Retriable, match="somebody else wrote"):
+        hold()
+    assert _values(log.store) == [0]
+    guest.close()
+    log.close()
+
+
 # -- crashes
 
 
@@ -318,7 +348,7 @@ def test_what_a_protected_group_has_not_read_stays_and_the_rest_goes(tmp_path):
     log.store.append([ProducerRecord("other", b"0")])
     log.store.commit("reads", {AT: 1200})
     log.store.commit("slow", {AT: 700})
-    log.protect({"reads": (["t"], None), "slow": ([], "t.*"), "unrelated": (["u"], None)})
+    log.protect({"slow": ([], "t.*"), "reads": (["t"], None), "unrelated": (["u"], None)})
     _until(lambda: log.store.size("other")[0] == 0)
     _until(lambda: log.store.size("t")[0] == 800)
     log.store.commit("slow", {AT: 1300})

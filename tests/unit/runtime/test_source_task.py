@@ -197,7 +197,7 @@ class BreakingProducer:
             self._real.send(unit)
 
     def poll(self, timeout):
-        delivered = self._real.poll(timeout)
+        delivered = self._real.poll(5 if self._left < 0 else timeout)
         if self._left < 0 and not delivered:
             raise Retriable("the producer broke")
         return delivered
