@@ -1,0 +1,54 @@
+"""The MongoDB sink keeps the contract, on a server that speaks MongoDB's protocol."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from tieline.testing.contract import SinkContract
+from tieline_connectors.mongo.sink import MongoSink
+
+
+class TestMongoSink(SinkContract):
+    connector = MongoSink
+    soon = 5.0  # a server that others use too
+    in_order = False  # inserts are unordered: a collection has no order but that of its fields
+    idempotent = True
+
+    @pytest.fixture
+    def database(self, mongo_uri):
+        """A database of this test's own."""
+        with MongoClient[dict[str, Any]](mongo_uri) as client:
+            name = f"tieline_test_{uuid.uuid4().hex[:12]}"
+            yield client[name]
+            client.drop_database(name)
+
+    @pytest.fixture
+    def settings(self, mongo_uri, database):
+        return {
+            "connection.uri": mongo_uri,
+            "database": database.name,
+            "collection": "values",
+            "layout": "value",
+        }
+
+    @pytest.fixture
+    def written(self, database):
+        return lambda: [document["value"] for document in database["values"].find()]
+
+    @pytest.fixture
+    def bad_value(self):
+        return "x" * (16 * 1024 * 1024)  # with its id more than a document may have
+
+    @pytest.fixture
+    def outage(self):
+        return {
+            "connection.uri": "mongodb://127.0.0.1:1",
+            "database": "nowhere",
+            "collection": "values",
+            "layout": "value",
+            "server.selection.timeout.ms": "50",
+        }

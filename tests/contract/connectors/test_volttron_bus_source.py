@@ -1,0 +1,58 @@
+"""The bus source keeps the contract, on the stand-in router that tests/contract/bus verifies."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tieline.testing.contract import SourceContract
+from tieline.testing.fake_bus import FakeBus
+from tieline_connectors.volttron_bus.source import VolttronBusSource
+
+IDENTITY = "tieline.contract"
+
+
+class TestVolttronBusSource(SourceContract):
+    connector = VolttronBusSource
+    test_reading_goes_on_after_the_saved_offsets = None  # type: ignore[assignment]
+    """A bus cannot be asked again; tests/journey and tests/unit/runtime show its spool."""
+
+    @pytest.fixture
+    def bus(self):
+        with FakeBus() as bus:
+            yield bus
+            assert bus.dropped == 0
+
+    @pytest.fixture
+    def settings(self, bus):
+        return {
+            "volttron.address": bus.address,
+            "volttron.identity": IDENTITY,
+            "platform.name": "lab",
+            "topic": "bus",
+        }
+
+    @pytest.fixture
+    def feed(self, bus):
+        numbers = itertools.count()
+
+        def feed(count):
+            bus.wait_for_subscriber(IDENTITY)  # what is published before is gone
+            for number in itertools.islice(numbers, count):
+                headers = {"TimeStamp": f"2026-01-01T00:00:{number:02}Z"}
+                assert bus.publish("devices/campus/ahu1/all", headers, [{"n": number}, {}]) == 1
+
+        return feed
+
+    @pytest.fixture
+    def outage(self):
+        return {
+            "volttron.address": "tcp://127.0.0.1:1",
+            "platform.name": "lab",
+            "reconnect.backoff.ms": "20",
+        }
+
+
+def test_the_source_says_that_its_records_cannot_be_asked_for_again():
+    assert VolttronBusSource.task_type.replayable is False
