@@ -11,11 +11,12 @@ import apsw
 
 from tieline.api import TielineError, TopicPartition
 from tieline.broker.local.file import LogSettings, connect
-from tieline.broker.local.tables import OFFSET_MASK, Tables
+from tieline.broker.local.layout import OFFSET_MASK
+from tieline.broker.local.tables import Tables
 from tieline.broker.local.writer import Writer
 
-_COPY_PAGES = 500  # 2 MB in the write-ahead log: the keeper starts to copy
-_MOST_PAGES = 1_000  # the keeper cannot keep up: the writer copies, however long it takes
+_COPY_PAGES = 300  # so many more in the write-ahead log: the keeper copies them
+_MOST_PAGES = 1_000  # the writer copies what is left, and the write-ahead log starts over
 _STEP = 500
 
 Unread = Callable[[], Mapping[TopicPartition, int]]
@@ -34,6 +35,7 @@ class Keeper:
         self._connection.wal_autocheckpoint(0)
         self._writer = writer
         self._settings = settings
+        self._copied = 0
         self._unread: Unread | None = None
         self._wanted = threading.Condition()
         self._checkpoint = self._retention = self._closing = False
@@ -57,9 +59,11 @@ class Keeper:
         self._connection.close()
 
     def _committed(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        if pages < self._copied:
+            self._copied = 0  # it started over
         if pages > _MOST_PAGES:
             self._writer.checkpoint_soon()
-        elif pages > _COPY_PAGES:
+        elif pages - self._copied > _COPY_PAGES:
             with self._wanted:
                 self._checkpoint = True
                 self._wanted.notify()
@@ -86,10 +90,9 @@ class Keeper:
     def _copy(self) -> None:
         try:
             with self._writer.checkpointing:
-                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                _, self._copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error:
             pass  # busy or no room: the writer sees to it
-        self._writer.checkpoint_soon()
 
     def _delete_expired(self, unread: Unread) -> None:
         try:

@@ -8,8 +8,9 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from tieline.api import DataError, Retriable
+from tieline.broker.local.layout import Appended
 from tieline.broker.local.store import Store
-from tieline.broker.local.tables import Appended, Tables
+from tieline.broker.local.tables import Tables
 from tieline.broker.port import Delivery, Unit
 
 _OVERHEAD = 256

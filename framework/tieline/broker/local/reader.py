@@ -12,7 +12,7 @@ import apsw
 from tieline.api import Retriable, TopicPartition
 from tieline.broker.local.codec import decode_headers
 from tieline.broker.local.file import connect, translated
-from tieline.broker.local.tables import OFFSET_BITS, OFFSET_MASK
+from tieline.broker.local.layout import OFFSET_BITS, OFFSET_MASK
 from tieline.broker.port import ConsumedRecord, TopicInfo
 
 MAX_BATCH_BYTES = 16 << 20

@@ -15,8 +15,9 @@ from typing_extensions import Self
 from tieline.api import DataError, RecordMetadata, TopicPartition
 from tieline.broker.local.file import Lock, LogSettings, Reserve, connect
 from tieline.broker.local.keeper import Keeper, Unread
+from tieline.broker.local.layout import OFFSET_MASK, Removed
 from tieline.broker.local.reader import Bounds, Reader
-from tieline.broker.local.tables import OFFSET_MASK, Removed, Tables
+from tieline.broker.local.tables import Tables
 from tieline.broker.local.watch import Watch
 from tieline.broker.local.writer import Writer
 from tieline.broker.port import ProducerRecord

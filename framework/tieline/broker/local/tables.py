@@ -3,71 +3,28 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
 
 from tieline.api import RecordMetadata, Retriable, TopicPartition
 from tieline.broker.local.codec import encode_headers
 from tieline.broker.local.file import LogSettings, Reserve
+from tieline.broker.local.layout import (
+    LEGAL_TOPIC,
+    OFFSET_BITS,
+    OFFSET_MASK,
+    SIZE,
+    Appended,
+    Partition,
+    Removed,
+    Topic,
+)
 from tieline.broker.local.murmur2 import partition_of
 from tieline.broker.port import ProducerRecord
-
-OFFSET_BITS = 40
-OFFSET_MASK = (1 << OFFSET_BITS) - 1
-SIZE = "coalesce(length(key), 0) + coalesce(length(value), 0) + coalesce(length(headers), 0)"
-_LEGAL_TOPIC = re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}\Z")  # Kafka's rule
-
-
-class Appended(NamedTuple):
-    """Where the records went; the index of each that cannot be written → why."""
-
-    metadata: list[RecordMetadata | None]
-    failures: dict[int, Exception]
-
-
-class Removed(NamedTuple):
-    """What a deletion took away, and where the partition starts now."""
-
-    records: int
-    bytes: int
-    start: int
-
-
-@dataclass(slots=True)
-class Partition:
-    """A partition as the open transaction sees it."""
-
-    id: int
-    number: int
-    start: int
-    next: int
-    records: int
-    bytes: int
-
-
-@dataclass(slots=True)
-class Topic:
-    """A topic as the open transaction sees it."""
-
-    name: str
-    number: int
-    id: str
-    config: Mapping[str, str]
-    partitions: list[Partition] = field(default_factory=list)
-    turn: int = 0
-
-    def setting(self, key: str, default: int) -> int:
-        """A number of the topic's configuration."""
-        try:
-            return int(self.config.get(key, default))
-        except ValueError:
-            return default
 
 
 class Tables:
@@ -141,7 +98,7 @@ class Tables:
 
     def create_topic(self, name: str, partitions: int, config: Mapping[str, str]) -> bool:
         """Create a topic; false if it is there. Raises ``ValueError`` for an illegal name."""
-        if not _LEGAL_TOPIC.match(name):
+        if not LEGAL_TOPIC.match(name):
             raise ValueError(f"{name[:260]!r} is no legal topic name: letters, digits, . _ -, at most 249")
         if self.topic(name) is not None:
             return False
