@@ -41,7 +41,7 @@ CONSUMER: Mapping[str, str | int] = {
     "queued.max.messages.kbytes": 4_096,
     "fetch.queue.backoff.ms": 20,
     "fetch.max.bytes": 4 << 20,
-    "socket.timeout.ms": 10_000,  # bounds a commit inside a rebalance, which has no other time-out
+    "socket.timeout.ms": 4_000,  # bounds a commit inside a rebalance, which has no other time-out
     "metadata.max.age.ms": 30_000,  # how soon a new topic is found
 }
 

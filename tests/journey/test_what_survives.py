@@ -1,0 +1,78 @@
+"""What a record carries is what a sink is given, on either home of the broker."""
+
+import pytest
+
+from tieline.api import Schema, SourceRecord
+from tieline.broker.port import ConsumedRecord, Unit
+from tieline.converters.avro import AvroConverter, AvroConverterConfig
+from tieline.converters.plain import StringConverter, StringConverterConfig
+from tieline.registry.topic import TopicSchemaStore
+from tieline.runtime.failure import Stage
+from tieline.runtime.inbound import Inbound
+from tieline.runtime.outbound import Outbound, Transforms
+from tieline.runtime.scope import Scope
+
+SCHEMA = Schema.parse(
+    '{"type":"record","name":"t.R","fields":[{"name":"n","type":["null","long","double"]}]}'
+)
+
+
+class Nobody:
+    def assigned(self, partitions): ...
+
+    revoked = lost = assigned
+
+
+@pytest.fixture
+def broker(home):
+    broker = home.open()
+    yield broker
+    broker.close()
+
+
+def converters(store):
+    key, value = StringConverter(), AvroConverter()
+    key.start(StringConverterConfig.parse({}), is_key=True, schemas=store)
+    value.start(AvroConverterConfig.parse({}), is_key=False, schemas=store)
+    return key, value
+
+
+def test_headers_timestamp_key_partition_value_and_schema_survive_the_journey(broker, home):
+    topic = f"t-{home.own}"
+    broker.create_topic(topic, partitions=3)
+    headers = (("a", b"1"), ("a", b"2"), ("empty", None), ("tieline.id", b"id"), ("tieline.digest", b"d"))
+    sent = [
+        SourceRecord(
+            topic, {"n": 5}, "key", headers=headers, timestamp=1_700_000_000_123, value_schema=SCHEMA
+        ),
+        SourceRecord(topic, {"n": 5.0}, None, headers=headers, timestamp=1, partition=2, value_schema=SCHEMA),
+        SourceRecord(topic, None, "gone", headers=headers, timestamp=5),
+    ]
+    store = TopicSchemaStore(broker)
+    outbound = Outbound(Transforms([]), *converters(store))
+    # as the runtime does: a broker that has just started may ask for patience
+    converted = Scope("c", 0).patiently(Stage.VALUE_CONVERTER, lambda: outbound.convert(sent))
+    records = [record for record in converted if record is not None]
+    producer = broker.producer("p", {})
+    producer.send(Unit(records))
+    (delivery,) = producer.poll(10)
+    assert delivery.failures == {}
+    producer.close(5)
+    consumer = broker.consumer(f"g-{home.own}", "c", {})
+    consumer.subscribe([topic], None, Nobody())
+    consumed: list[ConsumedRecord] = []
+    while len(consumed) < 3:
+        consumed += consumer.poll(10, 5)
+    consumer.close(5)
+    # another store, as in another worker: the schema is found by its id
+    got = Inbound(broker, Transforms([]), *converters(TopicSchemaStore(broker))).convert(consumed).records
+    by_key = {record.key: record for record in got}
+    for before in sent:
+        after = by_key[before.key]
+        assert (after.value, type(after.value and after.value["n"])) == (
+            before.value,
+            type(before.value and before.value["n"]),
+        )
+        assert (after.headers, after.timestamp) == (before.headers, before.timestamp)
+        assert after.value_schema == before.value_schema
+    assert by_key[None].partition == 2
