@@ -87,7 +87,10 @@ class Inbound:
         self, stage: Stage, converter: Converter[Any], batch: Sequence[Encoded]
     ) -> tuple[Sequence[Datum], Stage, dict[int, Exception]]:
         try:
-            return converter.deserialize(batch), stage, {}
+            data = converter.deserialize(batch)
+            if len(data) != len(batch):
+                raise TypeError(f"{type(converter).__name__} made {len(data)} values of {len(batch)}")
+            return data, stage, {}
         except DataError as error:
             failures = error.failures
         except Exception as error:

@@ -140,7 +140,7 @@ class WorkerSinkTask:
         self._assignment |= frozenset(partitions)
         self._inbound.forget_topics()
         log.info("partitions assigned", extra={"partitions": _names(partitions)})
-        self._task.open(partitions)
+        self._scope.patiently(Stage.START, lambda: self._task.open(partitions))
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Flush within the time there is, commit only what is confirmed, let go."""
@@ -161,7 +161,10 @@ class WorkerSinkTask:
         self._forget(partitions)
         self._assignment -= frozenset(partitions)
         self._paused.difference_update(partitions)
-        self._task.close(partitions, lost)
+        try:
+            self._task.close(partitions, lost)
+        except Retriable as error:  # they are gone anyway, and what was not confirmed comes again
+            log.warning("the sink could not let go of partitions: %s", error)
 
     def _forget(self, partitions: Collection[TopicPartition]) -> None:
         gone = set(partitions)
@@ -194,7 +197,7 @@ class WorkerSinkTask:
                 self._resume(held)
             if self._commit_requested or clock.now() >= next_commit:
                 self._commit()
-                self._lag = sum(self._consumer.lag().values())
+                self._look_at_lag()
                 next_commit = clock.now() + self._pace.offset_flush
 
     def _deliver(self, batch: Sequence[ConsumedRecord]) -> None:
@@ -202,7 +205,7 @@ class WorkerSinkTask:
         try:
             converted = self._inbound.convert(batch)
         except Exception as error:
-            self._hold(batch, range(len(batch)), error)
+            self._hold(batch, range(len(batch)), {}, error)
             return
         stage, failures = converted.stage, converted.failures
         indexes, records = converted.indexes, converted.records
@@ -217,9 +220,10 @@ class WorkerSinkTask:
             stage = Stage.TASK_PUT
             failures = failures | {indexes[i]: cause for i, cause in error.failures.items()}
         except Exception as error:
-            self._hold(batch, indexes, error)
+            self._hold(batch, indexes, failures, error)
             return
-        self._away.over()
+        if not self._held:  # else some partitions are still away: their outage goes on
+            self._away.over()
         self._written(batch, indexes, _before(batch, failures))
         if failures:
             self._commit()
@@ -242,14 +246,26 @@ class WorkerSinkTask:
         for partition, number in count.items():
             self._ledger.dispatch(partition, self._positions[partition], number, filtered[partition])
 
-    def _hold(self, batch: Sequence[ConsumedRecord], kept: Collection[int], error: Exception) -> None:
-        """Keep what was not written, to be offered again. Raises ``TaskFailed`` where the table says stop."""
+    def _hold(
+        self,
+        batch: Sequence[ConsumedRecord],
+        kept: Collection[int],
+        failures: Mapping[int, Exception],
+        error: Exception,
+    ) -> None:
+        """Keep what was not written, to be offered again. Raises ``TaskFailed`` where the table says stop.
+
+        A bad record (``failures``) is kept, with all behind it: it stops the task when nothing is away.
+        """
         cause = error.error if isinstance(error, StageError) else error
         self._due = self._scope.clock.now() + self._away.after(error)
         away = cause.partitions if isinstance(cause, Retriable) else None
-        waits = [away is None or (record.topic, record.partition) in away for record in batch]
-        self._written(batch, kept, [not wait for wait in waits])
-        held = [record for record, wait in zip(batch, waits, strict=True) if wait]
+        done = [
+            before and away is not None and (record.topic, record.partition) not in away
+            for record, before in zip(batch, _before(batch, failures), strict=True)
+        ]
+        self._written(batch, kept, done)
+        held = [record for record, is_done in zip(batch, done, strict=True) if not is_done]
         self._held.extend(held)
         self._consumer.pause({TopicPartition(r.topic, r.partition) for r in held})
 
@@ -289,7 +305,16 @@ class WorkerSinkTask:
 
     def _leave(self) -> None:
         """Leave the group: ``revoked`` commits what is confirmed."""
-        self._consumer.close(self._pace.call_timeout)
+        try:
+            self._consumer.close(self._pace.call_timeout)
+        except Retriable as error:
+            log.warning("the group was not told of the end, it waits for the session to expire: %s", error)
+
+    def _look_at_lag(self) -> None:
+        try:
+            self._lag = sum(self._consumer.lag().values())
+        except Retriable:
+            self._lag = None
 
 
 def _before(batch: Sequence[ConsumedRecord], failures: Mapping[int, Exception]) -> list[bool]:

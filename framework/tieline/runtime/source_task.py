@@ -11,6 +11,7 @@ from tieline.api import (
     Config,
     Position,
     RecordMetadata,
+    Retriable,
     SourceRecord,
     SourceTask,
     TransactionContext,
@@ -124,7 +125,7 @@ class WorkerSourceTask:
                 pass
             finally:
                 if sender.finish(self._pace.drain, self._pace.call_timeout):
-                    self._task.commit()
+                    self._saved()
         except Stopping:
             pass
         finally:
@@ -134,6 +135,12 @@ class WorkerSourceTask:
         """From another thread: ask the task to stop."""
         self._scope.stop.set()
         self._task.stop()
+
+    def _saved(self) -> None:
+        try:
+            self._task.commit()
+        except Retriable as error:
+            log.warning("the source could not be told what is saved, it will be next time: %s", error)
 
     def _carry(self, sender: Sender) -> None:
         clock, pace = self._scope.clock, self._pace
@@ -153,7 +160,7 @@ class WorkerSourceTask:
                     sender.send(batch, _positions(batch))
             if clock.now() >= next_save:
                 if sender.try_save(pace.call_timeout):
-                    self._task.commit()
+                    self._saved()
                 next_save = clock.now() + pace.offset_flush
 
 

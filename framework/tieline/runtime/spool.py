@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tieline.api import ID_HEADER, DataError, Headers, Retriable, Schema, SourceRecord, identity
+from tieline.api import ID_HEADER, DataError, Fatal, Headers, Retriable, Schema, SourceRecord, identity
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.store import Store
 from tieline.broker.port import ConsumedRecord, ProducerRecord
@@ -38,8 +39,8 @@ class Limits(NamedTuple):
 class Spool:
     """Appended to by one thread, read by another. Never raises to the one that appends: it counts.
 
-    Counters: ``spooled``, ``dropped.spool_full``, ``dropped.spool_unavailable``, ``quarantined.*``,
-    ``dropped.quarantine_full``.
+    Counters: ``spooled``, ``dropped.spool_full``, ``dropped.spool_unavailable``, ``dropped.not_spoolable``,
+    ``quarantined.*``, ``dropped.quarantine_full``.
     """
 
     def __init__(self, path: Path, limits: Limits, counters: Counters, clock: Clock | None = None) -> None:
@@ -52,11 +53,13 @@ class Spool:
         for topic in (_SPOOL, _QUARANTINE, _SCHEMAS):
             self._store.create_topic(topic, 1)
         self.id = self._store.topics()[_SPOOL].id
-        self._schemas: list[Schema] = []
+        self._schemas: dict[int, Schema] = {}
         self._numbers: dict[Schema, int] = {}
         self._load_schemas()
         self._codec = SpoolCodec(self._number, self._schema)
-        self._read_to = self.start
+        self._hands = threading.Lock()  # reading and dropping: each record is either read or dropped
+        self._read_to = self._acknowledged_to = self.start
+        self._dropped_to = 0
 
     # -- the receiver's side --------------------------------------------------------------------------------
 
@@ -66,11 +69,13 @@ class Spool:
         for record in batch:
             try:
                 data = self._codec.encode(record)
-            except (ValueError, Retriable) as error:
+            except (Retriable, Fatal) as error:  # its schema could not be stored
+                self._counters.add("dropped.spool_unavailable")
+                self._alarm("unavailable", f"records dropped, the spool cannot be written: {error}")
+                continue
+            except Exception as error:  # one record that is no record must not stop the reception
                 self._counters.add("quarantined.not_encodable")
-                self.quarantine(
-                    repr(record.value).encode("utf-8", "backslashreplace"), f"not_encodable: {error}"
-                )
+                self.quarantine(_shown(record.value), f"not_encodable: {error}")
                 continue
             records.append(ProducerRecord(_SPOOL, data, None, record.headers, record.timestamp, 0))
         if not records:
@@ -82,8 +87,8 @@ class Spool:
                 self._counters.add("spooled", len(records))
         except DataError as error:
             self._counters.add("spooled", len(records) - len(error.failures))
-            self._counters.add("dropped.too_large", len(error.failures))
-            self._alarm("too_large", f"records dropped, the spool cannot hold them: {error}")
+            self._counters.add("dropped.not_spoolable", len(error.failures))
+            self._alarm("not_spoolable", f"records dropped, the spool cannot hold them: {error}")
         except Exception as error:  # a full or broken disk must not stop the reception
             self._counters.add("dropped.spool_unavailable", len(records))
             self._alarm("unavailable", f"records dropped, the spool cannot be written: {error}")
@@ -98,9 +103,10 @@ class Spool:
                 [ProducerRecord(_QUARANTINE, raw, reason.encode("utf-8", "replace"), (), None, 0)]
             )
             count, size = self._store.size(_QUARANTINE)
-            if size > self._limits.quarantine_bytes:
+            while count and size > self._limits.quarantine_bytes:
                 removed = self._store.drop_oldest(_QUARANTINE, 0, count // 10 + 1)
                 self._counters.add("dropped.quarantine_full", removed.records)
+                count, size = self._store.size(_QUARANTINE)
         except Exception as error:
             self._counters.add("dropped.quarantine_unavailable")
             self._alarm("quarantine", f"not kept, the quarantine cannot be written: {error}")
@@ -118,18 +124,26 @@ class Spool:
         Raises ``Retriable``; ``DataError`` never: what was encoded here is decoded here.
         """
         version = self._store.version
-        found = self._store.read_from(_SPOOL, 0, position, max_records)
+        found = self._take(position, max_records)
         if not found and timeout > 0:
             self._store.wait(version, timeout)
-            found = self._store.read_from(_SPOOL, 0, position, max_records)
+            found = self._take(position, max_records)
         if not found:
             return [], position
-        self._read_to = found[-1].offset + 1
-        return [self._decode(record) for record in found], self._read_to
+        return [self._decode(record) for record in found], found[-1].offset + 1
 
     def save(self, reached: Mapping[str, str]) -> None:
         """Everything before this position was acknowledged; it is deleted. Raises ``Retriable``."""
-        self._store.delete_before(_SPOOL, 0, int(reached[self.id]))
+        self._acknowledged_to = int(reached[self.id])
+        self._store.delete_before(_SPOOL, 0, self._acknowledged_to)
+
+    def forget(self) -> None:
+        """The pump has ended. What was dropped while it was in its hands, and not acknowledged, is lost."""
+        with self._hands:
+            lost = self._dropped_to - self._acknowledged_to
+            if lost > 0:
+                self._counters.add("dropped.spool_full", lost)
+            self._dropped_to = 0
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -170,12 +184,21 @@ class Spool:
             self._counters.add("dropped.spool_full", len(records) - len(kept))
             return kept
         while waiting and used + size > self._limits.max_bytes:
-            start = self.start
-            removed = self._store.drop_oldest(_SPOOL, 0, waiting // 50 + 1)
-            in_flight = max(0, min(self._read_to, removed.start) - start)  # the pump has these already
-            self._counters.add("dropped.spool_full", max(0, removed.records - in_flight))
+            with self._hands:
+                removed = self._store.drop_oldest(_SPOOL, 0, waiting // 50 + 1)
+                lost = min(removed.records, max(0, removed.start - self._read_to))
+                if lost < removed.records:  # the pump has these already, and may still bring them home
+                    self._dropped_to = removed.start - lost
+            self._counters.add("dropped.spool_full", lost)
             waiting, used = self._store.size(_SPOOL)
         return records
+
+    def _take(self, position: int, max_records: int) -> list[ConsumedRecord]:
+        with self._hands:
+            found = self._store.read_from(_SPOOL, 0, position, max_records)
+            if found:
+                self._read_to = found[-1].offset + 1
+        return found
 
     def _alarm(self, kind: str, message: str) -> None:
         now = self._clock.now()
@@ -186,21 +209,30 @@ class Spool:
     # -- schemas --------------------------------------------------------------------------------------------
 
     def _load_schemas(self) -> None:
-        while more := self._store.read_from(_SCHEMAS, 0, len(self._schemas)):
+        position = 0
+        while more := self._store.read_from(_SCHEMAS, 0, position):
             for record in more:
-                self._remember(Schema.parse((record.value or b"").decode()))
+                self._remember(record.offset, Schema.parse((record.value or b"").decode()))
+            position = more[-1].offset + 1
 
-    def _remember(self, schema: Schema) -> None:
-        self._numbers.setdefault(schema, len(self._schemas))
-        self._schemas.append(schema)
+    def _remember(self, number: int, schema: Schema) -> None:
+        self._numbers.setdefault(schema, number)
+        self._schemas[number] = schema
 
     def _number(self, schema: Schema) -> int:
         number = self._numbers.get(schema)
         if number is None:
-            self._store.append([ProducerRecord(_SCHEMAS, schema.text.encode(), None, (), None, 0)])
-            self._remember(schema)
-            number = self._numbers[schema]
+            stored = self._store.append([ProducerRecord(_SCHEMAS, schema.text.encode(), None, (), None, 0)])
+            number = stored[0].offset
+            self._remember(number, schema)
         return number
 
     def _schema(self, number: int) -> Schema:
         return self._schemas[number]
+
+
+def _shown(value: object) -> bytes:
+    try:
+        return repr(value).encode("utf-8", "backslashreplace")
+    except Exception as error:  # a number of too many digits, lists nested too deep
+        return f"{type(value).__name__} that cannot be shown: {error}".encode()

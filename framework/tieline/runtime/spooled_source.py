@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from tieline.api import Config, SourceTask
+from tieline.api import Config, Retriable, SourceRecord, SourceTask
 from tieline.runtime.delivery import Counts
 from tieline.runtime.failure import Stage
 from tieline.runtime.scope import Scope, Stopping
@@ -13,6 +14,8 @@ from tieline.runtime.sender import Positions, Sender
 from tieline.runtime.settings import Pace
 from tieline.runtime.source_task import TaskSourceContext
 from tieline.runtime.spool import Spool
+
+log = logging.getLogger(__name__)
 
 
 class Receiver:
@@ -53,9 +56,16 @@ class Receiver:
         self._task.stop()
 
     def _last(self) -> None:
-        """What the task still held when it was asked to stop."""
-        while batch := self._task.poll(self._pace.max_records, 0):
-            self._spool.append(batch)
+        """What the task still held when it was asked to stop, as far as the time allows."""
+        deadline = self._scope.clock.now() + self._pace.drain
+        try:
+            while batch := self._task.poll(self._pace.max_records, 0):
+                self._spool.append(batch)
+                if self._scope.clock.now() >= deadline:
+                    log.warning("stopped although the source still has records to give")
+                    break
+        except Retriable:
+            pass  # it is away: it holds nothing
 
 
 class Pump:
@@ -84,7 +94,10 @@ class Pump:
         except Stopping:
             pass
         finally:
-            sender.finish(self._pace.drain, self._pace.call_timeout)
+            try:
+                sender.finish(self._pace.drain, self._pace.call_timeout)
+            finally:
+                self._spool.forget()
 
     def ask_to_stop(self) -> None:
         """From another thread."""
@@ -94,14 +107,19 @@ class Pump:
     def _carry(self, sender: Sender) -> None:
         clock, spool, pace = self._scope.clock, self._spool, self._pace
         next_save = clock.now() + pace.offset_flush
-        position = spool.start
+        position = self._scope.patiently(Stage.SPOOL, lambda: spool.start)
         while not self._scope.stop.is_set():
             sender.poll(0.1 if sender.full else 0)
             if not sender.full:
                 wait = pace.max_wait if sender.idle else 0.005
-                batch, position = spool.read(position, pace.max_records, wait)
+                batch, position = self._read(position, wait)
                 if batch:
                     sender.send(batch, Positions([spool.id] * len(batch), {spool.id: str(position)}))
             if clock.now() >= next_save:
                 sender.try_save(pace.call_timeout)
                 next_save = clock.now() + pace.offset_flush
+
+    def _read(self, position: int, wait: float) -> tuple[list[SourceRecord], int]:
+        return self._scope.patiently(
+            Stage.SPOOL, lambda: self._spool.read(position, self._pace.max_records, wait)
+        )

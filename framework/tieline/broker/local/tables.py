@@ -156,7 +156,7 @@ class Tables:
                     raise ValueError(f"topic {name}: a record of {size} bytes; the limit is {limit}")
                 if timestamp is None:
                     timestamp = now
-                elif not 0 <= timestamp < 1 << 63:
+                elif type(timestamp) is not int or not 0 <= timestamp < 1 << 63:
                     raise ValueError(f"topic {name}: the timestamp {timestamp} is not possible")
                 partitions = topic.partitions
                 if number is not None:
@@ -172,7 +172,7 @@ class Tables:
                         keyless = partitions[topic.turn % len(partitions)]
                         topic.turn += 1
                     partition = keyless
-            except (ValueError, TypeError) as cause:
+            except (ValueError, TypeError, AttributeError) as cause:
                 failures[index] = cause
                 metadata.append(None)
                 continue
