@@ -33,6 +33,7 @@ def test_servers_mark_their_tests_and_skips_are_told_and_settings_do_not_leak(tm
     (folder / "test_it.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  kafka\n  mongo\n  volttron\n")
     env = {**os.environ, "TIELINE_TEST_MONGO_URI": "mongodb://given", "TIELINE_WORKER": "x"}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no plugin is needed, and importing them takes most of it
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     run = subprocess.run(
         command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False

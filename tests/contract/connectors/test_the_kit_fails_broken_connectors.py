@@ -104,6 +104,7 @@ ListSourceTask.poll = poll
 del TestSink
 """
 SKIPS_ONE = """
+TestSource.patience = 0.2
 def start(self, context, config, start=ListSourceTask.start):
     start(self, context, config)
     self.at += bool(self.at)
@@ -118,6 +119,7 @@ ListSourceTask.record = record
 del TestSink
 """
 HANGS_AFTER_STOP = """
+TestSource.soon = 0.2
 ListSourceTask.stop = lambda self: None
 del TestSink
 """
@@ -129,8 +131,9 @@ ListSourceTask.poll = poll
 del TestSink
 """
 WAITS_TOO_LONG = """
+TestSource.soon = 0.1
 def poll(self, max_records, max_wait, poll=ListSourceTask.poll):
-    return poll(self, max_records, max_wait + 0.4)
+    return poll(self, max_records, max_wait + 0.15)
 ListSourceTask.poll = poll
 del TestSink
 """
@@ -174,8 +177,9 @@ ListSinkTask.shutdown = shutdown
 del TestSource
 """
 SLEEPS = """
+TestSink.soon = 0.05
 def put(self, batch, put=ListSinkTask.put):
-    time.sleep(0.4)
+    time.sleep(0.06)
     put(self, batch)
 ListSinkTask.put = put
 del TestSource

@@ -114,7 +114,7 @@ def same(one, other):
     return bool(one == other)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pairs())
 def test_what_is_encoded_is_what_is_decoded_with_its_exact_types(pair):
     schema, value = pair
@@ -122,7 +122,7 @@ def test_what_is_encoded_is_what_is_decoded_with_its_exact_types(pair):
     assert same(codec.decode(codec.encode(value)), value)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pairs())
 def test_apache_avro_reads_the_same_value_from_the_same_bytes(pair):
     schema, value = pair
@@ -200,7 +200,7 @@ def frame(schema_id, body):
     return b"\x00" + struct.pack(">I", schema_id) + body
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=200, deadline=2000)
 @given(st.integers(1, len(STORE.by_id)), st.binary(max_size=200))
 def test_whatever_the_bytes_are_only_a_data_error_is_raised(schema_id, body):
     read = outcome(frame(schema_id, body))
@@ -319,7 +319,7 @@ def replaced(definition, path, other):
     return copy
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=200, deadline=2000)
 @given(st.data())
 def test_a_schema_with_anything_in_one_place_is_a_value_error_or_can_be_used(data):
     whole = data.draw(st.sampled_from([schema.definition for schema in STORE.by_id.values()]))

@@ -73,7 +73,7 @@ def visible(text):
 
 
 @given(topics, headers, bodies | device_bodies)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_any_json_body_becomes_the_document_that_the_old_agent_would_have_stored(topic, header, body):
     header = json.loads(json.dumps(header))
     record = through_avro(topic, header, body)

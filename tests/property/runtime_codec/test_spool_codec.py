@@ -65,7 +65,7 @@ def codec():
     return SpoolCodec(number_of, known.__getitem__)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(RECORDS)
 @example(SourceRecord("t", float("nan")))
 @example(SourceRecord("t", 2**70, -0.0))

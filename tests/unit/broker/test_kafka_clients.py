@@ -115,11 +115,11 @@ def test_a_secret_is_in_no_error():
 
 def test_while_the_brokers_are_away_every_call_is_retriable_and_in_time(away):
     calls = [
-        lambda: away.topics(0.3),
-        lambda: away.create_topic("t", timeout=0.3),
-        lambda: away.read("t", lambda record: None, timeout=0.3),
-        lambda: away.source_offsets("c", 0.3),
-        lambda: away.exclusive("t", 0.3).__enter__(),
+        lambda: away.topics(0.1),
+        lambda: away.create_topic("t", timeout=0.1),
+        lambda: away.read("t", lambda record: None, timeout=0.1),
+        lambda: away.source_offsets("c", 0.1),
+        lambda: away.exclusive("t", 0.1).__enter__(),
     ]
     for call in calls:
         begin = time.monotonic()
