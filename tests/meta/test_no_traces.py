@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[2]
 HOSTS = ("pypi" + ".org", "pythonhosted" + ".org", "repo.maven" + ".apache.org", "registry.npmjs" + ".org")
 TRACES = {
     # /home/volttron is the home of the platform's user, in examples.
-    "a path of a developer's machine": r"(?<![\w.$}\])-])/(?:(?:root|home(?!/volttron/)|Users)/[\w.-]+|work)/",
+    "a path of a developer's machine": (
+        r"(?<![\w.$}\])-])/(?:(?:root|home(?!/volttron/)|Users)/[\w.-]+|work)/"
+    ),
     "a package index": "|".join(map(re.escape, HOSTS)),
     "a private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY" + "-----",
 }
