@@ -11,6 +11,7 @@ from tieline.api import Config
 from tieline.converters.avro import AvroConverterConfig
 from tieline.converters.json import JsonConverterConfig
 from tieline.converters.plain import StringConverterConfig
+from tieline.runtime.plan import plan
 from tieline.runtime.settings import (
     IGNORED,
     PASSED_TO_CLIENTS,
@@ -99,6 +100,15 @@ def test_what_is_ignored_or_passed_to_clients_is_told():
     named = [key for cell in first_cells for key in re.findall(r"`([^`]+)`", cell)]
     assert sorted(named) == sorted(IGNORED)
     assert [key for key in PASSED_TO_CLIENTS if f"`{key}" not in text] == []
+
+
+@pytest.mark.parametrize("name", ["bus-source.md", "files.md", "mongo-sink.md"])
+def test_the_examples_of_a_page_are_configurations(name, tmp_path):
+    examples = re.findall(r"```properties\n(.*?)```", page(name), re.DOTALL)
+    files = [tmp_path / f"{number}.properties" for number in range(len(examples))]
+    for file, example in zip(files, examples, strict=True):
+        file.write_text(re.sub(r"(?m)^.*credentials\.file=.*$", "", example))  # that file is not here
+    assert len(plan(None, files).connectors) == len(examples) > 0
 
 
 @pytest.mark.parametrize("document", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
