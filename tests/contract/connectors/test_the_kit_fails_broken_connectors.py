@@ -124,6 +124,7 @@ ListSourceTask.stop = lambda self: None
 del TestSink
 """
 LOSES_A_STOP = """
+TestSource.soon = 0.2
 def poll(self, max_records, max_wait, poll=ListSourceTask.poll):
     self.stopped.clear()
     return poll(self, max_records, max_wait)
