@@ -67,6 +67,8 @@ class TopicSchemaStore:
         self._position = self._broker.read(TOPIC, self._visit, start=self._position)
 
     def _visit(self, record: ConsumedRecord) -> None:
+        # So far it was read, also where the end is not reached in time: the next call goes on from here.
+        self._position[record.partition] = record.offset + 1
         key, value = _json(record.key), _json(record.value)
         if key.get("keytype") != "SCHEMA":
             return  # NOOP, CONFIG, MODE, DELETE_SUBJECT: a registry's own business, ids stay

@@ -37,6 +37,7 @@ def open_broker(plan: Plan) -> Broker:
             offsets_topic=worker.offset_storage_topic,
             offsets_partitions=worker.offset_storage_partitions,
             offsets_replication=worker.offset_storage_replication_factor,
+            call_timeout=worker.pace.call_timeout,
         )
     settings = LogSettings(retention_ms=worker.log_retention_ms, retention_bytes=worker.log_retention_bytes)
     return LocalLog.open(worker.data_dir, settings=settings)

@@ -155,14 +155,17 @@ class Sender:
         return bool(offsets)
 
     def finish(self, drain: float, timeout: float) -> bool:
-        """At the end of a task: ``drain`` seconds for what is in flight, then ``save``."""
+        """At the end of a task: ``drain`` seconds for what is in flight, then ``save``.
+
+        What is then still in flight is dropped: if it arrived, nobody would settle it any more.
+        """
         try:
             self.drain(self._scope.clock.now() + drain)
         except Stopping:
             pass
         finally:
             saved = self.try_save(timeout)
-            self._producer.close(timeout)
+            self._producer.close(0)
             self._outbound.stop()
         return saved
 

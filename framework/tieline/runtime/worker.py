@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tieline.api import SinkConnector, SinkTask, SourceTask
+from tieline.api import SinkConnector, SinkTask, SourceTask, TielineError
 from tieline.broker.port import Broker
 from tieline.runtime.build import Parts, sink_settings
 from tieline.runtime.delivery import Counts
@@ -54,7 +55,7 @@ class TaskThread:
                 self.state = "STOPPED"
             except TaskFailed as error:
                 self._failed(str(error))
-            except Exception as error:
+            except BaseException as error:  # also SystemExit: a dead thread must not look alive
                 self._failed(f"{type(error).__name__}: {error}")
                 log.exception("the task failed on an error that nobody expected")
 
@@ -123,7 +124,7 @@ class RunningConnector:
             if path in open_now and self.spools:
                 continue
             name, _, number = path.stem.rpartition("-")
-            if name != self.name or not number.isdigit() or not self.spools:
+            if name != self.name or not number.isdecimal() or not self.spools:
                 left.append(path)
                 continue
             scope = Scope(self.name, int(number), self.plan.settings.policy)
@@ -137,15 +138,26 @@ class RunningConnector:
             thread.start()
 
     def ask_to_stop(self) -> None:
-        """Ask every task to stop; returns at once."""
+        """Ask every task to stop; returns at once. An error of one keeps no other from being asked."""
         for thread in self.threads:
-            thread.ask_to_stop()
+            try:
+                thread.ask_to_stop()
+            except Exception:
+                log.exception("the task %s could not be asked to stop", thread.scope.id)
 
     def close(self) -> None:
         """After all threads have ended."""
         for spool in self.spools:
             spool.close()
-        self.plan.connector.stop()
+        try:
+            self.plan.connector.stop()
+        except Exception:
+            log.exception("the connector %s did not stop cleanly", self.name)
+
+    @property
+    def running(self) -> bool:
+        """Some thread still works: a receiver goes on when its pump has failed."""
+        return any(thread.state == "RUNNING" for thread in self.threads)
 
     @property
     def state(self) -> str:
@@ -171,9 +183,13 @@ class RunningConnector:
             lags = [lag() for lag in self._lags]
             out["lag"] = None if None in lags else sum(lag or 0 for lag in lags)
         if self.spools:
-            waiting = [spool.waiting for spool in self.spools]
-            out["spool_records"] = sum(records for records, _ in waiting)
-            out["spool_bytes"] = sum(size for _, size in waiting)
+            try:
+                waiting = [spool.waiting for spool in self.spools]
+                out["spool_records"] = sum(records for records, _ in waiting)
+                out["spool_bytes"] = sum(size for _, size in waiting)
+            except TielineError as error:  # the disk is away: no reason to stop the worker
+                out["spool_records"] = out["spool_bytes"] = None
+                log.warning("what waits in the spool cannot be counted now: %s", error)
         traces = [thread.trace for thread in self.threads if thread.trace]
         return {**out, "trace": traces[0]} if traces else out
 
@@ -209,14 +225,16 @@ class Worker:
     def __init__(self, plan: Plan, broker: Broker) -> None:
         self._plan = plan
         self._broker = broker
-        self._stop = threading.Event()
+        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
         parts = Parts(broker, plan.worker.pace, plan.worker.data_dir / "spools")
         self._parts = parts
         self.connectors = [RunningConnector(planned, parts) for planned in plan.connectors]
 
     def ask_to_stop(self) -> None:
-        """From a signal handler or another thread."""
-        self._stop.set()
+        """From another thread, or a signal handler, which may interrupt any line, itself included: a
+        ``SimpleQueue`` takes that, an ``Event`` may wait for its own lock for ever.
+        """
+        self._asked.put(None)
 
     def ledger(self) -> dict[str, Any]:
         """Each connector's ledger by its name."""
@@ -229,12 +247,19 @@ class Worker:
             connector.start()
         log.info("started", extra={"connectors": [c.name for c in self.connectors], "broker": self._home})
         interval = self._plan.worker.progress_interval_ms / 1000
-        while not self._stop.wait(interval):
+        while not self._asked_to_stop(interval):
             log.info("progress", extra={"ledger": self.ledger()})
-            if all(c.state in ("FAILED", "STOPPED") for c in self.connectors):
+            if not any(connector.running for connector in self.connectors):
                 log.error("no task is running any more, stopping")
                 break
         return self._shut_down()
+
+    def _asked_to_stop(self, seconds: float) -> bool:
+        try:
+            self._asked.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        return True
 
     def _prepare(self) -> None:
         for key, why in self._plan.ignored.items():

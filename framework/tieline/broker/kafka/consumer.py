@@ -166,14 +166,15 @@ class KafkaConsumer:
 
     def _take(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
         rebalances = self._rebalances
+        messages: list[Message] = []
         try:
             first = served(self._client.poll, timeout)
-            messages = [] if first is None else [first]
-            if first is not None and max_records > 1:
-                messages += self._client.consume(max_records - 1, 0)
-        except KafkaException as error:
+            if first is not None:
+                messages.append(first)
+                if max_records > 1:
+                    messages += self._client.consume(max_records - 1, 0)
+        except KafkaException as error:  # what was taken before is handed over first
             self._error = translated(error, f"group {self._group}")
-            return []
         records = []
         for message in messages:
             if message.error() is None:

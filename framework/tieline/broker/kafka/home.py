@@ -24,7 +24,6 @@ from tieline.broker.kafka.settings import consumer_settings, log, made, producer
 from tieline.broker.port import ConsumedRecord, Exclusive, TopicInfo
 
 T = TypeVar("T")
-_CALL = 10.0
 
 
 class KafkaBroker:
@@ -38,9 +37,15 @@ class KafkaBroker:
         offsets_topic: str,
         offsets_partitions: int = 25,
         offsets_replication: int = -1,
+        call_timeout: float = 10.0,
     ) -> None:
-        """``client``: settings for every client (TLS, SASL). Raises ``ConfigError`` for unknown ones."""
+        """``client``: settings for every client (TLS, SASL). Raises ``ConfigError`` for unknown ones.
+
+        ``call_timeout``: seconds; no call waits longer, whatever time-out it is given, so that who was
+        asked to stop can.
+        """
         self._client = {**client, "bootstrap.servers": bootstrap_servers}
+        self._call_timeout = call_timeout
         self._offsets_topic = offsets_topic
         self._offsets_layout = (offsets_partitions, offsets_replication)
         self._offsets_topic_exists = False
@@ -55,16 +60,16 @@ class KafkaBroker:
     def cluster_id(self) -> str:
         """See ``Broker.cluster_id``."""
         if not self._cluster_id:
-            found = self._answer(
-                self._admin.describe_cluster(request_timeout=_CALL), "the cluster's id", _CALL
-            )
+            timeout = self._call_timeout
+            asked = self._admin.describe_cluster(request_timeout=timeout)
+            found = self._answer(asked, "the cluster's id", timeout)
             self._cluster_id = str(found.cluster_id)
         return self._cluster_id
 
     def producer(self, client_id: str, overrides: Mapping[str, str]) -> KafkaProducer:
         """See ``Broker.producer``. Raises ``ConfigError`` for an override that would break a promise."""
         settings = producer_settings(self._client, overrides)
-        self._ensure_offsets_topic(_CALL)
+        self._ensure_offsets_topic(self._call_timeout)
         return KafkaProducer({"client.id": client_id, **settings}, self._offsets_topic)
 
     def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> KafkaConsumer:
@@ -77,7 +82,7 @@ class KafkaBroker:
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """See ``Broker.source_offsets``."""
-        return self._offsets.of(connector, timeout)
+        return self._offsets.of(connector, self._bounded(timeout))
 
     def create_topic(
         self,
@@ -89,6 +94,7 @@ class KafkaBroker:
         timeout: float = 10.0,
     ) -> bool:
         """See ``Broker.create_topic``."""
+        timeout = self._bounded(timeout)
         topic = NewTopic(name, partitions, replication, config=dict(config or {}))
         futures = self._admin.create_topics([topic], request_timeout=timeout)
         try:
@@ -108,6 +114,7 @@ class KafkaBroker:
 
     def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
         """See ``Broker.topics``. Those that may not be described are left out."""
+        timeout = self._bounded(timeout)
         names = self._names(timeout)
         if not names:
             return {}
@@ -130,11 +137,11 @@ class KafkaBroker:
         timeout: float = 30.0,
     ) -> dict[int, int]:
         """See ``Broker.read``."""
-        return self._read(topic, visit, start or {}, timeout)
+        return self._read(topic, visit, start or {}, self._bounded(timeout))
 
     def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[Exclusive]:
         """See ``Broker.exclusive``. Who comes later wins."""
-        return held(producer_settings(self._client, {}), topic, timeout)
+        return held(producer_settings(self._client, {}), topic, self._bounded(timeout))
 
     def protect(self, groups: Mapping[str, tuple[Sequence[str], str | None]]) -> None:
         """See ``Broker.protect``: retention is the topics' own."""
@@ -151,7 +158,9 @@ class KafkaBroker:
         return read_to_end(settings, topic, visit, start, timeout)
 
     def _ensure_offsets_topic(self, timeout: float) -> None:
-        with self._lock:
+        if not self._lock.acquire(timeout=timeout):
+            raise Retriable(f"creating the topic {self._offsets_topic}: no answer within {timeout} s")
+        try:
             if not self._offsets_topic_exists:
                 partitions, replication = self._offsets_layout
                 self.create_topic(
@@ -162,9 +171,14 @@ class KafkaBroker:
                     timeout=timeout,
                 )
                 self._offsets_topic_exists = True
+        finally:
+            self._lock.release()
+
+    def _bounded(self, timeout: float) -> float:
+        return min(timeout, self._call_timeout)
 
     def _topic_names(self) -> Future[Collection[str]]:
-        return begun(lambda: self._names(_CALL), "listing the topics")
+        return begun(lambda: self._names(self._call_timeout), "listing the topics")
 
     def _names(self, timeout: float) -> Collection[str]:
         try:

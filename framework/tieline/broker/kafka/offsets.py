@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 
+from tieline.api import Retriable
 from tieline.broker.port import ConsumedRecord
 
 Visit = Callable[[ConsumedRecord], None]
@@ -27,11 +28,17 @@ class OffsetsTopic:
 
     def of(self, connector: str, timeout: float) -> dict[str, str]:
         """The saved offsets of a connector, as of now. Raises ``Retriable``."""
-        with self._lock:
+        if not self._lock.acquire(timeout=timeout):
+            raise Retriable(f"{self._topic}: still being read after {timeout} s")
+        try:
             self._position = self._read(self._topic, self._visit, self._position, timeout)
             return dict(self._offsets.get(connector, {}))
+        finally:
+            self._lock.release()
 
     def _visit(self, record: ConsumedRecord) -> None:
+        # So far it was read, also where the end is not reached in time: the next call goes on from here.
+        self._position[record.partition] = record.offset + 1
         try:
             connector, partition = json.loads(record.key or b"")
             if not (isinstance(connector, str) and isinstance(partition, dict)):

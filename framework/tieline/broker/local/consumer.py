@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from tieline.api import Fatal, Retriable, TopicPartition
+from tieline.api import Fatal, Retriable, TielineError, TopicPartition
 from tieline.broker.local.group import Group
 from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
 from tieline.broker.local.store import Store
@@ -108,11 +108,16 @@ class LocalConsumer:
             return
         bounds = self._store.snapshot()
         if bounds is not self._bounds:
-            for at in self._positions.keys() & bounds.keys() & self._bounds.keys():
-                if bounds[at].id != self._bounds[at].id:
-                    self._positions[at] = 0  # a new topic of the same name
+            both = self._positions.keys() & bounds.keys() & self._bounds.keys()
+            anew = sorted(at for at in both if bounds[at].id != self._bounds[at].id)
             self._bounds = bounds
             self._group.update(bounds.keys())
+            if anew:  # a new topic of the same name: nothing that was known of the old one holds
+                for at in anew:
+                    self._positions[at] = 0
+                    self._paused.discard(at)
+                listener.lost(anew)
+                listener.assigned(anew)
         leaving = self._group.to_release(self)
         if leaving:
             try:
@@ -139,7 +144,14 @@ class LocalConsumer:
             bounds = self._bounds.get(at)
             if bounds is None or self._positions[at] >= bounds.end:
                 continue
-            batch = self._store.read_known(at, bounds, self._positions[at], max_records - len(records), room)
+            try:
+                batch = self._store.read_known(
+                    at, bounds, self._positions[at], max_records - len(records), room
+                )
+            except TielineError:
+                if not records:
+                    raise
+                break  # those that were read are handed over first; the error comes again
             self._positions[at] = batch[-1].offset + 1 if batch else bounds.end
             records += batch
             room -= sum(len(record.value or b"") for record in batch)

@@ -1,0 +1,152 @@
+"""Connectors that misbehave: the worker outlives them, says so, and stops all others in time."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from tieline.runtime.build import open_broker
+from tieline.runtime.plan import checked
+from tieline.runtime.worker import Worker
+from tieline.testing.distribution import distribution
+from tieline.testing.worker_process import WorkerProcess
+
+PLUGINS = """
+import sys
+import time
+from tieline.api import Config, SourceConnector, SourceRecord, SourceTask
+
+
+class Bus(SourceTask[Config]):
+    replayable = False
+
+    def start(self, context, config):
+        self.context = context
+        self.n = 0
+
+    def poll(self, max_records, max_wait):
+        if self.context.stopping:
+            return []
+        time.sleep(0.001)
+        self.n += 1
+        return [SourceRecord("t", object() if self.n == 1 else str(self.n))]
+
+
+class Poison(Bus):
+    def poll(self, max_records, max_wait):
+        return [record._replace(value=b"no JSON") for record in super().poll(max_records, max_wait)]
+
+
+class Quits(Bus):
+    replayable = True
+
+    def poll(self, max_records, max_wait):
+        sys.exit(3)
+
+
+class Clings(Bus):
+    def stop(self):
+        raise RuntimeError("a bug in stop")
+
+
+def source(task):
+    class Source(SourceConnector[Config]):
+        config_type = Config
+        task_type = task
+
+        def task_configs(self, max_tasks):
+            return [{}]
+
+        def stop(self):
+            raise RuntimeError("a bug in the connector's stop")
+
+    return Source
+
+
+BusSource, PoisonSource, QuitsSource, ClingsSource = map(source, (Bus, Poison, Quits, Clings))
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a worker in a thread with one connector of each class named; stopped at the end."""
+    classes = {f"hostile_{n.lower()}": f"hostile:{n}Source" for n in ("Bus", "Poison", "Quits", "Clings")}
+    started = []
+
+    def run(*names):
+        connectors = [
+            (name, {"name": name, "connector.class": f"hostile_{name}", "value.converter": "json"})
+            for name in names
+        ]
+        settings = {
+            "data.dir": str(tmp_path / "data"),
+            "progress.interval.ms": "100",
+            "offset.flush.interval.ms": "10",
+            "task.shutdown.graceful.timeout.ms": "3000",
+        }
+        plan = checked("test", settings, connectors)
+        worker = Worker(plan, open_broker(plan))
+        ended = []
+        thread = threading.Thread(target=lambda: ended.append(worker.run()))
+        thread.start()
+        started.append((worker, thread))
+        return worker, thread, ended
+
+    with distribution(tmp_path, "hostile", {"tieline.sources": classes}, {"hostile": PLUGINS}):
+        yield run
+        for worker, thread in started:
+            worker.ask_to_stop()
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def spooled(worker, name):
+    return worker.ledger()[name]["counters"].get("spooled", 0)
+
+
+def test_a_pump_that_failed_does_not_end_the_worker_and_with_it_the_reception(run):
+    worker, thread, ended = run("poison")
+    until(lambda: worker.ledger()["poison"]["state"] == "FAILED")
+    enough = spooled(worker, "poison") + 300  # takes three times the interval at which the worker looks
+    until(lambda: spooled(worker, "poison") > enough)
+    assert thread.is_alive()
+    worker.ask_to_stop()
+    thread.join(10)
+    assert ended == [False]
+
+
+def test_a_task_that_leaves_the_interpreter_has_failed_and_does_not_look_alive(run):
+    worker, thread, ended = run("quits")
+    thread.join(10)
+    assert ended == [False]
+    assert worker.ledger()["quits"]["state"] == "FAILED"
+    assert "SystemExit" in worker.ledger()["quits"]["trace"]
+
+
+def test_a_connector_that_cannot_be_stopped_keeps_no_other_from_it(run):
+    worker, thread, ended = run("clings", "bus")
+    until(lambda: spooled(worker, "bus") > 10)
+    worker.ask_to_stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert {c.name: c.state for c in worker.connectors} == {"clings": "STOPPED", "bus": "STOPPED"}
+    assert ended == [True]
+
+
+def test_any_number_of_sigterms_is_one(tmp_path):
+    (tmp_path / "in.txt").write_text("one\n")
+    connector = {"name": "in", "connector.class": "file", "file": str(tmp_path / "in.txt"), "topic": "t"}
+    with WorkerProcess(tmp_path, {"progress.interval.ms": "100"}, [connector]) as worker:
+        worker.wait_for("started")
+        for _ in range(300):
+            os.kill(worker.pid, signal.SIGTERM)
+        assert worker.wait(10) == 0
