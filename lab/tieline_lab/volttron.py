@@ -71,6 +71,11 @@ class VolttronPlatform:
         """VOLTTRON_HOME."""
         return self._home.path
 
+    @property
+    def write_log(self) -> Path:
+        """Gets a line for every write that reaches a device; not there before the first. See ``writes``."""
+        return self._home.write_log
+
     def __enter__(self) -> Self:
         try:
             self.start()
@@ -195,9 +200,9 @@ class VolttronPlatform:
 
     def writes(self) -> list[dict[str, Any]]:
         """Every write that reached a device, in order: time, device, point, value, kind, maybe priority."""
-        if not self._home.write_log.exists():
+        if not self.write_log.exists():
             return []
-        return [json.loads(line) for line in self._home.write_log.read_text().splitlines()]
+        return [json.loads(line) for line in self.write_log.read_text().splitlines()]
 
     def _environment(self, venv: Path, more: dict[str, str]) -> dict[str, str]:
         foreign = ("VOLTTRON_", "AGENT_", "PYTHON")

@@ -25,6 +25,7 @@ IDENTITIES = (
     "platform.actuator",
     "platform.historian",
     "tieline",
+    "tieline.cloud",
     "observer",
     "lab",
     "spare1",
