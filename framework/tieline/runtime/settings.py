@@ -219,10 +219,8 @@ _COMMON_PREFIXES = (
     "key.converter.",
     "value.converter.",
     "transforms.",
-    "predicates.",
     "producer.override.",
     "consumer.override.",
-    "admin.override.",
 )
 
 
