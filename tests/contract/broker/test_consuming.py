@@ -201,6 +201,23 @@ def test_seek_of_a_paused_partition_leaves_it_paused(kit):
     assert _numbers(kit.take(consumer, 6)) == [4, 5, 6, 7, 8, 9]
 
 
+def test_a_topic_made_anew_is_told_as_lost_and_assigned_and_read_from_its_beginning(kit):
+    topic = kit.topic()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 10)
+    consumer, listener = kit.member(kit.name(), [topic])
+    kit.take(consumer, 10)
+    assert kit.delete_topic(topic)
+    deadline = time.monotonic() + 30
+    while not kit.home.create_topic(topic, partitions=1):
+        assert time.monotonic() < deadline
+    kit.fill(topic, 5, start=100)
+    assert _numbers(kit.take(consumer, 5)) == [100, 101, 102, 103, 104]
+    assert [what for what, partitions in listener.told if at in partitions][-1] == "assigned"
+    assert len(listener.told) >= 3
+    assert listener.owned == {at}
+
+
 def test_pause_and_seek_of_what_is_not_owned_do_nothing(kit):
     topic, other = kit.topic(), kit.topic()
     kit.fill(topic, 3)

@@ -9,6 +9,7 @@ from tieline.api import Config, DataError, Fatal, Retriable, SinkTask, TopicPart
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.converters.plain import StringConverter, StringConverterConfig
+from tieline.runtime.failure import RetryPolicy
 from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Transforms
 from tieline.runtime.scope import Scope, TaskFailed
@@ -67,10 +68,10 @@ def fill(log, values, partition=0):
     log.store.append([ProducerRecord("t", v.encode(), partition=partition) for v in values])
 
 
-def inbound(log, *transforms):
+def inbound(log, *transforms, values=StringConverter):
     converters = []
     for is_key in (True, False):
-        converter = StringConverter()
+        converter = StringConverter() if is_key else values()
         converter.start(StringConverterConfig.parse({}), is_key=is_key, schemas=None)
         converters.append(converter)
     return Inbound(log, Transforms(transforms), *converters)
@@ -79,7 +80,7 @@ def inbound(log, *transforms):
 class Running:
     """A sink task in a thread, ended by the test."""
 
-    def __init__(self, log, sink, *transforms, policy=None):
+    def __init__(self, log, sink, *transforms, policy=None, converter=StringConverter):
         self.clock = FakeClock(step=0.01)
         self.scope = Scope("c", 0, clock=self.clock, **({"policy": policy} if policy else {}))
         self.task = WorkerSinkTask(
@@ -87,7 +88,7 @@ class Running:
             sink,
             Config(),
             lambda: log.consumer("connect-c", "c-0", {}),
-            inbound(log, *transforms),
+            inbound(log, *transforms, values=converter),
             Pace(offset_flush=1e9, max_records=100, max_wait=0.02),
         )
         self.error = None
@@ -250,3 +251,119 @@ def test_a_record_without_identity_gets_one_from_its_place_and_the_topic_id(log)
     assert sink.enough.wait(10)
     running.stop()
     assert len(set(ids)) == len(ids) == 4
+
+
+def test_a_topic_made_anew_while_the_sink_runs_gives_its_records_another_identity(log):
+    fill(log, ["a", "a"])
+    ids: list[bytes | None] = []
+    first, sink = threading.Event(), Sink(4)
+
+    def look(batch):
+        ids.extend(dict(r.headers)["tieline.id"] for r in batch)
+        if len(ids) == 2:
+            first.set()
+
+    sink.refuse = look
+    running = Running(log, sink)
+    assert first.wait(10)
+    log.delete_topic("t")
+    log.create_topic("t", partitions=2)
+    fill(log, ["a", "a"])
+    assert sink.enough.wait(10)
+    running.stop()
+    assert len(set(ids)) == len(ids) == 4
+    assert committed(log) == {0: 2}
+
+
+def test_bad_bytes_beside_a_partition_that_is_away_are_told_and_never_committed(log):
+    log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", b"\xff\xfe", b"b")])
+    fill(log, ["x"], 1)
+    left = [2]
+
+    def half_away(batch):
+        if left[0] and any(r.partition == 1 for r in batch):
+            left[0] -= 1
+            raise Retriable("one shard is away", partitions={TopicPartition("t", 1)})
+
+    sink = Sink(99, half_away)
+    running = Running(log, sink)
+    assert running.join() == (2, 2, 0, 0, 0)
+    assert "t-0@1" in str(running.error)
+    assert sink.written == {0: ["a"], 1: ["x"]}
+    assert committed(log) == {0: 1, 1: 1}
+
+
+def test_an_outage_of_one_partition_ends_by_its_own_limit_although_another_is_written(log):
+    fill(log, ["x"], 1)
+    written = [0]
+
+    def half_away(batch):
+        if any(r.partition == 1 for r in batch):
+            raise Retriable("one shard is away", partitions={TopicPartition("t", 1)})
+        written[0] += len(batch)
+        fill(log, ["more"])
+
+    def fill_first(batch):
+        fill(log, ["first"])
+        sink.refuse = half_away
+        half_away(batch)
+
+    sink = Sink(1e9, fill_first)
+    running = Running(log, sink, policy=RetryPolicy(0.3, 1.0, 5.0))
+    running.join()
+    assert "still unavailable" in str(running.error)
+    assert written[0] > 1
+
+
+def test_a_sink_that_is_away_when_it_is_given_partitions_is_asked_again(log):
+    fill(log, ["a"])
+    tries = []
+
+    class Opening(Sink):
+        def open(self, partitions):
+            tries.append(sorted(partitions))
+            if len(tries) < 3:
+                raise Retriable("the store of offsets is away")
+
+        def close(self, partitions, lost):
+            raise Retriable("still away")
+
+    sink = Opening(1)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert tries == [[("t", 0), ("t", 1)]] * 3
+    assert running.error is None
+
+
+def test_a_converter_that_makes_more_values_than_it_was_given_stops_the_task(log):
+    class Doubling(StringConverter):
+        def deserialize(self, batch):
+            return [value for value in super().deserialize(batch) for _ in range(2)]
+
+    fill(log, ["a", "b"])
+    sink = Sink(99)
+    running = Running(log, sink, converter=Doubling)
+    running.join()
+    assert "made 4 values of 2" in str(running.error)
+    assert sink.written == {}
+
+
+def test_what_was_read_of_one_partition_is_kept_when_the_next_cannot_be_read(log):
+    reads = [0]
+    read_known = log.store.read_known
+
+    def failing(*arguments):  # as on a disk that is away for a moment
+        reads[0] += 1
+        if reads[0] % 2 == 0:
+            raise Retriable("the disk is away")
+        return read_known(*arguments)
+
+    fill(log, [f"a{n}" for n in range(5)])
+    fill(log, [f"b{n}" for n in range(5)], 1)
+    log.store.read_known = failing
+    sink = Sink(10)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (10, 10, 0, 0, 0)
+    assert sink.written == {0: [f"a{n}" for n in range(5)], 1: [f"b{n}" for n in range(5)]}

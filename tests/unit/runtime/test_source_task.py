@@ -270,3 +270,41 @@ def test_a_pump_that_fails_does_not_stop_the_reception(log, tmp_path):
     thread.join(10)
     assert values(log) == [str(n) for n in range(50)]
     spool.close()
+
+
+class AwayOrEndless(Stream):
+    """A bus that is away, or one that never falls silent, when it is asked to stop."""
+
+    def poll(self, max_records, max_wait):
+        self.fail(0)
+        return [SourceRecord("t", "again")]
+
+
+def away(number):
+    raise Retriable("the bus is away")
+
+
+@pytest.mark.parametrize("fail", [away, lambda number: None])
+def test_a_receiver_ends_in_time_whatever_its_source_does_then(log, tmp_path, fail):
+    scope, spool, _, _ = spooled(log, Stream(0), tmp_path / "s.db")
+    pace = PACE._replace(drain=0.05)
+    receiver = Receiver(scope, AwayOrEndless(0, fail), Config(), spool, pace)
+    thread = threading.Thread(target=receiver.run)
+    scope.stop.set()
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    spool.close()
+
+
+def test_a_source_that_cannot_be_told_what_is_saved_goes_on(log):
+    class Untold(Numbers):
+        def commit(self):
+            super().commit()
+            raise Retriable("the queue manager is away")
+
+    task = Untold(25)
+    worker, _ = running(log, task)
+    assert run_until(worker, task.done) is None
+    assert values(log) == [str(n) for n in range(25)]
+    assert task.commits >= 1

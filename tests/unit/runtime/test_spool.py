@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tieline.api import AlreadyOwned, Schema, SourceRecord, header
+from tieline.broker.port import ProducerRecord
 from tieline.runtime.scope import Counters
 from tieline.runtime.spool import Limits, Spool
 from tieline.testing.clock import FakeClock
@@ -153,3 +154,59 @@ def test_a_spool_has_one_owner(opened):
     opened()
     with pytest.raises(AlreadyOwned):
         opened()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        SourceRecord("t", 10**5000),
+        SourceRecord("t", object()),
+        SourceRecord(b"no text", "v"),  # type: ignore[arg-type]
+        SourceRecord("t", "v", timestamp=1.5),  # type: ignore[arg-type]
+        SourceRecord("t", "v", timestamp=2**70),
+        SourceRecord("t", "v", headers=((None, b"x"),)),  # type: ignore[arg-type]
+        SourceRecord("t", "v", headers=(("name", "no bytes"),)),  # type: ignore[arg-type]
+        SourceRecord("t", "v", headers=(("\ud800", b"x"),)),
+    ],
+    ids=["digits", "object", "topic", "float time", "far time", "no header name", "text header", "surrogate"],
+)
+def test_whatever_is_no_record_costs_itself_alone(opened, bad):
+    spool = opened()
+    spool.append([*records(1), bad, *records(1, 1)])
+    assert [r.value for r in drained(spool)[0]] == ["0", "1"]
+    counts = spool._counters.all()
+    assert counts["spooled"] == 2
+    assert counts.get("quarantined.not_encodable", 0) + counts.get("dropped.not_spoolable", 0) == 1
+
+
+def test_small_things_followed_by_large_ones_do_not_grow_the_quarantine_beyond_its_bound(opened):
+    spool = opened(Limits(1 << 20, drop_oldest=True, quarantine_bytes=10_000))
+    for _ in range(200):
+        spool.quarantine(b"s", "tiny")
+    for _ in range(5):
+        spool.quarantine(b"z" * 9_000, "large")
+    assert spool._store.size("quarantine")[1] <= 10_000
+
+
+def test_what_is_dropped_while_the_pump_has_it_is_lost_unless_it_brings_it_home(opened):
+    spool = opened(Limits(100_000, drop_oldest=True, quarantine_bytes=1000))
+    spool.append(records(100, size=500))
+    spool.read(spool.start, 80, 0)
+    for start in range(100, 400, 100):
+        spool.append(records(100, start, size=500))
+    before = spool._counters["dropped.spool_full"]
+    spool.save({spool.id: "30"})
+    spool.forget()
+    assert spool._counters["dropped.spool_full"] == before + 50
+    left, _ = drained(spool)
+    assert len(left) + 30 + spool._counters["dropped.spool_full"] == 400
+
+
+def test_a_schema_that_was_stored_although_it_seemed_not_shifts_no_number(opened):
+    """The append timed out and happened all the same: the file holds a schema that nobody remembers."""
+    other = Schema.parse('{"type":"record","name":"t.Other","fields":[{"name":"s","type":"string"}]}')
+    spool = opened()
+    spool._store.append([ProducerRecord("schemas", other.text.encode(), partition=0)])
+    spool.append([SourceRecord("t", {"n": 5}, value_schema=SCHEMA)])
+    spool.close()
+    assert [r.value for r in drained(opened())[0]] == [{"n": 5}]

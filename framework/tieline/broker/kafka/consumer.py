@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer as Client
@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import Fatal, Retriable, TielineError, TopicPartition
-from tieline.broker.kafka.errors import bounded, served, translated
+from tieline.broker.kafka.errors import answer, begun, bounded, served, translated
 from tieline.broker.kafka.records import consumed
 from tieline.broker.kafka.settings import ClientSettings, made
 from tieline.broker.port import ConsumedRecord, RebalanceListener
@@ -58,6 +58,8 @@ class KafkaConsumer:
         self._rebalances = 0
         self._rebalancing = False
         self._error: TielineError | None = None
+        self._unanswered: Future[Any] | None = None
+        self._later: list[Callable[[], None]] = []
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
         """See ``Consumer.subscribe``."""
@@ -72,6 +74,8 @@ class KafkaConsumer:
     def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
         """See ``Consumer.poll``."""
         deadline = time.monotonic() + timeout
+        if not self._free(timeout):
+            return []
         while True:
             self._match_topics()
             left = max(0.0, deadline - time.monotonic())
@@ -86,26 +90,21 @@ class KafkaConsumer:
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         """See ``Consumer.pause``."""
-        owned = self._owned & set(partitions)
+        owned = (self._owned & set(partitions)) - self._paused
         self._paused |= owned
-        self._client.pause(_kafka(owned))
+        self._soon(lambda: self._client.pause(_kafka(owned)))
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
         """See ``Consumer.resume``."""
         owned = self._paused & set(partitions)
         self._paused -= owned
-        self._client.resume(_kafka(owned))
+        self._soon(lambda: self._client.resume(_kafka(owned)))
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """See ``Consumer.seek``."""
-        if partition not in self._owned:
-            return
-        # The client's own seek waits without a time-out, and fails where nothing was fetched yet.
-        self._client.incremental_unassign(_kafka([partition]))
-        self._client.incremental_assign([KafkaPartition(*partition, offset)])
-        self._positions[partition] = offset
-        if partition in self._paused:
-            self._client.pause(_kafka([partition]))
+        if partition in self._owned:
+            self._positions[partition] = offset
+            self._soon(lambda: self._seek(partition, offset))
 
     def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
         """See ``Consumer.commit``."""
@@ -142,6 +141,8 @@ class KafkaConsumer:
 
     def lag(self) -> dict[TopicPartition, int]:
         """See ``Consumer.lag``. A partition of which nothing was seen yet is left out."""
+        if not self._free(0):
+            raise Retriable(f"group {self._group}: its lag is not known while a commit is not answered")
         lag = {}
         for at, position in self._positions.items():
             end = self._client.get_watermark_offsets(KafkaPartition(*at), cached=True)[1]
@@ -162,6 +163,8 @@ class KafkaConsumer:
             self._owned.clear()
             self._positions.clear()
             left = max(0.1, deadline - time.monotonic())
+            if not self._free(left):
+                raise Retriable(f"group {self._group}: leaving: a commit has not ended within {left:.1f} s")
             bounded(self._client.close, left, f"group {self._group}: leaving")
 
     def _take(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
@@ -183,8 +186,22 @@ class KafkaConsumer:
                 self._met(message)
         if self._rebalances != rebalances:  # taken away while we were collecting: the next owner reads it
             records = [r for r in records if (r.topic, r.partition) in self._owned]
-        for record in records:
-            self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        return self._followed(records)
+
+    def _followed(self, records: list[ConsumedRecord]) -> list[ConsumedRecord]:
+        """Move the positions on. Offsets that go back are those of a new topic of the same name: the
+        client reads it from its beginning without a word, and nothing known of the old one holds.
+        """
+        anew: dict[TopicPartition, int] = {}
+        for index, record in enumerate(records):
+            at = TopicPartition(record.topic, record.partition)
+            if record.offset < self._positions.get(at, 0):
+                anew[at] = index
+            self._positions[at] = record.offset + 1
+        if anew and self._listener is not None:
+            self._listener.lost(sorted(anew))
+            self._listener.assigned(sorted(anew))
+            return [r for i, r in enumerate(records) if i >= anew.get(TopicPartition(r[0], r[1]), 0)]
         return records
 
     def _met(self, message: Message) -> None:
@@ -235,11 +252,43 @@ class KafkaConsumer:
     def _call(self, call: Callable[[], T], timeout: float, what: str) -> T:
         """A call without a time-out. Inside a rebalance another thread would wait for this one for ever."""
         if not self._rebalancing:
-            return bounded(call, timeout, what)
+            if not self._free(timeout):
+                raise Retriable(f"{what}: an earlier one has not ended within {timeout} s")
+            self._unanswered = begun_call = begun(call, what)
+            return answer(begun_call, timeout, what)
         try:
             return call()  # the client's own limits hold: socket.timeout.ms
         except KafkaException as error:
             raise translated(error, what) from error
+
+    def _free(self, timeout: float) -> bool:
+        """Whether the client takes calls. While a commit waits for its answer every other one waits, too:
+        without a limit, if the broker does not answer.
+        """
+        if self._unanswered is not None:
+            if not wait([self._unanswered], timeout).done:
+                return False
+            self._unanswered = None
+            later, self._later = self._later, []
+            for call in later:
+                call()
+        return True
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        """Now, or as soon as the client takes calls again."""
+        if self._free(0):
+            call()
+        else:
+            self._later.append(call)
+
+    def _seek(self, partition: TopicPartition, offset: int) -> None:
+        """The client's own seek waits without a time-out, and fails where nothing was fetched yet."""
+        if partition not in self._owned:
+            return
+        self._client.incremental_unassign(_kafka([partition]))
+        self._client.incremental_assign([KafkaPartition(*partition, offset)])
+        if partition in self._paused:
+            self._client.pause(_kafka([partition]))
 
     # Called by the client inside poll and consume.
 

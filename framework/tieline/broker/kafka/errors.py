@@ -93,8 +93,13 @@ def begun(call: Callable[[], T], name: str) -> Future[T]:
 
 def bounded(call: Callable[[], T], timeout: float, what: str) -> T:
     """A call of the client that has no time-out of its own. Raises ``Retriable`` after ``timeout``."""
+    return answer(begun(call, what), timeout, what)
+
+
+def answer(future: Future[T], timeout: float, what: str) -> T:
+    """What a call has begun to find out. Raises ``Retriable`` after ``timeout``."""
     try:
-        return begun(call, what).result(timeout)
+        return future.result(timeout)
     except KafkaException as error:
         raise translated(error, what) from error
     except FutureTimeout:

@@ -24,6 +24,7 @@ class LocalConsumer:
         self._pattern: re.Pattern[str] | None = None
         self._listener: RebalanceListener | None = None
         self._positions: dict[TopicPartition, int] = {}
+        self._ids: dict[TopicPartition, int] = {}  # inside the file, of what is owned
         self._paused: set[TopicPartition] = set()
         self._bounds: Mapping[TopicPartition, Bounds] = {}
         self._turn = 0
@@ -75,7 +76,7 @@ class LocalConsumer:
             gone = sorted(offsets.keys() - self._positions.keys())
             if gone:
                 raise Retriable(f"group {self._name}: not owned any more, nothing committed: {gone}")
-        self._store.commit(self._name, offsets, timeout)
+        self._store.commit(self._name, offsets, timeout, self._ids)
 
     def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
         """See ``Consumer.committed``."""
@@ -99,6 +100,7 @@ class LocalConsumer:
                 listener.revoked(sorted(self._positions))
         finally:
             self._positions.clear()
+            self._ids.clear()
             self._paused.clear()
             self._group.leave(self)
 
@@ -108,13 +110,15 @@ class LocalConsumer:
             return
         bounds = self._store.snapshot()
         if bounds is not self._bounds:
-            both = self._positions.keys() & bounds.keys() & self._bounds.keys()
-            anew = sorted(at for at in both if bounds[at].id != self._bounds[at].id)
+            for at in self._positions.keys() & bounds.keys():
+                self._ids.setdefault(at, bounds[at].id)
+            anew = sorted(at for at in self._ids.keys() & bounds.keys() if bounds[at].id != self._ids[at])
             self._bounds = bounds
             self._group.update(bounds.keys())
             if anew:  # a new topic of the same name: nothing that was known of the old one holds
                 for at in anew:
                     self._positions[at] = 0
+                    self._ids[at] = bounds[at].id
                     self._paused.discard(at)
                 listener.lost(anew)
                 listener.assigned(anew)
@@ -125,6 +129,7 @@ class LocalConsumer:
             finally:
                 for at in leaving:
                     del self._positions[at]
+                    self._ids.pop(at, None)
                     self._paused.discard(at)
                 self._group.release(self, leaving)
         coming = self._group.claim(self)
@@ -132,6 +137,8 @@ class LocalConsumer:
             stored = self._store.committed(self._name)
             for at in coming:
                 self._positions[at] = stored.get(at, 0)
+                if at in bounds:
+                    self._ids[at] = bounds[at].id
             listener.assigned(coming)
 
     def _take(self, max_records: int) -> list[ConsumedRecord]:

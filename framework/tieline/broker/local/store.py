@@ -86,9 +86,19 @@ class Store(Reader):
         """Delete a topic, its records and its groups' offsets; false if there is none."""
         return self._writer.run(lambda tables: tables.delete_topic(name), timeout)
 
-    def commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float = 30.0) -> None:
-        """Store offsets of a group, or positions of any reader with a name."""
-        self._writer.run(lambda tables: tables.commit_group(group, offsets), timeout)
+    def commit(
+        self,
+        group: str,
+        offsets: Mapping[TopicPartition, int],
+        timeout: float = 30.0,
+        ids: Mapping[TopicPartition, int] | None = None,
+    ) -> None:
+        """Store offsets of a group, or positions of any reader with a name.
+
+        ``ids``: ``Bounds.id`` of the partitions that are meant, so that none goes to a later topic of
+        the same name.
+        """
+        self._writer.run(lambda tables: tables.commit_group(group, offsets, ids or {}), timeout)
 
     def save_source_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float = 30.0) -> None:
         """Store source offsets."""

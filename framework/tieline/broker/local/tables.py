@@ -255,13 +255,17 @@ class Tables:
             self.remove(at, before, count)
         return count == max_records
 
-    def commit_group(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Store a group's offsets; what belongs to a topic that is gone is left out."""
+    def commit_group(
+        self, group: str, offsets: Mapping[TopicPartition, int], ids: Mapping[TopicPartition, int]
+    ) -> None:
+        """Store a group's offsets; what belongs to a topic that is gone, or was made anew, is left out."""
         rows = []
         for at, offset in offsets.items():
             topic = self.topic(at.topic)
             if topic is not None and 0 <= at.partition < len(topic.partitions):
-                rows.append((group, topic.partitions[at.partition].id, offset))
+                partition_id = topic.partitions[at.partition].id
+                if ids.get(at, partition_id) == partition_id:
+                    rows.append((group, partition_id, offset))
         self._connection.executemany("INSERT OR REPLACE INTO group_offset VALUES (?, ?, ?)", rows)
 
     def save_source_offsets(self, connector: str, offsets: Mapping[str, str]) -> None:
