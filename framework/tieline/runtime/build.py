@@ -80,11 +80,14 @@ class Parts:
     ) -> WorkerSinkTask:
         """A task of a sink."""
         inbound = Inbound(self._broker, _transforms(plan), *self._converters(plan))
+        overrides = dict(plan.overrides)
+        if "group.instance.id" in overrides and scope.task:  # each task is a member: one name, one task
+            overrides["group.instance.id"] += f"-{scope.task}"
         return WorkerSinkTask(
             scope,
             task,
             type(plan.config).parse(own),
-            lambda: self._broker.consumer(f"connect-{plan.name}", scope.id, plan.overrides),
+            lambda: self._broker.consumer(f"connect-{plan.name}", scope.id, overrides),
             inbound,
             self.pace._replace(max_records=plan.settings.max_poll_records),
         )
