@@ -22,19 +22,20 @@ from contextlib import suppress
 
 
 def _pass_on_signals(group: int) -> None:
-    numbers = os.read(0, 64)
-    while numbers:
-        for number in numbers:
-            with suppress(ProcessLookupError):
-                os.killpg(group, number)
-        numbers = os.read(0, 64)
+    # An error is an end too: ECONNRESET where the lab went before it read our answer.
+    with suppress(OSError):
+        while numbers := os.read(0, 64):
+            for number in numbers:
+                with suppress(ProcessLookupError):
+                    os.killpg(group, number)
     os.killpg(group, signal.SIGKILL)
 
 
 def main(command: list[str]) -> int:
     """Run the command to its end and return its exit status (128 + n after signal n)."""
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    os.write(0, b"%d\n" % server.pid)
+    with suppress(BrokenPipeError):  # the lab is gone already: the thread sees the end at once
+        os.write(0, b"%d\n" % server.pid)
     threading.Thread(target=_pass_on_signals, args=(server.pid,), daemon=True).start()
     os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
     # Not reaped yet, so the group is still the server's: end what it has left running.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.live import Live
 from typing_extensions import Self
@@ -22,11 +24,12 @@ from typing_extensions import Self
 from tieline.api import RefuseToStart
 from tieline_lab import kafka, mongo, volttron
 from tieline_lab.cache import cache_folder
-from tieline_lab.comparison import judge
+from tieline_lab.comparison import Findings, Verdict, judge
 from tieline_lab.driver import DriverSettings
 from tieline_lab.process import ProcessError
-from tieline_lab.screen import connectors, line, picture
+from tieline_lab.screen import connectors, line, picture, whereabouts
 from tieline_lab.stage import Stage, fresh_folder
+from tieline_lab.vip import VipError
 
 _LINE_EVERY = 5.0
 
@@ -66,14 +69,16 @@ def lab(
     _refuse_what_is_missing(with_kafka)
     work = (folder or cache_folder() / "run").absolute()
     progress = _Progress()
-    with _Interruptions() as interruptions, _only_one(work):
-        stage = Stage(fresh_folder(work), DriverSettings(devices, interval), with_kafka, progress.say)
+    with _Interruptions() as interruptions:
         try:
-            good = _run(stage, interruptions, duration, plant_loss, progress)
+            with _only_one(work):
+                settings = DriverSettings(devices, interval)
+                stage = Stage(fresh_folder(work), settings, with_kafka, progress.say)
+                good = _run(stage, interruptions, duration, plant_loss, progress)
         except _Interrupted:
             progress.say("stopped before it had begun")
             good = True
-        except ProcessError as error:
+        except (ProcessError, VipError, PyMongoError) as error:
             progress.say(f"failed: {error}")
             good = False
     raise typer.Exit(0 if good else 1)
@@ -101,29 +106,33 @@ def _run(
     verdict = judge(findings)
     for fault in verdict.faults:
         progress.say(f"wrong: {fault}")
-    result = {
+    numbers = ", ".join(f"{number} {name}" for name, number in verdict.numbers.items())
+    progress.say(f"{numbers}: {'NOT as it should be' if verdict.faults else 'all is well'}")
+    if duration is not None:
+        print(json.dumps(_result(stage, findings, verdict, start_seconds)), flush=True)
+    return not verdict.faults
+
+
+def _result(stage: Stage, findings: Findings, verdict: Verdict, start_seconds: float) -> dict[str, object]:
+    return {
         **verdict.numbers,
         "command_to_cloud": stage.worker.ledgers.get("command-to-cloud", {}).get("delivered", 0),
         "devices": stage.settings.devices,
         "interval": stage.settings.interval,
-        "expected": [count * stage.settings.devices for count in findings.expected[1:]],
+        "expected": [number * stage.settings.devices for number in findings.expected[1:]],
         "seconds": round(stage.observer.seconds, 1),
         "start_seconds": round(start_seconds, 1),
         "broker": stage.broker,
         "writes": len(stage.platform.writes()),
         "faults": verdict.faults,
     }
-    numbers = ", ".join(f"{number} {name}" for name, number in verdict.numbers.items())
-    progress.say(f"{numbers}: {'all is well' if not verdict.faults else 'NOT as it should be'}")
-    if duration is not None:
-        print(json.dumps(result), flush=True)
-    return not verdict.faults
 
 
 def _show(stage: Stage, interruptions: _Interruptions) -> None:
     """The table, until somebody asks to stop."""
     began = time.monotonic()
-    console = Console()
+    console = Console(highlight=False)
+    console.print(whereabouts(stage))
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not interruptions.count and stage.worker.running:
             stage.worker.follow()
@@ -168,11 +177,13 @@ class _Interrupted(BaseException):
 class _Interruptions:
     """Counts SIGINT, SIGTERM and SIGHUP. Until ``begin_to_count`` one ends the start by an exception.
 
-    A signal that is ignored when the lab begins (nohup) stays ignored.
+    Two within a second are one: the kernel and a shell may both tell of a closed terminal. A signal that
+    is ignored when the lab begins (nohup) stays ignored.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self._last = -math.inf
         self._counting = False
         self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]
         self._before: dict[int, object] = {}
@@ -192,9 +203,13 @@ class _Interruptions:
         self._counting = True
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.count += 1
         if number == signal.SIGHUP:
             self._forget_terminals()
+        now = time.monotonic()
+        if now - self._last < 1.0:
+            return
+        self._last = now
+        self.count += 1
         # Once only: a second one must not end the stopping of what was started.
         if not self._counting and self.count == 1:
             raise _Interrupted

@@ -83,17 +83,18 @@ class Process:
             raise ProcessError(f"{self.name} runs already")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._link, far_end = socket.socketpair()
-        with far_end, self.log.open("ab") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_CHILD), *self._command],
-                stdin=far_end.fileno(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._env,
-                cwd=self._cwd,
-                start_new_session=True,
-            )
+        # Popen is inside too: a signal may end it when the child has been made and is not yet known here.
         try:
+            with far_end, self.log.open("ab") as log:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(_CHILD), *self._command],
+                    stdin=far_end.fileno(),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self._env,
+                    cwd=self._cwd,
+                    start_new_session=True,
+                )
             self._pid = int(self._link.makefile().readline() or 0)
             if not self._pid:
                 raise ProcessError(f"{self.name} could not be started{self.last_lines()}")

@@ -22,11 +22,27 @@ _DEVICES = 4
 """So many have room beside each other."""
 
 
+def whereabouts(stage: Stage) -> RenderableType:
+    """What does not change: shown once, before the picture."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    query = f"{_short(Path(sys.executable).with_name('tieline'))} query --uri {stage.mongo.uri}"
+    table.add_row("ask MongoDB", f"{query} --topic {stage.readings_topics[0]}")
+    table.add_row("", f"{query} --follow")
+    table.add_row("worker", f"{_short(stage.config)} (what it runs), {_short(stage.worker.log)}")
+    table.add_row("writes", f"{_short(stage.platform.write_log)}: every write to a device (✎)")
+    table.add_row("all files", f"{_short(stage.folder)}, kept until the next start")
+    return Group("", table, "")
+
+
 def picture(stage: Stage, seconds: float) -> RenderableType:
-    """All that is shown, as it is now; ``seconds`` since the first reading."""
+    """What changes, as it is now; ``seconds`` since the first reading. Fits into 80 × 24."""
     title = Text(f"VOLTTRON → {stage.broker} → MongoDB, for {seconds:.0f} s", style="bold")
-    title.append("    Ctrl-C stops everything", style="dim")
-    return Group(title, "", connectors(stage.worker), "", _values(stage), "", _where(stage))
+    title.append("   Ctrl-C stops everything", style="dim")
+    seen, writes = stage.observer.seen.total(), len(stage.platform.writes())
+    beside = Text(f"seen on the bus by an observer: {seen}; writes at devices: {writes}", style="dim")
+    return Group(title, "", connectors(stage.worker), beside, "", _values(stage))
 
 
 def line(stage: Stage, seconds: float) -> str:
@@ -45,7 +61,7 @@ def connectors(worker: LabWorker) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("connector", min_width=16)
     table.add_column("state")
-    for name in ("in/s", "out/s", "total", "lag", "spool", "twice", "dropped"):
+    for name in ("in/s", "out/s", "total", "lag", "spool", "duplicates", "dropped"):
         table.add_column(name, justify="right")
     for name in CONNECTORS:
         ledger = worker.ledgers.get(name)
@@ -86,21 +102,6 @@ def _values(stage: Stage) -> RenderableType:
         )
     more = stage.settings.devices - len(devices)
     return Group(table, Text(f"and {more} more devices", style="dim")) if more else table
-
-
-def _where(stage: Stage) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    here = stage.folder
-    tieline = f"{_short(Path(sys.executable).with_name('tieline'))} query --uri {stage.mongo.uri}"
-    table.add_row("bus", f"{stage.observer.seen.total()} messages seen by an observer of its own")
-    table.add_row("ask MongoDB", f"{tieline} --topic {stage.readings_topics[0]}")
-    table.add_row("", f"{tieline} --follow")
-    table.add_row("worker", f"{_short(stage.config)} (its files), {_short(stage.worker.log)}")
-    table.add_row("writes (✎)", f"{_short(stage.platform.write_log)}: {len(stage.platform.writes())} so far")
-    table.add_row("all files", f"{_short(here)}; kept until the next start")
-    return table
 
 
 def _documents(stage: Stage) -> str:

@@ -1,0 +1,186 @@
+"""``tieline lab`` as a newcomer starts it: in a process of its own, on real servers."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+
+import psutil
+import pytest
+
+from tieline_lab import kafka, mongo, volttron
+
+LAB = [sys.executable, "-m", "tieline.cli.main", "lab"]
+why_not = volttron.why_not() or mongo.why_not()
+real = [pytest.mark.volttron, pytest.mark.mongo, pytest.mark.skipif(bool(why_not), reason=str(why_not))]
+
+
+def on_real_servers(test):
+    for mark in real:
+        test = mark(test)
+    return test
+
+
+needs_kafka = [pytest.mark.kafka, pytest.mark.skipif(bool(kafka.why_not()), reason=str(kafka.why_not()))]
+
+
+def run(folder, *arguments):
+    command = [*LAB, "--folder", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def result(done):
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def left_running(folder):
+    """The command lines of processes that name this folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command, cwd = process.cmdline(), process.cwd()
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        if process.pid != os.getpid() and any(str(folder) in word for word in (*command, cwd)):
+            found.append(command)
+    return found
+
+
+@contextlib.contextmanager
+def started(folder, *arguments, until):
+    """A lab that has said ``until`` on standard error, and begins to say more."""
+    lab = subprocess.Popen(
+        [*LAB, "--folder", str(folder), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert lab.stderr is not None
+    try:
+        said: list[str] = []
+        while until not in "".join(said[-1:]):
+            said.append(lab.stderr.readline())
+            assert said[-1], "".join(said)
+        yield lab
+    finally:
+        lab.kill()
+        lab.communicate()
+
+
+@on_real_servers
+@pytest.mark.parametrize("home", ["local log", pytest.param("Apache Kafka", marks=needs_kafka)])
+def test_it_counts_what_an_observer_saw_and_what_is_stored_and_all_is_well(tmp_path, home):
+    arguments = ["--kafka"] if home == "Apache Kafka" else []
+    done = run(tmp_path / "run", "--duration", "10", "--devices", "2", *arguments)
+    assert done.returncode == 0, done.stderr
+    told = result(done)
+    assert told["broker"] == home
+    assert told["documents"] == told["readings"] == told["in"] >= told["seen"]
+    assert told["expected"][0] <= told["seen"] <= told["expected"][1]
+    assert told["in"] / 2 >= told["command_to_cloud"] >= told["seen"] / 2 - 1
+    assert (told["duplicates"], told["missing"], told["dropped"], told["faults"]) == (0, 0, 0, [])
+    assert 10 <= told["seconds"] < 12
+    assert len(done.stdout.splitlines()) == 1
+    assert "\x1b" not in done.stderr
+    assert left_running(tmp_path) == []
+
+
+@on_real_servers
+def test_a_planted_loss_is_noticed(tmp_path):
+    done = run(tmp_path / "run", "--duration", "4", "--plant-loss")
+    told = result(done)
+    assert done.returncode == 1, done.stderr
+    assert told["missing"] == 1
+    assert told["documents"] == told["in"] - 1 == told["readings"] - 1
+    assert len(told["faults"]) == 3
+
+
+@on_real_servers
+def test_sigterm_ends_all_of_it_in_order_and_what_was_carried_is_counted(tmp_path):
+    with started(tmp_path / "run", "--duration", "600", until="readings arrive") as lab:
+        family = psutil.Process(lab.pid).children(recursive=True)
+        names = {process.pid: process.cmdline() for process in family}
+        for program in ("tieline.cli.main", "secantusd-py", "volttron_server.py", "volttron-platform-driver"):
+            assert any(program in word for command in names.values() for word in command), names
+        lab.send_signal(signal.SIGTERM)
+        stdout, stderr = lab.communicate(timeout=60)
+        assert lab.returncode == 0, stderr
+        assert json.loads(stdout.splitlines()[-1])["missing"] == 0
+        assert [names[process.pid] for process in family if process.is_running()] == []
+        assert left_running(tmp_path) == []
+        events = [
+            json.loads(line)["event"] for line in (tmp_path / "run" / "worker.log").read_text().splitlines()
+        ]
+        assert events[-1] == "stopped"
+
+
+@on_real_servers
+def test_ctrl_c_while_it_starts_leaves_nothing_running(tmp_path):
+    with started(tmp_path / "run", until="starting the worker") as lab:
+        lab.send_signal(signal.SIGINT)
+        _, stderr = lab.communicate(timeout=60)
+        assert lab.returncode == 0, stderr
+        assert "stopped before it had begun" in stderr
+        assert left_running(tmp_path) == []
+
+
+@on_real_servers
+def test_a_worker_that_dies_is_told_and_the_rest_is_stopped(tmp_path):
+    with started(tmp_path / "run", "--duration", "600", until="readings arrive") as lab:
+        (worker,) = [
+            process
+            for process in psutil.Process(lab.pid).children(recursive=True)
+            if process.cmdline()[1:4] == ["-m", "tieline.cli.main", "run"]
+        ]
+        worker.kill()
+        stdout, _ = lab.communicate(timeout=60)
+        assert lab.returncode == 1
+        assert any("ended by itself with status 137" in fault for fault in json.loads(stdout)["faults"])
+        assert left_running(tmp_path) == []
+
+
+@on_real_servers
+def test_in_a_terminal_a_table_is_shown_and_closing_it_ends_everything(tmp_path):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, 0x5414, b"\x18\x00\x50\x00\x00\x00\x00\x00")  # TIOCSWINSZ: 24 lines of 80
+    lab = subprocess.Popen(
+        [*LAB, "--folder", str(tmp_path / "run")],
+        stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    watchdog = threading.Timer(60, lab.kill)
+    watchdog.start()
+    shown = ""
+    while not all(word in shown for word in ("Reading", "device3", "campus", "RUNNING", "writes at devices")):
+        shown += os.read(ours, 65536).decode(errors="replace")
+    os.close(ours)
+    lab.send_signal(signal.SIGHUP)
+    assert lab.wait(60) == 0
+    watchdog.cancel()
+    assert left_running(tmp_path) == []
+
+
+def test_a_second_lab_in_the_same_folder_is_refused_with_the_pid_of_the_first(tmp_path):
+    with (tmp_path / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711\n")
+        lock.flush()
+        done = run(tmp_path / "run")
+    assert done.returncode == 2
+    assert "pid 4711" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(bool(why_not), reason=str(why_not))
+def test_a_machine_without_java_is_told_so_and_the_way_out(tmp_path):
+    command = [*LAB, "--kafka", "--folder", str(tmp_path / "run")]
+    done = subprocess.run(
+        command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "not found: java, mvn" in done.stderr
+    assert "without --kafka" in done.stderr
+    assert "Traceback" not in done.stderr
