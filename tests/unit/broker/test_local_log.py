@@ -22,11 +22,12 @@ from tieline.api import (
     TopicPartition,
 )
 from tieline.broker.local.codec import decode_headers, encode_headers
-from tieline.broker.local.file import Lock, LogSettings
+from tieline.broker.local.file import Lock, LogSettings, connect
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.murmur2 import murmur2
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
+from tieline.broker.local.writer import Writer
 from tieline.broker.port import ProducerRecord, Unit
 
 PATIENCE = 30.0
@@ -71,6 +72,7 @@ def test_an_owner_in_another_process_is_named_and_its_death_lets_the_next_in(tmp
 import sys, pathlib
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
+from tieline.broker.local.writer import Writer
 store = Store(pathlib.Path(sys.argv[1]))
 print("open", flush=True)
 sys.stdin.read()
@@ -197,6 +199,19 @@ def test_the_only_writer_writes_nothing_if_a_guest_wrote_meanwhile(tmp_path):
     log.close()
 
 
+def test_a_writer_goes_on_when_nobody_can_be_told_of_its_commits(tmp_path):
+    def untold():
+        raise OSError("the disk is away for a moment")
+
+    path = tmp_path / "log.db"
+    connection = connect(path)
+    writer = Writer(path, connection, Tables(connection, LogSettings()), untold)
+    for number in range(3):
+        appended = writer.run(partial(Tables.append, records=_records(number)), PATIENCE)
+        assert [metadata.offset for metadata in appended.metadata] == [number]
+    writer.close()
+
+
 # -- crashes
 
 
@@ -204,6 +219,7 @@ KILLED = """
 import sys, pathlib
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
+from tieline.broker.local.writer import Writer
 from tieline.broker.port import ProducerRecord
 store = Store(pathlib.Path(sys.argv[1]))
 number = 0
@@ -297,9 +313,10 @@ def _tiny_disk_works():
 ON_A_TINY_DISK = """
 import pathlib
 from tieline.api import Retriable
-from tieline.broker.local.file import Lock, LogSettings
+from tieline.broker.local.file import Lock, LogSettings, connect
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
+from tieline.broker.local.writer import Writer
 from tieline.broker.port import ProducerRecord
 folder = pathlib.Path("/mnt/log")
 store = Store(folder / "log.db")

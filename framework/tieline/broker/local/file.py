@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,7 +164,8 @@ class Reserve:
 
     def release(self) -> None:
         """The disk is full: make room."""
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that has become read-only
+            self._path.unlink(missing_ok=True)
 
     def restore(self) -> bool:
         """Put the space aside; false if as much would not be left beside it."""

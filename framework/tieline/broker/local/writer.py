@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,7 +108,8 @@ class Writer:
                     for one in group:
                         self._make([one])
                 return
-            self._committed()
+            with suppress(Exception):  # who waits looks by itself a moment later; the changes are safe
+                self._committed()
             for (_, future), result in zip(group, results, strict=False):
                 future.set_result(result)
             group = group[len(results) :]
