@@ -208,7 +208,7 @@ def test_a_writer_goes_on_when_nobody_can_be_told_of_its_commits(tmp_path):
     writer = Writer(path, connection, Tables(connection, LogSettings()), untold)
     for number in range(3):
         appended = writer.run(partial(Tables.append, records=_records(number)), PATIENCE)
-        assert [metadata.offset for metadata in appended.metadata] == [number]
+        assert appended.metadata == [RecordMetadata("t", 0, number)]
     writer.close()
 
 

@@ -42,7 +42,8 @@ class KafkaBroker:
         """``client``: settings for every client (TLS, SASL). Raises ``ConfigError`` for unknown ones.
 
         ``call_timeout``: seconds; no call waits longer, whatever time-out it is given, so that who was
-        asked to stop can.
+        asked to stop can. All but ``exclusive``: a transaction cut short leaves one for the next to end,
+        and the next may never come to its end either.
         """
         self._client = {**client, "bootstrap.servers": bootstrap_servers}
         self._call_timeout = call_timeout
@@ -141,7 +142,7 @@ class KafkaBroker:
 
     def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[Exclusive]:
         """See ``Broker.exclusive``. Who comes later wins."""
-        return held(producer_settings(self._client, {}), topic, self._bounded(timeout))
+        return held(producer_settings(self._client, {}), topic, timeout)
 
     def protect(self, groups: Mapping[str, tuple[Sequence[str], str | None]]) -> None:
         """See ``Broker.protect``: retention is the topics' own."""
