@@ -41,7 +41,7 @@ def expected(topics: Sequence[str], interval: float, seconds: float) -> Expected
     less, since the driver leaves out a reading when the machine is too busy to be in time.
     """
     intervals = seconds / interval
-    return Expected(topics, max(1, math.floor(intervals * 0.95)), math.ceil(intervals) + 2)
+    return Expected(topics, math.floor(intervals * 0.95), math.ceil(intervals) + 2)
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ def dropped(ledgers: Iterable[Mapping[str, Any]]) -> int:
 
 def _wrong(numbers: Mapping[str, int]) -> list[str]:
     faults = []
+    if not numbers["seen"]:
+        faults.append("no message was seen on the bus")
     if numbers["missing"]:
         faults.append(f"{numbers['missing']} of {numbers['seen']} messages seen on the bus are not stored")
     if numbers["duplicates"]:

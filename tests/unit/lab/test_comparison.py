@@ -114,9 +114,7 @@ def test_each_other_thing_that_is_wrong_is_told_alone(changes, fault):
 
 
 def test_a_run_without_any_message_is_not_well():
-    assert judge(run([], [], expected=expected(TOPICS, 1, 0))).faults == [
-        f"0 messages of {topic} were seen; 1 to 2 are plausible" for topic in TOPICS
-    ]
+    assert judge(run([], [], expected=expected(TOPICS, 1, 0))).faults == ["no message was seen on the bus"]
 
 
 @given(
@@ -128,7 +126,7 @@ def test_a_driver_that_is_in_time_is_plausible_and_half_of_its_readings_are_not(
     interval, seconds = run_of
     plan = expected(["t"], interval, seconds)
     in_time = sum(1 for n in range(100) if (n + phase) * interval <= seconds)
-    assert in_time == 0 or plan.least <= in_time <= plan.most
+    assert plan.least <= in_time <= plan.most
     assert seconds < 10 * interval or not plan.least <= in_time // 2
     assert seconds < 10 * interval or 2 * in_time > plan.most
 
