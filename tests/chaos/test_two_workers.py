@@ -52,7 +52,7 @@ def test_a_second_worker_takes_over_without_loss_when_it_comes_and_when_the_firs
     one, two = worker(tmp_path / "one"), worker(tmp_path / "two")
     produce(range(TOTAL // 2))
     with one, two:
-        one.wait_for_ledger(lambda ledger: ledger[topic]["received"] > 0)
+        one.wait_for("partitions assigned", timeout=60)
         two.wait_for("partitions assigned", timeout=60)
         produce(range(TOTAL // 2, TOTAL))
         two.wait_for_ledger(lambda ledger: ledger[topic]["received"] > 0, timeout=60)
