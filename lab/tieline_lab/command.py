@@ -54,17 +54,20 @@ def lab(
         typer.Option("--plant-loss", help="Delete one stored document at the end: is it noticed?"),
     ] = False,
 ) -> None:
-    """See it run: a real VOLTTRON platform, a worker, a MongoDB-wire server, all on this machine.
+    """See it run: a real VOLTTRON platform, a worker, a MongoDB-wire server.
 
-    A driver publishes readings of devices that move; the worker carries them through a broker into
-    MongoDB. A table shows it until Ctrl-C, which stops everything and leaves nothing running. The first
-    start fetches what it needs (VOLTTRON; with --kafka, Kafka) into .lab.
+    All on this machine. A driver publishes readings of devices that move; the
+    worker carries them through a broker into MongoDB. A table shows it until
+    Ctrl-C, which stops everything and leaves nothing running. The first start
+    fetches what it needs (VOLTTRON; with --kafka, Kafka) into .lab.
 
-    At the end both sides are compared: what an observer of its own has seen on the bus, and what is
-    stored. With --duration the last line of standard output is the result as one JSON object.
+    At the end both sides are compared: what an observer of its own has seen
+    on the bus, and what is stored. With --duration the last line of standard
+    output is the result as one JSON object.
 
-    Exit status: 0 if nothing is missing, doubled or dropped and so many readings were seen as these devices
-    should bring; 1 if not, or if a server failed; 2 if this machine lacks something.
+    Exit status: 0 if nothing is missing, doubled or dropped and so many
+    readings were seen as these devices should bring; 1 if not, or if a server
+    failed; 2 if this machine lacks something.
     """
     _refuse_what_is_missing(with_kafka)
     work = (folder or cache_folder() / "run").absolute()
