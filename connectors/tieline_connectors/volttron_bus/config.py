@@ -14,6 +14,7 @@ from tieline_connectors.volttron_bus.frames import plain
 from tieline_connectors.volttron_bus.message import Limits
 from tieline_connectors.volttron_bus.receiver import Patience, Subscription
 from tieline_connectors.volttron_bus.records import ALL_PREFIXES, Route
+from tieline_connectors.volttron_bus.topics import Base, with_defaults
 
 _ADDRESS = re.compile(r"tcp://[^\s?#]+:\d{1,5}|ipc://[^\s?#]+")
 _KAFKA_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -79,10 +80,16 @@ class VolttronBusConfig(Config):
         doc="A topic of Kafka for a prefix of the bus, the longest fitting one: devices=bus.devices,"
         " analysis=bus.analysis. Each prefix must lie within bus.prefixes.",
     )
+    order: CommaList = setting(
+        "topic.order",
+        (),
+        doc="How topics below a base name a device: base=depth, breadth (the path reversed), or both (10.x"
+        " publishing both ways under devices). Unless named, devices is depth and points is breadth.",
+    )
     shape: Literal["avro", "kafkaagent", "cloudagent"] = setting(
         "value.shape",
         "avro",
-        doc="avro: volttron.DeviceReading and volttron.BusMessage. kafkaagent and cloudagent: the JSON of"
+        doc="avro: volttron.DeviceReading, .DataLog and .BusMessage. kafkaagent and cloudagent: the JSON of"
         " those old agents, without a schema (value.converter=json); cloudagent is {from, to, message,"
         " new_value} with the first element of the body.",
     )
@@ -132,6 +139,7 @@ class VolttronBusConfig(Config):
                 ("bus.prefixes", self.read_prefixes),
                 ("topic", lambda: _kafka_topic(self.topic)),
                 ("topic.routes", self.all_routes),
+                ("topic.order", self.bases),
             )
             if (message := _complaint(check))
         ]
@@ -198,6 +206,10 @@ class VolttronBusConfig(Config):
                 raise ValueError(f"{prefix!r} is not within bus.prefixes ({', '.join(prefixes)})")
             routes[prefix] = _kafka_topic(topic)
         return tuple(Route(prefix, topic) for prefix, topic in routes.items())
+
+    def bases(self) -> tuple[Base, ...]:
+        """Where topics of devices begin, and their order. Raises ``ValueError``."""
+        return with_defaults(tuple(map(Base.parse, self.order)))
 
     def file_mistakes(self) -> list[tuple[str, str]]:
         """What is wrong with the files that are named here."""

@@ -74,7 +74,7 @@ def parse(frames: Sequence[bytes], received: int, limits: Limits) -> Message:
         raise Malformed("body")
     if len(headers) > limits.headers:
         raise Malformed("too_many_headers")
-    time, source = moment(headers, received)
+    time, source = moment(headers, received, body)
     is_text = not any(half in text for half in _HALVES) or _is_text(content)
     if not is_text and not _is_text(sender):
         raise Malformed("body")

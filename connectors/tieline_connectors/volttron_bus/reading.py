@@ -1,4 +1,4 @@
-"""Messages of the bus as values of ``volttron.DeviceReading`` and ``volttron.BusMessage``, and back; pure.
+"""Messages of the bus as values of ``volttron.DeviceReading`` and its two neighbours, and back; pure.
 
 Both directions are exact, types and the order of keys included, for every body that JSON can carry:
 ``rebuild(to_value(platform, message)[1])`` is the message again.
@@ -7,15 +7,14 @@ Both directions are exact, types and the order of keys included, for every body 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tieline.api import Schema
+from tieline_connectors.volttron_bus import datalogger
 from tieline_connectors.volttron_bus.message import Message
+from tieline_connectors.volttron_bus.topics import BASES, KINDS, Base
 
-_ROOT = "devices/"
-_NO_DEVICES = ("devices/actuators/",)
-_MANY = {"all": "ALL", "multi": "MULTI"}
 _METADATA = ("units", "type", "tz")
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
 _SCALARS = frozenset({type(None), bool, int, float, str})
@@ -37,16 +36,22 @@ def device_reading() -> Schema:
 
 
 def bus_message() -> Schema:
-    """The schema of any other message."""
+    """The schema of a message that is neither."""
     return Schema.named("volttron.BusMessage")
 
 
-def to_value(platform: str, message: Message) -> tuple[Schema, dict[str, Any]]:
-    """A reading where the message is one, else a bus message; never refuses.
+def data_log() -> Schema:
+    """The schema of what an agent logged."""
+    return Schema.named("volttron.DataLog")
 
-    A reading is a ``devices/`` topic (``devices/actuators/`` is none) whose body is ``[points,
-    metadata]`` under ``…/all`` or ``…/multi``, or ``[scalar, metadata]`` under any other name. A string
-    with half a surrogate pair, which UTF-8 cannot hold, makes it a bus message with JSON escapes.
+
+def to_value(platform: str, message: Message, bases: Sequence[Base] = BASES) -> tuple[Schema, dict[str, Any]]:
+    """A reading, a data log, or else a bus message; never refuses.
+
+    A reading is a topic below one of ``bases`` (the first that fits; never ``devices/actuators/``) whose
+    body is ``[points, metadata]`` (kind ALL or MULTI by its topic, OTHER under any other name), or
+    ``[scalar, metadata]`` (POINT). Any other body there has no points to tell, and is a bus message. A
+    string with half a surrogate pair, which UTF-8 cannot hold, makes everything a bus message.
     """
     value: dict[str, Any] = {
         "platform": platform,
@@ -56,10 +61,14 @@ def to_value(platform: str, message: Message) -> tuple[Schema, dict[str, Any]]:
         "time_source": message.time_source,
         "received": message.received,
     }
-    if message.is_text and _add_reading(value, message):
+    if message.is_text and _add_reading(value, message, bases):
         return device_reading(), value
     value["headers"] = json.dumps(message.headers)
     value["body"] = json.dumps(message.body)
+    if message.is_text and (logged := datalogger.readings(message)) is not None:
+        value["device"] = message.topic[len(datalogger.ROOT) :]
+        value["readings"] = [reading | {"value": _fold_value(reading["value"])} for reading in logged]
+        return data_log(), value
     return bus_message(), value
 
 
@@ -76,34 +85,39 @@ def rebuild(value: Mapping[str, Any]) -> Rebuilt:
         raise ValueError(f"neither a DeviceReading nor a BusMessage: {what}") from None
 
 
-def device_of(topic: str) -> str | None:
-    """``campus/building/ahu1`` of ``devices/campus/building/ahu1/all``; none if it is no device's topic."""
-    if not topic.startswith(_ROOT) or topic.startswith(_NO_DEVICES):
-        return None
-    return topic[len(_ROOT) :].rpartition("/")[0] or None
-
-
-def _add_reading(value: dict[str, Any], message: Message) -> bool:
+def _add_reading(value: dict[str, Any], message: Message, bases: Sequence[Base]) -> bool:
     """Add the fields of a reading; false, and nothing added, where the message is none."""
-    device = device_of(message.topic)
+    place = next((found for base in bases if (found := base.place(message.topic))), None)
     body = message.body
-    if device is None or type(body) is not list or len(body) != 2 or type(body[1]) is not dict:
+    if place is None or type(body) is not list or len(body) != 2 or type(body[1]) is not dict:
         return False
     content, metadata = body
-    name = message.topic.rpartition("/")[2]
-    kind = _MANY.get(name, "POINT")
-    if kind == "POINT":
-        if type(content) not in _SCALARS:
+    kind = KINDS.get(place.last, "POINT")
+    if kind != "POINT":
+        if type(content) is not dict:
             return False
-        content, metadata = {name: content}, {name: metadata}
-    elif type(content) is not dict:
+    elif type(content) in _SCALARS:
+        content, metadata = {place.last: content}, {place.last: metadata}
+    elif _are_points(content, metadata):
+        kind = "OTHER"
+    else:
         return False
-    value["device"] = device
+    value["device"] = place.device
     value["kind"] = kind
     value["headers"] = _fold(message.headers, _STR)
     value["points"] = _fold(content, _SCALARS)
     value["metadata"] = {name: _fold_entry(entry) for name, entry in metadata.items()}
     return True
+
+
+def _are_points(content: Any, metadata: dict[str, Any]) -> bool:
+    """Whether points and their metadata can be told from one point whose value is an object."""
+    return (
+        type(content) is dict
+        and bool(content)
+        and content.keys() == metadata.keys()
+        and all(type(entry) is dict for entry in metadata.values())
+    )
 
 
 def _body(value: Mapping[str, Any]) -> list[Any]:
@@ -120,10 +134,11 @@ def _fold(items: dict[str, Any], plain: frozenset[type]) -> dict[str, Any]:
     types = set(map(type, items.values()))
     if types <= plain and (int not in types or not any(map(_is_long_int, items.values()))):
         return items
-    return {
-        name: value if type(value) in plain and not _is_long_int(value) else {"json": json.dumps(value)}
-        for name, value in items.items()
-    }
+    return {name: _fold_value(value, plain) for name, value in items.items()}
+
+
+def _fold_value(value: Any, plain: frozenset[type] = _SCALARS) -> Any:
+    return value if type(value) in plain and not _is_long_int(value) else {"json": json.dumps(value)}
 
 
 def _is_long_int(value: Any) -> bool:

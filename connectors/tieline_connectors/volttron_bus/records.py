@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from tieline.api import Headers, SourceRecord
 from tieline_connectors.volttron_bus.message import ORIGIN_HEADER, Malformed, Message, identity_headers
 from tieline_connectors.volttron_bus.reading import to_value
+from tieline_connectors.volttron_bus.topics import BASES, Base
 
 ALL_PREFIXES = ("devices", "datalogger", "actuators", "analysis")
 """What ``all`` stands for, as in the old agents."""
@@ -33,10 +34,13 @@ class Filtered(Exception):
 
 
 class Recorder:
-    """Makes the record of a message. ``routes``: one for each prefix that is read."""
+    """Makes the record of a message. ``routes``: one a prefix that is read; ``bases``: longer ones first."""
 
-    def __init__(self, platform: str, routes: Sequence[Route], shape: str) -> None:
+    def __init__(
+        self, platform: str, routes: Sequence[Route], shape: str, bases: Sequence[Base] = BASES
+    ) -> None:
         self._platform = platform
+        self._bases = bases
         self._routes = sorted(routes, key=lambda route: -len(route.prefix))
         self._shape = _SHAPES.get(shape)
         self._origin = (ORIGIN_HEADER, platform.encode())
@@ -57,7 +61,7 @@ class Recorder:
                 headers=(*headers, *_where(message)),
                 timestamp=message.time // 1000,
             )
-        schema, value = to_value(self._platform, message)
+        schema, value = to_value(self._platform, message, self._bases)
         return SourceRecord(
             topic,
             value,

@@ -40,7 +40,7 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
             raise Fatal(f"volttron_bus: {error}") from error
         self._context = context
         self._limits = config.limits()
-        self._recorder = Recorder(config.platform, config.all_routes(), config.shape)
+        self._recorder = Recorder(config.platform, config.all_routes(), config.shape, config.bases())
         self._buffer = Buffer(config.buffer_max_messages, config.buffer_max_bytes)
         self._receiver = Receiver(
             endpoint, config.subscription(), self._buffer, context.count, config.patience()

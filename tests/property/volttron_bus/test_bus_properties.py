@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -20,7 +21,8 @@ from tieline_connectors.volttron_bus.timestamps import parse as parse_time
 
 LIMITS = Limits()
 RECEIVED = 1_700_000_000_000_000
-RECORDER = Recorder("lab", [Route(prefix, "bus") for prefix in ALL_PREFIXES], "avro")
+PREFIXES = (*ALL_PREFIXES, "points")
+RECORDER = Recorder("lab", [Route(prefix, "bus") for prefix in PREFIXES], "avro")
 
 texts = st.text(max_size=8) | st.sampled_from(["", "$set", "a.b", "json", "units", "type", "tz", "TimeStamp"])
 halves = st.sampled_from(["\ud800", "x\udfff", "\udc00\ud800"])
@@ -54,11 +56,30 @@ def nested(draw):
 
 metadata = st.fixed_dictionaries({}, optional={"units": texts, "type": texts, "tz": texts}) | documents(texts)
 segments = st.sampled_from(["all", "multi", "campus", "actuators", "Reading", "", "é", "ÿ", "1"])
-topics = st.tuples(st.sampled_from(ALL_PREFIXES), st.lists(segments, max_size=4)).map(
+topics = st.tuples(st.sampled_from(PREFIXES), st.lists(segments, max_size=4)).map(
     lambda parts: "/".join((parts[0], *parts[1]))
+)
+times = st.sampled_from(["2015-12-02T00:00:00", "2015-12-02T00:00:00Z", 1449014400, 1.5, "x", 10**400])
+logged = st.dictionaries(
+    texts,
+    st.fixed_dictionaries(
+        {
+            "Readings": scalars
+            | st.tuples(times, documents(texts)).map(list)
+            | st.lists(st.tuples(times, scalars).map(list), max_size=3),
+            "Units": texts,
+        },
+        optional={
+            "tz": texts | halves | st.sampled_from(["UTC", "US/Pacific", "America", "../x", "a\0"]),
+            "data_type": texts,
+            "more": documents(texts),
+        },
+    ),
+    max_size=3,
 )
 bodies = (
     documents(texts)
+    | logged
     | documents(halves)
     | nested()
     | st.lists(scalars | st.dictionaries(texts, metadata, max_size=4), min_size=2, max_size=2)
@@ -110,6 +131,23 @@ def test_points_and_metadata_under_all_are_always_a_reading(points, metadata):
     assert is_reading(record)
     assert record.value["kind"] == "ALL"
     assert record.key == record.value["device"] == "c/b/a"
+
+
+naive = st.datetimes(datetime(1971, 1, 1), datetime(2199, 1, 1))
+somewhere = st.sampled_from(["UTC", "US/Pacific", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe"])
+
+
+@given(naive, somewhere, st.sampled_from(["TimeStamp", "Date"]))
+def test_a_naive_time_is_taken_in_the_zone_on_which_the_points_agree(when, name, key):
+    expected = int(when.replace(tzinfo=ZoneInfo(name)).timestamp()) * 1_000_000 + when.microsecond
+    entry = {"units": "F", "tz": name}
+    for body in (
+        [{"x": 1, "y": 2}, {"x": entry, "y": {"units": "F"}, "z": entry}],
+        [1, entry],
+        {"x": {"Readings": 1, "Units": "F", "tz": name}},
+    ):
+        found = parse(frames("devices/a/x", {key: when.isoformat()}, body), RECEIVED, LIMITS)
+        assert (found.time, found.time_source) == (expected, f"{key.upper()}_NAIVE")
 
 
 @given(bodies, bodies)

@@ -75,6 +75,13 @@ def test_an_identity_that_would_hurt_the_platform_is_refused(identity):
     assert "volttron.identity" in mistakes(volttron__identity=identity)
 
 
+def test_an_order_of_topics_is_named_by_its_base():
+    assert {base.name: base.order for base in config().bases()} == {"devices": "depth", "points": "breadth"}
+    given = {base.name: base.order for base in config(topic__order="devices=both, x/y = breadth").bases()}
+    assert given == {"devices": "both", "points": "breadth", "x/y": "breadth"}
+    assert "write base=depth" in mistakes(topic__order="devices")["topic.order"]
+
+
 def test_all_stands_for_four_prefixes_and_record_is_named():
     assert config(bus__prefixes="all, record").read_prefixes() == (
         "actuators",

@@ -153,3 +153,37 @@ def test_the_digest_is_that_of_the_body():
     one, other = (dict(identity_headers("lab", message([5], time=f"2026-01-0{day}"))) for day in (1, 2))
     assert one[DIGEST_HEADER] == other[DIGEST_HEADER]
     assert one[ID_HEADER] != other[ID_HEADER]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"a": 1, "b": 2}, {"a": {"tz": "US/Pacific"}, "b": {"tz": "UTC"}}],
+        [1, {"tz": "No/Where"}],
+        [1, {"tz": "../../etc/localtime"}],
+        [1, {"tz": "America"}],
+        [1, {"tz": "x" * 100_000}],
+        [1, {"tz": 5}],
+        [1, {}],
+        5,
+    ],
+)
+def test_a_naive_time_is_utc_where_the_points_name_no_zone_or_do_not_agree(body):
+    found = moment({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body)
+    assert found == (1782864000000000, "TIMESTAMP_NAIVE")
+
+
+def test_a_time_with_a_zone_of_its_own_keeps_it():
+    body = [1, {"tz": "US/Pacific"}]
+    assert moment({"TimeStamp": "2026-07-01T00:00:00Z"}, RECEIVED, body) == (1782864000000000, "TIMESTAMP")
+    assert moment({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body) == (
+        1782864000000000 + 7 * 3_600_000_000,
+        "TIMESTAMP_NAIVE",
+    )
+
+
+def test_a_time_that_its_zone_would_put_before_1970_is_taken_as_utc():
+    assert moment({"Date": "1970-01-01T01:00:00"}, RECEIVED, [1, {"tz": "Asia/Kolkata"}]) == (
+        3_600_000_000,
+        "DATE_NAIVE",
+    )

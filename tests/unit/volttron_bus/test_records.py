@@ -6,15 +6,15 @@ import pytest
 
 from tieline.api import header
 from tieline_connectors.volttron_bus.message import Malformed, Message
-from tieline_connectors.volttron_bus.reading import device_of, rebuild, to_value
+from tieline_connectors.volttron_bus.reading import rebuild, to_value
 from tieline_connectors.volttron_bus.records import Filtered, Recorder, Route
 
 TIME = 1_767_225_600_123_456
 META = {"units": "F", "type": "float", "tz": "UTC"}
+MANY = [{"x": 1}, {"x": META}]
 
 
-def message(topic="devices/c/b/a/all", body=None, headers=None):
-    body = [{"x": 1}, {"x": META}] if body is None else body
+def message(topic="devices/c/b/a/all", body=MANY, headers=None):
     return Message(topic, "platform.driver", headers or {}, body, TIME, "TIMESTAMP", TIME + 5, True)
 
 
@@ -61,6 +61,9 @@ def test_any_other_message_is_keyed_by_its_topic():
         ("devices/c/b/a/Zone", [{"x": 1}, META], None),
         ("devices/c/b/a/Zone", [[1], META], None),
         ("devices/c/b/a/Zone", [1, None], None),
+        ("devices/c/b/a/batch", [{"x": 1}, {"x": META}], "OTHER"),
+        ("devices/c/b/a/batch", [{"x": 1}, {}], None),
+        ("devices/c/b/a/batch", [{}, {}], None),
         ("devices/c/b/a/all", [{"x": 1}], None),
         ("devices/c/b/a/all", {"x": 1}, None),
         ("devices/all", [{}, {}], None),
@@ -166,8 +169,25 @@ def test_a_body_without_a_first_element_has_no_shape_of_cloud_agent(body):
     assert refused.value.reason == "no_new_value"
 
 
-def test_the_device_is_the_path_between_devices_and_the_last_segment():
-    assert device_of("devices/campus/building/ahu1/all") == "campus/building/ahu1"
-    assert device_of("devices/actuators/schedule/result") is None
-    assert device_of("devices/all") is None
-    assert device_of("record/x/y") is None
+def test_a_breadth_first_topic_gives_the_same_device_and_key():
+    every = recorder(("devices", "t"), ("points", "t"))
+    topics = [
+        "devices/c/b/a/all",
+        "points/a/b/c/all",
+        "points/a/b/c/multi",
+        "points/all/a/b/c",
+    ]
+    records = [every.record(message(topic)) for topic in topics]
+    assert {record.key for record in records} == {"c/b/a"}
+    assert [record.value["kind"] for record in records] == ["ALL", "ALL", "MULTI", "ALL"]
+    single = every.record(message("points/Zone/a/b/c", [72.5, META]))
+    assert (single.key, single.value["kind"], single.value["points"]) == ("c/b/a", "POINT", {"Zone": 72.5})
+    assert rebuild(single.value).body == [72.5, META]
+
+
+@pytest.mark.parametrize("message_body", [5, None, "x", {"a": 1}, [1], [{}], [{"x": 1}, 5]])
+def test_a_body_without_points_stays_a_bus_message_under_every_order(message_body):
+    for topic in ("devices/c/b/a/all", "points/a/b/c/all", "points/Zone/a/b/c"):
+        schema, value = to_value("lab", message(topic, message_body))
+        assert schema.name == "volttron.BusMessage"
+        assert rebuild(value)[:3] == (topic, {}, message_body)
