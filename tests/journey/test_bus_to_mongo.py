@@ -71,7 +71,8 @@ def test_every_message_of_the_bus_is_one_document_with_topic_headers_and_body(
     home, tmp_path, mongo_uri, readings
 ):
     with FakeBus() as bus, worker_for(home, tmp_path, mongo_uri, {"volttron.address": bus.address}) as worker:
-        worker.wait_for("subscribed")
+        line = worker.wait_for("subscribed")
+        assert (line["connector"], line["task"]) == (f"bus-{home.own}", 0)
         for number in range(500):
             bus.publish(*message(number))
         bus.publish("analysis/report", {}, {"text": "no time of its own", "big": 2**70})

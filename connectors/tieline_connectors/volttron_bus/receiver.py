@@ -8,6 +8,7 @@ after a loss all of it again, with backoff.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
@@ -83,7 +84,10 @@ class Receiver:
         self._outage = _Outage(endpoint.address, count)
         self._attempt = 0
         self._spare = 0
-        self._thread = threading.Thread(target=self._run, name=f"bus-{endpoint.identity}", daemon=True)
+        here = contextvars.copy_context()  # so that its log lines carry connector and task
+        self._thread = threading.Thread(
+            target=here.run, args=(self._run,), name=f"bus-{endpoint.identity}", daemon=True
+        )
 
     def start(self) -> None:
         """Begin; returns at once, whether the platform is there or not."""
