@@ -201,6 +201,15 @@ def test_seek_of_a_paused_partition_leaves_it_paused(kit):
     assert _numbers(kit.take(consumer, 6)) == [4, 5, 6, 7, 8, 9]
 
 
+def test_reading_to_the_end_again_and_again_is_no_rebalance(kit):
+    topic = kit.topic()
+    consumer, listener = kit.member(kit.name(), [topic])
+    for start in range(0, 500, 10):
+        kit.fill(topic, 10, start=start)
+        assert _numbers(kit.take(consumer, 10)) == list(range(start, start + 10))
+    assert listener.told == [("assigned", frozenset({TopicPartition(topic, 0)}))]
+
+
 def test_a_topic_made_anew_is_told_as_lost_and_assigned_and_read_from_its_beginning(kit):
     topic = kit.topic()
     at = TopicPartition(topic, 0)

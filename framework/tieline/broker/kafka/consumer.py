@@ -178,15 +178,18 @@ class KafkaConsumer:
                     messages += self._client.consume(max_records - 1, 0)
         except KafkaException as error:  # what was taken before is handed over first
             self._error = translated(error, f"group {self._group}")
-        records = []
+        records, others = [], []
         for message in messages:
             if message.error() is None:
                 records.append(consumed(message))
             else:
-                self._met(message)
+                others.append(message)
         if self._rebalances != rebalances:  # taken away while we were collecting: the next owner reads it
             records = [r for r in records if (r.topic, r.partition) in self._owned]
-        return self._followed(records)
+        records = self._followed(records)
+        for message in others:  # where the end is, too: the records before it come first
+            self._met(message)
+        return records
 
     def _followed(self, records: list[ConsumedRecord]) -> list[ConsumedRecord]:
         """Move the positions on. Offsets that go back are those of a new topic of the same name: the
@@ -210,7 +213,7 @@ class KafkaConsumer:
         if error.code() == KafkaError._PARTITION_EOF:
             at = TopicPartition(found.topic(), found.partition())
             if at in self._owned:
-                self._positions[at] = found.offset()
+                self._positions[at] = max(found.offset(), self._positions.get(at, 0))
         elif error.code() not in _NO_ERROR:
             self._error = translated(error, f"group {self._group}")
 
