@@ -15,6 +15,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+_dice = random.SystemRandom()  # a seeded one gives two test runs on one machine the same ports
 _CHILD = Path(__file__).with_name("child.py")
 
 
@@ -163,7 +164,7 @@ def free_port() -> int:
     """
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        port = random.randrange(10_000, first)
+        port = _dice.randrange(10_000, first)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+import apsw
 from typing_extensions import Self
 
 from tieline.api import DataError, RecordMetadata, TopicPartition
-from tieline.broker.local.file import Lock, LogSettings, Reserve, connect
+from tieline.broker.local.file import Lock, LogSettings, Reserve, connect, translated
 from tieline.broker.local.keeper import Keeper, Unread
 from tieline.broker.local.layout import OFFSET_MASK, Removed
 from tieline.broker.local.reader import Bounds, Reader
@@ -120,7 +121,10 @@ class Store(Reader):
     @property
     def version(self) -> int:
         """Grows with every commit by anybody; take it before reading and ``wait`` on it after."""
-        return self._watch.look()
+        try:
+            return self._watch.look()
+        except apsw.Error as error:
+            raise translated(error, self.path) from error
 
     def wait(self, version: int, timeout: float) -> int:
         """Wait until somebody, in any process, commits after ``version``; the version then."""
