@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import model_validator
 
-from tieline.api import Config, Secret, setting
+from tieline.api import CommaList, Config, Secret, setting
 from tieline_connectors.mongo.client import Client, connect, options_of
 from tieline_connectors.mongo.layouts import LAYOUTS, LayoutOptions
+from tieline_connectors.mongo.publishes import KINDS
 
 _OVERRIDE = "topic.override."
 _OVERRIDABLE = ("collection", "database", "layout")
@@ -48,8 +49,15 @@ class MongoSinkConfig(Config):
     layout: str = setting(
         "layout",
         "reading",
-        doc="How documents look: reading, cloudagent (as the old agent's), value (any data as it is).",
+        doc="How documents look: reading, point (a document a value), cloudagent (as the old agent's), value"
+        " (any data as it is).",
         importance="high",
+    )
+    publishes: CommaList = setting(
+        "publishes",
+        (),
+        doc="Which publications of a device to take: ALL, MULTI, POINT, OTHER; the others are counted as"
+        " skipped.<kind>. Empty: ALL,MULTI for layout reading, also POINT for layout point.",
     )
     topic_overrides: tuple[TopicOverride, ...] = setting(
         "topic.override",
@@ -107,6 +115,9 @@ class MongoSinkConfig(Config):
     def mistakes(self) -> list[tuple[str, str]]:
         """Layouts and overrides that are none; a URI that is none; writes that nobody acknowledges."""
         wrong = [] if self.layout in LAYOUTS else [("layout", _no_layout(self.layout))]
+        unknown = [kind for kind in self.publishes if kind not in KINDS]
+        if unknown:
+            wrong.append(("publishes", f"{unknown[0]!r} is no kind; known: {', '.join(KINDS)}"))
         for topic, name, value in self.topic_overrides:
             key = f"{_OVERRIDE}{topic}.{name}"
             if not topic or name not in _OVERRIDABLE:
@@ -163,7 +174,7 @@ class MongoSinkConfig(Config):
     @property
     def options(self) -> LayoutOptions:
         """What the layouts are told."""
-        return LayoutOptions(self.cloudagent_source, self.cloudagent_date == "text")
+        return LayoutOptions(self.publishes, self.cloudagent_source, self.cloudagent_date == "text")
 
 
 def _no_layout(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Layouts: from a record to the document that stands for it; pure, one function a layout.
+"""Layouts: from a record to the documents that stand for it; pure, one function a layout.
 
 A layout sets neither ``_id`` nor ``_digest``: the sink does, from the record's identity.
 """
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pymongo import ASCENDING, DESCENDING
 
 from tieline.api import SinkRecord
+from tieline_connectors.mongo import points
 from tieline_connectors.mongo.values import from_json, may_be_deep, moment, shallow
 from tieline_connectors.volttron_bus.reading import rebuild
 
@@ -28,6 +29,8 @@ AUTHOR = "volttron.cloudagnet"
 class LayoutOptions(NamedTuple):
     """What a configuration may say to a layout."""
 
+    publishes: tuple[str, ...] = ()
+    """The kinds of readings to take; empty: the layout's own."""
     source: str = ""
     """``source`` of the cloudagent layout; empty: the platform's name."""
     text_dates: bool = False
@@ -35,32 +38,45 @@ class LayoutOptions(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How to make a document, and the indexes that its questions need.
+    """How to make documents, and the indexes that their questions need.
 
-    ``document`` raises ``ValueError`` for a record that it has no place for.
+    ``documents`` gives each document by what distinguishes its ``_id`` from the record's id (nothing where
+    there is but one); none where a record has nothing to store. Raises ``ValueError`` for a record that it
+    has no place for. ``kinds``: which readings it takes; none: no matter which.
     """
 
-    document: Callable[[SinkRecord], Document]
+    documents: Callable[[SinkRecord], Mapping[str, Document]]
     indexes: Sequence[IndexKeys] = ()
+    kinds: Sequence[str] | None = None
 
 
 def _reading(options: LayoutOptions) -> Layout:
     return Layout(
-        reading,
+        lambda record: {"": reading(record)},
         (
             (("time", DESCENDING),),
             (("topic", ASCENDING), ("time", DESCENDING)),
             (("device", ASCENDING), ("time", DESCENDING)),
         ),
+        options.publishes or ("ALL", "MULTI"),
+    )
+
+
+def _point(options: LayoutOptions) -> Layout:
+    return Layout(
+        point,
+        (
+            (("time", DESCENDING),),
+            (("topic", ASCENDING), ("time", DESCENDING)),
+            (("device", ASCENDING), ("point", ASCENDING), ("time", DESCENDING)),
+        ),
+        options.publishes or ("ALL", "MULTI", "POINT"),
     )
 
 
 def _cloudagent(options: LayoutOptions) -> Layout:
-    def document(record: SinkRecord) -> Document:
-        return cloudagent(record, options)
-
     return Layout(
-        document,
+        lambda record: {"": cloudagent(record, options)},
         (
             (("date", DESCENDING),),
             (("topic", ASCENDING), ("date", DESCENDING)),
@@ -69,11 +85,12 @@ def _cloudagent(options: LayoutOptions) -> Layout:
 
 
 def _value(options: LayoutOptions) -> Layout:
-    return Layout(value)
+    return Layout(lambda record: {"": value(record)})
 
 
 LAYOUTS: Mapping[str, Callable[[LayoutOptions], Layout]] = {
     "cloudagent": _cloudagent,
+    "point": _point,
     "reading": _reading,
     "value": _value,
 }
@@ -96,17 +113,43 @@ def reading(record: SinkRecord) -> Document:
             "platform": given["platform"],
             "sender": given["sender"],
         }
+        if "device" in given:
+            document["device"] = given["device"]
         if "body" in given:
             document["headers"] = from_json(given["headers"])
             document["message"] = from_json(given["body"])
             return document
-        document["device"] = given["device"]
         document["kind"] = given["kind"]
-        document["points"] = _points(given["points"])
-        document["units"] = _units(given["metadata"])
+        document["points"] = points.values(given["points"])
+        document["units"] = points.units(given["metadata"])
         return document
     except (KeyError, TypeError, AttributeError) as error:
         raise _no_place("reading", record, error) from None
+
+
+def point(record: SinkRecord) -> dict[str, Document]:
+    """One document a value of a reading or a data log; none of any other message of the bus."""
+    given = record.value
+    try:
+        received = moment(given["received"])
+        return {
+            f"/{one.key}": {
+                "topic": given["topic"],
+                "time": moment(one.time),
+                "time_us": one.time,
+                "time_source": one.time_source,
+                "received": received,
+                "platform": given["platform"],
+                "sender": given["sender"],
+                "device": given["device"],
+                "point": one.point,
+                "value": one.value,
+                "units": one.units,
+            }
+            for one in points.each(given)
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _no_place("point", record, error) from None
 
 
 def cloudagent(record: SinkRecord, options: LayoutOptions) -> Document:
@@ -158,31 +201,9 @@ def _may_be_deep(given: Mapping[str, Any]) -> bool:
     return dict in set(map(type, folded)) or any("json" in entry for entry in given["metadata"].values())
 
 
-def _points(points: Mapping[str, Any]) -> Document:
-    if dict not in set(map(type, points.values())):  # the usual case costs no copy
-        return dict(points)
-    return {
-        name: from_json(given["json"]) if type(given) is dict else given for name, given in points.items()
-    }
-
-
-def _units(metadata: Mapping[str, Any]) -> Document:
-    units = {name: entry.get("units") for name, entry in metadata.items()}
-    if None not in units.values():
-        return units
-    told = {name: unit or _unit_in(metadata[name].get("json")) for name, unit in units.items()}
-    return {name: unit for name, unit in told.items() if unit is not None}
-
-
-def _unit_in(text: str | None) -> Any:
-    entry = from_json(text) if text else None
-    unit = entry.get("units") if isinstance(entry, dict) else None
-    return unit if isinstance(unit, str) else None
-
-
 def _no_place(layout: str, record: SinkRecord, cause: Exception) -> ValueError:
     schema = record.value_schema.name if record.value_schema else "a value without schema"
     return ValueError(
-        f"layout {layout!r} takes volttron.DeviceReading and volttron.BusMessage, and cannot place {schema} "
-        f"({type(cause).__name__}: {cause}); layout=value takes any data"
+        f"layout {layout!r} takes volttron.DeviceReading, .DataLog and .BusMessage, and cannot place"
+        f" {schema} ({type(cause).__name__}: {cause}); layout=value takes any data"
     )

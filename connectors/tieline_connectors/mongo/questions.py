@@ -1,7 +1,7 @@
 """The questions people ask of what the sink has stored, and how the answers look; pure.
 
-They work on each layout without being told which: ``time`` orders the layout ``reading``, ``date`` the
-layout ``cloudagent`` and what the old agent has left behind (its dates are text).
+They work on each layout without being told which: ``time`` orders the layouts ``reading`` and ``point``,
+``date`` the layout ``cloudagent`` and what the old agent has left behind (its dates are text).
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ def row(document: Document) -> tuple[str, str, str]:
 
 
 def _content(document: Document) -> str:
+    if "point" in document and "value" in document:
+        return f"{document['point']}={_short(document['value'])}{_unit(document.get('units'))}"
     points = document.get("points")
     if isinstance(points, Mapping):
         units = document.get("units") or {}

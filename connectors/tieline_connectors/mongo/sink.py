@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from pymongo.errors import PyMongoError
 
@@ -24,16 +25,25 @@ from tieline_connectors.mongo.collection import Documents
 from tieline_connectors.mongo.config import Destination, MongoSinkConfig
 from tieline_connectors.mongo.failures import judged
 from tieline_connectors.mongo.layouts import DIGEST, LAYOUTS, Document, Layout
-
-log = logging.getLogger(__name__)
+from tieline_connectors.mongo.publishes import Publishes
 
 _MAX_BYTES = 16 * 1024 * 1024
+
+
+class _Route(NamedTuple):
+    """What becomes of a topic's records."""
+
+    documents: Documents
+    layout: Layout
+    publishes: Publishes
 
 
 class MongoSinkTask(SinkTask[MongoSinkConfig]):
     """Writes at once: what ``put`` has returned from is as safe as the write concern says.
 
-    So ``flush`` has nothing to do. Counter: ``duplicates``, records that were there already.
+    So ``flush`` has nothing to do. Counters: ``duplicates``, documents that were there already;
+    ``skipped.<kind>``, readings of a kind that the layout does not take; ``skipped.no_points``, records
+    without anything that it could store.
     """
 
     _client: Client | None = None
@@ -45,7 +55,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         self._config = config
         self._max_bytes = _MAX_BYTES
         self._collections: dict[Destination, Documents] = {}
-        self._routes: dict[str, tuple[Documents, Layout]] = {}
+        self._routes: dict[str, _Route] = {}
         self._layouts = {name: layout(config.options) for name, layout in LAYOUTS.items()}
         with self._told():
             self._client = config.client()
@@ -60,14 +70,15 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         A ``Retriable`` counts nothing as written; what was, is met again as a duplicate.
         """
         failures: dict[int, Exception] = {}
-        duplicates = 0
+        counted: Counter[str] = Counter()
         with self._told():
-            for documents, indexes, content in self._grouped(batch, failures):
+            for documents, indexes, content in self._grouped(batch, failures, counted):
                 inserted = documents.insert(content)
-                duplicates += inserted.duplicates
+                counted["duplicates"] += inserted.duplicates
                 failures.update({indexes[at]: cause for at, cause in inserted.failures.items()})
-        if duplicates:
-            self._context.count("duplicates", duplicates)
+        for name, number in counted.items():
+            if number:
+                self._context.count(name, number)
         if failures:
             raise DataError(failures)
 
@@ -78,34 +89,43 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
             self._client = None
 
     def _grouped(
-        self, batch: Sequence[SinkRecord], failures: dict[int, Exception]
+        self, batch: Sequence[SinkRecord], failures: dict[int, Exception], counted: Counter[str]
     ) -> Iterator[tuple[Documents, list[int], list[Document]]]:
-        """What goes into one collection at once, with its indexes in the batch."""
+        """What goes into one collection at once, with the index of each document's record in the batch."""
         routes, most = self._routes, self._config.max_batch_size
         groups: dict[int, tuple[Documents, list[int], list[Document]]] = {}
         for index, record in enumerate(batch):
-            documents, layout = routes.get(record.topic) or self._route(record.topic)
+            documents, layout, publishes = routes.get(record.topic) or self._route(record.topic)
+            if kind := publishes.skipped(record.value):
+                counted[f"skipped.{kind}"] += 1
+                continue
             try:
-                document = layout.document(record)
                 headers = dict(record.headers)  # of a repeated key the last, as Kafka's lastHeader
-                document["_id"] = headers[ID_HEADER].decode()  # type: ignore[union-attr]
-                document[DIGEST] = headers[DIGEST_HEADER].decode()  # type: ignore[union-attr]
+                own = headers[ID_HEADER].decode()  # type: ignore[union-attr]
+                digest = headers[DIGEST_HEADER].decode()  # type: ignore[union-attr]
             except (KeyError, AttributeError):
                 failures[index] = ValueError(f"no {ID_HEADER} and {DIGEST_HEADER} in the record's headers")
                 continue
+            try:
+                made = layout.documents(record)
             except ValueError as error:
                 failures[index] = error
                 continue
+            if not made:
+                counted["skipped.no_points"] += 1
             group = groups.get(id(documents))
             if group is None:
                 group = groups[id(documents)] = documents, [], []
-            group[1].append(index)
-            group[2].append(document)
+            for key, document in made.items():
+                document["_id"] = own + key
+                document[DIGEST] = digest
+                group[1].append(index)
+                group[2].append(document)
             if len(group[1]) >= most:
                 yield groups.pop(id(documents))
         yield from groups.values()
 
-    def _route(self, topic: str) -> tuple[Documents, Layout]:
+    def _route(self, topic: str) -> _Route:
         """Where a topic's records go; its collection is made ready when it is first met."""
         assert self._client is not None
         destination = self._config.destination(topic)
@@ -117,7 +137,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
             if self._config.create_indexes:
                 documents.create_indexes(layout.indexes)
             self._collections[destination] = documents
-        self._routes[topic] = documents, layout
+        self._routes[topic] = _Route(documents, layout, Publishes(layout.kinds))
         return self._routes[topic]
 
     @contextlib.contextmanager

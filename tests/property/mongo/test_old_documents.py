@@ -78,7 +78,7 @@ def test_any_json_body_becomes_the_document_that_the_old_agent_would_have_stored
     header = json.loads(json.dumps(header))
     record = through_avro(topic, header, body)
 
-    document = LAYOUTS["cloudagent"](LayoutOptions(source="BEMA")).document(record)
+    document = LAYOUTS["cloudagent"](LayoutOptions(source="BEMA")).documents(record)[""]
     date = document.pop("date")
 
     old = {
@@ -95,7 +95,7 @@ def test_any_json_body_becomes_the_document_that_the_old_agent_would_have_stored
 @given(topics, bodies | device_bodies)
 @settings(deadline=None, max_examples=150)
 def test_any_json_body_has_a_reading_document(topic, body):
-    document = LAYOUTS["reading"](LayoutOptions()).document(through_avro(topic, {}, body))
+    document = LAYOUTS["reading"](LayoutOptions()).documents(through_avro(topic, {}, body))[""]
 
     found = bson.decode(_encoded(document))
 
@@ -109,6 +109,6 @@ def test_nesting_up_to_the_sources_limit_is_kept_as_it_is(levels, kind):
     text = "[" * levels + "1" + "]" * levels if kind == "[" else '{"a":' * levels + "1" + "}" * levels
     body = json.loads(text)
 
-    document = LAYOUTS["cloudagent"](LayoutOptions()).document(through_avro("analysis/x", {}, body))
+    document = LAYOUTS["cloudagent"](LayoutOptions()).documents(through_avro("analysis/x", {}, body))[""]
 
     assert document["message"] == body

@@ -42,18 +42,20 @@ def test_all_mistakes_are_told_together_with_the_way_out():
             "topic.override.a.database": "",
             "topic.override.collection": "x",
             "write.concern": "0",
+            "publishes": "ALL, multi",
         }
     )
 
     assert sorted(found) == [
         "layout",
+        "publishes",
         "topic.override..collection",
         "topic.override.a.colection",
         "topic.override.a.database",
         "topic.override.a.layout",
         "write.concern",
     ]
-    assert "cloudagent, reading, value" in found["layout"]
+    assert "cloudagent, point, reading, value" in found["layout"]
     assert "did you mean 'collection'?" in found["topic.override.a.colection"]
 
 

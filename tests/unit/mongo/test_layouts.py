@@ -2,6 +2,7 @@ import datetime as dt
 import decimal
 import json
 import uuid
+from typing import Any
 
 import bson
 import pytest
@@ -12,7 +13,7 @@ from tieline_connectors.mongo.client import CODEC
 from tieline_connectors.mongo.layouts import LAYOUTS, LayoutOptions
 from tieline_connectors.mongo.values import LEVELS, from_json, moment, shallow, storable
 
-COMMON = {
+COMMON: dict[str, Any] = {
     "platform": "lab",
     "topic": "devices/b/d/all",
     "sender": "platform.driver",
@@ -36,7 +37,7 @@ def device(**changes):
 
 
 def document(layout, record, **options):
-    return LAYOUTS[layout](LayoutOptions(**options)).document(record)
+    return LAYOUTS[layout](LayoutOptions(**options)).documents(record)[""]
 
 
 def test_the_old_documents_fields_are_exactly_the_old_agents_in_its_order():
@@ -153,3 +154,85 @@ def test_avros_logical_types_can_be_stored():
         "long": "1." + "1" * 40,
         "id": uuid.UUID(int=5),
     }
+
+
+LOGGED = {"units": "F", "type": None, "tz": None, "time_source": "TIMESTAMP"}
+
+
+def test_a_point_is_a_document_of_its_own_with_its_value_and_units():
+    record = device(
+        points={"t": 1.5, "big": {"json": str(2**70)}, "a/b": None},
+        metadata={"t": {"units": "C", "type": None, "tz": None}},
+    )
+
+    made = LAYOUTS["point"](LayoutOptions()).documents(record)
+
+    assert [(key, d["point"], d["value"], d["units"]) for key, d in made.items()] == [
+        ("/t", "t", 1.5, "C"),
+        ("/big", "big", 2**70, None),
+        ("/a/b", "a/b", None, None),
+    ]
+    assert made["/t"] == {
+        "topic": "devices/b/d/all",
+        "time": moment(COMMON["time"]),
+        "time_us": COMMON["time"],
+        "time_source": "DATE",
+        "received": moment(COMMON["received"]),
+        "platform": "lab",
+        "sender": "platform.driver",
+        "device": "b/d",
+        "point": "t",
+        "value": 1.5,
+        "units": "C",
+    }
+
+
+def test_each_logged_value_is_a_document_with_a_time_of_its_own():
+    body = {"headers": "{}", "body": "{}", "device": "b/d"}
+    logged = [
+        {"point": "a", "time": 1_000_000, "value": 1, **LOGGED},
+        {"point": "a", "time": 2_000_000, "value": {"json": "[2]"}, **LOGGED},
+        {"point": "1/a", "time": 3_000_000, "value": 3, **LOGGED},
+    ]
+
+    made = LAYOUTS["point"](LayoutOptions()).documents(
+        SinkRecord("t", 0, 0, {**COMMON, **body, "readings": logged})
+    )
+
+    assert [(key, d["point"], d["value"], d["time_us"]) for key, d in made.items()] == [
+        ("/0/a", "a", 1, 1_000_000),
+        ("/1/a", "a", [2], 2_000_000),
+        ("/2/1/a", "1/a", 3, 3_000_000),
+    ]
+
+
+@pytest.mark.parametrize("value", [None, "text", 5, [1], {}, {**COMMON}])
+def test_what_is_nothing_of_the_bus_has_no_place_among_points(value):
+    with pytest.raises(ValueError, match="layout=value takes any data"):
+        LAYOUTS["point"](LayoutOptions()).documents(SinkRecord("t", 0, 0, value))
+
+
+def test_a_message_of_the_bus_has_no_points():
+    record = SinkRecord("t", 0, 0, {**COMMON, "headers": "{}", "body": "[1]"})
+
+    assert LAYOUTS["point"](LayoutOptions()).documents(record) == {}
+
+
+def test_a_data_log_in_the_layout_reading_keeps_its_message_and_says_its_device():
+    record = SinkRecord(
+        "t", 0, 0, {**COMMON, "headers": "{}", "body": '{"a": 1}', "device": "b/d", "readings": []}
+    )
+
+    found = document("reading", record)
+
+    assert (found["device"], found["message"]) == ("b/d", {"a": 1})
+
+
+def test_the_layouts_take_their_own_kinds_unless_told_others():
+    assert {name: layout(LayoutOptions()).kinds for name, layout in LAYOUTS.items()} == {
+        "cloudagent": None,
+        "point": ("ALL", "MULTI", "POINT"),
+        "reading": ("ALL", "MULTI"),
+        "value": None,
+    }
+    assert LAYOUTS["point"](LayoutOptions(("OTHER",))).kinds == ("OTHER",)

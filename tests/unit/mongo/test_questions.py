@@ -57,3 +57,10 @@ def test_no_line_can_move_the_cursor_of_a_terminal():
 
     assert all(cell.isprintable() for cell in row(document))
     assert json_line(document).isprintable()
+
+
+def test_a_point_is_shown_with_its_value_and_units():
+    document = {"_id": "x", "topic": "t", "point": "temp", "value": 20.5, "units": "C"}
+
+    assert row(document)[2] == "temp=20.5 C"
+    assert row({**document, "value": None, "units": None})[2] == "temp=null"
