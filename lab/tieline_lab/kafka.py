@@ -103,7 +103,8 @@ class KafkaServer:
         log = self.work / "kafka.log"
         if not (self.work / "data" / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+            command = [*java, "kafka.tools.StorageTool", "format"]
+            command += [f"--cluster-id={cluster}", "-c", str(properties)]  # an id may begin with a dash
             with Process("Kafka's StorageTool", command, log) as format_:
                 if format_.wait(60.0):
                     raise ProcessError(f"Kafka's data folder could not be formatted{format_.last_lines()}")
