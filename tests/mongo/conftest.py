@@ -1,16 +1,22 @@
 """Records as a volttron_bus source makes them, sinks that are let go, a database of the test's own."""
 
+import sys
 import uuid
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 from tieline.api import Schema, SinkRecord, identity
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_connectors.mongo.sink import MongoSinkTask
+from tieline_lab.mongo import why_not
+from tieline_lab.process import Process, free_port
 
 START = 1_767_225_600_000_000  # 2026-01-01, in microseconds
 READING = Schema.named("volttron.DeviceReading")
@@ -78,3 +84,55 @@ def sink(start_sink, mongo_uri, database):
         return start_sink(mongo_uri, database.name, **settings)
 
     return start
+
+
+@contextmanager
+def started(work, *options):
+    """A server with these options on the data in ``work``; gives its host and port."""
+    port = free_port()
+
+    def answers():
+        with MongoClient[dict[str, Any]](
+            f"mongodb://127.0.0.1:{port}", serverSelectionTimeoutMS=500
+        ) as client:
+            try:
+                return client.admin.command("hello")["ok"]
+            except PyMongoError:
+                return False
+
+    program = Path(sys.executable).with_name("secantusd-py")
+    storage = ["--storage-path", str(work / "data"), "--sync-on-commit"]
+    command: list[str | Path] = [program, "--host", "127.0.0.1", "--port", str(port), *storage, *options]
+    with Process("SecantusDB", command, work / "another.log", ready=answers):
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def another():
+    """Starts a server: ``with another(work, *options) as address``."""
+    if reason := why_not():
+        pytest.skip(reason)
+    return started
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory, another):
+    """A server that fails when told to: its address."""
+    with another(tmp_path_factory.mktemp("faulty"), "--enable-test-commands") as address:
+        # a real server tells its clients of a step-down at once; this one has to be asked
+        yield f"mongodb://{address}/?serverMonitoringMode=poll&heartbeatFrequencyMS=500"
+
+
+@pytest.fixture
+def fail(faulty):
+    """Makes the next ``times`` inserts fail so."""
+    with MongoClient[dict[str, Any]](faulty) as client:
+
+        def fail(times, **how):
+            data = {"failCommands": ["insert"], **how}
+            client.admin.command(
+                {"configureFailPoint": "failCommand", "mode": {"times": times}, "data": data}
+            )
+
+        yield fail
+        client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})

@@ -1,19 +1,15 @@
 """The sink while its server is away, or says no."""
 
 import logging
-import sys
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
 
 from tieline.api import ConfigError, DataError, Fatal, Retriable
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_lab.mongo import MongoServer
-from tieline_lab.process import Process, free_port
+from tieline_lab.process import free_port
 
 pytestmark = pytest.mark.mongo
 
@@ -22,27 +18,6 @@ pytestmark = pytest.mark.mongo
 def server(tmp_path):
     with MongoServer(tmp_path) as server:
         yield server
-
-
-@contextmanager
-def another(work, *options):
-    """A server with these options on the data in ``work``; gives its host and port."""
-    port = free_port()
-
-    def answers():
-        with MongoClient[dict[str, Any]](
-            f"mongodb://127.0.0.1:{port}", serverSelectionTimeoutMS=500
-        ) as client:
-            try:
-                return client.admin.command("hello")["ok"]
-            except PyMongoError:
-                return False
-
-    program = Path(sys.executable).with_name("secantusd-py")
-    storage = ["--storage-path", str(work / "data"), "--sync-on-commit"]
-    command: list[str | Path] = [program, "--host", "127.0.0.1", "--port", str(port), *storage, *options]
-    with Process("SecantusDB", command, work / "another.log", ready=answers):
-        yield f"127.0.0.1:{port}"
 
 
 def test_a_killed_server_is_an_outage_and_after_its_restart_the_same_batch_counts_exactly(
@@ -103,7 +78,7 @@ def test_a_wrong_uri_is_a_mistake_of_the_configuration_without_its_secret(uri, s
     assert "s3cr" not in str(raised.value)
 
 
-def test_wrong_credentials_are_fatal_and_the_message_tells_the_way_out(tmp_path, start_sink):
+def test_wrong_credentials_are_fatal_and_the_message_tells_the_way_out(tmp_path, start_sink, another):
     with MongoServer(tmp_path) as server, MongoClient[dict[str, Any]](server.uri) as client:
         client.admin.command("createUser", "operator", pwd="right-word", roles=["root"])
     with another(tmp_path, "--auth") as address:
@@ -112,29 +87,6 @@ def test_wrong_credentials_are_fatal_and_the_message_tells_the_way_out(tmp_path,
         start_sink(f"mongodb://operator:right-word@{address}/?authSource=admin", "x")
 
     assert "wrong-word" not in str(raised.value)
-
-
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory):
-    """A server that fails when told to: its address."""
-    with another(tmp_path_factory.mktemp("faulty"), "--enable-test-commands") as address:
-        # a real server tells its clients of a step-down at once; this one has to be asked
-        yield f"mongodb://{address}/?serverMonitoringMode=poll&heartbeatFrequencyMS=500"
-
-
-@pytest.fixture
-def fail(faulty):
-    """Makes the next ``times`` inserts fail so."""
-    with MongoClient[dict[str, Any]](faulty) as client:
-
-        def fail(times, **how):
-            data = {"failCommands": ["insert"], **how}
-            client.admin.command(
-                {"configureFailPoint": "failCommand", "mode": {"times": times}, "data": data}
-            )
-
-        yield fail
-        client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
 
 @pytest.mark.parametrize(

@@ -228,3 +228,12 @@ def test_follow_looks_again_and_again_where_the_server_has_no_change_streams(dat
     put([reading(first + 2), reading(first + 3, device="campus/b1/other"), reading(first - 60)])
     assert sorted(counts(next(looks))) == [first - 60, first + 2]
     assert next(looks) == []
+
+
+@pytest.mark.parametrize("layout", ["point", "timeseries"])
+def test_points_of_a_device_are_found_newest_first_whatever_their_layout(sink, reading, ask, layout):
+    sink(layout=layout).put([reading(n, device=f"d{n % 2}", points={"temp": n}) for n in range(6)])
+
+    status, found, _ = ask("--device", "d1", "--limit", "2")
+
+    assert (status, [document["value"] for document in found]) == (0, [5, 3])

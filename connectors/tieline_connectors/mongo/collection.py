@@ -56,6 +56,9 @@ class Documents:
         )
         self._max_bytes = max_bytes
 
+    def prepare(self) -> None:
+        """Make the collection ready for a first insert: nothing to do where an insert creates it."""
+
     def create_indexes(self, indexes: Sequence[IndexKeys]) -> None:
         """Create those that are missing. A server that says no is only warned about: writing goes on."""
         name = self._collection.full_name
@@ -159,11 +162,14 @@ class Documents:
             elif stored[record_id] == digest:
                 duplicates += 1
             else:
-                failures[index] = ValueError(
-                    f"{self._collection.full_name} holds another record under its id {record_id!r} "
-                    f"(digest {stored[record_id]!r}, not {digest!r}): two records claim one identity"
-                )
+                failures[index] = self._clash(record_id, stored[record_id], digest)
         return Inserted(duplicates, failures)
+
+    def _clash(self, record_id: str, stored: Any, digest: Any) -> ValueError:
+        return ValueError(
+            f"{self._collection.full_name} holds another record under its id {record_id!r} "
+            f"(digest {stored!r}, not {digest!r}): two records claim one identity"
+        )
 
     def _digests(self, ids: Sequence[str]) -> dict[str, Any]:
         if not ids:

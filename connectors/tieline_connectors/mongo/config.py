@@ -49,15 +49,15 @@ class MongoSinkConfig(Config):
     layout: str = setting(
         "layout",
         "reading",
-        doc="How documents look: reading, point (a document a value), cloudagent (as the old agent's), value"
-        " (any data as it is).",
+        doc="How documents look: reading, point (a document a value), timeseries, cloudagent (as the old"
+        " agent's), value (any data as it is).",
         importance="high",
     )
     publishes: CommaList = setting(
         "publishes",
         (),
         doc="Which publications of a device to take: ALL, MULTI, POINT, OTHER; the others are counted as"
-        " skipped.<kind>. Empty: ALL,MULTI for layout reading, also POINT for layout point.",
+        " skipped.<kind>. Empty: ALL,MULTI for layout reading, also POINT for layouts point and timeseries.",
     )
     topic_overrides: tuple[TopicOverride, ...] = setting(
         "topic.override",

@@ -21,7 +21,15 @@ from rich.text import Text
 
 from tieline_connectors.mongo.client import CODEC, connect, redacted
 from tieline_connectors.mongo.following import follow
-from tieline_connectors.mongo.questions import Document, Question, instant, json_line, row, time_field_of
+from tieline_connectors.mongo.questions import (
+    Document,
+    Question,
+    instant,
+    is_series,
+    json_line,
+    row,
+    time_field_of,
+)
 
 _USAGE, _AWAY, _REFUSED, _FAILED = 2, 3, 4, 5
 _CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
@@ -62,12 +70,13 @@ def query(
     """
     console = Console(stderr=True, highlight=False)
     show = _Lines() if output is Format.JSON else _Rows()
-    with _explained(console, uri), _stopped_by_signals():
+    with explained(console, uri), _stopped_by_signals():
         question = _question(topic, regex, device, since, until)
         with closing(connect(uri, _CLIENT, {})) as client:
             found = client[database].get_collection(collection, codec_options=_TIMES)
-            field = time_field_of(found.find_one({}, hint=[("$natural", DESCENDING)]))
-            matching = question.filter(field)
+            newest_one = found.find_one({}, hint=[("$natural", DESCENDING)])
+            field = time_field_of(newest_one)
+            matching = question.filter(field, is_series(newest_one))
             changes = follow(found, matching, field, console.print) if following else None
             if changes is not None:
                 next(changes)  # from here on nothing new is missed
@@ -147,7 +156,7 @@ class _Rows:
 
 
 @contextmanager
-def _explained(console: Console, uri: str) -> Iterator[None]:
+def explained(console: Console, uri: str) -> Iterator[None]:
     """Every error: what, where, the way out, an exit status; never a secret."""
     where = redacted(uri, uri)
     try:

@@ -1,7 +1,7 @@
 """The questions people ask of what the sink has stored, and how the answers look; pure.
 
-They work on each layout without being told which: ``time`` orders the layouts ``reading`` and ``point``,
-``date`` the layout ``cloudagent`` and what the old agent has left behind (its dates are text).
+They work on each layout without being told which: ``time`` orders the layouts ``reading``, ``point`` and
+``timeseries``, ``date`` the layout ``cloudagent`` and what the old agent left (its dates are text).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bson import Decimal128, ObjectId
 
-from tieline_connectors.mongo.layouts import DIGEST
+from tieline_connectors.mongo.layouts import DIGEST, META_FIELD
 
 Document = Mapping[str, Any]
 
@@ -34,8 +34,8 @@ class Question(NamedTuple):
     since: dt.datetime | None = None
     until: dt.datetime | None = None
 
-    def filter(self, time_field: str | None) -> dict[str, Any]:
-        """The query for a collection that is ordered by this field.
+    def filter(self, time_field: str | None, is_series: bool = False) -> dict[str, Any]:
+        """The query for a collection that is ordered by this field; ``is_series``: the layout timeseries.
 
         Raises ``ValueError`` where a time is asked for and there is none.
         """
@@ -45,7 +45,7 @@ class Question(NamedTuple):
         if self.pattern is not None:
             every.append({"topic": {"$regex": self.pattern}})
         if self.device is not None:
-            every.append(_of_device(self.device, time_field))
+            every.append(_of_device(self.device, time_field, is_series))
         asked = {"$gte": self.since, "$lt": self.until}
         limits = {name: limit for name, limit in asked.items() if limit is not None}
         if limits:
@@ -58,6 +58,11 @@ class Question(NamedTuple):
 def time_field_of(document: Document | None) -> str | None:
     """By which field documents like this one are ordered."""
     return next((name for name in TIME_FIELDS if document and name in document), None)
+
+
+def is_series(document: Document | None) -> bool:
+    """Whether documents like this one are of the layout ``timeseries``."""
+    return document is not None and isinstance(document.get(META_FIELD), Mapping)
 
 
 def instant(text: str, now: dt.datetime) -> dt.datetime:
@@ -92,8 +97,9 @@ def row(document: Document) -> tuple[str, str, str]:
 
 
 def _content(document: Document) -> str:
-    if "point" in document and "value" in document:
-        return f"{document['point']}={_short(document['value'])}{_unit(document.get('units'))}"
+    point = document[META_FIELD].get("point") if is_series(document) else document.get("point")
+    if isinstance(point, str) and "value" in document:
+        return f"{point}={_short(document['value'])}{_unit(document.get('units'))}"
     points = document.get("points")
     if isinstance(points, Mapping):
         units = document.get("units") or {}
@@ -132,7 +138,9 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _of_device(device: str, time_field: str | None) -> dict[str, Any]:
+def _of_device(device: str, time_field: str | None, is_series: bool) -> dict[str, Any]:
+    if is_series:
+        return {f"{META_FIELD}.device": device}
     if time_field == "time":
         return {"device": device}
     return {"topic": {"$regex": f"^devices/{re.escape(device)}/[^/]+$"}}

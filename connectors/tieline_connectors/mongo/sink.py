@@ -26,7 +26,9 @@ from tieline_connectors.mongo.config import Destination, MongoSinkConfig
 from tieline_connectors.mongo.failures import judged
 from tieline_connectors.mongo.layouts import DIGEST, LAYOUTS, Document, Layout
 from tieline_connectors.mongo.publishes import Publishes
+from tieline_connectors.mongo.timeseries import TimeSeries
 
+_SECONDS = 4.0
 _MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -133,12 +135,21 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         layout = self._layouts[layout_name]
         documents = self._collections.get(destination)
         if documents is None:
-            documents = Documents(self._client[database][collection], self._max_bytes)
+            documents = self._documents(database, collection, layout)
+            documents.prepare()
             if self._config.create_indexes:
                 documents.create_indexes(layout.indexes)
             self._collections[destination] = documents
         self._routes[topic] = _Route(documents, layout, Publishes(layout.kinds))
         return self._routes[topic]
+
+    def _documents(self, database: str, collection: str, layout: Layout) -> Documents:
+        assert self._client is not None
+        found = self._client[database][collection]
+        if not layout.is_time_series:
+            return Documents(found, self._max_bytes)
+        timeout = self._client.options.pool_options.socket_timeout or _SECONDS
+        return TimeSeries(found, self._max_bytes, timeout)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -147,7 +158,10 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         try:
             yield
         except (Retriable, Fatal) as error:
-            raise type(error)(redacted(str(error), uri)) from None
+            text = redacted(str(error), uri)
+            if isinstance(error, Retriable):
+                raise Retriable(text, after=error.after, partitions=error.partitions) from None
+            raise Fatal(text) from None
         except PyMongoError as error:
             answer = judged(error)
             raise type(answer)(redacted(str(answer), uri)) from None

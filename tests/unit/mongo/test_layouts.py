@@ -233,6 +233,7 @@ def test_the_layouts_take_their_own_kinds_unless_told_others():
         "cloudagent": None,
         "point": ("ALL", "MULTI", "POINT"),
         "reading": ("ALL", "MULTI"),
+        "timeseries": ("ALL", "MULTI", "POINT"),
         "value": None,
     }
     assert LAYOUTS["point"](LayoutOptions(("OTHER",))).kinds == ("OTHER",)

@@ -3,7 +3,7 @@ import datetime as dt
 import pytest
 
 from tieline_connectors.mongo.following import _below
-from tieline_connectors.mongo.questions import Question, instant, json_line, row
+from tieline_connectors.mongo.questions import Question, instant, is_series, json_line, row
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
 
@@ -64,3 +64,12 @@ def test_a_point_is_shown_with_its_value_and_units():
 
     assert row(document)[2] == "temp=20.5 C"
     assert row({**document, "value": None, "units": None})[2] == "temp=null"
+
+
+def test_a_measurement_of_a_time_series_is_found_by_its_device_and_shown_as_a_point():
+    document = {"_id": "x", "series": {"device": "d", "point": "temp"}, "value": 20.5, "units": "C"}
+
+    assert is_series(document)
+    assert not is_series({"series": 5})
+    assert Question(device="d").filter("time", is_series(document)) == {"series.device": "d"}
+    assert row(document)[2] == "temp=20.5 C"
