@@ -47,7 +47,7 @@ class SinkContext(Protocol):
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
         """Hand one record to the dead letter queue; its partition commits only after the future is done.
 
-        Raises ``DataError`` where no dead letter queue is configured.
+        Raises ``Fatal`` where no dead letter queue is configured: the task stops at this record.
         """
 
     def count(self, name: str, number: int = 1) -> None:

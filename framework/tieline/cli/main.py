@@ -43,7 +43,13 @@ def _add(name: str) -> None:
     asked = [argument for argument in sys.argv[1:] if not argument.startswith("-")][:1]
     if asked and asked != [name]:
         return
-    command = plugins.load_object(plugins.COMMANDS, name)
+    try:
+        command = plugins.load_object(plugins.COMMANDS, name)
+    except RefuseToStart as error:
+        if asked:
+            raise
+        typer.secho(f"left out of this help: {error}", err=True, fg=typer.colors.YELLOW)
+        return
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name)
     else:

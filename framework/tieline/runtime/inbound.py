@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -48,6 +49,10 @@ class Inbound:
         self._key = key
         self._value = value
         self._topic_ids: dict[str, str] = {}
+
+    @functools.cached_property
+    def _cluster_id(self) -> str:
+        return self._broker.cluster_id
 
     def convert(self, batch: Sequence[ConsumedRecord]) -> Converted:
         """Data errors are returned beside what is good. Raises ``StageError`` for all other errors."""
@@ -119,7 +124,7 @@ class Inbound:
         names = [name for name, _ in headers]
         if ID_HEADER in names and DIGEST_HEADER in names:
             return headers
-        where = (self._broker.cluster_id, self._topic_id(record.topic), record.partition, record.offset)
+        where = (self._cluster_id, self._topic_id(record.topic), record.partition, record.offset)
         own_id, _ = identity(*where)
         digest = hashlib.blake2b(record.value or b"", key=b"tieline value", digest_size=16)
         digest.update(record.key or b"")

@@ -74,6 +74,7 @@ class Sender:
         self._open: deque[_Sent] = deque()
         self._producer = scope.patiently(Stage.START, outlet.producer)
         self._broken = scope.patience(Stage.KAFKA_PRODUCE)
+        self._unsaved = scope.patience(Stage.OFFSET_COMMIT)
 
     @property
     def full(self) -> bool:
@@ -136,12 +137,14 @@ class Sender:
         return True
 
     def try_save(self, timeout: float) -> bool:
-        """As ``save``; an outage is left to the next time. Raises ``Fatal``."""
+        """As ``save``; an outage is left to the next time. Raises ``TaskFailed``."""
         try:
-            return self.save(timeout)
-        except Retriable as error:
-            log.warning("positions not saved now, the next time will: %s", error)
+            saved = self.save(timeout)
+        except Exception as error:
+            self._unsaved.after(error)  # the next save is the next attempt
             return False
+        self._unsaved.over()
+        return saved
 
     def save(self, timeout: float) -> bool:
         """Save the positions that are safe; whether there were any. Raises ``Retriable``, ``Fatal``."""
@@ -164,9 +167,11 @@ class Sender:
         except Stopping:
             pass
         finally:
-            saved = self.try_save(timeout)
-            self._producer.close(0)
-            self._outbound.stop()
+            try:
+                saved = self.try_save(timeout)
+            finally:
+                self._producer.close(0)
+                self._outbound.stop()
         return saved
 
     def _create(self, topic: str) -> None:
@@ -186,17 +191,22 @@ class Sender:
         if sent.unit is not delivery.unit:
             raise TaskFailed("the broker acknowledged out of order; nothing more is taken as safe")
         if delivery.failures:
-            error = next(
-                (e for e in delivery.failures.values() if not isinstance(e, DataError)),
-                DataError(delivery.failures),
-            )
-            self._broken.after(StageError(Stage.KAFKA_PRODUCE, error))
-            raise TaskFailed(f"KAFKA_PRODUCE: {error}")
+            index, error = min(delivery.failures.items())
+            cause = error.failures.get(0, error) if isinstance(error, DataError) else error
+            topic = delivery.unit.records[index].topic
+            raise TaskFailed(
+                f"{Stage.KAFKA_PRODUCE.value}: {len(delivery.failures)} record(s) cannot be produced; "
+                f"the first, for the topic {topic}: {cause}"
+            ) from cause
         for entry, count in sent.entries:
             self.ledger.settle(entry, delivered=count)
         if self._acknowledged is not None:
             where = iter(delivery.metadata)
-            self._acknowledged(sent.batch, [next(where) if kept else None for kept in sent.kept])
+            metadata = [next(where) if kept else None for kept in sent.kept]
+            try:
+                self._acknowledged(sent.batch, metadata)
+            except Exception as error:
+                raise TaskFailed(f"commit_record: {type(error).__name__}: {error}") from error
 
     def _rebuild(self, error: Exception) -> None:
         """A producer broke for good: a new one sends again all that is not acknowledged, in order."""

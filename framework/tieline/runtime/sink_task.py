@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from tieline.api import Config, DataError, Retriable, SinkRecord, SinkTask, TopicPartition
+from tieline.api import Config, DataError, Fatal, Retriable, SinkRecord, SinkTask, TopicPartition
 from tieline.broker.port import ConsumedRecord, Consumer
 from tieline.runtime.delivery import Counts, Ledger
 from tieline.runtime.failure import Stage
@@ -49,7 +49,11 @@ class WorkerSinkTask:
         self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
         self._commit_requested = False
+        self._next_commit = 0.0
+        self._unflushed = False
         self._away = scope.patience(Stage.TASK_PUT)
+        self._flush_away = scope.patience(Stage.TASK_FLUSH)
+        self._commit_away = scope.patience(Stage.OFFSET_COMMIT)
         self._lag: int | None = None
 
     @property
@@ -75,8 +79,10 @@ class WorkerSinkTask:
         except Stopping:
             pass
         finally:
-            self._inbound.stop()
-            self._task.shutdown()
+            try:
+                self._task.shutdown()
+            finally:
+                self._inbound.stop()
 
     def ask_to_stop(self) -> None:
         """From another thread: ask the task to stop."""
@@ -114,7 +120,8 @@ class WorkerSinkTask:
         """Fetch again, unless records of a partition are held."""
         self._paused.difference_update(partitions)
         held = {TopicPartition(r.topic, r.partition) for r in self._held}
-        self._consumer.resume([p for p in partitions if p not in held])
+        if not self._unflushed:
+            self._consumer.resume([p for p in partitions if p not in held])
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read on at this offset; what is in flight of the partition is forgotten."""
@@ -126,8 +133,11 @@ class WorkerSinkTask:
         self._commit_requested = True
 
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
-        """No dead letter queue yet: the record is a data error."""
-        raise DataError({0: error}) from error
+        """No dead letter queue yet: the task stops at this record."""
+        where = f"{record.topic}-{record.partition}@{record.offset}"
+        raise Fatal(
+            f"the record {where} cannot be handled: {error}; there is no dead letter queue"
+        ) from error
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter."""
@@ -140,6 +150,8 @@ class WorkerSinkTask:
         self._assignment |= frozenset(partitions)
         self._inbound.forget_topics()
         log.info("partitions assigned", extra={"partitions": _names(partitions)})
+        if self._unflushed:
+            self._consumer.pause(partitions)
         self._scope.patiently(Stage.START, lambda: self._task.open(partitions))
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
@@ -176,29 +188,31 @@ class WorkerSinkTask:
     def _consume(self) -> None:
         clock, stop = self._scope.clock, self._scope.stop
         away = self._scope.patience(Stage.KAFKA_CONSUME)
-        next_commit = clock.now() + self._pace.offset_flush
+        self._next_commit = clock.now() + self._pace.offset_flush
         while not stop.is_set():
             wait = self._pace.max_wait
             if self._held:
                 wait = min(wait, max(self._due - clock.now(), 0.0))
-            wait = min(wait, max(next_commit - clock.now(), 0.0))
+            wait = min(wait, max(self._next_commit - clock.now(), 0.0))
             try:
                 batch = self._consumer.poll(self._pace.max_records, wait)
-            except Retriable as error:
+            except (TaskFailed, Stopping):
+                raise  # of a rebalance, told by poll
+            except Exception as error:
                 if clock.wait(stop, away.after(error)):
                     return
                 continue
             away.over()
             if batch:
                 self._deliver(batch)
-            if self._held and clock.now() >= self._due:
+            if self._held and not self._unflushed and clock.now() >= self._due:
                 held, self._held = self._held, []
                 self._deliver(held)
                 self._resume(held)
-            if self._commit_requested or clock.now() >= next_commit:
+            if self._commit_requested or clock.now() >= self._next_commit:
+                self._next_commit = clock.now() + self._pace.offset_flush
                 self._commit()
                 self._look_at_lag()
-                next_commit = clock.now() + self._pace.offset_flush
 
     def _deliver(self, batch: Sequence[ConsumedRecord]) -> None:
         """⑧ ⑨ ⑩ for one batch. Data errors: everything before them is written and committed, then stop."""
@@ -270,9 +284,11 @@ class WorkerSinkTask:
         self._consumer.pause({TopicPartition(r.topic, r.partition) for r in held})
 
     def _resume(self, delivered: Sequence[ConsumedRecord]) -> None:
+        self._let_flow({TopicPartition(r.topic, r.partition) for r in delivered})
+
+    def _let_flow(self, partitions: Collection[TopicPartition]) -> None:
         still = {TopicPartition(r.topic, r.partition) for r in self._held} | self._paused
-        free = {TopicPartition(r.topic, r.partition) for r in delivered} - still
-        self._consumer.resume([p for p in free if p in self._assignment])
+        self._consumer.resume([p for p in partitions if p in self._assignment and p not in still])
 
     def _commit(self, only: frozenset[TopicPartition] | None = None) -> None:
         """⑪: ask the task what is safe, settle it, store the offsets. An outage leaves all as it is."""
@@ -280,11 +296,13 @@ class WorkerSinkTask:
         offsets = {p: o for p, o in self._positions.items() if only is None or p in only}
         try:
             safe = self._task.pre_commit(offsets) if offsets else {}
-        except Retriable as error:
-            log.warning("not committed now, the sink cannot confirm: %s", error)
+        except Exception as error:
+            self._wait_to_flush(error)
             return
-        except DataError as error:
-            raise TaskFailed(f"TASK_FLUSH: {error}") from error
+        self._flush_away.over()
+        if self._unflushed:
+            self._unflushed = False
+            self._let_flow(self._assignment)
         for partition, offset in safe.items():
             for entry in self._ledger.entries(partition):
                 if entry.offset > offset:
@@ -295,13 +313,20 @@ class WorkerSinkTask:
             return
         try:
             self._consumer.commit(committable, self._pace.call_timeout)
-        except Retriable as error:
-            log.warning("offsets not committed now, the next time will: %s", error)
+        except Exception as error:
+            self._commit_away.after(error)  # the next commit is the next attempt
             return
+        self._commit_away.over()
         self._ledger.committed(committable)
         for partition, offset in committable.items():
             if self._positions.get(partition) == offset:
                 del self._positions[partition]
+
+    def _wait_to_flush(self, error: Exception) -> None:
+        """The sink cannot confirm what it was given: it is given no more until it can."""
+        self._next_commit = self._scope.clock.now() + self._flush_away.after(error)
+        self._unflushed = True
+        self._consumer.pause(self._assignment)
 
     def _leave(self) -> None:
         """Leave the group: ``revoked`` commits what is confirmed."""

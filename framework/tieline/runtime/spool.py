@@ -170,7 +170,8 @@ class Spool:
 
     def _fitting(self, records: list[ProducerRecord]) -> list[ProducerRecord]:
         """The records that may be appended, after making room as the policy says; the others are counted."""
-        size = sum(len(r.value or b"") for r in records)
+        sizes = [_size(record) for record in records]
+        size = sum(sizes)
         waiting, used = self._store.size(_SPOOL)
         if used + size <= self._limits.max_bytes:
             return records
@@ -179,8 +180,9 @@ class Spool:
             f"the spool is full ({self._limits.max_bytes} bytes, spool.max.bytes); records are dropped",
         )
         if not self._limits.drop_oldest:
-            fits = list(itertools.accumulate((len(r.value or b"") for r in records), initial=used))
-            kept = [r for r, end in zip(records, fits[1:], strict=True) if end <= self._limits.max_bytes]
+            ends = itertools.accumulate(sizes, initial=used)
+            next(ends)
+            kept = [r for r, end in zip(records, ends, strict=True) if end <= self._limits.max_bytes]
             self._counters.add("dropped.spool_full", len(records) - len(kept))
             return kept
         while waiting and used + size > self._limits.max_bytes:
@@ -191,7 +193,12 @@ class Spool:
                     self._dropped_to = removed.start - lost
             self._counters.add("dropped.spool_full", lost)
             waiting, used = self._store.size(_SPOOL)
-        return records
+        first = 0
+        while used + size > self._limits.max_bytes:  # this batch alone is more than the spool may hold
+            size -= sizes[first]
+            first += 1
+        self._counters.add("dropped.spool_full", first)
+        return records[first:]
 
     def _take(self, position: int, max_records: int) -> list[ConsumedRecord]:
         with self._hands:
@@ -236,3 +243,9 @@ def _shown(value: object) -> bytes:
         return repr(value).encode("utf-8", "backslashreplace")
     except Exception as error:  # a number of too many digits, lists nested too deep
         return f"{type(value).__name__} that cannot be shown: {error}".encode()
+
+
+def _size(record: ProducerRecord) -> int:
+    """As the store counts."""
+    headers = sum(len(name or "") + len(value or b"") for name, value in record.headers)
+    return len(record.value or b"") + headers

@@ -7,9 +7,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from tieline.api import SinkConnector, SinkTask, SourceTask, TielineError
+from tieline.api import RefuseToStart, SinkConnector, SinkTask, SourceTask, TielineError
 from tieline.broker.port import Broker
 from tieline.runtime.build import Parts, sink_settings
 from tieline.runtime.delivery import Counts
@@ -74,6 +75,7 @@ class RunningConnector:
         self.spools: list[Spool] = []
         self._parts = parts
         self._scopes: list[Scope] = []
+        self._failure: str | None = None
         self._counts: list[Callable[[], Counts]] = []
         self._lags: list[Callable[[], int | None]] = []
 
@@ -101,7 +103,17 @@ class RunningConnector:
     # the runtime's side
 
     def prepare(self) -> None:
-        """Make every task. Raises ``RefuseToStart``."""
+        """Make every task; if the connector fails at it, the others go on. Raises ``RefuseToStart``."""
+        try:
+            self._make_tasks()
+        except RefuseToStart:
+            raise
+        except Exception as error:
+            self._failure = f"START: {type(error).__name__}: {error}"
+            self.threads.clear()
+            log.exception("the connector %s failed at its start", self.name)
+
+    def _make_tasks(self) -> None:
         connector = self.plan.connector
         connector.start(self, self.plan.config)
         configs = connector.task_configs(self.plan.settings.tasks_max)[: self.plan.settings.tasks_max]
@@ -116,7 +128,7 @@ class RunningConnector:
             else:
                 self._spooled(task, own, scope)
 
-    def adopt(self, paths: list[Any]) -> list[Any]:
+    def adopt(self, paths: list[Path]) -> list[Path]:
         """Drain the spools that an earlier number of tasks left; those that are not ours are returned."""
         left = []
         open_now = {self._parts.spool_path(scope) for scope in self._scopes}
@@ -162,7 +174,7 @@ class RunningConnector:
     @property
     def state(self) -> str:
         """The worst of the tasks' states."""
-        states = {thread.state for thread in self.threads}
+        states = {thread.state for thread in self.threads} | ({"FAILED"} if self._failure else set())
         return next((s for s in ("FAILED", "RUNNING", "UNASSIGNED") if s in states), "STOPPED")
 
     def ledger(self) -> dict[str, Any]:
@@ -190,7 +202,7 @@ class RunningConnector:
             except TielineError as error:  # the disk is away: no reason to stop the worker
                 out["spool_records"] = out["spool_bytes"] = None
                 log.warning("what waits in the spool cannot be counted now: %s", error)
-        traces = [thread.trace for thread in self.threads if thread.trace]
+        traces = [trace for trace in (self._failure, *(t.trace for t in self.threads)) if trace]
         return {**out, "trace": traces[0]} if traces else out
 
     def _sink(self, task: SinkTask[Any], own: Mapping[str, str], scope: Scope) -> None:

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future
 
-from tieline.api import DataError, SinkRecord, TopicPartition
+from tieline.api import Fatal, SinkRecord, TopicPartition
 
 
 class RecordingSinkContext:
     """A ``SinkContext`` for tests of a sink task: give it to ``task.start``, look at it afterwards.
 
     ``assignment``, ``stopping`` and ``dead_letters`` may be set by the test at any time. Without
-    ``dead_letters``, ``report`` raises ``DataError`` as the runtime does where no dead letter queue is
+    ``dead_letters``, ``report`` raises ``Fatal`` as the runtime does where no dead letter queue is
     configured; with it, the future that it returns is done, unless ``hold_reports`` is set.
     """
 
@@ -49,7 +49,7 @@ class RecordingSinkContext:
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
         """Remembered in ``reported``."""
         if not self.dead_letters:
-            raise DataError({0: error}) from error
+            raise Fatal(f"there is no dead letter queue: {error}") from error
         future: Future[None] = Future()
         if not self.hold_reports:
             future.set_result(None)

@@ -367,3 +367,64 @@ def test_what_was_read_of_one_partition_is_kept_when_the_next_cannot_be_read(log
     assert sink.enough.wait(10)
     assert running.stop() == (10, 10, 0, 0, 0)
     assert sink.written == {0: [f"a{n}" for n in range(5)], 1: [f"b{n}" for n in range(5)]}
+
+
+def test_a_record_reported_without_a_dead_letter_queue_stops_the_task_and_loses_nothing(log):
+    fill(log, ["good"])
+    fill(log, ["bad"], 1)
+
+    class Reporting(Sink):
+        def put(self, batch):
+            for record in batch:
+                if record.value == "bad":
+                    self.context.report(record, ValueError("not storable"))
+            super().put(batch)
+
+    running = Running(log, Reporting(99))
+    running.join()
+    assert "t-1@0" in str(running.error)
+    assert "no dead letter queue" in str(running.error)
+    assert set(committed(log)) <= {0}
+    assert 0 not in committed(log) or running.task.counts.delivered == 1
+
+
+class Buffering(Sink):
+    """Writes only when it is flushed, which fails at first."""
+
+    def __init__(self, total, error, times):
+        super().__init__(total)
+        self.error, self.times, self.buffer = error, times, []
+
+    def put(self, batch):
+        self.puts.append(len(batch))
+        self.buffer.extend(batch)
+        self.context.request_commit()
+
+    def flush(self, offsets):
+        if self.times:
+            self.times -= 1
+            raise self.error
+        self.keep(self.buffer)
+        self.buffer = []
+
+
+def test_a_sink_that_cannot_flush_is_given_no_more_until_it_can(log):
+    for start in range(0, 500, 100):
+        fill(log, [str(n) for n in range(start, start + 100)])
+    sink = Buffering(500, Retriable("the disk is away", after=0.1), times=5)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert running.scope.counters["retries"] == 5
+    assert sink.written == {0: [str(n) for n in range(500)]}
+    assert len(sink.puts) <= 6
+    assert committed(log) == {0: 500}
+    assert counts == (500, 500, 0, 0, 0)
+
+
+def test_a_sink_that_can_never_flush_stops_with_its_reason_and_commits_nothing(log):
+    fill(log, ["a"])
+    running = Running(log, Buffering(1, Fatal("the certificate has expired"), times=99))
+    running.join()
+    assert "TASK_FLUSH: the certificate has expired" in str(running.error)
+    assert committed(log) == {}

@@ -210,3 +210,14 @@ def test_a_schema_that_was_stored_although_it_seemed_not_shifts_no_number(opened
     spool.append([SourceRecord("t", {"n": 5}, value_schema=SCHEMA)])
     spool.close()
     assert [r.value for r in drained(opened())[0]] == [{"n": 5}]
+
+
+@pytest.mark.parametrize("drop_oldest", [True, False])
+def test_a_batch_larger_than_the_whole_spool_is_cut_to_what_fits(opened, drop_oldest):
+    spool = opened(Limits(100_000, drop_oldest=drop_oldest, quarantine_bytes=1000))
+    spool.append(records(3, size=10))
+    spool.append(records(1000, 3, size=500))
+    left, _ = drained(spool)
+    assert spool.waiting[1] <= 100_000
+    assert len(left) + spool._counters["dropped.spool_full"] == 1003
+    assert left[-1].value.startswith("1002x") == drop_oldest
