@@ -1,0 +1,129 @@
+"""What makes two messages one record, on the whole way from the bus to MongoDB; counted exactly."""
+
+import collections
+from typing import Any
+
+import pymongo
+import pytest
+
+from tieline.testing.fake_bus import FakeBus
+from tieline.testing.worker_process import WorkerProcess
+
+BODY = [{"temp": 20.5}, {"temp": {"units": "C"}}]
+TOPIC = "devices/campus/b/d/all"
+
+
+@pytest.fixture
+def collection(mongo_uri, home):
+    """A collection of the test's own."""
+    client: pymongo.MongoClient[dict[str, Any]]
+    with pymongo.MongoClient(mongo_uri) as client:
+        yield client[f"t_{home.own}"]["c"]
+        client.drop_database(f"t_{home.own}")
+
+
+def bus_source(home, bus, name="bus"):
+    return {
+        "name": f"{name}-{home.own}",
+        "connector.class": "volttron_bus",
+        "volttron.address": bus.address,
+        "platform.name": "lab",
+        "topic": f"bus-{home.own}",
+    }
+
+
+def worker(home, folder, mongo_uri, *sources):
+    mongo = {
+        "name": f"mongo-{home.own}",
+        "connector.class": "mongo",
+        "topics": f"bus-{home.own}",
+        "connection.uri": mongo_uri,
+        "database": f"t_{home.own}",
+        "collection": "c",
+        "layout": "cloudagent",
+        "consumer.override.group.instance.id": f"mongo-{home.own}",
+    }
+    return WorkerProcess(folder, home.worker, [*sources, mongo])
+
+
+def handled(home, records):
+    """The sink has had so many records, and nothing is on its way."""
+    sink = f"mongo-{home.own}"
+    return lambda ledger: (
+        ledger[sink]["delivered"] >= records
+        and ledger[sink]["in_flight"] == 0
+        and all(one.get("spool_records", 0) == 0 for one in ledger.values() if isinstance(one, dict))
+    )
+
+
+def timed(number):
+    return {"TimeStamp": f"2026-03-01T00:00:00.{number:06d}+00:00"}
+
+
+def test_an_equal_body_twice_is_two_documents_without_a_time_and_one_with_an_equal_time(
+    home, tmp_path, mongo_uri, collection
+):
+    with FakeBus() as bus, worker(home, tmp_path, mongo_uri, bus_source(home, bus)) as running:
+        running.wait_for("subscribed")
+        untimed: dict[str, str] = {}
+        for headers in (untimed, untimed, timed(1), timed(1), timed(2)):
+            bus.publish(TOPIC, headers, BODY)
+        ledger = running.wait_for_ledger(handled(home, 5))
+        assert running.stop() == 0
+
+    found = collections.Counter(d["headers"].get("TimeStamp") for d in collection.find())
+    assert found == {None: 2, timed(1)["TimeStamp"]: 1, timed(2)["TimeStamp"]: 1}
+    assert ledger[f"mongo-{home.own}"]["counters"]["duplicates"] == 1
+
+
+def test_two_redundant_sources_on_one_platform_give_one_document_a_message(
+    home, tmp_path, mongo_uri, collection
+):
+    with FakeBus() as bus:
+        sources = [bus_source(home, bus, name) for name in ("bus-a", "bus-b")]
+        with worker(home, tmp_path, mongo_uri, *sources) as running:
+            running.wait_for("subscribed", count=2)
+            for number in range(300):
+                bus.publish(f"devices/campus/b/d{number % 7}/all", timed(number), BODY)
+            ledger = running.wait_for_ledger(handled(home, 600))
+            assert running.stop() == 0
+
+    assert {ledger[source["name"]]["counters"]["spooled"] for source in sources} == {300}
+    times = collections.Counter(d["headers"]["TimeStamp"] for d in collection.find())
+    assert times == {timed(number)["TimeStamp"]: 1 for number in range(300)}
+    assert ledger[f"mongo-{home.own}"]["counters"]["duplicates"] == 300
+
+
+@pytest.mark.parametrize("lost", ["spool", "topic"])
+def test_what_comes_after_a_spool_or_a_topic_was_made_anew_is_no_duplicate_of_what_came_before(
+    home, tmp_path, mongo_uri, collection, lost
+):
+    """Without a time, only the spool tells two messages apart: a new one may not count as the old did."""
+    with FakeBus() as bus:
+        running = worker(home, tmp_path, mongo_uri, bus_source(home, bus))
+        for run in range(2):
+            with running:
+                running.wait_for("subscribed")
+                for _ in range(20):
+                    bus.publish(TOPIC, {}, BODY)
+                running.wait_for_ledger(handled(home, 20))
+                assert running.stop() == 0
+            assert collection.count_documents({}) == 20 * (run + 1)
+            if run == 0:
+                make_anew(home, lost)
+    ids = [document["_id"] for document in collection.find({}, {"_id": 1})]
+    assert len(set(ids)) == 40
+
+
+def make_anew(home, lost):
+    if lost == "spool":
+        files = list((home.data / "spools").glob("*"))
+        assert files
+        for file in files:
+            file.unlink()
+        return
+    broker: Any = home.open()
+    try:
+        assert broker.delete_topic(f"bus-{home.own}")
+    finally:
+        broker.close()
