@@ -5,7 +5,7 @@ BIN := .venv/bin
 FAST := not kafka and not volttron and not mongo
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test check style fast bench clean
+.PHONY: help lab test check style fast clean
 
 help:
 	@echo "make lab            a real VOLTTRON platform -> tieline -> MongoDB on this machine, live (Ctrl-C stops it)"

@@ -10,10 +10,10 @@ Every mistake of a map is reported at once; a secret (``Secret``) never appears 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, cast, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typing_extensions import Self
@@ -51,7 +51,6 @@ class Config(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid",
         frozen=True,
-        populate_by_name=True,
         hide_input_in_errors=True,
         arbitrary_types_allowed=True,
     )
@@ -69,7 +68,9 @@ class Config(BaseModel):
         try:
             config = cls.model_validate(dict(settings))
         except ValidationError as error:
-            raise ConfigError(_mistake(cls, where, line, also_known) for line in error.errors()) from None
+            wrong = [_mistake(cls, where, line, also_known) for line in error.errors()]
+            rules = _rules_of_the_rest(cls, settings, {m.key for m in wrong})
+            raise ConfigError([*wrong, *(Mistake(where, *rule) for rule in rules)]) from None
         wrong = [Mistake(where, key, message) for key, message in config.mistakes()]
         if wrong:
             raise ConfigError(wrong)
@@ -111,6 +112,24 @@ def _mistake(cls: type[Config], where: str, line: Any, also_known: Sequence[str]
         doc = next((f.description for f in cls.model_fields.values() if f.alias == key), "")
         return Mistake(where, key, f"is required: {doc}")
     return Mistake(where, key, str(line["msg"]))
+
+
+def _rules_of_the_rest(
+    cls: type[Config], settings: Mapping[str, str], wrong: Collection[str]
+) -> list[tuple[str, str]]:
+    """What the rules say of the other settings; nothing where they ask for one that is itself wrong."""
+    draft = cls.model_construct()
+    for name, field in cls.model_fields.items():
+        key = field.alias or name
+        if key in wrong:
+            draft.__dict__.pop(name, None)
+        elif key in settings:
+            kind: Any = Annotated[(field.annotation, name, *field.metadata)]
+            draft.__dict__[name] = TypeAdapter(kind).validate_python(settings[key])
+    try:
+        return draft.mistakes()
+    except AttributeError:
+        return []
 
 
 _TYPES = {bool: "BOOLEAN", int: "LONG", float: "DOUBLE", SecretStr: "PASSWORD"}

@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tieline.api import ConfigError, Fatal, Mistake, Retriable, Schema
+from tieline.broker.kafka.settings import without_secrets
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import SchemaRegistryClient
 
 
-_NUMBERS = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity")
+_NUMBERS = (
+    *("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms"),
+    *("cache.capacity", "cache.latest.ttl.sec"),
+)
 _BOUNDED = {"timeout": 2.0, "max.retries": 0}  # the runtime waits and tries again, and can be stopped then
 
 
@@ -33,8 +37,9 @@ class RemoteSchemaStore:
         try:
             given = {k: float(v) if k in _NUMBERS else v for k, v in settings.items()}
             self._client: SchemaRegistryClient = SchemaRegistryClient({**_BOUNDED, **given})
-        except (ValueError, TypeError) as error:
-            raise ConfigError([Mistake("", "schema.registry.url", str(error))]) from error
+        except (ValueError, TypeError, OSError) as error:  # OSError: certificates that cannot be read
+            message = without_secrets(str(error), settings)
+            raise ConfigError([Mistake("", "schema.registry.url", message)]) from None
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, str], int] = {}
         self._by_id: dict[int, Schema] = {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from tieline.api import (
     Config,
@@ -20,6 +20,8 @@ from tieline.api import (
     SourceConnector,
     Transform,
 )
+from tieline.broker.kafka import settings as kafka
+from tieline.registry.remote import RemoteSchemaStore
 from tieline.runtime import plugins
 from tieline.runtime.config_files import read_settings
 from tieline.runtime.settings import (
@@ -34,8 +36,8 @@ from tieline.runtime.settings import (
     split,
 )
 
-_SECRET_WORDS = ("password", "secret", "user.info", "jaas", "token", "key.pem")
-"""What the keys of secrets have in them where a client reads the setting and not a ``Config``."""
+T = TypeVar("T")
+_REGISTRY = "schema.registry."
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,12 @@ def checked(
     worker = found.tried(
         lambda: WorkerSettings.parse({k: v for k, v in own.items() if k not in converters}, where)
     ) or WorkerSettings.parse({})
+    reach = _Reach(where, worker, converters, clients if own.get("bootstrap.servers") else None)
+    if reach.clients is not None:
+        wrong = kafka.mistakes(reach.clients)
+        found.extend(wrong, where)
+        if wrong:  # told once; what the connectors override is looked at without them
+            reach = reach._replace(clients={})
     ignored = {k: IGNORED[k] for k in worker_settings if k in IGNORED}
     plans: list[ConnectorPlan] = []
     names: dict[str, str] = {}
@@ -122,14 +130,24 @@ def checked(
         if name and name in names:
             found.add(Mistake(place, "name", f"{name!r} is also the name in {names[name]}"))
         names.setdefault(name, place)
-        planned = _Check(found, worker, converters, place, settings).connector()
+        planned = _Check(found, reach, place, settings).connector()
         if planned is not None:
             plans.append(planned)
     found.report()
     secrets = [s for p in plans for config in _configs(p) for s in _secrets(config)]
     passed = [clients, *(part for p in plans for part in (p.value.registry, p.key.registry, p.overrides))]
-    secrets += [v for part in passed for k, v in part.items() if any(word in k for word in _SECRET_WORDS)]
+    secrets += [secret for part in passed for secret in kafka.secrets(part)]
     return Plan(worker, clients, plans, ignored, secrets)
+
+
+class _Reach(NamedTuple):
+    """What the worker's file gives to every connector."""
+
+    where: str
+    worker: WorkerSettings
+    converters: Mapping[str, str]
+    clients: Mapping[str, str] | None
+    """None: there is no Kafka, and settings of its clients have no effect."""
 
 
 class _Mistakes:
@@ -139,7 +157,13 @@ class _Mistakes:
         self.all: list[Mistake] = list(so_far)
 
     def add(self, mistake: Mistake) -> None:
-        self.all.append(mistake)
+        if mistake not in self.all:  # a worker's setting may be wrong for each of its connectors
+            self.all.append(mistake)
+
+    def extend(self, mistakes: Iterable[Mistake], where: str, prefix: str = "") -> None:
+        """Add those that do not say themselves where they are."""
+        for mistake in mistakes:
+            self.add(Mistake(where, prefix + mistake.key, mistake.message))
 
     def tried(self, check: Any, where: str = "", key: str = "") -> Any:
         """The check's answer, or none after noting its mistakes."""
@@ -162,14 +186,12 @@ class _Check:
     def __init__(
         self,
         found: _Mistakes,
-        worker: WorkerSettings,
-        defaults: Mapping[str, str],
+        reach: _Reach,
         where: str,
         settings: Mapping[str, str],
     ) -> None:
         self._found = found
-        self._worker = worker
-        self._defaults = defaults
+        self._reach = reach
         self._where = f"{where} ({settings['name']})" if settings.get("name") else where
         self._settings = settings
 
@@ -179,19 +201,26 @@ class _Check:
         common_type = SinkSettings if kind and issubclass(kind, SinkConnector) else SourceSettings
         parts = split(self._settings, common_type, kind.config_type.keys() if kind else ())
         common = self._found.tried(lambda: common_type.parse(parts.common, self._where))
-        connector = kind() if kind else None
+        connector = self._own_code(kind) if kind else None
         config = self._config(connector, parts, common_type) if connector else None
-        key = self._converter("key", common, parts)
-        value = self._converter("value", common, parts)
-        transforms = self._transforms(common, parts)
+        key = self._converter("key", parts)
+        value = self._converter("value", parts)
+        transforms = self._transforms(parts)
+        overrides = self._overrides(common_type, parts)
         if connector is None or config is None or key is None or value is None:
             return None
         if len(self._found.all) > count:
             return None
-        side = "consumer.override" if isinstance(connector, SinkConnector) else "producer.override"
-        return ConnectorPlan(
-            common, connector, config, parts.own, key, value, transforms, below(side, parts.prefixed)
-        )
+        return ConnectorPlan(common, connector, config, parts.own, key, value, transforms, overrides)
+
+    def _overrides(self, common: type[ConnectorSettings], parts: Split) -> dict[str, str]:
+        """What this connector's client of Kafka has of its own."""
+        sink = common is SinkSettings
+        overrides = below("consumer.override" if sink else "producer.override", parts.prefixed)
+        if overrides and self._reach.clients is not None:
+            side = {"consumer" if sink else "producer": overrides}
+            self._found.extend(kafka.mistakes(self._reach.clients, **side), self._where)
+        return overrides
 
     def _type(self) -> type[Connector[Any]] | None:
         name = self._settings.get("connector.class")
@@ -218,37 +247,68 @@ class _Check:
             lambda: connector.config_type.parse(parts.own, self._where, also_known=common.keys())
         )
         if config is not None:
-            for key, message in connector.validate(config):
+            told = self._own_code(lambda: list(connector.validate(config)), _secrets(config))
+            for key, message in told or ():
                 self._found.add(Mistake(self._where, key, message))
         return config
 
-    def _converter(self, side: str, common: ConnectorSettings | None, parts: Split) -> ConverterPlan | None:
+    def _own_code(self, call: Callable[[], T], secrets: Sequence[str] = ()) -> T | None:
+        """What the connector's own code answers; what it raises is a mistake among the others."""
+        try:
+            return call()
+        except ConfigError as error:
+            self._found.extend(error.mistakes, self._where)
+        except Exception as error:  # somebody else's code
+            message = f"the connector failed while it was checked: {type(error).__name__}: {error}"
+            for secret in filter(None, secrets):
+                message = message.replace(secret, "***")
+            self._found.add(Mistake(self._where, "connector.class", message))
+        return None
+
+    def _converter(self, side: str, parts: Split) -> ConverterPlan | None:
         key = f"{side}.converter"
         name = parts.common.get(key)
         own = below(key, parts.prefixed)
         if name is None:
-            name = self._worker.key_converter if side == "key" else self._worker.value_converter
-            own = {**below(key, self._defaults), **own}
-        registry = {
-            k.removeprefix("schema.registry."): v for k, v in own.items() if k.startswith("schema.registry.")
-        }
-        if not registry.get("url") and self._worker.schema_registry_url:
-            registry["url"] = self._worker.schema_registry_url
-        rest = {k: v for k, v in own.items() if not k.startswith("schema.registry.")}
-        loaded = self._found.tried(
+            worker = self._reach.worker
+            name = worker.key_converter if side == "key" else worker.value_converter
+            own = {**below(key, self._reach.converters), **own}
+        loaded: type[Converter[Any]] | None = self._found.tried(
             partial(plugins.load, plugins.CONVERTERS, name, Converter), self._where, key
         )
         if loaded is None:
             return None
-        config = self._found.tried(lambda: loaded.config_type.parse(rest, f"{self._where}: {key}"))
-        return (
-            None if config is None else ConverterPlan(loaded, config, registry if registry.get("url") else {})
-        )
+        registry: dict[str, str] = {}
+        known = loaded.config_type.keys()
+        if f"{_REGISTRY}url" in known:
+            registry = {k.removeprefix(_REGISTRY): v for k, v in own.items() if k.startswith(_REGISTRY)}
+            own = {k: v for k, v in own.items() if not k.startswith(_REGISTRY)}
+        registry = self._registry(registry, key)
+        config = self._found.tried(lambda: loaded.config_type.parse(own, f"{self._where}: {key}"))
+        return None if config is None else ConverterPlan(loaded, config, registry)
 
-    def _transforms(self, common: ConnectorSettings | None, parts: Split) -> list[TransformPlan]:
-        if common is None:
-            return []
-        names = common.transforms
+    def _registry(self, given: Mapping[str, str], key: str) -> dict[str, str]:
+        """The settings of the client of a registry elsewhere; empty if there is none."""
+        where, prefix = self._where, f"{key}."
+        registry = dict(given)
+        if not given.get("url") and self._reach.worker.schema_registry_url:
+            registry["url"] = self._reach.worker.schema_registry_url
+            if len(registry) == 1:  # all of it is the worker's
+                where, prefix = self._reach.where, ""
+        if not registry.get("url"):
+            for name in given.keys() - {"url"}:
+                message = f"means nothing without {key}.{_REGISTRY}url"
+                self._found.add(Mistake(self._where, f"{key}.{_REGISTRY}{name}", message))
+            return {}
+        try:
+            RemoteSchemaStore(registry).close()  # connects with the first question only
+        except ConfigError as error:
+            self._found.extend(error.mistakes, where, prefix)
+        return registry
+
+    def _transforms(self, parts: Split) -> list[TransformPlan]:
+        written = parts.common.get("transforms", "").split(",")  # also where the common settings are wrong
+        names = [name for name in (part.strip() for part in written) if name]
         for key in parts.prefixed:
             if key.startswith("transforms.") and not key.startswith(tuple(f"transforms.{n}." for n in names)):
                 named = ", ".join(names) or "nothing"

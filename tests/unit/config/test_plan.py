@@ -271,13 +271,13 @@ class SecretSink(SinkConnector):
                         **SINK,
                         "value.converter": "avro",
                         "value.converter.schema.registry.url": "http://127.0.0.1:1",
-                        "value.converter.schema.registry.basic.auth.user.info": "secret-4",
+                        "value.converter.schema.registry.basic.auth.user.info": "user:secret-4",
                         "consumer.override.sasl.jaas.config": "secret-5",
                     },
                 ),
             ],
         )
-    assert sorted(planned.secrets) == [f"secret-{n}" for n in range(1, 6)]
+    assert sorted(planned.secrets) == [*(f"secret-{n}" for n in range(1, 6)), "user:secret-4"]
 
 
 def test_kafka_connects_own_example_files_are_understood(tmp_path):

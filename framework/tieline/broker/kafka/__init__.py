@@ -1,1 +1,1 @@
-"""Apache Kafka, through confluent-kafka; the only place that imports it."""
+"""Apache Kafka, through confluent-kafka; which beside this only the schema registry's client imports."""

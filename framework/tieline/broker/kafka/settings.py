@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
-
-from confluent_kafka import KafkaException
+from urllib.parse import unquote, urlsplit
 
 from tieline.api import ConfigError, Mistake
 
@@ -45,6 +45,12 @@ CONSUMER: Mapping[str, str | int] = {
     "metadata.max.age.ms": 30_000,  # how soon a new topic is found
 }
 
+_SECRET_WORDS = (
+    *("password", "passphrase", "secret", "user.info", "jaas", "token", "credential"),
+    *("key.pem", "private.key", "keystore.key"),
+)
+_NO_SECRETS = (".location", ".source", ".url")  # says where a secret is, not what it is
+
 _SHARED = {"bootstrap.servers": "one worker is joined to one cluster"}
 
 _PRODUCER_PROMISES = _SHARED | {
@@ -82,26 +88,100 @@ def consumer_settings(client: Mapping[str, str], overrides: Mapping[str, str]) -
     return {**CONSUMER, **client, **overrides, "logger": log}
 
 
+def mistakes(
+    client: Mapping[str, str],
+    *,
+    producer: Mapping[str, str] | None = None,
+    consumer: Mapping[str, str] | None = None,
+) -> list[Mistake]:
+    """All that is wrong with these settings, found without a connection; ``where`` is left to the caller.
+
+    ``client``: the worker's for every client; ``producer`` and ``consumer``: the overrides of either.
+    A key of the overrides carries its prefix, one of ``client`` none.
+    """
+    from confluent_kafka import Consumer, Producer
+
+    kind: Any
+    if consumer is None:
+        kind, overrides, prefix, promises = Producer, producer or {}, "producer.override.", _PRODUCER_PROMISES
+        settings: ClientSettings = {**PRODUCER, **client}
+    else:
+        kind, overrides, prefix, promises = Consumer, consumer, "consumer.override.", _CONSUMER_PROMISES
+        settings = {**CONSUMER, **client, "group.id": "tieline-check"}
+    found = _refused(overrides, promises, prefix)
+    # With a logger of its own a client keeps what it says until it is asked, which nobody does here; and
+    # it knows no broker, so that it connects to none.
+    settings |= {k: v for k, v in overrides.items() if k not in promises} | {"logger": log}
+    while True:  # librdkafka stops at the first mistake
+        try:
+            made_client: Any = made(kind, settings, "")
+        except ConfigError as error:
+            (mistake,) = error.mistakes
+            key = mistake.key or _culprit(kind, settings, mistake)
+            found.append(mistake._replace(key=prefix + key if key in overrides else key))
+            if settings.pop(key, None) is None:
+                return found
+        else:
+            if consumer is not None:
+                made_client.close()
+            return found
+
+
+def _culprit(kind: Any, settings: ClientSettings, mistake: Mistake) -> str:
+    """The setting that is refused in the same words alone: librdkafka may call it by another name."""
+    always: ClientSettings = {key: settings[key] for key in ("group.id", "logger") if key in settings}
+    for key, value in settings.items():
+        try:
+            made(kind, {**always, key: value}, "")
+        except ConfigError as error:
+            if error.mistakes[0].message == mistake.message:
+                return key
+    return ""
+
+
+def secrets(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What must not be printed of the settings of a client of Kafka's or of a schema registry's."""
+    for key, value in settings.items():
+        text = value if isinstance(value, str) else ""
+        if any(word in key.lower() for word in _SECRET_WORDS) and not key.endswith(_NO_SECRETS) and text:
+            yield text
+            if key.endswith("user.info") and text.partition(":")[2]:
+                yield text.partition(":")[2]
+        for url in text.split(",") if "@" in text else ():
+            try:
+                password = urlsplit(url.strip()).password
+            except ValueError:  # no url
+                continue
+            if password:
+                yield from {password, unquote(password)}
+
+
+def without_secrets(message: str, settings: Mapping[str, Any]) -> str:
+    """The message with every secret of these settings masked."""
+    for secret in sorted(secrets(settings), key=len, reverse=True):
+        message = message.replace(secret, "***")
+    return message
+
+
 def made(kind: Callable[..., T], settings: ClientSettings, prefix: str) -> T:
     """A client of these settings. Raises ``ConfigError`` for what librdkafka does not know or take."""
+    from confluent_kafka import KafkaException  # loads librdkafka: only where it is used
+
     try:
         return kind(settings)
-    except KafkaException as error:
+    except (KafkaException, TypeError, ValueError) as error:
         message = str(error.args[0].str() if hasattr(error.args[0], "str") else error)
-        key = next((name for name in settings if f'"{name}"' in message), "")
-        raise ConfigError([Mistake("", prefix + key, _without_secrets(message, settings))]) from None
+        key = next((word for word in re.findall(r"[\w.]+", message) if word in settings), "")
+        raise ConfigError([Mistake("", prefix + key, without_secrets(message, settings))]) from None
 
 
 def _refuse(overrides: Mapping[str, str], promises: Mapping[str, str], prefix: str) -> None:
-    mistakes = [
+    found = _refused(overrides, promises, prefix)
+    if found:
+        raise ConfigError(found)
+
+
+def _refused(overrides: Mapping[str, str], promises: Mapping[str, str], prefix: str) -> list[Mistake]:
+    return [
         Mistake("", prefix + key, f"cannot be set: {promises[key]}") for key in overrides if key in promises
     ]
-    if mistakes:
-        raise ConfigError(mistakes)
-
-
-def _without_secrets(message: str, settings: ClientSettings) -> str:
-    for key, value in settings.items():
-        if any(word in key for word in ("password", "secret", "key.pem", "jaas")) and value:
-            message = message.replace(str(value), "***")
-    return message
