@@ -80,7 +80,7 @@ def lab(
                 good = _run(stage, interruptions, duration, plant_loss, progress)
         except _Interrupted:
             progress.say("stopped before it had begun")
-            good = True
+            good = duration is None  # who asked for a result did not get one
         except (ProcessError, VipError, PyMongoError) as error:
             progress.say(f"failed: {error}")
             good = False
@@ -105,7 +105,7 @@ def _run(
         findings = stage.finish(lambda: interruptions.count > 1, plant_loss)
     if findings is None:
         progress.say("stopped at once, without the comparison")
-        return True
+        return duration is None
     verdict = judge(findings)
     for fault in verdict.faults:
         progress.say(f"wrong: {fault}")

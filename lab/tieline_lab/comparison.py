@@ -101,6 +101,15 @@ def dropped(ledgers: Iterable[Mapping[str, Any]]) -> int:
     )
 
 
+def second_source(ledger: Mapping[str, Any] | None) -> list[str]:
+    """What is wrong with the source of ``command-to-cloud``: all that it took must be in its topic."""
+    taken = ledger["counters"].get("spooled", 0) if ledger else 0
+    delivered = ledger["delivered"] if ledger else 0
+    if taken and taken == delivered:
+        return []
+    return [f"command-to-cloud took {taken} messages from the bus and delivered {delivered}"]
+
+
 def _wrong(numbers: Mapping[str, int]) -> list[str]:
     faults = []
     if not numbers["seen"]:

@@ -146,5 +146,5 @@ class Stage:
             received=spooled(ledgers["bus"]) if ledgers else 0,
             dropped=comparison.dropped(ledgers.values()),
             expected=comparison.expected(self.readings_topics, self.settings.interval, self.observer.seconds),
-            troubles=tuple(self.worker.troubles),
+            troubles=(*self.worker.troubles, *comparison.second_source(ledgers.get("command-to-cloud"))),
         )

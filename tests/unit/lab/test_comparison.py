@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tieline_lab.comparison import Expected, Findings, Message, dropped, expected, judge
+from tieline_lab.comparison import Expected, Findings, Message, dropped, expected, judge, second_source
 
 TOPICS = ("devices/a/all", "devices/b/all")
 
@@ -138,3 +138,10 @@ def test_drops_and_quarantines_of_all_connectors_are_added_and_nothing_else():
         {"counters": {}},
     ]
     assert dropped(ledgers) == 5
+
+
+def test_a_second_source_that_loses_or_brings_nothing_is_a_fault():
+    assert second_source({"counters": {"spooled": 5}, "delivered": 5}) == []
+    assert second_source({"counters": {"spooled": 5}, "delivered": 4}) != []
+    assert second_source({"counters": {}, "delivered": 0}) != []
+    assert second_source(None) != []
