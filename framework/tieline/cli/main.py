@@ -9,6 +9,7 @@ import typer
 from tieline import __version__
 from tieline.api import RefuseToStart
 from tieline.cli.run import run
+from tieline.cli.status import status
 from tieline.runtime import plugins
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(status)
 
 
 @app.command()

@@ -84,6 +84,14 @@ class Reader:
             ).fetchone()
         return int(row[0]), int(row[1])
 
+    def groups(self) -> list[str]:
+        """The names of all groups with a stored offset."""
+        with self._reading() as connection:
+            rows: list[Any] = connection.execute(
+                "SELECT DISTINCT name FROM group_offset ORDER BY name"
+            ).fetchall()
+        return [name for (name,) in rows]
+
     def committed(self, group: str) -> dict[TopicPartition, int]:
         """All stored offsets of a group."""
         with self._reading() as connection:
