@@ -69,7 +69,8 @@ class Config(BaseModel):
             config = cls.model_validate(dict(settings))
         except ValidationError as error:
             wrong = [_mistake(cls, where, line, also_known) for line in error.errors()]
-            rules = _rules_of_the_rest(cls, settings, {m.key for m in wrong})
+            keys = {str(line["loc"][0]) for line in error.errors() if line["loc"]}
+            rules = _rules_of_the_rest(cls, settings, keys)
             raise ConfigError([*wrong, *(Mistake(where, *rule) for rule in rules)]) from None
         wrong = [Mistake(where, key, message) for key, message in config.mistakes()]
         if wrong:

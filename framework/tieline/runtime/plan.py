@@ -14,7 +14,6 @@ from tieline.api import (
     Connector,
     Converter,
     Mistake,
-    PluginError,
     Secret,
     SinkConnector,
     SourceConnector,
@@ -24,6 +23,7 @@ from tieline.broker.kafka import settings as kafka
 from tieline.registry.remote import RemoteSchemaStore
 from tieline.runtime import plugins
 from tieline.runtime.config_files import read_settings
+from tieline.runtime.mistakes import Mistakes
 from tieline.runtime.settings import (
     IGNORED,
     PASSED_TO_CLIENTS,
@@ -93,7 +93,7 @@ class Plan:
 
 def plan(worker_file: Path | None, connector_files: Sequence[Path]) -> Plan:
     """Read and check everything. Raises ``ConfigError`` with every mistake of all files."""
-    found = _Mistakes()
+    found = Mistakes()
     worker_settings = {} if worker_file is None else found.tried(lambda: read_settings(worker_file)) or {}
     files = [(str(path), found.tried(partial(read_settings, path))) for path in connector_files]
     return checked(
@@ -108,7 +108,7 @@ def checked(
     so_far: Iterable[Mistake] = (),
 ) -> Plan:
     """Check flat maps: the worker's, and ``(where, settings)`` of each connector."""
-    found = _Mistakes(so_far)
+    found = Mistakes(so_far)
     clients = {k: v for k, v in worker_settings.items() if k.startswith(PASSED_TO_CLIENTS)}
     own = {k: v for k, v in worker_settings.items() if k not in clients and k not in IGNORED}
     converters = {k: v for k, v in own.items() if k.startswith(("key.converter.", "value.converter."))}
@@ -150,42 +150,12 @@ class _Reach(NamedTuple):
     """None: there is no Kafka, and settings of its clients have no effect."""
 
 
-class _Mistakes:
-    """Collects what is wrong instead of stopping at the first."""
-
-    def __init__(self, so_far: Iterable[Mistake] = ()) -> None:
-        self.all: list[Mistake] = list(so_far)
-
-    def add(self, mistake: Mistake) -> None:
-        if mistake not in self.all:  # a worker's setting may be wrong for each of its connectors
-            self.all.append(mistake)
-
-    def extend(self, mistakes: Iterable[Mistake], where: str, prefix: str = "") -> None:
-        """Add those that do not say themselves where they are."""
-        for mistake in mistakes:
-            self.add(Mistake(where, prefix + mistake.key, mistake.message))
-
-    def tried(self, check: Any, where: str = "", key: str = "") -> Any:
-        """The check's answer, or none after noting its mistakes."""
-        try:
-            return check()
-        except ConfigError as error:
-            self.all.extend(error.mistakes)
-        except PluginError as error:
-            self.all.append(Mistake(where, key, str(error)))
-        return None
-
-    def report(self) -> None:
-        if self.all:
-            raise ConfigError(self.all)
-
-
 class _Check:
     """One connector's flat map."""
 
     def __init__(
         self,
-        found: _Mistakes,
+        found: Mistakes,
         reach: _Reach,
         where: str,
         settings: Mapping[str, str],

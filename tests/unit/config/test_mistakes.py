@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pytest
+from pydantic import BeforeValidator
 
 from tieline.api import Config, ConfigError, setting
 from tieline.broker.kafka import settings as kafka
@@ -153,6 +156,18 @@ def test_a_rule_that_asks_for_a_setting_of_the_wrong_type_is_left_out(settings, 
         SpanConfig.parse(settings)
     assert {m.key for m in caught.value.mistakes} == keys
     assert len(caught.value.mistakes) == len(keys)
+
+
+class PortsConfig(Config):
+    ports: Annotated[tuple[int, ...], BeforeValidator(lambda text: text.split(","))] = setting(
+        "ports", doc="Numbers with commas."
+    )
+
+
+def test_a_wrong_part_of_a_list_is_told_with_its_place():
+    with pytest.raises(ConfigError) as caught:
+        PortsConfig.parse({"ports": "1,x,2,y"})
+    assert [m.key for m in caught.value.mistakes] == ["ports.1", "ports.3"]
 
 
 RAISING = """
