@@ -94,6 +94,7 @@ def test_kill_9_under_load_loses_nothing_that_the_spool_had(home, tmp_path, mong
     dice = random.Random(11)
     folder = tmp_path
     covered, stop, published = set(), threading.Event(), [0]
+    in_flight = 0
     with FakeBus() as bus:
 
         def talk():
@@ -120,7 +121,9 @@ def test_kill_9_under_load_loses_nothing_that_the_spool_had(home, tmp_path, mong
                     )
                 )
                 worker.kill()
-                covered |= held(home, folder)
+                waiting, in_topic = spooled_numbers(folder), topic_numbers(home)
+                covered |= waiting | set(in_topic)
+                in_flight += len(waiting & set(in_topic))  # acknowledged, and not yet deleted from the spool
         finally:
             stop.set()
             talker.join()
@@ -133,19 +136,21 @@ def test_kill_9_under_load_loses_nothing_that_the_spool_had(home, tmp_path, mong
             bus.publish(*message(number))
         worker.wait_for_ledger(lambda _: readings.count_documents({"headers.n": {"$in": [*last]}}) == 7)
         assert worker.stop() == 0
-    covered |= held(home, folder)
+    covered |= spooled_numbers(folder) | set(topic_numbers(home))
     documents = collections.Counter(d["headers"]["n"] for d in readings.find({}, {"headers.n": 1}))
     in_topic = topic_numbers(home)
     assert set(documents) == covered
     assert max(documents.values()) == 1
     doubled = sum(in_topic.values()) - len(in_topic)
     print(f"{home.name}: {published[0]} published, {len(covered)} covered, {doubled} twice in the topic")
+    # Kafka may still take the batch that was on its way when the worker died, after we looked
+    assert doubled <= in_flight + (4 * 2000 if home.name == "kafka" else 0)
     assert len(covered) > 1000
 
 
-def held(home, folder):
-    """The numbers of all messages that a dead worker left in its spool and in the topic."""
-    numbers = set(topic_numbers(home))
+def spooled_numbers(folder):
+    """The numbers of all messages that a dead worker left in its spool."""
+    numbers = set()
     for path in (folder / "data" / "spools").glob("*.db"):
         spool = Spool(path, Limits(1 << 40, True, 0), Counters())
         position = spool.start
