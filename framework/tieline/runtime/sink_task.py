@@ -10,6 +10,7 @@ from typing import Any
 
 from tieline.api import Config, DataError, Fatal, Retriable, SinkRecord, SinkTask, TopicPartition
 from tieline.broker.port import ConsumedRecord, Consumer
+from tieline.runtime.context import TaskContext
 from tieline.runtime.delivery import Counts, Ledger
 from tieline.runtime.failure import Stage
 from tieline.runtime.inbound import Inbound
@@ -19,7 +20,7 @@ from tieline.runtime.settings import Pace, Subscription
 log = logging.getLogger(__name__)
 
 
-class WorkerSinkTask:
+class WorkerSinkTask(TaskContext):
     """Runs one sink task from start to shutdown, in one thread; it is its own ``SinkContext``.
 
     Records that a sink could not take now are *held*: their partitions are paused, the consumer is
@@ -35,7 +36,7 @@ class WorkerSinkTask:
         inbound: Inbound,
         pace: Pace,
     ) -> None:
-        self._scope = scope
+        super().__init__(scope)
         self._task = task
         self._config = config
         self._make_consumer = make_consumer
@@ -92,21 +93,6 @@ class WorkerSinkTask:
     # SinkContext: what the task may ask.
 
     @property
-    def connector(self) -> str:
-        """The connector's name."""
-        return self._scope.connector
-
-    @property
-    def task(self) -> int:
-        """The task's number."""
-        return self._scope.task
-
-    @property
-    def stopping(self) -> bool:
-        """Asked to stop."""
-        return self._scope.stop.is_set()
-
-    @property
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions owned now."""
         return self._assignment
@@ -138,10 +124,6 @@ class WorkerSinkTask:
         raise Fatal(
             f"the record {where} cannot be handled: {error}; there is no dead letter queue"
         ) from error
-
-    def count(self, name: str, number: int = 1) -> None:
-        """Add to a counter."""
-        self._scope.counters.add(name, number)
 
     # RebalanceListener: told by the consumer, in this thread.
 

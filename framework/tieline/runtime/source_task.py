@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tieline.api import (
     Config,
-    Position,
     RecordMetadata,
     Retriable,
     SourceRecord,
     SourceTask,
-    TransactionContext,
 )
+from tieline.runtime.context import TaskSourceContext, canonical
 from tieline.runtime.delivery import Counts
 from tieline.runtime.failure import Stage
 from tieline.runtime.scope import Scope, Stopping
@@ -23,58 +21,6 @@ from tieline.runtime.sender import Acknowledged, Positions, Sender
 from tieline.runtime.settings import Pace
 
 log = logging.getLogger(__name__)
-
-
-def canonical(position: Position) -> str:
-    """A source partition or offset as the text under which it is stored: JSON, keys sorted."""
-    return json.dumps(position, sort_keys=True, separators=(",", ":"))
-
-
-class TaskSourceContext:
-    """What a source task is offered; see ``tieline.api.SourceContext``."""
-
-    transaction: TransactionContext | None = None
-
-    def __init__(
-        self,
-        scope: Scope,
-        saved: Callable[[], Mapping[str, str]],
-        keep: Callable[[bytes, str], None] | None = None,
-    ) -> None:
-        self._scope = scope
-        self._saved = saved
-        self._keep = keep
-
-    @property
-    def connector(self) -> str:
-        """The connector's name."""
-        return self._scope.connector
-
-    @property
-    def task(self) -> int:
-        """The task's number."""
-        return self._scope.task
-
-    @property
-    def stopping(self) -> bool:
-        """Asked to stop."""
-        return self._scope.stop.is_set()
-
-    def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
-        """The saved offsets. Raises ``Retriable`` while the broker is away."""
-        saved = self._saved()
-        texts = [saved.get(canonical(partition)) for partition in partitions]
-        return [None if text is None else json.loads(text) for text in texts]
-
-    def count(self, name: str, number: int = 1) -> None:
-        """Add to a counter."""
-        self._scope.counters.add(name, number)
-
-    def quarantine(self, raw: bytes, reason: str) -> None:
-        """Keep it where there is a spool; count it always."""
-        self._scope.counters.add(f"quarantined.{reason}")
-        if self._keep is not None:
-            self._keep(raw, reason)
 
 
 def acknowledging(task: SourceTask[Any]) -> Acknowledged | None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tieline.api import Config, Retriable, SourceRecord, SourceTask
+from tieline.runtime.context import TaskSourceContext
 from tieline.runtime.delivery import Counts
 from tieline.runtime.failure import Stage
 from tieline.runtime.scope import Scope, Stopping
 from tieline.runtime.sender import Positions, Sender
 from tieline.runtime.settings import Pace
-from tieline.runtime.source_task import TaskSourceContext
 from tieline.runtime.spool import Spool
 
 log = logging.getLogger(__name__)
