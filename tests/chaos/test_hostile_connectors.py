@@ -142,6 +142,18 @@ def test_a_connector_that_cannot_be_stopped_keeps_no_other_from_it(run):
     assert ended == [True]
 
 
+def test_a_connector_that_reports_an_error_of_its_own_thread_has_failed_and_its_neighbour_goes_on(run):
+    worker, thread, _ = run("quits", "bus")
+    until(lambda: spooled(worker, "bus") > 10)
+    failing, bus = worker.connectors
+    failing.raise_error(OSError("the watch on the folder broke"))
+    until(lambda: not failing.running)
+    assert failing.state == "FAILED"
+    assert "the watch on the folder broke" in failing.ledger()["trace"]
+    assert bus.state == "RUNNING"
+    assert thread.is_alive()
+
+
 def test_any_number_of_sigterms_is_one(tmp_path):
     (tmp_path / "in.txt").write_text("one\n")
     connector = {"name": "in", "connector.class": "file", "file": str(tmp_path / "in.txt"), "topic": "t"}

@@ -98,6 +98,7 @@ class RunningConnector:
     def raise_error(self, error: Exception) -> None:
         """Report an error from a thread of the connector's own: its tasks are stopped."""
         log.error("the connector %s failed: %s", self.name, error)
+        self._failure = f"{type(error).__name__}: {error}"
         self.ask_to_stop()
 
     # the runtime's side
