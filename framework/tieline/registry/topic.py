@@ -40,13 +40,14 @@ class TopicSchemaStore:
             if known is not None:
                 return known
             self._ensure_topic()
+            new: ProducerRecord | None = None
             with self._broker.exclusive(TOPIC) as log:
                 self._catch_up()
-                known = self._ids.get((subject, schema.text))
-                if known is None:
-                    log.append([self._new_record(subject, schema)])
-            if known is None:
-                self._catch_up()
+                if (subject, schema.text) not in self._ids:
+                    new = self._new_record(subject, schema)
+                    log.append([new])
+            if new is not None:  # taken from here: Kafka shows a transaction a moment after its end
+                self._visit(ConsumedRecord(TOPIC, 0, -1, new.value, new.key, (), 0))
             return self._ids[subject, schema.text]
 
     def schema(self, schema_id: int) -> Schema | None:

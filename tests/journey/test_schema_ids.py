@@ -1,0 +1,26 @@
+"""A schema that was just registered has its id at once, on either home."""
+
+import json
+from functools import partial
+
+from tieline.api import Schema
+from tieline.registry.topic import TopicSchemaStore
+from tieline.runtime.failure import Stage
+from tieline.runtime.scope import Scope
+
+
+def test_two_stores_that_register_in_turn_know_their_ids_at_once_and_never_give_one_twice(home):
+    broker = home.open()
+    try:
+        stores = [TopicSchemaStore(broker), TopicSchemaStore(broker)]
+        ids = {}
+        for number in range(12):
+            text = json.dumps({"type": "record", "name": f"t{home.own}.R{number}", "fields": []})
+            schema = Schema.parse(text)
+            register = partial(stores[number % 2].register, schema.name, schema)
+            ids[schema] = Scope("c", 0).patiently(Stage.VALUE_CONVERTER, register)
+        assert len(set(ids.values())) == 12
+        third = TopicSchemaStore(broker)
+        assert {schema: third.register(schema.name, schema) for schema in ids} == ids
+    finally:
+        broker.close()
