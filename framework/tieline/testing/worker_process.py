@@ -109,7 +109,7 @@ class WorkerProcess:
 
         return self._wait(found, timeout, f"no event {event!r} (number {count})")
 
-    def wait_for_ledger(self, condition: Callable[[Event], bool], timeout: float = 30.0) -> Event:
+    def wait_for_ledger(self, condition: Callable[[Event], bool], timeout: float = 90.0) -> Event:
         """The first ledger from now on for which the condition holds. Raises ``TimeoutError``."""
         seen = len(self.events)
 
