@@ -77,7 +77,7 @@ class WorkerSourceTask:
         finally:
             self._task.close()
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         """From another thread: ask the task to stop."""
         self._scope.stop.set()
         self._task.stop()

@@ -216,7 +216,7 @@ class RunningConnector:
     def _source(self, task: SourceTask[Any], own: Mapping[str, str], scope: Scope) -> None:
         runner = self._parts.source(self.plan, task, own, scope)
         self._counts.append(lambda: runner.counts)
-        self.threads.append(TaskThread(scope, "source", runner.run, runner.stop))
+        self.threads.append(TaskThread(scope, "source", runner.run, runner.ask_to_stop))
 
     def _spooled(self, task: SourceTask[Any], own: Mapping[str, str], scope: Scope) -> None:
         spool = self._parts.open_spool(self._parts.spool_path(scope), self.plan, scope)

@@ -101,7 +101,7 @@ def run_until(worker, event):
     thread.start()
     if event is not None:
         assert event.wait(10)
-        worker.stop()
+        worker.ask_to_stop()
     thread.join(10)
     assert not thread.is_alive()
     return failures[0] if failures else None

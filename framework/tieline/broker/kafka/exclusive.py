@@ -9,26 +9,12 @@ from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from tieline.api import DataError, Fatal
+from tieline.api import DataError
+from tieline.broker.held import Held
 from tieline.broker.kafka.errors import served, translated
 from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import ClientSettings, made
 from tieline.broker.port import Exclusive, ProducerRecord
-
-
-class _Held:
-    """See ``Exclusive``; what is appended is sent when the context ends."""
-
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-        self.records: list[ProducerRecord] = []
-
-    def append(self, records: Sequence[ProducerRecord]) -> None:
-        """See ``Exclusive.append``."""
-        foreign = {record.topic for record in records} - {self._topic}
-        if foreign:
-            raise Fatal(f"{self._topic} is held, not {', '.join(sorted(foreign))}")
-        self.records += records
 
 
 @contextmanager
@@ -44,7 +30,7 @@ def held(settings: ClientSettings, topic: str, timeout: float) -> Iterator[Exclu
     client = made(Producer, settings | limits, "producer.override.")
     try:
         client.init_transactions(timeout)
-        holding = _Held(topic)
+        holding = Held(topic)
         yield holding
         if holding.records:
             _write(client, holding.records, timeout)

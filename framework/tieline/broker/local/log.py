@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tieline.api import DataError, Fatal, Retriable, TopicPartition
+from tieline.broker.held import Held
 from tieline.broker.local.consumer import LocalConsumer
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.group import Group
@@ -17,7 +18,7 @@ from tieline.broker.local.producer import LocalProducer
 from tieline.broker.local.reader import MAX_BATCH_BYTES
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
-from tieline.broker.port import ConsumedRecord, Exclusive, ProducerRecord, TopicInfo
+from tieline.broker.port import ConsumedRecord, Exclusive, TopicInfo
 
 _READ_BATCH = 1_000
 
@@ -157,24 +158,13 @@ class LocalLog:
         return [bounds.end for _, bounds in sorted(self.store.bounds(topic).items())]
 
 
-class _Held:
-    """See ``Exclusive``."""
-
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-        self.records: list[ProducerRecord] = []
-
-    def append(self, records: Sequence[ProducerRecord]) -> None:
-        """See ``Exclusive.append``."""
-        foreign = {record.topic for record in records} - {self._topic}
-        if foreign:
-            raise Fatal(f"{self._topic} is held, not {', '.join(sorted(foreign))}")
-        self.records += records
+class _Held(Held):
+    """Written in one transaction of the log."""
 
     def write(self, tables: Tables, seen: Sequence[int]) -> None:
         """In the writer's transaction: all of it, or nothing."""
-        if tables.ends(self._topic) != seen:
-            raise Retriable(f"{self._topic}: somebody else wrote meanwhile; nothing was written")
+        if tables.ends(self.topic) != seen:
+            raise Retriable(f"{self.topic}: somebody else wrote meanwhile; nothing was written")
         appended = tables.append(self.records)
         if appended.failures:
             raise DataError(appended.failures)
