@@ -1,4 +1,4 @@
-"""A real Apache Kafka broker on this machine, from Maven's packages: one KRaft node."""
+"""A real Apache Kafka broker on this machine, from Maven's packages: a KRaft node, alone or of a cluster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import shutil
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -40,18 +41,38 @@ def libs(say: Callable[[str], None] = print) -> Path:
     return once(cache_folder() / f"kafka-{_VERSION}", _VERSION + _POM.read_text(), fetch) / "libs"
 
 
-class KafkaServer:
-    """One broker that is its own controller; also as a context. Its data stay in ``work``.
+def _new_cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
-    ``libs``: the jars; none: those of the cache, see :func:`libs`. ``node``: its number, for a cluster.
+
+@dataclass(frozen=True)
+class Quorum:
+    """What the nodes of one cluster agree on; each of them is broker and controller."""
+
+    controllers: Mapping[int, int] = field(default_factory=lambda: {1: free_port()})
+    """The port of each node's controller, by the node's number. So many replicas has a topic by default."""
+    min_insync_replicas: int = 1
+    """How many of them must have a record before it counts as written."""
+    heap: str = "512m"
+    """The most that a node's JVM takes for its heap."""
+    cluster_id: str = field(default_factory=_new_cluster_id)
+
+
+class KafkaServer:
+    """One broker that is a controller too; also as a context. Its data stay in ``work``.
+
+    ``libs``: the jars; none: those of the cache, see :func:`libs`. ``quorum``: the cluster that it is the
+    ``node`` of; none: it is one of its own.
     """
 
-    def __init__(self, work: Path, libs: Path | None = None, *, node: int = 1) -> None:
+    def __init__(
+        self, work: Path, libs: Path | None = None, *, node: int = 1, quorum: Quorum | None = None
+    ) -> None:
         self.work = work
         self.port = free_port()
+        self.node = node
         self._libs = libs
-        self._node = node
-        self._controller_port = free_port()
+        self._quorum = quorum or Quorum({node: free_port()})
         self._process: Process | None = None
 
     @property
@@ -74,7 +95,10 @@ class KafkaServer:
         self.stop()
 
     def start(self) -> None:
-        """Start it and return when clients can use it: about 6 s the first time, then 3 s."""
+        """Start it and return when clients can use it: about 6 s the first time, then 3 s.
+
+        A node of a cluster is of use once most nodes run.
+        """
         if self._process is None:
             self._process = self._prepare()
         self._process.start()
@@ -97,36 +121,40 @@ class KafkaServer:
         self.work.mkdir(parents=True, exist_ok=True)
         properties = self.work / "server.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
-        java = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        java = ["java", f"-Xmx{self._quorum.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         java += [f"-Dlog4j2.configurationFile={FILES / 'kafka-log4j2.yaml'}"]
         java += ["-cp", f"{self._libs or libs()}/*"]
         log = self.work / "kafka.log"
         if not (self.work / "data" / "meta.properties").exists():
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             command = [*java, "kafka.tools.StorageTool", "format"]
-            command += [f"--cluster-id={cluster}", "-c", str(properties)]  # an id may begin with a dash
+            # With "=": an id may begin with a dash.
+            command += [f"--cluster-id={self._quorum.cluster_id}", "-c", str(properties)]
             with Process("Kafka's StorageTool", command, log) as format_:
                 if format_.wait(60.0):
                     raise ProcessError(f"Kafka's data folder could not be formatted{format_.last_lines()}")
         return Process("Apache Kafka", [*java, "kafka.Kafka", str(properties)], log, ready=self._answers)
 
     def _settings(self) -> dict[str, object]:
+        controllers, in_sync = self._quorum.controllers, self._quorum.min_insync_replicas
+        replicas = len(controllers)
         return {
             "process.roles": "broker,controller",
-            "node.id": self._node,
-            "controller.quorum.voters": f"{self._node}@127.0.0.1:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "node.id": self.node,
+            "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p}" for n, p in controllers.items()),
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controllers[self.node]}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": self.work.absolute() / "data",
-            "offsets.topic.replication.factor": 1,
+            "default.replication.factor": replicas,
+            "min.insync.replicas": in_sync,
+            "offsets.topic.replication.factor": replicas,
             "offsets.topic.num.partitions": 4,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": in_sync,
             "transaction.state.log.num.partitions": 4,
-            "share.coordinator.state.topic.replication.factor": 1,
-            "share.coordinator.state.topic.min.isr": 1,
+            "share.coordinator.state.topic.replication.factor": replicas,
+            "share.coordinator.state.topic.min.isr": in_sync,
             # A group of one member need not wait for others.
             "group.initial.rebalance.delay.ms": 0,
             # After a kill the controller forgets the broker's old session sooner: 4.5 s in place of 12 s.
@@ -139,6 +167,6 @@ class KafkaServer:
             return False
         try:
             admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-            return bool(admin.list_topics(timeout=1.0).brokers)
+            return self.node in admin.list_topics(timeout=1.0).brokers
         except KafkaException:
             return False

@@ -1,0 +1,187 @@
+"""Three brokers, of which two must have each record: without one of them work goes on, without two it waits."""
+
+import threading
+import time
+import uuid
+from collections import Counter
+
+import pytest
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from tieline.runtime.build import open_broker
+from tieline.runtime.plan import checked
+from tieline.testing.worker_process import WorkerProcess
+from tieline_lab import kafka
+from tieline_lab.kafka_cluster import KafkaCluster
+
+pytestmark = pytest.mark.kafka
+KEYS = ("a", "b", "c")
+PER_SECOND = 1000  # lines of each key
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    if reason := kafka.why_not():
+        pytest.skip(reason)
+    with KafkaCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+class Journey:
+    """A file and a topic a key, one sink for all: lines are appended until ``stop``."""
+
+    def __init__(self, cluster, folder):
+        self.own = uuid.uuid4().hex[:8]
+        self.topics = {key: f"{key}-{self.own}" for key in KEYS}
+        self.sink = f"out-{self.own}"
+        self.out = folder / "out.txt"
+        self.settings = {
+            "bootstrap.servers": cluster.bootstrap,
+            "offset.storage.topic": f"offsets-{self.own}",
+        }
+        self.written = 0
+        self._cluster = cluster
+        self._folder = folder
+        self._admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+        self._stop = threading.Event()
+        self._writer = threading.Thread(target=self._write)
+        string = {"value.converter": "string"}
+        connectors = [
+            {"name": f"in-{t}", "connector.class": "file", "file": str(folder / key), "topic": t, **string}
+            for key, t in self.topics.items()
+        ]
+        out = {"connector.class": "file", "file": str(self.out), "topics": ",".join(self.topics.values())}
+        connectors.append({"name": self.sink, **out, **string})
+        self.worker = WorkerProcess(folder, self.settings, connectors)
+
+    def __enter__(self):
+        self.worker.start()
+        self._writer.start()
+        self.worker.wait_for_ledger(lambda ledger: ledger[self.sink]["delivered"] > PER_SECOND)
+        return self
+
+    def __exit__(self, kind, *_):
+        self.stop()
+        if self.worker.running:
+            self.worker.kill()
+
+    def stop(self):
+        self._stop.set()
+        self._writer.join()
+
+    def _write(self):
+        files = {key: (self._folder / key).open("a") for key in KEYS}
+        step = PER_SECOND // 100
+        while not self._stop.wait(0.01):
+            for key, file in files.items():
+                lines = range(self.written, self.written + step)
+                file.write("".join(f"{key} {n} {'x' * 100}\n" for n in lines))
+                file.flush()
+            self.written += step
+        for file in files.values():
+            file.close()
+
+    def partitions(self):
+        """Who leads, and who is in sync: one partition a topic."""
+        found = self._admin.describe_topics(TopicCollection([*self.topics.values()]), request_timeout=5)
+        return [future.result().partitions[0] for future in found.values()]
+
+    def leader(self):
+        return self.partitions()[0].leader.id
+
+    def coordinator(self):
+        group = f"connect-{self.sink}"
+        found = self._admin.describe_consumer_groups([group], request_timeout=5)[group].result()
+        return found.coordinator.id
+
+    def wait_until_going_on(self):
+        """Until lines that are yet to be written have arrived."""
+        enough = len(KEYS) * (self.written + PER_SECOND // 2)
+        self.worker.wait_for_ledger(lambda ledger: ledger[self.sink]["delivered"] > enough, timeout=60)
+
+    def wait_until_stuck(self, lines):
+        """Until each source holds so many lines that no broker has acknowledged."""
+        sources = [f"in-{topic}" for topic in self.topics.values()]
+        return self.worker.wait_for_ledger(
+            lambda ledger: all(ledger[name]["in_flight"] > lines for name in sources)
+        )
+
+    def wait_until_in_sync(self):
+        end = time.monotonic() + 30
+        while any(len(partition.isr) < 3 for partition in self.partitions()):
+            assert time.monotonic() < end, "a broker that came back does not catch up"
+            time.sleep(0.1)
+
+    def finish(self):
+        """Everything has arrived, each key in order; how many lines came twice: in the topics, in the file."""
+        self.stop()
+        total = self.written * len(KEYS)
+        self.worker.wait_for_ledger(
+            lambda ledger: (
+                ledger[self.sink]["lag"] == 0
+                and ledger[self.sink]["delivered"] >= total
+                and all(ledger[f"in-{t}"]["delivered"] == self.written for t in self.topics.values())
+            ),
+            timeout=60,
+        )
+        assert self.worker.stop() == 0
+        broker = open_broker(checked("test", {**self.settings, "data.dir": str(self._folder / "look")}, []))
+        in_topics = []
+        for topic in self.topics.values():
+            broker.read(topic, lambda record: in_topics.append((record.value or b"").decode()))
+        broker.close()
+        return doubled(in_topics, self.written), doubled(self.out.read_text().splitlines(), self.written)
+
+
+def doubled(lines, total):
+    """How many lines came again. None is missing, and none came before the one before it of its key."""
+    last = dict.fromkeys(KEYS, -1)
+    for line in lines:
+        key, number = line.split()[:2]
+        assert int(number) <= last[key] + 1, f"after {last[key]} of key {key} comes {number}"
+        last[key] = max(last[key], int(number))
+    assert last == dict.fromkeys(KEYS, total - 1)
+    return len(lines) - total * len(KEYS)
+
+
+def test_each_of_two_brokers_is_killed_under_load_and_comes_back_and_nothing_is_missing(cluster, tmp_path):
+    with Journey(cluster, tmp_path) as journey:
+        for which in (journey.leader, journey.coordinator):
+            node = cluster.nodes[which()]
+            killed = time.monotonic()
+            node.kill()
+            journey.wait_until_going_on()
+            print(f"{which.__name__} killed, going on after {time.monotonic() - killed:.1f} s")
+            node.start()
+            journey.wait_until_in_sync()
+            journey.wait_until_going_on()
+        in_topics, in_file = journey.finish()
+    states = Counter(part["state"] for part in journey.worker.last_ledger.values())
+    print(f"{journey.written} lines a key; twice in the topics: {in_topics}, in the file: {in_file}")
+    assert states == {"STOPPED": 4}
+    assert in_topics == 0
+    assert in_file == 0
+
+
+def test_with_two_of_three_brokers_gone_a_worker_waits_and_goes_on_when_they_return(cluster, tmp_path):
+    with Journey(cluster, tmp_path) as journey:
+        away = [node for number, node in cluster.nodes.items() if number != journey.coordinator()]
+        for node in away:
+            node.kill()
+        killed = time.monotonic()
+        one_second, three_seconds = (journey.wait_until_stuck(n * PER_SECOND) for n in (1, 3))
+        sources = [f"in-{topic}" for topic in journey.topics.values()]
+        for name in sources:
+            assert three_seconds[name]["delivered"] == one_second[name]["delivered"]
+        assert {part["state"] for part in three_seconds.values()} == {"RUNNING"}
+        away[0].start()
+        returned = time.monotonic()
+        journey.wait_until_going_on()
+        print(f"away for {returned - killed:.1f} s, going on after {time.monotonic() - returned:.1f} s")
+        away[1].start()
+        journey.wait_until_in_sync()
+        in_topics, in_file = journey.finish()
+    print(f"{journey.written} lines a key; twice in the topics: {in_topics}, in the file: {in_file}")
+    assert in_topics == 0
+    assert in_file == 0
