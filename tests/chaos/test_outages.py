@@ -1,0 +1,420 @@
+"""Registry, broker, MongoDB and the way to the platform are away for a while, under load, on real servers.
+
+Each outage is longer than some limit that would cost something if it were not waited out: MongoDB's is
+longer than ``max.poll.interval.ms``, Kafka's has more to keep than may be in memory. Reception goes on, the
+group keeps its member and its generation, memory stays where it was, and all is counted exactly.
+"""
+
+import json
+import os
+import struct
+import threading
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import psutil
+import pymongo
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from tieline.runtime.build import open_broker
+from tieline.runtime.plan import checked
+from tieline.testing.fake_bus import FakeBus
+from tieline.testing.proxy import TcpProxy
+from tieline.testing.worker_process import WorkerProcess
+from tieline_lab import kafka, mongo
+from tieline_lab.process import free_port
+
+pytest.importorskip("confluent_kafka.schema_registry", reason="the extra 'registry' is not installed")
+pytestmark = [pytest.mark.kafka, pytest.mark.mongo]
+
+POLL_INTERVAL = 10.0
+OUTAGE = 25.0
+DEVICES = 7
+FILLER = "x" * 4_000
+START = datetime.now(timezone.utc)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A broker of this file's own: it is killed, and once what it has acknowledged is torn off."""
+    if reason := kafka.why_not():
+        pytest.skip(reason)
+    with kafka.KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
+
+
+@pytest.fixture
+def mongo_of_our_own(tmp_path):
+    if reason := mongo.why_not():
+        pytest.skip(reason)
+    with mongo.MongoServer(tmp_path / "mongo") as server:
+        yield server
+
+
+@contextmanager
+def registry(port, schemas):
+    """A schema registry at a port: two calls of Confluent's; what it knows outlives it in ``schemas``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            text = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["schema"]
+            if text not in schemas:
+                schemas.append(text)
+            self.answer({"id": schemas.index(text) + 1})
+
+        def do_GET(self):
+            self.answer({"schema": schemas[int(self.path.partition("?")[0].rpartition("/")[2]) - 1]})
+
+        def answer(self, content):
+            body = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def message(number, filler=""):
+    # of now: Kafka's retention and its memory of producers go by the time of the records
+    time = START + timedelta(milliseconds=number)
+    topic = f"devices/campus/b/d{number % DEVICES}/all"
+    return topic, {"TimeStamp": time.isoformat()}, [{"n": number, "filler": filler}, {}]
+
+
+def bus_source(topic, address, **more):
+    return {
+        "name": "bus",
+        "connector.class": "volttron_bus",
+        "volttron.address": address,
+        "volttron.identity": "tieline",
+        "platform.name": "lab",
+        "ping.interval.ms": "500",
+        "ping.timeout.ms": "500",
+        "topic": topic,
+        "topic.creation.default.partitions": "3",
+        **more,
+    }
+
+
+def mongo_sink(topic, uri, database, **more):
+    return {
+        "name": "mongo",
+        "connector.class": "mongo",
+        "topics": topic,
+        "connection.uri": uri,
+        "server.selection.timeout.ms": "500",
+        "database": database,
+        "collection": "readings",
+        "layout": "cloudagent",
+        "errors.retry.delay.max.ms": "2000",
+        **more,
+    }
+
+
+def spooled(ledger):
+    return ledger["bus"]["counters"].get("spooled", 0)
+
+
+def members(bootstrap, group):
+    """The ids of a group's members; a member that had to join again has another one."""
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    found = client.describe_consumer_groups([group])[group].result(10)
+    return found.state.name, sorted(member.member_id for member in found.members)
+
+
+def open_kafka(server, folder):
+    return open_broker(checked("test", {"bootstrap.servers": server.bootstrap, "data.dir": str(folder)}, []))
+
+
+def generation(broker, group):
+    """The group's generation, which grows with every rebalance: out of the topic where Kafka keeps it."""
+    found = [0]
+
+    def visit(record):
+        # key: version (2: a group's metadata), name; value: version, protocol type, generation, …
+        if record.key[:2] == b"\0\2" and record.key[4:] == group.encode() and record.value:
+            (length,) = struct.unpack_from(">h", record.value, 2)
+            found.append(struct.unpack_from(">i", record.value, 4 + length)[0])
+
+    broker.read("__consumer_offsets", visit)
+    return found[-1]
+
+
+def numbers_by_key(broker, topic):
+    """What a topic holds, in its order: each device's numbers."""
+    found = defaultdict(list)
+
+    def visit(record):
+        number = int(record.value.partition(b'"n":')[2].split(b",")[0])
+        found[record.key].append(number)
+
+    broker.read(topic, visit)
+    return found
+
+
+def told(worker, stage):
+    """What the worker has said of outages in a stage."""
+    return [e["event"] for e in worker.events if e.get("stage") == stage]
+
+
+def memory(worker):
+    return psutil.Process(worker.pid).memory_info().rss
+
+
+class Talker:
+    """Publishes numbers in a row at a steady rate, until it is told to stop; ``sent`` are those it did."""
+
+    def __init__(self, bus, first, rate=250):
+        self.sent, self._bus, self._rate, self._next = [], bus, rate, first
+        self._stop = threading.Event()
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self):
+        while not self._stop.wait(10 / self._rate):
+            for _ in range(10):
+                self._bus.publish(*message(self._next, FILLER))
+                self.sent.append(self._next)
+                self._next += 1
+
+
+def test_a_sink_that_waits_out_more_than_the_poll_interval_keeps_its_partitions_while_all_else_fails_too(
+    server, mongo_of_our_own, tmp_path
+):
+    """MongoDB is killed for 25 s. Meanwhile the registry goes, and the connection to the platform hangs."""
+    topic, registry_port = "waits", free_port()
+    schemas: list[str] = []
+    url = f"http://127.0.0.1:{registry_port}"
+    with FakeBus() as bus, TcpProxy("127.0.0.1", int(bus.address.rpartition(":")[2])) as proxy:
+        worker = WorkerProcess(
+            tmp_path,
+            {
+                "bootstrap.servers": server.bootstrap,
+                "offset.storage.topic": f"offsets-{topic}",
+                "offset.storage.partitions": "1",
+                "schema.registry.url": url,
+            },
+            [
+                bus_source(topic, f"tcp://127.0.0.1:{proxy.port}"),
+                mongo_sink(
+                    topic,
+                    mongo_of_our_own.uri,
+                    topic,
+                    **{
+                        "consumer.override.max.poll.interval.ms": str(int(POLL_INTERVAL * 1000)),
+                        "consumer.override.session.timeout.ms": "6000",
+                    },
+                ),
+            ],
+        )
+        with worker:
+            # the registry is away from the start: what is received waits in the spool
+            bus.wait_for_subscriber("tieline")
+            for number in range(100):
+                bus.publish(*message(number))
+            ledger = worker.wait_for_ledger(
+                lambda ledger: spooled(ledger) == 100 and told(worker, "VALUE_CONVERTER")
+            )
+            assert ledger["bus"]["delivered"] == 0
+            with registry(registry_port, schemas):
+                worker.wait_for_ledger(lambda ledger: ledger["mongo"]["delivered"] == 100)
+            # it is away again: schemas that are known need no registry, a new one waits for it (below)
+            look = open_kafka(server, tmp_path / "look")
+            before = members(server.bootstrap, "connect-mongo"), generation(look, "connect-mongo")
+            joined = [e for e in worker.events if e["event"].startswith("partitions ")]
+
+            mongo_of_our_own.kill()
+            away = time.monotonic()
+            with Talker(bus, 100) as talker:
+                worker.wait_for_ledger(lambda ledger: ledger["bus"]["delivered"] > 1_100)
+            at_first = memory(worker)
+            worker.wait_for_ledger(lambda ledger: spooled(ledger) == 100 + len(talker.sent))
+
+            # the connection hangs: neither end is told, and what is published into it is nobody's
+            proxy.freeze()
+            hangs = time.monotonic()
+            unheard = range(50_000, 50_010)
+            for number in unheard:
+                bus.publish(*message(number))
+            bus.wait_for_subscriber("tieline.2")
+            noticed = time.monotonic() - hangs
+            ledger = worker.wait_for_ledger(lambda ledger: ledger["bus"]["counters"].get("reconnects"))
+            assert ledger["bus"]["counters"]["reconnects"] == 1
+            assert noticed < 1.0 + 1.0, noticed  # ping.interval.ms and ping.timeout.ms, and a moment
+
+            with Talker(bus, talker.sent[-1] + 1) as second:
+                # a message of another kind has a schema that the registry does not know yet
+                bus.publish("analysis/report", {"TimeStamp": START.isoformat()}, "new")
+                worker.wait_for_ledger(
+                    lambda _: time.monotonic() - away > OUTAGE, timeout=OUTAGE + POLL_INTERVAL
+                )
+            total = 100 + len(talker.sent) + len(second.sent) + 1
+            ledger = worker.wait_for_ledger(lambda ledger: spooled(ledger) == total)
+            at_last = memory(worker)
+            carried = (total - 1_100) * len(FILLER)
+            print(f"{carried >> 20} MB in {OUTAGE:g} s, memory grew by {(at_last - at_first) >> 20} MB")
+            assert carried > 10 << 20
+            assert at_last - at_first < 24 << 20
+
+            # nobody was asked to join again
+            assert ledger["mongo"]["delivered"] == 100
+            assert ledger["mongo"]["state"] == "RUNNING"
+            assert [e for e in worker.events if e["event"].startswith("partitions ")] == joined
+            after = members(server.bootstrap, "connect-mongo"), generation(look, "connect-mongo")
+            assert after == before
+            print(f"the group before and after: {before}")
+
+            mongo_of_our_own.start()
+            with registry(registry_port, schemas):
+                worker.wait_for_ledger(
+                    lambda ledger: (
+                        ledger["bus"]["spool_records"] == 0
+                        and ledger["mongo"]["delivered"] == total
+                        and ledger["mongo"]["in_flight"] == 0
+                    )
+                )
+            assert [e for e in worker.events if e["event"].startswith("partitions ")] == joined
+            assert generation(look, "connect-mongo") == before[1] > 0
+            look.close()
+            assert worker.stop() == 0
+        assert bus.dropped == 0
+    client: pymongo.MongoClient[dict[str, Any]]
+    with pymongo.MongoClient(mongo_of_our_own.uri) as client:
+        documents: list[Any] = list(
+            client[topic]["readings"].find({}, {"topic": 1, "message.n": 1}, sort=[("$natural", 1)])
+        )
+    sent = [*range(100), *talker.sent, *second.sent]
+    assert len(documents) == len(sent) + 1
+    by_device = defaultdict(list)
+    for document in documents:
+        if document["topic"] != "analysis/report":
+            by_device[document["topic"]].append(document["message"][0]["n"])
+    assert len(by_device) == DEVICES
+    for numbers in by_device.values():  # complete, and in the order in which the device spoke
+        assert numbers == [n for n in sent if n % DEVICES == numbers[0] % DEVICES]
+
+
+def test_a_broker_that_is_killed_under_load_costs_no_message_no_order_and_no_memory(
+    server, mongo_of_our_own, tmp_path
+):
+    topic = "killed"
+    with FakeBus() as bus:
+        worker = WorkerProcess(
+            tmp_path,
+            {
+                "bootstrap.servers": server.bootstrap,
+                "offset.storage.topic": f"offsets-{topic}",
+                "offset.storage.partitions": "1",
+                "value.converter": "json",
+            },
+            [
+                bus_source(topic, bus.address, **{"producer.in.flight.bytes": str(1 << 20)}),
+                mongo_sink(topic, mongo_of_our_own.uri, topic),
+            ],
+        )
+        with worker:
+            bus.wait_for_subscriber("tieline")
+            with Talker(bus, 0, rate=2_500) as talker:
+                worker.wait_for_ledger(lambda ledger: ledger["mongo"]["delivered"] > 500)
+                server.kill()
+                killed = len(talker.sent)
+                worker.wait_for_ledger(lambda ledger: spooled(ledger) > killed + 500)
+                at_first = memory(worker)
+                waiting = worker.wait_for_ledger(lambda ledger: spooled(ledger) > killed + 3_000)["bus"]
+                at_last = memory(worker)
+            total = len(talker.sent)
+            server.start()
+            worker.wait_for_ledger(
+                lambda ledger: ledger["bus"]["spool_records"] == 0 and ledger["mongo"]["delivered"] >= total
+            )
+            assert worker.stop() == 0
+        assert bus.dropped == 0
+    grown = (at_last - at_first) >> 20
+    print(f"{waiting['spool_bytes'] >> 20} MB waited in the spool, memory grew by {grown} MB")
+    assert waiting["spool_bytes"] > 10 << 20
+    assert grown < 7
+    broker = open_kafka(server, tmp_path / "look")
+    by_key = numbers_by_key(broker, topic)
+    broker.close()
+    assert len(by_key) == DEVICES
+    for device, numbers in enumerate(sorted(by_key.values())):
+        assert numbers == list(range(device, total, DEVICES))
+    client: pymongo.MongoClient[dict[str, Any]]
+    with pymongo.MongoClient(mongo_of_our_own.uri) as client:
+        documents: list[Any] = list(client[topic]["readings"].find({}, {"message.n": 1}))
+    assert sorted(d["message"][0]["n"] for d in documents) == list(range(total))
+
+
+def test_a_fatal_error_of_the_producer_costs_no_record_that_the_broker_still_had_to_acknowledge(
+    server, tmp_path
+):
+    """The broker loses the end of a partition that it had acknowledged, as one that lost power may: it and
+    the producer do not agree on the next sequence number any more, and the producer is fatally broken.
+    """
+    topic = "torn"
+    with FakeBus() as bus:
+        worker = WorkerProcess(
+            tmp_path,
+            {
+                "bootstrap.servers": server.bootstrap,
+                "offset.storage.topic": f"offsets-{topic}",
+                "offset.storage.partitions": "1",
+                "value.converter": "json",
+            },
+            [bus_source(topic, bus.address, **{"topic.creation.default.partitions": "1"})],
+        )
+        with worker:
+            bus.wait_for_subscriber("tieline")
+
+            def publish(numbers):
+                for number in numbers:
+                    bus.publish(*message(number))
+
+            publish(range(500))
+            worker.wait_for_ledger(lambda ledger: ledger["bus"]["delivered"] == 500)
+            publish([500])
+            worker.wait_for_ledger(
+                lambda ledger: ledger["bus"]["delivered"] == 501 and ledger["bus"]["spool_records"] == 0
+            )
+            server.kill()
+            (segment,) = (server.work / "data" / f"{topic}-0").glob("*.log")
+            os.truncate(segment, segment.stat().st_size - 1)  # the last batch, so 500 alone
+            publish(range(501, 3_000))
+            worker.wait_for_ledger(lambda ledger: spooled(ledger) == 3_000)
+            server.start()
+            worker.wait_for_ledger(
+                lambda ledger: ledger["bus"]["delivered"] == 3_000 and ledger["bus"]["spool_records"] == 0
+            )
+            assert worker.stop() == 0
+    assert "OUT_OF_ORDER_SEQUENCE_NUMBER" in told(worker, "KAFKA_PRODUCE")[0]
+    broker = open_kafka(server, tmp_path / "look")
+    by_key = numbers_by_key(broker, topic)
+    broker.close()
+    expected = [n for n in range(3_000) if n != 500]
+    assert sorted(n for numbers in by_key.values() for n in numbers) == expected
+    for numbers in by_key.values():
+        assert numbers == sorted(numbers)
