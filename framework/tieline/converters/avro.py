@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tieline.api import Config, Converter, DataError, Datum, Encoded, Schema, SchemaStore, setting
-from tieline.converters.codec import AvroCodec
+from tieline.converters.codec import AvroBytes, AvroCodec
 
 _FRAME = struct.Struct(">bI")
 _PRIMITIVES = {str: '"string"', bool: '"boolean"', int: '"long"', float: '"double"', bytes: '"bytes"'}
@@ -48,7 +48,7 @@ class AvroConverter(Converter[AvroConverterConfig]):
                 continue
             try:
                 frame, encode = self._writer(topic, schema or _schema_of(data))
-                out.append(frame + encode(data))
+                out.append(frame + (data if type(data) is AvroBytes else encode(data)))
             except ValueError as error:
                 failures[index] = error
                 out.append(None)
@@ -74,11 +74,11 @@ class AvroConverter(Converter[AvroConverterConfig]):
         return out
 
     def _writer(self, topic: str, schema: Schema) -> tuple[bytes, Callable[[Any], bytes]]:
-        subject = schema.name if "." in schema.name else f"{topic}-{self._suffix}"
-        writer = self._writers.get((subject, schema))
+        writer = self._writers.get((topic, schema))
         if writer is None:
+            subject = schema.name if "." in schema.name else f"{topic}-{self._suffix}"
             schema_id = self._schemas.register(subject, schema)
-            writer = self._writers[subject, schema] = _FRAME.pack(0, schema_id), AvroCodec.of(schema).encode
+            writer = self._writers[topic, schema] = _FRAME.pack(0, schema_id), AvroCodec.of(schema).encode
         return writer
 
     def _reader(self, data: bytes) -> AvroCodec:

@@ -13,6 +13,10 @@ from tieline.api import Schema
 from tieline.converters.union import compile_tagger
 
 
+class AvroBytes(bytes):
+    """A value that is Avro binary of its schema already; ``AvroConverter.serialize`` writes it unchanged."""
+
+
 class AvroCodec:
     """Plain data to Avro binary and back, for one schema (Avro 1.11 specification, "Binary encoding").
 

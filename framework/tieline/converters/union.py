@@ -13,11 +13,22 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 Tagger = Callable[[Any], Any]
 """Plain data to what fastavro writes; raises ``ValueError`` that names the place."""
+
+
+class _Part(NamedTuple):
+    """A schema inside another: its tagger, and what needs no call of it (most values; calls are dear)."""
+
+    tag: Tagger
+    plain: type | None = None
+    """A value of this type is written as it is."""
+    branch_of: Mapping[type, str] = {}
+    """A value of one of these types is written as this branch of the union."""
+
 
 _EXACT: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
@@ -33,6 +44,8 @@ _EXACT: dict[str, tuple[type, ...]] = {
 }
 _RANGES = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 _CHOSEN = _EXACT.keys() - {"float"}  # choosing the branch has checked all there is
+_PLAIN = {type(None): "null", bool: "boolean", float: "double", str: "string", bytes: "bytes"}
+"""Types whose branch is known without a look at the value."""
 _FLOAT_MAX = 3.4028235677973366e38  # from here on a float of 4 bytes is infinite
 _BY_TYPE: dict[type, tuple[str, ...]] = {
     type(None): ("null",),
@@ -48,7 +61,7 @@ _BY_TYPE: dict[type, tuple[str, ...]] = {
 
 def compile_tagger(parsed: Any) -> Tagger:
     """The tagger of a schema parsed by fastavro."""
-    return _Compiler().tagger(parsed, "value")
+    return _Compiler().part(parsed, "value").tag
 
 
 class _Compiler:
@@ -58,49 +71,50 @@ class _Compiler:
         self._named: dict[str, Any] = {}
         self._taggers: dict[str, Tagger] = {}
 
-    def tagger(self, schema: Any, where: str) -> Tagger:
+    def part(self, schema: Any, where: str) -> _Part:
         if isinstance(schema, list):
             return self._union(schema, where)
         if isinstance(schema, str):
             return _leaf(schema, where) if schema in _EXACT else self._reference(schema, where)
         kind = schema["type"]
         if isinstance(kind, (dict, list)):
-            return self.tagger(kind, where)
+            return self.part(kind, where)
         if kind in ("record", "error"):
-            return self._record(schema)
+            return _Part(self._record(schema))
         if kind == "array":
-            return _each(self.tagger(schema["items"], f"{where}[]"), where)
+            return _Part(_each(self.part(schema["items"], f"{where}[]").tag, where))
         if kind == "map":
-            return _values(self.tagger(schema["values"], f"{where}{{}}"), where)
+            return _Part(_values(self.part(schema["values"], f"{where}{{}}"), where))
         if "name" in schema:
             self._named[schema["name"]] = schema
         if "logicalType" in schema:
-            return _as_it_is  # a datetime, a Decimal, a UUID or the plain number: fastavro's own check
+            # a datetime, a Decimal, a UUID or the plain number: fastavro's own check
+            return _Part(_as_it_is)
         return _leaf(kind, where)
 
-    def _reference(self, name: str, where: str) -> Tagger:
+    def _reference(self, name: str, where: str) -> _Part:
         if name in self._taggers:
-            return self._taggers[name]
+            return _Part(self._taggers[name])
         kind = self._named[name]["type"]
         if kind in ("enum", "fixed"):
             return _leaf(kind, where)
         # a record inside itself: its tagger exists once the compiling is done
-        return lambda value: self._taggers[name](value)
+        return _Part(lambda value: self._taggers[name](value))
 
     def _record(self, schema: Any) -> Tagger:
         name = schema["name"]
         self._named[name] = schema
         fields = {
-            field["name"]: self.tagger(field["type"], f"{name}.{field['name']}") for field in schema["fields"]
+            field["name"]: self.part(field["type"], f"{name}.{field['name']}") for field in schema["fields"]
         }
         tagger = self._taggers[name] = _fields(name, fields)
         return tagger
 
-    def _union(self, branches: list[Any], where: str) -> Tagger:
+    def _union(self, branches: list[Any], where: str) -> _Part:
         kinds = [self._kind(branch) for branch in branches]
         inner = {}
         for (name, kind, _), branch in zip(kinds, branches, strict=True):
-            tagger = self.tagger(branch, where)
+            tagger = self.part(branch, where).tag
             inner[name] = _as_it_is if kind in _CHOSEN else tagger
         by_kind = {kind: name for name, kind, _ in reversed(kinds)}
         by_type = {
@@ -140,7 +154,8 @@ class _Compiler:
             name = choose(value)
             return name, inner[name](value)
 
-        return tag
+        plain = {} if logical else {k: by_kind[kind] for k, kind in _PLAIN.items() if kind in by_kind}
+        return _Part(tag, branch_of=plain)
 
     def _kind(self, branch: Any) -> tuple[str, str, frozenset[str]]:
         """The name by which fastavro knows a branch, its kind, and the fields if it is a record."""
@@ -156,7 +171,7 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-def _leaf(kind: str, where: str) -> Tagger:
+def _leaf(kind: str, where: str) -> _Part:
     exact = _EXACT[kind]
     first, last = exact[0], exact[-1]
     low, high = _RANGES.get(kind, (0, 0))
@@ -180,7 +195,8 @@ def _leaf(kind: str, where: str) -> Tagger:
             raise ValueError(f"{where}: the integer {value} would be rounded by a {kind}")
         return value
 
-    return whole if kind in _RANGES else number if kind in ("float", "double") else check
+    tag = whole if kind in _RANGES else number if kind in ("float", "double") else check
+    return _Part(tag, None if kind in _RANGES or kind == "float" else first)
 
 
 _LONG = 2**63
@@ -191,24 +207,40 @@ def _narrowed(value: int, kind: str) -> float:
     return number
 
 
-def _fields(record: str, taggers: dict[str, Tagger]) -> Tagger:
-    names = taggers.keys()
-    items = list(taggers.items())
+def _fields(record: str, parts: Mapping[str, _Part]) -> Tagger:
+    names = parts.keys()
+    fields = [(name, *part) for name, part in parts.items()]
 
     def tag(value: Any) -> Any:
         if type(value) is not dict:
             raise ValueError(f"{record}: is a record, which is a dict here, not {type(value).__name__}")
         if not value.keys() <= names:
             raise ValueError(f"{record}: has no field {', '.join(sorted(map(str, value.keys() - names)))}")
-        return {name: tagger(value[name]) for name, tagger in items if name in value}
+        out = {}
+        for name, tagger, plain, branch_of in fields:
+            if name in value:
+                item = value[name]
+                kind = type(item)
+                if kind is plain:
+                    out[name] = item
+                else:
+                    out[name] = (branch_of[kind], item) if kind in branch_of else tagger(item)
+        return out
 
     return tag
 
 
-def _values(tagger: Tagger, where: str) -> Tagger:
+def _values(part: _Part, where: str) -> Tagger:
+    tagger, plain, branch_of = part
+
     def tag(value: Any) -> Any:
         if type(value) is not dict:
             raise ValueError(f"{where}: is a map, which is a dict here, not {type(value).__name__}")
+        kinds = set(map(type, value.values()))
+        if kinds <= {plain}:
+            return value
+        if kinds <= branch_of.keys():
+            return {key: (branch_of[type(item)], item) for key, item in value.items()}
         return {key: tagger(item) for key, item in value.items()}
 
     return tag

@@ -12,6 +12,7 @@ from tieline.api import SchemaStore, SinkTask, SourceTask
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Broker
+from tieline.converters.avro import AvroConverter
 from tieline.registry.remote import RemoteSchemaStore
 from tieline.registry.topic import TopicSchemaStore
 from tieline.runtime.inbound import Inbound
@@ -100,7 +101,8 @@ class Parts:
             settings.spool_full_policy == "drop_oldest",
             settings.quarantine_max_bytes,
         )
-        return Spool(path, limits, scope.counters, scope.clock)
+        as_avro = plan.value.type is AvroConverter and not plan.transforms  # nothing looks into the values
+        return Spool(path, limits, scope.counters, scope.clock, as_avro=as_avro)
 
     def spool_path(self, scope: Scope) -> Path:
         """Where a task's spool is."""

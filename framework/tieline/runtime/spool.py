@@ -39,11 +39,21 @@ class Limits(NamedTuple):
 class Spool:
     """Appended to by one thread, read by another. Never raises to the one that appends: it counts.
 
+    ``as_avro``: nobody behind it looks into values that have a schema, see ``SpoolCodec``.
+
     Counters: ``spooled``, ``dropped.spool_full``, ``dropped.spool_unavailable``, ``dropped.not_spoolable``,
     ``quarantined.*``, ``dropped.quarantine_full``.
     """
 
-    def __init__(self, path: Path, limits: Limits, counters: Counters, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: Limits,
+        counters: Counters,
+        clock: Clock | None = None,
+        *,
+        as_avro: bool = False,
+    ) -> None:
         settings = LogSettings(max_message_bytes=_MAX_RECORD, retention_ms=-1, retention_bytes=-1)
         self._store = Store(path, settings=settings)
         self._limits = limits
@@ -56,7 +66,7 @@ class Spool:
         self._schemas: dict[int, Schema] = {}
         self._numbers: dict[Schema, int] = {}
         self._load_schemas()
-        self._codec = SpoolCodec(self._number, self._schema)
+        self._codec = SpoolCodec(self._number, self._schema, as_avro=as_avro)
         self._hands = threading.Lock()  # reading and dropping: each record is either read or dropped
         self._read_to = self._acknowledged_to = self.start
         self._dropped_to = 0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tieline.api import Headers, Schema, SourceRecord
-from tieline.converters.codec import AvroCodec
+from tieline.converters.codec import AvroBytes, AvroCodec
 
 MAX_DEPTH = 100
 """How deep JSON may nest. What is written must be readable from any thread, whatever its stack holds."""
@@ -20,11 +20,21 @@ _dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class SpoolCodec:
-    """``number_of`` stores a schema and gives its number, ``schema_of`` finds it again."""
+    """``number_of`` stores a schema and gives its number, ``schema_of`` finds it again.
 
-    def __init__(self, number_of: Callable[[Schema], int], schema_of: Callable[[int], Schema]) -> None:
+    ``as_avro``: values that have a schema are read as ``AvroBytes``, for a converter that writes them so.
+    """
+
+    def __init__(
+        self,
+        number_of: Callable[[Schema], int],
+        schema_of: Callable[[int], Schema],
+        *,
+        as_avro: bool = False,
+    ) -> None:
         self._number_of = number_of
         self._schema_of = schema_of
+        self._as_avro = as_avro
 
     def encode(self, record: SourceRecord) -> bytes:
         """Without headers; the log keeps them beside. Raises ``ValueError`` for what it cannot carry."""
@@ -39,7 +49,7 @@ class SpoolCodec:
         topic, partition, timestamp, key_kind, value_kind, key_length = json.loads(data[:end])
         start = end + 1 + key_length
         key, key_schema = self._data(key_kind, data[end + 1 : start])
-        value, value_schema = self._data(value_kind, data[start:])
+        value, value_schema = self._data(value_kind, data[start:], as_avro=self._as_avro)
         return SourceRecord(
             topic,
             value,
@@ -68,10 +78,10 @@ class SpoolCodec:
             raise ValueError(f"without a schema it must be JSON nested no deeper than {MAX_DEPTH}")
         return "json", text.encode()
 
-    def _data(self, kind: str | int, data: bytes) -> tuple[Any, Schema | None]:
+    def _data(self, kind: str | int, data: bytes, *, as_avro: bool = False) -> tuple[Any, Schema | None]:
         if isinstance(kind, int):
             schema = self._schema_of(kind)
-            return AvroCodec.of(schema).decode(data), schema
+            return AvroBytes(data) if as_avro else AvroCodec.of(schema).decode(data), schema
         if kind == "null":
             return None, None
         if kind == "bytes":

@@ -47,6 +47,8 @@ def test_a_schema_has_its_full_name_or_its_type(text, name):
         '{"type": "enum", "name": "E", "symbols": ["a", "a"]}',
         '{"type": "array"}',
         "[" * 100_000,
+        '{"type": "nonsense", "name": "R", "__fastavro_parsed": true, "__named_schemas": {}}',
+        '["null", {"type": "nonsense", "name": "R", "__fastavro_parsed": true, "__named_schemas": {}}]',
         '{"type":' * 300 + '"long"' + "}" * 300,
     ],
 )

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from tieline.api import AlreadyOwned, Schema, SourceRecord, header
+from tieline.api import AlreadyOwned, Datum, Schema, SourceRecord, header
 from tieline.broker.port import ProducerRecord
+from tieline.converters.avro import AvroConverter, AvroConverterConfig
+from tieline.converters.codec import AvroBytes
 from tieline.runtime.scope import Counters
 from tieline.runtime.spool import Limits, Spool
 from tieline.testing.clock import FakeClock
@@ -16,12 +18,22 @@ SCHEMA = Schema.parse(
 ROOMY = Limits(1 << 30, drop_oldest=True, quarantine_bytes=1 << 20)
 
 
+class FixedSchemas:
+    """Every schema has the id 7."""
+
+    def register(self, subject, schema):
+        return 7
+
+    def schema(self, schema_id):
+        return SCHEMA
+
+
 @pytest.fixture
 def opened(tmp_path):
     spools = []
 
-    def open_spool(limits=ROOMY):
-        spools.append(Spool(tmp_path / "s.db", limits, Counters(), FakeClock()))
+    def open_spool(limits=ROOMY, **options):
+        spools.append(Spool(tmp_path / "s.db", limits, Counters(), FakeClock(), **options))
         return spools[-1]
 
     yield open_spool
@@ -53,6 +65,23 @@ def test_what_was_appended_is_read_in_order_and_leaves_when_it_is_saved(opened):
     assert spool.waiting == (0, 0)
     spool.append(records(1, 20))
     assert [r.value for r in drained(spool)[0]] == ["20"]
+
+
+def test_values_that_nobody_looks_into_leave_the_spool_as_the_bytes_that_the_converter_would_have_made(
+    opened,
+):
+    converter = AvroConverter()
+    converter.start(AvroConverterConfig(), is_key=False, schemas=FixedSchemas())
+    given = [SourceRecord("t", {"n": n}, str(n), value_schema=SCHEMA) for n in range(5)]
+    given.append(SourceRecord("t", "no schema", None))
+    spool = opened(as_avro=True)
+    spool.append(given)
+    read, _ = drained(spool)
+    assert [(r.key, r.value_schema) for r in read] == [(r.key, r.value_schema) for r in given]
+    assert all(type(r.value) is AvroBytes for r in read[:-1])
+    assert converter.serialize([Datum("t", r.value, r.value_schema) for r in read]) == converter.serialize(
+        [Datum("t", r.value, r.value_schema) for r in given]
+    )
 
 
 def test_after_a_reopen_everything_that_was_not_saved_is_there_again_with_the_same_identity(opened):
