@@ -1,4 +1,4 @@
-"""Three brokers, of which two must have each record: without one of them work goes on, without two it waits."""
+"""Three brokers, of which two must have each record: without one work goes on, without two it waits."""
 
 import threading
 import time
@@ -114,7 +114,7 @@ class Journey:
             time.sleep(0.1)
 
     def finish(self):
-        """Everything has arrived, each key in order; how many lines came twice: in the topics, in the file."""
+        """Everything has arrived, in order; how many lines came twice: in the topics, in the file."""
         self.stop()
         total = self.written * len(KEYS)
         self.worker.wait_for_ledger(
