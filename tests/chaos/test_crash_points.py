@@ -1,0 +1,396 @@
+"""A worker dies at every step of a record's journey, before its effect and after it; then it is counted.
+
+What is outside (a source's numbers, a store) outlives every life. The log and the spool are opened again
+from what the crash left on the disk, and what will come twice is known from there before the next life
+begins. Steps are those of ARCHITECTURE.md.
+"""
+
+import dataclasses
+import functools
+import json
+import random
+import re
+import threading
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pytest
+
+from tieline.api import (
+    DIGEST_HEADER,
+    ID_HEADER,
+    Config,
+    Schema,
+    SinkConnector,
+    SinkTask,
+    SourceConnector,
+    SourceRecord,
+    SourceTask,
+    TopicPartition,
+    header,
+    identity,
+)
+from tieline.converters.avro import AvroConverter
+from tieline.converters.plain import StringConverter
+from tieline.runtime.build import open_broker
+from tieline.runtime.plan import ConnectorPlan, ConverterPlan, TransformPlan, checked
+from tieline.runtime.scope import Counters
+from tieline.runtime.settings import Pace, SinkSettings, SourceSettings
+from tieline.runtime.spool import Limits, Spool
+from tieline.testing.crash import CrashPoint, Life, Step
+from tieline.transforms.filter import Filter
+
+BATCH, PARTITIONS = 10, 2
+PACE = Pace(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
+
+
+class Home(NamedTuple):
+    """One of the two homes of the broker: the worker's settings for it."""
+
+    name: str
+    worker: dict[str, str]
+
+
+@pytest.fixture
+def home(request):
+    if request.param == "local":
+        return Home("local", {})
+    servers = request.getfixturevalue("kafka_bootstrap")
+    offsets = {"offset.storage.topic": "offsets-of-crashed-workers", "offset.storage.partitions": "1"}
+    return Home("kafka", {"bootstrap.servers": servers, **offsets})
+
+
+class Outside:
+    """What no crash of a worker touches: how far the source has counted, and what the sink has stored."""
+
+    def __init__(self):
+        self.own = f"n{uuid.uuid4().hex[:8]}"
+        fields = [{"name": "n", "type": "long"}]
+        text = json.dumps({"type": "record", "name": f"{self.own}.Number", "fields": fields})
+        self.schema = Schema.parse(text)
+        self.reached = self.total = 0
+        self.given = []  # batches, of this life
+        self.may_give = lambda: True
+        self.written = []  # (partition, offset, number) as a file keeps them: whatever came
+        self.by_id = {}  # as MongoDB keeps them
+
+    def write(self, records):
+        for r in records:
+            self.written.append((TopicPartition(r.topic, r.partition), r.offset, r.value["n"]))
+            content = (header(r, DIGEST_HEADER), r.value["n"])
+            assert self.by_id.setdefault(header(r, ID_HEADER), content) == content
+
+
+class Numbers(SourceTask[Config]):
+    """Can be asked again: goes on at the saved offset."""
+
+    def __init__(self, outside):
+        self.outside = outside
+        self.asked_to_stop = threading.Event()
+
+    def stop(self):
+        self.asked_to_stop.set()
+
+    def start(self, context, config):
+        self.context = context
+        (saved,) = context.offsets([{"of": "numbers"}])
+        self.outside.reached = saved["next"] if saved else 0
+
+    def poll(self, max_records, max_wait):
+        outside = self.outside
+        batch = range(outside.reached, min(outside.reached + BATCH, outside.total))
+        if not batch or not outside.may_give():
+            self.asked_to_stop.wait(0.002)
+            return []
+        outside.given.append(batch)
+        outside.reached = batch.stop
+        return [self.record(n) for n in batch]
+
+    def record(self, n):
+        ids = identity("number", n, digest_of=b"%d" % n)
+        partition, offset = {"of": "numbers"}, {"next": n + 1}
+        return SourceRecord(
+            self.outside.own, {"n": n}, str(n), partition, offset, ids, value_schema=self.outside.schema
+        )
+
+
+class Bus(Numbers):
+    """Cannot be asked again, and its records have no identity of their own."""
+
+    replayable = False
+
+    def start(self, context, config):
+        self.context = context
+
+    def record(self, n):
+        return super().record(n)._replace(source_partition={}, source_offset={}, headers=())
+
+
+class Shelf(SinkTask[Config]):
+    """What was put is safe after a flush, and not before."""
+
+    def __init__(self, outside):
+        self.outside = outside
+        self.buffer = []
+
+    def start(self, context, config):
+        self.context = context
+
+    def put(self, batch):
+        self.buffer += batch
+        self.context.request_commit()
+
+    def flush(self, offsets):
+        self.outside.write(self.buffer)
+        self.buffer = []
+
+
+def connector(kind, task, outside):
+    return type("Connector", (kind,), {"task_type": staticmethod(functools.partial(task, outside))})()
+
+
+def goes_out(n):
+    """The source's transform drops the others."""
+    return n % 10 != 7
+
+
+def comes_in(n):
+    """The sink's transform drops some more."""
+    return goes_out(n) and n % 10 != 3
+
+
+class Found(NamedTuple):
+    """What is in the log, the offsets and the spool while nobody runs."""
+
+    records: list[tuple[TopicPartition, int, int]] = []  # of the topic: partition, offset, number
+    committed: dict[TopicPartition, int] = {}
+    unsaved: frozenset[int] = frozenset()  # numbers that the source's side will read again
+
+
+class Journey:
+    """One source and one sink on one home, in as many lives as it takes.
+
+    ``window``: how many batches may be on their way to the log; ``broker`` and ``sink`` may be broken ones.
+    """
+
+    def __init__(self, home, folder, task, window=1, *, broker=lambda broker: broker, sink=Shelf):
+        self.home, self.folder, self.task, self.window = home, folder, task, window
+        self.broker, self.sink = broker, sink
+        self.outside = Outside()
+        self.out, self.into = f"{self.outside.own}-out", f"{self.outside.own}-in"
+        self.accepted = set()
+        self.lost = set()  # what a bus gave and nobody had stored: no promise begins before the spool
+        self.before = Found()
+        self.lives = ExitStack()
+        self.number = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.lives.close()
+
+    @property
+    def data(self):
+        return self.folder / f"life-{self.number}"
+
+    def plan(self, data):
+        key = ConverterPlan(StringConverter, StringConverter.config_type.parse({}), {})
+        value = ConverterPlan(AvroConverter, AvroConverter.config_type.parse({}), {})
+        common = {"connector.class": "test", "max.poll.records": str(BATCH)}
+        partitions = {"topic.creation.default.partitions": str(PARTITIONS)}
+        writes = SourceSettings.parse({**common, **partitions, "name": self.out})
+        reads = SinkSettings.parse({**common, "name": self.into, "topics": self.outside.own})
+
+        def planned(settings, connector, dropped):
+            drop = TransformPlan(Filter, Filter.config_type.parse({"key.regex": dropped}))
+            return ConnectorPlan(settings, connector, Config.parse({}), {}, key, value, [drop], {})
+
+        source = connector(SourceConnector, self.task, self.outside)
+        sink = connector(SinkConnector, self.sink, self.outside)
+        connectors = [planned(writes, source, ".*7"), planned(reads, sink, ".*3")]
+        worker = checked("test", {**self.home.worker, "data.dir": str(data)}, [])
+        return dataclasses.replace(worker, connectors=connectors)
+
+    def live(self, crash=None):
+        """One life, from what is on the disk; true if it crashed. Either way it is counted."""
+        outside, plan = self.outside, self.plan(self.data)
+        outside.given = []
+        outside.total += 3 * BATCH if outside.total == 0 else 2 * BATCH  # something is left to do
+        if self.task is Numbers:
+            outside.reached = 0  # until it has looked at its offset
+        life = self.lives.enter_context(Life(plan, self.broker(open_broker(plan)), crash, pace=PACE))
+        outside.may_give = lambda: len(outside.given) < self.window + life.done[Step.SAVE]
+        already = len(outside.written)
+        crashed = life.run(lambda: self.arrived(life))
+        self.new = outside.written[already:]
+        ledger = life.ledger()
+        for counts in ledger.values():
+            assert counts["received"] == counts["delivered"] + counts["filtered"] + counts["in_flight"]
+        promised = life.done[Step.SPOOL] if self.task is Bus else len(outside.given)
+        self.accepted.update(*outside.given[:promised])
+        in_hand = outside.given[promised:]
+        assert len(in_hand) <= crashed
+        self.lost.update(*in_hand)
+        if crashed:
+            self.number += 1
+            life.leave(self.data)
+            life.leave(self.folder / f"look-{self.number}")
+            found = self.found(self.folder / f"look-{self.number}")
+            self.counted_after_a_crash(found)
+            self.before = found
+        else:
+            self.counted_at_the_end(self.found(self.data), ledger)
+        return crashed
+
+    def arrived(self, life):
+        """Nothing is left to do. What comes later on the way is looked at later."""
+        reached = self.outside.reached
+        given = sum(map(len, self.outside.given))
+        out = life.ledger()[self.out]
+        if (
+            reached < self.outside.total
+            or out.get("spool_records")
+            or given > out["counters"].get("spooled", given)
+        ):
+            return False
+        ledger = life.ledger()
+        out, into = ledger[self.out], ledger[self.into]
+        if self.task is Numbers and given > out["received"]:
+            return False
+        unread = len(self.before.records) - sum(self.before.committed.values()) + out["delivered"]
+        return out["in_flight"] == into["in_flight"] == 0 and into["received"] >= unread
+
+    def found(self, data):
+        plan = self.plan(data)
+        topic, broker = self.outside.own, open_broker(plan)
+        records, committed = [], {}
+        try:
+            if topic in broker.topics():
+                broker.read(
+                    topic, lambda r: records.append((TopicPartition(r[0], r[1]), r[2], int(r.key or 0)))
+                )
+                consumer = broker.consumer(f"connect-{self.into}", "look", {})
+                committed = consumer.committed([TopicPartition(topic, p) for p in range(PARTITIONS)], 5)
+                consumer.close(5)
+            saved = broker.source_offsets(self.out, 5)
+        finally:
+            broker.close()
+        spool = plan.worker.data_dir / "spools" / f"{self.out}-0.db"
+        if self.task is Bus:
+            return Found(records, committed, spooled(spool))
+        first = json.loads(saved['{"of":"numbers"}'])["next"] if saved else 0
+        return Found(records, committed, frozenset(range(first, self.outside.total)))
+
+    def counted_after_a_crash(self, found):
+        """What will come twice is no more than what was on its way at this moment."""
+        twice = {n for _, _, n in found.records} & found.unsaved
+        on_its_way = self.window * BATCH
+        if self.task is Bus:  # also what the last life left in the spool
+            on_its_way += len(self.before.unsaved)
+        assert len(twice) <= on_its_way, "more was sent than is on its way, and will be sent again"
+        if self.home.name == "local" and self.task is Numbers:
+            assert not twice, "records and source offsets are one transaction"
+        twice = {(at, offset) for at, offset, _ in self.new if offset >= found.committed.get(at, 0)}
+        assert len(twice) <= BATCH, "more than a batch was written and not committed"
+
+    def counted_at_the_end(self, found, ledger):
+        """None is missing, none invented, and as many came twice as the last crash had left to be."""
+        assert not found.unsaved
+        assert self.accepted | self.lost == set(range(self.outside.total))
+        numbers = [n for _, _, n in found.records]
+        assert set(numbers) == {n for n in self.accepted if goes_out(n)}, "the log lacks some"
+        wanted = {n for n in self.accepted if comes_in(n)}
+        assert {n for _, _, n in self.outside.written} == wanted, "the sink lacks some"
+        stored = sorted(n for _, n in self.outside.by_id.values())
+        assert stored == sorted(wanted), "by their identity some are there twice"
+        before, out, into = self.before, ledger[self.out], ledger[self.into]
+        sent = [n for n in before.unsaved.union(*self.outside.given) if goes_out(n)]
+        assert len(numbers) == len(before.records) + len(sent)
+        read = [(at, offset, n) for at, offset, n in found.records if offset >= before.committed.get(at, 0)]
+        assert sorted(self.new) == sorted(r for r in read if comes_in(r[2]))
+        assert sum(found.committed.values()) == len(numbers)
+        assert out["in_flight"] == into["in_flight"] == 0
+        assert (out["delivered"], into["received"]) == (len(sent), len(read))
+
+
+def spooled(path):
+    """The numbers that wait in a spool."""
+    if not path.exists():
+        return frozenset()
+    spool = Spool(path, Limits(1 << 30, True, 1 << 20), Counters())
+    try:
+        return frozenset(int(record.key) for record in spool.read(spool.start, 10_000, 0)[0])
+    finally:
+        spool.close()
+
+
+WHEN: tuple[Literal["before", "after"], ...] = ("before", "after")
+ONCE = {Step.SCHEMA, Step.TOPIC}
+SINK = {Step.CONSUME, Step.DESERIALIZE, Step.TRANSFORM_IN, Step.PUT, Step.FLUSH, Step.COMMIT}
+NOT_WITH = {Numbers: {Step.SPOOL}, Bus: SINK | {Step.COMMIT_SOURCE}}  # or the same with both
+AT_THE_SPOOL = {Step.SPOOL, Step.PRODUCE, Step.ACKNOWLEDGE, Step.SAVE}
+
+
+def cases():
+    for step in Step:
+        for task in (Numbers, Bus):
+            if (step is Step.SPOOL and task is Numbers) or (
+                step in SINK | {Step.COMMIT_SOURCE} and task is Bus
+            ):
+                continue  # does not happen there, or there is nothing new
+            for when in WHEN:
+                yield "local", CrashPoint(step, when, 1 if step in ONCE else 2), task
+                if task is Numbers or step in AT_THE_SPOOL:
+                    yield "kafka", CrashPoint(step, when, 1 if step in ONCE else 2), task
+
+
+def named(home, *values):
+    name = "-".join([home, *(str(getattr(value, "__name__", value)).lower() for value in values)])
+    return pytest.param(home, *values, id=name, marks=[pytest.mark.kafka] if home == "kafka" else [])
+
+
+@pytest.mark.parametrize(("home", "point", "task"), [named(*case) for case in cases()], indirect=["home"])
+def test_a_crash_loses_nothing_and_doubles_no_more_than_was_on_its_way(home, tmp_path, point, task):
+    with Journey(home, tmp_path, task) as journey:
+        assert journey.live(point)
+        assert not journey.live()
+        if str(point) in ("1-poll-after", "2-spool-before") and task is Bus:
+            assert journey.lost == set(range(BATCH, 2 * BATCH))
+        if task is Numbers:
+            assert not journey.lost
+
+
+def pairs():
+    """Two crashes in a row, seeded: the second in the life that recovers from the first."""
+    dice = random.Random(6)
+    for number in range(12):
+        task = dice.choice([Numbers, Bus])
+        again = {Step.SPOOL} if task is Numbers else {Step.COMMIT_SOURCE}
+        steps = [step for step in Step if step not in ONCE | again]
+        first, second = (CrashPoint(dice.choice(steps), dice.choice(WHEN)) for _ in range(2))
+        yield "kafka" if number < 3 else "local", first, second, task
+
+
+@pytest.mark.parametrize(
+    ("home", "first", "second", "task"), [named(*case) for case in pairs()], indirect=["home"]
+)
+def test_a_crash_in_the_recovery_from_a_crash_does_no_more_harm(home, tmp_path, first, second, task):
+    with Journey(home, tmp_path, task, window=3) as journey:
+        assert journey.live(first)
+        assert journey.live(second)
+        assert not journey.live()
+
+
+def test_every_step_of_the_architecture_has_its_crash_before_and_after_on_both_homes():
+    text = (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([①-⑫ ]+) \|", text, re.MULTILINE)
+    numbers = {ord(sign) - ord("①") + 1 for row in rows for sign in row if sign != " "}
+    assert numbers == set(range(1, 13))
+    steps = numbers - {12}  # what is decided there has no effect of its own
+    for home in ("local", "kafka"):
+        for when in WHEN:
+            found = {int(p.step.value.split("-")[0]) for h, p, _ in cases() if (h, p.when) == (home, when)}
+            assert found == steps
