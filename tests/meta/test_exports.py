@@ -45,6 +45,7 @@ PUBLIC = [
     "Transform",
     "header",
     "identity",
+    "parse_json",
     "setting",
 ]
 

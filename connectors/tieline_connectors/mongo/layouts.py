@@ -19,6 +19,9 @@ from tieline_connectors.volttron_bus.reading import rebuild
 DIGEST = "_digest"
 """The field beside ``_id`` that tells the same record from another of the same id."""
 
+_OWN = frozenset({"_id", DIGEST})
+"""The fields that the sink sets."""
+
 TIME_FIELD, META_FIELD = "time", "series"
 """Of a time-series collection: when, and of what."""
 
@@ -217,9 +220,8 @@ def value(record: SinkRecord) -> Document:
     if not isinstance(given, dict):
         return {"value": shallow(given)}
     document = {key: shallow(item) for key, item in given.items()}
-    for name in ("_id", DIGEST):
-        if name in document:
-            document[f"_{name}"] = document.pop(name)
+    for name in _OWN & document.keys():
+        document[f"_{name}"] = document.pop(name)
     return document
 
 

@@ -21,6 +21,8 @@ from uuid import UUID
 from bson import Binary, Decimal128
 from bson.datetime_ms import DatetimeMS
 
+from tieline.api import parse_json
+
 LEVELS = 100
 """MongoDB's limit of nesting, the document itself included."""
 
@@ -28,6 +30,7 @@ _EPOCH = dt.datetime(1970, 1, 1)
 _INT64 = 2**63
 _DIGITS = 34
 _CONTAINERS = (dict, list)
+_SCALARS = frozenset({type(None), bool, int, float, str})
 
 
 def moment(microseconds: int) -> dt.datetime | DatetimeMS:
@@ -41,7 +44,7 @@ def moment(microseconds: int) -> dt.datetime | DatetimeMS:
 def from_json(text: str) -> Any:
     """The value of a JSON text as a field of a document. Raises ``ValueError`` where it is none."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except RecursionError:
         return {"_json": text}
     return shallow(value) if may_be_deep(text) else value
@@ -54,7 +57,13 @@ def may_be_deep(text: str) -> bool:
 
 def shallow(value: Any) -> Any:
     """The value of a field, with what is too deep for MongoDB as JSON text. Raises ``ValueError``."""
-    level, depth = [value], 2
+    if not isinstance(value, _CONTAINERS):
+        return value
+    inside = value.values() if isinstance(value, dict) else value
+    if _SCALARS.issuperset(map(type, inside)):  # the usual case, at a third of the price
+        return value
+    level: list[Any] = [value]
+    depth = 2
     while level:
         level = [
             child

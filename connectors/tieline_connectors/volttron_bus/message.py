@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tieline.api import Headers, identity
+from tieline.api import Headers, identity, parse_json
 from tieline_connectors.volttron_bus.frames import CHARSET, PROTOCOL, deeper_than
 from tieline_connectors.volttron_bus.timestamps import TimeSource, moment
 
@@ -63,7 +63,7 @@ def parse(frames: Sequence[bytes], received: int, limits: Limits) -> Message:
         raise Malformed("too_deep")
     text = data.decode(CHARSET)
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except (ValueError, RecursionError):  # also an integer of more than 4,300 digits
         raise Malformed("not_json") from None
     try:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tieline.api import Schema
+from tieline.api import Schema, parse_json
 from tieline_connectors.volttron_bus import datalogger
 from tieline_connectors.volttron_bus.message import Message
 from tieline_connectors.volttron_bus.topics import BASES, KINDS, Base
@@ -76,7 +76,7 @@ def rebuild(value: Mapping[str, Any]) -> Rebuilt:
     """The message that a value of either schema was made from. Raises ``ValueError`` on any other value."""
     try:
         if "body" in value:
-            headers, body = json.loads(value["headers"]), json.loads(value["body"])
+            headers, body = parse_json(value["headers"]), parse_json(value["body"])
         else:
             headers, body = _unfold(value["headers"]), _body(value)
         return Rebuilt(value["topic"], headers, body, value["sender"])
@@ -147,7 +147,7 @@ def _is_long_int(value: Any) -> bool:
 
 def _unfold(items: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: json.loads(value["json"]) if isinstance(value, dict) else value for name, value in items.items()
+        name: parse_json(value["json"]) if isinstance(value, dict) else value for name, value in items.items()
     }
 
 
@@ -164,5 +164,5 @@ def _fold_entry(entry: Any) -> dict[str, Any]:
 
 def _metadata(entry: Mapping[str, Any]) -> Any:
     if "json" in entry:
-        return json.loads(entry["json"])
+        return parse_json(entry["json"])
     return {name: entry[name] for name in _METADATA if entry[name] is not None}

@@ -14,6 +14,7 @@ from tieline.api.errors import (
     Retriable,
     TielineError,
 )
+from tieline.api.exact_json import parse_json
 from tieline.api.record import (
     DIGEST_HEADER,
     ID_HEADER,
@@ -71,5 +72,6 @@ __all__ = [
     "Transform",
     "header",
     "identity",
+    "parse_json",
     "setting",
 ]

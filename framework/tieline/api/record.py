@@ -6,8 +6,9 @@ is true to, or none. Transforms and converters keep the two true to each other.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from tieline.api.schema import Schema
@@ -64,6 +65,16 @@ class SinkRecord(NamedTuple):
 
 
 AnyRecord = TypeVar("AnyRecord", SourceRecord, SinkRecord)
+R = TypeVar("R", bound=tuple[Any, ...])
+
+
+def rows(kind: type[R], *columns: Iterable[Any]) -> list[R]:
+    """Named tuples from their columns, all of them given; at half the price of calling ``kind``.
+
+    A named tuple's own constructor is a Python function; this is one loop in C over the batch.
+    """
+    make: Callable[[tuple[Any, ...]], R] = functools.partial(tuple.__new__, kind)
+    return list(map(make, zip(*columns, strict=True)))
 
 
 class RecordMetadata(NamedTuple):
@@ -90,12 +101,28 @@ def identity(*parts: str | bytes | int, digest_of: bytes = b"") -> Headers:
     lists of parts read the same); ``digest_of`` is the content that two records of that id must share.
     A store that meets a known id with another digest reports a data error.
     """
-    hashed = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
-        hashed.update(b"%d:" % len(raw))
-        hashed.update(raw)
     return (
-        (ID_HEADER, hashed.hexdigest().encode()),
+        (ID_HEADER, IdentityHash(*parts).of().encode()),
         (DIGEST_HEADER, hashlib.blake2b(digest_of, digest_size=16).hexdigest().encode()),
     )
+
+
+class IdentityHash:
+    """The id of some parts, see ``identity``; for many records that share their first parts."""
+
+    __slots__ = ("_shared",)
+
+    def __init__(self, *parts: str | bytes | int) -> None:
+        self._shared = hashlib.blake2b(b"".join(map(_with_length, parts)), digest_size=16)
+
+    def of(self, *more: str | bytes | int) -> str:
+        """The id of the shared parts and these: 32 hexadecimal digits."""
+        hashed = self._shared.copy()
+        for part in more:
+            hashed.update(_with_length(part))
+        return hashed.hexdigest()
+
+
+def _with_length(part: str | bytes | int) -> bytes:
+    raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+    return b"%d:%b" % (len(raw), raw)

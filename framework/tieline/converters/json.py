@@ -1,6 +1,6 @@
 """The ``json`` converter: the value alone, or in Kafka Connect's envelope (``schemas.enable``).
 
-Python's own json, for it is exact: integers of any size, and NaN, Infinity, -Infinity as these words
+Exact as Python's own json: integers of any size, and NaN, Infinity, -Infinity as these words
 (as JavaScript writes them; a strict JSON reader refuses them). Bytes cannot be JSON.
 """
 
@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tieline.api import Config, Converter, Datum, Encoded, setting
+from tieline.api import Config, Converter, Datum, Encoded, parse_json, setting
 from tieline.converters.plain import deserialize_each, serialize_each
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
@@ -48,7 +48,7 @@ class JsonConverter(Converter[JsonConverterConfig]):
     def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
         """JSON to data."""
         disclose = _disclosed if self._envelope else _itself
-        return deserialize_each(batch, lambda data: disclose(json.loads(data)))
+        return deserialize_each(batch, lambda data: disclose(parse_json(data)))
 
 
 def _itself(data: Any) -> Any:

@@ -17,8 +17,8 @@ from tieline.api import (
     Headers,
     Retriable,
     SinkRecord,
-    identity,
 )
+from tieline.api.record import IdentityHash, rows
 from tieline.broker.port import Broker, ConsumedRecord
 from tieline.runtime.failure import Stage
 from tieline.runtime.outbound import Transforms
@@ -49,6 +49,7 @@ class Inbound:
         self._key = key
         self._value = value
         self._topic_ids: dict[str, str] = {}
+        self._identities: dict[tuple[str, int], IdentityHash] = {}
 
     @functools.cached_property
     def _cluster_id(self) -> str:
@@ -57,17 +58,27 @@ class Inbound:
     def convert(self, batch: Sequence[ConsumedRecord]) -> Converted:
         """Data errors are returned beside what is good. Raises ``StageError`` for all other errors."""
         indexes: Sequence[int] = range(len(batch))
+        if not batch:
+            return Converted([], indexes, Stage.VALUE_CONVERTER, {})
+        topics, partitions, offsets, raw_values, raw_keys, _, timestamps = zip(*batch, strict=True)
         keys, stage, failures = self._deserialized(
-            Stage.KEY_CONVERTER, self._key, [Encoded(r.topic, r.key) for r in batch]
+            Stage.KEY_CONVERTER, self._key, rows(Encoded, topics, raw_keys)
         )
         values, value_stage, more = self._deserialized(
-            Stage.VALUE_CONVERTER, self._value, [Encoded(r.topic, r.value) for r in batch]
+            Stage.VALUE_CONVERTER, self._value, rows(Encoded, topics, raw_values)
         )
         if more:
             stage, failures = value_stage, {**failures, **more}
+        _, key_data, key_schemas = zip(*keys, strict=True)
+        _, value_data, value_schemas = zip(*values, strict=True)
+        headers = map(self._with_identity, batch)
+        where = topics, partitions, offsets
+        records = rows(
+            SinkRecord, *where, value_data, key_data, headers, timestamps, value_schemas, key_schemas
+        )
         if failures:
             indexes = [index for index in indexes if index not in failures]
-        records = [self._record(batch[index], keys[index], values[index]) for index in indexes]
+            records = [records[index] for index in indexes]
         try:
             kept, at = self._transforms.apply(records)
         except StageError as error:
@@ -83,6 +94,7 @@ class Inbound:
     def forget_topics(self) -> None:
         """Called at each assignment: a topic may have been made anew under its old name."""
         self._topic_ids = {}
+        self._identities = {}
 
     def stop(self) -> None:
         """Called once, at the end of the task."""
@@ -106,34 +118,25 @@ class Inbound:
             filled[index] = datum
         return filled, stage, failures
 
-    def _record(self, consumed: ConsumedRecord, key: Datum, value: Datum) -> SinkRecord:
-        topic, partition, offset, _, _, headers, timestamp = consumed
-        return SinkRecord(
-            topic,
-            partition,
-            offset,
-            value.data,
-            key.data,
-            self._with_identity(consumed, headers),
-            timestamp,
-            value.schema,
-            key.schema,
-        )
-
-    def _with_identity(self, record: ConsumedRecord, headers: Headers) -> Headers:
-        names = [name for name, _ in headers]
+    def _with_identity(self, record: ConsumedRecord) -> Headers:
+        headers = record.headers
+        names = [name for name, _ in headers] if headers else ()
         if ID_HEADER in names and DIGEST_HEADER in names:
             return headers
-        where = (self._cluster_id, self._topic_id(record.topic), record.partition, record.offset)
-        own_id, _ = identity(*where)
-        digest = hashlib.blake2b(record.value or b"", key=b"tieline value", digest_size=16)
-        digest.update(record.key or b"")
         added: list[tuple[str, bytes | None]] = []
         if ID_HEADER not in names:
-            added.append(own_id)
+            hashed = self._identities.get((record.topic, record.partition)) or self._identity(record)
+            added.append((ID_HEADER, hashed.of(record.offset).encode()))
         if DIGEST_HEADER not in names:
+            digest = hashlib.blake2b(record.value or b"", person=b"tieline value", digest_size=16)
+            digest.update(record.key or b"")
             added.append((DIGEST_HEADER, digest.hexdigest().encode()))
         return (*headers, *added)
+
+    def _identity(self, record: ConsumedRecord) -> IdentityHash:
+        where = self._cluster_id, self._topic_id(record.topic), record.partition
+        hashed = self._identities[record.topic, record.partition] = IdentityHash(*where)
+        return hashed
 
     def _topic_id(self, topic: str) -> str:
         if topic not in self._topic_ids:

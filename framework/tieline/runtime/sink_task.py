@@ -229,18 +229,21 @@ class WorkerSinkTask(TaskContext):
 
     def _written(self, batch: Sequence[ConsumedRecord], kept: Collection[int], done: Sequence[bool]) -> None:
         """Enter into the ledger the records that are done; those that are not in ``kept`` were filtered."""
-        alive = set(kept)
-        count: Counter[TopicPartition] = Counter()
-        filtered: Counter[TopicPartition] = Counter()
-        for index, record in enumerate(batch):
-            if done[index]:
-                partition = TopicPartition(record.topic, record.partition)
-                self._positions[partition] = record.offset + 1
-                count[partition] += 1
-                if index not in alive:
-                    filtered[partition] += 1
-        for partition, number in count.items():
-            self._ledger.dispatch(partition, self._positions[partition], number, filtered[partition])
+        written = [record[:3] for record, is_done in zip(batch, done, strict=True) if is_done]
+        count = Counter((topic, partition) for topic, partition, _ in written)
+        filtered: Counter[tuple[str, int]] = Counter()
+        if len(kept) < len(batch):
+            alive = set(kept)
+            filtered.update(
+                (record.topic, record.partition)
+                for index, record in enumerate(batch)
+                if done[index] and index not in alive
+            )
+        last = {(topic, partition): offset for topic, partition, offset in written}
+        for at, number in count.items():
+            partition = TopicPartition(*at)
+            self._positions[partition] = last[at] + 1
+            self._ledger.dispatch(partition, last[at] + 1, number, filtered[at])
 
     def _hold(
         self,
@@ -326,6 +329,8 @@ class WorkerSinkTask(TaskContext):
 
 def _before(batch: Sequence[ConsumedRecord], failures: Mapping[int, Exception]) -> list[bool]:
     """Whether each record stands before the first failed one of its partition."""
+    if not failures:
+        return [True] * len(batch)
     stopped: set[tuple[str, int]] = set()
     out: list[bool] = []
     for index, record in enumerate(batch):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tieline.api import Headers, Schema, SourceRecord
+from tieline.api import Headers, Schema, SourceRecord, parse_json
 from tieline.converters.codec import AvroBytes, AvroCodec
 
 MAX_DEPTH = 100
@@ -46,7 +46,7 @@ class SpoolCodec:
     def decode(self, data: bytes, headers: Headers) -> SourceRecord:
         """The record again, without source partition and offset, which the spool has in place of them."""
         end = data.index(b"\n")
-        topic, partition, timestamp, key_kind, value_kind, key_length = json.loads(data[:end])
+        topic, partition, timestamp, key_kind, value_kind, key_length = parse_json(data[:end])
         start = end + 1 + key_length
         key, key_schema = self._data(key_kind, data[end + 1 : start])
         value, value_schema = self._data(value_kind, data[start:], as_avro=self._as_avro)
@@ -86,7 +86,7 @@ class SpoolCodec:
             return None, None
         if kind == "bytes":
             return data, None
-        return (data.decode("utf-8", "surrogatepass") if kind == "text" else json.loads(data)), None
+        return (data.decode("utf-8", "surrogatepass") if kind == "text" else parse_json(data)), None
 
 
 def _depth(data: Any) -> int:

@@ -178,12 +178,8 @@ class KafkaConsumer:
                     messages += self._client.consume(max_records - 1, 0)
         except KafkaException as error:  # what was taken before is handed over first
             self._error = translated(error, f"group {self._group}")
-        records, others = [], []
-        for message in messages:
-            if message.error() is None:
-                records.append(consumed(message))
-            else:
-                others.append(message)
+        records = [consumed(message) for message in messages if message.error() is None]
+        others = [message for message in messages if message.error() is not None]
         if self._rebalances != rebalances:  # taken away while we were collecting: the next owner reads it
             records = [r for r in records if (r.topic, r.partition) in self._owned]
         records = self._followed(records)
@@ -196,11 +192,18 @@ class KafkaConsumer:
         client reads it from its beginning without a word, and nothing known of the old one holds.
         """
         anew: dict[TopicPartition, int] = {}
-        for index, record in enumerate(records):
-            at = TopicPartition(record.topic, record.partition)
-            if record.offset < self._positions.get(at, 0):
+        at, next_offset = None, 0
+        for index, (topic, partition, offset, *_) in enumerate(records):
+            if at is None or partition != at.partition or topic != at.topic:  # they come in runs
+                if at is not None:
+                    self._positions[at] = next_offset
+                at = TopicPartition(topic, partition)
+                next_offset = self._positions.get(at, 0)
+            if offset < next_offset:
                 anew[at] = index
-            self._positions[at] = record.offset + 1
+            next_offset = offset + 1
+        if at is not None:
+            self._positions[at] = next_offset
         if anew and self._listener is not None:
             self._listener.lost(sorted(anew))
             self._listener.assigned(sorted(anew))

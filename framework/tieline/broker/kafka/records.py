@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -10,18 +11,24 @@ from confluent_kafka import KafkaError, Message, Producer
 from tieline.broker.port import ConsumedRecord, ProducerRecord
 
 
+# A named tuple's own constructor is a Python function, which this, called for every record, goes round.
+_record: Callable[[tuple[Any, ...]], ConsumedRecord] = partial(tuple.__new__, ConsumedRecord)
+
+
 def consumed(message: Message) -> ConsumedRecord:
     """A record of a message that is no error."""
     found: Any = message  # the stubs say that each may be none, which holds for errors only
     headers = found.headers()
-    return ConsumedRecord(
-        found.topic(),
-        found.partition(),
-        found.offset(),
-        found.value(),
-        found.key(),
-        tuple(headers) if headers else (),
-        max(found.timestamp()[1], 0),
+    return _record(
+        (
+            found.topic(),
+            found.partition(),
+            found.offset(),
+            found.value(),
+            found.key(),
+            tuple(headers) if headers else (),
+            max(found.timestamp()[1], 0),
+        )
     )
 
 
