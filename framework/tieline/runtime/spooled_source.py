@@ -69,7 +69,10 @@ class Receiver:
 
 
 class Pump:
-    """② → ⑥, one thread: reads the spool at its own pace; what is acknowledged is deleted from it."""
+    """② → ⑥, one thread: reads the spool at its own pace; what is acknowledged is deleted from it.
+
+    At most ``max_records`` are sent and not yet deleted, however many wait: so many may a kill double.
+    """
 
     def __init__(self, scope: Scope, spool: Spool, make_sender: Callable[[], Sender], pace: Pace) -> None:
         self._scope = scope
@@ -106,20 +109,26 @@ class Pump:
 
     def _carry(self, sender: Sender) -> None:
         clock, spool, pace = self._scope.clock, self._spool, self._pace
+        half = max(1, pace.max_records // 2)  # one half is converted while the other is on its way
+        saved = 0
         next_save = clock.now() + pace.offset_flush
         position = self._scope.patiently(Stage.SPOOL, lambda: spool.start)
         while not self._scope.stop.is_set():
-            sender.poll(0.1 if sender.full else 0)
-            if not sender.full:
+            room = 0 if sender.full else pace.max_records - (sender.ledger.counts.received - saved)
+            sender.poll(0 if room > 0 else 0.1)
+            if room > 0:
                 wait = pace.max_wait if sender.idle else 0.005
-                batch, position = self._read(position, wait)
+                batch, position = self._read(position, min(room, half), wait)
                 if batch:
                     sender.send(batch, Positions([spool.id] * len(batch), {spool.id: str(position)}))
-            if clock.now() >= next_save:
-                sender.try_save(pace.call_timeout)
+            counts = sender.ledger.counts
+            done = counts.received - counts.in_flight
+            if done - saved >= half or clock.now() >= next_save:
+                if sender.try_save(pace.call_timeout):
+                    saved = done
+                elif room <= 0:  # the disk is away, and nothing is sent before it is back
+                    clock.wait(self._scope.stop, 0.1)
                 next_save = clock.now() + pace.offset_flush
 
-    def _read(self, position: int, wait: float) -> tuple[list[SourceRecord], int]:
-        return self._scope.patiently(
-            Stage.SPOOL, lambda: self._spool.read(position, self._pace.max_records, wait)
-        )
+    def _read(self, position: int, limit: int, wait: float) -> tuple[list[SourceRecord], int]:
+        return self._scope.patiently(Stage.SPOOL, lambda: self._spool.read(position, limit, wait))

@@ -272,6 +272,49 @@ def test_a_pump_that_fails_does_not_stop_the_reception(log, tmp_path):
     spool.close()
 
 
+class DiskAway:
+    """A spool of which nothing can be deleted until the disk is back."""
+
+    def __init__(self):
+        self.back = False
+        self.refused = 0
+        self.spool: Spool
+
+    def save(self, reached):
+        if not self.back:
+            self.refused += 1
+            raise Retriable("the disk is away")
+        self.spool.save(reached)
+
+
+def test_no_more_than_one_batch_is_sent_and_still_in_the_spool(log, tmp_path):
+    scope: Scope
+    task, disk = Stream(50), DiskAway()
+    outlet = Outlet(log, "c-0", {}, positions=disk)
+    scope, spool, receiver, pump = spooled(
+        log, task, tmp_path / "s.db", lambda: Sender(scope, outbound(), outlet)
+    )
+    disk.spool = spool
+    run_until(receiver, task.done)
+    scope.stop.clear()
+    thread = threading.Thread(target=pump.run)
+    thread.start()
+    while pump.counts.delivered < PACE.max_records:
+        scope.stop.wait(0.005)
+    enough = disk.refused + 3
+    while disk.refused < enough:
+        scope.stop.wait(0.005)
+    assert values(log) == [str(n) for n in range(PACE.max_records)]
+    assert spool.waiting[0] == 50
+    disk.back = True
+    while spool.waiting[0]:
+        scope.stop.wait(0.005)
+    pump.ask_to_stop()
+    thread.join(10)
+    assert values(log) == [str(n) for n in range(50)]
+    spool.close()
+
+
 class AwayOrEndless(Stream):
     """A bus that is away, or one that never falls silent, when it is asked to stop."""
 
