@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 _SPOOL, _QUARANTINE, _SCHEMAS = "spool", "quarantine", "schemas"
 _ALARM_EVERY = 60.0
 _MAX_RECORD = 64 << 20
+_CHECKSUM = 4  # bytes before each record
 
 
 class Limits(NamedTuple):
@@ -79,6 +81,7 @@ class Spool:
         for record in batch:
             try:
                 data = self._codec.encode(record)
+                data = _checksum(data, record.headers) + data
             except (Retriable, Fatal) as error:  # its schema could not be stored
                 self._counters.add("dropped.spool_unavailable")
                 self._alarm("unavailable", f"records dropped, the spool cannot be written: {error}")
@@ -131,7 +134,8 @@ class Spool:
     def read(self, position: int, max_records: int, timeout: float) -> tuple[list[SourceRecord], int]:
         """The records at and after a position, and the position after them; waits for the first.
 
-        Raises ``Retriable``; ``DataError`` never: what was encoded here is decoded here.
+        Raises ``Retriable``, ``Fatal`` (the file is damaged). A record that the disk does not give back as
+        it was given is quarantined as it is, counted and told; its neighbours are returned.
         """
         version = self._store.version
         found = self._take(position, max_records)
@@ -140,7 +144,8 @@ class Spool:
             found = self._take(position, max_records)
         if not found:
             return [], position
-        return [self._decode(record) for record in found], found[-1].offset + 1
+        batch = [record for record in map(self._decoded, found) if record is not None]
+        return batch, found[-1].offset + 1
 
     def save(self, reached: Mapping[str, str]) -> None:
         """Everything before this position was acknowledged; it is deleted. Raises ``Retriable``."""
@@ -168,9 +173,22 @@ class Spool:
         """Let the file go."""
         self._store.close()
 
-    def _decode(self, record: ConsumedRecord) -> SourceRecord:
-        data = record.value or b""
-        return self._codec.decode(data, self._identified(record.headers, record.offset, data))
+    def _decoded(self, record: ConsumedRecord) -> SourceRecord | None:
+        sealed = record.value or b""
+        data = sealed[_CHECKSUM:]
+        try:
+            if sealed[:_CHECKSUM] != _checksum(data, record.headers):
+                raise ValueError("its checksum does not fit")
+            return self._codec.decode(data, self._identified(record.headers, record.offset, data))
+        except Exception as error:
+            self._counters.add("quarantined.damaged")
+            self.quarantine(sealed, f"damaged: {error}")
+            self._alarm(
+                "damaged",
+                f"record {record.offset} of the spool {self._store.path} is damaged ({error}): it is kept in "
+                "the quarantine, the others go on; check the disk",
+            )
+            return None
 
     def _identified(self, headers: Headers, offset: int, data: bytes) -> Headers:
         """A record without an identity of its own is known by the spool and its sequence number."""
@@ -253,6 +271,14 @@ def _shown(value: object) -> bytes:
         return repr(value).encode("utf-8", "backslashreplace")
     except Exception as error:  # a number of too many digits, lists nested too deep
         return f"{type(value).__name__} that cannot be shown: {error}".encode()
+
+
+def _checksum(data: bytes, headers: Headers) -> bytes:
+    """SQLite does not notice a byte that its disk changed inside a record."""
+    checksum = zlib.crc32(data)
+    for name, value in headers:
+        checksum = zlib.crc32(value or b"", zlib.crc32(name.encode("utf-8", "surrogatepass"), checksum))
+    return checksum.to_bytes(_CHECKSUM, "big")
 
 
 def _size(record: ProducerRecord) -> int:

@@ -97,7 +97,8 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
             connection.execute("PRAGMA query_only = ON")
     except apsw.Error as error:
         connection.close()
-        raise RefuseToStart(f"the log file {path} cannot be opened: {error}") from error
+        said = _damaged(path, error) or f"the log file {path} cannot be opened: {error}"
+        raise RefuseToStart(said) from error
     except RefuseToStart:
         connection.close()
         raise
@@ -189,7 +190,18 @@ def translated(error: BaseException, path: Path) -> Exception:
     if isinstance(error, TielineError):
         return error
     if isinstance(error, apsw.FullError):
-        return Retriable(f"the disk of {path} is full; free some space, or lower retention.bytes")
+        return Retriable(
+            f"the disk of {path} is full; free some space, or lower spool.max.bytes or log.retention.bytes"
+        )
     if isinstance(error, (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError)):
         return Retriable(f"the log file {path} cannot be used now: {error}")
-    return Fatal(f"the log file {path}: {type(error).__name__}: {error}")
+    return Fatal(_damaged(path, error) or f"the log file {path}: {type(error).__name__}: {error}")
+
+
+def _damaged(path: Path, error: BaseException) -> str | None:
+    if not isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+        return None
+    return (
+        f"the log file {path} is damaged ({error}): check the disk; move the file and its -wal away, and the "
+        f"next start begins an empty one; SQLite's '.recover' saves what can still be read of the old one"
+    )

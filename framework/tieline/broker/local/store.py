@@ -13,7 +13,7 @@ from typing import TypeVar
 import apsw
 from typing_extensions import Self
 
-from tieline.api import DataError, RecordMetadata, TopicPartition
+from tieline.api import DataError, RecordMetadata, RefuseToStart, TopicPartition
 from tieline.broker.local.file import Lock, LogSettings, Reserve, connect, translated
 from tieline.broker.local.keeper import Keeper, Unread
 from tieline.broker.local.layout import OFFSET_MASK, Removed
@@ -39,8 +39,14 @@ class Store(Reader):
         """Open a file, made where there is none. Raises ``AlreadyOwned`` and ``RefuseToStart``."""
         super().__init__(path)
         settings = settings or LogSettings()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = Lock(path.with_name(path.name + ".lock")) if owner else None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(path.with_name(path.name + ".lock")) if owner else None
+        except OSError as error:
+            raise RefuseToStart(
+                f"the folder {path.parent} cannot be written: {error.strerror}; check data.dir, its rights "
+                "and its disk"
+            ) from error
         try:
             connection = connect(path)
             self._watch = Watch(path, owner=owner)
