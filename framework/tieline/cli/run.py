@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -35,6 +36,10 @@ def run(
     logs.redaction.add(planned.secrets)
     logs.set_up(style=planned.worker.log_format, level=planned.worker.log_level)
     running = Worker(planned, open_broker(planned))
+    # A batch is thousands of containers that are about to be freed by reference counting: looking
+    # through them for cycles every 700 of them costs a third of the time (measured) and finds nothing.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.ask_to_stop())
     sys.exit(0 if running.run() else 1)
