@@ -62,11 +62,8 @@ class CrashPoint(NamedTuple):
         return f"{self.step.value}-{self.when}"
 
 
-class Crash(SystemExit):
-    """The process is dead. No ``Exception``, so that nobody handles it.
-
-    It is a ``SystemExit`` because a thread of a task's own that meets it ends without a word.
-    """
+class Crash(BaseException):
+    """The process is dead. No ``Exception``, so that nobody handles it."""
 
 
 class Process:
