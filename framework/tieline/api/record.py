@@ -118,11 +118,13 @@ class IdentityHash:
     def of(self, *more: str | bytes | int) -> str:
         """The id of the shared parts and these: 32 hexadecimal digits."""
         hashed = self._shared.copy()
-        for part in more:
-            hashed.update(_with_length(part))
+        hashed.update(b"".join(map(_with_length, more)))
         return hashed.hexdigest()
 
 
 def _with_length(part: str | bytes | int) -> bytes:
-    raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+    if isinstance(part, int):
+        raw = b"%d" % part
+    else:
+        raw = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
     return b"%d:%b" % (len(raw), raw)

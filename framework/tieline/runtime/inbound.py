@@ -120,7 +120,7 @@ class Inbound:
 
     def _with_identity(self, record: ConsumedRecord) -> Headers:
         headers = record.headers
-        names = [name for name, _ in headers] if headers else ()
+        names = {name for name, _ in headers} if headers else ()
         if ID_HEADER in names and DIGEST_HEADER in names:
             return headers
         added: list[tuple[str, bytes | None]] = []
@@ -128,8 +128,8 @@ class Inbound:
             hashed = self._identities.get((record.topic, record.partition)) or self._identity(record)
             added.append((ID_HEADER, hashed.of(record.offset).encode()))
         if DIGEST_HEADER not in names:
-            digest = hashlib.blake2b(record.value or b"", person=b"tieline value", digest_size=16)
-            digest.update(record.key or b"")
+            content = (record.value or b"") + (record.key or b"")
+            digest = hashlib.blake2b(content, person=b"tieline value", digest_size=16)
             added.append((DIGEST_HEADER, digest.hexdigest().encode()))
         return (*headers, *added)
 
