@@ -127,8 +127,8 @@ def test_a_record_that_the_disk_has_changed_is_quarantined_told_and_costs_itself
     assert b"x" * 300 in kept.value
     (told,) = caplog.messages
     assert told == (
-        f"record 123 of the spool {path} is damaged (its checksum does not fit): it is kept in the "
-        "quarantine, the others go on; check the disk"
+        "what cannot be used (damaged: record 123 of the spool: its checksum does not fit; check the disk) "
+        f"goes as it came to the quarantine of {path}; the others go on, 'tieline status' counts it"
     )
 
 

@@ -84,6 +84,7 @@ class Receiver:
         self._outage = _Outage(endpoint.address, count)
         self._attempt = 0
         self._spare = 0
+        self._told_too_large = False
         here = contextvars.copy_context()  # so that its log lines carry connector and task
         self._thread = threading.Thread(
             target=here.run, args=(self._run,), name=f"bus-{endpoint.identity}", daemon=True
@@ -151,6 +152,15 @@ class Receiver:
         kept = [frames for frames in messages if len(frames) < 8 or len(frames[7]) <= limit]
         if len(kept) < len(messages):
             self._count("dropped.too_large", len(messages) - len(kept))
+            if not self._told_too_large:
+                self._told_too_large = True
+                topic = next(f for f in messages if len(f) >= 8 and len(f[7]) > limit)[6]
+                log.error(
+                    "a message of the topic %s is larger than bus.max.message.bytes (%d) and dropped; this is"
+                    " told once, dropped.too_large counts",
+                    topic[:200].decode(vip.CHARSET),
+                    limit,
+                )
         dropped = self._buffer.put(kept, time.time_ns() // 1000)
         if dropped:
             self._count("dropped.buffer_full", dropped)

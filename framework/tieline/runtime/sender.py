@@ -196,7 +196,8 @@ class Sender:
             topic = delivery.unit.records[index].topic
             raise TaskFailed(
                 f"{Stage.KAFKA_PRODUCE.value}: {len(delivery.failures)} record(s) cannot be produced; "
-                f"the first, for the topic {topic}: {cause}"
+                f"the first, for the topic {topic}: {cause}. All from there on wait where they are: change "
+                "the topic's settings, or filter the record with a transform"
             ) from cause
         for entry, count in sent.entries:
             self.ledger.settle(entry, delivered=count)

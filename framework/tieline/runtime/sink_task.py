@@ -343,9 +343,13 @@ def _before(batch: Sequence[ConsumedRecord], failures: Mapping[int, Exception]) 
 def _sentence(stage: Stage, record: ConsumedRecord, cause: Exception, failures: int) -> str:
     more = f" (and {failures - 1} more in this batch)" if failures > 1 else ""
     where = f"{record.topic}-{record.partition}@{record.offset}"
+    if stage in (Stage.KEY_CONVERTER, Stage.VALUE_CONVERTER):  # a transform comes too late for these
+        way_out = "Correct the converter's settings, or commit an offset behind it for the sink's group"
+    else:
+        way_out = "Repair or remove the record, or filter it with a transform"
     return (
         f"{stage.value}: the record {where} cannot be handled: {cause}{more}; everything before it "
-        "is written and committed. Repair or remove the record, or filter it with a transform"
+        f"is written and committed. {way_out}"
     )
 
 

@@ -108,6 +108,11 @@ class Spool:
 
     def quarantine(self, raw: bytes, reason: str) -> None:
         """Keep what could not be parsed; the oldest go when there is no room. Never raises."""
+        self._alarm(
+            f"quarantined.{reason.partition(':')[0]}",
+            f"what cannot be used ({reason[:300]}) goes as it came to the quarantine of {self._store.path}; "
+            "the others go on, 'tieline status' counts it",
+        )
         if len(raw) > self._limits.quarantine_bytes:
             self._counters.add("dropped.quarantine_full")
             return
@@ -182,12 +187,7 @@ class Spool:
             return self._codec.decode(data, self._identified(record.headers, record.offset, data))
         except Exception as error:
             self._counters.add("quarantined.damaged")
-            self.quarantine(sealed, f"damaged: {error}")
-            self._alarm(
-                "damaged",
-                f"record {record.offset} of the spool {self._store.path} is damaged ({error}): it is kept in "
-                "the quarantine, the others go on; check the disk",
-            )
+            self.quarantine(sealed, f"damaged: record {record.offset} of the spool: {error}; check the disk")
             return None
 
     def _identified(self, headers: Headers, offset: int, data: bytes) -> Headers:

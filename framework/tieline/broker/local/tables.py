@@ -153,7 +153,9 @@ class Tables:
                 encoded = encode_headers(headers) if headers else None
                 size = len(value or b"") + len(key or b"") + len(encoded or b"")
                 if size > limit:
-                    raise ValueError(f"topic {name}: a record of {size} bytes; the limit is {limit}")
+                    raise ValueError(
+                        f"topic {name}: a record of {size} bytes; its max.message.bytes is {limit}"
+                    )
                 if timestamp is None:
                     timestamp = now
                 elif type(timestamp) is not int or not 0 <= timestamp < 1 << 63:
