@@ -13,7 +13,7 @@ from pymongo import ASCENDING, DESCENDING
 
 from tieline.api import SinkRecord
 from tieline_connectors.mongo import points
-from tieline_connectors.mongo.values import from_json, may_be_deep, moment, shallow
+from tieline_connectors.mongo.values import from_json, is_flat, may_be_deep, moment, shallow
 from tieline_connectors.volttron_bus.reading import rebuild
 
 DIGEST = "_digest"
@@ -219,7 +219,7 @@ def value(record: SinkRecord) -> Document:
     given = record.value
     if not isinstance(given, dict):
         return {"value": shallow(given)}
-    document = {key: shallow(item) for key, item in given.items()}
+    document = given.copy() if is_flat(given) else {key: shallow(item) for key, item in given.items()}
     for name in _OWN & document.keys():
         document[f"_{name}"] = document.pop(name)
     return document

@@ -55,12 +55,14 @@ def may_be_deep(text: str) -> bool:
     return text.count("[") + text.count("{") >= LEVELS
 
 
+def is_flat(value: dict[Any, Any] | list[Any]) -> bool:
+    """Whether there is no other container inside: the usual case, seen in one loop in C."""
+    return _SCALARS.issuperset(map(type, value.values() if isinstance(value, dict) else value))
+
+
 def shallow(value: Any) -> Any:
     """The value of a field, with what is too deep for MongoDB as JSON text. Raises ``ValueError``."""
-    if not isinstance(value, _CONTAINERS):
-        return value
-    inside = value.values() if isinstance(value, dict) else value
-    if _SCALARS.issuperset(map(type, inside)):  # the usual case, at a third of the price
+    if not isinstance(value, _CONTAINERS) or is_flat(value):
         return value
     level: list[Any] = [value]
     depth = 2

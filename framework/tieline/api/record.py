@@ -101,30 +101,11 @@ def identity(*parts: str | bytes | int, digest_of: bytes = b"") -> Headers:
     lists of parts read the same); ``digest_of`` is the content that two records of that id must share.
     A store that meets a known id with another digest reports a data error.
     """
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+        hashed.update(b"%d:%b" % (len(raw), raw))
     return (
-        (ID_HEADER, IdentityHash(*parts).of().encode()),
+        (ID_HEADER, hashed.hexdigest().encode()),
         (DIGEST_HEADER, hashlib.blake2b(digest_of, digest_size=16).hexdigest().encode()),
     )
-
-
-class IdentityHash:
-    """The id of some parts, see ``identity``; for many records that share their first parts."""
-
-    __slots__ = ("_shared",)
-
-    def __init__(self, *parts: str | bytes | int) -> None:
-        self._shared = hashlib.blake2b(b"".join(map(_with_length, parts)), digest_size=16)
-
-    def of(self, *more: str | bytes | int) -> str:
-        """The id of the shared parts and these: 32 hexadecimal digits."""
-        hashed = self._shared.copy()
-        hashed.update(b"".join(map(_with_length, more)))
-        return hashed.hexdigest()
-
-
-def _with_length(part: str | bytes | int) -> bytes:
-    if isinstance(part, int):
-        raw = b"%d" % part
-    else:
-        raw = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
-    return b"%d:%b" % (len(raw), raw)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tieline.api import Config, Converter, Datum, Encoded, parse_json, setting
+from tieline.api.exact_json import parse_strict
 from tieline.converters.plain import deserialize_each, serialize_each
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
@@ -47,8 +48,9 @@ class JsonConverter(Converter[JsonConverterConfig]):
 
     def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
         """JSON to data."""
-        disclose = _disclosed if self._envelope else _itself
-        return deserialize_each(batch, lambda data: disclose(parse_json(data)))
+        if self._envelope:
+            return deserialize_each(batch, lambda data: _disclosed(parse_json(data)))
+        return deserialize_each(batch, parse_json, quick=parse_strict)
 
 
 def _itself(data: Any) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tieline.api import Config, Converter, DataError, Datum, Encoded, setting
+from tieline.api.record import rows
 
 
 def serialize_each(batch: Sequence[Datum], encode: Callable[[Any], bytes]) -> list[bytes | None]:
@@ -22,8 +24,19 @@ def serialize_each(batch: Sequence[Datum], encode: Callable[[Any], bytes]) -> li
     return out
 
 
-def deserialize_each(batch: Sequence[Encoded], decode: Callable[[bytes], Any]) -> list[Datum]:
-    """Decode every value but null; ``ValueError`` becomes the batch's ``DataError``."""
+def deserialize_each(
+    batch: Sequence[Encoded], decode: Callable[[bytes], Any], quick: Callable[[bytes], Any] | None = None
+) -> list[Datum]:
+    """Decode every value but null; ``ValueError`` becomes the batch's ``DataError``.
+
+    ``quick``: gives what ``decode`` gives, or raises; called from one loop in C where no value is null.
+    """
+    if quick is not None and batch:
+        topics, values = zip(*batch, strict=True)
+        try:
+            return rows(Datum, topics, map(quick, values), itertools.repeat(None, len(batch)))
+        except Exception:  # which one, and why, is found below, one by one
+            pass
     out: list[Datum] = []
     failures: dict[int, Exception] = {}
     for index, (topic, data) in enumerate(batch):
@@ -65,7 +78,8 @@ class StringConverter(Converter[StringConverterConfig]):
 
     def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
         """Bytes to text."""
-        return deserialize_each(batch, lambda data: data.decode(self._encoding))
+        quick = bytes.decode if self._encoding == "utf-8" else None
+        return deserialize_each(batch, lambda data: data.decode(self._encoding), quick)
 
 
 class BytesConverter(Converter[Config]):

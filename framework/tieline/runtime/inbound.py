@@ -17,8 +17,9 @@ from tieline.api import (
     Headers,
     Retriable,
     SinkRecord,
+    identity,
 )
-from tieline.api.record import IdentityHash, rows
+from tieline.api.record import rows
 from tieline.broker.port import Broker, ConsumedRecord
 from tieline.runtime.failure import Stage
 from tieline.runtime.outbound import Transforms
@@ -49,7 +50,7 @@ class Inbound:
         self._key = key
         self._value = value
         self._topic_ids: dict[str, str] = {}
-        self._identities: dict[tuple[str, int], IdentityHash] = {}
+        self._origins: dict[tuple[str, int], bytes] = {}
 
     @functools.cached_property
     def _cluster_id(self) -> str:
@@ -94,7 +95,7 @@ class Inbound:
     def forget_topics(self) -> None:
         """Called at each assignment: a topic may have been made anew under its old name."""
         self._topic_ids = {}
-        self._identities = {}
+        self._origins = {}
 
     def stop(self) -> None:
         """Called once, at the end of the task."""
@@ -125,18 +126,19 @@ class Inbound:
             return headers
         added: list[tuple[str, bytes | None]] = []
         if ID_HEADER not in names:
-            hashed = self._identities.get((record.topic, record.partition)) or self._identity(record)
-            added.append((ID_HEADER, hashed.of(record.offset).encode()))
+            origin = self._origins.get((record.topic, record.partition)) or self._origin(record)
+            added.append((ID_HEADER, b"%b-%d" % (origin, record.offset)))
         if DIGEST_HEADER not in names:
             content = (record.value or b"") + (record.key or b"")
             digest = hashlib.blake2b(content, person=b"tieline value", digest_size=16)
             added.append((DIGEST_HEADER, digest.hexdigest().encode()))
         return (*headers, *added)
 
-    def _identity(self, record: ConsumedRecord) -> IdentityHash:
-        where = self._cluster_id, self._topic_id(record.topic), record.partition
-        hashed = self._identities[record.topic, record.partition] = IdentityHash(*where)
-        return hashed
+    def _origin(self, record: ConsumedRecord) -> bytes:
+        """What tells a partition from all others, for ever; once a partition."""
+        hashed = identity(self._cluster_id, self._topic_id(record.topic), record.partition)
+        origin = self._origins[record.topic, record.partition] = dict(hashed)[ID_HEADER] or b""
+        return origin
 
     def _topic_id(self, topic: str) -> str:
         if topic not in self._topic_ids:
