@@ -32,33 +32,29 @@ class Journey:
     """A file and a topic a key, one sink for all: lines are appended until ``stop``."""
 
     def __init__(self, cluster, folder):
-        self.own = uuid.uuid4().hex[:8]
-        self.topics = {key: f"{key}-{self.own}" for key in KEYS}
-        self.sink = f"out-{self.own}"
+        own = uuid.uuid4().hex[:8]
+        self.topics = [f"{key}-{own}" for key in KEYS]
+        self.sources = [f"in-{topic}" for topic in self.topics]
+        self.sink = f"out-{own}"
         self.out = folder / "out.txt"
-        self.settings = {
-            "bootstrap.servers": cluster.bootstrap,
-            "offset.storage.topic": f"offsets-{self.own}",
-        }
+        self.settings = {"bootstrap.servers": cluster.bootstrap, "offset.storage.topic": f"offsets-{own}"}
         self.written = 0
-        self._cluster = cluster
         self._folder = folder
         self._admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
         self._stop = threading.Event()
         self._writer = threading.Thread(target=self._write)
         string = {"value.converter": "string"}
         connectors = [
-            {"name": f"in-{t}", "connector.class": "file", "file": str(folder / key), "topic": t, **string}
-            for key, t in self.topics.items()
+            {"name": name, "connector.class": "file", "file": str(folder / key), "topic": topic, **string}
+            for name, key, topic in zip(self.sources, KEYS, self.topics, strict=True)
         ]
-        out = {"connector.class": "file", "file": str(self.out), "topics": ",".join(self.topics.values())}
+        out = {"connector.class": "file", "file": str(self.out), "topics": ",".join(self.topics)}
         connectors.append({"name": self.sink, **out, **string})
         self.worker = WorkerProcess(folder, self.settings, connectors)
 
     def __enter__(self):
         self.worker.start()
         self._writer.start()
-        self.worker.wait_for_ledger(lambda ledger: ledger[self.sink]["delivered"] > PER_SECOND)
         return self
 
     def __exit__(self, kind, *_):
@@ -84,7 +80,7 @@ class Journey:
 
     def partitions(self):
         """Who leads, and who is in sync: one partition a topic."""
-        found = self._admin.describe_topics(TopicCollection([*self.topics.values()]), request_timeout=5)
+        found = self._admin.describe_topics(TopicCollection(self.topics), request_timeout=5)
         return [future.result().partitions[0] for future in found.values()]
 
     def leader(self):
@@ -95,6 +91,12 @@ class Journey:
         found = self._admin.describe_consumer_groups([group], request_timeout=5)[group].result()
         return found.coordinator.id
 
+    def wait_until_flowing(self):
+        """Until each source and the sink have done a second's work."""
+        self.worker.wait_for_ledger(
+            lambda ledger: all(ledger[n]["delivered"] > PER_SECOND for n in (*self.sources, self.sink))
+        )
+
     def wait_until_going_on(self):
         """Until lines that are yet to be written have arrived."""
         enough = len(KEYS) * (self.written + PER_SECOND // 2)
@@ -102,9 +104,8 @@ class Journey:
 
     def wait_until_stuck(self, lines):
         """Until each source holds so many lines that no broker has acknowledged."""
-        sources = [f"in-{topic}" for topic in self.topics.values()]
         return self.worker.wait_for_ledger(
-            lambda ledger: all(ledger[name]["in_flight"] > lines for name in sources)
+            lambda ledger: all(ledger[name]["in_flight"] > lines for name in self.sources)
         )
 
     def wait_until_in_sync(self):
@@ -121,14 +122,14 @@ class Journey:
             lambda ledger: (
                 ledger[self.sink]["lag"] == 0
                 and ledger[self.sink]["delivered"] >= total
-                and all(ledger[f"in-{t}"]["delivered"] == self.written for t in self.topics.values())
+                and all(ledger[name]["delivered"] == self.written for name in self.sources)
             ),
             timeout=60,
         )
         assert self.worker.stop() == 0
         broker = open_broker(checked("test", {**self.settings, "data.dir": str(self._folder / "look")}, []))
         in_topics = []
-        for topic in self.topics.values():
+        for topic in self.topics:
             broker.read(topic, lambda record: in_topics.append((record.value or b"").decode()))
         broker.close()
         return doubled(in_topics, self.written), doubled(self.out.read_text().splitlines(), self.written)
@@ -147,6 +148,7 @@ def doubled(lines, total):
 
 def test_each_of_two_brokers_is_killed_under_load_and_comes_back_and_nothing_is_missing(cluster, tmp_path):
     with Journey(cluster, tmp_path) as journey:
+        journey.wait_until_flowing()
         for which in (journey.leader, journey.coordinator):
             node = cluster.nodes[which()]
             killed = time.monotonic()
@@ -166,13 +168,13 @@ def test_each_of_two_brokers_is_killed_under_load_and_comes_back_and_nothing_is_
 
 def test_with_two_of_three_brokers_gone_a_worker_waits_and_goes_on_when_they_return(cluster, tmp_path):
     with Journey(cluster, tmp_path) as journey:
+        journey.wait_until_flowing()
         away = [node for number, node in cluster.nodes.items() if number != journey.coordinator()]
         for node in away:
             node.kill()
         killed = time.monotonic()
         one_second, three_seconds = (journey.wait_until_stuck(n * PER_SECOND) for n in (1, 3))
-        sources = [f"in-{topic}" for topic in journey.topics.values()]
-        for name in sources:
+        for name in journey.sources:
             assert three_seconds[name]["delivered"] == one_second[name]["delivered"]
         assert {part["state"] for part in three_seconds.values()} == {"RUNNING"}
         away[0].start()
