@@ -5,13 +5,14 @@ BIN := .venv/bin
 FAST := not kafka and not volttron and not mongo
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test check style fast clean
+.PHONY: help lab test check style fast bench clean
 
 help:
 	@echo "make lab            a real VOLTTRON platform -> tieline -> MongoDB on this machine, live (Ctrl-C stops it)"
 	@echo "make lab KAFKA=1    the same through a real Apache Kafka (needs java and mvn)"
 	@echo "make lab DURATION=60  without a terminal: stops by itself, its last line is the result as JSON"
 	@echo "make test           all tests, on real servers: under 20 minutes the first time"
+	@echo "make bench          what it can do, measured beside its peers: one JSON line a figure (ARGS=name: one)"
 	@echo "make check          style, types, layers, and the tests without servers: under a minute"
 
 .venv/.python:
@@ -49,6 +50,9 @@ check: style fast
 test: style
 	@echo "== all tests, on real servers (the first run fetches VOLTTRON and Kafka)"
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+bench: .venv/.check
+	@$(BIN)/python -m bench $(ARGS)
 
 clean:
 	rm -rf .venv .lab build dist framework/*.egg-info *.egg-info

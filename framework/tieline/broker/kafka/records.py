@@ -10,7 +10,6 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from tieline.broker.port import ConsumedRecord, ProducerRecord
 
-
 # A named tuple's own constructor is a Python function, which this, called for every record, goes round.
 _record: Callable[[tuple[Any, ...]], ConsumedRecord] = partial(tuple.__new__, ConsumedRecord)
 

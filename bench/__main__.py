@@ -1,0 +1,29 @@
+"""`python -m bench [NAME ...]`: all benchmarks, or those named."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import formats, kafka_connect, kafka_to_mongo, stages
+from bench.stand import stand
+
+BENCHMARKS = {
+    "formats": formats.run,
+    "kafka_to_mongo": kafka_to_mongo.run,
+    "kafka_connect": kafka_connect.run,
+    "stages": stages.run,
+}
+
+
+def main(names: list[str]) -> None:
+    """Run them on one stand."""
+    unknown = set(names) - BENCHMARKS.keys()
+    if unknown:
+        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    with stand() as place:
+        for name in names or BENCHMARKS:
+            BENCHMARKS[name](place)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
