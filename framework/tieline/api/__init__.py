@@ -8,6 +8,7 @@ from tieline.api.errors import (
     ConfigError,
     DataError,
     Fatal,
+    Fenced,
     Mistake,
     PluginError,
     RefuseToStart,
@@ -29,7 +30,7 @@ from tieline.api.record import (
     identity,
 )
 from tieline.api.schema import Schema
-from tieline.api.sink import SinkContext, SinkTask
+from tieline.api.sink import Changelog, SinkContext, SinkTask
 from tieline.api.source import SourceContext, SourceTask, TransactionContext
 from tieline.api.transform import Transform
 
@@ -38,6 +39,7 @@ __all__ = [
     "ID_HEADER",
     "AlreadyOwned",
     "AnyRecord",
+    "Changelog",
     "CommaList",
     "Config",
     "ConfigError",
@@ -48,6 +50,7 @@ __all__ = [
     "Datum",
     "Encoded",
     "Fatal",
+    "Fenced",
     "Headers",
     "Mistake",
     "PluginError",

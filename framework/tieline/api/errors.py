@@ -8,6 +8,7 @@
     ├── Retriable             the outside is unavailable: wait, offer the same batch again
     ├── DataError             these records can never be handled: dead-letter them or stop
     └── Fatal                 the task stops; a person has to look
+        └── Fenced            somebody else has taken over what this task owned
 
 Anything else that a connector raises is a bug in the connector and is treated as Fatal.
 """
@@ -96,3 +97,7 @@ class DataError(TielineError):
 
 class Fatal(TielineError):
     """The task cannot go on, and waiting will not help: wrong credentials, a missing right, a lost fence."""
+
+
+class Fenced(Fatal):
+    """Somebody else has taken over; nothing was written, and nothing of this owner's ever will be."""

@@ -5,12 +5,46 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tieline.api.config import Config
-from tieline.api.record import SinkRecord, TopicPartition
+from tieline.api.record import SinkRecord, SourceRecord, TopicPartition
+from tieline.api.schema import Schema
 
 C_contra = TypeVar("C_contra", bound=Config, contravariant=True)
+
+
+class Changelog(Protocol):
+    """What a sink task has done for one partition that it owns: durable, keyed, written by nobody else.
+
+    As Kafka Streams' changelog: it belongs to the partition and goes with it to the next owner.
+    """
+
+    @property
+    def entries(self) -> Mapping[str, Any]:
+        """The latest value of each key, as it was when the partition was taken over.
+
+        Read to its end after every earlier owner was fenced. ``write`` does not change it.
+        """
+
+    def write(
+        self,
+        entries: Mapping[str, Any | None],
+        records: Sequence[SourceRecord] = (),
+        offset: int | None = None,
+    ) -> None:
+        """Write all of this as one; returns when it is safe. From any thread, one call at a time (it locks).
+
+        ``entries``: none deletes the key. ``records``: for other topics; with a ``value_schema`` they are
+        Avro, without one JSON (so is a key that is no text). ``offset``: the position up to which the
+        partition is done, which becomes the group's committed offset; never set back by a later, smaller one.
+
+        Raises ``Retriable`` (the broker is away, and this may have been written or not: call again with
+        the same; whatever is written next comes after it), ``DataError`` (something can never be written,
+        by its index in ``entries`` and then ``records``; nothing was), ``Fenced`` (somebody else owns the
+        partition; nothing was written). After a crash inside the call the next owner finds all or nothing
+        of it; on the local log its ``records`` may come twice.
+        """
 
 
 class SinkContext(Protocol):
@@ -50,6 +84,12 @@ class SinkContext(Protocol):
         Raises ``Fatal`` where no dead letter queue is configured: the task stops at this record.
         """
 
+    def changelog(self, partition: TopicPartition, schema: Schema) -> Changelog:
+        """Take over the changelog of a partition; called inside ``open``, at most once for each partition.
+
+        ``schema``: of the entries' values. The runtime closes it after ``close``. Raises ``Retriable``.
+        """
+
     def count(self, name: str, number: int = 1) -> None:
         """Add to one of the task's own counters, such as ``duplicates``; shown with the ledger."""
 
@@ -61,6 +101,7 @@ class SinkTask(ABC, Generic[C_contra]):
     2. ``open(partitions)``: the task owns these from now on (also later, when it is given more).
     3. ``put(batch)``, again and again. It writes or buffers, and **never sleeps or retries**: raise
        ``Retriable`` and the runtime waits, keeps the consumer group alive and offers the batch again.
+       ``refuse(record, error)``, in its place among them, for what no converter can read.
     4. ``pre_commit(offsets)``, at intervals: which of these offsets are safe to commit. As it stands:
        ``flush`` what is buffered, then all of them.
     5. ``close(partitions, lost)``: the task owns these no longer. Before it, unless they are lost
@@ -87,11 +128,23 @@ class SinkTask(ABC, Generic[C_contra]):
         ``DataError(index → cause)`` (everything else was), ``Fatal``.
         """
 
+    def refuse(self, record: SinkRecord, error: Exception) -> bool:
+        """A record that the converters cannot read, in its place in the order of its partition's records.
+
+        ``record``: its value and its key are the bytes as they came, without a schema. True: it was dealt
+        with, durably, and counts as delivered. False, as it stands: it is treated as any data error.
+        Raises ``Retriable`` (it is offered again), ``Fatal``.
+        """
+        return False
+
     def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Write what ``put`` has buffered; return only when it is safe. Raises as ``put``."""
 
     def pre_commit(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
-        """Which of these offsets (or earlier ones) are safe to commit; an empty map commits nothing."""
+        """Which of these offsets (or earlier ones) are safe to commit; an empty map commits nothing.
+
+        A task that moves offsets with ``Changelog.write`` may always return an empty map.
+        """
         self.flush(offsets)
         return offsets
 

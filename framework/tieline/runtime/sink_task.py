@@ -8,7 +8,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from tieline.api import Config, DataError, Fatal, Retriable, SinkRecord, SinkTask, TopicPartition
+from tieline.api import (
+    Changelog,
+    Config,
+    DataError,
+    Fatal,
+    Retriable,
+    Schema,
+    SinkRecord,
+    SinkTask,
+    TopicPartition,
+)
 from tieline.broker.port import ConsumedRecord, Consumer
 from tieline.runtime.context import TaskContext
 from tieline.runtime.delivery import Counts, Ledger
@@ -117,6 +127,10 @@ class WorkerSinkTask(TaskContext):
     def request_commit(self) -> None:
         """Commit before the next batch."""
         self._commit_requested = True
+
+    def changelog(self, partition: TopicPartition, schema: Schema) -> Changelog:
+        """Not on a broker yet."""
+        raise Fatal(f"the changelog of {partition.topic}-{partition.partition}: no home keeps one yet")
 
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
         """No dead letter queue yet: the task stops at this record."""

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future
 
-from tieline.api import Fatal, SinkRecord, TopicPartition
+from tieline.api import Changelog, Fatal, Schema, SinkRecord, TopicPartition
+from tieline.testing.changelogs import Changelogs
 
 
 class RecordingSinkContext:
@@ -15,9 +16,17 @@ class RecordingSinkContext:
     ``assignment``, ``stopping`` and ``dead_letters`` may be set by the test at any time. Without
     ``dead_letters``, ``report`` raises ``Fatal`` as the runtime does where no dead letter queue is
     configured; with it, the future that it returns is done, unless ``hold_reports`` is set.
+    ``changelogs`` outlives a context: give it to the next one to see what a new owner sees.
     """
 
-    def __init__(self, connector: str = "test", task: int = 0, *, dead_letters: bool = False) -> None:
+    def __init__(
+        self,
+        connector: str = "test",
+        task: int = 0,
+        *,
+        dead_letters: bool = False,
+        changelogs: Changelogs | None = None,
+    ) -> None:
         self.connector = connector
         self.task = task
         self.stopping = False
@@ -29,6 +38,7 @@ class RecordingSinkContext:
         self.commit_requests = 0
         self.reported: list[tuple[SinkRecord, Exception, Future[None]]] = []
         self.counters: Counter[str] = Counter()
+        self.changelogs = changelogs or Changelogs()
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         """Remembered in ``paused``."""
@@ -55,6 +65,10 @@ class RecordingSinkContext:
             future.set_result(None)
         self.reported.append((record, error, future))
         return future
+
+    def changelog(self, partition: TopicPartition, schema: Schema) -> Changelog:
+        """Taken from ``changelogs``: it works, and can be made to fail there."""
+        return self.changelogs.open(partition, schema)
 
     def count(self, name: str, number: int = 1) -> None:
         """Added up in ``counters``."""

@@ -1,0 +1,167 @@
+"""Changelogs in memory, for tests of a sink task that keeps one, with faults by list."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+from tieline.api import DataError, Fenced, Retriable, Schema, SourceRecord, TopicPartition
+from tieline.converters.codec import AvroCodec
+
+__all__ = ["Changelogs"]
+
+
+class Changelogs:
+    """What outlives a task: give the same one to the context of its next life.
+
+        outside = Changelogs()
+        outside.fail(2, Crash("here"), "after")     # the second write from now takes effect; nobody hears
+        context = RecordingSinkContext(changelogs=outside)
+        …                                           # the task dies with Crash
+        assert outside.offsets == {partition: 7}
+        context = RecordingSinkContext(changelogs=outside)   # the next life: it reads what is there
+
+    Taking a partition over fences whoever had it, here as at a broker. Values go through Avro, as they
+    really do: what is not true to its schema is a ``DataError``, and nothing is shared with the task.
+    ``records`` are those of all partitions in the order of the writes.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[SourceRecord] = []
+        self.offsets: dict[TopicPartition, int] = {}
+        self.writes = 0
+        """How many took effect."""
+        self._entries: dict[TopicPartition, dict[str, bytes]] = defaultdict(dict)
+        self._schemas: dict[TopicPartition, Schema] = {}
+        self._owners: dict[TopicPartition, _Changelog] = {}
+        self._faults: dict[int, _Fault] = {}
+        self._openings: list[Exception] = []
+        self._calls = 0
+        self._lock = threading.Lock()
+
+    def entries(self, partition: TopicPartition) -> dict[str, Any]:
+        """What is written of a partition now, decoded."""
+        with self._lock:
+            if partition not in self._schemas:
+                return {}
+            codec = AvroCodec.of(self._schemas[partition])
+            return {key: codec.decode(value) for key, value in self._entries[partition].items()}
+
+    def fail(
+        self, call: int, error: BaseException, when: Literal["before", "after"] = "before", times: int = 1
+    ) -> None:
+        """Let the ``call``-th write from now (from 1), and ``times`` in all, raise ``error``.
+
+        ``after``: it takes effect first. A write that is repeated after a ``Retriable`` is a call, too;
+        one that took effect already has none a second time.
+        """
+        with self._lock:
+            for number in range(self._calls + call, self._calls + call + times):
+                self._faults[number] = _Fault(error, when)
+
+    def fail_to_open(self, error: Exception, times: int = 1) -> None:
+        """Let the next openings raise, such as ``Retriable``."""
+        self._openings += [error] * times
+
+    def fence(self, partition: TopicPartition) -> None:
+        """Somebody else takes the partition: its owner's next write raises ``Fenced``."""
+        with self._lock:
+            self._owners.pop(partition, None)
+
+    def open(self, partition: TopicPartition, schema: Schema) -> _Changelog:
+        """See ``SinkContext.changelog``."""
+        if self._openings:
+            raise self._openings.pop(0)
+        self._schemas[partition] = schema
+        changelog = _Changelog(self, partition, AvroCodec.of(schema), self.entries(partition))
+        with self._lock:
+            self._owners[partition] = changelog
+        return changelog
+
+    def _write(self, changelog: _Changelog, write: _Write) -> None:
+        with self._lock:
+            self._calls += 1
+            fault = self._faults.pop(self._calls, None)
+            if fault is not None and fault.when == "before":
+                raise fault.error
+            if self._owners.get(changelog.partition) is not changelog:
+                raise Fenced(f"{changelog.partition}: somebody else owns it")
+            if write != changelog.unanswered:
+                self._apply(changelog.partition, write)
+            changelog.unanswered = None
+            if fault is not None:
+                if isinstance(fault.error, Retriable):
+                    changelog.unanswered = write
+                raise fault.error
+
+    def _apply(self, partition: TopicPartition, write: _Write) -> None:
+        for key, value in write.entries.items():
+            if value is None:
+                self._entries[partition].pop(key, None)
+            else:
+                self._entries[partition][key] = value
+        self.records += write.records
+        if write.offset is not None:
+            self.offsets[partition] = max(write.offset, self.offsets.get(partition, 0))
+        self.writes += 1
+
+
+class _Fault(NamedTuple):
+    error: BaseException
+    when: Literal["before", "after"]
+
+
+class _Write(NamedTuple):
+    entries: Mapping[str, bytes | None]
+    records: Sequence[SourceRecord]
+    offset: int | None
+
+
+class _Changelog:
+    def __init__(
+        self, outside: Changelogs, partition: TopicPartition, codec: AvroCodec, entries: dict[str, Any]
+    ) -> None:
+        self.partition = partition
+        self.entries: Mapping[str, Any] = entries
+        self.unanswered: _Write | None = None
+        self._outside = outside
+        self._codec = codec
+
+    def write(
+        self,
+        entries: Mapping[str, Any | None],
+        records: Sequence[SourceRecord] = (),
+        offset: int | None = None,
+    ) -> None:
+        """See ``Changelog.write``."""
+        coded: dict[str, bytes | None] = {}
+        sent: list[SourceRecord] = []
+        for index, (key, value) in enumerate(entries.items()):
+            with _blaming(index):
+                coded[key] = None if value is None else self._codec.encode(value)
+        for index, record in enumerate(records, len(entries)):
+            with _blaming(index):
+                sent.append(_sent(record))
+        self._outside._write(self, _Write(coded, sent, offset))
+
+
+@contextmanager
+def _blaming(index: int) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError({index: error}) from error
+
+
+def _sent(record: SourceRecord) -> SourceRecord:
+    """The record as its reader would have it."""
+    if record.value is None:
+        return record
+    if record.value_schema is None:
+        return record._replace(value=json.loads(json.dumps(record.value)))
+    codec = AvroCodec.of(record.value_schema)
+    return record._replace(value=codec.decode(codec.encode(record.value)))

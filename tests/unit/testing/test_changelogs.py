@@ -1,0 +1,89 @@
+"""The changelogs in memory keep the contract that tests/contract/broker holds both homes to."""
+
+from __future__ import annotations
+
+import pytest
+
+from tieline.api import DataError, Fenced, Retriable, Schema, SourceRecord, TopicPartition
+from tieline.testing.changelogs import Changelogs
+from tieline.testing.crash_points import Crash
+from tieline.testing.sink_context import RecordingSinkContext
+
+ENTRY = Schema.parse('{"type": "record", "name": "t.Entry", "fields": [{"name": "n", "type": "long"}]}')
+AT = TopicPartition("t", 0)
+
+
+def opened(outside):
+    return RecordingSinkContext(changelogs=outside).changelog(AT, ENTRY)
+
+
+def test_the_next_owner_finds_the_latest_value_of_each_key_and_no_deleted_one():
+    outside = Changelogs()
+    first = opened(outside)
+    first.write({"a": {"n": 1}, "b": {"n": 1}}, [SourceRecord("results", {"ok": True})], offset=5)
+    first.write({"a": {"n": 2}, "b": None}, offset=4)
+    assert first.entries == {}
+    assert opened(outside).entries == outside.entries(AT) == {"a": {"n": 2}}
+    assert outside.offsets == {AT: 5}
+    assert [record.value for record in outside.records] == [{"ok": True}]
+
+
+def test_an_owner_that_was_taken_over_is_fenced_and_writes_nothing():
+    outside = Changelogs()
+    first, second = opened(outside), opened(outside)
+    with pytest.raises(Fenced):
+        first.write({"a": {"n": 1}})
+    second.write({"b": {"n": 1}})
+    outside.fence(AT)
+    with pytest.raises(Fenced):
+        second.write({"b": {"n": 2}})
+    assert outside.entries(AT) == {"b": {"n": 1}}
+    assert outside.writes == 1
+
+
+@pytest.mark.parametrize(("when", "writes"), [("before", 1), ("after", 2)])
+def test_a_crash_comes_before_or_after_the_write_that_was_named(when, writes):
+    outside = Changelogs()
+    outside.fail(2, Crash("here"), when)
+    changelog = opened(outside)
+    changelog.write({"a": {"n": 1}})
+    with pytest.raises(Crash):
+        changelog.write({"a": {"n": 2}})
+    assert outside.writes == writes
+    assert opened(outside).entries == {"a": {"n": writes}}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_write_that_is_repeated_after_an_outage_takes_effect_once(when):
+    outside = Changelogs()
+    outside.fail(1, Retriable("away"), when)
+    changelog = opened(outside)
+    for attempt in range(2):
+        try:
+            changelog.write({"a": {"n": 1}}, [SourceRecord("results", 1)], 1)
+        except Retriable:
+            assert attempt == 0
+    assert outside.writes == 1
+    assert [record.value for record in outside.records] == [1]
+
+
+def test_what_is_not_true_to_its_schema_is_named_by_its_place_and_nothing_is_written():
+    outside = Changelogs()
+    changelog = opened(outside)
+    for entries, records, index in (
+        ({"a": {"n": 1}, "b": {"n": "no"}}, [], 1),
+        ({"a": {"n": 1}}, [SourceRecord("results", {"n": "no"}, value_schema=ENTRY)], 1),
+        ({}, [SourceRecord("results", 1), SourceRecord("results", b"no")], 1),
+    ):
+        with pytest.raises(DataError) as caught:
+            changelog.write(entries, records)
+        assert set(caught.value.failures) == {index}
+    assert outside.writes == 0
+
+
+def test_a_changelog_that_cannot_be_opened_can_be_later():
+    outside = Changelogs()
+    outside.fail_to_open(Retriable("away"))
+    with pytest.raises(Retriable):
+        opened(outside)
+    assert opened(outside).entries == {}
