@@ -66,7 +66,8 @@ class Retriable(TielineError):
 
     ``after`` seconds is the earliest retry (none: the runtime's exponential backoff). ``partitions``
     names the topic partitions whose records of the batch were not written; all others of the batch
-    were. Without it nothing of the batch counts as written and all of it is offered again.
+    were. Without it nothing of the batch counts as written and all of it is offered again, but for what
+    lies before the offsets in ``reached``: of these partitions the records up to there were written.
     """
 
     def __init__(
@@ -75,10 +76,12 @@ class Retriable(TielineError):
         *,
         after: float | None = None,
         partitions: Collection[TopicPartition] | None = None,
+        reached: Mapping[TopicPartition, int] | None = None,
     ) -> None:
         super().__init__(message)
         self.after = after
         self.partitions = None if partitions is None else frozenset(partitions)
+        self.reached = dict(reached or {})
 
 
 class DataError(TielineError):

@@ -124,8 +124,8 @@ class SinkTask(ABC, Generic[C_contra]):
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Write or buffer the batch; the records of one partition are in order.
 
-        Raises ``Retriable`` (nothing of the batch, or nothing of the partitions named, was written),
-        ``DataError(index → cause)`` (everything else was), ``Fatal``.
+        Raises ``Retriable`` (nothing of the batch, or nothing of the partitions named, was written, but
+        for what it says was ``reached``), ``DataError(index → cause)`` (everything else was), ``Fatal``.
         """
 
     def refuse(self, record: SinkRecord, error: Exception) -> bool:

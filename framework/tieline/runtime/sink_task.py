@@ -272,9 +272,8 @@ class WorkerSinkTask(TaskContext):
         """
         cause = error.error if isinstance(error, StageError) else error
         self._due = self._scope.clock.now() + self._away.after(error)
-        away = cause.partitions if isinstance(cause, Retriable) else None
         done = [
-            before and away is not None and (record.topic, record.partition) not in away
+            before and _was_written(record, cause)
             for record, before in zip(batch, _before(batch, failures), strict=True)
         ]
         self._written(batch, kept, done)
@@ -352,6 +351,16 @@ def _before(batch: Sequence[ConsumedRecord], failures: Mapping[int, Exception]) 
             stopped.add((record.topic, record.partition))
         out.append((record.topic, record.partition) not in stopped)
     return out
+
+
+def _was_written(record: ConsumedRecord, error: Exception) -> bool:
+    """Whether a record of a batch that ended with this error was written nevertheless."""
+    if not isinstance(error, Retriable):
+        return False
+    partition = TopicPartition(record.topic, record.partition)
+    if error.partitions is not None and partition not in error.partitions:
+        return True
+    return record.offset < error.reached.get(partition, 0)
 
 
 def _sentence(stage: Stage, record: ConsumedRecord, cause: Exception, failures: int) -> str:

@@ -169,6 +169,31 @@ def test_an_outage_of_one_partition_holds_only_that_partition_and_keeps_its_orde
     assert committed(log) == {0: 3, 1: 3}
 
 
+def test_what_a_sink_has_reached_before_an_outage_is_committed_and_not_offered_again(log):
+    fill(log, ["a1", "a2", "a3"])
+    fill(log, ["b1", "b2"], 1)
+    left = [1]
+
+    def broke_off(batch):
+        if left[0] and len(batch) == 5:
+            left[0] -= 1
+            sink.keep([r for r in batch if r.value in ("a1", "a2")])
+            sink.context.request_commit()
+            raise Retriable("broke off", after=1e9, reached={TopicPartition("t", 0): 2})
+
+    sink = Sink(2, broke_off)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert committed(log) == {0: 2}
+    assert counts == (2, 2, 0, 0, 0)
+    again = Sink(3)
+    running = Running(log, again)
+    assert again.enough.wait(10)
+    running.stop()
+    assert again.written == {0: ["a3"], 1: ["b1", "b2"]}
+
+
 def test_while_an_outage_lasts_nothing_is_committed_and_a_stop_gives_the_records_back(log):
     fill(log, ["a"])
     met = threading.Event()
