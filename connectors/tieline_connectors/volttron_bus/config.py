@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
-from tieline.api import CommaList, Config, Secret, setting
-from tieline_connectors.volttron_bus.connection import Endpoint
-from tieline_connectors.volttron_bus.credentials import CurveKeys, curve_key, key_pair, stored_key
-from tieline_connectors.volttron_bus.frames import plain
+from tieline.api import CommaList, setting
 from tieline_connectors.volttron_bus.message import Limits
+from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint, is_latin
 from tieline_connectors.volttron_bus.receiver import Patience, Subscription
 from tieline_connectors.volttron_bus.records import ALL_PREFIXES, Route
 from tieline_connectors.volttron_bus.topics import Base, with_defaults
 
-_ADDRESS = re.compile(r"tcp://[^\s?#]+:\d{1,5}|ipc://[^\s?#]+")
 _KAFKA_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _MIB = 1024 * 1024
 
 
-class VolttronBusConfig(Config):
+class VolttronBusConfig(PlatformConfig):
     """What to read, from where, as whom, into which topic.
 
     Of the old agents' settings, ``services_topic_list`` is ``bus.prefixes`` here (with commas, ``all``
@@ -29,38 +24,6 @@ class VolttronBusConfig(Config):
     ``command_topic`` is a prefix in ``bus.prefixes``; the broker's address belongs to the worker.
     """
 
-    address: str = setting(
-        "volttron.address", doc="The platform, such as tcp://127.0.0.1:22916.", importance="high"
-    )
-    platform: str = setting(
-        "platform.name",
-        min_length=1,
-        doc="The platform's name: part of every record and of its identity. Two sources that read the same"
-        " platform must say the same, sources of different platforms must not.",
-        importance="high",
-    )
-    identity: str = setting(
-        "volttron.identity", "", doc="Who we are on the bus; empty: tieline.<connector>. One connection each."
-    )
-    serverkey: str = setting("volttron.serverkey", "", doc="The platform's public CURVE key, z85 or base64.")
-    publickey: str = setting(
-        "volttron.publickey", "", doc="Our public CURVE key; follows from the secret one."
-    )
-    secretkey: Secret = setting(
-        "volttron.secretkey",
-        Secret(""),
-        doc="Our secret CURVE key, z85 or base64; empty: a new pair at each start (2.x lets it in).",
-    )
-    credentials_file: str = setting(
-        "volttron.credentials.file",
-        "",
-        doc="Our keys as a file of the home's credentials_store, instead of the two settings before.",
-    )
-    server_credentials_file: str = setting(
-        "volttron.server.credentials.file",
-        "",
-        doc="The home's credentials_store/platform.json, instead of volttron.serverkey.",
-    )
     prefixes: CommaList = setting(
         "bus.prefixes",
         ("all",),
@@ -129,53 +92,16 @@ class VolttronBusConfig(Config):
 
     def mistakes(self) -> list[tuple[str, str]]:
         """What is wrong between the settings, and in the form of one."""
-        wrong = [
-            (key, message)
-            for key, check in (
-                ("volttron.identity", lambda: self.identity and plain("identity", self.identity)),
-                ("volttron.serverkey", lambda: self.serverkey and curve_key(self.serverkey)),
-                ("volttron.publickey", lambda: self.publickey and curve_key(self.publickey)),
-                ("volttron.secretkey", lambda: self._secret() and curve_key(self._secret())),
-                ("bus.prefixes", self.read_prefixes),
-                ("topic", lambda: _kafka_topic(self.topic)),
-                ("topic.routes", self.all_routes),
-                ("topic.order", self.bases),
-            )
-            if (message := _complaint(check))
-        ]
-        if not _ADDRESS.fullmatch(self.address):
-            wrong.append(
-                ("volttron.address", "must look like tcp://127.0.0.1:22916 or ipc:///path/vip.socket")
-            )
-        for one, other in (
-            ("volttron.serverkey", "volttron.server.credentials.file"),
-            ("volttron.secretkey", "volttron.credentials.file"),
-        ):
-            if self._given(one) and self._given(other):
-                wrong.append((other, f"says the same as {one}; give one of the two"))
-        own = [key for key in ("volttron.secretkey", "volttron.credentials.file") if self._given(key)]
-        if own and not (self.serverkey or self.server_credentials_file):
-            wrong.append(
-                (own[0], "is of no use without volttron.serverkey or volttron.server.credentials.file")
-            )
-        if self.publickey and not own:
-            wrong.append(("volttron.publickey", "is of no use without volttron.secretkey"))
+        checks = (
+            ("bus.prefixes", self.read_prefixes),
+            ("topic", lambda: _kafka_topic(self.topic)),
+            ("topic.routes", self.all_routes),
+            ("topic.order", self.bases),
+        )
+        wrong = [(key, message) for key, check in checks if (message := complaint(check))]
         if self.buffer_max_bytes < self.max_message_bytes:
             wrong.append(("buffer.max.bytes", "must hold at least one message of bus.max.message.bytes"))
-        return wrong
-
-    def _given(self, key: str) -> bool:
-        return bool(
-            {
-                "volttron.serverkey": self.serverkey,
-                "volttron.server.credentials.file": self.server_credentials_file,
-                "volttron.secretkey": self._secret(),
-                "volttron.credentials.file": self.credentials_file,
-            }[key]
-        )
-
-    def _secret(self) -> str:
-        return self.secretkey.get_secret_value()
+        return [*super().mistakes(), *wrong]
 
     def read_prefixes(self) -> tuple[str, ...]:
         """The prefixes with ``all`` spelt out, none of them within another. Raises ``ValueError``."""
@@ -186,7 +112,7 @@ class VolttronBusConfig(Config):
         }
         if not spelt or "" in spelt:
             raise ValueError("name at least one prefix, such as devices, or all")
-        foreign = sorted(prefix for prefix in spelt if not _is_latin(prefix))
+        foreign = sorted(prefix for prefix in spelt if not is_latin(prefix))
         if foreign:
             raise ValueError(
                 f"no topic of the bus can begin with {foreign[0]!r}: only ISO-8859-1 travels there"
@@ -211,34 +137,6 @@ class VolttronBusConfig(Config):
         """Where topics of devices begin, and their order. Raises ``ValueError``."""
         return with_defaults(tuple(map(Base.parse, self.order)))
 
-    def file_mistakes(self) -> list[tuple[str, str]]:
-        """What is wrong with the files that are named here."""
-        checks = (
-            ("volttron.credentials.file", self.own_keys),
-            ("volttron.server.credentials.file", self.server_key),
-        )
-        return [(key, message) for key, check in checks if (message := _complaint(check))]
-
-    def own_keys(self) -> tuple[bytes, bytes]:
-        """Our public and secret key; a new pair where none is given. Raises ``ValueError``."""
-        if self.credentials_file:
-            return tuple(_stored(self.credentials_file, "publickey", "secretkey"))  # type: ignore[return-value]
-        public = curve_key(self.publickey) if self.publickey else None
-        return key_pair(public, curve_key(self._secret()) if self._secret() else None)
-
-    def server_key(self) -> bytes | None:
-        """The platform's key, none where its authentication is off. Raises ``ValueError``."""
-        if self.server_credentials_file:
-            return _stored(self.server_credentials_file, "publickey")[0]
-        return curve_key(self.serverkey) if self.serverkey else None
-
-    def endpoint(self, connector: str) -> Endpoint:
-        """Where to connect, and as whom. Raises ``ValueError``."""
-        identity = self.identity or f"tieline.{connector}"
-        server = self.server_key()
-        keys = None if server is None else CurveKeys(*self.own_keys(), serverkey=server)
-        return Endpoint(self.address, identity, keys)
-
     def subscription(self) -> Subscription:
         """What the receiver reads."""
         return Subscription(self.read_prefixes(), self.all_platforms, self.max_message_bytes)
@@ -257,28 +155,7 @@ class VolttronBusConfig(Config):
         return Limits(self.max_depth, self.max_headers)
 
 
-def _complaint(check: Callable[[], object]) -> str:
-    try:
-        check()
-    except (ValueError, OSError) as error:
-        return str(error)
-    return ""
-
-
-def _is_latin(text: str) -> bool:
-    return all(ord(character) < 256 for character in text)
-
-
 def _kafka_topic(name: str) -> str:
     if not _KAFKA_TOPIC.fullmatch(name) or name in (".", ".."):
         raise ValueError(f"{name!r} is no topic of Kafka: up to 249 letters, digits, '.', '_' and '-'")
     return name
-
-
-def _stored(file: str, *names: str) -> list[bytes]:
-    try:
-        return [stored_key(Path(file), name) for name in names]
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{file} {error}") from None

@@ -1,0 +1,146 @@
+"""The settings that every connector of a VOLTTRON platform has: where it is, and who we are there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from tieline.api import Config, Secret, setting
+from tieline_connectors.volttron_bus.connection import Endpoint
+from tieline_connectors.volttron_bus.credentials import CurveKeys, curve_key, key_pair, stored_key
+from tieline_connectors.volttron_bus.frames import plain
+
+_ADDRESS = re.compile(r"tcp://[^\s?#]+:\d{1,5}|ipc://[^\s?#]+")
+
+
+class PlatformConfig(Config):
+    """A connection to a platform's router. Keys come from settings, or from files of its home."""
+
+    address: str = setting(
+        "volttron.address", doc="The platform, such as tcp://127.0.0.1:22916.", importance="high"
+    )
+    platform: str = setting(
+        "platform.name",
+        min_length=1,
+        doc="The platform's name: part of every record that is read from it, and the mark on what is"
+        " published to it. All connectors of one platform must say the same, those of two must not.",
+        importance="high",
+    )
+    identity: str = setting(
+        "volttron.identity", "", doc="Who we are on the bus; empty: tieline.<connector>. One connection each."
+    )
+    serverkey: str = setting("volttron.serverkey", "", doc="The platform's public CURVE key, z85 or base64.")
+    publickey: str = setting(
+        "volttron.publickey", "", doc="Our public CURVE key; follows from the secret one."
+    )
+    secretkey: Secret = setting(
+        "volttron.secretkey",
+        Secret(""),
+        doc="Our secret CURVE key, z85 or base64; empty: a new pair at each start (2.x lets it in).",
+    )
+    credentials_file: str = setting(
+        "volttron.credentials.file",
+        "",
+        doc="Our keys as a file of the home's credentials_store, instead of the two settings before.",
+    )
+    server_credentials_file: str = setting(
+        "volttron.server.credentials.file",
+        "",
+        doc="The home's credentials_store/platform.json, instead of volttron.serverkey.",
+    )
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """What is wrong between these settings, and in the form of one."""
+        wrong = [
+            (key, message)
+            for key, check in (
+                ("volttron.identity", lambda: self.identity and plain("identity", self.identity)),
+                ("volttron.serverkey", lambda: self.serverkey and curve_key(self.serverkey)),
+                ("volttron.publickey", lambda: self.publickey and curve_key(self.publickey)),
+                ("volttron.secretkey", lambda: self._secret() and curve_key(self._secret())),
+            )
+            if (message := complaint(check))
+        ]
+        if not _ADDRESS.fullmatch(self.address):
+            wrong.append(
+                ("volttron.address", "must look like tcp://127.0.0.1:22916 or ipc:///path/vip.socket")
+            )
+        for one, other in (
+            ("volttron.serverkey", "volttron.server.credentials.file"),
+            ("volttron.secretkey", "volttron.credentials.file"),
+        ):
+            if self._given(one) and self._given(other):
+                wrong.append((other, f"says the same as {one}; give one of the two"))
+        own = [key for key in ("volttron.secretkey", "volttron.credentials.file") if self._given(key)]
+        if own and not (self.serverkey or self.server_credentials_file):
+            wrong.append(
+                (own[0], "is of no use without volttron.serverkey or volttron.server.credentials.file")
+            )
+        if self.publickey and not own:
+            wrong.append(("volttron.publickey", "is of no use without volttron.secretkey"))
+        return wrong
+
+    def file_mistakes(self) -> list[tuple[str, str]]:
+        """What is wrong with the files that are named here."""
+        checks = (
+            ("volttron.credentials.file", self.own_keys),
+            ("volttron.server.credentials.file", self.server_key),
+        )
+        return [(key, message) for key, check in checks if (message := complaint(check))]
+
+    def own_keys(self) -> tuple[bytes, bytes]:
+        """Our public and secret key; a new pair where none is given. Raises ``ValueError``."""
+        if self.credentials_file:
+            return tuple(_stored(self.credentials_file, "publickey", "secretkey"))  # type: ignore[return-value]
+        public = curve_key(self.publickey) if self.publickey else None
+        return key_pair(public, curve_key(self._secret()) if self._secret() else None)
+
+    def server_key(self) -> bytes | None:
+        """The platform's key, none where its authentication is off. Raises ``ValueError``."""
+        if self.server_credentials_file:
+            return _stored(self.server_credentials_file, "publickey")[0]
+        return curve_key(self.serverkey) if self.serverkey else None
+
+    def endpoint(self, connector: str) -> Endpoint:
+        """Where to connect, and as whom. Raises ``ValueError``."""
+        identity = self.identity or f"tieline.{connector}"
+        server = self.server_key()
+        keys = None if server is None else CurveKeys(*self.own_keys(), serverkey=server)
+        return Endpoint(self.address, identity, keys)
+
+    def _given(self, key: str) -> bool:
+        return bool(
+            {
+                "volttron.serverkey": self.serverkey,
+                "volttron.server.credentials.file": self.server_credentials_file,
+                "volttron.secretkey": self._secret(),
+                "volttron.credentials.file": self.credentials_file,
+            }[key]
+        )
+
+    def _secret(self) -> str:
+        return self.secretkey.get_secret_value()
+
+
+def complaint(check: Callable[[], object]) -> str:
+    """What a check raises as a text for the person who configures; empty if it raises nothing."""
+    try:
+        check()
+    except (ValueError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def is_latin(text: str) -> bool:
+    """Whether the text can stand in a topic of the bus (ISO-8859-1)."""
+    return all(ord(character) < 256 for character in text)
+
+
+def _stored(file: str, *names: str) -> list[bytes]:
+    try:
+        return [stored_key(Path(file), name) for name in names]
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{file} {error}") from None
