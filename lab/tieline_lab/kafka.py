@@ -103,10 +103,10 @@ class KafkaServer:
             self._process = self._prepare()
         self._process.start()
 
-    def stop(self) -> None:
-        """Stop it in good order: about 2 s."""
+    def stop(self, timeout: float = 30.0) -> None:
+        """Stop it in good order: about 2 s; SIGKILL after ``timeout`` seconds."""
         if self._process is not None:
-            self._process.stop(30.0)
+            self._process.stop(timeout)
 
     def kill(self) -> None:
         """SIGKILL."""
