@@ -6,7 +6,7 @@ import enum
 import itertools
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import zmq
@@ -39,6 +39,23 @@ class Endpoint:
         plain("identity", self.identity)
         if len(self.identity) > 255:
             raise ValueError("the identity is longer than 255 characters")
+
+    def beside(self, number: int) -> Endpoint:
+        """The same under a name beside the first, for ``number`` above 0.
+
+        The router lets no second connection in under an identity, and notices a half-open one after
+        minutes only; so after a silence we introduce ourselves as somebody else.
+        """
+        return replace(self, identity=f"{self.identity}.{number + 1}") if number else self
+
+
+class Ended(Exception):
+    """One connection is over. ``about_keys``: it says something that waiting alone will not mend."""
+
+    def __init__(self, reason: str, *, about_keys: bool = False, identity_taken: bool = False) -> None:
+        super().__init__(reason)
+        self.about_keys = about_keys
+        self.identity_taken = identity_taken
 
 
 class State(enum.Enum):
@@ -133,6 +150,32 @@ class Connection:
                     frames.append(receive())
                 messages.append(frames)
         return messages
+
+    def ended(self) -> Ended:
+        """Why a connection that is over is over, and the way out."""
+        if self.state is State.REFUSED:
+            return Ended("nobody listens there: start the platform, or check volttron.address")
+        if self.state is State.FAILED:
+            return Ended(
+                "it refuses our keys: volttron.serverkey must be the publickey of the platform's"
+                " credentials_store/platform.json, and is needed whenever the platform's auth is enabled",
+                about_keys=True,
+            )
+        return Ended("the connection was lost")
+
+    def unanswered_hello(self) -> Ended:
+        """What it means that nobody answers our hello."""
+        if self.state is State.OPEN:
+            return Ended(
+                "it lets us in and answers no hello: it hangs, or another connection holds our identity"
+                " (volttron.identity)",
+                identity_taken=True,
+            )
+        return Ended(
+            "no answer: check volttron.address, volttron.serverkey, firewalls, and (10.x) that the"
+            " platform knows our keys",
+            about_keys=True,
+        )
 
     def _note(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:

@@ -13,13 +13,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import zmq
 
 from tieline_connectors.volttron_bus import frames as vip
 from tieline_connectors.volttron_bus.buffer import Buffer
-from tieline_connectors.volttron_bus.connection import Connection, Endpoint, State
+from tieline_connectors.volttron_bus.connection import Connection, Ended, Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +49,6 @@ class Patience:
     backoff_max: float = 10.0
     ping_interval: float = 10.0
     ping_timeout: float = 5.0
-
-
-class Ended(Exception):
-    """One connection is over. ``about_keys``: it says something that waiting alone will not mend."""
-
-    def __init__(self, reason: str, *, about_keys: bool = False, identity_taken: bool = False) -> None:
-        super().__init__(reason)
-        self.about_keys = about_keys
-        self.identity_taken = identity_taken
 
 
 class Receiver:
@@ -118,7 +109,7 @@ class Receiver:
     def _connected(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         """One connection from its beginning to its end, and the pause after it."""
         try:
-            with Connection(context, self._with_identity()) as connection:
+            with Connection(context, self._endpoint.beside(self._spare)) as connection:
                 session = _Session(
                     connection, self._subscription, self._patience, self._keep, self._subscribed
                 )
@@ -131,13 +122,6 @@ class Receiver:
         pause = self._patience.backoff * 2**self._attempt
         self._attempt = min(self._attempt + 1, 30)
         self._stopping.wait(min(pause, self._patience.backoff_max))
-
-    def _with_identity(self) -> Endpoint:
-        # The router lets no second connection in under an identity, and notices a half-open one after
-        # minutes only; so after a silence we introduce ourselves under a name beside the first.
-        if not self._spare:
-            return self._endpoint
-        return replace(self._endpoint, identity=f"{self._endpoint.identity}.{self._spare + 1}")
 
     def _subscribed(self) -> None:
         self._attempt = 0
@@ -217,7 +201,7 @@ class _Session:
             if messages:
                 self._sort(messages)
             elif self._connection.is_over:
-                raise self._ended()
+                raise self._connection.ended()
             if time.monotonic() >= self._deadline:
                 self._be_sure()
 
@@ -255,18 +239,8 @@ class _Session:
     def _be_sure(self) -> None:
         if not self._awaited:
             self._ask(b"ping", vip.ping(b"ping"))
-        elif self._awaited == b"hello" and self._connection.state is State.OPEN:
-            raise Ended(
-                "it lets us in and answers no hello: it hangs, or another connection holds our identity"
-                " (volttron.identity)",
-                identity_taken=True,
-            )
         elif self._awaited == b"hello":
-            raise Ended(
-                "no answer: check volttron.address, volttron.serverkey, firewalls, and (10.x) that the"
-                " platform knows our keys",
-                about_keys=True,
-            )
+            raise self._connection.unanswered_hello()
         else:
             raise Ended(f"no answer to {self._awaited.decode()} in {self._patience.ping_timeout:g} s")
 
@@ -278,14 +252,3 @@ class _Session:
     def _quiet(self) -> None:
         self._awaited = b""
         self._deadline = time.monotonic() + self._patience.ping_interval
-
-    def _ended(self) -> Ended:
-        if self._connection.state is State.REFUSED:
-            return Ended("nobody listens there: start the platform, or check volttron.address")
-        if self._connection.state is State.FAILED:
-            return Ended(
-                "it refuses our keys: volttron.serverkey must be the publickey of the platform's"
-                " credentials_store/platform.json, and is needed whenever the platform's auth is enabled",
-                about_keys=True,
-            )
-        return Ended("the connection was lost")

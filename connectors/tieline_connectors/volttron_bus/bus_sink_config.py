@@ -1,0 +1,111 @@
+"""The settings of the bus sink."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tieline.api import CommaList, setting
+from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint, is_latin
+from tieline_connectors.volttron_bus.publishing import Publishing, TokenBucket, topic_places
+
+
+class VolttronBusSinkConfig(PlatformConfig):
+    """What may be published, to which platform, how fast, and what becomes of all else.
+
+    Of the old agents' settings, ``kafka_producer_topic`` of KafkaAgent is ``topics`` here, with
+    ``value.shape=kafkaagent`` and ``value.converter=json``.
+    """
+
+    prefixes: CommaList = setting(
+        "bus.allowed.prefixes",
+        doc="What may be published, as prefixes of the bus in whole segments (devices/campus does not allow"
+        " devices/campus2); all else is refused. What lies below devices/actuators commands devices on 10.x,"
+        " and is allowed only by a prefix that lies there too.",
+        importance="high",
+    )
+    shape: Literal["avro", "json", "kafkaagent"] = setting(
+        "value.shape",
+        "avro",
+        doc="avro: volttron.DeviceReading, .DataLog and .BusMessage, rebuilt exactly. json: the value is the"
+        " body. kafkaagent: {topic, headers, message}, of which only message must be there.",
+        importance="high",
+    )
+    topic_from: CommaList = setting(
+        "topic.from",
+        ("header", "key"),
+        doc="Where the topic of the bus is looked for, in this order, if the value does not name it: header"
+        " is the record's volttron.topic, key the record's key.",
+    )
+    on_refused: Literal["skip", "stop"] = setting(
+        "on.refused",
+        "skip",
+        doc="What becomes of a record that may not be published: skip (counted and logged), or stop (a data"
+        " error of that record).",
+    )
+    max_age_ms: int = setting(
+        "max.age.ms",
+        300_000,
+        ge=-1,
+        doc="A record older than this, by its timestamp, is not published any more (filtered.expired); -1:"
+        " all are, however old.",
+    )
+    rate_limit: float = setting(
+        "rate.limit",
+        500.0,
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        doc="The most messages a second; what comes faster waits in its topic. 0: no limit.",
+    )
+    rate_burst: int = setting("rate.burst", 500, ge=1, doc="How many of them may come at once.")
+    max_message_bytes: int = setting(
+        "bus.max.message.bytes", 1024 * 1024, ge=1, doc="A larger message is refused (refused.too_large)."
+    )
+    publish_timeout_ms: int = setting(
+        "publish.timeout.ms",
+        2_000,
+        ge=10,
+        doc="How long the router may take to confirm a message until we connect anew.",
+    )
+    reconnect_backoff_ms: int = setting(
+        "reconnect.backoff.ms", 100, ge=1, doc="The pause before the first attempt after a loss; it doubles."
+    )
+    reconnect_backoff_max_ms: int = setting(
+        "reconnect.backoff.max.ms", 10_000, ge=1, doc="The longest pause."
+    )
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """What is wrong between the settings, and in the form of one."""
+        checks = (
+            ("bus.allowed.prefixes", self.allowed),
+            ("topic.from", lambda: topic_places(self.topic_from)),
+        )
+        wrong = [(key, message) for key, check in checks if (message := complaint(check))]
+        return [*super().mistakes(), *wrong]
+
+    def allowed(self) -> tuple[str, ...]:
+        """The prefixes, without slashes at their ends. Raises ``ValueError``."""
+        found = tuple(prefix.strip("/") for prefix in self.prefixes)
+        if not found or "" in found:
+            raise ValueError("name at least one prefix that may be published, such as devices/campus")
+        foreign = [prefix for prefix in found if not is_latin(prefix)]
+        if foreign:
+            raise ValueError(
+                f"no topic of the bus can begin with {foreign[0]!r}: only ISO-8859-1 travels there"
+            )
+        return found
+
+    def publishing(self) -> Publishing:
+        """The rules."""
+        max_age = None if self.max_age_ms < 0 else self.max_age_ms
+        places = topic_places(self.topic_from)
+        return Publishing(self.platform, self.shape, self.allowed(), places, self.max_message_bytes, max_age)
+
+    def bucket(self) -> TokenBucket | None:
+        """The limit; none: as fast as the router confirms."""
+        return TokenBucket(self.rate_limit, self.rate_burst) if self.rate_limit else None
+
+    def backoff(self, attempt: int) -> float:
+        """Seconds until the next attempt to connect; ``attempt`` counts from 0."""
+        factor: int = 2 ** min(attempt, 30)
+        return min(self.reconnect_backoff_ms * factor, self.reconnect_backoff_max_ms) / 1000
