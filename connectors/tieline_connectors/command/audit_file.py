@@ -1,0 +1,147 @@
+"""The audit log on disk: appended to and fsynced, one owner; what a crash tore is healed and told."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tieline.api import AlreadyOwned, Fatal
+from tieline_connectors.command.audit import MAX_LINE, Broken, Head, head_of, next_line, verify
+
+
+class AuditFile:
+    """Use it from one thread. ``path`` is the log; beside it ``path.head`` holds the last line's hash.
+
+    ``healed``: what the opening found torn and cut off, as a sentence for the log; empty: nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes the log and checks its end.
+
+        Raises ``AlreadyOwned`` when another process has it, ``Fatal`` when its end is not what was written
+        (it is left as it is), ``OSError``.
+        """
+        self.path = path
+        self.healed = ""
+        self._head_path = path.with_name(path.name + ".head")
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyOwned(f"{path}: another process writes this audit log") from None
+            self._heal()
+            self.head = self._check_end()
+            self._write_head()
+            _sync_folder(path.parent)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def append(self, at: int, *events: Mapping[str, Any]) -> Head:
+        """These events are on the disk when this returns; one fsync for all. Raises ``OSError``.
+
+        After an error nothing of them counts: what may have been written is cut off again.
+        """
+        head, lines = self.head, []
+        for event in events:
+            line, head = next_line(head, event, at)
+            lines.append(line)
+        size = os.fstat(self._file).st_size
+        try:
+            content = memoryview(b"".join(lines))
+            while content:
+                content = content[os.write(self._file, content) :]
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, size)
+            raise
+        self.head = head
+        self._write_head()
+        return head
+
+    def close(self) -> None:
+        """Let the file go; twice is fine."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _heal(self) -> None:
+        """Cut off a last line without its end: it was never acknowledged."""
+        size = os.fstat(self._file).st_size
+        start = max(0, size - MAX_LINE)
+        tail = os.pread(self._file, size - start, start)
+        torn = len(tail) - (tail.rfind(b"\n") + 1)
+        if torn:
+            os.ftruncate(self._file, size - torn)
+            os.fsync(self._file)
+            self.healed = f"{self.path}: a last line of {torn} bytes was torn by a crash and cut off"
+
+    def _check_end(self) -> Head:
+        size = os.fstat(self._file).st_size
+        start = max(0, size - MAX_LINE)
+        lines = os.pread(self._file, size - start, start).splitlines(keepends=True)
+        try:
+            last = head_of(lines[-1]) if lines else Head()
+        except ValueError as error:
+            raise self._refused(f"its last line is damaged: {error}") from None
+        known = self._known_head()
+        if known is not None and known.seq > last.seq:
+            raise self._refused(f"its end is missing: it has {last.seq} lines, and had {known.seq}")
+        if known is not None and known.seq == last.seq and known != last:
+            raise self._refused("its last line is another than the one that was written")
+        return last
+
+    def _refused(self, why: str) -> Fatal:
+        way_out = f"look with `tieline command audit verify`, then move it and {self._head_path.name} away"
+        return Fatal(f"{self.path}: {why}; {way_out}")
+
+    def _known_head(self) -> Head | None:
+        try:
+            return Head.parse(self._head_path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError):
+            raise self._refused(f"{self._head_path.name} is damaged") from None
+
+    def _write_head(self) -> None:
+        """Not fsynced: after a power loss it may be older than the log, never newer."""
+        new = self._head_path.with_name(self._head_path.name + ".new")
+        new.write_bytes(self.head.to_line())
+        new.replace(self._head_path)
+
+
+def verify_file(path: Path, head: Head | None = None) -> Broken | None:
+    """The first broken place of a log on disk, also of one that is being written; none: it is whole.
+
+    ``head``: a head kept elsewhere; none: the one beside the log, if it is there. Raises ``OSError``.
+    """
+    if head is None:
+        beside = path.with_name(path.name + ".head")
+        try:
+            # Read before the log: what is appended meanwhile only makes the log longer.
+            head = Head.parse(beside.read_bytes())
+        except FileNotFoundError:
+            head = None
+        except (ValueError, RecursionError):
+            return Broken(0, f"{beside.name} is damaged")
+    with path.open("rb") as log:
+        return verify(_lines(log), head)
+
+
+def _lines(log: BinaryIO) -> Iterator[bytes]:
+    """Lines of a bounded length; the writer's unfinished last one is not a line yet."""
+    while line := log.readline(MAX_LINE + 1):
+        if line.endswith(b"\n") or len(line) > MAX_LINE:
+            yield line
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

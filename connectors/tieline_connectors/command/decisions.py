@@ -1,0 +1,110 @@
+"""What the rules are told and what they answer: plain data; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, TypeAlias
+
+from tieline_connectors.command.command import Result
+from tieline_connectors.command.ledger import Entry
+from tieline_connectors.command.policy import Policy, Reading
+
+Readings: TypeAlias = "Mapping[str, Reading | None]"
+"""Point → what it reads; none: it could not be read."""
+
+
+class Now(NamedTuple):
+    """Both clocks at one moment, in microseconds; the monotonic one never goes back."""
+
+    wall: int
+    monotonic: int
+
+
+class Terms(NamedTuple):
+    """What the sink's settings say; microseconds. ``built_at``: the date of this version of tieline."""
+
+    max_age: int
+    max_clock_skew: int
+    built_at: int = 0
+    dry_run: bool = False
+
+
+class Situation(NamedTuple):
+    """Everything beside the command that a decision depends on.
+
+    ``killed``: why the kill switch is engaged, none: it is not. ``newest_at_broker``: the newest
+    timestamp seen there. ``keys``: the keys of signatures by name.
+    """
+
+    now: Now
+    terms: Terms
+    policy: Policy
+    keys: Mapping[str, bytes] = {}
+    killed: str | None = None
+    newest_at_broker: int = 0
+
+
+class Wait(NamedTuple):
+    """Decide nothing now: no entry, no result, and no offset moves."""
+
+    code: str
+    sentence: str
+
+
+class NotYet(NamedTuple):
+    """Its turn comes later: at this time, or (none) when something else changes."""
+
+    at: int | None
+    sentence: str
+
+
+class Known(NamedTuple):
+    """It is in the ledger and on its way: nothing to do."""
+
+    entry: Entry
+
+
+class Answer(NamedTuple):
+    """Tell this; the ledger stays as it is."""
+
+    result: Result
+
+
+class Accept(NamedTuple):
+    """Store the entry (RECEIVED), then tell. ``deadline``: never execute it from then on, monotonic."""
+
+    entry: Entry
+    result: Result
+    deadline: int
+
+
+class Start(NamedTuple):
+    """Store the entry (STARTED), then tell, then `last_look`, then write."""
+
+    entry: Entry
+    result: Result
+
+
+class End(NamedTuple):
+    """Store the entry (ENDED, or a step of its hold) and tell."""
+
+    entry: Entry
+    result: Result
+
+
+class Revert(NamedTuple):
+    """Store the entry (REVERTING), then give these points back."""
+
+    entry: Entry
+    points: tuple[str, ...]
+
+
+class Call(NamedTuple):
+    """What became of one write at the platform.
+
+    ``DONE``: answered. ``REFUSED``: this very call was answered with an error, and nothing was written.
+    ``NO_ANSWER``: it may have been written. ``NOT_SENT``: it certainly was not.
+    """
+
+    answer: Literal["DONE", "REFUSED", "NO_ANSWER", "NOT_SENT"]
+    reason: str = ""

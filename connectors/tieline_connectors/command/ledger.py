@@ -1,0 +1,251 @@
+"""What the sink knows of each command, and which steps are legal; pure.
+
+    RECEIVED ──► STARTED ──► ENDED          a refusal goes to ENDED at once
+    (nothing     (it may     (the result
+     written)     have been)  holds)
+
+    hold:  NONE ──► HELD ──► REVERTING ──► ENDED | FAILED
+                      └──────────┴───────► SKIPPED  (a later command wrote every point)
+
+Each step is durable **before** what it announces is done: STARTED before the write, REVERTING before the
+revert. So an entry in STARTED or REVERTING after a crash means "perhaps", and `rules` asks the device.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+
+from tieline_connectors.command.command import Command, Result, Value, key_of
+
+EntryState: TypeAlias = Literal["RECEIVED", "STARTED", "ENDED"]
+Hold: TypeAlias = Literal["NONE", "HELD", "REVERTING", "ENDED", "SKIPPED", "FAILED"]
+
+_STEPS: Mapping[str | None, frozenset[str]] = {
+    None: frozenset({"RECEIVED", "STARTED", "ENDED"}),
+    "RECEIVED": frozenset({"STARTED", "ENDED"}),
+    "STARTED": frozenset({"ENDED"}),
+    "ENDED": frozenset(),
+}
+_HOLD_STEPS: Mapping[str, frozenset[str]] = {
+    "NONE": frozenset({"HELD"}),
+    "HELD": frozenset({"REVERTING", "SKIPPED"}),
+    "REVERTING": frozenset({"ENDED", "FAILED", "SKIPPED"}),
+    "ENDED": frozenset(),
+    "SKIPPED": frozenset(),
+    "FAILED": frozenset(),
+}
+_DAY = 86_400_000_000
+
+
+class IllegalStep(ValueError):
+    """A step that the ledger does not allow: a mistake in the program, never in a command."""
+
+
+class Entry(NamedTuple):
+    """What is known of one command; the fields of ``command.LedgerEntry``, with its texts read.
+
+    ``deadline``: never executed at this moment or later, the earliest of its expiry, its issue time and
+    its record's timestamp each with ``max.age``; fixed when it came.
+    """
+
+    command: Command
+    digest: str
+    state: EntryState
+    received_at: int
+    deadline: int
+    started_at: int | None = None
+    ended_at: int | None = None
+    result: Result | None = None
+    hold: Hold = "NONE"
+    hold_until: int | None = None
+    reverting_at: int | None = None
+
+    @property
+    def command_id(self) -> str:
+        """The key."""
+        return self.command.command_id
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is owed any more: it has ended, and so has its hold."""
+        return self.state == "ENDED" and self.hold not in ("HELD", "REVERTING")
+
+    @property
+    def newest(self) -> int:
+        """The latest time in it that a worker's clock has said."""
+        return max(filter(None, (self.received_at, self.started_at, self.ended_at, self.reverting_at)))
+
+    def to_value(self) -> dict[str, Any]:
+        """Data for the schema ``command.LedgerEntry``."""
+        return {
+            **self._asdict(),
+            "command_id": self.command_id,
+            "command": self.command.to_json(),
+            "result": None if self.result is None else self.result.to_json(),
+        }
+
+    @staticmethod
+    def from_value(value: Mapping[str, Any]) -> Entry:
+        """From data of that schema. Raises ``ValueError`` on what this version did not write."""
+        found = {field: value.get(field) for field in Entry._fields}
+        if found["state"] not in _STEPS or found["hold"] not in _HOLD_STEPS:
+            raise ValueError(f"{value.get('command_id')}: the ledger holds a state that is not known here")
+        found["command"] = Command.from_json(value["command"])
+        found["result"] = None if value["result"] is None else Result.from_json(value["result"])
+        return Entry(**cast("dict[str, Any]", found))
+
+
+class Written(NamedTuple):
+    """A point was, or may have been, written. ``value`` none: given back."""
+
+    at: int
+    command_id: str
+    value: Value
+    previous: Value = None
+
+
+class Ledger:
+    """The entries of one partition of commands, in memory. Used by one thread."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        """``entries``: what the durable ledger holds, the latest of each command."""
+        self.newest = 0
+        self._entries: dict[str, Entry] = {}
+        self._open: dict[str, None] = {}
+        self._events: dict[str, list[tuple[int, str, bool]]] = {}
+        self._starts: dict[tuple[str, str], list[int]] = {}
+        for entry in entries:
+            self._keep(entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def get(self, command_id: str) -> Entry | None:
+        """The entry of a command, or none."""
+        return self._entries.get(command_id)
+
+    def put(self, entry: Entry) -> None:
+        """The durable ledger has this entry. Raises `IllegalStep`."""
+        before = self._entries.get(entry.command_id)
+        if entry != before:
+            check_step(before, entry)
+            self._keep(entry)
+
+    def due(self, now: int) -> list[Entry]:
+        """What has to be begun, expired or reverted by now; the longest due first."""
+        waiting = [(at, id_) for id_ in self._open if (at := self._due_at(id_)) is not None and at <= now]
+        return [self._entries[id_] for _, id_ in sorted(waiting)]
+
+    def next_due(self) -> int | None:
+        """When the next of them is due; none: nothing waits."""
+        return min((at for id_ in self._open if (at := self._due_at(id_)) is not None), default=None)
+
+    def unfinished(self) -> list[Entry]:
+        """Those in STARTED or REVERTING: after a start nobody knows whether it was done."""
+        found = (self._entries[id_] for id_ in self._open)
+        return [entry for entry in found if entry.state == "STARTED" or entry.hold == "REVERTING"]
+
+    def written(self, point: str, since: int) -> list[Written]:
+        """What this ledger knows to be, or perhaps to be, written to a point; newest first.
+
+        Everything since then, and the one before, whose value was in force then.
+        """
+        found: list[Written] = []
+        for at, command_id, is_revert in reversed(self._events.get(key_of(point), [])):
+            event = self._written(at, command_id, is_revert, key_of(point))
+            if event is not None:
+                found.append(event)
+                if at < since:
+                    break
+        return found
+
+    def written_after(self, entry: Entry, point: str) -> bool:
+        """Whether a later command wrote the point, or may have. Giving back at a hold's end is no write."""
+        key, since = key_of(point), entry.started_at or 0
+        events = self._events.get(key, [])
+        later = events[bisect.bisect_right(events, (since, "\U0010ffff", True)) :]
+        return any(not is_revert and self._written(at, id_, False, key) for at, id_, is_revert in later)
+
+    def starts(self, since: int, *, issuer: str = "", device: str = "") -> int:
+        """How many commands were started after then: of all, of an issuer, or on a device."""
+        key = ("device", key_of(device)) if device else ("issuer", issuer)
+        times = self._starts.get(key, [])
+        return len(times) - bisect.bisect_right(times, since)
+
+    def forgettable(self, now: int, retention: int) -> list[str]:
+        """Whose entries may be removed: at rest for the retention, which is longer than ``max.age``."""
+        return [entry.command_id for entry in self if entry.at_rest and entry.newest + retention <= now]
+
+    def forget(self, command_ids: Iterable[str], now: int) -> None:
+        """These entries were removed."""
+        gone = {id_ for id_ in command_ids if self._entries[id_].at_rest}
+        for id_ in gone:
+            del self._entries[id_]
+        for point, events in list(self._events.items()):
+            self._events[point] = [event for event in events if event[1] not in gone]
+            if not self._events[point]:
+                del self._events[point]
+        for key, times in list(self._starts.items()):
+            del times[: bisect.bisect_right(times, now - _DAY)]
+            if not times:
+                del self._starts[key]
+
+    def _keep(self, entry: Entry) -> None:
+        before = self._entries.get(entry.command_id)
+        self._entries[entry.command_id] = entry
+        self.newest = max(self.newest, entry.newest)
+        if entry.at_rest:
+            self._open.pop(entry.command_id, None)
+        else:
+            self._open[entry.command_id] = None
+        if entry.started_at is not None and (before is None or before.started_at is None):
+            self._note(entry, entry.started_at, is_revert=False)
+            for key in (("issuer", ""), ("issuer", entry.command.issuer)):
+                bisect.insort(self._starts.setdefault(key, []), entry.started_at)
+            for device in entry.command.devices:
+                bisect.insort(self._starts.setdefault(("device", device), []), entry.started_at)
+        if entry.reverting_at is not None and (before is None or before.reverting_at is None):
+            self._note(entry, entry.reverting_at, is_revert=True)
+
+    def _note(self, entry: Entry, at: int, *, is_revert: bool) -> None:
+        for write in entry.command.writes:
+            events = self._events.setdefault(key_of(write.point), [])
+            bisect.insort(events, (at, entry.command_id, is_revert))
+
+    def _written(self, at: int, command_id: str, is_revert: bool, point: str) -> Written | None:
+        entry = self._entries[command_id]
+        if entry.result is None:
+            value = next(w.value for w in entry.command.writes if key_of(w.point) == point)
+            return Written(at, command_id, value)
+        for write in entry.result.writes:
+            if key_of(write.point) == point and write.maybe_written:
+                value = None if is_revert else write.requested
+                return Written(at, command_id, value, write.previous)
+        return None
+
+    def _due_at(self, command_id: str) -> int | None:
+        entry = self._entries[command_id]
+        if entry.state == "RECEIVED":
+            return min(entry.deadline, entry.command.not_before or entry.received_at)
+        return entry.hold_until if entry.hold == "HELD" else None
+
+
+def check_step(before: Entry | None, after: Entry) -> None:
+    """Raises `IllegalStep` unless the second may follow the first."""
+    if before is None:
+        legal = after.state in _STEPS[None] and after.hold in ("NONE", "HELD")
+    elif before.digest != after.digest or before.deadline != after.deadline:
+        legal = False
+    elif before.state != after.state:
+        legal = after.state in _STEPS[before.state] and after.hold in ("NONE", "HELD")
+    else:
+        same_result = before.result == after.result and before.started_at == after.started_at
+        legal = after.state == "ENDED" and same_result and after.hold in _HOLD_STEPS[before.hold]
+    if not legal or (after.state == "ENDED") != (after.result is not None):
+        shown = "nothing" if before is None else f"{before.state}/{before.hold}"
+        raise IllegalStep(f"{after.command_id}: {shown} → {after.state}/{after.hold}")

@@ -1,0 +1,187 @@
+"""The text of a policy file, YAML or JSON, to a `Policy`; pure. All mistakes are told together.
+
+A policy decides about equipment, so nothing in it is guessed: keys may not stand twice, ``on``, ``off``,
+``yes`` and ``no`` are texts and not booleans, ``12:30`` and ``0644`` are texts and not numbers, and
+YAML's tags, anchors and aliases are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tieline.api import ConfigError, Mistake
+from tieline_connectors.command.policy import Limits, Policy, Rate, Rule
+from tieline_connectors.command.reading import MAX_POINT
+
+MAX_CHARACTERS = 1024 * 1024
+MAX_DEPTH = 10
+
+
+def parse(text: str, where: str) -> Policy:
+    """The policy of a file's text; ``where`` is its name (``.json``: JSON, else YAML).
+
+    Raises ``ConfigError`` with every mistake, each with its place and the way out.
+    """
+    try:
+        if len(text) > MAX_CHARACTERS:
+            raise ValueError(f"is longer than {MAX_CHARACTERS} characters")
+        loaded = _json(text) if where.lower().endswith(".json") else yaml.load(text, Loader=_Loader)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError([Mistake(where, "", f"cannot be read: {_told(error)}")]) from None
+    if not isinstance(loaded, dict):
+        raise ConfigError([Mistake(where, "", "holds no map; it begins with version: 1 and rules:")])
+    mistakes: list[Mistake] = []
+    policy: Policy | None = None
+    try:
+        policy = Policy.model_validate(loaded)
+    except ValidationError as error:
+        mistakes += [_mistake(where, line) for line in error.errors()]
+    mistakes += _rules_mistakes(loaded.get("rules"), where)
+    if mistakes or policy is None:
+        raise ConfigError(mistakes)
+    return policy
+
+
+def _rules_mistakes(rules: Any, where: str) -> list[Mistake]:
+    """Of the rules whose keys are each right: what is wrong between them, and with their patterns."""
+    found: list[Mistake] = []
+    for number, item in enumerate(rules if isinstance(rules, list) else (), start=1):
+        try:
+            rule = Rule.model_validate(item)
+        except ValidationError:
+            continue
+        found += [Mistake(where, f"rule {number}: {key}", told) for key, told in rule.mistakes()]
+        found += [
+            Mistake(where, f"rule {number}: points", told)
+            for told in filter(None, map(_wrong_pattern, rule.points))
+        ]
+    return found
+
+
+def _wrong_pattern(pattern: str) -> str | None:
+    if pattern.startswith("devices/"):
+        return f"{pattern!r}: points are written without devices/ in front"
+    if not pattern.isprintable() or len(pattern) > MAX_POINT:
+        return f"a pattern is a printable text of at most {MAX_POINT} characters"
+    for segment in pattern.split("/"):
+        if not segment or segment != segment.strip():
+            return f"{pattern!r} has an empty segment, or one with spaces at its ends"
+        if "**" in segment and segment != "**":
+            return f"{pattern!r}: ** stands alone in its segment, such as campus/**/Setpoint"
+    return None
+
+
+_KINDS: Mapping[str, type[BaseModel]] = {"": Policy, "rules": Rule, "limits": Limits, "rate": Rate}
+
+
+def _mistake(where: str, line: Any) -> Mistake:
+    place, key, kind = _place(line["loc"])
+    shown = f"{place}: {key}" if place and key else place or key
+    if line["type"] == "extra_forbidden":
+        known = list(_KINDS[kind].model_fields)
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return Mistake(where, shown, f"no such key; {hint}")
+    if line["type"] == "missing":
+        return Mistake(where, shown, "is required")
+    return Mistake(where, shown, _lower(str(line["msg"])))
+
+
+def _place(loc: tuple[Any, ...]) -> tuple[str, str, str]:
+    """Where it is, in words; the key; and what has keys there."""
+    parts = list(loc)
+    if parts[:1] == ["rules"] and len(parts) > 1:
+        return f"rule {parts[1] + 1}", _joined(parts[2:3]), "rules"
+    if parts[:1] == ["limits"] and len(parts) > 1:
+        return (
+            ("limits", str(parts[1]), "limits")
+            if len(parts) == 2
+            else (f"limits.{parts[1]}", str(parts[2]), "rate")
+        )
+    return "", _joined(parts[:1]), ""
+
+
+def _joined(parts: list[Any]) -> str:
+    return ".".join(str(part) for part in parts)
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _json(text: str) -> Any:
+    depth = deepest = 0
+    for bracket in re.finditer(r"[\[\]{}]", text):
+        depth += 1 if bracket[0] in "[{" else -1
+        deepest = max(deepest, depth)
+    if deepest > MAX_DEPTH:
+        raise ValueError("nested too deep")
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with JSON's idea of what is a number or a boolean; no tags, no anchors, no aliases."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise yaml.composer.ComposerError(None, None, "anchors and aliases are refused", event.start_mark)
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(None, None, "tags are refused", event.start_mark)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, "nested too deep", event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        return _once(
+            [(self.construct_object(k, True), self.construct_object(v, True)) for k, v in node.value]
+        )
+
+
+_SCALARS = (
+    ("null", r"(?:~|null|)", "~n"),
+    ("bool", r"(?:true|false)", "tf"),
+    ("int", r"-?(?:0|[1-9][0-9]{0,18})", "-0123456789"),
+    ("float", r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?", "-0123456789"),
+)
+for _tag, _form, _first in _SCALARS:
+    for _character in [*_first, *([""] if _tag == "null" else [])]:
+        _Loader.yaml_implicit_resolvers.setdefault(_character, []).append(
+            (f"tag:yaml.org,2002:{_tag}", re.compile(rf"^{_form}$"))
+        )
+
+
+def _once(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    """A map whose keys stand there once; YAML and JSON would take the last without a word."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise ValueError(f"a key is text, not {key!r}")
+        if key in found:
+            raise ValueError(f"the key {key} is there twice in one map")
+        found[key] = value
+    return found
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        problem = error.problem or error.context or "no YAML"
+        return f"{problem} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
+    return " ".join(str(error).split()) if not isinstance(error, RecursionError) else "nested too deep"

@@ -1,0 +1,542 @@
+"""What happens to a command, and why: all decisions of the command sink, and nothing else.
+
+No function here waits, reads a clock or speaks to a device. Each is told what is known and answers what
+is to be done. `executor` does it; the order of a command's life is the order of this file:
+
+    arrived ──► to_start ──► last_look ──► (the write) ──► outcome      hold_due ──► hold_outcome
+                                 after a crash: after_crash             after a crash: hold_after_crash
+
+| code | state | what it means |
+|---|---|---|
+| `CLOCK_UNTRUSTED` | none, it waits | the worker's clock is behind what has already happened |
+| `MALFORMED` | REJECTED | it is no command: the sentence says which field is wrong |
+| `CONFLICT` | REJECTED | another command came with the same id before |
+| `EXPIRED` | EXPIRED | it came, or its turn came, at its expiry or later |
+| `MAX_AGE` | EXPIRED | older than `max.age`, by its time of issue or by its record's timestamp |
+| `CLOCK_SKEW` | REJECTED | issued in the future, by more than `max.clock.skew` |
+| `NEVER_DUE` | REJECTED | `not_before` lies at or behind the moment when it expires |
+| `KILL_SWITCH` | REJECTED | the kill switch is engaged |
+| `SIGNATURE` | REJECTED | the signature that its rule asks for is missing or wrong |
+| `NOT_ALLOWED` | REJECTED | no rule of the policy allows it |
+| `POLICY_DENIED` | REJECTED | a rule of the policy denies it |
+| `POLICY_PRIORITY` | REJECTED | a higher priority than the issuer may use |
+| `POLICY_REASON` | REJECTED | a reason is required |
+| `POLICY_HOLD` | REJECTED | a hold is required, or a shorter one |
+| `POLICY_TYPE` | REJECTED | not the type of value that the point takes |
+| `POLICY_VALUES` | REJECTED | none of the values that are allowed |
+| `POLICY_MIN` | REJECTED | below what is allowed |
+| `POLICY_MAX` | REJECTED | above what is allowed |
+| `POLICY_STEP` | REJECTED | between two steps |
+| `POLICY_DWELL` | REJECTED | too soon after the last write of the point |
+| `POLICY_MAX_CHANGE` | REJECTED | too far from what the point has just been, or that cannot be read |
+| `RATE_LIMIT` | REJECTED | too many commands in too short a time |
+| `DRY_RUN` | SUCCEEDED | everything was checked, nothing was written |
+| `NOT_COMPARED` | SUCCEEDED | given back as asked; there is no value to compare with |
+| `PROVED_BY_READ_BACK` | SUCCEEDED | no answer came, or the worker died; the device holds the value |
+| `READ_BACK_DIFFERS` | MISMATCH | written, and the device holds another value |
+| `DEVICE_REFUSED` | FAILED | the device refused; what was written before it was given back |
+| `NOT_SENT` | FAILED | the platform could not be reached; what was written before it was given back |
+| `REVERT_FAILED` | UNKNOWN | a part was written, and could not be given back |
+| `NO_ANSWER` | UNKNOWN | no answer came, and reading back proves nothing |
+| `NOT_READ_BACK` | UNKNOWN | the device took it, and could not be read afterwards |
+| `CRASHED` | UNKNOWN | the worker died while it was written, and reading back proves nothing |
+| `LATER_COMMAND` | HOLD_SKIPPED | a later command wrote the points; they are left as they are |
+| `HOLD_REVERT_FAILED` | HOLD_FAILED | alarm: a point could not be given back, a person has to look |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from tieline_connectors.command.command import (
+    Command,
+    Outcome,
+    Result,
+    State,
+    Value,
+    Write,
+    WriteResult,
+    digest,
+    signed_by,
+)
+from tieline_connectors.command.decisions import (
+    Accept,
+    Answer,
+    Call,
+    End,
+    Known,
+    NotYet,
+    Now,
+    Readings,
+    Revert,
+    Situation,
+    Start,
+    Wait,
+)
+from tieline_connectors.command.ledger import Entry, Ledger
+from tieline_connectors.command.policy import Facts, Reading, Refusal
+from tieline_connectors.command.reading import Malformed
+
+CLOCK_STEP = 1_000_000
+"""A clock may be set back by so much (NTP) without being distrusted; microseconds."""
+
+SINGLE_PRECISION = 2.4e-7
+"""Registers of 32 bits return 21.3 as 21.299999; such a difference is none."""
+
+# ── It comes ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def arrived(
+    command: Command, record_at: int | None, ledger: Ledger, situation: Situation
+) -> Wait | Known | Answer | End | Accept:
+    """A record with a command has come; ``record_at`` is its timestamp, microseconds."""
+    now = situation.now.wall
+    doubt = clock_doubt(ledger, situation)
+    if doubt is not None:
+        return doubt
+    known = ledger.get(command.command_id)
+    if known is not None:
+        return _known_already(command, known, now)
+    deadline = min(
+        command.expires_at,
+        command.issued_at + situation.terms.max_age,
+        *([] if record_at is None else [record_at + situation.terms.max_age]),
+    )
+    entry = Entry(command, digest(command), "RECEIVED", now, deadline)
+    if now >= deadline:
+        return _end(entry, "EXPIRED", *_why_expired(entry, now), now)
+    refusal = _impossible(entry, situation) or _forbidden(entry, ledger, situation, None)
+    if refusal is not None:
+        refused = _refuse(entry, refusal, now)
+        # Not kept: who cannot sign must not use up the id of a command that somebody will sign.
+        return Answer(refused.result) if refusal.code == "SIGNATURE" else refused
+    accepted = _result(entry, "ACCEPTED", "", "", now)
+    return Accept(entry, accepted, deadline_of(entry, situation.now))
+
+
+def malformed(error: Malformed, record_id: str, raw: bytes | None, now: int) -> Answer:
+    """A record that holds no command; ``record_id`` (topic id, partition, offset) where it has no id.
+
+    It is told and not kept: what is no command never becomes one, and must not use up the id of one.
+    """
+    return Answer(
+        Result(
+            error.command_id or record_id,
+            "REJECTED",
+            now,
+            error.correlation_id,
+            error.issuer,
+            "MALFORMED",
+            str(error),
+            received_at=now,
+            raw=raw,
+        )
+    )
+
+
+def clock_doubt(ledger: Ledger, situation: Situation) -> Wait | None:
+    """A clock that is behind what has already happened would execute what expired long ago."""
+    now, terms = situation.now.wall, situation.terms
+    if now < terms.built_at:
+        return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the day this version was built; set it")
+    if now + CLOCK_STEP < ledger.newest:
+        return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the newest entry of the ledger; set it")
+    if now + terms.max_clock_skew < situation.newest_at_broker:
+        return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the newest record at the broker; set it")
+    return None
+
+
+def deadline_of(entry: Entry, now: Now) -> int:
+    """When it expires by the monotonic clock: fixed once, so that a clock set back wins no time."""
+    return now.monotonic + entry.deadline - now.wall
+
+
+def _known_already(command: Command, known: Entry, now: int) -> Known | Answer:
+    if known.digest != digest(command):
+        told = f"another command with the id {command.command_id} came before; use a new id for a new command"
+        conflict = Entry(command, digest(command), "RECEIVED", now, command.expires_at)
+        return Answer(_result(conflict, "REJECTED", "CONFLICT", told, now))
+    return Known(known) if known.result is None else Answer(known.result)
+
+
+def _impossible(entry: Entry, situation: Situation) -> Refusal | None:
+    command, terms = entry.command, situation.terms
+    ahead = command.issued_at - situation.now.wall
+    if ahead > terms.max_clock_skew:
+        told = (
+            f"it was issued {_seconds(ahead)} in the future (max.clock.skew {_seconds(terms.max_clock_skew)})"
+        )
+        return Refusal("CLOCK_SKEW", told)
+    if command.not_before is not None and command.not_before >= entry.deadline:
+        return Refusal(
+            "NEVER_DUE", "not_before lies at or behind its expiry, or more than max.age after its issue"
+        )
+    return None
+
+
+# ── Its turn comes ───────────────────────────────────────────────────────────────────────────────────
+
+
+def to_start(
+    entry: Entry, deadline: int, readings: Readings, ledger: Ledger, situation: Situation
+) -> Wait | NotYet | End | Start:
+    """May it be executed now? ``readings``: what its points read at this moment.
+
+    Everything is asked again: since it came the policy, the kill switch, and what others wrote may have
+    changed.
+    """
+    now, command = situation.now.wall, entry.command
+    doubt = clock_doubt(ledger, situation)
+    if doubt is not None:
+        return doubt
+    if _is_late(entry, deadline, situation):
+        return _end(entry, "EXPIRED", *_why_expired(entry, now), now, readings)
+    dry_run = command.dry_run or situation.terms.dry_run
+    if command.not_before is not None and now < command.not_before and not dry_run:
+        return NotYet(command.not_before, "it waits for its not_before")
+    refusal = _forbidden(entry, ledger, situation, readings)
+    if refusal is not None:
+        return _refuse(entry, refusal, now, readings)
+    if dry_run:
+        told = "dry run: everything was checked, nothing was written"
+        return _end(entry, "SUCCEEDED", "DRY_RUN", told, now, readings, dry_run=True)
+    # One microsecond apart at least, so that the ledger knows which of two commands was later.
+    started = entry._replace(state="STARTED", started_at=max(now, ledger.newest + 1))
+    return Start(started, _result(started, "EXECUTING", "", "", now, readings))
+
+
+def last_look(entry: Entry, deadline: int, readings: Readings, situation: Situation) -> End | None:
+    """The last step before the write, after STARTED is durable: none is a yes."""
+    now = situation.now.wall
+    if _is_late(entry, deadline, situation):
+        return _end(entry, "EXPIRED", *_why_expired(entry, now), now, readings)
+    if situation.killed is not None:
+        return _refuse(entry, _kill_switch(situation.killed), now, readings)
+    return None
+
+
+def _is_late(entry: Entry, deadline: int, situation: Situation) -> bool:
+    now = situation.now
+    too_old = now.wall >= entry.command.issued_at + situation.terms.max_age
+    return too_old or now.wall >= entry.deadline or now.monotonic >= deadline
+
+
+def _why_expired(entry: Entry, now: int) -> tuple[str, str]:
+    if entry.deadline < entry.command.expires_at or now < entry.deadline:
+        return "MAX_AGE", "it is older than max.age, and was not executed"
+    return "EXPIRED", "it expired before it could be executed"
+
+
+def _forbidden(
+    entry: Entry, ledger: Ledger, situation: Situation, readings: Readings | None
+) -> Refusal | None:
+    if situation.killed is not None:
+        return _kill_switch(situation.killed)
+    signed_with = [name for name, key in situation.keys.items() if signed_by(entry.command, key)]
+    return situation.policy.refusal(
+        entry.command, Facts(situation.now.wall, ledger, readings, frozenset(signed_with))
+    )
+
+
+def _kill_switch(why: str) -> Refusal:
+    return Refusal("KILL_SWITCH", f"the kill switch is engaged{': ' * bool(why)}{why}")
+
+
+# ── It was written, or not ───────────────────────────────────────────────────────────────────────────
+
+
+def to_give_back(entry: Entry, calls: Mapping[str, Call]) -> tuple[str, ...]:
+    """Of a batch that failed in the middle: the points that were written and have to be given back.
+
+    None after a call without an answer: nobody knows what is still on its way, a person has to look.
+    """
+    answers = {call.answer for call in calls.values()}
+    if "NO_ANSWER" in answers or answers == {"DONE"} or entry.command.action == "REVERT":
+        return ()
+    return tuple(w.point for w in entry.command.writes if calls[w.point].answer == "DONE")
+
+
+def outcome(
+    entry: Entry,
+    calls: Mapping[str, Call],
+    before: Readings,
+    after: Readings,
+    given_back: Mapping[str, Call],
+    now: int,
+) -> End:
+    """What became of a command, from what the platform answered and what was read before and after it.
+
+    ``given_back``: what became of each revert that `to_give_back` asked for.
+    """
+    command = entry.command
+    writes = tuple(
+        _written(command, w, calls[w.point], before.get(w.point), after.get(w.point), given_back.get(w.point))
+        for w in command.writes
+    )
+    return _ended_with(entry, *_verdict(command, calls, writes, given_back), now, writes)
+
+
+def after_crash(entry: Entry, after: Readings, now: int) -> End:
+    """It was in STARTED when a worker began here: ask the device, and never write a second time."""
+    command = entry.command
+    lost = Call("NO_ANSWER", "the worker died while it was written")
+    writes = tuple(_written(command, w, lost, None, after.get(w.point), None) for w in command.writes)
+    if all(write.outcome == "VERIFIED" for write in writes):
+        return _ended_with(
+            entry, "SUCCEEDED", "PROVED_BY_READ_BACK", "the device holds what was asked", now, writes
+        )
+    told = "the worker died while it was written, and reading back proves nothing; a person has to look"
+    return _ended_with(entry, "UNKNOWN", "CRASHED", told, now, writes)
+
+
+def same(written: Value, read: Value, tolerance: float) -> bool:
+    """Whether a value that was read back is the one that was written."""
+    if isinstance(written, str) or isinstance(read, str) or written is None or read is None:
+        return written is not None and written == read
+    if isinstance(written, float) or isinstance(read, float):
+        return math.isclose(written, read, rel_tol=SINGLE_PRECISION, abs_tol=tolerance)
+    return abs(written - read) <= tolerance
+
+
+def _written(
+    command: Command,
+    write: Write,
+    call: Call,
+    before: Reading | None,
+    after: Reading | None,
+    given_back: Call | None,
+) -> WriteResult:
+    proved = after is not None and same(write.value, after.value, command.tolerance)
+    reason = call.reason
+    result: Outcome
+    if call.answer in ("REFUSED", "NOT_SENT"):
+        result = "NOT_WRITTEN"
+    elif given_back is not None:
+        result = "REVERTED" if given_back.answer == "DONE" else "UNKNOWN"
+        reason = given_back.reason
+    elif proved:
+        result = "VERIFIED"
+    elif call.answer == "NO_ANSWER":
+        result = "UNKNOWN"
+    else:
+        result = "UNVERIFIED" if after is None or write.value is None else "DIFFERENT"
+    return WriteResult(write.point, write.value, _of(before), _of(after), result, reason)
+
+
+def _verdict(
+    command: Command,
+    calls: Mapping[str, Call],
+    writes: tuple[WriteResult, ...],
+    given_back: Mapping[str, Call],
+) -> tuple[State, str, str]:
+    answers = [calls[write.point].answer for write in writes]
+    outcomes = [write.outcome for write in writes]
+    if "NO_ANSWER" in answers:
+        if all(outcome == "VERIFIED" for outcome in outcomes):
+            return "SUCCEEDED", "PROVED_BY_READ_BACK", "no answer came, and the device holds what was asked"
+        return "UNKNOWN", "NO_ANSWER", "no answer came, and reading back proves nothing; a person has to look"
+    if "REFUSED" in answers or "NOT_SENT" in answers:
+        if "UNKNOWN" in outcomes:
+            return (
+                "UNKNOWN",
+                "REVERT_FAILED",
+                "a part was written and could not be given back; a person has to look",
+            )
+        part = "" if set(answers) <= {"REFUSED", "NOT_SENT"} else _partly(command)
+        if "REFUSED" in answers:
+            first = writes[answers.index("REFUSED")]
+            told = f"{first.point} was refused: {calls[first.point].reason or 'no reason was given'}{part}"
+            return "FAILED", "DEVICE_REFUSED", told
+        return "FAILED", "NOT_SENT", f"the platform could not be reached{part or ', nothing was written'}"
+    if "DIFFERENT" in outcomes:
+        first = writes[outcomes.index("DIFFERENT")]
+        told = f"{first.point} was written with {first.requested} and reads {first.actual}"
+        return "MISMATCH", "READ_BACK_DIFFERS", told
+    unread = [
+        write.point for write in writes if write.outcome == "UNVERIFIED" and write.requested is not None
+    ]
+    if unread:
+        return "UNKNOWN", "NOT_READ_BACK", f"{unread[0]} was written and could not be read afterwards"
+    if "UNVERIFIED" in outcomes:
+        return "SUCCEEDED", "NOT_COMPARED", "given back as asked; there is no value to compare with"
+    return "SUCCEEDED", "", ""
+
+
+def _partly(command: Command) -> str:
+    done = "stay so" if command.action == "REVERT" else "were given back"
+    return f"; the points written before it {done}"
+
+
+# ── A hold ends ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def hold_due(entry: Entry, ledger: Ledger, situation: Situation) -> Wait | NotYet | End | Revert:
+    """The time of a hold is over: give its points back, unless a later command wrote them.
+
+    It may be late; then it is done late. The kill switch holds this back too.
+    """
+    now = situation.now.wall
+    doubt = clock_doubt(ledger, situation)
+    if doubt is not None:
+        return doubt
+    if entry.hold_until is None or now < entry.hold_until:
+        return NotYet(entry.hold_until, "its hold has not ended")
+    if situation.killed is not None:
+        return NotYet(None, _kill_switch(situation.killed).sentence)
+    points = tuple(w.point for w in _held(entry) if not ledger.written_after(entry, w.point))
+    if not points:
+        return hold_outcome(entry, {}, {}, ledger, now)
+    return Revert(entry._replace(hold="REVERTING", reverting_at=now), points)
+
+
+def hold_outcome(
+    entry: Entry, calls: Mapping[str, Call], after: Readings, ledger: Ledger, now: int
+) -> NotYet | End:
+    """What became of the points that a hold gave back. ``after``: what all of its points read now.
+
+    A revert that fails is an alarm. The old value is never written instead: nobody knows if it is right.
+    """
+    if calls and all(call.answer == "NOT_SENT" for call in calls.values()):
+        return NotYet(None, "the platform cannot be reached; its hold ends when it can")
+    writes = tuple(_given_back(entry, write, calls, after, ledger) for write in _held(entry))
+    failed = [write for write in writes if write.outcome == "UNKNOWN"]
+    if failed:
+        told = f"{failed[0].point} could not be given back: {failed[0].reason}; a person has to look"
+        return _hold_end(
+            entry._replace(hold="FAILED"), "HOLD_FAILED", "HOLD_REVERT_FAILED", told, now, writes
+        )
+    if all(write.outcome == "NOT_WRITTEN" for write in writes):
+        told = "a later command wrote the points; they are left as they are"
+        return _hold_end(entry._replace(hold="SKIPPED"), "HOLD_SKIPPED", "LATER_COMMAND", told, now, writes)
+    return _hold_end(entry._replace(hold="ENDED"), "HOLD_ENDED", "", "", now, writes)
+
+
+def hold_after_crash(
+    entry: Entry, after: Readings, ledger: Ledger, situation: Situation
+) -> Wait | NotYet | End | Revert:
+    """It was in REVERTING when a worker began here: look, and give back only what is proved to be held.
+
+    A point that still reads what this command wrote, with no later command on it, was not given back (or
+    its default is the same value): giving it back is then safe to do again. One that reads anything else
+    is not this command's any more. One that cannot be read is an alarm.
+    """
+    doubt = clock_doubt(ledger, situation)
+    if doubt is not None:
+        return doubt
+    if situation.killed is not None:
+        return NotYet(None, _kill_switch(situation.killed).sentence)
+    points = tuple(
+        write.point
+        for write in _held(entry)
+        if not ledger.written_after(entry, write.point) and _still_held(entry, write, after.get(write.point))
+    )
+    return Revert(entry, points) if points else hold_outcome(entry, {}, after, ledger, situation.now.wall)
+
+
+def _held(entry: Entry) -> list[WriteResult]:
+    """The writes of a command that its hold has to give back."""
+    writes = () if entry.result is None else entry.result.writes
+    return [w for w in writes if w.requested is not None and w.outcome not in ("NOT_WRITTEN", "REVERTED")]
+
+
+def _still_held(entry: Entry, write: WriteResult, reading: Reading | None) -> bool:
+    return reading is not None and same(write.requested, reading.value, entry.command.tolerance)
+
+
+def _given_back(
+    entry: Entry, write: WriteResult, calls: Mapping[str, Call], after: Readings, ledger: Ledger
+) -> WriteResult:
+    reading = after.get(write.point)
+    told = write._replace(requested=None, previous=write.requested, actual=_of(reading), reason="")
+    call = calls.get(write.point)
+    if call is None and ledger.written_after(entry, write.point):
+        return told._replace(outcome="NOT_WRITTEN", reason="a later command wrote it")
+    if call is not None and call.answer in ("REFUSED", "NOT_SENT"):
+        return told._replace(outcome="UNKNOWN", reason=call.reason or "the device refused")
+    if call is None or call.answer == "NO_ANSWER":
+        if reading is None:
+            return told._replace(outcome="UNKNOWN", reason="no answer came, and it cannot be read")
+        if _still_held(entry, write, reading):
+            return told._replace(outcome="UNKNOWN", reason="no answer came, and it is as it was")
+    return told._replace(outcome="REVERTED")
+
+
+# ── The words of it ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _refuse(entry: Entry, refusal: Refusal, now: int, readings: Readings | None = None) -> End:
+    end = _end(entry, "REJECTED", refusal.code, refusal.sentence, now, readings)
+    writes = tuple(
+        write._replace(reason=refusal.sentence) if write.point == refusal.point else write
+        for write in end.result.writes
+    )
+    result = end.result._replace(writes=writes)
+    return End(end.entry._replace(result=result), result)
+
+
+def _end(
+    entry: Entry,
+    state: State,
+    code: str,
+    sentence: str,
+    now: int,
+    readings: Readings | None = None,
+    *,
+    dry_run: bool = False,
+) -> End:
+    """The end of a command of which nothing was written."""
+    result = _result(entry, state, code, sentence, now, readings, dry_run=dry_run)
+    return End(entry._replace(state="ENDED", ended_at=now, result=result), result)
+
+
+def _ended_with(
+    entry: Entry, state: State, code: str, sentence: str, now: int, writes: tuple[WriteResult, ...]
+) -> End:
+    """The end of a command whose write was tried; a hold that it asked for is owed from here on."""
+    result = _result(entry, state, code, sentence, now)._replace(writes=writes)
+    ended = entry._replace(state="ENDED", ended_at=now, result=result)
+    if entry.command.hold_ms is not None and _held(ended):
+        started = entry.started_at if entry.started_at is not None else now
+        ended = ended._replace(hold="HELD", hold_until=started + entry.command.hold_ms * 1000)
+    return End(ended, result)
+
+
+def _hold_end(
+    entry: Entry, state: State, code: str, sentence: str, now: int, writes: tuple[WriteResult, ...]
+) -> End:
+    return End(entry, _result(entry, state, code, sentence, now)._replace(writes=writes))
+
+
+def _result(
+    entry: Entry,
+    state: State,
+    code: str,
+    sentence: str,
+    now: int,
+    readings: Readings | None = None,
+    *,
+    dry_run: bool = False,
+) -> Result:
+    command = entry.command
+    return Result(
+        command.command_id,
+        state,
+        now,
+        command.correlation_id,
+        command.issuer,
+        code,
+        sentence,
+        tuple(WriteResult(w.point, w.value, _of((readings or {}).get(w.point))) for w in command.writes),
+        dry_run or command.dry_run,
+        entry.received_at,
+        entry.started_at,
+    )
+
+
+def _of(reading: Reading | None) -> Value:
+    return None if reading is None else reading.value
+
+
+def _seconds(microseconds: int) -> str:
+    return f"{microseconds / 1_000_000:g} s"
