@@ -26,12 +26,14 @@ from tieline.transforms.regex_router import RegexRouterConfig
 from tieline_connectors.file.sink import FileSinkConfig
 from tieline_connectors.file.source import FileSourceConfig
 from tieline_connectors.mongo.config import MongoSinkConfig
+from tieline_connectors.volttron_bus.bus_sink_config import VolttronBusSinkConfig
 from tieline_connectors.volttron_bus.config import VolttronBusConfig
 
 ROOT = Path(__file__).parents[2]
 COMMON = ConnectorSettings.keys()
 TABLES: dict[tuple[str, str], list[type[Config]]] = {
     ("bus-source.md", "Settings"): [VolttronBusConfig],
+    ("bus-sink.md", "Settings"): [VolttronBusSinkConfig],
     ("mongo-sink.md", "Settings"): [MongoSinkConfig],
     ("files.md", "Source"): [FileSourceConfig],
     ("files.md", "Sink"): [FileSinkConfig],
@@ -102,7 +104,7 @@ def test_what_is_ignored_or_passed_to_clients_is_told():
     assert [key for key in PASSED_TO_CLIENTS if f"`{key}" not in text] == []
 
 
-@pytest.mark.parametrize("name", ["bus-source.md", "files.md", "mongo-sink.md"])
+@pytest.mark.parametrize("name", ["bus-sink.md", "bus-source.md", "files.md", "mongo-sink.md"])
 def test_the_examples_of_a_page_are_configurations(name, tmp_path):
     examples = re.findall(r"```properties\n(.*?)```", page(name), re.DOTALL)
     files = [tmp_path / f"{number}.properties" for number in range(len(examples))]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tieline.api import CommaList, setting
 from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint, is_latin
-from tieline_connectors.volttron_bus.publishing import Publishing, TokenBucket, topic_places
+from tieline_connectors.volttron_bus.publishing import Publishing, TokenBucket
 
 
 class VolttronBusSinkConfig(PlatformConfig):
@@ -30,11 +30,11 @@ class VolttronBusSinkConfig(PlatformConfig):
         " body. kafkaagent: {topic, headers, message}, of which only message must be there.",
         importance="high",
     )
-    topic_from: CommaList = setting(
+    topic_from: Literal["key", "header"] = setting(
         "topic.from",
-        ("header", "key"),
-        doc="Where the topic of the bus is looked for, in this order, if the value does not name it: header"
-        " is the record's volttron.topic, key the record's key.",
+        "key",
+        doc="Where the topic of the bus is, if the value does not name it: the record's key, or its header"
+        " volttron.topic.",
     )
     on_refused: Literal["skip", "stop"] = setting(
         "on.refused",
@@ -76,12 +76,8 @@ class VolttronBusSinkConfig(PlatformConfig):
 
     def mistakes(self) -> list[tuple[str, str]]:
         """What is wrong between the settings, and in the form of one."""
-        checks = (
-            ("bus.allowed.prefixes", self.allowed),
-            ("topic.from", lambda: topic_places(self.topic_from)),
-        )
-        wrong = [(key, message) for key, check in checks if (message := complaint(check))]
-        return [*super().mistakes(), *wrong]
+        wrong = complaint(self.allowed)
+        return [*super().mistakes(), *([("bus.allowed.prefixes", wrong)] if wrong else [])]
 
     def allowed(self) -> tuple[str, ...]:
         """The prefixes, without slashes at their ends. Raises ``ValueError``."""
@@ -98,8 +94,8 @@ class VolttronBusSinkConfig(PlatformConfig):
     def publishing(self) -> Publishing:
         """The rules."""
         max_age = None if self.max_age_ms < 0 else self.max_age_ms
-        places = topic_places(self.topic_from)
-        return Publishing(self.platform, self.shape, self.allowed(), places, self.max_message_bytes, max_age)
+        most = self.max_message_bytes
+        return Publishing(self.platform, self.shape, self.allowed(), self.topic_from, most, max_age)
 
     def bucket(self) -> TokenBucket | None:
         """The limit; none: as fast as the router confirms."""

@@ -6,7 +6,6 @@ can read, it is not too large, and nobody who may write a topic of Kafka command
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
@@ -26,7 +25,6 @@ _MAX_TOPIC = 1024
 _TIMES = frozenset({"timestamp", "date"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST = int((datetime(2200, 1, 1, tzinfo=timezone.utc) - _EPOCH).total_seconds()) * 1000
-_NAMES = re.compile(r"header|key")
 
 
 class Refused(ValueError):
@@ -49,7 +47,7 @@ class Publishing:
     """Makes the message of a record.
 
     ``shape``: ``avro``, ``json`` or ``kafkaagent``; ``allowed``: prefixes of the bus, whole segments;
-    ``topic_from``: where a topic is looked for that the value does not name, ``header`` and ``key``;
+    ``topic_from``: where the topic is that the value does not name, ``header`` or ``key``;
     ``max_bytes``: of topic, headers and body together; ``max_age_ms``: none, however old.
     """
 
@@ -58,7 +56,7 @@ class Publishing:
         platform: str,
         shape: str,
         allowed: Sequence[str],
-        topic_from: Sequence[str],
+        topic_from: str,
         max_bytes: int,
         max_age_ms: int | None,
     ) -> None:
@@ -91,7 +89,8 @@ class Publishing:
         """
         if header(record, ORIGIN_HEADER) == self._origin:
             raise Filtered("echo")
-        if self._max_age_ms is not None and now_ms - (record.timestamp or now_ms) > self._max_age_ms:
+        time_ms = _time(record)
+        if self._max_age_ms is not None and time_ms and now_ms - time_ms > self._max_age_ms:
             raise Filtered("expired")
         if record.value is None:
             raise Filtered("null")
@@ -103,7 +102,7 @@ class Publishing:
 
     def _allow(self, topic: Any) -> None:
         if not isinstance(topic, str):
-            raise Refused("topic", f"its topic is no text but {type(topic).__name__}")
+            raise Refused("topic", f"its topic is no text, but {type(topic).__name__}")
         try:
             plain("topic", topic)
         except ValueError as error:
@@ -127,12 +126,11 @@ class Publishing:
     def _marked(self, headers: Mapping[str, Any], record: SinkRecord) -> dict[str, Any]:
         """Its own headers, where it came from, which record it is and, where it tells none, its time."""
         marked = dict(headers)
-        timestamp = record.timestamp
-        if timestamp is not None and 0 < timestamp < _LAST and not _tells_time(marked):
+        time_ms = _time(record)
+        if time_ms and not _tells_time(marked):
             # else a historian would store as of now what may be some minutes old
-            marked["TimeStamp"] = (_EPOCH + timedelta(milliseconds=timestamp)).isoformat(
-                timespec="microseconds"
-            )
+            moment = _EPOCH + timedelta(milliseconds=time_ms)
+            marked["TimeStamp"] = moment.isoformat(timespec="microseconds")
         own = header(record, ID_HEADER)
         if own is not None:
             marked[ID_HEADER] = own.decode("ascii", "replace")
@@ -155,16 +153,13 @@ class Publishing:
         return Outgoing(topic, headers, value["message"])
 
     def _topic(self, record: SinkRecord) -> Any:
-        for place in self._topic_from:
-            found = header(record, TOPIC_HEADER) if place == "header" else record.key
-            if isinstance(found, bytes):
-                try:
-                    return found.decode("utf-8")
-                except UnicodeDecodeError:
-                    raise Refused("topic", f"its topic ({place}) is no text in UTF-8") from None
-            if found is not None:
-                return found
-        raise Refused("topic", f"it has no topic: looked for in {', '.join(self._topic_from)}")
+        found = header(record, TOPIC_HEADER) if self._topic_from == "header" else record.key
+        if not isinstance(found, bytes):
+            return found
+        try:
+            return found.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Refused("topic", f"its topic ({self._topic_from}) is no text in UTF-8") from None
 
 
 class TokenBucket:
@@ -195,14 +190,6 @@ class TokenBucket:
         self._at = now
 
 
-def topic_places(names: Sequence[str]) -> tuple[str, ...]:
-    """The value of ``topic.from``. Raises ``ValueError``."""
-    unknown = [name for name in names if not _NAMES.fullmatch(name)]
-    if unknown or not names:
-        raise ValueError(f"{', '.join(unknown) or 'nothing'} is no place of a topic; there are header, key")
-    return tuple(names)
-
-
 def _avro(record: SinkRecord) -> Outgoing:
     try:
         topic, headers, body, _ = rebuild(record.value)
@@ -211,6 +198,12 @@ def _avro(record: SinkRecord) -> Outgoing:
     if not isinstance(headers, dict):
         raise Refused("shape", "its headers are no object")
     return Outgoing(topic, headers, body)
+
+
+def _time(record: SinkRecord) -> int:
+    """Its timestamp in ms; 0 where it has none (or none of 1970 to 2199)."""
+    timestamp = record.timestamp or 0
+    return timestamp if 0 < timestamp < _LAST else 0
 
 
 def _tells_time(headers: Mapping[str, Any]) -> bool:
