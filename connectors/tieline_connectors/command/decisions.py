@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
 from tieline_connectors.command.command import Result
+from tieline_connectors.command.facts import Reading
 from tieline_connectors.command.ledger import Entry
-from tieline_connectors.command.policy import Policy, Reading
+from tieline_connectors.command.policy import Policy
 
 Readings: TypeAlias = "Mapping[str, Reading | None]"
 """Point → what it reads; none: it could not be read."""

@@ -17,7 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tieline.api import ConfigError, Mistake
-from tieline_connectors.command.policy import Limits, Policy, Rate, Rule
+from tieline_connectors.command.policy import Policy
+from tieline_connectors.command.policy_rule import Limits, Rate, Rule
 from tieline_connectors.command.reading import MAX_POINT
 
 MAX_CHARACTERS = 1024 * 1024
@@ -50,18 +51,18 @@ def parse(text: str, where: str) -> Policy:
 
 
 def _rules_mistakes(rules: Any, where: str) -> list[Mistake]:
-    """Of the rules whose keys are each right: what is wrong between them, and with their patterns."""
+    """What is wrong with the patterns; and between the keys of those rules whose keys are each right."""
     found: list[Mistake] = []
     for number, item in enumerate(rules if isinstance(rules, list) else (), start=1):
+        points = item.get("points") if isinstance(item, dict) else None
+        patterns = [points] if isinstance(points, str) else points if isinstance(points, list) else []
+        wrong = [_wrong_pattern(pattern) for pattern in patterns if isinstance(pattern, str)]
+        found += [Mistake(where, f"rule {number}: points", told) for told in wrong if told]
         try:
             rule = Rule.model_validate(item)
         except ValidationError:
             continue
         found += [Mistake(where, f"rule {number}: {key}", told) for key, told in rule.mistakes()]
-        found += [
-            Mistake(where, f"rule {number}: points", told)
-            for told in filter(None, map(_wrong_pattern, rule.points))
-        ]
     return found
 
 

@@ -46,20 +46,9 @@ is to be done. `executor` does it; the order of a command's life is the order of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-from tieline_connectors.command.command import (
-    Command,
-    Outcome,
-    Result,
-    State,
-    Value,
-    Write,
-    WriteResult,
-    digest,
-    signed_by,
-)
+from tieline_connectors.command.command import Command, Result, WriteResult, digest, signed_by
 from tieline_connectors.command.decisions import (
     Accept,
     Answer,
@@ -74,15 +63,22 @@ from tieline_connectors.command.decisions import (
     Start,
     Wait,
 )
+from tieline_connectors.command.facts import Facts, Reading, Refusal
 from tieline_connectors.command.ledger import Entry, Ledger
-from tieline_connectors.command.policy import Facts, Reading, Refusal
 from tieline_connectors.command.reading import Malformed
+from tieline_connectors.command.results import (
+    ended,
+    ended_with,
+    held,
+    hold_ended,
+    refused,
+    result_of,
+    value_of,
+)
+from tieline_connectors.command.verdict import same, verdict, written
 
 CLOCK_STEP = 1_000_000
 """A clock may be set back by so much (NTP) without being distrusted; microseconds."""
-
-SINGLE_PRECISION = 2.4e-7
-"""Registers of 32 bits return 21.3 as 21.299999; such a difference is none."""
 
 # ── It comes ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -105,13 +101,13 @@ def arrived(
     )
     entry = Entry(command, digest(command), "RECEIVED", now, deadline)
     if now >= deadline:
-        return _end(entry, "EXPIRED", *_why_expired(entry, now), now)
+        return ended(entry, "EXPIRED", *_why_expired(entry, now), now)
     refusal = _impossible(entry, situation) or _forbidden(entry, ledger, situation, None)
     if refusal is not None:
-        refused = _refuse(entry, refusal, now)
+        end = refused(entry, refusal, now)
         # Not kept: who cannot sign must not use up the id of a command that somebody will sign.
-        return Answer(refused.result) if refusal.code == "SIGNATURE" else refused
-    accepted = _result(entry, "ACCEPTED", "", "", now)
+        return Answer(end.result) if refusal.code == "SIGNATURE" else end
+    accepted = result_of(entry, "ACCEPTED", "", "", now)
     return Accept(entry, accepted, deadline_of(entry, situation.now))
 
 
@@ -156,7 +152,7 @@ def _known_already(command: Command, known: Entry, now: int) -> Known | Answer:
     if known.digest != digest(command):
         told = f"another command with the id {command.command_id} came before; use a new id for a new command"
         conflict = Entry(command, digest(command), "RECEIVED", now, command.expires_at)
-        return Answer(_result(conflict, "REJECTED", "CONFLICT", told, now))
+        return Answer(result_of(conflict, "REJECTED", "CONFLICT", told, now))
     return Known(known) if known.result is None else Answer(known.result)
 
 
@@ -191,28 +187,28 @@ def to_start(
     if doubt is not None:
         return doubt
     if _is_late(entry, deadline, situation):
-        return _end(entry, "EXPIRED", *_why_expired(entry, now), now, readings)
+        return ended(entry, "EXPIRED", *_why_expired(entry, now), now, readings)
     dry_run = command.dry_run or situation.terms.dry_run
     if command.not_before is not None and now < command.not_before and not dry_run:
         return NotYet(command.not_before, "it waits for its not_before")
     refusal = _forbidden(entry, ledger, situation, readings)
     if refusal is not None:
-        return _refuse(entry, refusal, now, readings)
+        return refused(entry, refusal, now, readings)
     if dry_run:
         told = "dry run: everything was checked, nothing was written"
-        return _end(entry, "SUCCEEDED", "DRY_RUN", told, now, readings, dry_run=True)
+        return ended(entry, "SUCCEEDED", "DRY_RUN", told, now, readings, dry_run=True)
     # One microsecond apart at least, so that the ledger knows which of two commands was later.
     started = entry._replace(state="STARTED", started_at=max(now, ledger.newest + 1))
-    return Start(started, _result(started, "EXECUTING", "", "", now, readings))
+    return Start(started, result_of(started, "EXECUTING", "", "", now, readings))
 
 
 def last_look(entry: Entry, deadline: int, readings: Readings, situation: Situation) -> End | None:
     """The last step before the write, after STARTED is durable: none is a yes."""
     now = situation.now.wall
     if _is_late(entry, deadline, situation):
-        return _end(entry, "EXPIRED", *_why_expired(entry, now), now, readings)
+        return ended(entry, "EXPIRED", *_why_expired(entry, now), now, readings)
     if situation.killed is not None:
-        return _refuse(entry, _kill_switch(situation.killed), now, readings)
+        return refused(entry, _kill_switch(situation.killed), now, readings)
     return None
 
 
@@ -270,102 +266,26 @@ def outcome(
     ``given_back``: what became of each revert that `to_give_back` asked for.
     """
     command = entry.command
+    owed = {point: Call("NOT_SENT", "it was not given back") for point in to_give_back(entry, calls)}
+    back = {**owed, **given_back}
     writes = tuple(
-        _written(command, w, calls[w.point], before.get(w.point), after.get(w.point), given_back.get(w.point))
+        written(command, w, calls[w.point], before.get(w.point), after.get(w.point), back.get(w.point))
         for w in command.writes
     )
-    return _ended_with(entry, *_verdict(command, calls, writes, given_back), now, writes)
+    return ended_with(entry, *verdict(command, calls, writes), now, writes)
 
 
 def after_crash(entry: Entry, after: Readings, now: int) -> End:
     """It was in STARTED when a worker began here: ask the device, and never write a second time."""
     command = entry.command
     lost = Call("NO_ANSWER", "the worker died while it was written")
-    writes = tuple(_written(command, w, lost, None, after.get(w.point), None) for w in command.writes)
+    writes = tuple(written(command, w, lost, None, after.get(w.point), None) for w in command.writes)
     if all(write.outcome == "VERIFIED" for write in writes):
-        return _ended_with(
+        return ended_with(
             entry, "SUCCEEDED", "PROVED_BY_READ_BACK", "the device holds what was asked", now, writes
         )
     told = "the worker died while it was written, and reading back proves nothing; a person has to look"
-    return _ended_with(entry, "UNKNOWN", "CRASHED", told, now, writes)
-
-
-def same(written: Value, read: Value, tolerance: float) -> bool:
-    """Whether a value that was read back is the one that was written."""
-    if isinstance(written, str) or isinstance(read, str) or written is None or read is None:
-        return written is not None and written == read
-    if isinstance(written, float) or isinstance(read, float):
-        return math.isclose(written, read, rel_tol=SINGLE_PRECISION, abs_tol=tolerance)
-    return abs(written - read) <= tolerance
-
-
-def _written(
-    command: Command,
-    write: Write,
-    call: Call,
-    before: Reading | None,
-    after: Reading | None,
-    given_back: Call | None,
-) -> WriteResult:
-    proved = after is not None and same(write.value, after.value, command.tolerance)
-    reason = call.reason
-    result: Outcome
-    if call.answer in ("REFUSED", "NOT_SENT"):
-        result = "NOT_WRITTEN"
-    elif given_back is not None:
-        result = "REVERTED" if given_back.answer == "DONE" else "UNKNOWN"
-        reason = given_back.reason
-    elif proved:
-        result = "VERIFIED"
-    elif call.answer == "NO_ANSWER":
-        result = "UNKNOWN"
-    else:
-        result = "UNVERIFIED" if after is None or write.value is None else "DIFFERENT"
-    return WriteResult(write.point, write.value, _of(before), _of(after), result, reason)
-
-
-def _verdict(
-    command: Command,
-    calls: Mapping[str, Call],
-    writes: tuple[WriteResult, ...],
-    given_back: Mapping[str, Call],
-) -> tuple[State, str, str]:
-    answers = [calls[write.point].answer for write in writes]
-    outcomes = [write.outcome for write in writes]
-    if "NO_ANSWER" in answers:
-        if all(outcome == "VERIFIED" for outcome in outcomes):
-            return "SUCCEEDED", "PROVED_BY_READ_BACK", "no answer came, and the device holds what was asked"
-        return "UNKNOWN", "NO_ANSWER", "no answer came, and reading back proves nothing; a person has to look"
-    if "REFUSED" in answers or "NOT_SENT" in answers:
-        if "UNKNOWN" in outcomes:
-            return (
-                "UNKNOWN",
-                "REVERT_FAILED",
-                "a part was written and could not be given back; a person has to look",
-            )
-        part = "" if set(answers) <= {"REFUSED", "NOT_SENT"} else _partly(command)
-        if "REFUSED" in answers:
-            first = writes[answers.index("REFUSED")]
-            told = f"{first.point} was refused: {calls[first.point].reason or 'no reason was given'}{part}"
-            return "FAILED", "DEVICE_REFUSED", told
-        return "FAILED", "NOT_SENT", f"the platform could not be reached{part or ', nothing was written'}"
-    if "DIFFERENT" in outcomes:
-        first = writes[outcomes.index("DIFFERENT")]
-        told = f"{first.point} was written with {first.requested} and reads {first.actual}"
-        return "MISMATCH", "READ_BACK_DIFFERS", told
-    unread = [
-        write.point for write in writes if write.outcome == "UNVERIFIED" and write.requested is not None
-    ]
-    if unread:
-        return "UNKNOWN", "NOT_READ_BACK", f"{unread[0]} was written and could not be read afterwards"
-    if "UNVERIFIED" in outcomes:
-        return "SUCCEEDED", "NOT_COMPARED", "given back as asked; there is no value to compare with"
-    return "SUCCEEDED", "", ""
-
-
-def _partly(command: Command) -> str:
-    done = "stay so" if command.action == "REVERT" else "were given back"
-    return f"; the points written before it {done}"
+    return ended_with(entry, "UNKNOWN", "CRASHED", told, now, writes)
 
 
 # ── A hold ends ──────────────────────────────────────────────────────────────────────────────────────
@@ -384,7 +304,7 @@ def hold_due(entry: Entry, ledger: Ledger, situation: Situation) -> Wait | NotYe
         return NotYet(entry.hold_until, "its hold has not ended")
     if situation.killed is not None:
         return NotYet(None, _kill_switch(situation.killed).sentence)
-    points = tuple(w.point for w in _held(entry) if not ledger.written_after(entry, w.point))
+    points = tuple(w.point for w in held(entry) if not ledger.written_after(entry, w.point))
     if not points:
         return hold_outcome(entry, {}, {}, ledger, now)
     return Revert(entry._replace(hold="REVERTING", reverting_at=now), points)
@@ -399,17 +319,17 @@ def hold_outcome(
     """
     if calls and all(call.answer == "NOT_SENT" for call in calls.values()):
         return NotYet(None, "the platform cannot be reached; its hold ends when it can")
-    writes = tuple(_given_back(entry, write, calls, after, ledger) for write in _held(entry))
+    writes = tuple(_given_back(entry, write, calls, after, ledger) for write in held(entry))
     failed = [write for write in writes if write.outcome == "UNKNOWN"]
     if failed:
         told = f"{failed[0].point} could not be given back: {failed[0].reason}; a person has to look"
-        return _hold_end(
+        return hold_ended(
             entry._replace(hold="FAILED"), "HOLD_FAILED", "HOLD_REVERT_FAILED", told, now, writes
         )
     if all(write.outcome == "NOT_WRITTEN" for write in writes):
         told = "a later command wrote the points; they are left as they are"
-        return _hold_end(entry._replace(hold="SKIPPED"), "HOLD_SKIPPED", "LATER_COMMAND", told, now, writes)
-    return _hold_end(entry._replace(hold="ENDED"), "HOLD_ENDED", "", "", now, writes)
+        return hold_ended(entry._replace(hold="SKIPPED"), "HOLD_SKIPPED", "LATER_COMMAND", told, now, writes)
+    return hold_ended(entry._replace(hold="ENDED"), "HOLD_ENDED", "", "", now, writes)
 
 
 def hold_after_crash(
@@ -428,16 +348,10 @@ def hold_after_crash(
         return NotYet(None, _kill_switch(situation.killed).sentence)
     points = tuple(
         write.point
-        for write in _held(entry)
+        for write in held(entry)
         if not ledger.written_after(entry, write.point) and _still_held(entry, write, after.get(write.point))
     )
     return Revert(entry, points) if points else hold_outcome(entry, {}, after, ledger, situation.now.wall)
-
-
-def _held(entry: Entry) -> list[WriteResult]:
-    """The writes of a command that its hold has to give back."""
-    writes = () if entry.result is None else entry.result.writes
-    return [w for w in writes if w.requested is not None and w.outcome not in ("NOT_WRITTEN", "REVERTED")]
 
 
 def _still_held(entry: Entry, write: WriteResult, reading: Reading | None) -> bool:
@@ -448,7 +362,7 @@ def _given_back(
     entry: Entry, write: WriteResult, calls: Mapping[str, Call], after: Readings, ledger: Ledger
 ) -> WriteResult:
     reading = after.get(write.point)
-    told = write._replace(requested=None, previous=write.requested, actual=_of(reading), reason="")
+    told = write._replace(requested=None, previous=write.requested, actual=value_of(reading), reason="")
     call = calls.get(write.point)
     if call is None and ledger.written_after(entry, write.point):
         return told._replace(outcome="NOT_WRITTEN", reason="a later command wrote it")
@@ -460,82 +374,6 @@ def _given_back(
         if _still_held(entry, write, reading):
             return told._replace(outcome="UNKNOWN", reason="no answer came, and it is as it was")
     return told._replace(outcome="REVERTED")
-
-
-# ── The words of it ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _refuse(entry: Entry, refusal: Refusal, now: int, readings: Readings | None = None) -> End:
-    end = _end(entry, "REJECTED", refusal.code, refusal.sentence, now, readings)
-    writes = tuple(
-        write._replace(reason=refusal.sentence) if write.point == refusal.point else write
-        for write in end.result.writes
-    )
-    result = end.result._replace(writes=writes)
-    return End(end.entry._replace(result=result), result)
-
-
-def _end(
-    entry: Entry,
-    state: State,
-    code: str,
-    sentence: str,
-    now: int,
-    readings: Readings | None = None,
-    *,
-    dry_run: bool = False,
-) -> End:
-    """The end of a command of which nothing was written."""
-    result = _result(entry, state, code, sentence, now, readings, dry_run=dry_run)
-    return End(entry._replace(state="ENDED", ended_at=now, result=result), result)
-
-
-def _ended_with(
-    entry: Entry, state: State, code: str, sentence: str, now: int, writes: tuple[WriteResult, ...]
-) -> End:
-    """The end of a command whose write was tried; a hold that it asked for is owed from here on."""
-    result = _result(entry, state, code, sentence, now)._replace(writes=writes)
-    ended = entry._replace(state="ENDED", ended_at=now, result=result)
-    if entry.command.hold_ms is not None and _held(ended):
-        started = entry.started_at if entry.started_at is not None else now
-        ended = ended._replace(hold="HELD", hold_until=started + entry.command.hold_ms * 1000)
-    return End(ended, result)
-
-
-def _hold_end(
-    entry: Entry, state: State, code: str, sentence: str, now: int, writes: tuple[WriteResult, ...]
-) -> End:
-    return End(entry, _result(entry, state, code, sentence, now)._replace(writes=writes))
-
-
-def _result(
-    entry: Entry,
-    state: State,
-    code: str,
-    sentence: str,
-    now: int,
-    readings: Readings | None = None,
-    *,
-    dry_run: bool = False,
-) -> Result:
-    command = entry.command
-    return Result(
-        command.command_id,
-        state,
-        now,
-        command.correlation_id,
-        command.issuer,
-        code,
-        sentence,
-        tuple(WriteResult(w.point, w.value, _of((readings or {}).get(w.point))) for w in command.writes),
-        dry_run or command.dry_run,
-        entry.received_at,
-        entry.started_at,
-    )
-
-
-def _of(reading: Reading | None) -> Value:
-    return None if reading is None else reading.value
 
 
 def _seconds(microseconds: int) -> str:
