@@ -145,6 +145,24 @@ class Consumer(Protocol):
         """Leave the group: ``revoked`` is told first."""
 
 
+class TopicReader(Protocol):
+    """Reads one topic in no group: nothing is committed, nobody else's reading changes. For one thread."""
+
+    @property
+    def at_end(self) -> bool:
+        """All that the topic held when this reader was made was returned (or is gone)."""
+
+    def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
+        """The next records, waiting at most ``timeout`` seconds for the first.
+
+        Partitions that come later, and a topic that does, are read from their beginning. ``Retriable``:
+        the broker is away; call again, nothing is passed over.
+        """
+
+    def close(self, timeout: float) -> None:
+        """Let go."""
+
+
 class Exclusive(Protocol):
     """The only writer of one topic for as long as it is held; see ``Broker.exclusive``."""
 
@@ -194,6 +212,20 @@ class Broker(Protocol):
 
         ``start``: where to begin in each partition (what an earlier call returned). Only committed
         records are seen. Raises ``Retriable`` when the end was not reached within ``timeout``.
+        """
+
+    def reader(
+        self,
+        topic: str,
+        *,
+        since: int | None = None,
+        partitions: Collection[int] | None = None,
+        timeout: float = 10.0,
+    ) -> TopicReader:
+        """Read a topic, perhaps only these of its partitions, in no group.
+
+        ``since``, in ms: from the first record of each partition with this timestamp or a later one
+        (0: from the beginning). None: from the end; all that is written after this returns is read.
         """
 
     def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[Exclusive]:

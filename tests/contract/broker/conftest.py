@@ -129,6 +129,10 @@ class Kit:
         """Make a hole at the beginning of a partition, as retention does."""
         raise NotImplementedError
 
+    def groups(self) -> list[str]:
+        """The names of all groups that the home knows."""
+        raise NotImplementedError
+
     def close(self) -> None:
         for close in reversed(self._close):
             close()
@@ -143,6 +147,9 @@ class LocalKit(Kit):
     def delete_before(self, topic: str, partition: int, offset: int) -> None:
         self.log.store.delete_before(topic, partition, offset)
 
+    def groups(self) -> list[str]:
+        return self.log.store.groups()
+
 
 class KafkaKit(Kit):
     def __init__(self, bootstrap: str) -> None:
@@ -156,6 +163,10 @@ class KafkaKit(Kit):
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
         for future in admin.delete_records([KafkaPartition(topic, partition, offset)]).values():
             future.result(PATIENCE)
+
+    def groups(self) -> list[str]:
+        found = AdminClient({"bootstrap.servers": self.bootstrap}).list_consumer_groups()
+        return [group.group_id for group in found.result(PATIENCE).valid]
 
 
 @pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.kafka)])

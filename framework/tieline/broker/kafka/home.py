@@ -21,6 +21,7 @@ from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
 from tieline.broker.kafka.reading import read_to_end
 from tieline.broker.kafka.settings import consumer_settings, log, made, producer_settings
+from tieline.broker.kafka.topic_reader import KafkaTopicReader
 from tieline.broker.port import ConsumedRecord, Exclusive, TopicInfo
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ class KafkaBroker:
         call_timeout: float = 10.0,
     ) -> None:
         """``client``: settings for every client (TLS, SASL). Raises ``ConfigError`` for unknown ones.
+
+        ``offsets_topic``: empty for who saves no source offsets.
 
         ``call_timeout``: seconds; no call waits longer, whatever time-out it is given, so that who was
         asked to stop can. All but ``exclusive``: a transaction cut short leaves one for the next to end,
@@ -70,7 +73,8 @@ class KafkaBroker:
     def producer(self, client_id: str, overrides: Mapping[str, str]) -> KafkaProducer:
         """See ``Broker.producer``. Raises ``ConfigError`` for an override that would break a promise."""
         settings = producer_settings(self._client, overrides)
-        self._ensure_offsets_topic(self._call_timeout)
+        if self._offsets_topic:
+            self._ensure_offsets_topic(self._call_timeout)
         return KafkaProducer({"client.id": client_id, **settings}, self._offsets_topic)
 
     def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> KafkaConsumer:
@@ -143,6 +147,19 @@ class KafkaBroker:
     ) -> dict[int, int]:
         """See ``Broker.read``."""
         return self._read(topic, visit, start or {}, self._bounded(timeout))
+
+    def reader(
+        self,
+        topic: str,
+        *,
+        since: int | None = None,
+        partitions: Collection[int] | None = None,
+        timeout: float = 10.0,
+    ) -> KafkaTopicReader:
+        """See ``Broker.reader``."""
+        settings = consumer_settings(self._client, {}) | {"group.id": f"tieline-read-{topic}"}
+        del settings["metadata.max.age.ms"]
+        return KafkaTopicReader(settings, topic, since, partitions, self._bounded(timeout))
 
     def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[Exclusive]:
         """See ``Broker.exclusive``. Who comes later wins."""

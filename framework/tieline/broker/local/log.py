@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tieline.broker.local.producer import LocalProducer
 from tieline.broker.local.reader import MAX_BATCH_BYTES
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
+from tieline.broker.local.topic_reader import LocalTopicReader
 from tieline.broker.port import ConsumedRecord, Exclusive, TopicInfo
 
 _READ_BATCH = 1_000
@@ -108,6 +109,17 @@ class LocalLog:
                 position = batch[-1].offset + 1 if batch else bounds.end
             reached[at.partition] = max(bounds.end, reached.get(at.partition, 0))
         return reached
+
+    def reader(
+        self,
+        topic: str,
+        *,
+        since: int | None = None,
+        partitions: Collection[int] | None = None,
+        timeout: float = 10.0,
+    ) -> LocalTopicReader:
+        """See ``Broker.reader``."""
+        return LocalTopicReader(self.store, topic, since, partitions)
 
     @contextmanager
     def exclusive(self, topic: str, timeout: float = 10.0) -> Iterator[Exclusive]:

@@ -17,6 +17,7 @@ from tieline.broker.port import ConsumedRecord, TopicInfo
 
 MAX_BATCH_BYTES = 16 << 20
 _IDLE_CONNECTIONS = 4
+_SCAN = 10_000
 _PARTITIONS = "partition JOIN topic ON topic.number = partition.topic"
 
 
@@ -65,6 +66,28 @@ class Reader:
         """As ``read_from``, for who has the partition's bounds already."""
         with self._reading() as connection:
             return _read(connection, at, bounds.id, offset, max_records, max_bytes)
+
+    def first_since(self, bounds: Bounds, timestamp: int) -> int:
+        """The offset of a partition's first record with this timestamp or a later one, else its end.
+
+        There is no index of timestamps: looked through in steps, so that no long transaction pins anything.
+        """
+        if timestamp <= 0:
+            return bounds.start
+        base = bounds.id << OFFSET_BITS
+        position, end = base | bounds.start, base | bounds.end
+        while position < end:
+            with self._reading() as connection:
+                row: Any = connection.execute(
+                    "SELECT min(position) FILTER (WHERE timestamp >= ?), max(position) FROM "
+                    "(SELECT position, timestamp FROM record WHERE position >= ? AND position < ? LIMIT ?)",
+                    (timestamp, position, end, _SCAN),
+                ).fetchone()
+            first, last = row
+            if first is not None:
+                return int(first) & OFFSET_MASK
+            position = end if last is None else last + 1
+        return bounds.end
 
     def bounds(self, topic: str | None = None) -> dict[TopicPartition, Bounds]:
         """Start and end of each partition, of one topic or of all."""

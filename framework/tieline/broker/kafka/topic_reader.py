@@ -1,0 +1,174 @@
+"""Reading one topic of Kafka in no group, live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from tieline.api import Fatal, Retriable, TielineError
+from tieline.broker.kafka.errors import bounded, translated
+from tieline.broker.kafka.records import consumed
+from tieline.broker.kafka.settings import ClientSettings, made
+from tieline.broker.port import ConsumedRecord
+
+_LOOK_EVERY = 10.0  # for partitions that were added
+_LOOK_FOR_TOPIC_EVERY = 0.25
+_LOOK_AT_MOST = 1.0
+_GONE = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+}
+"""Deleted meanwhile; one of the same name may come."""
+
+
+class KafkaTopicReader:
+    """See ``TopicReader``. Partitions are assigned, not subscribed to: the brokers know of no group."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        topic: str,
+        since: int | None,
+        partitions: Collection[int] | None,
+        timeout: float,
+    ) -> None:
+        own = {"enable.partition.eof": "true", "error_cb": self._client_error}
+        self._client = made(Consumer, settings | own, "")
+        self._topic = topic
+        self._wanted = partitions
+        self._what = f"reading {topic}"
+        self._error: TielineError | None = None
+        self._known: set[int] = set()
+        self._ends: dict[int, int] = {}
+        self._due = 0.0
+        try:
+            self._begin(since, timeout)
+        except BaseException:
+            self.close(timeout)
+            raise
+
+    @property
+    def at_end(self) -> bool:
+        """See ``TopicReader.at_end``."""
+        return not self._ends
+
+    def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
+        """See ``TopicReader.poll``."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            self._look_for_partitions(min(left, _LOOK_AT_MOST))
+            records = self._take(max_records, min(left, max(0.0, self._due - time.monotonic())))
+            if records:
+                return records
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if time.monotonic() >= deadline:
+                return []
+
+    def close(self, timeout: float) -> None:
+        """See ``TopicReader.close``."""
+        bounded(self._client.close, timeout, f"{self._what}: closing")
+
+    def _begin(self, since: int | None, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+
+        def left() -> float:
+            self._client.poll(0)
+            if isinstance(self._error, Fatal):
+                raise self._error
+            seconds = deadline - time.monotonic()
+            if seconds <= 0:
+                raise Retriable(f"{self._what}: no answer within {timeout} s")
+            return seconds
+
+        try:
+            self._known = self._partitions(left())
+            starts: dict[int, int] = {}
+            for partition in self._known:
+                marks = self._client.get_watermark_offsets(
+                    KafkaPartition(self._topic, partition), timeout=left()
+                )
+                if marks is None:
+                    raise Retriable(f"{self._what}: no answer about its end")
+                starts[partition] = marks[1] if since is None else marks[0]
+                self._ends[partition] = marks[1]
+            if since is not None and since > 0:
+                starts |= self._since(since, left)
+        except KafkaException as error:
+            self._client.poll(0)
+            refused = self._error if isinstance(self._error, Fatal) else None
+            raise refused or translated(error, self._what) from error
+        for partition, start in starts.items():
+            if start >= self._ends[partition]:
+                del self._ends[partition]
+        self._client.assign([KafkaPartition(self._topic, p, start) for p, start in sorted(starts.items())])
+        self._error = None  # of a broker among others, on the way
+
+    def _since(self, since: int, left: Callable[[], float]) -> dict[int, int]:
+        """Its end was asked for before, so that nothing that comes meanwhile is passed over."""
+        asked = [KafkaPartition(self._topic, partition, since) for partition in self._known]
+        starts = {}
+        for found in self._client.offsets_for_times(asked, timeout=left()) if asked else ():
+            if found.error is not None:
+                raise translated(found.error, self._what)
+            starts[found.partition] = found.offset if found.offset >= 0 else self._ends[found.partition]
+        return starts
+
+    def _partitions(self, timeout: float) -> set[int]:
+        found = self._client.list_topics(self._topic, timeout=timeout).topics.get(self._topic)
+        if found is None or (found.error is not None and found.error.code() in _GONE):
+            return set()
+        if found.error is not None:
+            raise translated(found.error, self._what)
+        return {p for p in found.partitions if self._wanted is None or p in self._wanted}
+
+    def _look_for_partitions(self, timeout: float) -> None:
+        now = time.monotonic()
+        if now < self._due:
+            return
+        try:
+            coming = self._partitions(max(timeout, 0.01)) - self._known
+        except (KafkaException, Retriable):
+            coming = set()  # the next look will do
+        self._known |= coming
+        self._due = time.monotonic() + (_LOOK_EVERY if self._known else _LOOK_FOR_TOPIC_EVERY)
+        if coming:
+            self._client.incremental_assign(
+                [KafkaPartition(self._topic, partition, OFFSET_BEGINNING) for partition in sorted(coming)]
+            )
+
+    def _take(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
+        try:
+            messages: list[Any] = [self._client.poll(timeout)]
+            if messages[0] is not None and max_records > 1:
+                messages += self._client.consume(max_records - 1, 0)
+        except KafkaException as error:
+            raise translated(error, self._what) from error
+        records: list[ConsumedRecord] = []
+        for message in messages:
+            if message is None:
+                continue
+            partition, problem = message.partition(), message.error()
+            if problem is None:
+                records.append(consumed(message))
+                if message.offset() + 1 >= self._ends.get(partition, 0):
+                    self._ends.pop(partition, None)
+            elif problem.code() == KafkaError._PARTITION_EOF:  # also where only markers follow
+                self._ends.pop(partition, None)
+            elif problem.code() in _GONE:
+                self._ends.clear()
+            else:
+                self._error = translated(problem, self._what)
+        return records
+
+    def _client_error(self, error: KafkaError) -> None:
+        cause = translated(error, self._what)
+        if isinstance(cause, Fatal) or error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._error = cause
