@@ -123,7 +123,7 @@ class Vip:
         subsystem, args = frames[4], frames[5:]
         if subsystem == b"pubsub" and args[0] == b"publish":
             body = json.loads(args[-1])
-            topic = args[1].decode()
+            topic = args[1].decode("iso-8859-1")
             self._arrived.append(
                 BusMessage(body["sender"], topic, body["headers"], body["message"], args[-1])
             )
