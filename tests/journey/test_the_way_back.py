@@ -1,0 +1,193 @@
+"""Bus → log → bus, on either home of the log: each message is heard once, and nothing comes back."""
+
+import contextlib
+import json
+import time
+from collections import Counter
+
+from tieline.broker.port import ProducerRecord, Unit
+from tieline.testing.fake_bus import FakeBus
+from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.connection import Endpoint
+from tieline_connectors.volttron_bus.vip import BusMessage, VipClient
+
+
+def source(home, bus, platform, topic, **more):
+    return {
+        "name": f"from-{platform}-{home.own}",
+        "connector.class": "volttron_bus",
+        "volttron.address": bus.address,
+        "platform.name": platform,
+        "bus.prefixes": "all",
+        "topic": topic,
+        "topic.creation.default.partitions": "2",
+        **more,
+    }
+
+
+def sink(home, bus, platform, topics, **more):
+    return {
+        "name": f"to-{platform}-{home.own}",
+        "connector.class": "volttron_bus_sink",
+        "volttron.address": bus.address,
+        "platform.name": platform,
+        "bus.allowed.prefixes": "devices, analysis, datalogger",
+        "topics": topics,
+        "max.age.ms": "-1",
+        "rate.limit": "2000",
+        "consumer.override.group.instance.id": f"to-{platform}-{home.own}",
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def observer(bus):
+    """``seen()``: all that the router has handed on until now."""
+    with VipClient(Endpoint(bus.address, "observer")) as client:
+        client.hello()
+        client.subscribe("")
+        found: list[BusMessage] = []
+
+        def seen():
+            client.ping()  # what was handed on before the answer is here with it
+            while messages := client.messages(0.001, 1):
+                found.extend(messages)
+            return list(found)
+
+        yield seen
+
+
+def message(number, device="d"):
+    headers = {"TimeStamp": f"2026-03-01T00:00:00.{number:06d}+00:00", "Date": "2026-03-01", "n": number}
+    body = [{"n": number, "t": 20.5, "big": 2**70}, {"n": {"units": "1"}}]
+    return f"devices/campus/{device}{number % 5}/all", headers, body
+
+
+def as_said(topic, headers, body):
+    return json.dumps([topic, headers, body])
+
+
+def as_heard(found):
+    headers = {name: value for name, value in found.headers.items() if not name.startswith("tieline.")}
+    return json.dumps([found.topic, headers, found.body])
+
+
+def counters(ledger, home, name):
+    return ledger[f"{name}-{home.own}"]["counters"]
+
+
+def test_what_one_platform_says_another_one_hears_and_nothing_comes_back(home, tmp_path):
+    """One topic, two platforms, a source and a sink on each: both ways, 300 messages of each."""
+    topic, count = f"shared-{home.own}", 300
+    with FakeBus() as north, FakeBus() as south:
+        connectors = []
+        for bus, platform in ((north, "north"), (south, "south")):
+            connectors += [source(home, bus, platform, topic), sink(home, bus, platform, topic)]
+        with (
+            observer(north) as in_north,
+            observer(south) as in_south,
+            WorkerProcess(tmp_path, home.worker, connectors) as worker,
+        ):
+            worker.wait_for("subscribed", count=2)
+            worker.wait_for("publishing", count=2)
+            said = {}
+            for name, bus in (("north", north), ("south", south)):
+                said[name] = [message(number, name) for number in range(count)]
+                said[name].append(("analysis/report", {"TimeStamp": "2026-03-01T01:00:00Z"}, {"from": name}))
+                for content in said[name]:
+                    bus.publish(*content)
+            total = count + 1
+
+            def everything(ledger):
+                return all(
+                    counters(ledger, home, f"to-{name}") == {"published": total, "filtered.echo": total}
+                    and counters(ledger, home, f"from-{name}").get("filtered.echo") == total
+                    for name in ("north", "south")
+                )
+
+            ledger = worker.wait_for_ledger(everything)
+            assert worker.stop() == 0
+            heard = {"north": in_north(), "south": in_south()}
+        assert (north.dropped, south.dropped) == (0, 0)
+    for name, other in (("north", "south"), ("south", "north")):
+        brought = [m for m in heard[name] if m.sender.startswith("tieline.")]
+        assert len(heard[name]) == 2 * total
+        assert Counter(map(as_heard, brought)) == Counter(as_said(*content) for content in said[other])
+        assert {m.headers["tieline.origin"] for m in brought} == {name}
+        for device in range(5):  # the order of a key
+            mine = [m.body[0]["n"] for m in brought if m.topic == f"devices/campus/{other}{device}/all"]
+            assert mine == sorted(mine)
+        assert counters(ledger, home, f"from-{name}")["spooled"] == total
+
+
+def test_both_ways_on_one_platform_give_no_echo(home, tmp_path):
+    """A source, and a sink that reads the source's topic and another's, on one platform, for 3 s."""
+    topic, other = f"here-{home.own}", f"elsewhere-{home.own}"
+    with FakeBus() as here, FakeBus() as elsewhere:
+        connectors = [
+            source(home, here, "here", topic),
+            source(home, elsewhere, "elsewhere", other),
+            sink(home, here, "here", f"{topic},{other}"),
+        ]
+        with observer(here) as seen, WorkerProcess(tmp_path, home.worker, connectors) as worker:
+            worker.wait_for("subscribed", count=2)
+            worker.wait_for("publishing")
+            end, count = time.monotonic() + 3, 0
+            while time.monotonic() < end:
+                for bus, device in ((here, "own"), (elsewhere, "foreign")):
+                    bus.publish(*message(count, device))
+                count += 1
+                time.sleep(0.005)  # the rate of the load, nothing waits for it
+            ledger = worker.wait_for_ledger(
+                lambda ledger: (
+                    counters(ledger, home, "to-here") == {"published": count, "filtered.echo": count}
+                    and counters(ledger, home, "from-here").get("filtered.echo") == count
+                    and ledger[f"to-here-{home.own}"]["lag"] == 0
+                )
+            )
+            assert worker.stop() == 0
+            heard = [as_heard(found) for found in seen()]
+        assert (here.dropped, elsewhere.dropped) == (0, 0)
+    assert counters(ledger, home, "from-here")["spooled"] == count
+    assert count > 200
+    said = [as_said(*message(n, device)) for n in range(count) for device in ("own", "foreign")]
+    assert Counter(heard) == Counter(said)
+
+
+def fill(home, topic, count):
+    """``count`` messages of the old agent's shape, in two partitions."""
+    values = [json.dumps({"topic": f"analysis/{n % 2}", "message": n}).encode() for n in range(count)]
+    with contextlib.closing(home.open()) as broker:
+        broker.create_topic(topic, partitions=2)
+        producer = broker.producer("fill", {})
+        producer.send(Unit([ProducerRecord(topic, value, partition=n % 2) for n, value in enumerate(values)]))
+        (delivery,) = producer.poll(10)
+        assert not delivery.failures
+        producer.close(5)
+
+
+def test_kill_9_under_load_loses_nothing_and_doubles_at_most_the_batch_that_was_under_way(home, tmp_path):
+    topic, count, batch, kills = f"t-{home.own}", 600, 40, 3
+    fill(home, topic, count)
+    with FakeBus() as bus, observer(bus) as seen:
+        more = {"value.shape": "kafkaagent", "value.converter": "json", "max.poll.records": str(batch)}
+        back = sink(home, bus, "south", topic, **more, **{"rate.limit": "400", "rate.burst": "20"})
+        worker = WorkerProcess(tmp_path, home.worker, [back])
+        heard: list[BusMessage] = []
+        for kill in range(kills + 1):
+            worker.start()
+            enough = 150 * (kill + 1)
+            while len({m.body for m in heard}) < enough:
+                worker.wait_for_ledger(lambda _: True)  # a tenth of a second
+                heard = seen()
+            worker.kill() if kill < kills else worker.stop()
+        heard = seen()
+        assert bus.dropped == 0
+    doubled = len(heard) - count
+    print(f"{home.name}: {doubled} of {count} messages twice after {kills} kills")
+    assert {m.body for m in heard} == set(range(count))
+    assert 0 <= doubled <= kills * batch
+    assert len({m.headers["tieline.id"] for m in heard}) == count
+    for partition in range(2):
+        first = list(dict.fromkeys(m.body for m in heard if m.body % 2 == partition))
+        assert first == sorted(first)
