@@ -111,6 +111,36 @@ class RebalanceListener(Protocol):
         """These are gone already, and somebody else may own them; commit nothing for them."""
 
 
+class PartitionWriter(Protocol):
+    """The changelog of one consumed partition, and the only way to write it; see ``Consumer.changelog``.
+
+    Any thread may write, one call at a time: it locks, for at most its time-out.
+    """
+
+    @property
+    def entries(self) -> Mapping[bytes, bytes]:
+        """The latest value of each key when the partition was taken over; unchanged by ``write``."""
+
+    def write(
+        self,
+        entries: Mapping[bytes, bytes | None],
+        records: Sequence[ProducerRecord],
+        offset: int | None,
+        timeout: float,
+    ) -> None:
+        """Write entries (none deletes the key), records of other topics and the group's offset, as one.
+
+        ``Retriable``: it may have been written or not; the next call finds that out before it does
+        anything, and does nothing more where it is given the same. ``DataError``: nothing was written,
+        by index in ``entries`` and then ``records`` (a broker refuses whole batches: what shared one with
+        the bad record is named, too). ``Fenced``: this writer is of no use any more, since
+        the partition was taken over (or has to be, as far as the broker is concerned); nothing was written.
+        """
+
+    def close(self, timeout: float) -> None:
+        """Let go; ``write`` raises ``Fenced`` from now on."""
+
+
 class Consumer(Protocol):
     """A member of a consumer group. One thread uses one consumer.
 
@@ -137,6 +167,14 @@ class Consumer(Protocol):
 
     def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
         """The group's stored offsets; a partition without one is left out."""
+
+    def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> PartitionWriter:
+        """Take over the changelog ``topic`` of a partition that is owned; called by ``assigned`` or later.
+
+        The topic is made where there is none, compacted, with as many partitions as the consumed one.
+        Whoever took it over before is fenced first, then it is read to its end. Raises ``Retriable``:
+        call again, what was read is not read twice.
+        """
 
     def lag(self) -> dict[TopicPartition, int]:
         """Records behind the end of each owned partition, as far as known without asking."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -13,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import Fatal, Retriable, TielineError, TopicPartition
+from tieline.broker.kafka.changelog import Ground, KafkaChangelog, Place
 from tieline.broker.kafka.errors import answer, begun, bounded, served, translated
 from tieline.broker.kafka.records import consumed
 from tieline.broker.kafka.settings import ClientSettings, made
@@ -40,12 +42,18 @@ class KafkaConsumer:
     nothing, the last raises ``Retriable``. A commit that comes too late for its generation, too.
     """
 
-    def __init__(self, settings: ClientSettings, topic_names: TopicNames, refresh: float) -> None:
+    def __init__(
+        self, settings: ClientSettings, topic_names: TopicNames, refresh: float, ground: Ground
+    ) -> None:
         own = {"error_cb": self._client_error, "topic.metadata.refresh.interval.ms": int(refresh * 1000)}
         self._client = made(Client, settings | own, "consumer.override.")
         self._group = str(settings["group.id"])
         self._topic_names = topic_names
         self._refresh = refresh
+        self._ground = ground
+        self._taking_over: dict[TopicPartition, KafkaChangelog] = {}
+        self._closing = threading.Lock()
+        self._closed = False
         self._topics: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
         self._subscribed: frozenset[str] = frozenset()
@@ -139,6 +147,14 @@ class KafkaConsumer:
             if result.offset >= 0
         }
 
+    def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> KafkaChangelog:
+        """See ``Consumer.changelog``."""
+        place = Place(topic, partition, self._group_metadata)
+        changelog = self._taking_over.setdefault(partition, KafkaChangelog(self._ground, place))
+        changelog.open(timeout)
+        del self._taking_over[partition]
+        return changelog
+
     def lag(self) -> dict[TopicPartition, int]:
         """See ``Consumer.lag``. A partition of which nothing was seen yet is left out."""
         if not self._free(0):
@@ -162,6 +178,8 @@ class KafkaConsumer:
             self._listener = None
             self._owned.clear()
             self._positions.clear()
+            with self._closing:
+                self._closed = True
             left = max(0.1, deadline - time.monotonic())
             if not self._free(left):
                 raise Retriable(f"group {self._group}: leaving: a commit has not ended within {left:.1f} s")
@@ -287,6 +305,13 @@ class KafkaConsumer:
         else:
             self._later.append(call)
 
+    def _group_metadata(self) -> Any:
+        """For a changelog, from any thread; a client that is being closed must not be asked."""
+        with self._closing:
+            if self._closed:
+                raise Retriable(f"group {self._group}: it was left")
+            return self._client.consumer_group_metadata()
+
     def _seek(self, partition: TopicPartition, offset: int) -> None:
         """The client's own seek waits without a time-out, and fails where nothing was fetched yet."""
         if partition not in self._owned:
@@ -333,6 +358,7 @@ class KafkaConsumer:
             self._paused.difference_update(going)
             for at in going:
                 self._positions.pop(at, None)
+                self._taking_over.pop(at, None)
             client.incremental_unassign(partitions)
 
 

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from tieline.api import Fatal, Retriable
+from tieline.broker.kafka.changelog import CONFIG as CHANGELOG
+from tieline.broker.kafka.changelog import Ground
 from tieline.broker.kafka.consumer import KafkaConsumer
 from tieline.broker.kafka.errors import begun, translated
 from tieline.broker.kafka.exclusive import held
@@ -81,9 +83,13 @@ class KafkaBroker:
         """See ``Broker.consumer``. Raises ``ConfigError`` for an override that would break a promise."""
         settings = consumer_settings(self._client, overrides)
         refresh = int(settings.pop("metadata.max.age.ms")) / 1000
-        return KafkaConsumer(
-            {"client.id": client_id, **settings, "group.id": group}, self._topic_names, refresh
+        ground = Ground(
+            {"client.id": client_id, **producer_settings(self._client, {})},
+            self._ensure_changelog,
+            self._read,
         )
+        own = {"client.id": client_id, **settings, "group.id": group}
+        return KafkaConsumer(own, self._topic_names, refresh, ground)
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """See ``Broker.source_offsets``."""
@@ -173,11 +179,32 @@ class KafkaBroker:
         # Nothing to do: the admin client's threads end with it.
 
     def _read(
-        self, topic: str, visit: Callable[[ConsumedRecord], None], start: Mapping[int, int], timeout: float
+        self,
+        topic: str,
+        visit: Callable[[ConsumedRecord], None],
+        start: Mapping[int, int],
+        timeout: float,
+        only: int | None = None,
     ) -> dict[int, int]:
         settings = consumer_settings(self._client, {}) | {"group.id": f"tieline-read-{topic}"}
         del settings["metadata.max.age.ms"]
-        return read_to_end(settings, topic, visit, start, timeout)
+        return read_to_end(settings, topic, visit, start, timeout, only)
+
+    def _ensure_changelog(self, topic: str, consumed: str, timeout: float) -> None:
+        """As many partitions as the topic whose partitions it follows, also where that has grown."""
+        timeout = self._bounded(timeout)
+        wanted = self._partitions(consumed, timeout)
+        self.create_topic(topic, partitions=wanted, config=CHANGELOG, timeout=timeout)
+        if self._partitions(topic, timeout) < wanted:
+            futures = self._admin.create_partitions([NewPartitions(topic, wanted)], request_timeout=timeout)
+            self._answer(futures[topic], f"adding partitions to {topic}", timeout)
+
+    def _partitions(self, topic: str, timeout: float) -> int:
+        futures = self._admin.describe_topics(TopicCollection([topic]), request_timeout=timeout)
+        try:
+            return len(self._answer(futures[topic], f"describing the topic {topic}", timeout).partitions)
+        except _Missing:
+            raise Retriable(f"the topic {topic} is not there (yet)") from None
 
     def _ensure_offsets_topic(self, timeout: float) -> None:
         if not self._lock.acquire(timeout=timeout):

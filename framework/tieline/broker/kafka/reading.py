@@ -24,8 +24,12 @@ def read_to_end(
     visit: Callable[[ConsumedRecord], None],
     start: Mapping[int, int],
     timeout: float,
+    only: int | None = None,
 ) -> dict[int, int]:
-    """See ``Broker.read``. The end of a partition is where only markers of transactions follow."""
+    """See ``Broker.read``. The end of a partition is where only markers of transactions follow.
+
+    ``only``: just this partition.
+    """
     deadline = time.monotonic() + timeout
     what = f"reading {topic}"
     refused: list[TielineError] = []
@@ -48,7 +52,7 @@ def read_to_end(
 
     try:
         reached = dict(start)
-        ends = _ends(client, topic, left)
+        ends = _ends(client, topic, left, only)
         for partition, (low, _) in ends.items():
             reached[partition] = max(reached.get(partition, 0), low)
         open_ = {partition for partition, (_, end) in ends.items() if reached[partition] < end}
@@ -79,15 +83,19 @@ def read_to_end(
         bounded(client.close, 10.0, f"{what}: closing")
 
 
-def _ends(client: Consumer, topic: str, left: Callable[[], float]) -> dict[int, tuple[int, int]]:
+def _ends(
+    client: Consumer, topic: str, left: Callable[[], float], only: int | None
+) -> dict[int, tuple[int, int]]:
     """The first offset and the end of each partition; empty where there is no such topic."""
     found = client.list_topics(topic, timeout=left()).topics.get(topic)
+    if only is not None and (found is None or only not in found.partitions):
+        raise Retriable(f"reading {topic}: partition {only} is not known yet")
     if found is None or (found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
         return {}
     if found.error is not None:
         raise translated(found.error, f"reading {topic}")
     ends: dict[int, tuple[int, int]] = {}
-    for partition in found.partitions:
+    for partition in found.partitions if only is None else [only]:
         marks = client.get_watermark_offsets(KafkaPartition(topic, partition), timeout=left())
         if marks is None:
             raise Retriable(f"reading {topic}: no answer about its end")

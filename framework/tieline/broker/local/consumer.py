@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tieline.api import Fatal, Retriable, TielineError, TopicPartition
+from tieline.broker.local.changelog import Changelog, Ledger, Place
 from tieline.broker.local.group import Group
 from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
 from tieline.broker.local.store import Store
@@ -16,10 +17,11 @@ from tieline.broker.port import ConsumedRecord, RebalanceListener
 class LocalConsumer:
     """Reads straight from the file, without a buffer of its own: what is paused or revoked is not fetched."""
 
-    def __init__(self, store: Store, name: str, group: Group) -> None:
+    def __init__(self, store: Store, name: str, group: Group, ledger: Callable[[], Ledger]) -> None:
         self._store = store
         self._name = name
         self._group = group
+        self._ledger = ledger
         self._topics: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
         self._listener: RebalanceListener | None = None
@@ -82,6 +84,15 @@ class LocalConsumer:
         """See ``Consumer.committed``."""
         stored = self._store.committed(self._name)
         return {at: stored[at] for at in partitions if at in stored}
+
+    def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> Changelog:
+        """See ``Consumer.changelog``."""
+        bounds = self._store.bounds(partition.topic)
+        place = Place(topic, partition, self._name, self._ids.get(partition, bounds[partition].id))
+        changelog = self._ledger().take_over(place, len(bounds), timeout)
+        if changelog.offset is not None and partition in self._positions:  # a write of the owner before
+            self._positions[partition] = max(self._positions[partition], changelog.offset)
+        return changelog
 
     def lag(self) -> dict[TopicPartition, int]:
         """See ``Consumer.lag``."""

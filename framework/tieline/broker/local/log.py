@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tieline.api import DataError, Fatal, Retriable, TopicPartition
 from tieline.broker.held import Held
+from tieline.broker.local.changelog import Ledger
 from tieline.broker.local.consumer import LocalConsumer
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.group import Group
@@ -33,6 +34,7 @@ class LocalLog:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._groups: dict[str, Group] = {}
+        self._ledger: Ledger | None = None
         self._holders: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -59,7 +61,14 @@ class LocalLog:
         """See ``Broker.consumer``."""
         with self._lock:
             members = self._groups.setdefault(group, Group(self.store.wake))
-        return LocalConsumer(self.store, group, members)
+        return LocalConsumer(self.store, group, members, self.ledger)
+
+    def ledger(self) -> Ledger:
+        """The file of the changelogs, made when it is first asked for. Raises ``AlreadyOwned``."""
+        with self._lock:
+            if self._ledger is None:
+                self._ledger = Ledger(self.store)
+            return self._ledger
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """See ``Broker.source_offsets``."""
@@ -164,6 +173,8 @@ class LocalLog:
 
     def close(self) -> None:
         """See ``Broker.close``."""
+        if self._ledger is not None:
+            self._ledger.store.close()
         self.store.close()
 
     def _ends(self, topic: str) -> list[int]:

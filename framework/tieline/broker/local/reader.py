@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +99,16 @@ class Reader:
                 (topic,),
             ).fetchall()
         return {TopicPartition(name, number): Bounds(*rest) for name, number, *rest in rows}
+
+    def described(self, topic: str) -> tuple[Mapping[str, str], int] | None:
+        """A topic's configuration and how many partitions it has; none where there is no such topic."""
+        with self._reading() as connection:
+            row: Any = connection.execute(
+                "SELECT config, (SELECT count(*) FROM partition WHERE partition.topic = topic.number) "
+                "FROM topic WHERE name = ?",
+                (topic,),
+            ).fetchone()
+        return None if row is None else (json.loads(row[0]), row[1])
 
     def size(self, topic: str) -> tuple[int, int]:
         """Records in a topic, and the bytes of their keys, values and headers. Kept, not counted."""

@@ -38,7 +38,7 @@ class Store(Reader):
     def __init__(self, path: Path, *, owner: bool = True, settings: LogSettings | None = None) -> None:
         """Open a file, made where there is none. Raises ``AlreadyOwned`` and ``RefuseToStart``."""
         super().__init__(path)
-        settings = settings or LogSettings()
+        self.settings = settings = settings or LogSettings()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(path.with_name(path.name + ".lock")) if owner else None

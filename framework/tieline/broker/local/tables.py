@@ -117,6 +117,17 @@ class Tables:
         )
         return True
 
+    def add_partitions(self, name: str, count: int) -> None:
+        """Let a topic have at least so many partitions."""
+        topic = self.topic(name)
+        if topic is None:
+            raise LookupError(f"there is no topic {name}")
+        new = [(topic.number, number) for number in range(len(topic.partitions), count)]
+        if new:
+            self.finish()  # what is cached of the topic is read anew
+            self._connection.executemany("INSERT INTO partition (topic, number) VALUES (?, ?)", new)
+            del self._topics[name]
+
     def delete_topic(self, name: str) -> bool:
         """Delete a topic with its records and its groups' offsets; false if there is none."""
         topic = self.topic(name)
@@ -222,6 +233,19 @@ class Tables:
         self._dirty[partition.id] = partition
         return Removed(count, int(size), partition.start)
 
+    def delete(self, at: TopicPartition, offsets: Sequence[int]) -> None:
+        """Delete just these records of a partition."""
+        partition = self._partition(at)
+        for offset in offsets:
+            position = partition.id << OFFSET_BITS | offset
+            row: Any = self._connection.execute(
+                f"DELETE FROM record WHERE position = ? RETURNING {SIZE}", (position,)
+            ).fetchone()
+            if row is not None:
+                partition.records -= 1
+                partition.bytes -= row[0]
+        self._dirty[partition.id] = partition
+
     def partitions(self) -> list[TopicPartition]:
         """Every partition of every topic."""
         rows = self._connection.execute(
@@ -276,6 +300,13 @@ class Tables:
             "INSERT OR REPLACE INTO source_offset VALUES (?, ?, ?)",
             [(connector, partition, offset) for partition, offset in offsets.items()],
         )
+
+    def source_offset(self, connector: str, partition: str) -> str | None:
+        """A stored source offset, or none."""
+        found: str | None = self._connection.execute(
+            "SELECT next FROM source_offset WHERE connector = ? AND partition = ?", (connector, partition)
+        ).get
+        return found
 
     def _partition(self, at: TopicPartition) -> Partition:
         topic = self.topic(at.topic)

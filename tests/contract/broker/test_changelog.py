@@ -1,0 +1,183 @@
+"""The changelog of a consumed partition: durable, keyed, one with results and offset, one owner."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import pytest
+
+from tieline.api import DataError, Fenced, TopicPartition
+from tieline.broker.port import ProducerRecord
+
+SOON = 10.0
+
+
+class Owner:
+    """A member of the group that owns a partition, and its changelog."""
+
+    def __init__(self, kit, topic, group=None, partition=0):
+        self.kit, self.at = kit, TopicPartition(topic, partition)
+        self.group = group or kit.name()
+        self.consumer, self.listener = kit.member(self.group, [topic])
+        kit.until(lambda: self.at in self.listener.owned, self.consumer)
+        self.log = self.take()
+
+    def take(self):
+        log = self.consumer.changelog(f"{self.at.topic}-changelog", self.at, SOON)
+        self.kit._close.append(lambda: log.close(1.0))
+        return log
+
+    def write(self, entries, records=(), offset=None):
+        self.log.write(entries, records, offset, SOON)
+
+    def committed(self):
+        return self.consumer.committed([self.at], SOON).get(self.at)
+
+
+def result(kit, topic, value):
+    return ProducerRecord(topic, value, b"key")
+
+
+def values(kit, topic):
+    return [record.value for record in kit.read(topic)]
+
+
+def test_the_next_owner_finds_the_latest_value_of_each_key_and_no_deleted_one(kit):
+    first = Owner(kit, kit.topic())
+    assert first.log.entries == {}
+    first.write({b"a": b"1", b"b": b"1", b"c": b"1"})
+    first.write({b"a": b"2", b"b": None})
+    first.write({b"b": b"3"})
+    first.write({b"b": None, b"d": b"4"})
+    assert first.log.entries == {}
+    assert first.take().entries == {b"a": b"2", b"c": b"1", b"d": b"4"}
+
+
+def test_records_and_the_offset_come_with_the_entries(kit):
+    owner, results = Owner(kit, kit.topic()), kit.topic()
+    kit.fill(owner.at.topic, 3)
+    owner.write({b"a": b"1"}, [result(kit, results, b"r1"), result(kit, results, b"r2")], 1)
+    assert owner.committed() == 1
+    owner.write({}, [result(kit, results, b"r3")])
+    assert owner.committed() == 1
+    owner.write({}, (), 3)
+    assert owner.committed() == 3
+    assert values(kit, results) == [b"r1", b"r2", b"r3"]
+    owner.log.close(SOON)
+    owner.consumer.close(SOON)
+    kit.fill(owner.at.topic, 1, start=3)
+    later, _ = kit.member(owner.group, [owner.at.topic])
+    assert [r.value for r in kit.take(later, 1)] == [b"3"]
+
+
+def test_headers_timestamp_key_and_partition_of_a_record_survive(kit):
+    owner, results = Owner(kit, kit.topic()), kit.topic(2)
+    sent = ProducerRecord(results, b"v", b"k", (("h", b"1"), ("n", None)), 1_700_000_000_000, 1)
+    owner.write({b"a": b"1"}, [sent, ProducerRecord(results, None, None, (), 5, 0)])
+    found = {r.partition: r for r in kit.read(results)}
+    assert found[1][3:] == (b"v", b"k", (("h", b"1"), ("n", None)), 1_700_000_000_000)
+    assert found[0][3:] == (None, None, (), 5)
+
+
+def test_what_can_never_be_written_is_named_and_nothing_else_is_written(kit):
+    owner, results = Owner(kit, kit.topic()), kit.topic(max_message_bytes="2000")
+    owner.write({b"a": b"1"}, (), 1)
+    large = ProducerRecord(results, random.Random(1).randbytes(10_000))
+    with pytest.raises(DataError) as caught:
+        owner.write({b"a": b"2", b"b": None}, [result(kit, results, b"r"), large], 2)
+    assert 3 in caught.value.failures
+    with pytest.raises(DataError) as caught:
+        owner.write({b"a": b"2"}, [ProducerRecord(results, b"x", partition=-7)], 2)
+    assert set(caught.value.failures) == {1}
+    assert (values(kit, results), owner.committed()) == ([], 1)
+    owner.write({b"c": b"3"}, [result(kit, results, b"r")])
+    assert owner.take().entries == {b"a": b"1", b"c": b"3"}
+    assert values(kit, results) == [b"r"]
+
+
+def test_who_takes_over_fences_who_was_there_and_nothing_of_that_one_shows(kit):
+    first, results = Owner(kit, kit.topic()), kit.topic()
+    first.write({b"a": b"1"}, [result(kit, results, b"r1")], 1)
+    second = first.take()
+    for _ in range(2):
+        with pytest.raises(Fenced):
+            first.write({b"a": b"zombie"}, [result(kit, results, b"zombie")], 2)
+    second.write({b"b": b"2"}, [result(kit, results, b"r2")], 2, SOON)
+    with pytest.raises(Fenced):
+        first.write({b"a": b"zombie"}, [result(kit, results, b"zombie")], 1)
+    assert values(kit, results) == [b"r1", b"r2"]
+    assert first.committed() == 2
+    assert first.take().entries == {b"a": b"1", b"b": b"2"}
+
+
+def test_a_changelog_that_was_let_go_writes_nothing(kit):
+    owner = Owner(kit, kit.topic())
+    owner.log.close(SOON)
+    with pytest.raises(Fenced):
+        owner.write({b"a": b"1"})
+    assert owner.take().entries == {}
+
+
+def test_partitions_have_changelogs_of_their_own_and_the_topic_has_as_many(kit):
+    topic = kit.topic(3)
+    owner = Owner(kit, topic, partition=2)
+    owner.write({b"a": b"1"}, (), 7)
+    other = owner.consumer.changelog(f"{topic}-changelog", TopicPartition(topic, 0), SOON)
+    assert other.entries == {}
+    other.write({b"a": b"2"}, (), 5, SOON)
+    owner.write({b"b": b"1"}, (), 8)
+    assert owner.consumer.committed([TopicPartition(topic, n) for n in range(3)], SOON) == {
+        TopicPartition(topic, 0): 5,
+        TopicPartition(topic, 2): 8,
+    }
+    other.close(SOON)
+    assert owner.take().entries == {b"a": b"1", b"b": b"1"}
+
+
+def test_a_thousand_keys_that_were_written_often_are_read_in_a_moment(kit):
+    owner = Owner(kit, kit.topic())
+    for round_ in range(3):
+        for start in range(0, 1_000, 250):
+            owner.write({b"%d" % n: b"%d" % (n + round_) for n in range(start, start + 250)})
+    owner.write({b"7": None})
+    begun = time.monotonic()
+    found = owner.take().entries
+    assert time.monotonic() - begun < 5.0
+    assert found == {b"%d" % n: b"%d" % (n + 2) for n in range(1_000) if n != 7}
+
+
+def test_writes_of_many_threads_take_turns_and_none_is_lost(kit):
+    owner, results = Owner(kit, kit.topic()), kit.topic()
+
+    def write(thread):
+        for number in range(5):
+            key = b"%d-%d" % (thread, number)
+            owner.write({key: b"1", b"last-%d" % thread: key}, [result(kit, results, key)])
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = owner.take().entries
+    assert {key for key in found if b"last" not in key} == {
+        b"%d-%d" % (n, m) for n in range(4) for m in range(5)
+    }
+    assert {found[b"last-%d" % n] for n in range(4)} == {b"%d-4" % n for n in range(4)}
+    written = values(kit, results)
+    for thread in range(4):
+        assert [v for v in written if v.startswith(b"%d-" % thread)] == [
+            b"%d-%d" % (thread, m) for m in range(5)
+        ]
+
+
+def test_what_was_just_written_is_there_for_who_takes_over_at_that_moment(kit):
+    owner, results = Owner(kit, kit.topic()), kit.topic()
+    for number in range(15):
+        owner.write({b"n": b"%d" % number}, [result(kit, results, b"%d" % number)], number + 1)
+        owner.log = owner.take()
+        assert owner.log.entries == {b"n": b"%d" % number}
+        assert owner.committed() == number + 1
+    assert values(kit, results) == [b"%d" % n for n in range(15)]
