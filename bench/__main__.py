@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import formats, kafka_connect, kafka_to_mongo, stages
+from bench import formats, kafka_connect, kafka_to_mongo, stages, way_back
 from bench.stand import stand
 
 BENCHMARKS = {
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "kafka_to_mongo": kafka_to_mongo.run,
     "kafka_connect": kafka_connect.run,
     "stages": stages.run,
+    "way_back": way_back.run,
 }
 
 
