@@ -22,12 +22,18 @@ class Now(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What the sink's settings say; microseconds. ``built_at``: the date of this version of tieline."""
+    """What the sink's settings say; microseconds.
+
+    ``built_at``: the date of this version of tieline. ``claim``: how long after a claim (STARTED,
+    REVERTING) the write may be begun; a worker that stood still for longer may have lost its partition.
+    Shorter than the session timeout of the consumer group.
+    """
 
     max_age: int
     max_clock_skew: int
     built_at: int = 0
     dry_run: bool = False
+    claim: int = 10_000_000
 
 
 class Situation(NamedTuple):
@@ -80,10 +86,11 @@ class Accept(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Store the entry (STARTED), then tell, then `last_look`, then write."""
+    """Store the entry (STARTED), then tell, then `last_look` with this deadline, then write."""
 
     entry: Entry
     result: Result
+    deadline: int
 
 
 class End(NamedTuple):
@@ -94,10 +101,11 @@ class End(NamedTuple):
 
 
 class Revert(NamedTuple):
-    """Store the entry (REVERTING), then give these points back."""
+    """Store the entry (REVERTING), then `may_give_back`, then give these points back."""
 
     entry: Entry
     points: tuple[str, ...]
+    deadline: int
 
 
 class Call(NamedTuple):

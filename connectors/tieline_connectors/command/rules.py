@@ -3,8 +3,8 @@
 No function here waits, reads a clock or speaks to a device. Each is told what is known and answers what
 is to be done. `executor` does it; the order of a command's life is the order of this file:
 
-    arrived ──► to_start ──► last_look ──► (the write) ──► outcome      hold_due ──► hold_outcome
-                                 after a crash: after_crash             after a crash: hold_after_crash
+    arrived ► to_start ► last_look ► the write ► outcome      hold_due ► may_give_back ► hold_outcome
+    after a crash in STARTED: after_crash                     in REVERTING: hold_after_crash
 
 | code | state | what it means |
 |---|---|---|
@@ -12,6 +12,7 @@ is to be done. `executor` does it; the order of a command's life is the order of
 | `MALFORMED` | REJECTED | it is no command: the sentence says which field is wrong |
 | `CONFLICT` | REJECTED | another command came with the same id before |
 | `EXPIRED` | EXPIRED | it came, or its turn came, at its expiry or later |
+| `TOO_SLOW` | EXPIRED | the worker stood still between its claim and the write, and did not write |
 | `MAX_AGE` | EXPIRED | older than `max.age`, by its time of issue or by its record's timestamp |
 | `CLOCK_SKEW` | REJECTED | issued in the future, by more than `max.clock.skew` |
 | `NEVER_DUE` | REJECTED | `not_before` lies at or behind the moment when it expires |
@@ -80,7 +81,7 @@ from tieline_connectors.command.verdict import same, verdict, written
 CLOCK_STEP = 1_000_000
 """A clock may be set back by so much (NTP) without being distrusted; microseconds."""
 
-# ── It comes ─────────────────────────────────────────────────────────────────────────────────────────
+# It comes.
 
 
 def arrived(
@@ -171,7 +172,7 @@ def _impossible(entry: Entry, situation: Situation) -> Refusal | None:
     return None
 
 
-# ── Its turn comes ───────────────────────────────────────────────────────────────────────────────────
+# Its turn comes.
 
 
 def to_start(
@@ -199,11 +200,15 @@ def to_start(
         return ended(entry, "SUCCEEDED", "DRY_RUN", told, now, readings, dry_run=True)
     # One microsecond apart at least, so that the ledger knows which of two commands was later.
     started = entry._replace(state="STARTED", started_at=max(now, ledger.newest + 1))
-    return Start(started, result_of(started, "EXECUTING", "", "", now, readings))
+    claim = min(deadline, situation.now.monotonic + situation.terms.claim)
+    return Start(started, result_of(started, "EXECUTING", "", "", now, readings), claim)
 
 
 def last_look(entry: Entry, deadline: int, readings: Readings, situation: Situation) -> End | None:
-    """The last step before the write, after STARTED is durable: none is a yes."""
+    """The last step before the write, after STARTED is durable: none is a yes.
+
+    ``deadline``: that of the `Start`. It is asked, too, while a platform is away and a command waits for it.
+    """
     now = situation.now.wall
     if _is_late(entry, deadline, situation):
         return ended(entry, "EXPIRED", *_why_expired(entry, now), now, readings)
@@ -219,7 +224,9 @@ def _is_late(entry: Entry, deadline: int, situation: Situation) -> bool:
 
 
 def _why_expired(entry: Entry, now: int) -> tuple[str, str]:
-    if entry.deadline < entry.command.expires_at or now < entry.deadline:
+    if now < entry.deadline and entry.started_at is not None:
+        return "TOO_SLOW", "the worker stood still between its claim and the write, and did not write"
+    if entry.deadline < entry.command.expires_at:
         return "MAX_AGE", "it is older than max.age, and was not executed"
     return "EXPIRED", "it expired before it could be executed"
 
@@ -239,7 +246,7 @@ def _kill_switch(why: str) -> Refusal:
     return Refusal("KILL_SWITCH", f"the kill switch is engaged{': ' * bool(why)}{why}")
 
 
-# ── It was written, or not ───────────────────────────────────────────────────────────────────────────
+# It was written, or not.
 
 
 def to_give_back(entry: Entry, calls: Mapping[str, Call]) -> tuple[str, ...]:
@@ -288,7 +295,7 @@ def after_crash(entry: Entry, after: Readings, now: int) -> End:
     return ended_with(entry, "UNKNOWN", "CRASHED", told, now, writes)
 
 
-# ── A hold ends ──────────────────────────────────────────────────────────────────────────────────────
+# A hold ends.
 
 
 def hold_due(entry: Entry, ledger: Ledger, situation: Situation) -> Wait | NotYet | End | Revert:
@@ -307,7 +314,13 @@ def hold_due(entry: Entry, ledger: Ledger, situation: Situation) -> Wait | NotYe
     points = tuple(w.point for w in held(entry) if not ledger.written_after(entry, w.point))
     if not points:
         return hold_outcome(entry, {}, {}, ledger, now)
-    return Revert(entry._replace(hold="REVERTING", reverting_at=now), points)
+    claim = situation.now.monotonic + situation.terms.claim
+    return Revert(entry._replace(hold="REVERTING", reverting_at=now), points, claim)
+
+
+def may_give_back(revert: Revert, situation: Situation) -> bool:
+    """The last step before a revert; no: leave it in REVERTING, and ask `hold_after_crash` later."""
+    return situation.killed is None and situation.now.monotonic < revert.deadline
 
 
 def hold_outcome(
@@ -351,7 +364,9 @@ def hold_after_crash(
         for write in held(entry)
         if not ledger.written_after(entry, write.point) and _still_held(entry, write, after.get(write.point))
     )
-    return Revert(entry, points) if points else hold_outcome(entry, {}, after, ledger, situation.now.wall)
+    if not points:
+        return hold_outcome(entry, {}, after, ledger, situation.now.wall)
+    return Revert(entry, points, situation.now.monotonic + situation.terms.claim)
 
 
 def _still_held(entry: Entry, write: WriteResult, reading: Reading | None) -> bool:

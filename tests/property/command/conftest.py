@@ -1,0 +1,282 @@
+"""A model of all that surrounds the rules of commands: what survives, what moves, and what fails.
+
+`Worker.live` does what the rules decide, as the executor does, and yields after every single step: a
+generator that is dropped is a crash, one that is left alone is a worker that the system has stopped.
+"""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from tieline_connectors.command import rules
+from tieline_connectors.command.command import Defaults
+from tieline_connectors.command.decisions import (
+    Accept,
+    Answer,
+    Call,
+    End,
+    Known,
+    NotYet,
+    Now,
+    Revert,
+    Situation,
+    Start,
+    Terms,
+    Wait,
+)
+from tieline_connectors.command.facts import reading_of
+from tieline_connectors.command.ledger import Entry, Ledger
+from tieline_connectors.command.policy_file import parse
+from tieline_connectors.command.reading import from_value
+
+SECOND = 1_000_000
+"""In microseconds."""
+T0 = 1_800_000_000 * SECOND
+POINTS = ("site/ahu/p", "site/ahu/q")
+TERMS = Terms(max_age=600 * SECOND, max_clock_skew=5 * SECOND, built_at=T0 - 1)
+POLICY = parse(
+    """
+version: 1
+rules:
+  - {issuers: [boss], points: [site/ahu/*], type: float, min: 0, max: 100}
+""",
+    "policy.yaml",
+)
+
+
+class Fenced(Exception):
+    """Somebody else owns the partition: the broker refuses the transaction."""
+
+
+class Disk:
+    """What survives: the log of commands, and in one transaction entries, results and the offset."""
+
+    def __init__(self):
+        self.log = []
+        self.entries = {}
+        self.results = []
+        self.offset = 0
+        self.epoch = 0
+
+    def unit(self, epoch, result, entry=None, offset=None):
+        if epoch != self.epoch:
+            raise Fenced
+        if entry is not None:
+            self.entries[entry.command_id] = entry.to_value()
+        if result is not None:
+            self.results.append(result)
+        if offset is not None:
+            self.offset = offset
+
+
+class Device:
+    """Counts what is really done to it."""
+
+    def __init__(self, world):
+        self.world = world
+        self.values = dict.fromkeys(POINTS, 1.5)
+        self.writes = Counter()
+        self.late = []
+        self.fates_of_calls = []
+        self.expired_writes = []
+
+    def read(self, command):
+        readable = self.world.fate() != "unreadable"
+        return {w.point: reading_of(self.values[w.point]) if readable else None for w in command.writes}
+
+    def call(self, command, point, value, reverts):
+        fate = self.fates_of_calls.pop(0) if self.fates_of_calls else self.world.fate()
+        if fate in ("refused", "not_sent"):
+            return Call("REFUSED" if fate == "refused" else "NOT_SENT", fate)
+        if not reverts:
+            if self.world.true >= command.expires_at:
+                self.expired_writes.append(command.command_id)
+            if fate != "lost":
+                self.writes[command.command_id, point] += 1
+        if fate == "late":
+            self.late.append((point, value))
+        elif fate != "lost":
+            self.values[point] = value
+        return Call("NO_ANSWER", fate) if fate in ("late", "lost", "answer_lost") else Call("DONE")
+
+
+class World:
+    """Time, the kill switch, and what goes wrong next."""
+
+    def __init__(self):
+        self.true = T0
+        self.set_back = 0
+        self.killed = None
+        self.fates = []
+
+    def fate(self):
+        return self.fates.pop() if self.fates else "done"
+
+    def situation(self):
+        now = Now(self.true - self.set_back, self.true - T0)
+        return Situation(now, TERMS, POLICY, killed=self.killed)
+
+
+class Worker:
+    """One owner of the partition."""
+
+    def __init__(self, world, disk, device):
+        disk.epoch += 1
+        self.world, self.disk, self.device = world, disk, device
+        self.epoch = disk.epoch
+        self.ledger = Ledger(Entry.from_value(value) for value in disk.entries.values())
+        self.offset = disk.offset
+        now = world.situation().now
+        self.deadlines = {e.command_id: rules.deadline_of(e, now) for e in self.ledger}
+        self.steps = self.live()
+        self.idle = False
+
+    def step(self):
+        """One step; false when it was fenced."""
+        try:
+            self.idle = next(self.steps) == "idle"
+        except Fenced:
+            return False
+        return True
+
+    def live(self):
+        while True:
+            for entry in self.ledger.unfinished():
+                if entry.state == "STARTED":
+                    after = self.device.read(entry.command)
+                    yield
+                    end = rules.after_crash(entry, after, self.world.situation().now.wall)
+                    yield from self.store(end.entry, end.result)
+                else:
+                    after = self.device.read(entry.command)
+                    yield
+                    again = rules.hold_after_crash(entry, after, self.ledger, self.world.situation())
+                    yield from self.give_back(again)
+            for entry in self.ledger.due(self.world.situation().now.wall):
+                if entry.state == "RECEIVED":
+                    yield from self.execute(entry)
+                else:
+                    yield from self.give_back(rules.hold_due(entry, self.ledger, self.world.situation()))
+            if self.offset < len(self.disk.log):
+                yield from self.handle(self.disk.log[self.offset])
+            else:
+                yield "idle"
+            yield
+
+    def store(self, entry, result, offset=None):
+        self.disk.unit(self.epoch, result, entry, offset)
+        yield
+        self.ledger.put(entry)
+        yield
+
+    def handle(self, record):
+        command, at = record
+        decision = rules.arrived(command, at, self.ledger, self.world.situation())
+        yield
+        if isinstance(decision, Wait):
+            return
+        offset = self.offset + 1
+        if isinstance(decision, Known):
+            self.disk.unit(self.epoch, None, offset=offset)
+        elif isinstance(decision, Answer):
+            self.disk.unit(self.epoch, decision.result, offset=offset)
+        else:
+            assert isinstance(decision, (Accept, End))
+            if isinstance(decision, Accept):
+                self.deadlines[command.command_id] = decision.deadline
+            yield from self.store(decision.entry, decision.result, offset)
+        self.offset = offset
+
+    def execute(self, entry):
+        command, deadline = entry.command, self.deadlines[entry.command_id]
+        before = self.device.read(command)
+        yield
+        decision = rules.to_start(entry, deadline, before, self.ledger, self.world.situation())
+        if isinstance(decision, (Wait, NotYet)):
+            return
+        yield
+        yield from self.store(decision.entry, decision.result)
+        if isinstance(decision, End):
+            return
+        assert isinstance(decision, Start)
+        refused = rules.last_look(decision.entry, decision.deadline, before, self.world.situation())
+        if refused is not None:
+            yield from self.store(refused.entry, refused.result)
+            return
+        # The last look and the call are one step: nothing can be asked between them.
+        calls = {}
+        for write in command.writes:
+            broken = any(call.answer != "DONE" for call in calls.values())
+            calls[write.point] = (
+                Call("NOT_SENT", "one before it failed")
+                if broken
+                else self.device.call(command, write.point, write.value, reverts=False)
+            )
+        yield
+        given_back = {}
+        for point in rules.to_give_back(decision.entry, calls):
+            given_back[point] = self.device.call(command, point, 1.5, reverts=True)
+            yield
+        after = self.device.read(command)
+        yield
+        now = self.world.situation().now.wall
+        end = rules.outcome(decision.entry, calls, before, after, given_back, now)
+        yield from self.store(end.entry, end.result)
+
+    def give_back(self, decision):
+        yield
+        if isinstance(decision, (Wait, NotYet)):
+            return
+        if isinstance(decision, End):
+            yield from self.store(decision.entry, decision.result)
+            return
+        assert isinstance(decision, Revert)
+        entry = decision.entry
+        if self.ledger.get(entry.command_id) != entry:
+            yield from self.store(entry, None)
+        if not rules.may_give_back(decision, self.world.situation()):
+            return
+        calls = {
+            point: self.device.call(entry.command, point, 1.5, reverts=True) for point in decision.points
+        }
+        yield
+        after = self.device.read(entry.command)
+        yield
+        end = rules.hold_outcome(entry, calls, after, self.ledger, self.world.situation().now.wall)
+        if isinstance(end, End):
+            yield from self.store(end.entry, end.result)
+
+
+def command(
+    command_id, value=30.0, *, issued=T0, ttl=3600, wait=None, hold=None, points=POINTS, dry_run=False
+):
+    """``value`` none: a REVERT. Times in seconds, ``issued`` in microseconds."""
+    return from_value(
+        {
+            "command_id": command_id,
+            "issuer": "boss",
+            "issued_at": issued,
+            "expires_at": issued + ttl * SECOND,
+            "not_before": None if wait is None else issued + wait * SECOND,
+            "action": "REVERT" if value is None else "SET",
+            "writes": [{"point": point, "value": value} for point in points],
+            "hold_ms": None if hold is None else hold * 1000,
+            "dry_run": dry_run,
+        },
+        Defaults(),
+    )
+
+
+@pytest.fixture(scope="session")
+def model():
+    return SimpleNamespace(
+        World=World,
+        Disk=Disk,
+        Device=Device,
+        Worker=Worker,
+        command=command,
+        POINTS=POINTS,
+        SECOND=SECOND,
+        T0=T0,
+    )

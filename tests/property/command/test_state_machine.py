@@ -1,0 +1,167 @@
+"""Commands, faults, crashes and stops in any order; `conftest.Worker` does what the rules decide."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from tieline_connectors.command.command import TERMINAL
+
+SECOND = 1_000_000
+FATES = st.sampled_from(["done", "refused", "not_sent", "lost", "answer_lost", "late", "unreadable"])
+SECONDS = st.sampled_from([0, 1, 4, 15, 45, 700])
+PAUSES = st.lists(st.tuples(st.integers(0, 24), SECONDS), max_size=2)
+
+
+class CommandsAndFaults(RuleBasedStateMachine):
+    """Whatever happens: one execution at most, one terminal result exactly, and nothing after the expiry."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.world = model.World()
+        self.disk = model.Disk()
+        self.device = model.Device(self.world)
+        self.worker = self.new_worker()
+        self.stopped = []
+        self.sent = {}
+
+    def new_worker(self):
+        return self.model.Worker(self.world, self.disk, self.device)
+
+    @rule(
+        again=st.sampled_from([False] * 4 + [True]),
+        value=st.sampled_from([1.5, 20.0, 20.0, 30.0, 500.0]),
+        both=st.booleans(),
+        ttl=st.sampled_from([3600, 3600, 30, 1]),
+        wait=st.sampled_from([None, None, 0, 5, 40]),
+        hold=st.sampled_from([None, 20]),
+        kind=st.sampled_from(["SET"] * 6 + ["REVERT", "dry run", "ahead"]),
+    )
+    def send(self, again, value, both, ttl, wait, hold, kind):
+        """A new command, or another one with an id that was there before."""
+        name = str(len(self.sent) - (again and bool(self.sent)))
+        command = self.model.command(
+            name,
+            None if kind == "REVERT" else value,
+            issued=self.world.true + (60 * SECOND if kind == "ahead" else 0),
+            ttl=ttl,
+            wait=wait,
+            hold=None if kind == "REVERT" else hold,
+            points=self.model.POINTS[: 1 + both],
+            dry_run=kind == "dry run",
+        )
+        self.sent.setdefault(name, command)
+        self.disk.log.append((command, self.world.true))
+
+    @rule(data=st.data())
+    def send_the_same_again(self, data):
+        if self.sent:
+            name = data.draw(st.sampled_from(sorted(self.sent)))
+            self.disk.log.append((self.sent[name], self.world.true))
+
+    @rule(fates=st.lists(FATES, max_size=6))
+    def go_on_until_there_is_nothing_to_do(self, fates):
+        self.go_on(200, fates, ())
+
+    @rule(steps=st.integers(1, 25), fates=st.lists(FATES, max_size=4), pauses=PAUSES)
+    def go_on(self, steps, fates, pauses):
+        """``pauses``: before which steps everything stands still, and for how long."""
+        self.world.fates = fates
+        for number in range(steps):
+            self.world.true += sum(seconds for step, seconds in pauses if step == number) * SECOND
+            assert self.worker.step()
+            if self.worker.idle:
+                break
+        self.world.fates = []
+
+    @rule(steps=st.integers(1, 25), fates=st.lists(FATES, max_size=4), pauses=PAUSES)
+    def go_on_and_crash(self, steps, fates, pauses):
+        self.go_on(steps, fates, pauses)
+        self.worker = self.new_worker()
+
+    @rule(steps=st.integers(1, 25), fates=st.lists(FATES, max_size=4), seconds=SECONDS)
+    def go_on_and_be_stopped_while_another_takes_over(self, steps, fates, seconds):
+        self.go_on(steps, fates, ())
+        self.stopped.append(self.worker)
+        self.worker = self.new_worker()
+        self.time_passes(seconds)
+
+    @rule(steps=st.integers(1, 20))
+    def let_the_stopped_go_on(self, steps):
+        for worker in list(self.stopped):
+            if not all(worker.step() for _ in range(steps)):
+                self.stopped.remove(worker)
+
+    @rule(back=st.integers(0, 5))
+    def the_offsets_are_set_back(self, back):
+        self.disk.offset = max(0, self.disk.offset - back)
+        self.worker = self.new_worker()
+
+    @rule(seconds=SECONDS)
+    def time_passes(self, seconds):
+        self.world.true += seconds * SECOND + 1
+
+    @rule(change=st.sampled_from(["late", "late", "back", "forth", "kill", "alive"]))
+    def the_world_changes(self, change):
+        if change == "late":
+            self.what_was_under_way_arrives()
+        elif change in ("back", "forth"):
+            self.world.set_back = 2 * 3600 * SECOND if change == "back" else 0
+        else:
+            self.world.killed = "fire drill" if change == "kill" else None
+
+    def what_was_under_way_arrives(self):
+        for point, value in self.device.late:
+            self.device.values[point] = value
+        self.device.late.clear()
+
+    @invariant()
+    def no_write_is_done_twice(self):
+        assert [key for key, count in self.device.writes.items() if count > 1] == []
+
+    @invariant()
+    def no_write_is_done_after_its_expiry(self):
+        assert self.device.expired_writes == []
+
+    @invariant()
+    def no_command_has_two_terminal_results(self):
+        assert [id_ for id_, results in self.terminal().items() if len(results) > 1] == []
+
+    @invariant()
+    def a_result_says_no_less_than_what_was_done(self):
+        for id_, results in self.terminal().items():
+            written = {point for command, point in self.device.writes if command == id_}
+            for result in results:
+                told = {w.point: w.outcome for w in result.writes}
+                assert result.state in ("SUCCEEDED", "MISMATCH", "UNKNOWN", "FAILED") or not written
+                if not self.stopped:
+                    assert all(told[point] != "NOT_WRITTEN" for point in written)
+
+    def terminal(self):
+        found = {id_: set() for id_ in self.sent}
+        for result in self.disk.results:
+            if result.state in TERMINAL and result.reason_code != "CONFLICT":
+                found[result.command_id].add(result)
+        return found
+
+    def teardown(self):
+        self.world.set_back, self.world.killed = 0, None
+        self.what_was_under_way_arrives()
+        for _ in range(5):
+            self.world.true += 60 * SECOND
+            for _ in range(2000):
+                assert self.worker.step()
+                if self.worker.idle:
+                    break
+            assert self.worker.idle
+        assert {id_: len(results) for id_, results in self.terminal().items()} == dict.fromkeys(self.sent, 1)
+        assert all(entry.at_rest for entry in self.worker.ledger)
+        self.no_write_is_done_twice()
+        self.no_write_is_done_after_its_expiry()
+
+
+def test_whatever_happens_at_most_one_execution_and_exactly_one_terminal_result(model):
+    run_state_machine_as_test(
+        lambda: CommandsAndFaults(model),
+        settings=settings(max_examples=300, stateful_step_count=40, deadline=None),
+    )
