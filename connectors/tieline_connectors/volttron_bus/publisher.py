@@ -7,9 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import zmq
+from typing_extensions import NamedTuple  # generic in Python 3.10 too
 
 from tieline_connectors.volttron_bus import frames as vip
 from tieline_connectors.volttron_bus.connection import Connection, Ended, Endpoint

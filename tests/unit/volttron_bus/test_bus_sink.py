@@ -238,6 +238,16 @@ def test_what_the_router_refuses_is_refused_and_a_subscriber_that_does_not_read_
         assert context.counters == {"published": 2, "refused.by_router": 1, "slow_subscribers": 1}
 
 
+def test_a_loss_within_a_batch_says_what_was_reached_refused_records_included():
+    with router_that_says({b"p1": None, b"p3": None}) as address, sink(address) as (task, context):
+        batch = [record(0), record(1, "42"), record(2), record(3), record(4, partition=1)]
+        with pytest.raises(Retriable) as raised:
+            task.put(batch)
+        assert raised.value.reached == {TopicPartition("t", 0): 3}
+        assert context.counters == {"published": 2, "refused.topic": 1}
+        assert context.commit_requests == 1
+
+
 def test_one_task_however_many_are_allowed():
     connector = VolttronBusSink()
     settings = {**QUICK, "volttron.address": "tcp://127.0.0.1:1"}
