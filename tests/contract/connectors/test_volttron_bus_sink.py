@@ -36,7 +36,7 @@ class TestVolttronBusSink(SinkContract):
         with VipClient(Endpoint(bus.address, "observer")) as observer:
             observer.hello()
             observer.subscribe("")
-            seen = []
+            seen: list[dict[str, object]] = []
 
             def written():
                 observer.ping()  # whatever was handed on before the answer is here with it
