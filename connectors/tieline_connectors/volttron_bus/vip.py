@@ -26,6 +26,10 @@ class VipTimeout(VipError):
     """No answer in time: whether it was done is unknown."""
 
 
+class VipRefused(VipError):
+    """The router answered that the peer is not there: nothing was done."""
+
+
 class RpcError(VipError):
     """The method raised, or does not exist. ``code`` is JSON-RPC's; ``detail`` what the peer added."""
 
@@ -157,7 +161,7 @@ class VipClient:
         finally:
             self._waited.discard(ident)
         if answer.is_error:
-            raise VipError(f"{peer}: {answer.text}")
+            raise VipRefused(f"{peer}: {answer.text}")
         return answer
 
     def _receive(self, seconds: float) -> None:

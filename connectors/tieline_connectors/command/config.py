@@ -1,0 +1,169 @@
+"""The settings of the command sink."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from pathlib import Path
+
+from tieline.api import ConfigError, Mistake, Secret, setting
+from tieline_connectors.command.command import Defaults
+from tieline_connectors.command.decisions import Terms
+from tieline_connectors.command.policy import Policy
+from tieline_connectors.command.policy_file import parse
+from tieline_connectors.volttron_bus.platform_config import PlatformConfig
+
+_DAY_MS = 86_400_000
+_KEY = re.compile(r"\s*([A-Za-z0-9._-]{1,100})\s*:\s*([A-Za-z0-9+/=_-]+)\s*")
+_SHORTEST_KEY = 16
+_BUILT_AT = 1_763_942_400_000_000
+"""2025-11-24: no clock that is right is earlier than this version. Microseconds."""
+
+
+class CommandSinkConfig(PlatformConfig):
+    """Who may do what is in ``policy.file``; without a rule in it nothing is allowed."""
+
+    policy_file: Path = setting(
+        "policy.file",
+        doc="Who may write what: docs/command-policy.md. A change is read without a restart.",
+        importance="high",
+    )
+    results_topic: str = setting(
+        "results.topic",
+        "command-results",
+        min_length=1,
+        doc="The topic of command.CommandResult.",
+        importance="high",
+    )
+    audit_file: Path = setting(
+        "audit.file",
+        doc="The append-only, hash-chained log of all that was decided; a task above the first adds its"
+        " number. tieline command audit verify checks it.",
+        importance="high",
+    )
+    kill_switch_file: Path | None = setting(
+        "kill.switch.file",
+        None,
+        doc="While this file is there nothing is written to any device; its first line is told as the"
+        " reason. It works at once, without a restart.",
+        importance="high",
+    )
+    old_results_topic: str = setting(
+        "results.old.topic", "", doc="Also results in the old agents' JSON (command-to-cloud); empty: none."
+    )
+    old_issuer: str = setting(
+        "old.issuer",
+        "",
+        doc="Take the old agents' JSON {message, new_value, device_point} too, as commands of this issuer,"
+        " which expire max.age.ms after their record's timestamp. Empty: they are refused.",
+    )
+    default_ttl_ms: int = setting(
+        "default.ttl.ms", 60_000, ge=1, doc="When a command without expires_at expires, after its issued_at."
+    )
+    default_priority: int | None = setting(
+        "default.priority", None, ge=1, le=16, doc="The priority of a command that has none."
+    )
+    max_age_ms: int = setting(
+        "max.age.ms",
+        300_000,
+        ge=1,
+        doc="What is older, by its issued_at or its record's timestamp, is EXPIRED, whatever it says itself.",
+    )
+    max_clock_skew_ms: int = setting(
+        "max.clock.skew.ms", 10_000, ge=0, doc="How far in the future a command may have been issued."
+    )
+    verify_tolerance: float = setting(
+        "verify.tolerance", 0.0, ge=0, doc="How far what is read back may be from what was written."
+    )
+    verify_delay_ms: int = setting(
+        "verify.delay.ms", 0, ge=0, le=60_000, doc="How long a device has until it is read back."
+    )
+    rpc_timeout_ms: int = setting(
+        "rpc.timeout.ms", 5_000, ge=1, le=60_000, doc="How long an answer of the platform may take."
+    )
+    claim_ms: int = setting(
+        "claim.ms",
+        10_000,
+        ge=100,
+        doc="How long after STARTED the write may begin; shorter than the session timeout of the group.",
+    )
+    ledger_retention_ms: int = setting(
+        "ledger.retention.ms", 30 * _DAY_MS, ge=1, doc="How long a command is remembered; above max.age.ms."
+    )
+    max_waiting: int = setting(
+        "max.waiting", 10_000, ge=1, doc="Commands that wait in a partition; above it no more are taken."
+    )
+    dry_run: bool = setting("dry.run", False, doc="Check everything, write nothing.")
+    signature_keys: Secret = setting(
+        "signature.keys",
+        Secret(""),
+        doc="Keys of signatures, name:base64 with commas (16 bytes or more each); a rule of the policy names"
+        " the one it asks for.",
+    )
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """What is wrong between the settings, and in the form of one."""
+        wrong = super().mistakes()
+        if self.ledger_retention_ms <= self.max_age_ms:
+            wrong.append(
+                ("ledger.retention.ms", "must be above max.age.ms: what may still come must be remembered")
+            )
+        if self.old_results_topic == self.results_topic:
+            wrong.append(("results.old.topic", "must be another topic than results.topic"))
+        try:
+            self.signing_keys()
+        except ValueError as error:
+            wrong.append(("signature.keys", str(error)))
+        return wrong
+
+    def file_mistakes(self) -> list[tuple[str, str]]:
+        """What is wrong with the files that are named here."""
+        wrong = super().file_mistakes()
+        try:
+            self.policy()
+        except ConfigError as error:
+            wrong += [("policy.file", str(mistake)) for mistake in error.mistakes]
+        if not self.audit_file.absolute().parent.is_dir():
+            wrong.append(("audit.file", f"there is no folder {self.audit_file.parent}; make it"))
+        return wrong
+
+    def policy(self) -> Policy:
+        """The policy as its file is now. Raises ``ConfigError``."""
+        where = str(self.policy_file)
+        try:
+            text = self.policy_file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError([Mistake(where, "", f"cannot be read: {error}")]) from None
+        return parse(text, where)
+
+    def defaults(self) -> Defaults:
+        """What a command gets that it does not say."""
+        return Defaults(self.default_ttl_ms * 1000, self.default_priority, self.verify_tolerance)
+
+    def terms(self) -> Terms:
+        """The limits that the rules are told."""
+        return Terms(
+            self.max_age_ms * 1000,
+            self.max_clock_skew_ms * 1000,
+            _BUILT_AT,
+            self.dry_run,
+            self.claim_ms * 1000,
+        )
+
+    def signing_keys(self) -> dict[str, bytes]:
+        """The keys of signatures by name. Raises ``ValueError``, which shows none of them."""
+        text = self.signature_keys.get_secret_value()
+        found: dict[str, bytes] = {}
+        for number, part in enumerate(filter(str.strip, text.split(",")), start=1):
+            match = _KEY.fullmatch(part)
+            if match is None:
+                raise ValueError(f"number {number} is not name:base64")
+            try:
+                key = base64.b64decode(match[2], altchars=b"-_", validate=True)
+            except binascii.Error:
+                raise ValueError(f"the key {match[1]} is not base64") from None
+            if len(key) < _SHORTEST_KEY:
+                raise ValueError(f"the key {match[1]} is shorter than {_SHORTEST_KEY} bytes")
+            found[match[1]] = key
+        return found

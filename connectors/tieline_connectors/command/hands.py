@@ -1,0 +1,86 @@
+"""What is done at the platform: look at points, write them, give them back; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+
+from tieline_connectors.command.command import Command
+from tieline_connectors.command.decisions import Call, Readings
+from tieline_connectors.command.facts import Reading, reading_of
+from tieline_connectors.command.platform import Away, DeviceRefused, Platform, Uncertain
+from tieline_connectors.command.verdict import same
+
+_HIGH, _LOW = 8, 12
+"""BACnet's levels to the actuator's words: up to 8 HIGH, up to 12 LOW, then LOW_PREEMPT."""
+_RESERVED = 60.0
+
+
+def look(platform: Platform, points: Iterable[str]) -> dict[str, Reading | None]:
+    """What each point reads now; none where it cannot be read, for whatever reason."""
+    found: dict[str, Reading | None] = {}
+    for point in points:
+        try:
+            found[point] = reading_of(platform.get(point))
+        except (Away, DeviceRefused, Uncertain):
+            found[point] = None
+    return found
+
+
+def write(platform: Platform, command: Command, before: Readings) -> dict[str, Call]:
+    """Do what the command asks for, in its order, up to the first write that does not work."""
+    calls = {w.point: Call("NOT_SENT") for w in command.writes}
+    with ExitStack() as reserved:
+        try:
+            devices = sorted({w.device for w in command.writes})
+            reserved.enter_context(platform.reserved(devices, _word(command.priority), _RESERVED))
+        except Away as error:
+            return dict.fromkeys(calls, Call("NOT_SENT", str(error)))
+        except DeviceRefused as error:
+            return {**calls, command.writes[0].point: Call("REFUSED", str(error))}
+        except Uncertain as error:  # it may be reserved; nothing was written
+            return dict.fromkeys(calls, Call("NOT_SENT", str(error)))
+        for w in command.writes:
+            if command.action == "REVERT" or w.value is None:
+                calls[w.point] = _called(lambda w=w: platform.revert(w.point))  # type: ignore[misc]
+            else:
+                calls[w.point] = _called(lambda w=w: platform.set(w.point, w.value))  # type: ignore[misc]
+            if calls[w.point].answer == "REFUSED":
+                calls[w.point] = _certain(platform, command, w.point, calls[w.point], before)
+            if calls[w.point].answer != "DONE":
+                break
+    return calls
+
+
+def give_back(platform: Platform, points: Sequence[str]) -> dict[str, Call]:
+    """Revert each of these points, whatever becomes of the others."""
+    return {point: _called(lambda point=point: platform.revert(point)) for point in points}  # type: ignore[misc]
+
+
+def _called(call: Callable[[], None]) -> Call:
+    try:
+        call()
+    except Away as error:
+        return Call("NOT_SENT", str(error))
+    except DeviceRefused as error:
+        return Call("REFUSED", str(error))
+    except Uncertain as error:
+        return Call("NO_ANSWER", str(error))
+    return Call("DONE")
+
+
+def _certain(platform: Platform, command: Command, point: str, call: Call, before: Readings) -> Call:
+    """A driver may write, and then fail to read back: an error is a no only if the point says so too."""
+    was = before.get(point)
+    if was is None:  # it could not be read before either: the platform's word is all there is
+        return call
+    now = look(platform, [point])[point]
+    wanted = next(w.value for w in command.writes if w.point == point)
+    moved = now is None or (same(wanted, now.value, command.tolerance) and now != was)
+    return Call("NO_ANSWER", call.reason) if moved else call
+
+
+def _word(priority: int | None) -> str:
+    if priority is None or _HIGH < priority <= _LOW:
+        return "LOW"
+    return "HIGH" if priority <= _HIGH else "LOW_PREEMPT"

@@ -1,0 +1,169 @@
+"""Reading and writing points over the bus: VOLTTRON 2.x by its driver, 10.x by its actuator.
+
+Every error says how much is known: ``Away``, nothing was sent, or nobody was there to get it;
+``DeviceRefused``, the platform answered that it cannot; ``Uncertain``, it may or may not have been done.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from typing import Any, TypeVar
+
+from tieline_connectors.volttron_bus.connection import Endpoint
+from tieline_connectors.volttron_bus.vip import RpcError, VipClient, VipError, VipRefused, VipTimeout
+
+T = TypeVar("T")
+_DRIVER, _ACTUATOR = "platform.driver", "platform.actuator"
+_IDENTITIES = 10
+_FIRST_HELLO = 1.0
+_QUIET = 5.0
+"""Seconds after which the connection is tried before anything is sent through it."""
+
+
+class Away(Exception):
+    """The platform, or the agent that drives devices, is not there: nothing was done."""
+
+
+class DeviceRefused(Exception):
+    """The platform answered with an error; ``locked``: somebody else has reserved the device."""
+
+    def __init__(self, message: str, *, locked: bool = False) -> None:
+        super().__init__(message)
+        self.locked = locked
+
+
+class Uncertain(Exception):
+    """No answer, or the connection broke after the request was sent."""
+
+
+class Platform:
+    """One platform's points; used by one thread. Connects when it is first needed, and again after a loss.
+
+    ``timeout``: seconds that an answer may take. ``requester``: who reserves devices (10.x).
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout: float, requester: str) -> None:
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._requester = requester
+        self._client: VipClient | None = None
+        self._has_actuator = False
+        self._last_answer = 0.0
+        self._spare = 0
+
+    def connect(self) -> None:
+        """Make sure that the platform answers, and of which kind it is. Raises ``Away``."""
+        if self._client is not None and time.monotonic() - self._last_answer < _QUIET:
+            return
+        try:
+            if self._client is not None:
+                self._client.ping(timeout=self._timeout)
+            else:
+                self._introduce()
+            self._last_answer = time.monotonic()
+        except VipError as error:
+            if isinstance(error, VipTimeout):  # perhaps our last connection is still taken for alive
+                self._spare = (self._spare + 1) % _IDENTITIES
+            self.close()
+            raise Away(f"the platform at {self._endpoint.address} does not answer: {error}") from error
+
+    def get(self, point: str) -> Any:
+        """The value of a point now. Raises ``Away``, ``DeviceRefused``, ``Uncertain`` (no answer)."""
+        if self._has_actuator:
+            return self._call(_ACTUATOR, "get_point", point)
+        return self._call(_DRIVER, "get_point", *_split(point))
+
+    def set(self, point: str, value: Any) -> None:
+        """Write a point. Raises ``Away``, ``DeviceRefused``, ``Uncertain``."""
+        if self._has_actuator:
+            self._call(_ACTUATOR, "set_point", self._requester, point, value)
+        else:
+            self._call(_DRIVER, "set_point", *_split(point), value)
+
+    def revert(self, point: str) -> None:
+        """Give a point back to its default. Raises as ``set``."""
+        if self._has_actuator:
+            self._call(_ACTUATOR, "revert_point", self._requester, point)
+        else:
+            self._call(_DRIVER, "revert_point", *_split(point))
+
+    @contextmanager
+    def reserved(self, devices: list[str], priority: str, seconds: float) -> Iterator[None]:
+        """Reserve devices for the writes inside (10.x; 2.x has no locks). Raises as ``set``.
+
+        ``priority``: the actuator's own word, HIGH, LOW or LOW_PREEMPT.
+        """
+        if not self._has_actuator:
+            yield
+            return
+        task = f"tieline-{uuid.uuid4()}"
+        now = datetime.now(timezone.utc)
+        slot = [now.isoformat(), (now + timedelta(seconds=seconds)).isoformat()]
+        wanted = [[device, *slot] for device in devices]
+        answer = self._call(_ACTUATOR, "request_new_schedule", self._requester, task, priority, wanted)
+        if not isinstance(answer, dict) or answer.get("result") != "SUCCESS":
+            said = answer.get("info") or answer.get("data") if isinstance(answer, dict) else answer
+            raise DeviceRefused(f"{', '.join(devices)} cannot be reserved: {said}", locked=True)
+        try:
+            yield
+        finally:
+            with suppress(Away, DeviceRefused, Uncertain):  # it ends by itself, in so many seconds
+                self._call(_ACTUATOR, "request_cancel_schedule", self._requester, task)
+
+    def close(self) -> None:
+        """Let the connection go; the next call makes another."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.__exit__(None, None, None)
+
+    def _introduce(self) -> None:
+        client = VipClient(self._endpoint.beside(self._spare)).__enter__()
+        try:
+            client.hello(min(_FIRST_HELLO, self._timeout))
+            self._has_actuator = _answers(client, _ACTUATOR, self._timeout)
+            if not self._has_actuator:
+                client.ping(_DRIVER, self._timeout)
+        except BaseException:
+            client.__exit__(None, None, None)
+            raise
+        self._client = client
+
+    def _call(self, peer: str, method: str, *args: Any) -> Any:
+        self.connect()
+        assert self._client is not None
+        try:
+            answer = self._client.call(peer, method, *args, timeout=self._timeout)
+        except RpcError as error:
+            self._last_answer = time.monotonic()
+            raise DeviceRefused(_first_line(str(error)), locked="LockError" in str(error)) from error
+        except VipRefused as error:
+            self.close()  # perhaps it is the other generation now
+            raise Away(str(error)) from error
+        except VipTimeout as error:
+            raise Uncertain(str(error)) from error
+        except VipError as error:
+            self.close()
+            raise Uncertain(str(error)) from error
+        self._last_answer = time.monotonic()
+        return answer
+
+
+def _answers(client: VipClient, peer: str, timeout: float) -> bool:
+    try:
+        client.ping(peer, timeout)
+    except VipRefused:
+        return False
+    return True
+
+
+def _split(point: str) -> tuple[str, str]:
+    device, _, name = point.rpartition("/")
+    return device, name
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0][:300] if text else "it gave no reason"

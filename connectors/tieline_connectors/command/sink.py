@@ -1,0 +1,255 @@
+"""The command sink: commands of a topic, done at a VOLTTRON platform at most once, results to a topic."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from tieline.api import (
+    ID_HEADER,
+    AlreadyOwned,
+    ConfigError,
+    Fatal,
+    Fenced,
+    Retriable,
+    SinkConnector,
+    SinkContext,
+    SinkRecord,
+    SinkTask,
+    TopicPartition,
+    header,
+)
+from tieline_connectors.command import reading, rules
+from tieline_connectors.command.audit_file import AuditFile
+from tieline_connectors.command.command import Command, Result
+from tieline_connectors.command.config import CommandSinkConfig
+from tieline_connectors.command.decisions import Accept, Answer, End, Known, Wait
+from tieline_connectors.command.executor import Executor, Pace
+from tieline_connectors.command.ledger import Entry
+from tieline_connectors.command.owned import OwnedPartition, Topics
+from tieline_connectors.command.platform import Platform
+from tieline_connectors.command.reading import Malformed
+from tieline_connectors.command.surroundings import Surroundings
+from tieline_connectors.command.telling import ledger_schema
+
+log = logging.getLogger(__name__)
+
+_AGAIN = 1.0
+_MOST_RAW = 1 << 16
+
+
+class CommandSinkTask(SinkTask[CommandSinkConfig]):
+    """Takes commands into its ledger; an executor beside it runs them.
+
+    What ``put`` has returned from is durable and its offset committed, in one write a partition; from
+    then on the command's fate is the ledger's affair.
+
+    Counters: ``accepted``, ``repeated`` (known already: told again, or on their way), ``refused``,
+    ``malformed``, ``ended.<state>``.
+    """
+
+    _executor: Executor | None = None
+    _audit: AuditFile | None = None
+
+    def start(self, context: SinkContext, config: CommandSinkConfig) -> None:
+        """Read the policy, open the audit log; the platform is looked for when it is first needed.
+
+        Raises ``Fatal`` on a policy, keys or an audit log that cannot be used.
+        """
+        self.shutdown()
+        self._context = context
+        self._config = config
+        self._topics = Topics(config.results_topic, config.old_results_topic)
+        try:
+            self._surroundings = Surroundings(config)
+            endpoint = config.endpoint(f"{context.connector}.{context.task}")
+            self._audit = AuditFile(_of_task(config.audit_file, context.task))
+        except (ConfigError, AlreadyOwned, ValueError, OSError) as error:
+            raise Fatal(f"command: {error}") from error
+        if self._audit.healed:
+            log.warning("the audit log: %s", self._audit.healed)
+        platform = Platform(endpoint, config.rpc_timeout_ms / 1000, endpoint.identity)
+        pace = Pace(config.verify_delay_ms / 1000, config.ledger_retention_ms * 1000)
+        self._executor = Executor(platform, self._surroundings, pace, context.count)
+        self._executor.start()
+
+    def open(self, partitions: Collection[TopicPartition]) -> None:
+        """Take over the ledgers; whoever had them is fenced. What was begun there is looked into first."""
+        executor, audit = self._ready()
+        for at in partitions:
+            if executor.owned(at) is None:
+                changelog = self._context.changelog(at, ledger_schema())
+                try:
+                    owned = OwnedPartition(at, changelog, audit, self._topics, self._surroundings.now())
+                except ValueError as error:
+                    raise Fatal(f"command: the ledger of {at.topic}-{at.partition}: {error}") from error
+                executor.own(owned)
+
+    def put(self, batch: Sequence[SinkRecord]) -> None:
+        """Decide about each, and store all of a partition as one.
+
+        Raises ``Retriable`` for the partitions that must wait (an untrusted clock, a broker that is away,
+        too many waiting); of those nothing is committed.
+        """
+        executor, _ = self._ready()
+        by_partition: defaultdict[TopicPartition, list[SinkRecord]] = defaultdict(list)
+        for record in batch:
+            by_partition[TopicPartition(record.topic, record.partition)].append(record)
+        waiting: dict[TopicPartition, str] = {}
+        with executor.lock:
+            for at, records in by_partition.items():
+                try:
+                    self._take(executor, at, records)
+                except (Retriable, Fenced, OSError) as error:
+                    waiting[at] = str(error)
+            executor.lock.notify_all()
+        if waiting:
+            told = "; ".join(sorted(set(waiting.values())))
+            raise Retriable(told, after=_AGAIN, partitions=waiting)
+
+    def refuse(self, record: SinkRecord, error: Exception) -> bool:
+        """What no converter can read is answered with its bytes, and blocks nothing."""
+        executor, _ = self._ready()
+        at = TopicPartition(record.topic, record.partition)
+        raw = record.value[:_MOST_RAW] if isinstance(record.value, bytes) else None
+        with executor.lock:
+            now = self._surroundings.now().wall
+            answer = rules.malformed(Malformed(f"it cannot be decoded: {error}"), _id(record), raw, now)
+            self._partition(executor, at).store([], [answer.result], record.offset + 1)
+        self._context.count("malformed")
+        return True
+
+    def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
+        """Begin nothing of these any more; a command that is being written is waited for."""
+        executor, _ = self._ready()
+        for at in partitions:
+            executor.release(at, 0.0 if lost else self._config.rpc_timeout_ms / 1000)
+
+    def stop(self) -> None:
+        """Begin nothing any more. From another thread."""
+        if self._executor is not None:
+            self._executor.ask_to_stop()
+
+    def shutdown(self) -> None:
+        """End the executor and let the files go."""
+        if self._executor is not None:
+            self._executor.ask_to_stop()
+            self._executor.join(self._config.rpc_timeout_ms / 1000 + 1)
+            self._executor = None
+        if self._audit is not None:
+            self._audit.close()
+            self._audit = None
+
+    def _take(self, executor: Executor, at: TopicPartition, records: Sequence[SinkRecord]) -> None:
+        """One partition's records, under the lock. Those before one that must wait are stored."""
+        owned = self._partition(executor, at)
+        entries: dict[str, Entry] = {}
+        results: list[Result] = []
+        counted: dict[str, int] = defaultdict(int)
+        deadlines: dict[str, int] = {}
+        must_wait = None
+        offset = records[0].offset
+        for record in records:
+            at_broker = (record.timestamp or 0) * 1000
+            self._surroundings.newest_at_broker = max(self._surroundings.newest_at_broker, at_broker)
+            decision = self._decide(owned, record, at_broker)
+            if isinstance(decision, Wait):
+                must_wait = decision
+                break
+            if not isinstance(decision, Known) and decision.result.command_id in entries:
+                # the same id twice in one batch: the first must be in the ledger before the second is judged
+                owned.store(list(entries.values()), results, offset)
+                entries, results = {}, []
+                decision = self._decide(owned, record, at_broker)
+                assert not isinstance(decision, Wait)
+            offset = record.offset + 1
+            counted[_counter(decision)] += 1
+            if isinstance(decision, Known):
+                continue
+            results.append(decision.result)
+            if isinstance(decision, (Accept, End)):
+                entries[decision.entry.command_id] = decision.entry
+            if isinstance(decision, Accept):
+                deadlines[decision.entry.command_id] = decision.deadline
+        if entries or results or offset > records[0].offset:
+            owned.store(list(entries.values()), results, offset)
+        owned.deadlines.update(deadlines)
+        for name, number in counted.items():
+            self._context.count(name, number)
+        if must_wait is not None:
+            log.error("no command is taken: %s: %s", must_wait.code, must_wait.sentence)
+            raise Retriable(f"{must_wait.code}: {must_wait.sentence}")
+
+    def _decide(
+        self, owned: OwnedPartition, record: SinkRecord, at_broker: int
+    ) -> Wait | Known | Answer | End | Accept:
+        situation = self._surroundings.situation()
+        try:
+            command = self._command(record, at_broker)
+        except Malformed as error:
+            return rules.malformed(error, _id(record), None, situation.now.wall)
+        if len(owned.deadlines) >= self._config.max_waiting and owned.ledger.get(command.command_id) is None:
+            return Wait("TOO_MANY_WAIT", f"{len(owned.deadlines)} commands wait already (max.waiting)")
+        return rules.arrived(command, at_broker or None, owned.ledger, situation)
+
+    def _command(self, record: SinkRecord, at_broker: int) -> Command:
+        config = self._config
+        if not reading.is_old(record.value):
+            return reading.from_value(record.value, config.defaults())
+        if not config.old_issuer:
+            raise Malformed("the old form is not taken; set old.issuer, or send command.Command")
+        return reading.from_old(
+            record.value,
+            command_id=_id(record),
+            issuer=config.old_issuer,
+            at=at_broker,
+            max_age=config.max_age_ms * 1000,
+            defaults=config.defaults(),
+        )
+
+    def _partition(self, executor: Executor, at: TopicPartition) -> OwnedPartition:
+        owned = executor.owned(at)
+        if owned is None:
+            raise Retriable(f"{at.topic}-{at.partition} is not ours any more")
+        return owned
+
+    def _ready(self) -> tuple[Executor, AuditFile]:
+        assert self._executor is not None
+        assert self._audit is not None
+        if self._executor.failure is not None:
+            raise Fatal(f"command: the executor ended: {self._executor.failure}") from self._executor.failure
+        return self._executor, self._audit
+
+
+class CommandSink(SinkConnector[CommandSinkConfig]):
+    """As many tasks as ``tasks.max``, each with a connection to the platform of its own."""
+
+    version: ClassVar[str] = "0.1.0"
+    config_type = CommandSinkConfig
+    task_type = CommandSinkTask
+
+    def validate(self, config: CommandSinkConfig) -> list[tuple[str, str]]:
+        """Reads the policy and the files of keys that are named."""
+        return config.file_mistakes()
+
+
+def _id(record: SinkRecord) -> str:
+    """What names a record for ever: of others' producers the topic's own id, partition and offset."""
+    return (header(record, ID_HEADER) or b"").decode("ascii", "replace")
+
+
+def _counter(decision: Known | Answer | End | Accept) -> str:
+    if isinstance(decision, Accept):
+        return "accepted"
+    if isinstance(decision, End):
+        return "refused"
+    if isinstance(decision, Answer) and decision.result.reason_code == "MALFORMED":
+        return "malformed"
+    return "repeated"
+
+
+def _of_task(path: Path, task: int) -> Path:
+    return path if task == 0 else path.with_name(f"{path.stem}-{task}{path.suffix}")

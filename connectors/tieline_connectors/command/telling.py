@@ -1,0 +1,60 @@
+"""What is told of a command: records for the results topics, lines for the audit log; pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tieline.api import Schema, SourceRecord, identity
+from tieline_connectors.command.command import TERMINAL, Result, Value
+
+_SCHEMA = "command.CommandResult"
+
+
+def result_schema() -> Schema:
+    """The schema of a result."""
+    return Schema.named(_SCHEMA)
+
+
+def ledger_schema() -> Schema:
+    """The schema of what the ledger keeps."""
+    return Schema.named("command.LedgerEntry")
+
+
+def records(result: Result, topic: str, old_topic: str) -> list[SourceRecord]:
+    """The result for its topic, and in the old agents' form if there is a topic for that.
+
+    The same result has the same id however often it is told. Results of a device keep their order.
+    """
+    value = result.to_value()
+    key = result.writes[0].point.rpartition("/")[0] if result.writes else result.command_id
+    told = identity(
+        result.command_id, result.state, result.at, digest_of=repr(value).encode("utf-8", "replace")
+    )
+    at = result.at // 1000
+    made = [SourceRecord(topic, value, key, headers=told, timestamp=at, value_schema=result_schema())]
+    if old_topic and result.state in TERMINAL:
+        made += [
+            SourceRecord(old_topic, old_form(result, write.point, write.actual), key, timestamp=at)
+            for write in result.writes
+        ]
+    return made
+
+
+def old_form(result: Result, point: str, value: Value) -> dict[str, Any]:
+    """What the old CloudAgent told of a command."""
+    return {
+        "from": "CloudAgent",
+        "to": "Cloud",
+        "message": f"{result.state}: {result.reason}" if result.reason else result.state,
+        "device_point": point,
+        "new_value": value,
+    }
+
+
+def audit_event(result: Result) -> dict[str, Any]:
+    """A line of the audit log."""
+    event = result.to_value()
+    raw = event.pop("raw")
+    if raw is not None:
+        event["raw"] = raw[:1000].hex()
+    return event
