@@ -41,9 +41,9 @@ class Changelog(Protocol):
 
         Raises ``Retriable`` (the broker is away, and this may have been written or not: call again with
         the same; whatever is written next comes after it), ``DataError`` (something can never be written,
-        by its index in ``entries`` and then ``records``; nothing was), ``Fenced`` (somebody else owns the
-        partition; nothing was written). After a crash inside the call the next owner finds all or nothing
-        of it; on the local log its ``records`` may come twice.
+        by its index in ``entries`` and then ``records``, what shared a batch with it too; nothing was),
+        ``Fenced`` (somebody else owns the partition; nothing was written). After a crash inside the call
+        the next owner finds all or nothing of it.
         """
 
 

@@ -73,6 +73,11 @@ class AvroConverter(Converter[AvroConverterConfig]):
             raise DataError(failures)
         return out
 
+    def read_as(self, data: bytes, schema: Schema) -> Any:
+        """One value, written with this schema or an earlier one. Raises ``ValueError``, ``Retriable``."""
+        codec = self._reader(data)
+        return codec.decode(data, _FRAME.size, None if codec.schema == schema else schema)
+
     def _writer(self, topic: str, schema: Schema) -> tuple[bytes, Callable[[Any], bytes]]:
         writer = self._writers.get((topic, schema))
         if writer is None:

@@ -51,14 +51,17 @@ class AvroCodec:
             raise ValueError(f"not true to {self.schema.name}: {type(error).__name__}: {error}") from error
         return out.getvalue()
 
-    def decode(self, data: bytes, start: int = 0) -> Any:
-        """Raises ``ValueError`` on bytes that are no such datum, or more than one."""
+    def decode(self, data: bytes, start: int = 0, reader: Schema | None = None) -> Any:
+        """Raises ``ValueError`` on bytes that are no such datum, or more than one.
+
+        ``reader``: a later schema of the same data, whose new fields get their defaults.
+        """
         if self._unbounded:
             raise ValueError(f"{self.schema.name} has an array whose items take no bytes; it is not read")
         source = io.BytesIO(data)
         source.seek(start)
         try:
-            value = self._read(source, self.schema.parsed, None)
+            value = self._read(source, self.schema.parsed, None if reader is None else reader.parsed)
         except Exception as error:  # hostile bytes make fastavro raise whatever its code meets first
             raise ValueError(f"no {self.schema.name}: {type(error).__name__}: {error}") from error
         if source.tell() != len(data):

@@ -15,13 +15,14 @@ from tieline.broker.port import Broker
 from tieline.converters.avro import AvroConverter
 from tieline.registry.remote import RemoteSchemaStore
 from tieline.registry.topic import TopicSchemaStore
+from tieline.runtime.changelog import TaskChangelogs
 from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Outbound, Transforms
 from tieline.runtime.plan import ConnectorPlan, ConverterPlan, Plan
 from tieline.runtime.scope import Scope
 from tieline.runtime.sender import Acknowledged, Outlet, Sender
 from tieline.runtime.settings import Pace, SinkSettings, SourceSettings
-from tieline.runtime.sink_task import WorkerSinkTask
+from tieline.runtime.sink_task import Intake, WorkerSinkTask
 from tieline.runtime.source_task import WorkerSourceTask
 from tieline.runtime.spool import Limits, Spool
 
@@ -84,12 +85,16 @@ class Parts:
         overrides = dict(plan.overrides)
         if "group.instance.id" in overrides and scope.task:  # each task is a member: one name, one task
             overrides["group.instance.id"] += f"-{scope.task}"
+        intake = Intake(
+            lambda: self._broker.consumer(f"connect-{plan.name}", scope.id, overrides),
+            inbound,
+            TaskChangelogs(plan.name, self._schemas(plan.value), self.pace.call_timeout),
+        )
         return WorkerSinkTask(
             scope,
             task,
             type(plan.config).parse(own),
-            lambda: self._broker.consumer(f"connect-{plan.name}", scope.id, overrides),
-            inbound,
+            intake,
             self.pace._replace(max_records=plan.settings.max_poll_records),
         )
 

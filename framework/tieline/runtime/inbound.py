@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,12 +28,23 @@ from tieline.runtime.scope import StageError
 
 
 class Converted(NamedTuple):
-    """The batch for ``put``, the index in the consumed batch of each record, and what failed, by index."""
+    """The batch for ``put``, the index in the consumed batch of each record, and what failed, by index.
+
+    ``unreadable``: those of the failures whose bytes no converter can read.
+    """
 
     records: Sequence[SinkRecord]
     indexes: Sequence[int]
     stage: Stage
     failures: dict[int, Exception]
+    unreadable: frozenset[int] = frozenset()
+
+    def part(self, start: int, stop: int) -> Converted:
+        """The same of a part of the batch, with the indexes of that part."""
+        first, last = bisect_left(self.indexes, start), bisect_left(self.indexes, stop)
+        failures = {i - start: cause for i, cause in self.failures.items() if start <= i < stop}
+        indexes = [index - start for index in self.indexes[first:last]]
+        return Converted(self.records[first:last], indexes, self.stage, failures)
 
 
 class Inbound:
@@ -77,6 +89,7 @@ class Inbound:
         records = rows(
             SinkRecord, *where, value_data, key_data, headers, timestamps, value_schemas, key_schemas
         )
+        unreadable = frozenset(failures)
         if failures:
             indexes = [index for index in indexes if index not in failures]
             records = [records[index] for index in indexes]
@@ -89,8 +102,13 @@ class Inbound:
             failures |= {indexes[i]: cause for i, cause in bad.items()}
             good = [i for i in range(len(records)) if i not in bad]
             kept, at = self._transforms.apply([records[i] for i in good])
-            return Converted(kept, [indexes[good[i]] for i in at], Stage.TRANSFORMATION, failures)
-        return Converted(kept, [indexes[i] for i in at], stage, failures)
+            return Converted(kept, [indexes[good[i]] for i in at], Stage.TRANSFORMATION, failures, unreadable)
+        return Converted(kept, [indexes[i] for i in at], stage, failures, unreadable)
+
+    def unread(self, record: ConsumedRecord) -> SinkRecord:
+        """A record as it came, its key and value in bytes; with its identity. Raises ``StageError``."""
+        topic, partition, offset, value, key, _, timestamp = record
+        return SinkRecord(topic, partition, offset, value, key, self._with_identity(record), timestamp)
 
     def forget_topics(self) -> None:
         """Called at each assignment: a topic may have been made anew under its old name."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from tieline.api import (
@@ -13,6 +13,7 @@ from tieline.api import (
     Config,
     DataError,
     Fatal,
+    Fenced,
     Retriable,
     Schema,
     SinkRecord,
@@ -20,14 +21,31 @@ from tieline.api import (
     TopicPartition,
 )
 from tieline.broker.port import ConsumedRecord, Consumer
+from tieline.runtime.blame import before_failure, sentence_of, was_written
+from tieline.runtime.changelog import TaskChangelogs
 from tieline.runtime.context import TaskContext
-from tieline.runtime.delivery import Counts, Ledger
+from tieline.runtime.delivery import Counts
 from tieline.runtime.failure import Stage
-from tieline.runtime.inbound import Inbound
-from tieline.runtime.scope import Scope, StageError, Stopping, TaskFailed
+from tieline.runtime.flow import Flow
+from tieline.runtime.inbound import Converted, Inbound
+from tieline.runtime.progress import Progress
+from tieline.runtime.scope import Patience, Scope, StageError, Stopping, TaskFailed
 from tieline.runtime.settings import Pace, Subscription
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Where a sink's records come from, and what is kept beside them."""
+
+    join: Callable[[], Consumer]
+    inbound: Inbound
+    changelogs: TaskChangelogs
+
+
+class _TakenOver(Exception):
+    """Somebody else owns what the group says is ours; joining it again tells who is right."""
 
 
 class WorkerSinkTask(TaskContext):
@@ -37,31 +55,19 @@ class WorkerSinkTask(TaskContext):
     polled so that the group keeps the task, and the same records are offered again when they are due.
     """
 
-    def __init__(
-        self,
-        scope: Scope,
-        task: SinkTask[Any],
-        config: Config,
-        make_consumer: Callable[[], Consumer],
-        inbound: Inbound,
-        pace: Pace,
-    ) -> None:
+    def __init__(self, scope: Scope, task: SinkTask[Any], config: Config, intake: Intake, pace: Pace) -> None:
         super().__init__(scope)
         self._task = task
         self._config = config
-        self._make_consumer = make_consumer
-        self._inbound = inbound
+        self._join = intake.join
+        self._inbound = intake.inbound
+        self._changelogs = intake.changelogs
         self._pace = pace
-        self._ledger: Ledger[TopicPartition, int] = Ledger()
+        self._progress = Progress(intake.changelogs)
+        self._flow = Flow()
         self._consumer: Consumer
-        self._assignment: frozenset[TopicPartition] = frozenset()
-        self._held: list[ConsumedRecord] = []
-        self._due = 0.0
-        self._paused: set[TopicPartition] = set()
-        self._positions: dict[TopicPartition, int] = {}
         self._commit_requested = False
         self._next_commit = 0.0
-        self._unflushed = False
         self._away = scope.patience(Stage.TASK_PUT)
         self._flush_away = scope.patience(Stage.TASK_FLUSH)
         self._commit_away = scope.patience(Stage.OFFSET_COMMIT)
@@ -70,7 +76,7 @@ class WorkerSinkTask(TaskContext):
     @property
     def counts(self) -> Counts:
         """The ledger's totals."""
-        return self._ledger.counts
+        return self._progress.counts
 
     @property
     def lag(self) -> int | None:
@@ -79,14 +85,17 @@ class WorkerSinkTask(TaskContext):
 
     def run(self, subscription: Subscription) -> None:
         """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
+        outvoted = self._scope.patience(Stage.KAFKA_CONSUME)
         try:
             self._scope.patiently(Stage.START, lambda: self._task.start(self, self._config))
-            self._consumer = self._scope.patiently(Stage.START, self._make_consumer)
-            try:
-                self._consumer.subscribe(subscription.topics, subscription.pattern, self)
-                self._consume()
-            finally:
-                self._leave()
+            while True:
+                try:
+                    self._be_member(subscription)
+                    return
+                except _TakenOver as error:
+                    wait = outvoted.after(Retriable(f"{error}; the task joins its group again"))
+                    if self._scope.clock.wait(self._scope.stop, wait):
+                        return
         except Stopping:
             pass
         finally:
@@ -105,23 +114,20 @@ class WorkerSinkTask(TaskContext):
     @property
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions owned now."""
-        return self._assignment
+        return self._flow.owned
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         """Stop fetching."""
-        self._paused.update(partitions)
-        self._consumer.pause(partitions)
+        self._flow.pause(partitions)
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
         """Fetch again, unless records of a partition are held."""
-        self._paused.difference_update(partitions)
-        held = {TopicPartition(r.topic, r.partition) for r in self._held}
-        if not self._unflushed:
-            self._consumer.resume([p for p in partitions if p not in held])
+        self._flow.resume(partitions)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read on at this offset; what is in flight of the partition is forgotten."""
-        self._forget([partition])
+        self._flow.forget([partition])
+        self._progress.forget([partition])
         self._consumer.seek(partition, offset)
 
     def request_commit(self) -> None:
@@ -129,8 +135,8 @@ class WorkerSinkTask(TaskContext):
         self._commit_requested = True
 
     def changelog(self, partition: TopicPartition, schema: Schema) -> Changelog:
-        """Not on a broker yet."""
-        raise Fatal(f"the changelog of {partition.topic}-{partition.partition}: no home keeps one yet")
+        """Take it over. Raises ``Retriable``."""
+        return self._changelogs.take_over(self._consumer, partition, schema)
 
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
         """No dead letter queue yet: the task stops at this record."""
@@ -143,11 +149,9 @@ class WorkerSinkTask(TaskContext):
 
     def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """The task owns more."""
-        self._assignment |= frozenset(partitions)
         self._inbound.forget_topics()
         log.info("partitions assigned", extra={"partitions": _names(partitions)})
-        if self._unflushed:
-            self._consumer.pause(partitions)
+        self._flow.gained(partitions)
         self._scope.patiently(Stage.START, lambda: self._task.open(partitions))
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
@@ -155,8 +159,12 @@ class WorkerSinkTask(TaskContext):
         log.info("partitions revoked", extra={"partitions": _names(partitions)})
         try:
             self._commit(only=frozenset(partitions))
+        except _TakenOver as error:
+            log.warning("%s; what was in flight comes again", error)
         finally:
-            self._let_go(partitions, lost=False)
+            fenced = self._changelogs.fenced() & set(partitions)
+            self._let_go(fenced, lost=True)
+            self._let_go([p for p in partitions if p not in fenced], lost=False)
 
     def lost(self, partitions: Collection[TopicPartition]) -> None:
         """Somebody else may own them: commit nothing."""
@@ -166,29 +174,35 @@ class WorkerSinkTask(TaskContext):
         self._let_go(partitions, lost=True)
 
     def _let_go(self, partitions: Collection[TopicPartition], *, lost: bool) -> None:
-        self._forget(partitions)
-        self._assignment -= frozenset(partitions)
-        self._paused.difference_update(partitions)
+        if not partitions:
+            return
+        self._flow.gone(partitions)
         try:
             self._task.close(partitions, lost)
         except Retriable as error:  # they are gone anyway, and what was not confirmed comes again
             log.warning("the sink could not let go of partitions: %s", error)
+        finally:
+            self._progress.settle({})  # what the task wrote in its changelogs until then
+            self._progress.forget(partitions)
+            self._changelogs.close(partitions)
 
-    def _forget(self, partitions: Collection[TopicPartition]) -> None:
-        gone = set(partitions)
-        self._held = [r for r in self._held if TopicPartition(r.topic, r.partition) not in gone]
-        for partition in gone:
-            self._positions.pop(partition, None)
-            self._ledger.release(partition)
+    def _be_member(self, subscription: Subscription) -> None:
+        self._consumer = self._scope.patiently(Stage.START, self._join)
+        self._flow.joined(self._consumer)
+        try:
+            self._consumer.subscribe(subscription.topics, subscription.pattern, self)
+            self._consume()
+        finally:
+            self._leave()
 
     def _consume(self) -> None:
-        clock, stop = self._scope.clock, self._scope.stop
+        clock, stop, flow = self._scope.clock, self._scope.stop, self._flow
         away = self._scope.patience(Stage.KAFKA_CONSUME)
         self._next_commit = clock.now() + self._pace.offset_flush
         while not stop.is_set():
             wait = self._pace.max_wait
-            if self._held:
-                wait = min(wait, max(self._due - clock.now(), 0.0))
+            if flow.holding:
+                wait = min(wait, max(flow.due - clock.now(), 0.0))
             wait = min(wait, max(self._next_commit - clock.now(), 0.0))
             try:
                 batch = self._consumer.poll(self._pace.max_records, wait)
@@ -201,26 +215,45 @@ class WorkerSinkTask(TaskContext):
             away.over()
             if batch:
                 self._deliver(batch)
-            if self._held and not self._unflushed and clock.now() >= self._due:
-                held, self._held = self._held, []
+            if flow.holding and not flow.stopped and clock.now() >= flow.due:
+                held = flow.take()
                 self._deliver(held)
-                self._resume(held)
+                flow.release({TopicPartition(r.topic, r.partition) for r in held})
             if self._commit_requested or clock.now() >= self._next_commit:
                 self._next_commit = clock.now() + self._pace.offset_flush
                 self._commit()
                 self._look_at_lag()
 
     def _deliver(self, batch: Sequence[ConsumedRecord]) -> None:
-        """⑧ ⑨ ⑩ for one batch. Data errors: everything before them is written and committed, then stop."""
+        """⑧ ⑨ ⑩ for one batch. A record that cannot be read is the task's to refuse, in its place."""
         try:
             converted = self._inbound.convert(batch)
         except Exception as error:
             self._hold(batch, range(len(batch)), {}, error)
             return
+        start = 0
+        for index in sorted(converted.unreadable):
+            if not self._offer(batch[start:index], converted.part(start, index)):
+                self._flow.hold(batch[index:], self._flow.due)
+                return
+            start = index
+            try:
+                refused = self._task.refuse(self._inbound.unread(batch[index]), converted.failures[index])
+            except Exception as error:
+                self._flow.hold(batch[index:], self._due_after(self._away, error))
+                return
+            if not refused:
+                break
+            self._progress.refused(batch[index])
+            start = index + 1
+        self._offer(batch[start:], converted.part(start, len(batch)) if start else converted)
+
+    def _offer(self, batch: Sequence[ConsumedRecord], converted: Converted) -> bool:
+        """⑩; false if something is held. Data errors: all before them is written and committed, then stop."""
         stage, failures = converted.stage, converted.failures
         indexes, records = converted.indexes, converted.records
         if failures:  # only what stands before the first bad record of each partition
-            before = _before(batch, failures)
+            before = before_failure(batch, failures)
             pairs = [(i, r) for i, r in zip(indexes, records, strict=True) if before[i]]
             indexes, records = [i for i, _ in pairs], [r for _, r in pairs]
         try:
@@ -231,33 +264,16 @@ class WorkerSinkTask(TaskContext):
             failures = failures | {indexes[i]: cause for i, cause in error.failures.items()}
         except Exception as error:
             self._hold(batch, indexes, failures, error)
-            return
-        if not self._held:  # else some partitions are still away: their outage goes on
+            return False
+        if not self._flow.holding:  # else some partitions are still away: their outage goes on
             self._away.over()
-        self._written(batch, indexes, _before(batch, failures))
+        self._progress.written(batch, indexes, before_failure(batch, failures))
         if failures:
             self._commit()
             index = min(failures)
-            sentence = _sentence(stage, batch[index], failures[index], len(failures))
+            sentence = sentence_of(stage, batch[index], failures[index], len(failures))
             raise TaskFailed(sentence) from failures[index]
-
-    def _written(self, batch: Sequence[ConsumedRecord], kept: Collection[int], done: Sequence[bool]) -> None:
-        """Enter into the ledger the records that are done; those that are not in ``kept`` were filtered."""
-        written = [record[:3] for record, is_done in zip(batch, done, strict=True) if is_done]
-        count = Counter((topic, partition) for topic, partition, _ in written)
-        filtered: Counter[tuple[str, int]] = Counter()
-        if len(kept) < len(batch):
-            alive = set(kept)
-            filtered.update(
-                (record.topic, record.partition)
-                for index, record in enumerate(batch)
-                if done[index] and index not in alive
-            )
-        last = {(topic, partition): offset for topic, partition, offset in written}
-        for at, number in count.items():
-            partition = TopicPartition(*at)
-            self._positions[partition] = last[at] + 1
-            self._ledger.dispatch(partition, last[at] + 1, number, filtered[at])
+        return True
 
     def _hold(
         self,
@@ -271,60 +287,43 @@ class WorkerSinkTask(TaskContext):
         A bad record (``failures``) is kept, with all behind it: it stops the task when nothing is away.
         """
         cause = error.error if isinstance(error, StageError) else error
-        self._due = self._scope.clock.now() + self._away.after(error)
+        due = self._due_after(self._away, error)
         done = [
-            before and _was_written(record, cause)
-            for record, before in zip(batch, _before(batch, failures), strict=True)
+            before and was_written(record, cause)
+            for record, before in zip(batch, before_failure(batch, failures), strict=True)
         ]
-        self._written(batch, kept, done)
-        held = [record for record, is_done in zip(batch, done, strict=True) if not is_done]
-        self._held.extend(held)
-        self._consumer.pause({TopicPartition(r.topic, r.partition) for r in held})
+        self._progress.written(batch, kept, done)
+        self._flow.hold([record for record, is_done in zip(batch, done, strict=True) if not is_done], due)
 
-    def _resume(self, delivered: Sequence[ConsumedRecord]) -> None:
-        self._let_flow({TopicPartition(r.topic, r.partition) for r in delivered})
-
-    def _let_flow(self, partitions: Collection[TopicPartition]) -> None:
-        still = {TopicPartition(r.topic, r.partition) for r in self._held} | self._paused
-        self._consumer.resume([p for p in partitions if p in self._assignment and p not in still])
+    def _due_after(self, patience: Patience, error: Exception) -> float:
+        """When to try again. Raises ``TaskFailed`` where the table says stop, ``_TakenOver``."""
+        if isinstance(error, Fenced) and self._changelogs.fenced():
+            raise _TakenOver(str(error)) from error
+        return self._scope.clock.now() + patience.after(error)
 
     def _commit(self, only: frozenset[TopicPartition] | None = None) -> None:
         """⑪: ask the task what is safe, settle it, store the offsets. An outage leaves all as it is."""
         self._commit_requested = False
-        offsets = {p: o for p, o in self._positions.items() if only is None or p in only}
+        offsets = self._progress.reached(only)
         try:
             safe = self._task.pre_commit(offsets) if offsets else {}
-        except Exception as error:
-            self._wait_to_flush(error)
+        except Exception as error:  # the sink cannot confirm what it was given: no more until it can
+            self._next_commit = self._due_after(self._flush_away, error)
+            self._flow.stop()
             return
         self._flush_away.over()
-        if self._unflushed:
-            self._unflushed = False
-            self._let_flow(self._assignment)
-        for partition, offset in safe.items():
-            for entry in self._ledger.entries(partition):
-                if entry.offset > offset:
-                    break
-                self._ledger.settle(entry, delivered=entry.outstanding)
-        committable = {p: o for p, o in self._ledger.committable().items() if only is None or p in only}
-        if not committable:
-            return
+        self._flow.go_on()
+        self._progress.settle(safe)
         try:
-            self._consumer.commit(committable, self._pace.call_timeout)
+            something = self._progress.commit(self._store, only)
         except Exception as error:
-            self._commit_away.after(error)  # the next commit is the next attempt
+            self._due_after(self._commit_away, error)  # the next commit is the next attempt
             return
-        self._commit_away.over()
-        self._ledger.committed(committable)
-        for partition, offset in committable.items():
-            if self._positions.get(partition) == offset:
-                del self._positions[partition]
+        if something:
+            self._commit_away.over()
 
-    def _wait_to_flush(self, error: Exception) -> None:
-        """The sink cannot confirm what it was given: it is given no more until it can."""
-        self._next_commit = self._scope.clock.now() + self._flush_away.after(error)
-        self._unflushed = True
-        self._consumer.pause(self._assignment)
+    def _store(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._consumer.commit(offsets, self._pace.call_timeout)
 
     def _leave(self) -> None:
         """Leave the group: ``revoked`` commits what is confirmed."""
@@ -338,42 +337,6 @@ class WorkerSinkTask(TaskContext):
             self._lag = sum(self._consumer.lag().values())
         except Retriable:
             self._lag = None
-
-
-def _before(batch: Sequence[ConsumedRecord], failures: Mapping[int, Exception]) -> list[bool]:
-    """Whether each record stands before the first failed one of its partition."""
-    if not failures:
-        return [True] * len(batch)
-    stopped: set[tuple[str, int]] = set()
-    out: list[bool] = []
-    for index, record in enumerate(batch):
-        if index in failures:
-            stopped.add((record.topic, record.partition))
-        out.append((record.topic, record.partition) not in stopped)
-    return out
-
-
-def _was_written(record: ConsumedRecord, error: Exception) -> bool:
-    """Whether a record of a batch that ended with this error was written nevertheless."""
-    if not isinstance(error, Retriable):
-        return False
-    partition = TopicPartition(record.topic, record.partition)
-    if error.partitions is not None and partition not in error.partitions:
-        return True
-    return record.offset < error.reached.get(partition, 0)
-
-
-def _sentence(stage: Stage, record: ConsumedRecord, cause: Exception, failures: int) -> str:
-    more = f" (and {failures - 1} more in this batch)" if failures > 1 else ""
-    where = f"{record.topic}-{record.partition}@{record.offset}"
-    if stage in (Stage.KEY_CONVERTER, Stage.VALUE_CONVERTER):  # a transform comes too late for these
-        way_out = "Correct the converter's settings, or commit an offset behind it for the sink's group"
-    else:
-        way_out = "Repair or remove the record, or filter it with a transform"
-    return (
-        f"{stage.value}: the record {where} cannot be handled: {cause}{more}; everything before it "
-        f"is written and committed. {way_out}"
-    )
 
 
 def _names(partitions: Collection[TopicPartition]) -> list[str]:

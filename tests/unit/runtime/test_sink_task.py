@@ -9,21 +9,23 @@ from tieline.api import Config, DataError, Fatal, Retriable, SinkTask, TopicPart
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.converters.plain import StringConverter, StringConverterConfig
+from tieline.registry.topic import TopicSchemaStore
+from tieline.runtime.changelog import TaskChangelogs
 from tieline.runtime.failure import RetryPolicy
 from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Transforms
 from tieline.runtime.scope import Scope, TaskFailed
 from tieline.runtime.settings import Pace, Subscription
-from tieline.runtime.sink_task import WorkerSinkTask
+from tieline.runtime.sink_task import Intake, WorkerSinkTask
 from tieline.testing.clock import FakeClock
 from tieline.transforms.filter import Filter, FilterConfig
 
 
 class Sink(SinkTask[Config]):
-    """Keeps what it is given; ``refuse(batch)`` may raise first; ``enough`` ends the test's wait."""
+    """Keeps what it is given; ``meet(batch)`` may raise first; ``enough`` ends the test's wait."""
 
-    def __init__(self, total, refuse=lambda batch: None):
-        self.total, self.refuse = total, refuse
+    def __init__(self, total, meet=lambda batch: None):
+        self.total, self.meet = total, meet
         self.written = defaultdict(list)
         self.puts = []
         self.closed = []
@@ -35,7 +37,7 @@ class Sink(SinkTask[Config]):
     def put(self, batch):
         self.puts.append([r.value for r in batch])
         try:
-            self.refuse(batch)
+            self.meet(batch)
         except Retriable as error:
             if error.partitions is not None:
                 self.keep([r for r in batch if (r.topic, r.partition) not in error.partitions])
@@ -87,8 +89,11 @@ class Running:
             self.scope,
             sink,
             Config(),
-            lambda: log.consumer("connect-c", "c-0", {}),
-            inbound(log, *transforms, values=converter),
+            Intake(
+                lambda: log.consumer("connect-c", "c-0", {}),
+                inbound(log, *transforms, values=converter),
+                TaskChangelogs("c", TopicSchemaStore(log), 10.0),
+            ),
             Pace(offset_flush=1e9, max_records=100, max_wait=0.02),
         )
         self.error = None
@@ -288,7 +293,7 @@ def test_a_topic_made_anew_while_the_sink_runs_gives_its_records_another_identit
         if len(ids) == 2:
             first.set()
 
-    sink.refuse = look
+    sink.meet = look
     running = Running(log, sink)
     assert first.wait(10)
     log.delete_topic("t")
@@ -330,7 +335,7 @@ def test_an_outage_of_one_partition_ends_by_its_own_limit_although_another_is_wr
 
     def fill_first(batch):
         fill(log, ["first"])
-        sink.refuse = half_away
+        sink.meet = half_away
         half_away(batch)
 
     sink = Sink(1e9, fill_first)

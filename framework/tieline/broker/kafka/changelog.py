@@ -92,8 +92,11 @@ class KafkaChangelog:
         topic, number = self._place.topic, self._place.partition.partition
         self._ground.ensure(topic, self._place.partition.topic, timeout)
         client = made(Producer, self._settings, "")
-        with self._explained():
+        try:
             client.init_transactions(_left(deadline))
+        except KafkaException as error:
+            cause = self._translated(error)
+            raise (Retriable(str(cause)) if isinstance(cause, Fenced) else cause) from error
         # What earlier owners committed shows from here on: init_transactions has waited for its markers.
         self._ground.read(topic, self._visit, self._position, _left(deadline), number)
         self._client = client

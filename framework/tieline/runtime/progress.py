@@ -1,0 +1,111 @@
+"""How far a sink has come: what was handed over, what of it is safe, what is committed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from tieline.api import TopicPartition
+from tieline.broker.port import ConsumedRecord
+from tieline.runtime.changelog import TaskChangelogs
+from tieline.runtime.delivery import Counts, Ledger
+
+Commit = Callable[[Mapping[TopicPartition, int]], None]
+
+
+class Progress:
+    """The delivery ledger of a sink's task. A partition with a changelog commits through that: it has one
+    writer for all that concerns it, so nothing sets its offset back.
+    """
+
+    def __init__(self, changelogs: TaskChangelogs) -> None:
+        self._changelogs = changelogs
+        self._ledger: Ledger[TopicPartition, int] = Ledger()
+        self._positions: dict[TopicPartition, int] = {}
+
+    @property
+    def counts(self) -> Counts:
+        """The ledger's totals."""
+        return self._ledger.counts
+
+    def written(self, batch: Sequence[ConsumedRecord], kept: Collection[int], done: Sequence[bool]) -> None:
+        """Enter the records that are done; those that are not in ``kept`` were filtered.
+
+        One entry a partition; one a record where a changelog may move the offset to within the batch.
+        """
+        if not self._changelogs.open:
+            self._enter(batch, kept, done)
+            return
+        alive = set(kept)
+        for index, record in enumerate(batch):
+            if done[index]:
+                self._enter([record], [0] if index in alive else [], [True])
+
+    def refused(self, record: ConsumedRecord) -> None:
+        """The task has dealt with this one by itself, durably."""
+        at = TopicPartition(record.topic, record.partition)
+        self._positions[at] = record.offset + 1
+        self._ledger.settle(self._ledger.dispatch(at, record.offset + 1, 1), delivered=1)
+
+    def reached(self, only: Collection[TopicPartition] | None) -> dict[TopicPartition, int]:
+        """The positions after what was handed over and is not committed."""
+        return {p: o for p, o in self._positions.items() if only is None or p in only}
+
+    def settle(self, safe: Mapping[TopicPartition, int]) -> None:
+        """The task calls these safe; what its changelogs have reached is."""
+        self._settle(safe)
+        self._settle(self._changelogs.offsets())
+
+    def commit(self, commit: Commit, only: Collection[TopicPartition] | None) -> bool:
+        """Store what is safe; false if there is nothing. Raises what ``commit`` or a changelog raises: what
+        is not stored then is the next time.
+        """
+        plain: dict[TopicPartition, int] = {}
+        safe = {p: o for p, o in self._ledger.committable().items() if only is None or p in only}
+        for partition, offset in safe.items():
+            changelog = self._changelogs.open.get(partition)
+            if changelog is None:
+                plain[partition] = offset
+            else:
+                changelog.commit(offset)
+                self._committed({partition: offset})
+        if plain:
+            commit(plain)
+            self._committed(plain)
+        return bool(safe)
+
+    def forget(self, partitions: Collection[TopicPartition]) -> None:
+        """What is in flight of these comes again."""
+        for partition in partitions:
+            self._positions.pop(partition, None)
+            self._ledger.release(partition)
+
+    def _enter(self, batch: Sequence[ConsumedRecord], kept: Collection[int], done: Sequence[bool]) -> None:
+        written = [record[:3] for record, is_done in zip(batch, done, strict=True) if is_done]
+        count = Counter((topic, partition) for topic, partition, _ in written)
+        filtered: Counter[tuple[str, int]] = Counter()
+        if len(kept) < len(batch):
+            alive = set(kept)
+            filtered.update(
+                (record.topic, record.partition)
+                for index, record in enumerate(batch)
+                if done[index] and index not in alive
+            )
+        last = {(topic, partition): offset for topic, partition, offset in written}
+        for at, number in count.items():
+            partition = TopicPartition(*at)
+            self._positions[partition] = last[at] + 1
+            self._ledger.dispatch(partition, last[at] + 1, number, filtered[at])
+
+    def _settle(self, offsets: Mapping[TopicPartition, int]) -> None:
+        for partition, offset in offsets.items():
+            for entry in self._ledger.entries(partition):
+                if entry.offset > offset:
+                    break
+                self._ledger.settle(entry, delivered=entry.outstanding)
+
+    def _committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._ledger.committed(offsets)
+        for partition, offset in offsets.items():
+            if self._positions.get(partition) == offset:
+                del self._positions[partition]
