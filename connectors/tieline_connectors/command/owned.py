@@ -30,7 +30,8 @@ class OwnedPartition:
         """Reads the ledger as the last owner left it. Raises ``ValueError`` on what is no entry."""
         self.at = at
         self.ledger = Ledger(Entry.from_value(value) for value in changelog.entries.values())
-        self.deadlines = {entry.command_id: deadline_of(entry, now) for entry in self.ledger}
+        waiting = (entry for entry in self.ledger if entry.state == "RECEIVED")
+        self.deadlines = {entry.command_id: deadline_of(entry, now) for entry in waiting}
         self.released = False
         self._changelog = changelog
         self._audit = audit
@@ -51,6 +52,8 @@ class OwnedPartition:
         self._changelog.write({e.command_id: e.to_value() for e in entries}, told, offset)
         for entry in entries:
             self.ledger.put(entry)
+            if entry.state == "ENDED":
+                self.deadlines.pop(entry.command_id, None)
         self._unaudited += results
         self.audit()
 
@@ -66,6 +69,4 @@ class OwnedPartition:
         if gone:
             self._changelog.write(dict.fromkeys(gone))
             self.ledger.forget(gone, now)
-            for command_id in gone:
-                self.deadlines.pop(command_id, None)
         return len(gone)

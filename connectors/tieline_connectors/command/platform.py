@@ -139,7 +139,8 @@ class Platform:
             answer = self._client.call(peer, method, *args, timeout=self._timeout)
         except RpcError as error:
             self._last_answer = time.monotonic()
-            raise DeviceRefused(_first_line(str(error)), locked="LockError" in str(error)) from error
+            told = _told(error)
+            raise DeviceRefused(told, locked="LockError" in told) from error
         except VipRefused as error:
             self.close()  # perhaps it is the other generation now
             raise Away(str(error)) from error
@@ -165,5 +166,9 @@ def _split(point: str) -> tuple[str, str]:
     return device, name
 
 
-def _first_line(text: str) -> str:
-    return text.splitlines()[0][:300] if text else "it gave no reason"
+def _told(error: RpcError) -> str:
+    """The peer's sentence; what it added (2.x: a trace, whose last line says it) in one line."""
+    detail = error.detail.get("detail", error.detail) if isinstance(error.detail, dict) else error.detail
+    lines = [line.strip() for line in str(detail or "").splitlines() if line.strip()]
+    more = f" ({lines[-1][:300]})" if lines else ""
+    return f"{str(error).splitlines()[0][:300]}{more}"

@@ -27,9 +27,8 @@ def records(result: Result, topic: str, old_topic: str) -> list[SourceRecord]:
     """
     value = result.to_value()
     key = result.writes[0].point.rpartition("/")[0] if result.writes else result.command_id
-    told = identity(
-        result.command_id, result.state, result.at, digest_of=repr(value).encode("utf-8", "replace")
-    )
+    content = result.to_json().encode("ascii")
+    told = identity(result.command_id, result.state, result.at, digest_of=content)
     at = result.at // 1000
     made = [SourceRecord(topic, value, key, headers=told, timestamp=at, value_schema=result_schema())]
     if old_topic and result.state in TERMINAL:

@@ -179,8 +179,11 @@ class FakeBus:
         def reply(*rest: bytes, of: bytes = subsystem, user: bytes = sender) -> None:
             self._send(sender, peer, protocol, user, ident, of, *rest)
 
-        if peer and peer.decode(_CHARSET) in self.rpc and subsystem == b"RPC":
-            reply(self._call(peer.decode(_CHARSET), json.loads(args[0])))
+        if peer and peer.decode(_CHARSET) in self.rpc and subsystem in (b"RPC", b"ping"):
+            if subsystem == b"ping":
+                reply(b"pong", *args[1:])
+            else:
+                reply(self._call(peer.decode(_CHARSET), json.loads(args[0])))
         elif peer:  # another connected client
             if not self._send(peer, sender, protocol, sender, ident, subsystem, *args):
                 error = (b"error", b"113", b"No route to host", peer, subsystem)

@@ -15,7 +15,7 @@ from tieline.testing.proxy import TcpProxy
 from tieline_connectors.volttron_bus import frames
 from tieline_connectors.volttron_bus.connection import Connection, Endpoint, State
 from tieline_connectors.volttron_bus.credentials import CurveKeys
-from tieline_connectors.volttron_bus.vip import RpcError, VipClient, VipError, VipTimeout
+from tieline_connectors.volttron_bus.vip import RpcError, VipClient, VipError, VipRefused, VipTimeout
 
 _numbers = itertools.count()
 
@@ -201,6 +201,13 @@ def test_a_method_that_raises_or_is_missing_is_an_error_of_the_peer(bus):
 def test_nobody_of_that_name_is_said_at_once(bus):
     with bus.client("caller3") as client, pytest.raises(VipError, match="No route to host"):
         client.call("nobody.here", "anything", timeout=5)
+
+
+def test_an_agent_answers_a_ping_and_of_nobody_it_is_said(bus):
+    with bus.client("caller5") as client:
+        client.ping("platform.driver")
+        with pytest.raises(VipRefused, match="No route to host"):
+            client.ping("nobody.here")
 
 
 def test_keyword_arguments_reach_the_method(bus):

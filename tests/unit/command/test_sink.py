@@ -1,0 +1,309 @@
+"""The command sink on changelogs in memory and the stand-in for a router, counted at the device."""
+
+import json
+import time
+import uuid
+
+import pytest
+
+from tieline.api import ID_HEADER, SinkRecord, TopicPartition
+from tieline.testing.changelogs import Changelogs
+from tieline.testing.fake_bus import FakeBus
+from tieline.testing.sink_context import RecordingSinkContext
+from tieline_connectors.command.config import CommandSinkConfig
+from tieline_connectors.command.sink import CommandSinkTask
+
+AT = TopicPartition("commands", 0)
+POINT = "campus/b1/ahu1/CoolingSetpoint"
+POLICY = """
+version: 1
+rules:
+  - issuers: energy-manager
+    points: campus/b1/*/CoolingSetpoint
+    actions: [SET, REVERT]
+    type: float
+    min: 18
+    max: 26
+"""
+
+
+class Device:
+    """One point; each write is kept."""
+
+    def __init__(self):
+        self.value = 21.0
+        self.writes = []
+        self.on_set = lambda: None
+
+    def set_point(self, path, point, value):
+        assert f"{path}/{point}" == POINT
+        self.writes.append(value)
+        self.value = value
+        self.on_set()
+        return value
+
+    def get_point(self, path, point):
+        return self.value
+
+    def revert_point(self, path, point):
+        self.writes.append("revert")
+        self.value = 21.0
+
+    @property
+    def methods(self):
+        return {name: getattr(self, name) for name in ("set_point", "get_point", "revert_point")}
+
+
+class Stand:
+    """A device, a bus, and lives of the task, one after the other."""
+
+    def __init__(self, folder, bus, device):
+        self.device = device
+        self.changelogs = Changelogs()
+        self.config = {
+            "volttron.address": bus.address,
+            "platform.name": "lab",
+            "policy.file": str(folder / "policy.yaml"),
+            "audit.file": str(folder / "audit.log"),
+            "kill.switch.file": str(folder / "kill"),
+            "rpc.timeout.ms": "300",
+        }
+        (folder / "policy.yaml").write_text(POLICY)
+        self.offset = 0
+        self.task = None
+
+    def start(self, **more):
+        self.task = CommandSinkTask()
+        settings = self.config | {key.replace("_", "."): value for key, value in more.items()}
+        self.context = RecordingSinkContext(changelogs=self.changelogs)
+        self.task.start(self.context, CommandSinkConfig.parse(settings))
+        self.task.open([AT])
+
+    def stop(self):
+        if self.task is not None:
+            self.task.stop()
+            self.task.close([AT], lost=False)
+            self.task.shutdown()
+            self.task = None
+
+    def send(self, *values):
+        records = []
+        for value in values:
+            headers = ((ID_HEADER, b"topic-%d" % self.offset),)
+            now = time.time_ns() // 1_000_000
+            records.append(SinkRecord(*AT, self.offset, value, None, headers, now))
+            self.offset += 1
+        self.task.put(records)
+
+    def results(self, command_id=None):
+        found = [record.value for record in self.changelogs.records if record.topic == "command-results"]
+        return [r for r in found if command_id in (None, r["command_id"])]
+
+    def end(self, command_id, *states):
+        """The result that has one of these states; waited for."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            for result in self.results(command_id):
+                if result["state"] in (states or ("SUCCEEDED",)):
+                    return result
+            time.sleep(0.005)
+        raise AssertionError(f"{command_id}: only {[r['state'] for r in self.results(command_id)]}")
+
+
+@pytest.fixture
+def stand(tmp_path):
+    device = Device()
+    with FakeBus(rpc={"platform.driver": device.methods}) as bus:
+        stand = Stand(tmp_path, bus, device)
+        stand.bus = bus
+        yield stand
+        stand.stop()
+        assert bus.dropped == 0
+
+
+def command(value=22.5, **more):
+    now = time.time_ns() // 1000
+    return {
+        "command_id": str(uuid.uuid4()),
+        "issuer": "energy-manager",
+        "issued_at": now,
+        "action": "SET",
+        "writes": [{"point": POINT, "value": value}],
+        **more,
+    }
+
+
+def test_a_command_is_executed_once_verified_and_told(stand):
+    stand.start()
+    one = command(correlation_id="c1")
+    stand.send(one)
+    result = stand.end(one["command_id"])
+    assert result["writes"][0]["previous"] == 21.0
+    assert result["writes"][0]["actual"] == 22.5
+    assert result["correlation_id"] == "c1"
+    assert [r["state"] for r in stand.results(one["command_id"])] == ["ACCEPTED", "EXECUTING", "SUCCEEDED"]
+    assert stand.device.writes == [22.5]
+    assert stand.changelogs.offsets == {AT: 1}
+
+
+def test_the_same_command_again_is_answered_again_and_not_executed(stand):
+    stand.start()
+    one = command()
+    stand.send(one)
+    first = stand.end(one["command_id"])
+    stand.send(one, one)
+    assert stand.results(one["command_id"])[-2:] == [first, first]
+    stand.stop()
+    stand.start()
+    stand.send(one)
+    assert stand.results(one["command_id"])[-1] == first
+    assert stand.device.writes == [22.5]
+
+
+def test_the_same_id_with_another_body_is_a_conflict(stand):
+    stand.start()
+    one = command()
+    stand.send(one, {**one, "writes": [{"point": POINT, "value": 25.0}]})
+    assert stand.end(one["command_id"], "REJECTED")["reason_code"] == "CONFLICT"
+    stand.end(one["command_id"])
+    assert stand.device.writes == [22.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "code"),
+    [
+        ({"issuer": "nobody"}, "REJECTED", "NOT_ALLOWED"),
+        ({"writes": [{"point": POINT, "value": 31.0}]}, "REJECTED", "POLICY_MAX"),
+        ({"writes": [{"point": "campus/b1/ahu1/Other", "value": 20.0}]}, "REJECTED", "NOT_ALLOWED"),
+        ({"expires_at": 1}, "EXPIRED", "EXPIRED"),
+        ({"issued_at": 1}, "EXPIRED", "EXPIRED"),
+        ({"writes": []}, "REJECTED", "MALFORMED"),
+        ({"priority": 3}, "REJECTED", "POLICY_PRIORITY"),
+    ],
+)
+def test_what_may_not_be_done_is_answered_and_never_written(stand, change, state, code):
+    stand.start()
+    one = command() | change
+    stand.send(one)
+    result = stand.end(one["command_id"], state)
+    assert result["reason_code"] == code
+    assert stand.device.writes == []
+    assert stand.changelogs.offsets == {AT: 1}
+
+
+def test_the_kill_switch_works_without_a_restart(stand, tmp_path):
+    stand.start()
+    (tmp_path / "kill").write_text("fire alarm\n")
+    one = command()
+    stand.send(one)
+    assert "fire alarm" in stand.end(one["command_id"], "REJECTED")["reason"]
+    (tmp_path / "kill").unlink()
+    two = command()
+    stand.send(two)
+    stand.end(two["command_id"])
+    assert stand.device.writes == [22.5]
+
+
+def test_a_policy_that_changes_holds_at_once_and_a_wrong_one_never(stand, tmp_path):
+    stand.start()
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("max: 26", "max: 22"))
+    one = command(25.0)
+    stand.send(one)
+    assert stand.end(one["command_id"], "REJECTED")["reason_code"] == "POLICY_MAX"
+    (tmp_path / "policy.yaml").write_text("rules: [")
+    two, three = command(25.0), command(20.0)
+    stand.send(two, three)
+    assert stand.end(two["command_id"], "REJECTED")["reason_code"] == "POLICY_MAX"
+    stand.end(three["command_id"])
+
+
+def test_a_dry_run_checks_and_writes_nothing(stand):
+    stand.start()
+    one = command(dry_run=True)
+    stand.send(one)
+    assert stand.end(one["command_id"])["dry_run"] is True
+    assert stand.device.writes == []
+
+
+def test_a_hold_gives_the_point_back_also_after_a_restart(stand):
+    stand.start()
+    one = command(hold_ms=1000)
+    stand.send(one)
+    stand.end(one["command_id"])
+    stand.stop()
+    time.sleep(1.1)
+    assert stand.device.writes == [22.5]
+    stand.start()
+    stand.end(one["command_id"], "HOLD_ENDED")
+    assert stand.device.writes == [22.5, "revert"]
+
+
+def test_a_platform_that_is_away_is_waited_for_until_the_command_expires(stand):
+    stand.start()
+    stand.bus.stop()
+    late = command(expires_at=time.time_ns() // 1000 + 700_000)
+    soon = command(23.0)
+    stand.send(late, soon)
+    assert stand.end(late["command_id"], "EXPIRED")
+    stand.bus.start()
+    stand.end(soon["command_id"])
+    assert stand.device.writes == [23.0]
+
+
+def test_no_answer_is_never_a_failure_and_is_proved_by_reading_back(stand):
+    stand.start()
+    stand.device.on_set = lambda: time.sleep(0.5)  # longer than rpc.timeout.ms
+    one = command()
+    stand.send(one)
+    result = stand.end(one["command_id"], "SUCCEEDED", "UNKNOWN", "FAILED")
+    assert result["reason_code"] in ("PROVED_BY_READ_BACK", "NO_ANSWER")
+    assert result["state"] != "FAILED"
+    assert stand.device.writes == [22.5]
+
+
+def test_what_cannot_be_decoded_is_answered_with_its_bytes_and_blocks_nothing(stand):
+    stand.start()
+    bad = SinkRecord(*AT, 0, b"\xff\x00", None, ((ID_HEADER, b"topic-0"),), 0)
+    assert stand.task.refuse(bad, ValueError("no schema has the id 7"))
+    stand.offset = 1
+    one = command()
+    stand.send(one)
+    stand.end(one["command_id"])
+    answer = stand.results("topic-0")[0]
+    assert (answer["state"], answer["raw"]) == ("REJECTED", b"\xff\x00")
+    assert "no schema has the id 7" in answer["reason"]
+
+
+def test_the_old_agents_form_is_off_unless_somebody_answers_for_it(stand):
+    old = {"message": "m", "new_value": "22.5", "device_point": POINT}
+    stand.start()
+    stand.send(old)
+    assert "old.issuer" in stand.end("topic-0", "REJECTED")["reason"]
+    stand.stop()
+    stand.start(old_issuer="energy-manager", results_old_topic="command-to-cloud")
+    stand.send(old)
+    stand.end("topic-1")
+    told = [record.value for record in stand.changelogs.records if record.topic == "command-to-cloud"]
+    assert told == [
+        {
+            "from": "CloudAgent",
+            "to": "Cloud",
+            "message": "SUCCEEDED",
+            "device_point": POINT,
+            "new_value": 22.5,
+        }
+    ]
+    assert stand.device.writes == [22.5]
+
+
+def test_everything_told_is_in_the_audit_log_whose_chain_holds(stand, tmp_path):
+    from tieline_connectors.command.audit_file import verify_file
+
+    stand.start()
+    one = command()
+    stand.send(one, command(99.0))
+    stand.end(one["command_id"])
+    stand.stop()
+    lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    assert [line["event"]["state"] for line in lines] == ["ACCEPTED", "REJECTED", "EXECUTING", "SUCCEEDED"]
+    assert verify_file(tmp_path / "audit.log") is None
