@@ -29,7 +29,7 @@ _STEPS: Mapping[str | None, frozenset[str]] = {
     "ENDED": frozenset(),
 }
 _HOLD_STEPS: Mapping[str, frozenset[str]] = {
-    "NONE": frozenset({"HELD"}),
+    "NONE": frozenset(),  # a hold comes with ENDED, or never
     "HELD": frozenset({"REVERTING", "SKIPPED"}),
     "REVERTING": frozenset({"ENDED", "FAILED", "SKIPPED"}),
     "ENDED": frozenset(),

@@ -102,7 +102,7 @@ def arrived(
     )
     entry = Entry(command, digest(command), "RECEIVED", now, deadline)
     if now >= deadline:
-        return ended(entry, "EXPIRED", *_why_expired(entry, now), now)
+        return ended(entry, "EXPIRED", *_why_expired(entry, situation), now)
     refusal = _impossible(entry, situation) or _forbidden(entry, ledger, situation, None)
     if refusal is not None:
         end = refused(entry, refusal, now)
@@ -188,7 +188,7 @@ def to_start(
     if doubt is not None:
         return doubt
     if _is_late(entry, deadline, situation):
-        return ended(entry, "EXPIRED", *_why_expired(entry, now), now, readings)
+        return ended(entry, "EXPIRED", *_why_expired(entry, situation), now, readings)
     dry_run = command.dry_run or situation.terms.dry_run
     if command.not_before is not None and now < command.not_before and not dry_run:
         return NotYet(command.not_before, "it waits for its not_before")
@@ -211,7 +211,7 @@ def last_look(entry: Entry, deadline: int, readings: Readings, situation: Situat
     """
     now = situation.now.wall
     if _is_late(entry, deadline, situation):
-        return ended(entry, "EXPIRED", *_why_expired(entry, now), now, readings)
+        return ended(entry, "EXPIRED", *_why_expired(entry, situation), now, readings)
     if situation.killed is not None:
         return refused(entry, _kill_switch(situation.killed), now, readings)
     return None
@@ -223,11 +223,13 @@ def _is_late(entry: Entry, deadline: int, situation: Situation) -> bool:
     return too_old or now.wall >= entry.deadline or now.monotonic >= deadline
 
 
-def _why_expired(entry: Entry, now: int) -> tuple[str, str]:
-    if now < entry.deadline and entry.started_at is not None:
-        return "TOO_SLOW", "the worker stood still between its claim and the write, and did not write"
-    if entry.deadline < entry.command.expires_at:
-        return "MAX_AGE", "it is older than max.age, and was not executed"
+def _why_expired(entry: Entry, situation: Situation) -> tuple[str, str]:
+    now, command = situation.now.wall, entry.command
+    if now < command.expires_at:
+        if now >= min(entry.deadline, command.issued_at + situation.terms.max_age):
+            return "MAX_AGE", "it is older than max.age, and was not executed"
+        if entry.started_at is not None:
+            return "TOO_SLOW", "the worker stood still between its claim and the write, and did not write"
     return "EXPIRED", "it expired before it could be executed"
 
 

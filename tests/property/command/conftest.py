@@ -76,7 +76,7 @@ class Device:
     def __init__(self, world):
         self.world = world
         self.values = dict.fromkeys(POINTS, 1.5)
-        self.writes = Counter()
+        self.writes: Counter[tuple[str, str]] = Counter()
         self.late = []
         self.fates_of_calls = []
         self.expired_writes = []
@@ -205,7 +205,7 @@ class Worker:
             yield from self.store(refused.entry, refused.result)
             return
         # The last look and the call are one step: nothing can be asked between them.
-        calls = {}
+        calls: dict[str, Call] = {}
         for write in command.writes:
             broken = any(call.answer != "DONE" for call in calls.values())
             calls[write.point] = (

@@ -103,10 +103,9 @@ def test_a_clock_that_is_set_back_wins_no_time(model, crash, and_crash):
     stage.world.set_back = 7200 * model.SECOND
     if and_crash:
         stage.worker = stage.new_worker()
-    for _ in range(3):
-        for _ in range(100):
-            assert stage.worker.step()
-        stage.world.true += 31 * model.SECOND
+    stage.world.true += 31 * model.SECOND
+    for _ in range(100):
+        assert stage.worker.step()
     stage.world.set_back = 0
     assert stage.run(stage.worker)
     stage.check()

@@ -1,10 +1,12 @@
 """Commands, faults, crashes and stops in any order; `conftest.Worker` does what the rules decide."""
 
+from typing import Any
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tieline_connectors.command.command import TERMINAL
+from tieline_connectors.command.command import TERMINAL, Result
 
 SECOND = 1_000_000
 FATES = st.sampled_from(["done", "refused", "not_sent", "lost", "answer_lost", "late", "unreadable"])
@@ -15,9 +17,11 @@ PAUSES = st.lists(st.tuples(st.integers(0, 24), SECONDS), max_size=2)
 class CommandsAndFaults(RuleBasedStateMachine):
     """Whatever happens: one execution at most, one terminal result exactly, and nothing after the expiry."""
 
-    def __init__(self, model):
+    model: Any
+
+    def __init__(self):
         super().__init__()
-        self.model = model
+        model = self.model
         self.world = model.World()
         self.disk = model.Disk()
         self.device = model.Device(self.world)
@@ -138,7 +142,7 @@ class CommandsAndFaults(RuleBasedStateMachine):
                     assert all(told[point] != "NOT_WRITTEN" for point in written)
 
     def terminal(self):
-        found = {id_: set() for id_ in self.sent}
+        found: dict[str, set[Result]] = {id_: set() for id_ in self.sent}
         for result in self.disk.results:
             if result.state in TERMINAL and result.reason_code != "CONFLICT":
                 found[result.command_id].add(result)
@@ -161,7 +165,8 @@ class CommandsAndFaults(RuleBasedStateMachine):
 
 
 def test_whatever_happens_at_most_one_execution_and_exactly_one_terminal_result(model):
+    CommandsAndFaults.model = model
     run_state_machine_as_test(
-        lambda: CommandsAndFaults(model),
+        CommandsAndFaults,
         settings=settings(max_examples=300, stateful_step_count=40, deadline=None),
     )

@@ -30,8 +30,8 @@ def value(**changes):
     }
 
 
-def command(defaults=Defaults(), **changes):
-    return from_value(value(**changes), defaults)
+def command(**changes):
+    return from_value(value(**changes), Defaults())
 
 
 def policy(*rules, **rest):

@@ -1,0 +1,220 @@
+import json
+import os
+import resource
+import signal
+
+import pytest
+
+from tieline.api import AlreadyOwned, Fatal
+from tieline_connectors.command.audit import Head, head_of, next_line, verify
+from tieline_connectors.command.audit_file import AuditFile, verify_file
+
+
+def chain(number):
+    lines, head = [], Head()
+    for n in range(number):
+        line, head = next_line(head, {"n": n, "text": "é\n"}, at=1000 + n)
+        lines.append(line)
+    return lines, head
+
+
+def test_a_whole_log_is_whole():
+    lines, head = chain(5)
+    assert verify(lines, head) is None
+    assert verify(lines) is None
+    assert verify([], Head()) is None
+    assert verify(lines, Head()) is None
+    assert head_of(lines[-1]) == head
+    assert Head.parse(head.to_line()) == head
+    assert json.loads(lines[2]) == {
+        "seq": 3,
+        "at": 1002,
+        "prev": head_of(lines[1]).hash,
+        "hash": head_of(lines[2]).hash,
+        "event": {"n": 2, "text": "é\n"},
+    }
+
+
+def test_a_head_from_earlier_is_enough():
+    lines, _ = chain(5)
+    assert verify(lines, head_of(lines[2])) is None
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize(
+    "change", ["removed", "doubled", "swapped", "edited", "reformatted", "no json", "torn"]
+)
+def test_the_first_broken_place_is_told(place, change):
+    lines, head = chain(6)
+    line = lines[place]
+    if change == "removed":
+        del lines[place]
+    elif change == "doubled":
+        lines.insert(place, line)
+        place += 1
+    elif change == "swapped":
+        lines[place], lines[place + 1] = lines[place + 1], lines[place]
+    elif change == "edited":
+        lines[place] = line.replace(b'"n":%d' % place, b'"n":7')
+    elif change == "reformatted":
+        lines[place] = line.replace(b'"at":', b'"at": ')
+    elif change == "no json":
+        lines[place] = b"[" * 100_000 + b"\n"
+    else:
+        lines[place] = line[:-5]
+    broken = verify(lines, head)
+    assert broken is not None
+    assert broken.line == place + 1
+
+
+def test_a_line_written_anew_with_its_own_hash_breaks_the_one_after_it():
+    lines, head = chain(4)
+    lines[1], _ = next_line(head_of(lines[0]), {"n": "forged"}, at=1001)
+    assert verify(lines, head).line == 3
+
+
+def test_an_end_that_was_cut_off_is_found_by_the_head():
+    lines, head = chain(4)
+    broken = verify(lines[:3], head)
+    assert (broken.line, broken.sentence) == (4, "the end is missing: the head names line 4, the log has 3")
+    assert verify(lines[:3]) is None
+    assert verify([], head).line == 1
+
+
+def test_a_whole_history_written_anew_is_found_by_the_head():
+    _, head = chain(4)
+    lines, other = [], Head()
+    for n in range(6):
+        line, other = next_line(other, {"forged": n}, at=0)
+        lines.append(line)
+    assert verify(lines, head).line == 4
+
+
+@pytest.mark.parametrize("raw", [b"", b"7", b"{}", b'{"seq":"1","hash":"x"}', b'{"seq":true,"hash":"x"}'])
+def test_what_is_no_head_is_refused(raw):
+    with pytest.raises(ValueError):  # noqa: PT011 - json's sentences too
+        Head.parse(raw)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    files = []
+
+    def of(name="audit.log"):
+        files.append(AuditFile(tmp_path / name))
+        return files[-1]
+
+    yield of
+    for file in files:
+        file.close()
+
+
+def test_a_log_goes_on_where_it_was(opened, tmp_path):
+    first = opened()
+    first.append(1, {"a": 1}, {"a": 2})
+    first.close()
+    second = opened()
+    assert second.healed == ""
+    assert second.append(2, {"a": 3}).seq == 3
+    assert verify_file(tmp_path / "audit.log") is None
+    assert len((tmp_path / "audit.log").read_bytes().splitlines()) == 3
+
+
+def test_only_its_owner_reads_it_and_only_one_process_writes_it(opened, tmp_path):
+    opened()
+    assert (tmp_path / "audit.log").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(AlreadyOwned, match="another process writes this audit log"):
+        AuditFile(tmp_path / "audit.log")
+
+
+@pytest.mark.parametrize("kept", [1, 10, -1])
+def test_a_last_line_that_a_crash_tore_is_cut_off_and_told(opened, tmp_path, kept):
+    path = tmp_path / "audit.log"
+    log = opened()
+    log.append(1, {"a": 1})
+    whole = path.read_bytes()
+    log.close()
+    line, _ = next_line(log.head, {"a": 2}, 2)
+    path.write_bytes(whole + line[:kept])
+    assert verify_file(path) is None if kept > 0 else True
+    again = opened()
+    assert "torn by a crash and cut off" in again.healed
+    assert path.read_bytes() == whole
+    again.append(2, {"a": 2})
+    assert path.read_bytes() == whole + line
+
+
+def test_a_head_that_is_older_than_the_log_is_right(opened, tmp_path):
+    log = opened()
+    log.append(1, {"a": 1})
+    head = (tmp_path / "audit.log.head").read_bytes()
+    log.append(1, {"a": 2})
+    log.close()
+    (tmp_path / "audit.log.head").write_bytes(head)
+    assert opened().head.seq == 2
+
+
+@pytest.mark.parametrize("damage", ["cut off", "edited", "other", "head damaged"])
+def test_a_log_that_is_not_what_was_written_is_refused_and_left_as_it_is(opened, tmp_path, damage):
+    path = tmp_path / "audit.log"
+    log = opened()
+    log.append(1, {"a": 1}, {"a": 2})
+    log.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    if damage == "cut off":
+        path.write_bytes(lines[0])
+    elif damage == "edited":
+        path.write_bytes(lines[0] + lines[1].replace(b'"a":2', b'"a":3'))
+    elif damage == "other":
+        path.write_bytes(lines[0] + next_line(head_of(lines[0]), {"forged": 1}, 1)[0])
+    else:
+        (tmp_path / "audit.log.head").write_bytes(b"x")
+    before = path.read_bytes()
+    with pytest.raises(Fatal, match="tieline command audit verify"):
+        AuditFile(path)
+    assert path.read_bytes() == before
+    assert verify_file(path) is not None
+
+
+def test_a_log_whose_middle_was_edited_is_found_by_verify(opened, tmp_path):
+    path = tmp_path / "audit.log"
+    opened().append(1, *({"a": n} for n in range(5)))
+    path.write_bytes(path.read_bytes().replace(b'"a":2', b'"a":9'))
+    assert verify_file(path).line == 3
+
+
+def test_a_write_that_fails_leaves_nothing_behind(opened, tmp_path):
+    path = tmp_path / "audit.log"
+    log = opened()
+    log.append(1, {"a": 1})
+    before = path.read_bytes()
+    old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, old_limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            log.append(2, {"a": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
+        signal.signal(signal.SIGXFSZ, old_handler)
+    assert path.read_bytes() == before
+    log.append(2, {"a": 2})
+    assert verify_file(path) is None
+
+
+def test_a_log_is_verified_while_it_is_written(opened, tmp_path):
+    log = opened()
+    for number in range(20):
+        log.append(number, {"n": number})
+        assert verify_file(tmp_path / "audit.log") is None
+
+
+def test_no_file_stays_open(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    log = AuditFile(tmp_path / "a")
+    log.close()
+    log.close()
+    (tmp_path / "a").write_bytes(b"x\n")
+    with pytest.raises(Fatal):
+        AuditFile(tmp_path / "a")
+    assert len(os.listdir("/proc/self/fd")) == before
