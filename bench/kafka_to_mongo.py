@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from bench.figure import figure, in_turns, median, ratio, say
 from bench.process import cpu_seconds, peak_mb
@@ -20,24 +20,35 @@ _LIMIT = 240.0
 
 def run(stand: Stand) -> None:
     """Both servers, alternating runs."""
-    topic = avro_topic(stand, COUNT)
-    for server, place, goal in (("null", stand.null_mongo, 0.6), ("embedded", stand.mongo, 0.9)):
-        say(f"(a) {COUNT} six-point readings, Avro, to the {server} server")
+    for server, count, goal in (("null", COUNT, 0.6), ("embedded", COUNT // 5, 0.9)):
+        say(f"(a) {count} six-point readings, Avro, to the {server} server")
+        topic = avro_topic(stand, count)
+        place = stand.null_mongo if server == "null" else stand.mongo
 
-        def raw(place: Callable[..., object] = place) -> dict[str, float]:
-            with place() as uri:  # type: ignore[attr-defined]
-                return raw_run(stand, topic, COUNT, uri, "avro")
+        def raw() -> dict[str, float]:
+            with place() as uri:  # noqa: B023 - called before the loop goes on
+                return raw_run(stand, topic, count, uri, "avro")  # noqa: B023
 
-        def ours(place: Callable[..., object] = place) -> dict[str, float]:
-            with place() as uri:  # type: ignore[attr-defined]
-                return worker_run(stand, topic, COUNT, uri, {})
+        def ours() -> dict[str, float]:
+            with place() as uri:  # noqa: B023
+                return worker_run(stand, topic, count, uri, {"create.indexes": "false"})  # noqa: B023
 
-        found = in_turns({"bare loop": raw, "tieline": ours}, 3)
+        def indexed() -> dict[str, float]:
+            with place() as uri:  # noqa: B023
+                return worker_run(stand, topic, count, uri, {})  # noqa: B023
+
+        cases = {"bare loop": raw, "tieline": ours}
+        if server == "embedded":  # what the indexes cost that our queries need, and the bare loop has not
+            cases["tieline, indexes"] = indexed
+        found = in_turns(cases, 3)
         mine, bare = found["tieline"], found["bare loop"]
-        facts = {"records": COUNT, "runs": 3, "tieline": mine, "bare loop": bare}
+        facts = {"records": count, "runs": 3, "tieline": mine, "bare loop": bare}
         figure(f"sink.{server}.rate_to_bare_loop", ratio(mine, bare, "rate"), "ratio", f">= {goal}", **facts)
         figure(f"sink.{server}.rate", median(mine, "rate"), "records/s")
         figure(f"sink.{server}.cpu", median(mine, "cpu_us"), "µs/record", bare=median(bare, "cpu_us"))
+        if "tieline, indexes" in found:
+            with_indexes = found["tieline, indexes"]
+            figure("sink.embedded.rate_with_indexes", median(with_indexes, "rate"), "records/s")
         figure(f"sink.{server}.peak_memory", median(mine, "peak_mb"), "MB", "<= 150")
 
 
