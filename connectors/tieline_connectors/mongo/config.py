@@ -50,7 +50,7 @@ class MongoSinkConfig(Config):
         "layout",
         "reading",
         doc="How documents look: reading, point (a document a value), timeseries, cloudagent (as the old"
-        " agent's), value (any data as it is).",
+        " agent's), command-history (commands and results), value (any data as it is).",
         importance="high",
     )
     publishes: CommaList = setting(

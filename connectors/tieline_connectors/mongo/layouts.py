@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pymongo import ASCENDING, DESCENDING
 
 from tieline.api import SinkRecord
-from tieline_connectors.mongo import points
+from tieline_connectors.mongo import history, points
 from tieline_connectors.mongo.values import from_json, is_flat, may_be_deep, moment, shallow
 from tieline_connectors.volttron_bus.reading import rebuild
 
@@ -103,12 +103,17 @@ def _cloudagent(options: LayoutOptions) -> Layout:
     )
 
 
+def _command_history(options: LayoutOptions) -> Layout:
+    return Layout(history.history, history.INDEXES)
+
+
 def _value(options: LayoutOptions) -> Layout:
     return Layout(lambda record: {"": value(record)})
 
 
 LAYOUTS: Mapping[str, Callable[[LayoutOptions], Layout]] = {
     "cloudagent": _cloudagent,
+    "command-history": _command_history,
     "point": _point,
     "reading": _reading,
     "timeseries": _timeseries,

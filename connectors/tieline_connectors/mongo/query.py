@@ -1,4 +1,4 @@
-"""``tieline query``: all, by topic, newest first, by a regular expression, and live."""
+"""``tieline query``: all, by topic, newest first, by a regular expression, the command history, and live."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tieline_connectors.mongo.questions import (
     instant,
     is_series,
     json_line,
+    order_of,
     row,
     time_field_of,
 )
@@ -34,6 +35,13 @@ from tieline_connectors.mongo.questions import (
 _USAGE, _AWAY, _REFUSED, _FAILED = 2, 3, 4, 5
 _CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
 _TIMES = CODEC.with_options(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+
+
+class History(str, enum.Enum):
+    """Which way of the command history."""
+
+    FROM_CLOUD = "from-cloud"
+    TO_CLOUD = "to-cloud"
 
 
 class Format(str, enum.Enum):
@@ -48,10 +56,19 @@ def query(
         str, typer.Option(envvar="TIELINE_MONGO_URI", help="The MongoDB connection string.", show_envvar=True)
     ] = "mongodb://127.0.0.1:27017",
     database: Annotated[str, typer.Option(help="The database.")] = "tieline",
-    collection: Annotated[str, typer.Option(help="The collection.")] = "readings",
+    collection: Annotated[
+        str | None, typer.Option(help="The collection; readings, with --history or --command commands.")
+    ] = None,
     topic: Annotated[str | None, typer.Option(help="Exactly this topic of the bus.")] = None,
     regex: Annotated[str | None, typer.Option(help="A regular expression, somewhere in the topic.")] = None,
     device: Annotated[str | None, typer.Option(help="A device's path, such as campus/building/ahu1.")] = None,
+    history: Annotated[
+        History | None,
+        typer.Option(help="The command history: what the cloud sent, or what it was told."),
+    ] = None,
+    command: Annotated[
+        str | None, typer.Option(metavar="ID", help="One command and all that was told of it.")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="From then on: ISO 8601, or 15m, 2h, 7d ago.")] = None,
     until: Annotated[str | None, typer.Option(help="Before then.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The most documents.")] = 20,
@@ -71,7 +88,11 @@ def query(
     console = Console(stderr=True, highlight=False)
     show = _Lines() if output is Format.JSON else _Rows()
     with explained(console, uri), _stopped_by_signals():
-        question = _question(topic, regex, device, since, until)
+        question = _question(topic, regex, device, since, until)._replace(
+            history=None if history is None else history.value, command=command
+        )
+        of_commands = history is not None or command is not None
+        collection = collection or ("commands" if of_commands else "readings")
         with closing(connect(uri, _CLIENT, {})) as client:
             found = client[database].get_collection(collection, codec_options=_TIMES)
             newest_one = found.find_one({}, hint=[("$natural", DESCENDING)])
@@ -80,7 +101,8 @@ def query(
             changes = follow(found, matching, field, console.print) if following else None
             if changes is not None:
                 next(changes)  # from here on nothing new is missed
-            answer = _answer(found, matching, field, newest and not following, following, limit, timeout)
+            order = order_of(newest_one)
+            answer = _answer(found, matching, order, newest and not following, following, limit, timeout)
             show(answer)
             if not answer and changes is None:
                 console.print(f"nothing of the kind in {database}.{collection}")
@@ -110,7 +132,7 @@ def _question(
 def _answer(
     collection: Collection[dict[str, Any]],
     matching: dict[str, Any],
-    field: str | None,
+    order: Sequence[str],
     newest: bool,
     last: bool,
     limit: int,
@@ -119,10 +141,10 @@ def _answer(
     """The first ``limit`` documents; with ``last`` the newest of them, oldest first, as a log ends."""
     direction = DESCENDING if newest or last else ASCENDING
     cursor = collection.find(matching, limit=limit, max_time_ms=int(timeout * 1000))
-    if field is None:  # in the order of their insertion
+    if order:
+        cursor.sort([(field, direction) for field in order])
+    else:  # in the order of their insertion
         cursor.hint([("$natural", direction)])
-    else:
-        cursor.sort(field, direction)
     found = list(cursor)
     return found[::-1] if last else found
 

@@ -1,7 +1,8 @@
 """The questions people ask of what the sink has stored, and how the answers look; pure.
 
-They work on each layout without being told which: ``time`` orders the layouts ``reading``, ``point`` and
-``timeseries``, ``date`` the layout ``cloudagent`` and what the old agent left (its dates are text).
+They work on each layout without being told which: ``time`` orders the layouts ``reading``, ``point``,
+``timeseries`` and ``command-history``, ``date`` the layout ``cloudagent`` and what the old agent left
+(its dates are text).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from bson import Decimal128, ObjectId
 
+from tieline_connectors.mongo.history import CLOUD
 from tieline_connectors.mongo.layouts import DIGEST, META_FIELD
 
 Document = Mapping[str, Any]
@@ -33,6 +35,10 @@ class Question(NamedTuple):
     device: str | None = None
     since: dt.datetime | None = None
     until: dt.datetime | None = None
+    history: str | None = None
+    """``from-cloud``: commands; ``to-cloud``: what became of them."""
+    command: str | None = None
+    """A command's id: it and all that was told of it."""
 
     def filter(self, time_field: str | None, is_series: bool = False) -> dict[str, Any]:
         """The query for a collection that is ordered by this field; ``is_series``: the layout timeseries.
@@ -46,6 +52,10 @@ class Question(NamedTuple):
             every.append({"topic": {"$regex": self.pattern}})
         if self.device is not None:
             every.append(_of_device(self.device, time_field, is_series))
+        if self.history is not None:
+            every.append({"from" if self.history == "from-cloud" else "to": CLOUD})
+        if self.command is not None:
+            every.append({"command_id": self.command})
         asked = {"$gte": self.since, "$lt": self.until}
         limits = {name: limit for name, limit in asked.items() if limit is not None}
         if limits:
@@ -58,6 +68,19 @@ class Question(NamedTuple):
 def time_field_of(document: Document | None) -> str | None:
     """By which field documents like this one are ordered."""
     return next((name for name in TIME_FIELDS if document and name in document), None)
+
+
+def order_of(document: Document | None) -> tuple[str, ...]:
+    """By which fields documents like this one are put in order; none: by their insertion."""
+    field = time_field_of(document)
+    if field is None or document is None:
+        return ()
+    return (field, "time_us") if is_history(document) else (field,)
+
+
+def is_history(document: Document) -> bool:
+    """Whether documents like this one are of the layout ``command-history``."""
+    return "from" in document and "to" in document
 
 
 def is_series(document: Document | None) -> bool:
@@ -93,7 +116,13 @@ def row(document: Document) -> tuple[str, str, str]:
     time = document.get(time_field_of(document) or "", "")
     if isinstance(time, dt.datetime):
         time = time.strftime("%Y-%m-%d %H:%M:%S.") + f"{time.microsecond // 1000:03d}"
-    return _printable(str(time)), _printable(str(document.get("topic", ""))), _printable(_content(document))
+    return _printable(str(time)), _printable(_subject(document)), _printable(_content(document))
+
+
+def _subject(document: Document) -> str:
+    if "topic" not in document and is_history(document):
+        return f"{document['from']} → {document['to']}"
+    return str(document.get("topic", ""))
 
 
 def _content(document: Document) -> str:
@@ -104,6 +133,10 @@ def _content(document: Document) -> str:
     if isinstance(points, Mapping):
         units = document.get("units") or {}
         return "  ".join(f"{name}={_short(value)}{_unit(units.get(name))}" for name, value in points.items())
+    if is_history(document):
+        told = [f"{document.get('device_point')}={_short(document.get('new_value'))}"]
+        told += [str(document[name]) for name in ("message", "issuer", "command_id") if document.get(name)]
+        return "  ".join(told)
     if "message" in document:
         return json_line({"message": document["message"]})[len('{"message": ') : -1]
     return json_line({k: v for k, v in document.items() if k not in ("_id", DIGEST, "topic", *TIME_FIELDS)})

@@ -55,7 +55,7 @@ def test_all_mistakes_are_told_together_with_the_way_out():
         "topic.override.a.layout",
         "write.concern",
     ]
-    assert "cloudagent, point, reading, timeseries, value" in found["layout"]
+    assert "cloudagent, command-history, point, reading, timeseries, value" in found["layout"]
     assert "did you mean 'collection'?" in found["topic.override.a.colection"]
 
 

@@ -231,6 +231,7 @@ def test_a_data_log_in_the_layout_reading_keeps_its_message_and_says_its_device(
 def test_the_layouts_take_their_own_kinds_unless_told_others():
     assert {name: layout(LayoutOptions()).kinds for name, layout in LAYOUTS.items()} == {
         "cloudagent": None,
+        "command-history": None,
         "point": ("ALL", "MULTI", "POINT"),
         "reading": ("ALL", "MULTI"),
         "timeseries": ("ALL", "MULTI", "POINT"),
