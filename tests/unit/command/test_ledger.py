@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import fastavro
 import pytest
@@ -185,16 +186,18 @@ def test_what_was_written_to_a_point_newest_first_and_the_one_before(given, entr
     assert ledger.written(given.POINT, 300) == all_of_it[:3]
     assert ledger.written(given.POINT, 301) == all_of_it[:2]
     assert ledger.written(given.OTHER, 0) == []
-    assert ledger.written_after(ledger.get("1"), given.POINT)
-    assert ledger.written_after(ledger.get("2"), given.POINT)
-    assert not ledger.written_after(ledger.get("3"), given.POINT)  # giving back what was held is no write
+    latest = {entry.command_id: entry for entry in ledger}
+    assert ledger.written_after(latest["1"], given.POINT)
+    assert ledger.written_after(latest["2"], given.POINT)
+    assert not ledger.written_after(latest["3"], given.POINT)  # giving back what was held is no write
 
 
 @pytest.mark.parametrize("reload", [False, True])
 def test_starts_are_counted_by_issuer_device_and_in_all(given, entry, reload):
     elsewhere = {"writes": [{"point": "campus/b2/vav/x", "value": 1}]}
     ledger = Ledger()
-    for number, change in enumerate([{}, {"issuer": "else"}, elsewhere]):
+    changes: list[dict[str, Any]] = [{}, {"issuer": "else"}, elsewhere]
+    for number, change in enumerate(changes):
         ledger.put(started(entry(str(number), **change), 100 + number))
     ledger.put(entry("waits"))
     ledger.put(ended(entry("refused"), 150, state="REJECTED", outcome="NOT_WRITTEN"))
