@@ -73,6 +73,13 @@ class Entry(NamedTuple):
         return self.state == "ENDED" and self.hold not in ("HELD", "REVERTING")
 
     @property
+    def due_at(self) -> int | None:
+        """When it is to be begun, expired or given back; none: nothing waits."""
+        if self.state == "RECEIVED":
+            return min(self.deadline, self.command.not_before or self.received_at)
+        return self.hold_until if self.hold == "HELD" else None
+
+    @property
     def newest(self) -> int:
         """The latest time in it that a worker's clock has said."""
         return max(filter(None, (self.received_at, self.started_at, self.ended_at, self.reverting_at)))
@@ -113,7 +120,8 @@ class Ledger:
         """``entries``: what the durable ledger holds, the latest of each command."""
         self.newest = 0
         self._entries: dict[str, Entry] = {}
-        self._open: dict[str, None] = {}
+        self._waiting: list[tuple[int, str]] = []
+        self._unfinished: dict[str, None] = {}
         self._events: dict[str, list[tuple[int, str, bool]]] = {}
         self._starts: dict[tuple[str, str], list[int]] = {}
         for entry in entries:
@@ -138,17 +146,16 @@ class Ledger:
 
     def due(self, now: int) -> list[Entry]:
         """What has to be begun, expired or reverted by now; the longest due first."""
-        waiting = [(at, id_) for id_ in self._open if (at := self._due_at(id_)) is not None and at <= now]
-        return [self._entries[id_] for _, id_ in sorted(waiting)]
+        until = bisect.bisect_right(self._waiting, (now, "\U0010ffff"))
+        return [self._entries[id_] for _, id_ in self._waiting[:until]]
 
     def next_due(self) -> int | None:
         """When the next of them is due; none: nothing waits."""
-        return min((at for id_ in self._open if (at := self._due_at(id_)) is not None), default=None)
+        return self._waiting[0][0] if self._waiting else None
 
     def unfinished(self) -> list[Entry]:
         """Those in STARTED or REVERTING: after a start nobody knows whether it was done."""
-        found = (self._entries[id_] for id_ in self._open)
-        return [entry for entry in found if entry.state == "STARTED" or entry.hold == "REVERTING"]
+        return [self._entries[id_] for id_ in self._unfinished]
 
     def written(self, point: str, since: int) -> list[Written]:
         """What this ledger knows to be, or perhaps to be, written to a point; newest first.
@@ -199,10 +206,13 @@ class Ledger:
         before = self._entries.get(entry.command_id)
         self._entries[entry.command_id] = entry
         self.newest = max(self.newest, entry.newest)
-        if entry.at_rest:
-            self._open.pop(entry.command_id, None)
-        else:
-            self._open[entry.command_id] = None
+        if before is not None and before.due_at is not None:
+            del self._waiting[bisect.bisect_left(self._waiting, (before.due_at, before.command_id))]
+        if entry.due_at is not None:
+            bisect.insort(self._waiting, (entry.due_at, entry.command_id))
+        self._unfinished.pop(entry.command_id, None)
+        if entry.state == "STARTED" or entry.hold == "REVERTING":
+            self._unfinished[entry.command_id] = None
         if entry.started_at is not None and (before is None or before.started_at is None):
             self._note(entry, entry.started_at, is_revert=False)
             for key in (("issuer", ""), ("issuer", entry.command.issuer)):
@@ -227,12 +237,6 @@ class Ledger:
                 value = None if is_revert else write.requested
                 return Written(at, command_id, value, write.previous)
         return None
-
-    def _due_at(self, command_id: str) -> int | None:
-        entry = self._entries[command_id]
-        if entry.state == "RECEIVED":
-            return min(entry.deadline, entry.command.not_before or entry.received_at)
-        return entry.hold_until if entry.hold == "HELD" else None
 
 
 def check_step(before: Entry | None, after: Entry) -> None:

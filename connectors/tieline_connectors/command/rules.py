@@ -140,7 +140,10 @@ def clock_doubt(ledger: Ledger, situation: Situation) -> Wait | None:
     if now + CLOCK_STEP < ledger.newest:
         return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the newest entry of the ledger; set it")
     if now + terms.max_clock_skew < situation.newest_at_broker:
-        return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the newest record at the broker; set it")
+        told = (
+            "the clock is earlier than the newest record at the broker; set it (or the clock of its producer)"
+        )
+        return Wait("CLOCK_UNTRUSTED", told)
     return None
 
 

@@ -70,7 +70,9 @@ def verdict(
             first = writes[answers.index("REFUSED")]
             told = f"{first.point} was refused: {calls[first.point].reason or 'no reason was given'}{part}"
             return "FAILED", "DEVICE_REFUSED", told
-        return "FAILED", "NOT_SENT", f"the platform could not be reached{part or ', nothing was written'}"
+        first = writes[answers.index("NOT_SENT")]
+        why = calls[first.point].reason or "the platform could not be reached"
+        return "FAILED", "NOT_SENT", f"{first.point} was not written: {why}{part}"
     if "DIFFERENT" in outcomes:
         first = writes[outcomes.index("DIFFERENT")]
         told = f"{first.point} was written with {first.requested} and reads {first.actual}"

@@ -144,7 +144,7 @@ def test_what_is_due_and_when_the_next_is(given, entry):
     assert ledger.next_due() == now + 20
     assert [e.command_id for e in ledger.unfinished()] == ["begun"]
     ledger.put(reverting(held, now + 30))
-    assert [e.command_id for e in ledger.unfinished()] == ["held", "begun"]
+    assert [e.command_id for e in ledger.unfinished()] == ["begun", "held"]
     assert ledger.next_due() == now + 50
     assert Ledger().next_due() is None
 
