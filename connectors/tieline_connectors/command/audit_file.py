@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,7 @@ class AuditFile:
             except BlockingIOError:
                 raise AlreadyOwned(f"{path}: another process writes this audit log") from None
             self._heal()
-            self.head = self._check_end()
+            self.head, self._size = self._check_end(), os.fstat(self._file).st_size
             self._write_head()
             _sync_folder(path.parent)
         except BaseException:
@@ -44,22 +45,19 @@ class AuditFile:
     def append(self, at: int, *events: Mapping[str, Any]) -> Head:
         """These events are on the disk when this returns; one fsync for all. Raises ``OSError``.
 
-        After an error nothing of them counts: what may have been written is cut off again.
+        After an error nothing of them counts: what may have been written is cut off by the next call.
         """
         head, lines = self.head, []
         for event in events:
             line, head = next_line(head, event, at)
             lines.append(line)
-        size = os.fstat(self._file).st_size
-        try:
-            content = memoryview(b"".join(lines))
-            while content:
-                content = content[os.write(self._file, content) :]
-            os.fsync(self._file)
-        except OSError:
-            os.ftruncate(self._file, size)
-            raise
-        self.head = head
+        if os.fstat(self._file).st_size != self._size:
+            os.ftruncate(self._file, self._size)  # what an append that failed has left behind
+        content = memoryview(b"".join(lines))
+        while content:
+            content = content[os.write(self._file, content) :]
+        os.fsync(self._file)
+        self.head, self._size = head, os.fstat(self._file).st_size
         self._write_head()
         return head
 
@@ -101,17 +99,16 @@ class AuditFile:
 
     def _known_head(self) -> Head | None:
         try:
-            return Head.parse(self._head_path.read_bytes())
-        except FileNotFoundError:
-            return None
+            return _read_head(self._head_path)
         except (ValueError, RecursionError):
             raise self._refused(f"{self._head_path.name} is damaged") from None
 
     def _write_head(self) -> None:
-        """Not fsynced: after a power loss it may be older than the log, never newer."""
+        """Not fsynced, and no error if it fails: it may be older than the log, never newer."""
         new = self._head_path.with_name(self._head_path.name + ".new")
-        new.write_bytes(self.head.to_line())
-        new.replace(self._head_path)
+        with contextlib.suppress(OSError):
+            new.write_bytes(self.head.to_line())
+            new.replace(self._head_path)
 
 
 def verify_file(path: Path, head: Head | None = None) -> Broken | None:
@@ -122,14 +119,20 @@ def verify_file(path: Path, head: Head | None = None) -> Broken | None:
     if head is None:
         beside = path.with_name(path.name + ".head")
         try:
-            # Read before the log: what is appended meanwhile only makes the log longer.
-            head = Head.parse(beside.read_bytes())
-        except FileNotFoundError:
-            head = None
+            head = _read_head(beside)  # before the log: what is appended meanwhile makes it longer
         except (ValueError, RecursionError):
             return Broken(0, f"{beside.name} is damaged")
     with path.open("rb") as log:
         return verify(_lines(log), head)
+
+
+def _read_head(path: Path) -> Head | None:
+    """None where there is none, or an empty file, which is what a power loss may leave."""
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return Head.parse(found) if found else None
 
 
 def _lines(log: BinaryIO) -> Iterator[bytes]:

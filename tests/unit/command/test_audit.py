@@ -201,9 +201,22 @@ def test_a_write_that_fails_leaves_nothing_behind(opened, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
         signal.signal(signal.SIGXFSZ, old_handler)
-    assert path.read_bytes() == before
+    assert verify_file(path) is None
     log.append(2, {"a": 2})
     assert verify_file(path) is None
+    assert path.read_bytes().startswith(before)
+    assert len(path.read_bytes().splitlines()) == 2
+
+
+def test_a_head_that_cannot_be_written_or_is_empty_stops_nothing(opened, tmp_path):
+    (tmp_path / "audit.log.head.new").mkdir()
+    log = opened()
+    log.append(1, {"a": 1})
+    assert not (tmp_path / "audit.log.head").exists()
+    log.close()
+    (tmp_path / "audit.log.head").touch()
+    assert opened().append(2, {"a": 2}).seq == 2
+    assert verify_file(tmp_path / "audit.log") is None
 
 
 def test_a_log_is_verified_while_it_is_written(opened, tmp_path):
