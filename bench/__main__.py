@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import sys
 
-from bench import formats, kafka_connect, kafka_to_mongo, stages, way_back
+from bench import (
+    formats,
+    growth,
+    kafka_connect,
+    kafka_to_mongo,
+    reception,
+    stages,
+    start_and_memory,
+    way_back,
+    whole_way,
+)
 from bench.stand import stand
 
 BENCHMARKS = {
     "formats": formats.run,
     "kafka_to_mongo": kafka_to_mongo.run,
     "kafka_connect": kafka_connect.run,
+    "reception": reception.run,
+    "whole_way": whole_way.run,
+    "start_and_memory": start_and_memory.run,
+    "growth": growth.run,
     "stages": stages.run,
     "way_back": way_back.run,
 }
