@@ -204,7 +204,14 @@ class Executor:
         late = rules.last_look(entry, start.deadline, before, self._surroundings.situation())
         if late is not None:
             return self._end(owned, late)
-        calls = hands.write(self._platform, entry.command, before)
+
+        def may_write() -> bool:
+            return rules.last_look(entry, start.deadline, before, self._surroundings.situation()) is None
+
+        calls = hands.write(self._platform, entry.command, before, may_write)
+        late = rules.last_look(entry, start.deadline, before, self._surroundings.situation())
+        if late is not None and all(call.answer == "NOT_SENT" for call in calls.values()):
+            return self._end(owned, late)
         given_back = hands.give_back(self._platform, rules.to_give_back(entry, calls))
         if self._pace.verify_delay:
             self._pause(self._pace.verify_delay)
@@ -241,7 +248,11 @@ class Executor:
         self._store(owned, decision.entry, None)
         if not rules.may_give_back(decision, self._surroundings.situation()):
             return _AWAY
-        calls: dict[str, Call] = hands.give_back(self._platform, decision.points)
+
+        def may_give_back() -> bool:
+            return rules.may_give_back(decision, self._surroundings.situation())
+
+        calls: dict[str, Call] = hands.give_back(self._platform, decision.points, may_give_back)
         after = hands.look(self._platform, [w.point for w in decision.entry.command.writes])
         with self.lock:
             outcome = rules.hold_outcome(

@@ -27,8 +27,13 @@ def look(platform: Platform, points: Iterable[str]) -> dict[str, Reading | None]
     return found
 
 
-def write(platform: Platform, command: Command, before: Readings) -> dict[str, Call]:
-    """Do what the command asks for, in its order, up to the first write that does not work."""
+def write(
+    platform: Platform, command: Command, before: Readings, may_write: Callable[[], bool]
+) -> dict[str, Call]:
+    """Do what the command asks for, in its order, up to the first write that does not work.
+
+    ``may_write``: asked when all else is done, as the last thing before each write is sent.
+    """
     calls = {w.point: Call("NOT_SENT") for w in command.writes}
     with ExitStack() as reserved:
         try:
@@ -41,6 +46,9 @@ def write(platform: Platform, command: Command, before: Readings) -> dict[str, C
         except Uncertain as error:  # it may be reserved; nothing was written
             return dict.fromkeys(calls, Call("NOT_SENT", str(error)))
         for w in command.writes:
+            if not _now(platform, may_write):
+                calls[w.point] = Call("NOT_SENT", "its time was over, or the platform was gone, before it")
+                break
             if command.action == "REVERT" or w.value is None:
                 calls[w.point] = _called(lambda w=w: platform.revert(w.point))  # type: ignore[misc]
             else:
@@ -52,9 +60,26 @@ def write(platform: Platform, command: Command, before: Readings) -> dict[str, C
     return calls
 
 
-def give_back(platform: Platform, points: Sequence[str]) -> dict[str, Call]:
-    """Revert each of these points, whatever becomes of the others."""
-    return {point: _called(lambda point=point: platform.revert(point)) for point in points}  # type: ignore[misc]
+def give_back(
+    platform: Platform, points: Sequence[str], may_write: Callable[[], bool] = lambda: True
+) -> dict[str, Call]:
+    """Revert each of these points, whatever becomes of the others; ``may_write`` as above."""
+    calls: dict[str, Call] = {}
+    for point in points:
+        if _now(platform, may_write):
+            calls[point] = _called(lambda point=point: platform.revert(point))  # type: ignore[misc]
+        else:
+            calls[point] = Call("NOT_SENT", "the platform was gone, or its claim over, before it")
+    return calls
+
+
+def _now(platform: Platform, may_write: Callable[[], bool]) -> bool:
+    """The connection stands, which can take a while to see; and after that it may still be done."""
+    try:
+        platform.connect()
+    except Away:
+        return False
+    return may_write()
 
 
 def _called(call: Callable[[], None]) -> Call:

@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,8 @@ class Stand:
         }
         (folder / "policy.yaml").write_text(POLICY)
         self.offset = 0
-        self.task = None
+        self.bus = bus
+        self.task: Any = None
 
     def start(self, **more):
         self.task = CommandSinkTask()
@@ -115,7 +117,6 @@ def stand(tmp_path):
     device = Device()
     with FakeBus(rpc={"platform.driver": device.methods}) as bus:
         stand = Stand(tmp_path, bus, device)
-        stand.bus = bus
         yield stand
         stand.stop()
         assert bus.dropped == 0
@@ -222,6 +223,21 @@ def test_a_dry_run_checks_and_writes_nothing(stand):
     one = command(dry_run=True)
     stand.send(one)
     assert stand.end(one["command_id"])["dry_run"] is True
+    assert stand.device.writes == []
+
+
+def test_a_kill_switch_that_falls_while_the_platform_is_asked_stops_the_write(stand, tmp_path):
+    stand.start()
+    look = stand.device.get_point
+
+    def look_and_fall(path, point):
+        (tmp_path / "kill").write_text("smoke\n")
+        return look(path, point)
+
+    stand.bus.rpc["platform.driver"]["get_point"] = look_and_fall
+    one = command()
+    stand.send(one)
+    assert stand.end(one["command_id"], "REJECTED")["reason_code"] == "KILL_SWITCH"
     assert stand.device.writes == []
 
 
