@@ -51,10 +51,12 @@ class TopicSchemaStore:
             return self._ids[subject, schema.text]
 
     def schema(self, schema_id: int) -> Schema | None:
-        """The schema of this id, which somebody else may have just registered. Raises ``Retriable``."""
+        """The schema of this id, which somebody else may have just registered. Raises ``Retriable``.
+
+        Makes no topic: who only looks leaves nothing behind.
+        """
         with self._lock:
             if schema_id not in self._by_id:
-                self._ensure_topic()
                 self._catch_up()
             text = self._by_id.get(schema_id)
         return None if text is None else Schema.parse(text)
