@@ -15,7 +15,8 @@ Filter = Callable[[Seen], bool]
 
 _AGO = re.compile(r"(\d{1,9}(?:\.\d+)?)\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_MISSING = object()
+MISSING = object()
+"""What ``field_at`` returns where there is no such field."""
 
 
 def instant(text: str, now: dt.datetime) -> int:
@@ -49,7 +50,7 @@ def filters(key: str | None, where: Iterable[str], headers: Iterable[str], since
 
 
 def _key(pattern: re.Pattern[str]) -> Filter:
-    return lambda seen: seen.key.data is not None and bool(pattern.search(_text(seen.key.data)))
+    return lambda seen: seen.key.data is not None and bool(pattern.search(text_of(seen.key.data)))
 
 
 def _header(text: str) -> Filter:
@@ -68,7 +69,7 @@ def _where(text: str) -> Filter:
     if found[0] == "~":
         pattern = _compiled("--where", wanted)
         return lambda seen: (
-            (item := _at(seen.value.data, path)) is not _MISSING and bool(pattern.search(_text(item)))
+            (item := field_at(seen.value.data, path)) is not MISSING and bool(pattern.search(text_of(item)))
         )
     try:
         parsed = parse_json(wanted)
@@ -76,8 +77,8 @@ def _where(text: str) -> Filter:
         parsed = wanted
 
     def equal(seen: Seen) -> bool:
-        item = _at(seen.value.data, path)
-        if item is _MISSING:
+        item = field_at(seen.value.data, path)
+        if item is MISSING:
             return False
         # true is not 1, and the text "72" is what somebody means who writes 72
         same_kind = isinstance(item, bool) == isinstance(parsed, bool)
@@ -86,7 +87,7 @@ def _where(text: str) -> Filter:
     return equal
 
 
-def _at(value: Any, path: str) -> Any:
+def field_at(value: Any, path: str) -> Any:
     """What is at a.b.c: the longest name that is there is taken, since a name may have dots itself.
 
     No path: the whole value. A number is an index into a list.
@@ -98,17 +99,18 @@ def _at(value: Any, path: str) -> Any:
         for count in range(len(parts), 0, -1):
             name = ".".join(parts[:count])
             if name in value:
-                found = _at(value[name], ".".join(parts[count:]))
-                if found is not _MISSING:
+                found = field_at(value[name], ".".join(parts[count:]))
+                if found is not MISSING:
                     return found
     elif isinstance(value, list):
         index, _, rest = path.partition(".")
         if index.isdigit() and len(index) < 10 and int(index) < len(value):
-            return _at(value[int(index)], rest)
-    return _MISSING
+            return field_at(value[int(index)], rest)
+    return MISSING
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json_text(value)
 
 

@@ -9,6 +9,7 @@ import typer
 from tieline import __version__
 from tieline.api import RefuseToStart
 from tieline.cli.consume import consume
+from tieline.cli.produce import produce
 from tieline.cli.run import run
 from tieline.cli.status import status
 from tieline.runtime import plugins
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(status)
 app.command()(consume)
+app.command()(produce)
 
 
 @app.command()
