@@ -49,8 +49,11 @@ class Recorder:
         """Raises ``Malformed``; ``Filtered``: ``echo`` (came from Kafka), ``prefix`` (only begins alike)."""
         if message.headers.get(ORIGIN_HEADER) == self._platform:
             raise Filtered("echo")
-        topic = next((route.topic for route in self._routes if route.takes(message.topic)), None)
-        if topic is None:
+        for route in self._routes:
+            if route.takes(message.topic):
+                topic = route.topic
+                break
+        else:
             raise Filtered("prefix")
         headers: Headers = (*identity_headers(self._platform, message), self._origin)
         if self._shape is not None:

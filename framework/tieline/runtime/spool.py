@@ -283,5 +283,7 @@ def _checksum(data: bytes, headers: Headers) -> bytes:
 
 def _size(record: ProducerRecord) -> int:
     """As the store counts."""
-    headers = sum(len(name or "") + len(value or b"") for name, value in record.headers)
-    return len(record.value or b"") + headers
+    size = len(record.value or b"")
+    for name, value in record.headers:
+        size += len(name or "") + len(value or b"")
+    return size
