@@ -64,9 +64,9 @@ def produce(
     if is_live and paths != [_STDIN]:
         raise RefuseToStart("--live sends what comes from stdin; files are always checked as a whole")
     shape = Shape(topic, schema, key, key_field, header or ())
-    read = [] if is_live else _checked(paths, shape)
     place = Place(worker, bootstrap_servers, data_dir, schema_registry_url)
     with beside(place) as opened:
+        read = [] if is_live else _checked(paths, shape)
         _ensure_topic(opened, topic, create)
         sending = Sending(opened.broker.producer("tieline-produce", {}), timeout)
         sending.given = len(read)
