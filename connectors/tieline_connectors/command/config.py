@@ -153,17 +153,21 @@ class CommandSinkConfig(PlatformConfig):
 
     def signing_keys(self) -> dict[str, bytes]:
         """The keys of signatures by name. Raises ``ValueError``, which shows none of them."""
-        text = self.signature_keys.get_secret_value()
-        found: dict[str, bytes] = {}
-        for number, part in enumerate(filter(str.strip, text.split(",")), start=1):
-            match = _KEY.fullmatch(part)
-            if match is None:
-                raise ValueError(f"number {number} is not name:base64")
-            try:
-                key = base64.b64decode(match[2], altchars=b"-_", validate=True)
-            except binascii.Error:
-                raise ValueError(f"the key {match[1]} is not base64") from None
-            if len(key) < _SHORTEST_KEY:
-                raise ValueError(f"the key {match[1]} is shorter than {_SHORTEST_KEY} bytes")
-            found[match[1]] = key
-        return found
+        return keys_of(self.signature_keys.get_secret_value())
+
+
+def keys_of(text: str) -> dict[str, bytes]:
+    """Keys by name, from ``name:base64`` with commas. Raises ``ValueError``, which shows none of them."""
+    found: dict[str, bytes] = {}
+    for number, part in enumerate(filter(str.strip, text.split(",")), start=1):
+        match = _KEY.fullmatch(part)
+        if match is None:
+            raise ValueError(f"number {number} is not name:base64")
+        try:
+            key = base64.b64decode(match[2], altchars=b"-_", validate=True)
+        except binascii.Error:
+            raise ValueError(f"the key {match[1]} is not base64") from None
+        if len(key) < _SHORTEST_KEY:
+            raise ValueError(f"the key {match[1]} is shorter than {_SHORTEST_KEY} bytes")
+        found[match[1]] = key
+    return found

@@ -49,6 +49,11 @@ class Policy(Part):
                 return Refusal(refusal.code, f"{refusal.sentence} (rule {number})", write.point)
         return self._too_many(command, facts)
 
+    def deciding(self, command: Command) -> list[tuple[Write, int]]:
+        """The number of the rule (from 1) that speaks of each write; left out where none does, or denies."""
+        found = [(write, self._rule(command, write)) for write in command.writes]
+        return [(write, rule[0]) for write, rule in found if not isinstance(rule, Refusal)]
+
     def _rule(self, command: Command, write: Write) -> tuple[int, Rule] | Refusal:
         """The first rule that speaks of a write, with its number from 1."""
         action = action_of(command, write)

@@ -76,7 +76,7 @@ def from_old(
             "expires_at": at + max_age,
             "reason": value.get("message") or None,
             "action": "SET",
-            "writes": [{"point": value["device_point"], "value": _number_of(value["new_value"])}],
+            "writes": [{"point": value["device_point"], "value": number_of(value["new_value"])}],
         }
         command = _command(sent, defaults)
     except ValueError as error:
@@ -232,7 +232,8 @@ def _tolerance(found: Any) -> float | None:
     return float(found)
 
 
-def _number_of(found: Any) -> Any:
+def number_of(found: Any) -> Any:
+    """A text that reads as a number as that number; all else as it is."""
     if isinstance(found, str) and len(found) <= MAX_ID and (match := _NUMBER.fullmatch(found.strip())):
         text = match[0]
         return int(text) if text.lstrip("-").isdigit() else float(text)

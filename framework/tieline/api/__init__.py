@@ -16,6 +16,7 @@ from tieline.api.errors import (
     TielineError,
 )
 from tieline.api.exact_json import parse_json
+from tieline.api.program import Following, Program, Topics
 from tieline.api.record import (
     DIGEST_HEADER,
     ID_HEADER,
@@ -51,10 +52,12 @@ __all__ = [
     "Encoded",
     "Fatal",
     "Fenced",
+    "Following",
     "Headers",
     "Mistake",
     "PluginError",
     "Position",
+    "Program",
     "RecordMetadata",
     "RefuseToStart",
     "Retriable",
@@ -71,6 +74,7 @@ __all__ = [
     "SourceTask",
     "TielineError",
     "TopicPartition",
+    "Topics",
     "TransactionContext",
     "Transform",
     "header",

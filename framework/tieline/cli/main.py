@@ -10,6 +10,7 @@ from tieline import __version__
 from tieline.api import RefuseToStart
 from tieline.cli.consume import consume
 from tieline.cli.produce import produce
+from tieline.cli.program import WorkerProgram
 from tieline.cli.run import run
 from tieline.cli.status import status
 from tieline.runtime import plugins
@@ -38,7 +39,7 @@ def main() -> None:
     try:
         for plugin in plugins.installed(plugins.COMMANDS):
             _add(plugin.name)
-        app()
+        app(obj=WorkerProgram())
     except RefuseToStart as error:
         typer.secho(str(error), err=True, fg=typer.colors.RED)
         sys.exit(2)

@@ -1,0 +1,33 @@
+"""``tieline command`` and ``tieline policy``: the command sink at the keyboard."""
+
+from __future__ import annotations
+
+import typer
+
+from tieline_connectors.command.checking import check, verify
+from tieline_connectors.command.history import history
+from tieline_connectors.command.sending import prompt, send
+
+# -5 is a value, not an option.
+_VALUES = {"ignore_unknown_options": True}
+
+command = typer.Typer(help="Send commands to devices, and see what became of them.", no_args_is_help=True)
+command.command(context_settings=_VALUES)(send)
+command.command()(prompt)
+command.command()(history)
+_audit = typer.Typer(help="The audit log of a command sink.", no_args_is_help=True)
+_audit.command()(verify)
+command.add_typer(_audit, name="audit")
+
+policy = typer.Typer(help="The policy of a command sink: who may write what.", no_args_is_help=True)
+policy.command(context_settings=_VALUES)(check)
+
+
+@_audit.callback()
+def _audit_group() -> None:
+    """Keeps ``verify`` a command of its own name, alone as it is."""
+
+
+@policy.callback()
+def _policy_group() -> None:
+    """Keeps ``check`` a command of its own name, alone as it is."""

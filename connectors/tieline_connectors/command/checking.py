@@ -1,0 +1,156 @@
+"""``tieline policy check`` and ``tieline command audit verify``: asked beside a worker, or without one."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tieline.api import ConfigError, Mistake
+from tieline_connectors.command import asking
+from tieline_connectors.command.audit import Head, head_of
+from tieline_connectors.command.audit_file import verify_file
+from tieline_connectors.command.command import Command
+from tieline_connectors.command.facts import Facts, Reading
+from tieline_connectors.command.policy import Policy
+from tieline_connectors.command.policy_file import parse
+
+BROKEN, WRONG, NOT_ALLOWED = 1, 2, 10
+_MOST = 16 * 1024 * 1024
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="The policy file: YAML, or JSON.")],
+    issuer: Annotated[str | None, typer.Argument(help="Would this issuer be allowed …")] = None,
+    point: Annotated[str | None, typer.Argument(help="… to write this point …")] = None,
+    value: Annotated[str | None, typer.Argument(help="… to this value? As of tieline command send.")] = None,
+    command: Annotated[
+        Path | None, typer.Option(help="A file with one command as JSON, instead of ISSUER POINT VALUE.")
+    ] = None,
+    revert: Annotated[bool, typer.Option("--revert", help="To give it back; takes no VALUE.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="VALUE is a text, whatever it looks like.")] = False,
+    reason: Annotated[str | None, typer.Option(help="With this reason.")] = None,
+    hold: Annotated[str | None, typer.Option(help="With this hold, such as 30m.")] = None,
+    priority: Annotated[int | None, typer.Option(min=1, max=16, help="With this priority.")] = None,
+    signed_with: Annotated[list[str] | None, typer.Option(help="Signed with the key of this name.")] = None,
+    reads: Annotated[str | None, typer.Option(help="While the point reads this value.")] = None,
+) -> None:
+    """Tell every mistake of a policy file; and whether it would allow a command, and by which rule.
+
+    What was done before (rate limits, dwell times) is not known here, and a limit of change is looked at
+    only with --reads.
+
+    Exit status: 0 no mistakes, and allowed; 10 not allowed; 2 mistakes.
+    """
+    found = parse(_read(file), str(file))
+    if issuer is None and command is None:
+        typer.echo(f"{file}: {len(found.rules)} rules, no mistakes")
+        return
+    try:
+        if command is not None:
+            if issuer is not None:
+                raise ValueError("give --command, or ISSUER POINT VALUE")
+            (wish,) = asking.from_file(_read(command).encode())
+            asked: dict[str, Any] = dict(wish.value)
+        else:
+            asked = _asked(issuer, point, value, revert, text)
+        hold_ms = None if hold is None else int(asking.seconds_of(hold, "--hold") * 1000)
+        asked |= {
+            name: given
+            for name, given in {"reason": reason, "hold_ms": hold_ms, "priority": priority}.items()
+            if given is not None
+        }
+        now = time.time_ns() // 1000
+        complete = asking.checked(asking.completed(asked, command_id="check", issuer="", now=now))
+        readings = None
+        if reads is not None:
+            readings = {write.point: Reading(asking.value_of(reads)) for write in complete.writes}
+    except ValueError as error:
+        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        raise typer.Exit(WRONG) from None
+    _answer(found, complete, Facts(now, readings=readings, signed_with=frozenset(signed_with or ())))
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="The audit log (audit.file).")],
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="Its head at some time, kept elsewhere, as NUMBER:HASH. Else: FILE.head beside it."
+        ),
+    ] = None,
+) -> None:
+    """Check that nothing in an audit log was changed, removed, added or moved; also while it is written.
+
+    Keep what it prints where nobody can change it together with the log: later --head shows that the
+    lines up to there are still the same.
+
+    Exit status: 0 it is whole, 1 it is broken (the first place is told), 2 it cannot be read.
+    """
+    try:
+        known = None if head is None else _head(head)
+        broken = verify_file(file, known)
+        last = None if broken else _last(file)
+    except (OSError, ValueError) as error:
+        told = f"{file}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        typer.secho(told, err=True, fg=typer.colors.RED)
+        raise typer.Exit(WRONG) from None
+    if broken is not None:
+        typer.secho(f"{file}: line {broken.line}: {broken.sentence}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(BROKEN)
+    assert last is not None
+    typer.echo(f"{file}: whole, {last.seq} lines; its head is {last.seq}:{last.hash}")
+
+
+def _asked(
+    issuer: str | None, point: str | None, value: str | None, revert: bool, text: bool
+) -> dict[str, Any]:
+    if point is None or (value is None) != revert:
+        raise ValueError("give ISSUER POINT VALUE, or ISSUER POINT --revert")
+    if value is None:
+        return {"issuer": issuer, "action": "REVERT", "writes": [{"point": point}]}
+    return {
+        "issuer": issuer,
+        "writes": [{"point": point, "value": value if text else asking.value_of(value)}],
+    }
+
+
+def _answer(policy: Policy, command: Command, facts: Facts) -> None:
+    refusal = policy.refusal(command, facts)
+    out = Console(highlight=False, soft_wrap=True)
+    if refusal is not None:
+        out.print(f"[yellow]not allowed[/yellow]  {refusal.code}: ", end="")
+        out.print(refusal.sentence, markup=False)
+        raise typer.Exit(NOT_ALLOWED)
+    for write, number in policy.deciding(command):
+        out.print(f"[green]allowed[/green]  by rule {number}: ", end="")
+        out.print(write.point, markup=False)
+
+
+def _read(file: Path) -> str:
+    try:
+        if file.stat().st_size > _MOST:
+            raise ConfigError([Mistake(str(file), "", f"is larger than {_MOST} bytes")])
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        told = error.strerror if isinstance(error, OSError) else "is no UTF-8"
+        raise ConfigError([Mistake(str(file), "", f"cannot be read: {told}")]) from None
+
+
+def _head(text: str) -> Head:
+    number, _, hashed = text.partition(":")
+    if not number.isdecimal() or len(hashed) != len(Head().hash):
+        raise ValueError("--head is NUMBER:HASH, as this command prints it")
+    return Head(int(number), hashed)
+
+
+def _last(file: Path) -> Head:
+    """The head of the last whole line."""
+    last = b""
+    with file.open("rb") as log:
+        for line in log:
+            last = line if line.endswith(b"\n") else last
+    return head_of(last) if last else Head()

@@ -1,0 +1,69 @@
+"""What the program offers a command that comes with a connector (entry points ``tieline.commands``).
+
+@app.command()
+def send(context: typer.Context, worker: Path) -> None:
+    program: Program = context.obj
+    with program.topics(worker) as topics:
+        answers = topics.reader("answers")
+        topics.send([SourceRecord("questions", {"text": "why?"})])
+        print(answers.poll(timeout=1.0))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from tieline.api.record import RecordMetadata, SinkRecord, SourceRecord
+
+
+class Following(Protocol):
+    """Reads one topic in no group: nothing is committed, nobody else's reading changes. For one thread."""
+
+    @property
+    def at_end(self) -> bool:
+        """All that the topic held when this reader was made was returned."""
+
+    def poll(self, timeout: float) -> list[SinkRecord]:
+        """The next records, waiting at most ``timeout`` seconds for the first.
+
+        Each value as what it is found to be: Avro with a known schema, JSON, text, else bytes. Raises
+        ``Retriable`` while the broker is away: call again.
+        """
+
+
+class Topics(Protocol):
+    """A worker's topics, on Kafka or in its local log; the worker may be running beside. For one thread."""
+
+    def names(self) -> Collection[str]:
+        """The topics that are there. Raises ``Retriable``."""
+
+    def send(self, records: Sequence[SourceRecord], timeout: float = 10.0) -> list[RecordMetadata]:
+        """Write all of these; returns when they are safe. A topic that is not there yet is made.
+
+        With a ``value_schema`` a value is Avro, without one JSON; a key is text or null. Raises
+        ``DataError`` (by index; the others may have been written), ``Retriable``, ``Fatal``.
+        """
+
+    def reader(self, topic: str, since: int | None = None) -> Following:
+        """Read a topic, perhaps one that is not there yet.
+
+        ``since``, in ms: from the first record of that time or later (0: all). None: what is written
+        after this returns. It is closed with the topics.
+        """
+
+    def record_id(self, at: RecordMetadata) -> str:
+        """The id by which every sink knows the record there, if it carries none of its own."""
+
+
+class Program(Protocol):
+    """``typer.Context.obj`` of every command."""
+
+    def topics(self, worker: Path) -> AbstractContextManager[Topics]:
+        """The topics of the worker with this file of settings. Raises ``RefuseToStart``.
+
+        An error of tieline that leaves the context is told, without a secret, and ends the program with
+        exit status 1.
+        """
