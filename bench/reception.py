@@ -84,6 +84,7 @@ def sustained(stand: Stand, file: Path, *, away: bool) -> dict[str, Any]:
         cpu = cpu_seconds(worker.pid) - before
         sent = generator.finish()
         _counted(worker, reader, sent)
+        waiting = worker.last_ledger["bus"]["spool_records"]
     (begun, first), (ended, last) = seen[0], seen[-1]
     return {
         "rate": (last - first) / (ended - begun),
@@ -92,6 +93,7 @@ def sustained(stand: Stand, file: Path, *, away: bool) -> dict[str, Any]:
         "messages": sent.messages,
         "lost": 0,
         "most_on_their_way": _WINDOW,
+        "waiting_in_spool_at_the_end": waiting,
         "cpu_us": round(cpu / last * 1e6, 1),
         "file_system": file_system(stand.work),
     }

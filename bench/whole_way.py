@@ -1,9 +1,10 @@
 """(d) The whole way: bus → spool → log → MongoDB, six-point readings; through the local log, through Kafka.
 
 The rate is what the way sustains: the generator is kept a window ahead of the documents that are
-acknowledged, so nothing grows without bound, and what is counted is what came out at the end. Where the
-messages of that window waited says what limits it: before the spool, in it (the pump), or in the log (the
-sink and its server). The server that keeps nothing shows the same way with a server that costs nothing.
+acknowledged, so nothing grows without bound, and what is counted is what came out at the end. A worker
+that uses a whole core is limited by that: its threads share one Python interpreter. Else the place where
+the messages of the window waited says what limits it: before the spool, in it (the pump), or in the log
+(the sink and its server). The server that keeps nothing shows the same way without a server's own work.
 
 The latency reaches from just before the generator's call of libzmq to the server's acknowledgement as it
 passes on the wire.
@@ -55,8 +56,10 @@ def run(stand: Stand) -> None:
 def _rate(stand: Stand, name: str, file: Path, settings: Mapping[str, str], uri: str) -> None:
     with Generator(file) as generator, journey(stand, generator.address, settings, uri) as way:
         worker = way.worker
+        begun, cpu = time.monotonic(), cpu_seconds(worker.pid)
         seen = generator.feed(way.delivered, _WINDOW, _SECONDS)
-        cpu = cpu_seconds(worker.pid)
+        cpu = cpu_seconds(worker.pid) - cpu
+        cores = cpu / (time.monotonic() - begun)
         ledgers = [event["ledger"] for event in worker.events if event.get("event") == "progress"]
         sent = generator.finish()
         way.until(sent.messages)
@@ -64,12 +67,17 @@ def _rate(stand: Stand, name: str, file: Path, settings: Mapping[str, str], uri:
         raise RuntimeError(f"{way.stored()} documents of {sent.messages} messages")
     (begun, first), (ended, last) = seen[len(seen) // 10], seen[-1]
     where = _waited([ledger for ledger in ledgers if ledger["mongo"]["delivered"] > 0])
-    limit = "generator" if sent.is_the_limit else _LIMITS[max(where, key=lambda place: where[place])]
+    limit = _LIMITS[max(where, key=lambda place: where[place])]
+    if cores > _WHOLE_CORE:
+        limit = "one interpreter"
+    if sent.is_the_limit:
+        limit = "generator"
     figure(
         name,
         (last - first) / (ended - begun),
         "documents/s",
         limited_by=limit,
+        worker_cores=round(cores, 2),
         waited_on_average=where,
         window=_WINDOW,
         seconds=round(ended - begun, 1),
@@ -80,6 +88,7 @@ def _rate(stand: Stand, name: str, file: Path, settings: Mapping[str, str], uri:
     )
 
 
+_WHOLE_CORE = 0.85  # other processes of the machine take some of it
 _LIMITS = {"before the spool": "reception", "spool": "pump", "log": "sink and server"}
 
 
