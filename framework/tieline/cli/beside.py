@@ -48,6 +48,8 @@ RegistryUrl = Annotated[
     str | None, typer.Option("--schema-registry-url", help="This schema registry elsewhere.")
 ]
 
+_CALL_TIMEOUT = 5.0
+
 
 @dataclass(frozen=True)
 class Place:
@@ -119,22 +121,23 @@ def beside(place: Place) -> Iterator[Beside]:
     redaction = Redaction()
     redaction.add([*kafka.secrets(settings), *kafka.secrets(registry)])
     logging.getLogger("tieline.kafka").setLevel(logging.CRITICAL)  # what matters is told by exceptions
-    with _told(redaction):
-        if planned.worker.bootstrap_servers:
+    servers = ",".join(planned.worker.bootstrap_servers)
+    folder = planned.worker.data_dir.absolute()
+    called = f"Kafka at {servers}" if servers else f"the local log in {folder}"
+    with _told(redaction, called):
+        if servers:
             from tieline.broker.kafka.home import KafkaBroker  # librdkafka: only where it is used
 
-            servers = ",".join(planned.worker.bootstrap_servers)
-            broker: Broker = KafkaBroker(servers, planned.clients, offsets_topic="")
-            called = f"Kafka at {servers}"
+            broker: Broker = KafkaBroker(
+                servers, planned.clients, offsets_topic="", call_timeout=_CALL_TIMEOUT
+            )
         else:
-            folder = planned.worker.data_dir.absolute()
             if not (folder / "log.db").exists():
                 raise RefuseToStart(
                     f"{folder} holds no local log; a worker without bootstrap.servers makes it at its first "
                     "start. Is it the worker's data.dir? (a relative one is looked for from here)"
                 )
             broker = LocalLog.open(folder, owner=False)
-            called = f"the local log in {folder}"
         with closing(Beside(broker, called, registry)) as opened:
             yield opened
 
@@ -162,7 +165,7 @@ def _registry(where: str, settings: Mapping[str, str], url: str) -> dict[str, st
 
 
 @contextmanager
-def _told(redaction: Redaction) -> Iterator[None]:
+def _told(redaction: Redaction, called: str) -> Iterator[None]:
     try:
         yield
     except RefuseToStart:
@@ -173,5 +176,5 @@ def _told(redaction: Redaction) -> Iterator[None]:
         said = error
     else:
         return
-    say(str(redaction.clean(str(said))), wrong=True)
+    say(f"{called}: {redaction.clean(str(said))}", wrong=True)
     sys.exit(1)
