@@ -21,14 +21,15 @@ from rich.console import Console
 from rich.live import Live
 from typing_extensions import Self
 
-from tieline.api import RefuseToStart
+from tieline.api import Fatal, RefuseToStart, Retriable
 from tieline_lab import kafka, mongo, volttron
 from tieline_lab.cache import cache_folder
+from tieline_lab.commands_comparison import judge_commands
 from tieline_lab.comparison import Findings, Verdict, judge
 from tieline_lab.driver import DriverSettings
 from tieline_lab.process import ProcessError
 from tieline_lab.screen import connectors, line, picture, whereabouts
-from tieline_lab.stage import Stage, fresh_folder
+from tieline_lab.stage import Plants, Stage, fresh_folder
 from tieline_lab.vip import VipError
 
 _LINE_EVERY = 5.0
@@ -53,17 +54,23 @@ def lab(
         bool,
         typer.Option("--plant-loss", help="Delete one stored document at the end: is it noticed?"),
     ] = False,
+    plant_write: Annotated[
+        bool,
+        typer.Option("--plant-write", help="Write a point past the command sink: is it noticed?"),
+    ] = False,
 ) -> None:
     """See it run: a real VOLTTRON platform, a worker, a MongoDB-wire server.
 
     All on this machine. A driver publishes readings of devices that move; the
-    worker carries them through a broker into MongoDB. A table shows it until
-    Ctrl-C, which stops everything and leaves nothing running. The first start
-    fetches what it needs (VOLTTRON; with --kafka, Kafka) into .lab.
+    worker carries them through a broker into MongoDB, and commands to the
+    devices. A table shows it until Ctrl-C, which stops everything and leaves
+    nothing running. The first start fetches what it needs (VOLTTRON; with
+    --kafka, Kafka) into .lab.
 
-    At the end both sides are compared: what an observer of its own has seen
-    on the bus, and what is stored. With --duration the last line of standard
-    output is the result as one JSON object.
+    At the end all sides are compared: what an observer of its own has seen on
+    the bus, and what is stored; what became of each command, and what the
+    devices were written. With --duration the lab sends commands of its own,
+    and the last line of standard output is the result as one JSON object.
 
     Exit status: 0 if nothing is missing, doubled or dropped and so many
     readings were seen as these devices should bring; 1 if not, or if a server
@@ -77,11 +84,11 @@ def lab(
             with _only_one(work):
                 settings = DriverSettings(devices, interval)
                 stage = Stage(fresh_folder(work), settings, with_kafka, progress.say)
-                good = _run(stage, interruptions, duration, plant_loss, progress)
+                good = _run(stage, interruptions, duration, Plants(plant_loss, plant_write), progress)
         except _Interrupted:
             progress.say("stopped before it had begun")
             good = duration is None  # who asked for a result did not get one
-        except (ProcessError, VipError, PyMongoError) as error:
+        except (ProcessError, VipError, PyMongoError, Retriable, Fatal) as error:
             progress.say(f"failed: {error}")
             good = False
     raise typer.Exit(0 if good else 1)
@@ -91,7 +98,7 @@ def _run(
     stage: Stage,
     interruptions: _Interruptions,
     duration: float | None,
-    plant_loss: bool,
+    plants: Plants,
     progress: _Progress,
 ) -> bool:
     with stage:
@@ -102,17 +109,17 @@ def _run(
             _show(stage, interruptions)
         else:
             _tell(stage, interruptions, duration, progress)
-        findings = stage.finish(lambda: interruptions.count > 1, plant_loss)
+        findings = stage.finish(lambda: interruptions.count > 1, plants)
     if findings is None:
         progress.say("stopped at once, without the comparison")
         return duration is None
-    verdict = judge(findings)
+    verdict = judge(findings[0]).and_also(judge_commands(findings[1]))
     for fault in verdict.faults:
         progress.say(f"wrong: {fault}")
     numbers = ", ".join(f"{number} {name}" for name, number in verdict.numbers.items())
     progress.say(f"{numbers}: {'NOT as it should be' if verdict.faults else 'all is well'}")
     if duration is not None:
-        print(json.dumps(_result(stage, findings, verdict, start_seconds)), flush=True)
+        print(json.dumps(_result(stage, findings[0], verdict, start_seconds)), flush=True)
     return not verdict.faults
 
 
@@ -126,7 +133,6 @@ def _result(stage: Stage, findings: Findings, verdict: Verdict, start_seconds: f
         "seconds": round(stage.observer.seconds, 1),
         "start_seconds": round(start_seconds, 1),
         "broker": stage.broker,
-        "writes": len(stage.platform.writes()),
         "faults": verdict.faults,
     }
 
@@ -138,9 +144,8 @@ def _show(stage: Stage, interruptions: _Interruptions) -> None:
     console.print(whereabouts(stage))
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not interruptions.count and stage.worker.running:
-            stage.worker.follow()
-            live.update(picture(stage, time.monotonic() - began), refresh=True)
-            stage.observer.collect(0.5)
+            live.update(picture(stage, time.monotonic() - began, console.height), refresh=True)
+            stage.collect(0.5)
     console.print(connectors(stage.worker))
 
 
@@ -155,8 +160,9 @@ def _tell(stage: Stage, interruptions: _Interruptions, duration: float | None, p
         if now - told >= _LINE_EVERY:
             progress.say(line(stage, now - began))
             told = now
-        stage.observer.collect(min(0.25, left))
-        stage.worker.follow()
+        if duration is not None:
+            stage.send()
+        stage.collect(min(0.25, left))
 
 
 class _Progress:

@@ -69,6 +69,10 @@ class Verdict(NamedTuple):
     numbers: dict[str, int]
     faults: list[str]
 
+    def and_also(self, other: Verdict) -> Verdict:
+        """Both in one."""
+        return Verdict({**self.numbers, **other.numbers}, [*self.faults, *other.faults])
+
 
 def judge(found: Findings) -> Verdict:
     """Compare both sides.
@@ -88,7 +92,7 @@ def judge(found: Findings) -> Verdict:
         "readings": found.readings,
     }
     faults = [*_wrong(numbers), *_implausible(found.seen, found.expected), *found.troubles]
-    return Verdict(numbers, faults + [f"missing: {_short(message)}" for message in list(missing)[:3]])
+    return Verdict(numbers, faults + [f"missing: {shortly(message)}" for message in list(missing)[:3]])
 
 
 def dropped(ledgers: Iterable[Mapping[str, Any]]) -> int:
@@ -137,5 +141,6 @@ def _implausible(seen: Counter[Message], plan: Expected) -> list[str]:
     ]
 
 
-def _short(message: Message) -> str:
+def shortly(message: Message) -> str:
+    """A message in a sentence."""
     return f"{message.topic} of {message.time or 'no time'}: {message.body[:80]}"

@@ -17,12 +17,15 @@ PREFIXES = ("devices/", "datalogger/", "actuators/", "analysis/")
 class Observer:
     """Counts every message of the bus; as a context. For one thread.
 
+    What the worker has published itself is counted beside: it says so in a header, and nobody stores it.
+
     Subscribes at once, so what is published after that is seen. It keeps what has arrived until
     ``collect`` is called: the socket's queue has no limit.
     """
 
     def __init__(self, bus: Vip) -> None:
         self.seen: Counter[Message] = Counter()
+        self.came_back: Counter[Message] = Counter()
         self._bus = bus
         self._first: float | None = None
         self._last = 0.0
@@ -45,7 +48,8 @@ class Observer:
         end = time.monotonic() + seconds
         while message := self._bus.receive(max(0.0, end - time.monotonic())):
             self._first = self._first or time.monotonic()
-            self.seen[Message.of(message.topic, message.headers, message.message)] += 1
+            counted = self.came_back if "tieline.origin" in message.headers else self.seen
+            counted[Message.of(message.topic, message.headers, message.message)] += 1
             if time.monotonic() >= end:
                 break
         self._last = time.monotonic()

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo import DESCENDING, MongoClient
 from typing_extensions import Self
 
+from tieline.api import Topics
+from tieline.cli.program import WorkerProgram
 from tieline_lab import comparison, kafka, volttron
+from tieline_lab.commands_comparison import CommandFindings
 from tieline_lab.comparison import Findings, Message
+from tieline_lab.dispatcher import Dispatcher
 from tieline_lab.driver import DriverSettings
+from tieline_lab.exchange import Exchange
 from tieline_lab.mongo import MongoServer
 from tieline_lab.observer import Observer
 from tieline_lab.process import ProcessError
 from tieline_lab.volttron import VolttronPlatform
-from tieline_lab.worker import LabWorker, Surroundings, spooled, write_files
+from tieline_lab.worker import COMMANDING, LabWorker, Surroundings, make_topics, spooled, write_files
 
 _MARK = "made-by-tieline-lab"
 
@@ -34,6 +40,15 @@ def fresh_folder(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / _MARK).touch()
     return folder
+
+
+class Plants(NamedTuple):
+    """What to make wrong at the end, to see that it is noticed."""
+
+    loss: bool = False
+    """Delete a stored document."""
+    write: bool = False
+    """Write a point, and not by a command."""
 
 
 class Stage:
@@ -53,6 +68,9 @@ class Stage:
         self.config = folder / "config"
         self.worker: LabWorker
         self.observer: Observer
+        self.topics: Topics
+        self.exchange: Exchange
+        self.dispatcher: Dispatcher
         self.client: MongoClient[dict[str, Any]]
         self._say = say
         self._running = ExitStack()
@@ -85,11 +103,27 @@ class Stage:
         """The newest document of a device in ``readings``, if there is one."""
         return self.client["tieline"]["readings"].find_one({"device": device}, sort=[("time", DESCENDING)])
 
-    def finish(self, give_up: Callable[[], bool], plant_loss: bool = False) -> Findings | None:
-        """Stop the observer, the driver, and after it has drained the worker; what both sides then have.
+    def send(self) -> None:
+        """Let the dispatcher send what is due."""
+        self.dispatcher.go_on()
 
-        None if ``give_up`` became true while the worker drained. ``plant_loss``: delete one document first.
+    def collect(self, seconds: float) -> None:
+        """Take notice, for so long, of what happens: on the bus, in the topics, in the worker."""
+        self.observer.collect(seconds)
+        self.exchange.follow()
+        self.worker.follow()
+
+    def finish(self, give_up: Callable[[], bool], plants: Plants) -> tuple[Findings, CommandFindings] | None:
+        """Wait for the ends of all commands; stop the observer, the driver, and after it has drained the
+        worker; what all sides then have.
+
+        None if ``give_up`` became true meanwhile.
         """
+        self._say("waiting until every command has come to its end")
+        if not self._settle(give_up):
+            self.worker.troubles.append(f"{len(self.exchange.unended)} commands did not come to their end")
+        if plants.write:
+            self._write_past_the_sink()
         self.observer.close()
         self._say("stopping the driver; the worker carries on what it has")
         self.platform.stop_driver()
@@ -100,9 +134,24 @@ class Stage:
             return None
         if not drained:
             self.worker.troubles.append("the worker did not come to rest: something is still on its way")
-        if plant_loss:
+        if plants.loss:
             self._lose_one()
-        return self._findings()
+        return self._findings(), self._command_findings()
+
+    def _settle(self, give_up: Callable[[], bool], timeout: float = 20.0) -> bool:
+        """Whether all commands have ended, and all that goes back to the bus was heard there.
+
+        The devices must be alive for that. A ledger that was told before the last record was sent says
+        nothing, hence two more.
+        """
+        end, told = time.monotonic() + timeout, self.worker.snapshots + 2
+        while time.monotonic() < end and self.worker.running and not give_up():
+            self.collect(0.1)
+            underway = self.exchange.unended or self.dispatcher.published - self.observer.came_back
+            if self.worker.snapshots >= told and self.worker.took_all(COMMANDING) and not underway:
+                self.collect(0.1)
+                return True
+        return give_up()
 
     def _start(self, stack: ExitStack) -> None:
         if self.kafka is not None:
@@ -118,8 +167,12 @@ class Stage:
         around = Surroundings(self.platform, self.mongo.uri, self.kafka.bootstrap if self.kafka else "")
         files = write_files(self.config, self.folder / "data", around)
         self.worker = LabWorker(files, self.folder / "worker.log")
+        make_topics(files[0])
         self._say(f"starting the worker with the files in {self.config}")
         stack.enter_context(self.worker)
+        self.topics = stack.enter_context(WorkerProgram().topics(files[0]))
+        self.exchange = Exchange(self.topics)
+        self.dispatcher = Dispatcher(self.topics, self.settings.topics())
         self.observer = stack.enter_context(Observer(self.platform.connect("observer")))
         self._say("the worker is subscribed, the observer beside it too; waiting for the first reading")
         self._await_reading()
@@ -134,6 +187,26 @@ class Stage:
     def _lose_one(self) -> None:
         seen = next(iter(self.observer.seen))
         self.client["tieline"]["cloudagent"].delete_one({"topic": seen.topic, "headers.TimeStamp": seen.time})
+
+    def _write_past_the_sink(self) -> None:
+        device = self.settings.topics()[0]
+        with self.platform.connect("spare1") as bus:
+            bus.call("platform.driver", "set_point", device, "ZoneTemperatureSetPoint", 71.0)
+
+    def _command_findings(self) -> CommandFindings:
+        exchange = Exchange(self.topics)
+        exchange.read_to_the_end()
+        bus = self.worker.ledgers.get("bus")
+        return CommandFindings(
+            commands=exchange.commands,
+            results=exchange.results,
+            writes=self.platform.writes(),
+            history=self.client["tieline"]["commands"].count_documents({}),
+            wanted=self.dispatcher.wanted,
+            published=self.dispatcher.published,
+            heard=self.observer.came_back,
+            echoes=bus["counters"].get("filtered.echo", 0) if bus else 0,
+        )
 
     def _findings(self) -> Findings:
         found = self.client["tieline"]["cloudagent"].find({}, {"topic": 1, "headers": 1, "message": 1})

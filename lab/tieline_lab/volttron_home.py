@@ -26,6 +26,8 @@ IDENTITIES = (
     "platform.historian",
     "tieline",
     "tieline.cloud",
+    "tieline.command",
+    "tieline.way-back",
     "observer",
     "lab",
     "spare1",

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
+from tieline.runtime.build import open_broker
+from tieline.runtime.config_files import read_settings
+from tieline.runtime.plan import checked
 from tieline_lab.cache import FILES
+from tieline_lab.dispatcher import COMMANDS, RESULTS, WAY_BACK
 from tieline_lab.process import Process, ProcessError
 from tieline_lab.volttron import VolttronPlatform
 
-CONNECTORS = ("bus", "command-to-cloud", "readings", "cloudagent")
+CONNECTORS = (
+    "bus",
+    "command-to-cloud",
+    "readings",
+    "cloudagent",
+    "commands",
+    "command-history",
+    "way-back",
+)
 SOURCES = frozenset(CONNECTORS[:2])
 SINKS = frozenset(CONNECTORS[2:])
+OF_THE_BUS = frozenset(CONNECTORS[2:4])
+"""The sinks of the topic that ``bus`` fills."""
+COMMANDING = frozenset({"commands", "way-back"})
+"""The sinks that do something at the platform."""
+TOPICS = (COMMANDS, RESULTS, WAY_BACK)
+"""Made before the worker starts, so that its sinks need not look for them."""
 _RATES_OVER = 5.0
 
 Ledgers = dict[str, dict[str, Any]]
@@ -32,7 +51,10 @@ class Surroundings(NamedTuple):
 
 
 def write_files(folder: Path, data: Path, around: Surroundings) -> list[Path]:
-    """Write the worker's file and one a connector into ``folder``, in the order of the command line."""
+    """Write the worker's file and one a connector into ``folder``, in the order of the command line.
+
+    The policy of commands stands beside them.
+    """
     keys = around.platform.home / "credentials_store"
     broker = f"bootstrap.servers: {around.bootstrap}" if around.bootstrap else "# bootstrap.servers: …"
     values = {
@@ -42,18 +64,43 @@ def write_files(folder: Path, data: Path, around: Surroundings) -> list[Path]:
         "cloud_prefix": f"devices/{around.platform.settings.topics()[0]}",
         "tieline_keys": keys / "tieline.json",
         "cloud_keys": keys / "tieline.cloud.json",
+        "command_keys": keys / "tieline.command.json",
+        "back_keys": keys / "tieline.way-back.json",
         "platform_keys": keys / "platform.json",
+        "policy": folder / "policy.yaml",
+        "audit": data / "audit.log",
+        "kill_switch": data / "kill-switch",
+        "person": _person(),
     }
     # A JSON string is a YAML string, whatever is in it.
     quoted = {name: json.dumps(str(value), ensure_ascii=False) for name, value in values.items()}
-    folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, data):
+        place.mkdir(parents=True, exist_ok=True)
     files = []
-    for name in ("worker", *CONNECTORS):
+    for name in ("worker", *CONNECTORS, "policy"):
         text = Template((FILES / f"lab-{name}.yaml").read_text("utf-8"))
         file = folder / f"{name}.yaml"
         file.write_text(text.substitute(quoted, broker=broker, plain_uri=around.mongo_uri), "utf-8")
         files.append(file)
-    return files
+    return files[:-1]
+
+
+def _person() -> str:
+    """The issuer of what is sent from this keyboard, where it names no other."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "operator"
+
+
+def make_topics(worker_file: Path) -> None:
+    """Make the topics of commands and of the way back, where a worker with this file will look for them."""
+    broker = open_broker(checked(str(worker_file), read_settings(worker_file), []))
+    try:
+        for topic in TOPICS:
+            broker.create_topic(topic)
+    finally:
+        broker.close()
 
 
 class LabWorker(Process):
@@ -95,18 +142,24 @@ class LabWorker(Process):
                 self._position += len(line)
                 self._take(line)
 
+    def took_all(self, sinks: Collection[str]) -> bool:
+        """Whether these have taken all that is in their topics, as far as the last ledger tells."""
+        ledgers = self.ledgers
+        return all(name in ledgers and ledgers[name]["lag"] == 0 for name in sinks)
+
     def at_rest(self) -> bool:
         """Whether all that was received is delivered, as far as the last ledger tells."""
         ledgers = self.ledgers
         if set(ledgers) != set(CONNECTORS):
             return False
-        sources, sinks = ([ledgers[name] for name in names] for names in (SOURCES, SINKS))
+        sources = [ledgers[name] for name in SOURCES]
         received = spooled(ledgers["bus"])
         return (
             all(ledger["in_flight"] == 0 for ledger in ledgers.values())
             and all(source["spool_records"] == 0 for source in sources)
             and all(source["delivered"] == spooled(source) for source in sources)
-            and all(sink["lag"] == 0 and sink["delivered"] == received for sink in sinks)
+            and self.took_all(SINKS)
+            and all(ledgers[name]["delivered"] == received for name in OF_THE_BUS)
         )
 
     def drain(self, give_up: Callable[[], bool], timeout: float = 30.0) -> bool:

@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from tieline.api import RefuseToStart
 from tieline.runtime.config_files import read_settings
+from tieline.runtime.plan import plan
 from tieline_lab.driver import DriverSettings
 from tieline_lab.process import ProcessError
 from tieline_lab.stage import fresh_folder
 from tieline_lab.volttron import VolttronPlatform
-from tieline_lab.worker import CONNECTORS, LabWorker, Surroundings, write_files
+from tieline_lab.worker import CONNECTORS, TOPICS, LabWorker, Surroundings, write_files
 
 
 def surroundings(folder, bootstrap=""):
@@ -31,8 +33,22 @@ def test_the_files_say_the_same_to_the_worker_as_to_their_reader(tmp_path, folde
     assert settings["bus"]["volttron.address"] == around.platform.address
     assert settings["command-to-cloud"]["bus.prefixes"] == "devices/campus/building/device1"
     assert {settings[name]["layout"] for name in ("readings", "cloudagent")} == {"reading", "cloudagent"}
+    assert settings["commands"]["policy.file"] == str(work / "config" / "policy.yaml")
+    assert set(TOPICS) == {
+        settings["commands"]["topics"], settings["commands"]["results.topic"], settings["way-back"]["topics"]
+    }  # fmt: skip
     assert {settings[name]["connection.uri"] for name in ("readings", "cloudagent")} == {"mongodb://h:1"}
     assert all("$" not in value for file in settings.values() for value in file.values())
+
+
+def test_the_configuration_is_right_but_for_the_keys_of_a_home_that_is_not_there(tmp_path):
+    """What ``tieline run --check`` says; the policy has no mistake either."""
+    files = write_files(tmp_path / "config", tmp_path / "data", surroundings(tmp_path))
+    with pytest.raises(RefuseToStart) as refused:
+        plan(files[0], files[1:])
+    told = str(refused.value).splitlines()
+    assert len([line for line in told if "credentials" in line]) == 8
+    assert not [line for line in told if "policy" in line or "audit" in line]
 
 
 def test_with_kafka_the_worker_is_told_where_it_is(tmp_path):
@@ -52,7 +68,9 @@ def ledgers(received=0, delivered=None, stored=None, state="RUNNING"):
         "delivered": stored,
         "lag": delivered - stored,
     }
-    return dict(zip(CONNECTORS, (source, source, sink, sink), strict=True))
+    other = {"state": "RUNNING", "counters": {}, "in_flight": 0, "delivered": 7, "lag": 0}
+    found = (source, source, sink, sink, other, other, other)
+    return dict(zip(CONNECTORS, found, strict=True))
 
 
 def told(ledgers):
@@ -85,6 +103,8 @@ def test_what_the_log_tells_is_read_line_by_line_and_half_a_line_later(log):
         (ledgers(5, stored=4), False),
         ({**ledgers(5), "bus": {**ledgers(5)["bus"], "in_flight": 1}}, False),
         ({**ledgers(5), "cloudagent": {**ledgers(5)["cloudagent"], "lag": None}}, False),
+        ({**ledgers(5), "commands": {**ledgers(5)["commands"], "lag": 1}}, False),
+        ({**ledgers(5), "way-back": {**ledgers(5)["way-back"], "in_flight": 1}}, False),
         ({"bus": ledgers(5)["bus"]}, False),
     ],
 )

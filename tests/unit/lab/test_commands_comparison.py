@@ -1,0 +1,205 @@
+"""The verdict on commands and the way back: each thing that can be wrong is told, and nothing else."""
+
+import collections
+import dataclasses
+
+import pytest
+
+from tieline_lab.commands_comparison import CommandFindings, Write, judge_commands, owed, unended
+from tieline_lab.comparison import Message
+
+POINT = "campus/device1/SetPoint"
+BACK = [Message("analysis/x", f"2026-01-01T00:00:{n:02d}+00:00", str(n)) for n in range(5)]
+
+
+def command(number, **more):
+    plain = {"action": "SET", "writes": [{"point": POINT, "value": 20.0 + number}], "hold_ms": None}
+    return {"command_id": f"c{number}", **plain, **more}
+
+
+def result(number, state="SUCCEEDED", outcome="VERIFIED", **more):
+    write = {"point": POINT, "requested": 20.0 + number, "outcome": outcome}
+    plain = {"reason_code": "", "reason": "", "writes": [write], "dry_run": False, "at": 1000 + number}
+    return {"command_id": f"c{number}", "state": state, **plain, **more}
+
+
+def told(number):
+    """All that is told of a command that is done."""
+    return [result(number, state, "NOT_WRITTEN") for state in ("ACCEPTED", "EXECUTING")] + [result(number)]
+
+
+def at_device(value, kind="set"):
+    return {"time": "…", "device": "campus/device1", "point": "SetPoint", "value": value, "kind": kind}
+
+
+NOT_DONE = {
+    "REJECTED": "c4",
+    "EXPIRED": "c5",
+}
+COMMANDS = [*map(command, range(6)), command(6, dry_run=True), command(7, hold_ms=500)]
+RESULTS = [
+    *(one for n in range(4) for one in told(n)),
+    *(result(int(name[1:]), state, "NOT_WRITTEN") for state, name in NOT_DONE.items()),
+    result(6, outcome="NOT_WRITTEN", dry_run=True),
+    result(7),
+    result(7, "HOLD_ENDED", "REVERTED"),
+]
+WRITES = [*(at_device(20.0 + n) for n in (0, 1, 2, 3, 7)), at_device(20.0, "revert")]
+
+
+def run(**changes):
+    """A run in which all is well, but for the changes."""
+    commands, results = changes.get("commands", COMMANDS), changes.get("results", RESULTS)
+    unique = {str(value): value for value in results}
+    well = CommandFindings(
+        commands=commands,
+        results=results,
+        writes=WRITES,
+        history=len(commands) + len(unique),
+        wanted={f"c{n}": "SUCCEEDED" for n in (0, 1, 2, 3, 6, 7)}
+        | {name: state for state, name in NOT_DONE.items()},
+        published=collections.Counter(BACK),
+        heard=collections.Counter(BACK),
+        echoes=len(BACK),
+    )
+    return dataclasses.replace(well, **changes)
+
+
+def faults(**changes):
+    return judge_commands(run(**changes)).faults
+
+
+def test_what_was_done_once_and_told_is_well():
+    verdict = judge_commands(run())
+    assert verdict.faults == []
+    assert verdict.numbers == {
+        "commands": 8,
+        "ended": 8,
+        "succeeded": 6,
+        "rejected": 1,
+        "expired": 1,
+        "writes": 6,
+        "writes_doubled": 0,
+        "writes_missing": 0,
+        "history": 8 + 17,
+        "published": 5,
+        "heard": 5,
+        "echoes": 5,
+    }
+
+
+def test_a_command_that_was_executed_twice_is_found():
+    found = run(writes=[*WRITES, WRITES[2]])
+    assert judge_commands(found).numbers["writes_doubled"] == 1
+    assert judge_commands(found).faults == [
+        "written at the device, and no result speaks of it: campus/device1/SetPoint = 22.0"
+    ]
+
+
+def test_a_double_that_a_loss_makes_up_for_is_found_and_so_is_the_loss():
+    verdict = judge_commands(run(writes=[*WRITES[1:], WRITES[2]]))
+    assert (verdict.numbers["writes_doubled"], verdict.numbers["writes_missing"]) == (1, 1)
+    assert verdict.numbers["writes"] == len(WRITES)
+    assert len(verdict.faults) == 2
+
+
+def test_a_result_that_tells_of_a_write_that_no_device_got_is_found():
+    assert faults(writes=WRITES[1:]) == [
+        "told as done, and never written at the device: campus/device1/SetPoint = 20.0"
+    ]
+
+
+@pytest.mark.parametrize("number", [4, 5, 6])
+def test_a_write_by_a_command_that_was_refused_expired_or_dry_is_found(number):
+    assert faults(writes=[*WRITES, at_device(20.0 + number)]) == [
+        f"written at the device, and no result speaks of it: campus/device1/SetPoint = {20.0 + number}"
+    ]
+
+
+def test_a_hold_that_was_given_back_twice_or_never_is_found():
+    said = "campus/device1/SetPoint given back"
+    assert faults(writes=[*WRITES, WRITES[-1]]) == [
+        f"written at the device, and no result speaks of it: {said}"
+    ]
+    assert faults(writes=WRITES[:-1]) == [f"told as done, and never written at the device: {said}"]
+    assert faults(results=RESULTS[:-1], writes=WRITES[:-1]) == ["command c7 never came to its end"]
+
+
+def test_a_hold_that_a_later_command_took_over_is_at_its_end_and_owes_nothing():
+    skipped = [*RESULTS[:-1], result(7, "HOLD_SKIPPED", "NOT_WRITTEN")]
+    assert faults(results=skipped, writes=WRITES[:-1]) == []
+
+
+def test_a_command_without_a_terminal_result_is_found():
+    results = [one for one in RESULTS if (one["command_id"], one["state"]) != ("c4", "REJECTED")]
+    assert faults(results=results) == [
+        "command c4 never came to its end",
+        "command c4 ended in nothing, not REJECTED: ",
+    ]
+    assert unended(COMMANDS, results) == {"c4"}
+
+
+def test_a_command_with_two_ends_is_found_and_the_same_end_told_again_is_one():
+    assert faults(results=[*RESULTS, RESULTS[2]]) == []
+    later = result(0, at=5000)
+    assert faults(results=[*RESULTS, later], writes=[*WRITES, WRITES[0]]) == [
+        "command c0 came to 2 ends: SUCCEEDED, SUCCEEDED"
+    ]
+
+
+def test_a_command_that_came_again_is_one_with_a_document_more():
+    assert faults(commands=[*COMMANDS, COMMANDS[0]]) == []
+
+
+def test_an_answer_to_another_command_of_the_same_id_is_no_second_end():
+    conflict = result(0, "REJECTED", "NOT_WRITTEN", reason_code="CONFLICT")
+    assert faults(results=[*RESULTS, conflict]) == []
+
+
+def test_a_command_that_should_have_been_refused_is_found():
+    (fault,) = faults(wanted={"c0": "REJECTED"})
+    assert fault == "command c0 ended SUCCEEDED, not REJECTED: "
+
+
+def test_a_history_that_lacks_a_document_is_found():
+    assert faults(history=24) == ["commands and results are 25 documents, tieline.commands has 24"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            {"heard": collections.Counter(BACK[1:]), "echoes": 4},
+            "published and not heard on the bus: analysis/x of 2026-01-01T00:00:00+00:00: 0",
+        ),
+        (
+            {"heard": collections.Counter([*BACK, BACK[1]]), "echoes": 6},
+            "heard on the bus more often than published: analysis/x of 2026-01-01T00:00:01+00:00: 1",
+        ),
+        ({"echoes": 4}, "5 messages of ours were heard on the bus, the source knew 4 as echoes"),
+        ({"echoes": 6}, "5 messages of ours were heard on the bus, the source knew 6 as echoes"),
+    ],
+)
+def test_a_record_that_comes_back_not_once_is_found(change, fault):
+    assert faults(**change) == [fault]
+
+
+def test_what_somebody_else_sends_back_is_compared_with_nothing():
+    other = Message("analysis/theirs", "", "1")
+    assert faults(heard=collections.Counter([*BACK, other]), echoes=6) == []
+
+
+def test_an_unknown_outcome_excuses_one_write_and_asks_for_none():
+    unknown = [result(0, "UNKNOWN", "UNKNOWN")]
+    commands = [command(0)]
+    for writes in ([], [at_device(20.0)], [at_device(20.0), at_device(20.0, "revert")]):
+        assert faults(commands=commands, results=unknown, writes=writes, wanted={}) == []
+    assert len(faults(commands=commands, results=unknown, writes=[at_device(20.0)] * 2, wanted={})) == 1
+
+
+def test_what_was_written_and_given_back_is_two_writes_and_a_revert_command_is_one():
+    failed = result(0, "FAILED", "REVERTED")
+    back = result(1, outcome="UNVERIFIED")
+    done, perhaps = owed([command(0), command(1, action="REVERT")], [failed, back])
+    assert done == {Write(POINT, "set", 20.0): 1, Write(POINT, "revert"): 2}
+    assert not perhaps
