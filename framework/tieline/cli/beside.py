@@ -176,5 +176,5 @@ def _told(redaction: Redaction, called: str) -> Iterator[None]:
         said = error
     else:
         return
-    say(f"{called}: {redaction.clean(str(said))}", wrong=True)
+    say(str(redaction.clean(f"{called}: {said}")), wrong=True)
     sys.exit(1)

@@ -23,7 +23,7 @@ def json_text(value: Any) -> str:
     text = json.dumps(value, default=_plain, ensure_ascii=False, separators=(", ", ": "))
     if text.isprintable():
         return text
-    return json.dumps(value, default=_plain).replace("\x7f", "\\u007f")
+    return json.dumps(value, default=_plain)
 
 
 def time_text(milliseconds: int) -> str:

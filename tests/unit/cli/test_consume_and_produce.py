@@ -5,9 +5,10 @@ import json
 import pytest
 import typer
 
-from tieline.api import RefuseToStart
+from tieline.api import RefuseToStart, Retriable
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
+from tieline.cli.beside import Place, beside
 from tieline.cli.consume import View, consume
 from tieline.cli.produce import produce
 from tieline.registry.topic import TOPIC
@@ -131,6 +132,20 @@ def test_a_worker_file_names_the_place_and_its_mistakes_are_told(log, capfd, tmp
     (tmp_path / "worker.yaml").write_text("data.dirr: x\nlog.level: LOUD\n")
     with pytest.raises(RefuseToStart, match=r"(?s)data\.dirr.*log\.level|log\.level.*data\.dirr"):
         consume("t", worker=tmp_path / "worker.yaml")
+
+
+def test_an_error_is_one_line_with_its_place_and_without_a_secret(log, capfd, tmp_path):
+    settings = {
+        "data.dir": str(tmp_path / "data"),
+        "schema.registry.url": "http://127.0.0.1:1",
+        "value.converter.schema.registry.basic.auth.user.info": "me:other-secret",
+    }
+    (tmp_path / "worker.json").write_text(json.dumps(settings))
+    with pytest.raises(SystemExit) as ended, beside(Place(tmp_path / "worker.json")):
+        raise Retriable("refused me:other-secret\x1b[2J")
+    assert ended.value.code == 1
+    told = capfd.readouterr().err
+    assert told == f"the local log in {tmp_path / 'data'}: refused ********\\x1b[2J\n"
 
 
 def test_lines_are_sent_as_they_are_written_with_key_and_headers(log, capfd, tmp_path):
