@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tieline.api import Changelog, TopicPartition
@@ -21,6 +21,15 @@ class Topics(NamedTuple):
     old_results: str
 
 
+class Decided(NamedTuple):
+    """What was decided about records before this offset; ``deadlines`` of the commands accepted."""
+
+    entries: Sequence[Entry]
+    results: Sequence[Result]
+    offset: int
+    deadlines: Mapping[str, int] = {}
+
+
 class OwnedPartition:
     """Used under the executor's lock. ``deadlines``: until when each command may run, monotonic."""
 
@@ -37,13 +46,38 @@ class OwnedPartition:
         self._audit = audit
         self._topics = topics
         self._unaudited: list[Result] = []
+        self._unheard: Decided | None = None
+        self._taken = -1
 
-    def store(self, entries: Sequence[Entry], results: Sequence[Result], offset: int | None = None) -> None:
-        """Entries, what is told of them, and the position in the topic, as one; then audited, always.
+    def take(self, decided: Decided) -> None:
+        """What ``store`` does, and its errors. After ``Retriable`` nobody knows whether it was told."""
+        self._unheard = decided
+        self.taken()
+
+    def taken(self) -> int:
+        """Of records before this offset all is decided, and durable; -1: of none yet. Raises as ``store``.
+
+        Ask before a record is decided: what ``take`` has perhaps told is repeated first, as it was. A
+        second decision could be another one, since clock, kill switch and policy go on.
+        """
+        if self._unheard is not None:
+            entries, results, offset, deadlines = self._unheard
+            self._write(entries, results, offset)
+            self.deadlines.update(deadlines)
+            self._unheard, self._taken = None, offset
+        self.audit()
+        return self._taken
+
+    def store(self, entries: Sequence[Entry], results: Sequence[Result]) -> None:
+        """Entries and what is told of them, as one; then audited, always.
 
         Raises ``Retriable`` (call again with the same), ``Fenced``, ``OSError`` (the audit log cannot be
         written: the rest is safe, and ``audit`` is to be called before anything else is done).
         """
+        self._write(entries, results, None)
+        self.audit()
+
+    def _write(self, entries: Sequence[Entry], results: Sequence[Result], offset: int | None) -> None:
         for entry in entries:
             before = self.ledger.get(entry.command_id)
             if before != entry:
@@ -55,7 +89,6 @@ class OwnedPartition:
             if entry.state == "ENDED":
                 self.deadlines.pop(entry.command_id, None)
         self._unaudited += results
-        self.audit()
 
     def audit(self) -> None:
         """Write into the audit log what is not there yet. Raises ``OSError``."""

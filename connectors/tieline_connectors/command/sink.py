@@ -29,7 +29,7 @@ from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.decisions import Accept, Answer, End, Known, Wait
 from tieline_connectors.command.executor import Executor, Pace
 from tieline_connectors.command.ledger import Entry
-from tieline_connectors.command.owned import OwnedPartition, Topics
+from tieline_connectors.command.owned import Decided, OwnedPartition, Topics
 from tieline_connectors.command.platform import Platform
 from tieline_connectors.command.reading import Malformed
 from tieline_connectors.command.surroundings import Surroundings
@@ -92,20 +92,25 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         """Decide about each, and store all of a partition as one.
 
         Raises ``Retriable`` for the partitions that must wait (an untrusted clock, a broker that is away,
-        too many waiting); of those nothing is committed.
+        too many waiting); of those nothing is committed. ``Fenced`` where somebody else owns one.
         """
         executor, _ = self._ready()
         by_partition: defaultdict[TopicPartition, list[SinkRecord]] = defaultdict(list)
         for record in batch:
             by_partition[TopicPartition(record.topic, record.partition)].append(record)
         waiting: dict[TopicPartition, str] = {}
+        fenced: Fenced | None = None
         with executor.lock:
             for at, records in by_partition.items():
                 try:
                     self._take(executor, at, records)
-                except (Retriable, Fenced, OSError) as error:
+                except (Retriable, OSError) as error:
                     waiting[at] = str(error)
+                except Fenced as error:
+                    fenced = error
             executor.lock.notify_all()
+        if fenced is not None:
+            raise fenced
         if waiting:
             told = "; ".join(sorted(set(waiting.values())))
             raise Retriable(told, after=_AGAIN, partitions=waiting)
@@ -116,9 +121,14 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         at = TopicPartition(record.topic, record.partition)
         raw = record.value[:_MOST_RAW] if isinstance(record.value, bytes) else None
         with executor.lock:
+            owned = self._partition(executor, at)
             now = self._surroundings.now().wall
             answer = rules.malformed(Malformed(f"it cannot be decoded: {error}"), _id(record), raw, now)
-            self._partition(executor, at).store([], [answer.result], record.offset + 1)
+            try:
+                if record.offset >= owned.taken():
+                    owned.take(Decided([], [answer.result], record.offset + 1))
+            except OSError as full:
+                raise Retriable(f"the audit log cannot be written: {full}", after=_AGAIN) from full
         self._context.count("malformed")
         return True
 
@@ -146,13 +156,15 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
     def _take(self, executor: Executor, at: TopicPartition, records: Sequence[SinkRecord]) -> None:
         """One partition's records, under the lock. Those before one that must wait are stored."""
         owned = self._partition(executor, at)
+        taken = owned.taken()
         entries: dict[str, Entry] = {}
         results: list[Result] = []
-        counted: dict[str, int] = defaultdict(int)
         deadlines: dict[str, int] = {}
         must_wait = None
-        offset = records[0].offset
+        offset = taken
         for record in records:
+            if record.offset < taken:
+                continue
             at_broker = (record.timestamp or 0) * 1000
             self._surroundings.newest_at_broker = max(self._surroundings.newest_at_broker, at_broker)
             decision = self._decide(owned, record, at_broker)
@@ -161,12 +173,12 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
                 break
             if not isinstance(decision, Known) and decision.result.command_id in entries:
                 # the same id twice in one batch: the first must be in the ledger before the second is judged
-                owned.store(list(entries.values()), results, offset)
-                entries, results = {}, []
+                owned.take(Decided(list(entries.values()), results, offset, deadlines))
+                entries, results, deadlines = {}, [], {}
                 decision = self._decide(owned, record, at_broker)
                 assert not isinstance(decision, Wait)
             offset = record.offset + 1
-            counted[_counter(decision)] += 1
+            self._context.count(_counter(decision))
             if isinstance(decision, Known):
                 continue
             results.append(decision.result)
@@ -174,11 +186,8 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
                 entries[decision.entry.command_id] = decision.entry
             if isinstance(decision, Accept):
                 deadlines[decision.entry.command_id] = decision.deadline
-        if entries or results or offset > records[0].offset:
-            owned.store(list(entries.values()), results, offset)
-        owned.deadlines.update(deadlines)
-        for name, number in counted.items():
-            self._context.count(name, number)
+        if offset > taken:
+            owned.take(Decided(list(entries.values()), results, offset, deadlines))
         if must_wait is not None:
             log.error("no command is taken: %s: %s", must_wait.code, must_wait.sentence)
             raise Retriable(f"{must_wait.code}: {must_wait.sentence}")
@@ -213,7 +222,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
     def _partition(self, executor: Executor, at: TopicPartition) -> OwnedPartition:
         owned = executor.owned(at)
         if owned is None:
-            raise Retriable(f"{at.topic}-{at.partition} is not ours any more")
+            raise Fenced(f"{at.topic}-{at.partition} is not ours any more")
         return owned
 
     def _ready(self) -> tuple[Executor, AuditFile]:

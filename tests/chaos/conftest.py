@@ -1,0 +1,338 @@
+"""A plant for the command sink: one device, a clock that is moved by hand, and lives of the task.
+
+The sink, its executor, its ledger and its audit log are the real ones; the test is the executor's thread
+(`Life.settle` makes its steps), so that a crash comes exactly where it is asked for.
+"""
+
+import itertools
+import os
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tieline.api import ID_HEADER, Retriable, SinkRecord, TopicPartition
+from tieline.testing.changelogs import Changelogs
+from tieline.testing.sink_context import RecordingSinkContext
+from tieline_connectors.command import executor, sink
+from tieline_connectors.command.audit_file import AuditFile, verify_file
+from tieline_connectors.command.command import TERMINAL
+from tieline_connectors.command.config import CommandSinkConfig
+from tieline_connectors.command.decisions import Now
+from tieline_connectors.command.executor import Executor
+from tieline_connectors.command.platform import Away, DeviceRefused, Uncertain
+from tieline_connectors.command.surroundings import Surroundings
+
+SECOND = 1_000_000
+T0 = 1_800_000_000 * SECOND
+AT = TopicPartition("commands", 0)
+POINTS = ("site/ahu/p", "site/ahu/q")
+DEFAULT = 1.5
+POLICY = """
+version: 1
+rules:
+  - {issuers: boss, points: site/ahu/*, type: float, min: 0, max: 1000000}
+"""
+
+
+class Crash(BaseException):
+    """The process is killed here."""
+
+
+class Clock:
+    """Moved by the test, and by calls that last; ``set_back`` is what the wall clock is wrong by."""
+
+    def __init__(self):
+        self.true, self.set_back = T0, 0
+
+    def __call__(self):
+        return Now(self.true - self.set_back, self.true - T0)
+
+    def pass_(self, seconds):
+        self.true += int(seconds * SECOND)
+
+
+class Device:
+    """Two points; every write is kept with its moment. ``fates``: what becomes of the next calls.
+
+    ``done``, ``refused``, ``away`` (nothing was sent), ``lost`` (no answer, not done), ``answer_lost``
+    (no answer, done), ``late`` (no answer, done by `arrive`), ``unread`` (a get fails), ``crash`` and
+    ``crash_after`` (around the call).
+    """
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.values = dict.fromkeys(POINTS, DEFAULT)
+        self.sets = []
+        self.reverts = []
+        self.calls = 0
+        self.fate = lambda number, kind, value: "done"
+        self._late = []
+
+    def get(self, point):
+        return self._call("get", point, lambda: self.values[point])
+
+    def set(self, point, value):
+        self._call("set", point, lambda: self.values.update({point: value}), (point, value))
+
+    def revert(self, point):
+        self._call("revert", point, lambda: self.values.update({point: DEFAULT}), None)
+
+    def arrive(self):
+        """What was under way is done now."""
+        for effect in self._late:
+            effect()
+        self._late.clear()
+
+    def _call(self, kind, point, effect, written=None):
+        self.calls += 1
+        sent_at = self.clock.true  # what is on its way nobody can call back
+        fate = self.fate(self.calls, kind, written and written[1])
+        self.clock.true += 1000
+        if fate == "crash":
+            raise Crash
+        if fate == "away":
+            raise Away("nobody is there")
+        if fate == "refused" or (fate == "unread" and kind == "get"):
+            raise DeviceRefused("no")
+        if fate == "lost":
+            self.clock.pass_(5)
+            raise Uncertain("no answer")
+        if kind == "set":
+            self.sets.append((*written, sent_at))
+        if kind == "revert":
+            self.reverts.append((point, self.values[point]))
+        if fate == "late" and kind != "get":
+            self._late.append(effect)
+            self.clock.pass_(5)
+            raise Uncertain("no answer")
+        answer = effect()
+        if fate == "crash_after":
+            raise Crash
+        if fate == "answer_lost":
+            self.clock.pass_(5)
+            raise Uncertain("no answer")
+        return answer
+
+
+class Hands:
+    """The platform as the executor sees it."""
+
+    def __init__(self, plant):
+        self._plant = plant
+        self.get, self.set, self.revert = plant.device.get, plant.device.set, plant.device.revert
+
+    def connect(self):
+        if self._plant.away:
+            self._plant.clock.pass_(0.5)
+            raise Away("nobody is there")
+
+    @contextmanager
+    def reserved(self, devices, priority, seconds):
+        yield
+
+    def close(self):
+        pass
+
+
+class Audit(AuditFile):
+    """The real one; it dies, or its disk is full, where the plant says so."""
+
+    def __init__(self, path, plant):
+        super().__init__(path)
+        self.plant = plant
+
+    def append(self, at, *events):
+        self.plant.audits += 1
+        fate = self.plant.audit_fate(self.plant.audits)
+        if fate == "crash":
+            raise Crash
+        if fate == "full":
+            raise OSError(28, "No space left on device")
+        head = super().append(at, *events)
+        if fate == "crash_after":
+            raise Crash
+        return head
+
+
+class Plant:
+    """What outlives a worker."""
+
+    Crash = Crash
+    AT = AT
+
+    def __init__(self, folder: Path):
+        self.clock = Clock()
+        self.device = Device(self.clock)
+        self.changelogs = Changelogs()
+        self.folder = folder
+        self.away = False
+        self.audits = 0
+        self.audit_fate = lambda number: "done"
+        self.log: list[SinkRecord] = []
+        self.sent: dict[str, dict[str, Any]] = {}
+        self.lives: list[Life] = []
+        (folder / "policy.yaml").write_text(POLICY)
+
+    def command(self, name, value=None, *, ttl=60.0, points=POINTS[:1], **more):
+        """A value tells whose write it is. ``ttl`` from now, in seconds."""
+        now = self.clock().wall
+        return {
+            "command_id": name,
+            "issuer": "boss",
+            "issued_at": now,
+            "expires_at": now + int(ttl * SECOND),
+            "action": "SET",
+            "writes": [{"point": point, "value": value} for point in points],
+            **more,
+        }
+
+    def send(self, *values):
+        """Append to the topic."""
+        for value in values:
+            number = len(self.log)
+            at = self.clock().wall // 1000
+            self.log.append(SinkRecord(*AT, number, value, None, ((ID_HEADER, b"t-0-%d" % number),), at))
+            if isinstance(value, dict) and "writes" in value:
+                self.sent.setdefault(value["command_id"], value)
+
+    def config(self, audit):
+        settings = {
+            "volttron.address": "tcp://127.0.0.1:1",
+            "platform.name": "lab",
+            "policy.file": str(self.folder / "policy.yaml"),
+            "audit.file": str(self.folder / audit),
+            "kill.switch.file": str(self.folder / "kill"),
+        }
+        return CommandSinkConfig.parse(settings)
+
+    def live(self, audit="audit.log"):
+        """A worker begins. With another audit log it has another disk, and the one before may be alive."""
+        for life in self.lives:
+            if life.audit == audit:
+                life.die()
+        self.lives.append(Life(self, audit))
+        return self.lives[-1]
+
+    def sets_of(self, value):
+        """Whether and where it was written."""
+        return [point for point, written, _ in self.device.sets if written == value]
+
+    def results(self, name=None):
+        found = [record.value for record in self.changelogs.records if record.topic == "command-results"]
+        return [result for result in found if name in (None, result["command_id"])]
+
+    def ends(self):
+        """Command → the different ends that were told of it; conflicts are told of another command."""
+        ends: dict[str, dict[str, Any]] = {}
+        for result in self.results():
+            if result["state"] in TERMINAL and result["reason_code"] != "CONFLICT":
+                ends.setdefault(result["command_id"], {})[repr(result)] = result
+        return {name: list(found.values()) for name, found in ends.items()}
+
+    def check(self, records=None):
+        """Nothing twice, nothing late, nothing untold, and every result true."""
+        assert self.changelogs.offsets[AT] == (len(self.log) if records is None else records)
+        executions = Counter((point, value) for point, value, _ in self.device.sets)
+        assert [what for what, times in executions.items() if times > 1] == []
+        owner = {w["value"]: c for c in self.sent.values() for w in c["writes"] if c["action"] == "SET"}
+        late = [w for w in self.device.sets if w[2] >= owner[w[1]]["expires_at"]]
+        assert late == []
+        ends = self.ends()
+        assert {name: len(found) for name, found in ends.items() if len(found) != 1} == {}
+        assert self.sent.keys() <= ends.keys()
+        for name, command in self.sent.items():
+            (end,) = ends[name]
+            if command["action"] == "SET":
+                done = [executions[w["point"], w["value"]] for w in command["writes"]]
+                told = [w["outcome"] for w in end["writes"]]
+                assert end["state"] != "SUCCEEDED" or end["dry_run"] or all(done), (command, end)
+                unsaid = [w for w, times in zip(told, done, strict=False) if times and w == "NOT_WRITTEN"]
+                assert unsaid == [], end
+        for entry in self.changelogs.entries(AT).values():
+            assert entry["state"] == "ENDED", entry
+            assert entry["hold"] in ("NONE", "ENDED", "SKIPPED", "FAILED"), entry
+        for audit in {life.audit for life in self.lives}:
+            assert verify_file(self.folder / audit) is None
+
+
+class Life:
+    """One worker: it takes what the topic holds, and makes the executor's steps."""
+
+    def __init__(self, plant, audit):
+        self.plant, self.audit = plant, audit
+        self.task: Any = sink.CommandSinkTask()
+        self.context = RecordingSinkContext(changelogs=plant.changelogs)
+        self.task.start(self.context, plant.config(audit))
+        self.task.open([AT])
+        self.offset = plant.changelogs.offsets.get(AT, 0)
+
+    def take(self, most=1):
+        """Offer the next records, as the runtime does; false when they have to wait and come again."""
+        batch = self.plant.log[self.offset : self.offset + most]
+        readable = list(itertools.takewhile(lambda record: not isinstance(record.value, bytes), batch))
+        try:
+            if readable:
+                self.task.put(readable)
+            else:
+                assert self.task.refuse(batch[0], ValueError("no schema has the id 7"))
+        except Retriable:
+            return False
+        self.offset += len(readable) or 1
+        return True
+
+    def settle(self, most=10_000):
+        """Steps until nothing is due now."""
+        for _ in range(most):
+            if self.task._executor.step() > 0:
+                return
+        raise AssertionError("it never comes to rest")
+
+    def work(self):
+        """All that the topic holds, one record at a time, then all that is due."""
+        while self.offset < len(self.plant.log):
+            if not self.take():
+                self.plant.clock.pass_(1)
+            self.settle()
+        self.settle()
+
+    def finish(self, seconds=200):
+        """Until every command has its end, and every hold."""
+        for _ in range(seconds):
+            self.work()
+            if all(
+                e["state"] == "ENDED" and e["hold"] not in ("HELD", "REVERTING")
+                for e in self.plant.changelogs.entries(AT).values()
+            ):
+                return
+            self.plant.clock.pass_(1)
+        raise AssertionError("commands never end")
+
+    def die(self):
+        """What the system does for a dead process: its files are closed."""
+        self.task._audit.close()
+
+
+@pytest.fixture
+def new_plant(tmp_path, monkeypatch):
+    """Makes one plant after the other."""
+    plants: list[Plant] = []
+
+    def new_plant():
+        folder = tmp_path / f"plant{len(plants)}"
+        folder.mkdir()
+        plants.append(Plant(folder))
+        return plants[-1]
+
+    monkeypatch.setattr(Executor, "start", lambda self: None)
+    monkeypatch.setattr(executor, "_AWAY", 0.0001)
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # processes die here, and no power fails
+    monkeypatch.setattr(sink, "Surroundings", lambda config: Surroundings(config, plants[-1].clock))
+    monkeypatch.setattr(sink, "Platform", lambda *_: Hands(plants[-1]))
+    monkeypatch.setattr(sink, "AuditFile", lambda path: Audit(path, plants[-1]))
+    yield new_plant
+    for plant in plants:
+        for life in plant.lives:
+            life.die()

@@ -1,0 +1,200 @@
+"""A worker of commands dies before and after every write and every call, and somebody goes on: counted.
+
+What a plant must never see: a write twice, a write at or after its expiry, a command without an end or
+with two ends. `Plant.check` (conftest) asks for all of it, after each death.
+"""
+
+import itertools
+import random
+
+import pytest
+
+from tieline.api import Fenced, Retriable
+
+ENDS = {
+    "plain": "SUCCEEDED",
+    "both": "SUCCEEDED",
+    "second refused": "FAILED",
+    "held": "SUCCEEDED",
+    "not allowed": "REJECTED",
+    "later": "SUCCEEDED",
+    "late": "EXPIRED",
+    "given back": "SUCCEEDED",
+    "dry": "SUCCEEDED",
+    "malformed": "REJECTED",
+    "t-0-4": "REJECTED",
+}
+KINDS = ("write", "call", "audit")
+WHEN = ("before", "after")
+
+
+@pytest.fixture
+def prepared(new_plant):
+    """A plant whose topic holds one command of every kind; each value at the device names its command."""
+
+    def prepared():
+        plant = new_plant()
+        both = ["site/ahu/p", "site/ahu/q"]
+        plant.send(
+            plant.command("plain", 10.0),
+            plant.command("both", 20.0, points=both),
+            plant.command("second refused", 30.0, points=both),
+            plant.command("plain", 11.0),  # a conflict
+            b"\xff\x00",
+            plant.command("held", 40.0, hold_ms=5000),
+            plant.command("not allowed", 50.0, issuer="nobody"),
+            plant.command("later", 60.0, points=both[1:], not_before=plant.clock().wall + 3_000_000),
+            plant.command("late", 70.0, ttl=-1.0),
+            plant.command("given back", points=both[1:], action="REVERT"),
+            plant.command("dry", 80.0, dry_run=True),
+            {"command_id": "malformed"},
+        )
+        plant.log.append(plant.log[0]._replace(offset=len(plant.log)))  # and the first again
+
+        def refuse_the_second(number, kind, value):
+            return "refused" if (kind, value) == ("set", 30.0) and plant.sets_of(30.0) else "done"
+
+        plant.device.fate = refuse_the_second
+        return plant
+
+    return prepared
+
+
+def death(plant, kind, number, when):
+    """Let the worker die at the ``number``-th of these from now; whether it has."""
+    fate = "crash" if when == "before" else "crash_after"
+    if kind == "write":
+        plant.changelogs.fail(number, plant.Crash(), when)
+    elif kind == "call":
+        last, inner = plant.device.calls + number, plant.device.fate
+
+        def fatal(n, kind, value):
+            meant = inner(n, kind, value)
+            if n != last:
+                return meant
+            return fate if meant == "done" else "crash"  # refused, and nobody hears it
+
+        plant.device.fate = fatal
+    else:
+        last = plant.audits + number
+        plant.audit_fate = lambda n: fate if n == last else "done"
+
+
+def lives(plant, *deaths):
+    """One life a death, and one to the end; how many deaths came."""
+    died = 0
+    for one in [*deaths, None]:
+        if one is not None:
+            death(plant, *one)
+        try:
+            plant.live().finish()
+        except plant.Crash:
+            died += 1
+    plant.check()
+    return died
+
+
+def told(plant):
+    return {name: ends[0]["state"] for name, ends in plant.ends().items()}
+
+
+def test_without_a_crash_everything_comes_to_its_own_end(prepared):
+    plant = prepared()
+    assert lives(plant) == 0
+    assert told(plant) == ENDS
+    assert plant.device.reverts == [("site/ahu/p", 30.0), ("site/ahu/q", 20.0), ("site/ahu/p", 40.0)]
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crash_at_every_write_and_call_does_nothing_twice_and_leaves_nothing_without_an_end(
+    prepared, kind, when
+):
+    for number in itertools.count(1):
+        plant = prepared()
+        died = lives(plant, (kind, number, when))
+        # A hold ends once: its point was never given back when it held anything else.
+        assert plant.device.reverts.count(("site/ahu/p", 40.0)) <= 1
+        unlike = {name: state for name, state in told(plant).items() if state != ENDS[name]}
+        assert set(unlike.values()) <= {"UNKNOWN"}
+        assert len(unlike) <= 1
+        if not died:
+            break
+    assert number > {"write": 25, "call": 25, "audit": 25}[kind]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_crash_after_crash_at_any_places(prepared, seed):
+    """Reproduce one: ``-k "places and 17"``."""
+    dice = random.Random(seed)
+    plant = prepared()
+    deaths = [
+        (dice.choice(KINDS), dice.randint(1, 30 // (n + 1)), dice.choice(WHEN))
+        for n in range(dice.choice([2, 2, 2, 3, 5]))
+    ]
+    lives(plant, *deaths)
+    assert plant.device.reverts.count(("site/ahu/p", 40.0)) <= 1
+
+
+@pytest.mark.parametrize("when", WHEN)
+def test_a_write_that_nobody_answers_is_repeated_as_it_was(prepared, when):
+    """After it took effect, too: what was told stays what was told."""
+    for number in itertools.count(1):
+        plant = prepared()
+        plant.changelogs.fail(number, Retriable("no answer"), when)
+        before = plant.changelogs.writes
+        assert lives(plant) == 0
+        assert told(plant) == ENDS
+        if plant.changelogs.writes - before < number:
+            break
+
+
+def test_what_was_refused_is_not_done_because_nobody_heard_the_refusal(new_plant):
+    plant = new_plant()
+    plant.send(plant.command("one", 10.0), plant.command("two", 20.0, issuer="nobody"))
+    (plant.folder / "kill").write_text("fire")
+    plant.changelogs.fail(1, Retriable("no answer"), "after")
+    life = plant.live()
+    assert not life.take(2)
+    (plant.folder / "kill").unlink()
+    life.finish()
+    plant.check()
+    assert told(plant) == {"one": "REJECTED", "two": "REJECTED"}
+    assert plant.device.sets == []
+
+
+@pytest.mark.parametrize("seconds", [0, 11, 70])
+@pytest.mark.parametrize("kind", ["call", "audit"])
+def test_a_worker_that_stands_still_anywhere_while_another_takes_over_does_nothing_twice(
+    prepared, kind, seconds
+):
+    """11 s: longer than its claim, as whoever takes over has to wait. 70 s: longer than every expiry."""
+    for number in itertools.count(1):
+        plant = prepared()
+        stood_still = False
+        inner = plant.device.fate
+
+        def stand_still(n, plant=plant, number=number):
+            nonlocal stood_still
+            if n == number and not stood_still:
+                stood_still = True
+                plant.clock.pass_(seconds)
+                plant.live("second.log").finish()
+
+        def fate(n, what, value, inner=inner, stand_still=stand_still):
+            stand_still(n)
+            return inner(n, what, value)
+
+        if kind == "call":
+            plant.device.fate = fate
+        else:
+            plant.audit_fate = lambda n, stand_still=stand_still: stand_still(n) or "done"
+        first = plant.live()
+        try:
+            first.finish()
+        except (Fenced, AssertionError):
+            assert stood_still
+        plant.check()
+        assert plant.device.reverts.count(("site/ahu/p", 40.0)) <= 1
+        if not stood_still:
+            break
