@@ -83,7 +83,7 @@ def send(
         due = None if not_before is None else _moment(not_before, now)
         expires_at = (due or now) + int(asking.seconds_of(ttl, "--ttl") * 1_000_000)
         common = {
-            "issuer": issuer,
+            "issuer": issuer if _is_typed(context, "issuer") else None,
             "reason": reason,
             "not_before": due,
             "hold_ms": None if hold is None else int(asking.seconds_of(hold, "--hold") * 1000),
@@ -154,6 +154,12 @@ def prompt(
                 except typer.Exit as interrupted:
                     ends.append(interrupted.exit_code)
     raise typer.Exit(max(ends))
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option was given for this very command, and not once for all by the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _written(point: str, value: str | None, revert: bool, text: bool) -> dict[str, Any]:

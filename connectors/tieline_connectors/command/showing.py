@@ -39,7 +39,7 @@ class Screen:
             typer.echo(json_line(value))
             return
         state = str(value.get("state"))
-        line = Text(f"{before}  ")
+        line = Text(f"{printable(before)}  ")
         line.append(f"{printable(state):<{_WIDTH}}", style=_STYLES.get(state, "bold red"))
         line.append(f"  {printable(told(value))}".rstrip())
         self._out.print(line)
@@ -83,7 +83,8 @@ def time_of(microseconds: Any) -> str:
 
 def json_line(value: Mapping[str, Any]) -> str:
     """A result as one line of JSON; bytes in base64."""
-    return json.dumps(value, default=lambda found: base64.b64encode(found).decode())
+    text = json.dumps(value, default=lambda found: base64.b64encode(found).decode())
+    return text.replace("\x7f", "\\u007f")
 
 
 def printable(text: str) -> str:
