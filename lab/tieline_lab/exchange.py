@@ -9,7 +9,8 @@ from tieline.api import SinkRecord, Topics
 from tieline_lab.commands_comparison import unended
 from tieline_lab.dispatcher import COMMANDS, RESULTS
 
-_FORMATS = frozenset({"command.Command", "command.CommandResult"})
+_COMMAND = frozenset({"command_id", "issuer", "issued_at", "action", "writes", "hold_ms"})
+_RESULT = frozenset({"command_id", "state", "at", "reason_code", "writes", "dry_run"})
 
 
 class Exchange:
@@ -22,21 +23,21 @@ class Exchange:
         self.commands: list[Mapping[str, Any]] = []
         self.results: list[Mapping[str, Any]] = []
         self._readers = (
-            (topics.reader(COMMANDS, 0), self.commands),
-            (topics.reader(RESULTS, 0), self.results),
+            (topics.reader(COMMANDS, 0), _COMMAND, self.commands),
+            (topics.reader(RESULTS, 0), _RESULT, self.results),
         )
 
     def follow(self) -> None:
         """Read what is there now."""
-        for reader, values in self._readers:
+        for reader, fields, values in self._readers:
             while records := reader.poll(0.0):
-                values += _known(records)
+                values += _known(records, fields)
 
     def read_to_the_end(self) -> None:
         """Read all that was there when this was made."""
-        for reader, values in self._readers:
+        for reader, fields, values in self._readers:
             while not reader.at_end:
-                values += _known(reader.poll(1.0))
+                values += _known(reader.poll(1.0), fields)
 
     def latest(self, number: int) -> list[tuple[Mapping[str, Any], Mapping[str, Any] | None]]:
         """The newest commands, the newest first, each with the latest that was told of it, if anything."""
@@ -53,7 +54,7 @@ class Exchange:
         return unended(self.commands, self.results)
 
 
-def _known(records: Sequence[SinkRecord]) -> Iterator[Mapping[str, Any]]:
+def _known(records: Sequence[SinkRecord], fields: frozenset[str]) -> Iterator[Mapping[str, Any]]:
     for record in records:
-        if record.value_schema is not None and record.value_schema.name in _FORMATS:
+        if isinstance(record.value, Mapping) and record.value.keys() >= fields:
             yield record.value

@@ -147,8 +147,9 @@ class Stage:
         end, told = time.monotonic() + timeout, self.worker.snapshots + 2
         while time.monotonic() < end and self.worker.running and not give_up():
             self.collect(0.1)
-            underway = self.exchange.unended or self.dispatcher.published - self.observer.came_back
-            if self.worker.snapshots >= told and self.worker.took_all(COMMANDING) and not underway:
+            if self.worker.snapshots < told or not self.worker.took_all(COMMANDING):
+                continue
+            if not self.exchange.unended and not self.dispatcher.published - self.observer.came_back:
                 self.collect(0.1)
                 return True
         return give_up()

@@ -5,16 +5,19 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
 
 from tieline_lab import kafka, mongo, volttron
 
+README = Path(__file__).parents[2] / "README.md"
 LAB = [sys.executable, "-m", "tieline.cli.main", "lab"]
 why_not = volttron.why_not() or mongo.why_not()
 real = [pytest.mark.volttron, pytest.mark.mongo, pytest.mark.skipif(bool(why_not), reason=str(why_not))]
@@ -110,17 +113,44 @@ def test_a_planted_loss_and_a_planted_write_are_noticed(tmp_path):
     assert told["faults"][-1].startswith("written at the device, and no result speaks of it")
 
 
+def walk_through(folder):
+    """What README's walk through one command says to type, for a lab in this folder; then what came of it."""
+    section = README.read_text().split("### One command")[1].split("\n## ")[0]
+    commands = re.findall(r"^tieline .*$|(?<=`)(?:echo [^`|]*\| )?tieline [^`]*(?=`)", section, re.MULTILINE)
+    port = re.search(r"127\.0\.0\.1:(\d+)", (folder / "config" / "readings.yaml").read_text())
+    assert port is not None
+    paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    outside = {**os.environ, "PATH": paths, "TIELINE_WORKER": str(folder / "config" / "worker.yaml")}
+    for command in commands:
+        typed = command.replace(".lab/run", str(folder)).replace("PORT", port[1])
+        done = subprocess.run(
+            typed, shell=True, env=outside, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, (typed, done.stderr)
+        yield command, done.stdout
+
+
 @on_real_servers
-def test_sigterm_ends_all_of_it_in_order_and_what_was_carried_is_counted(tmp_path):
+def test_a_command_goes_as_the_readme_says_and_sigterm_ends_all_in_order_and_counted(tmp_path):
     with started(tmp_path / "run", "--duration", "600", until="readings arrive") as lab:
         family = psutil.Process(lab.pid).children(recursive=True)
         names = {process.pid: process.cmdline() for process in family}
         for program in ("tieline.cli.main", "secantusd-py", "volttron_server.py", "volttron-platform-driver"):
             assert any(program in word for command in names.values() for word in command), names
+        typed = dict(walk_through(tmp_path / "run"))
+        verbs = ("send", "query", "history", "audit", "produce")
+        assert [next(verb for verb in verbs if verb in command) for command in typed] == [
+            "send", "history", "query", "audit", "produce"
+        ]  # fmt: skip
+        assert all("SUCCEEDED" in said for command, said in typed.items() if "send" in command)
         lab.send_signal(signal.SIGTERM)
         stdout, stderr = lab.communicate(timeout=60)
         assert lab.returncode == 0, stderr
-        assert json.loads(stdout.splitlines()[-1])["missing"] == 0
+        told = json.loads(stdout.splitlines()[-1])
+        assert (told["missing"], told["writes_doubled"], told["writes_missing"]) == (0, 0, 0)
+        assert told["echoes"] == told["published"] + 1
+        written = (tmp_path / "run" / "volttron" / "writes.jsonl").read_text()
+        assert written.count('"value": 75.0') == 1
         assert [names[process.pid] for process in family if process.is_running()] == []
         assert left_running(tmp_path) == []
         events = [
@@ -166,7 +196,10 @@ def test_in_a_terminal_a_table_is_shown_and_closing_it_ends_everything(tmp_path)
     watchdog = threading.Timer(60, lab.kill)
     watchdog.start()
     shown = ""
-    while not all(word in shown for word in ("Reading", "device3", "campus", "RUNNING", "writes at devices")):
+    while not all(
+        word in shown
+        for word in ("Reading", "device3", "campus", "RUNNING", "writes at devices", "no command")
+    ):
         shown += os.read(ours, 65536).decode(errors="replace")
     os.close(ours)
     lab.send_signal(signal.SIGHUP)

@@ -4,13 +4,14 @@ import collections
 
 import pytest
 
+from tieline.api import SourceRecord
 from tieline.cli.program import WorkerProgram
 from tieline_connectors.command.command import Defaults
 from tieline_connectors.command.facts import Facts, Reading
 from tieline_connectors.command.policy_file import parse
 from tieline_connectors.command.reading import from_value
 from tieline_lab.cache import FILES
-from tieline_lab.dispatcher import WAY_BACK, Dispatcher, Orders
+from tieline_lab.dispatcher import COMMANDS, WAY_BACK, Dispatcher, Orders
 from tieline_lab.driver import POINTS
 from tieline_lab.exchange import Exchange
 from tieline_lab.worker import make_topics
@@ -73,6 +74,7 @@ def test_no_two_commands_write_a_hold_s_point():
 
 def test_what_was_sent_is_read_beside_the_worker_each_time_it_was_sent(topics):
     dispatcher, exchange = Dispatcher(topics, DEVICES), Exchange(topics)
+    topics.send([SourceRecord(COMMANDS, {"new_value": 1, "device_point": "d/p"}), SourceRecord(COMMANDS, 7)])
     dispatcher.go_on()
     dispatcher.go_on()  # not due yet
     exchange.follow()
