@@ -20,6 +20,7 @@ from tieline.broker.local.store import Store
 from tieline.broker.port import ProducerRecord, Unit
 from tieline.cli.beside import Place, beside
 from tieline.testing.worker_process import WorkerProcess
+from tieline_lab import kafka
 
 PATIENCE = 60
 
@@ -265,3 +266,20 @@ def test_nobody_who_looks_keeps_the_local_log_from_growing_small(tmp_path):
         seen.process.send_signal(signal.SIGCONT)
     producer.close(1)
     log.close()
+
+
+@pytest.mark.kafka
+def test_a_broker_that_goes_away_is_waited_for_and_nothing_is_passed_over(tmp_path):
+    if reason := kafka.why_not():
+        pytest.skip(reason)
+    with kafka.KafkaServer(tmp_path) as server:
+        at = "--bootstrap-servers", server.bootstrap
+        assert run("produce", "t", *at, "--create", text="1\n").returncode == 0
+        with following("t", *at, "--from-beginning") as seen:
+            assert seen.record()["value"] == 1
+            server.kill()
+            assert seen.said.readline().startswith("waiting: ")
+            server.restart()
+            assert run("produce", "t", *at, text="2\n3\n").returncode == 0
+            assert [seen.record()["value"] for _ in range(2)] == [2, 3]
+            assert ended(seen, signal.SIGINT) == (0, "")
