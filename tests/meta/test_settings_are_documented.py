@@ -23,6 +23,7 @@ from tieline.runtime.settings import (
 from tieline.transforms.filter import FilterConfig
 from tieline.transforms.insert_header import InsertHeaderConfig
 from tieline.transforms.regex_router import RegexRouterConfig
+from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.file.sink import FileSinkConfig
 from tieline_connectors.file.source import FileSourceConfig
 from tieline_connectors.mongo.config import MongoSinkConfig
@@ -34,6 +35,7 @@ COMMON = ConnectorSettings.keys()
 TABLES: dict[tuple[str, str], list[type[Config]]] = {
     ("bus-source.md", "Settings"): [VolttronBusConfig],
     ("bus-sink.md", "Settings"): [VolttronBusSinkConfig],
+    ("commands.md", "Settings"): [CommandSinkConfig],
     ("mongo-sink.md", "Settings"): [MongoSinkConfig],
     ("files.md", "Source"): [FileSourceConfig],
     ("files.md", "Sink"): [FileSinkConfig],
@@ -104,8 +106,9 @@ def test_what_is_ignored_or_passed_to_clients_is_told():
     assert [key for key in PASSED_TO_CLIENTS if f"`{key}" not in text] == []
 
 
-@pytest.mark.parametrize("name", ["bus-sink.md", "bus-source.md", "files.md", "mongo-sink.md"])
-def test_the_examples_of_a_page_are_configurations(name, tmp_path):
+@pytest.mark.parametrize("name", ["bus-sink.md", "bus-source.md", "commands.md", "files.md", "mongo-sink.md"])
+def test_the_examples_of_a_page_are_configurations(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # pages name files of examples
     examples = re.findall(r"```properties\n(.*?)```", page(name), re.DOTALL)
     files = [tmp_path / f"{number}.properties" for number in range(len(examples))]
     for file, example in zip(files, examples, strict=True):
