@@ -69,8 +69,6 @@ def owed(commands: Sequence[Value], results: Sequence[Value]) -> tuple[Counter[W
     reverts = {command["command_id"] for command in commands if command.get("action") == "REVERT"}
     done, perhaps = Counter[Write](), Counter[Write]()
     for result in (*_all(ends(results)), *_all(_by_command(results, _HOLD_ENDS))):
-        if result.get("dry_run"):
-            continue
         gives_back = result["state"] in _HOLD_ENDS or result["command_id"] in reverts
         for write in result["writes"]:
             point, outcome = write["point"], write["outcome"]
