@@ -28,7 +28,7 @@ from tieline_connectors.command.surroundings import Surroundings
 SECOND = 1_000_000
 T0 = 1_800_000_000 * SECOND
 AT = TopicPartition("commands", 0)
-POINTS = ("site/ahu/p", "site/ahu/q")
+POINTS = ("site/ahu/p", "site/ahu/q", *(f"site/ahu/{n}" for n in range(20)))
 DEFAULT = 1.5
 POLICY = """
 version: 1
@@ -163,7 +163,8 @@ class Plant:
     Crash = Crash
     AT = AT
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, settings: dict[str, str]):
+        self.settings = settings
         self.clock = Clock()
         self.device = Device(self.clock)
         self.changelogs = Changelogs()
@@ -178,7 +179,7 @@ class Plant:
 
     def command(self, name, value=None, *, ttl=60.0, points=POINTS[:1], **more):
         """A value tells whose write it is. ``ttl`` from now, in seconds."""
-        now = self.clock().wall
+        now = self.clock.true
         return {
             "command_id": name,
             "issuer": "boss",
@@ -193,7 +194,7 @@ class Plant:
         """Append to the topic."""
         for value in values:
             number = len(self.log)
-            at = self.clock().wall // 1000
+            at = self.clock.true // 1000
             self.log.append(SinkRecord(*AT, number, value, None, ((ID_HEADER, b"t-0-%d" % number),), at))
             if isinstance(value, dict) and "writes" in value:
                 self.sent.setdefault(value["command_id"], value)
@@ -205,6 +206,7 @@ class Plant:
             "policy.file": str(self.folder / "policy.yaml"),
             "audit.file": str(self.folder / audit),
             "kill.switch.file": str(self.folder / "kill"),
+            **self.settings,
         }
         return CommandSinkConfig.parse(settings)
 
@@ -232,13 +234,18 @@ class Plant:
                 ends.setdefault(result["command_id"], {})[repr(result)] = result
         return {name: list(found.values()) for name, found in ends.items()}
 
+    def deadline(self, command):
+        """By both of its limits."""
+        max_age = int(self.settings.get("max.age.ms", "300000")) * 1000
+        return min(command["expires_at"], command["issued_at"] + max_age)
+
     def check(self, records=None):
         """Nothing twice, nothing late, nothing untold, and every result true."""
         assert self.changelogs.offsets[AT] == (len(self.log) if records is None else records)
         executions = Counter((point, value) for point, value, _ in self.device.sets)
         assert [what for what, times in executions.items() if times > 1] == []
         owner = {w["value"]: c for c in self.sent.values() for w in c["writes"] if c["action"] == "SET"}
-        late = [w for w in self.device.sets if w[2] >= owner[w[1]]["expires_at"]]
+        late = [w for w in self.device.sets if w[2] >= self.deadline(owner[w[1]])]
         assert late == []
         ends = self.ends()
         assert {name: len(found) for name, found in ends.items() if len(found) != 1} == {}
@@ -320,10 +327,11 @@ def new_plant(tmp_path, monkeypatch):
     """Makes one plant after the other."""
     plants: list[Plant] = []
 
-    def new_plant():
+    def new_plant(**settings):
         folder = tmp_path / f"plant{len(plants)}"
         folder.mkdir()
-        plants.append(Plant(folder))
+        more = {name.replace("_", "."): value for name, value in settings.items()}
+        plants.append(Plant(folder, more))
         return plants[-1]
 
     monkeypatch.setattr(Executor, "start", lambda self: None)
