@@ -216,7 +216,7 @@ def test_who_stops_waiting_stops_nothing(plant):
         first = waiting.stdout.readline()
         waiting.send_signal(signal.SIGINT)
         _, beside = waiting.communicate(timeout=20)
-        late, lines, why = plant.run("send", POINT, "24", "--wait", "0.5", "--topic", plant.topic)
+        late, lines, why = plant.run("send", POINT, "24", "--wait", "3", "--topic", plant.topic)
         plant.bus.start()
         name = plant.connector()["name"]
         worker.wait_for_ledger(lambda ledger: ledger[name]["counters"].get("ended.SUCCEEDED") == 2)

@@ -75,7 +75,7 @@ class Sender:
             return 0
         self._say_sent(ids, "; waiting for what becomes of it, Ctrl-C stops waiting")
         seconds = max(out.seconds for out in outgoing) if wait is None else wait
-        return self._wait(Watch(ids), started, started + seconds, len(ids) > 1)
+        return self._wait(Watch(ids), started, time.monotonic() + seconds, len(ids) > 1)
 
     def _look_for(self, wanted: Collection[str]) -> None:
         if self._create:
