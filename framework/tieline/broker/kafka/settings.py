@@ -44,7 +44,7 @@ CONSUMER: Mapping[str, str | int] = {
     "socket.timeout.ms": 4_000,  # bounds a commit inside a rebalance, which has no other time-out
     "heartbeat.interval.ms": 1_000,  # a member learns of a rebalance with a heartbeat: twice, if cooperative
     "topic.metadata.refresh.interval.ms": 5_000,  # how soon a leader is found that a new topic lacked
-    "metadata.max.age.ms": 30_000,  # how soon a new topic is found
+    "metadata.max.age.ms": 5_000,  # how soon a topic is found that a subscription waits for
 }
 
 _SECRET_WORDS = (
