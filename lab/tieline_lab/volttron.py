@@ -64,6 +64,7 @@ class VolttronPlatform:
         self._platform: Process | None = None
         self._driver: Process | None = None
         self._driver_wanted = False
+        self._actuator: Process | None = None
         self._bus: Vip | None = None
 
     @property
@@ -130,8 +131,28 @@ class VolttronPlatform:
         if self._driver is not None:
             self._driver.stop()
 
+    def start_actuator(self) -> None:
+        """10.x: start the actuator, which reserves devices, and return when it answers: about 2 s."""
+        if self._actuator is None:
+            venv = environment(self._generation, self._say)
+            self._actuator = Process(
+                "VOLTTRON's actuator",
+                [venv / "bin" / "python", venv / "bin" / "volttron-actuator"],
+                self._work / "actuator.log",
+                ready=self._actuator_answers,
+                env=self._environment(venv, self._home.agent_environment("platform.actuator")),
+                cwd=self._work,
+            )
+        self._actuator.start()
+
+    def stop_actuator(self) -> None:
+        """Stop it."""
+        if self._actuator is not None:
+            self._actuator.stop()
+
     def stop(self) -> None:
-        """Stop the driver and the platform."""
+        """Stop its agents and the platform."""
+        self.stop_actuator()
         self.stop_driver()
         if self._platform is not None:
             self._platform.stop()
@@ -223,6 +244,16 @@ class VolttronPlatform:
             return False
         try:
             self._bus.hello(0.5)
+        except VipError:
+            return False
+        return True
+
+    def _actuator_answers(self) -> bool:
+        if self._bus is None:
+            return False
+        try:
+            point = f"{self.settings.topics()[0]}/Reading"
+            self._bus.call("platform.actuator", "get_point", point, timeout=1.0)
         except VipError:
             return False
         return True

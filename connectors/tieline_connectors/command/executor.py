@@ -189,6 +189,8 @@ class Executor:
         if not self._platform_is_there():
             return _AWAY
         before = hands.look(self._platform, [w.point for w in entry.command.writes])
+        if not self._platform_is_there():  # it went away meanwhile: what is not started yet can wait for it
+            return _AWAY
         with self.lock:
             decision = rules.to_start(entry, deadline, before, owned.ledger, self._surroundings.situation())
         if isinstance(decision, (Wait, NotYet)):

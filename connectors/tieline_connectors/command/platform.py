@@ -145,6 +145,7 @@ class Platform:
             self.close()  # perhaps it is the other generation now
             raise Away(str(error)) from error
         except VipTimeout as error:
+            self._last_answer = -_QUIET  # perhaps nobody is there: try before anything else is sent
             raise Uncertain(str(error)) from error
         except VipError as error:
             self.close()

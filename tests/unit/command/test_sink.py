@@ -266,6 +266,22 @@ def test_a_platform_that_is_away_is_waited_for_until_the_command_expires(stand):
     assert stand.device.writes == [23.0]
 
 
+def test_a_platform_that_goes_away_before_a_command_has_started_is_waited_for_too(stand):
+    """The connection is there until it is used: that is noticed before STARTED, and costs no command."""
+    stand.start()
+    one = command()
+    stand.send(one)
+    stand.end(one["command_id"])
+    stand.bus.fall_silent()
+    late, soon = command(expires_at=time.time_ns() // 1000 + 1_500_000), command(23.0)
+    stand.send(late, soon)
+    assert stand.end(late["command_id"], "EXPIRED", "FAILED", "UNKNOWN")["state"] == "EXPIRED"
+    stand.bus.stop()
+    stand.bus.start()
+    assert stand.end(soon["command_id"], "SUCCEEDED", "FAILED", "UNKNOWN")["state"] == "SUCCEEDED"
+    assert stand.device.writes == [22.5, 23.0]
+
+
 def test_no_answer_is_never_a_failure_and_is_proved_by_reading_back(stand):
     stand.start()
     stand.device.on_set = lambda: time.sleep(0.5)  # longer than rpc.timeout.ms
