@@ -167,9 +167,9 @@ def test_writes_of_many_threads_take_turns_and_none_is_lost(kit):
     }
     assert {found[b"last-%d" % n] for n in range(4)} == {b"%d-4" % n for n in range(4)}
     written = values(kit, results)
-    for thread in range(4):
-        assert [v for v in written if v.startswith(b"%d-" % thread)] == [
-            b"%d-%d" % (thread, m) for m in range(5)
+    for writer in range(4):
+        assert [v for v in written if v.startswith(b"%d-" % writer)] == [
+            b"%d-%d" % (writer, m) for m in range(5)
         ]
 
 
