@@ -251,9 +251,9 @@ class VolttronPlatform:
     def _actuator_answers(self) -> bool:
         if self._bus is None:
             return False
+        # Not get_point: one that comes before it has read its configuration ends it.
         try:
-            point = f"{self.settings.topics()[0]}/Reading"
-            self._bus.call("platform.actuator", "get_point", point, timeout=1.0)
+            self._bus.call("platform.actuator", "request_cancel_schedule", "lab", "none", timeout=1.0)
         except VipError:
             return False
         return True
