@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from bench import (
+    commands,
     formats,
     growth,
     kafka_connect,
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "growth": growth.run,
     "stages": stages.run,
     "way_back": way_back.run,
+    "commands": commands.run,
 }
 
 
