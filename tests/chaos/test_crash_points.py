@@ -347,8 +347,11 @@ NOT_WITH = {Numbers: {Step.SPOOL}, Bus: SINK | {Step.COMMIT_SOURCE}}  # or the s
 AT_THE_SPOOL = {Step.SPOOL, Step.PRODUCE, Step.ACKNOWLEDGE, Step.SAVE}
 
 
+STEPS = [step for step in Step if step is not Step.CHANGELOG]  # test_crashed_changelog has that
+
+
 def cases():
-    for step in Step:
+    for step in STEPS:
         for task in (Numbers, Bus):
             if (step is Step.SPOOL and task is Numbers) or (
                 step in SINK | {Step.COMMIT_SOURCE} and task is Bus
@@ -381,7 +384,7 @@ def pairs():
     for number in range(12):
         task = dice.choice([Numbers, Bus])
         again = {Step.SPOOL} if task is Numbers else {Step.COMMIT_SOURCE}
-        steps = [step for step in Step if step not in ONCE | again]
+        steps = [step for step in STEPS if step not in ONCE | again]
         first, second = (CrashPoint(dice.choice(steps), dice.choice(WHEN)) for _ in range(2))
         yield "kafka" if number < 3 else "local", first, second, task
 

@@ -17,6 +17,7 @@ from tieline.broker.port import (
     Broker,
     Consumer,
     Exclusive,
+    PartitionWriter,
     Producer,
     ProducerRecord,
     RebalanceListener,
@@ -43,6 +44,7 @@ class Step(enum.Enum):
     DESERIALIZE = "8-deserialize"
     TRANSFORM_IN = "9-transform"
     PUT = "10-put"  # the sink took a batch
+    CHANGELOG = "10-changelog"  # entries, results and offset of a sink that keeps a changelog are written
     FLUSH = "10-flush"  # the sink said what is safe (pre_commit)
     COMMIT = "11-commit"  # the group's offsets are stored
 
@@ -230,6 +232,12 @@ class _GuardedConsumer(Guarded):
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
         self._process.alive()
         self._inner.subscribe(topics, pattern, _GuardedListener(self._process, listener))
+
+    def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> PartitionWriter:
+        self._process.alive()
+        writer: PartitionWriter = self._inner.changelog(topic, partition, timeout)
+        self._process.left_open(lambda: writer.close(1.0))
+        return cast(PartitionWriter, Guarded(self._process, writer, {"write": Step.CHANGELOG}))
 
 
 class _GuardedListener:

@@ -5,9 +5,21 @@ from collections import defaultdict
 
 import pytest
 
-from tieline.api import Config, DataError, Fatal, Retriable, SinkTask, TopicPartition
+from tieline.api import (
+    Config,
+    DataError,
+    Datum,
+    Fatal,
+    Retriable,
+    Schema,
+    SinkTask,
+    SourceRecord,
+    TopicPartition,
+)
+from tieline.broker.local.changelog import Place
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
+from tieline.converters.avro import AvroConverter
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.topic import TopicSchemaStore
 from tieline.runtime.changelog import TaskChangelogs
@@ -458,3 +470,267 @@ def test_a_sink_that_can_never_flush_stops_with_its_reason_and_commits_nothing(l
     running.join()
     assert "TASK_FLUSH: the certificate has expired" in str(running.error)
     assert committed(log) == {}
+
+
+UTF16 = b"\xff\xfe"
+
+
+class Refusing(Sink):
+    """Deals by itself with what no converter can read; ``away`` outages come first."""
+
+    def __init__(self, total, answer=True, away=0):
+        super().__init__(total)
+        self.answer, self.away, self.refused = answer, away, []
+
+    def refuse(self, record, error):
+        if self.away:
+            self.away -= 1
+            raise Retriable("the results topic is away")
+        self.refused.append((record.offset, record.value, record.key, len(self.written[record.partition])))
+        assert isinstance(error, ValueError)
+        assert dict(record.headers)["tieline.id"]
+        return self.answer
+
+
+@pytest.mark.parametrize("away", [0, 3])
+def test_a_record_that_nobody_can_read_is_refused_in_its_place_and_blocks_nothing(log, away):
+    values = (b"a", UTF16 + b"1", UTF16 + b"2", b"b", UTF16 + b"3", b"c", UTF16 + b"4")
+    log.store.append([ProducerRecord("t", v, b"k", partition=0) for v in values])
+    fill(log, ["x", "y"], 1)
+    sink = Refusing(5, away=away)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.written == {0: ["a", "b", "c"], 1: ["x", "y"]}
+    expected = [(1, b"1", 1), (2, b"2", 1), (4, b"3", 2), (6, b"4", 3)]
+    assert sink.refused == [(offset, UTF16 + v, b"k", before) for offset, v, before in expected]
+    assert counts == (9, 9, 0, 0, 0)
+    assert committed(log) == {0: 7, 1: 2}
+    assert running.error is None
+    assert running.scope.counters["retries"] == away
+
+
+def test_a_record_that_the_task_does_not_refuse_stops_it_after_what_stands_before(log):
+    log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16, b"b")])
+    sink = Refusing(99, answer=False)
+    running = Running(log, sink)
+    running.join()
+    assert "VALUE_CONVERTER" in str(running.error)
+    assert "t-0@1" in str(running.error)
+    assert sink.refused == [(1, UTF16, None, 1)]
+    assert sink.written == {0: ["a"]}
+    assert committed(log) == {0: 1}
+
+
+def test_a_bad_record_behind_one_that_is_held_waits_for_it(log):
+    log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16, b"b")])
+    sink = Refusing(2)
+    left = [2]
+
+    def away(batch):
+        if left[0]:
+            left[0] -= 1
+            raise Retriable("away")
+
+    sink.meet = away
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.puts == [["a"]] * 3 + [["b"]]
+    assert sink.refused == [(1, UTF16, None, 1)]
+    assert counts == (3, 3, 0, 0, 0)
+
+
+def test_a_fatal_error_while_a_record_is_refused_stops_the_task_and_commits_nothing_of_it(log):
+    log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16)])
+
+    class Failing(Sink):
+        def refuse(self, record, error):
+            raise Fatal("no right to write results")
+
+    running = Running(log, Failing(99))
+    running.join()
+    assert "no right to write results" in str(running.error)
+    assert committed(log).get(0, 0) <= 1
+
+
+ENTRY = Schema.parse('{"type": "record", "name": "t.Entry", "fields": [{"name": "value", "type": "string"}]}')
+LATER = Schema.parse(
+    '{"type": "record", "name": "t.Entry", "fields": [{"name": "value", "type": "string"},'
+    '{"name": "note", "type": "string", "default": "none"}]}'
+)
+
+
+class Keeping(Sink):
+    """Writes each record into its partition's changelog, with a result and its offset."""
+
+    schema = ENTRY
+
+    def __init__(self, total, meet=lambda batch: None):
+        super().__init__(total, meet)
+        self.logs, self.found, self.lost = {}, {}, []
+
+    def open(self, partitions):
+        for at in partitions:
+            self.logs[at] = self.context.changelog(at, self.schema)
+            assert self.context.changelog(at, self.schema) is self.logs[at]
+            self.found[at.partition] = dict(self.logs[at].entries)
+
+    def put(self, batch):
+        self.meet(batch)
+        for record in batch:
+            at = TopicPartition(record.topic, record.partition)
+            result = SourceRecord("results", {"of": record.value}, key=record.value)
+            self.logs[at].write({record.value: {"value": record.value}}, [result], record.offset + 1)
+        self.keep(batch)
+
+    def pre_commit(self, offsets):
+        return {}
+
+    def close(self, partitions, lost):
+        super().close(partitions, lost)
+        self.lost += [lost] * len(partitions)
+
+
+def results(log):
+    found = []
+    log.read("results", lambda record: found.append((record.key, record.value)))
+    return found
+
+
+def test_what_a_task_writes_in_its_changelog_moves_the_offset_and_settles_the_ledger(log):
+    fill(log, ["a", "b", "c"])
+    fill(log, ["x"], 1)
+    sink = Keeping(4)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (4, 4, 0, 0, 0)
+    assert committed(log) == {0: 3, 1: 1}
+    assert sorted(results(log)) == [(v, b'{"of":"%b"}' % v) for v in (b"a", b"b", b"c", b"x")]
+    later = Keeping(1)
+    later.schema = LATER
+    fill(log, ["d"])
+    running = Running(log, later)
+    assert later.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert later.written == {0: ["d"]}
+    assert later.found == {
+        0: {v: {"value": v, "note": "none"} for v in "abc"},
+        1: {"x": {"value": "x", "note": "none"}},
+    }
+
+
+def test_an_offset_that_a_write_has_moved_is_never_set_back_by_a_commit(log):
+    fill(log, ["a", "b", "c", "d"])
+
+    class Ahead(Keeping):
+        """Says that less is safe than its changelog has reached already, and goes back itself."""
+
+        def put(self, batch):
+            changelog = self.logs[TopicPartition("t", 0)]
+            changelog.write({"all": {"value": "done"}}, offset=4)
+            changelog.write({"all": {"value": "again"}}, offset=2)
+            self.keep(batch)
+
+        def pre_commit(self, offsets):
+            assert offsets == {TopicPartition("t", 0): 4}
+            return {TopicPartition("t", 0): 1}
+
+    sink = Ahead(4)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (4, 4, 0, 0, 0)
+    assert committed(log) == {0: 4}
+
+
+def test_an_offset_within_a_batch_is_committed_and_the_rest_comes_again(log):
+    fill(log, ["a", "b", "c", "d"])
+    half = threading.Event()
+
+    class Half(Keeping):
+        def put(self, batch):
+            changelog = self.logs[TopicPartition("t", 0)]
+            changelog.write({r.value: {"value": r.value} for r in batch[:2]}, offset=2)
+            half.set()
+
+    running = Running(log, Half(99))
+    assert half.wait(10)
+    assert running.stop() == (2, 2, 0, 0, 0)
+    assert committed(log) == {0: 2}
+    sink = Keeping(2)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (2, 2, 0, 0, 0)
+    assert sink.written == {0: ["c", "d"]}
+
+
+def test_filtered_records_of_a_partition_with_a_changelog_advance_its_offset_too(log):
+    fill(log, ["a"])
+    log.store.append([ProducerRecord("t", b"c", b"drop", partition=0) for _ in range(3)])
+    drop = Filter()
+    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    sink = Keeping(1)
+    running = Running(log, sink, drop)
+    assert sink.enough.wait(10)
+    assert running.stop() == (4, 1, 0, 3, 0)
+    assert committed(log) == {0: 4}
+
+
+def test_a_task_that_is_fenced_joins_its_group_again_and_goes_on_where_the_other_stopped(log):
+    fill(log, ["a", "b"])
+    at = TopicPartition("t", 0)
+    avro = AvroConverter()
+    avro.start(None, is_key=False, schemas=TopicSchemaStore(log))
+
+    def taken_over(batch):
+        if batch[0].value == "a":  # somebody else is the owner, and we have not heard of it
+            bounds = log.store.bounds("t")
+            place = Place("c-t-changelog", at, "connect-c", bounds[at].id)
+            other = log.ledger().take_over(place, len(bounds), 10.0)
+            (entry,) = avro.serialize([Datum(place.topic, {"value": "of the other"}, ENTRY)])
+            other.write({b"a": entry}, [], 1, 10.0)
+
+    sink = Keeping(1, taken_over)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert running.error is None
+    assert sink.written == {0: ["b"]}
+    assert sink.found[0] == {"a": {"value": "of the other"}}
+    assert sink.lost == [True, False, False, False]
+    assert committed(log) == {0: 2}
+    assert [key for key, _ in results(log)] == [b"b"]
+
+
+def test_a_changelog_that_is_away_at_the_assignment_is_asked_for_again(log):
+    fill(log, ["a"])
+    ledger, tries = log.ledger, []
+
+    def away():
+        tries.append(1)
+        if len(tries) < 4:
+            raise Retriable("the disk is away")
+        return ledger()
+
+    log.ledger = away
+    sink = Keeping(1)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert running.scope.counters["retries"] == 3
+
+
+def test_an_entry_that_cannot_be_read_stops_the_task_before_it_does_anything_again(log):
+    fill(log, ["a"])
+    sink = Keeping(1)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    running.stop()
+    log.ledger().store.append([ProducerRecord("c-t-changelog", b"\x00junk", b"b", partition=0)])
+    fill(log, ["b"])
+    sink = Keeping(1)
+    running = Running(log, sink)
+    running.join()
+    assert "the entry b'b' cannot be read" in str(running.error)
+    assert sink.written == {}
+    assert committed(log) == {0: 1}

@@ -1,27 +1,23 @@
 """The changelog of a consumed partition on Kafka: a compacted topic, and a transaction a write.
 
-The transactional id names connector, topic and partition, so that ``init_transactions`` of the partition's
-next owner fences this one, wherever it hangs. A write that moves the group's offset also shows the group's
-generation: a member that is out of the group cannot do that even before it is fenced.
+The transactional id names connector, topic and partition, so that the partition's next owner fences this
+one, wherever it hangs. Each write sets a *mark* under the empty key: where the client broke in the middle,
+a new one reads whether that write is there.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
-
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import DataError, Fenced, Retriable, TielineError, TopicPartition
-from tieline.broker.kafka.errors import served, translated
-from tieline.broker.kafka.records import produce
-from tieline.broker.kafka.settings import ClientSettings, made
+from tieline.broker.kafka.settings import ClientSettings
+from tieline.broker.kafka.transactions import Batch, GroupMetadata, TransactionalProducer
 from tieline.broker.port import ConsumedRecord, ProducerRecord
 
 CONFIG: Mapping[str, str] = {
@@ -30,16 +26,7 @@ CONFIG: Mapping[str, str] = {
     "segment.ms": str(24 * 3_600_000),
     "delete.retention.ms": str(24 * 3_600_000),
 }
-_TRANSACTION_TIMEOUT_MS = 60_000
-_FENCES = {
-    KafkaError._FENCED,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-    KafkaError.INVALID_PRODUCER_ID_MAPPING,
-}
-
-GroupMetadata = Callable[[], Any]
-"""The consumer's member id and generation, as of now. Raises ``Retriable`` when it is closed."""
+_MARK = b""
 
 
 @dataclass(frozen=True)
@@ -71,35 +58,20 @@ class KafkaChangelog:
         self.entries: dict[bytes, bytes] = {}
         self._ground = ground
         self._place = place
-        own = {key: value for key, value in ground.settings.items() if key != "message.timeout.ms"}
-        self._settings: ClientSettings = own | {
-            "transactional.id": f"tieline-{place.topic}-{place.partition.partition}",
-            "transaction.timeout.ms": _TRANSACTION_TIMEOUT_MS,
-            "linger.ms": 0,
-            # The brokers end a transaction after they have said so: one that begins at once is told
-            # to come again. Measured: 100 ms a write with the default; it grows to the second anyway.
-            "retry.backoff.ms": 2,
-        }
-        self._client: Producer | None = None
-        self._position: dict[int, int] = {}
+        self._what = f"the changelog {place.topic}-{place.partition.partition}"
         self._lock = threading.Lock()
-        self._open: _Write | None = None  # the write whose transaction has not ended yet
-        self._committing = self._closed = False
+        self._closed = False
+        self._producer: TransactionalProducer | None = None
+        self._coming: TransactionalProducer | None = None  # begins, or reads, and has not come to the end
+        self._position: dict[int, int] = {}
+        self._marks = (b"%b %d" % (uuid.uuid4().hex.encode(), n) for n in itertools.count())
+        self._last_mark: bytes | None = None
 
     def open(self, timeout: float) -> None:
         """Fence whoever was here, then read to the end; goes on where an earlier attempt stopped."""
         deadline = time.monotonic() + timeout
-        topic, number = self._place.topic, self._place.partition.partition
-        self._ground.ensure(topic, self._place.partition.topic, timeout)
-        client = made(Producer, self._settings, "")
-        try:
-            client.init_transactions(_left(deadline))
-        except KafkaException as error:
-            cause = self._translated(error)
-            raise (Retriable(str(cause)) if isinstance(cause, Fenced) else cause) from error
-        # What earlier owners committed shows from here on: init_transactions has waited for its markers.
-        self._ground.read(topic, self._visit, self._position, _left(deadline), number)
-        self._client = client
+        self._ground.ensure(self._place.topic, self._place.partition.topic, timeout)
+        self._begin(self._visit, deadline)
 
     def write(
         self,
@@ -112,18 +84,13 @@ class KafkaChangelog:
         deadline = time.monotonic() + timeout
         topic, number = self._place.topic, self._place.partition.partition
         own = [ProducerRecord(topic, value, key, partition=number) for key, value in entries.items()]
-        wanted = _Write([*own, *records], offset)
-        with self._locked(timeout) as client:
-            if self._ended(client, deadline) == wanted:
+        mark = next(self._marks)
+        wanted = [*own, *records, ProducerRecord(topic, mark, _MARK, partition=number)]
+        with self._locked(timeout) as producer:
+            committed = self._settled(producer, deadline)
+            if committed and committed.records[:-1] == wanted[:-1] and committed.offset == offset:
                 return  # an earlier call had no answer, and this is it
-            try:
-                self._transact(client, wanted, deadline)
-            except Retriable:
-                if self._open is not None:
-                    raise  # it has no end yet
-                # It is aborted. What has led to it may be over: a generation of the group, or a sequence
-                # number that the client has wrong after a record that was refused.
-                self._transact(client, wanted, deadline)
+            self._write(Batch(wanted, offset, mark), deadline)
 
     def close(self, timeout: float) -> None:
         """See ``PartitionWriter.close``. A transaction without an answer is given what time there is."""
@@ -131,129 +98,83 @@ class KafkaChangelog:
         if not self._lock.acquire(timeout=timeout):
             return  # a write hangs: whoever takes over ends it
         try:
-            client, self._client = self._client, None
-            if client is not None:
-                with suppress(TielineError):
-                    self._ended(client, time.monotonic() + timeout)
-                client.purge()
+            producer, self._producer = self._producer, None
+            if producer is not None:
+                if not producer.broken:
+                    with suppress(TielineError):
+                        producer.settle(time.monotonic() + timeout)
+                producer.abandon()
         finally:
             self._lock.release()
 
     @contextmanager
-    def _locked(self, timeout: float) -> Iterator[Producer]:
+    def _locked(self, timeout: float) -> Iterator[TransactionalProducer]:
         if not self._lock.acquire(timeout=timeout):
             raise Retriable(f"{self._what}: an earlier write has not ended within {timeout} s")
         try:
-            if self._closed or self._client is None:
+            if self._closed or self._producer is None:
                 raise Fenced(f"{self._what}: it was let go; nothing was written")
-            yield self._client
+            yield self._producer
         finally:
             self._lock.release()
 
-    def _transact(self, client: Producer, wanted: _Write, deadline: float) -> None:
-        with self._explained():
-            client.begin_transaction()
-        self._open = wanted
+    def _write(self, batch: Batch, deadline: float) -> None:
+        assert self._producer is not None
         try:
-            self._fill(client, wanted, deadline)
-        except BaseException:
-            self._abort(client, deadline)
-            raise
-        self._committing = True
-        self._ended(client, deadline)
+            self._producer.write(batch, deadline)
+        except Retriable:
+            if self._producer.open is not None or self._producer.broken:
+                raise  # it has no end yet
+            # It is aborted. What has led to it may be over: a generation of the group, or a sequence
+            # number that the client had wrong after a record that was refused.
+            self._producer.write(batch, deadline)
+        except DataError as error:
+            named = {
+                index: cause for index, cause in error.failures.items() if index < len(batch.records) - 1
+            }
+            raise DataError(named or error.failures) from error
 
-    def _fill(self, client: Producer, wanted: _Write, deadline: float) -> None:
-        failures: dict[int, TielineError] = {}
-
-        def delivered(index: int, error: KafkaError | None, message: Message) -> None:
-            if error is not None and error.code() != KafkaError._PURGE_QUEUE:
-                failures[index] = translated(error, f"writing to {wanted.records[index].topic}")
-
-        for index, record in enumerate(wanted.records):
+    def _settled(self, producer: TransactionalProducer, deadline: float) -> Batch | None:
+        """Bring what is open to its end; the batch that is committed now."""
+        if not producer.broken:
             try:
-                produce(client, record, partial(delivered, index))
-            except KafkaException as error:
-                failures[index] = translated(error, f"writing to {record.topic}")
-            except (TypeError, ValueError) as error:
-                failures[index] = DataError({0: error})
-            except BufferError:
-                raise Retriable(f"{self._what}: the producer's queue is full") from None
+                return producer.settle(deadline)
+            except Retriable:
+                if not producer.broken:
+                    raise
+        unanswered = producer.open
+        self._begin(self._see, deadline)
+        producer.abandon()
+        written = unanswered is not None and unanswered.mark == self._last_mark
+        return unanswered if written else None
+
+    def _begin(self, visit: Callable[[ConsumedRecord], None], deadline: float) -> None:
+        topic, at = self._place.topic, self._place.partition
+        if self._coming is None:
+            transactional_id = f"tieline-{topic}-{at.partition}"
+            self._coming = TransactionalProducer(
+                self._ground.settings, transactional_id, at, self._place.group_metadata
+            )
         try:
-            if wanted.offset is not None and not failures:
-                at = KafkaPartition(*self._place.partition, wanted.offset)
-                client.send_offsets_to_transaction([at], self._place.group_metadata(), _left(deadline))
-            waiting = served(client.flush, _left(deadline)) if not failures else 0
-        except KafkaException as error:
-            served(client.poll, 0)
-            if not failures:  # else it says only that a record has failed
-                raise self._translated(error) from error
-        else:
-            if waiting:
-                raise Retriable(f"{self._what}: {waiting} records were not acknowledged in time")
-        bad = {i: cause.failures[0] for i, cause in failures.items() if isinstance(cause, DataError)}
-        if failures:
-            lasting = next((cause for cause in failures.values() if not isinstance(cause, DataError)), None)
-            raise lasting or DataError(bad)
-
-    def _ended(self, client: Producer, deadline: float) -> _Write | None:
-        """Bring an open transaction to its end; the write that is committed now, if any."""
-        if self._open is None:
-            return None
-        if not self._committing:
-            self._abort(client, deadline)
-            return None
-        try:
-            client.commit_transaction(_left(deadline))
-        except KafkaException as error:
-            if error.args[0].txn_requires_abort():
-                self._committing = False
-                self._abort(client, deadline)
-            raise self._translated(error) from error
-        committed, self._open, self._committing = self._open, None, False
-        return committed
-
-    def _abort(self, client: Producer, deadline: float) -> None:
-        """Whatever cannot be aborted now is by the next call, before it does anything else."""
-        with self._explained():
-            client.abort_transaction(_left(deadline))
-        self._open = None
-
-    @property
-    def _what(self) -> str:
-        return f"the changelog {self._place.topic}-{self._place.partition.partition}"
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except KafkaException as error:
-            raise self._translated(error) from error
-
-    def _translated(self, error: KafkaException) -> TielineError:
-        cause: KafkaError = error.args[0]
-        if cause.code() in _FENCES:
-            return Fenced(f"{self._what}: somebody else has taken the partition over: {cause.str()}")
-        if cause.fatal() or cause.code() == KafkaError._STATE:
-            return Fenced(f"{self._what}: it has to be taken over anew: {cause.name()}: {cause.str()}")
-        said = translated(error, self._what)
-        return Retriable(str(said)) if isinstance(said, DataError) else said
+            self._coming.begin(max(0.1, deadline - time.monotonic()))
+        except TielineError:
+            if self._coming.broken:
+                self._coming = None
+            raise
+        # What was committed before shows from here on: the brokers have set its markers.
+        self._ground.read(topic, visit, self._position, max(0.1, deadline - time.monotonic()), at.partition)
+        self._producer, self._coming = self._coming, None
 
     def _visit(self, record: ConsumedRecord) -> None:
+        self._see(record)
+        key = record.key or b""
+        if record.value is None:
+            self.entries.pop(key, None)
+        elif key != _MARK:
+            self.entries[key] = record.value
+
+    def _see(self, record: ConsumedRecord) -> None:
         # So far it was read, also where the end is not reached in time: the next attempt goes on from here.
         self._position[record.partition] = record.offset + 1
-        if record.value is None:
-            self.entries.pop(record.key or b"", None)
-        else:
-            self.entries[record.key or b""] = record.value
-
-
-@dataclass(frozen=True)
-class _Write:
-    """What a call of ``write`` asks for; equal to the same asked again."""
-
-    records: Sequence[ProducerRecord]
-    offset: int | None
-
-
-def _left(deadline: float) -> float:
-    return max(0.1, deadline - time.monotonic())
+        if not record.key:
+            self._last_mark = record.value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -52,8 +51,8 @@ class KafkaConsumer:
         self._refresh = refresh
         self._ground = ground
         self._taking_over: dict[TopicPartition, KafkaChangelog] = {}
-        self._closing = threading.Lock()
-        self._closed = False
+        self._with_changelog = False
+        self._member: Any = None
         self._topics: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
         self._subscribed: frozenset[str] = frozenset()
@@ -149,7 +148,9 @@ class KafkaConsumer:
 
     def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> KafkaChangelog:
         """See ``Consumer.changelog``."""
-        place = Place(topic, partition, self._group_metadata)
+        self._with_changelog = True
+        self._know_member()
+        place = Place(topic, partition, lambda: self._member)
         changelog = self._taking_over.setdefault(partition, KafkaChangelog(self._ground, place))
         changelog.open(timeout)
         del self._taking_over[partition]
@@ -178,8 +179,6 @@ class KafkaConsumer:
             self._listener = None
             self._owned.clear()
             self._positions.clear()
-            with self._closing:
-                self._closed = True
             left = max(0.1, deadline - time.monotonic())
             if not self._free(left):
                 raise Retriable(f"group {self._group}: leaving: a commit has not ended within {left:.1f} s")
@@ -196,6 +195,7 @@ class KafkaConsumer:
                     messages += self._client.consume(max_records - 1, 0)
         except KafkaException as error:  # what was taken before is handed over first
             self._error = translated(error, f"group {self._group}")
+        self._know_member()
         records = [consumed(message) for message in messages if message.error() is None]
         others = [message for message in messages if message.error() is not None]
         if self._rebalances != rebalances:  # taken away while we were collecting: the next owner reads it
@@ -305,12 +305,10 @@ class KafkaConsumer:
         else:
             self._later.append(call)
 
-    def _group_metadata(self) -> Any:
-        """For a changelog, from any thread; a client that is being closed must not be asked."""
-        with self._closing:
-            if self._closed:
-                raise Retriable(f"group {self._group}: it was left")
-            return self._client.consumer_group_metadata()
+    def _know_member(self) -> None:
+        """For the changelogs, which write from other threads: there this call waits for ``poll`` to end."""
+        if self._with_changelog and self._unanswered is None:
+            self._member = self._client.consumer_group_metadata()
 
     def _seek(self, partition: TopicPartition, offset: int) -> None:
         """The client's own seek waits without a time-out, and fails where nothing was fetched yet."""

@@ -9,8 +9,9 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from tieline.api import Fatal, Retriable
@@ -189,6 +190,30 @@ class KafkaBroker:
         settings = consumer_settings(self._client, {}) | {"group.id": f"tieline-read-{topic}"}
         del settings["metadata.max.age.ms"]
         return read_to_end(settings, topic, visit, start, timeout, only)
+
+    def _read_changelog(
+        self,
+        topic: str,
+        visit: Callable[[ConsumedRecord], None],
+        start: Mapping[int, int],
+        timeout: float,
+        partition: int,
+    ) -> None:
+        """All of it: a transaction without an end would hide what was committed after its beginning."""
+        timeout = self._bounded(timeout)
+        reached = self._read(topic, visit, start, timeout, partition)[partition]
+        at = KafkaPartition(topic, partition)
+        futures = self._admin.list_offsets(
+            {at: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=timeout,
+        )
+        end = self._answer(futures[at], f"the end of {topic}-{partition}", timeout).offset
+        if reached < end:
+            raise Retriable(
+                f"{topic}-{partition}: from offset {reached} to {end} a transaction without an end hides it "
+                "(Kafka's kafka-transactions.sh finds and aborts it)"
+            )
 
     def _ensure_changelog(self, topic: str, consumed: str, timeout: float) -> None:
         """As many partitions as the topic whose partitions it follows, also where that has grown."""

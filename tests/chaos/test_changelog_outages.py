@@ -1,0 +1,176 @@
+"""A changelog on Kafka while the broker falls silent or dies, and an owner that was stopped and wakes up."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tieline.api import Fenced, Retriable, TopicPartition
+from tieline.broker.kafka.home import KafkaBroker
+from tieline.broker.port import ProducerRecord
+from tieline_lab import kafka
+
+pytestmark = pytest.mark.kafka
+AT = TopicPartition("commands", 0)
+QUICK = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "300"}
+
+
+class Owned:
+    """Told of a rebalance."""
+
+    def __init__(self):
+        self.partitions = set()
+
+    def assigned(self, partitions):
+        self.partitions |= set(partitions)
+
+    def revoked(self, partitions):
+        self.partitions -= set(partitions)
+
+    lost = revoked
+
+
+def broker(bootstrap):
+    return KafkaBroker(bootstrap, {}, offsets_topic="offsets", offsets_partitions=1, offsets_replication=1)
+
+
+def owner(home, group="group"):
+    consumer, owned = home.consumer(group, "test", QUICK), Owned()
+    consumer.subscribe([AT.topic], None, owned)
+    deadline = time.monotonic() + 60
+    while AT not in owned.partitions:
+        consumer.poll(10, 0.1)
+        assert time.monotonic() < deadline
+    return consumer, consumer.changelog("group-commands-changelog", AT, 10.0)
+
+
+def committed(consumer):
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return consumer.committed([AT], 10.0)
+        except Retriable:  # a broker that has just started
+            assert time.monotonic() < deadline
+
+
+def results(home):
+    found = []
+    home.read("results", lambda record: found.append(record.value))
+    return found
+
+
+@pytest.fixture
+def server(tmp_path):
+    if reason := kafka.why_not():
+        pytest.skip(reason)
+    with kafka.KafkaServer(tmp_path / "kafka") as server:
+        home = broker(server.bootstrap)
+        for topic in (AT.topic, "results"):
+            home.create_topic(topic, partitions=1)
+        yield server
+
+
+def test_a_broker_that_falls_silent_or_dies_within_a_write_costs_and_doubles_nothing(server):
+    home, dice, number, done = broker(server.bootstrap), random.Random(7), 0, threading.Event()
+    consumer, changelog = owner(home)
+    retried = []
+
+    def write():
+        nonlocal number
+        while not done.is_set():
+            try:
+                changelog.write(
+                    {b"latest": b"%d" % number},
+                    [ProducerRecord("results", b"%d" % number)],
+                    number + 1,
+                    0.4,
+                )
+                number += 1
+            except Retriable as error:
+                retried.append(str(error))
+
+    def poll():
+        while not done.is_set():
+            consumer.poll(10, 0.05)
+
+    threads = [threading.Thread(target=write), threading.Thread(target=poll)]
+    for thread in threads:
+        thread.start()
+    for pause in (0.7, 0.2, 1.5, 0.5):
+        time.sleep(dice.uniform(0.3, 0.6))
+        os.kill(server.process.pid, signal.SIGSTOP)
+        time.sleep(pause)
+        os.kill(server.process.pid, signal.SIGCONT)
+    time.sleep(0.3)
+    server.kill()
+    server.start()
+    before = number
+    deadline = time.monotonic() + 60
+    while number < before + 20:
+        assert time.monotonic() < deadline, "\n".join(retried[-3:])
+        time.sleep(0.05)
+    done.set()
+    for thread in threads:
+        thread.join()
+    print(f"{number} writes, {len(retried)} without an answer")
+    assert retried
+    again = consumer.changelog("group-commands-changelog", AT, 10.0)
+    with pytest.raises(Fenced):
+        changelog.write({b"latest": b"no"}, [], None, 5.0)
+    count = int(again.entries[b"latest"]) + 1
+    assert count in (number, number + 1)  # the last call may have had no answer
+    assert results(home) == [b"%d" % n for n in range(count)]
+    assert committed(consumer) == {AT: count}
+    for one in (changelog, again):
+        one.close(1.0)
+    consumer.close(5.0)
+
+
+ZOMBIE = """
+import sys
+from tests.chaos.test_changelog_outages import *
+consumer, changelog = owner(broker(sys.argv[1]))
+number = 0
+while True:
+    number += 1
+    try:
+        changelog.write({b"zombie": b"%d" % number}, [ProducerRecord("results", b"zombie")], number, 5.0)
+        print("wrote", flush=True)
+    except Retriable as error:
+        print("refused", flush=True)
+    except Fenced:
+        print("FENCED", flush=True)
+        sys.exit(7)
+"""
+
+
+def test_an_owner_that_was_stopped_is_fenced_when_it_wakes_up_and_nothing_of_it_shows(server):
+    zombie = subprocess.Popen(
+        [sys.executable, "-c", ZOMBIE, server.bootstrap], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        for _ in range(20):
+            assert zombie.stdout.readline() == "wrote\n"
+        os.kill(zombie.pid, signal.SIGSTOP)
+        home = broker(server.bootstrap)
+        consumer, changelog = owner(home)
+        before, offset = results(home), committed(consumer)[AT]
+        assert changelog.entries[b"zombie"] == b"%d" % len(before)
+        assert offset == len(before) >= 20
+        changelog.write({b"mine": b"1"}, [ProducerRecord("results", b"mine")], 1_000_000, 10.0)
+        os.kill(zombie.pid, signal.SIGCONT)
+        assert zombie.wait(30) == 7
+        assert zombie.stdout.read().split()[-1] == "FENCED"
+        assert results(home) == [*before, b"mine"]
+        assert committed(consumer) == {AT: 1_000_000}
+        changelog.close(1.0)
+        consumer.close(5.0)
+    finally:
+        zombie.kill()
+        zombie.wait()
+        zombie.stdout.close()

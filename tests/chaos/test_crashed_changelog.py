@@ -1,0 +1,131 @@
+"""A sink that acts on a device dies around each write of its changelog: it acts once at most, and answers.
+
+The sink of this test does with a changelog what it is there for: STARTED is written with the offset before
+it acts, ENDED with the result after it; what is found STARTED at the takeover ends as UNKNOWN.
+"""
+
+import dataclasses
+import functools
+import uuid
+from collections import Counter
+from contextlib import ExitStack
+
+import pytest
+
+from tieline.api import Config, Schema, SinkConnector, SinkTask, SourceRecord, TopicPartition
+from tieline.broker.port import ProducerRecord, Unit
+from tieline.converters.plain import StringConverter
+from tieline.runtime.build import open_broker
+from tieline.runtime.plan import ConnectorPlan, ConverterPlan, checked
+from tieline.runtime.settings import Pace, SinkSettings
+from tieline.testing.crash import CrashPoint, Life, Step
+
+PACE = Pace(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
+ENTRY = Schema.parse('{"type": "record", "name": "t.Entry", "fields": [{"name": "state", "type": "string"}]}')
+COMMANDS, PARTITIONS = 6, 2
+STARTED, ENDED = {"state": "STARTED"}, {"state": "ENDED"}
+
+
+class Outside:
+    """What no crash touches: how often the device was acted on, and which commands are known to be over."""
+
+    def __init__(self):
+        self.name = f"c{uuid.uuid4().hex[:8]}"
+        self.topic, self.results = f"{self.name}-in", f"{self.name}-results"
+        self.acts, self.over = Counter(), set()
+
+
+class Actor(SinkTask[Config]):
+    """Acts on each command once."""
+
+    def __init__(self, outside):
+        self.outside, self.states, self.logs = outside, {}, {}
+
+    def start(self, context, config):
+        self.context = context
+
+    def open(self, partitions):
+        for at in partitions:
+            self.logs[at] = self.context.changelog(at, ENTRY)
+            for command, entry in self.logs[at].entries.items():
+                if entry == STARTED:
+                    self.end(at, command, "UNKNOWN")
+                else:
+                    self.outside.over.add(command)
+
+    def put(self, batch):
+        for record in batch:
+            at, command = TopicPartition(record.topic, record.partition), record.value
+            self.logs[at].write({command: STARTED}, (), record.offset + 1)
+            self.outside.acts[command] += 1
+            self.end(at, command, "SUCCEEDED")
+
+    def end(self, at, command, outcome):
+        result = SourceRecord(self.outside.results, outcome, key=command)
+        self.logs[at].write({command: ENDED}, [result])
+        self.outside.over.add(command)
+
+    def pre_commit(self, offsets):
+        return {}
+
+
+def planned(outside, worker, data):
+    plan = checked("test", {**worker, "data.dir": str(data)}, [])
+    text = ConverterPlan(StringConverter, StringConverter.config_type.parse({}), {})
+    settings = SinkSettings.parse({"name": outside.name, "connector.class": "test", "topics": outside.topic})
+    task = staticmethod(functools.partial(Actor, outside))
+    connector = type("Acting", (SinkConnector,), {"task_type": task})()
+    sink = ConnectorPlan(settings, connector, Config.parse({}), {}, text, text, [], {})
+    return dataclasses.replace(plan, connectors=[sink])
+
+
+def prepared(outside, broker):
+    for topic in (outside.topic, outside.results):
+        broker.create_topic(topic, partitions=PARTITIONS)
+    producer = broker.producer("test", {})
+    commands = [ProducerRecord(outside.topic, b"%d" % n, partition=n % PARTITIONS) for n in range(COMMANDS)]
+    producer.send(Unit(commands))
+    while not producer.poll(1.0):
+        pass
+    producer.close(1.0)
+    broker.close()
+
+
+def cases():
+    for home, passings in (("local", (1, 2, 5, 12)), ("kafka", (2, 5))):  # an even one says ENDED
+        for passing in passings:
+            for when in ("before", "after"):
+                marks = [pytest.mark.kafka] if home == "kafka" else []
+                yield pytest.param(home, passing, when, id=f"{home}-{passing}-{when}", marks=marks)
+
+
+@pytest.mark.parametrize(("home", "passing", "when"), list(cases()))
+def test_a_crash_around_a_write_lets_no_command_act_twice_and_each_has_one_result(
+    request, tmp_path, home, passing, when
+):
+    worker = {"bootstrap.servers": request.getfixturevalue("kafka_bootstrap")} if home == "kafka" else {}
+    outside, data = Outside(), [tmp_path / "first", tmp_path / "second"]
+    prepared(outside, open_broker(planned(outside, worker, data[0])))
+    point = CrashPoint(Step.CHANGELOG, when, passing)
+    with ExitStack() as lives:
+        for crash, folder in zip((point, None), data, strict=True):
+            plan = planned(outside, worker, folder)
+            life = lives.enter_context(Life(plan, open_broker(plan), crash, pace=PACE))
+            crashed = life.run(
+                lambda life=life: (
+                    len(outside.over) == COMMANDS and life.ledger()[outside.name]["in_flight"] == 0
+                )
+            )
+            assert crashed == (crash is not None)
+            if crashed:
+                life.leave(data[1])
+    odd = passing % 2  # an odd write says STARTED, an even one ENDED
+    unknown = [] if (odd and when == "before") or (not odd and when == "after") else [(passing - 1) // 2]
+    found = []
+    broker = open_broker(planned(outside, worker, data[1]))
+    broker.read(outside.results, lambda record: found.append((record.key, record.value)))
+    broker.close()
+    assert Counter(key for key, _ in found) == {b"%d" % n: 1 for n in range(COMMANDS)}
+    assert len([1 for _, value in found if value == b'"UNKNOWN"']) == len(unknown)
+    assert max(outside.acts.values()) == 1
+    assert outside.acts.total() == COMMANDS - (1 if odd and when == "after" else 0)

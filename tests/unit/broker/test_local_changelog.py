@@ -1,0 +1,210 @@
+"""The local changelog's two files: a crash between any two of its steps, time-outs, and what stays small."""
+
+import shutil
+import threading
+
+import pytest
+
+from tieline.api import AlreadyOwned, Fenced, Retriable, TopicPartition
+from tieline.broker.local.log import LocalLog
+from tieline.broker.port import ProducerRecord
+from tieline.testing.crash_points import Crash
+
+AT = TopicPartition("t", 0)
+SOON = 10.0
+
+
+class Nobody:
+    def assigned(self, partitions):
+        pass
+
+    revoked = lost = assigned
+
+
+class Life:
+    """The owner of the only partition; ``left(folder)`` is what a kill would leave."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.log = LocalLog.open(folder)
+        self.log.create_topic("t")
+        self.consumer = self.log.consumer("group", "test", {})
+        self.consumer.subscribe(["t"], None, Nobody())
+        self.consumer.poll(1, 0)
+        self.changelog = self.consumer.changelog("c", AT, SOON)
+
+    def write(self, number, timeout=SOON):
+        record = ProducerRecord("results", b"%d" % number)
+        self.changelog.write({b"n": b"%d" % number}, [record], number, timeout)
+
+    def found(self):
+        """Entry, results and offset; the changelog is taken over once more for it."""
+        values = []
+        self.log.read("results", lambda record: values.append(int(record.value)))
+        self.changelog = self.consumer.changelog("c", AT, SOON)
+        return self.changelog.entries.get(b"n"), values, self.log.store.committed("group").get(AT)
+
+    def left(self, folder):
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns("*.lock", "*.bell", "*.reserve"))
+        return folder
+
+    def close(self):
+        self.consumer.close(SOON)
+        self.log.close()
+
+
+@pytest.fixture
+def lives(tmp_path):
+    made = []
+
+    def begin(folder="first"):
+        made.append(Life(tmp_path / folder))
+        return made[-1]
+
+    yield begin
+    for life in made:
+        life.close()
+
+
+def dying(submit, when):
+    """The next change is the last that happens, or does not happen any more."""
+
+    def submitted(change):
+        if when == "after":
+            submit(change).result(SOON)
+        raise Crash("here")
+
+    return submitted
+
+
+@pytest.mark.parametrize(
+    ("file", "when", "expected"),
+    [
+        ("ledger", "before", 1),
+        ("ledger", "after", 2),  # the outbox says what the log still has to be given
+        ("main", "before", 2),
+        ("main", "after", 2),  # the log's mark says that it has it
+    ],
+)
+def test_a_crash_between_two_steps_leaves_all_of_a_write_or_nothing_and_results_once(
+    lives, tmp_path, file, when, expected
+):
+    life = lives()
+    life.write(1)
+    store = life.log.ledger().store if file == "ledger" else life.log.store
+    submit = store.submit
+    store.submit = dying(submit, when)
+    with pytest.raises(Crash):
+        life.write(2)
+    store.submit = submit
+    life.left(tmp_path / "second")
+    second = lives("second")
+    assert second.found() == (b"%d" % expected, list(range(1, expected + 1)), expected)
+    second.write(3)
+    second.left(tmp_path / "third")
+    assert lives("third").found() == (b"3", [*range(1, expected + 1), 3], 3)
+
+
+@pytest.mark.parametrize("file", ["ledger", "main"])
+def test_a_write_without_an_answer_in_time_is_done_once_when_it_is_repeated(lives, file):
+    life = lives()
+    store = life.log.ledger().store if file == "ledger" else life.log.store
+    go_on = threading.Event()
+    store.submit(lambda tables: go_on.wait(SOON))  # a slow disk
+    for _ in range(2):
+        with pytest.raises(Retriable):
+            life.write(1, 0.05)
+    go_on.set()
+    life.write(1)
+    assert life.found() == (b"1", [1], 1)
+
+
+def test_another_write_after_one_without_an_answer_comes_behind_it(lives):
+    life = lives()
+    go_on = threading.Event()
+    life.log.store.submit(lambda tables: go_on.wait(SOON))
+    with pytest.raises(Retriable):
+        life.write(1, 0.05)
+    go_on.set()
+    life.write(2)
+    assert life.found() == (b"2", [1, 2], 2)
+
+
+def test_a_full_disk_under_the_log_is_waited_out_and_the_result_comes_once(lives):
+    life = lives()
+    submit, left = life.log.store.submit, [2]
+
+    def full(change):
+        if left[0]:
+            left[0] -= 1
+
+            def refused(tables):
+                raise Retriable("the disk is full")
+
+            return submit(refused)
+        return submit(change)
+
+    life.log.store.submit = full
+    for _ in range(2):
+        with pytest.raises(Retriable):
+            life.write(1)
+    life.write(1)
+    assert life.found() == (b"1", [1], 1)
+
+
+def test_a_write_of_who_was_taken_over_in_the_middle_is_not_delivered_twice_and_sets_nothing_back(lives):
+    life = lives()
+    submit = life.log.store.submit
+    life.log.store.submit = lambda change: submit(lambda tables: late.append(change))  # not now
+    late = []
+    life.write(1)
+    life.log.store.submit = submit
+    old, life.changelog = life.changelog, life.consumer.changelog("c", AT, SOON)
+    life.write(2)
+    submit(late[0]).result(SOON)
+    assert life.found() == (b"2", [1, 2], 2)
+    with pytest.raises(Fenced):
+        old.write({b"n": b"zombie"}, [], None, SOON)
+
+
+def test_what_was_left_for_a_topic_that_is_gone_moves_no_offset_of_the_next_of_its_name(lives, tmp_path):
+    life = lives()
+    submit = life.log.store.submit
+    life.log.store.submit = dying(submit, "before")
+    with pytest.raises(Crash):
+        life.write(1)
+    life.log.store.submit = submit
+    life.log.delete_topic("t")
+    life.left(tmp_path / "second")
+    second = lives("second")
+    assert second.found() == (b"1", [1], None)
+
+
+def test_a_file_keeps_the_latest_of_each_key_and_one_outbox(lives):
+    life = lives()
+    for number in range(1, 201):
+        life.write(number)
+    ledger = life.log.ledger().store
+    assert ledger.size("c")[0] == 1
+    assert ledger.size("c-outbox")[0] == 1
+    assert life.found() == (b"200", list(range(1, 201)), 200)
+
+
+def test_another_process_cannot_have_the_file(lives, tmp_path):
+    life = lives()
+    guest = LocalLog.open(tmp_path / "first", owner=False)
+    try:
+        with pytest.raises(AlreadyOwned):
+            guest.ledger()
+    finally:
+        guest.close()
+    life.write(1)
+
+
+def test_no_entry_waits_for_the_log_where_nothing_is_for_the_log(lives):
+    life = lives()
+    go_on = threading.Event()
+    life.log.store.submit(lambda tables: go_on.wait(SOON))  # telemetry is being written
+    life.changelog.write({b"n": b"1"}, [], None, 5.0)
+    go_on.set()
+    assert life.found() == (b"1", [], None)
