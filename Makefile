@@ -47,9 +47,10 @@ fast: .venv/.check
 
 check: style fast
 
+# Two at a time, a file to a process: most of a test on servers is waiting.
 test: style
 	@echo "== all tests, on real servers (the first run fetches VOLTTRON and Kafka)"
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 bench: .venv/.check
 	@$(BIN)/python -m bench $(ARGS)

@@ -407,7 +407,7 @@ def test_a_broker_that_is_killed_under_load_costs_no_message_no_order_and_no_mem
     waited = killed.waiting["bus"]["spool_bytes"] >> 20
     print(f"{waited} MB waited in the spool, memory grew by {killed.grown} MB")
     assert waited > 10
-    assert killed.grown < 7
+    assert killed.grown < 10  # MB, while more than 10 waited
     assert {connector["state"] for connector in killed.waiting.values()} == {"RUNNING"}
     by_key = killed.topics["killed"]
     assert len(by_key) == DEVICES

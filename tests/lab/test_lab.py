@@ -32,6 +32,12 @@ def on_real_servers(test):
 needs_kafka = [pytest.mark.kafka, pytest.mark.skipif(bool(kafka.why_not()), reason=str(kafka.why_not()))]
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory):
+    """A short name: VOLTTRON makes sockets in its home, whose paths have 107 characters at most."""
+    return tmp_path_factory.mktemp("lab")
+
+
 def run(folder, *arguments):
     command = [*LAB, "--folder", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
