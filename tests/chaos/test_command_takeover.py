@@ -4,7 +4,9 @@ A ``sitecustomize`` of the worker's interpreter stops or kills it there: after S
 the write, or right after the write. Nothing of the product is changed for it.
 """
 
+import json
 import os
+import random
 import signal
 import time
 import uuid
@@ -12,7 +14,9 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from tieline.api import Schema, SourceRecord
+from tieline.api import ID_HEADER, Schema, SourceRecord
+from tieline.broker.port import ProducerRecord, Unit
+from tieline.cli.beside import Place, beside
 from tieline.cli.program import WorkerProgram
 from tieline.runtime.build import open_broker
 from tieline.runtime.plan import checked
@@ -73,6 +77,7 @@ class Stand:
         self.topic, self.results_topic = f"commands-{self.own}", f"results-{self.own}"
         (folder / "policy.yaml").write_text(POLICY)
         self.flag = folder / "flag"
+        self.more = {}
         plan = checked("test", {**home, "data.dir": str(folder / "one" / "data")}, [])
         with closing(open_broker(plan)) as broker:
             broker.create_topic(self.topic, partitions=1)
@@ -90,6 +95,7 @@ class Stand:
             "results.topic": self.results_topic,
             "claim.ms": "3000",
             "consumer.override.session.timeout.ms": "6000",
+            **self.more,
         }
         return WorkerProcess(self.folder / name, self.home, [sink])
 
@@ -217,3 +223,38 @@ def test_a_worker_that_stands_still_between_started_and_the_write_until_another_
         assert first.stop() == 0
     assert (result["state"], result["reason_code"]) == ("UNKNOWN", "CRASHED")
     assert device.writes == [10.0, 21.0, 22.0]
+
+
+def test_a_command_as_large_as_a_record_may_be_is_refused_and_blocks_nothing(stand, device):
+    """What is told and kept of a command is larger than the command; a broker would take no such record."""
+    stand.more = {"value.converter": "json", "old.issuer": "boss"}
+    dice = random.Random(5)  # nothing that compresses well
+
+    def text(length):
+        return "".join(chr(dice.randrange(0x20000, 0x2A000)) for _ in range(length))
+
+    writes = [{"point": f"site/{text(400)}/{n}", "value": text(1000)} for n in range(100)]
+    large = command(0.0, command_id="large", issuer="nobody", writes=writes)
+    hostile = [
+        (json.dumps(large, ensure_ascii=False), ()),
+        (json.dumps({"device_point": "site/ahu/p", "new_value": 1, text(100_000): 1}), ()),
+        (json.dumps({"device_point": "site/ahu/p", "new_value": 1}), ((ID_HEADER, b"x" * 900_000),)),
+        (json.dumps({"command_id": "odd", text(70_000): 1}), ()),
+        ("{" + text(200_000), ()),
+    ]
+    with stand.worker("one") as worker, beside(Place(stand.folder / "one" / "worker.json")) as opened:
+        worker.wait_for("partitions assigned", 60)
+        producer = opened.broker.producer("test", {})
+        good = [(json.dumps(command(20.0, command_id="good")), ())]
+        for value, headers in [*hostile, *good]:
+            producer.send(Unit([ProducerRecord(stand.topic, value.encode(), headers=headers)]))
+        while producer.in_flight_bytes:
+            assert not any(delivery.failures for delivery in producer.poll(1.0))
+        producer.close(5.0)
+        with stand.open() as topics:
+            line = Line(topics, stand)
+            assert line.end("good")["state"] == "SUCCEEDED"
+            ends = [r for r in line.seen if r["state"] in TERMINAL]
+        assert worker.stop() == 0
+    assert [r["reason_code"] for r in ends] == ["MALFORMED"] * 5 + [""]
+    assert device.writes == [20.0]

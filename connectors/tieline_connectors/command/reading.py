@@ -19,6 +19,8 @@ MAX_TEXT_VALUE = 1000
 MAX_POINT = 500
 MAX_SEGMENTS = 20
 MAX_WRITES = 100
+MAX_SIZE = 100_000
+"""Characters of a command as the ledger keeps it, where it stands twice; a broker's records are finite."""
 MAX_HOLD_MS = 366 * 86_400_000
 _LATEST = 253_402_300_800_000_000  # the year 10000
 _FIELDS = frozenset(Command._fields) - {"filled"}
@@ -31,7 +33,7 @@ class Malformed(ValueError):
     """No command; the text says why. ``command_id``, ``issuer``, ``correlation_id``: what could be read."""
 
     def __init__(self, reason: str, value: Any = None) -> None:
-        super().__init__(reason)
+        super().__init__(reason[:MAX_REASON])
         found = value if isinstance(value, Mapping) else {}
         self.command_id = _printable(found.get("command_id"))
         self.correlation_id = _printable(found.get("correlation_id"))
@@ -133,6 +135,8 @@ def _command(value: Any, defaults: Defaults) -> Command:
     )
     if command.hold_ms is not None and action == "REVERT":
         raise ValueError("hold_ms means nothing with REVERT: leave it out")
+    if len(command.to_json()) > MAX_SIZE:
+        raise ValueError(f"a command has at most {MAX_SIZE} characters in all; send several")
     return command
 
 

@@ -7,6 +7,9 @@ from tieline_connectors.command.decisions import End, Readings
 from tieline_connectors.command.facts import Reading, Refusal
 from tieline_connectors.command.ledger import Entry
 
+LONGEST_TOLD = 200
+"""Characters of a text that was read: a result with a hundred of them has to fit into a record."""
+
 
 def refused(entry: Entry, refusal: Refusal, now: int, readings: Readings | None = None) -> End:
     """The end of a command that may not be executed, or cannot be."""
@@ -81,8 +84,10 @@ def result_of(
 
 
 def value_of(reading: Reading | None) -> Value:
-    """What was read; none where nothing could be."""
-    return None if reading is None else reading.value
+    """What was read, as it is told; none where nothing could be."""
+    if reading is None:
+        return None
+    return reading.value[:LONGEST_TOLD] if isinstance(reading.value, str) else reading.value
 
 
 def held(entry: Entry) -> list[WriteResult]:

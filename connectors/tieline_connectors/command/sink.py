@@ -12,6 +12,7 @@ from tieline.api import (
     ID_HEADER,
     AlreadyOwned,
     ConfigError,
+    DataError,
     Fatal,
     Fenced,
     Retriable,
@@ -108,6 +109,8 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
                     waiting[at] = str(error)
                 except Fenced as error:
                     fenced = error
+                except DataError as error:  # its indexes are those of the ledger, not of the batch
+                    raise Fatal(f"command: {at.topic}-{at.partition}: the broker refuses: {error}") from error
             executor.lock.notify_all()
         if fenced is not None:
             raise fenced
@@ -123,7 +126,8 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         with executor.lock:
             owned = self._partition(executor, at)
             now = self._surroundings.now().wall
-            answer = rules.malformed(Malformed(f"it cannot be decoded: {error}"), _id(record), raw, now)
+            told = Malformed(f"it cannot be decoded: {error}")
+            answer = rules.malformed(told, _id(record)[: reading.MAX_ID], raw, now)
             try:
                 if record.offset >= owned.taken():
                     owned.take(Decided([], [answer.result], record.offset + 1))
@@ -199,7 +203,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         try:
             command = self._command(record, at_broker)
         except Malformed as error:
-            return rules.malformed(error, _id(record), None, situation.now.wall)
+            return rules.malformed(error, _id(record)[: reading.MAX_ID], None, situation.now.wall)
         if len(owned.deadlines) >= self._config.max_waiting and owned.ledger.get(command.command_id) is None:
             return Wait("TOO_MANY_WAIT", f"{len(owned.deadlines)} commands wait already (max.waiting)")
         return rules.arrived(command, at_broker or None, owned.ledger, situation)
