@@ -153,6 +153,7 @@ def test_an_owner_that_was_stopped_is_fenced_when_it_wakes_up_and_nothing_of_it_
     zombie = subprocess.Popen(
         [sys.executable, "-c", ZOMBIE, server.bootstrap], stdout=subprocess.PIPE, text=True
     )
+    assert zombie.stdout is not None
     try:
         for _ in range(20):
             assert zombie.stdout.readline() == "wrote\n"
@@ -166,6 +167,8 @@ def test_an_owner_that_was_stopped_is_fenced_when_it_wakes_up_and_nothing_of_it_
         os.kill(zombie.pid, signal.SIGCONT)
         assert zombie.wait(30) == 7
         assert zombie.stdout.read().split()[-1] == "FENCED"
+        changelog.close(1.0)
+        changelog = consumer.changelog("group-commands-changelog", AT, 10.0)  # shows all that was committed
         assert results(home) == [*before, b"mine"]
         assert committed(consumer) == {AT: 1_000_000}
         changelog.close(1.0)

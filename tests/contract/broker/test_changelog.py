@@ -40,8 +40,16 @@ def result(kit, topic, value):
     return ProducerRecord(topic, value, b"key")
 
 
-def values(kit, topic):
-    return [record.value for record in kit.read(topic)]
+def shown(kit, topic, count):
+    """What a topic holds: Kafka shows a transaction a moment after its end."""
+    deadline = time.monotonic() + SOON
+    while len(found := kit.read(topic)) < count:
+        assert time.monotonic() < deadline, found
+    return found
+
+
+def values(kit, topic, count):
+    return [record.value for record in shown(kit, topic, count)]
 
 
 def test_the_next_owner_finds_the_latest_value_of_each_key_and_no_deleted_one(kit):
@@ -64,7 +72,7 @@ def test_records_and_the_offset_come_with_the_entries(kit):
     assert owner.committed() == 1
     owner.write({}, (), 3)
     assert owner.committed() == 3
-    assert values(kit, results) == [b"r1", b"r2", b"r3"]
+    assert values(kit, results, 3) == [b"r1", b"r2", b"r3"]
     owner.log.close(SOON)
     owner.consumer.close(SOON)
     kit.fill(owner.at.topic, 1, start=3)
@@ -76,7 +84,7 @@ def test_headers_timestamp_key_and_partition_of_a_record_survive(kit):
     owner, results = Owner(kit, kit.topic()), kit.topic(2)
     sent = ProducerRecord(results, b"v", b"k", (("h", b"1"), ("n", None)), 1_700_000_000_000, 1)
     owner.write({b"a": b"1"}, [sent, ProducerRecord(results, None, None, (), 5, 0)])
-    found = {r.partition: r for r in kit.read(results)}
+    found = {r.partition: r for r in shown(kit, results, 2)}
     assert found[1][3:] == (b"v", b"k", (("h", b"1"), ("n", None)), 1_700_000_000_000)
     assert found[0][3:] == (None, None, (), 5)
 
@@ -91,10 +99,10 @@ def test_what_can_never_be_written_is_named_and_nothing_else_is_written(kit):
     with pytest.raises(DataError) as caught:
         owner.write({b"a": b"2"}, [ProducerRecord(results, b"x", partition=-7)], 2)
     assert set(caught.value.failures) == {1}
-    assert (values(kit, results), owner.committed()) == ([], 1)
+    assert (values(kit, results, 0), owner.committed()) == ([], 1)
     owner.write({b"c": b"3"}, [result(kit, results, b"r")])
     assert owner.take().entries == {b"a": b"1", b"c": b"3"}
-    assert values(kit, results) == [b"r"]
+    assert values(kit, results, 1) == [b"r"]
 
 
 def test_who_takes_over_fences_who_was_there_and_nothing_of_that_one_shows(kit):
@@ -107,7 +115,7 @@ def test_who_takes_over_fences_who_was_there_and_nothing_of_that_one_shows(kit):
     second.write({b"b": b"2"}, [result(kit, results, b"r2")], 2, SOON)
     with pytest.raises(Fenced):
         first.write({b"a": b"zombie"}, [result(kit, results, b"zombie")], 1)
-    assert values(kit, results) == [b"r1", b"r2"]
+    assert values(kit, results, 2) == [b"r1", b"r2"]
     assert first.committed() == 2
     assert first.take().entries == {b"a": b"1", b"b": b"2"}
 
@@ -166,7 +174,7 @@ def test_writes_of_many_threads_take_turns_and_none_is_lost(kit):
         b"%d-%d" % (n, m) for n in range(4) for m in range(5)
     }
     assert {found[b"last-%d" % n] for n in range(4)} == {b"%d-4" % n for n in range(4)}
-    written = values(kit, results)
+    written = values(kit, results, 20)
     for writer in range(4):
         assert [v for v in written if v.startswith(b"%d-" % writer)] == [
             b"%d-%d" % (writer, m) for m in range(5)
@@ -180,4 +188,4 @@ def test_what_was_just_written_is_there_for_who_takes_over_at_that_moment(kit):
         owner.log = owner.take()
         assert owner.log.entries == {b"n": b"%d" % number}
         assert owner.committed() == number + 1
-    assert values(kit, results) == [b"%d" % n for n in range(15)]
+    assert values(kit, results, 15) == [b"%d" % n for n in range(15)]

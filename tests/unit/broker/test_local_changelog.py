@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ class Life:
     def found(self):
         """Entry, results and offset; the changelog is taken over once more for it."""
         values = []
-        self.log.read("results", lambda record: values.append(int(record.value)))
+        self.log.read("results", lambda record: values.append(int(record.value or b"")))
         self.changelog = self.consumer.changelog("c", AT, SOON)
         return self.changelog.entries.get(b"n"), values, self.log.store.committed("group").get(AT)
 
@@ -155,8 +156,8 @@ def test_a_full_disk_under_the_log_is_waited_out_and_the_result_comes_once(lives
 def test_a_write_of_who_was_taken_over_in_the_middle_is_not_delivered_twice_and_sets_nothing_back(lives):
     life = lives()
     submit = life.log.store.submit
+    late: list[Any] = []
     life.log.store.submit = lambda change: submit(lambda tables: late.append(change))  # not now
-    late = []
     life.write(1)
     life.log.store.submit = submit
     old, life.changelog = life.changelog, life.consumer.changelog("c", AT, SOON)

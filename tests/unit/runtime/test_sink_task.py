@@ -19,7 +19,7 @@ from tieline.api import (
 from tieline.broker.local.changelog import Place
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
-from tieline.converters.avro import AvroConverter
+from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.topic import TopicSchemaStore
 from tieline.runtime.changelog import TaskChangelogs
@@ -680,7 +680,7 @@ def test_a_task_that_is_fenced_joins_its_group_again_and_goes_on_where_the_other
     fill(log, ["a", "b"])
     at = TopicPartition("t", 0)
     avro = AvroConverter()
-    avro.start(None, is_key=False, schemas=TopicSchemaStore(log))
+    avro.start(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(log))
 
     def taken_over(batch):
         if batch[0].value == "a":  # somebody else is the owner, and we have not heard of it
