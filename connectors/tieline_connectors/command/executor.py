@@ -214,7 +214,7 @@ class Executor:
         late = rules.last_look(entry, start.deadline, before, self._surroundings.situation())
         if late is not None and all(call.answer == "NOT_SENT" for call in calls.values()):
             return self._end(owned, late)
-        given_back = hands.give_back(self._platform, rules.to_give_back(entry, calls))
+        given_back = hands.give_back(self._platform, entry.command, rules.to_give_back(entry, calls))
         if self._pace.verify_delay:
             self._pause(self._pace.verify_delay)
         after = hands.look(self._platform, [w.point for w in entry.command.writes])
@@ -254,7 +254,9 @@ class Executor:
         def may_give_back() -> bool:
             return rules.may_give_back(decision, self._surroundings.situation())
 
-        calls: dict[str, Call] = hands.give_back(self._platform, decision.points, may_give_back)
+        calls: dict[str, Call] = hands.give_back(
+            self._platform, decision.entry.command, decision.points, may_give_back
+        )
         after = hands.look(self._platform, [w.point for w in decision.entry.command.writes])
         with self.lock:
             outcome = rules.hold_outcome(

@@ -36,15 +36,10 @@ def write(
     """
     calls = {w.point: Call("NOT_SENT") for w in command.writes}
     with ExitStack() as reserved:
-        try:
-            devices = sorted({w.device for w in command.writes})
-            reserved.enter_context(platform.reserved(devices, _word(command.priority), _RESERVED))
-        except Away as error:
-            return dict.fromkeys(calls, Call("NOT_SENT", str(error)))
-        except DeviceRefused as error:
-            return {**calls, command.writes[0].point: Call("REFUSED", str(error))}
-        except Uncertain as error:  # it may be reserved; nothing was written
-            return dict.fromkeys(calls, Call("NOT_SENT", str(error)))
+        refused = _reserve(platform, command, list(calls), reserved)
+        if refused is not None:
+            others = refused if refused.answer == "NOT_SENT" else Call("NOT_SENT")
+            return {**dict.fromkeys(calls, others), command.writes[0].point: refused}
         for w in command.writes:
             if not _now(platform, may_write):
                 calls[w.point] = Call("NOT_SENT", "its time was over, or the platform was gone, before it")
@@ -61,16 +56,35 @@ def write(
 
 
 def give_back(
-    platform: Platform, points: Sequence[str], may_write: Callable[[], bool] = lambda: True
+    platform: Platform,
+    command: Command,
+    points: Sequence[str],
+    may_write: Callable[[], bool] = lambda: True,
 ) -> dict[str, Call]:
-    """Revert each of these points, whatever becomes of the others; ``may_write`` as above."""
+    """Revert these points of a command, whatever becomes of the others; ``may_write`` as above."""
     calls: dict[str, Call] = {}
-    for point in points:
-        if _now(platform, may_write):
-            calls[point] = _called(lambda point=point: platform.revert(point))  # type: ignore[misc]
-        else:
-            calls[point] = Call("NOT_SENT", "the platform was gone, or its claim over, before it")
+    with ExitStack() as reserved:
+        refused = _reserve(platform, command, points, reserved) if points else None
+        if refused is not None:
+            return dict.fromkeys(points, refused)
+        for point in points:
+            if _now(platform, may_write):
+                calls[point] = _called(lambda point=point: platform.revert(point))  # type: ignore[misc]
+            else:
+                calls[point] = Call("NOT_SENT", "the platform was gone, or its claim over, before it")
     return calls
+
+
+def _reserve(platform: Platform, command: Command, points: Sequence[str], reserved: ExitStack) -> Call | None:
+    """Reserve the devices of these points, in one order for all; why nothing can be written, or none."""
+    devices = sorted({w.device for w in command.writes if w.point in points})
+    try:
+        reserved.enter_context(platform.reserved(devices, _word(command.priority), _RESERVED))
+    except (Away, Uncertain) as error:  # it may be reserved; nothing was written
+        return Call("NOT_SENT", str(error))
+    except DeviceRefused as error:
+        return Call("REFUSED", str(error))
+    return None
 
 
 def _now(platform: Platform, may_write: Callable[[], bool]) -> bool:

@@ -339,3 +339,51 @@ def test_everything_told_is_in_the_audit_log_whose_chain_holds(stand, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
     assert [line["event"]["state"] for line in lines] == ["ACCEPTED", "REJECTED", "EXECUTING", "SUCCEEDED"]
     assert verify_file(tmp_path / "audit.log") is None
+
+
+class Actuator:
+    """VOLTTRON 10's, which lets nobody write who has not reserved the device (allow_no_lock_write off)."""
+
+    def __init__(self, device):
+        self.device, self.task, self.slots = device, None, []
+
+    def reserve(self, requester, task, priority, slots):
+        self.task = task
+        self.slots.append((priority, [slot[0] for slot in slots]))
+        return {"result": "SUCCESS", "data": {}, "info": ""}
+
+    def cancel(self, requester, task):
+        assert task == self.task
+        self.task = None
+        return {"result": "SUCCESS", "data": {}, "info": ""}
+
+    def locked(self, method):
+        def call(requester, topic, *value):
+            if self.task is None:
+                raise RuntimeError("LockError: caller does not have this lock")
+            return method(*topic.rsplit("/", 1), *value)
+
+        return call
+
+    @property
+    def methods(self):
+        return {
+            "get_point": lambda topic: self.device.get_point(*topic.rsplit("/", 1)),
+            "set_point": self.locked(self.device.set_point),
+            "revert_point": self.locked(self.device.revert_point),
+            "request_new_schedule": self.reserve,
+            "request_cancel_schedule": self.cancel,
+        }
+
+
+def test_volttron_10_is_asked_to_reserve_the_device_for_the_write_and_for_the_end_of_its_hold(stand):
+    actuator = Actuator(stand.device)
+    stand.bus.rpc["platform.actuator"] = actuator.methods
+    stand.start()
+    one = command(priority=8, hold_ms=200)
+    stand.send(one)
+    stand.end(one["command_id"])
+    assert stand.end(one["command_id"], "HOLD_ENDED", "HOLD_FAILED")["state"] == "HOLD_ENDED"
+    assert stand.device.writes == [22.5, "revert"]
+    assert actuator.slots == [("HIGH", ["campus/b1/ahu1"])] * 2
+    assert actuator.task is None
