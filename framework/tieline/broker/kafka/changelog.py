@@ -84,12 +84,13 @@ class KafkaChangelog:
         deadline = time.monotonic() + timeout
         topic, number = self._place.topic, self._place.partition.partition
         own = [ProducerRecord(topic, value, key, partition=number) for key, value in entries.items()]
-        mark = next(self._marks)
-        wanted = [*own, *records, ProducerRecord(topic, mark, _MARK, partition=number)]
+        wanted = [*own, *records]
         with self._locked(timeout) as producer:
             committed = self._settled(producer, deadline)
-            if committed and committed.records[:-1] == wanted[:-1] and committed.offset == offset:
+            if committed and committed.records[:-1] == wanted and committed.offset == offset:
                 return  # an earlier call had no answer, and this is it
+            mark = next(self._marks)
+            wanted.append(ProducerRecord(topic, mark, _MARK, partition=number))
             self._write(Batch(wanted, offset, mark), deadline)
 
     def close(self, timeout: float) -> None:
