@@ -200,6 +200,8 @@ class WorkerSinkTask(TaskContext):
         away = self._scope.patience(Stage.KAFKA_CONSUME)
         self._next_commit = clock.now() + self._pace.offset_flush
         while not stop.is_set():
+            if fenced := self._changelogs.fenced():  # heard by a thread of the task's own, perhaps
+                raise _TakenOver(f"{', '.join(_names(fenced))}: somebody else has taken over the changelog")
             wait = self._pace.max_wait
             if flow.holding:
                 wait = min(wait, max(flow.due - clock.now(), 0.0))

@@ -10,6 +10,7 @@ from tieline.api import (
     DataError,
     Datum,
     Fatal,
+    Fenced,
     Retriable,
     Schema,
     SinkTask,
@@ -700,6 +701,38 @@ def test_a_task_that_is_fenced_joins_its_group_again_and_goes_on_where_the_other
     assert sink.lost == [True, False, False, False]
     assert committed(log) == {0: 2}
     assert [key for key, _ in results(log)] == [b"b"]
+
+
+def test_a_task_that_hears_of_its_fence_by_itself_joins_again_though_no_record_comes(log):
+    fill(log, ["a"])
+    at = TopicPartition("t", 0)
+    again = threading.Event()
+
+    class Acting(Keeping):
+        """Writes its changelog from a thread of its own, as an executor of commands does."""
+
+        opened = 0
+
+        def open(self, partitions):
+            super().open(partitions)
+            self.opened += at in partitions
+            if self.opened == 2:
+                again.set()
+
+        def act(self):
+            with pytest.raises(Fenced):
+                self.logs[at].write({"a": {"value": "done"}})
+
+    sink = Acting(1)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    place = Place("c-t-changelog", at, "connect-c", log.store.bounds("t")[at].id)
+    log.ledger().take_over(place, len(log.store.bounds("t")), 10.0)
+    sink.act()
+    assert again.wait(10)
+    sink.logs[at].write({"a": {"value": "again"}})
+    assert running.stop()[:2] == (1, 1)
+    assert running.error is None
 
 
 def test_a_changelog_that_is_away_at_the_assignment_is_asked_for_again(log):
