@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tieline.api import DataError, Fenced, TopicPartition
+from tieline.api import DataError, Fenced, Retriable, TopicPartition
 from tieline.broker.port import ProducerRecord
 
 SOON = 10.0
@@ -25,7 +25,15 @@ class Owner:
         self.log = self.take()
 
     def take(self):
-        log = self.consumer.changelog(f"{self.at.topic}-changelog", self.at, SOON)
+        """As the runtime does: asked again while the broker does not know its new topic yet."""
+        deadline = time.monotonic() + SOON
+        log = None
+        while log is None:
+            try:
+                log = self.consumer.changelog(f"{self.at.topic}-changelog", self.at, SOON)
+            except Retriable:
+                if time.monotonic() > deadline:
+                    raise
         self.kit._close.append(lambda: log.close(1.0))
         return log
 

@@ -154,7 +154,7 @@ def test_a_lost_platform_is_retriable_with_what_was_reached_and_a_new_connection
         task.put(records(0))
         bus.stop()
         for _ in range(2):
-            with pytest.raises(Retriable, match="nobody listens there") as raised:
+            with pytest.raises(Retriable, match=r"nobody listens there|the connection was lost") as raised:
                 task.put(records(1, 2))
             assert raised.value.reached == {}
         bus.start()
