@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tieline.api import ConfigError, Mistake
+from tieline.api.strict_yaml import StrictLoader, once
 from tieline_connectors.command.policy import Policy
 from tieline_connectors.command.policy_rule import Limits, Rate, Rule
 from tieline_connectors.command.reading import MAX_POINT
@@ -124,36 +125,18 @@ def _json(text: str) -> Any:
         deepest = max(deepest, depth)
     if deepest > MAX_DEPTH:
         raise ValueError("nested too deep")
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    return json.loads(text, object_pairs_hook=once, parse_constant=_no_number)
 
 
 def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with JSON's idea of what is a number or a boolean; no tags, no anchors, no aliases."""
+class _Loader(StrictLoader):
+    """YAML with JSON's idea of what is a number or a boolean."""
 
+    max_depth = MAX_DEPTH
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    _depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise yaml.composer.ComposerError(None, None, "anchors and aliases are refused", event.start_mark)
-        if getattr(event, "tag", None) is not None:
-            raise yaml.composer.ComposerError(None, None, "tags are refused", event.start_mark)
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, "nested too deep", event.start_mark)
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        return _once(
-            [(self.construct_object(k, True), self.construct_object(v, True)) for k, v in node.value]
-        )
 
 
 _SCALARS = (
@@ -167,18 +150,6 @@ for _tag, _form, _first in _SCALARS:
         _Loader.yaml_implicit_resolvers.setdefault(_character, []).append(
             (f"tag:yaml.org,2002:{_tag}", re.compile(rf"^{_form}$"))
         )
-
-
-def _once(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    """A map whose keys stand there once; YAML and JSON would take the last without a word."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if not isinstance(key, str):
-            raise ValueError(f"a key is text, not {key!r}")
-        if key in found:
-            raise ValueError(f"the key {key} is there twice in one map")
-        found[key] = value
-    return found
 
 
 def _told(error: Exception) -> str:

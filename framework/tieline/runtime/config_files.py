@@ -21,6 +21,7 @@ import javaproperties
 import yaml
 
 from tieline.api import ConfigError, Mistake
+from tieline.api.strict_yaml import StrictLoader, once
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 20
@@ -63,7 +64,7 @@ def resolve(text: str) -> str:
 def _load(path: Path, text: str) -> Any:
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return json.loads(text, object_pairs_hook=_once, parse_float=str, parse_int=str, parse_constant=str)
+        return json.loads(text, object_pairs_hook=once, parse_float=str, parse_int=str, parse_constant=str)
     if suffix == ".properties":
         return javaproperties.loads(text)
     if suffix in (".yaml", ".yml"):
@@ -71,44 +72,14 @@ def _load(path: Path, text: str) -> Any:
     raise ValueError(f"unknown kind of file {suffix!r}; known are .yaml, .yml, .json, .properties")
 
 
-class _Loader(yaml.SafeLoader):
-    """Maps, lists, text and null; every scalar as it is written. No tags, no anchors, no aliases."""
+class _Loader(StrictLoader):
+    """Maps, lists, text and null; every scalar as it is written."""
 
+    max_depth = MAX_DEPTH
     yaml_implicit_resolvers = {
         first: [(tag, expression) for tag, expression in known if tag.endswith(":null")]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    _depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise yaml.composer.ComposerError(None, None, "anchors and aliases are refused", event.start_mark)
-        if getattr(event, "tag", None) is not None:
-            raise yaml.composer.ComposerError(None, None, "tags are refused", event.start_mark)
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, "nested too deep", event.start_mark)
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        return _once(
-            [(self.construct_object(k, True), self.construct_object(v, True)) for k, v in node.value]
-        )
-
-
-def _once(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    """A map whose keys stand there once; YAML and JSON would take the last without a word."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if not isinstance(key, str):
-            raise ValueError("a key is text")
-        if key in found:
-            raise ValueError(f"the key {key} is there twice")
-        found[key] = value
-    return found
 
 
 def _told(error: Exception) -> str:
