@@ -48,8 +48,10 @@ PUBLIC = [
     "Topics",
     "TransactionContext",
     "Transform",
+    "ended_by_signals",
     "header",
     "identity",
+    "instant",
     "parse_json",
     "setting",
 ]

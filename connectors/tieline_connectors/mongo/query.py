@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import re
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Annotated, Any
@@ -19,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tieline.api import ended_by_signals, instant
 from tieline_connectors.mongo.client import CODEC, connect, redacted
 from tieline_connectors.mongo.following import follow
 from tieline_connectors.mongo.questions import (
     Document,
     Question,
-    instant,
     is_series,
     json_line,
     order_of,
@@ -87,7 +86,7 @@ def query(
     """
     console = Console(stderr=True, highlight=False)
     show = _Lines() if output is Format.JSON else _Rows()
-    with explained(console, uri), _stopped_by_signals():
+    with explained(console, uri), ended_by_signals():
         question = _question(topic, regex, device, since, until)._replace(
             history=None if history is None else history.value, command=command
         )
@@ -203,19 +202,3 @@ def explained(console: Console, uri: str) -> Iterator[None]:
 
 def _said(error: OperationFailure) -> str:
     return str((error.details or {}).get("errmsg") or error)
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end it quietly."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -22,8 +22,6 @@ from tieline_connectors.mongo.layouts import DIGEST, META_FIELD
 Document = Mapping[str, Any]
 
 TIME_FIELDS = ("time", "date")
-_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Question(NamedTuple):
@@ -86,23 +84,6 @@ def is_history(document: Document) -> bool:
 def is_series(document: Document | None) -> bool:
     """Whether documents like this one are of the layout ``timeseries``."""
     return document is not None and isinstance(document.get(META_FIELD), Mapping)
-
-
-def instant(text: str, now: dt.datetime) -> dt.datetime:
-    """A time as people write it: ISO 8601 (UTC where it has no zone), or so long ago: 90s, 15m, 2h, 7d.
-
-    Raises ``ValueError`` with the forms that are known.
-    """
-    ago = _AGO.fullmatch(text.strip())
-    if ago:
-        return now - dt.timedelta(seconds=float(ago[1]) * _SECONDS[ago[2]])
-    try:
-        found = dt.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is no time; known forms: 2026-01-31, 2026-01-31T12:00:00+01:00, 15m (ago), 2h, 7d"
-        ) from None
-    return found if found.tzinfo else found.replace(tzinfo=dt.timezone.utc)
 
 
 def json_line(document: Document) -> str:

@@ -16,7 +16,7 @@ from tieline.api.errors import (
     TielineError,
 )
 from tieline.api.exact_json import parse_json
-from tieline.api.program import Following, Program, Topics
+from tieline.api.program import Following, Program, Topics, ended_by_signals, instant
 from tieline.api.record import (
     DIGEST_HEADER,
     ID_HEADER,
@@ -77,8 +77,10 @@ __all__ = [
     "Topics",
     "TransactionContext",
     "Transform",
+    "ended_by_signals",
     "header",
     "identity",
+    "instant",
     "parse_json",
     "setting",
 ]

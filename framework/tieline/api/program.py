@@ -11,12 +11,18 @@ def send(context: typer.Context, worker: Path) -> None:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
+import datetime as dt
+import re
+import signal
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from tieline.api.record import RecordMetadata, SinkRecord, SourceRecord
+
+_AGO = re.compile(r"(\d{1,9}(?:\.\d+)?)\s*([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Following(Protocol):
@@ -67,3 +73,36 @@ class Program(Protocol):
         An error of tieline that leaves the context is told, without a secret, and ends the program with
         exit status 1.
         """
+
+
+def instant(text: str, now: dt.datetime) -> dt.datetime:
+    """A time as people write it: ISO 8601 (UTC where it has no zone), or so long ago: 90s, 15m, 2h, 7d.
+
+    Raises ``ValueError`` with the forms that are known.
+    """
+    ago = _AGO.fullmatch(text.strip())
+    try:
+        if ago:
+            return now - dt.timedelta(seconds=float(ago[1]) * _SECONDS[ago[2]])
+        found = dt.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text!r} is no time; known forms: 2026-01-31, 2026-01-31T12:00:00+01:00, 15m (ago), 2h, 7d"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=dt.timezone.utc)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what is inside, quietly. In the main thread."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import enum
-import signal
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -14,11 +13,11 @@ from typing import Annotated
 
 import typer
 
-from tieline.api import RefuseToStart, Retriable
+from tieline.api import RefuseToStart, Retriable, ended_by_signals
 from tieline.broker.port import TopicReader
 from tieline.cli.beside import Beside, BootstrapServers, DataDir, Place, RegistryUrl, WorkerFile, beside, say
 from tieline.cli.decoding import Decoder, Seen, ValueFormat
-from tieline.cli.filters import Filter, filters, instant
+from tieline.cli.filters import Filter, filters, since_ms
 from tieline.cli.screen import Lines, Rows, Screen, let_go, nobody_reads
 
 _BATCH = 500
@@ -73,7 +72,7 @@ def consume(
         raise RefuseToStart("give either --from-beginning or --since")
     start = 0 if from_beginning else None
     if since is not None:
-        start = instant(since, dt.datetime.now(dt.timezone.utc))
+        start = since_ms(since, dt.datetime.now(dt.timezone.utc))
     if start is None and not follow:
         raise RefuseToStart("--no-follow shows what is there: add --from-beginning or --since")
     wanted = filters(key, where or (), header or (), start)
@@ -160,16 +159,8 @@ def _passing(
 @contextmanager
 def _ended_quietly() -> Iterator[None]:
     """Ctrl-C, SIGTERM and a closed pipe end it, with exit status 0."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
-    except KeyboardInterrupt:
-        pass
+        with ended_by_signals():
+            yield
     except BrokenPipeError:
         let_go()
-    finally:
-        signal.signal(signal.SIGTERM, before)

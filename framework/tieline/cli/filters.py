@@ -7,34 +7,22 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tieline.api import RefuseToStart, parse_json
+from tieline.api import RefuseToStart, instant, parse_json
 from tieline.cli.decoding import Seen
 from tieline.cli.printable import json_text
 
 Filter = Callable[[Seen], bool]
 
-_AGO = re.compile(r"(\d{1,9}(?:\.\d+)?)\s*([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MISSING = object()
 """What ``field_at`` returns where there is no such field."""
 
 
-def instant(text: str, now: dt.datetime) -> int:
-    """A time in ms since 1970: ISO 8601 (UTC where it has no zone), or so long ago: 90s, 15m, 2h, 7d."""
-    ago = _AGO.fullmatch(text.strip())
+def since_ms(text: str, now: dt.datetime) -> int:
+    """``--since`` in ms since 1970. Raises ``RefuseToStart`` with the forms that are known."""
     try:
-        if ago:
-            found = now - dt.timedelta(seconds=float(ago[1]) * _SECONDS[ago[2]])
-        else:
-            found = dt.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))
-        if not found.tzinfo:
-            found = found.replace(tzinfo=dt.timezone.utc)
-        return max(0, int(found.timestamp() * 1000))
-    except (ValueError, OverflowError):
-        raise RefuseToStart(
-            f"--since: {text!r} is no time; known forms: 2026-01-31, 2026-01-31T12:00:00+01:00, "
-            "15m (ago), 2h, 7d"
-        ) from None
+        return max(0, int(instant(text, now).timestamp() * 1000))
+    except (ValueError, OverflowError) as error:
+        raise RefuseToStart(f"--since: {error}") from None
 
 
 def filters(key: str | None, where: Iterable[str], headers: Iterable[str], since: int | None) -> list[Filter]:

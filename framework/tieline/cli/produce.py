@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tieline.api import RefuseToStart, SchemaStore
+from tieline.api import RefuseToStart, SchemaStore, ended_by_signals
 from tieline.cli.beside import Beside, BootstrapServers, DataDir, Place, RegistryUrl, WorkerFile, beside, say
 from tieline.cli.messages import MAX_BYTES, Message, Wrong, arriving, message, messages
 from tieline.cli.outgoing import Placed, Sending, Shape
@@ -71,7 +69,7 @@ def produce(
         sending = Sending(opened.broker.producer("tieline-produce", {}), timeout)
         sending.given = len(read)
         try:
-            with _ended_by_signals():
+            with ended_by_signals():
                 if is_live:
                     say(f"sending to {topic} of {opened.called}, a line of JSON each; Ctrl-D ends it")
                     _live(sending, shape, opened.schemas)
@@ -154,19 +152,3 @@ def _ensure_topic(opened: Beside, topic: str, create: bool) -> None:
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise RefuseToStart(f"{opened.called} has no topic {topic}; {hint}--create makes it")
     opened.broker.create_topic(topic)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end it; what was sent is told then."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,7 +6,7 @@ import pytest
 
 from tieline.api import RefuseToStart
 from tieline.cli.decoding import Decoded, Seen
-from tieline.cli.filters import filters, instant
+from tieline.cli.filters import filters, since_ms
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
 VALUE = {
@@ -89,13 +89,13 @@ def test_since_is_the_records_own_time():
      ("2026-01-31T12:00:00+01:00", 3600), ("2026-01-31T11:00:00Z", 3600), ("2026-01-31 11:59", 60)],
 )  # fmt: skip
 def test_a_time_is_iso_or_so_long_ago(text, before_now):
-    assert instant(text, NOW) == (NOW.timestamp() - before_now) * 1000
+    assert since_ms(text, NOW) == (NOW.timestamp() - before_now) * 1000
 
 
 @pytest.mark.parametrize("text", ["yesterday", "", "-5m", "5 weeks", "999999999d", "1" * 100 + "s"])
 def test_what_is_no_time_is_told_with_the_known_forms(text):
     with pytest.raises(RefuseToStart, match="15m"):
-        instant(text, NOW)
+        since_ms(text, NOW)
 
 
 @pytest.mark.parametrize(

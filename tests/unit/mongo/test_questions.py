@@ -2,8 +2,9 @@ import datetime as dt
 
 import pytest
 
+from tieline.api import instant
 from tieline_connectors.mongo.following import _below
-from tieline_connectors.mongo.questions import Question, instant, is_series, json_line, row
+from tieline_connectors.mongo.questions import Question, is_series, json_line, row
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
 
