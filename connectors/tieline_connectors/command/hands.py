@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from tieline_connectors.command.command import Command
 from tieline_connectors.command.decisions import Call, Readings
@@ -45,9 +46,9 @@ def write(
                 calls[w.point] = Call("NOT_SENT", "its time was over, or the platform was gone, before it")
                 break
             if command.action == "REVERT" or w.value is None:
-                calls[w.point] = _called(lambda w=w: platform.revert(w.point))  # type: ignore[misc]
+                calls[w.point] = _called(partial(platform.revert, w.point))
             else:
-                calls[w.point] = _called(lambda w=w: platform.set(w.point, w.value))  # type: ignore[misc]
+                calls[w.point] = _called(partial(platform.set, w.point, w.value))
             if calls[w.point].answer == "REFUSED":
                 calls[w.point] = _certain(platform, command, w.point, calls[w.point], before)
             if calls[w.point].answer != "DONE":
@@ -69,7 +70,7 @@ def give_back(
             return dict.fromkeys(points, refused)
         for point in points:
             if _now(platform, may_write):
-                calls[point] = _called(lambda point=point: platform.revert(point))  # type: ignore[misc]
+                calls[point] = _called(partial(platform.revert, point))
             else:
                 calls[point] = Call("NOT_SENT", "the platform was gone, or its claim over, before it")
     return calls

@@ -21,8 +21,7 @@ from tieline.api import (
 from tieline.broker.port import ConsumedRecord, ProducerRecord, TopicReader, Unit
 from tieline.cli.beside import Beside, Place, beside
 from tieline.cli.decoding import Decoder, ValueFormat
-from tieline.converters.avro import AvroConverter, AvroConverterConfig
-from tieline.converters.json import JsonConverter, JsonConverterConfig
+from tieline.converters.own_form import OwnForm
 from tieline.converters.plain import BytesConverter
 from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Transforms
@@ -45,10 +44,7 @@ class WorkerTopics:
         self._beside = found
         self._broker = found.broker
         self._at_end = at_end
-        self._avro = AvroConverter()
-        self._avro.start(AvroConverterConfig.parse({}), is_key=False, schemas=found.schemas)
-        self._json = JsonConverter()
-        self._json.start(JsonConverterConfig.parse({}))
+        self._form = OwnForm(found.schemas)
         self._producer = found.broker.producer(_NAME, {})
         at_end.callback(self._producer.close, 0)
         self._known: set[str] = set()
@@ -88,11 +84,10 @@ class WorkerTopics:
         failures: dict[int, Exception] = {}
         encoded: list[ProducerRecord] = []
         for index, record in enumerate(records):
-            converter = self._json if record.value_schema is None else self._avro
             try:
-                (value,) = converter.serialize([Datum(record.topic, record.value, record.value_schema)])
-            except DataError as error:
-                failures[index] = error.failures[0]
+                value = self._form.encode(Datum(record.topic, record.value, record.value_schema))
+            except ValueError as error:
+                failures[index] = error
                 continue
             key = None if record.key is None else str(record.key).encode()
             encoded.append(

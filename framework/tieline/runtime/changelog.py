@@ -19,8 +19,7 @@ from tieline.api import (
     TopicPartition,
 )
 from tieline.broker.port import Consumer, PartitionWriter, ProducerRecord
-from tieline.converters.avro import AvroConverter, AvroConverterConfig
-from tieline.converters.json import JsonConverter, JsonConverterConfig
+from tieline.converters.own_form import OwnForm
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +42,8 @@ class TaskChangelog:
         self._offset = self._tried = -1
         self.fenced: Fenced | None = None
         """Set once the partition was taken over by somebody else."""
-        self._avro = AvroConverter()
-        self._avro.start(AvroConverterConfig.parse({}), is_key=False, schemas=schemas)
-        self._avro_key = AvroConverter()
-        self._avro_key.start(AvroConverterConfig.parse({}), is_key=True, schemas=schemas)
-        self._json = JsonConverter()
-        self._json.start(JsonConverterConfig.parse({}))
+        self._form = OwnForm(schemas)
+        self._form_of_keys = OwnForm(schemas, is_key=True)
         self._entries = {key.decode(): self._value(key, value) for key, value in writer.entries.items()}
 
     @property
@@ -106,7 +101,7 @@ class TaskChangelog:
         for index, (key, value) in enumerate(entries.items()):
             try:
                 datum = Datum(self._topic, value, self._schema)
-                coded[key.encode()] = None if value is None else self._one(self._avro, datum)
+                coded[key.encode()] = _bytes(self._form, datum)
             except ValueError as error:
                 failures[index] = error
         for index, record in enumerate(records, len(entries)):
@@ -120,30 +115,24 @@ class TaskChangelog:
 
     def _record(self, record: SourceRecord) -> ProducerRecord:
         topic, value, key = record.topic, record.value, record.key
-        value = self._bytes(Datum(topic, value, record.value_schema), self._avro)
+        value = _bytes(self._form, Datum(topic, value, record.value_schema))
         if not isinstance(key, str) or record.key_schema is not None:
-            key = self._bytes(Datum(topic, key, record.key_schema), self._avro_key)
+            key = _bytes(self._form_of_keys, Datum(topic, key, record.key_schema))
         else:
             key = key.encode()
         return ProducerRecord(topic, value, key, record.headers, record.timestamp, record.partition)
 
-    def _bytes(self, datum: Datum, avro: AvroConverter) -> bytes | None:
-        if datum.data is None:
-            return None
-        return self._one(self._json if datum.schema is None else avro, datum)
-
-    def _one(self, converter: AvroConverter | JsonConverter, datum: Datum) -> bytes | None:
-        try:
-            return converter.serialize([datum])[0]
-        except DataError as error:
-            raise ValueError(str(error.failures[0])) from error
-
     def _value(self, key: bytes, value: bytes) -> Any:
         """To pass over what cannot be read could do again what is done."""
         try:
-            return self._avro.read_as(value, self._schema)
+            return self._form.avro.read_as(value, self._schema)
         except ValueError as error:
             raise Fatal(f"{self._topic}: the entry {key[:100]!r} cannot be read: {error}") from error
+
+
+def _bytes(form: OwnForm, datum: Datum) -> bytes | None:
+    """Null is null, whatever its schema: it deletes."""
+    return None if datum.data is None else form.encode(datum)
 
 
 class TaskChangelogs:
