@@ -113,15 +113,7 @@ class VolttronPlatform:
         Their first readings reach the bus one to two intervals later.
         """
         if self._driver is None:
-            venv = environment(self._generation, self._say)
-            self._driver = Process(
-                "VOLTTRON's platform driver",
-                [venv / "bin" / "python", venv / "bin" / "volttron-platform-driver"],
-                self._work / "driver.log",
-                ready=self._devices_answer,
-                env=self._environment(venv, self._home.agent_environment("platform.driver")),
-                cwd=self._work,
-            )
+            self._driver = self._agent("platform.driver", "volttron-platform-driver", self._devices_answer)
         self._driver_wanted = True
         self._driver.start()
 
@@ -134,15 +126,7 @@ class VolttronPlatform:
     def start_actuator(self) -> None:
         """10.x: start the actuator, which reserves devices, and return when it answers: about 2 s."""
         if self._actuator is None:
-            venv = environment(self._generation, self._say)
-            self._actuator = Process(
-                "VOLTTRON's actuator",
-                [venv / "bin" / "python", venv / "bin" / "volttron-actuator"],
-                self._work / "actuator.log",
-                ready=self._actuator_answers,
-                env=self._environment(venv, self._home.agent_environment("platform.actuator")),
-                cwd=self._work,
-            )
+            self._actuator = self._agent("platform.actuator", "volttron-actuator", self._actuator_answers)
         self._actuator.start()
 
     def stop_actuator(self) -> None:
@@ -224,6 +208,19 @@ class VolttronPlatform:
         if not self.write_log.exists():
             return []
         return [json.loads(line) for line in self.write_log.read_text().splitlines()]
+
+    def _agent(self, identity: str, program: str, ready: Callable[[], bool]) -> Process:
+        """An agent of the platform; its log is named by the last part of its identity."""
+        venv = environment(self._generation, self._say)
+        name = identity.rpartition(".")[2]
+        return Process(
+            f"VOLTTRON's {name}",
+            [venv / "bin" / "python", venv / "bin" / program],
+            self._work / f"{name}.log",
+            ready=ready,
+            env=self._environment(venv, self._home.agent_environment(identity)),
+            cwd=self._work,
+        )
 
     def _environment(self, venv: Path, more: dict[str, str]) -> dict[str, str]:
         foreign = ("VOLTTRON_", "AGENT_", "PYTHON")

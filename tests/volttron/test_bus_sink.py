@@ -16,7 +16,6 @@ from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.volttron_bus.bus_sink import VolttronBusSinkTask
 from tieline_connectors.volttron_bus.bus_sink_config import VolttronBusSinkConfig
 from tieline_lab.vip import BusMessage
-from tieline_lab.volttron import VolttronPlatform, why_not
 
 pytestmark = pytest.mark.volttron
 
@@ -72,17 +71,6 @@ def heard(observer, count, seconds=20.0):
         found.append(message)
     assert observer.receive(0.2) is None
     return found
-
-
-@pytest.fixture
-def platform(tmp_path):
-    """One of our own, without a driver, to be stopped and killed."""
-    if reason := why_not():
-        pytest.skip(reason)
-    platform = VolttronPlatform(tmp_path)
-    platform.start()
-    yield platform
-    platform.stop()
 
 
 def test_a_real_platform_outlives_what_is_refused(platform):

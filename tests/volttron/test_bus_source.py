@@ -21,7 +21,6 @@ from tieline_connectors.volttron_bus.reading import rebuild
 from tieline_connectors.volttron_bus.source import VolttronBusTask
 from tieline_connectors.volttron_bus.vip import VipClient
 from tieline_lab.vip import BusMessage
-from tieline_lab.volttron import VolttronPlatform, why_not
 
 pytestmark = pytest.mark.volttron
 
@@ -77,17 +76,6 @@ def polled(task, count, seconds=30.0):
 def info(caplog):
     caplog.set_level(logging.INFO)
     return caplog
-
-
-@pytest.fixture
-def platform(tmp_path):
-    """One of our own, without a driver, to be stopped and killed."""
-    if reason := why_not():
-        pytest.skip(reason)
-    platform = VolttronPlatform(tmp_path)
-    platform.start()
-    yield platform
-    platform.stop()
 
 
 def test_every_message_of_a_real_driver_is_a_record_that_rebuilds_it(volttron_platform, info):
