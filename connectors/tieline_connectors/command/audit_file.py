@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,9 +13,14 @@ from typing import Any, BinaryIO
 from tieline.api import AlreadyOwned, Fatal
 from tieline_connectors.command.audit import MAX_LINE, Broken, Head, head_of, next_line, verify
 
+_HEAD_EVERY = 1.0
+"""Seconds: a head at each line would cost more than the line."""
+
 
 class AuditFile:
-    """Use it from one thread. ``path`` is the log; beside it ``path.head`` holds the last line's hash.
+    """Use it from one thread. ``path`` is the log; beside it ``path.head`` holds the hash of its last line.
+
+    The head follows the log within a second (`keep_head`), and at ``close``; it may be older, never newer.
 
     ``healed``: what the opening found torn and cut off, as a sentence for the log; empty: nothing.
     """
@@ -27,7 +33,7 @@ class AuditFile:
         """
         self.path = path
         self.healed = ""
-        self._head_path = path.with_name(path.name + ".head")
+        self._head_path = _head_path(path)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -36,6 +42,7 @@ class AuditFile:
                 raise AlreadyOwned(f"{path}: another process writes this audit log") from None
             self._heal()
             self.head, self._size = self._check_end(), os.fstat(self._file).st_size
+            self._kept, self._kept_at = Head(), 0.0
             self._write_head()
             _sync_folder(path.parent)
         except BaseException:
@@ -58,12 +65,19 @@ class AuditFile:
             content = content[os.write(self._file, content) :]
         os.fsync(self._file)
         self.head, self._size = head, os.fstat(self._file).st_size
-        self._write_head()
+        self.keep_head()
         return head
+
+    def keep_head(self) -> None:
+        """Write the head if it has moved and is a second old; also when nothing is appended."""
+        if self.head != self._kept and time.monotonic() >= self._kept_at + _HEAD_EVERY:
+            self._write_head()
 
     def close(self) -> None:
         """Let the file go; twice is fine."""
         if self._file >= 0:
+            if self.head != self._kept:
+                self._write_head()
             os.close(self._file)
             self._file = -1
 
@@ -99,13 +113,14 @@ class AuditFile:
 
     def _known_head(self) -> Head | None:
         try:
-            return _read_head(self._head_path)
+            return head_beside(self.path)
         except (ValueError, RecursionError):
             raise self._refused(f"{self._head_path.name} is damaged") from None
 
     def _write_head(self) -> None:
         """Not fsynced, and no error if it fails: it may be older than the log, never newer."""
         new = self._head_path.with_name(self._head_path.name + ".new")
+        self._kept, self._kept_at = self.head, time.monotonic()
         with contextlib.suppress(OSError):
             new.write_bytes(self.head.to_line())
             new.replace(self._head_path)
@@ -117,22 +132,28 @@ def verify_file(path: Path, head: Head | None = None) -> Broken | None:
     ``head``: a head kept elsewhere; none: the one beside the log, if it is there. Raises ``OSError``.
     """
     if head is None:
-        beside = path.with_name(path.name + ".head")
         try:
-            head = _read_head(beside)  # before the log: what is appended meanwhile makes it longer
+            head = head_beside(path)  # before the log: what is appended meanwhile makes it longer
         except (ValueError, RecursionError):
-            return Broken(0, f"{beside.name} is damaged")
+            return Broken(0, f"{_head_path(path).name} is damaged")
     with path.open("rb") as log:
         return verify(_lines(log), head)
 
 
-def _read_head(path: Path) -> Head | None:
-    """None where there is none, or an empty file, which is what a power loss may leave."""
+def head_beside(path: Path) -> Head | None:
+    """The head beside a log: none where there is none, or an empty file, as a power loss may leave it.
+
+    Raises ``ValueError`` where it is damaged, ``OSError``.
+    """
     try:
-        found = path.read_bytes()
+        found = _head_path(path).read_bytes()
     except FileNotFoundError:
         return None
     return Head.parse(found) if found else None
+
+
+def _head_path(log: Path) -> Path:
+    return log.with_name(log.name + ".head")
 
 
 def _lines(log: BinaryIO) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from tieline.api import ConfigError, Mistake
 from tieline_connectors.command import asking
 from tieline_connectors.command.audit import Head, head_of
-from tieline_connectors.command.audit_file import verify_file
+from tieline_connectors.command.audit_file import head_beside, verify_file
 from tieline_connectors.command.command import Command
 from tieline_connectors.command.facts import Facts, Reading
 from tieline_connectors.command.policy import Policy
@@ -86,12 +86,14 @@ def verify(
     """Check that nothing in an audit log was changed, removed, added or moved; also while it is written.
 
     Keep what it prints where nobody can change it together with the log: later --head shows that the
-    lines up to there are still the same.
+    lines up to there are still the same. That the end is not missing is proved up to a head only; the one
+    beside the log follows it within a second while the worker runs.
 
     Exit status: 0 it is whole, 1 it is broken (the first place is told), 2 it cannot be read.
     """
     try:
         known = None if head is None else _head(head)
+        proved_by = _beside(file) if known is None else known
         broken = verify_file(file, known)
         last = None if broken else _last(file)
     except (OSError, ValueError) as error:
@@ -102,6 +104,10 @@ def verify(
         typer.secho(f"{file}: line {broken.line}: {broken.sentence}", err=True, fg=typer.colors.RED)
         raise typer.Exit(BROKEN)
     assert last is not None
+    if proved_by is None:
+        typer.echo(f"{file}: there is no head beside it: whether its end is missing nothing shows")
+    elif proved_by.seq < last.seq:
+        typer.echo(f"{file}: that nothing is missing at its end is proved up to line {proved_by.seq}")
     typer.echo(f"{file}: whole, {last.seq} lines; its head is {last.seq}:{last.hash}")
 
 
@@ -145,6 +151,13 @@ def _head(text: str) -> Head:
     if not number.isdecimal() or len(hashed) != len(Head().hash):
         raise ValueError("--head is NUMBER:HASH, as this command prints it")
     return Head(int(number), hashed)
+
+
+def _beside(file: Path) -> Head | None:
+    try:
+        return head_beside(file)
+    except (ValueError, RecursionError):
+        return None  # `verify_file` says so
 
 
 def _last(file: Path) -> Head:

@@ -2,10 +2,12 @@ import json
 import os
 import resource
 import signal
+from types import SimpleNamespace
 
 import pytest
 
 from tieline.api import AlreadyOwned, Fatal
+from tieline_connectors.command import audit_file
 from tieline_connectors.command.audit import Head, head_of, next_line, verify
 from tieline_connectors.command.audit_file import AuditFile, verify_file
 
@@ -235,3 +237,39 @@ def test_no_file_stays_open(tmp_path):
     with pytest.raises(Fatal):
         AuditFile(tmp_path / "a")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_head_follows_the_log_within_a_second_and_at_its_end(opened, tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(audit_file, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def kept():
+        return Head.parse((tmp_path / "audit.log.head").read_bytes()).seq
+
+    log = opened()
+    for number in range(3):
+        log.append(number, {"n": number})
+    assert kept() == 0
+    now = 101.0
+    log.append(3, {"n": 3})
+    assert kept() == 4
+    log.append(4, {"n": 4})
+    log.keep_head()
+    assert kept() == 4
+    now = 102.0
+    log.keep_head()
+    assert kept() == 5
+    log.append(5, {"n": 5})
+    log.close()
+    assert kept() == 6
+
+
+def test_after_a_crash_the_head_is_older_and_the_log_goes_on(opened, tmp_path):
+    log = opened()
+    log.append(1, {"a": 1})
+    os.close(log._file)  # the system closes it; nobody writes a head
+    log._file = -1
+    assert Head.parse((tmp_path / "audit.log.head").read_bytes()).seq == 0
+    assert verify_file(tmp_path / "audit.log") is None
+    assert opened().head.seq == 1
+    assert Head.parse((tmp_path / "audit.log.head").read_bytes()).seq == 1

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from tieline.api import ConfigError
 from tieline_connectors.command.app import command, policy
+from tieline_connectors.command.audit import head_of
 from tieline_connectors.command.audit_file import AuditFile
 
 POINT = "campus/b1/ahu1/CoolingSetpoint"
@@ -109,11 +110,22 @@ def test_a_whole_log_is_told_with_its_head_which_can_be_kept_elsewhere(verify):
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[:2]))
     log.with_name("audit.log.head").unlink()
-    assert verify()[0] == 0  # nobody can see that the end is missing …
+    status, told = verify()  # nobody can see that the end is missing …
+    assert (status, "no head beside it: whether its end is missing nothing shows" in told) == (0, True)
     assert verify("--head", head) == (
         1,
         f"{log}: line 3: the end is missing: the head names line 3, the log has 2\n",
     )
+
+
+def test_how_far_a_missing_end_would_be_found_is_told(verify):
+    log, verify = verify
+    assert "proved" not in verify()[1]
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.with_name("audit.log.head").write_bytes(head_of(lines[1]).to_line())
+    assert "that nothing is missing at its end is proved up to line 2\n" in verify()[1]
+    log.write_bytes(lines[0])
+    assert verify()[1].endswith("line 2: the end is missing: the head names line 2, the log has 1\n")
 
 
 def test_a_line_that_was_changed_is_found(verify):
