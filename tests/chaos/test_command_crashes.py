@@ -5,7 +5,10 @@ with two ends. `Plant.check` (conftest) asks for all of it, after each death.
 """
 
 import itertools
+import json
+import os
 import random
+from collections import Counter
 
 import pytest
 
@@ -198,3 +201,67 @@ def test_a_worker_that_stands_still_anywhere_while_another_takes_over_does_nothi
         assert plant.device.reverts.count(("site/ahu/p", 40.0)) <= 1
         if not stood_still:
             break
+
+
+def on_record(plant):
+    """What the audit log says was stored, and what it says beside; each as often as it says it.
+
+    As docs/commands.md tells to read it: a line whose number is above that of a later TAKEN_OVER was
+    decided, and never stored.
+    """
+    stored, beside = [], []
+    for line in (plant.folder / "audit.log").read_text().splitlines():
+        event = json.loads(line)["event"]
+        what = event.get("command_id"), event["state"], event.get("at")
+        if event["state"] == "TAKEN_OVER":
+            stored = [(number, w) for number, w in stored if number <= event["stored_at"]]
+        elif event["stored_at"] is None:
+            beside.append(what)
+        else:
+            stored.append((event["stored_at"], what))
+    return Counter(what for _, what in stored), Counter(beside)
+
+
+@pytest.mark.parametrize(("kind", "when"), [("audit", "before"), ("audit", "after"), ("write", "after")])
+def test_a_crash_between_the_audit_log_and_the_ledger_leaves_one_line_for_each_step(prepared, kind, when):
+    for number in itertools.count(1):
+        plant = prepared()
+        died = lives(plant, (kind, number, when))
+        stored, beside = on_record(plant)
+        told = Counter((r["command_id"], r["state"], r["at"]) for r in plant.results())
+        of_the_ledger = [r for r in plant.results() if r["reason_code"] not in ("MALFORMED", "CONFLICT")]
+        steps = {(r["command_id"], r["state"], r["at"]) for r in of_the_ledger}
+        reverting = [what for what in stored if what[1] == "REVERTING"]
+        assert [what[0] for what in reverting] == ["held"]
+        assert stored == Counter({*steps, *reverting})
+        assert (told - stored) - beside == Counter(), "what is told is on record, also what was told again"
+        if not died:
+            break
+    assert number > 20
+
+
+def test_at_every_write_to_a_device_the_line_that_says_so_is_on_the_disk(prepared, monkeypatch):
+    plant = prepared()
+    synced = b""
+    log = plant.folder / "audit.log"
+
+    def fsync(file):
+        nonlocal synced
+        if os.path.samestat(os.fstat(file), log.stat()):
+            synced = log.read_bytes()
+
+    seen = []
+    inner = plant.device.fate
+
+    def fate(number, kind, value):
+        if kind != "get":
+            assert synced == log.read_bytes()
+            last = json.loads(synced.splitlines()[-1])["event"]
+            seen.append((kind, last["state"]))
+        return inner(number, kind, value)
+
+    plant.device.fate = fate
+    log.touch()
+    monkeypatch.setattr(os, "fsync", fsync)
+    lives(plant)
+    assert Counter(seen) == {("set", "EXECUTING"): 7, ("revert", "EXECUTING"): 2, ("revert", "REVERTING"): 1}

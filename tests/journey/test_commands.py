@@ -203,7 +203,7 @@ def test_a_file_of_commands_its_history_and_its_audit_beside_the_running_worker(
     (line,) = shown
     assert "c1  energy-manager  REJECTED" in line
     assert "POLICY_MAX" in line
-    assert "audit.log: whole, 7 lines; its head is 7:" in audit
+    assert "audit.log: whole, 8 lines; its head is 8:" in audit
     assert [json.loads(line)["new_value"] for line in sent.splitlines()] == [20, 30, 22]
     assert len(told.splitlines()) == 7
     assert plant.device.writes == [20, 22]

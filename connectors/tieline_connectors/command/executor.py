@@ -16,7 +16,7 @@ from tieline_connectors.command import hands, rules
 from tieline_connectors.command.command import Result
 from tieline_connectors.command.decisions import Call, End, NotYet, Readings, Revert, Start, Wait
 from tieline_connectors.command.ledger import Entry
-from tieline_connectors.command.owned import OwnedPartition
+from tieline_connectors.command.owned import OwnedPartition, Unit
 from tieline_connectors.command.platform import Away, Platform
 from tieline_connectors.command.surroundings import Surroundings
 
@@ -161,6 +161,8 @@ class Executor:
         if now.monotonic >= self._forget_at:
             self._forget_at = now.monotonic + _FORGET_EVERY
             self._forget(now.wall)
+        for owned in self._owned.values():
+            owned.keep_head()
         waits = [at - now.wall for o in self._owned.values() if (at := o.ledger.next_due()) is not None]
         later = [wait for wait in waits if wait > 0]  # what is due already says by itself when to look again
         return min(_IDLE, min(later, default=_IDLE * 1_000_000) / 1_000_000)
@@ -272,18 +274,16 @@ class Executor:
         return 0.0
 
     def _store(self, owned: OwnedPartition, entry: Entry, result: Result | None) -> None:
-        """Returns when it is durable and audited; tries for as long as the partition is ours."""
-        results = [] if result is None else [result]
-        stored = False
+        """Returns when it is audited and durable; tries for as long as the partition is ours."""
+        unit = Unit([entry], [] if result is None else [result])
         while True:
             with self.lock:
                 try:
-                    owned.audit() if stored else owned.store([entry], results)
+                    owned.store(unit)
                     return
                 except Retriable as error:
                     self._tell("ledger", f"the ledger cannot be written, commands wait: {error}")
                 except OSError as error:
-                    stored = True
                     self._tell("audit", f"the audit log cannot be written, commands wait: {error}")
                 self.lock.wait(_AWAY)
                 if self._stopping or owned.released:

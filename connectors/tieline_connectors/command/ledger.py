@@ -47,7 +47,8 @@ class Entry(NamedTuple):
     """What is known of one command; the fields of ``command.LedgerEntry``, with its texts read.
 
     ``deadline``: never executed at this moment or later, the earliest of its expiry, its issue time and
-    its record's timestamp each with ``max.age``; fixed when it came.
+    its record's timestamp each with ``max.age``; fixed when it came. ``stored_at``: the write of the ledger
+    that brought this step; each is later than all before it.
     """
 
     command: Command
@@ -61,6 +62,7 @@ class Entry(NamedTuple):
     hold: Hold = "NONE"
     hold_until: int | None = None
     reverting_at: int | None = None
+    stored_at: int = 0
 
     @property
     def command_id(self) -> str:
@@ -97,6 +99,7 @@ class Entry(NamedTuple):
     def from_value(value: Mapping[str, Any]) -> Entry:
         """From data of that schema. Raises ``ValueError`` on what this version did not write."""
         found = {field: value.get(field) for field in Entry._fields}
+        found["stored_at"] = found["stored_at"] or 0
         if found["state"] not in _STEPS or found["hold"] not in _HOLD_STEPS:
             raise ValueError(f"{value.get('command_id')}: the ledger holds a state that is not known here")
         found["command"] = Command.from_json(value["command"])
@@ -118,7 +121,7 @@ class Ledger:
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         """``entries``: what the durable ledger holds, the latest of each command."""
-        self.newest = 0
+        self.newest = self.stored_at = 0
         self._entries: dict[str, Entry] = {}
         self._waiting: list[tuple[int, str]] = []
         self._unfinished: dict[str, None] = {}
@@ -206,6 +209,7 @@ class Ledger:
         before = self._entries.get(entry.command_id)
         self._entries[entry.command_id] = entry
         self.newest = max(self.newest, entry.newest)
+        self.stored_at = max(self.stored_at, entry.stored_at)
         if before is not None and before.due_at is not None:
             del self._waiting[bisect.bisect_left(self._waiting, (before.due_at, before.command_id))]
         if entry.due_at is not None:

@@ -1,8 +1,9 @@
-"""A partition of commands that this task owns: its ledger, durable first, then in memory, then audited."""
+"""A partition of commands that this task owns: what is decided is audited, then durable, then known here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tieline.api import Changelog, TopicPartition
@@ -11,7 +12,7 @@ from tieline_connectors.command.command import Result
 from tieline_connectors.command.decisions import Now
 from tieline_connectors.command.ledger import Entry, Ledger, check_step
 from tieline_connectors.command.rules import deadline_of
-from tieline_connectors.command.telling import audit_event, records
+from tieline_connectors.command.telling import audit_event, audit_revert, records, taken_over
 
 
 class Topics(NamedTuple):
@@ -21,17 +22,29 @@ class Topics(NamedTuple):
     old_results: str
 
 
-class Decided(NamedTuple):
-    """What was decided about records before this offset; ``deadlines`` of the commands accepted."""
+@dataclass(eq=False)
+class Unit:
+    """What was decided, to be stored as one: offer the same one to `OwnedPartition.store` until it is.
+
+    ``offset``: records before it are decided by this. ``deadlines`` of the commands accepted.
+    """
 
     entries: Sequence[Entry]
     results: Sequence[Result]
-    offset: int
-    deadlines: Mapping[str, int] = {}
+    offset: int | None = None
+    deadlines: Mapping[str, int] = field(default_factory=dict)
+    audited: bool = False
+    stored: bool = False
 
 
 class OwnedPartition:
-    """Used under the executor's lock. ``deadlines``: until when each command may run, monotonic."""
+    """Used under the executor's lock. ``deadlines``: until when each command may run, monotonic.
+
+    The audit log comes first, so nothing is ever stored, told or done that it does not say. What it says
+    and was not stored (the worker died between the two) is told by the numbers: each write of the ledger
+    has one, ``stored_at``, on its entries and on its lines; the line TAKEN_OVER of whoever comes next
+    says up to which number the ledger has it.
+    """
 
     def __init__(
         self, at: TopicPartition, changelog: Changelog, audit: AuditFile, topics: Topics, now: Now
@@ -45,61 +58,73 @@ class OwnedPartition:
         self._changelog = changelog
         self._audit = audit
         self._topics = topics
-        self._unaudited: list[Result] = []
-        self._unheard: Decided | None = None
+        self._name = f"{at.topic}-{at.partition}"
+        self._first = [taken_over(self._name, self.ledger.stored_at)]
+        self._unheard: Unit | None = None
         self._taken = -1
-
-    def take(self, decided: Decided) -> None:
-        """What ``store`` does, and its errors. After ``Retriable`` nobody knows whether it was told."""
-        self._unheard = decided
-        self.taken()
 
     def taken(self) -> int:
         """Of records before this offset all is decided, and durable; -1: of none yet. Raises as ``store``.
 
-        Ask before a record is decided: what ``take`` has perhaps told is repeated first, as it was. A
+        Ask before a record is decided: what ``store`` has perhaps stored is repeated first, as it was. A
         second decision could be another one, since clock, kill switch and policy go on.
         """
-        if self._unheard is not None:
-            entries, results, offset, deadlines = self._unheard
-            self._write(entries, results, offset)
-            self.deadlines.update(deadlines)
-            self._unheard, self._taken = None, offset
-        self.audit()
+        self._finish()
         return self._taken
 
-    def store(self, entries: Sequence[Entry], results: Sequence[Result]) -> None:
-        """Entries and what is told of them, as one; then audited, always.
+    def store(self, unit: Unit) -> None:
+        """Entries, what is told of them and the offset, as one; on the audit log's disk before that.
 
-        Raises ``Retriable`` (call again with the same), ``Fenced``, ``OSError`` (the audit log cannot be
-        written: the rest is safe, and ``audit`` is to be called before anything else is done).
+        Raises ``Retriable`` (nobody knows whether it is stored; until it is, nothing else will be),
+        ``OSError`` (the audit log cannot be written; nothing was stored), ``Fenced``.
         """
-        self._write(entries, results, None)
-        self.audit()
+        self._finish()
+        if not unit.stored:
+            self._unheard = unit
+            self._finish()
 
-    def _write(self, entries: Sequence[Entry], results: Sequence[Result], offset: int | None) -> None:
-        for entry in entries:
-            before = self.ledger.get(entry.command_id)
-            if before != entry:
-                check_step(before, entry)
-        told = [record for result in results for record in records(result, *self._topics)]
-        self._changelog.write({e.command_id: e.to_value() for e in entries}, told, offset)
-        for entry in entries:
+    def _finish(self) -> None:
+        unit = self._unheard
+        if unit is None:
+            return
+        if not unit.audited:
+            self._say(unit)
+        told = [record for result in unit.results for record in records(result, *self._topics)]
+        self._changelog.write({e.command_id: e.to_value() for e in unit.entries}, told, unit.offset)
+        for entry in unit.entries:
             self.ledger.put(entry)
             if entry.state == "ENDED":
                 self.deadlines.pop(entry.command_id, None)
-        self._unaudited += results
+        self.deadlines.update(unit.deadlines)
+        if unit.offset is not None:
+            self._taken = unit.offset
+        unit.stored, self._unheard = True, None
 
-    def audit(self) -> None:
-        """Write into the audit log what is not there yet. Raises ``OSError``."""
-        if self._unaudited:
-            self._audit.append(self._unaudited[-1].at, *map(audit_event, self._unaudited))
-            self._unaudited = []
+    def _say(self, unit: Unit) -> None:
+        """Give the write its number, and let the audit log say all of it."""
+        new = [entry for entry in unit.entries if entry != self.ledger.get(entry.command_id)]
+        for entry in new:
+            check_step(self.ledger.get(entry.command_id), entry)
+        number = max([self.ledger.stored_at + 1, *(entry.newest for entry in new)]) if new else None
+        if number is not None:
+            ids = {entry.command_id for entry in new}
+            unit.entries = [e._replace(stored_at=number) if e.command_id in ids else e for e in unit.entries]
+        lines = [audit_event(result, self._name, number) for result in unit.results]
+        lines += [audit_revert(e, self._name, number) for e in unit.entries if e.hold == "REVERTING"]
+        at = max([result.at for result in unit.results] + [entry.newest for entry in unit.entries], default=0)
+        if lines:
+            self._audit.append(at, *self._first, *lines)
+            self._first = []
+        unit.audited = True
+
+    def keep_head(self) -> None:
+        """Let the head beside the audit log follow it, if that is due."""
+        self._audit.keep_head()
 
     def forget(self, now: int, retention: int) -> int:
         """Remove what is older than the retention; how many. Raises ``Retriable``, ``Fenced``."""
         gone = self.ledger.forgettable(now, retention)[:1000]
-        if gone:
+        if gone and self._unheard is None:
             self._changelog.write(dict.fromkeys(gone))
             self.ledger.forget(gone, now)
         return len(gone)

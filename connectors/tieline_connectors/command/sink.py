@@ -30,7 +30,7 @@ from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.decisions import Accept, Answer, End, Known, Wait
 from tieline_connectors.command.executor import Executor, Pace
 from tieline_connectors.command.ledger import Entry
-from tieline_connectors.command.owned import Decided, OwnedPartition, Topics
+from tieline_connectors.command.owned import OwnedPartition, Topics, Unit
 from tieline_connectors.command.platform import Platform
 from tieline_connectors.command.reading import Malformed
 from tieline_connectors.command.surroundings import Surroundings
@@ -130,7 +130,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             answer = rules.malformed(told, _id(record)[: reading.MAX_ID], raw, now)
             try:
                 if record.offset >= owned.taken():
-                    owned.take(Decided([], [answer.result], record.offset + 1))
+                    owned.store(Unit([], [answer.result], record.offset + 1))
             except OSError as full:
                 raise Retriable(f"the audit log cannot be written: {full}", after=_AGAIN) from full
         self._context.count("malformed")
@@ -177,7 +177,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
                 break
             if not isinstance(decision, Known) and decision.result.command_id in entries:
                 # the same id twice in one batch: the first must be in the ledger before the second is judged
-                owned.take(Decided(list(entries.values()), results, offset, deadlines))
+                owned.store(Unit(list(entries.values()), results, offset, deadlines))
                 entries, results, deadlines = {}, [], {}
                 decision = self._decide(owned, record, at_broker)
                 assert not isinstance(decision, Wait)
@@ -191,7 +191,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             if isinstance(decision, Accept):
                 deadlines[decision.entry.command_id] = decision.deadline
         if offset > taken:
-            owned.take(Decided(list(entries.values()), results, offset, deadlines))
+            owned.store(Unit(list(entries.values()), results, offset, deadlines))
         if must_wait is not None:
             log.error("no command is taken: %s: %s", must_wait.code, must_wait.sentence)
             raise Retriable(f"{must_wait.code}: {must_wait.sentence}")

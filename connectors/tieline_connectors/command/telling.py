@@ -6,6 +6,7 @@ from typing import Any
 
 from tieline.api import Schema, SourceRecord, identity
 from tieline_connectors.command.command import TERMINAL, Result, Value
+from tieline_connectors.command.ledger import Entry
 
 _SCHEMA = "command.CommandResult"
 
@@ -50,10 +51,28 @@ def old_form(result: Result, point: str, value: Value) -> dict[str, Any]:
     }
 
 
-def audit_event(result: Result) -> dict[str, Any]:
-    """A line of the audit log."""
+def audit_event(result: Result, partition: str, stored_at: int | None) -> dict[str, Any]:
+    """A line of the audit log. ``stored_at``: of the ledger's write that it belongs to; none: of none."""
     event = result.to_value()
     raw = event.pop("raw")
     if raw is not None:
         event["raw"] = raw[:1000].hex()
-    return event
+    return event | {"partition": partition, "stored_at": stored_at}
+
+
+def audit_revert(entry: Entry, partition: str, stored_at: int | None) -> dict[str, Any]:
+    """The line before the points of a hold are given back."""
+    points = [write.point for write in entry.command.writes]
+    said = {"state": "REVERTING", "command_id": entry.command_id, "issuer": entry.command.issuer}
+    return {
+        **said,
+        "points": points,
+        "at": entry.reverting_at,
+        "partition": partition,
+        "stored_at": stored_at,
+    }
+
+
+def taken_over(partition: str, stored_at: int) -> dict[str, Any]:
+    """The first line of a new owner: of the lines above it those with a later number were never stored."""
+    return {"state": "TAKEN_OVER", "partition": partition, "stored_at": stored_at}

@@ -337,7 +337,8 @@ def test_everything_told_is_in_the_audit_log_whose_chain_holds(stand, tmp_path):
     stand.end(one["command_id"])
     stand.stop()
     lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
-    assert [line["event"]["state"] for line in lines] == ["ACCEPTED", "REJECTED", "EXECUTING", "SUCCEEDED"]
+    told = ["ACCEPTED", "REJECTED", "EXECUTING", "SUCCEEDED"]
+    assert [line["event"]["state"] for line in lines] == ["TAKEN_OVER", *told]
     assert verify_file(tmp_path / "audit.log") is None
 
 
