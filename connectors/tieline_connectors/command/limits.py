@@ -15,7 +15,7 @@ _KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number",
 
 def broken(command: Command, write: Write, rule: Rule, facts: Facts) -> Refusal | None:
     """The first limit of the rule that a write does not keep to, or none."""
-    for limit in (_reason, _hold, _value, _dwell, _change):
+    for limit in (_reason, _hold, _value, _tolerance, _dwell, _change):
         refusal = limit(command, write, rule, facts)
         if refusal is not None:
             return refusal
@@ -71,6 +71,17 @@ def _number(command: Command, write: Write, value: float, rule: Rule) -> Refusal
         steps = f"{write.point} goes in steps of {text_of(rule.step)}{start}"
         return Refusal("POLICY_STEP", f"{steps}, and {text_of(value)} is none of them")
     return None
+
+
+def _tolerance(command: Command, write: Write, rule: Rule, facts: Facts) -> Refusal | None:
+    """An issuer's own one: whoever may choose it freely has every write proved by any reading."""
+    if "tolerance" in command.filled or not is_of("float", write.value):
+        return None
+    if command.tolerance <= rule.max_tolerance:
+        return None
+    most = text_of(rule.max_tolerance)
+    told = f"{write.point} is read back with a tolerance of {most} at most, not {text_of(command.tolerance)}"
+    return Refusal("POLICY_TOLERANCE", told)
 
 
 def _dwell(command: Command, write: Write, rule: Rule, facts: Facts) -> Refusal | None:

@@ -44,6 +44,7 @@ def _plain(found: Any) -> Any:
 
 Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
 Minutes = Annotated[Number, Field(gt=0, le=1440)]
 Text = Annotated[StrictStr, Field(min_length=1, max_length=500)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1, max_length=1000)]
@@ -89,6 +90,7 @@ class Rule(Part):
     max_change: Positive | None = None
     max_change_minutes: Minutes | None = None
     dwell_minutes: Minutes | None = None
+    max_tolerance: NotNegative = 0.0
     max_hold_minutes: Positive | None = None
     hold_required: StrictBool = False
     reason_required: StrictBool = False
@@ -103,7 +105,7 @@ class Rule(Part):
         if "SET" not in self.actions:
             limits = self.model_fields_set & {
                 *("type", "min", "max", "step", "values", "max_length", "max_change", "max_change_minutes"),
-                *("max_hold_minutes", "hold_required"),
+                *("max_tolerance", "max_hold_minutes", "hold_required"),
             }
             return [(key, "has no meaning without the action SET: leave it out") for key in sorted(limits)]
         return [*self._mistakes_of_type(), *self._mistakes_of_change()]
@@ -114,7 +116,8 @@ class Rule(Part):
         found: list[tuple[str, str]] = []
         numeric = self.type in ("int", "float")
         if not numeric:
-            keys = sorted(self.model_fields_set & {"min", "max", "step", "max_change", "max_change_minutes"})
+            numbers = {"min", "max", "step", "max_change", "max_change_minutes", "max_tolerance"}
+            keys = sorted(self.model_fields_set & numbers)
             found += [(key, f"is for numbers, and the type is {self.type}") for key in keys]
         if self.type != "text" and self.max_length is not None:
             found.append(("max_length", f"is for texts, and the type is {self.type}"))

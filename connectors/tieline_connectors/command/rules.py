@@ -28,6 +28,7 @@ is to be done. `executor` does it; the order of a command's life is the order of
 | `POLICY_MIN` | REJECTED | below what is allowed |
 | `POLICY_MAX` | REJECTED | above what is allowed |
 | `POLICY_STEP` | REJECTED | between two steps |
+| `POLICY_TOLERANCE` | REJECTED | a wider tolerance for the reading back than its rule allows |
 | `POLICY_DWELL` | REJECTED | too soon after the last write of the point |
 | `POLICY_MAX_CHANGE` | REJECTED | too far from what the point has just been, or that cannot be read |
 | `RATE_LIMIT` | REJECTED | too many commands in too short a time |

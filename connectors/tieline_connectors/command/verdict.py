@@ -18,6 +18,8 @@ def same(written: Value, read: Value, tolerance: float) -> bool:
     """Whether a value that was read back is the one that was written."""
     if isinstance(written, str) or isinstance(read, str) or written is None or read is None:
         return written is not None and written == read
+    if isinstance(written, bool) or isinstance(read, bool):
+        return written == read
     if isinstance(written, float) or isinstance(read, float):
         return math.isclose(written, read, rel_tol=SINGLE_PRECISION, abs_tol=tolerance)
     return abs(written - read) <= tolerance

@@ -3,10 +3,12 @@ import json
 import pytest
 
 from tieline.api import ConfigError
+from tieline_connectors.command.command import Defaults
 from tieline_connectors.command.facts import Facts, Reading, reading_of
 from tieline_connectors.command.ledger import Written
 from tieline_connectors.command.patterns import matches_name, matches_point
 from tieline_connectors.command.policy_file import MAX_CHARACTERS, parse
+from tieline_connectors.command.reading import from_value
 
 
 class Before:
@@ -304,6 +306,11 @@ GOOD = {"issuers": ["x"], "points": ["a/b"], "type": "float", "min": 0, "max": 1
         ({"type": "bool", "min": None}, "rule 1: max: is for numbers, and the type is bool"),
         ({"type": "text", "min": None, "max": None}, "rule 1: values: or max_length is required for a text"),
         ({"max_length": 5}, "rule 1: max_length: is for texts"),
+        ({"max_tolerance": -1}, "rule 1: max_tolerance: input should be greater than or equal to 0"),
+        (
+            {"type": "text", "min": None, "max": None, "max_length": 5, "max_tolerance": 1},
+            "rule 1: max_tolerance: is for numbers",
+        ),
         ({"values": [1, "x"]}, "rule 1: values: are not all of the type float"),
         ({"values": [1], "step": 1}, "rule 1: step: has no meaning beside values"),
         ({"values": [[1]]}, "a value is true, false, a number or a text"),
@@ -409,3 +416,30 @@ def test_on_and_off_are_texts_in_a_policy(given):
 )
 def test_what_a_platform_answers_is_a_reading_or_none(found, reading):
     assert reading_of(found) == reading
+
+
+@pytest.mark.parametrize(
+    ("rule", "change", "code"),
+    [
+        ({}, {}, None),
+        ({}, {"tolerance": 0}, None),
+        ({}, {"tolerance": 1e-9}, "POLICY_TOLERANCE"),
+        ({"max_tolerance": 0.5}, {"tolerance": 0.5}, None),
+        ({"max_tolerance": 0.5}, {"tolerance": 1e299}, "POLICY_TOLERANCE"),
+        ({}, {"tolerance": 5, "action": "REVERT", **written(None)}, None),
+        ({"type": "text", "max_length": 9}, {"tolerance": 5, **written("auto")}, None),
+    ],
+)
+def test_what_an_issuer_lets_pass_for_the_same_value_has_a_ceiling(given, rule, change, code):
+    base = {} if rule.get("type") == "text" else {"min": 0, "max": 100}
+    policy = given.policy({"issuers": "*", "points": "**", "type": "float", **base, **rule})
+    refused = policy.refusal(given.command(**change), Facts(given.T0))
+    assert (refused and refused.code) == code
+
+
+def test_the_tolerance_of_the_sinks_own_settings_has_no_ceiling(given):
+    command = from_value(given.value(), Defaults(tolerance=7.0))
+    assert given.policy(given.RULE).refusal(command, Facts(given.T0)) is None
+    own = from_value(given.value(tolerance=7.0), Defaults(tolerance=7.0))
+    refused = given.policy(given.RULE).refusal(own, Facts(given.T0))
+    assert refused.sentence == f"{given.POINT} is read back with a tolerance of 0 at most, not 7 (rule 1)"
