@@ -471,9 +471,12 @@ class CommitsTooLate(Broken):
         super().__init__(inner)
         self.late: list[Any] = [{}, {}]
 
-    def commit(self, offsets, timeout):
+    def commit_async(self, offsets):
         self.late.append(offsets)
-        self.inner.commit(self.late.pop(0), timeout)
+        return self.inner.commit_async(self.late.pop(0))
+
+    def commit(self, offsets, timeout):
+        """Never the last ones."""
 
 
 class BrokenBroker(Broken):

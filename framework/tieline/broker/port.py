@@ -9,6 +9,7 @@ help (a missing right, a fence). No call blocks longer than its time-out.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -163,7 +164,16 @@ class Consumer(Protocol):
         """Go on at this offset, or at the next one there is."""
 
     def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
-        """Store the group's offsets (the position after the last record done); returns when they are safe."""
+        """Store the group's offsets (the position after the last record done); returns when they are safe.
+
+        For whoever is about to leave (``revoked``, or no more ``poll``): without an answer it raises
+        ``Retriable`` after ``timeout`` seconds, and then every call but ``close`` may wait for the broker.
+        """
+
+    def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
+        """Begin to store the group's offsets. The future is done when they are safe, or holds why they are
+        not (``Retriable``, …); ``poll`` hears of it. Only the last one that was begun is followed.
+        """
 
     def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
         """The group's stored offsets; a partition without one is left out."""

@@ -10,7 +10,8 @@ from tieline.broker.port import ConsumedRecord
 from tieline.runtime.changelog import TaskChangelogs
 from tieline.runtime.delivery import Counts, Ledger
 
-Commit = Callable[[Mapping[TopicPartition, int]], None]
+Store = Callable[[Mapping[TopicPartition, int]], bool]
+"""Stores offsets; false: they are on their way."""
 
 
 class Progress:
@@ -56,10 +57,11 @@ class Progress:
         self._settle(safe)
         self._settle(self._changelogs.offsets())
 
-    def commit(self, commit: Commit, only: Collection[TopicPartition] | None) -> bool:
-        """Store what is safe; false if there is nothing. Raises what ``commit`` or a changelog raises: what
-        is not stored then is the next time.
+    def commit(self, store: Store, only: Collection[TopicPartition] | None) -> bool:
+        """Store what is safe; whether something was stored. Raises what ``store`` or a changelog raises: what
+        is not stored then is the next time, or when ``stored`` is told.
         """
+        done = False
         plain: dict[TopicPartition, int] = {}
         safe = {p: o for p, o in self._ledger.committable().items() if only is None or p in only}
         for partition, offset in safe.items():
@@ -68,11 +70,19 @@ class Progress:
                 plain[partition] = offset
             else:
                 changelog.commit(offset)
-                self._committed({partition: offset})
-        if plain:
-            commit(plain)
-            self._committed(plain)
-        return bool(safe)
+                self.stored({partition: offset})
+                done = True
+        if plain and store(plain):
+            self.stored(plain)
+            done = True
+        return done
+
+    def stored(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """These offsets, which ``commit`` gave to its ``store``, are stored."""
+        self._ledger.committed(offsets)
+        for partition, offset in offsets.items():
+            if self._positions.get(partition) == offset:
+                del self._positions[partition]
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """What is in flight of these comes again."""
@@ -103,9 +113,3 @@ class Progress:
                 if entry.offset > offset:
                     break
                 self._ledger.settle(entry, delivered=entry.outstanding)
-
-    def _committed(self, offsets: Mapping[TopicPartition, int]) -> None:
-        self._ledger.committed(offsets)
-        for partition, offset in offsets.items():
-            if self._positions.get(partition) == offset:
-                del self._positions[partition]

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tieline.api import (
     Changelog,
@@ -28,7 +28,7 @@ from tieline.runtime.delivery import Counts
 from tieline.runtime.failure import Stage
 from tieline.runtime.flow import Flow
 from tieline.runtime.inbound import Converted, Inbound
-from tieline.runtime.progress import Progress
+from tieline.runtime.progress import Progress, Store
 from tieline.runtime.scope import Patience, Scope, StageError, Stopping, TaskFailed
 from tieline.runtime.settings import Pace, Subscription
 
@@ -42,6 +42,15 @@ class Intake:
     join: Callable[[], Consumer]
     inbound: Inbound
     changelogs: TaskChangelogs
+
+
+class _Storing(NamedTuple):
+    """Offsets on their way to the broker."""
+
+    offsets: Mapping[TopicPartition, int]
+    answer: Future[None]
+    overdue: float
+    """When, on the scope's clock, no answer yet is an outage."""
 
 
 class _TakenOver(Exception):
@@ -68,6 +77,7 @@ class WorkerSinkTask(TaskContext):
         self._consumer: Consumer
         self._commit_requested = False
         self._next_commit = 0.0
+        self._storing: _Storing | None = None
         self._away = scope.patience(Stage.TASK_PUT)
         self._flush_away = scope.patience(Stage.TASK_FLUSH)
         self._commit_away = scope.patience(Stage.OFFSET_COMMIT)
@@ -131,7 +141,7 @@ class WorkerSinkTask(TaskContext):
         self._consumer.seek(partition, offset)
 
     def request_commit(self) -> None:
-        """Commit before the next batch."""
+        """Commit now; the next batch may come before it is stored."""
         self._commit_requested = True
 
     def changelog(self, partition: TopicPartition, schema: Schema) -> Changelog:
@@ -158,7 +168,7 @@ class WorkerSinkTask(TaskContext):
         """Flush within the time there is, commit only what is confirmed, let go."""
         log.info("partitions revoked", extra={"partitions": _names(partitions)})
         try:
-            self._commit(only=frozenset(partitions))
+            self._commit(only=frozenset(partitions), store=self._store)
         except _TakenOver as error:
             log.warning("%s; what was in flight comes again", error)
         finally:
@@ -189,6 +199,7 @@ class WorkerSinkTask(TaskContext):
     def _be_member(self, subscription: Subscription) -> None:
         self._consumer = self._scope.patiently(Stage.START, self._join)
         self._flow.joined(self._consumer)
+        self._storing = None
         try:
             self._consumer.subscribe(subscription.topics, subscription.pattern, self)
             self._consume()
@@ -215,6 +226,7 @@ class WorkerSinkTask(TaskContext):
                     return
                 continue
             away.over()
+            self._look_at_commit()
             if batch:
                 self._deliver(batch)
             if flow.holding and not flow.stopped and clock.now() >= flow.due:
@@ -303,8 +315,11 @@ class WorkerSinkTask(TaskContext):
             raise _TakenOver(str(error)) from error
         return self._scope.clock.now() + patience.after(error)
 
-    def _commit(self, only: frozenset[TopicPartition] | None = None) -> None:
-        """⑪: ask the task what is safe, settle it, store the offsets. An outage leaves all as it is."""
+    def _commit(self, only: frozenset[TopicPartition] | None = None, store: Store | None = None) -> None:
+        """⑪: ask the task what is safe, settle it, store the offsets. An outage leaves all as it is.
+
+        ``store``: none begins to store them; the answer is looked for after each ``poll``.
+        """
         self._commit_requested = False
         offsets = self._progress.reached(only)
         try:
@@ -317,15 +332,41 @@ class WorkerSinkTask(TaskContext):
         self._flow.go_on()
         self._progress.settle(safe)
         try:
-            something = self._progress.commit(self._store, only)
+            something = self._progress.commit(store or self._begin_to_store, only)
         except Exception as error:
             self._due_after(self._commit_away, error)  # the next commit is the next attempt
             return
         if something:
             self._commit_away.over()
 
-    def _store(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def _store(self, offsets: Mapping[TopicPartition, int]) -> bool:
         self._consumer.commit(offsets, self._pace.call_timeout)
+        return True
+
+    def _begin_to_store(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        now = self._scope.clock.now()
+        before = self._storing
+        if before is not None and now < before.overdue:
+            return False  # the next commit takes these along
+        overdue = now + self._pace.call_timeout
+        self._storing = _Storing(offsets, self._consumer.commit_async(offsets), overdue)
+        if before is not None:
+            raise Retriable(f"offsets are on their way for {self._pace.call_timeout} s without an answer")
+        return self._look_at_commit()
+
+    def _look_at_commit(self) -> bool:
+        """Whether the offsets that were on their way are stored now."""
+        if self._storing is None or not self._storing.answer.done():
+            return False
+        offsets, answer, _ = self._storing
+        self._storing = None
+        error = answer.exception()
+        if isinstance(error, Exception):
+            self._due_after(self._commit_away, error)  # the next commit is the next attempt
+            return False
+        self._progress.stored(offsets)
+        self._commit_away.over()
+        return True
 
     def _leave(self) -> None:
         """Leave the group: ``revoked`` commits what is confirmed."""

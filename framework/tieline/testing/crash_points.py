@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
@@ -228,6 +229,15 @@ class _GuardedProducer(Guarded):
 class _GuardedConsumer(Guarded):
     def __init__(self, process: Process, inner: Consumer) -> None:
         super().__init__(process, inner, {"poll": Step.CONSUME, "commit": Step.COMMIT})
+
+    def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
+        """Returns at once, but the effect is that they are stored."""
+        self._process.before(Step.COMMIT)
+        answer: Future[None] = self._inner.commit_async(offsets)
+        if self._process.dies_after(Step.COMMIT):
+            self._inner.commit(offsets, 10.0)
+        self._process.after(Step.COMMIT)
+        return answer
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
         self._process.alive()

@@ -33,6 +33,30 @@ def test_a_group_goes_on_where_it_committed(kit):
     assert second.committed([at], 10) == {at: 7}
 
 
+def test_a_commit_that_nobody_waits_for_is_heard_of_by_poll(kit):
+    topic, group = kit.topic(), kit.name()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 20)
+    first, _ = kit.member(group, [topic])
+    records = kit.take(first, 12)
+    answer = first.commit_async({at: records[6].offset + 1})
+    kit.until(answer.done, first)
+    assert answer.exception() is None
+    assert first.committed([at], 10) == {at: records[6].offset + 1}
+
+
+def test_a_commit_that_nobody_waits_for_is_refused_where_the_partition_is_not_owned(kit):
+    mine, other = kit.topic(), kit.topic()
+    kit.fill(mine, 3)
+    consumer, _ = kit.member(kit.name(), [mine])
+    kit.take(consumer, 3)
+    partitions = [TopicPartition(mine, 0), TopicPartition(other, 0)]
+    answer = consumer.commit_async(dict.fromkeys(partitions, 1))
+    kit.until(answer.done, consumer)
+    assert isinstance(answer.exception(), Retriable)
+    assert consumer.committed(partitions, 10) == {}
+
+
 def test_groups_do_not_share_their_offsets(kit):
     topic = kit.topic()
     kit.fill(topic, 5)

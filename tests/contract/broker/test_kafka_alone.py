@@ -1,6 +1,7 @@
 """What only a real Kafka can show."""
 
 import json
+import time
 
 import pytest
 from confluent_kafka import Producer as RawProducer
@@ -119,6 +120,25 @@ def test_what_a_fenced_writer_appended_is_nowhere(kit):
     with pytest.raises(Retriable, match="_FENCED"):
         write_late()
     assert [r.value for r in kit.read(topic)] == [b"won"]
+
+
+def test_the_first_records_of_a_topic_that_was_just_made_are_all_there(kit):
+    """KAFKA-15591: two requests on their way while the leader is being made, and the first was lost though
+    it was acknowledged, in about one of five topics.
+    """
+    producer = kit.producer(linger_ms="0", topic_metadata_refresh_fast_interval_ms="10")
+    producer.send(Unit([ProducerRecord(kit.topic(), b"")]))
+    kit.ends(producer, 1)  # it is connected
+    for _ in range(25):
+        topic = kit.topic(partitions=6)
+        sent = acknowledged = 0
+        until = time.monotonic() + 0.1
+        while time.monotonic() < until or acknowledged < sent:
+            if time.monotonic() < until:
+                producer.send(Unit([ProducerRecord(topic, b"%d" % sent, partition=p) for p in range(6)]))
+                sent += 6
+            acknowledged += sum(len(d.unit.records) - len(d.failures) for d in producer.poll(0.001))
+        assert len(kit.read(topic)) == sent
 
 
 def test_records_refused_with_their_batch_are_sent_again_alone(kit):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from typing import Any
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -14,12 +14,10 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import Fatal, Retriable, TielineError, TopicPartition
 from tieline.broker.kafka.changelog import Ground, KafkaChangelog, Place
-from tieline.broker.kafka.errors import answer, begun, bounded, served, translated
+from tieline.broker.kafka.errors import bounded, served, translated
 from tieline.broker.kafka.records import consumed
 from tieline.broker.kafka.settings import ClientSettings, made
 from tieline.broker.port import ConsumedRecord, RebalanceListener
-
-T = TypeVar("T")
 
 _NO_ERROR = {
     KafkaError._PARTITION_EOF,
@@ -44,9 +42,14 @@ class KafkaConsumer:
     def __init__(
         self, settings: ClientSettings, topic_names: TopicNames, refresh: float, ground: Ground
     ) -> None:
-        own = {"error_cb": self._client_error, "topic.metadata.refresh.interval.ms": int(refresh * 1000)}
+        own = {
+            "error_cb": self._client_error,
+            "on_commit": self._on_commit,
+            "topic.metadata.refresh.interval.ms": int(refresh * 1000),
+        }
         self._client = made(Client, settings | own, "consumer.override.")
         self._group = str(settings["group.id"])
+        self._committing = f"group {self._group}: committing"
         self._topic_names = topic_names
         self._refresh = refresh
         self._ground = ground
@@ -65,8 +68,8 @@ class KafkaConsumer:
         self._rebalances = 0
         self._rebalancing = False
         self._error: TielineError | None = None
-        self._unanswered: Future[Any] | None = None
-        self._later: list[Callable[[], None]] = []
+        self._asked: dict[TopicPartition, int] = {}
+        self._answer: Future[None] = Future()
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
         """See ``Consumer.subscribe``."""
@@ -81,8 +84,6 @@ class KafkaConsumer:
     def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
         """See ``Consumer.poll``."""
         deadline = time.monotonic() + timeout
-        if not self._free(timeout):
-            return []
         while True:
             self._match_topics()
             left = max(0.0, deadline - time.monotonic())
@@ -99,26 +100,28 @@ class KafkaConsumer:
         """See ``Consumer.pause``."""
         owned = (self._owned & set(partitions)) - self._paused
         self._paused |= owned
-        self._soon(lambda: self._client.pause(_kafka(owned)))
+        self._client.pause(_kafka(owned))
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
         """See ``Consumer.resume``."""
         owned = self._paused & set(partitions)
         self._paused -= owned
-        self._soon(lambda: self._client.resume(_kafka(owned)))
+        self._client.resume(_kafka(owned))
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """See ``Consumer.seek``."""
-        if partition in self._owned:
-            self._positions[partition] = offset
-            self._soon(lambda: self._seek(partition, offset))
+        if partition not in self._owned:
+            return
+        self._positions[partition] = offset
+        # The client's own seek waits without a time-out, and fails where nothing was fetched yet.
+        self._client.incremental_unassign(_kafka([partition]))
+        self._client.incremental_assign([KafkaPartition(*partition, offset)])
+        if partition in self._paused:
+            self._client.pause(_kafka([partition]))
 
     def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
         """See ``Consumer.commit``."""
-        what = f"group {self._group}: committing"
-        gone = sorted(offsets.keys() - self._owned) if self._listener is not None else []
-        if gone:
-            raise Retriable(f"{what}: not owned any more, nothing committed: {gone}")
+        self._still_owned(offsets)
         if not offsets:
             return
         wanted = [KafkaPartition(*at, offset) for at, offset in offsets.items()]
@@ -126,9 +129,27 @@ class KafkaConsumer:
         def commit() -> list[KafkaPartition] | None:
             return self._client.commit(offsets=wanted, asynchronous=False)
 
-        for result in self._call(commit, timeout, what) or []:
-            if result.error is not None:
-                raise translated(result.error, f"{what} {result.topic}-{result.partition}")
+        if not self._rebalancing:
+            self._raise_refusal(bounded(commit, timeout, self._committing))
+            return
+        try:  # another thread would wait for this one for ever; the client's own limit: socket.timeout.ms
+            self._raise_refusal(commit())
+        except KafkaException as error:
+            raise translated(error, self._committing) from error
+
+    def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
+        """See ``Consumer.commit_async``."""
+        self._answer = Future()
+        try:
+            self._still_owned(offsets)
+            self._client.commit(offsets=[KafkaPartition(*at, to) for at, to in offsets.items()])
+        except KafkaException as error:
+            self._answer.set_exception(translated(error, self._committing))
+        except Retriable as error:
+            self._answer.set_exception(error)
+        else:
+            self._asked = dict(offsets)
+        return self._answer
 
     def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
         """See ``Consumer.committed``."""
@@ -158,8 +179,6 @@ class KafkaConsumer:
 
     def lag(self) -> dict[TopicPartition, int]:
         """See ``Consumer.lag``. A partition of which nothing was seen yet is left out."""
-        if not self._free(0):
-            raise Retriable(f"group {self._group}: its lag is not known while a commit is not answered")
         lag = {}
         for at, position in self._positions.items():
             end = self._client.get_watermark_offsets(KafkaPartition(*at), cached=True)[1]
@@ -180,8 +199,6 @@ class KafkaConsumer:
             self._owned.clear()
             self._positions.clear()
             left = max(0.1, deadline - time.monotonic())
-            if not self._free(left):
-                raise Retriable(f"group {self._group}: leaving: a commit has not ended within {left:.1f} s")
             bounded(self._client.close, left, f"group {self._group}: leaving")
 
     def _take(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
@@ -273,53 +290,35 @@ class KafkaConsumer:
         except KafkaException as error:
             raise translated(error, f"group {self._group}: subscribing") from error
 
-    def _call(self, call: Callable[[], T], timeout: float, what: str) -> T:
-        """A call without a time-out. Inside a rebalance another thread would wait for this one for ever."""
-        if not self._rebalancing:
-            if not self._free(timeout):
-                raise Retriable(f"{what}: an earlier one has not ended within {timeout} s")
-            self._unanswered = begun_call = begun(call, what)
-            return answer(begun_call, timeout, what)
-        try:
-            return call()  # the client's own limits hold: socket.timeout.ms
-        except KafkaException as error:
-            raise translated(error, what) from error
+    def _still_owned(self, offsets: Mapping[TopicPartition, int]) -> None:
+        gone = sorted(offsets.keys() - self._owned) if self._listener is not None else []
+        if gone:
+            raise Retriable(f"{self._committing}: not owned any more, nothing committed: {gone}")
 
-    def _free(self, timeout: float) -> bool:
-        """Whether the client takes calls. While a commit waits for its answer every other one waits, too:
-        without a limit, if the broker does not answer.
-        """
-        if self._unanswered is not None:
-            if not wait([self._unanswered], timeout).done:
-                return False
-            self._unanswered = None
-            later, self._later = self._later, []
-            for call in later:
-                call()
-        return True
-
-    def _soon(self, call: Callable[[], None]) -> None:
-        """Now, or as soon as the client takes calls again."""
-        if self._free(0):
-            call()
-        else:
-            self._later.append(call)
+    def _raise_refusal(self, results: list[KafkaPartition] | None) -> None:
+        for result in results or []:
+            if result.error is not None:
+                raise translated(result.error, f"{self._committing} {result.topic}-{result.partition}")
 
     def _know_member(self) -> None:
         """For the changelogs, which write from other threads: there this call waits for ``poll`` to end."""
-        if self._with_changelog and self._unanswered is None:
+        if self._with_changelog:
             self._member = self._client.consumer_group_metadata()
 
-    def _seek(self, partition: TopicPartition, offset: int) -> None:
-        """The client's own seek waits without a time-out, and fails where nothing was fetched yet."""
-        if partition not in self._owned:
-            return
-        self._client.incremental_unassign(_kafka([partition]))
-        self._client.incremental_assign([KafkaPartition(*partition, offset)])
-        if partition in self._paused:
-            self._client.pause(_kafka([partition]))
-
     # Called by the client inside poll and consume.
+
+    def _on_commit(self, error: KafkaError | None, results: list[KafkaPartition]) -> None:
+        answered = {TopicPartition(r.topic, r.partition): r.offset for r in results}
+        if answered != self._asked or self._answer.done():
+            return  # of an earlier one, or of one that was waited for
+        try:
+            if error is not None:
+                raise translated(error, self._committing)
+            self._raise_refusal(results)
+        except TielineError as cause:
+            self._answer.set_exception(cause)
+        else:
+            self._answer.set_result(None)
 
     def _on_assign(self, client: Client, partitions: list[KafkaPartition]) -> None:
         client.incremental_assign(partitions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 
 from tieline.api import Fatal, Retriable, TielineError, TopicPartition
 from tieline.broker.local.changelog import Changelog, Ledger, Place
@@ -12,6 +13,8 @@ from tieline.broker.local.group import Group
 from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
 from tieline.broker.local.store import Store
 from tieline.broker.port import ConsumedRecord, RebalanceListener
+
+_DISK_WAIT = 5.0  # seconds for a commit that nobody waits for
 
 
 class LocalConsumer:
@@ -79,6 +82,17 @@ class LocalConsumer:
             if gone:
                 raise Retriable(f"group {self._name}: not owned any more, nothing committed: {gone}")
         self._store.commit(self._name, offsets, timeout, self._ids)
+
+    def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
+        """See ``Consumer.commit_async``; it is done when this returns."""
+        done: Future[None] = Future()
+        try:
+            self.commit(offsets, _DISK_WAIT)
+        except TielineError as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+        return done
 
     def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
         """See ``Consumer.committed``."""
