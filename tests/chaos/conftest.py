@@ -16,7 +16,7 @@ import pytest
 from tieline.api import ID_HEADER, Retriable, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
-from tieline_connectors.command import executor, sink
+from tieline_connectors.command import execution, sink
 from tieline_connectors.command.audit_file import AuditFile, verify_file
 from tieline_connectors.command.command import TERMINAL
 from tieline_connectors.command.config import CommandSinkConfig
@@ -335,7 +335,7 @@ def new_plant(tmp_path, monkeypatch):
         return plants[-1]
 
     monkeypatch.setattr(Executor, "start", lambda self: None)
-    monkeypatch.setattr(executor, "_AWAY", 0.0001)
+    monkeypatch.setattr(execution, "_AWAY", 0.0001)
     monkeypatch.setattr(os, "fsync", lambda file: None)  # processes die here, and no power fails
     monkeypatch.setattr(sink, "Surroundings", lambda config: Surroundings(config, plants[-1].clock))
     monkeypatch.setattr(sink, "Platform", lambda *_: Hands(plants[-1]))

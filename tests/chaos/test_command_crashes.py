@@ -203,6 +203,38 @@ def test_a_worker_that_stands_still_anywhere_while_another_takes_over_does_nothi
             break
 
 
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crash_while_a_stopping_worker_gives_back_its_holds_gives_nothing_back_twice(new_plant, kind, when):
+    for number in itertools.count(1):
+        plant = new_plant()
+        plant.send(
+            *(plant.command(p, n + 1.0, points=[p], hold_ms=9000) for n, p in enumerate(("s/a/p", "s/a/q")))
+        )
+        plant.device.values |= {"s/a/p": 0.5, "s/a/q": 0.5}
+        (plant.folder / "policy.yaml").write_text(
+            "{version: 1, rules: [{issuers: boss, points: s/a/*, type: float, min: 0, max: 9}]}"
+        )
+        life, died = plant.live(), False
+        life.work()
+        death(plant, kind, number, when)
+        try:
+            life.task._executor.ask_to_stop(give_back=10.0)
+            assert life.task._executor.step() == 0.0
+        except plant.Crash:
+            died = True
+        if not died:
+            assert sorted(plant.device.reverts) == [("s/a/p", 1.0), ("s/a/q", 2.0)]
+        plant.audit_fate = lambda n: "done"
+        plant.device.fate = lambda n, kind, value: "done"
+        plant.live().finish()
+        plant.check()
+        assert Counter(plant.device.reverts) == Counter([("s/a/p", 1.0), ("s/a/q", 2.0)])
+        if not died:
+            break
+    assert number > 4
+
+
 def on_record(plant):
     """What the audit log says was stored, and what it says beside; each as often as it says it.
 

@@ -82,6 +82,14 @@ class CommandSinkConfig(PlatformConfig):
     rpc_timeout_ms: int = setting(
         "rpc.timeout.ms", 5_000, ge=1, le=60_000, doc="How long an answer of the platform may take."
     )
+    hold_revert_on_stop_ms: int = setting(
+        "hold.revert.on.stop.ms",
+        0,
+        ge=0,
+        le=600_000,
+        doc="How long a clean stop may take to give back what is held, before its time; 0: holds stay, and"
+        " the next start ends them. Below the worker's task.shutdown.graceful.timeout.ms.",
+    )
     claim_ms: int = setting(
         "claim.ms",
         10_000,

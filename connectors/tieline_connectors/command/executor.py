@@ -1,72 +1,48 @@
-"""Doing what the rules decide: one thread that starts commands when they are due and ends their holds.
-
-The order of its steps is the promise: STARTED is durable, then the last look, then the write. A worker
-that dies anywhere leaves an entry from which the next owner knows what may have been done.
-"""
+"""When commands are executed: one thread that starts them as they become due, and ends their holds."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import NamedTuple
 
 from tieline.api import Fenced, Retriable, TopicPartition
-from tieline_connectors.command import hands, rules
-from tieline_connectors.command.command import Result
-from tieline_connectors.command.decisions import Call, End, NotYet, Readings, Revert, Start, Wait
+from tieline_connectors.command.execution import IDLE, Execution, Gone, Pace
 from tieline_connectors.command.ledger import Entry
-from tieline_connectors.command.owned import OwnedPartition, Unit
-from tieline_connectors.command.platform import Away, Platform
+from tieline_connectors.command.measures import Measures
+from tieline_connectors.command.owned import OwnedPartition
+from tieline_connectors.command.platform import Platform
 from tieline_connectors.command.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
-_AWAY = 0.5
-"""Seconds until the platform, the broker or the audit log is tried again."""
 _AT_ONCE = 100
 """The most entries of a partition that are looked at in one step."""
 _FORGET_EVERY = 60_000_000
 """Microseconds."""
-_IDLE = 1.0
-"""The longest sleep: a clock may be set, a kill switch be taken away."""
-
-
-class Pace(NamedTuple):
-    """Seconds before reading back; microseconds that an entry is kept."""
-
-    verify_delay: float
-    retention: int
-
-
-class Gone(Exception):
-    """The partition is not ours any more, or the task ends: leave everything as it is."""
 
 
 class Executor:
-    """Runs the commands of all partitions of a task, one at a time. ``lock`` guards their ledgers.
-
-    ``count(name)`` is told of each end: ``ended.<state>``.
-    """
+    """Runs the commands of all partitions of a task, one at a time. ``lock`` guards their ledgers."""
 
     def __init__(
         self,
         platform: Platform,
         surroundings: Surroundings,
         pace: Pace,
-        count: Callable[[str], None],
+        measures: Measures,
     ) -> None:
         self.lock = threading.Condition()
         self.failure: Exception | None = None
         self._platform = platform
         self._surroundings = surroundings
         self._pace = pace
-        self._count = count
+        self._measures = measures
+        self._execution = Execution(platform, surroundings, pace, measures, self.lock)
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._busy: TopicPartition | None = None
-        self._stopping = False
-        self._told: dict[str, str] = {}
-        self._forget_at = self._away_until = 0
+        self._failing: frozenset[str] = frozenset()
+        self._forget_at = 0
+        self._give_back_until: int | None = None
         self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
 
     def start(self) -> None:
@@ -93,11 +69,19 @@ class Executor:
             if not self.lock.wait_for(lambda: self._busy != at, timeout):
                 log.warning("%s-%d is let go while a command of it is being written", *at)
 
-    def ask_to_stop(self) -> None:
-        """Begin nothing any more. From any thread."""
+    def ask_to_stop(self, give_back: float = 0.0) -> None:
+        """Begin nothing any more; ``give_back``: but for so many seconds end the holds. From any thread."""
         with self.lock:
-            self._stopping = True
+            if give_back and self._give_back_until is None:
+                self._give_back_until = self._surroundings.now().monotonic + int(give_back * 1_000_000)
+            else:
+                self._execution.stopping = True
             self.lock.notify_all()
+
+    def wait_for_the_holds(self, timeout: float) -> None:
+        """Until all that could be given back at the end is."""
+        with self.lock:
+            self.lock.wait_for(lambda: self._execution.stopping or not self._thread.is_alive(), timeout)
 
     def join(self, timeout: float) -> None:
         """Until it has ended."""
@@ -106,6 +90,8 @@ class Executor:
 
     def step(self) -> float:
         """Do the next thing that is due; the seconds until something may be due, 0 for now."""
+        if self._give_back_until is not None:
+            return self._give_all_back(self._give_back_until)
         with self.lock:
             due = self._due()
             wait = self._sleep()
@@ -115,13 +101,27 @@ class Executor:
                 break
         return wait
 
-    def _try(self, owned: OwnedPartition, entry: Entry) -> float:
+    def _give_all_back(self, until: int) -> float:
+        """Each hold is tried once, by the rules for one that is due; what is left is in the ledger."""
         with self.lock:
-            if self._stopping or owned.released:
+            held = [(owned, entry) for owned in self._owned.values() for entry in owned.ledger.held()]
+        for number, (owned, entry) in enumerate(held):
+            if self._surroundings.now().monotonic >= until:
+                log.warning("no time is left to give back %d holds; the next start does", len(held) - number)
+                break
+            self._try(owned, entry, early=True)
+        with self.lock:
+            self._execution.stopping = True
+            self.lock.notify_all()
+        return 0.0
+
+    def _try(self, owned: OwnedPartition, entry: Entry, early: bool = False) -> float:
+        with self.lock:
+            if self._execution.stopping or owned.released:
                 return 0.0
             self._busy = owned.at
         try:
-            return self._do(owned, entry)
+            return self._execution.do(owned, entry, early)
         except Gone:
             return 0.0
         except Fenced as error:
@@ -137,10 +137,10 @@ class Executor:
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
+            while not self._execution.stopping:
                 wait = self.step()
                 with self.lock:
-                    if wait > 0 and not self._stopping:
+                    if wait > 0 and not self._execution.stopping:
                         self.lock.wait(wait)
         except Exception as error:
             log.exception("the commands stop here")
@@ -163,9 +163,10 @@ class Executor:
             self._forget(now.wall)
         for owned in self._owned.values():
             owned.keep_head()
+        self._watch_devices()
         waits = [at - now.wall for o in self._owned.values() if (at := o.ledger.next_due()) is not None]
         later = [wait for wait in waits if wait > 0]  # what is due already says by itself when to look again
-        return min(_IDLE, min(later, default=_IDLE * 1_000_000) / 1_000_000)
+        return min(IDLE, min(later, default=IDLE * 1_000_000) / 1_000_000)
 
     def _forget(self, now: int) -> None:
         for owned in self._owned.values():
@@ -174,145 +175,16 @@ class Executor:
             except (Retriable, Fenced) as error:
                 log.info("old commands are forgotten later: %s", error)
 
-    def _do(self, owned: OwnedPartition, entry: Entry) -> float:
-        if entry.state == "STARTED":
-            return self._after_crash(owned, entry)
-        if entry.hold == "REVERTING":
-            return self._hold_after_crash(owned, entry)
-        if entry.hold == "HELD":
-            return self._end_hold(owned, entry)
-        return self._execute(owned, entry)
-
-    def _execute(self, owned: OwnedPartition, entry: Entry) -> float:
-        deadline = owned.deadlines.get(entry.command_id) or rules.deadline_of(entry, self._surroundings.now())
-        late = rules.last_look(entry, deadline, {}, self._surroundings.situation())
-        if late is not None:
-            return self._end(owned, late)
-        if not self._platform_is_there():
-            return _AWAY
-        before = hands.look(self._platform, [w.point for w in entry.command.writes])
-        if not self._platform_is_there():  # it went away meanwhile: what is not started yet can wait for it
-            return _AWAY
-        with self.lock:
-            decision = rules.to_start(entry, deadline, before, owned.ledger, self._surroundings.situation())
-        if isinstance(decision, (Wait, NotYet)):
-            return self._later(decision)
-        if isinstance(decision, End):
-            return self._end(owned, decision)
-        self._store(owned, decision.entry, decision.result)
-        return self._write(owned, decision, before)
-
-    def _write(self, owned: OwnedPartition, start: Start, before: Readings) -> float:
-        """The only place that writes what a command asks for: after STARTED, after the last look."""
-        entry = start.entry
-        late = rules.last_look(entry, start.deadline, before, self._surroundings.situation())
-        if late is not None:
-            return self._end(owned, late)
-
-        def may_write() -> bool:
-            return rules.last_look(entry, start.deadline, before, self._surroundings.situation()) is None
-
-        calls = hands.write(self._platform, entry.command, before, may_write)
-        late = rules.last_look(entry, start.deadline, before, self._surroundings.situation())
-        if late is not None and all(call.answer == "NOT_SENT" for call in calls.values()):
-            return self._end(owned, late)
-        given_back = hands.give_back(self._platform, entry.command, rules.to_give_back(entry, calls))
-        if self._pace.verify_delay:
-            self._pause(self._pace.verify_delay)
-        after = hands.look(self._platform, [w.point for w in entry.command.writes])
-        now = self._surroundings.now().wall
-        return self._end(owned, rules.outcome(entry, calls, before, after, given_back, now))
-
-    def _after_crash(self, owned: OwnedPartition, entry: Entry) -> float:
-        if not self._platform_is_there():
-            return _AWAY
-        after = hands.look(self._platform, [w.point for w in entry.command.writes])
-        return self._end(owned, rules.after_crash(entry, after, self._surroundings.now().wall))
-
-    def _end_hold(self, owned: OwnedPartition, entry: Entry) -> float:
-        if not self._platform_is_there():
-            return _AWAY
-        with self.lock:
-            decision = rules.hold_due(entry, owned.ledger, self._surroundings.situation())
-        return self._give_back(owned, decision)
-
-    def _hold_after_crash(self, owned: OwnedPartition, entry: Entry) -> float:
-        if not self._platform_is_there():
-            return _AWAY
-        after = hands.look(self._platform, [w.point for w in entry.command.writes])
-        with self.lock:
-            decision = rules.hold_after_crash(entry, after, owned.ledger, self._surroundings.situation())
-        return self._give_back(owned, decision)
-
-    def _give_back(self, owned: OwnedPartition, decision: Wait | NotYet | End | Revert) -> float:
-        if isinstance(decision, (Wait, NotYet)):
-            return self._later(decision)
-        if isinstance(decision, End):
-            return self._end(owned, decision)
-        self._store(owned, decision.entry, None)
-        if not rules.may_give_back(decision, self._surroundings.situation()):
-            return _AWAY
-
-        def may_give_back() -> bool:
-            return rules.may_give_back(decision, self._surroundings.situation())
-
-        calls: dict[str, Call] = hands.give_back(
-            self._platform, decision.entry.command, decision.points, may_give_back
-        )
-        after = hands.look(self._platform, [w.point for w in decision.entry.command.writes])
-        with self.lock:
-            outcome = rules.hold_outcome(
-                decision.entry, calls, after, owned.ledger, self._surroundings.now().wall
-            )
-        return self._later(outcome) if isinstance(outcome, NotYet) else self._end(owned, outcome)
-
-    def _end(self, owned: OwnedPartition, end: End) -> float:
-        self._store(owned, end.entry, end.result)
-        self._count(f"ended.{end.result.state}")
-        if end.result.state in ("UNKNOWN", "HOLD_FAILED"):
-            log.error("command %s: %s: %s", end.result.command_id, end.result.state, end.result.reason)
-        return 0.0
-
-    def _store(self, owned: OwnedPartition, entry: Entry, result: Result | None) -> None:
-        """Returns when it is audited and durable; tries for as long as the partition is ours."""
-        unit = Unit([entry], [] if result is None else [result])
-        while True:
-            with self.lock:
-                try:
-                    owned.store(unit)
-                    return
-                except Retriable as error:
-                    self._tell("ledger", f"the ledger cannot be written, commands wait: {error}")
-                except OSError as error:
-                    self._tell("audit", f"the audit log cannot be written, commands wait: {error}")
-                self.lock.wait(_AWAY)
-                if self._stopping or owned.released:
-                    raise Gone
-
-    def _platform_is_there(self) -> bool:
-        now = self._surroundings.now().monotonic
-        if now < self._away_until:
-            return False
-        try:
-            self._platform.connect()
-        except Away as error:
-            self._tell("platform", f"commands wait: {error}")
-            self._away_until = self._surroundings.now().monotonic + int(_AWAY * 1_000_000)
-            return False
-        self._told.pop("platform", None)
-        return True
-
-    def _later(self, decision: Wait | NotYet) -> float:
-        if isinstance(decision, Wait):
-            self._tell(decision.code, f"commands wait: {decision.sentence}")
-        return _IDLE
-
-    def _pause(self, seconds: float) -> None:
-        with self.lock:
-            self.lock.wait_for(lambda: self._stopping, seconds)
-
-    def _tell(self, what: str, sentence: str) -> None:
-        """Once, until it is another sentence."""
-        if self._told.get(what) != sentence:
-            self._told[what] = sentence
-            log.warning(sentence)
+    def _watch_devices(self) -> None:
+        """Tell which devices are left alone because their commands fail."""
+        found = [(device, streak) for o in self._owned.values() for device, streak in o.ledger.streaks]
+        if not found and not self._failing:
+            return
+        breaker = self._surroundings.situation().policy.limits.breaker
+        failing = frozenset(d for d, streak in found if breaker and streak.failures >= breaker.failures)
+        for device in failing - self._failing:
+            log.error("%s: its commands fail, and more are refused for a while (limits.breaker)", device)
+        for device in self._failing - failing:
+            log.info("%s: its commands are not refused any more", device)
+        self._measures.circuits(len(failing - self._failing), len(self._failing - failing))
+        self._failing = failing

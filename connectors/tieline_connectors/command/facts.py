@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tieline_connectors.command.command import Value
 from tieline_connectors.command.ledger import Written
+from tieline_connectors.command.streaks import Streak
 
 MAX_TEXT = 10_000
 """Characters of a text that a point may read."""
@@ -47,6 +48,9 @@ class History(Protocol):
     def starts(self, since: int, *, issuer: str = "", device: str = "") -> int:
         """How many commands were started after then: of all, of an issuer, or on a device."""
 
+    def streak(self, device: str) -> Streak:
+        """How often in a row the commands of a device have failed."""
+
 
 class NoHistory:
     """Nothing was ever written: for checking a command beside a running sink."""
@@ -58,6 +62,10 @@ class NoHistory:
     def starts(self, since: int, *, issuer: str = "", device: str = "") -> int:
         """None."""
         return 0
+
+    def streak(self, device: str) -> Streak:
+        """None."""
+        return Streak()
 
 
 class Facts(NamedTuple):

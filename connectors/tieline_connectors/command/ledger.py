@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from tieline_connectors.command.command import Command, Result, Value, key_of
+from tieline_connectors.command.streaks import Streak, Streaks
 
 EntryState: TypeAlias = Literal["RECEIVED", "STARTED", "ENDED"]
 Hold: TypeAlias = Literal["NONE", "HELD", "REVERTING", "ENDED", "SKIPPED", "FAILED"]
@@ -122,6 +123,7 @@ class Ledger:
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         """``entries``: what the durable ledger holds, the latest of each command."""
         self.newest = self.stored_at = 0
+        self.streaks = Streaks()
         self._entries: dict[str, Entry] = {}
         self._waiting: list[tuple[int, str]] = []
         self._unfinished: dict[str, None] = {}
@@ -160,6 +162,12 @@ class Ledger:
         """Those in STARTED or REVERTING: after a start nobody knows whether it was done."""
         return [self._entries[id_] for id_ in self._unfinished]
 
+    def held(self) -> list[Entry]:
+        """Those whose hold has not ended, those first that are being given back."""
+        reverting = [entry for entry in self.unfinished() if entry.hold == "REVERTING"]
+        waiting = (self._entries[id_] for _, id_ in self._waiting)
+        return reverting + [entry for entry in waiting if entry.hold == "HELD"]
+
     def written(self, point: str, since: int) -> list[Written]:
         """What this ledger knows to be, or perhaps to be, written to a point; newest first.
 
@@ -187,6 +195,10 @@ class Ledger:
         times = self._starts.get(key, [])
         return len(times) - bisect.bisect_right(times, since)
 
+    def streak(self, device: str) -> Streak:
+        """How often in a row the commands of a device have failed."""
+        return self.streaks.of(device)
+
     def forgettable(self, now: int, retention: int) -> list[str]:
         """Whose entries may be removed: at rest for the retention, which is longer than ``max.age``."""
         return [entry.command_id for entry in self if entry.at_rest and entry.newest + retention <= now]
@@ -196,6 +208,7 @@ class Ledger:
         gone = {id_ for id_ in command_ids if self._entries[id_].at_rest}
         for id_ in gone:
             del self._entries[id_]
+        self.streaks.forget(gone)
         for point, events in list(self._events.items()):
             self._events[point] = [event for event in events if event[1] not in gone]
             if not self._events[point]:
@@ -223,6 +236,12 @@ class Ledger:
                 bisect.insort(self._starts.setdefault(key, []), entry.started_at)
             for device in entry.command.devices:
                 bisect.insort(self._starts.setdefault(("device", device), []), entry.started_at)
+        if (
+            entry.result is not None
+            and entry.started_at is not None
+            and (before is None or before.result is None)
+        ):
+            self.streaks.note(entry.result, entry.ended_at or entry.started_at)
         if entry.reverting_at is not None and (before is None or before.reverting_at is None):
             self._note(entry, entry.reverting_at, is_revert=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
@@ -43,13 +43,21 @@ class Uncertain(Exception):
 class Platform:
     """One platform's points; used by one thread. Connects when it is first needed, and again after a loss.
 
-    ``timeout``: seconds that an answer may take. ``requester``: who reserves devices (10.x).
+    ``timeout``: seconds that an answer may take. ``requester``: who reserves devices (10.x). ``took`` is told
+    of each call how long it took.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout: float, requester: str) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        timeout: float,
+        requester: str,
+        took: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
         self._requester = requester
+        self._took = took
         self._client: VipClient | None = None
         self._has_actuator = False
         self._last_answer = 0.0
@@ -135,6 +143,7 @@ class Platform:
     def _call(self, peer: str, method: str, *args: Any) -> Any:
         self.connect()
         assert self._client is not None
+        begun = time.monotonic()
         try:
             answer = self._client.call(peer, method, *args, timeout=self._timeout)
         except RpcError as error:
@@ -150,6 +159,8 @@ class Platform:
         except VipError as error:
             self.close()
             raise Uncertain(str(error)) from error
+        finally:
+            self._took(time.monotonic() - begun)
         self._last_answer = time.monotonic()
         return answer
 

@@ -7,6 +7,7 @@ for whoever runs the plant. The file's reference, with examples, is docs/command
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -47,7 +48,7 @@ class Policy(Part):
             refusal = self._priority(command, write, rule) or broken(command, write, rule, facts)
             if refusal is not None:
                 return Refusal(refusal.code, f"{refusal.sentence} (rule {number})", write.point)
-        return self._too_many(command, facts)
+        return self._failing(command, facts) or self._too_many(command, facts)
 
     def deciding(self, command: Command) -> list[tuple[Write, int]]:
         """The number of the rule (from 1) that speaks of each write; left out where none does, or denies."""
@@ -73,6 +74,19 @@ class Policy(Part):
         may = f"may be written at priority {highest} to 16 by {command.issuer}"
         told = f"{write.point} {may}, not {command.priority}"
         return Refusal("POLICY_PRIORITY", told)
+
+    def _failing(self, command: Command, facts: Facts) -> Refusal | None:
+        """Open: nothing. After its time: whatever comes first; the next one is asked when that has ended."""
+        breaker = self.limits.breaker
+        if breaker is None:
+            return None
+        for device in sorted(command.devices):
+            failures, last_at = facts.history.streak(device)
+            left = last_at + int(breaker.minutes * MINUTE) - facts.now
+            if failures >= breaker.failures and left > 0:
+                told = f"the last {failures} commands of {device} have failed; it is tried again in"
+                return Refusal("CIRCUIT_OPEN", f"{told} {math.ceil(left / 1_000_000)} s")
+        return None
 
     def _too_many(self, command: Command, facts: Facts) -> Refusal | None:
         limits = self.limits

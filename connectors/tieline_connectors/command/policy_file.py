@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from tieline.api import ConfigError, Mistake
 from tieline.api.strict_yaml import StrictLoader, once
 from tieline_connectors.command.policy import Policy
-from tieline_connectors.command.policy_rule import Limits, Rate, Rule
+from tieline_connectors.command.policy_rule import Breaker, Limits, Rate, Rule
 from tieline_connectors.command.reading import MAX_POINT
 
 MAX_CHARACTERS = 1024 * 1024
@@ -80,7 +80,13 @@ def _wrong_pattern(pattern: str) -> str | None:
     return None
 
 
-_KINDS: Mapping[str, type[BaseModel]] = {"": Policy, "rules": Rule, "limits": Limits, "rate": Rate}
+_KINDS: Mapping[str, type[BaseModel]] = {
+    "": Policy,
+    "rules": Rule,
+    "limits": Limits,
+    "rate": Rate,
+    "breaker": Breaker,
+}
 
 
 def _mistake(where: str, line: Any) -> Mistake:
@@ -105,7 +111,7 @@ def _place(loc: tuple[Any, ...]) -> tuple[str, str, str]:
         return (
             ("limits", str(parts[1]), "limits")
             if len(parts) == 2
-            else (f"limits.{parts[1]}", str(parts[2]), "rate")
+            else (f"limits.{parts[1]}", str(parts[2]), "breaker" if parts[1] == "breaker" else "rate")
         )
     return "", _joined(parts[:1]), ""
 

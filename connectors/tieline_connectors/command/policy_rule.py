@@ -66,12 +66,20 @@ class Rate(Part):
     minutes: Minutes
 
 
+class Breaker(Part):
+    """A device whose commands have failed so often in a row is left alone for so long; then one tries it."""
+
+    failures: Annotated[StrictInt, Field(ge=1, le=1000)]
+    minutes: Minutes
+
+
 class Limits(Part):
     """How many commands may be started; counted from the ledger, so a restart does not forget them."""
 
     per_device: Rate | None = None
     per_issuer: Rate | None = None
     total: Rate | None = None
+    breaker: Breaker | None = None
 
 
 class Rule(Part):

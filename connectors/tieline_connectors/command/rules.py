@@ -31,6 +31,7 @@ is to be done. `executor` does it; the order of a command's life is the order of
 | `POLICY_TOLERANCE` | REJECTED | a wider tolerance for the reading back than its rule allows |
 | `POLICY_DWELL` | REJECTED | too soon after the last write of the point |
 | `POLICY_MAX_CHANGE` | REJECTED | too far from what the point has just been, or that cannot be read |
+| `CIRCUIT_OPEN` | REJECTED | the last commands of the device have failed; it is left alone for a while |
 | `RATE_LIMIT` | REJECTED | too many commands in too short a time |
 | `DRY_RUN` | SUCCEEDED | everything was checked, nothing was written |
 | `NOT_COMPARED` | SUCCEEDED | given back as asked; there is no value to compare with |
@@ -42,6 +43,7 @@ is to be done. `executor` does it; the order of a command's life is the order of
 | `NO_ANSWER` | UNKNOWN | no answer came, and reading back proves nothing |
 | `NOT_READ_BACK` | UNKNOWN | the device took it, and could not be read afterwards |
 | `CRASHED` | UNKNOWN | the worker died while it was written, and reading back proves nothing |
+| `STOPPED` | HOLD_ENDED | given back before its time, because the worker was stopped |
 | `LATER_COMMAND` | HOLD_SKIPPED | a later command wrote the points; they are left as they are |
 | `HOLD_REVERT_FAILED` | HOLD_FAILED | alarm: a point could not be given back, a person has to look |
 """
@@ -304,16 +306,19 @@ def after_crash(entry: Entry, after: Readings, now: int) -> End:
 # A hold ends.
 
 
-def hold_due(entry: Entry, ledger: Ledger, situation: Situation) -> Wait | NotYet | End | Revert:
+def hold_due(
+    entry: Entry, ledger: Ledger, situation: Situation, early: bool = False
+) -> Wait | NotYet | End | Revert:
     """The time of a hold is over: give its points back, unless a later command wrote them.
 
-    It may be late; then it is done late. The kill switch holds this back too.
+    It may be late; then it is done late. ``early``: the worker stops, and gives back what it holds. The
+    kill switch holds this back too.
     """
     now = situation.now.wall
     doubt = clock_doubt(ledger, situation)
     if doubt is not None:
         return doubt
-    if entry.hold_until is None or now < entry.hold_until:
+    if entry.hold_until is None or (now < entry.hold_until and not early):
         return NotYet(entry.hold_until, "its hold has not ended")
     if situation.killed is not None:
         return NotYet(None, _kill_switch(situation.killed).sentence)
@@ -348,7 +353,10 @@ def hold_outcome(
     if all(write.outcome == "NOT_WRITTEN" for write in writes):
         told = "a later command wrote the points; they are left as they are"
         return hold_ended(entry._replace(hold="SKIPPED"), "HOLD_SKIPPED", "LATER_COMMAND", told, now, writes)
-    return hold_ended(entry._replace(hold="ENDED"), "HOLD_ENDED", "", "", now, writes)
+    early = (entry.reverting_at or 0) < (entry.hold_until or 0)
+    told = "given back before its time, because the worker was stopped" if early else ""
+    code = "STOPPED" if early else ""
+    return hold_ended(entry._replace(hold="ENDED"), "HOLD_ENDED", code, told, now, writes)
 
 
 def hold_after_crash(

@@ -28,8 +28,10 @@ from tieline_connectors.command.audit_file import AuditFile
 from tieline_connectors.command.command import Command, Result
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.decisions import Accept, Answer, End, Known, Wait
-from tieline_connectors.command.executor import Executor, Pace
+from tieline_connectors.command.execution import Pace
+from tieline_connectors.command.executor import Executor
 from tieline_connectors.command.ledger import Entry
+from tieline_connectors.command.measures import Measures
 from tieline_connectors.command.owned import OwnedPartition, Topics, Unit
 from tieline_connectors.command.platform import Platform
 from tieline_connectors.command.reading import Malformed
@@ -49,7 +51,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
     then on the command's fate is the ledger's affair.
 
     Counters: ``accepted``, ``repeated`` (known already: told again, or on their way), ``refused``,
-    ``malformed``, ``ended.<state>``.
+    ``malformed``, and those of `Measures`.
     """
 
     _executor: Executor | None = None
@@ -72,9 +74,10 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             raise Fatal(f"command: {error}") from error
         if self._audit.healed:
             log.warning("the audit log: %s", self._audit.healed)
-        platform = Platform(endpoint, config.rpc_timeout_ms / 1000, endpoint.identity)
+        self._measures = Measures(context.count)
+        platform = Platform(endpoint, config.rpc_timeout_ms / 1000, endpoint.identity, self._measures.called)
         pace = Pace(config.verify_delay_ms / 1000, config.ledger_retention_ms * 1000)
-        self._executor = Executor(platform, self._surroundings, pace, context.count)
+        self._executor = Executor(platform, self._surroundings, pace, self._measures)
         self._executor.start()
 
     def open(self, partitions: Collection[TopicPartition]) -> None:
@@ -139,13 +142,16 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
     def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
         """Begin nothing of these any more; a command that is being written is waited for."""
         executor, _ = self._ready()
+        give_back = self._config.hold_revert_on_stop_ms / 1000
+        if give_back and not lost and self._context.stopping:
+            executor.wait_for_the_holds(give_back + self._config.rpc_timeout_ms / 1000)
         for at in partitions:
             executor.release(at, 0.0 if lost else self._config.rpc_timeout_ms / 1000)
 
     def stop(self) -> None:
-        """Begin nothing any more. From another thread."""
+        """Begin nothing any more, but give back what is held if that is wished. From another thread."""
         if self._executor is not None:
-            self._executor.ask_to_stop()
+            self._executor.ask_to_stop(self._config.hold_revert_on_stop_ms / 1000)
 
     def shutdown(self) -> None:
         """End the executor and let the files go."""
@@ -186,6 +192,8 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             if isinstance(decision, Known):
                 continue
             results.append(decision.result)
+            if isinstance(decision, End):
+                self._measures.ended(decision.result.state)
             if isinstance(decision, (Accept, End)):
                 entries[decision.entry.command_id] = decision.entry
             if isinstance(decision, Accept):

@@ -83,6 +83,7 @@ class Stand:
 
     def stop(self):
         if self.task is not None:
+            self.context.stopping = True
             self.task.stop()
             self.task.close([AT], lost=False)
             self.task.shutdown()
@@ -388,3 +389,82 @@ def test_volttron_10_is_asked_to_reserve_the_device_for_the_write_and_for_the_en
     assert stand.device.writes == [22.5, "revert"]
     assert actuator.slots == [("HIGH", ["campus/b1/ahu1"])] * 2
     assert actuator.task is None
+
+
+def test_ends_ages_and_calls_are_counted(stand):
+    stand.start()
+    good, refused, late = command(), command(99.0), command(issued_at=1)
+    stand.send(good, refused, late, {"command_id": "x"})
+    stand.end(good["command_id"])
+    stand.send(good)
+    wait_for(lambda: stand.context.counters["ended.SUCCEEDED"] == 1)
+    counted = stand.context.counters
+    names = ("accepted", "refused", "repeated", "malformed", "executed", "ended.REJECTED", "ended.EXPIRED")
+    assert {name: counted[name] for name in names} == {
+        "accepted": 1,
+        "refused": 2,
+        "repeated": 1,
+        "malformed": 1,
+        "executed": 1,
+        "ended.REJECTED": 1,
+        "ended.EXPIRED": 1,
+    }
+    assert counted["rpc.calls"] == 3  # read, written, read back
+    assert 0 <= counted["age.ms"] == counted["age.ms.max"] < 10_000
+    assert counted["rpc.ms.max"] <= counted["rpc.ms"] < 10_000
+
+
+def wait_for(what):
+    deadline = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_holds_stay_when_the_worker_stops_unless_it_is_to_give_them_back(stand):
+    stand.start()
+    one = command(hold_ms=60_000)
+    stand.send(one)
+    stand.end(one["command_id"])
+    stand.stop()
+    assert stand.device.writes == [22.5]
+    stand.start(hold_revert_on_stop_ms="2000")
+    two = command(23.5, hold_ms=60_000)
+    stand.send(two)
+    stand.end(two["command_id"])
+    stand.stop()
+    assert stand.device.writes == [22.5, 23.5, "revert"]
+    assert stand.end(two["command_id"], "HOLD_ENDED")["reason_code"] == "STOPPED"
+    assert stand.end(one["command_id"], "HOLD_SKIPPED")["reason_code"] == "LATER_COMMAND"
+
+
+@pytest.mark.parametrize("why", ["away", "killed"])
+def test_a_hold_that_cannot_be_given_back_at_the_stop_is_given_back_by_the_next_start(stand, tmp_path, why):
+    stand.start(hold_revert_on_stop_ms="500")
+    one = command(hold_ms=1_000)
+    stand.send(one)
+    stand.end(one["command_id"])
+    if why == "away":
+        stand.bus.stop()
+    else:
+        (tmp_path / "kill").touch()
+    begun = time.monotonic()
+    stand.stop()
+    assert time.monotonic() - begun < 4
+    assert stand.device.writes == [22.5]
+    stand.bus.start() if why == "away" else (tmp_path / "kill").unlink()
+    stand.start()
+    stand.end(one["command_id"], "HOLD_ENDED")
+    assert stand.device.writes == [22.5, "revert"]
+
+
+def test_a_partition_that_only_moves_keeps_its_holds(stand):
+    stand.start(hold_revert_on_stop_ms="2000")
+    one = command(hold_ms=60_000)
+    stand.send(one)
+    stand.end(one["command_id"])
+    stand.task.close([AT], lost=False)
+    stand.task.open([AT])
+    assert stand.device.writes == [22.5]
+    stand.stop()
+    assert stand.device.writes == [22.5, "revert"]
