@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from tieline.api import ConfigError, Mistake, Secret, setting
@@ -12,6 +13,7 @@ from tieline_connectors.command.command import Defaults
 from tieline_connectors.command.decisions import Terms
 from tieline_connectors.command.policy import Policy
 from tieline_connectors.command.policy_file import parse
+from tieline_connectors.volttron_bus.connection import Endpoint
 from tieline_connectors.volttron_bus.platform_config import PlatformConfig
 
 _DAY_MS = 86_400_000
@@ -94,7 +96,13 @@ class CommandSinkConfig(PlatformConfig):
         "claim.ms",
         10_000,
         ge=100,
-        doc="How long after STARTED the write may begin; shorter than the session timeout of the group.",
+        doc="How long after STARTED the write may begin; at most half of the session time-out of the group.",
+    )
+    session_timeout_ms: int = setting(
+        "consumer.override.session.timeout.ms",
+        45_000,
+        ge=1,
+        doc="Kafka's: after so long a silent worker is replaced. Read here to check claim.ms by it.",
     )
     ledger_retention_ms: int = setting(
         "ledger.retention.ms", 30 * _DAY_MS, ge=1, doc="How long a command is remembered; above max.age.ms."
@@ -117,6 +125,16 @@ class CommandSinkConfig(PlatformConfig):
             wrong.append(
                 ("ledger.retention.ms", "must be above max.age.ms: what may still come must be remembered")
             )
+        if self.claim_ms > self.session_timeout_ms // 2:
+            way_out = f"make it at most {self.session_timeout_ms // 2}, or the session time-out longer"
+            wrong.append(
+                (
+                    "claim.ms",
+                    "must be at most half of consumer.override.session.timeout.ms"
+                    f" ({self.session_timeout_ms}): a worker that stood still for longer may have been"
+                    f" replaced; {way_out}",
+                )
+            )
         if self.old_results_topic == self.results_topic:
             wrong.append(("results.old.topic", "must be another topic than results.topic"))
         try:
@@ -135,6 +153,16 @@ class CommandSinkConfig(PlatformConfig):
         if not self.audit_file.absolute().parent.is_dir():
             wrong.append(("audit.file", f"there is no folder {self.audit_file.parent}; make it"))
         return wrong
+
+    def endpoint_of(self, connector: str, task: int) -> Endpoint:
+        """Where a task connects, and as whom. Raises ``ValueError``.
+
+        Each under a name of its own, always the same: the router lets no second connection in under one.
+        """
+        endpoint = self.endpoint(f"{connector}.{task}")
+        if self.identity and task:
+            endpoint = replace(endpoint, identity=f"{self.identity}-{task}")
+        return endpoint
 
     def policy(self) -> Policy:
         """The policy as its file is now. Raises ``ConfigError``."""

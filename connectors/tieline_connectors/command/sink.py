@@ -68,7 +68,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         self._topics = Topics(config.results_topic, config.old_results_topic)
         try:
             self._surroundings = Surroundings(config)
-            endpoint = config.endpoint(f"{context.connector}.{context.task}")
+            endpoint = config.endpoint_of(context.connector, context.task)
             self._audit = AuditFile(_of_task(config.audit_file, context.task))
         except (ConfigError, AlreadyOwned, ValueError, OSError) as error:
             raise Fatal(f"command: {error}") from error

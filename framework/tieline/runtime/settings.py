@@ -235,7 +235,8 @@ class Split(NamedTuple):
 def split(settings: Mapping[str, str], common: type[ConnectorSettings], own: Collection[str] = ()) -> Split:
     """What every connector has, what belongs to converters, transforms and clients, and what is its own.
 
-    ``own``: keys that the connector itself reads; of others those in ``IGNORED`` are left out.
+    ``own``: keys that the connector itself reads, perhaps one of its client's too, to check another by it;
+    of others those in ``IGNORED`` are left out.
     """
     known = set(common.keys())
     out = Split({}, {}, {})
@@ -244,6 +245,8 @@ def split(settings: Mapping[str, str], common: type[ConnectorSettings], own: Col
             out.common[key] = value
         elif key.startswith(_COMMON_PREFIXES):
             out.prefixed[key] = value
+            if key in own:
+                out.own[key] = value
         elif key in own or key not in IGNORED:
             out.own[key] = value
     return out

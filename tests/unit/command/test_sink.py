@@ -468,3 +468,24 @@ def test_a_partition_that_only_moves_keeps_its_holds(stand):
     assert stand.device.writes == [22.5]
     stand.stop()
     assert stand.device.writes == [22.5, "revert"]
+
+
+def test_two_tasks_with_one_identity_set_are_two_on_the_bus_and_both_at_once(stand):
+    stand.start(volttron_identity="me")
+    other = CommandSinkTask()
+    config = stand.config | {"volttron.identity": "me"}
+    context = RecordingSinkContext(task=1, changelogs=stand.changelogs)
+    other.start(context, CommandSinkConfig.parse(config))
+    beside = TopicPartition("commands", 1)
+    other.open([beside])
+    try:
+        one, two = command(), command(23.0)
+        stand.send(one)
+        other.put([SinkRecord(*beside, 0, two, None, ((ID_HEADER, b"t-1-0"),), time.time_ns() // 1_000_000)])
+        stand.end(one["command_id"])
+        stand.end(two["command_id"])
+        assert stand.bus._peers == {b"me", b"me-1"}
+    finally:
+        other.stop()
+        other.close([beside], lost=False)
+        other.shutdown()

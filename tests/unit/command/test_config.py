@@ -1,0 +1,76 @@
+"""The settings of the command sink, checked as a worker checks them, and under whose name it connects."""
+
+import pytest
+
+from tieline.api import ConfigError
+from tieline.runtime.plan import checked
+from tieline_connectors.command.config import CommandSinkConfig
+
+SETTINGS = {"volttron.address": "tcp://127.0.0.1:22916", "platform.name": "lab"}
+
+
+@pytest.fixture
+def mistakes(tmp_path):
+    (tmp_path / "policy.yaml").write_text("version: 1")
+    files = {"policy.file": str(tmp_path / "policy.yaml"), "audit.file": str(tmp_path / "audit.log")}
+    sink = {"name": "c", "connector.class": "command", "topics": "commands", **SETTINGS, **files}
+
+    def of(**more):
+        settings = sink | {name.replace("_", "."): value for name, value in more.items()}
+        try:
+            checked("worker", {"bootstrap.servers": "127.0.0.1:1"}, [("c", settings)])
+        except ConfigError as error:
+            return [(mistake.key, mistake.message) for mistake in error.mistakes]
+        return []
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("claim", "session", "right"),
+    [
+        ("10000", None, True),
+        ("22500", None, True),
+        ("22501", None, False),
+        ("3000", "6000", True),
+        ("3001", "6000", False),
+    ],
+)
+def test_a_claim_outlives_no_session_of_the_group(mistakes, claim, session, right):
+    more = {} if session is None else {"consumer_override_session_timeout_ms": session}
+    found = mistakes(claim_ms=claim, **more)
+    assert [key for key, _ in found] == ([] if right else ["claim.ms"])
+    if not right:
+        half = int(session or 45_000) // 2
+        assert f"make it at most {half}, or the session time-out longer" in found[0][1]
+
+
+def test_it_is_told_together_with_all_else(mistakes):
+    found = mistakes(
+        claim_ms="9000",
+        consumer_override_session_timeout_ms="10000",
+        ledger_retention_ms="1",
+        results_old_topic="command-results",
+        signature_keys="x",
+    )
+    assert [key for key, _ in found] == [
+        "ledger.retention.ms",
+        "claim.ms",
+        "results.old.topic",
+        "signature.keys",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("identity", "names"),
+    [
+        ("", ["tieline.commands.0", "tieline.commands.1", "tieline.commands.2"]),
+        ("me", ["me", "me-1", "me-2"]),
+    ],
+)
+def test_each_task_connects_under_a_name_of_its_own(tmp_path, identity, names):
+    files = {"policy.file": str(tmp_path / "p.yaml"), "audit.file": str(tmp_path / "a.log")}
+    config = CommandSinkConfig.parse({**SETTINGS, **files, "volttron.identity": identity})
+    assert [config.endpoint_of("commands", task).identity for task in range(3)] == names
+    spare = config.endpoint_of("commands", 1).beside(1).identity
+    assert spare not in {config.endpoint_of("commands", task).identity for task in range(20)}
