@@ -373,7 +373,7 @@ def killed(server, mongo_uri, tmp_path_factory):
                 process.wait_for_ledger(lambda ledger: spooled(ledger) > at_kill + 500)
                 report(range(201, 1_000))
                 at_first = memory(process)
-                waiting = process.wait_for_ledger(lambda ledger: spooled(ledger) > at_kill + 3_000)
+                waiting = process.wait_for_ledger(lambda ledger: spooled(ledger) > at_kill + 7_000)
                 at_last = memory(process)
             total = len(talker.sent)
             server.start()
@@ -406,8 +406,8 @@ def killed(server, mongo_uri, tmp_path_factory):
 def test_a_broker_that_is_killed_under_load_costs_no_message_no_order_and_no_memory(killed):
     waited = killed.waiting["bus"]["spool_bytes"] >> 20
     print(f"{waited} MB waited in the spool, memory grew by {killed.grown} MB")
-    assert waited > 10
-    assert killed.grown < 10  # MB, while more than 10 waited
+    assert waited > 25
+    assert killed.grown < 15  # MB, while more than 25 waited
     assert {connector["state"] for connector in killed.waiting.values()} == {"RUNNING"}
     by_key = killed.topics["killed"]
     assert len(by_key) == DEVICES
