@@ -241,7 +241,8 @@ def on_record(plant):
     As docs/commands.md tells to read it: a line whose number is above that of a later TAKEN_OVER was
     decided, and never stored.
     """
-    stored, beside = [], []
+    stored: list[tuple[int, tuple[str, str, int]]] = []
+    beside = []
     for line in (plant.folder / "audit.log").read_text().splitlines():
         event = json.loads(line)["event"]
         what = event.get("command_id"), event["state"], event.get("at")

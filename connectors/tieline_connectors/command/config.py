@@ -11,6 +11,7 @@ from pathlib import Path
 from tieline.api import ConfigError, Mistake, Secret, setting
 from tieline_connectors.command.command import Defaults
 from tieline_connectors.command.decisions import Terms
+from tieline_connectors.command.ledger import Retention
 from tieline_connectors.command.policy import Policy
 from tieline_connectors.command.policy_file import parse
 from tieline_connectors.volttron_bus.connection import Endpoint
@@ -153,6 +154,11 @@ class CommandSinkConfig(PlatformConfig):
         if not self.audit_file.absolute().parent.is_dir():
             wrong.append(("audit.file", f"there is no folder {self.audit_file.parent}; make it"))
         return wrong
+
+    def retention(self) -> Retention:
+        """How long the ledger keeps what it knows."""
+        strangers = self.max_age_ms + self.max_clock_skew_ms
+        return Retention(self.ledger_retention_ms * 1000, strangers * 1000)
 
     def endpoint_of(self, connector: str, task: int) -> Endpoint:
         """Where a task connects, and as whom. Raises ``ValueError``.

@@ -72,9 +72,10 @@ class Known(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Tell this; the ledger stays as it is."""
+    """Tell this; the ledger stays as it is. ``known``: it was told before, and is what the ledger has."""
 
     result: Result
+    known: bool = False
 
 
 class Accept(NamedTuple):

@@ -14,7 +14,7 @@ from tieline.api import Retriable
 from tieline_connectors.command import hands, rules
 from tieline_connectors.command.command import Result
 from tieline_connectors.command.decisions import Call, End, NotYet, Readings, Revert, Start, Wait
-from tieline_connectors.command.ledger import Entry
+from tieline_connectors.command.ledger import Entry, Retention
 from tieline_connectors.command.measures import Measures
 from tieline_connectors.command.owned import OwnedPartition, Unit
 from tieline_connectors.command.platform import Away, Platform
@@ -29,10 +29,10 @@ _AWAY = 0.5
 
 
 class Pace(NamedTuple):
-    """Seconds before reading back; microseconds that an entry is kept."""
+    """Seconds before reading back, and how long what is known is kept."""
 
     verify_delay: float
-    retention: int
+    retention: Retention
 
 
 class Gone(Exception):

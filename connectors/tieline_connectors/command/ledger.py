@@ -76,6 +76,13 @@ class Entry(NamedTuple):
         return self.state == "ENDED" and self.hold not in ("HELD", "REVERTING")
 
     @property
+    def is_strangers(self) -> bool:
+        """It was refused because no rule allows it, and so never begun."""
+        return (
+            self.started_at is None and self.result is not None and self.result.reason_code == "NOT_ALLOWED"
+        )
+
+    @property
     def due_at(self) -> int | None:
         """When it is to be begun, expired or given back; none: nothing waits."""
         if self.state == "RECEIVED":
@@ -108,6 +115,17 @@ class Entry(NamedTuple):
         return Entry(**cast("dict[str, Any]", found))
 
 
+class Retention(NamedTuple):
+    """How long entries are kept, in microseconds.
+
+    ``strangers``: those refused because no rule allows them. As long as the same command could still be
+    executed if a rule came that does; then it is EXPIRED in any case.
+    """
+
+    commands: int
+    strangers: int
+
+
 class Written(NamedTuple):
     """A point was, or may have been, written. ``value`` none: given back."""
 
@@ -122,7 +140,7 @@ class Ledger:
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         """``entries``: what the durable ledger holds, the latest of each command."""
-        self.newest = self.stored_at = 0
+        self.newest = self.stored_at = self.strangers = 0
         self.streaks = Streaks()
         self._entries: dict[str, Entry] = {}
         self._waiting: list[tuple[int, str]] = []
@@ -199,13 +217,19 @@ class Ledger:
         """How often in a row the commands of a device have failed."""
         return self.streaks.of(device)
 
-    def forgettable(self, now: int, retention: int) -> list[str]:
+    def forgettable(self, now: int, retention: Retention) -> list[str]:
         """Whose entries may be removed: at rest for the retention, which is longer than ``max.age``."""
-        return [entry.command_id for entry in self if entry.at_rest and entry.newest + retention <= now]
+        commands, strangers = now - retention.commands, now - retention.strangers
+        return [
+            entry.command_id
+            for entry in self
+            if entry.at_rest and entry.newest <= (strangers if entry.is_strangers else commands)
+        ]
 
     def forget(self, command_ids: Iterable[str], now: int) -> None:
         """These entries were removed."""
         gone = {id_ for id_ in command_ids if self._entries[id_].at_rest}
+        self.strangers -= sum(self._entries[id_].is_strangers for id_ in gone)
         for id_ in gone:
             del self._entries[id_]
         self.streaks.forget(gone)
@@ -221,6 +245,7 @@ class Ledger:
     def _keep(self, entry: Entry) -> None:
         before = self._entries.get(entry.command_id)
         self._entries[entry.command_id] = entry
+        self.strangers += entry.is_strangers - (before is not None and before.is_strangers)
         self.newest = max(self.newest, entry.newest)
         self.stored_at = max(self.stored_at, entry.stored_at)
         if before is not None and before.due_at is not None:

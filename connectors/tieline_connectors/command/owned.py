@@ -10,7 +10,7 @@ from tieline.api import Changelog, TopicPartition
 from tieline_connectors.command.audit_file import AuditFile
 from tieline_connectors.command.command import Result
 from tieline_connectors.command.decisions import Now
-from tieline_connectors.command.ledger import Entry, Ledger, check_step
+from tieline_connectors.command.ledger import Entry, Ledger, Retention, check_step
 from tieline_connectors.command.rules import deadline_of
 from tieline_connectors.command.telling import audit_event, audit_revert, records, taken_over
 
@@ -121,7 +121,7 @@ class OwnedPartition:
         """Let the head beside the audit log follow it, if that is due."""
         self._audit.keep_head()
 
-    def forget(self, now: int, retention: int) -> int:
+    def forget(self, now: int, retention: Retention) -> int:
         """Remove what is older than the retention; how many. Raises ``Retriable``, ``Fenced``."""
         gone = self.ledger.forgettable(now, retention)[:1000]
         if gone and self._unheard is None:

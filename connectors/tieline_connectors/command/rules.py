@@ -81,6 +81,12 @@ from tieline_connectors.command.results import (
 )
 from tieline_connectors.command.verdict import same, verdict, written
 
+MOST_STRANGERS = 1000
+"""Refusals that a partition keeps of those whom no rule allows anything; `ledger.Retention` says how long."""
+
+SMALL = 2000
+"""Characters of a command; a larger one of a stranger is answered and not kept."""
+
 CLOCK_STEP = 1_000_000
 """A clock may be set back by so much (NTP) without being distrusted; microseconds."""
 
@@ -109,10 +115,22 @@ def arrived(
     refusal = _impossible(entry, situation) or _forbidden(entry, ledger, situation, None)
     if refusal is not None:
         end = refused(entry, refusal, now)
-        # Not kept: who cannot sign must not use up the id of a command that somebody will sign.
-        return Answer(end.result) if refusal.code == "SIGNATURE" else end
+        return end if _is_kept(refusal, entry, ledger) else Answer(end.result)
     accepted = result_of(entry, "ACCEPTED", "", "", now)
     return Accept(entry, accepted, deadline_of(entry, situation.now))
+
+
+def _is_kept(refusal: Refusal, entry: Entry, ledger: Ledger) -> bool:
+    """Whether a refusal goes into the ledger, so that it is told again as it was.
+
+    Who cannot sign must not use up the id of a command that somebody will sign. And who may do nothing
+    must not fill the ledger: so many small ones at a time; what is not kept is refused anew if it comes
+    again, since the rules are asked about it then.
+    """
+    if refusal.code == "SIGNATURE":
+        return False
+    small = len(entry.command.to_json()) <= SMALL
+    return refusal.code != "NOT_ALLOWED" or (ledger.strangers < MOST_STRANGERS and small)
 
 
 def malformed(error: Malformed, record_id: str, raw: bytes | None, now: int) -> Answer:
@@ -160,7 +178,7 @@ def _known_already(command: Command, known: Entry, now: int) -> Known | Answer:
         told = f"another command with the id {command.command_id} came before; use a new id for a new command"
         conflict = Entry(command, digest(command), "RECEIVED", now, command.expires_at)
         return Answer(result_of(conflict, "REJECTED", "CONFLICT", told, now))
-    return Known(known) if known.result is None else Answer(known.result)
+    return Known(known) if known.result is None else Answer(known.result, known=True)
 
 
 def _impossible(entry: Entry, situation: Situation) -> Refusal | None:

@@ -76,7 +76,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             log.warning("the audit log: %s", self._audit.healed)
         self._measures = Measures(context.count)
         platform = Platform(endpoint, config.rpc_timeout_ms / 1000, endpoint.identity, self._measures.called)
-        pace = Pace(config.verify_delay_ms / 1000, config.ledger_retention_ms * 1000)
+        pace = Pace(config.verify_delay_ms / 1000, config.retention())
         self._executor = Executor(platform, self._surroundings, pace, self._measures)
         self._executor.start()
 
@@ -192,7 +192,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             if isinstance(decision, Known):
                 continue
             results.append(decision.result)
-            if isinstance(decision, End):
+            if _counter(decision) == "refused":
                 self._measures.ended(decision.result.state)
             if isinstance(decision, (Accept, End)):
                 entries[decision.entry.command_id] = decision.entry
@@ -265,11 +265,9 @@ def _id(record: SinkRecord) -> str:
 def _counter(decision: Known | Answer | End | Accept) -> str:
     if isinstance(decision, Accept):
         return "accepted"
-    if isinstance(decision, End):
-        return "refused"
-    if isinstance(decision, Answer) and decision.result.reason_code == "MALFORMED":
-        return "malformed"
-    return "repeated"
+    if isinstance(decision, Known) or (isinstance(decision, Answer) and decision.known):
+        return "repeated"
+    return "malformed" if decision.result.reason_code == "MALFORMED" else "refused"
 
 
 def _of_task(path: Path, task: int) -> Path:

@@ -6,7 +6,7 @@ import pytest
 
 from tieline.api import Schema
 from tieline_connectors.command.command import Result, WriteResult, digest
-from tieline_connectors.command.ledger import Entry, IllegalStep, Ledger, Written
+from tieline_connectors.command.ledger import Entry, IllegalStep, Ledger, Retention, Written
 
 
 @pytest.fixture
@@ -213,17 +213,49 @@ def test_starts_are_counted_by_issuer_device_and_in_all(given, entry, reload):
     assert ledger.starts(0, device="nowhere") == 0
 
 
+def refused(entry, at):
+    return entry._replace(
+        state="ENDED", ended_at=at, result=Result(entry.command_id, "REJECTED", at, reason_code="NOT_ALLOWED")
+    )
+
+
+def test_a_strangers_refusal_is_forgotten_earlier_and_counted_while_it_is_kept(given, entry):
+    now = given.T0
+    ledger = Ledger([refused(entry("stranger"), now + 2), ended(started(entry("done"), now + 1), now + 2)])
+    ledger.put(entry("later"))
+    ledger.put(refused(ledger.get("later"), now + 50))
+    assert ledger.strangers == 2
+    assert ledger.forgettable(now + 11, Retention(100, 10)) == []
+    assert ledger.forgettable(now + 12, Retention(100, 10)) == ["stranger"]
+    assert ledger.forgettable(now + 102, Retention(100, 10)) == ["stranger", "done", "later"]
+    ledger.forget(["stranger", "done"], now + 102)
+    assert (ledger.strangers, Ledger(list(ledger)).strangers) == (1, 1)
+
+
 def test_only_what_is_at_rest_is_forgotten_and_with_it_what_it_wrote(given, entry):
     now = given.T0
     done = ended(started(entry("done"), now + 1), now + 2)
     held = ended(started(entry("held", hold_ms=5), now + 3), now + 4, hold_until=now + 9)
     ledger = Ledger([done, held, entry("waits"), started(entry("begun"), now + 5)])
-    assert ledger.forgettable(now + 101, 100) == []
-    assert ledger.forgettable(now + 102, 100) == ["done"]
-    assert ledger.forgettable(now + 10**15, 100) == ["done"]
+    retention = Retention(100, 50)
+    assert ledger.forgettable(now + 101, retention) == []
+    assert ledger.forgettable(now + 102, retention) == ["done"]
+    assert ledger.forgettable(now + 10**15, retention) == ["done"]
     ledger.forget(["done", "held"], now + 102)
     assert {e.command_id for e in ledger} == {"held", "waits", "begun"}
     assert [w.command_id for w in ledger.written(given.POINT, 0)] == ["begun", "held"]
     assert ledger.starts(0) == 3
     ledger.forget([], now + 2 * 86_400_000_000)
     assert ledger.starts(0) == 0
+
+
+def test_a_refusal_of_a_stranger_is_forgotten_sooner_and_leaves_room_for_another(given, entry):
+    now = given.T0
+    stranger = entry("stranger")
+    result = Result("stranger", "REJECTED", now, reason_code="NOT_ALLOWED")
+    refused = stranger._replace(state="ENDED", ended_at=now, result=result)
+    ledger = Ledger([refused, ended(started(entry("done"), now), now)])
+    assert ledger.strangers == 1
+    assert ledger.forgettable(now + 50, Retention(100, 50)) == ["stranger"]
+    ledger.forget(["stranger"], now + 50)
+    assert (ledger.strangers, len(ledger)) == (0, 1)

@@ -9,6 +9,7 @@ from tieline_connectors.command.ledger import Written
 from tieline_connectors.command.patterns import matches_name, matches_point
 from tieline_connectors.command.policy_file import MAX_CHARACTERS, parse
 from tieline_connectors.command.reading import from_value
+from tieline_connectors.command.streaks import Streak
 
 
 class Before:
@@ -29,6 +30,9 @@ class Before:
     def starts(self, since, *, issuer="", device=""):
         key = device or issuer
         return sum(at > since for at, of in self.started if of == key)
+
+    def streak(self, device):
+        return Streak()
 
 
 @pytest.fixture

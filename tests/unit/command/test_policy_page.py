@@ -11,6 +11,7 @@ from tieline_connectors.command.ledger import Written
 from tieline_connectors.command.policy import Policy
 from tieline_connectors.command.policy_file import parse
 from tieline_connectors.command.policy_rule import Limits, Rule
+from tieline_connectors.command.streaks import Streak
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "command-policy.md").read_text("utf-8")
@@ -36,6 +37,9 @@ class ThreeMinutesAgo:
 
     def starts(self, since, *, issuer="", device=""):
         return 0
+
+    def streak(self, device):
+        return Streak()
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_what_is_known_is_repeated_or_on_its_way_and_another_content_is_a_confli
     assert state_of(conflict) == ("REJECTED", "CONFLICT")
     end = rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(61))
     ledger.put(end.entry)
-    assert arrive(99, ledger=ledger) == Answer(end.result)
+    assert arrive(99, ledger=ledger) == Answer(end.result, known=True)
     assert state_of(arrive(99, ledger=ledger, change={"reason": "another"})) == ("REJECTED", "CONFLICT")
     assert len(ledger) == 1
 
@@ -161,6 +161,27 @@ def test_a_malformed_command_is_answered_and_uses_up_no_id(given):
     assert state_of(answer) == ("REJECTED", "MALFORMED")
     answer = rules.malformed(Malformed("no Avro"), "topic-0-7", b"raw", given.T0)
     assert (answer.result.command_id, answer.result.reason) == ("topic-0-7", "no Avro")
+
+
+def test_strangers_fill_no_ledger_and_are_refused_all_the_same(given, arrive):
+    ledger, policy = Ledger(), given.policy({**given.RULE, "issuers": "energy-manager"})
+
+    def of_stranger(**change):
+        return arrive(ledger=ledger, policy=policy, change={"issuer": "stranger", **change})
+
+    for number in range(rules.MOST_STRANGERS + 50):
+        decision = of_stranger(command_id=f"s{number}")
+        assert state_of(decision) == ("REJECTED", "NOT_ALLOWED")
+        if isinstance(decision, End):
+            ledger.put(decision.entry)
+    assert ledger.strangers == len(ledger) == rules.MOST_STRANGERS
+    known = of_stranger(command_id="s1")
+    assert known == Answer(known.result, known=True)
+    assert isinstance(arrive(ledger=ledger, policy=policy), Accept)
+    ledger = Ledger()
+    assert isinstance(of_stranger(), End)
+    many = [{"point": f"campus/b1/ahu1/P{n}", "value": 20.0} for n in range(60)]
+    assert isinstance(of_stranger(command_id="large", writes=many), Answer)
 
 
 def test_a_wrong_signature_is_answered_and_uses_up_no_id_and_the_right_one_is_accepted(given, arrive):
