@@ -33,10 +33,10 @@ def records(result: Result, topic: str, old_topic: str) -> list[SourceRecord]:
     at = result.at // 1000
     made = [SourceRecord(topic, value, key, headers=told, timestamp=at, value_schema=result_schema())]
     if old_topic and result.state in TERMINAL:
-        made += [
-            SourceRecord(old_topic, old_form(result, write.point, write.actual), key, timestamp=at)
-            for write in result.writes
-        ]
+        for write in result.writes:
+            old = old_form(result, write.point, write.actual)
+            same = identity("old", result.command_id, result.state, result.at, write.point, digest_of=content)
+            made.append(SourceRecord(old_topic, old, key, headers=same, timestamp=at))
     return made
 
 

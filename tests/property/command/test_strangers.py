@@ -1,0 +1,83 @@
+"""What an unauthorized flood costs, and that forgetting it early lets nobody in."""
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tieline_connectors.command import rules
+from tieline_connectors.command.command import Defaults
+from tieline_connectors.command.decisions import Answer, End, Now, Situation, Terms
+from tieline_connectors.command.ledger import Ledger, Retention
+from tieline_connectors.command.policy_file import parse
+from tieline_connectors.command.reading import from_value
+
+SECOND = 1_000_000
+T0 = 1_800_000_000 * SECOND
+TERMS = Terms(max_age=300 * SECOND, max_clock_skew=10 * SECOND, built_at=T0 - 1)
+RETENTION = Retention(30 * 86_400 * SECOND, 310 * SECOND)
+RULE = "[{issuers: %s, points: a/p, type: float, min: 0, max: 9}]"
+NOBODY, ALL = (parse("{version: 1, rules: %s}" % (RULE % who), "p.yaml") for who in ("boss", "'*'"))
+
+
+def situation(at, policy=NOBODY):
+    return Situation(Now(at, at - T0), TERMS, policy)
+
+
+def command(name, issued, *, expires=None, reason=None):
+    return from_value(
+        {
+            "command_id": name,
+            "issuer": "stranger",
+            "issued_at": issued,
+            "expires_at": issued + 10**12 if expires is None else expires,
+            "reason": reason,
+            "action": "SET",
+            "writes": [{"point": "a/p", "value": 1.0}],
+        },
+        Defaults(),
+    )
+
+
+@settings(max_examples=200)
+@given(issued=st.integers(-300, 10), later=st.integers(0, 700))
+def test_a_strangers_command_that_is_forgotten_is_never_executed_whatever_the_policy_says_then(issued, later):
+    ledger = Ledger()
+    one = command("one", T0 + 1 + issued * SECOND)
+    first = rules.arrived(one, T0, ledger, situation(T0 + 1))
+    assert isinstance(first, End)
+    ledger.put(first.entry)
+    now = T0 + 1 + later * SECOND
+    gone = ledger.forgettable(now, RETENTION)
+    ledger.forget(gone, now)
+    again = rules.arrived(one, now // 1000 * 1000, ledger, situation(now, ALL))
+    if gone:
+        assert isinstance(again, End)
+        assert again.result.state == "EXPIRED"
+    else:
+        assert again == Answer(first.result, known=True)
+
+
+def test_a_flood_of_strangers_costs_so_many_small_entries_and_each_is_told_its_refusal():
+    ledger, told = Ledger(), Counter()
+    for number in range(5000):
+        size = 900 if number % 2 else 0
+        reason = "x" * size * (number % 7 == 0) or None
+        decision = rules.arrived(
+            command(f"c{number}", T0, reason=reason), T0, ledger, situation(T0 + number * 1000)
+        )
+        assert (decision.result.state, decision.result.reason_code) == ("REJECTED", "NOT_ALLOWED")
+        told[type(decision).__name__] += 1
+        if isinstance(decision, End):
+            ledger.put(decision.entry)
+    assert told == {"End": rules.MOST_STRANGERS, "Answer": 4000}
+    assert sum(len(entry.command.to_json()) for entry in ledger) < rules.MOST_STRANGERS * rules.SMALL
+    now = T0 + 400 * SECOND
+    ledger.forget(ledger.forgettable(now, RETENTION), now)
+    assert (len(ledger), ledger.strangers) == (0, 0)
+
+
+def test_a_large_command_of_a_stranger_is_answered_and_not_kept():
+    decision = rules.arrived(command("large", T0, reason="é" * 400), T0, Ledger(), situation(T0))
+    assert isinstance(decision, Answer)
+    assert not decision.known
