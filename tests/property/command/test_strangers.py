@@ -59,13 +59,15 @@ def test_a_strangers_command_that_is_forgotten_is_never_executed_whatever_the_po
 
 
 def test_a_flood_of_strangers_costs_so_many_small_entries_and_each_is_told_its_refusal():
-    ledger, told = Ledger(), Counter()
+    ledger = Ledger()
+    told: Counter[str] = Counter()
     for number in range(5000):
         size = 900 if number % 2 else 0
         reason = "x" * size * (number % 7 == 0) or None
         decision = rules.arrived(
             command(f"c{number}", T0, reason=reason), T0, ledger, situation(T0 + number * 1000)
         )
+        assert isinstance(decision, End | Answer)
         assert (decision.result.state, decision.result.reason_code) == ("REJECTED", "NOT_ALLOWED")
         told[type(decision).__name__] += 1
         if isinstance(decision, End):
