@@ -120,6 +120,8 @@ class Device:
 class Hands:
     """The platform as the executor sees it."""
 
+    is_new = False
+
     def __init__(self, plant):
         self._plant = plant
         self.get, self.set, self.revert = plant.device.get, plant.device.set, plant.device.revert

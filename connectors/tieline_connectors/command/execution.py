@@ -80,10 +80,8 @@ class Execution:
         late = rules.last_look(entry, deadline, {}, self._surroundings.situation())
         if late is not None:
             return self._end(owned, late)
-        if not self._platform_is_there():
-            return _AWAY
-        before = hands.look(self._platform, [w.point for w in entry.command.writes])
-        if not self._platform_is_there():  # it went away meanwhile: what is not started yet can wait for it
+        before = self._look(entry)
+        if before is None:
             return _AWAY
         with self._lock:
             decision = rules.to_start(entry, deadline, before, owned.ledger, self._surroundings.situation())
@@ -117,25 +115,22 @@ class Execution:
         return self._end(owned, rules.outcome(entry, calls, before, after, given_back, now))
 
     def _after_crash(self, owned: OwnedPartition, entry: Entry) -> float:
-        if not self._platform_is_there():
+        after = self._look(entry)
+        if after is None:
             return _AWAY
-        after = hands.look(self._platform, [w.point for w in entry.command.writes])
         return self._end(owned, rules.after_crash(entry, after, self._surroundings.now().wall))
 
     def _end_hold(self, owned: OwnedPartition, entry: Entry, early: bool) -> float:
-        if not self._platform_is_there():
-            return _AWAY
-        hands.look(self._platform, [entry.command.writes[0].point])
-        if not self._platform_is_there():  # as in `_execute`: its debt is not due to somebody who is gone
+        if self._look(entry) is None:
             return _AWAY
         with self._lock:
             decision = rules.hold_due(entry, owned.ledger, self._surroundings.situation(), early)
         return self._give_back(owned, decision)
 
     def _hold_after_crash(self, owned: OwnedPartition, entry: Entry) -> float:
-        if not self._platform_is_there():
+        after = self._look(entry)
+        if after is None:
             return _AWAY
-        after = hands.look(self._platform, [w.point for w in entry.command.writes])
         with self._lock:
             decision = rules.hold_after_crash(entry, after, owned.ledger, self._surroundings.situation())
         return self._give_back(owned, decision)
@@ -184,6 +179,19 @@ class Execution:
                 self._lock.wait(_AWAY)
                 if self.stopping or owned.released:
                     raise Gone
+
+    def _look(self, entry: Entry) -> Readings | None:
+        """What its points read. None, and nothing of it is begun: nobody is there who could say.
+
+        A driver that starts answers a moment before it knows its devices. So right after a connection is
+        made, a point that cannot be read is one that is not known yet.
+        """
+        if not self._platform_is_there():
+            return None
+        found = hands.look(self._platform, [w.point for w in entry.command.writes])
+        if not self._platform_is_there():  # it went away meanwhile
+            return None
+        return None if self._platform.is_new and None in found.values() else found
 
     def _platform_is_there(self) -> bool:
         now = self._surroundings.now().monotonic

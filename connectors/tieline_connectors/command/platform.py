@@ -20,6 +20,8 @@ T = TypeVar("T")
 _DRIVER, _ACTUATOR = "platform.driver", "platform.actuator"
 _IDENTITIES = 10
 _FIRST_HELLO = 1.0
+_SETTLES = 5.0
+"""Seconds that a driver which has just answered for the first time may need until it knows its devices."""
 _QUIET = 5.0
 """Seconds after which the connection is tried before anything is sent through it."""
 
@@ -60,7 +62,7 @@ class Platform:
         self._took = took
         self._client: VipClient | None = None
         self._has_actuator = False
-        self._last_answer = 0.0
+        self._last_answer = self._met_at = 0.0
         self._spare = 0
 
     def connect(self) -> None:
@@ -78,6 +80,11 @@ class Platform:
                 self._spare = (self._spare + 1) % _IDENTITIES
             self.close()
             raise Away(f"the platform at {self._endpoint.address} does not answer: {error}") from error
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the connection was made just now: perhaps the platform has just started."""
+        return time.monotonic() - self._met_at < _SETTLES
 
     def get(self, point: str) -> Any:
         """The value of a point now. Raises ``Away``, ``DeviceRefused``, ``Uncertain`` (no answer)."""
@@ -138,7 +145,7 @@ class Platform:
         except BaseException:
             client.__exit__(None, None, None)
             raise
-        self._client = client
+        self._client, self._met_at = client, time.monotonic()
 
     def _call(self, peer: str, method: str, *args: Any) -> Any:
         self.connect()

@@ -247,15 +247,3 @@ def test_only_what_is_at_rest_is_forgotten_and_with_it_what_it_wrote(given, entr
     assert ledger.starts(0) == 3
     ledger.forget([], now + 2 * 86_400_000_000)
     assert ledger.starts(0) == 0
-
-
-def test_a_refusal_of_a_stranger_is_forgotten_sooner_and_leaves_room_for_another(given, entry):
-    now = given.T0
-    stranger = entry("stranger")
-    result = Result("stranger", "REJECTED", now, reason_code="NOT_ALLOWED")
-    refused = stranger._replace(state="ENDED", ended_at=now, result=result)
-    ledger = Ledger([refused, ended(started(entry("done"), now), now)])
-    assert ledger.strangers == 1
-    assert ledger.forgettable(now + 50, Retention(100, 50)) == ["stranger"]
-    ledger.forget(["stranger"], now + 50)
-    assert (ledger.strangers, len(ledger)) == (0, 1)

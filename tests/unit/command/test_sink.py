@@ -11,6 +11,7 @@ from tieline.api import ID_HEADER, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.fake_bus import FakeBus
 from tieline.testing.sink_context import RecordingSinkContext
+from tieline_connectors.command import platform
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.sink import CommandSinkTask
 
@@ -468,6 +469,48 @@ def test_a_partition_that_only_moves_keeps_its_holds(stand):
     assert stand.device.writes == [22.5]
     stand.stop()
     assert stand.device.writes == [22.5, "revert"]
+
+
+class Starting:
+    """A driver that answers, and knows its devices only from some moment on."""
+
+    def __init__(self, device):
+        self.device, self.knows, self.asked = device, False, 0
+
+    def get_point(self, path, point):
+        self.asked += 1
+        if not self.knows:
+            raise ValueError(f"No equipment found for topic: {path}/{point}")
+        return self.device.get_point(path, point)
+
+    def set_point(self, path, point, value):
+        if not self.knows:
+            raise ValueError(f"No equipment found for topic: {path}/{point}")
+        return self.device.set_point(path, point, value)
+
+
+def test_a_driver_that_does_not_know_its_devices_yet_is_waited_for(stand):
+    driver = Starting(stand.device)
+    stand.bus.rpc["platform.driver"] |= {"get_point": driver.get_point, "set_point": driver.set_point}
+    stand.start()
+    one = command()
+    stand.send(one)
+    wait_for(lambda: driver.asked >= 2)
+    assert [r["state"] for r in stand.results(one["command_id"])] == ["ACCEPTED"]
+    driver.knows = True
+    stand.end(one["command_id"], "SUCCEEDED", "FAILED")
+    assert stand.device.writes == [22.5]
+
+
+def test_a_device_that_a_driver_never_knows_is_a_failure_in_the_end(stand, monkeypatch):
+    monkeypatch.setattr(platform, "_SETTLES", 1.0)
+    driver = Starting(stand.device)
+    stand.bus.rpc["platform.driver"] |= {"get_point": driver.get_point, "set_point": driver.set_point}
+    stand.start()
+    one = command()
+    stand.send(one)
+    assert stand.end(one["command_id"], "FAILED")["reason_code"] == "DEVICE_REFUSED"
+    assert driver.asked >= 3
 
 
 def test_two_tasks_with_one_identity_set_are_two_on_the_bus_and_both_at_once(stand):
