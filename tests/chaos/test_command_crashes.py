@@ -298,3 +298,21 @@ def test_at_every_write_to_a_device_the_line_that_says_so_is_on_the_disk(prepare
     monkeypatch.setattr(os, "fsync", fsync)
     lives(plant)
     assert Counter(seen) == {("set", "EXECUTING"): 7, ("revert", "EXECUTING"): 2, ("revert", "REVERTING"): 1}
+
+
+@pytest.mark.parametrize("when", WHEN)
+def test_what_is_perhaps_stored_is_finished_before_the_executor_stores_anything_else(new_plant, when):
+    plant = new_plant()
+    later = plant.clock().wall + 1_000_000
+    plant.send(plant.command("due", 10.0, not_before=later), plant.command("refused", 20.0, issuer="nobody"))
+    life = plant.live()
+    assert life.take()
+    plant.changelogs.fail(1, Retriable("no answer"), when)
+    assert not life.take()
+    plant.clock.pass_(2)
+    life.settle()
+    life.finish()
+    plant.check()
+    stored, _ = on_record(plant)
+    assert stored == Counter((r["command_id"], r["state"], r["at"]) for r in plant.results())
+    assert [name for name, state, _ in stored if state == "REJECTED"] == ["refused"]

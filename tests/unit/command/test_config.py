@@ -74,3 +74,10 @@ def test_each_task_connects_under_a_name_of_its_own(tmp_path, identity, names):
     assert [config.endpoint_of("commands", task).identity for task in range(3)] == names
     spare = config.endpoint_of("commands", 1).beside(1).identity
     assert spare not in {config.endpoint_of("commands", task).identity for task in range(20)}
+
+
+def test_a_refusal_of_a_stranger_is_kept_until_its_command_is_too_old(tmp_path):
+    files = {"policy.file": str(tmp_path / "p.yaml"), "audit.file": str(tmp_path / "a.log")}
+    times = {"max.age.ms": "60000", "max.clock.skew.ms": "7000", "ledger.retention.ms": "90000"}
+    config = CommandSinkConfig.parse({**SETTINGS, **files, **times})
+    assert config.retention() == (90_000_000, 67_000_000)

@@ -464,7 +464,9 @@ def test_a_partition_that_only_moves_keeps_its_holds(stand):
     one = command(hold_ms=60_000)
     stand.send(one)
     stand.end(one["command_id"])
+    begun = time.monotonic()
     stand.task.close([AT], lost=False)
+    assert time.monotonic() - begun < 1.5, "there is nothing to wait for"
     stand.task.open([AT])
     assert stand.device.writes == [22.5]
     stand.stop()
