@@ -11,6 +11,7 @@ from bench import (
     kafka_connect,
     kafka_to_mongo,
     reception,
+    registry,
     stages,
     start_and_memory,
     way_back,
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "stages": stages.run,
     "way_back": way_back.run,
     "commands": commands.run,
+    "registry": registry.run,
 }
 
 

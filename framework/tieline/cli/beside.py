@@ -117,7 +117,7 @@ def beside(place: Place) -> Iterator[Beside]:
     """
     where, settings = place.settings()
     planned = checked(where, settings, [])
-    registry = _registry(where, settings, planned.worker.schema_registry_url)
+    registry = _registry(where, settings, planned.worker.registry_elsewhere)
     redaction = Redaction()
     redaction.add([*kafka.secrets(settings), *kafka.secrets(registry)])
     logging.getLogger("tieline.kafka").setLevel(logging.CRITICAL)  # what matters is told by exceptions

@@ -170,11 +170,16 @@ class _LookingOnce:
         self._looked = False
 
     def read(
-        self, topic: str, visit: Callable[[ConsumedRecord], None], *, start: Mapping[int, int] | None = None
+        self,
+        topic: str,
+        visit: Callable[[ConsumedRecord], None],
+        *,
+        start: Mapping[int, int] | None = None,
+        timeout: float = 30.0,
     ) -> dict[int, int]:
         """See ``Broker.read``."""
         if self._looked:
             return dict(start or {})
-        reached = self._broker.read(topic, visit, start=start)
+        reached = self._broker.read(topic, visit, start=start, timeout=timeout)
         self._looked = True
         return reached

@@ -11,6 +11,7 @@ from tieline.api import RefuseToStart
 from tieline.cli.consume import consume
 from tieline.cli.produce import produce
 from tieline.cli.program import WorkerProgram
+from tieline.cli.registry import registry
 from tieline.cli.run import run
 from tieline.cli.status import status
 from tieline.runtime import plugins
@@ -26,6 +27,7 @@ app.command()(run)
 app.command()(status)
 app.command()(consume)
 app.command()(produce)
+app.add_typer(registry, name="registry")
 
 
 @app.command()

@@ -1,1 +1,1 @@
-"""Where schemas have ids: the ``_schemas`` topic, or a registry elsewhere."""
+"""Where schemas have ids: the topic ``_schemas`` and the registry that serves it, or one elsewhere."""

@@ -21,6 +21,7 @@ from tieline.api import (
 )
 from tieline.broker.kafka import settings as kafka
 from tieline.registry.remote import RemoteSchemaStore
+from tieline.registry.server import RegistryConfig
 from tieline.runtime import plugins
 from tieline.runtime.config_files import read_settings
 from tieline.runtime.mistakes import Mistakes
@@ -89,6 +90,8 @@ class Plan:
     ignored: Mapping[str, str]
     """Settings of Kafka Connect that mean nothing here, and why."""
     secrets: Sequence[str]
+    registry: RegistryConfig | None = None
+    """How this worker serves its broker's schemas over HTTP; none: it does not."""
 
 
 def plan(worker_file: Path | None, connector_files: Sequence[Path]) -> Plan:
@@ -112,8 +115,11 @@ def checked(
     clients = {k: v for k, v in worker_settings.items() if k.startswith(PASSED_TO_CLIENTS)}
     own = {k: v for k, v in worker_settings.items() if k not in clients and k not in IGNORED}
     converters = {k: v for k, v in own.items() if k.startswith(("key.converter.", "value.converter."))}
+    served = below("schema.registry", own)
+    registry = _registry_served(found, where, served) if served.pop("url", "") == "embedded" else None
+    passed_on = {*converters, *(f"{_REGISTRY}{key}" for key in served if registry is not None)}
     worker = found.tried(
-        lambda: WorkerSettings.parse({k: v for k, v in own.items() if k not in converters}, where)
+        lambda: WorkerSettings.parse({k: v for k, v in own.items() if k not in passed_on}, where)
     ) or WorkerSettings.parse({})
     reach = _Reach(where, worker, converters, clients if own.get("bootstrap.servers") else None)
     if reach.clients is not None:
@@ -137,7 +143,16 @@ def checked(
     secrets = [s for p in plans for config in _configs(p) for s in _secrets(config)]
     passed = [clients, *(part for p in plans for part in (p.value.registry, p.key.registry, p.overrides))]
     secrets += [secret for part in passed for secret in kafka.secrets(part)]
-    return Plan(worker, clients, plans, ignored, secrets)
+    return Plan(worker, clients, plans, ignored, secrets, registry)
+
+
+def _registry_served(found: Mistakes, where: str, settings: Mapping[str, str]) -> RegistryConfig:
+    """How the worker serves its broker's schemas to others."""
+    try:
+        return RegistryConfig.parse(settings)
+    except ConfigError as error:
+        found.extend(error.mistakes, where, _REGISTRY)
+    return RegistryConfig.parse({})
 
 
 class _Reach(NamedTuple):
@@ -261,8 +276,8 @@ class _Check:
         """The settings of the client of a registry elsewhere; empty if there is none."""
         where, prefix = self._where, f"{key}."
         registry = dict(given)
-        if not given.get("url") and self._reach.worker.schema_registry_url:
-            registry["url"] = self._reach.worker.schema_registry_url
+        if not given.get("url") and self._reach.worker.registry_elsewhere:
+            registry["url"] = self._reach.worker.registry_elsewhere
             if len(registry) == 1:  # all of it is the worker's
                 where, prefix = self._reach.where, ""
         if not registry.get("url"):

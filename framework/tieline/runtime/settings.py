@@ -69,7 +69,10 @@ class WorkerSettings(Config):
     key_converter: str = setting("key.converter", "string", doc="The connectors' default for keys.")
     value_converter: str = setting("value.converter", "avro", doc="The connectors' default for values.")
     schema_registry_url: str = setting(
-        "schema.registry.url", "", doc="A schema registry elsewhere; empty: the topic _schemas of the broker."
+        "schema.registry.url",
+        "",
+        doc="A schema registry elsewhere; empty: the topic _schemas of the broker; embedded: that topic, "
+        "served to others from this worker.",
     )
     offset_flush_interval_ms: int = setting(
         "offset.flush.interval.ms", 5000, ge=10, doc="How often offsets are committed (Kafka Connect: 60000)."
@@ -106,6 +109,16 @@ class WorkerSettings(Config):
     progress_interval_ms: int = setting(
         "progress.interval.ms", 10_000, ge=100, doc="How often the ledger of every connector is logged."
     )
+
+    @property
+    def serves_registry(self) -> bool:
+        """Whether this worker serves its broker's schemas over HTTP."""
+        return self.schema_registry_url == "embedded"
+
+    @property
+    def registry_elsewhere(self) -> str:
+        """The URL of a schema registry elsewhere; empty: the broker's own topic."""
+        return "" if self.serves_registry else self.schema_registry_url
 
     @property
     def pace(self) -> Pace:

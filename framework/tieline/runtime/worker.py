@@ -12,6 +12,8 @@ from typing import Any
 
 from tieline.api import RefuseToStart, SinkConnector, SinkTask, SourceTask, TielineError
 from tieline.broker.port import Broker
+from tieline.registry.server import RegistryServer
+from tieline.registry.topic import SchemaTopic
 from tieline.runtime.build import Parts, sink_settings
 from tieline.runtime.delivery import Counts
 from tieline.runtime.logs import about
@@ -242,6 +244,7 @@ class Worker:
         parts = Parts(broker, plan.worker.pace, plan.worker.data_dir / "spools")
         self._parts = parts
         self.connectors = [RunningConnector(planned, parts) for planned in plan.connectors]
+        self._registry = RegistryServer(SchemaTopic(broker), plan.registry) if plan.registry else None
 
     def ask_to_stop(self) -> None:
         """From another thread, or a signal handler, which may interrupt any line, itself included: a
@@ -256,6 +259,8 @@ class Worker:
     def run(self) -> bool:
         """Start, watch, stop in time. True for a clean end; false if tasks failed or were cut off."""
         self._prepare()
+        if self._registry is not None:
+            self._registry.start(wait=0.0)  # a broker that is away keeps nobody from receiving
         for connector in self.connectors:
             connector.start()
         log.info("started", extra={"connectors": [c.name for c in self.connectors], "broker": self._home})
@@ -309,6 +314,8 @@ class Worker:
         for name in cut_off:
             log.error("the task %s did not stop in time (task.shutdown.graceful.timeout.ms)", name)
         ledger = self.ledger()
+        if self._registry is not None:
+            self._registry.stop()
         if not cut_off:
             for connector in self.connectors:
                 connector.close()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tieline.api import Schema
+from tieline.api import Fatal, Schema
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ConsumedRecord, ProducerRecord
 from tieline.registry.topic import TOPIC, TopicSchemaStore
@@ -52,7 +52,12 @@ def schema_record(subject, version, schema_id, text, **more):
 def held(log):
     found: list[ConsumedRecord] = []
     log.read(TOPIC, found.append)
-    return [(json.loads(record.key or b""), json.loads(record.value or b"")) for record in found]
+    return [(json.loads(record.key or b""), json.loads(record.value or b"null")) for record in found]
+
+
+def unchecked(log):
+    """Any schema may follow any other."""
+    append(log, ({"keytype": "CONFIG", "subject": None, "magic": 0}, {"compatibilityLevel": "NONE"}))
 
 
 def test_ids_begin_at_1_and_are_stable(log):
@@ -78,10 +83,24 @@ def test_one_schema_under_two_subjects_has_one_id(log):
     assert [key["subject"] for key, _ in held(log)] == ["a", "b"]
 
 
+def test_a_schema_that_cannot_read_what_the_last_one_wrote_is_refused_and_says_where(log):
+    store = TopicSchemaStore(log)
+    number = {"type": "record", "name": "r", "fields": [{"name": "n", "type": "int"}]}
+    wider = {**number, "fields": [{"name": "n", "type": "long"}]}
+    other = {**number, "fields": [{"name": "n", "type": "string"}]}
+    assert [store.register("a", Schema(json.dumps(each))) for each in (number, wider)] == [1, 2]
+    with pytest.raises(Fatal, match="the latest version wrote .* 'n' is string here and long there"):
+        store.register("a", Schema(json.dumps(other)))
+    assert len(held(log)) == 2
+    unchecked(log)
+    assert store.register("a", Schema(json.dumps(other))) == 3
+
+
 def test_another_schema_under_a_subject_is_its_next_version(log):
+    unchecked(log)
     store = TopicSchemaStore(log)
     assert [store.register("a", schema) for schema in (LONG, READING)] == [1, 2]
-    assert [key["version"] for key, _ in held(log)] == [1, 2]
+    assert [key["version"] for key, _ in held(log)[1:]] == [1, 2]
 
 
 def test_white_space_in_a_schema_makes_no_other_schema(log):
@@ -92,6 +111,7 @@ def test_white_space_in_a_schema_makes_no_other_schema(log):
 
 def test_a_log_that_is_opened_again_still_has_every_schema(tmp_path):
     first = LocalLog.open(tmp_path)
+    unchecked(first)
     assert TopicSchemaStore(first).register("a", READING) == 1
     first.close()
     again = LocalLog.open(tmp_path)
@@ -102,6 +122,7 @@ def test_a_log_that_is_opened_again_still_has_every_schema(tmp_path):
 
 
 def test_two_stores_on_one_log_see_each_others_schemas(log):
+    unchecked(log)
     one, other = TopicSchemaStore(log), TopicSchemaStore(log)
     assert one.register("a", READING) == 1
     assert other.schema(1) == READING
@@ -111,6 +132,7 @@ def test_two_stores_on_one_log_see_each_others_schemas(log):
 
 
 def test_two_stores_at_once_never_give_one_id_to_two_schemas(log):
+    unchecked(log)
     stores = [TopicSchemaStore(log), TopicSchemaStore(log)]
     numbers = range(40)
     schemas = [Schema(json.dumps({"type": "fixed", "name": f"lab.F{n}", "size": n + 1})) for n in numbers]
@@ -129,7 +151,7 @@ def test_two_stores_at_once_never_give_one_id_to_two_schemas(log):
         thread.join(30)
     assert found[0] == found[1]
     assert sorted(found[0].values()) == list(range(1, 41))
-    assert len(held(log)) == 40
+    assert len(held(log)) == 41
 
 
 def test_the_topic_of_confluents_registry_is_read_without_harm(log):
@@ -143,7 +165,7 @@ def test_the_topic_of_confluents_registry_is_read_without_harm(log):
         schema_record("p", 1, 9, 'syntax = "proto3";', schemaType="PROTOBUF"),
         schema_record("j", 1, 10, '{"type": "object"}', schemaType="JSON"),
         ({"keytype": "DELETE_SUBJECT", "subject": "a", "magic": 0}, {"subject": "a", "version": 2}),
-        ({"keytype": "CLEAR_SUBJECT", "subject": "a", "magic": 0}, None),
+        ({"keytype": "CONTEXT", "tenant": "t", "context": ".c", "magic": 0}, {}),
         ({"keytype": "SOMETHING_NEW"}, {"id": 500}),
         ({"keytype": "SCHEMA", "subject": "gone", "version": 1, "magic": 1}, None),
     )

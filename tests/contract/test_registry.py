@@ -1,0 +1,292 @@
+"""The registry as its clients see it: Confluent's own client and bare HTTP, on both homes of the broker."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+import uuid
+
+import pytest
+from confluent_kafka.schema_registry import (
+    ConfigCompatibilityLevel,
+    SchemaReference,
+    SchemaRegistryClient,
+    ServerConfig,
+)
+from confluent_kafka.schema_registry import Schema as Sent
+from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+from tieline.api import Schema
+from tieline.broker.kafka.home import KafkaBroker
+from tieline.broker.local.log import LocalLog
+from tieline.broker.port import Broker
+from tieline.registry.server import RegistryConfig, RegistryServer
+from tieline.registry.topic import SchemaTopic, TopicSchemaStore
+
+MEDIA = "application/vnd.schemaregistry.v1+json"
+READING = Schema.named("volttron.DeviceReading")
+
+
+def record(*fields, name="lab.R"):
+    return json.dumps({"type": "record", "name": name, "fields": list(fields)})
+
+
+INT = record({"name": "n", "type": "int"})
+LONG = record({"name": "n", "type": "long"})
+TEXT = record({"name": "n", "type": "string"})
+MORE = record({"name": "n", "type": "long"}, {"name": "m", "type": ["null", "int"], "default": None})
+
+
+@pytest.fixture(
+    params=["local", pytest.param("kafka", marks=pytest.mark.kafka)],
+)
+def broker(request, tmp_path):
+    """A home; on Kafka the topic is shared by all tests, so subjects have names of their own."""
+    opened: Broker
+    if request.param == "local":
+        opened = LocalLog.open(tmp_path)
+    else:
+        bootstrap = request.getfixturevalue("kafka_bootstrap")
+        opened = KafkaBroker(bootstrap, {}, offsets_topic="", call_timeout=10.0)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def serve(broker):
+    running = []
+
+    def serve(**settings):
+        flat = {"listen": "127.0.0.1:0", **{k.replace("_", "."): str(v) for k, v in settings.items()}}
+        server = RegistryServer(SchemaTopic(broker), RegistryConfig.parse(flat))
+        server.start()
+        running.append(server)
+        return server.url
+
+    yield serve
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture
+def url(serve):
+    return serve()
+
+
+@pytest.fixture
+def client(url):
+    with SchemaRegistryClient({"url": url}) as client:
+        yield client
+
+
+@pytest.fixture
+def subject():
+    return f"s-{uuid.uuid4().hex[:12]}"
+
+
+def ask(url, method="GET", body=None, **headers):
+    """Status and body; as any client without a library."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    given = {"Content-Type": MEDIA, **{k.replace("_", "-"): v for k, v in headers.items()}}
+    request = urllib.request.Request(url, data, given, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def code(call, *args, **kwargs):
+    with pytest.raises(SchemaRegistryError) as caught:
+        call(*args, **kwargs)
+    return caught.value.http_status_code, caught.value.error_code
+
+
+def test_what_confluents_serializer_writes_its_deserializer_and_ours_read(client, broker, subject):
+    context = SerializationContext(subject, MessageField.VALUE)
+    serializer = AvroSerializer(client, MORE)
+    data = serializer({"n": 7, "m": None}, context)
+    assert AvroDeserializer(client)(data, context) == {"n": 7, "m": None}
+    assert data is not None
+    schema_id = int.from_bytes(data[1:5], "big")
+    assert TopicSchemaStore(broker).schema(schema_id) == Schema(MORE)
+    assert client.get_latest_version(f"{subject}-value").version == 1
+
+
+def test_a_schema_is_registered_once_and_has_one_id_under_every_subject(client, subject):
+    first = client.register_schema(subject, Sent(INT, "AVRO"))
+    assert (
+        client.register_schema(f"{subject}-b", Sent(json.dumps(json.loads(INT), indent=3), "AVRO")) == first
+    )
+    found = client.lookup_schema(subject, Sent(INT, "AVRO"))
+    assert (found.schema_id, found.version, found.subject) == (first, 1, subject)
+    assert json.loads(client.get_schema(first).schema_str) == json.loads(INT)
+    assert {subject, f"{subject}-b"} <= set(client.get_subjects())
+
+
+def test_what_the_level_forbids_is_refused_and_the_field_is_named(client, subject):
+    client.register_schema(subject, Sent(INT, "AVRO"))
+    assert client.test_compatibility(subject, Sent(LONG, "AVRO"))
+    assert not client.test_compatibility(subject, Sent(TEXT, "AVRO"))
+    with pytest.raises(SchemaRegistryError, match="'n' is string here and int there") as caught:
+        client.register_schema(subject, Sent(TEXT, "AVRO"))
+    assert (caught.value.http_status_code, caught.value.error_code) == (409, 40901)
+    client.set_config(subject, ServerConfig(ConfigCompatibilityLevel.NONE))
+    assert client.get_config(subject).compatibility_level is ConfigCompatibilityLevel.NONE
+    client.register_schema(subject, Sent(TEXT, "AVRO"))
+    assert client.get_versions(subject) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("level", "old", "new", "good"),
+    [
+        ("BACKWARD", [INT], LONG, True),
+        ("BACKWARD", [LONG], INT, False),
+        ("BACKWARD", [TEXT, INT], LONG, True),
+        ("BACKWARD_TRANSITIVE", [TEXT, INT], LONG, False),
+        ("FORWARD", [LONG], INT, True),
+        ("FORWARD", [INT], LONG, False),
+        ("FORWARD_TRANSITIVE", [TEXT, LONG], INT, False),
+        ("FULL", [LONG], MORE, True),
+        ("FULL", [INT], LONG, False),
+        ("FULL_TRANSITIVE", [INT, LONG], MORE, False),
+        ("NONE", [INT], TEXT, True),
+    ],
+)
+def test_each_level_asks_for_its_own(url, subject, level, old, new, good):
+    ask(f"{url}/config/{subject}", "PUT", {"compatibility": "NONE"})
+    for schema in old:
+        assert ask(f"{url}/subjects/{subject}/versions", "POST", {"schema": schema})[0] == 200
+    assert ask(f"{url}/config/{subject}", "PUT", {"compatibility": level}) == (200, {"compatibility": level})
+    asked = f"{url}/compatibility/subjects/{subject}/versions?verbose=true"
+    answer = ask(asked, "POST", {"schema": new})[1]
+    assert answer["is_compatible"] is good
+    assert bool(answer["messages"]) is not good
+    status = ask(f"{url}/subjects/{subject}/versions", "POST", {"schema": new})[0]
+    assert status == (200 if good else 409)
+
+
+def test_a_subject_is_deleted_softly_first_and_its_id_is_never_given_away_again(client, subject):
+    first = client.register_schema(subject, Sent(INT, "AVRO"))
+    assert code(client.delete_subject, subject, True) == (404, 40405)
+    assert client.delete_subject(subject) == [1]
+    assert code(client.get_latest_version, subject) == (404, 40401)
+    assert json.loads(client.get_schema(first).schema_str) == json.loads(INT)
+    assert client.delete_subject(subject, True) == [1]
+    other = client.register_schema(subject, Sent(TEXT, "AVRO"))
+    assert other > first
+
+
+def test_a_version_that_others_refer_to_is_not_deleted(client, url, subject):
+    unit = f"lab.Unit{subject[2:]}"
+    client.register_schema(
+        subject, Sent(json.dumps({"type": "enum", "name": unit, "symbols": ["C"]}), "AVRO")
+    )
+    user = record({"name": "u", "type": unit}, name=f"lab.User{subject[2:]}")
+    assert ask(f"{url}/subjects/{subject}-user/versions", "POST", {"schema": user})[1]["error_code"] == 42201
+    sent = Sent(user, "AVRO", [SchemaReference(unit, subject, 1)])
+    schema_id = client.register_schema(f"{subject}-user", sent)
+    assert client.get_referenced_by(subject, 1) == [schema_id]
+    assert code(client.delete_version, subject, 1) == (422, 42206)
+    context = SerializationContext(subject, MessageField.VALUE)
+    serializer = AvroSerializer(client, sent, conf={"subject.name.strategy": lambda *_: f"{subject}-user"})
+    assert AvroDeserializer(client)(serializer({"u": "C"}, context), context) == {"u": "C"}
+
+
+def test_modes_forbid_and_an_import_keeps_ids(client, url, subject):
+    assert ask(f"{url}/mode/{subject}", "PUT", {"mode": "READONLY"}) == (200, {"mode": "READONLY"})
+    assert code(client.register_schema, subject, Sent(INT, "AVRO")) == (422, 42205)
+    assert ask(f"{url}/mode/{subject}", "PUT", {"mode": "IMPORT"})[0] == 200
+    wanted = {"schema": record({"name": subject[2:], "type": "int"}), "id": 2_000_000, "version": 7}
+    assert ask(f"{url}/subjects/{subject}/versions", "POST", wanted)[1]["id"] == 2_000_000
+    assert ask(f"{url}/subjects/{subject}/versions")[1] == [7]
+    assert ask(f"{url}/mode/{subject}", "DELETE") == (200, {"mode": "IMPORT"})
+    assert code(client.get_mode, subject) == (404, 40409)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "error"),
+    [
+        ("GET", "/schemas/ids/1999999999", None, 404, 40403),
+        ("GET", "/schemas/ids/x", None, 404, 40403),
+        ("GET", "/subjects/none/versions", None, 404, 40401),
+        ("GET", "/subjects/none/versions/1", None, 404, 40401),
+        ("GET", "/config/none", None, 404, 40408),
+        ("GET", "/mode/none", None, 404, 40409),
+        ("GET", "/nothing", None, 404, 404),
+        ("PATCH", "/subjects", {}, 405, 405),
+        ("POST", "/subjects/s/versions", {}, 422, 42201),
+        ("POST", "/subjects/s/versions", {"schema": "{"}, 422, 42201),
+        ("POST", "/subjects/s/versions", {"schema": "[" * 10_000}, 422, 42201),
+        ("POST", "/subjects/s/versions", {"schema": "{}", "schemaType": "PROTOBUF"}, 422, 42201),
+        ("POST", "/subjects/s/versions", b"{", 422, 422),
+        ("POST", "/subjects/s/versions", b"[" * 100_000, 422, 422),
+        ("POST", "/subjects/s/versions", b" " * 1_000_001, 413, 42209),
+        ("PUT", "/config", {"compatibility": "SIDEWARDS"}, 422, 42203),
+        ("PUT", "/mode", {"mode": "SLEEPING"}, 422, 42204),
+        ("GET", "/subjects?limit=many", None, 422, 422),
+    ],
+)
+def test_what_cannot_be_is_refused_with_confluents_codes(url, method, path, body, status, error):
+    found, answer = ask(url + path, method, body)
+    assert (found, answer["error_code"]) == (status, error)
+    assert answer["message"]
+    assert "Traceback" not in json.dumps(answer)
+
+
+def test_other_media_are_refused(url):
+    assert ask(f"{url}/subjects/s/versions", "POST", {"schema": INT}, Content_Type="text/xml")[0] == 415
+    assert ask(f"{url}/subjects", Accept="text/html")[0] == 406
+    assert ask(f"{url}/subjects", Accept="text/html, */*;q=0.1")[0] == 200
+
+
+def test_two_registries_at_once_never_give_one_id_to_two_schemas(serve, subject):
+    urls = [serve(), serve()]
+    found: list[dict[int, int]] = [{}, {}]
+    gate = threading.Barrier(2)
+
+    def register(which):
+        gate.wait(10)
+        for n in range(8) if which == 0 else reversed(range(8)):
+            schema = record({"name": f"f{n}_{subject[2:]}", "type": "int"})
+            answer = ask(f"{urls[which]}/subjects/{subject}-{n}/versions", "POST", {"schema": schema})
+            found[which][n] = answer[1]["id"]
+
+    threads = [threading.Thread(target=register, args=[which]) for which in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found[0]) == len(set(found[0].values())) == 8
+    assert found[0] == found[1]
+    for n, schema_id in found[0].items():
+        told = ask(f"{urls[n % 2]}/schemas/ids/{schema_id}/versions")
+        assert told == (200, [{"subject": f"{subject}-{n}", "version": 1}])
+
+
+def test_a_worker_and_a_registry_on_one_broker_share_ids_and_rules(client, broker, subject):
+    store = TopicSchemaStore(broker)
+    schema_id = store.register(subject, READING)
+    assert json.loads(client.get_schema(schema_id).schema_str) == READING.definition
+    assert client.register_schema(subject, Sent(READING.text, "AVRO")) == schema_id
+
+
+def test_who_is_not_in_the_file_is_refused_and_who_may_look_changes_nothing(serve, tmp_path):
+    (tmp_path / "users").write_text("# people\nbasic ann s3cret\nbearer t0ken read\n")
+    url = serve(users_file=tmp_path / "users")
+    assert ask(f"{url}/subjects")[0] == 401
+    assert ask(f"{url}/subjects", Authorization="Basic !!!")[0] == 401
+    with SchemaRegistryClient({"url": url, "basic.auth.user.info": "ann:s3cret"}) as client:
+        assert client.register_schema("s", Sent(INT, "AVRO")) > 0
+    with SchemaRegistryClient({"url": url, "basic.auth.user.info": "ann:other", "max.retries": 0}) as client:
+        assert code(client.get_subjects)[0] == 401
+    bearer = {"Authorization": "Bearer t0ken"}
+    assert "s" in ask(f"{url}/subjects", **bearer)[1]
+    assert ask(f"{url}/subjects/s/versions", "POST", {"schema": INT}, **bearer)[0] == 403
+    assert ask(f"{url}/subjects/s", "POST", {"schema": INT}, **bearer)[0] == 200
+    assert ask(f"{url}/subjects/s", "DELETE", **bearer)[0] == 403
