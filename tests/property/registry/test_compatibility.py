@@ -10,6 +10,7 @@ import copy
 import io
 import json
 import random
+from typing import Any
 
 import avro.schema
 import fastavro
@@ -159,8 +160,8 @@ def written(schema, datum):
 
 
 def read_by_fastavro(data, writer, reader):
-    parsed = [fastavro.parse_schema(copy.deepcopy(schema)) for schema in (writer, reader)]
-    return fastavro.schemaless_reader(io.BytesIO(data), *parsed)
+    parsed: list[Any] = [fastavro.parse_schema(copy.deepcopy(schema)) for schema in (writer, reader)]
+    return fastavro.schemaless_reader(io.BytesIO(data), parsed[0], parsed[1])
 
 
 def apache_agrees(writer, reader, told):
