@@ -1,7 +1,6 @@
 """The message formats: valid for two implementations, documented, and changed only compatibly.
 
-``schemas/released/<version>/<owner>/<Name>.avsc`` holds what was ever released; it is empty until the
-first release.
+``schemas/released/<version>/<owner>/<Name>.avsc`` holds what was ever released.
 """
 
 from __future__ import annotations
@@ -13,32 +12,26 @@ from typing import Any
 
 import avro.schema
 import pytest
-from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 
 from tieline.api import Schema
+from tieline.registry.released import check
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 FILES = sorted(p for p in SCHEMAS.glob("*/*.avsc") if p.parent.name != "released")
 NAMES = [f"{p.parent.name}.{p.stem}" for p in FILES]
 
 
-def released(name: str, folder: Path = SCHEMAS / "released") -> list[str]:
-    owner, _, short = name.rpartition(".")
-    return [path.read_text("utf-8") for path in sorted(folder.glob(f"*/{owner}/{short}.avsc"))]
-
-
-def conflicts(reader: str, writers: list[str]) -> list[str]:
-    """Why ``reader`` cannot read what some of ``writers`` wrote (BACKWARD_TRANSITIVE)."""
-    mine = avro.schema.parse(reader)
-    results = [
-        ReaderWriterCompatibilityChecker().get_compatibility(mine, avro.schema.parse(writer))
-        for writer in writers
-    ]
-    return [
-        f"{'/'.join(result.locations)}: {'; '.join(result.messages)}"
-        for result in results
-        if result.compatibility is not SchemaCompatibilityType.compatible
-    ]
+def wrong(folder: Path, *released: str, now: str) -> list[str]:
+    """What `tieline schemas check` says of one format with these released versions, the oldest first."""
+    for version, text in enumerate(released, 9):  # 9, 10, …: numbers, not texts
+        path = folder / "released" / f"0.{version}" / "lab" / "Reading.avsc"
+        path.parent.mkdir(parents=True)
+        path.write_text(text, "utf-8")
+    (folder / "lab").mkdir()
+    (folder / "lab" / "Reading.avsc").write_text(now, "utf-8")
+    (found,) = check(folder)
+    assert (found.name, found.released) == ("lab.Reading", len(released))
+    return found.wrong
 
 
 def fields(schema: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -94,15 +87,18 @@ def test_every_enum_has_a_default_so_that_it_may_get_a_symbol(path):
     assert [e["name"] for e in enums(json.loads(path.read_text("utf-8"))) if "default" not in e] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_schema_reads_all_that_was_ever_released(name):
-    text = Schema.named(name).text
-    assert conflicts(text, [text, *released(name)]) == []
+def test_every_format_reads_all_that_was_ever_released_and_none_is_gone():
+    found = check(SCHEMAS)
+    assert {each.name for each in found} >= set(NAMES)
+    assert [each for each in found if each.wrong] == []
+    assert min(each.released for each in found) >= 1
 
 
-def test_a_schema_that_was_released_is_still_there(tmp_path):
-    known = {f"{p.parent.name}.{p.stem}" for p in (SCHEMAS / "released").glob("*/*/*.avsc")}
-    assert known <= set(NAMES)
+def test_a_format_that_was_released_and_is_gone_is_found(tmp_path):
+    path = tmp_path / "released" / "1.0" / "lab" / "Gone.avsc"
+    path.parent.mkdir(parents=True)
+    path.write_text('"long"', "utf-8")
+    assert [(each.name, len(each.wrong)) for each in check(tmp_path)] == [("lab.Gone", 1)]
 
 
 READING = {
@@ -139,10 +135,7 @@ def changed(**fields_by_name: Any) -> str:
     ids=["new field without a default", "another type", "a narrower type", "a symbol taken from an enum"],
 )
 def test_a_planted_incompatible_change_is_found(change, tmp_path):
-    for version, text in (("1", json.dumps(READING)), ("2", changed(**change))):
-        (tmp_path / version / "lab").mkdir(parents=True)
-        (tmp_path / version / "lab" / "Reading.avsc").write_text(text, "utf-8")
-    assert len(conflicts(changed(**change), released("lab.Reading", tmp_path))) == 1
+    assert len(wrong(tmp_path, json.dumps(READING), now=changed(**change))) == 1
 
 
 @pytest.mark.parametrize(
@@ -155,11 +148,16 @@ def test_a_planted_incompatible_change_is_found(change, tmp_path):
     ],
     ids=["new field with a default", "a promotion", "a field taken away", "a symbol more"],
 )
-def test_a_compatible_change_is_not_found_fault_with(change):
-    assert conflicts(changed(**change), [json.dumps(READING)]) == []
+def test_a_compatible_change_is_not_found_fault_with(change, tmp_path):
+    assert wrong(tmp_path, json.dumps(READING), now=changed(**change)) == []
 
 
-def test_a_conflict_with_an_old_version_is_found_behind_a_newer_one_that_fits():
+def test_a_conflict_with_an_old_version_is_found_behind_a_newer_one_that_fits(tmp_path):
     first, second = json.dumps(READING), changed(unit={"type": "string"})
-    assert conflicts(second, [second]) == []
-    assert len(conflicts(second, [first, second])) == 1
+    assert wrong(tmp_path / "one", second, now=second) == []
+    (told,) = wrong(tmp_path / "two", first, second, now=second)
+    assert told.startswith("what the latest version but 1 wrote cannot be read: the field 'unit' is missing")
+
+
+def test_what_is_no_schema_is_told_and_nothing_worse(tmp_path):
+    assert len(wrong(tmp_path, json.dumps(READING), now="{")) == 1

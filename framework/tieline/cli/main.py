@@ -9,10 +9,12 @@ import typer
 from tieline import __version__
 from tieline.api import RefuseToStart
 from tieline.cli.consume import consume
+from tieline.cli.plugins import plugins as plugins_command
 from tieline.cli.produce import produce
 from tieline.cli.program import WorkerProgram
 from tieline.cli.registry import registry
 from tieline.cli.run import run
+from tieline.cli.schemas import schemas
 from tieline.cli.status import status
 from tieline.runtime import plugins
 
@@ -27,7 +29,9 @@ app.command()(run)
 app.command()(status)
 app.command()(consume)
 app.command()(produce)
+app.add_typer(plugins_command, name="plugins")
 app.add_typer(registry, name="registry")
+app.add_typer(schemas, name="schemas")
 
 
 @app.command()

@@ -36,7 +36,7 @@ class RemoteSchemaStore:
             raise ConfigError([Mistake("", "schema.registry.url", way_out)]) from error
         try:
             given = {k: float(v) if k in _NUMBERS else v for k, v in settings.items()}
-            self._client: SchemaRegistryClient = SchemaRegistryClient({**_BOUNDED, **given})
+            self.client: SchemaRegistryClient = SchemaRegistryClient({**_BOUNDED, **given})
         except (ValueError, TypeError, OSError) as error:  # OSError: certificates that cannot be read
             message = without_secrets(str(error), settings)
             raise ConfigError([Mistake("", "schema.registry.url", message)]) from None
@@ -52,8 +52,8 @@ class RemoteSchemaStore:
         with self._lock:
             if key not in self._ids:
                 asked = RegistrySchema(schema.text, "AVRO")
-                with _told(f"register {subject}"):
-                    self._ids[key] = self._client.register_schema(subject, asked)
+                with told(f"register {subject}"):
+                    self._ids[key] = self.client.register_schema(subject, asked)
             return self._ids[key]
 
     def schema(self, schema_id: int) -> Schema | None:
@@ -61,8 +61,8 @@ class RemoteSchemaStore:
         with self._lock:
             if schema_id not in self._by_id:
                 try:
-                    with _told(f"look up id {schema_id}"):
-                        text = self._client.get_schema(schema_id).schema_str
+                    with told(f"look up id {schema_id}"):
+                        text = self.client.get_schema(schema_id).schema_str
                 except _NotFound:
                     return None
                 self._by_id[schema_id] = Schema.parse(text or "null")
@@ -70,7 +70,7 @@ class RemoteSchemaStore:
 
     def close(self) -> None:
         """Close its connections."""
-        self._client.__exit__()  # type: ignore[no-untyped-call]
+        self.client.__exit__()  # type: ignore[no-untyped-call]
 
 
 class _NotFound(Fatal):
@@ -78,8 +78,8 @@ class _NotFound(Fatal):
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """The client's errors as ours."""
+def told(what: str) -> Iterator[None]:
+    """The client's errors as ours: ``Retriable`` where it is away, ``Fatal`` where it refuses."""
     from confluent_kafka.schema_registry.error import SchemaRegistryError
 
     try:

@@ -1,0 +1,104 @@
+"""``tieline plugins``: what is installed, whether it works, and what one of them can be told."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tieline.api import Converter, PluginError, RefuseToStart, SinkConnector, SourceConnector, Transform
+from tieline.runtime import plugins as found
+
+plugins = typer.Typer(help="Connectors, converters, transforms and commands that are installed.")
+
+_CONTRACTS: dict[str, Any] = {
+    found.SOURCES: SourceConnector,
+    found.SINKS: SinkConnector,
+    found.CONVERTERS: Converter,
+    found.TRANSFORMS: Transform,
+}
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+
+
+@plugins.callback(invoke_without_command=True)
+def list_all(
+    context: typer.Context,
+    as_json: AsJson = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit status 1 if one is broken.")] = False,
+) -> None:
+    """List every plugin with its kind, distribution and status; each is imported to find that out."""
+    if context.invoked_subcommand is not None:
+        return
+    rows = [_row(group, plugin) for group in found.KIND for plugin in found.installed(group)]
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        table = Table("kind", "name", "distribution", "status")
+        for row in rows:
+            table.add_row(row["kind"], row["name"], row["distribution"], row["status"])
+        Console().print(table)
+    if check and any(row["status"] != "ok" for row in rows):
+        raise typer.Exit(1)
+
+
+@plugins.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A plugin's name, such as mongo.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a plugin is and its settings: key, type, default, meaning."""
+    told = [_told(group, name) for group in _CONTRACTS if _known(group, name)]
+    if not told:
+        names = {plugin.name for group in _CONTRACTS for plugin in found.installed(group)}
+        raise RefuseToStart(found.unknown("plugin", name, names))
+    if as_json:
+        typer.echo(json.dumps(told))
+        return
+    console = Console()
+    for plugin in told:
+        console.print(f"{plugin['kind']} {plugin['name']}", style="bold", highlight=False)
+        console.print(f"{plugin['doc']}\n", highlight=False, markup=False)
+        table = Table("key", "type", "default", "meaning")
+        for setting in plugin["settings"]:
+            default = "required" if setting["required"] else setting["default_value"] or ""
+            table.add_row(setting["name"], setting["type"].lower(), default, setting["documentation"])
+        console.print(table)
+
+
+def _row(group: str, plugin: found.Installed) -> dict[str, str]:
+    try:
+        if group in _CONTRACTS:
+            found.load(group, plugin.name, _CONTRACTS[group])
+        else:
+            found.load_object(group, plugin.name)
+    except PluginError as error:
+        status = str(error)
+    else:
+        status = "ok"
+    return {
+        "kind": found.KIND[group],
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "target": plugin.target,
+        "status": status,
+    }
+
+
+def _known(group: str, name: str) -> bool:
+    return found.known_as(name, {plugin.name for plugin in found.installed(group)}) is not None
+
+
+def _told(group: str, name: str) -> dict[str, Any]:
+    """Raises ``PluginError`` where it is broken."""
+    kind = found.load(group, name, _CONTRACTS[group])
+    return {
+        "kind": found.KIND[group],
+        "name": name,
+        "doc": inspect.getdoc(kind) or "",
+        "settings": kind.config_type.definition(),
+    }

@@ -1,0 +1,60 @@
+"""``tieline plugins``: what is installed, and a broken one beside it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tieline.api import RefuseToStart
+from tieline.cli.plugins import plugins
+from tieline_connectors.mongo.config import MongoSinkConfig
+
+
+def run(*words):
+    return CliRunner().invoke(plugins, list(words))
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """A distribution whose only plugin cannot be imported."""
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tieline.sinks]\nbroken = no_such_module:Sink\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_every_plugin_is_listed_and_works():
+    rows = json.loads(run("--json").stdout)
+    assert {("source", "volttron_bus"), ("sink", "mongo"), ("converter", "avro"), ("command", "policy")} <= {
+        (row["kind"], row["name"]) for row in rows
+    }
+    assert {row["status"] for row in rows} == {"ok"}
+    assert run("--check").exit_code == 0
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_broken_plugin_is_told_with_its_cause_and_disturbs_nobody():
+    rows = {row["name"]: row for row in json.loads(run("--json").stdout)}
+    assert rows["broken"]["distribution"] == "broken 1.0"
+    assert "no_such_module:Sink cannot be imported: ModuleNotFoundError" in rows["broken"]["status"]
+    assert rows["mongo"]["status"] == "ok"
+    assert run("--check").exit_code == 1
+
+
+def test_the_settings_of_a_plugin_are_those_of_its_configuration():
+    (told,) = json.loads(run("show", "mongo", "--json").stdout)
+    assert told["kind"] == "sink"
+    assert [setting["name"] for setting in told["settings"]] == MongoSinkConfig.keys()
+    assert all(setting["documentation"] for setting in told["settings"])
+    both = json.loads(run("show", "file", "--json").stdout)
+    assert [plugin["kind"] for plugin in both] == ["source", "sink"]
+    assert "max.line.bytes" in run("show", "file").stdout
+
+
+def test_a_name_that_is_not_there_is_told_with_one_that_may_be_meant():
+    ended = run("show", "mong")
+    assert isinstance(ended.exception, RefuseToStart)
+    assert "did you mean 'mongo'?" in str(ended.exception)
