@@ -14,6 +14,7 @@ import avro.schema
 import pytest
 
 from tieline.api import Schema
+from tieline.registry.reference import page
 from tieline.registry.released import check
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -92,6 +93,12 @@ def test_every_format_reads_all_that_was_ever_released_and_none_is_gone():
     assert {each.name for each in found} >= set(NAMES)
     assert [each for each in found if each.wrong] == []
     assert min(each.released for each in found) >= 1
+
+
+def test_the_reference_page_is_the_one_that_the_schemas_make():
+    """`tieline schemas docs schemas > docs/formats.md` mends it."""
+    made = page(Schema.parse(path.read_text("utf-8")).text for path in FILES)
+    assert (SCHEMAS.parent / "docs" / "formats.md").read_text("utf-8") == made
 
 
 def test_a_format_that_was_released_and_is_gone_is_found(tmp_path):

@@ -140,6 +140,20 @@ def check(
         raise typer.Exit(1)
 
 
+@schemas.command()
+def docs(
+    folder: Annotated[Path, typer.Argument(help="Formats as OWNER/Name.avsc.")],
+) -> None:
+    """Print the reference page of formats, made from their own documentation."""
+    from tieline.registry.reference import page
+
+    files = sorted(folder.glob("*/*.avsc"))
+    try:
+        typer.echo(page(Schema.parse(file.read_text("utf-8")).text for file in files), nl=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise RefuseToStart(f"{folder}: {type(error).__name__}: {error}") from None
+
+
 class _OfBroker:
     """The topic of a broker, as a registry would show it."""
 

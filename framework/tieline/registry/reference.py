@@ -1,0 +1,65 @@
+"""The reference page of message formats, made from the schemas' own documentation. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_HEAD = """# Message formats
+Made by `tieline schemas docs` from the `doc` of each schema in [schemas](../schemas/README.md); change it there.
+"""
+
+
+def page(schemas: Iterable[str]) -> str:
+    """Markdown: a section a schema, a table of its fields, and a table each type that is named in it."""
+    return "\n".join([_HEAD, *(_section(json.loads(text)) for text in schemas)])
+
+
+def _section(schema: Mapping[str, Any]) -> str:
+    space = str(schema.get("namespace", ""))
+    inner: list[Mapping[str, Any]] = []
+    lines = [f"## {_full(schema, space)}", _text(schema.get("doc", "")), "", *_table(schema, inner)]
+    for named in inner:  # grows while it is walked: what is named in what is named
+        lines += [f"### {named['name']}", *filter(None, [_text(named.get("doc", ""))]), ""]
+        if named["type"] == "enum":
+            default = f"; read as `{named['default']}` where it is unknown" if "default" in named else ""
+            lines += [f"One of {', '.join(f'`{symbol}`' for symbol in named['symbols'])}{default}.", ""]
+        elif named["type"] == "record":
+            lines += _table(named, inner)
+    return "\n".join(lines)
+
+
+def _table(record: Mapping[str, Any], inner: list[Mapping[str, Any]]) -> list[str]:
+    lines = ["| Field | Type | Default | Meaning |", "|---|---|---|---|"]
+    for field in record["fields"]:
+        default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+        kind = _type(field["type"], inner)
+        lines.append(f"| `{field['name']}` | {kind} | {default} | {_text(field.get('doc', ''))} |")
+    return [*lines, ""]
+
+
+def _type(kind: Any, inner: list[Mapping[str, Any]]) -> str:
+    if isinstance(kind, str):
+        return kind.rpartition(".")[2]
+    if isinstance(kind, list):
+        return " or ".join(_type(branch, inner) for branch in kind)
+    if "logicalType" in kind:
+        return f"{kind['logicalType']} ({kind['type']})"
+    if kind["type"] == "array":
+        return f"array of {_type(kind['items'], inner)}"
+    if kind["type"] == "map":
+        return f"map of {_type(kind['values'], inner)}"
+    if "name" in kind:
+        inner.append(kind)
+        return str(kind["name"])
+    return _type(kind["type"], inner)
+
+
+def _full(schema: Mapping[str, Any], space: str) -> str:
+    name = str(schema["name"])
+    return name if "." in name or not space else f"{space}.{name}"
+
+
+def _text(doc: str) -> str:
+    return " ".join(doc.split()).replace("|", "\\|").replace("<", "&lt;")
