@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
+import ipaddress
 import json
 import threading
 import urllib.error
 import urllib.request
 import uuid
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from confluent_kafka.schema_registry import (
@@ -19,8 +22,11 @@ from confluent_kafka.schema_registry import Schema as Sent
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from tieline.api import Schema
+from tieline.api import ConfigError, Schema
 from tieline.broker.kafka.home import KafkaBroker
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Broker
@@ -290,3 +296,52 @@ def test_who_is_not_in_the_file_is_refused_and_who_may_look_changes_nothing(serv
     assert ask(f"{url}/subjects/s/versions", "POST", {"schema": INT}, **bearer)[0] == 403
     assert ask(f"{url}/subjects/s", "POST", {"schema": INT}, **bearer)[0] == 200
     assert ask(f"{url}/subjects/s", "DELETE", **bearer)[0] == 403
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate of this machine's own, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (tmp_path / "cert.pem").write_bytes(made.public_bytes(pem))
+    form = serialization.PrivateFormat.PKCS8
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(pem, form, plain))
+    return tmp_path / "cert.pem", tmp_path / "key.pem"
+
+
+def test_with_a_certificate_it_speaks_https_and_only_that(serve, certificate):
+    path, key = certificate
+    url = serve(ssl_certificate_location=path, ssl_key_location=key)
+    assert url.startswith("https://127.0.0.1:")
+    with SchemaRegistryClient({"url": url, "ssl.ca.location": str(path)}) as client:
+        schema_id = client.register_schema("secret", Sent(INT, "AVRO"))
+        assert client.lookup_schema("secret", Sent(INT, "AVRO")).schema_id == schema_id
+    with pytest.raises((urllib.error.URLError, ConnectionError, http.client.HTTPException)):
+        ask(url.replace("https", "http"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"listen": "0.0.0.0:8081"}, "lets other machines in: name who may use it in users.file"),
+        ({"listen": "127.0.0.1"}, "is not HOST:PORT"),
+        ({"users_file": "none"}, "No such file"),
+        ({"ssl_key_location": "key.pem"}, "a certificate and its key come together"),
+        ({"ssl_key_location": "none", "ssl_certificate_location": "none"}, "FileNotFoundError"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_anything_listens(settings, told):
+    flat = {name.replace("_", "."): value for name, value in settings.items()}
+    with pytest.raises(ConfigError, match=told):
+        RegistryConfig.parse(flat)
