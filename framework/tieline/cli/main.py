@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -16,7 +17,7 @@ from tieline.cli.registry import registry
 from tieline.cli.run import run
 from tieline.cli.schemas import schemas
 from tieline.cli.status import status
-from tieline.runtime import plugins
+from tieline.runtime import plugin_path, plugins
 
 app = typer.Typer(
     name="tieline",
@@ -43,6 +44,7 @@ def version() -> None:
 def main() -> None:
     """Run the program; a mistake that refuses to start is one message and exit status 2."""
     try:
+        plugin_path.activate(os.environ.get("TIELINE_PLUGIN_PATH", ""), "TIELINE_PLUGIN_PATH")
         for plugin in plugins.installed(plugins.COMMANDS):
             _add(plugin.name)
         app(obj=WorkerProgram())

@@ -22,7 +22,7 @@ from tieline.api import (
 from tieline.broker.kafka import settings as kafka
 from tieline.registry.remote import RemoteSchemaStore
 from tieline.registry.server import RegistryConfig
-from tieline.runtime import plugins
+from tieline.runtime import plugin_path, plugins
 from tieline.runtime.config_files import read_settings
 from tieline.runtime.mistakes import Mistakes
 from tieline.runtime.settings import (
@@ -112,6 +112,7 @@ def checked(
 ) -> Plan:
     """Check flat maps: the worker's, and ``(where, settings)`` of each connector."""
     found = Mistakes(so_far)
+    found.tried(lambda: plugin_path.activate(worker_settings.get("plugin.path", ""), where))
     clients = {k: v for k, v in worker_settings.items() if k.startswith(PASSED_TO_CLIENTS)}
     own = {k: v for k, v in worker_settings.items() if k not in clients and k not in IGNORED}
     converters = {k: v for k, v in own.items() if k.startswith(("key.converter.", "value.converter."))}

@@ -24,7 +24,6 @@ IGNORED = {
     "listeners": "no REST yet",
     "offset.storage.file.filename": "offsets are in the broker",
     "plugin.discovery": "plugins are entry points",
-    "plugin.path": "plugins are entry points",
     "rest.port": "no REST yet",
     "status.storage.replication.factor": "standalone worker",
     "status.storage.topic": "standalone worker",
@@ -65,6 +64,11 @@ class WorkerSettings(Config):
         Path("tieline-data"),
         doc="Folder of the local log and the spools; one worker owns it.",
         importance="high",
+    )
+    plugin_path: CommaList = setting(
+        "plugin.path",
+        (),
+        doc="Folders of dropped-in distributions: wheels, or unpacked; with commas.",
     )
     key_converter: str = setting("key.converter", "string", doc="The connectors' default for keys.")
     value_converter: str = setting("value.converter", "avro", doc="The connectors' default for values.")

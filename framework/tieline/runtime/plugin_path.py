@@ -1,0 +1,75 @@
+"""``plugin.path``: folders of distributions that were dropped in, beside those that are installed.
+
+Each entry of such a folder is a distribution: a wheel that is pure Python (``acme-1.0-py3-none-any.whl``),
+or a folder with its modules and its ``*.dist-info`` (what ``pip install --target PATH/acme acme`` makes, or a
+wheel that was unpacked). They are put behind everything that is installed: what the environment has is
+never replaced. Python has one place for the modules of a process, so two of them cannot bring the same one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from tieline.api import ConfigError, Mistake
+
+_NO_MODULES = {"bin", "__pycache__"}
+
+
+def activate(setting: str, where: str) -> list[Path]:
+    """Let the distributions in these folders (with commas) be found; what was added.
+
+    Called before the first plugin is looked for. Raises ``ConfigError`` with every mistake.
+    """
+    mistakes: list[str] = []
+    known: dict[str, Path] = {}
+    for path in _distributions(setting, mistakes):
+        for module in sorted(_modules(path)):
+            other = known.setdefault(module, path)
+            if other != path:
+                mistakes.append(f"{path} and {other} both bring the module {module!r}; remove one of them")
+    if mistakes:
+        raise ConfigError([Mistake(where, "plugin.path", mistake) for mistake in mistakes])
+    added = [path for path in dict.fromkeys(known.values()) if str(path) not in sys.path]
+    sys.path.extend(map(str, added))
+    importlib.invalidate_caches()
+    return added
+
+
+def _distributions(setting: str, mistakes: list[str]) -> Iterable[Path]:
+    for folder in (Path(part.strip()).absolute() for part in setting.split(",") if part.strip()):
+        if not folder.is_dir():
+            mistakes.append(f"{folder} is no folder")
+            continue
+        for path in sorted(folder.iterdir()):
+            if path.suffix == ".whl" or (path.is_dir() and not path.name.startswith(".")):
+                if _is_distribution(path):
+                    yield path
+                else:
+                    mistakes.append(
+                        f"{path} is no distribution: it has no *.dist-info (pip install --target {path} NAME "
+                        "makes one)"
+                    )
+
+
+def _is_distribution(path: Path) -> bool:
+    return any(name.endswith(".dist-info") for name in _top(path))
+
+
+def _modules(path: Path) -> set[str]:
+    names = {name.removesuffix(".py") for name in _top(path) if not name.endswith((".dist-info", ".data"))}
+    return {name for name in names if name.isidentifier()} - _NO_MODULES
+
+
+def _top(path: Path) -> set[str]:
+    """The names at the top of a distribution; none of a file that is no wheel."""
+    if path.is_dir():
+        return {entry.name for entry in path.iterdir()}
+    try:
+        with zipfile.ZipFile(path) as wheel:
+            return {name.partition("/")[0] for name in wheel.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return set()
