@@ -10,6 +10,7 @@ import typer
 from tieline import __version__
 from tieline.api import RefuseToStart
 from tieline.cli.consume import consume
+from tieline.cli.new import new
 from tieline.cli.plugins import plugins as plugins_command
 from tieline.cli.produce import produce
 from tieline.cli.program import WorkerProgram
@@ -30,6 +31,7 @@ app.command()(run)
 app.command()(status)
 app.command()(consume)
 app.command()(produce)
+app.add_typer(new, name="new")
 app.add_typer(plugins_command, name="plugins")
 app.add_typer(registry, name="registry")
 app.add_typer(schemas, name="schemas")

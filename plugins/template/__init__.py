@@ -1,0 +1,1 @@
+"""What `tieline new connector` copies: two distributions that work as they are."""
