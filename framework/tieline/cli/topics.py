@@ -45,7 +45,8 @@ class WorkerTopics:
         self._broker = found.broker
         self._at_end = at_end
         self._form = OwnForm(found.schemas)
-        self._producer = found.broker.producer(_NAME, {})
+        # Somebody waits for the answer; while one request is on its way the others share the next anyway.
+        self._producer = found.broker.producer(_NAME, {"linger.ms": "0"})
         at_end.callback(self._producer.close, 0)
         self._known: set[str] = set()
 
