@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import json
 import threading
@@ -11,6 +12,7 @@ import urllib.request
 import uuid
 from datetime import datetime, timedelta, timezone
 
+import fastavro
 import pytest
 from confluent_kafka.schema_registry import (
     ConfigCompatibilityLevel,
@@ -188,7 +190,7 @@ def test_a_subject_is_deleted_softly_first_and_its_id_is_never_given_away_again(
     assert other > first
 
 
-def test_a_version_that_others_refer_to_is_not_deleted(client, url, subject):
+def test_a_version_that_others_refer_to_is_not_deleted_and_who_reads_finds_it(client, url, broker, subject):
     unit = f"lab.Unit{subject[2:]}"
     client.register_schema(
         subject, Sent(json.dumps({"type": "enum", "name": unit, "symbols": ["C"]}), "AVRO")
@@ -201,7 +203,11 @@ def test_a_version_that_others_refer_to_is_not_deleted(client, url, subject):
     assert code(client.delete_version, subject, 1) == (422, 42206)
     context = SerializationContext(subject, MessageField.VALUE)
     serializer = AvroSerializer(client, sent, conf={"subject.name.strategy": lambda *_: f"{subject}-user"})
-    assert AvroDeserializer(client)(serializer({"u": "C"}, context), context) == {"u": "C"}
+    data = serializer({"u": "C"}, context)
+    assert AvroDeserializer(client)(data, context) == {"u": "C"}
+    ours = TopicSchemaStore(broker).schema(schema_id)
+    assert ours is not None
+    assert fastavro.schemaless_reader(io.BytesIO(data[5:]), ours.parsed, None) == {"u": "C"}
 
 
 def test_modes_forbid_and_an_import_keeps_ids(client, url, subject):

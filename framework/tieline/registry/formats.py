@@ -64,6 +64,45 @@ def parse(schema_type: str, text: str, references: Mapping[str, str]) -> Parsed:
     return Parsed(schema_type, canonical, parts)
 
 
+def inlined(text: str, references: Mapping[str, str]) -> str:
+    """An Avro schema with all that it refers to written into it, where each is named for the first time.
+
+    Both are schemas that were checked; ``references`` as for ``parse``.
+    """
+    waiting = {_full_name(part, ""): part for part in map(json.loads, references.values())}
+    return json.dumps(_written_in(json.loads(text), "", waiting), separators=(",", ":"))
+
+
+def _written_in(part: Any, space: str, waiting: dict[str, Any]) -> Any:
+    if isinstance(part, list):
+        return [_written_in(branch, space, waiting) for branch in part]
+    if isinstance(part, str):
+        name = part if part in waiting or "." in part or not space else f"{space}.{part}"
+        found = waiting.pop(name, None)
+        if found is None:
+            return part
+        own = name.rpartition(".")[0]  # said, since it is not that of where it stands now
+        return _written_in({**found, "name": name.rpartition(".")[2], "namespace": own}, space, waiting)
+    if not isinstance(part, dict):
+        return part
+    if "name" in part:
+        space = _full_name(part, space).rpartition(".")[0]
+    out = {}
+    for key, value in part.items():
+        if key == "fields":
+            value = [{**f, "type": _written_in(f["type"], space, waiting)} for f in value]
+        elif key in ("type", "items", "values"):
+            value = _written_in(value, space, waiting)
+        out[key] = value
+    return out
+
+
+def _full_name(part: Any, space: str) -> str:
+    name = str(part["name"])
+    own = part.get("namespace", space)
+    return name if "." in name or not own else f"{own}.{name}"
+
+
 def _compact(text: str) -> str:
     try:
         return json.dumps(json.loads(text), separators=(",", ":"))

@@ -16,8 +16,9 @@ from typing import TypeVar
 
 from tieline.api import DataError, Fatal, Retriable, Schema, TielineError
 from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord, TopicReader
-from tieline.registry import errors, rules
+from tieline.registry import rules
 from tieline.registry.errors import RegistryError
+from tieline.registry.formats import inlined
 from tieline.registry.records import Content, Malformed, decode, encode
 from tieline.registry.subjects import Conflict, Subjects
 
@@ -270,7 +271,7 @@ class TopicSchemaStore:
         if content is None:
             return None
         if content.type == "AVRO" and content.references:
-            return self._topic.ask(lambda state: _whole(state, content))
+            return self._topic.peek(lambda state: _whole(state, content))
         return Schema.parse(content.text)
 
     def _asked(self, schema_id: int) -> Content | None:
@@ -279,5 +280,8 @@ class TopicSchemaStore:
 
 
 def _whole(state: Subjects, content: Content) -> Schema:
-    """A schema with all that it refers to written into it."""
-    raise errors.invalid_schema("references")
+    """A schema with all that it refers to written into it. Raises ``ValueError`` where that is not there."""
+    try:
+        return Schema.parse(inlined(content.text, rules.resolve(state, content.references)))
+    except RegistryError as error:
+        raise ValueError(f"not an Avro schema: {error}") from error
