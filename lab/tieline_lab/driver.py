@@ -122,3 +122,11 @@ class DriverSettings:
 
 def _stored(data: object) -> dict[str, str]:
     return {"type": "json", "modified": "2026-01-01T00:00:00+00:00", "data": json.dumps(data)}
+
+
+def half_configured(log: bytes) -> bool:
+    """Whether a driver of 2.x says in its log that it read its configuration twice at once, which happens in
+    one start of many: it then answers for its devices, and publishes them once a minute instead of at
+    their interval.
+    """
+    return b"socket_lock already configured!" in log

@@ -14,10 +14,12 @@ from typing import Any
 from typing_extensions import Self
 
 from tieline_lab.cache import FILES, cache_folder, once
-from tieline_lab.driver import DriverSettings
+from tieline_lab.driver import DriverSettings, half_configured
 from tieline_lab.process import Process, ProcessError, free_port
 from tieline_lab.vip import Vip, VipError
 from tieline_lab.volttron_home import Generation, VolttronHome
+
+_DRIVER_STARTS = 5
 
 
 def why_not() -> str | None:
@@ -115,7 +117,14 @@ class VolttronPlatform:
         if self._driver is None:
             self._driver = self._agent("platform.driver", "volttron-platform-driver", self._devices_answer)
         self._driver_wanted = True
-        self._driver.start()
+        for _ in range(_DRIVER_STARTS):
+            before = self._driver.log.stat().st_size if self._driver.log.exists() else 0
+            self._driver.start()
+            if not half_configured(self._driver.log.read_bytes()[before:]):
+                return
+            self._say("VOLTTRON's driver has read only a part of its configuration; it is started anew")
+            self._driver.stop()
+        raise ProcessError(f"VOLTTRON's driver never read all of its configuration: see {self._driver.log}")
 
     def stop_driver(self) -> None:
         """Stop the driver: nothing is published any more."""
