@@ -7,6 +7,7 @@ import io
 import ipaddress
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -109,6 +110,15 @@ def ask(url, method="GET", body=None, **headers):
             return error.code, json.loads(error.read())
 
 
+def seen(broker, schema_id):
+    """As a worker sees it: Kafka shows the end of a transaction a moment after it was told."""
+    deadline = time.monotonic() + 20
+    store = TopicSchemaStore(broker)
+    while (found := store.schema(schema_id)) is None:
+        assert time.monotonic() < deadline, f"nobody sees id {schema_id}"
+    return found
+
+
 def code(call, *args, **kwargs):
     with pytest.raises(SchemaRegistryError) as caught:
         call(*args, **kwargs)
@@ -122,7 +132,7 @@ def test_what_confluents_serializer_writes_its_deserializer_and_ours_read(client
     assert AvroDeserializer(client)(data, context) == {"n": 7, "m": None}
     assert data is not None
     schema_id = int.from_bytes(data[1:5], "big")
-    assert TopicSchemaStore(broker).schema(schema_id) == Schema(MORE)
+    assert seen(broker, schema_id) == Schema(MORE)
     assert client.get_latest_version(f"{subject}-value").version == 1
 
 
@@ -205,8 +215,7 @@ def test_a_version_that_others_refer_to_is_not_deleted_and_who_reads_finds_it(cl
     serializer = AvroSerializer(client, sent, conf={"subject.name.strategy": lambda *_: f"{subject}-user"})
     data = serializer({"u": "C"}, context)
     assert AvroDeserializer(client)(data, context) == {"u": "C"}
-    ours = TopicSchemaStore(broker).schema(schema_id)
-    assert ours is not None
+    ours = seen(broker, schema_id)
     assert fastavro.schemaless_reader(io.BytesIO(data[5:]), ours.parsed, None) == {"u": "C"}
 
 

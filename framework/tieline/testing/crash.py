@@ -78,7 +78,7 @@ class Life:
         """Each connector's ledger by its name."""
         return {connector.name: connector.ledger() for connector in self._connectors}
 
-    def run(self, until: Callable[[], bool], timeout: float = 30.0) -> bool:
+    def run(self, until: Callable[[], bool], timeout: float = 90.0) -> bool:
         """Live until the crash (true), or until ``until`` says so and all has stopped in good order (false).
 
         Raises ``AssertionError`` when a task fails by itself, or neither comes within ``timeout`` seconds.
