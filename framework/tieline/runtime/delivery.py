@@ -73,6 +73,16 @@ class Ledger(Generic[P, O]):
         self._advance(partition)
         return entry
 
+    def split(self, entry: Entry[P, O], offset: O, outstanding: int) -> Entry[P, O]:
+        """Its first ``outstanding`` records become an entry of their own, which ends at ``offset``."""
+        if not 0 <= outstanding <= entry.outstanding:
+            raise ValueError(f"{outstanding} records split off {entry.outstanding} outstanding")
+        waiting = self._entries[entry.partition]
+        first = Entry(entry.partition, offset, outstanding)
+        entry.outstanding -= outstanding
+        waiting.insert(waiting.index(entry), first)
+        return first
+
     def settle(self, entry: Entry[P, O], delivered: int = 0, dead_lettered: int = 0) -> None:
         """So many records of an entry came to their end."""
         ended = delivered + dead_lettered

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tieline.api import TopicPartition
 from tieline.broker.port import ConsumedRecord
 from tieline.runtime.changelog import TaskChangelogs
-from tieline.runtime.delivery import Counts, Ledger
+from tieline.runtime.delivery import Counts, Entry, Ledger
 
 Store = Callable[[Mapping[TopicPartition, int]], bool]
 """Stores offsets; false: they are on their way."""
@@ -23,6 +25,8 @@ class Progress:
         self._changelogs = changelogs
         self._ledger: Ledger[TopicPartition, int] = Ledger()
         self._positions: dict[TopicPartition, int] = {}
+        self._delivered_of: dict[Entry[TopicPartition, int], array[int]] = {}
+        """The offsets of an entry's records, but for the filtered ones: a task may call a part of it safe."""
 
     @property
     def counts(self) -> Counts:
@@ -88,28 +92,49 @@ class Progress:
         """What is in flight of these comes again."""
         for partition in partitions:
             self._positions.pop(partition, None)
+            for entry in self._ledger.entries(partition):
+                self._delivered_of.pop(entry, None)
             self._ledger.release(partition)
 
     def _enter(self, batch: Sequence[ConsumedRecord], kept: Collection[int], done: Sequence[bool]) -> None:
         written = [record[:3] for record, is_done in zip(batch, done, strict=True) if is_done]
         count = Counter((topic, partition) for topic, partition, _ in written)
         filtered: Counter[tuple[str, int]] = Counter()
+        delivered = written
         if len(kept) < len(batch):
             alive = set(kept)
+            delivered = [batch[index][:3] for index in sorted(alive) if done[index]]
             filtered.update(
                 (record.topic, record.partition)
                 for index, record in enumerate(batch)
                 if done[index] and index not in alive
             )
+        offsets = {at: array("q") for at in count}
+        for topic, number, offset in delivered:
+            offsets[topic, number].append(offset)
         last = {(topic, partition): offset for topic, partition, offset in written}
         for at, number in count.items():
             partition = TopicPartition(*at)
             self._positions[partition] = last[at] + 1
-            self._ledger.dispatch(partition, last[at] + 1, number, filtered[at])
+            entry = self._ledger.dispatch(partition, last[at] + 1, number, filtered[at])
+            if entry.outstanding:
+                self._delivered_of[entry] = offsets[at]
 
     def _settle(self, offsets: Mapping[TopicPartition, int]) -> None:
         for partition, offset in offsets.items():
             for entry in self._ledger.entries(partition):
                 if entry.offset > offset:
+                    self._settle_part(entry, offset)
                     break
+                self._delivered_of.pop(entry, None)
                 self._ledger.settle(entry, delivered=entry.outstanding)
+
+    def _settle_part(self, entry: Entry[TopicPartition, int], offset: int) -> None:
+        """What is committed is what the task has called safe, also within a batch: a sink whose files
+        begin at the committed offset would begin another one anywhere else.
+        """
+        offsets = self._delivered_of.get(entry, array("q"))
+        number = bisect_left(offsets, offset)
+        if number:
+            self._delivered_of[entry] = offsets[number:]
+            self._ledger.settle(self._ledger.split(entry, offset, number), delivered=number)

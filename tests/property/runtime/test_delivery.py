@@ -5,6 +5,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from tieline.runtime.delivery import Ledger
 
+ROOM = 1000  # between the offsets of two batches, for those at which a batch is split
+
 
 class LedgerAndModel(RuleBasedStateMachine):
     """The model keeps, a partition, a list of batches with each record's fate; nothing is ever forgotten."""
@@ -25,7 +27,7 @@ class LedgerAndModel(RuleBasedStateMachine):
         hole=st.integers(0, 3),
     )
     def dispatch(self, partition, fates, hole):
-        self.next_offset += 1 + hole  # offsets have holes
+        self.next_offset += ROOM * (1 + hole)  # offsets have holes
         filtered = sum(fates)
         entry = self.ledger.dispatch(partition, self.next_offset, len(fates), filtered)
         batch = {"offset": self.next_offset, "fates": ["filtered" if f else None for f in fates]}
@@ -42,6 +44,23 @@ class LedgerAndModel(RuleBasedStateMachine):
         self.ledger.settle(entry, **{"dead_lettered" if dead else "delivered": number})
         for n in waiting[:number]:
             batch["fates"][n] = "dead" if dead else "delivered"
+        return held
+
+    @rule(target=open_entries, held=consumes(open_entries), data=st.data())
+    def split(self, held, data):
+        entry, partition, batch = held
+        waiting = batch["fates"].count(None)
+        if batch.get("released") or not waiting:
+            return held
+        number = data.draw(st.integers(1, waiting))
+        batch["splits"] = batch.get("splits", 0) + 1
+        first = {"offset": batch["offset"] - ROOM + batch["splits"], "fates": [None] * number}
+        for _ in range(number):
+            batch["fates"].remove(None)
+        batches = self.model[partition]
+        batches.insert(next(i for i, b in enumerate(batches) if b is batch), first)
+        self.ledger.settle(self.ledger.split(entry, first["offset"], number), delivered=number)
+        first["fates"] = ["delivered"] * number
         return held
 
     @rule(partition=st.sampled_from("abc"))

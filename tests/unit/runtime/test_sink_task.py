@@ -665,6 +665,44 @@ def test_an_offset_within_a_batch_is_committed_and_the_rest_comes_again(log):
     assert sink.written == {0: ["c", "d"]}
 
 
+class Holding(Sink):
+    """Calls no more safe than what stands before ``hold``."""
+
+    hold = 3
+
+    def pre_commit(self, offsets):
+        return {partition: min(offset, self.hold) for partition, offset in offsets.items()}
+
+
+def test_what_a_task_calls_safe_within_a_batch_is_committed_and_nothing_less(log):
+    fill(log, ["a", "b", "c", "d", "e"])
+    sink = Holding(5)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (3, 3, 0, 0, 0)  # two were given back
+    assert committed(log) == {0: 3}
+    again = Holding(2)
+    again.hold = 4
+    running = Running(log, again)
+    assert again.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert again.written == {0: ["d", "e"]}
+    assert committed(log) == {0: 4}
+
+
+def test_what_is_safe_within_a_batch_counts_filtered_records_apart(log):
+    for value, key in ((b"a", b""), (b"x", b"drop"), (b"b", b""), (b"x", b"drop"), (b"c", b"")):
+        log.store.append([ProducerRecord("t", value, key, partition=0)])
+    drop = Filter()
+    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    sink = Holding(3)
+    running = Running(log, sink, drop)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert counts == (4, 2, 0, 2, 0)
+    assert committed(log) == {0: 3}
+
+
 def test_filtered_records_of_a_partition_with_a_changelog_advance_its_offset_too(log):
     fill(log, ["a"])
     log.store.append([ProducerRecord("t", b"c", b"drop", partition=0) for _ in range(3)])
