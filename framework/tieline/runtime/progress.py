@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from tieline.api import TopicPartition
 from tieline.broker.port import ConsumedRecord
@@ -97,28 +96,16 @@ class Progress:
             self._ledger.release(partition)
 
     def _enter(self, batch: Sequence[ConsumedRecord], kept: Collection[int], done: Sequence[bool]) -> None:
-        written = [record[:3] for record, is_done in zip(batch, done, strict=True) if is_done]
-        count = Counter((topic, partition) for topic, partition, _ in written)
-        filtered: Counter[tuple[str, int]] = Counter()
+        written = _offsets(record for record, is_done in zip(batch, done, strict=True) if is_done)
         delivered = written
         if len(kept) < len(batch):
-            alive = set(kept)
-            delivered = [batch[index][:3] for index in sorted(alive) if done[index]]
-            filtered.update(
-                (record.topic, record.partition)
-                for index, record in enumerate(batch)
-                if done[index] and index not in alive
-            )
-        offsets = {at: array("q") for at in count}
-        for topic, number, offset in delivered:
-            offsets[topic, number].append(offset)
-        last = {(topic, partition): offset for topic, partition, offset in written}
-        for at, number in count.items():
-            partition = TopicPartition(*at)
-            self._positions[partition] = last[at] + 1
-            entry = self._ledger.dispatch(partition, last[at] + 1, number, filtered[at])
+            delivered = _offsets(batch[index] for index in sorted(kept) if done[index])
+        for partition, offsets in written.items():
+            end, alive = offsets[-1] + 1, delivered.get(partition, array("q"))
+            self._positions[partition] = end
+            entry = self._ledger.dispatch(partition, end, len(offsets), len(offsets) - len(alive))
             if entry.outstanding:
-                self._delivered_of[entry] = offsets[at]
+                self._delivered_of[entry] = alive
 
     def _settle(self, offsets: Mapping[TopicPartition, int]) -> None:
         for partition, offset in offsets.items():
@@ -138,3 +125,14 @@ class Progress:
         if number:
             self._delivered_of[entry] = offsets[number:]
             self._ledger.settle(self._ledger.split(entry, offset, number), delivered=number)
+
+
+def _offsets(records: Iterable[ConsumedRecord]) -> dict[TopicPartition, array[int]]:
+    """The offsets of each partition's records."""
+    found: dict[tuple[str, int], array[int]] = {}
+    for record in records:
+        at = record[0], record[1]
+        if at not in found:
+            found[at] = array("q")
+        found[at].append(record[2])
+    return {TopicPartition(*at): offsets for at, offsets in found.items()}
