@@ -28,8 +28,8 @@ class Users:
     def __init__(self, path: Path) -> None:
         self._credentials: list[tuple[str, bytes, bool]] = []
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-            words = line.partition("#")[0].split() if line.lstrip().startswith("#") else line.split()
-            if not words:
+            words = line.split()
+            if not words or words[0].startswith("#"):
                 continue
             may_write = words[-1] != "read" or len(words) == 1
             kind, *given = words if may_write else words[:-1]

@@ -31,13 +31,11 @@ _AT_MOST = 20
 """So many messages are enough to begin with."""
 
 
-def incompatibilities(level: str, schema_type: str, new: Parsed, earlier: Sequence[Parsed]) -> list[str]:
+def incompatibilities(level: str, new: Parsed, earlier: Sequence[Parsed]) -> list[str]:
     """Why a level forbids ``new``; empty: it does not.
 
-    ``earlier``: the versions there are, the newest last; the level says which count. All are of the same
-    type, which is AVRO: no other can be parsed.
+    ``earlier``: the versions there are, the newest last; the level says which count.
     """
-    assert schema_type == "AVRO"
     if level == "NONE":
         return []
     counting = earlier if level.endswith("_TRANSITIVE") else earlier[-1:]

@@ -127,8 +127,3 @@ def unprocessable(message: str) -> RegistryError:
 def store_failed(message: str) -> RegistryError:
     """The broker is away, or refuses."""
     return RegistryError(500, 50001, message)
-
-
-def timed_out(seconds: float) -> RegistryError:
-    """It took longer than a request may; what it was writing may still be written."""
-    return RegistryError(500, 50002, f"The operation timed out after {seconds:g} s")

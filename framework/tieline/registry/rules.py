@@ -122,7 +122,7 @@ def messages(
     if not level.endswith("_TRANSITIVE"):
         earlier = earlier[-1:]  # the others need not even be parsed
     new = parsed(state, content)
-    return list(incompatibilities(level, content.type, new, [parsed(state, v.content) for v in earlier]))
+    return incompatibilities(level, new, [parsed(state, v.content) for v in earlier])
 
 
 def register(state: Subjects, subject: str, asked: Request, *, normalize: bool = False) -> Decision:

@@ -24,6 +24,9 @@ from tieline.registry.records import (
     SubjectsCleared,
 )
 
+DEFAULT_LEVEL = "BACKWARD"
+"""The compatibility level where none is configured."""
+
 
 class Version(NamedTuple):
     """One version of a subject."""
@@ -42,8 +45,7 @@ class Conflict(ValueError):
 class Subjects:
     """Apply the events in the order of the topic; then ask."""
 
-    def __init__(self, default_level: str = "BACKWARD") -> None:
-        self.default_level = default_level
+    def __init__(self) -> None:
         self.max_id = 0
         self.configs: dict[str | None, Mapping[str, Any]] = {}
         self.modes: dict[str | None, str] = {}
@@ -129,7 +131,7 @@ class Subjects:
             level = self.configs.get(scope, {}).get("compatibilityLevel")
             if level is not None:
                 return str(level)
-        return self.default_level
+        return DEFAULT_LEVEL
 
     def normalizes(self, subject: str) -> bool:
         """Whether new schemas of a subject are normalized without being asked to."""

@@ -42,11 +42,10 @@ class SchemaTopic:
     ``skipped`` counts records that are none of a registry's, or contradict an earlier one.
     """
 
-    def __init__(self, broker: Broker, *, default_level: str = "BACKWARD", topic: str = TOPIC) -> None:
+    def __init__(self, broker: Broker) -> None:
         self.skipped = 0
         self._broker = broker
-        self._topic = topic
-        self._state = Subjects(default_level)
+        self._state = Subjects()
         self._lock = threading.RLock()  # of the state; never held while the broker is asked
         self._reading = threading.Lock()
         self._writing = threading.Lock()
@@ -60,11 +59,6 @@ class SchemaTopic:
     def cluster_id(self) -> str:
         """The broker's."""
         return self._broker.cluster_id
-
-    @property
-    def following(self) -> bool:
-        """What others write is read as it comes; false while the broker is away."""
-        return self._follower is not None and self._follower.well
 
     def content(self, schema_id: int) -> Content | None:
         """What is known in memory of an id, without a lock."""
@@ -124,7 +118,7 @@ class SchemaTopic:
             began = time.monotonic()
             with self._lock:
                 start = dict(self._position)
-            self._broker.read(self._topic, self._visit, start=start, timeout=_TIMEOUT)
+            self._broker.read(TOPIC, self._visit, start=start, timeout=_TIMEOUT)
             self._caught_up = began
 
     def follow(self, timeout: float = 60.0) -> bool:
@@ -132,7 +126,7 @@ class SchemaTopic:
 
         Raises ``Fatal``.
         """
-        self._follower = _Follower(self._broker, self._topic, self._visit)
+        self._follower = _Follower(self._broker, self._visit)
         try:
             return self._follower.start(timeout)
         except BaseException:
@@ -146,11 +140,11 @@ class SchemaTopic:
             self._follower = None
 
     def _write(self, rule: Callable[[Subjects], rules.Decision]) -> rules.Decision:
-        with self._broker.exclusive(self._topic, _TIMEOUT) as held:
+        with self._broker.exclusive(TOPIC, _TIMEOUT) as held:
             self.catch_up()
             decision = self.peek(rule)
             records = [encode(event) for event in decision.events]
-            held.append([ProducerRecord(self._topic, value, key, partition=0) for key, value in records])
+            held.append([ProducerRecord(TOPIC, value, key, partition=0) for key, value in records])
         # Taken from here: Kafka shows a transaction a moment after its end. When these records come by,
         # they are passed over.
         with self._lock:
@@ -161,7 +155,7 @@ class SchemaTopic:
 
     def _ensure_topic(self) -> None:
         if not self._exists:
-            self._broker.create_topic(self._topic, partitions=1, config={"cleanup.policy": "compact"})
+            self._broker.create_topic(TOPIC, partitions=1, config={"cleanup.policy": "compact"})
             self._exists = True
 
     def _visit(self, record: ConsumedRecord) -> None:
@@ -187,15 +181,14 @@ class SchemaTopic:
 class _Follower:
     """A thread that reads the topic as it grows."""
 
-    def __init__(self, broker: Broker, topic: str, visit: Callable[[ConsumedRecord], None]) -> None:
+    def __init__(self, broker: Broker, visit: Callable[[ConsumedRecord], None]) -> None:
         self.well = False
         self._broker = broker
-        self._topic = topic
         self._visit = visit
         self._stop = threading.Event()
         self._at_end = threading.Event()
         self._refused: TielineError | None = None
-        self._thread = threading.Thread(target=self._run, name=f"{topic} follower", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{TOPIC} follower", daemon=True)
 
     def start(self, timeout: float) -> bool:
         """Whether all that the topic held was read in time; it goes on in any case."""
@@ -214,7 +207,7 @@ class _Follower:
         pause = _PAUSE
         while not self._stop.is_set():
             try:
-                reader = reader or self._broker.reader(self._topic, since=0, timeout=_TIMEOUT)
+                reader = reader or self._broker.reader(TOPIC, since=0, timeout=_TIMEOUT)
                 for record in reader.poll(1_000, 0.0 if not reader.at_end else _POLL):
                     self._visit(record)
                 self.well, pause = True, _PAUSE

@@ -14,7 +14,7 @@ from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Broker
 from tieline.converters.avro import AvroConverter
 from tieline.registry.remote import RemoteSchemaStore
-from tieline.registry.topic import TopicSchemaStore
+from tieline.registry.topic import SchemaTopic, TopicSchemaStore
 from tieline.runtime.changelog import TaskChangelogs
 from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Outbound, Transforms
@@ -54,6 +54,8 @@ class Parts:
         self._spools = spools
         self._lock = threading.Lock()
         self._stores: dict[str, SchemaStore] = {}
+        self.schema_topic = SchemaTopic(broker)
+        """The broker's own schemas, for the converters and for a registry that serves them."""
 
     def source(
         self, plan: ConnectorPlan, task: SourceTask[Any], own: Mapping[str, str], scope: Scope
@@ -151,7 +153,9 @@ class Parts:
         with self._lock:
             if key not in self._stores:
                 self._stores[key] = (
-                    RemoteSchemaStore(plan.registry) if plan.registry else TopicSchemaStore(self._broker)
+                    RemoteSchemaStore(plan.registry)
+                    if plan.registry
+                    else TopicSchemaStore(self._broker, self.schema_topic)
                 )
             return self._stores[key]
 

@@ -13,7 +13,6 @@ from typing import Any
 from tieline.api import RefuseToStart, SinkConnector, SinkTask, SourceTask, TielineError
 from tieline.broker.port import Broker
 from tieline.registry.server import RegistryServer
-from tieline.registry.topic import SchemaTopic
 from tieline.runtime.build import Parts, sink_settings
 from tieline.runtime.delivery import Counts
 from tieline.runtime.logs import about
@@ -244,7 +243,7 @@ class Worker:
         parts = Parts(broker, plan.worker.pace, plan.worker.data_dir / "spools")
         self._parts = parts
         self.connectors = [RunningConnector(planned, parts) for planned in plan.connectors]
-        self._registry = RegistryServer(SchemaTopic(broker), plan.registry) if plan.registry else None
+        self._registry = RegistryServer(parts.schema_topic, plan.registry) if plan.registry else None
 
     def ask_to_stop(self) -> None:
         """From another thread, or a signal handler, which may interrupt any line, itself included: a

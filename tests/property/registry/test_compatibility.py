@@ -210,4 +210,4 @@ def test_a_level_is_made_of_both_directions_and_of_the_versions_that_count(level
         wrong += [differences(new, each) for each in counting]
     if level.startswith(("FORWARD", "FULL")):
         wrong += [differences(each, new) for each in counting]
-    assert bool(incompatibilities(level, "AVRO", new, old)) is any(wrong)
+    assert bool(incompatibilities(level, new, old)) is any(wrong)
