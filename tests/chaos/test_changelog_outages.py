@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tieline.api import Fenced, Retriable, TopicPartition
+from tieline.broker.kafka import transactions
 from tieline.broker.kafka.home import KafkaBroker
 from tieline.broker.port import ProducerRecord
 from tieline_lab import kafka
@@ -46,16 +47,25 @@ def owner(home, group="group"):
     while AT not in owned.partitions:
         consumer.poll(10, 0.1)
         assert time.monotonic() < deadline
-    return consumer, consumer.changelog("group-commands-changelog", AT, 10.0)
+    return consumer, taken_over(consumer)
 
 
-def committed(consumer):
+def taken_over(consumer):
+    return answered(lambda: consumer.changelog("group-commands-changelog", AT, 10.0))
+
+
+def answered(call):
+    """What it returns, or raises; a broker that has just started, or wakes up, is asked again."""
     deadline = time.monotonic() + 60
     while True:
         try:
-            return consumer.committed([AT], 10.0)
-        except Retriable:  # a broker that has just started
+            return call()
+        except Retriable:
             assert time.monotonic() < deadline
+
+
+def committed(consumer):
+    return answered(lambda: consumer.committed([AT], 10.0))
 
 
 def results(home):
@@ -129,6 +139,33 @@ def test_a_broker_that_falls_silent_or_dies_within_a_write_costs_and_doubles_not
     for one in (changelog, again):
         one.close(1.0)
     consumer.close(5.0)
+
+
+def test_an_owner_whose_client_broke_does_not_come_back_where_another_has_written(server, monkeypatch):
+    """A new client of its own would fence the new owner, and what it believes of the entries is old."""
+    monkeypatch.setattr(transactions, "_PATIENCE", 0.0)  # broken by the first call without an answer
+    home = broker(server.bootstrap)
+    first, old = owner(home, "first")
+    old.write({b"attempt": b"1"}, [], None, 10.0)
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Retriable):
+            old.write({b"attempt": b"1, again"}, [], None, 0.2)
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+    second = home.consumer("second", "test", QUICK)
+    new = taken_over(second)
+    new.write({b"attempt": b"2"}, [], None, 10.0)
+    with pytest.raises(Fenced, match="somebody else has written it"):
+        answered(lambda: old.write({b"attempt": b"3"}, [], None, 10.0))
+    with pytest.raises(Fenced):
+        new.write({b"attempt": b"3"}, [], None, 10.0)  # it has to look: the old one's client came later
+    again = taken_over(second)
+    assert again.entries[b"attempt"] == b"2"
+    for changelog in (old, new, again):
+        changelog.close(1.0)
+    for consumer in (first, second):
+        consumer.close(5.0)
 
 
 ZOMBIE = """

@@ -2,7 +2,8 @@
 
 The transactional id names connector, topic and partition, so that the partition's next owner fences this
 one, wherever it hangs. Each write sets a *mark* under the empty key: where the client broke in the middle,
-a new one reads whether that write is there.
+a new one reads whether that write is there, and whether somebody else has written since: a new client fences
+the rightful owner too, so one that finds the mark of another must not write.
 """
 
 from __future__ import annotations
@@ -64,14 +65,17 @@ class KafkaChangelog:
         self._producer: TransactionalProducer | None = None
         self._coming: TransactionalProducer | None = None  # begins, or reads, and has not come to the end
         self._position: dict[int, int] = {}
-        self._marks = (b"%b %d" % (uuid.uuid4().hex.encode(), n) for n in itertools.count())
+        self._own = uuid.uuid4().hex.encode()
+        self._marks = (b"%b %d" % (self._own, n) for n in itertools.count())
         self._last_mark: bytes | None = None
+        self._mark_at_open: bytes | None = None
 
     def open(self, timeout: float) -> None:
         """Fence whoever was here, then read to the end; goes on where an earlier attempt stopped."""
         deadline = time.monotonic() + timeout
         self._ground.ensure(self._place.topic, self._place.partition.topic, timeout)
         self._begin(self._visit, deadline)
+        self._mark_at_open = self._last_mark
 
     def write(
         self,
@@ -146,6 +150,9 @@ class KafkaChangelog:
         unanswered = producer.open
         self._begin(self._see, deadline)
         producer.abandon()
+        if self._last_mark != self._mark_at_open and not (self._last_mark or b"").startswith(self._own):
+            self._closed = True  # what it knows is old; who has written takes over again
+            raise Fenced(f"{self._what}: somebody else has written it; nothing was written")
         written = unanswered is not None and unanswered.mark == self._last_mark
         return unanswered if written else None
 
