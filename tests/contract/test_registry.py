@@ -17,6 +17,8 @@ import fastavro
 import pytest
 from confluent_kafka.schema_registry import (
     ConfigCompatibilityLevel,
+    Metadata,
+    MetadataProperties,
     SchemaReference,
     SchemaRegistryClient,
     ServerConfig,
@@ -217,6 +219,17 @@ def test_a_version_that_others_refer_to_is_not_deleted_and_who_reads_finds_it(cl
     assert AvroDeserializer(client)(data, context) == {"u": "C"}
     ours = seen(broker, schema_id)
     assert fastavro.schemaless_reader(io.BytesIO(data[5:]), ours.parsed, None) == {"u": "C"}
+
+
+def test_the_latest_version_with_some_metadata_is_found(client, subject):
+    client.set_config(subject, ServerConfig(ConfigCompatibilityLevel.NONE))
+    for text, owner in ((INT, "boiler"), (LONG, "boiler"), (TEXT, "roof")):
+        owned = Metadata(tags=None, properties=MetadataProperties({"owner": owner}), sensitive=[])
+        client.register_schema(subject, Sent(text, "AVRO", metadata=owned))
+    assert client.get_latest_with_metadata(subject, {"owner": "boiler"}).version == 2
+    assert client.get_latest_with_metadata(subject, {"owner": "roof"}).version == 3
+    assert code(client.get_latest_with_metadata, subject, {"owner": "nobody"}) == (404, 40403)
+    assert code(client.get_latest_with_metadata, f"{subject}-not", {"owner": "roof"}) == (404, 40401)
 
 
 def test_modes_forbid_and_an_import_keeps_ids(client, url, subject):
