@@ -1,5 +1,6 @@
 """Three brokers, of which two must have each record: without one work goes on, without two it waits."""
 
+import itertools
 import threading
 import time
 import uuid
@@ -92,7 +93,18 @@ class Journey:
         return found.coordinator.id
 
     def wait_until_flowing(self):
-        """Until each source and the sink have done a second's work."""
+        """Until the sink owns all topics, and each source and the sink have done a second's work.
+
+        The topics are made one after the other: a broker that dies while the group takes in another one
+        loses the group's members, and what was not committed comes again.
+        """
+        for count in itertools.count(1):
+            self.worker.wait_for("partitions assigned", timeout=60, count=count)
+            assigned = [
+                e["partitions"] for e in self.worker.events if e.get("event") == "partitions assigned"
+            ]
+            if {name for names in assigned for name in names} == {f"{topic}-0" for topic in self.topics}:
+                break
         self.worker.wait_for_ledger(
             lambda ledger: all(ledger[n]["delivered"] > PER_SECOND for n in (*self.sources, self.sink))
         )
