@@ -2,18 +2,21 @@
 # make test    everything, on real servers; make check: the fast part alone
 PYTHON ?= python3
 BIN := .venv/bin
-FAST := not kafka and not volttron and not mongo and not fresh
+FAST := not kafka and not volttron and not mongo and not fresh and not stack
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test plugins-test check style fast bench clean
+.PHONY: help lab stack test plugins-test stack-test check style fast bench lock clean
 
 help:
 	@echo "make lab            a real VOLTTRON platform -> tieline -> MongoDB on this machine, live (Ctrl-C stops it)"
 	@echo "make lab KAFKA=1    the same through a real Apache Kafka (needs java and mvn)"
 	@echo "make lab DURATION=60  without a terminal: stops by itself, its last line is the result as JSON"
+	@echo "make stack          the same in containers, through Kafka: docker/README.md walks through it"
 	@echo "make test           all tests, on real servers: under 20 minutes the first time"
 	@echo "make plugins-test   a new connector of each kind, built, installed and run in a fresh environment"
+	@echo "make stack-test     the containers, each restarted under load (without Docker: root on a Debian)"
 	@echo "make bench          what it can do, measured beside its peers: one JSON line a figure (ARGS=name: one)"
+	@echo "make lock           the packages of the images, anew, with their hashes"
 	@echo "make check          style, types, layers, and the tests without servers: under a minute"
 
 .venv/.python:
@@ -35,6 +38,9 @@ help:
 lab: .venv/.lab
 	@$(BIN)/tieline lab $(if $(KAFKA),--kafka) $(if $(DURATION),--duration $(DURATION)) $(ARGS)
 
+stack: .venv/.lab
+	@$(BIN)/python -m tieline_lab.compose $(ARGS)
+
 style: .venv/.check
 	@echo "== style, types, layers"
 	@$(BIN)/ruff format --check --quiet .
@@ -51,11 +57,26 @@ check: style fast
 # Two at a time, a file to a process: most of a test on servers is waiting.
 test: style
 	@echo "== all tests, on real servers (the first run fetches VOLTTRON and Kafka)"
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not fresh" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not fresh and not stack" $(ARGS)
 
 plugins-test: .venv/.check
 	@echo "== new connectors, installed and run in an environment of their own"
 	@$(BIN)/python -m pytest -q tests/fresh $(ARGS)
+
+stack-test: .venv/.check
+	@echo "== the compose stack, each service restarted under load (the first run makes its images)"
+	@$(BIN)/python -m pytest -q tests/stack $(ARGS)
+
+# For all platforms; then: has each package a wheel for those that images are built for?
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+lock: .venv/.python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(COMPILE) setup.cfg --extra registry -o docker/requirements.lock
+	@$(COMPILE) setup.cfg --extra registry --extra lab -c docker/requirements.lock -o docker/lab.lock
+	@echo "setuptools>=69" | $(COMPILE) - -o docker/build.lock
+	@for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28; do for lock in requirements lab; do \
+	  $(BIN)/uv pip install --quiet --dry-run --target build/lock --python-platform $$platform --python-version 3.11 \
+	    --only-binary :all: --require-hashes -r docker/$$lock.lock || exit 1; done; done
 
 bench: .venv/.check
 	@$(BIN)/python -m bench $(ARGS)

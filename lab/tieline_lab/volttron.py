@@ -47,7 +47,8 @@ def environment(generation: Generation, say: Callable[[str], None] = print) -> P
 class VolttronPlatform:
     """One platform and its driver; as a context both are started. Everything it writes is in ``work``.
 
-    Its devices, their topics and the shapes of what they publish: ``tieline_lab.driver``.
+    Its devices, their topics and the shapes of what they publish: ``tieline_lab.driver``. ``address``: where
+    the router listens; none: a free port of 127.0.0.1.
     """
 
     def __init__(
@@ -56,9 +57,11 @@ class VolttronPlatform:
         generation: Generation = "2",
         settings: DriverSettings | None = None,
         say: Callable[[str], None] = print,
+        *,
+        address: str | None = None,
     ) -> None:
         self.settings = settings or DriverSettings()
-        self.address = f"tcp://127.0.0.1:{free_port()}"
+        self.address = address or f"tcp://127.0.0.1:{free_port()}"
         self._work = work.absolute()
         self._generation: Generation = generation
         self._say = say

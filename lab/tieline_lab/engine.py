@@ -1,0 +1,124 @@
+"""A Docker engine: the one that is reachable, else one of this machine's own for as long as it is needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from typing_extensions import Self
+
+from tieline_lab.cache import cache_folder
+from tieline_lab.process import Process, ProcessError
+
+_PACKAGES = ("docker.io", "docker-compose", "mmdebstrap", "iptables")
+
+
+class Engine:
+    """An engine and its programs; as a context. ``say`` is told each step before it begins.
+
+    Where none answers and this is root on a Debian, one is installed from its packages and started with its
+    data in ``.lab/docker``. Then it, and all containers, end with this process, by SIGKILL too.
+    """
+
+    def __init__(self, say: Callable[[str], None] = print) -> None:
+        self.environment = dict(os.environ)
+        """With this the programs find the engine."""
+        self._say = say
+        self._own: Process | None = None
+        self._at_end = ExitStack()
+
+    @property
+    def host(self) -> str:
+        """What other programs need as ``DOCKER_HOST``; empty: nothing."""
+        return self.environment.get("DOCKER_HOST", "")
+
+    @property
+    def own(self) -> bool:
+        """Whether it was started here, and not found."""
+        return self._own is not None
+
+    def __enter__(self) -> Self:
+        if not self._answers():
+            self._install()
+            self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._at_end:
+            if self._own is not None:
+                self._own.stop(60.0)
+
+    def docker(self, *words: str | Path) -> str:
+        """Run ``docker`` with these; returns its standard output. Raises ``ProcessError``."""
+        return run(["docker", *map(str, words)], self.environment)
+
+    def can_pull(self, image: str) -> bool:
+        """Whether a published image is there or can be fetched; fetches it."""
+        try:
+            self.docker("image", "inspect", image)
+        except ProcessError:
+            try:
+                self.docker("pull", "--quiet", image)
+            except ProcessError:
+                return False
+        return True
+
+    def _answers(self) -> bool:
+        if shutil.which("docker") is None:
+            return False
+        try:
+            self.docker("version")
+        except ProcessError:
+            return False
+        return True
+
+    def _install(self) -> None:
+        if all(map(shutil.which, ("dockerd", "docker-compose", "mmdebstrap", "iptables"))):
+            return
+        if os.geteuid() or shutil.which("apt-get") is None:
+            raise ProcessError(
+                "no Docker engine answers, and only root on a Debian can have one installed here: "
+                "start Docker, or set DOCKER_HOST"
+            )
+        self._say(f"installing {', '.join(_PACKAGES)} from Debian's packages")
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        run(["apt-get", "update", "-q"], quiet)
+        run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *_PACKAGES], quiet)
+
+    def _start(self) -> None:
+        folder = cache_folder() / "docker"
+        # Here, and not in the folder: the name of a socket is limited to 107 bytes.
+        run_folder = self._at_end.enter_context(TemporaryDirectory(prefix="tieline-docker-", dir="/run"))
+        socket = f"unix://{run_folder}/docker.sock"
+        # In a PID namespace of its own: the kernel ends all containers with it, whatever happens to us.
+        alone = ["unshare", "--fork", "--pid", "--kill-child", "--mount", "--mount-proc", "--"]
+        places = ["--data-root", str(folder / "data"), "--exec-root", run_folder, "--host", socket]
+        places += ["--pidfile", f"{run_folder}/docker.pid", "--storage-driver", "overlay2"]
+        self.environment["DOCKER_HOST"] = socket
+        self._say(f"starting a Docker engine with its data in {folder}")
+        self._own = Process(
+            "the Docker engine", [*alone, "dockerd", *places], folder / "dockerd.log", ready=self._answers
+        )
+        self._own.start()
+
+
+def run(command: list[str], environment: dict[str, str], cwd: Path | None = None) -> str:
+    """Run to its end; returns standard output. Raises ``ProcessError`` with the end of what it said."""
+    done = subprocess.run(
+        command,
+        env=environment,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-3000:]
+        raise ProcessError(f"{' '.join(command)} ended with status {done.returncode}:\n{said}")
+    return done.stdout
