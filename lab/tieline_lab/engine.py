@@ -26,7 +26,8 @@ class Engine:
     """
 
     def __init__(self, say: Callable[[str], None] = print) -> None:
-        self.environment = dict(os.environ)
+        # Where Debian puts what an engine needs; not everybody's path leads there.
+        self.environment = {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
         """With this the programs find the engine."""
         self._say = say
         self._own: Process | None = None
@@ -69,7 +70,7 @@ class Engine:
         return True
 
     def _answers(self) -> bool:
-        if shutil.which("docker") is None:
+        if self._where("docker") is None:
             return False
         try:
             self.docker("version")
@@ -78,17 +79,20 @@ class Engine:
         return True
 
     def _install(self) -> None:
-        if all(map(shutil.which, ("dockerd", "docker-compose", "mmdebstrap", "iptables"))):
+        if all(map(self._where, ("dockerd", "docker-compose", "mmdebstrap", "iptables"))):
             return
-        if os.geteuid() or shutil.which("apt-get") is None:
+        if os.geteuid() or self._where("apt-get") is None:
             raise ProcessError(
                 "no Docker engine answers, and only root on a Debian can have one installed here: "
                 "start Docker, or set DOCKER_HOST"
             )
         self._say(f"installing {', '.join(_PACKAGES)} from Debian's packages")
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        quiet = {**self.environment, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         run(["apt-get", "update", "-q"], quiet)
         run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *_PACKAGES], quiet)
+
+    def _where(self, program: str) -> str | None:
+        return shutil.which(program, path=self.environment["PATH"])
 
     def _start(self) -> None:
         folder = cache_folder() / "docker"
@@ -102,7 +106,11 @@ class Engine:
         self.environment["DOCKER_HOST"] = socket
         self._say(f"starting a Docker engine with its data in {folder}")
         self._own = Process(
-            "the Docker engine", [*alone, "dockerd", *places], folder / "dockerd.log", ready=self._answers
+            "the Docker engine",
+            [*alone, "dockerd", *places],
+            folder / "dockerd.log",
+            ready=self._answers,
+            env=self.environment,
         )
         self._own.start()
 

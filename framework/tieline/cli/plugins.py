@@ -31,16 +31,17 @@ def list_all(
     as_json: AsJson = False,
     check: Annotated[bool, typer.Option("--check", help="Exit status 1 if one is broken.")] = False,
 ) -> None:
-    """List every plugin with its kind, distribution and status; each is imported to find that out."""
+    """List every plugin: kind, name, version, distribution, status; each is imported to find that out."""
     if context.invoked_subcommand is not None:
         return
     rows = [_row(group, plugin) for group in found.KIND for plugin in found.installed(group)]
     if as_json:
         typer.echo(json.dumps(rows))
     else:
-        table = Table("kind", "name", "distribution", "status")
+        columns = ("kind", "name", "version", "distribution", "status")
+        table = Table(*columns)
         for row in rows:
-            table.add_row(row["kind"], row["name"], row["distribution"], row["status"])
+            table.add_row(*(row[column] for column in columns))
         Console().print(table)
     if check and any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
@@ -61,7 +62,9 @@ def show(
         return
     console = Console()
     for plugin in told:
-        console.print(f"{plugin['kind']} {plugin['name']}", style="bold", highlight=False)
+        console.print(
+            f"{plugin['kind']} {plugin['name']} {plugin['version']}".rstrip(), style="bold", highlight=False
+        )
         console.print(f"{plugin['doc']}\n", highlight=False, markup=False)
         table = Table("key", "type", "default", "meaning")
         for setting in plugin["settings"]:
@@ -83,6 +86,7 @@ def _row(group: str, plugin: found.Installed) -> dict[str, str]:
     return {
         "kind": found.KIND[group],
         "name": plugin.name,
+        "version": plugin.version,
         "distribution": plugin.distribution,
         "target": plugin.target,
         "status": status,
@@ -99,6 +103,7 @@ def _told(group: str, name: str) -> dict[str, Any]:
     return {
         "kind": found.KIND[group],
         "name": name,
+        "version": getattr(kind, "version", ""),  # converters and transforms have none of their own
         "doc": inspect.getdoc(kind) or "",
         "settings": kind.config_type.definition(),
     }

@@ -37,12 +37,20 @@ class Installed(NamedTuple):
 
     name: str
     distribution: str
+    """Empty: unknown."""
+    version: str
+    """Of the distribution."""
     target: str
+
+    @property
+    def owner(self) -> str:
+        """The distribution with its version, for messages."""
+        return f"{self.distribution} {self.version}" if self.distribution else "an unknown distribution"
 
 
 def installed(group: str) -> list[Installed]:
     """All plugins of a group, by name."""
-    return sorted(Installed(e.name, _distribution(e), e.value) for e in _entry_points(group))
+    return sorted(map(_installed, _entry_points(group)))
 
 
 def load(group: str, name: str, contract: Any) -> Any:
@@ -57,13 +65,12 @@ def load(group: str, name: str, contract: Any) -> Any:
     if not here:
         raise PluginError(unknown(kind, name, {plugin.name for plugin in plugins}))
     if len(here) > 1:
-        owners = ", ".join(f"{plugin.distribution} ({plugin.target})" for plugin in here)
+        owners = ", ".join(f"{plugin.owner} ({plugin.target})" for plugin in here)
         raise PluginError(f"the {kind} {name!r} is there {len(here)} times: {owners}; uninstall all but one")
     found = _load(group, name)
     if not (isinstance(found, type) and issubclass(found, contract)):
         raise PluginError(
-            f"the {kind} {name!r} of {here[0].distribution} is broken: "
-            f"{here[0].target} is no {contract.__name__}"
+            f"the {kind} {name!r} of {here[0].owner} is broken: {here[0].target} is no {contract.__name__}"
         )
     return found
 
@@ -121,11 +128,12 @@ def _broken(manager: Any, entry_point: EntryPoint, error: BaseException) -> None
 
 def _cause(group: str, entry_point: EntryPoint, error: BaseException) -> str:
     return (
-        f"the {KIND[group]} {entry_point.name!r} of {_distribution(entry_point)} is broken: "
+        f"the {KIND[group]} {entry_point.name!r} of {_installed(entry_point).owner} is broken: "
         f"{entry_point.value} cannot be imported: {type(error).__name__}: {error}"
     )
 
 
-def _distribution(entry_point: EntryPoint) -> str:
+def _installed(entry_point: EntryPoint) -> Installed:
     dist = entry_point.dist
-    return f"{dist.name} {dist.version}" if dist else "an unknown distribution"
+    name, version = (dist.name, dist.version) if dist else ("", "")
+    return Installed(entry_point.name, name, version, entry_point.value)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tieline.api import RefuseToStart
 from tieline.cli.plugins import plugins
 from tieline_connectors.mongo.config import MongoSinkConfig
+from tieline_connectors.mongo.sink import MongoSink
 
 
 def run(*words):
@@ -38,7 +39,7 @@ def test_every_plugin_is_listed_and_works():
 @pytest.mark.usefixtures("broken")
 def test_a_broken_plugin_is_told_with_its_cause_and_disturbs_nobody():
     rows = {row["name"]: row for row in json.loads(run("--json").stdout)}
-    assert rows["broken"]["distribution"] == "broken 1.0"
+    assert (rows["broken"]["distribution"], rows["broken"]["version"]) == ("broken", "1.0")
     assert "no_such_module:Sink cannot be imported: ModuleNotFoundError" in rows["broken"]["status"]
     assert rows["mongo"]["status"] == "ok"
     assert run("--check").exit_code == 1
@@ -46,12 +47,18 @@ def test_a_broken_plugin_is_told_with_its_cause_and_disturbs_nobody():
 
 def test_the_settings_of_a_plugin_are_those_of_its_configuration():
     (told,) = json.loads(run("show", "mongo", "--json").stdout)
-    assert told["kind"] == "sink"
+    assert (told["kind"], told["version"]) == ("sink", MongoSink.version)
     assert [setting["name"] for setting in told["settings"]] == MongoSinkConfig.keys()
     assert all(setting["documentation"] for setting in told["settings"])
     both = json.loads(run("show", "file", "--json").stdout)
     assert [plugin["kind"] for plugin in both] == ["source", "sink"]
     assert "max.line.bytes" in run("show", "file").stdout
+
+
+@pytest.mark.parametrize("kind", ["source", "sink", "converter", "transform"])
+def test_each_plugin_of_a_kind_can_be_shown(kind):
+    names = [row["name"] for row in json.loads(run("--json").stdout) if row["kind"] == kind]
+    assert [name for name in names if run("show", name).exit_code] == []
 
 
 def test_a_name_that_is_not_there_is_told_with_one_that_may_be_meant():

@@ -107,7 +107,7 @@ def test_listing_the_plugins_imports_none_of_them(tmp_path):
         {"fixture_broken": "raise SystemError('imported')"},
     ):
         listed = plugins.installed(SOURCES)
-    assert plugins.Installed("broken", "fixture_bad 1.0", "fixture_broken:Mine") in listed
+    assert plugins.Installed("broken", "fixture_bad", "1.0", "fixture_broken:Mine") in listed
 
 
 @pytest.mark.parametrize("between", [{}, {"other": "fixture_one:Mine"}], ids=["neighbours", "one between"])
