@@ -73,9 +73,9 @@ def tieline(*words, **environment):
 def test_both_forms_are_listed_as_if_they_were_installed(dropped):
     ended = tieline("plugins", "--json", "--check", TIELINE_PLUGIN_PATH=str(dropped))
     assert ended.returncode == 0, ended.stderr
-    rows = {row["name"]: (row["distribution"], row["status"]) for row in json.loads(ended.stdout)}
-    assert rows["acme"] == ("acme 1.0", "ok")
-    assert rows["other"] == ("other 2.0", "ok")
+    rows = {row["name"]: row for row in json.loads(ended.stdout)}
+    told = [[rows[name][key] for key in ("distribution", "version", "status")] for name in ("acme", "other")]
+    assert told == [["acme", "1.0", "ok"], ["other", "2.0", "ok"]]
 
 
 def test_a_worker_knows_a_connector_that_was_dropped_in(dropped, tmp_path):
