@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class TielineAgent(Agent):  # type: ignore[misc]
 
     @Core.receiver("onstop")  # type: ignore[untyped-decorator]
     def onstop(self, sender: Any, **kwargs: Any) -> None:
-        """Stop the worker; the platform waits a minute for us."""
+        """Stop the worker; the platform is told in time, the worker may take longer."""
         self._supervisor.stop()
 
     @RPC.export  # type: ignore[untyped-decorator]
@@ -73,6 +74,9 @@ class TielineAgent(Agent):  # type: ignore[misc]
 
 def main() -> None:
     """What the platform starts."""
+    # The platform asks us to stop by SIGINT, which is ignored by all that a script starts in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with suppress(ImportError):  # VOLTTRON 2.x sets its logs up by itself
         from volttron.utils.logs import setup_logging
 

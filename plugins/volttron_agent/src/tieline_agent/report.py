@@ -15,6 +15,10 @@ _LEVELS = {
 }
 
 
+# What a line says already, or what its reader's own log adds.
+_SAID = ("event", "connector", "level", "logger", "timestamp", "ledger", "exception")
+
+
 class Line(NamedTuple):
     """A line for the agent's own log."""
 
@@ -51,11 +55,15 @@ class Report:
             self._last.append(text)
             return Line(logging.INFO, text)
         self._note(told)
-        event, connector = str(told["event"]), told.get("connector")
         level = _LEVELS.get(str(told.get("level")), logging.INFO)
+        if told["event"] == "progress":
+            level = logging.DEBUG  # the figures are in the status
+        words = ": ".join(str(told[key]) for key in ("connector", "event") if told.get(key) is not None)
         if level >= logging.WARNING:
-            self._last.append(event)
-        return Line(level, f"{connector}: {event}" if connector else event)
+            more = [f"{key}={told[key]}" for key in told if key not in _SAID and told[key] is not None]
+            words += f" ({', '.join(more)})" if more else ""
+            self._last.append(words)
+        return Line(level, words)
 
     def _note(self, told: dict[str, Any]) -> None:
         ledger, connector = told.get("ledger"), told.get("connector")

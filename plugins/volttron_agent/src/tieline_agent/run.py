@@ -34,7 +34,8 @@ class Run:
     """A program, running from the moment this is made.
 
     ``grace``: seconds between the request to stop and SIGKILL. It ends with this process, however that ends.
-    Its output is to be read (``lines``), or it waits for a reader.
+    ``pid`` is 0 if it could not be started; the lines then say why. Its output is to be read (``lines``), or
+    it waits for a reader.
     """
 
     def __init__(
@@ -49,7 +50,8 @@ class Run:
             cwd=str(folder),
             start_new_session=True,
         )
-        self.pid = int(self._process.stdout.readline() or 0)
+        first = self._process.stdout.readline().strip()
+        self.pid = int(first) if first.isdigit() else 0
 
     def lines(self) -> Iterator[str]:
         """The lines of its output, until it ends."""

@@ -22,6 +22,10 @@ class SettingsError(Exception):
     """Why these settings are not taken: every mistake, a line each; no value is shown."""
 
 
+class NothingToRun(SettingsError):
+    """There is no configuration, or no connector in it: somebody's wish, not a mistake."""
+
+
 class Settings(NamedTuple):
     """What a worker is started with."""
 
@@ -44,13 +48,15 @@ class Settings(NamedTuple):
 
 
 def read(entries: Mapping[str, Any], data: Path) -> Settings:
-    """The settings in these entries of the config store. Raises ``SettingsError`` with every mistake.
+    """The settings in these entries of the config store.
+
+    Raises ``SettingsError`` with every mistake, ``NothingToRun`` where there is none but nothing to start.
 
     ``data``: the agent's folder for data; the worker keeps its log and spools in it, unless told otherwise.
     """
     config = entries.get(CONFIG)
     if not config:
-        raise SettingsError("the config store has no entry 'config'; store one with the path of tieline")
+        raise NothingToRun("the config store has no entry 'config'; store one with the path of tieline")
     if not isinstance(config, dict):
         raise SettingsError("config: is no JSON object; store it with vctl config store --json")
     wrong = [
@@ -73,10 +79,10 @@ def read(entries: Mapping[str, Any], data: Path) -> Settings:
             connectors[name] = _connector(name, entry, wrong)
         elif name != CONFIG:
             wrong.append(f"{name}: is unknown; entries are 'config' and 'connectors/NAME'")
-    if not connectors:
-        wrong.append("the config store has no entry 'connectors/NAME'; store one for each connector")
     if wrong:
         raise SettingsError("\n".join(wrong))
+    if not connectors:
+        raise NothingToRun("the config store has no entry 'connectors/NAME'; store one for each connector")
     # One line of JSON an event is what the agent can read.
     worker = {"data.dir": str(data / "worker"), **worker, "log.format": "json"}
     return Settings(str(tieline), environment, worker, connectors)
@@ -108,7 +114,7 @@ class Launch:
 
     def write(self, settings: Settings) -> None:
         """Write the settings, in the place of what is there."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.remove()
         self.folder.mkdir(mode=0o700, parents=True)
         for name, content in (
             ("settings.json", {**settings._asdict()}),
@@ -126,9 +132,13 @@ class Launch:
         except (OSError, ValueError, TypeError):
             return None
 
+    def remove(self) -> None:
+        """Remove it, if it is there."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def replace(self, other: Launch) -> None:
         """Take the place of another."""
-        shutil.rmtree(other.folder, ignore_errors=True)
+        other.remove()
         self.folder.rename(other.folder)
 
     def command(self, settings: Settings, *options: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tieline_agent.report import Report
 from tieline_agent.run import Run, Ways
-from tieline_agent.settings import Launch, Settings, SettingsError, environment, read
+from tieline_agent.settings import Launch, NothingToRun, Settings, SettingsError, environment, read
 
 log = logging.getLogger("tieline.worker")
 
@@ -39,6 +39,7 @@ class Supervisor:
        written to a folder of their own and checked there by tieline itself.
     2. Good ones take the place of those before: the worker is stopped in its time, and one with the new ones
        is started. Bad ones change nothing but ``health``; after a start, the last good ones are used.
+       Where there is nothing to run, the worker is stopped.
     3. A worker that ends by itself is started again, after a pause that doubles.
     4. ``stop`` stops the worker and returns when it is gone.
 
@@ -85,7 +86,7 @@ class Supervisor:
         causes: dict[str, Any] = {}
         if self._refused:
             causes["configuration"] = self._refused
-        if self._worker is None and self._ended:
+        if self._ended:
             causes["worker"] = self._ended
         if self._report.failed:
             causes["connectors"] = self._report.failed
@@ -113,6 +114,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Work until ``stop``."""
+        self._data.mkdir(parents=True, exist_ok=True)
         while not self._stopping:
             self._take(self._next())
             if self._due("settle") and self._entries is not None:
@@ -124,11 +126,16 @@ class Supervisor:
         self._end_worker()
         self._gone.put(None)
 
-    def stop(self) -> None:
-        """Stop the worker and ``run``; returns when both have ended."""
+    def stop(self, seconds: float = 15.0) -> None:
+        """Stop the worker and ``run``; returns when both have ended, or after ``seconds``.
+
+        The worker's keeper goes on without us. VOLTTRON 10 goes down with who has waited 20 s for an answer.
+        """
         self._inbox.put(("stop", None))
-        self._gone.get()
-        self._gone.put(None)  # for whoever stops once more
+        try:
+            self._gone.get(timeout=seconds)
+        except queue.Empty:
+            log.warning("the worker takes longer than %g s to stop; it is left to end by itself", seconds)
 
     def _next(self) -> tuple[str, Any]:
         wait = min(self._moments.values(), default=None)
@@ -153,32 +160,46 @@ class Supervisor:
         elif kind == "entries":
             self._entries = value
             self._moments["settle"] = time.monotonic() + self._pace.settle
+        elif kind == "started" and value is self._worker:
+            self._ended = ""
         elif kind == "ended" and value[0] is self._worker:
-            self._has_ended(value[1])
+            self._has_ended(f"the worker ended with status {value[1]}\n{self._report.last_words}".strip())
 
     def _apply(self, entries: Mapping[str, Any]) -> None:
         candidate = Launch(self._data / "candidate")
         try:
             settings = read(entries, self._data)
+            if settings != self._settings or self._worker is None:
+                candidate.write(settings)
+                self._check(candidate, settings)
+                self._replace(candidate, settings)
             self._refused = None
-            if settings == self._settings and self._worker is not None:
-                return
-            candidate.write(settings)
-            self._check(candidate, settings)
+        except NothingToRun as error:
+            self._refused = str(error)
+            self._run_nothing()
         except (SettingsError, OSError) as error:
             self._refused = str(error)
             log.error("the configuration is refused, nothing is changed: %s", error)
-            if self._settings is None:
-                self._settings = self._current.read()
-                if self._settings is not None:
-                    log.warning("starting with the last configuration that was good")
-                    self._start()
-            return
+            candidate.remove()
+            if self._settings is None and (last := self._current.read()):
+                log.warning("starting with the last configuration that was good")
+                self._settings = last
+                self._start()
+
+    def _replace(self, candidate: Launch, settings: Settings) -> None:
         self._end_worker()
         candidate.replace(self._current)
         self._settings, self._pause = settings, self._pace.backoff
         self._moments.pop("restart", None)
         self._start()
+
+    def _run_nothing(self) -> None:
+        log.warning("nothing is run: %s", self._refused)
+        if self._settings is not None:  # at a start it may be the store that does not answer
+            self._end_worker()
+            self._current.remove()
+        self._settings, self._ended, self._report = None, "", Report()
+        self._moments.pop("restart", None)
 
     def _check(self, candidate: Launch, settings: Settings) -> None:
         check = self._launch(candidate, settings, "--check")
@@ -205,11 +226,16 @@ class Supervisor:
         return Run(self._ways, command, environment(settings, self._own), self._data, grace)
 
     def _start(self) -> None:
-        if self._settings is None:
+        if self._settings is None or self._stopping:
             return
-        worker, report = self._launch(self._current, self._settings), Report()
-        self._worker, self._report = worker, report
-        self._started_at, self._ended = time.monotonic(), ""
+        report = self._report = Report()
+        self._started_at = time.monotonic()
+        try:
+            worker = self._launch(self._current, self._settings)
+        except OSError as error:
+            self._has_ended(f"the worker cannot be started: {error.strerror}")
+            return
+        self._worker = worker
         log.info("the worker runs with pid %d", worker.pid)
         self._ways.spawn(self._follow, worker, report)
 
@@ -219,14 +245,14 @@ class Supervisor:
             line = report.take(text)
             log.log(line.level, "%s", line.text)
             if (report.started, report.failed) != before:
-                self._inbox.put(("told", None))
+                self._inbox.put(("started" if report.started else "told", worker))
         self._inbox.put(("ended", (worker, worker.wait())))
 
-    def _has_ended(self, status: int) -> None:
+    def _has_ended(self, why: str) -> None:
         self._worker = None
         if time.monotonic() - self._started_at >= self._pace.longest:
             self._pause = self._pace.backoff
-        self._ended = f"the worker ended with status {status}\n{self._report.last_words}".strip()
+        self._ended = why
         log.error("%s; it is started again in %g s", self._ended, self._pause)
         self._moments["restart"] = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, self._pace.longest)
