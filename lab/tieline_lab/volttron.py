@@ -101,7 +101,7 @@ class VolttronPlatform:
             self._home.create(self.settings)
             self._platform = Process(
                 f"VOLTTRON {self._generation}.x",
-                [venv / "bin" / "python", FILES / "volttron_server.py"],
+                self._program(venv, "volttron.server"),
                 self._work / "platform.log",
                 ready=self._answers,
                 env=self._environment(venv, {"VOLTTRON_HOME": str(self.home)}),
@@ -221,6 +221,18 @@ class VolttronPlatform:
             return []
         return [json.loads(line) for line in self.write_log.read_text().splitlines()]
 
+    def vctl(self, *words: str | Path) -> str:
+        """Run ``vctl`` with these; returns its standard output. Raises ``ProcessError``."""
+        venv = environment(self._generation, self._say)
+        env = self._environment(venv, {"VOLTTRON_HOME": str(self.home)})
+        return _run(
+            [*map(str, self._program(venv, "volttron.client.commands.control")), *map(str, words)], env
+        )
+
+    @staticmethod
+    def _program(venv: Path, module: str) -> list[Path | str]:
+        return [venv / "bin" / "python", FILES / "volttron_as_root.py", module]
+
     def _agent(self, identity: str, program: str, ready: Callable[[], bool]) -> Process:
         """An agent of the platform; its log is named by the last part of its identity."""
         venv = environment(self._generation, self._say)
@@ -237,10 +249,13 @@ class VolttronPlatform:
     def _environment(self, venv: Path, more: dict[str, str]) -> dict[str, str]:
         foreign = ("VOLTTRON_", "AGENT_", "PYTHON")
         env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        # 2.x asks the program poetry which packages its home's project has.
+        # 2.x asks the program poetry which packages its home's project has; vctl installs into this one.
+        env["VIRTUAL_ENV"] = str(venv)
         env["PATH"] = f"{venv / 'bin'}:{env.get('PATH', '')}"
         # 10.x keeps a list of all platforms in the user's home.
         env["HOME"] = str(self._work)
+        if self._generation == "10":  # an agent that the platform starts would look in the home
+            env["VOLTTRON_VIP_ADDR"] = self._home.local_address
         return {**env, **more}
 
     def _disconnect(self) -> None:
@@ -285,7 +300,8 @@ def _python() -> str | None:
     return next(filter(None, map(shutil.which, ("python3.12", "python3.11", "python3.10"))), None)
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: list[str], env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ProcessError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout

@@ -64,6 +64,12 @@ class VolttronHome:
         shutil.copy(FILES / "volttron_device.py", interface / "device.py")
         shutil.copy(FILES / f"volttron_{self._generation}_driver.py", interface / "lab.py")
 
+    @property
+    def local_address(self) -> str:
+        """Where agents on this machine find the router."""
+        # Abstract socket names are limited to 107 bytes; the platform's own choice holds the whole path.
+        return f"ipc://@tieline-lab-{self._address.rsplit(':', 1)[1]}"
+
     def keys(self, identity: str) -> dict[str, str]:
         """The three CURVE keys with which an identity connects, in z85."""
         own, server = self._read_keys(identity), self._read_keys("platform")
@@ -90,8 +96,7 @@ class VolttronHome:
         return {**common, **keys, "AGENT_CONFIG": str(config)}
 
     def _write_config(self) -> None:
-        # Abstract socket names are limited to 107 bytes; the platform's own choice holds the whole path.
-        local = f"ipc://@tieline-lab-{self._address.rsplit(':', 1)[1]}"
+        local = self.local_address
         if self._generation == "2":
             lines = [f"address = {self._address}", f"local-address = {local}", "messagebus = zmq"]
             lines += [

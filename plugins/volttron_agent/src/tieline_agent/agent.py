@@ -14,11 +14,14 @@ import gevent.queue
 import gevent.subprocess
 from volttron.client import RPC, Agent, Core
 from volttron.utils import load_config, vip_main
+from volttron.utils.jsonrpc import RemoteError
 
 from tieline_agent.run import Ways
 from tieline_agent.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
+
+_ASK_AGAIN = 1.0
 
 GREENLETS = Ways(gevent.subprocess.Popen, gevent.queue.Queue, gevent.spawn)
 
@@ -46,6 +49,7 @@ class TielineAgent(Agent):  # type: ignore[misc]
         """Begin, also where the config store is empty."""
         self._supervisor.configure(self._entries)
         gevent.spawn(self._supervisor.run)
+        gevent.spawn(self._insist_on_the_store)
 
     @Core.receiver("onstop")  # type: ignore[untyped-decorator]
     def onstop(self, sender: Any, **kwargs: Any) -> None:
@@ -56,6 +60,24 @@ class TielineAgent(Agent):  # type: ignore[misc]
     def status(self) -> dict[str, Any]:
         """The health with its causes, the worker's process, and what it last told of each connector."""
         return self._supervisor.status()
+
+    def _insist_on_the_store(self) -> None:
+        """Ask again for our entries where the platform has refused them, as VOLTTRON 10 does right after an
+        install: it has not yet read the rights that ``vctl`` has just given us.
+        """
+        refused = False
+        while True:
+            try:
+                self.vip.config.list()
+            except RemoteError as error:
+                if not refused:
+                    log.warning("the platform does not give us our configuration yet: %s", error)
+                refused = True
+                gevent.sleep(_ASK_AGAIN)
+            else:
+                break
+        if refused:  # the platform's own library asks once, and tells of no change after it was refused
+            self.core.configuration.send(self.core)
 
     def _configure(self, name: str, action: str, contents: Any) -> None:
         """A change of the config store."""

@@ -1,0 +1,181 @@
+"""The agent on a real platform of each generation, by what its people use: ``vctl``."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import alive, until
+
+from tieline_lab.process import ProcessError
+from tieline_lab.volttron import VolttronPlatform
+
+IDENTITY, TAG = "tieline.agent", "tieline"
+PLUGIN = Path(__file__).parents[1]
+
+
+class Installed:
+    """The agent on a platform, and the files that its worker writes."""
+
+    def __init__(self, platform, tieline, folder):
+        self.platform = platform
+        self.folder = folder
+        self._tieline = tieline
+
+    def configure(self, out="out", **more):
+        """A worker that carries the bus into ``<out>.jsonl``, one line a message."""
+        keys = self.platform.keys("spare1")
+        bus = {"connector.class": "volttron_bus", "volttron.address": self.platform.address,
+               "platform.name": "lab", "topic": "bus", "volttron.identity": "spare1",
+               "volttron.serverkey": keys["serverkey"], "volttron.secretkey": keys["secretkey"]}  # fmt: skip
+        file = {"connector.class": "file", "topics": "bus", "file": str(self.folder / f"{out}.jsonl"), **more}
+        worker = {"progress.interval.ms": 500, "value.converter": "json"}
+        self.store("config", {"tieline": self._tieline, "worker": worker})
+        self.store("connectors/bus", {"name": "bus", "config": bus})
+        self.store("connectors/out", file)
+
+    def store(self, entry, content):
+        file = self.folder / "entry.json"
+        file.write_text(json.dumps(content))
+        self.platform.vctl("config", "store", IDENTITY, entry, file, "--json")
+
+    def lines(self, out="out"):
+        file = self.folder / f"{out}.jsonl"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    def status(self):
+        """By RPC, from another agent."""
+        with self.platform.connect("observer") as bus:
+            return bus.call(IDENTITY, "status", timeout=5.0)
+
+    def told(self):
+        """The line of ``vctl status``."""
+        return next(line for line in self.platform.vctl("status").splitlines() if IDENTITY in line)
+
+    def health(self):
+        """What the agent's health subsystem tells whoever asks, with the causes."""
+        with self.platform.connect("observer") as bus:
+            return bus.call(IDENTITY, "health.get_status", timeout=5.0)
+
+    def is_good(self):
+        return "GOOD" in self.told() and self.status()["health"] == "GOOD"
+
+    @property
+    def worker(self):
+        return self.status()["worker"]["pid"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    built = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, PLUGIN]
+    subprocess.run(built, check=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module", params=["2", "10"])
+def installed(request, wheel, tieline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(f"volttron-{request.param}")
+    with VolttronPlatform(folder / "platform", request.param) as platform:
+        platform.vctl("install", wheel, "--vip-identity", IDENTITY, "--tag", TAG)
+        yield Installed(platform, tieline, folder)
+
+
+@pytest.fixture
+def agent(installed):
+    """Started, with a configuration that works; stopped after the test.
+
+    In this order: the platform's store tells a change to an agent that was killed, too, and waits for it.
+    """
+    installed.platform.vctl("start", "--tag", TAG)
+    installed.configure()
+    lines = installed.lines()
+    until(lambda: installed.lines() > lines and installed.is_good(), 30)
+    yield installed
+    installed.platform.vctl("stop", "--tag", TAG)
+
+
+def test_a_reading_of_the_bus_passes_through_its_worker(agent):
+    before = agent.lines()
+    until(lambda: agent.lines() >= before + 6)
+    status = agent.status()
+    assert {name: told["state"] for name, told in status["connectors"].items()} == {
+        "bus": "RUNNING",
+        "out": "RUNNING",
+    }
+    until(lambda: agent.status()["connectors"]["bus"]["received"] >= 6)
+    assert "running" in agent.told()
+    assert json.loads(agent.platform.vctl("health", agent.told().split()[0]))["message"] == "GOOD"
+
+
+def test_the_worker_has_an_environment_of_its_own(agent):
+    variables = Path(f"/proc/{agent.worker}/environ").read_text()
+    assert "PATH=" in variables
+    foreign = ("VOLTTRON", "AGENT_", "VIRTUAL_ENV", "PYTHON")
+    assert [line for line in variables.split("\0") if line.startswith(foreign)] == []
+    loaded = Path(f"/proc/{agent.worker}/maps").read_text()
+    assert "/python3" in loaded
+    assert "/venv/" not in loaded  # the platform's
+
+
+def test_a_change_in_the_config_store_takes_effect(agent):
+    before = agent.worker
+    agent.configure("other")
+    until(lambda: agent.lines("other") >= 3, 30)
+    assert agent.worker != before
+    assert not alive(before)
+
+
+def test_a_mistake_in_the_config_store_keeps_the_worker_and_is_told_by_its_health(agent):
+    before = agent.worker
+    agent.configure(fiel="s3cret")
+    until(lambda: "BAD" in agent.told(), 30)
+    for told in (json.dumps(agent.health()), json.dumps(agent.status())):
+        assert "connectors/out" in told
+        assert "fiel" in told
+        assert "s3cret" not in told
+    assert agent.worker == before
+    lines = agent.lines()
+    until(lambda: agent.lines() > lines)
+    agent.configure()
+    until(agent.is_good, 30)
+    assert agent.worker == before
+
+
+def test_a_stop_ends_the_worker_and_a_start_goes_on(agent):
+    before = agent.worker
+    agent.platform.vctl("stop", "--tag", TAG)
+    until(lambda: not alive(before))
+    lines = agent.lines()
+    agent.platform.vctl("start", "--tag", TAG)
+    until(agent.is_good, 30)
+    until(lambda: agent.lines() > lines)
+
+
+def test_a_worker_that_dies_is_started_again(agent):
+    before = agent.worker
+    os.kill(before, signal.SIGKILL)
+    until(lambda: agent.worker not in (before, None), 30)
+    until(agent.is_good, 30)
+    assert agent.status()["worker"]["restarts"] == 1
+
+
+def test_kill_9_of_the_agent_ends_the_worker_and_a_start_goes_on(agent):
+    worker = agent.worker
+    os.kill(int(agent.told().partition("[")[2].partition("]")[0]), signal.SIGKILL)
+    until(lambda: not alive(worker))
+    agent.platform.vctl("start", "--tag", TAG)
+    until(agent.is_good, 30)
+
+
+def test_a_platform_that_is_stopped_takes_its_worker_along(installed):
+    installed.platform.vctl("start", "--tag", TAG)
+    until(installed.is_good, 30)
+    worker = installed.worker
+    installed.platform.stop()
+    until(lambda: not alive(worker), 30)
+    with pytest.raises(ProcessError):
+        installed.platform.vctl("status")
