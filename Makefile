@@ -5,7 +5,7 @@ BIN := .venv/bin
 FAST := not kafka and not volttron and not mongo and not fresh and not stack
 
 .DEFAULT_GOAL := help
-.PHONY: help lab stack test plugins-test stack-test check style fast bench lock clean
+.PHONY: help lab stack test plugins-test agent-test stack-test check style fast bench lock clean
 
 help:
 	@echo "make lab            a real VOLTTRON platform -> tieline -> MongoDB on this machine, live (Ctrl-C stops it)"
@@ -14,6 +14,7 @@ help:
 	@echo "make stack          the same in containers, through Kafka: docker/README.md walks through it"
 	@echo "make test           all tests, on real servers: under 20 minutes the first time"
 	@echo "make plugins-test   a new connector of each kind, built, installed and run in a fresh environment"
+	@echo "make agent-test     the agent for VOLTTRON, installed by vctl on a real platform of each generation"
 	@echo "make stack-test     the containers, each restarted under load (without Docker: root on a Debian)"
 	@echo "make bench          what it can do, measured beside its peers: one JSON line a figure (ARGS=name: one)"
 	@echo "make lock           the packages of the images, anew, with their hashes"
@@ -77,6 +78,10 @@ lock: .venv/.python
 	@for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28; do for lock in requirements lab; do \
 	  $(BIN)/uv pip install --quiet --dry-run --target build/lock --python-platform $$platform --python-version 3.11 \
 	    --only-binary :all: --require-hashes -r docker/$$lock.lock || exit 1; done; done
+
+agent-test: .venv/.check
+	@echo "== the agent, installed on a platform of each generation"
+	@cd plugins/volttron_agent && ../../$(BIN)/python -m pytest -q $(ARGS)
 
 bench: .venv/.check
 	@$(BIN)/python -m bench $(ARGS)
