@@ -141,7 +141,12 @@ def test_a_command_goes_as_the_readme_says_and_sigterm_ends_all_in_order_and_cou
     with started(tmp_path / "run", "--duration", "600", until="readings arrive") as lab:
         family = psutil.Process(lab.pid).children(recursive=True)
         names = {process.pid: process.cmdline() for process in family}
-        for program in ("tieline.cli.main", "secantusd-py", "volttron_as_root.py", "volttron-platform-driver"):
+        for program in (
+            "tieline.cli.main",
+            "secantusd-py",
+            "volttron_as_root.py",
+            "volttron-platform-driver",
+        ):
             assert any(program in word for command in names.values() for word in command), names
         typed = dict(walk_through(tmp_path / "run"))
         verbs = ("send", "query", "history", "audit", "produce")
