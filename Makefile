@@ -5,7 +5,7 @@ BIN := .venv/bin
 FAST := not kafka and not volttron and not mongo and not fresh and not stack
 
 .DEFAULT_GOAL := help
-.PHONY: help lab stack test plugins-test agent-test stack-test check style fast bench lock clean
+.PHONY: help lab stack test plugins-test agent-test parquet-test stack-test check style fast bench lock clean
 
 help:
 	@echo "make lab            a real VOLTTRON platform -> tieline -> MongoDB on this machine, live (Ctrl-C stops it)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test           all tests, on real servers: under 20 minutes the first time"
 	@echo "make plugins-test   a new connector of each kind, built, installed and run in a fresh environment"
 	@echo "make agent-test     the agent for VOLTTRON, installed by vctl on a real platform of each generation"
+	@echo "make parquet-test   the Parquet sink, its files read by DuckDB and Spark (needs java)"
 	@echo "make stack-test     the containers, each restarted under load (without Docker: root on a Debian)"
 	@echo "make bench          what it can do, measured beside its peers: one JSON line a figure (ARGS=name: one)"
 	@echo "make lock           the packages of the images, anew, with their hashes"
@@ -63,6 +64,17 @@ test: style
 plugins-test: .venv/.check
 	@echo "== new connectors, installed and run in an environment of their own"
 	@$(BIN)/python -m pytest -q tests/fresh $(ARGS)
+
+# An environment of its own, with a Spark in it.
+.venv/.parquet: .venv/.check plugins/parquet_sink/setup.cfg
+	@echo "== installing the Parquet sink with DuckDB and PySpark (500 MB, the first time)"
+	@$(PYTHON) -m venv .venv/parquet
+	@.venv/parquet/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --editable 'plugins/parquet_sink[test]'
+	@touch $@
+
+parquet-test: .venv/.parquet
+	@echo "== the Parquet sink: exact files, whatever is killed; read by DuckDB, pandas and Spark"
+	@cd plugins/parquet_sink && ../../.venv/parquet/bin/python -m pytest -q $(ARGS)
 
 stack-test: .venv/.check
 	@echo "== the compose stack, each service restarted under load (the first run makes its images)"

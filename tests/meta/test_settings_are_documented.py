@@ -119,5 +119,6 @@ def test_the_examples_of_a_page_are_configurations(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("document", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
 def test_a_test_that_a_document_names_is_there(document):
     named = set(re.findall(r"`(test_\w+)`", document.read_text("utf-8")))
-    code = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    tests = [path for root in ("tests", "plugins") for path in (ROOT / root).rglob("test_*.py")]
+    code = "".join(path.read_text("utf-8") for path in tests)
     assert {name for name in named if f"def {name}(" not in code} == set()

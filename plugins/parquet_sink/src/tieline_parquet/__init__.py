@@ -1,0 +1,1 @@
+"""Records as Parquet files, named by topic, partition and first offset, so that each is written exactly."""

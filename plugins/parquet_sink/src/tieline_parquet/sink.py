@@ -1,0 +1,168 @@
+"""The sink: buffers what is open, writes what is full, commits where the open segment begins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from tieline.api import DataError, SinkConnector, SinkContext, SinkRecord, SinkTask, TopicPartition
+from tieline_parquet.config import ParquetSinkConfig
+from tieline_parquet.folders import Folders, escaped
+from tieline_parquet.rows import Layout
+from tieline_parquet.segment import Cutter, Row, Segment
+from tieline_parquet.store import Store, open_store
+
+Failures = dict[int, Exception]
+
+
+class _Numbered(NamedTuple):
+    """A record, its place in the batch, its time and its folder."""
+
+    place: int
+    record: SinkRecord
+    time: int | None
+    folder: str
+
+
+class _Buffer:
+    """One segment: its rows by folder, until they are written; then what it was, until it is committed."""
+
+    def __init__(self) -> None:
+        self.segment: Segment
+        self.last = -1
+        self.written = False
+        self.batches: dict[str, list[Any]] = {}
+
+    def add(self, segment: Segment, last: int, batch: Any, folders: Sequence[str]) -> None:
+        """A row of ``batch`` for each of ``folders``. ``last``: the offset of the last one."""
+        self.segment, self.last = segment, last
+        if len(set(folders)) == 1:
+            self.batches.setdefault(folders[0], []).append(batch)
+            return
+        rows: dict[str, list[int]] = {}
+        for index, folder in enumerate(folders):
+            rows.setdefault(folder, []).append(index)
+        for folder, indexes in rows.items():
+            self.batches.setdefault(folder, []).append(batch.take(pa.array(indexes)))
+
+
+class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
+    """Each segment of a partition (``segment.py``) becomes a file in each folder that it has rows for.
+
+    A segment is held in memory until it has ended, and written by the next call then. What was not written
+    at a crash comes again, from the beginning of a segment, and is cut and written the same.
+    """
+
+    def start(self, context: SinkContext, config: ParquetSinkConfig) -> None:
+        """Open the place for the files."""
+        self._context = context
+        self._cutter = Cutter(config.flush_size, config.rotate_interval_ms)
+        self._folders = Folders(
+            config.date_name, config.time_field, config.time_unit, config.partition_fields
+        )
+        self._buffers: dict[TopicPartition, list[_Buffer]] = {}
+        self._store: Store = open_store(config.url, config.codec)
+
+    def put(self, batch: Sequence[SinkRecord]) -> None:
+        """Write what has ended before; then take all of the batch, but for what can be no row."""
+        self._write_ended()
+        failures: Failures = {}
+        of_partition: dict[TopicPartition, list[_Numbered]] = {}
+        for index, record in enumerate(batch):
+            if record.value is None:
+                self._context.count("null_values")
+                continue
+            try:
+                time = self._folders.time(record)
+                numbered = _Numbered(index, record, time, self._folders.of(record, time))
+            except ValueError as error:
+                failures[index] = error
+            else:
+                of_partition.setdefault(TopicPartition(record.topic, record.partition), []).append(numbered)
+        for partition, records in of_partition.items():
+            for run in _runs(records):
+                self._take(partition, run, failures)
+        if failures:
+            raise DataError(failures)
+
+    def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Write all segments that have ended."""
+        self._write_ended()
+
+    def pre_commit(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
+        """Never inside a segment: the beginning of the first that is open, or that an offset lies in."""
+        self.flush(offsets)
+        return {partition: self._safe(partition, offset) for partition, offset in offsets.items()}
+
+    def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
+        """What is open comes again to the next owner."""
+        for partition in partitions:
+            self._buffers.pop(partition, None)
+
+    def shutdown(self) -> None:
+        """Let go of the place for the files."""
+        if hasattr(self, "_store"):
+            self._store.close()
+
+    def _take(self, partition: TopicPartition, run: Sequence[_Numbered], failures: Failures) -> None:
+        """Records of one schema."""
+        schema = run[0].record.value_schema
+        try:
+            layout = Layout.of(schema, self._folders.names)
+        except ValueError as error:
+            failures.update({each.place: error for each in run})
+            return
+        made = layout.rows([each.record for each in run])
+        failures.update({run[index].place: error for index, error in made.failures.items()})
+        good = [run[index] for index in made.good]
+        rows = [Row(each.record.offset, each.time, schema) for each in good]
+        buffers = self._buffers.setdefault(partition, [])
+        for cut, segment in self._cutter.cut(buffers[-1].segment if buffers else None, rows):
+            if cut.first:
+                buffers.append(_Buffer())
+            part = made.batch.slice(cut.begin, cut.end - cut.begin)
+            folders = [each.folder for each in good[cut.begin : cut.end]]
+            buffers[-1].add(segment, rows[cut.end - 1].offset, part, folders)
+
+    def _safe(self, partition: TopicPartition, offset: int) -> int:
+        buffers = self._buffers.get(partition, [])
+        while buffers and buffers[0].written and buffers[0].last < offset:
+            del buffers[0]
+        return min(offset, buffers[0].segment.start) if buffers else offset
+
+    def _write_ended(self) -> None:
+        for partition, buffers in self._buffers.items():
+            for buffer in buffers:
+                ended = buffer is not buffers[-1] or self._cutter.is_full(buffer.segment)
+                if ended and not buffer.written:
+                    self._write(partition, buffer)
+
+    def _write(self, partition: TopicPartition, buffer: _Buffer) -> None:
+        topic = escaped(partition.topic)
+        name = f"{topic}+{partition.partition}+{buffer.segment.start:020d}.parquet"
+        for folder, batches in list(buffer.batches.items()):
+            self._store.write(f"{topic}/{folder}/{name}", pa.Table.from_batches(batches))
+            self._context.count("files")
+            del buffer.batches[folder]
+        buffer.written = True
+
+
+class ParquetSink(SinkConnector[ParquetSinkConfig]):
+    """Parquet files for Spark, pandas and DuckDB, in folders by date; a redelivery writes the same files."""
+
+    version = "1"
+    config_type = ParquetSinkConfig
+    task_type = ParquetSinkTask
+
+
+def _runs(records: Sequence[_Numbered]) -> list[list[_Numbered]]:
+    """What follows each other with the same schema."""
+    runs: list[list[_Numbered]] = []
+    for each in records:
+        if runs and runs[-1][-1].record.value_schema == each.record.value_schema:
+            runs[-1].append(each)
+        else:
+            runs.append([each])
+    return runs

@@ -1,0 +1,37 @@
+"""What of the settings is a mistake."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tieline_parquet.config import ParquetSinkConfig
+
+from tieline.api import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"store.url": ""}, "store.url"),
+        ({"flush.size": "0"}, "flush.size"),
+        ({"rotate.interval.ms": "-2"}, "rotate.interval.ms"),
+        ({"parquet.codec": "lzo"}, "parquet.codec"),
+        ({"time.unit": "ns"}, "time.unit"),
+        ({"partition.date.name": "a/b"}, "partition.date.name"),
+        ({"partition.fields": "a.x, b.x"}, "partition.fields"),
+    ],
+)
+def test_a_mistake_is_told_with_its_key(settings, key):
+    with pytest.raises(ConfigError) as refused:
+        ParquetSinkConfig.parse({"store.url": "/lake", **settings})
+    assert [mistake.key for mistake in refused.value.mistakes] == [key]
+
+
+def test_the_readme_has_every_setting_with_its_default():
+    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([a-z.]+)` \| ([^|]+) \|", text, re.M))
+    told = {
+        setting["name"]: "required" if setting["required"] else f"`{setting['default_value']}`"
+        for setting in ParquetSinkConfig.definition()
+    }
+    assert rows == {key: "none" if default in ("`None`", "``") else default for key, default in told.items()}

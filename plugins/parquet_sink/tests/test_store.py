@@ -1,0 +1,78 @@
+"""Files appear whole or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tieline_parquet.store import LocalStore, RemoteStore, open_store
+
+from tieline.api import Retriable
+
+TABLE = pa.table({"x": [1, 2, 3]})
+
+
+def test_a_file_is_in_its_folder_and_nothing_else_is_left(tmp_path):
+    store = open_store(f"file://{tmp_path}/new/lake", "zstd")
+    store.write("t/date=2026-01-31/f.parquet", TABLE)
+    store.write("t/date=2026-01-31/f.parquet", TABLE)
+    store.close()
+    found = [path for path in (tmp_path / "new" / "lake").rglob("*") if path.is_file()]
+    assert [path.name for path in found] == ["f.parquet"]
+    assert pq.ParquetFile(found[0]).read() == TABLE
+    assert pq.ParquetFile(found[0]).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_what_a_killed_process_has_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    code = f"""
+import os, time
+from pathlib import Path
+from tieline_parquet.store import LocalStore
+store = LocalStore(Path({str(tmp_path)!r}), "zstd")
+(store._scratch / "file").write_bytes(b"torn")
+print(store._scratch.name, flush=True)
+time.sleep(60)
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    names = [process.stdout.readline().strip() for process in processes]
+    os.kill(processes[0].pid, signal.SIGKILL)
+    processes[0].wait()
+    store = LocalStore(tmp_path, "zstd")
+    left = {path.name for path in (tmp_path / "_scratch").iterdir()} - {store._scratch.name}
+    assert left == {names[1]}
+    store.close()
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_folder_that_cannot_be_written_is_an_outage(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Retriable, match="file"):
+        open_store(str(tmp_path / "file" / "lake"), "zstd")
+
+
+def test_any_file_system_of_fsspec_takes_files():
+    store = open_store("memory://lake", "snappy")
+    store.write("t/f.parquet", TABLE)
+    with fsspec.filesystem("memory").open("/lake/t/f.parquet", "rb") as file:
+        assert pq.read_table(file) == TABLE
+    store.close()
+
+
+def test_a_remote_outage_is_retriable(monkeypatch):
+    store = RemoteStore("memory://lake", "zstd")
+
+    def away(*_, **__):
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(store._fs, "pipe_file", away, raising=False)
+    with pytest.raises(Retriable, match="gone"):
+        store.write("t/f.parquet", TABLE)
