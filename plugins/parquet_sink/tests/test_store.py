@@ -9,6 +9,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tieline_parquet.config import ParquetSinkConfig
+from tieline_parquet.sink import ParquetSink
 from tieline_parquet.store import LocalStore, RemoteStore, open_store
 
 from tieline.api import Retriable
@@ -31,6 +33,8 @@ def test_what_a_killed_process_has_left_is_removed_and_what_a_living_one_writes_
     code = f"""
 import os, time
 from pathlib import Path
+from tieline_parquet.config import ParquetSinkConfig
+from tieline_parquet.sink import ParquetSink
 from tieline_parquet.store import LocalStore
 store = LocalStore(Path({str(tmp_path)!r}), "zstd")
 (store._scratch / "file").write_bytes(b"torn")
@@ -65,6 +69,22 @@ def test_any_file_system_of_fsspec_takes_files():
     with fsspec.filesystem("memory").open("/lake/t/f.parquet", "rb") as file:
         assert pq.read_table(file) == TABLE
     store.close()
+
+
+def test_a_file_system_that_pyarrow_alone_knows_takes_files():
+    store = open_store("mock:///lake", "snappy")
+    store.write("t/f.parquet", TABLE)
+    assert pq.read_table("lake/t/f.parquet", filesystem=store._fs.fs) == TABLE
+
+
+@pytest.mark.parametrize(
+    ("url", "known"),
+    [("/lake", True), ("lake", True), ("file:///lake", True), ("memory://lake", True), ("mock:///lake", True),
+     ("nobody://lake", False)],
+)  # fmt: skip
+def test_a_url_that_nobody_knows_is_a_mistake_before_anything_starts(url, known):
+    wrong = ParquetSink().validate(ParquetSinkConfig.parse({"store.url": url}))
+    assert [key for key, _ in wrong] == ([] if known else ["store.url"])
 
 
 def test_a_remote_outage_is_retriable(monkeypatch):

@@ -12,7 +12,7 @@ from tieline_parquet.config import ParquetSinkConfig
 from tieline_parquet.folders import Folders, escaped
 from tieline_parquet.rows import Layout
 from tieline_parquet.segment import Cutter, Row, Segment
-from tieline_parquet.store import Store, open_store
+from tieline_parquet.store import Store, open_store, what_is_wrong
 
 Failures = dict[int, Exception]
 
@@ -155,6 +155,11 @@ class ParquetSink(SinkConnector[ParquetSinkConfig]):
     version = "1"
     config_type = ParquetSinkConfig
     task_type = ParquetSinkTask
+
+    def validate(self, config: ParquetSinkConfig) -> list[tuple[str, str]]:
+        """Whether the place for the files can be at all."""
+        wrong = what_is_wrong(config.url)
+        return [("store.url", wrong)] if wrong else []
 
 
 def _runs(records: Sequence[_Numbered]) -> list[list[_Numbered]]:

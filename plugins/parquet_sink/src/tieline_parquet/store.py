@@ -33,9 +33,22 @@ class Store(Protocol):
 
 def open_store(url: str, codec: str) -> Store:
     """For a folder or a URL. Raises ``Retriable``, ``ValueError`` on a URL that nobody knows."""
-    if url.startswith("file:") or "://" not in url:
+    if _is_local(url):
         return LocalStore(Path(url.removeprefix("file://")), codec)
     return RemoteStore(url, codec)
+
+
+def what_is_wrong(url: str) -> str | None:
+    """Why nobody knows this URL; none: somebody does. Nothing is asked of the place itself."""
+    if _is_local(url):
+        return None
+    try:
+        _file_system(url)
+    except (ValueError, ImportError) as error:
+        return f"is no folder, and no URL that fsspec or pyarrow can open: {error}"
+    except Exception:  # an outage, or credentials: that is for the start
+        return None
+    return None
 
 
 class LocalStore:
@@ -109,10 +122,14 @@ class RemoteStore:
         """Nothing is held."""
 
 
+def _is_local(url: str) -> bool:
+    return url.startswith("file:") or "://" not in url
+
+
 def _file_system(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url)
-    except ImportError:  # fsspec knows it, but its package is not installed; pyarrow may bring its own
+    except (ImportError, ValueError):  # unknown to fsspec, or without its package: pyarrow may bring its own
         arrow, path = pyarrow.fs.FileSystem.from_uri(url)
         fs = ArrowFSWrapper(arrow)
     return fs, path.rstrip("/")
