@@ -80,11 +80,12 @@ def test_a_file_system_that_pyarrow_alone_knows_takes_files():
 @pytest.mark.parametrize(
     ("url", "known"),
     [("/lake", True), ("lake", True), ("file:///lake", True), ("memory://lake", True), ("mock:///lake", True),
-     ("nobody://lake", False)],
+     ("nobody://lake", False), ("ftp://me:s3cret@host/lake", False)],
 )  # fmt: skip
 def test_a_url_that_nobody_knows_is_a_mistake_before_anything_starts(url, known):
     wrong = ParquetSink().validate(ParquetSinkConfig.parse({"store.url": url}))
     assert [key for key, _ in wrong] == ([] if known else ["store.url"])
+    assert "s3cret" not in str(wrong)
 
 
 def test_a_remote_outage_is_retriable(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -19,6 +20,8 @@ from tieline.api import Retriable
 
 SCRATCH = "_scratch"
 """Spark and Hive pass over what begins so."""
+
+_WITH_PASSWORD = re.compile(r"[^/]*://[^/@]*:[^/@]+@")
 
 
 class Store(Protocol):
@@ -42,10 +45,12 @@ def what_is_wrong(url: str) -> str | None:
     """Why nobody knows this URL; none: somebody does. Nothing is asked of the place itself."""
     if _is_local(url):
         return None
+    if _WITH_PASSWORD.match(url):
+        return "has a password in it, which errors would show; give it as its file system asks (AWS_…)"
     try:
         _file_system(url)
-    except (ValueError, ImportError) as error:
-        return f"is no folder, and no URL that fsspec or pyarrow can open: {error}"
+    except (ValueError, ImportError):  # their texts would show it
+        return f"neither fsspec nor pyarrow can open {url.partition(':')[0]}://; is its package installed?"
     except Exception:  # an outage, or credentials: that is for the start
         return None
     return None
