@@ -187,8 +187,8 @@ class Supervisor:
                 self._start()
 
     def _replace(self, candidate: Launch, settings: Settings) -> None:
+        candidate.replace(self._current)  # before the worker is stopped: a full disk must not leave us without
         self._end_worker()
-        candidate.replace(self._current)
         self._settings, self._pause = settings, self._pace.backoff
         self._moments.pop("restart", None)
         self._start()
