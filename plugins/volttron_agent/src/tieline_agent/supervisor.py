@@ -187,7 +187,8 @@ class Supervisor:
                 self._start()
 
     def _replace(self, candidate: Launch, settings: Settings) -> None:
-        candidate.replace(self._current)  # before the worker is stopped: a full disk must not leave us without
+        # Before the worker is stopped: where this fails, it goes on.
+        candidate.replace(self._current)
         self._end_worker()
         self._settings, self._pause = settings, self._pace.backoff
         self._moments.pop("restart", None)
