@@ -279,6 +279,15 @@ def test_other_media_are_refused(url):
     assert ask(f"{url}/subjects", Accept="text/html, */*;q=0.1")[0] == 200
 
 
+def test_a_path_may_end_in_a_slash_and_a_subject_may_have_one(url, subject):
+    assert ask(f"{url}/config/") == ask(f"{url}/config")
+    with_slashes = f"{subject}%2Fa%2F"
+    assert ask(f"{url}/subjects/{with_slashes}/versions/", "POST", {"schema": INT})[0] == 200
+    assert f"{subject}/a/" in ask(f"{url}/subjects/?subjectPrefix={subject}")[1]
+    assert ask(f"{url}/subjects/{with_slashes}/versions")[1] == [1]
+    assert ask(f"{url}/subjects/{with_slashes}", "DELETE")[1] == [1]
+
+
 def test_two_registries_at_once_never_give_one_id_to_two_schemas(serve, subject):
     urls = [serve(), serve()]
     found: list[dict[int, int]] = [{}, {}]

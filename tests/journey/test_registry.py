@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
 
@@ -28,6 +29,26 @@ def port():
         return found.getsockname()[1]
 
 
+@contextmanager
+def registry_run(data_dir):
+    """``tieline registry run``: its address. Ended by SIGTERM, cleanly."""
+    registry = subprocess.Popen(
+        [*TIELINE, "registry", "run", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert registry.stderr is not None
+        said = next(line for line in registry.stderr if "; Ctrl-C ends it" in line)
+        found = re.search(r"http://127\.0\.0\.1:\d+", said)
+        assert found
+        yield found[0]
+    finally:
+        registry.send_signal(signal.SIGTERM)
+        registry.communicate(timeout=15)
+    assert registry.returncode == 0
+
+
 def files(folder):
     (folder / "in.txt").write_text("one\ntwo\n")
     source = {"name": "in", "connector.class": "file", "file": str(folder / "in.txt"), "topic": "lines"}
@@ -43,24 +64,25 @@ def test_a_worker_serves_the_schemas_that_its_converters_register(tmp_path, port
         (subject,) = get(f"{url}/subjects")
         latest = get(f"{url}/subjects/{subject}/versions/latest")
         assert get(f"{url}/schemas/ids/{latest['id']}")["schema"] == latest["schema"]
-        beside = subprocess.Popen(
-            [*TIELINE, "registry", "run", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert beside.stderr is not None
-            said = next(line for line in beside.stderr if "; Ctrl-C ends it" in line)
-            found = re.search(r"http://127\.0\.0\.1:\d+", said)
-            assert found
-            assert get(f"{found[0]}/subjects") == [subject]
-        finally:
-            beside.send_signal(signal.SIGTERM)
-            beside.communicate(timeout=15)
-        assert beside.returncode == 0
+        with registry_run(tmp_path / "data") as beside:
+            assert get(f"{beside}/subjects") == [subject]
         assert worker.stop() == 0
     with pytest.raises(OSError, match="refused"):
         get(f"{url}/subjects")
+
+
+def test_a_registry_that_was_there_before_the_first_worker_goes_on_with_it(tmp_path, port):
+    with registry_run(tmp_path / "data") as url:
+        body = json.dumps({"schema": '"int"'}).encode()
+        request = urllib.request.Request(f"{url}/subjects/early/versions", body, method="POST")
+        request.add_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+        assert get(request)["id"] == 1
+        settings = {"schema.registry.url": "embedded", "schema.registry.listen": f"127.0.0.1:{port}"}
+        with WorkerProcess(tmp_path, settings, files(tmp_path)) as worker:
+            worker.wait_for_ledger(lambda ledger: ledger["out"]["delivered"] == 2)
+            (written,) = set(get(f"http://127.0.0.1:{port}/subjects")) - {"early"}
+            assert get(f"{url}/subjects/{written}/versions/latest")["id"] == 2
+            assert worker.stop() == 0
 
 
 def test_every_mistake_of_the_served_registry_is_told_before_the_start(tmp_path):

@@ -110,9 +110,10 @@ class Beside:
 
 
 @contextmanager
-def beside(place: Place) -> Iterator[Beside]:
+def beside(place: Place, *, make: bool = False) -> Iterator[Beside]:
     """Open it, and close it at the end. Raises ``RefuseToStart`` (what to change) before anything is opened.
 
+    ``make``: a local log that is not there yet is begun; otherwise that is a mistake in its folder's name.
     Every error of tieline inside becomes one message without a secret, and exit status 1.
     """
     where, settings = place.settings()
@@ -132,7 +133,7 @@ def beside(place: Place) -> Iterator[Beside]:
                 servers, planned.clients, offsets_topic="", call_timeout=_CALL_TIMEOUT
             )
         else:
-            if not (folder / "log.db").exists():
+            if not make and not (folder / "log.db").exists():
                 raise RefuseToStart(
                     f"{folder} holds no local log; a worker without bootstrap.servers makes it at its first "
                     "start. Is it the worker's data.dir? (a relative one is looked for from here)"

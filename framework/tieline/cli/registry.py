@@ -56,7 +56,7 @@ def run(
     flat = {name: str(value) for name, value in given.items() if value is not None}
     config = RegistryConfig.parse(flat, "tieline registry run")
     logs.set_up(style="human", level="INFO")
-    with beside(Place(worker, bootstrap_servers, data_dir)) as place:
+    with beside(Place(worker, bootstrap_servers, data_dir), make=True) as place:
         server = RegistryServer(SchemaTopic(place.broker), config)
         server.start()
         say(f"schema registry at {server.url}, over {place.called}; Ctrl-C ends it")

@@ -14,9 +14,11 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tieline.api import TielineError
 from tieline.registry import errors
@@ -47,7 +49,22 @@ def application(topic: SchemaTopic, max_bytes: int = 1_000_000) -> Starlette:
     routes = [Route("/schemas/ids/{id}", by_id, methods=["GET"])]
     for path, method, call in ROUTES:
         routes.append(Route(path, _endpoint(topic, max_bytes, call), methods=[method]))
-    return Starlette(routes=routes, exception_handlers={HTTPException: _no_route, Exception: _broken})
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(_without_last_slash)],
+        exception_handlers={HTTPException: _no_route, Exception: _broken},
+    )
+
+
+def _without_last_slash(app: ASGIApp) -> ASGIApp:
+    """``/config/`` is ``/config``, as it is for Confluent's; some clients ask so for what no subject has."""
+
+    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/" and scope["raw_path"].endswith(b"/"):
+            scope = {**scope, "path": scope["path"][:-1], "raw_path": scope["raw_path"][:-1]}
+        await app(scope, receive, send)
+
+    return bare
 
 
 def _endpoint(topic: SchemaTopic, max_bytes: int, call: Call) -> Callable[[Request], Awaitable[Response]]:
