@@ -46,6 +46,15 @@ def lab(
     ] = None,
     devices: Annotated[int, typer.Option(min=1, max=200, help="How many devices the driver has.")] = 3,
     interval: Annotated[int, typer.Option(min=1, help="Seconds from reading to reading.")] = 1,
+    connector: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Run this connector too (its settings file; again for more): a source of yours, or a sink "
+            "that reads the lab's topics.",
+        ),
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(help="Where this run keeps everything; emptied at the start. Default: .lab/run."),
@@ -64,7 +73,8 @@ def lab(
     All on this machine. A driver publishes readings of devices that move; the
     worker carries them through a broker into MongoDB, and commands to the
     devices. A table shows it until Ctrl-C, which stops everything and leaves
-    nothing running. The first start fetches what it needs (VOLTTRON; with
+    nothing running. Connectors of your own run beside them with --connector;
+    the readings of the bus are in the topic volttron. The first start fetches what it needs (VOLTTRON; with
     --kafka, Kafka) into .lab.
 
     At the end all sides are compared: what an observer of its own has seen on
@@ -83,7 +93,7 @@ def lab(
         try:
             with _only_one(work):
                 settings = DriverSettings(devices, interval)
-                stage = Stage(fresh_folder(work), settings, with_kafka, progress.say)
+                stage = Stage(fresh_folder(work), settings, with_kafka, connector or [], progress.say)
                 good = _run(stage, interruptions, duration, Plants(plant_loss, plant_write), progress)
         except _Interrupted:
             progress.say("stopped before it had begun")
@@ -133,6 +143,10 @@ def _result(stage: Stage, findings: Findings, verdict: Verdict, start_seconds: f
         "seconds": round(stage.observer.seconds, 1),
         "start_seconds": round(start_seconds, 1),
         "broker": stage.broker,
+        "added": {
+            name: {key: ledger[key] for key in ("state", "received", "delivered")}
+            for name, ledger in stage.worker.added.items()
+        },
         "faults": verdict.faults,
     }
 

@@ -76,20 +76,20 @@ def connectors(worker: LabWorker) -> Table:
     table.add_column("state")
     for name in ("in/s", "out/s", "total", "lag", "spool", "duplicates", "dropped"):
         table.add_column(name, justify="right")
-    for name in CONNECTORS:
+    for name in (*CONNECTORS, *worker.added):
         ledger = worker.ledgers.get(name)
         if ledger is None:
             table.add_row(name, Text("STARTING", style="yellow"))
             continue
-        sink = name in SINKS
+        sink, spool = ledger["type"] == "sink", "spool_records" in ledger
         table.add_row(
-            name,
+            printable(name),
             Text(ledger["state"], style="green" if ledger["state"] == "RUNNING" else "bold red"),
-            f"{worker.rate(_received if sink else spooled, name):.1f}",
+            f"{worker.rate(spooled if spool else _received, name):.1f}",
             f"{worker.rate(_delivered, name):.1f}",
             str(ledger["delivered"]),
             _number(ledger["lag"]) if sink else "",
-            "" if sink else str(ledger["spool_records"]),
+            _number(ledger["spool_records"]) if spool else "",
             str(ledger["counters"].get("duplicates", 0)) if sink else "",
             _alarming(comparison.dropped([ledger])),
         )

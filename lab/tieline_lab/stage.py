@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,13 +54,20 @@ class Plants(NamedTuple):
 class Stage:
     """MongoDB-wire server, maybe Kafka, VOLTTRON with its driver, the worker, the observer; as a context.
 
-    ``say`` is told each step before it begins. Whatever goes wrong, also in the start, all of it is stopped.
+    ``added``: files of connectors that the worker runs beside the lab's. ``say`` is told each step before it
+    begins. Whatever goes wrong, also in the start, all of it is stopped.
     """
 
     def __init__(
-        self, folder: Path, settings: DriverSettings, with_kafka: bool, say: Callable[[str], None]
+        self,
+        folder: Path,
+        settings: DriverSettings,
+        with_kafka: bool,
+        added: Sequence[Path],
+        say: Callable[[str], None],
     ) -> None:
         self.folder = folder
+        self._added = added
         self.settings = settings
         self.mongo = MongoServer(folder / "mongo")
         self.platform = VolttronPlatform(folder / "volttron", "2", settings, say)
@@ -166,7 +173,7 @@ class Stage:
         stack.enter_context(self.mongo)
         self.client = stack.enter_context(MongoClient(self.mongo.uri, serverSelectionTimeoutMS=5000))
         around = Surroundings(self.platform, self.mongo.uri, self.kafka.bootstrap if self.kafka else "")
-        files = write_files(self.config, self.folder / "data", around)
+        files = [*write_files(self.config, self.folder / "data", around), *self._added]
         self.worker = LabWorker(files, self.folder / "worker.log")
         make_topics(files[0])
         self._say(f"starting the worker with the files in {self.config}")

@@ -142,14 +142,19 @@ class LabWorker(Process):
                 self._position += len(line)
                 self._take(line)
 
+    @property
+    def added(self) -> Ledgers:
+        """The ledgers of connectors that are not the lab's."""
+        return {name: ledger for name, ledger in self.ledgers.items() if name not in CONNECTORS}
+
     def took_all(self, sinks: Collection[str]) -> bool:
         """Whether these have taken all that is in their topics, as far as the last ledger tells."""
         ledgers = self.ledgers
         return all(name in ledgers and ledgers[name]["lag"] == 0 for name in sinks)
 
     def at_rest(self) -> bool:
-        """Whether all that was received is delivered, as far as the last ledger tells."""
-        ledgers = self.ledgers
+        """Whether all that the lab's connectors received is delivered, as far as the last ledger tells."""
+        ledgers = self._of_the_lab()
         if set(ledgers) != set(CONNECTORS):
             return False
         sources = [ledgers[name] for name in SOURCES]
@@ -173,9 +178,9 @@ class LabWorker(Process):
             self.follow()
             if self.snapshots > told:
                 told = self.snapshots
-                if self.at_rest() and self.ledgers == before:
+                if self.at_rest() and self._of_the_lab() == before:
                     return True
-                before = self.ledgers
+                before = self._of_the_lab()
             time.sleep(0.05)
         return False
 
@@ -188,6 +193,9 @@ class LabWorker(Process):
             self.troubles.append(
                 f"the worker ended{' by itself' if by_itself else ''} with status {self.status}: {self.log}"
             )
+
+    def _of_the_lab(self) -> Ledgers:
+        return {name: ledger for name, ledger in self.ledgers.items() if name in CONNECTORS}
 
     def _subscribed(self) -> bool:
         self.follow()

@@ -108,6 +108,28 @@ def test_it_counts_what_an_observer_saw_and_what_is_stored_and_all_is_well(tmp_p
 
 
 @on_real_servers
+def test_connectors_of_ones_own_run_beside_the_labs(tmp_path):
+    lines, readings = tmp_path / "in.txt", tmp_path / "out.txt"
+    lines.write_text("one\ntwo\n")
+    own = {
+        "mine": {"connector.class": "file", "file": str(lines), "topic": "lines"},
+        "theirs": {"connector.class": "file", "file": str(readings), "topics": "volttron"},
+    }
+    arguments = []
+    for name, settings in own.items():
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps({"name": name, **settings}))
+        arguments += ["--connector", str(file)]
+    done = run(tmp_path / "run", "--duration", "3", *arguments)
+    assert done.returncode == 0, done.stderr
+    told = result(done)
+    assert told["added"]["mine"] == {"state": "RUNNING", "received": 2, "delivered": 2}
+    stored = len(readings.read_text().splitlines())
+    # Told before it was stopped, and the lab waits for its own connectors only.
+    assert told["in"] >= stored >= told["added"]["theirs"]["delivered"] > 0
+
+
+@on_real_servers
 def test_a_planted_loss_and_a_planted_write_are_noticed(tmp_path):
     done = run(tmp_path / "run", "--duration", "4", "--plant-loss", "--plant-write")
     told = result(done)

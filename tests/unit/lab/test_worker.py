@@ -106,6 +106,7 @@ def test_what_the_log_tells_is_read_line_by_line_and_half_a_line_later(log):
         ({**ledgers(5), "commands": {**ledgers(5)["commands"], "lag": 1}}, False),
         ({**ledgers(5), "way-back": {**ledgers(5)["way-back"], "in_flight": 1}}, False),
         ({"bus": ledgers(5)["bus"]}, False),
+        ({**ledgers(5), "somebody's": {**ledgers(5)["bus"], "in_flight": 1}}, True),
     ],
 )
 def test_it_is_at_rest_when_everything_received_is_stored(log, state, rests):
