@@ -62,17 +62,24 @@ class KafkaServer:
     """One broker that is a controller too; also as a context. Its data stay in ``work``.
 
     ``libs``: the jars; none: those of the cache, see :func:`libs`. ``quorum``: the cluster that it is the
-    ``node`` of; none: it is one of its own.
+    ``node`` of; none: it is one of its own. ``settings``: server properties in place of the lab's.
     """
 
     def __init__(
-        self, work: Path, libs: Path | None = None, *, node: int = 1, quorum: Quorum | None = None
+        self,
+        work: Path,
+        libs: Path | None = None,
+        *,
+        node: int = 1,
+        quorum: Quorum | None = None,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.work = work
         self.port = free_port()
         self.node = node
         self._libs = libs
         self._quorum = quorum or Quorum({node: free_port()})
+        self._own_settings = settings or {}
         self._process: Process | None = None
 
     @property
@@ -160,6 +167,7 @@ class KafkaServer:
             # After a kill the controller forgets the broker's old session sooner: 4.5 s in place of 12 s.
             "broker.session.timeout.ms": 2000,
             "broker.heartbeat.interval.ms": 500,
+            **self._own_settings,
         }
 
     def _answers(self) -> bool:

@@ -46,7 +46,7 @@ def test_headers_timestamp_key_partition_value_and_schema_survive_the_journey(br
             topic, {"n": 5}, "key", headers=headers, timestamp=1_700_000_000_123, value_schema=SCHEMA
         ),
         SourceRecord(topic, {"n": 5.0}, None, headers=headers, timestamp=1, partition=2, value_schema=SCHEMA),
-        SourceRecord(topic, None, "gone", headers=headers, timestamp=5),
+        SourceRecord(topic, None, "gone", headers=headers, timestamp=0),
     ]
     store = TopicSchemaStore(broker)
     outbound = Outbound(Transforms([]), *converters(store))

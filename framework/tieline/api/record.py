@@ -34,8 +34,10 @@ class TopicPartition(NamedTuple):
 class SourceRecord(NamedTuple):
     """What a source task hands over.
 
-    ``timestamp`` is in milliseconds since 1970, UTC; ``partition`` none leaves the choice to the key
-    (murmur2, as every Kafka client). ``source_offset`` is where to go on after this record.
+    ``timestamp`` is in milliseconds since 1970, UTC; none: when it is written. A sink is given it as it is,
+    however old (docs/decisions/timestamps-near-now.md tells what the broker is given). ``partition`` none
+    leaves the choice to the key (murmur2, as every Kafka client). ``source_offset`` is where to go on after
+    this record.
     """
 
     topic: str

@@ -64,7 +64,7 @@ class Parts:
         settings = _source(plan)
 
         def make_sender(acknowledged: Acknowledged | None) -> Sender:
-            return Sender(scope, self._outbound(plan), self._outlet(plan, scope), acknowledged)
+            return Sender(scope, self._outbound(plan, scope), self._outlet(plan, scope), acknowledged)
 
         return WorkerSourceTask(
             scope,
@@ -77,7 +77,7 @@ class Parts:
 
     def spool_sender(self, plan: ConnectorPlan, scope: Scope, spool: Spool) -> Sender:
         """What a pump sends with."""
-        return Sender(scope, self._outbound(plan), self._outlet(plan, scope, spool))
+        return Sender(scope, self._outbound(plan, scope), self._outlet(plan, scope, spool))
 
     def sink(
         self, plan: ConnectorPlan, task: SinkTask[Any], own: Mapping[str, str], scope: Scope
@@ -137,8 +137,8 @@ class Parts:
             spool,
         )
 
-    def _outbound(self, plan: ConnectorPlan) -> Outbound:
-        return Outbound(_transforms(plan), *self._converters(plan))
+    def _outbound(self, plan: ConnectorPlan, scope: Scope) -> Outbound:
+        return Outbound(_transforms(plan), *self._converters(plan), scope.clock)
 
     def _converters(self, plan: ConnectorPlan) -> tuple[Any, Any]:
         made = []

@@ -25,6 +25,7 @@ from tieline.broker.port import Broker, ConsumedRecord
 from tieline.runtime.failure import Stage
 from tieline.runtime.outbound import Transforms
 from tieline.runtime.scope import StageError
+from tieline.runtime.timestamps import as_written
 
 
 class Converted(NamedTuple):
@@ -73,6 +74,7 @@ class Inbound:
         indexes: Sequence[int] = range(len(batch))
         if not batch:
             return Converted([], indexes, Stage.VALUE_CONVERTER, {})
+        batch = [as_written(record) for record in batch]
         topics, partitions, offsets, raw_values, raw_keys, _, timestamps = zip(*batch, strict=True)
         keys, stage, failures = self._deserialized(
             Stage.KEY_CONVERTER, self._key, rows(Encoded, topics, raw_keys)
@@ -107,6 +109,7 @@ class Inbound:
 
     def unread(self, record: ConsumedRecord) -> SinkRecord:
         """A record as it came, its key and value in bytes; with its identity. Raises ``StageError``."""
+        record = as_written(record)
         topic, partition, offset, value, key, _, timestamp = record
         return SinkRecord(topic, partition, offset, value, key, self._with_identity(record), timestamp)
 

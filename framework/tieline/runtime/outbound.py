@@ -8,7 +8,8 @@ from typing import Any
 from tieline.api import AnyRecord, Converter, DataError, Datum, SourceRecord, Transform
 from tieline.broker.port import ProducerRecord
 from tieline.runtime.failure import Stage
-from tieline.runtime.scope import StageError
+from tieline.runtime.scope import Clock, StageError
+from tieline.runtime.timestamps import at_broker
 
 
 class Transforms:
@@ -51,10 +52,13 @@ def mapped(error: DataError, indexes: Sequence[int]) -> DataError:
 class Outbound:
     """Makes a batch of source records ready for the broker; used by one thread."""
 
-    def __init__(self, transforms: Transforms, key: Converter[Any], value: Converter[Any]) -> None:
+    def __init__(
+        self, transforms: Transforms, key: Converter[Any], value: Converter[Any], clock: Clock | None = None
+    ) -> None:
         self._transforms = transforms
         self._key = key
         self._value = value
+        self._clock = clock or Clock()
 
     def convert(self, batch: Sequence[SourceRecord]) -> list[ProducerRecord | None]:
         """A producer record for each, none where a transform filtered it. Raises ``StageError``."""
@@ -69,10 +73,10 @@ class Outbound:
             indexes,
         )
         out: list[ProducerRecord | None] = [None] * len(batch)
+        now = self._clock.wall_ms()
         for index, record, key, value in zip(indexes, records, keys, values, strict=True):
-            out[index] = ProducerRecord(
-                record.topic, value, key, record.headers, record.timestamp, record.partition
-            )
+            timestamp, headers = at_broker(record.timestamp, record.headers, now)
+            out[index] = ProducerRecord(record.topic, value, key, headers, timestamp, record.partition)
         return out
 
     def stop(self) -> None:

@@ -58,11 +58,15 @@ class Counters:
 
 
 class Clock:
-    """Monotonic seconds, and waiting that ends early when the task is asked to stop."""
+    """Monotonic seconds, the time of day, and waiting that ends early when the task is asked to stop."""
 
     def now(self) -> float:
         """Seconds from some fixed moment."""
         return time.monotonic()
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970, UTC."""
+        return time.time_ns() // 1_000_000
 
     def wait(self, stop: threading.Event, seconds: float) -> bool:
         """Wait; true if the task was asked to stop."""

@@ -22,6 +22,10 @@ class FakeClock(Clock):
             self._now += self._step
             return self._now
 
+    def wall_ms(self) -> int:
+        """Milliseconds; it was made on 14 November 2023."""
+        return 1_700_000_000_000 + int(self._now * 1000)
+
     def wait(self, stop: threading.Event, seconds: float) -> bool:
         """Move on; true if the task was asked to stop."""
         with self._lock:

@@ -1,0 +1,38 @@
+"""The time under which a broker keeps a record, and the record's own: they part where it would be lost.
+
+Pure. A broker keeps a record for its topic's ``retention.ms`` from the record's timestamp, and Kafka refuses
+one that is an hour ahead (``message.timestamp.after.max.ms``, KIP-937). A reading of last year (a back-fill,
+a device whose clock has stopped) would be deleted within minutes, read or not; one of next year would stop
+its source.
+"""
+
+from __future__ import annotations
+
+from tieline.api import Headers
+from tieline.broker.port import ConsumedRecord
+
+TIMESTAMP_HEADER = "tieline.timestamp"
+"""The record's own time in ms, where the broker has it under another. Always the last header."""
+
+WITHIN_MS = 30 * 60_000
+"""So far from now the record's own time may be: little beside any retention, and less than Kafka's hour."""
+
+_END = 1 << 63
+
+
+def at_broker(timestamp: int | None, headers: Headers, now: int) -> tuple[int | None, Headers]:
+    """Timestamp and headers for the broker; none: when it is written. All times in ms since 1970, UTC."""
+    if type(timestamp) is not int or abs(timestamp - now) <= WITHIN_MS or not 0 <= timestamp < _END:
+        return timestamp, headers  # what is no time at all is for the producer to refuse
+    return None, (*headers, (TIMESTAMP_HEADER, b"%d" % timestamp))
+
+
+def as_written(record: ConsumedRecord) -> ConsumedRecord:
+    """The record with the timestamp and the headers that its source gave it."""
+    headers = record.headers
+    if not headers or headers[-1][0] != TIMESTAMP_HEADER:
+        return record
+    text = headers[-1][1] or b""
+    if not text.isdigit() or len(text) > 19 or (timestamp := int(text)) >= _END:
+        return record  # somebody else's header
+    return record._replace(headers=headers[:-1], timestamp=timestamp)
