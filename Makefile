@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 FAST := not kafka and not volttron and not mongo and not fresh and not stack
 
+# Tests start hundreds of interpreters; without bytecode on disk each compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help lab stack test plugins-test agent-test parquet-test stack-test check style fast bench lock clean
 
@@ -19,7 +22,8 @@ help:
 	@echo "make stack-test     the containers, each restarted under load (without Docker: root on a Debian)"
 	@echo "make bench          what it can do, measured beside its peers: one JSON line a figure (ARGS=name: one)"
 	@echo "make lock           the packages of the images, anew, with their hashes"
-	@echo "make check          style, types, layers, and the tests without servers: under a minute"
+	@echo "make fast           the tests without servers: under a minute"
+	@echo "make check          style, types, layers, and make fast"
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tieline needs Python 3.10 or newer, not " + sys.version)'
@@ -50,16 +54,18 @@ style: .venv/.check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
+# Half of their time is waiting: two to a core.
 fast: .venv/.check
 	@echo "== tests without servers"
-	@$(BIN)/python -m pytest -q -n 2 -m "$(FAST)" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 -m "$(FAST)" tests/unit tests/property tests/contract tests/meta $(ARGS)
 
 check: style fast
 
 # Two at a time, a file to a process: most of a test on servers is waiting.
 test: style
 	@echo "== all tests, on real servers (the first run fetches VOLTTRON and Kafka)"
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not fresh and not stack" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile thorough \
+		-m "not fresh and not stack" $(ARGS)
 
 plugins-test: .venv/.check
 	@echo "== new connectors, installed and run in an environment of their own"

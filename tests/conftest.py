@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tieline_lab import kafka, mongo, volttron
 
@@ -27,6 +28,12 @@ _SERVERS = {
 }
 
 os.environ["TIELINE_LAB_DIR"] = str(Path(os.environ.get("TIELINE_LAB_DIR") or _ROOT / ".lab").absolute())
+
+
+# `make test` asks for the thorough one. No deadlines: a shared machine stands still now and then.
+settings.register_profile("fast", max_examples=40, deadline=None)
+settings.register_profile("thorough", max_examples=300, deadline=None)
+settings.load_profile("fast")
 
 
 @pytest.fixture(autouse=True)

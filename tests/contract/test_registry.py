@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import ipaddress
@@ -52,14 +53,12 @@ TEXT = record({"name": "n", "type": "string"})
 MORE = record({"name": "n", "type": "long"}, {"name": "m", "type": ["null", "int"], "default": None})
 
 
-@pytest.fixture(
-    params=["local", pytest.param("kafka", marks=pytest.mark.kafka)],
-)
-def broker(request, tmp_path):
-    """A home; on Kafka the topic is shared by all tests, so subjects have names of their own."""
+@pytest.fixture(scope="module", params=["local", pytest.param("kafka", marks=pytest.mark.kafka)])
+def broker(request, tmp_path_factory):
+    """A home; its topic is shared by all tests, so subjects have names of their own."""
     opened: Broker
     if request.param == "local":
-        opened = LocalLog.open(tmp_path)
+        opened = LocalLog.open(tmp_path_factory.mktemp("registry"))
     else:
         bootstrap = request.getfixturevalue("kafka_bootstrap")
         opened = KafkaBroker(bootstrap, {}, offsets_topic="", call_timeout=10.0)
@@ -69,23 +68,24 @@ def broker(request, tmp_path):
 
 @pytest.fixture
 def serve(broker):
-    running = []
-
-    def serve(**settings):
-        flat = {"listen": "127.0.0.1:0", **{k.replace("_", "."): str(v) for k, v in settings.items()}}
-        server = RegistryServer(SchemaTopic(broker), RegistryConfig.parse(flat))
-        server.start()
-        running.append(server)
-        return server.url
-
-    yield serve
-    for server in running:
-        server.stop()
+    """Makes registries of a test's own."""
+    with contextlib.ExitStack() as running:
+        yield lambda **settings: running.enter_context(registry(broker, **settings))
 
 
-@pytest.fixture
-def url(serve):
-    return serve()
+@pytest.fixture(scope="module")
+def url(broker):
+    with registry(broker) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def registry(broker, **settings):
+    flat = {"listen": "127.0.0.1:0", **{k.replace("_", "."): str(v) for k, v in settings.items()}}
+    server = RegistryServer(SchemaTopic(broker), RegistryConfig.parse(flat))
+    server.start()
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture
@@ -192,13 +192,16 @@ def test_each_level_asks_for_its_own(url, subject, level, old, new, good):
 
 
 def test_a_subject_is_deleted_softly_first_and_its_id_is_never_given_away_again(client, subject):
-    first = client.register_schema(subject, Sent(INT, "AVRO"))
+    mine, next_ = (
+        record({"name": "n", "type": type_}, name=f"lab.R{subject[2:]}") for type_ in ("int", "string")
+    )
+    first = client.register_schema(subject, Sent(mine, "AVRO"))
     assert code(client.delete_subject, subject, True) == (404, 40405)
     assert client.delete_subject(subject) == [1]
     assert code(client.get_latest_version, subject) == (404, 40401)
-    assert json.loads(client.get_schema(first).schema_str) == json.loads(INT)
+    assert json.loads(client.get_schema(first).schema_str) == json.loads(mine)
     assert client.delete_subject(subject, True) == [1]
-    other = client.register_schema(subject, Sent(TEXT, "AVRO"))
+    other = client.register_schema(subject, Sent(next_, "AVRO"))
     assert other > first
 
 

@@ -78,5 +78,5 @@ class GroupModel(RuleBasedStateMachine):
         assert len(owned) == len(set(owned))
 
 
-GroupModel.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+GroupModel.TestCase.settings = settings(stateful_step_count=30)
 TestGroupModel = GroupModel.TestCase

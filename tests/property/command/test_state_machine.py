@@ -168,5 +168,5 @@ def test_whatever_happens_at_most_one_execution_and_exactly_one_terminal_result(
     CommandsAndFaults.model = model
     run_state_machine_as_test(
         CommandsAndFaults,
-        settings=settings(max_examples=300, stateful_step_count=40, deadline=None),
+        settings=settings(stateful_step_count=40),
     )

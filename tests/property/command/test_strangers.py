@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tieline_connectors.command import rules
@@ -39,7 +39,6 @@ def command(name, issued, *, expires=None, reason=None):
     )
 
 
-@settings(max_examples=200)
 @given(issued=st.integers(-300, 10), later=st.integers(0, 700))
 def test_a_strangers_command_that_is_forgotten_is_never_executed_whatever_the_policy_says_then(issued, later):
     ledger = Ledger()

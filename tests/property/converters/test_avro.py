@@ -114,7 +114,7 @@ def same(one, other):
     return bool(one == other)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(pairs())
 def test_what_is_encoded_is_what_is_decoded_with_its_exact_types(pair):
     schema, value = pair
@@ -122,7 +122,7 @@ def test_what_is_encoded_is_what_is_decoded_with_its_exact_types(pair):
     assert same(codec.decode(codec.encode(value)), value)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(pairs())
 def test_apache_avro_reads_the_same_value_from_the_same_bytes(pair):
     schema, value = pair
@@ -231,7 +231,6 @@ READING = {
 }
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_reading_cut_short_or_with_a_flipped_bit_raises_only_a_data_error(data):
     schema = Schema.named("volttron.DeviceReading")

@@ -73,7 +73,6 @@ def visible(text):
 
 
 @given(topics, headers, bodies | device_bodies)
-@settings(deadline=None, max_examples=150)
 def test_any_json_body_becomes_the_document_that_the_old_agent_would_have_stored(topic, header, body):
     header = json.loads(json.dumps(header))
     record = through_avro(topic, header, body)
@@ -93,7 +92,6 @@ def test_any_json_body_becomes_the_document_that_the_old_agent_would_have_stored
 
 
 @given(topics, bodies | device_bodies)
-@settings(deadline=None, max_examples=150)
 def test_any_json_body_has_a_reading_document(topic, body):
     document = LAYOUTS["reading"](LayoutOptions()).documents(through_avro(topic, {}, body))[""]
 
@@ -104,7 +102,7 @@ def test_any_json_body_has_a_reading_document(topic, body):
 
 
 @given(st.integers(1, 60), st.sampled_from(["[", "{"]))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_nesting_up_to_the_sources_limit_is_kept_as_it_is(levels, kind):
     text = "[" * levels + "1" + "]" * levels if kind == "[" else '{"a":' * levels + "1" + "}" * levels
     body = json.loads(text)

@@ -170,7 +170,6 @@ def apache_agrees(writer, reader, told):
     return (found.compatibility is SchemaCompatibilityType.compatible) is not bool(told)
 
 
-@settings(max_examples=1000, deadline=None)
 @given(seed=st.integers(0, 2**64))
 def test_the_verdict_is_what_reading_shows(seed):
     maker = Maker(seed)
@@ -196,7 +195,7 @@ def test_the_verdict_is_what_reading_shows(seed):
 
 @pytest.mark.parametrize("level", LEVELS)
 @given(seed=st.integers(0, 2**64))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_level_is_made_of_both_directions_and_of_the_versions_that_count(level, seed):
     maker = Maker(seed)
     first = maker.record()

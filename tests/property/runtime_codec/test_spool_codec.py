@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tieline.api import Schema, SourceRecord
@@ -65,7 +65,6 @@ def codec():
     return SpoolCodec(number_of, known.__getitem__)
 
 
-@settings(max_examples=150, deadline=None)
 @given(RECORDS)
 @example(SourceRecord("t", float("nan")))
 @example(SourceRecord("t", 2**70, -0.0))
