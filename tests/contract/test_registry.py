@@ -205,6 +205,22 @@ def test_a_subject_is_deleted_softly_first_and_its_id_is_never_given_away_again(
     assert other > first
 
 
+def test_the_latest_version_is_never_one_that_was_deleted(client, url, subject):
+    client.register_schema(subject, Sent(INT, "AVRO"))
+    client.register_schema(subject, Sent(LONG, "AVRO"))
+    assert client.delete_version(subject, 2) == 2
+    assert ask(f"{url}/subjects/{subject}/versions/latest?deleted=true")[1]["version"] == 1
+    assert ask(f"{url}/subjects/{subject}/versions/latest", "DELETE") == (200, 1)
+    assert ask(f"{url}/subjects/{subject}/versions/latest?permanent=true", "DELETE")[1]["error_code"] == 40402
+    assert ask(f"{url}/subjects/{subject}/versions?deleted=true")[1] == [1, 2]
+
+
+def test_the_prefix_of_all_contexts_is_none(client, url, subject):
+    client.register_schema(subject, Sent(INT, "AVRO"))
+    for prefix in (":*:", ":.:", f":*:{subject}", subject):
+        assert subject in ask(f"{url}/subjects?subjectPrefix={prefix}")[1]
+
+
 def test_a_version_that_others_refer_to_is_not_deleted_and_who_reads_finds_it(client, url, broker, subject):
     unit = f"lab.Unit{subject[2:]}"
     client.register_schema(
@@ -222,6 +238,9 @@ def test_a_version_that_others_refer_to_is_not_deleted_and_who_reads_finds_it(cl
     assert AvroDeserializer(client)(data, context) == {"u": "C"}
     ours = seen(broker, schema_id)
     assert fastavro.schemaless_reader(io.BytesIO(data[5:]), ours.parsed, None) == {"u": "C"}
+    client.delete_subject(f"{subject}-user")
+    client.delete_subject(subject)
+    assert seen(broker, schema_id) == ours  # what was written before is still read
 
 
 def test_the_latest_version_with_some_metadata_is_found(client, subject):
@@ -251,6 +270,7 @@ def test_modes_forbid_and_an_import_keeps_ids(client, url, subject):
     [
         ("GET", "/schemas/ids/1999999999", None, 404, 40403),
         ("GET", "/schemas/ids/x", None, 404, 40403),
+        ("GET", "/schemas/ids/%C2%B2", None, 404, 40403),
         ("GET", "/subjects/none/versions", None, 404, 40401),
         ("GET", "/subjects/none/versions/1", None, 404, 40401),
         ("GET", "/config/none", None, 404, 40408),
@@ -261,6 +281,10 @@ def test_modes_forbid_and_an_import_keeps_ids(client, url, subject):
         ("POST", "/subjects/s/versions", {"schema": "{"}, 422, 42201),
         ("POST", "/subjects/s/versions", {"schema": "[" * 10_000}, 422, 42201),
         ("POST", "/subjects/s/versions", {"schema": "{}", "schemaType": "PROTOBUF"}, 422, 42201),
+        ("POST", "/subjects/s/versions", {"schema": '{"type":"string","size":1e999}'}, 422, 42201),
+        ("POST", "/subjects/s/versions", {"schema": '"int"', "id": 2**31}, 422, 422),
+        ("POST", "/subjects/s/versions", b'{"schema": "int", "metadata": {"a": NaN}}', 422, 422),
+        ("POST", "/subjects/s/versions", b'{"schema": "int", "metadata": {"a": 1e999}}', 422, 422),
         ("POST", "/subjects/s/versions", b"{", 422, 422),
         ("POST", "/subjects/s/versions", b"[" * 100_000, 422, 422),
         ("POST", "/subjects/s/versions", b" " * 1_000_001, 413, 42209),
@@ -333,7 +357,8 @@ def test_who_is_not_in_the_file_is_refused_and_who_may_look_changes_nothing(serv
         assert code(client.get_subjects)[0] == 401
     bearer = {"Authorization": "Bearer t0ken"}
     assert "s" in ask(f"{url}/subjects", **bearer)[1]
-    assert ask(f"{url}/subjects/s/versions", "POST", {"schema": INT}, **bearer)[0] == 403
+    for path in ("/subjects/s/versions", "/subjects/s/versions/", "/subjects/s%2Fversions"):
+        assert ask(url + path, "POST", {"schema": LONG}, **bearer)[0] == 403, path
     assert ask(f"{url}/subjects/s", "POST", {"schema": INT}, **bearer)[0] == 200
     assert ask(f"{url}/subjects/s", "DELETE", **bearer)[0] == 403
 

@@ -101,7 +101,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         executor, _ = self._ready()
         by_partition: defaultdict[TopicPartition, list[SinkRecord]] = defaultdict(list)
         for record in batch:
-            by_partition[TopicPartition(record.topic, record.partition)].append(record)
+            by_partition[record.consumed_from].append(record)
         waiting: dict[TopicPartition, str] = {}
         fenced: Fenced | None = None
         with executor.lock:
@@ -124,7 +124,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
     def refuse(self, record: SinkRecord, error: Exception) -> bool:
         """What no converter can read is answered with its bytes, and blocks nothing."""
         executor, _ = self._ready()
-        at = TopicPartition(record.topic, record.partition)
+        at = record.consumed_from
         raw = record.value[:_MOST_RAW] if isinstance(record.value, bytes) else None
         with executor.lock:
             owned = self._partition(executor, at)

@@ -93,7 +93,7 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
         try:
             publisher = self._connected()
             for (index, objection), refusal, slow in publisher.publish(self._steps(batch, publisher)):
-                partition = TopicPartition(batch[index].topic, batch[index].partition)
+                partition = batch[index].consumed_from
                 counted["slow_subscribers"] += slow
                 if refusal:
                     objection = Refused("by_router", f"the router says {refusal[:200]}")

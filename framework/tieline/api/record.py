@@ -53,7 +53,11 @@ class SourceRecord(NamedTuple):
 
 
 class SinkRecord(NamedTuple):
-    """What a sink task is given; ``headers`` always hold the record's id and digest."""
+    """What a sink task is given; ``headers`` always hold the record's id and digest.
+
+    ``topic`` is the transforms' to change. ``original_topic`` is where it was consumed (KIP-793), none: from
+    ``topic``. Offsets, assignments and errors speak of that one: ``consumed_from``.
+    """
 
     topic: str
     partition: int
@@ -64,6 +68,12 @@ class SinkRecord(NamedTuple):
     timestamp: int | None = None
     value_schema: Schema | None = None
     key_schema: Schema | None = None
+    original_topic: str | None = None
+
+    @property
+    def consumed_from(self) -> TopicPartition:
+        """The partition in which ``offset`` counts; what ``pre_commit``, ``Retriable`` and ``open`` name."""
+        return TopicPartition(self.original_topic or self.topic, self.partition)
 
 
 AnyRecord = TypeVar("AnyRecord", SourceRecord, SinkRecord)

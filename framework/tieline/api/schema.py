@@ -34,9 +34,9 @@ class Schema:
             # The hint that fastavro leaves in what it returns spares it from parsing the schema again at
             # every value: a third of the time. It would also believe it in a text from outside.
             parsed: Any = fastavro.parse_schema(self.definition)
+            self.text = json.dumps(self.definition, separators=(",", ":"), allow_nan=False)
         except Exception as error:  # fastavro raises whatever it meets first in what is no schema
             raise ValueError(f"not an Avro schema: {type(error).__name__}: {error}") from error
-        self.text = json.dumps(self.definition, separators=(",", ":"))
         self.parsed: Any = parsed
         self._hash = hash(self.text)
         is_named = isinstance(parsed, dict) and "name" in parsed

@@ -80,7 +80,9 @@ class Guarded:
 
 
 def _looks(scope: Scope) -> bool:
-    """A GET, or a POST that asks: a lookup, a check of compatibility."""
+    """A GET, or a POST that asks: a check of compatibility, a lookup. A subject may be called ``…/versions``:
+    whoever may only look cannot look that one up.
+    """
     path = str(scope["path"])
-    asks = path.startswith("/compatibility/") or not path.endswith("/versions")
+    asks = path.startswith("/compatibility/") or not path.rstrip("/").endswith("/versions")
     return scope["method"] in ("GET", "HEAD") or (scope["method"] == "POST" and asks)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from starlette.datastructures import QueryParams
 
 from tieline.registry import errors, rules
-from tieline.registry.records import Content, Reference, canonical_json
+from tieline.registry.records import MAX_ID, Content, Reference, canonical_json
 from tieline.registry.subjects import Subjects
 from tieline.registry.topic import SchemaTopic
 
@@ -97,6 +97,6 @@ def _map(value: Any, name: str) -> Mapping[str, Any] | None:
 
 
 def _whole(value: Any, name: str) -> int | None:
-    if value is not None and (type(value) is not int or value < -1):
-        raise errors.unprocessable(f"{name} is no number")
+    if value is not None and (type(value) is not int or not -1 <= value <= MAX_ID):
+        raise errors.unprocessable(f"{name} is no number up to {MAX_ID}")
     return value if value and value > 0 else None

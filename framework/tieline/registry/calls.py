@@ -84,7 +84,7 @@ def _id(asked: Asked) -> int:
 
 
 def _schemas(asked: Asked) -> Any:
-    prefix, deleted = asked.query.get("subjectPrefix", ""), asked.flag("deleted")
+    prefix, deleted = _prefix(asked), asked.flag("deleted")
 
     def find(state: Subjects) -> list[Version]:
         names = [name for name in state.names() if name.startswith(prefix)]
@@ -94,9 +94,14 @@ def _schemas(asked: Asked) -> Any:
     return [told(version) for version in asked.page(asked.topic.ask(find))[:_MOST_IN_A_LIST]]
 
 
+def _prefix(asked: Asked) -> str:
+    """``:*:`` is all contexts, ``:.:`` the default one, which is all that there are."""
+    return asked.query.get("subjectPrefix", "").removeprefix(":*:").removeprefix(":.:")
+
+
 def _subjects(asked: Asked) -> Any:
     prefix, only, deleted = (
-        asked.query.get("subjectPrefix", ""),
+        _prefix(asked),
         asked.flag("deletedOnly"),
         asked.flag("deleted"),
     )
@@ -127,13 +132,16 @@ def _version(asked: Asked) -> Version:
 
 
 def _found(state: Subjects, asked: Asked, *, deleted: bool = False) -> Version:
-    """The version in the path: a number, ``latest`` or ``-1``."""
+    """The version in the path: a number, ``latest`` or ``-1``. The latest is never one that was deleted."""
     subject, number = asked.subject, asked.path["version"]
     versions = state.versions(subject, deleted=deleted)
     if not versions:
         raise errors.subject_not_found(subject)
     if number in ("latest", "-1"):
-        return versions[-1]
+        live = state.versions(subject)
+        if not live:
+            raise errors.version_not_found(-1)
+        return live[-1]
     if not (number.isascii() and number.isdigit() and len(number) < 11 and 0 < int(number) <= MAX_ID):
         raise errors.invalid_version(number[:100])
     chosen = [version for version in versions if version.number == int(number)]

@@ -29,6 +29,10 @@ _PROMOTIONS = {
 
 _AT_MOST = 20
 """So many messages are enough to begin with."""
+_MOST_STEPS = 100_000
+"""So many pairs of types are compared: two unions of 300 branches, of which none reads another."""
+_BRANCHES = 10
+"""So many of a union's branches are named in a message."""
 
 
 def incompatibilities(level: str, new: Parsed, earlier: Sequence[Parsed]) -> list[str]:
@@ -57,17 +61,26 @@ def differences(reader: Parsed, writer: Parsed) -> list[str]:
 class _Check:
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int], list[str]] = {}
+        self._steps = 0
 
     def of(self, reader: Any, writer: Any, path: str) -> list[str]:
         pair = id(reader), id(writer)
         if pair not in self._seen:
+            self._steps += 1
+            if self._steps > _MOST_STEPS:
+                return [f"{_at(path)}is too large to be compared"]
             self._seen[pair] = []  # a recursive type is readable if the rest of it is
             self._seen[pair] = self._compare(reader, writer, path)
         return self._seen[pair]
 
     def _compare(self, reader: Any, writer: Any, path: str) -> list[str]:
         if writer.type in ("union", "error_union"):
-            return [told for branch in writer.schemas for told in self.of(reader, branch, path)]
+            told: list[str] = []
+            for branch in writer.schemas:
+                told += self.of(reader, branch, path)
+                if len(told) >= _AT_MOST:
+                    break
+            return told
         if reader.type in ("union", "error_union"):
             return self._one_of(reader, writer, path)
         if reader.type != writer.type:
@@ -89,12 +102,19 @@ class _Check:
     def _one_of(self, reader: Any, writer: Any, path: str) -> list[str]:
         told: list[str] = []
         for branch in reader.schemas:
+            known = len(self._seen)
             found = self.of(branch, writer, path)
             if not found:
                 return []
+            self._forget_assumed(known)
             if branch.type == writer.type:  # what is wrong with the one that was meant says more
                 told = told or found
         return told or [f"{_at(path)}may not be {_name(writer)}: {_name(reader)} lacks it"]
+
+    def _forget_assumed(self, known: int) -> None:
+        """What was found readable since then may have been so only if the branch was, which it is not."""
+        for pair in [pair for pair in list(self._seen)[known:] if not self._seen[pair]]:
+            del self._seen[pair]
 
     def _fields(self, reader: Any, writer: Any, path: str) -> list[str]:
         there = writer.fields_dict
@@ -147,7 +167,9 @@ def _name(schema: Any) -> str:
     if schema.type in ("record", "error", "enum", "fixed"):
         return f"the {schema.type} {schema.fullname}"
     if schema.type in ("union", "error_union"):
-        return f"the union of {', '.join(_name(branch) for branch in schema.schemas)}"
+        named = [_name(branch) for branch in schema.schemas[:_BRANCHES]]
+        more = len(schema.schemas) - len(named)
+        return f"the union of {', '.join(named)}{f' and {more} more' if more else ''}"
     return str(schema.type)
 
 

@@ -105,7 +105,7 @@ def _full_name(part: Any, space: str) -> str:
 
 def _compact(text: str) -> str:
     try:
-        return json.dumps(json.loads(text), separators=(",", ":"))
+        return json.dumps(json.loads(text), separators=(",", ":"), allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise InvalidSchema(f"not an Avro schema: no JSON: {error}") from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -40,7 +41,8 @@ def application(topic: SchemaTopic, max_bytes: int = 1_000_000) -> Starlette:
     async def by_id(request: Request) -> Response:
         """From memory, if it can be; else as everything."""
         number = request.path_params["id"]
-        content = topic.content(int(number)) if number.isdigit() and len(number) < 11 else None
+        is_one = number.isascii() and number.isdigit() and len(number) < 11
+        content = topic.content(int(number)) if is_one else None
         if content is None or request.query_params or not _accepts(request):
             return await everything(request)
         return _reply(content_told(content))
@@ -95,11 +97,19 @@ async def _body(request: Request, max_bytes: int) -> Mapping[str, Any]:
     if media not in _TAKEN:
         raise RegistryError(415, 415, f"the body must be {MEDIA_TYPE} or application/json")
     try:
-        found = json.loads(bytes(data))
+        found = json.loads(bytes(data), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         raise errors.unprocessable("the body is no JSON") from None
     if not isinstance(found, dict):
         raise errors.unprocessable("the body is no JSON object")
+    return found
+
+
+def _finite(text: str) -> float:
+    """JSON has no other number."""
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError(text)
     return found
 
 

@@ -47,10 +47,11 @@ class Request(NamedTuple):
     version: int | None = None
 
 
-def resolve(state: Subjects, references: Iterable[Reference]) -> dict[str, str]:
+def resolve(state: Subjects, references: Iterable[Reference], *, deleted: bool = False) -> dict[str, str]:
     """Name → text of all that a schema refers to, in the order in which they need each other.
 
-    Raises ``RegistryError`` (42201) where one leads nowhere.
+    ``deleted``: also what was deleted softly, to read what was written before. Raises ``RegistryError``
+    (42201) where one leads nowhere.
     """
     texts: dict[str, str] = {}
     open_ = [(reference, False) for reference in reversed(list(references))]
@@ -58,7 +59,7 @@ def resolve(state: Subjects, references: Iterable[Reference]) -> dict[str, str]:
     while open_:
         reference, resolved = open_.pop()
         version = state.version(reference.subject, reference.version)
-        if version is None or version.deleted:
+        if version is None or (version.deleted and not deleted):
             told = f"name='{reference.name}', subject='{reference.subject}', version={reference.version}"
             raise errors.invalid_schema(f"no schema is registered for the reference {told}")
         if resolved:

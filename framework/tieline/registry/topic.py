@@ -275,6 +275,6 @@ class TopicSchemaStore:
 def _whole(state: Subjects, content: Content) -> Schema:
     """A schema with all that it refers to written into it. Raises ``ValueError`` where that is not there."""
     try:
-        return Schema.parse(inlined(content.text, rules.resolve(state, content.references)))
+        return Schema.parse(inlined(content.text, rules.resolve(state, content.references, deleted=True)))
     except RegistryError as error:
         raise ValueError(f"not an Avro schema: {error}") from error

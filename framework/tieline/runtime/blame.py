@@ -22,14 +22,20 @@ def before_failure(batch: Sequence[ConsumedRecord], failures: Mapping[int, Excep
     return out
 
 
-def was_written(record: ConsumedRecord, error: Exception) -> bool:
-    """Whether a record of a batch that ended with this error was written nevertheless."""
+def written_nevertheless(batch: Sequence[ConsumedRecord], error: Exception) -> list[bool]:
+    """Whether each record of a batch that ended with this error was written.
+
+    An error that names partitions which the batch has not (those of renamed topics, say) is not understood:
+    nothing is taken for written by it.
+    """
     if not isinstance(error, Retriable):
-        return False
-    partition = TopicPartition(record.topic, record.partition)
-    if error.partitions is not None and partition not in error.partitions:
-        return True
-    return record.offset < error.reached.get(partition, 0)
+        return [False] * len(batch)
+    places = [TopicPartition(record.topic, record.partition) for record in batch]
+    named = error.partitions if error.partitions is not None and error.partitions <= set(places) else None
+    return [
+        (named is not None and at not in named) or record.offset < error.reached.get(at, 0)
+        for at, record in zip(places, batch, strict=True)
+    ]
 
 
 def sentence_of(stage: Stage, record: ConsumedRecord, cause: Exception, failures: int) -> str:

@@ -89,7 +89,7 @@ class Inbound:
         headers = map(self._with_identity, batch)
         where = topics, partitions, offsets
         records = rows(
-            SinkRecord, *where, value_data, key_data, headers, timestamps, value_schemas, key_schemas
+            SinkRecord, *where, value_data, key_data, headers, timestamps, value_schemas, key_schemas, topics
         )
         unreadable = frozenset(failures)
         if failures:

@@ -21,7 +21,7 @@ from tieline.api import (
     TopicPartition,
 )
 from tieline.broker.port import ConsumedRecord, Consumer
-from tieline.runtime.blame import before_failure, sentence_of, was_written
+from tieline.runtime.blame import before_failure, sentence_of, written_nevertheless
 from tieline.runtime.changelog import TaskChangelogs
 from tieline.runtime.context import TaskContext
 from tieline.runtime.delivery import Counts
@@ -303,8 +303,10 @@ class WorkerSinkTask(TaskContext):
         cause = error.error if isinstance(error, StageError) else error
         due = self._due_after(self._away, error)
         done = [
-            before and was_written(record, cause)
-            for record, before in zip(batch, before_failure(batch, failures), strict=True)
+            before and written
+            for before, written in zip(
+                before_failure(batch, failures), written_nevertheless(batch, cause), strict=True
+            )
         ]
         self._progress.written(batch, kept, done)
         self._flow.hold([record for record, is_done in zip(batch, done, strict=True) if not is_done], due)

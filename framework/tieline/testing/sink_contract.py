@@ -73,7 +73,7 @@ class SinkContract(ConnectorContract):
         batch = self._batch(0, 0, 5)
         with self._started(settings) as task:
             self._put(task, batch)
-            reached = {TopicPartition("t", 0): 5}
+            reached = _reached(batch)
             safe = task.pre_commit(reached)
             assert set(safe) <= set(reached), "pre_commit invents partitions"
             for partition, offset in safe.items():
@@ -166,7 +166,7 @@ class SinkContract(ConnectorContract):
         context = RecordingSinkContext()
         try:
             task.start(context, self._config(settings))
-            context.assignment = frozenset([TopicPartition("t", 0), TopicPartition("t", 1)])
+            context.assignment = frozenset(TopicPartition("consumed", number) for number in (0, 1))
             task.open(context.assignment)
             yield task
         finally:
@@ -174,7 +174,10 @@ class SinkContract(ConnectorContract):
             task.shutdown()
 
     def _batch(self, partition: int, first: int, count: int) -> list[SinkRecord]:
-        """Records whose offset is their number, so that values differ; in different partitions too."""
+        """Records whose offset is their number, so that values differ; in different partitions too.
+
+        A transform has renamed their topic: offsets are those of the topic that was consumed.
+        """
         return [
             SinkRecord(
                 "t",
@@ -183,6 +186,7 @@ class SinkContract(ConnectorContract):
                 self.value(number),
                 headers=identity("contract", partition, number, digest_of=_text(self.value(number)).encode()),
                 timestamp=1_700_000_000_000 + number,
+                original_topic="consumed",
             )
             for number in range(first, first + count)
         ]
@@ -225,7 +229,7 @@ class SinkContract(ConnectorContract):
 def _reached(batch: Sequence[SinkRecord]) -> dict[TopicPartition, int]:
     reached: dict[TopicPartition, int] = {}
     for record in batch:
-        reached[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        reached[record.consumed_from] = record.offset + 1
     return reached
 
 

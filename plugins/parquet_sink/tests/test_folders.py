@@ -25,6 +25,12 @@ def test_the_date_is_that_of_the_record_in_utc():
     assert folder(timestamp=-1) == f"date={NOTHING}"  # Kafka's word for none
 
 
+@pytest.mark.parametrize("found", [float("inf"), float("nan"), 1e308])
+def test_a_number_that_is_no_time_is_bad_data(found):
+    with pytest.raises(ValueError, match=r"time|NaN|year|date"):
+        folder({"time": found}, 0, time_field="time", unit="s")
+
+
 @pytest.mark.parametrize(
     ("found", "unit"),
     [

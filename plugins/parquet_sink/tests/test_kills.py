@@ -209,6 +209,31 @@ def test_an_offset_inside_a_file_is_never_committed(tmp_path):
     task.shutdown()
 
 
+def test_topics_that_were_renamed_to_one_keep_their_offsets_and_their_files(tmp_path):
+    """A router on the sink: what is committed is of the topic that was consumed."""
+    task = ParquetSinkTask()
+    task.start(RecordingSinkContext(), config(tmp_path, 2, -1))
+    task.put(
+        [
+            SinkRecord("all", 0, n, f"{topic}{n}", original_topic=topic)
+            for topic in ("a", "b")
+            for n in range(3)
+        ]
+    )
+    reached = {TopicPartition(topic, 0): 3 for topic in ("a", "b")}
+    assert task.pre_commit(reached) == {TopicPartition(topic, 0): 2 for topic in ("a", "b")}
+    assert sorted(row["value"] for row in rows(tmp_path)) == ["a0", "a1", "b0", "b1"]
+    assert {name.partition("/")[0] for name in files(tmp_path)} == {"all"}
+    task.shutdown()
+
+
+def test_a_topic_whose_name_leaves_no_room_for_a_files_is_a_data_error(tmp_path):
+    task = ParquetSinkTask()
+    task.start(RecordingSinkContext(), config(tmp_path, 1, -1))
+    assert put(task, [SinkRecord("t" * 230, 0, 0, "x"), SinkRecord("t", 0, 0, "y")]) == {0}
+    task.shutdown()
+
+
 def test_a_disk_that_is_away_is_waited_for_and_nothing_of_the_batch_is_taken(tmp_path):
     root = tmp_path / "lake"
     task = ParquetSinkTask()
@@ -222,7 +247,6 @@ def test_a_disk_that_is_away_is_waited_for_and_nothing_of_the_batch_is_taken(tmp
         with pytest.raises(Retriable, match="lake"):
             task.pre_commit({TopicPartition("t", 0): 2})
     root.unlink()
-    task._store._scratch.mkdir(parents=True)
     task.put([SinkRecord("t", 0, 2, "2")])
     task.put([SinkRecord("t", 0, 3, "3")])
     assert task.pre_commit({TopicPartition("t", 0): 4}) == {TopicPartition("t", 0): 4}

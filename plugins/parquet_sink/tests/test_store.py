@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import pyarrow as pa
@@ -57,6 +58,21 @@ time.sleep(60)
         process.stdout.close()
 
 
+def test_stores_that_begin_at_once_do_not_take_each_other_for_leftovers(tmp_path):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(20):
+            with ThreadPoolExecutor(6) as threads:
+                stores = list(threads.map(lambda _: LocalStore(tmp_path, "zstd"), range(6)))
+            for number, store in enumerate(stores):
+                assert (store._scratch / "lock").exists()
+                store.write(f"{number}.parquet", TABLE)
+                store.close()
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_a_folder_that_cannot_be_written_is_an_outage(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Retriable, match="file"):
@@ -80,7 +96,8 @@ def test_a_file_system_that_pyarrow_alone_knows_takes_files():
 @pytest.mark.parametrize(
     ("url", "known"),
     [("/lake", True), ("lake", True), ("file:///lake", True), ("memory://lake", True), ("mock:///lake", True),
-     ("nobody://lake", False), ("ftp://me:s3cret@host/lake", False)],
+     ("nobody://lake", False), ("ftp://me:s3cret@host/lake", False),
+     ("s3://KEY:s3c/ret@bucket", False), ("file:lake", False), ("file://localhost/lake", False)],
 )  # fmt: skip
 def test_a_url_that_nobody_knows_is_a_mistake_before_anything_starts(url, known):
     wrong = ParquetSink().validate(ParquetSinkConfig.parse({"store.url": url}))

@@ -210,3 +210,32 @@ def test_a_level_is_made_of_both_directions_and_of_the_versions_that_count(level
     if level.startswith(("FORWARD", "FULL")):
         wrong += [differences(each, new) for each in counting]
     assert bool(incompatibilities(level, new, old)) is any(wrong)
+
+
+def test_what_only_a_branch_that_fails_would_make_readable_is_not_readable():
+    """Apache avro's own checker takes this pair."""
+
+    def schema(z, *more):
+        q = {"type": "record", "name": "Q", "fields": [{"name": "p", "type": ["null", "P"]}]}
+        fields = [{"name": "q", "type": q}, {"name": "z", "type": z}]
+        branch: Any = {"type": "record", "name": "P", "fields": fields}
+        one = [branch, *more] if more else branch
+        top = [{"name": "one", "type": one}, {"name": "two", "type": "Q"}]
+        return {"type": "record", "name": "Top", "fields": top}
+
+    takes_all = {"type": "record", "name": "P2", "aliases": ["P"], "fields": []}
+    reader, writer = (
+        parse("AVRO", json.dumps(made), {}) for made in (schema("int", takes_all), schema("string"))
+    )
+    (told,) = differences(reader, writer)
+    assert told.endswith(".z' is int here and string there")
+
+
+def test_what_a_hostile_pair_costs_has_an_end():
+    def fixed(letter, number):
+        types = [{"type": "fixed", "name": f"{letter}{n}", "size": 1} for n in range(number)]
+        return parse("AVRO", json.dumps(types), {})
+
+    told = differences(fixed("A", 3000), fixed("B", 3000))
+    assert 0 < len(told) <= 40
+    assert sum(map(len, told)) < 20_000

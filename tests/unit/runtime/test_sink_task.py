@@ -187,6 +187,24 @@ def test_an_outage_of_one_partition_holds_only_that_partition_and_keeps_its_orde
     assert committed(log) == {0: 3, 1: 3}
 
 
+def test_an_outage_that_names_partitions_of_another_topic_holds_everything(log):
+    """A transform renames topics, a sink errs: what is not understood must not count as written."""
+    fill(log, ["a1"])
+    left = [1]
+
+    def away(batch):
+        if left[0]:
+            left[0] -= 1
+            raise Retriable("away", partitions={TopicPartition("renamed", 0)})
+
+    sink = Sink(2, away)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.puts == [["a1"], ["a1"]]
+    assert counts == (1, 1, 0, 0, 0)
+
+
 def test_what_a_sink_has_reached_before_an_outage_is_committed_and_not_offered_again(log):
     fill(log, ["a1", "a2", "a3"])
     fill(log, ["b1", "b2"], 1)

@@ -45,7 +45,10 @@ class Folders:
             return int(zoned.timestamp() * 1000)
         if isinstance(found, bool) or not isinstance(found, (int, float)):
             raise ValueError(f"{'.'.join(self._time)} is no time, but a {type(found).__name__}")
-        return int(found * 1000 if self._unit == "s" else found // _PER_MS[self._unit])
+        try:
+            return int(found * 1000 if self._unit == "s" else found // _PER_MS[self._unit])
+        except OverflowError:
+            raise ValueError(f"{'.'.join(self._time)} is no time: {found}") from None
 
     def of(self, record: SinkRecord, time: int | None) -> str:
         """The folder below the topic's. Raises ``ValueError``."""

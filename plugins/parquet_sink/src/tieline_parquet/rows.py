@@ -115,7 +115,7 @@ def _definition(schema: Schema | None) -> Any:
 def _origin(record: SinkRecord) -> dict[str, Any]:
     told = header(record, ID_HEADER)
     return {
-        "topic": record.topic,
+        "topic": record.consumed_from.topic,
         "partition": record.partition,
         "offset": record.offset,
         "timestamp": record.timestamp,

@@ -15,6 +15,7 @@ from tieline_parquet.segment import Cutter, Row, Segment
 from tieline_parquet.store import Store, open_store, what_is_wrong
 
 Failures = dict[int, Exception]
+_MAX_NAME = 255
 
 
 class _Numbered(NamedTuple):
@@ -76,12 +77,17 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
                 continue
             try:
                 time = self._folders.time(record)
-                numbered = _Numbered(index, record, time, self._folders.of(record, time))
+                folder = f"{escaped(record.topic)}/{self._folders.of(record, time)}"
+                numbered = _Numbered(index, record, time, folder)
             except ValueError as error:
                 failures[index] = error
             else:
-                of_partition.setdefault(TopicPartition(record.topic, record.partition), []).append(numbered)
+                of_partition.setdefault(record.consumed_from, []).append(numbered)
         for partition, records in of_partition.items():
+            if len(_file_name(partition, 0)) > _MAX_NAME:
+                too_long = ValueError(f"the topic's name is too long for a file's: {partition.topic}")
+                failures.update({each.place: too_long for each in records})
+                continue
             for run in _runs(records):
                 self._take(partition, run, failures)
         if failures:
@@ -140,10 +146,9 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
                     self._write(partition, buffer)
 
     def _write(self, partition: TopicPartition, buffer: _Buffer) -> None:
-        topic = escaped(partition.topic)
-        name = f"{topic}+{partition.partition}+{buffer.segment.start:020d}.parquet"
+        name = _file_name(partition, buffer.segment.start)
         for folder, batches in list(buffer.batches.items()):
-            self._store.write(f"{topic}/{folder}/{name}", pa.Table.from_batches(batches))
+            self._store.write(f"{folder}/{name}", pa.Table.from_batches(batches))
             self._context.count("files")
             del buffer.batches[folder]
         buffer.written = True
@@ -160,6 +165,10 @@ class ParquetSink(SinkConnector[ParquetSinkConfig]):
         """Whether the place for the files can be at all."""
         wrong = what_is_wrong(config.url)
         return [("store.url", wrong)] if wrong else []
+
+
+def _file_name(partition: TopicPartition, start: int) -> str:
+    return f"{escaped(partition.topic)}+{partition.partition}+{start:020d}.parquet"
 
 
 def _runs(records: Sequence[_Numbered]) -> list[list[_Numbered]]:

@@ -21,7 +21,7 @@ from tieline.api import Retriable
 SCRATCH = "_scratch"
 """Spark and Hive pass over what begins so."""
 
-_WITH_PASSWORD = re.compile(r"[^/]*://[^/@]*:[^/@]+@")
+_WITH_PASSWORD = re.compile(r"[^/]*://[^@:]*:[^@]+@")  # a secret of AWS may have a slash in it
 
 
 class Store(Protocol):
@@ -44,6 +44,8 @@ def open_store(url: str, codec: str) -> Store:
 def what_is_wrong(url: str) -> str | None:
     """Why nobody knows this URL; none: somebody does. Nothing is asked of the place itself."""
     if _is_local(url):
+        if url.startswith("file:") and not url.startswith("file:///"):
+            return "is a file: URL without a path; file:///path/to/folder, or the folder alone"
         return None
     if _WITH_PASSWORD.match(url):
         return "has a password in it, which errors would show; give it as its file system asks (AWS_…)"
@@ -69,17 +71,18 @@ class LocalStore:
         try:
             _make(self._root / SCRATCH)
             self._remove_leftovers()
-            self._scratch = self._root / SCRATCH / uuid.uuid4().hex
-            self._scratch.mkdir()
-            self._lock = (self._scratch / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._make_scratch()
         except OSError as error:
             raise _away(str(root), error) from error
 
     def write(self, path: str, table: Any) -> None:
         """Scratch, fsync, rename, fsync of the folder."""
-        target, scratch = self._root / path, self._scratch / "file"
+        target = self._root / path
         try:
+            if not self._scratch.exists():  # swept away by somebody
+                self._lock.close()
+                self._make_scratch()
+            scratch = self._scratch / "file"
             with scratch.open("wb") as file:
                 _write(table, file, self._codec)
                 file.flush()
@@ -94,6 +97,19 @@ class LocalStore:
         """Remove the scratch folder."""
         self._lock.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _make_scratch(self) -> None:
+        while True:
+            self._scratch = self._root / SCRATCH / uuid.uuid4().hex
+            _make(self._scratch)
+            try:
+                self._lock = (self._scratch / "lock").open("w")
+            except FileNotFoundError:
+                continue
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if (self._scratch / "lock").exists():
+                return
+            self._lock.close()  # another store took it for a leftover before it was locked
 
     def _remove_leftovers(self) -> None:
         for left in (self._root / SCRATCH).iterdir():
