@@ -60,5 +60,11 @@ def _copy(template: Any, to: Path, name: str) -> None:
 def _named(text: str, name: str) -> str:
     """The template calls itself acme, as a module tieline_acme, as a class Acme."""
     words = name.split("-")
-    text = text.replace("tieline_acme", f"tieline_{'_'.join(words)}")
-    return text.replace("Acme", "".join(map(str.capitalize, words))).replace("acme", name)
+    new = {
+        "tieline_acme": f"tieline_{'_'.join(words)}",
+        "Acme": "".join(map(str.capitalize, words)),
+        "acme": name,
+    }
+    return re.sub(
+        "|".join(new), lambda found: new[found[0]], text
+    )  # at once: the name may have an acme in it

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tieline.api import Converter, PluginError, RefuseToStart, SinkConnector, SourceConnector, Transform
 from tieline.runtime import plugins as found
@@ -35,13 +36,17 @@ def list_all(
     if context.invoked_subcommand is not None:
         return
     rows = [_row(group, plugin) for group in found.KIND for plugin in found.installed(group)]
+    rows += [
+        {"kind": "distribution", "name": place, "version": "", "distribution": "", "status": why}
+        for place, why in found.unreadable().items()
+    ]
     if as_json:
         typer.echo(json.dumps(rows))
     else:
         columns = ("kind", "name", "version", "distribution", "status")
         table = Table(*columns)
         for row in rows:
-            table.add_row(*(row[column] for column in columns))
+            table.add_row(*(Text(row[column]) for column in columns))
         Console().print(table)
     if check and any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
@@ -62,14 +67,13 @@ def show(
         return
     console = Console()
     for plugin in told:
-        console.print(
-            f"{plugin['kind']} {plugin['name']} {plugin['version']}".rstrip(), style="bold", highlight=False
-        )
+        console.print(Text(f"{plugin['kind']} {plugin['name']} {plugin['version']}".rstrip(), style="bold"))
         console.print(f"{plugin['doc']}\n", highlight=False, markup=False)
         table = Table("key", "type", "default", "meaning")
         for setting in plugin["settings"]:
             default = "required" if setting["required"] else setting["default_value"] or ""
-            table.add_row(setting["name"], setting["type"].lower(), default, setting["documentation"])
+            cells = (setting["name"], setting["type"].lower(), default, setting["documentation"])
+            table.add_row(*map(Text, cells))
         console.print(table)
 
 

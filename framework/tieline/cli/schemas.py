@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tieline.api import RefuseToStart, Schema, TielineError
 from tieline.cli.beside import BootstrapServers, DataDir, Place, RegistryUrl, WorkerFile, beside, say
@@ -45,7 +46,7 @@ def list_all(
         return
     table = Table("subject", "version", "id", "name")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row.values()))
+        table.add_row(*(Text(str(cell)) for cell in row.values()))
     Console().print(table)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tieline.api import RefuseToStart
 
@@ -29,13 +30,15 @@ def status(
     console = Console()
     topics = Table("topic", "partition", "first", "next", "records", title="local log")
     for row in found["topics"]:
-        topics.add_row(*(str(row[name]) for name in ("topic", "partition", "first", "next", "records")))
+        topics.add_row(*(Text(str(row[name])) for name in ("topic", "partition", "first", "next", "records")))
     readers = Table("reader", "topic", "partition", "committed", "lag", title="readers")
     for row in found["readers"]:
-        readers.add_row(*(str(row[name]) for name in ("reader", "topic", "partition", "committed", "lag")))
+        readers.add_row(
+            *(Text(str(row[name])) for name in ("reader", "topic", "partition", "committed", "lag"))
+        )
     spools = Table("spool", "waiting", "bytes", "quarantined", title="spools")
     for row in found["spools"]:
-        spools.add_row(*(str(row[name]) for name in ("spool", "waiting", "bytes", "quarantined")))
+        spools.add_row(*(Text(str(row[name])) for name in ("spool", "waiting", "bytes", "quarantined")))
     for table in (topics, readers, spools):
         if table.row_count:
             console.print(table)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, NamedTuple
 
 from stevedore import ExtensionManager, NamedExtensionManager
@@ -53,6 +53,17 @@ def installed(group: str) -> list[Installed]:
     return sorted(map(_installed, _entry_points(group)))
 
 
+def unreadable() -> dict[str, str]:
+    """The distributions whose entry points cannot be read, by their place, and why."""
+    found: dict[str, str] = {}
+    for distribution in distributions():
+        try:
+            _plugins_of(distribution)
+        except Exception as error:
+            found[_place(distribution)] = f"its entry points cannot be read: {type(error).__name__}: {error}"
+    return found
+
+
 def load(group: str, name: str, contract: Any) -> Any:
     """The class behind a plugin's name, a subclass of ``contract``.
 
@@ -63,7 +74,8 @@ def load(group: str, name: str, contract: Any) -> Any:
     name = known_as(name, {plugin.name for plugin in plugins}) or name
     here = [plugin for plugin in plugins if plugin.name == name]
     if not here:
-        raise PluginError(unknown(kind, name, {plugin.name for plugin in plugins}))
+        told = unknown(kind, name, {plugin.name for plugin in plugins})
+        raise PluginError("; ".join([told, *(f"{place}: {why}" for place, why in unreadable().items())]))
     if len(here) > 1:
         owners = ", ".join(f"{plugin.owner} ({plugin.target})" for plugin in here)
         raise PluginError(f"the {kind} {name!r} is there {len(here)} times: {owners}; uninstall all but one")
@@ -106,20 +118,50 @@ def _load(group: str, name: str) -> Any:
         manager: NamedExtensionManager[Any] = NamedExtensionManager(
             group, [name], on_load_failure_callback=_broken, on_missing_entrypoints_callback=None
         )
-    except AssertionError as error:  # the one error that stevedore lets through
+    except (AssertionError, SystemExit) as error:  # these stevedore lets through
         entry_point = next(e for e in _entry_points(group) if e.name == name)
         raise PluginError(_cause(group, entry_point, error)) from error
     return manager.extensions[0].plugin
 
 
 def _entry_points(group: str) -> list[EntryPoint]:
-    """What is installed now, for stevedore too.
+    """What is installed now, for stevedore too; a distribution that cannot be read has nothing.
 
     Its own list comes from a cache on disk that may be two minutes old, has lost the distributions, and
-    leaves out an entry point that two distributions have alike.
+    leaves out an entry point that two distributions have alike. Of two of one name the first one counts, as
+    for ``import``.
     """
-    found = ExtensionManager.ENTRY_POINT_CACHE[group] = list(entry_points(group=group))
-    return found
+    found: dict[str, list[EntryPoint]] = {}
+    for distribution in distributions():
+        try:
+            points = _plugins_of(distribution)
+        except Exception:
+            continue  # ``unreadable`` tells of it
+        if points:
+            found.setdefault(_named(distribution)[0] or _place(distribution), points)
+    every = [point for points in found.values() for point in points if point.group == group]
+    ExtensionManager.ENTRY_POINT_CACHE[group] = every
+    return every
+
+
+def _plugins_of(distribution: Distribution) -> list[EntryPoint]:
+    text = distribution.read_text("entry_points.txt") or ""
+    if "tieline." not in text:  # most are not about us, and need not be parsed
+        return []
+    return [point for point in distribution.entry_points if point.group in KIND]
+
+
+def _named(distribution: Distribution | None) -> tuple[str, str]:
+    """Name and version; empty where nothing says so."""
+    try:
+        metadata: Any = distribution.metadata if distribution is not None else {}
+        return str(metadata.get("Name") or ""), str(metadata.get("Version") or "")
+    except Exception:  # whatever a file that is no METADATA makes of itself
+        return "", ""
+
+
+def _place(distribution: Distribution) -> str:
+    return str(getattr(distribution, "_path", None) or distribution.locate_file(""))
 
 
 def _broken(manager: Any, entry_point: EntryPoint, error: BaseException) -> None:
@@ -134,6 +176,4 @@ def _cause(group: str, entry_point: EntryPoint, error: BaseException) -> str:
 
 
 def _installed(entry_point: EntryPoint) -> Installed:
-    dist = entry_point.dist
-    name, version = (dist.name, dist.version) if dist else ("", "")
-    return Installed(entry_point.name, name, version, entry_point.value)
+    return Installed(entry_point.name, *_named(entry_point.dist), entry_point.value)

@@ -21,7 +21,13 @@ _END = 1 << 63
 
 
 def at_broker(timestamp: int | None, headers: Headers, now: int) -> tuple[int | None, Headers]:
-    """Timestamp and headers for the broker; none: when it is written. All times in ms since 1970, UTC."""
+    """Timestamp and headers for the broker; none: when it is written. All times in ms since 1970, UTC.
+
+    A header of that name which the record has had at its end already (it comes from another topic, say) is
+    none of ours any more.
+    """
+    while headers and headers[-1][0] == TIMESTAMP_HEADER:
+        headers = headers[:-1]
     if type(timestamp) is not int or abs(timestamp - now) <= WITHIN_MS or not 0 <= timestamp < _END:
         return timestamp, headers  # what is no time at all is for the producer to refuse
     return None, (*headers, (TIMESTAMP_HEADER, b"%d" % timestamp))

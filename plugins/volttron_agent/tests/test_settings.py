@@ -57,7 +57,7 @@ def test_every_mistake_is_told_at_once_and_no_value():
         read({"config": config, "connectors/a": "s3cret", "other": {}}, DATA)
     about = [
         "config: workers is unknown", "config: worker must", "config: tieline must",
-        "config: environment: TOKEN must", "connectors/a: is no JSON object", "other: is unknown",
+        "config: environment: 'TOKEN' must", "connectors/a: is no JSON object", "other: is unknown",
     ]  # fmt: skip
     lines = str(refused.value).splitlines()
     assert [line.startswith(start) for line, start in zip(lines, about, strict=True)] == [True] * len(about)

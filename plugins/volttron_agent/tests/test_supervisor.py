@@ -121,6 +121,9 @@ def test_the_same_entries_again_leave_the_worker_alone(store):
         ),
         ({"connectors_out": "s3cret"}, "connectors/out: is no JSON object"),
         ({"config": {"tieline": "/nowhere"}}, "config: tieline must be the absolute path"),
+        ({"config": {"tieline": "/opt\0/x"}}, "config: tieline must be the absolute path"),
+        ({"config": {"environment": {"A=B": "s3cret"}}}, "config: environment: 'A=B' must be a name"),
+        ({"config": {"environment": {"A": "s3cret\0"}}}, "config: environment: 'A' must be a name"),
     ],
 )
 def test_a_bad_change_keeps_the_worker_and_is_told_until_it_is_mended(store, tmp_path, mistake, cause):

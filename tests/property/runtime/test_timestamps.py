@@ -12,12 +12,14 @@ NOW = 1_700_000_000_000
 names = st.sampled_from(["a", "tieline.id", TIMESTAMP_HEADER])
 headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=3)), max_size=3).map(tuple)
 
+ours = headers.filter(lambda found: not found or found[-1][0] != TIMESTAMP_HEADER)
+
 
 def consumed(timestamp, headers):
     return ConsumedRecord("t", 0, 0, b"", None, headers, NOW if timestamp is None else timestamp)
 
 
-@given(st.integers(0, 2**63 - 1), headers.filter(lambda found: not found or found[-1][0] != TIMESTAMP_HEADER))
+@given(st.integers(0, 2**63 - 1), ours)
 @example(NOW - WITHIN_MS, ())
 @example(NOW - WITHIN_MS - 1, ())
 @example(NOW + WITHIN_MS + 1, ())
@@ -30,7 +32,13 @@ def test_a_sink_is_given_the_time_that_the_source_gave_and_the_broker_one_near_n
     assert (got.timestamp, got.headers) == (timestamp, headers)
 
 
-@given(st.none() | st.integers(max_value=-1) | st.integers(min_value=2**63) | st.text(max_size=3), headers)
+@given(st.integers(NOW, NOW + WITHIN_MS), headers)
+def test_a_header_that_a_record_brings_along_does_not_change_its_time(timestamp, headers):
+    told, sent = at_broker(timestamp, (*headers, (TIMESTAMP_HEADER, b"1")), NOW)
+    assert as_written(consumed(told, sent)).timestamp == timestamp
+
+
+@given(st.none() | st.integers(max_value=-1) | st.integers(min_value=2**63) | st.text(max_size=3), ours)
 def test_what_is_no_time_is_left_for_the_producer_to_refuse(timestamp, headers):
     assert at_broker(timestamp, headers, NOW) == (timestamp, headers)
 

@@ -21,6 +21,15 @@ def make(*words):
     return ended.stdout
 
 
+def test_a_name_with_the_templates_own_in_it_is_a_name(tmp_path):
+    make("acme-meter", "--source", "--folder", tmp_path / "made")
+    assert (tmp_path / "made" / "src" / "tieline_acme_meter" / "source.py").exists()
+    assert (
+        "acme-meter = tieline_acme_meter.source:AcmeMeterSource"
+        in (tmp_path / "made" / "setup.cfg").read_text()
+    )
+
+
 @pytest.mark.parametrize("kind", ["source", "sink"])
 def test_its_tests_are_green_at_once(kind, tmp_path):
     folder = tmp_path / "made"

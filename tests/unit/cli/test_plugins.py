@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from tieline.api import RefuseToStart
 from tieline.cli.plugins import plugins
+from tieline.runtime.plugins import SINKS
+from tieline.testing.distribution import distribution
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_connectors.mongo.sink import MongoSink
 
@@ -43,6 +45,14 @@ def test_a_broken_plugin_is_told_with_its_cause_and_disturbs_nobody():
     assert "no_such_module:Sink cannot be imported: ModuleNotFoundError" in rows["broken"]["status"]
     assert rows["mongo"]["status"] == "ok"
     assert run("--check").exit_code == 1
+
+
+def test_brackets_in_a_cause_are_shown_as_they_are(tmp_path, monkeypatch):
+    modules = {"needy": "raise RuntimeError('pip install acme[all] [/b]')"}
+    with distribution(tmp_path, "needy", {SINKS: {"needy": "needy:Sink"}}, modules):
+        told = run()
+    assert told.exception is None
+    assert "acme[all][/b]" in "".join(told.stdout.split()).replace("│", "")
 
 
 def test_the_settings_of_a_plugin_are_those_of_its_configuration():

@@ -99,6 +99,35 @@ def test_a_broken_neighbour_disturbs_nobody_and_is_not_even_imported(tmp_path):
         assert "fixture_broken" not in sys.modules
 
 
+@pytest.mark.parametrize(
+    "content", [b"[tieline.sinks]\nboom badone\n", b"[tieline.sinks]\n\xff = badone:X\n"]
+)
+def test_a_distribution_that_cannot_be_read_disturbs_nobody_and_is_told_with_its_place(tmp_path, content):
+    with distribution(tmp_path, "fixture_odd", {SINKS: {"mine": "fixture_odd:Mine"}}, {"fixture_odd": ""}):
+        (info,) = tmp_path.glob("*/*.dist-info")
+        (info / "entry_points.txt").write_bytes(content)
+        assert plugins.load(SOURCES, "file", SourceConnector) is FileSource
+        assert list(plugins.unreadable()) == [str(info)]
+        assert f"{info}: its entry points cannot be read" in load_error(SINKS, "mine")
+
+
+def test_a_distribution_without_a_name_is_one_of_an_unknown_owner(tmp_path):
+    with distribution(tmp_path, "fixture_odd", {SOURCES: {"file": "fixture_odd:X"}}, {"fixture_odd": ""}):
+        (info,) = tmp_path.glob("*/*.dist-info")
+        (info / "METADATA").unlink()
+        assert "an unknown distribution (fixture_odd:X)" in load_error(SOURCES, "file")
+
+
+def test_a_plugin_that_ends_the_interpreter_when_it_is_imported_is_broken(tmp_path):
+    with distribution(
+        tmp_path,
+        "fixture_exits",
+        {SOURCES: {"mine": "fixture_exits:Mine"}},
+        {"fixture_exits": "raise SystemExit('no numpy')"},
+    ):
+        assert "cannot be imported: SystemExit: no numpy" in load_error(SOURCES, "mine")
+
+
 def test_listing_the_plugins_imports_none_of_them(tmp_path):
     with distribution(
         tmp_path,

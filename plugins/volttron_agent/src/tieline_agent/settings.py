@@ -64,14 +64,19 @@ def read(entries: Mapping[str, Any], data: Path) -> Settings:
     ]
     worker, environment = (_object(config, key, wrong) for key in ("worker", "environment"))
     tieline = config.get("tieline")
-    if not isinstance(tieline, str) or not os.access(tieline, os.X_OK) or not os.path.isabs(tieline):
+    if not (
+        isinstance(tieline, str)
+        and _is_text(tieline)
+        and os.path.isabs(tieline)
+        and os.access(tieline, os.X_OK)
+    ):
         wrong.append(
             "config: tieline must be the absolute path of the program, such as /opt/tieline/bin/tieline"
         )
     wrong += [
-        f"config: environment: {key} must be text"
+        f"config: environment: {key!r} must be a name without '=', and text without NUL"
         for key, value in environment.items()
-        if not isinstance(value, str)
+        if not (_is_text(key) and key and "=" not in key and _is_text(value))
     ]
     connectors = {}
     for name, entry in sorted(entries.items()):
@@ -86,6 +91,17 @@ def read(entries: Mapping[str, Any], data: Path) -> Settings:
     # One line of JSON an event is what the agent can read.
     worker = {"data.dir": str(data / "worker"), **worker, "log.format": "json"}
     return Settings(str(tieline), environment, worker, connectors)
+
+
+def _is_text(value: Any) -> bool:
+    """Text that a program can be given: no NUL, no half of a surrogate pair."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _object(config: Mapping[str, Any], key: str, wrong: list[str]) -> dict[str, Any]:

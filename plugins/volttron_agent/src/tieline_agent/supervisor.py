@@ -177,7 +177,11 @@ class Supervisor:
         except NothingToRun as error:
             self._refused = str(error)
             self._run_nothing()
-        except (SettingsError, OSError) as error:
+        except (
+            SettingsError,
+            OSError,
+            ValueError,
+        ) as error:  # ValueError: what cannot be written or passed on
             self._refused = str(error)
             log.error("the configuration is refused, nothing is changed: %s", error)
             candidate.remove()
@@ -233,8 +237,8 @@ class Supervisor:
         self._started_at = time.monotonic()
         try:
             worker = self._launch(self._current, self._settings)
-        except OSError as error:
-            self._has_ended(f"the worker cannot be started: {error.strerror}")
+        except (OSError, ValueError) as error:
+            self._has_ended(f"the worker cannot be started: {getattr(error, 'strerror', None) or error}")
             return
         self._worker = worker
         log.info("the worker runs with pid %d", worker.pid)
