@@ -168,6 +168,9 @@ class SchemaTopic:
                 while self._own.popleft() != (record.key or b"", record.value):
                     pass  # compaction took those before it
                 return
+            # Ours stand before everything that was not there when they were written: they were read, or
+            # compaction took them. One that is written like them later is news.
+            self._own.clear()
             try:
                 event = decode(record.key, record.value)
                 if event is not None:

@@ -10,7 +10,8 @@ import pytest
 from tieline.api import Fatal, Schema
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ConsumedRecord, ProducerRecord
-from tieline.registry.topic import TOPIC, TopicSchemaStore
+from tieline.registry import scopes
+from tieline.registry.topic import TOPIC, SchemaTopic, TopicSchemaStore
 
 READING = Schema.named("volttron.DeviceReading")
 MESSAGE = Schema.named("volttron.BusMessage")
@@ -129,6 +130,26 @@ def test_two_stores_on_one_log_see_each_others_schemas(log):
     assert other.register("a", LONG) == 2
     assert one.register("b", LONG) == 2
     assert one.schema(2) == LONG
+
+
+def test_what_another_writes_just_like_us_after_something_else_is_news(log):
+    """The record of our own write was read before we had noted it, or compaction has taken it."""
+    ours, other = SchemaTopic(log), SchemaTopic(log)
+
+    def level(topic):
+        topic.catch_up()
+        return topic.peek(lambda state: state.level("s"))
+
+    def set_level(topic, name):
+        topic.change(lambda state: scopes.set_config(state, None, {"compatibility": name}))
+
+    set_level(ours, "FULL")
+    left = list(ours._own)
+    assert level(ours) == "FULL"
+    ours._own.extend(left)
+    for name in ("NONE", "FULL"):
+        set_level(other, name)
+    assert level(ours) == "FULL"
 
 
 def test_two_stores_at_once_never_give_one_id_to_two_schemas(log):
