@@ -218,12 +218,22 @@ class Ledger:
         return self.streaks.of(device)
 
     def forgettable(self, now: int, retention: Retention) -> list[str]:
-        """Whose entries may be removed: at rest for the retention, which is longer than ``max.age``."""
+        """Whose entries may be removed: at rest for the retention, which is longer than ``max.age``.
+
+        Not those that wrote after an older command what it still holds: its hold ends without giving back.
+        """
         commands, strangers = now - retention.commands, now - retention.strangers
+        held: dict[str, int] = {}
+        for entry in self.held():
+            for write in entry.command.writes:
+                since = entry.started_at or 0
+                held[key_of(write.point)] = min(since, held.get(key_of(write.point), since))
         return [
             entry.command_id
             for entry in self
-            if entry.at_rest and entry.newest <= (strangers if entry.is_strangers else commands)
+            if entry.at_rest
+            and entry.newest <= (strangers if entry.is_strangers else commands)
+            and not (held and _wrote_after(entry, held))
         ]
 
     def forget(self, command_ids: Iterable[str], now: int) -> None:
@@ -301,3 +311,11 @@ def check_step(before: Entry | None, after: Entry) -> None:
     if not legal or (after.state == "ENDED") != (after.result is not None):
         shown = "nothing" if before is None else f"{before.state}/{before.hold}"
         raise IllegalStep(f"{after.command_id}: {shown} → {after.state}/{after.hold}")
+
+
+def _wrote_after(entry: Entry, since: Mapping[str, int]) -> bool:
+    """Whether a command may have written one of these points after that moment."""
+    if entry.started_at is None:
+        return False
+    points = (key_of(write.point) for write in entry.command.writes)
+    return any(entry.started_at >= since[point] for point in points if point in since)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +38,9 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
         """Open the file."""
         self._rest = b""
         try:
-            _cut_torn_line(config.file)
             self._file = open(config.file, "ab", buffering=0)  # noqa: SIM115 - open until shutdown()
+            with self._alone():
+                _cut_torn_line(config.file)
         except OSError as error:
             raise Retriable(f"{config.file} cannot be written: {error.strerror}") from error
 
@@ -48,7 +50,7 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
         data = self._rest + lines.encode("utf-8", "backslashreplace")
         done = 0
         try:
-            with self._told():
+            with self._told(), self._alone():
                 while done < len(data):
                     done += self._file.write(memoryview(data)[done:])
         finally:  # the batch comes again, and begins on a line of its own
@@ -65,6 +67,15 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
         """Close the file."""
         if hasattr(self, "_file"):
             self._file.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A task that starts must not take for torn what another one is writing."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -84,8 +95,6 @@ class FileSink(SinkConnector[FileSinkConfig]):
 
 def _cut_torn_line(path: str) -> None:
     """After a crash the last line may be torn; it was not flushed, so its record comes again."""
-    if not os.path.exists(path):
-        return
     with open(path, "r+b") as file:
         end = size = file.seek(0, os.SEEK_END)
         while end > 0:

@@ -105,7 +105,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
                 headers = dict(record.headers)  # of a repeated key the last, as Kafka's lastHeader
                 own = headers[ID_HEADER].decode()  # type: ignore[union-attr]
                 digest = headers[DIGEST_HEADER].decode()  # type: ignore[union-attr]
-            except (KeyError, AttributeError):
+            except (KeyError, AttributeError, UnicodeDecodeError):
                 failures[index] = ValueError(f"no {ID_HEADER} and {DIGEST_HEADER} in the record's headers")
                 continue
             try:

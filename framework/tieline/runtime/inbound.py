@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from tieline.runtime.failure import Stage
 from tieline.runtime.outbound import Transforms
 from tieline.runtime.scope import StageError
 from tieline.runtime.timestamps import as_written
+
+_place = operator.attrgetter("partition", "offset", "original_topic")
 
 
 class Converted(NamedTuple):
@@ -95,17 +98,28 @@ class Inbound:
         if failures:
             indexes = [index for index in indexes if index not in failures]
             records = [records[index] for index in indexes]
-        try:
-            kept, at = self._transforms.apply(records)
-        except StageError as error:
-            if not isinstance(error.error, DataError):
-                raise
-            bad = error.error.failures
-            failures |= {indexes[i]: cause for i, cause in bad.items()}
-            good = [i for i in range(len(records)) if i not in bad]
-            kept, at = self._transforms.apply([records[i] for i in good])
-            return Converted(kept, [indexes[good[i]] for i in at], Stage.TRANSFORMATION, failures, unreadable)
+        kept, at, bad = self._transformed(records)
+        if bad:
+            stage, failures = Stage.TRANSFORMATION, failures | {indexes[i]: cause for i, cause in bad.items()}
         return Converted(kept, [indexes[i] for i in at], stage, failures, unreadable)
+
+    def _transformed(
+        self, records: Sequence[SinkRecord]
+    ) -> tuple[list[SinkRecord], Sequence[int], dict[int, Exception]]:
+        """What is left, the index of each, and what failed; without that the others are tried again."""
+        failures: dict[int, Exception] = {}
+        good: Sequence[int] = range(len(records))
+        while True:
+            try:
+                kept, at = self._transforms.apply([records[i] for i in good] if failures else records)
+            except StageError as error:
+                if not isinstance(error.error, DataError) or not error.error.failures:
+                    raise
+                failures |= {good[i]: cause for i, cause in error.error.failures.items()}
+                good = [i for i in good if i not in failures]
+                continue
+            at = [good[i] for i in at]
+            return [_in_place(r, records[i]) for r, i in zip(kept, at, strict=True)], at, failures
 
     def unread(self, record: ConsumedRecord) -> SinkRecord:
         """A record as it came, its key and value in bytes; with its identity. Raises ``StageError``."""
@@ -167,3 +181,11 @@ class Inbound:
         if topic not in self._topic_ids:
             raise StageError(Stage.KAFKA_CONSUME, Retriable(f"the topic {topic} is gone, or not there yet"))
         return self._topic_ids[topic]
+
+
+def _in_place(record: SinkRecord, before: SinkRecord) -> SinkRecord:
+    """Where a record was consumed is not a transform's to change: outages and offsets go by it."""
+    if record is before or _place(record) == _place(before):
+        return record
+    partition, offset, original_topic = _place(before)
+    return record._replace(partition=partition, offset=offset, original_topic=original_topic)

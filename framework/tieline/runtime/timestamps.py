@@ -12,7 +12,7 @@ from tieline.api import Headers
 from tieline.broker.port import ConsumedRecord
 
 TIMESTAMP_HEADER = "tieline.timestamp"
-"""The record's own time in ms, where the broker has it under another. Always the last header."""
+"""The record's own time in ms, where the broker has it under a later one. Always the last header."""
 
 WITHIN_MS = 30 * 60_000
 """So far from now the record's own time may be: little beside any retention, and less than Kafka's hour."""
@@ -23,6 +23,9 @@ _END = 1 << 63
 def at_broker(timestamp: int | None, headers: Headers, now: int) -> tuple[int | None, Headers]:
     """Timestamp and headers for the broker; none: when it is written. All times in ms since 1970, UTC.
 
+    What is ahead has the moment of writing for good: whoever could set a time to come by a header could make
+    a command look younger than it is.
+
     A header of that name which the record has had at its end already (it comes from another topic, say) is
     none of ours any more.
     """
@@ -30,6 +33,8 @@ def at_broker(timestamp: int | None, headers: Headers, now: int) -> tuple[int | 
         headers = headers[:-1]
     if type(timestamp) is not int or abs(timestamp - now) <= WITHIN_MS or not 0 <= timestamp < _END:
         return timestamp, headers  # what is no time at all is for the producer to refuse
+    if timestamp > now:
+        return None, headers
     return None, (*headers, (TIMESTAMP_HEADER, b"%d" % timestamp))
 
 
@@ -39,6 +44,6 @@ def as_written(record: ConsumedRecord) -> ConsumedRecord:
     if not headers or headers[-1][0] != TIMESTAMP_HEADER:
         return record
     text = headers[-1][1] or b""
-    if not text.isdigit() or len(text) > 19 or (timestamp := int(text)) >= _END:
-        return record  # somebody else's header
+    if not text.isdigit() or len(text) > 19 or (timestamp := int(text)) > record.timestamp:
+        return record  # not one that ``at_broker`` has made
     return record._replace(headers=headers[:-1], timestamp=timestamp)

@@ -181,6 +181,30 @@ def test_what_was_left_for_a_topic_that_is_gone_moves_no_offset_of_the_next_of_i
     assert second.found() == (b"1", [1], None)
 
 
+def test_what_was_left_for_a_log_that_is_gone_is_not_given_to_the_next_one(lives, tmp_path):
+    life = lives()
+    for number in (1, 2, 3):
+        life.write(number)
+    left = life.left(tmp_path / "left")
+    for file in left.glob("log.db*"):
+        file.unlink()
+    again = lives("left")
+    assert again.found() == (b"3", [], None)
+    again.write(1)
+    assert again.found() == (b"1", [1], 1)
+
+
+def test_a_write_may_have_more_for_the_log_than_a_record_may_be_large(lives, tmp_path):
+    life = lives()
+    records = [ProducerRecord("results", b"x" * 1_000_000) for _ in range(20)]
+    life.changelog.write({b"n": b"1"}, records, 1, SOON)
+    sizes = []
+    life.log.read("results", lambda record: sizes.append(len(record.value or b"")))
+    assert sizes == [1_000_000] * 20
+    again = lives(life.left(tmp_path / "left").name)
+    assert again.changelog.entries == {b"n": b"1"}
+
+
 def test_a_file_keeps_the_latest_of_each_key_and_one_outbox(lives):
     life = lives()
     for number in range(1, 201):

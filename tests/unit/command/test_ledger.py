@@ -232,6 +232,17 @@ def test_a_strangers_refusal_is_forgotten_earlier_and_counted_while_it_is_kept(g
     assert (ledger.strangers, Ledger(list(ledger)).strangers) == (1, 1)
 
 
+def test_who_wrote_over_a_hold_is_remembered_until_it_has_ended(given, entry):
+    """It keeps the hold from giving back what is not its own any more."""
+    now = given.T0
+    held = ended(started(entry("held", hold_ms=5), now + 1), now + 2, hold_until=now + 10**9)
+    later = ended(started(entry("later"), now + 3), now + 4)
+    ledger = Ledger([held, later])
+    assert ledger.forgettable(now + 1000, Retention(100, 50)) == []
+    assert ledger.written_after(held, given.POINT)
+    assert Ledger([later]).forgettable(now + 1000, Retention(100, 50)) == ["later"]
+
+
 def test_only_what_is_at_rest_is_forgotten_and_with_it_what_it_wrote(given, entry):
     now = given.T0
     done = ended(started(entry("done"), now + 1), now + 2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
@@ -89,6 +90,9 @@ class Filling:
         self.room -= written
         return written
 
+    def fileno(self):
+        return self.file.fileno()
+
     def close(self):
         self.file.close()
 
@@ -109,6 +113,26 @@ def test_a_line_torn_by_a_full_disk_is_ended_before_the_batch_comes_again(room, 
     assert lines[-3:] == ["abc", "def", "g"]
     assert set(lines) == set(batch)
     task.shutdown()
+
+
+def test_a_task_that_starts_takes_nothing_away_that_another_is_writing(tmp_path):
+    path = tmp_path / "out.txt"
+    one, over = started(path), threading.Event()
+
+    def start_others():
+        while not over.is_set():
+            started(path).shutdown()
+
+    others = threading.Thread(target=start_others)
+    others.start()
+    try:
+        for _ in range(40):
+            put(one, *["a" * 200] * 2000)
+    finally:
+        over.set()
+        others.join()
+    one.shutdown()
+    assert len(path.read_text("utf-8").splitlines()) == 80_000
 
 
 def test_two_tasks_may_append_to_one_file(tmp_path):

@@ -13,9 +13,11 @@ from tieline.api import (
     Fenced,
     Retriable,
     Schema,
+    SinkRecord,
     SinkTask,
     SourceRecord,
     TopicPartition,
+    Transform,
 )
 from tieline.broker.local.changelog import Place
 from tieline.broker.local.log import LocalLog
@@ -203,6 +205,53 @@ def test_an_outage_that_names_partitions_of_another_topic_holds_everything(log):
     counts = running.stop()
     assert sink.puts == [["a1"], ["a1"]]
     assert counts == (1, 1, 0, 0, 0)
+
+
+class Displacing(Transform[Config]):
+    """Says of all records that they are of partition 0, in another topic's names."""
+
+    def apply(self, batch):
+        return [SinkRecord("u", 0, 7, record.value, headers=record.headers) for record in batch]
+
+
+def test_where_a_record_was_consumed_is_not_a_transforms_to_change(log):
+    fill(log, ["a1", "a2"])
+    fill(log, ["b1"], 1)
+    left = [1]
+
+    def away(batch):
+        if left[0]:
+            left[0] -= 1
+            raise Retriable("away", partitions={record.consumed_from for record in batch})
+
+    sink = Sink(6, away)  # it takes itself to have kept what its error does not name
+    running = Running(log, sink, Displacing())
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert [sorted(values) for values in sink.puts] == [["a1", "a2", "b1"]] * 2
+    assert counts == (3, 3, 0, 0, 0)
+    assert committed(log) == {0: 2, 1: 1}
+
+
+class Disliking(Transform[Config]):
+    """Calls one value bad."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def apply(self, batch):
+        if bad := {i: ValueError("bad") for i, record in enumerate(batch) if record.value == self.value}:
+            raise DataError(bad)
+        return list(batch)
+
+
+def test_two_transforms_that_each_refuse_another_record_stop_at_the_first_of_them(log):
+    fill(log, ["a", "b", "y", "c", "x", "d"])
+    sink = Sink(2)
+    running = Running(log, sink, Disliking("x"), Disliking("y"))
+    running.join()
+    assert sink.written == {0: ["a", "b"]}
+    assert committed(log) == {0: 2}
 
 
 def test_what_a_sink_has_reached_before_an_outage_is_committed_and_not_offered_again(log):

@@ -38,6 +38,9 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+_LARGEST_OUTBOX = 1 << 29  # a value of SQLite has a limit of 1 GB
+
+
 class Place(NamedTuple):
     """Whose changelog: its topic, the consumed partition and its id inside the log, and the group."""
 
@@ -54,6 +57,7 @@ class Ledger:
         self.main = main
         self.store = Store(main.path.with_name("ledger.db"))
         self.id = self.store.cluster_id
+        self.main_id = main.cluster_id
         self.owners: dict[TopicPartition, Changelog] = {}  # the ledger's writer thread alone
 
     def take_over(self, place: Place, partitions: int, timeout: float) -> Changelog:
@@ -62,8 +66,13 @@ class Ledger:
         changelog = Changelog(self, place)
 
         def own(tables: Tables) -> None:
-            for topic in (place.topic, changelog.outbox.topic):
-                tables.create_topic(topic, partitions, {"cleanup.policy": "compact"})
+            # An outbox is all that one write has for the main log, which looks at each record's size itself.
+            of_outbox = {"cleanup.policy": "compact", "max.message.bytes": str(_LARGEST_OUTBOX)}
+            for topic, config in (
+                (place.topic, {"cleanup.policy": "compact"}),
+                (changelog.outbox.topic, of_outbox),
+            ):
+                tables.create_topic(topic, partitions, config)
                 tables.add_partitions(topic, partitions)
             self.owners[changelog.at] = changelog  # from here on every write of an earlier owner is refused
 
@@ -136,11 +145,17 @@ class Changelog:
             key, value = record.key or b"", record.value or b""
             self.entries[key], self._places[key] = value, record.offset
         for record in self._ledger.records(self.outbox):
-            outbox = _unpacked(record)
+            outbox, log_id = _unpacked(record)
+            self._outboxes.append(record.offset)
+            if log_id not in (None, self._ledger.main_id):
+                log.warning(
+                    "%s: what was left for another log.db is not given to this one; the entries stay",
+                    self._what,
+                )
+                continue
             if outbox.id == self._place.id:
                 self.offset = outbox.offset if outbox.offset is not None else self.offset
             _answer(self._ledger.main.submit(partial(self._deliver, outbox)), deadline, self._what)
-            self._outboxes.append(record.offset)
 
     def write(
         self,
@@ -236,7 +251,8 @@ class Changelog:
         }
         if not wanted.records and wanted.offset is None:
             return _Entered(places, None)
-        packed = msgspec.msgpack.encode((self._place.id, wanted.records, wanted.offset))
+        log_id = self._ledger.main_id
+        packed = msgspec.msgpack.encode((self._place.id, wanted.records, wanted.offset, log_id))
         appended = tables.append([ProducerRecord(self.outbox.topic, packed, partition=number)])
         if appended.failures:
             raise DataError({len(wanted.entries): appended.failures[0]})
@@ -285,14 +301,15 @@ class Changelog:
             raise DataError(failures)
 
 
-def _unpacked(record: ConsumedRecord) -> _Outbox:
+def _unpacked(record: ConsumedRecord) -> tuple[_Outbox, str | None]:
+    """The outbox, and the id of the main log that it is for; none: of a version that did not say so."""
     found: Any = msgspec.msgpack.decode(record.value or b"")
-    partition_id, records, offset = found
+    partition_id, records, offset, *log_id = found
     made = [
         ProducerRecord(topic, value, key, tuple((name, content) for name, content in headers), *rest)
         for topic, value, key, headers, *rest in records
     ]
-    return _Outbox(record.offset, partition_id, made, offset)
+    return _Outbox(record.offset, partition_id, made, offset), log_id[0] if log_id else None
 
 
 def _answer(future: Future[T], deadline: float, what: str) -> T:
