@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from tieline.api import (
 )
 
 _LOOK_AGAIN = 0.2
+_HEAD = 256
+"""By so many bytes at its beginning a file is told from a new one that was given its inode."""
 
 
 class FileSourceConfig(Config):
@@ -51,6 +54,7 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
         # Counts how often reading began anew: an inode comes again, and so does a position after a
         # truncation, but no record may ever have the id of another one.
         self._generation = int(saved.get("generation") or 0)
+        self._head = str(saved.get("head") or "")
         self._file: BinaryIO | None = None
 
     def poll(self, max_records: int, max_wait: float) -> Sequence[SourceRecord]:
@@ -102,25 +106,29 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
             line = file.readline(most + 1)
             if not line.endswith(b"\n"):
                 if len(line) > most:
-                    line = line[:most]
-                    file.seek(self._position + most)
+                    line = line[: _whole_characters(line, most)]
+                    file.seek(self._position + len(line))
                 elif not (line and is_last):
                     file.seek(self._position)  # the rest of the line is still to come
                     break
-            records.append(self._record(line))
+            records.append(self._record(file, line))
         return records
 
-    def _record(self, line: bytes) -> SourceRecord:
+    def _record(self, file: BinaryIO, line: bytes) -> SourceRecord:
         where = identity(self._config.file, self._inode, self._generation, self._position, digest_of=line)
+        if self._position < _HEAD:
+            self._head = _head(file, self._position + len(line))
         self._position += len(line)
+        text = line[:-1].removesuffix(b"\r") if line.endswith(b"\n") else line
         return SourceRecord(
             self._config.topic,
-            line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace"),
+            text.decode("utf-8", "replace"),
             source_partition=self._partition,
             source_offset={
                 "position": self._position,
                 "inode": self._inode,
                 "generation": self._generation,
+                "head": self._head,
             },
             headers=where,
         )
@@ -134,11 +142,25 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
         except OSError as error:
             raise Retriable(f"{self._config.file} cannot be read: {error.strerror}") from error
         found = os.fstat(self._file.fileno())
-        if found.st_ino != self._inode or found.st_size < self._position:
+        is_another = found.st_ino != self._inode or found.st_size < self._position
+        if is_another or (self._head and self._head != _head(self._file, self._position)):
             self._generation += bool(self._inode)
-            self._inode, self._position = found.st_ino, 0
+            self._inode, self._position, self._head = found.st_ino, 0, ""
         self._file.seek(self._position)
         return True
+
+
+def _head(file: BinaryIO, position: int) -> str:
+    """A digest of the first bytes of what was read."""
+    return hashlib.blake2b(os.pread(file.fileno(), min(position, _HEAD), 0), digest_size=8).hexdigest()
+
+
+def _whole_characters(line: bytes, most: int) -> int:
+    """How much of the line's first bytes is not cut inside a character of UTF-8."""
+    for length in range(most, max(0, most - 4), -1):
+        if line[length] & 0xC0 != 0x80:
+            return length
+    return most  # it is no UTF-8
 
 
 class FileSource(SourceConnector[FileSourceConfig]):

@@ -132,6 +132,30 @@ def test_a_truncated_file_is_read_from_its_start(restart, reader):
     assert reader.lines() == ["c"]
 
 
+def test_a_new_file_with_the_inode_of_the_old_one_is_read_from_its_start(reader):
+    reader.append("old1\nold2\n")
+    assert len(reader.poll()) == 2
+    reader.task.close()
+    before = os.stat(reader.path).st_ino
+    reader.path.write_text("new1\nnew2\nnew3\n", "utf-8")  # as long, and longer
+    assert os.stat(reader.path).st_ino == before
+    reader.restart()
+    assert [record.value for record in reader.poll()] == ["new1", "new2", "new3"]
+
+
+def test_a_long_line_is_not_cut_inside_a_character_and_keeps_what_only_looks_like_its_end(tmp_path):
+    reader = Reader(tmp_path / "in.txt", **{"max.line.bytes": "5"})
+    reader.append("ab\u00fc\u00fc\u00fc\u00fc\nabcd\refgh\n")
+    assert [record.value for record in reader.poll()] == [
+        "ab\u00fc",
+        "\u00fc\u00fc",
+        "\u00fc",
+        "abcd\r",
+        "efgh",
+    ]
+    reader.task.close()
+
+
 def test_a_line_in_the_place_of_another_has_an_id_of_its_own(reader):
     """A store compares the contents of one id; it would refuse the new line as a false copy."""
     reader.append("a\n")
