@@ -158,7 +158,8 @@ class Journey:
 
     def in_topic(self):
         """How often each record is there, by its identity; for when the worker has ended."""
-        broker = open_broker(checked("test", self.settings, []))
+        patient = {"task.shutdown.graceful.timeout.ms": "120000"}  # no call waits for more than a quarter
+        broker = open_broker(checked("test", {**self.settings, **patient}, []))
         ids: Counter[str] = Counter()
         broker.read("readings", lambda record: ids.update([identity_of(record)]))
         broker.close()

@@ -23,7 +23,8 @@ class Home(NamedTuple):
 
     def open(self) -> Broker:
         """The broker, as a worker sees it; for looking at what it holds once the worker has ended."""
-        return open_broker(checked("test", {**self.worker, "data.dir": str(self.data)}, []))
+        patient = {"task.shutdown.graceful.timeout.ms": "120000"}  # no call waits for more than a quarter
+        return open_broker(checked("test", {**self.worker, **patient, "data.dir": str(self.data)}, []))
 
 
 @pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.kafka)])
