@@ -74,8 +74,8 @@ def lab(
     worker carries them through a broker into MongoDB, and commands to the
     devices. A table shows it until Ctrl-C, which stops everything and leaves
     nothing running. Connectors of your own run beside them with --connector;
-    the readings of the bus are in the topic volttron. The first start fetches what it needs (VOLTTRON; with
-    --kafka, Kafka) into .lab.
+    the readings of the bus are in the topic volttron. The first start fetches
+    what it needs (VOLTTRON; with --kafka, Kafka) into .lab.
 
     At the end all sides are compared: what an observer of its own has seen on
     the bus, and what is stored; what became of each command, and what the

@@ -84,5 +84,5 @@ def _looks(scope: Scope) -> bool:
     whoever may only look cannot look that one up.
     """
     path = str(scope["path"])
-    asks = path.startswith("/compatibility/") or not path.rstrip("/").endswith("/versions")
+    asks = path.startswith("/compatibility/") or not path.endswith("/versions")
     return scope["method"] in ("GET", "HEAD") or (scope["method"] == "POST" and asks)

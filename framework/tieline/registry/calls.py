@@ -73,11 +73,16 @@ def _schema_by_guid(asked: Asked) -> Any:
     return {} if content is None else content_told(content)
 
 
+def as_id(text: str) -> int | None:
+    """The id in a path; none where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
+
+
 def _id(asked: Asked) -> int:
-    text = asked.path["id"]
-    if not (text.isascii() and text.isdigit()) or len(text) > 10:
-        raise errors.schema_not_found(text[:50])
-    return int(text)
+    found = as_id(asked.path["id"])
+    if found is None:
+        raise errors.schema_not_found(asked.path["id"][:50])
+    return found
 
 
 # -- subjects

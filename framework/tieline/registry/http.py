@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tieline.api import TielineError
 from tieline.registry import errors
 from tieline.registry.asked import Asked
-from tieline.registry.calls import ROUTES, Call, content_told, schema_by_id
+from tieline.registry.calls import ROUTES, Call, as_id, content_told, schema_by_id
 from tieline.registry.errors import RegistryError
 from tieline.registry.topic import SchemaTopic
 
@@ -35,14 +35,17 @@ _TAKEN = {MEDIA_TYPE, "application/vnd.schemaregistry+json", "application/json",
 _ACCEPTED = {*_TAKEN, "*/*", "application/*", ""}
 
 
-def application(topic: SchemaTopic, max_bytes: int = 1_000_000) -> Starlette:
-    """The registry as an ASGI application. ``max_bytes``: of a request's body."""
+def application(
+    topic: SchemaTopic, max_bytes: int = 1_000_000, guards: Sequence[Middleware] = ()
+) -> Starlette:
+    """The registry as an ASGI application. ``max_bytes``: of a request's body. ``guards``: see each path as
+    it is answered.
+    """
 
     async def by_id(request: Request) -> Response:
         """From memory, if it can be; else as everything."""
-        number = request.path_params["id"]
-        is_one = number.isascii() and number.isdigit() and len(number) < 11
-        content = topic.content(int(number)) if is_one else None
+        number = as_id(request.path_params["id"])
+        content = None if number is None else topic.content(number)
         if content is None or request.query_params or not _accepts(request):
             return await everything(request)
         return _reply(content_told(content))
@@ -53,7 +56,7 @@ def application(topic: SchemaTopic, max_bytes: int = 1_000_000) -> Starlette:
         routes.append(Route(path, _endpoint(topic, max_bytes, call), methods=[method]))
     return Starlette(
         routes=routes,
-        middleware=[Middleware(_without_last_slash)],
+        middleware=[Middleware(_without_last_slash), *guards],
         exception_handlers={HTTPException: _no_route, Exception: _broken},
     )
 

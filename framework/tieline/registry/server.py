@@ -77,14 +77,14 @@ class RegistryServer:
 
     def __init__(self, topic: SchemaTopic, config: RegistryConfig) -> None:
         import uvicorn
+        from starlette.middleware import Middleware
 
         from tieline.registry.access import Guarded
         from tieline.registry.http import application
 
         self._topic = topic
-        app: Any = application(topic, config.max_request_bytes)
-        if config.users_file is not None:
-            app = Guarded(app, config.users())
+        guards = [] if config.users_file is None else [Middleware(Guarded, config.users())]
+        app = application(topic, config.max_request_bytes, guards)
         host, port = config.address()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:

@@ -105,7 +105,7 @@ class Inbound:
 
     def _transformed(
         self, records: Sequence[SinkRecord]
-    ) -> tuple[list[SinkRecord], Sequence[int], dict[int, Exception]]:
+    ) -> tuple[Sequence[SinkRecord], Sequence[int], dict[int, Exception]]:
         """What is left, the index of each, and what failed; without that the others are tried again."""
         failures: dict[int, Exception] = {}
         good: Sequence[int] = range(len(records))
@@ -118,6 +118,8 @@ class Inbound:
                 failures |= {good[i]: cause for i, cause in error.error.failures.items()}
                 good = [i for i in good if i not in failures]
                 continue
+            if kept is records:  # no transform
+                return records, at, failures
             at = [good[i] for i in at]
             return [_in_place(r, records[i]) for r, i in zip(kept, at, strict=True)], at, failures
 

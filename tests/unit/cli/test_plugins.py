@@ -47,7 +47,7 @@ def test_a_broken_plugin_is_told_with_its_cause_and_disturbs_nobody():
     assert run("--check").exit_code == 1
 
 
-def test_brackets_in_a_cause_are_shown_as_they_are(tmp_path, monkeypatch):
+def test_brackets_in_a_cause_are_shown_as_they_are(tmp_path):
     modules = {"needy": "raise RuntimeError('pip install acme[all] [/b]')"}
     with distribution(tmp_path, "needy", {SINKS: {"needy": "needy:Sink"}}, modules):
         told = run()

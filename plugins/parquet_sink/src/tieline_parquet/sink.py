@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -77,7 +78,7 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
                 continue
             try:
                 time = self._folders.time(record)
-                folder = f"{escaped(record.topic)}/{self._folders.of(record, time)}"
+                folder = f"{_escaped_topic(record.topic)}/{self._folders.of(record, time)}"
                 numbered = _Numbered(index, record, time, folder)
             except ValueError as error:
                 failures[index] = error
@@ -167,8 +168,13 @@ class ParquetSink(SinkConnector[ParquetSinkConfig]):
         return [("store.url", wrong)] if wrong else []
 
 
+@functools.lru_cache(maxsize=1024)
+def _escaped_topic(topic: str) -> str:
+    return escaped(topic)
+
+
 def _file_name(partition: TopicPartition, start: int) -> str:
-    return f"{escaped(partition.topic)}+{partition.partition}+{start:020d}.parquet"
+    return f"{_escaped_topic(partition.topic)}+{partition.partition}+{start:020d}.parquet"
 
 
 def _runs(records: Sequence[_Numbered]) -> list[list[_Numbered]]:
