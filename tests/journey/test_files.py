@@ -65,7 +65,7 @@ def test_every_line_arrives_once_in_order_and_the_ledger_says_so(home, tmp_path)
     assert written(tmp_path) == list(range(5000))
     assert worker.last_ledger[source] == {
         "type": "source", "state": "STOPPED", "received": 5000, "delivered": 5000,
-        "dead_lettered": 0, "filtered": 0, "in_flight": 0, "counters": {},
+        "dead_lettered": 0, "filtered": 0, "in_flight": 0, "skipped": 0, "counters": {},
     }  # fmt: skip
 
 

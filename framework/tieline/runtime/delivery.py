@@ -8,6 +8,13 @@ a time).
 
     received = delivered + dead_lettered + filtered + in_flight
 
+``skipped`` stands beside that sum: records that a sink never stores although nothing failed. Each reason
+has a counter of the task, ``skipped.<reason>``, and the ledger shows the total:
+
+- The log lost them before the task read them (``skipped.expired``, ``skipped.recreated``). They were never
+  received, so they are in no other number.
+- The sink has nothing to store for them (``skipped.tombstone``). They were received, and are delivered.
+
 A source uses it with source partitions and source offsets, a sink with topic partitions and the
 positions after the last record.
 """
@@ -20,6 +27,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 P = TypeVar("P", bound=Hashable)
 O = TypeVar("O")  # noqa: E741 - an offset of any kind
+
+SKIPPED = "skipped."
+"""The names of the counters of skipped records begin with this."""
+
+
+def skipped(counters: Mapping[str, int]) -> int:
+    """Return the total of the counters of skipped records."""
+    return sum(number for name, number in counters.items() if name.startswith(SKIPPED))
 
 
 class Counts(NamedTuple):

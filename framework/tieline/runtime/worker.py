@@ -14,7 +14,7 @@ from tieline.api import RefuseToStart, SinkConnector, SinkTask, SourceTask, Tiel
 from tieline.broker.port import Broker
 from tieline.registry.server import RegistryServer
 from tieline.runtime.build import Parts, sink_settings
-from tieline.runtime.delivery import Counts
+from tieline.runtime.delivery import Counts, skipped
 from tieline.runtime.logs import about
 from tieline.runtime.plan import ConnectorPlan, Plan
 from tieline.runtime.scope import Scope, TaskFailed
@@ -191,6 +191,7 @@ class RunningConnector:
             "type": self.type,
             "state": self.state,
             **totals._asdict(),
+            "skipped": skipped(counters),
             "counters": counters,
         }
         if self.type == "sink":

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from tieline.runtime.delivery import Ledger
+from tieline.runtime.delivery import Ledger, skipped
 
 ROOM = 1000  # between the offsets of two batches, for those at which a batch is split
 
@@ -116,3 +116,8 @@ class LedgerAndModel(RuleBasedStateMachine):
 
 
 TestLedger = LedgerAndModel.TestCase
+
+
+def test_skipped_is_the_total_of_the_counters_that_name_a_reason_and_of_no_others():
+    counters = {"skipped.expired": 3, "skipped.tombstone": 4, "retries": 7, "filtered.echo": 9}
+    assert skipped(counters) == 7
