@@ -5,6 +5,8 @@ import random
 import time
 from typing import NamedTuple
 
+import pytest
+
 from tieline.api import TopicPartition
 from tieline.testing.worker_process import WorkerProcess
 
@@ -158,10 +160,13 @@ def test_two_mistakes_in_two_files_are_told_together_before_anything_starts(tmp_
     assert not (tmp_path / "data").exists()
 
 
-def test_a_second_worker_on_the_same_folder_is_refused_with_the_first_ones_pid(tmp_path):
+@pytest.mark.parametrize("deleted", [False, True], ids=["as it is", "its lock files deleted"])
+def test_a_second_worker_on_the_same_folder_is_refused_with_the_first_ones_pid(tmp_path, deleted):
     (tmp_path / "in.txt").write_text("x\n")
     with WorkerProcess(tmp_path, {}, connectors(tmp_path)) as first:
         first.wait_for("started")
+        for lock in (tmp_path / "data").rglob("*.lock") if deleted else ():
+            lock.unlink()
         second = WorkerProcess(
             tmp_path / "second", {"data.dir": str(tmp_path / "data")}, connectors(tmp_path)
         )

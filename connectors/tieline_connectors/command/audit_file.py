@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tieline.api import AlreadyOwned, Fatal
+from tieline.api import Fatal
+from tieline.api.locks import lock_exclusively
 from tieline_connectors.command.audit import MAX_LINE, Broken, Head, head_of, next_line, verify
 
 _HEAD_EVERY = 1.0
@@ -34,12 +35,8 @@ class AuditFile:
         self.path = path
         self.healed = ""
         self._head_path = _head_path(path)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._file = _open_locked(path)
         try:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AlreadyOwned(f"{path}: another process writes this audit log") from None
             self._heal()
             self.head, self._size = self._check_end(), os.fstat(self._file).st_size
             self._kept, self._kept_at = Head(), 0.0
@@ -122,8 +119,32 @@ class AuditFile:
         new = self._head_path.with_name(self._head_path.name + ".new")
         self._kept, self._kept_at = self.head, time.monotonic()
         with contextlib.suppress(OSError):
-            new.write_bytes(self.head.to_line())
+            with open(new, "wb", opener=_private) as file:
+                file.write(self.head.to_line())
             new.replace(self._head_path)
+
+
+def _open_locked(path: Path) -> int:
+    """The log, which nobody else writes. The lock is the file's own: it ends with the file at this path."""
+    fix = "stop it first, or give each worker an audit.file of its own"
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o600)
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise Fatal(f"{path}: it is not a regular file; give audit.file another path")
+            lock_exclusively(file, f"the audit log {path}", fix)
+            os.fchmod(file, 0o600)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), os.fstat(file)):
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # deleted or replaced while it was opened: what is at the path now counts
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def verify_file(path: Path, head: Head | None = None) -> Broken | None:

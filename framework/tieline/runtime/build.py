@@ -11,6 +11,7 @@ from typing import Any
 from tieline.api import SchemaStore, SinkTask, SourceTask
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.log import LocalLog
+from tieline.broker.local.ownership import tighten_folder
 from tieline.broker.port import Broker
 from tieline.converters.avro import AvroConverter
 from tieline.registry.remote import RemoteSchemaStore
@@ -30,6 +31,7 @@ from tieline.runtime.spool import Limits, Spool
 def open_broker(plan: Plan) -> Broker:
     """Kafka where ``bootstrap.servers`` is given, else the local log. Raises ``AlreadyOwned``."""
     worker = plan.worker
+    tighten_folder(worker.data_dir)  # on Kafka only the spools in it are opened
     if worker.bootstrap_servers:
         from tieline.broker.kafka.home import KafkaBroker  # librdkafka is loaded only where it is used
 

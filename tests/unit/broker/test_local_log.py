@@ -22,9 +22,10 @@ from tieline.api import (
     TopicPartition,
 )
 from tieline.broker.local.codec import decode_headers, encode_headers
-from tieline.broker.local.file import Lock, LogSettings, connect
+from tieline.broker.local.file import LogSettings, connect
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.murmur2 import murmur2
+from tieline.broker.local.ownership import Lock
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
 from tieline.broker.local.writer import Writer
@@ -313,7 +314,8 @@ def _tiny_disk_works():
 ON_A_TINY_DISK = """
 import pathlib
 from tieline.api import Retriable
-from tieline.broker.local.file import Lock, LogSettings, connect
+from tieline.broker.local.file import LogSettings, connect
+from tieline.broker.local.ownership import Lock
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
 from tieline.broker.local.writer import Writer
@@ -548,7 +550,7 @@ def test_what_is_no_database_is_refused(tmp_path):
     (tmp_path / "log.db").write_bytes(b"no database, " * 100)
     with pytest.raises(RefuseToStart, match=re.escape(str(tmp_path / "log.db"))):
         Store(tmp_path / "log.db")
-    Lock(tmp_path / "log.db.lock").release()  # the refusal let go of it
+    Lock(tmp_path / "log.db").release()  # the refusal let go of it
 
 
 def test_headers_survive_as_bytes():

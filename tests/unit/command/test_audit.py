@@ -125,9 +125,30 @@ def test_a_log_goes_on_where_it_was(opened, tmp_path):
 
 
 def test_only_its_owner_reads_it_and_only_one_process_writes_it(opened, tmp_path):
-    opened()
+    old = os.umask(0)
+    try:
+        opened()
+    finally:
+        os.umask(old)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "audit.log": 0o600,
+        "audit.log.head": 0o600,
+    }
+    (tmp_path / "link.log").symlink_to("audit.log")
+    for name in ("audit.log", "link.log", f"../{tmp_path.name}/audit.log"):
+        with pytest.raises(AlreadyOwned, match=rf"running process {os.getpid()}; .* audit.file of its own"):
+            AuditFile(tmp_path / name)
+
+
+def test_a_log_that_others_could_read_is_made_private(tmp_path):
+    (tmp_path / "audit.log").touch(0o644)
+    AuditFile(tmp_path / "audit.log").close()
     assert (tmp_path / "audit.log").stat().st_mode & 0o777 == 0o600
-    with pytest.raises(AlreadyOwned, match="another process writes this audit log"):
+
+
+def test_what_is_not_a_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "audit.log")
+    with pytest.raises(Fatal, match="it is not a regular file"):
         AuditFile(tmp_path / "audit.log")
 
 

@@ -1,4 +1,4 @@
-"""A log file: how it is opened, who owns it, and how SQLite's errors read to the runtime.
+"""A log file: how it is opened, and how SQLite's errors read to the runtime.
 
 Beside ``log.db`` stand ``log.db.lock`` (the owner's process id) and ``log.db.reserve`` (disk space kept
 so that deleting still works when the disk is full).
@@ -6,7 +6,6 @@ so that deleting still works when the disk is full).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import uuid
 from contextlib import suppress
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import apsw
 
-from tieline.api import AlreadyOwned, Fatal, RefuseToStart, Retriable, TielineError
+from tieline.api import Fatal, RefuseToStart, Retriable, TielineError
+from tieline.broker.local.ownership import open_private
 
 APPLICATION_ID = 0x7469656C  # "tiel"
 SCHEMA_VERSION = 1
@@ -129,28 +129,6 @@ def _ensure_schema(connection: apsw.Connection, path: Path) -> None:
         )
 
 
-class Lock:
-    """One owner process a file. Held until ``release`` or the end of the process, however it ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.read(self._file, 32).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._file)
-            raise AlreadyOwned(
-                f"{path.with_suffix('')} belongs to the running process {owner}; stop it first, "
-                "or give this worker a folder of its own"
-            ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
-
-    def release(self) -> None:
-        """Let the next owner in."""
-        os.close(self._file)
-
-
 class Reserve:
     """Disk space put aside; given back when the disk is full, so that records can still be deleted.
 
@@ -174,7 +152,7 @@ class Reserve:
             disk = os.statvfs(self._path.parent)
             if not self._path.exists() and disk.f_bavail * disk.f_frsize < 2 * self.size:
                 return False
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            file = open_private(self._path)
             try:
                 os.posix_fallocate(file, 0, self.size)
             finally:

@@ -14,9 +14,10 @@ import apsw
 from typing_extensions import Self
 
 from tieline.api import DataError, RecordMetadata, RefuseToStart, TopicPartition
-from tieline.broker.local.file import Lock, LogSettings, Reserve, connect, translated
+from tieline.broker.local.file import LogSettings, Reserve, connect, translated
 from tieline.broker.local.keeper import Keeper, Unread
 from tieline.broker.local.layout import OFFSET_MASK, Removed
+from tieline.broker.local.ownership import Lock, make_private, tighten, tighten_folder
 from tieline.broker.local.reader import Bounds, Reader
 from tieline.broker.local.tables import Tables
 from tieline.broker.local.watch import Watch
@@ -37,11 +38,13 @@ class Store(Reader):
 
     def __init__(self, path: Path, *, owner: bool = True, settings: LogSettings | None = None) -> None:
         """Open a file, made where there is none. Raises ``AlreadyOwned`` and ``RefuseToStart``."""
+        if path.is_symlink():  # all that SQLite and the lock have beside it belongs beside the file itself
+            path = path.resolve()
         super().__init__(path)
         self.settings = settings = settings or LogSettings()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(path.with_name(path.name + ".lock")) if owner else None
+            make_private(path)
+            self._lock = Lock(path) if owner else None
         except OSError as error:
             raise RefuseToStart(
                 f"the folder {path.parent} cannot be written: {error.strerror}; check data.dir, its rights "
@@ -54,6 +57,9 @@ class Store(Reader):
             if self._lock is not None:
                 self._lock.release()
             raise
+        if owner:
+            tighten(path.with_name(path.name + end) for end in ("", "-wal", "-shm", ".lock", ".reserve"))
+            tighten_folder(path.parent)
         reserve = None
         if owner and settings.reserve_bytes > 0:
             reserve = Reserve(path.with_name(path.name + ".reserve"), settings.reserve_bytes)

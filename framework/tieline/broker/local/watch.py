@@ -119,6 +119,7 @@ def _make_bell(path: Path) -> int | None:
     try:
         path.unlink(missing_ok=True)  # whatever an earlier owner, or somebody else, left there
         os.mkfifo(path, 0o600)
+        path.chmod(0o600)  # whatever the umask is
         return os.open(path, os.O_RDWR | os.O_NONBLOCK)  # for both: it never ends, and never waits
     except OSError:
         return None

@@ -1,0 +1,184 @@
+"""Whose the files of a log are: one process owns a folder, and only its user may read what is in it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tieline.api import AlreadyOwned
+from tieline.api.locks import already_owned, lock_exclusively, lock_holder
+
+log = logging.getLogger(__name__)
+
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
+_FIX = "stop it first, or give this worker a data.dir of its own"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OURS = re.compile(r".*\.db(-wal|-shm|\.\w+)?|spools|audit.*|lost\+found")
+"""The names that a data.dir has; with others in it a folder has a second use."""
+_CANNOT_LOCK_FOLDERS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP}  # NFS, some FUSE
+
+
+@dataclass
+class _OwnedFolder:
+    descriptor: int
+    files: set[str] = field(default_factory=set)
+
+
+_guard = threading.Lock()
+_owned: dict[tuple[int, int], _OwnedFolder] = {}
+
+
+class Lock:
+    """One owner process a folder, and one owner a file in it, until ``release`` or the end of the process.
+
+    The lock is on the folder itself: it cannot be deleted without the data, and every path to the folder
+    (a link, a mount, ``..``) meets it. ``log.db.lock`` beside a file names the process for people, and is
+    locked too, for the sake of a tieline that knows no other lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """``path``: the log file. Raises ``AlreadyOwned`` with the owner's process id, ``OSError``."""
+        self._name = path.name
+        with _guard:
+            self._key, folder = _own_folder(path)
+            try:
+                if self._name in folder.files:
+                    raise already_owned(str(path), os.getpid(), _FIX)
+                self._file = _write_pid(path)
+            except BaseException:
+                _give_back(self._key)
+                raise
+            folder.files.add(self._name)
+
+    def release(self) -> None:
+        """Let the next owner in."""
+        with _guard:
+            _owned[self._key].files.discard(self._name)
+            os.close(self._file)
+            _give_back(self._key)
+
+
+def _own_folder(path: Path) -> tuple[tuple[int, int], _OwnedFolder]:
+    while True:
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        found = os.fstat(descriptor)
+        key = (found.st_dev, found.st_ino)
+        if key in _owned:
+            os.close(descriptor)
+            return key, _owned[key]
+        try:
+            lock_exclusively(descriptor, f"the folder {path.parent}", _FIX)
+        except AlreadyOwned as error:
+            known = lock_holder(descriptor) is not None
+            os.close(descriptor)
+            if known:
+                raise
+            raise already_owned(f"the folder {path.parent}", _written_pid(path), _FIX) from error
+        except OSError as error:
+            if error.errno not in _CANNOT_LOCK_FOLDERS:
+                os.close(descriptor)
+                raise
+            log.warning("the file system of %s cannot lock folders: only lock files guard it", path.parent)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path.parent), found):  # nobody has put another in its place
+                _owned[key] = _OwnedFolder(descriptor)
+                return key, _owned[key]
+        os.close(descriptor)
+
+
+def _give_back(key: tuple[int, int]) -> None:
+    if not _owned[key].files:
+        os.close(_owned.pop(key).descriptor)
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _write_pid(path: Path) -> int:
+    file = open_private(_lock_file(path), os.O_NONBLOCK)
+    try:
+        try:
+            lock_exclusively(file, str(path), _FIX)
+        except AlreadyOwned:
+            raise already_owned(str(path), lock_holder(file) or _written_pid(path), _FIX) from None
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _written_pid(path: Path) -> int | None:
+    try:
+        file = os.open(_lock_file(path), os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return int(os.read(file, 32))
+        finally:
+            os.close(file)
+    except (OSError, ValueError):
+        return None
+
+
+def make_private(path: Path) -> None:
+    """Make the file and its folders where there are none, for this user alone, whatever the umask is."""
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        with suppress(FileExistsError):  # another process makes it at this moment
+            folder.mkdir(PRIVATE_FOLDER)
+            folder.chmod(PRIVATE_FOLDER)
+    with suppress(FileExistsError):  # never opened again here: a close would end the locks of SQLite
+        os.close(open_private(path, os.O_EXCL))
+
+
+def open_private(path: Path, flags: int = 0) -> int:
+    """Open a file to read and write, made where there is none, for this user alone."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | flags, PRIVATE_FILE)
+    with suppress(OSError):  # another user's, which this one may write
+        os.fchmod(file, PRIVATE_FILE)
+    return file
+
+
+def tighten(files: Iterable[Path]) -> None:
+    """Take the rights of other users from files of a log, which an older tieline left to the umask."""
+    changed = [path.name for path in files if _take_rights(path, PRIVATE_FILE)]
+    if changed:
+        log.warning("made readable for this user alone (they hold data): %s", ", ".join(changed))
+
+
+def tighten_folder(folder: Path) -> None:
+    """Take the rights of other users from a folder, if nothing but a worker's data is in it."""
+    try:
+        found = folder.stat()
+        if not found.st_mode & _OTHERS:
+            return
+        foreign = sorted(name for name in os.listdir(folder) if not _OURS.fullmatch(name))
+    except OSError:
+        return
+    if foreign or found.st_mode & stat.S_ISVTX:
+        log.info("%s is open to other users, and stays so: it holds other files too", folder)
+    elif _take_rights(folder, PRIVATE_FOLDER):
+        log.warning("%s was made accessible for this user alone: it holds readings and commands", folder)
+
+
+def _take_rights(path: Path, mode: int) -> bool:
+    try:
+        if path.is_symlink() or not path.stat().st_mode & _OTHERS:
+            return False
+        path.chmod(mode)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        log.warning("%s can be read by other users: its rights cannot be changed: %s", path, error.strerror)
+        return False
+    return True
