@@ -154,7 +154,7 @@ _SCALARS = (
 for _tag, _form, _first in _SCALARS:
     for _character in [*_first, *([""] if _tag == "null" else [])]:
         _Loader.yaml_implicit_resolvers.setdefault(_character, []).append(
-            (f"tag:yaml.org,2002:{_tag}", re.compile(rf"^{_form}$"))
+            (f"tag:yaml.org,2002:{_tag}", re.compile(rf"{_form}\Z"))
         )
 
 

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from tieline.registry.errors import RegistryError
-from tieline.registry.http import refusal
+from tieline.registry import errors
+from tieline.registry.asked import Access
+from tieline.registry.http import GRANTED, refusal
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -54,8 +55,8 @@ class Users:
         return found
 
 
-class Guarded:
-    """An application for those who are known; who may only look can neither register nor delete."""
+class Authenticated:
+    """An application for those who are in the file. It learns what they may do as ``scope[GRANTED]``."""
 
     def __init__(self, app: App, users: Users) -> None:
         self._app = app
@@ -64,25 +65,12 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """ASGI."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
             return
         header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         may_write = self._users.may_write(header)
         if may_write is None:
-            response = refusal(RegistryError(401, 401, "Unauthorized"))
+            response = refusal(errors.unauthorized())
             response.headers["WWW-Authenticate"] = 'Basic realm="schema registry"'
-        elif not may_write and not _looks(scope):
-            response = refusal(RegistryError(403, 403, "you may only look"))
-        else:
-            await self._app(scope, receive, send)
+            await response(scope, receive, send)
             return
-        await response(scope, receive, send)
-
-
-def _looks(scope: Scope) -> bool:
-    """A GET, or a POST that asks: a check of compatibility, a lookup. A subject may be called ``…/versions``:
-    whoever may only look cannot look that one up.
-    """
-    path = str(scope["path"])
-    asks = path.startswith("/compatibility/") or not path.endswith("/versions")
-    return scope["method"] in ("GET", "HEAD") or (scope["method"] == "POST" and asks)
+        await self._app({**scope, GRANTED: Access.WRITE if may_write else Access.READ}, receive, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,13 +14,24 @@ from tieline.registry.subjects import Subjects
 from tieline.registry.topic import SchemaTopic
 
 
+class Access(enum.Enum):
+    """What a route needs."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+READ, WRITE = Access.READ, Access.WRITE
+
+
 class Asked(NamedTuple):
-    """One request."""
+    """One request. ``access``: what its route needs, so what it may do."""
 
     topic: SchemaTopic
     path: Mapping[str, str]
     query: QueryParams
     body: Mapping[str, Any]
+    access: Access
 
     @property
     def subject(self) -> str:
@@ -75,7 +87,9 @@ class Asked(NamedTuple):
         return rules.canonical(state, self.schema(state).content, normalize=normalize)
 
     def answer_of(self, rule: Callable[[Subjects], rules.Decision]) -> Any:
-        """Make a change; what is to be answered."""
+        """Make a change; what is to be answered. A route that only reads cannot, whoever asks."""
+        if self.access is not WRITE:
+            raise errors.forbidden()
         return self.topic.change(rule).answer
 
 

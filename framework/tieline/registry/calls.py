@@ -6,10 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tieline import __version__
 from tieline.registry import errors, rules, scopes
 from tieline.registry.asked import Asked
-from tieline.registry.formats import TYPES
 from tieline.registry.records import MAX_ID, Content
 from tieline.registry.subjects import Subjects, Version, guid_of
 
@@ -36,11 +34,13 @@ def schema_by_id(asked: Asked) -> Any:
     return {**content_told(content), **more}
 
 
-def _text_by_id(asked: Asked) -> Any:
+def text_by_id(asked: Asked) -> Any:
+    """``GET /schemas/ids/{id}/schema``."""
     return json.loads(schema_by_id(asked)["schema"])
 
 
-def _places(asked: Asked) -> list[Version]:
+def places(asked: Asked) -> list[Version]:
+    """Where the schema of an id is registered."""
     schema_id, only = _id(asked), asked.query.get("subject")
 
     def find(state: Subjects) -> list[Version]:
@@ -52,11 +52,13 @@ def _places(asked: Asked) -> list[Version]:
     return asked.page(asked.topic.ask(find))
 
 
-def _versions_by_id(asked: Asked) -> Any:
-    return [{"subject": version.subject, "version": version.number} for version in _places(asked)]
+def versions_by_id(asked: Asked) -> Any:
+    """``GET /schemas/ids/{id}/versions``."""
+    return [{"subject": version.subject, "version": version.number} for version in places(asked)]
 
 
-def _guid(asked: Asked) -> int:
+def guid(asked: Asked) -> int:
+    """The id of a guid."""
     guid = asked.path["guid"].lower()
 
     def find(state: Subjects) -> int:
@@ -68,8 +70,19 @@ def _guid(asked: Asked) -> int:
     return asked.topic.ask(find)
 
 
-def _schema_by_guid(asked: Asked) -> Any:
-    content = asked.topic.content(_guid(asked))
+def subjects_by_id(asked: Asked) -> Any:
+    """``GET /schemas/ids/{id}/subjects``."""
+    return [version.subject for version in places(asked)]
+
+
+def ids_by_guid(asked: Asked) -> Any:
+    """``GET /schemas/guids/{guid}/ids``."""
+    return [{"context": ".", "id": guid(asked)}]
+
+
+def schema_by_guid(asked: Asked) -> Any:
+    """``GET /schemas/guids/{guid}``."""
+    content = asked.topic.content(guid(asked))
     return {} if content is None else content_told(content)
 
 
@@ -88,7 +101,8 @@ def _id(asked: Asked) -> int:
 # -- subjects
 
 
-def _schemas(asked: Asked) -> Any:
+def schemas(asked: Asked) -> Any:
+    """``GET /schemas``."""
     prefix, deleted = _prefix(asked), asked.flag("deleted")
 
     def find(state: Subjects) -> list[Version]:
@@ -104,7 +118,8 @@ def _prefix(asked: Asked) -> str:
     return asked.query.get("subjectPrefix", "").removeprefix(":*:").removeprefix(":.:")
 
 
-def _subjects(asked: Asked) -> Any:
+def subjects(asked: Asked) -> Any:
+    """``GET /subjects``."""
     prefix, only, deleted = (
         _prefix(asked),
         asked.flag("deletedOnly"),
@@ -120,7 +135,8 @@ def _subjects(asked: Asked) -> Any:
     return asked.page(asked.topic.ask(find))
 
 
-def _versions(asked: Asked) -> Any:
+def versions(asked: Asked) -> Any:
+    """``GET /subjects/{subject}/versions``."""
     only = asked.flag("deletedOnly")
 
     def find(state: Subjects) -> list[int]:
@@ -132,8 +148,19 @@ def _versions(asked: Asked) -> Any:
     return asked.page(asked.topic.ask(find))
 
 
-def _version(asked: Asked) -> Version:
+def version(asked: Asked) -> Version:
+    """``GET /subjects/{subject}/versions/{version}``, before it is JSON."""
     return asked.topic.ask(lambda state: _found(state, asked, deleted=asked.flag("deleted")))
+
+
+def version_as_json(asked: Asked) -> Any:
+    """``GET /subjects/{subject}/versions/{version}``."""
+    return told(version(asked))
+
+
+def text_of_version(asked: Asked) -> Any:
+    """``GET /subjects/{subject}/versions/{version}/schema``."""
+    return json.loads(version(asked).content.text)
 
 
 def _found(state: Subjects, asked: Asked, *, deleted: bool = False) -> Version:
@@ -155,7 +182,7 @@ def _found(state: Subjects, asked: Asked, *, deleted: bool = False) -> Version:
     return chosen[0]
 
 
-def _with_metadata(asked: Asked) -> Any:
+def with_metadata(asked: Asked) -> Any:
     """The latest version whose metadata have these properties: ``?key=…&value=…``, each maybe again."""
     wanted = dict(zip(asked.query.getlist("key"), asked.query.getlist("value"), strict=False))
 
@@ -176,7 +203,9 @@ def _properties(content: Content) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _referenced_by(asked: Asked) -> Any:
+def referenced_by(asked: Asked) -> Any:
+    """``GET …/versions/{version}/referencedby``."""
+
     def find(state: Subjects) -> list[int]:
         version = _found(state, asked)
         return state.referrers(version.subject, version.number)
@@ -184,7 +213,8 @@ def _referenced_by(asked: Asked) -> Any:
     return asked.topic.ask(find)
 
 
-def _register(asked: Asked) -> Any:
+def register(asked: Asked) -> Any:
+    """``POST /subjects/{subject}/versions``."""
     normalize = asked.flag("normalize")
     found: Version = asked.answer_of(
         lambda state: rules.register(state, asked.subject, asked.schema(state), normalize=normalize)
@@ -197,7 +227,8 @@ def _register(asked: Asked) -> Any:
     }
 
 
-def _lookup(asked: Asked) -> Any:
+def lookup(asked: Asked) -> Any:
+    """``POST /subjects/{subject}``."""
     deleted = asked.flag("deleted")
 
     def find(state: Subjects) -> Version:
@@ -211,12 +242,14 @@ def _lookup(asked: Asked) -> Any:
     return told(asked.topic.ask(find))
 
 
-def _delete_subject(asked: Asked) -> Any:
+def delete_subject(asked: Asked) -> Any:
+    """``DELETE /subjects/{subject}``."""
     permanent = asked.flag("permanent")
     return asked.answer_of(lambda state: rules.delete_subject(state, asked.subject, permanent=permanent))
 
 
-def _delete_version(asked: Asked) -> Any:
+def delete_version(asked: Asked) -> Any:
+    """``DELETE /subjects/{subject}/versions/{version}``."""
     permanent = asked.flag("permanent")
 
     def delete(state: Subjects) -> rules.Decision:
@@ -226,7 +259,9 @@ def _delete_version(asked: Asked) -> Any:
     return asked.answer_of(delete)
 
 
-def _check(asked: Asked) -> Any:
+def check(asked: Asked) -> Any:
+    """``POST /compatibility/subjects/{subject}/versions[/{version}]``."""
+
     def find(state: Subjects) -> list[str]:
         one = [_found(state, asked)] if "version" in asked.path else state.versions(asked.subject)
         return rules.messages(state, asked.subject, asked.content(state), one)
@@ -240,34 +275,41 @@ def _check(asked: Asked) -> Any:
 # -- configuration and mode
 
 
-def _config(asked: Asked) -> Any:
+def config(asked: Asked) -> Any:
+    """``GET /config[/{subject}]``."""
     subject, wider = asked.maybe_subject, asked.flag("defaultToGlobal")
     return asked.topic.ask(lambda state: scopes.config(state, subject, default_to_global=wider))
 
 
-def _set_config(asked: Asked) -> Any:
+def set_config(asked: Asked) -> Any:
+    """``PUT /config[/{subject}]``."""
     return asked.answer_of(lambda state: scopes.set_config(state, asked.maybe_subject, asked.body))
 
 
-def _delete_config(asked: Asked) -> Any:
+def delete_config(asked: Asked) -> Any:
+    """``DELETE /config[/{subject}]``."""
     return asked.answer_of(lambda state: scopes.delete_config(state, asked.maybe_subject))
 
 
-def _mode(asked: Asked) -> Any:
+def mode(asked: Asked) -> Any:
+    """``GET /mode[/{subject}]``."""
     subject, wider = asked.maybe_subject, asked.flag("defaultToGlobal")
     return asked.topic.ask(lambda state: scopes.mode(state, subject, default_to_global=wider))
 
 
-def _set_mode(asked: Asked) -> Any:
+def set_mode(asked: Asked) -> Any:
+    """``PUT /mode[/{subject}]``."""
     mode, force = asked.body.get("mode"), asked.flag("force")
     return asked.answer_of(lambda state: scopes.set_mode(state, asked.maybe_subject, mode, force=force))
 
 
-def _delete_mode(asked: Asked) -> Any:
+def delete_mode(asked: Asked) -> Any:
+    """``DELETE /mode/{subject}``."""
     return asked.answer_of(lambda state: scopes.delete_mode(state, asked.subject))
 
 
-def _metadata(asked: Asked) -> Any:
+def metadata(asked: Asked) -> Any:
+    """``GET /v1/metadata/id``."""
     clusters = {"kafka-cluster": asked.topic.cluster_id, "schema-registry-cluster": "schema-registry"}
     return {"id": "", "scope": {"path": [], "clusters": clusters}}
 
@@ -299,46 +341,3 @@ def guid_told(content: Content) -> dict[str, str]:
     """Its name that is the same in every registry, where it has one."""
     guid = guid_of(content)
     return {} if guid is None else {"guid": guid}
-
-
-_VERSION = "/subjects/{subject:path}/versions/{version}"
-ROUTES: list[tuple[str, str, Call]] = [
-    ("/schemas/ids/{id}", "GET", schema_by_id),
-    ("/schemas/ids/{id}/schema", "GET", _text_by_id),
-    ("/schemas/ids/{id}/subjects", "GET", lambda asked: [v.subject for v in _places(asked)]),
-    ("/schemas/ids/{id}/versions", "GET", _versions_by_id),
-    ("/schemas/guids/{guid}", "GET", _schema_by_guid),
-    ("/schemas/guids/{guid}/ids", "GET", lambda asked: [{"context": ".", "id": _guid(asked)}]),
-    ("/schemas/types", "GET", lambda _: list(TYPES)),
-    ("/schemas", "GET", _schemas),
-    (f"{_VERSION}/schema", "GET", lambda asked: json.loads(_version(asked).content.text)),
-    ("/subjects/{subject:path}/metadata", "GET", _with_metadata),
-    (f"{_VERSION}/referencedby", "GET", _referenced_by),
-    (_VERSION, "GET", lambda asked: told(_version(asked))),
-    (_VERSION, "DELETE", _delete_version),
-    ("/subjects/{subject:path}/versions", "GET", _versions),
-    ("/subjects/{subject:path}/versions", "POST", _register),
-    ("/subjects/{subject:path}", "POST", _lookup),
-    ("/subjects/{subject:path}", "DELETE", _delete_subject),
-    ("/subjects", "GET", _subjects),
-    ("/compatibility" + _VERSION, "POST", _check),
-    ("/compatibility/subjects/{subject:path}/versions", "POST", _check),
-    ("/contexts", "GET", lambda _: ["."]),
-    ("/v1/metadata/id", "GET", _metadata),
-    ("/v1/metadata/version", "GET", lambda _: {"version": __version__, "commitId": ""}),
-    ("/", "GET", lambda _: {}),
-    ("/", "POST", lambda _: {}),
-    *(
-        (path + tail, method, call)
-        for tail in ("", "/{subject:path}")
-        for path, method, call in (
-            ("/config", "GET", _config),
-            ("/config", "PUT", _set_config),
-            ("/config", "DELETE", _delete_config),
-            ("/mode", "GET", _mode),
-            ("/mode", "PUT", _set_mode),
-        )
-    ),
-    ("/mode/{subject:path}", "DELETE", _delete_mode),
-]
-"""Path, method, and what answers."""

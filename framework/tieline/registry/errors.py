@@ -12,6 +12,16 @@ class RegistryError(Exception):
         self.code = code
 
 
+def unauthorized() -> RegistryError:
+    """No credentials, or wrong ones."""
+    return RegistryError(401, 401, "Unauthorized")
+
+
+def forbidden() -> RegistryError:
+    """These credentials may read, and the call writes."""
+    return RegistryError(403, 403, "These credentials may only read. Use some that may write")
+
+
 def subject_not_found(subject: str) -> RegistryError:
     """Nothing is registered under this name."""
     return RegistryError(404, 40401, f"Subject '{subject}' not found.")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,42 +24,64 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tieline.api import TielineError
 from tieline.registry import errors
-from tieline.registry.asked import Asked
-from tieline.registry.calls import ROUTES, Call, as_id, content_told, schema_by_id
+from tieline.registry.asked import Access, Asked
+from tieline.registry.calls import as_id, content_told
 from tieline.registry.errors import RegistryError
+from tieline.registry.routes import ROUTES, CallRoute
 from tieline.registry.topic import SchemaTopic
 
 log = logging.getLogger(__name__)
+
+GRANTED = "tieline.registry.granted"
+"""In an ASGI scope: the `Access` that the request's credentials have."""
+_BY_ID = "/schemas/ids/{id}"
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _TAKEN = {MEDIA_TYPE, "application/vnd.schemaregistry+json", "application/json", "application/octet-stream"}
 _ACCEPTED = {*_TAKEN, "*/*", "application/*", ""}
 
 
-def application(
-    topic: SchemaTopic, max_bytes: int = 1_000_000, guards: Sequence[Middleware] = ()
-) -> Starlette:
-    """The registry as an ASGI application. ``max_bytes``: of a request's body. ``guards``: see each path as
-    it is answered.
+def application(topic: SchemaTopic, max_bytes: int = 1_000_000, users: Middleware | None = None) -> Starlette:
+    """The registry as an ASGI application. ``max_bytes``: of a request's body.
+
+    ``users``: sets ``scope[GRANTED]`` or refuses; without it everybody may do everything.
     """
 
+    def endpoint(route: CallRoute) -> _ExactRoute:
+        answer = _endpoint(topic, max_bytes, route, guarded=users is not None)
+        if route.path == _BY_ID:
+            answer = _from_memory(topic, answer)
+        return _ExactRoute(route.path, answer, methods=[route.method])
+
+    return Starlette(
+        routes=[endpoint(route) for route in ROUTES],
+        middleware=[Middleware(_without_last_slash), *([] if users is None else [users])],
+        exception_handlers={HTTPException: _no_route, Exception: _broken},
+    )
+
+
+class _ExactRoute(Route):
+    """A route that matches whole paths: Starlette's ``$`` also matches before a last newline."""
+
+    def __init__(self, path: str, endpoint: Endpoint, methods: list[str]) -> None:
+        super().__init__(path, endpoint, methods=methods)
+        pattern = self.path_regex.pattern
+        assert pattern.endswith("$")
+        self.path_regex = re.compile(rf"{pattern[:-1]}\Z", self.path_regex.flags | re.DOTALL)
+
+
+def _from_memory(topic: SchemaTopic, everything: Endpoint) -> Endpoint:
+    """A schema by its id: at once, if it is known; else as everything. Its route needs to read alone."""
+
     async def by_id(request: Request) -> Response:
-        """From memory, if it can be; else as everything."""
         number = as_id(request.path_params["id"])
         content = None if number is None else topic.content(number)
         if content is None or request.query_params or not _accepts(request):
             return await everything(request)
         return _reply(content_told(content))
 
-    everything = _endpoint(topic, max_bytes, schema_by_id)
-    routes = [Route("/schemas/ids/{id}", by_id, methods=["GET"])]
-    for path, method, call in ROUTES:
-        routes.append(Route(path, _endpoint(topic, max_bytes, call), methods=[method]))
-    return Starlette(
-        routes=routes,
-        middleware=[Middleware(_without_last_slash), *guards],
-        exception_handlers={HTTPException: _no_route, Exception: _broken},
-    )
+    return by_id
 
 
 def _without_last_slash(app: ASGIApp) -> ASGIApp:
@@ -72,14 +95,17 @@ def _without_last_slash(app: ASGIApp) -> ASGIApp:
     return bare
 
 
-def _endpoint(topic: SchemaTopic, max_bytes: int, call: Call) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(topic: SchemaTopic, max_bytes: int, route: CallRoute, *, guarded: bool) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         try:
+            granted = request.scope.get(GRANTED) if guarded else Access.WRITE
+            if granted not in (route.access, Access.WRITE):
+                raise errors.forbidden()
             body = await _body(request, max_bytes) if request.method in ("POST", "PUT") else {}
             if not _accepts(request):
                 raise RegistryError(406, 406, f"it answers with {MEDIA_TYPE}")
-            asked = Asked(topic, request.path_params, request.query_params, body)
-            return _reply(await run_in_threadpool(call, asked))
+            asked = Asked(topic, request.path_params, request.query_params, body, route.access)
+            return _reply(await run_in_threadpool(route.call, asked))
         except RegistryError as error:
             return refusal(error)
         except TielineError as error:

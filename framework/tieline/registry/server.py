@@ -79,12 +79,12 @@ class RegistryServer:
         import uvicorn
         from starlette.middleware import Middleware
 
-        from tieline.registry.access import Guarded
+        from tieline.registry.access import Authenticated
         from tieline.registry.http import application
 
         self._topic = topic
-        guards = [] if config.users_file is None else [Middleware(Guarded, config.users())]
-        app = application(topic, config.max_request_bytes, guards)
+        users = None if config.users_file is None else Middleware(Authenticated, config.users())
+        app = application(topic, config.max_request_bytes, users)
         host, port = config.address()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
