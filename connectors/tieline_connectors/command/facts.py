@@ -36,7 +36,16 @@ def reading_of(found: Any) -> Reading | None:
         return None
     if found is None or isinstance(found, (bool, int, float)):
         return Reading(found)
-    return Reading(found) if isinstance(found, str) and len(found) <= MAX_TEXT else None
+    return Reading(found) if isinstance(found, str) and len(found) <= MAX_TEXT and _is_text(found) else None
+
+
+def _is_text(found: str) -> bool:
+    """Half of a surrogate pair is legal in JSON, and no result with it could ever be stored."""
+    try:
+        found.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class History(Protocol):

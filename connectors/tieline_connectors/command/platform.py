@@ -14,7 +14,15 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 from tieline_connectors.volttron_bus.connection import Endpoint
-from tieline_connectors.volttron_bus.vip import RpcError, VipClient, VipError, VipRefused, VipTimeout
+from tieline_connectors.volttron_bus.jsonrpc import readable
+from tieline_connectors.volttron_bus.vip import (
+    InvalidAnswer,
+    RpcError,
+    VipClient,
+    VipError,
+    VipRefused,
+    VipTimeout,
+)
 
 T = TypeVar("T")
 _DRIVER, _ACTUATOR = "platform.driver", "platform.actuator"
@@ -122,7 +130,7 @@ class Platform:
         answer = self._call(_ACTUATOR, "request_new_schedule", self._requester, task, priority, wanted)
         if not isinstance(answer, dict) or answer.get("result") != "SUCCESS":
             said = answer.get("info") or answer.get("data") if isinstance(answer, dict) else answer
-            raise DeviceRefused(f"{', '.join(devices)} cannot be reserved: {said}", locked=True)
+            raise DeviceRefused(f"{', '.join(devices)} cannot be reserved: {readable(said)}", locked=True)
         try:
             yield
         finally:
@@ -160,6 +168,8 @@ class Platform:
         except VipRefused as error:
             self.close()  # perhaps it is the other generation now
             raise Away(str(error)) from error
+        except InvalidAnswer as error:
+            raise Uncertain(str(error)) from error
         except VipTimeout as error:
             self._last_answer = -_QUIET  # perhaps nobody is there: try before anything else is sent
             raise Uncertain(str(error)) from error
@@ -188,6 +198,6 @@ def _split(point: str) -> tuple[str, str]:
 def _told(error: RpcError) -> str:
     """The peer's sentence; what it added (2.x: a trace, whose last line says it) in one line."""
     detail = error.detail.get("detail", error.detail) if isinstance(error.detail, dict) else error.detail
-    lines = [line.strip() for line in str(detail or "").splitlines() if line.strip()]
-    more = f" ({lines[-1][:300]})" if lines else ""
-    return f"{str(error).splitlines()[0][:300]}{more}"
+    lines = [line for line in detail.splitlines() if line.strip()] if isinstance(detail, str) else [detail]
+    more = readable(lines[-1]) if lines and lines[-1] else ""
+    return f"{str(error)[:300]}{f' ({more[:300]})' if more else ''}"

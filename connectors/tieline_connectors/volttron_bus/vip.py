@@ -15,6 +15,7 @@ import zmq
 from typing_extensions import Self
 
 from tieline_connectors.volttron_bus import frames as vip
+from tieline_connectors.volttron_bus import jsonrpc
 from tieline_connectors.volttron_bus.connection import Connection, Endpoint
 
 
@@ -28,6 +29,10 @@ class VipTimeout(VipError):
 
 class VipRefused(VipError):
     """The router answered that the peer is not there: nothing was done."""
+
+
+class InvalidAnswer(VipError):
+    """The peer's answer cannot be understood: whether it was done is unknown. The connection is fine."""
 
 
 class RpcError(VipError):
@@ -58,8 +63,9 @@ class VipClient:
         self._endpoint = endpoint
         self._numbers = itertools.count(1)
         self._answers: dict[bytes, vip.Answer] = {}
-        self._waited: set[bytes] = set()
+        self._waited: dict[bytes, tuple[bytes, bytes]] = {}
         self._messages: deque[BusMessage] = deque()
+        self._subscribed = False
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
 
     def __enter__(self) -> Self:
@@ -94,6 +100,7 @@ class VipClient:
     def subscribe(self, *prefixes: str, timeout: float = 5.0) -> None:
         """From now on ``messages`` has topics that begin with one of these. Raises ``VipError``."""
         ident = self._ident()
+        self._subscribed = True
         answer = self._ask(vip.subscription(ident, prefixes), ident, timeout)
         if list(answer.args) != [b"request_response", b"\x01"]:
             raise VipError(f"the router refused the subscription: {answer.text}")
@@ -116,20 +123,20 @@ class VipClient:
         self._connection.send(vip.publication(self._ident(), topic, headers, body))
 
     def call(self, peer: str, method: str, *args: Any, timeout: float = 10.0, **kwargs: Any) -> Any:
-        """JSON-RPC 2.0 to a peer. Raises ``RpcError`` (it answered), ``VipTimeout``, ``VipError``."""
+        """Call a method of a peer by JSON-RPC 2.0.
+
+        Raises ``RpcError`` (it answered with an error), ``VipTimeout``, ``InvalidAnswer``, ``VipError``.
+        """
         ident = self._ident()
-        params: Any = {"*args": list(args), "**kwargs": kwargs} if kwargs else list(args)
-        body = {"jsonrpc": "2.0", "method": method, "params": params, "id": ident.decode()}
-        answer = self._ask(vip.request(peer, ident, b"RPC", json.dumps(body).encode()), ident, timeout)
+        body = jsonrpc.request(ident.decode(), method, args, kwargs)
+        answer = self._ask(vip.request(peer, ident, b"RPC", body), ident, timeout)
         try:
-            result = json.loads(answer.args[0])
-            error = result.get("error")
-        except (IndexError, ValueError, AttributeError, RecursionError):
-            raise VipError(f"{peer} gave no JSON-RPC answer to {method}") from None
-        if isinstance(error, dict):
-            text = f"{peer}: {method}: {str(error.get('message'))[:500]}"
-            raise RpcError(text, int(error.get("code") or 0), error.get("data"))
-        return result.get("result")
+            result = jsonrpc.result(answer.args[0] if answer.args else b"", ident.decode())
+        except jsonrpc.InvalidAnswer as error:
+            raise InvalidAnswer(f"{peer}: {method}: {error}") from None
+        if isinstance(result, jsonrpc.Fault):
+            raise RpcError(f"{peer}: {method}: {result.message}", result.code, result.data)
+        return result
 
     def messages(self, timeout: float, count: int | None = None) -> list[BusMessage]:
         """What arrives within ``timeout`` seconds; returns sooner once there are ``count``."""
@@ -145,7 +152,7 @@ class VipClient:
     def _ask(self, frames: Sequence[bytes], ident: bytes, timeout: float) -> vip.Answer:
         peer = frames[0].decode(vip.CHARSET) or "the router"
         end = time.monotonic() + timeout
-        self._waited.add(ident)
+        self._waited[ident] = frames[0], frames[4]
         try:
             self._connection.send(frames)
             while ident not in self._answers:
@@ -159,20 +166,44 @@ class VipClient:
                     )
             answer = self._answers.pop(ident)
         finally:
-            self._waited.discard(ident)
+            self._waited.pop(ident, None)
+            self._answers.pop(ident, None)
         if answer.is_error:
-            raise VipRefused(f"{peer}: {answer.text}")
+            told = f"{peer}: {jsonrpc.readable(answer.text)}"
+            raise InvalidAnswer(told) if answer.peer else VipRefused(told)
         return answer
 
     def _receive(self, seconds: float) -> None:
         self._connection.wait(min(seconds, 1.0))
         for frames in self._connection.receive(1000):
-            if vip.is_publication(frames) and len(frames) >= 8:
-                body = json.loads(frames[7].decode(vip.CHARSET))
-                self._messages.append(
-                    BusMessage(
-                        frames[6].decode(vip.CHARSET), body["sender"], body["headers"], body["message"]
-                    )
-                )
-            elif (answer := vip.answer(frames)) and answer.ident in self._waited:
+            if vip.is_publication(frames):
+                if self._subscribed and (message := _message(frames)) is not None:
+                    self._messages.append(message)
+            elif (answer := vip.answer(frames)) and self._is_waited_for(answer):
                 self._answers[answer.ident] = answer
+
+    def _is_waited_for(self, answer: vip.Answer) -> bool:
+        """Any peer may send us anything: an answer is one only from the peer that was asked.
+
+        The router's errors come in the router's own name, which is empty.
+        """
+        asked = self._waited.get(answer.ident)
+        if asked is None:
+            return False
+        peer, subsystem = asked
+        if answer.is_error:
+            return answer.peer in (peer, b"")
+        return answer.peer == peer and answer.subsystem == subsystem
+
+
+def _message(frames: Sequence[bytes]) -> BusMessage | None:
+    """Return a publication as a message; ``None`` if its parts are not those of one."""
+    if len(frames) < 8 or vip.deeper_than(frames[7], vip.MAX_DEPTH + 1):
+        return None
+    try:
+        body = json.loads(frames[7].decode(vip.CHARSET))
+        sender, headers = body["sender"], body["headers"]
+        found = BusMessage(frames[6].decode(vip.CHARSET), sender, headers, body["message"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return found if isinstance(sender, str) and isinstance(headers, dict) else None

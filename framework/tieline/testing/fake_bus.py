@@ -35,6 +35,18 @@ _CHARSET = "iso-8859-1"
 _REAL_WOULD_DIE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
+class RawAnswer(bytes):
+    """Returned by a method of ``rpc``: these bytes are the whole answer, as a broken peer might send them."""
+
+
+class Refusal(Exception):
+    """Raised by a method of ``rpc``: the error of the answer, with any code."""
+
+    def __init__(self, code: Any, message: str = "", data: Any = None) -> None:
+        super().__init__(message)
+        self.error = {"code": code, "message": message, "data": data}
+
+
 class FakeBus:
     """A router on 127.0.0.1 with a thread of its own; open it with ``with``, or ``start`` and ``stop``.
 
@@ -233,7 +245,12 @@ class FakeBus:
             answer["error"] = {"code": -32601, "message": f"unimplemented method: {request['method']}"}
         else:
             try:
-                answer["result"] = method(*args, **kwargs)
+                found = method(*args, **kwargs)
+                if isinstance(found, RawAnswer):
+                    return bytes(found)
+                answer["result"] = found
+            except Refusal as refusal:
+                answer["error"] = refusal.error
             except Exception as error:  # whatever a registered function raises is its answer
                 detail = {"detail": str(error)}
                 answer["error"] = {"code": -32000, "message": "unhandled exception", "data": detail}

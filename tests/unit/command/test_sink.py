@@ -9,7 +9,7 @@ import pytest
 
 from tieline.api import ID_HEADER, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
-from tieline.testing.fake_bus import FakeBus
+from tieline.testing.fake_bus import FakeBus, Refusal
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command import platform
 from tieline_connectors.command.config import CommandSinkConfig
@@ -534,3 +534,19 @@ def test_two_tasks_with_one_identity_set_are_two_on_the_bus_and_both_at_once(sta
         other.stop()
         other.close([beside], lost=False)
         other.shutdown()
+
+
+@pytest.mark.parametrize("code", ["E_BUSY", None, [1], {"a": 1}, True, 2**70])
+def test_an_error_with_any_code_refuses_one_command_and_the_next_is_executed(stand, code):
+    def refuse(path, point, value):
+        if value == 22.5:
+            raise Refusal(code, "busy")
+        return stand.device.set_point(path, point, value)
+
+    stand.bus.rpc = {"platform.driver": stand.device.methods | {"set_point": refuse}}
+    stand.start()
+    first, second = command(22.5), command(23.5)
+    stand.send(first, second)
+    assert "busy" in stand.end(first["command_id"], "FAILED")["reason"]
+    stand.end(second["command_id"])
+    assert stand.device.writes == [23.5]
