@@ -39,8 +39,8 @@ class Terms(NamedTuple):
 class Situation(NamedTuple):
     """Everything beside the command that a decision depends on.
 
-    ``killed``: why the kill switch is engaged, none: it is not. ``newest_at_broker``: the newest
-    timestamp seen there. ``keys``: the keys of signatures by name.
+    ``killed``: why the kill switch is engaged, none: it is not. ``keys``: the keys of signatures
+    by name.
     """
 
     now: Now
@@ -48,7 +48,6 @@ class Situation(NamedTuple):
     policy: Policy
     keys: Mapping[str, bytes] = {}
     killed: str | None = None
-    newest_at_broker: int = 0
 
 
 class Wait(NamedTuple):

@@ -39,6 +39,9 @@ _HOLD_STEPS: Mapping[str, frozenset[str]] = {
 }
 _DAY = 86_400_000_000
 
+STRANGERS = frozenset({"NOT_ALLOWED", "POLICY_DENIED"})
+"""Refusals of whoever may do nothing, which a rule decides before it asks for a signature."""
+
 
 class IllegalStep(ValueError):
     """A step that the ledger does not allow: a mistake in the program, never in a command."""
@@ -77,10 +80,8 @@ class Entry(NamedTuple):
 
     @property
     def is_strangers(self) -> bool:
-        """It was refused because no rule allows it, and so never begun."""
-        return (
-            self.started_at is None and self.result is not None and self.result.reason_code == "NOT_ALLOWED"
-        )
+        """It was refused because no rule allows it, or one denies it, and so never begun."""
+        return self.started_at is None and self.result is not None and self.result.reason_code in STRANGERS
 
     @property
     def due_at(self) -> int | None:
@@ -299,7 +300,7 @@ class Ledger:
 
 def check_step(before: Entry | None, after: Entry) -> None:
     """Raises `IllegalStep` unless the second may follow the first."""
-    if before is None:
+    if before is None or (before.is_strangers and before.digest != after.digest):  # its id is free
         legal = after.state in _STEPS[None] and after.hold in ("NONE", "HELD")
     elif before.digest != after.digest or before.deadline != after.deadline:
         legal = False

@@ -68,7 +68,7 @@ from tieline_connectors.command.decisions import (
     Wait,
 )
 from tieline_connectors.command.facts import Facts, Reading, Refusal
-from tieline_connectors.command.ledger import Entry, Ledger
+from tieline_connectors.command.ledger import STRANGERS, Entry, Ledger
 from tieline_connectors.command.reading import Malformed
 from tieline_connectors.command.results import (
     ended,
@@ -96,13 +96,16 @@ CLOCK_STEP = 1_000_000
 def arrived(
     command: Command, record_at: int | None, ledger: Ledger, situation: Situation
 ) -> Wait | Known | Answer | End | Accept:
-    """A record with a command has come; ``record_at`` is its timestamp, microseconds."""
+    """A record with a command has come; ``record_at`` is its timestamp, microseconds.
+
+    Whoever wrote the record chose its timestamp: it judges this record, and nothing beside it.
+    """
     now = situation.now.wall
     doubt = clock_doubt(ledger, situation)
     if doubt is not None:
         return doubt
     known = ledger.get(command.command_id)
-    if known is not None:
+    if known is not None and not _uses_up_no_id(known, command):
         return _known_already(command, known, now)
     deadline = min(
         command.expires_at,
@@ -110,27 +113,34 @@ def arrived(
         *([] if record_at is None else [record_at + situation.terms.max_age]),
     )
     entry = Entry(command, digest(command), "RECEIVED", now, deadline)
+    denied = _denied(entry, ledger, situation, None)
+    refusal = _impossible(entry, situation) or _killed(situation) or denied
     if now >= deadline:
-        return ended(entry, "EXPIRED", *_why_expired(entry, situation), now)
-    refusal = _impossible(entry, situation) or _forbidden(entry, ledger, situation, None)
-    if refusal is not None:
+        end = ended(entry, "EXPIRED", *_why_expired(entry, situation), now)
+    elif refusal is not None:
         end = refused(entry, refusal, now)
-        return end if _is_kept(refusal, entry, ledger) else Answer(end.result)
-    accepted = result_of(entry, "ACCEPTED", "", "", now)
-    return Accept(entry, accepted, deadline_of(entry, situation.now))
+    else:
+        accepted = result_of(entry, "ACCEPTED", "", "", now)
+        return Accept(entry, accepted, deadline_of(entry, situation.now))
+    return end if _is_kept(end, denied, ledger) else Answer(end.result)
 
 
-def _is_kept(refusal: Refusal, entry: Entry, ledger: Ledger) -> bool:
+def _uses_up_no_id(known: Entry, command: Command) -> bool:
+    """A stranger's command does not make another one with its id a conflict: that one is judged alone."""
+    return known.is_strangers and known.digest != digest(command)
+
+
+def _is_kept(end: End, denied: Refusal | None, ledger: Ledger) -> bool:
     """Whether a refusal goes into the ledger, so that it is told again as it was.
 
-    Who cannot sign must not use up the id of a command that somebody will sign. And who may do nothing
-    must not fill the ledger: so many small ones at a time; what is not kept is refused anew if it comes
-    again, since the rules are asked about it then.
+    Who cannot sign, or may do nothing, must not use up the id of another's command and must not fill the
+    ledger, also where another reason is told first (an expiry, the kill switch): so many small refusals of
+    strangers are kept, for a short time. What is not kept is refused anew if it comes again.
     """
-    if refusal.code == "SIGNATURE":
-        return False
-    small = len(entry.command.to_json()) <= SMALL
-    return refusal.code != "NOT_ALLOWED" or (ledger.strangers < MOST_STRANGERS and small)
+    if denied is None or denied.code not in ("SIGNATURE", *STRANGERS):
+        return True
+    small = len(end.entry.command.to_json()) <= SMALL
+    return end.entry.is_strangers and ledger.strangers < MOST_STRANGERS and small
 
 
 def malformed(error: Malformed, record_id: str, raw: bytes | None, now: int) -> Answer:
@@ -160,11 +170,6 @@ def clock_doubt(ledger: Ledger, situation: Situation) -> Wait | None:
         return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the day this version was built; set it")
     if now + CLOCK_STEP < ledger.newest:
         return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the newest entry of the ledger; set it")
-    if now + terms.max_clock_skew < situation.newest_at_broker:
-        told = (
-            "the clock is earlier than the newest record at the broker; set it (or the clock of its producer)"
-        )
-        return Wait("CLOCK_UNTRUSTED", told)
     return None
 
 
@@ -260,12 +265,18 @@ def _why_expired(entry: Entry, situation: Situation) -> tuple[str, str]:
 def _forbidden(
     entry: Entry, ledger: Ledger, situation: Situation, readings: Readings | None
 ) -> Refusal | None:
-    if situation.killed is not None:
-        return _kill_switch(situation.killed)
+    return _killed(situation) or _denied(entry, ledger, situation, readings)
+
+
+def _denied(entry: Entry, ledger: Ledger, situation: Situation, readings: Readings | None) -> Refusal | None:
     signed_with = [name for name, key in situation.keys.items() if signed_by(entry.command, key)]
     return situation.policy.refusal(
         entry.command, Facts(situation.now.wall, ledger, readings, frozenset(signed_with))
     )
+
+
+def _killed(situation: Situation) -> Refusal | None:
+    return None if situation.killed is None else _kill_switch(situation.killed)
 
 
 def _kill_switch(why: str) -> Refusal:

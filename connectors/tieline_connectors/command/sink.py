@@ -176,7 +176,6 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             if record.offset < taken:
                 continue
             at_broker = (record.timestamp or 0) * 1000
-            self._surroundings.newest_at_broker = max(self._surroundings.newest_at_broker, at_broker)
             decision = self._decide(owned, record, at_broker)
             if isinstance(decision, Wait):
                 must_wait = decision
@@ -212,9 +211,10 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             command = self._command(record, at_broker)
         except Malformed as error:
             return rules.malformed(error, _id(record)[: reading.MAX_ID], None, situation.now.wall)
-        if len(owned.deadlines) >= self._config.max_waiting and owned.ledger.get(command.command_id) is None:
+        decision = rules.arrived(command, at_broker or None, owned.ledger, situation)
+        if isinstance(decision, Accept) and len(owned.deadlines) >= self._config.max_waiting:
             return Wait("TOO_MANY_WAIT", f"{len(owned.deadlines)} commands wait already (max.waiting)")
-        return rules.arrived(command, at_broker or None, owned.ledger, situation)
+        return decision
 
     def _command(self, record: SinkRecord, at_broker: int) -> Command:
         config = self._config

@@ -29,7 +29,6 @@ class Surroundings:
     def __init__(self, config: CommandSinkConfig, now: Callable[[], Now] = clocks) -> None:
         """Raises ``ConfigError`` on a policy that is wrong from the beginning."""
         self.now = now
-        self.newest_at_broker = 0
         self._config = config
         self._terms = config.terms()
         self._keys = config.signing_keys()
@@ -44,7 +43,6 @@ class Surroundings:
             self._current_policy(),
             self._keys,
             self._killed(),
-            self.newest_at_broker,
         )
 
     def _current_policy(self) -> Policy:

@@ -116,16 +116,60 @@ def test_a_record_that_is_older_than_max_age_expires_whatever_its_command_says(g
     assert state_of(arrive(1, record_at=given.T0 + given.SECOND - an_hour + 1)) == ("ACCEPTED", "")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "newest", "doubtful"),
-    [(-86_401, 0, True), (-86_400, 0, False), (-5, 0, False), (-6, 1, True), (1, 6, False), (1, 6.1, True)],
-)
-def test_a_clock_behind_the_build_or_the_broker_decides_nothing(given, arrive, seconds, newest, doubtful):
-    at_broker = int(given.T0 + newest * given.SECOND) if newest else 0
-    decision = arrive(seconds, newest_at_broker=at_broker)
+@pytest.mark.parametrize(("seconds", "doubtful"), [(-86_401, True), (-86_400, False), (-5, False)])
+def test_a_clock_behind_the_build_decides_nothing(arrive, seconds, doubtful):
+    decision = arrive(seconds)
     assert isinstance(decision, Wait) is doubtful
     if doubtful:
         assert decision.code == "CLOCK_UNTRUSTED"
+
+
+@pytest.mark.parametrize("ahead", [0, 11, 3540, 366 * 86_400])
+def test_a_records_timestamp_ahead_makes_its_command_no_younger_and_stops_no_other(given, arrive, ahead):
+    ledger, at = Ledger(), given.T0 + ahead * given.SECOND
+    decision = arrive(ledger=ledger, record_at=at)
+    assert decision.entry.deadline == given.T0 + given.MINUTE
+    ledger.put(decision.entry)
+    assert isinstance(arrive(ledger=ledger, change={"command_id": "c2"}), Accept)
+
+
+STRANGE = {"issuer": "stranger", "reason": "another command than c1"}
+
+
+@pytest.mark.parametrize("key", [None, "ops"])
+@pytest.mark.parametrize(
+    ("change", "rest"),
+    [
+        ({}, {}),
+        ({"issued_at": 1}, {}),
+        ({"expires_at": 2}, {}),
+        ({"issued_at": 1_800_000_600_000_000}, {}),
+        ({"not_before": 1_900_000_000_000_000}, {}),
+        ({}, {"killed": "fire drill"}),
+        ({"writes": [{"point": "a/denied", "value": 1.0}]}, {}),
+    ],
+)
+def test_nothing_that_a_stranger_sends_uses_up_the_id_of_a_command(given, arrive, key, change, rest):
+    """Without a key it is an issuer that no rule knows, with one whoever cannot sign."""
+    issuers = "*" if key else "energy-manager"
+    policy = given.policy(
+        {"issuers": "*", "points": "a/denied", "deny": "never"},
+        {**given.RULE, "issuers": issuers, **({"key": key} if key else {})},
+    )
+    signed = {"signature": sign(given.command(), b"secret")} if key else {}
+    ledger, keys = Ledger(), {"ops": b"secret"}
+    decision = arrive(ledger=ledger, policy=policy, keys=keys, change={**STRANGE, **change}, **rest)
+    assert decision.result.state in ("REJECTED", "EXPIRED")
+    if isinstance(decision, End):
+        assert decision.entry.is_strangers
+        ledger.put(decision.entry)
+    assert ledger.strangers == len(ledger)
+    accepted = arrive(ledger=ledger, policy=policy, keys=keys, change=signed)
+    assert isinstance(accepted, Accept)
+    ledger.put(accepted.entry)
+    assert (len(ledger), ledger.strangers) == (1, 0)
+    again = arrive(ledger=ledger, policy=policy, keys=keys, change={**STRANGE, **change}, **rest)
+    assert state_of(again) == ("REJECTED", "CONFLICT")
 
 
 def test_a_clock_behind_the_ledger_decides_nothing_at_all(given, accepted):

@@ -550,3 +550,24 @@ def test_an_error_with_any_code_refuses_one_command_and_the_next_is_executed(sta
     assert "busy" in stand.end(first["command_id"], "FAILED")["reason"]
     stand.end(second["command_id"])
     assert stand.device.writes == [23.5]
+
+
+@pytest.mark.parametrize("what", ["a stranger's", "an allowed one's", "no command"])
+def test_a_records_timestamp_on_another_partition_stops_no_command_and_no_hold(stand, what):
+    stand.start()
+    stand.task.open([TopicPartition("commands", 2)])
+    one = command(hold_ms=300)
+    stand.send(one)
+    stand.end(one["command_id"])
+    ahead = time.time_ns() // 1_000_000 + 59 * 60_000
+    value = {
+        "a stranger's": command(issuer="nobody"),
+        "an allowed one's": command(dry_run=True),
+        "no command": 42,
+    }
+    stand.task.put([SinkRecord("commands", 2, 0, value[what], None, ((ID_HEADER, b"t-2-0"),), ahead)])
+    two = command(23.5)
+    stand.end(one["command_id"], "HOLD_ENDED")
+    stand.send(two)
+    stand.end(two["command_id"])
+    assert stand.device.writes == [22.5, "revert", 23.5]
