@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tieline.api import Schema, SourceRecord, parse_json
-from tieline_connectors.command.command import Command, Defaults, Value, sign
-from tieline_connectors.command.reading import Malformed, from_value, is_old, number_of, point_of
+from tieline_connectors.command.command import Command, Defaults, Value, Write, sign
+from tieline_connectors.command.point import point_of
+from tieline_connectors.command.reading import Malformed, from_value, is_old, number_of
 
 Form: TypeAlias = Literal["avro", "json", "old"]
 """``command.Command`` as Avro or as JSON, or the old agents' ``{message, new_value, device_point}``."""
@@ -21,6 +22,8 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_COMMANDS = 100_000
 OLD_MESSAGE = "message from Cloud to VOLTTRON"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_WORD = re.compile(r"""(?<!\S)(?:"[^"]*"|'[^']*')(?!\S)|\S+""")
+_OLD_LINE = "a line is: kafka_topic device_point new_value"
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)?")
 
 
@@ -83,7 +86,7 @@ def checked_old(value: Mapping[str, Any]) -> None:
 def record(value: Mapping[str, Any], topic: str, form: Form) -> SourceRecord:
     """The record to send. Its key is the device, which keeps the order of a device's commands."""
     if form == "old":
-        return SourceRecord(topic, value, point_of(value["device_point"]).rpartition("/")[0])
+        return SourceRecord(topic, value, Write(point_of(value["device_point"])).device)
     command = checked(value)
     key = command.writes[0].device
     schema = Schema.named("command.Command") if form == "avro" else None
@@ -107,17 +110,27 @@ def as_new(value: Mapping[str, Any]) -> dict[str, Any]:
 def old_line(line: str) -> Wish | None:
     """A line ``kafka_topic device_point new_value`` of the old keyboard program; none: it is empty.
 
-    Raises ``ValueError``.
+    What has spaces in it stands in quotes. Raises ``ValueError``, also where a line can be read in two ways:
+    nobody knows then where the point ends and the value begins.
     """
-    words = line.split(maxsplit=2)
+    words = [word[1:-1] if _is_quoted(word) else word for word in _WORD.findall(line)]
     if not words:
         return None
     if len(words) < 3:
-        raise ValueError("a line is: kafka_topic device_point new_value")
+        raise ValueError(f"{_OLD_LINE}, three words; put quotes around one that has spaces")
+    if len(words) > 3:
+        topic, first, *rest = line.split()
+        one = f'{topic} "{" ".join([first, *rest[:-1]])}" {rest[-1]}'
+        other = f'{topic} {first} "{" ".join(rest)}"'
+        raise ValueError(f"{_OLD_LINE}, three words, and this one has {len(words)}; write {one}  or  {other}")
     topic, point, value = words
-    wish = {"message": OLD_MESSAGE, "new_value": value.strip(), "device_point": point}
+    wish = {"message": OLD_MESSAGE, "new_value": value, "device_point": point}
     checked_old(wish)
     return Wish(wish, topic)
+
+
+def _is_quoted(word: str) -> bool:
+    return len(word) > 1 and word[0] == word[-1] and word[0] in "\"'"
 
 
 def from_file(content: bytes) -> list[Wish]:

@@ -12,6 +12,8 @@ import hmac
 import json
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
+from tieline_connectors.command.point import device_keys, split
+
 Value: TypeAlias = "bool | int | float | str | None"
 Action: TypeAlias = Literal["SET", "REVERT"]
 State: TypeAlias = Literal[
@@ -34,7 +36,7 @@ Outcome: TypeAlias = Literal["NOT_WRITTEN", "UNVERIFIED", "VERIFIED", "DIFFERENT
 
 
 class Write(NamedTuple):
-    """One point and what to write there: ``campus/b1/ahu1/CoolingSetpoint``, without ``devices/``."""
+    """One point, as `point.point_of` writes it, and what to write there."""
 
     point: str
     value: Value = None
@@ -42,7 +44,7 @@ class Write(NamedTuple):
     @property
     def device(self) -> str:
         """The path of the device that the point belongs to."""
-        return self.point.rpartition("/")[0]
+        return split(self.point)[0]
 
 
 class Defaults(NamedTuple):
@@ -74,8 +76,8 @@ class Command(NamedTuple):
 
     @property
     def devices(self) -> frozenset[str]:
-        """The devices that it writes to, in small letters (VOLTTRON does not tell them apart)."""
-        return frozenset(key_of(write.device) for write in self.writes)
+        """The keys of the devices that it writes to, or may write to (`point.device_keys`)."""
+        return frozenset().union(*(device_keys(write.point) for write in self.writes))
 
     def to_json(self) -> str:
         """For the ledger; `from_json` reads it."""
@@ -144,11 +146,6 @@ class Result(NamedTuple):
             return Result(**found, writes=writes)
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a result of the ledger: {error}") from None
-
-
-def key_of(path: str) -> str:
-    """A path as it is compared: VOLTTRON knows devices in small letters too."""
-    return path.casefold()
 
 
 def canonical(content: Any) -> str:

@@ -10,8 +10,8 @@ import typer
 
 from tieline.api import Following, Program, Retriable
 from tieline_connectors.command import asking
-from tieline_connectors.command.command import key_of
 from tieline_connectors.command.options import AsJson, ResultsTopic, WorkerFile, explained
+from tieline_connectors.command.point import key_of
 from tieline_connectors.command.showing import Screen, time_of
 
 _LOOK = 0.5
@@ -71,7 +71,7 @@ class _Wanted(NamedTuple):
         )
 
     def _is_there(self, write: Any) -> bool:
-        asked = key_of((self.point or "").strip("/").removeprefix("devices/"))
+        asked = key_of(self.point or "")
         found = key_of(str(write.get("point"))) if isinstance(write, Mapping) else ""
         return found == asked or found.startswith(f"{asked}/")
 

@@ -17,7 +17,8 @@ import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
-from tieline_connectors.command.command import Command, Result, Value, key_of
+from tieline_connectors.command.command import Command, Result, Value
+from tieline_connectors.command.point import key_of
 from tieline_connectors.command.streaks import Streak, Streaks
 
 EntryState: TypeAlias = Literal["RECEIVED", "STARTED", "ENDED"]

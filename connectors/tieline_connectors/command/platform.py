@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
+from tieline_connectors.command.point import actuator_topic, split
 from tieline_connectors.volttron_bus.connection import Endpoint
 from tieline_connectors.volttron_bus.jsonrpc import readable
 from tieline_connectors.volttron_bus.vip import (
@@ -97,22 +98,23 @@ class Platform:
     def get(self, point: str) -> Any:
         """The value of a point now. Raises ``Away``, ``DeviceRefused``, ``Uncertain`` (no answer)."""
         if self._has_actuator:
-            return self._call(_ACTUATOR, "get_point", point)
-        return self._call(_DRIVER, "get_point", *_split(point))
+            return self._call(_ACTUATOR, "get_point", *actuator_topic(point))
+        return self._call(_DRIVER, "get_point", *self._at_driver(point))
 
     def set(self, point: str, value: Any) -> None:
         """Write a point. Raises ``Away``, ``DeviceRefused``, ``Uncertain``."""
         if self._has_actuator:
-            self._call(_ACTUATOR, "set_point", self._requester, point, value)
+            topic, *name = actuator_topic(point)
+            self._call(_ACTUATOR, "set_point", self._requester, topic, value, *name)
         else:
-            self._call(_DRIVER, "set_point", *_split(point), value)
+            self._call(_DRIVER, "set_point", *self._at_driver(point), value)
 
     def revert(self, point: str) -> None:
         """Give a point back to its default. Raises as ``set``."""
         if self._has_actuator:
-            self._call(_ACTUATOR, "revert_point", self._requester, point)
+            self._call(_ACTUATOR, "revert_point", self._requester, *actuator_topic(point))
         else:
-            self._call(_DRIVER, "revert_point", *_split(point))
+            self._call(_DRIVER, "revert_point", *self._at_driver(point))
 
     @contextmanager
     def reserved(self, devices: list[str], priority: str, seconds: float) -> Iterator[None]:
@@ -155,6 +157,13 @@ class Platform:
             raise
         self._client, self._met_at = client, time.monotonic()
 
+    def _at_driver(self, point: str) -> tuple[str, str]:
+        """Device and name. 2.x takes our own identity as a device for an old call, whose path is the name."""
+        device, name = split(point)
+        if device in {self._endpoint.beside(number).identity for number in range(_IDENTITIES)}:
+            raise DeviceRefused(f"no device can be written that has our identity, {device}, as its path")
+        return device, name
+
     def _call(self, peer: str, method: str, *args: Any) -> Any:
         self.connect()
         assert self._client is not None
@@ -188,11 +197,6 @@ def _answers(client: VipClient, peer: str, timeout: float) -> bool:
     except VipRefused:
         return False
     return True
-
-
-def _split(point: str) -> tuple[str, str]:
-    device, _, name = point.rpartition("/")
-    return device, name
 
 
 def _told(error: RpcError) -> str:

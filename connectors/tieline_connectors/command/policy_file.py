@@ -18,9 +18,9 @@ from pydantic import BaseModel, ValidationError
 
 from tieline.api import ConfigError, Mistake
 from tieline.api.strict_yaml import StrictLoader, once
+from tieline_connectors.command.point import pattern as point_pattern
 from tieline_connectors.command.policy import Policy
 from tieline_connectors.command.policy_rule import Breaker, Limits, Rate, Rule
-from tieline_connectors.command.reading import MAX_POINT
 
 MAX_CHARACTERS = 1024 * 1024
 MAX_DEPTH = 10
@@ -68,15 +68,10 @@ def _rules_mistakes(rules: Any, where: str) -> list[Mistake]:
 
 
 def _wrong_pattern(pattern: str) -> str | None:
-    if pattern.startswith("devices/"):
-        return f"{pattern!r}: points are written without devices/ in front"
-    if not pattern.isprintable() or len(pattern) > MAX_POINT:
-        return f"a pattern is a printable text of at most {MAX_POINT} characters"
-    for segment in pattern.split("/"):
-        if not segment or segment != segment.strip():
-            return f"{pattern!r} has an empty segment, or one with spaces at its ends"
-        if "**" in segment and segment != "**":
-            return f"{pattern!r}: ** stands alone in its segment, such as campus/**/Setpoint"
+    try:
+        point_pattern(pattern, "a pattern")
+    except ValueError as error:
+        return str(error)
     return None
 
 

@@ -11,21 +11,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tieline_connectors.command.command import Command, Defaults, Value, Write, as_action, key_of
+from tieline_connectors.command.command import Command, Defaults, Value, Write, as_action
+from tieline_connectors.command.point import key_of, point_of
 
 MAX_ID = 200
 MAX_REASON = 1000
 MAX_TEXT_VALUE = 1000
-MAX_POINT = 500
-MAX_SEGMENTS = 20
 MAX_WRITES = 100
 MAX_SIZE = 100_000
 """Characters of a command as the ledger keeps it, where it stands twice; a broker's records are finite."""
 MAX_HOLD_MS = 366 * 86_400_000
 _LATEST = 253_402_300_800_000_000  # the year 10000
 _FIELDS = frozenset(Command._fields) - {"filled"}
-_WRONG_IN_A_POINT = frozenset("*?[]{}|\\^$")
-"""What a platform may take for a pattern that means many points."""
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(\.\d{1,17})?(?:[eE][+-]?\d{1,3})?")
 
 
@@ -152,26 +149,13 @@ def _writes(found: Any, action: str) -> tuple[Write, ...]:
             raise ValueError(f"write {number} is a map of point and value")
         point = point_of(item.get("point"), f"the point of write {number}")
         if key_of(point) in seen:
-            raise ValueError(f"{point} is written twice")
+            raise ValueError(f"{point} is written twice (capitals and Unicode forms make no difference)")
         seen.add(key_of(point))
         value = _value(item.get("value"), point)
         if action == "REVERT" and value is not None:
             raise ValueError(f"REVERT gives {point} back and takes no value; use SET to write one")
         writes.append(Write(point, value))
     return tuple(writes)
-
-
-def point_of(found: Any, what: str = "a point") -> str:
-    """The path of a point, without ``devices/`` and slashes at its ends. Raises ``ValueError``."""
-    if not isinstance(found, str) or not 0 < len(found) <= MAX_POINT or not found.isprintable():
-        raise ValueError(f"{what} is a printable text of 1 to {MAX_POINT} characters")
-    point = found.strip("/").removeprefix("devices/")
-    segments = point.split("/")
-    if not 2 <= len(segments) <= MAX_SEGMENTS or any(s != s.strip() or not s for s in segments):
-        raise ValueError(f"{what} is a full path such as campus/building/ahu1/CoolingSetpoint, not {point!r}")
-    if not _WRONG_IN_A_POINT.isdisjoint(point):
-        raise ValueError(f"{what} names one point, without any of * ? [ ] {{ }} | \\ ^ $: {point!r}")
-    return point
 
 
 def _value(found: Any, point: str) -> Value:

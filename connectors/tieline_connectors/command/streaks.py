@@ -10,7 +10,8 @@ import bisect
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from tieline_connectors.command.command import Result, Write, key_of
+from tieline_connectors.command.command import Result
+from tieline_connectors.command.point import device_keys, key_of
 
 
 class Streak(NamedTuple):
@@ -37,7 +38,7 @@ class Streaks:
 
     def note(self, result: Result, at: int) -> None:
         """A command that was started has ended so, then."""
-        for device in {key_of(Write(write.point).device) for write in result.writes}:
+        for device in frozenset().union(*(device_keys(write.point) for write in result.writes)):
             worked = has_worked(result, device)
             if worked:
                 self._worked_at[device] = max(at, self._worked_at.get(device, 0))
@@ -63,7 +64,7 @@ def has_worked(result: Result, device: str) -> bool | None:
     It shows neither what was never written for another reason than the device's own: a worker that died,
     a platform that was away, an expiry.
     """
-    writes = [w for w in result.writes if key_of(Write(w.point).device) == device]
+    writes = [w for w in result.writes if device in device_keys(w.point)]
     if result.state == "SUCCEEDED":
         return True
     if result.state == "FAILED" and result.reason_code == "DEVICE_REFUSED":

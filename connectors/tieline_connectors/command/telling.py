@@ -7,6 +7,7 @@ from typing import Any
 from tieline.api import Schema, SourceRecord, identity
 from tieline_connectors.command.command import TERMINAL, Result, Value
 from tieline_connectors.command.ledger import Entry
+from tieline_connectors.command.point import split
 
 _SCHEMA = "command.CommandResult"
 
@@ -27,7 +28,7 @@ def records(result: Result, topic: str, old_topic: str) -> list[SourceRecord]:
     The same result has the same id however often it is told. Results of a device keep their order.
     """
     value = result.to_value()
-    key = result.writes[0].point.rpartition("/")[0] if result.writes else result.command_id
+    key = split(result.writes[0].point)[0] if result.writes else result.command_id
     content = result.to_json().encode("ascii")
     told = identity(result.command_id, result.state, result.at, digest_of=content)
     at = result.at // 1000

@@ -109,7 +109,8 @@ def _both(sender: Any, to: Any, message: Any, point: Any, value: Any) -> Documen
     made = {"from": sender, "to": to, "message": message, "device_point": point, "new_value": value}
     made = {name: shallow(item) for name, item in made.items()}
     if isinstance(point, str):
-        made["device"] = point.strip("/").removeprefix("devices/").rpartition("/")[0]
+        device = point.replace("{/}", "").strip("/").removeprefix("devices/").rpartition("/")[0]
+        made["device"] = device.replace("{*}", "*")
     return made
 
 

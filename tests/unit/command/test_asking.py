@@ -56,12 +56,40 @@ def test_what_is_no_duration_is_told_with_the_forms_that_are(text):
         asking.seconds_of(text, "--ttl")
 
 
-def test_a_line_of_the_old_keyboard_program_is_topic_point_and_value_with_its_spaces():
-    assert asking.old_line(f"command-from-cloud {POINT} night mode\n") == Wish(
-        {"message": asking.OLD_MESSAGE, "new_value": "night mode", "device_point": POINT},
-        "command-from-cloud",
-    )
+def old(point, value):
+    return Wish({"message": asking.OLD_MESSAGE, "new_value": value, "device_point": point}, "commands")
+
+
+@pytest.mark.parametrize(
+    ("line", "point", "value"),
+    [
+        (f"commands {POINT} 71\n", POINT, "71"),
+        (f"commands  {POINT}\t71", POINT, "71"),
+        (f'commands {POINT} "night mode"', POINT, "night mode"),
+        ('commands "a/b/Zone Air Temp SP" 71', "a/b/Zone Air Temp SP", "71"),
+        ("commands 'a/b/Zone \"x\"' 'night mode'", 'a/b/Zone "x"', "night mode"),
+        ('commands a/b/5"-Valve 7"', 'a/b/5"-Valve', '7"'),
+        ('"commands" a/b/O\'Brien ""', "a/b/O'Brien", ""),
+    ],
+)
+def test_a_line_of_the_old_keyboard_program_is_topic_point_and_value_what_has_spaces_in_quotes(
+    line, point, value
+):
+    assert asking.old_line(line) == old(point, value)
     assert asking.old_line("  \n") is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["commands a/b/Zone Air Temp SP 71", 'commands "a/b/Zone Air Temp SP 71', 'commands a/b/"Zone Air" 71'],
+)
+def test_a_line_that_can_be_read_in_two_ways_is_refused_and_says_how_to_write_it(line):
+    with pytest.raises(ValueError, match="three words") as caught:
+        asking.old_line(line)
+    if '"' not in line:
+        assert 'write commands "a/b/Zone Air Temp SP" 71  or  commands a/b/Zone "Air Temp SP 71"' in str(
+            caught.value
+        )
 
 
 @pytest.mark.parametrize("line", ["t", f"t {POINT}", "t point 5", "t a/*/c 5"])

@@ -9,7 +9,8 @@ from tieline_connectors.command.command import (
     signed_by,
     signing_content,
 )
-from tieline_connectors.command.reading import Malformed, from_old, from_value, is_old, point_of
+from tieline_connectors.command.point import point_of
+from tieline_connectors.command.reading import Malformed, from_old, from_value, is_old
 
 
 def test_a_whole_command_is_read(given):

@@ -571,3 +571,21 @@ def test_a_records_timestamp_on_another_partition_stops_no_command_and_no_hold(s
     stand.send(two)
     stand.end(two["command_id"])
     assert stand.device.writes == [22.5, "revert", 23.5]
+
+
+@pytest.mark.parametrize("written", [f"devices/devices/{POINT}", f"DEVICES/{POINT}", f"{POINT}\u200b"])
+def test_a_point_that_a_platform_could_read_differently_is_answered_and_never_written(stand, written):
+    stand.start()
+    one = command() | {"writes": [{"point": written, "value": 20.0}]}
+    stand.send(one)
+    assert stand.end(one["command_id"], "REJECTED")["reason_code"] == "MALFORMED"
+    assert stand.device.writes == []
+
+
+@pytest.mark.parametrize("written", [f"devices/{POINT}", f"/{POINT}/"])
+def test_a_spelling_of_the_point_is_told_and_written_as_the_canonical_one(stand, written):
+    stand.start()
+    one = command() | {"writes": [{"point": written, "value": 22.5}]}
+    stand.send(one)
+    assert [write["point"] for write in stand.end(one["command_id"])["writes"]] == [POINT]
+    assert stand.device.writes == [22.5]

@@ -1,0 +1,89 @@
+"""What a driver, or an actuator, is told of a point, over a bus that keeps every call."""
+
+from collections import defaultdict
+
+import pytest
+
+from tieline.testing.fake_bus import FakeBus
+from tieline_connectors.command.platform import DeviceRefused, Platform
+from tieline_connectors.command.point import point_of
+from tieline_connectors.volttron_bus.connection import Endpoint
+
+DEVICE = "campus/b1/ahu1"
+NAMES = {
+    "Zone$20Temp": "Zone$20Temp",
+    "SAT-SP [x]": "SAT-SP [x]",
+    "A|B^C{1}?": "A|B^C{1}?",
+    "Zone Air Temp SP": "Zone Air Temp SP",
+    "\u6e29\u5ea6 \u00b0C": "\u6e29\u5ea6 \u00b0C",
+    "Zone{/}Temp": "Zone/Temp",
+    "Temp{*}": "Temp*",
+}
+
+
+class Registers:
+    """A driver as 8 to 10 have it: a device, then a name, each exactly; and an actuator before it."""
+
+    def __init__(self):
+        self.values = defaultdict(lambda: 20.0)
+        self.known = {(DEVICE, name) for name in NAMES.values()}
+
+    def _at(self, path, name):
+        if (path, name) not in self.known:
+            raise KeyError(path)
+        return path, name
+
+    def get_point(self, path, name):
+        return self.values[self._at(path, name)]
+
+    def set_point(self, path, name, value):
+        self.values[self._at(path, name)] = value
+        return value
+
+    def revert_point(self, path, name):
+        del self.values[self._at(path, name)]
+
+    @property
+    def driver(self):
+        return {name: getattr(self, name) for name in ("get_point", "set_point", "revert_point")}
+
+    @property
+    def actuator(self):
+        def at(topic: str, point: str | None) -> tuple[str, str]:
+            device, _, name = topic.strip("/").rpartition("/")
+            return (device, name) if point is None else (topic.strip("/"), point)
+
+        return {
+            "get_point": lambda topic, point=None: self.get_point(*at(topic, point)),
+            "set_point": lambda _, topic, value, point=None: self.set_point(*at(topic, point), value),
+            "revert_point": lambda _, topic, point=None: self.revert_point(*at(topic, point)),
+        }
+
+
+@pytest.mark.parametrize("agent", ["platform.driver", "platform.actuator"])
+@pytest.mark.parametrize("written", NAMES)
+def test_every_name_that_a_driver_publishes_is_read_written_and_given_back(agent, written):
+    registers = Registers()
+    point = point_of(f"{DEVICE}/{written}")
+    rpc = {agent: registers.driver if agent == "platform.driver" else registers.actuator}
+    with FakeBus(rpc=rpc) as bus:
+        platform = Platform(Endpoint(bus.address, "tieline.test"), 2.0, "tieline.test")
+        platform.connect()
+        platform.set(point, 21.5)
+        assert platform.get(point) == 21.5
+        assert dict(registers.values) == {(DEVICE, NAMES[written]): 21.5}
+        platform.revert(point)
+        assert not registers.values
+        platform.close()
+
+
+def test_a_device_with_our_own_identity_as_its_path_is_refused():
+    """The driver of 2.x takes such a call for one of an old actuator, and the name for a whole path."""
+    registers = Registers()
+    with FakeBus(rpc={"platform.driver": registers.driver}) as bus:
+        platform = Platform(Endpoint(bus.address, "tieline.test"), 2.0, "tieline.test")
+        for call in (platform.get, platform.revert, lambda point: platform.set(point, 1)):
+            with pytest.raises(DeviceRefused, match="our identity"):
+                call("tieline.test/campus{/}b1{/}ahu1{/}Mode")
+        platform.close()
+    assert not registers.values
