@@ -1,6 +1,10 @@
 """Records as a volttron_bus source makes them, sinks that are let go, a database of the test's own."""
 
+import contextlib
+import socket
 import sys
+import threading
+import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +14,9 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
 
-from tieline.api import Schema, SinkRecord, identity
+from tieline.api import Retriable, Schema, SinkRecord, identity
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_connectors.mongo.sink import MongoSinkTask
@@ -136,3 +141,76 @@ def fail(faulty):
 
         yield fail
         client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+class SlowLink:
+    """A TCP link to a server that carries so many bytes a second each way, all connections together."""
+
+    def __init__(self, address, bytes_per_second):
+        host, port = address.split(":")
+        self._server = host, int(port)
+        self._pace = bytes_per_second
+        self._free = {"up": 0.0, "down": 0.0}
+        self._lock = threading.Lock()
+        self._sockets = [socket.create_server(("127.0.0.1", 0))]
+        self.address = f"127.0.0.1:{self._sockets[0].getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._sockets[0].accept()
+                server = socket.create_connection(self._server)
+                self._sockets += [client, server]
+                for source, sink, way in ((client, server, "up"), (server, client, "down")):
+                    threading.Thread(target=self._carry, args=(source, sink, way), daemon=True).start()
+
+    def _carry(self, source, sink, way):
+        with contextlib.suppress(OSError):
+            while data := source.recv(2048):
+                with self._lock:  # this piece's place on the link
+                    now = time.monotonic()
+                    arrives = max(now, self._free[way]) + len(data) / self._pace
+                    self._free[way] = arrives
+                time.sleep(max(0.0, arrives - now))
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        for one in self._sockets:
+            one.close()
+
+
+@pytest.fixture
+def slow_link(mongo_uri):
+    """Makes a slow link to the server: its URI."""
+    links = []
+
+    def make(bytes_per_second):
+        host, port = parse_uri(mongo_uri)["nodelist"][0]
+        links.append(SlowLink(f"{host}:{port}", bytes_per_second))
+        return f"mongodb://{links[-1].address}/?directConnection=true"
+
+    yield make
+    for link in links:
+        link.close()
+
+
+@pytest.fixture
+def offer():
+    """Offers a batch until it is written, as the runtime does; gives each error on the way."""
+
+    def offer(sink, batch, wait=0.2):
+        errors = []
+        while batch:
+            try:
+                sink.put(batch)
+                break
+            except Retriable as error:
+                errors.append(error)
+                batch = [r for r in batch if r.offset >= error.reached.get(r.consumed_from, 0)]
+                time.sleep(min(wait, error.after or wait))
+        return errors
+
+    return offer

@@ -192,7 +192,7 @@ def test_after_an_insert_of_unknown_outcome_nothing_is_written_until_it_is_over_
     assert max(waits) <= 1.0, "twice the time that a command may take"
     assert time.monotonic() - before >= 1.0
     assert lax_faulty.readings.count_documents({}) == 100
-    assert sink.counters == ({"duplicates": 100} if takes_effect else {})
+    assert sink.counters["duplicates"] == (100 if takes_effect else 0)
 
 
 def _offered(sink, batch):

@@ -7,11 +7,13 @@ the same record (counted) or another one that claims its id (a data error).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import bson
+import pymongo
 from bson.raw_bson import RawBSONDocument
 from pymongo import IndexModel, ReadPreference
 from pymongo.collection import Collection
@@ -56,6 +58,11 @@ class Documents:
         )
         self._max_bytes = max_bytes
 
+    @property
+    def name(self) -> str:
+        """Database and collection."""
+        return self._collection.full_name
+
     def prepare(self) -> None:
         """Make the collection ready for a first insert: nothing to do where an insert creates it."""
 
@@ -74,8 +81,16 @@ class Documents:
         except PyMongoError as error:
             raise judged(error) from error
 
-    def insert(self, documents: Sequence[Document]) -> Inserted:
-        """Write them, and return only when they are safe. Each has its ``_id`` and digest."""
+    def insert(self, documents: Sequence[Document], patience: float | None = None) -> Inserted:
+        """Write them, and return only when they are safe. Each has its ``_id`` and digest.
+
+        ``patience``: seconds that this may last where that is more than the client's own time-outs allow.
+        Raises ``TooSlow`` where fewer documents, or more patience, may get through.
+        """
+        with contextlib.nullcontext() if patience is None else pymongo.timeout(patience):
+            return self._insert_or_sort_out(documents)
+
+    def _insert_or_sort_out(self, documents: Sequence[Document]) -> Inserted:
         try:
             return self._insert(documents)
         except UNENCODABLE:

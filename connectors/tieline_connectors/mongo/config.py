@@ -87,6 +87,14 @@ class MongoSinkConfig(Config):
         ge=1,
         doc="How long one call waits for an answer; 4000 unless the URI says it.",
     )
+    socket_timeout_max_ms: int = setting(
+        "socket.timeout.max.ms",
+        60_000,
+        ge=1,
+        doc="How long an insert of a single document may last at most, where socket.timeout.ms is too short"
+        " for it. A larger insert that gets no answer in socket.timeout.ms is tried again with half as many"
+        " documents.",
+    )
     cloudagent_source: str = setting(
         "cloudagent.source", "", doc="Layout cloudagent: its field source; empty: the platform's name."
     )

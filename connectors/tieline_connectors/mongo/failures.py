@@ -2,7 +2,8 @@
 
 | error                                              | meaning                                        |
 |----------------------------------------------------|------------------------------------------------|
-| no connection, no primary, time-outs, a full pool  | ``Retriable``                                  |
+| no connection, no primary, a full pool             | ``Retriable``                                  |
+| time-outs, lost connections, too much at once      | ``TooSlow``: a smaller insert may get through   |
 | shutting down, stepping down, too busy, full disk  | ``Retriable``                                  |
 | a write concern that was not reached in time       | ``Retriable``: what was written is not yet safe |
 | credentials, rights, options                       | ``Fatal``, with the way out                    |
@@ -16,13 +17,17 @@ from typing import Any
 
 from bson.errors import BSONError
 from pymongo.errors import (
+    AutoReconnect,
     ConfigurationError,
     ConnectionFailure,
     ExecutionTimeout,
     InvalidName,
     InvalidOperation,
+    NotPrimaryError,
     OperationFailure,
     PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
 )
 
 from tieline.api import Fatal, Retriable
@@ -65,7 +70,13 @@ OUTAGES = {
     13435: "NotPrimaryNoSecondaryOk",
     13436: "NotPrimaryOrSecondary",
     14031: "OutOfDiskSpace",
+    16500: "RequestRateTooLarge",  # Cosmos DB's
 }
+
+_TOO_MUCH = {50, 89, 146, 202, 262, 462, 16500}
+"""Outages that a smaller request may pass: time-outs, memory, limits of the rate."""
+
+_BEFORE_SENDING = (ServerSelectionTimeoutError, WaitQueueTimeoutError, NotPrimaryError)
 
 _LABELS = ("RetryableWriteError", "RetryableError", "SystemOverloadedError", "TransientTransactionError")
 
@@ -87,12 +98,19 @@ WHOLE_BATCH = {2, 9, 15, 22, 10334, 17419, 17420}
 """Bad value, unparsable, too deep, no BSON, too large: said of a batch, the fault of one of its documents."""
 
 
+class TooSlow(Retriable):
+    """No answer in time, or the connection was lost on the way: it may be that too much was asked at once."""
+
+
 def judged(error: PyMongoError) -> Retriable | Fatal:
     """What the runtime shall do after an error that is not about single documents."""
     if isinstance(error, OperationFailure):
         if isinstance(error, ExecutionTimeout) or any(map(error.has_error_label, _LABELS)):
-            return Retriable(f"MongoDB is not available: {_said(error)}")
+            kind = TooSlow if isinstance(error, ExecutionTimeout) or error.code in _TOO_MUCH else Retriable
+            return kind(f"MongoDB is not available: {_said(error)}")
         return by_code(error.code, _said(error))
+    if isinstance(error, AutoReconnect) and not isinstance(error, _BEFORE_SENDING):
+        return TooSlow(f"MongoDB is not available: {_short(str(error))}")
     if isinstance(error, ConnectionFailure):
         return Retriable(f"MongoDB is not available: {_short(str(error))}")
     if isinstance(error, (ConfigurationError, InvalidName, InvalidOperation)):
@@ -103,7 +121,8 @@ def judged(error: PyMongoError) -> Retriable | Fatal:
 def by_code(code: int | None, said: str) -> Retriable | Fatal:
     """The same for a code that the server gave."""
     if code in OUTAGES:
-        return Retriable(f"MongoDB is not available ({OUTAGES[code]}): {said}")
+        kind = TooSlow if code in _TOO_MUCH else Retriable
+        return kind(f"MongoDB is not available ({OUTAGES[code]}): {said}")
     hint = WAYS_OUT.get(code or 0, "see the server's log")
     return Fatal(f"MongoDB refuses it (code {code}): {said}; {hint}")
 

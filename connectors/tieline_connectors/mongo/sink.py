@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pymongo.errors import PyMongoError
@@ -19,16 +20,23 @@ from tieline.api import (
     SinkContext,
     SinkRecord,
     SinkTask,
+    TopicPartition,
 )
 from tieline_connectors.mongo.client import Client, redacted
-from tieline_connectors.mongo.collection import Documents
+from tieline_connectors.mongo.collection import Documents, Inserted
 from tieline_connectors.mongo.config import Destination, MongoSinkConfig
-from tieline_connectors.mongo.failures import judged
+from tieline_connectors.mongo.failures import TooSlow, judged
 from tieline_connectors.mongo.layouts import DIGEST, LAYOUTS, Document, Layout
+from tieline_connectors.mongo.offered import Offered, Piece, Place
 from tieline_connectors.mongo.publishes import Publishes
+from tieline_connectors.mongo.sizing import InsertSize
 from tieline_connectors.mongo.timeseries import TimeSeries
 
+log = logging.getLogger(__name__)
+
 _SECONDS = 4.0
+_PUT_SECONDS = 20.0
+"""A batch that lasts longer is handed back with what is written, so that the group keeps its member."""
 _MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -45,7 +53,8 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
 
     So ``flush`` has nothing to do. Counters: ``duplicates``, documents that were there already;
     ``skipped.<kind>``, readings of a kind that the layout does not take; ``skipped.no_points``, records
-    without anything that it could store.
+    without anything that it could store; ``inserts.halved``, those that did not get through and are tried
+    again with fewer documents (or, of a single one, more time).
     """
 
     _client: Client | None = None
@@ -58,31 +67,39 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         self._max_bytes = _MAX_BYTES
         self._collections: dict[Destination, Documents] = {}
         self._routes: dict[str, _Route] = {}
+        self._written: set[Place] = set()
         self._layouts = {name: layout(config.options) for name, layout in LAYOUTS.items()}
         with self._told():
             self._client = config.client()
+            timeout = self._client.options.pool_options.socket_timeout or _SECONDS
+            self._size = InsertSize(config.max_batch_size, timeout, config.socket_timeout_max_ms / 1000)
             hello = self._client.admin.command("hello")
             self._max_bytes = hello.get("maxBsonObjectSize", _MAX_BYTES)
             if config.collection:
                 self._route("")
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
-        """Insert the batch, collection by collection.
+        """Insert the batch, collection by collection, as many documents at once as get through in time.
 
-        A ``Retriable`` counts nothing as written; what was, is met again as a duplicate.
+        A ``Retriable`` says up to where the records are written; documents behind it that are written are
+        remembered, and not written again when their records come again.
         """
-        failures: dict[int, Exception] = {}
-        counted: Counter[str] = Counter()
-        with self._told():
-            for documents, indexes, content in self._grouped(batch, failures, counted):
-                inserted = documents.insert(content)
-                counted["duplicates"] += inserted.duplicates
-                failures.update({indexes[at]: cause for at, cause in inserted.failures.items()})
-        for name, number in counted.items():
-            if number:
-                self._context.count(name, number)
-        if failures:
-            raise DataError(failures)
+        offered = Offered(batch, self._written)
+        try:
+            with self._told():
+                self._write(self._grouped(batch, offered), offered)
+        except Retriable as error:
+            error.reached = offered.reached()
+            self._count(offered.skips(error.reached))
+            raise
+        self._written.clear()
+        self._count(offered.skips())
+        if offered.failures:
+            raise DataError(offered.failures)
+
+    def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
+        """What of their records is written already is not remembered."""
+        self._written.clear()
 
     def shutdown(self) -> None:
         """Close the connections."""
@@ -90,40 +107,80 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
             self._client.close()
             self._client = None
 
+    def _write(self, groups: Iterator[tuple[Documents, list[Piece]]], offered: Offered) -> None:
+        """Raises ``Retriable`` when it lasts too long, or the task is asked to stop; the rest comes again."""
+        started = time.monotonic()
+        for documents, group in groups:
+            at = 0
+            while at < len(group):
+                pieces = group[at : at + self._size.documents]
+                inserted = self._insert(documents, pieces)
+                offered.confirm(pieces, inserted.failures)
+                self._count({"duplicates": inserted.duplicates})
+                at += len(pieces)
+                if self._context.stopping or time.monotonic() - started > _PUT_SECONDS:
+                    raise Retriable(
+                        "MongoDB takes documents slowly; the rest of the batch follows", after=0.0
+                    )
+
+    def _insert(self, documents: Documents, pieces: Sequence[Piece]) -> Inserted:
+        size = self._size
+        started = time.monotonic()
+        try:
+            inserted = documents.insert(
+                [piece.document for piece in pieces], size.patience if size.patience > size.timeout else None
+            )
+        except TooSlow as error:
+            seconds, was_limited, was_exhausted = size.patience, size.limited, size.exhausted
+            size.timed_out(len(pieces))
+            self._count({"inserts.halved": 1})
+            if not was_limited:
+                log.warning(
+                    "an insert of %d documents into %s did not get through: %s; continuing with %d at once."
+                    " If the link or the server is slow: lower max.batch.size, or raise socket.timeout.ms",
+                    *(len(pieces), documents.name, error, size.documents),
+                )
+            if was_exhausted:
+                (piece,) = pieces
+                raise Retriable(
+                    f"the document {piece.document['_id']!r} got no answer within {seconds:g} s: {error}."
+                    " Raise socket.timeout.max.ms if the link carries no document of its size in that time"
+                ) from error
+            raise Retriable(str(error), after=1.0) from error
+        was_limited = size.limited
+        size.succeeded(len(pieces), time.monotonic() - started)
+        if was_limited and not size.limited:
+            log.info("inserts of %d documents at once get through again", size.documents)
+        return inserted
+
+    def _count(self, numbers: Mapping[str, int]) -> None:
+        for name, number in numbers.items():
+            if number:
+                self._context.count(name, number)
+
     def _grouped(
-        self, batch: Sequence[SinkRecord], failures: dict[int, Exception], counted: Counter[str]
-    ) -> Iterator[tuple[Documents, list[int], list[Document]]]:
-        """What goes into one collection at once, with the index of each document's record in the batch."""
-        routes, most = self._routes, self._config.max_batch_size
-        groups: dict[int, tuple[Documents, list[int], list[Document]]] = {}
+        self, batch: Sequence[SinkRecord], offered: Offered
+    ) -> Iterator[tuple[Documents, list[Piece]]]:
+        """What goes into one collection at once."""
+        routes = self._routes
+        groups: dict[int, tuple[Documents, list[Piece]]] = {}
         for index, record in enumerate(batch):
             documents, layout, publishes = routes.get(record.topic) or self._route(record.topic)
+            made: dict[str, Document] = {}
             if kind := publishes.skipped(record.value):
-                counted[f"skipped.{kind}"] += 1
-                continue
-            try:
-                headers = dict(record.headers)  # of a repeated key the last, as Kafka's lastHeader
-                own = headers[ID_HEADER].decode()  # type: ignore[union-attr]
-                digest = headers[DIGEST_HEADER].decode()  # type: ignore[union-attr]
-            except (KeyError, AttributeError, UnicodeDecodeError):
-                failures[index] = ValueError(f"no {ID_HEADER} and {DIGEST_HEADER} in the record's headers")
-                continue
-            try:
-                made = layout.documents(record)
-            except ValueError as error:
-                failures[index] = error
-                continue
-            if not made:
-                counted["skipped.no_points"] += 1
-            group = groups.get(id(documents))
-            if group is None:
-                group = groups[id(documents)] = documents, [], []
-            for key, document in made.items():
-                document["_id"] = own + key
-                document[DIGEST] = digest
-                group[1].append(index)
-                group[2].append(document)
-            if len(group[1]) >= most:
+                offered.skipped[index] = f"skipped.{kind}"
+            else:
+                try:
+                    made = _identified(record, layout)
+                except ValueError as error:
+                    offered.failures[index] = error
+                else:
+                    if not made:
+                        offered.skipped[index] = "skipped.no_points"
+            pieces = offered.pieces(index, made)
+            _, group = groups.setdefault(id(documents), (documents, []))
+            group += pieces
+            if len(group) >= self._size.documents:
                 yield groups.pop(id(documents))
         yield from groups.values()
 
@@ -148,8 +205,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         found = self._client[database][collection]
         if not layout.is_time_series:
             return Documents(found, self._max_bytes)
-        timeout = self._client.options.pool_options.socket_timeout or _SECONDS
-        return TimeSeries(found, self._max_bytes, timeout)
+        return TimeSeries(found, self._max_bytes, self._size.timeout)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -165,6 +221,21 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         except PyMongoError as error:
             answer = judged(error)
             raise type(answer)(redacted(str(answer), uri)) from None
+
+
+def _identified(record: SinkRecord, layout: Layout) -> dict[str, Document]:
+    """The record's documents, each with its ``_id`` and digest. Raises ``ValueError``."""
+    try:
+        headers = dict(record.headers)  # of a repeated key the last, as Kafka's lastHeader
+        own = headers[ID_HEADER].decode()  # type: ignore[union-attr]
+        digest = headers[DIGEST_HEADER].decode()  # type: ignore[union-attr]
+    except (KeyError, AttributeError, UnicodeDecodeError):
+        raise ValueError(f"no {ID_HEADER} and {DIGEST_HEADER} in the record's headers") from None
+    made = dict(layout.documents(record))
+    for key, document in made.items():
+        document["_id"] = own + key
+        document[DIGEST] = digest
+    return made
 
 
 class MongoSink(SinkConnector[MongoSinkConfig]):

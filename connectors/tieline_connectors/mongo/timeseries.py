@@ -41,6 +41,7 @@ class TimeSeries(Documents):
     def __init__(self, collection: Collection[Document], max_bytes: int, timeout: float) -> None:
         super().__init__(collection, min(max_bytes, _MAX_MEASUREMENT))
         self._timeout = timeout
+        self._patience = timeout
         self._settled = 0.0
 
     def prepare(self) -> None:
@@ -62,6 +63,11 @@ class TimeSeries(Documents):
                 f"{self._collection.full_name} is there and no time series of {TIME_FIELD} and {META_FIELD}; "
                 "name another collection, or rename that one"
             )
+
+    def insert(self, documents: Sequence[Document], patience: float | None = None) -> Inserted:
+        """Raises ``Retriable`` as long as an earlier insert may still take effect."""
+        self._patience = patience or self._timeout
+        return super().insert(documents, patience)
 
     def _insert(self, documents: Sequence[Stored]) -> Inserted:
         """Those that are not there yet. Raises as pymongo does, ``Retriable``."""
@@ -106,18 +112,18 @@ class TimeSeries(Documents):
     def _send(self, documents: Sequence[Stored], fresh: Sequence[int]) -> dict[int, Exception]:
         sent = time.monotonic()
         try:
-            with pymongo.timeout(self._timeout):
+            with pymongo.timeout(self._patience):
                 self._collection.insert_many([documents[at] for at in fresh], ordered=False)  # type: ignore[misc]
         except BulkWriteError as error:
             if error.details["writeConcernErrors"]:
-                self._settled = sent + 2 * self._timeout
+                self._settled = sent + 2 * self._patience
                 first = error.details["writeConcernErrors"][0]
                 raise by_code(first.get("code"), first.get("errmsg", "")) from error
             return _told(error.details["writeErrors"], fresh)
         except ServerSelectionTimeoutError:
             raise  # nothing was sent
         except PyMongoError:
-            self._settled = sent + 2 * self._timeout
+            self._settled = sent + 2 * self._patience
             raise
         return {}
 

@@ -147,6 +147,12 @@ class Patience:
         self._scope.counters.add("retries")
         return decision.after
 
+    def progressed(self) -> None:
+        """Part of it worked: the outage continues, and is counted from now."""
+        if self._attempt:
+            self._attempt = 1
+            self._since = self._scope.clock.now()
+
     def over(self) -> None:
         """It worked; the next error begins a new outage."""
         if self._attempt:

@@ -301,13 +301,15 @@ class WorkerSinkTask(TaskContext):
         A bad record (``failures``) is kept, with all behind it: it stops the task when nothing is away.
         """
         cause = error.error if isinstance(error, StageError) else error
-        due = self._due_after(self._away, error)
         done = [
             before and written
             for before, written in zip(
                 before_failure(batch, failures), written_nevertheless(batch, cause), strict=True
             )
         ]
+        if any(done):
+            self._away.progressed()
+        due = self._due_after(self._away, error)
         self._progress.written(batch, kept, done)
         self._flow.hold([record for record, is_done in zip(batch, done, strict=True) if not is_done], due)
 

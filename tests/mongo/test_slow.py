@@ -1,0 +1,95 @@
+"""The sink on a link, or with a server, that is slower than its time-outs allow for."""
+
+import logging
+import time
+
+import pytest
+
+from tieline.api import Retriable
+from tieline_connectors.mongo.collection import Documents
+
+pytestmark = pytest.mark.mongo
+
+KIB = 1024
+
+
+def test_on_a_slow_link_every_record_is_written_once_in_smaller_inserts_and_said_once(
+    slow_link, start_sink, database, reading, offer, caplog
+):
+    sink = start_sink(slow_link(64 * KIB), database.name, socket__timeout__ms="1000")
+    batch = [reading(n) for n in range(500)]  # 210 kB: three seconds
+
+    errors = offer(sink, batch)
+
+    assert errors, "the link is not slow enough for this test"
+    assert len(errors) < 10
+    assert database.readings.count_documents({}) == 500
+    said = [r for r in caplog.records if r.levelno == logging.WARNING and "did not get through" in r.message]
+    assert len(said) == 1
+    assert "max.batch.size" in said[0].message
+    assert sink.counters["inserts.halved"] == len(errors)
+
+    before = sink.counters["duplicates"]  # what arrived although its answer was late
+    offer(sink, batch)
+    assert database.readings.count_documents({}) == 500
+    assert sink.counters["duplicates"] - before == 500
+
+
+def test_a_document_that_no_time_out_suffices_for_gets_more_time_up_to_the_bound(
+    slow_link, start_sink, database, reading, offer
+):
+    large = reading(1, points={"text": "x" * 150 * KIB})  # two and a half seconds
+    uri = slow_link(64 * KIB)
+    short = start_sink(uri, database.name, socket__timeout__ms="400", socket__timeout__max__ms="800")
+    for _ in range(2):
+        with pytest.raises(Retriable):
+            short.put([large])
+    with pytest.raises(Retriable, match=r"socket\.timeout\.max\.ms"):
+        short.put([large])
+    time.sleep(2)  # what was sent is on its way still
+
+    sink = start_sink(uri, database.name, socket__timeout__ms="400", socket__timeout__max__ms="20000")
+    offer(sink, [reading(0), large, reading(2)])
+
+    assert database.readings.count_documents({}) == 3
+
+
+def test_what_is_written_before_a_time_out_is_reported_and_not_written_again(
+    start_sink, mongo_uri, database, reading, monkeypatch
+):
+    """A server that needs a second for 100 documents, and answers nothing that takes longer."""
+    sink = start_sink(mongo_uri, database.name, max__batch__size="100")
+    given = []
+    insert = Documents._insert
+
+    def slowly(self, documents):
+        given.append(len(documents))
+        if len(given) == 3:
+            from pymongo.errors import NetworkTimeout
+
+            raise NetworkTimeout("timed out")
+        return insert(self, documents)
+
+    monkeypatch.setattr(Documents, "_insert", slowly)
+    batch = [reading(n) for n in range(250)]
+
+    with pytest.raises(Retriable) as raised:
+        sink.put(batch)
+    assert raised.value.reached == {batch[0].consumed_from: 200}
+    sink.put(batch)  # also if all of it comes again
+
+    assert given == [100, 100, 50, 25, 25]
+    assert sink.counters == {"inserts.halved": 1}
+    assert database.readings.count_documents({}) == 250
+
+
+def test_a_task_that_is_asked_to_stop_hands_back_the_rest_of_a_long_batch(sink, database, reading):
+    stopped = sink(max__batch__size="10")
+    stopped.context.stopping = True
+    batch = [reading(n) for n in range(30)]
+
+    with pytest.raises(Retriable) as raised:
+        stopped.put(batch)
+
+    assert raised.value.reached == {batch[0].consumed_from: 10}
+    assert database.readings.count_documents({}) == 10
