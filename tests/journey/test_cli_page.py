@@ -37,8 +37,9 @@ def test_the_examples_print_what_the_page_says(tmp_path):
     found = list(examples())
     assert len(found) >= 12
     lines = {"name": "lines", "connector.class": "file", "file": str(tmp_path / "in.txt"), "topic": "lines"}
+    (tmp_path / "in.txt").write_text("a line\n")
     with WorkerProcess(tmp_path, {}, [lines]) as worker:
-        worker.wait_for("progress")
+        worker.wait_for_ledger(lambda ledger: ledger["lines"]["delivered"] == 1)
         for command, printed in found:
             if command.startswith("export "):
                 name, _, value = command.removeprefix("export ").partition("=")

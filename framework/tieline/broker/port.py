@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from tieline.api import Headers, RecordMetadata, TopicPartition
+from tieline.broker.offsets import OffsetStore
 
 
 class ProducerRecord(NamedTuple):
@@ -233,6 +234,10 @@ class Broker(Protocol):
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """The saved source offsets of a connector, as in ``Unit.offsets``."""
+
+    @property
+    def offsets(self) -> OffsetStore:
+        """Offsets of stopped connectors, to be seen and changed from outside."""
 
     def create_topic(
         self,

@@ -110,10 +110,15 @@ class Beside:
 
 
 @contextmanager
-def beside(place: Place, *, make: bool = False) -> Iterator[Beside]:
+def beside(
+    place: Place, *, make: bool = False, offsets: bool = False, owner: bool = False
+) -> Iterator[Beside]:
     """Open it, and close it at the end. Raises ``RefuseToStart`` (what to change) before anything is opened.
 
     ``make``: a local log that is not there yet is begun; otherwise that is a mistake in its folder's name.
+    ``offsets``: source offsets are looked at too, in the worker's ``offset.storage.topic``. ``owner``: own
+    the local log, so that no worker runs on it meanwhile. Raises ``AlreadyOwned``.
+
     Every error of tieline inside becomes one message without a secret, and exit status 1.
     """
     where, settings = place.settings()
@@ -129,8 +134,9 @@ def beside(place: Place, *, make: bool = False) -> Iterator[Beside]:
         if servers:
             from tieline.broker.kafka.home import KafkaBroker  # librdkafka: only where it is used
 
+            topic = planned.worker.offset_storage_topic if offsets else ""
             broker: Broker = KafkaBroker(
-                servers, planned.clients, offsets_topic="", call_timeout=_CALL_TIMEOUT
+                servers, planned.clients, offsets_topic=topic, call_timeout=_CALL_TIMEOUT
             )
         else:
             if not make and not (folder / "log.db").exists():
@@ -138,7 +144,7 @@ def beside(place: Place, *, make: bool = False) -> Iterator[Beside]:
                     f"{folder} holds no local log; a worker without bootstrap.servers makes it at its first "
                     "start. Is it the worker's data.dir? (a relative one is looked for from here)"
                 )
-            broker = LocalLog.open(folder, owner=False)
+            broker = LocalLog.open(folder, owner=owner)
         with closing(Beside(broker, called, registry)) as opened:
             yield opened
 

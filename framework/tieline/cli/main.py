@@ -11,6 +11,7 @@ from tieline import __version__
 from tieline.api import RefuseToStart
 from tieline.cli.consume import consume
 from tieline.cli.new import new
+from tieline.cli.offsets import offsets
 from tieline.cli.plugins import plugins as plugins_command
 from tieline.cli.produce import produce
 from tieline.cli.program import WorkerProgram
@@ -32,6 +33,7 @@ app.command()(status)
 app.command()(consume)
 app.command()(produce)
 app.add_typer(new, name="new")
+app.add_typer(offsets, name="offsets")
 app.add_typer(plugins_command, name="plugins")
 app.add_typer(registry, name="registry")
 app.add_typer(schemas, name="schemas")

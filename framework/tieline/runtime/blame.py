@@ -38,15 +38,19 @@ def written_nevertheless(batch: Sequence[ConsumedRecord], error: Exception) -> l
     ]
 
 
-def sentence_of(stage: Stage, record: ConsumedRecord, cause: Exception, failures: int) -> str:
+def sentence_of(stage: Stage, record: ConsumedRecord, cause: Exception, failures: int, connector: str) -> str:
     """What a person reads first: stage, record, cause, and the way out."""
     more = f" (and {failures - 1} more in this batch)" if failures > 1 else ""
     where = f"{record.topic}-{record.partition}@{record.offset}"
     if stage in (Stage.KEY_CONVERTER, Stage.VALUE_CONVERTER):  # a transform comes too late for these
-        way_out = "Correct the converter's settings, or commit an offset behind it for the sink's group"
+        way_out = "Correct the converter's settings"
     else:
         way_out = "Repair or remove the record, or filter it with a transform"
+    pass_over = (
+        f"tieline offsets set {connector} --worker FILE --topic {record.topic} "
+        f"--partition {record.partition} --to {record.offset + 1}"
+    )
     return (
         f"{stage.value}: the record {where} cannot be handled: {cause}{more}; everything before it "
-        f"is written and committed. {way_out}"
+        f"is written and committed. {way_out}; or stop the worker and pass over the record: {pass_over}"
     )

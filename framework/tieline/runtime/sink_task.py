@@ -285,7 +285,7 @@ class WorkerSinkTask(TaskContext):
         if failures:
             self._commit()
             index = min(failures)
-            sentence = sentence_of(stage, batch[index], failures[index], len(failures))
+            sentence = sentence_of(stage, batch[index], failures[index], len(failures), self._scope.connector)
             raise TaskFailed(sentence) from failures[index]
         return True
 

@@ -20,6 +20,7 @@ from tieline.broker.kafka.changelog import Ground
 from tieline.broker.kafka.consumer import KafkaConsumer
 from tieline.broker.kafka.errors import begun, translated
 from tieline.broker.kafka.exclusive import held
+from tieline.broker.kafka.offset_store import KafkaOffsetStore
 from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
 from tieline.broker.kafka.reading import read_to_end
@@ -95,6 +96,13 @@ class KafkaBroker:
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """See ``Broker.source_offsets``."""
         return self._offsets.of(connector, self._bounded(timeout))
+
+    @property
+    def offsets(self) -> KafkaOffsetStore:
+        """See ``Broker.offsets``."""
+        return KafkaOffsetStore(
+            self._admin, self._answer, self._offsets, lambda: self.producer("tieline-offsets", {})
+        )
 
     def create_topic(
         self,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from tieline.api import Retriable
 from tieline.broker.port import ConsumedRecord
@@ -20,7 +21,7 @@ class OffsetsTopic:
     """
 
     def __init__(self, topic: str, read: Read) -> None:
-        self._topic = topic
+        self.topic = topic
         self._read = read
         self._lock = threading.Lock()
         self._position: dict[int, int] = {}
@@ -28,11 +29,21 @@ class OffsetsTopic:
 
     def of(self, connector: str, timeout: float) -> dict[str, str]:
         """The saved offsets of a connector, as of now. Raises ``Retriable``."""
+        with self._read_to_end(timeout) as offsets:
+            return dict(offsets.get(connector, {}))
+
+    def connectors(self, timeout: float) -> list[str]:
+        """The connectors that have saved offsets now. Raises ``Retriable``."""
+        with self._read_to_end(timeout) as offsets:
+            return sorted(connector for connector, saved in offsets.items() if saved)
+
+    @contextmanager
+    def _read_to_end(self, timeout: float) -> Iterator[dict[str, dict[str, str]]]:
         if not self._lock.acquire(timeout=timeout):
-            raise Retriable(f"{self._topic}: still being read after {timeout} s")
+            raise Retriable(f"{self.topic}: still being read after {timeout} s")
         try:
-            self._position = self._read(self._topic, self._visit, self._position, timeout)
-            return dict(self._offsets.get(connector, {}))
+            self._position = self._read(self.topic, self._visit, self._position, timeout)
+            yield self._offsets
         finally:
             self._lock.release()
 

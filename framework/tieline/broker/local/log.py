@@ -15,6 +15,7 @@ from tieline.broker.local.changelog import Ledger
 from tieline.broker.local.consumer import LocalConsumer
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.group import Group
+from tieline.broker.local.offset_store import LocalOffsetStore
 from tieline.broker.local.producer import LocalProducer
 from tieline.broker.local.reader import MAX_BATCH_BYTES
 from tieline.broker.local.store import Store
@@ -73,6 +74,11 @@ class LocalLog:
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """See ``Broker.source_offsets``."""
         return self.store.source_offsets(connector)
+
+    @property
+    def offsets(self) -> LocalOffsetStore:
+        """See ``Broker.offsets``."""
+        return LocalOffsetStore(self.store)
 
     def create_topic(
         self,

@@ -144,6 +144,14 @@ class Reader:
             ).fetchall()
         return dict(rows)
 
+    def sources(self) -> list[str]:
+        """The connectors with saved source offsets."""
+        with self._reading() as connection:
+            rows: list[Any] = connection.execute(
+                "SELECT DISTINCT connector FROM source_offset ORDER BY connector"
+            ).fetchall()
+        return [name for (name,) in rows]
+
     def topics(self) -> dict[str, TopicInfo]:
         """All topics by name."""
         with self._reading() as connection:

@@ -113,8 +113,10 @@ class Store(Reader):
         """
         self._writer.run(lambda tables: tables.commit_group(group, offsets, ids or {}), timeout)
 
-    def save_source_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float = 30.0) -> None:
-        """Store source offsets."""
+    def save_source_offsets(
+        self, connector: str, offsets: Mapping[str, str | None], timeout: float = 30.0
+    ) -> None:
+        """Store source offsets; None removes one."""
         self._writer.run(lambda tables: tables.save_source_offsets(connector, offsets), timeout)
 
     def delete_before(self, topic: str, partition: int, offset: int, timeout: float = 30.0) -> Removed:

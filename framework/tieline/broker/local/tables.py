@@ -294,11 +294,19 @@ class Tables:
                     rows.append((group, partition_id, offset))
         self._connection.executemany("INSERT OR REPLACE INTO group_offset VALUES (?, ?, ?)", rows)
 
-    def save_source_offsets(self, connector: str, offsets: Mapping[str, str]) -> None:
-        """Store source offsets."""
+    def forget_group(self, group: str) -> None:
+        """Remove all stored offsets of a group."""
+        self._connection.execute("DELETE FROM group_offset WHERE name = ?", (group,))
+
+    def save_source_offsets(self, connector: str, offsets: Mapping[str, str | None]) -> None:
+        """Store source offsets; None removes one."""
         self._connection.executemany(
             "INSERT OR REPLACE INTO source_offset VALUES (?, ?, ?)",
-            [(connector, partition, offset) for partition, offset in offsets.items()],
+            [(connector, partition, offset) for partition, offset in offsets.items() if offset is not None],
+        )
+        self._connection.executemany(
+            "DELETE FROM source_offset WHERE connector = ? AND partition = ?",
+            [(connector, partition) for partition, offset in offsets.items() if offset is None],
         )
 
     def source_offset(self, connector: str, partition: str) -> str | None:

@@ -1,0 +1,66 @@
+"""Offsets from outside, on the local log."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from tieline.api import TopicPartition
+from tieline.broker.local.store import Store
+from tieline.broker.offsets import GroupState, Span
+
+
+class LocalOffsetStore:
+    """See ``OffsetStore``. Who changes something must be the log's owner: no worker runs then."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def groups(self, timeout: float) -> Collection[str]:
+        """See ``OffsetStore.groups``."""
+        return self._store.groups()
+
+    def group(self, name: str, timeout: float) -> GroupState:
+        """See ``OffsetStore.group``."""
+        return GroupState(self._store.committed(name))
+
+    def spans(self, topics: Collection[str], timeout: float) -> dict[TopicPartition, Span]:
+        """See ``OffsetStore.spans``."""
+        return {
+            at: Span(bounds.start, bounds.end)
+            for at, bounds in self._store.bounds().items()
+            if at.topic in topics
+        }
+
+    def first_since(
+        self, topics: Collection[str], timestamp: int, timeout: float
+    ) -> dict[TopicPartition, int]:
+        """See ``OffsetStore.first_since``."""
+        return {
+            at: self._store.first_since(bounds, timestamp)
+            for at, bounds in self._store.bounds().items()
+            if at.topic in topics
+        }
+
+    def has_changelog(self, topic: str, timeout: float) -> bool:
+        """See ``OffsetStore.has_changelog``."""
+        file = self._store.path.with_name("ledger.db")
+        if not file.exists():
+            return False
+        with Store(file, owner=False) as ledger:
+            return ledger.described(topic) is not None
+
+    def commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
+        """See ``OffsetStore.commit``."""
+        self._store.commit(group, offsets, timeout)
+
+    def forget(self, group: str, timeout: float) -> None:
+        """See ``OffsetStore.forget``."""
+        self._store.submit(lambda tables: tables.forget_group(group)).result(timeout)
+
+    def sources(self, timeout: float) -> Collection[str]:
+        """See ``OffsetStore.sources``."""
+        return self._store.sources()
+
+    def save_source(self, connector: str, offsets: Mapping[str, str | None], timeout: float) -> None:
+        """See ``OffsetStore.save_source``."""
+        self._store.save_source_offsets(connector, offsets, timeout)
