@@ -12,13 +12,16 @@ import resource
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pymongo
 import pytest
 
-from tieline.api import Fatal, RefuseToStart, SourceRecord
+from tieline.api import Fatal, RefuseToStart, Schema, SourceRecord
+from tieline.broker.local.codec import decode_headers
 from tieline.runtime.scope import Counters
 from tieline.runtime.spool import Limits, Spool
 from tieline.testing.fake_bus import FakeBus
@@ -144,8 +147,192 @@ def test_whatever_bit_a_disk_turns_no_record_comes_out_changed(at_rest, tmp_path
         with contextlib.suppress(Fatal, RefuseToStart), opened(changed) as (spool, counters):
             got = drained(spool)
             assert set(got) <= known
-            assert len(got) + counters["quarantined.damaged"] == len(values)
+            assert len(got) + counters["quarantined.damaged"] + counters["lost.spool_damaged"] == len(values)
         shutil.rmtree(changed.parent)
+
+
+@pytest.fixture(scope="module")
+def small_spool(tmp_path_factory):
+    """The bytes of a spool of six records in one page, and what it holds."""
+    path = tmp_path_factory.mktemp("small") / "s.db"
+    records = [
+        SourceRecord("t", f"record {n}", "key", headers=(("tieline.id", b"id %d" % n), ("x", None)))
+        for n in range(6)
+    ]
+    with opened(path) as (spool, _):
+        spool.append(records)
+    return path.read_bytes(), records
+
+
+def all_records(spool):
+    records: list[SourceRecord] = []
+    position = spool.start
+    while True:
+        batch, following = spool.read(position, 50, 0)
+        if following == position:
+            return records, position
+        records, position = records + batch, following
+
+
+def check_only_one_is_hurt(spool, counters, records, hurt):
+    """All others come out as they went in, once and in order, and what was acknowledged has left."""
+    got, position = all_records(spool)
+    others = [record for n, record in enumerate(records) if n != hurt]
+    assert got in (others, records)
+    assert counters["quarantined.damaged"] + counters["lost.spool_damaged"] == len(records) - len(got)
+    spool.save({spool.id: str(position)})
+    assert (spool.start, spool.waiting) == (6, (0, 0))
+    spool.append([SourceRecord("t", "after")])
+    assert drained(spool) == ["after"]
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_damage_in_any_byte_of_a_stored_row_costs_that_record_alone(bit, small_spool, tmp_path):
+    """Each byte of the row in turn: its length, its number, its columns' types, and all that they hold."""
+    data, records = small_spool
+    start, end = data.index(b"id 3x") + 5, data.index(b"id 2x") + 5  # SQLite fills a page from its end
+    for at in range(start, end):
+        path = tmp_path / str(at) / "s.db"
+        path.parent.mkdir()
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
+        with opened(path) as (spool, counters):
+            check_only_one_is_hurt(spool, counters, records, hurt=2)
+
+
+DAMAGE = [
+    *(f"{column} = {value}" for column in ("value", "headers", "key") for value in ("NULL", "x''", "x'00'")),
+    *(f"{column} = CAST(x'ff' AS TEXT)" for column in ("value", "headers", "key")),
+    *(f"{column} = 7" for column in ("value", "headers", "timestamp")),
+    "timestamp = -9223372036854775808",
+    "value = zeroblob(30000000)",
+    "headers = x'ffff'",
+    "position = -5",
+    "position = 3",
+    "position = position + 4",
+    "position = position + 1000",
+    "position = position + (1 << 40)",
+    "position = 9223372036854775807",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_in_any_column_of_a_row_its_type_or_number_costs_that_record_alone(
+    damage, small_spool, tmp_path
+):
+    data, records = small_spool
+    path = tmp_path / "s.db"
+    path.write_bytes(data)
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '') WHERE name = 'record'")
+    connection.close()
+    connection = apsw.Connection(str(path))
+    connection.execute(f"UPDATE record SET {damage} WHERE position = (1 << 40 | 2)")
+    connection.close()
+    with opened(path) as (spool, counters):
+        check_only_one_is_hurt(spool, counters, records, hurt=2)
+
+
+def test_a_record_that_version_0_1_wrote_is_read_and_its_damage_is_found(small_spool, tmp_path):
+    data, records = small_spool
+    path = tmp_path / "s.db"
+    path.write_bytes(data)
+    connection = apsw.Connection(str(path))
+    rows: Any = connection.execute("SELECT position, value, headers FROM record").fetchall()
+    for position, value, headers in rows:
+        checksum = zlib.crc32(value[4:])
+        for name, content in decode_headers(headers):
+            checksum = zlib.crc32(content or b"", zlib.crc32(name.encode(), checksum))
+        old = checksum.to_bytes(4, "big") + value[4:]
+        connection.execute("UPDATE record SET value = ? WHERE position = ?", (old, position))
+    longer = b"\x02\x00\x0b" + headers[3:]  # the last one's first name, longer by a byte of what follows
+    connection.execute("UPDATE record SET headers = ? WHERE position = ?", (longer, position))
+    connection.close()
+    with opened(path) as (spool, counters):
+        assert all_records(spool)[0] == records[:5]
+        assert counters.all() == {"quarantined.damaged": 1}
+
+
+def test_a_damaged_schema_costs_its_records_alone_and_none_is_read_with_another(tmp_path, caplog):
+    path = tmp_path / "s.db"
+    schemas = [
+        Schema.parse(f'{{"type":"record","name":"t.{name}","fields":[{{"name":"n","type":"long"}}]}}')
+        for name in ("One", "Two")
+    ]
+    with opened(path) as (spool, _):
+        spool.append([SourceRecord("t", {"n": n}, value_schema=schemas[n % 2]) for n in range(10)])
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"t.Two"', b'"t.Twp"'))
+    with opened(path) as (spool, counters):
+        assert drained(spool) == [{"n": n} for n in range(0, 10, 2)]
+        assert counters.all() == {"quarantined.damaged": 5}
+        spool.append([SourceRecord("t", {"n": 11}, value_schema=schemas[1])])
+        assert drained(spool)[-1] == {"n": 11}
+    assert f"the schema 1 in the spool {path} is damaged" in caplog.messages[0]
+
+
+# -- committed, and gone
+
+
+@pytest.fixture
+def crashed(tmp_path):
+    """What a killed worker leaves: 200 records in batches of 20, the first 50 acknowledged; and their ids."""
+    path = tmp_path / "running" / "s.db"
+    with opened(path) as (spool, _):
+        for start in range(0, 200, 20):
+            spool.append([SourceRecord("t", f"record {n} {'x' * 300}") for n in range(start, start + 20)])
+        records, _ = all_records(spool)
+        spool.save({spool.id: "50"})
+        shutil.copytree(path.parent, tmp_path / "crashed", ignore=shutil.ignore_patterns("*.bell"))
+    return tmp_path / "crashed" / "s.db", records
+
+
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.5, 0.8, 0.9])
+def test_records_that_a_damaged_write_ahead_log_has_lost_are_reported_with_their_number(
+    crashed, part, caplog
+):
+    path, records = crashed
+    log = path.with_name("s.db-wal")
+    data = bytearray(log.read_bytes())
+    at = 32 + int(part * (len(data) - 32))
+    data[at : at + 100] = bytes(100 * [0xAA])
+    log.write_bytes(data)
+    with opened(path) as (spool, counters):
+        got, _ = all_records(spool)
+        lost = counters["lost.spool_damaged"]
+        undelivered = [record for record in got if record in records[50:]]
+        assert len(undelivered) + lost == 150
+        assert lost > 0
+        spool.append([SourceRecord("t", "after")])
+        after, position = all_records(spool)
+        assert after[-1].headers not in [record.headers for record in records]  # no number is given twice
+        assert counters.all() == {"lost.spool_damaged": lost, "spooled": 1}
+    told = [r for r in caplog.records if getattr(r, "alarm", "") == "spool.lost"]
+    assert [r.getMessage().partition(" are lost")[0] for r in told] == [
+        f"{lost} records that were safe in the spool {path}"
+    ]
+    with opened(path) as (spool, counters):
+        assert (all_records(spool)[0], counters.all()) == (after, {})  # and not reported again
+        spool.save({spool.id: str(position)})
+
+
+def test_a_spool_that_lost_nothing_reports_nothing_and_a_mark_that_cannot_be_believed_neither(crashed):
+    path, records = crashed
+    mark = path.with_name("s.db.mark")
+    whole = mark.read_bytes()
+    for content in (whole, whole.replace(b" 200 ", b" 900 "), b"", b"\xff" * 300, whole[:60]):
+        mark.write_bytes(content)
+        with opened(path) as (spool, counters):
+            assert (all_records(spool)[0], counters.all()) == (records[50:], {})
+
+
+def test_a_spool_file_that_is_gone_with_what_waited_in_it_is_reported(crashed, caplog):
+    path, _ = crashed
+    path.unlink()
+    path.with_name("s.db-wal").unlink()
+    with opened(path) as (_, counters):
+        assert counters.all() == {"lost.spool_damaged": 150}
+    assert "the file is not the one that was here before" in caplog.messages[0]
 
 
 WAY_OUT = (

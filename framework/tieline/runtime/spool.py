@@ -9,25 +9,40 @@ is acknowledged behind the pump; what is in the file is what waits.
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tieline.api import ID_HEADER, DataError, Fatal, Headers, Retriable, Schema, SourceRecord, identity
+from tieline.api import (
+    ID_HEADER,
+    DataError,
+    Fatal,
+    Headers,
+    Retriable,
+    SourceRecord,
+    TopicPartition,
+    identity,
+)
 from tieline.broker.local.file import LogSettings
+from tieline.broker.local.reader import RawRow
 from tieline.broker.local.store import Store
-from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.broker.port import ProducerRecord
+from tieline.runtime.alarms import Alarms
 from tieline.runtime.scope import Clock, Counters
 from tieline.runtime.spool_codec import SpoolCodec
+from tieline.runtime.spool_mark import SpoolMark
+from tieline.runtime.spool_quarantine import TOPIC as _QUARANTINE
+from tieline.runtime.spool_quarantine import Quarantine
+from tieline.runtime.spool_rows import Taken, take
+from tieline.runtime.spool_schemas import TOPIC as _SCHEMAS
+from tieline.runtime.spool_schemas import SpoolSchemas
+from tieline.runtime.spool_seal import seal, unseal
 
-log = logging.getLogger(__name__)
-_SPOOL, _QUARANTINE, _SCHEMAS = "spool", "quarantine", "schemas"
-_ALARM_EVERY = 60.0
+_SPOOL = "spool"
+_RECORDS = TopicPartition(_SPOOL, 0)
+_KNOWN_GAP = "gap"  # records that were reported as lost when the spool was opened: from → to
 _MAX_RECORD = 64 << 20
-_CHECKSUM = 4  # bytes before each record
 
 
 class Limits(NamedTuple):
@@ -44,7 +59,8 @@ class Spool:
     ``as_avro``: nobody behind it looks into values that have a schema, see ``SpoolCodec``.
 
     Counters: ``spooled``, ``dropped.spool_full``, ``dropped.spool_unavailable``, ``dropped.not_spoolable``,
-    ``quarantined.*``, ``dropped.quarantine_full``.
+    ``lost.spool_damaged`` (was safe, and the disk does not give it back), ``quarantined.*``, and those of
+    ``Quarantine``.
     """
 
     def __init__(
@@ -60,31 +76,34 @@ class Spool:
         self._store = Store(path, settings=settings)
         self._limits = limits
         self._counters = counters
-        self._clock = clock or Clock()
-        self._alarmed: dict[str, float] = {}
+        clock = clock or Clock()
+        self._alarms = Alarms("spool", counters, clock)
+        self._quarantine = Quarantine(self._store, limits.quarantine_bytes, counters, self._alarms, clock)
+        self._mark = SpoolMark(path.with_name(path.name + ".mark"))
         for topic in (_SPOOL, _QUARANTINE, _SCHEMAS):
             self._store.create_topic(topic, 1)
         self.id = self._store.topics()[_SPOOL].id
-        self._schemas: dict[int, Schema] = {}
-        self._numbers: dict[Schema, int] = {}
-        self._load_schemas()
-        self._codec = SpoolCodec(self._number, self._schema, as_avro=as_avro)
+        schemas = SpoolSchemas(self._store, self._alarms)
+        self._codec = SpoolCodec(schemas.number, schemas.schema, as_avro=as_avro)
         self._hands = threading.Lock()  # reading and dropping: each record is either read or dropped
         self._read_to = self._acknowledged_to = self.start
         self._dropped_to = 0
+        self._gap = self._find_what_the_file_has_lost()
 
     # -- the receiver's side --------------------------------------------------------------------------------
 
     def append(self, batch: Sequence[SourceRecord]) -> None:
         """Returns when the batch is safe, or counted as dropped. Never raises, never waits for the pump."""
+        self._quarantine.write_if_due()
         records: list[ProducerRecord] = []
         for record in batch:
             try:
-                data = self._codec.encode(record)
-                data = _checksum(data, record.headers) + data
+                data = seal(self._codec.encode(record), record.headers)
             except (Retriable, Fatal) as error:  # its schema could not be stored
                 self._counters.add("dropped.spool_unavailable")
-                self._alarm("unavailable", f"records dropped, the spool cannot be written: {error}")
+                self._alarms.raise_alarm(
+                    "unavailable", f"records dropped, the spool cannot be written: {error}"
+                )
                 continue
             except Exception as error:  # one record that is no record must not stop the reception
                 self._counters.add("quarantined.not_encodable")
@@ -96,65 +115,57 @@ class Spool:
         try:
             records = self._fitting(records)
             if records:
-                self._store.append(records)
+                self._mark.committed(self._store.append(records)[-1].offset + 1)
                 self._counters.add("spooled", len(records))
         except DataError as error:
             self._counters.add("spooled", len(records) - len(error.failures))
             self._counters.add("dropped.not_spoolable", len(error.failures))
-            self._alarm("not_spoolable", f"records dropped, the spool cannot hold them: {error}")
+            self._alarms.raise_alarm("not_spoolable", f"records dropped, the spool cannot hold them: {error}")
         except Exception as error:  # a full or broken disk must not stop the reception
             self._counters.add("dropped.spool_unavailable", len(records))
-            self._alarm("unavailable", f"records dropped, the spool cannot be written: {error}")
+            self._alarms.raise_alarm("unavailable", f"records dropped, the spool cannot be written: {error}")
 
     def quarantine(self, raw: bytes, reason: str) -> None:
-        """Keep what could not be parsed; the oldest go when there is no room. Never raises."""
-        self._alarm(
+        """Keep what could not be parsed, within bounds; see ``Quarantine``. Never raises."""
+        self._alarms.raise_alarm(
             f"quarantined.{reason.partition(':')[0]}",
             f"what cannot be used ({reason[:300]}) goes as it came to the quarantine of {self._store.path}; "
             "the others go on, 'tieline status' counts it",
         )
-        if len(raw) > self._limits.quarantine_bytes:
-            self._counters.add("dropped.quarantine_full")
-            return
-        try:
-            self._store.append(
-                [ProducerRecord(_QUARANTINE, raw, reason.encode("utf-8", "replace"), (), None, 0)]
-            )
-            count, size = self._store.size(_QUARANTINE)
-            while count and size > self._limits.quarantine_bytes:
-                removed = self._store.drop_oldest(_QUARANTINE, 0, count // 10 + 1)
-                self._counters.add("dropped.quarantine_full", removed.records)
-                count, size = self._store.size(_QUARANTINE)
-        except Exception as error:
-            self._counters.add("dropped.quarantine_unavailable")
-            self._alarm("quarantine", f"not kept, the quarantine cannot be written: {error}")
+        self._quarantine.keep(raw, reason)
 
     # -- the pump's side ------------------------------------------------------------------------------------
 
     @property
     def start(self) -> int:
         """The position of the oldest record that waits."""
-        return min((b.start for at, b in self._store.snapshot().items() if at.topic == _SPOOL), default=0)
+        return self._store.snapshot()[_RECORDS].start
 
     def read(self, position: int, max_records: int, timeout: float) -> tuple[list[SourceRecord], int]:
         """The records at and after a position, and the position after them; waits for the first.
 
-        Raises ``Retriable``, ``Fatal`` (the file is damaged). A record that the disk does not give back as
-        it was given is quarantined as it is, counted and told; its neighbours are returned.
+        Raises ``Retriable``, ``Fatal`` (the file is damaged beyond single records). A record that the disk
+        does not give back as it was given is quarantined as it is, one that it does not give back at all is
+        lost; both are counted and reported, and their neighbours are returned.
         """
         version = self._store.version
-        found = self._take(position, max_records)
-        if not found and timeout > 0:
+        taken = self._take(position, max_records)
+        if not taken.rows and not taken.lost and timeout > 0:
             self._store.wait(version, timeout)
-            found = self._take(position, max_records)
-        if not found:
-            return [], position
-        batch = [record for record in map(self._decoded, found) if record is not None]
-        return batch, found[-1].offset + 1
+            taken = self._take(position, max_records)
+        if taken.lost:
+            self._lost(
+                len(taken.lost),
+                f"its file no longer holds the records {taken.lost[0]} to {taken.lost[-1]} whole",
+            )
+        batch = [record for record in map(self._decoded, taken.rows) if record is not None]
+        self._quarantine.write_if_due()
+        return batch, taken.position
 
     def save(self, reached: Mapping[str, str]) -> None:
         """Everything before this position was acknowledged; it is deleted. Raises ``Retriable``."""
         self._acknowledged_to = int(reached[self.id])
+        self._mark.left(self._acknowledged_to)
         self._store.delete_before(_SPOOL, 0, self._acknowledged_to)
 
     def forget(self) -> None:
@@ -176,19 +187,49 @@ class Spool:
 
     def close(self) -> None:
         """Let the file go."""
+        self._quarantine.write()
+        self._mark.close()
         self._store.close()
 
-    def _decoded(self, record: ConsumedRecord) -> SourceRecord | None:
-        sealed = record.value or b""
-        data = sealed[_CHECKSUM:]
+    def _decoded(self, row: RawRow) -> SourceRecord | None:
         try:
-            if sealed[:_CHECKSUM] != _checksum(data, record.headers):
-                raise ValueError("its checksum does not fit")
-            return self._codec.decode(data, self._identified(record.headers, record.offset, data))
+            data, headers = unseal(row.value, row.headers)
+            return self._codec.decode(data, self._identified(headers, row.offset, data))
         except Exception as error:
             self._counters.add("quarantined.damaged")
-            self.quarantine(sealed, f"damaged: record {record.offset} of the spool: {error}; check the disk")
+            self.quarantine(
+                row.value or b"", f"damaged: record {row.offset} of the spool: {error}; check the disk"
+            )
             return None
+
+    def _find_what_the_file_has_lost(self) -> range:
+        """Report the committed records that the file does not have; their sequence numbers stay unused.
+
+        This is what a damaged write-ahead log does, or a file that was replaced by an older one.
+        """
+        at = self._store.snapshot()[_RECORDS]
+        before, end = self._mark.before, at.end
+        known = self._store.source_offsets(_KNOWN_GAP)
+        gap = range(*max(((int(start), int(stop)) for start, stop in known.items()), default=(0, 0)))
+        if before is not None and before.spool != self.id:
+            if before.committed > before.left:
+                self._lost(before.committed - before.left, "the file is not the one that was here before")
+        elif before is not None and before.committed > end:
+            gap, end = range(end, before.committed), before.committed
+            self._store.save_source_offsets(_KNOWN_GAP, {str(gap.start): str(gap.stop)})
+            self._store.advance(_SPOOL, 0, end)
+            if lost := end - max(gap.start, before.left):
+                self._lost(lost, f"its file ends at record {gap.start}, and {end} were committed")
+        self._mark.begin(self.id, end, at.start)
+        return gap
+
+    def _lost(self, count: int, why: str) -> None:
+        self._counters.add("lost.spool_damaged", count)
+        self._alarms.raise_alarm(
+            "lost",
+            f"{count} records that were safe in the spool {self._store.path} are lost: {why}. Check the "
+            "disk; lost.spool_damaged counts them",
+        )
 
     def _identified(self, headers: Headers, offset: int, data: bytes) -> Headers:
         """A record without an identity of its own is known by the spool and its sequence number."""
@@ -203,7 +244,7 @@ class Spool:
         waiting, used = self._store.size(_SPOOL)
         if used + size <= self._limits.max_bytes:
             return records
-        self._alarm(
+        self._alarms.raise_alarm(
             "full",
             f"the spool is full ({self._limits.max_bytes} bytes, spool.max.bytes); records are dropped",
         )
@@ -217,6 +258,7 @@ class Spool:
             with self._hands:
                 removed = self._store.drop_oldest(_SPOOL, 0, waiting // 50 + 1)
                 lost = min(removed.records, max(0, removed.start - self._read_to))
+                self._mark.left(max(removed.start, self._acknowledged_to))
                 if lost < removed.records:  # the pump has these already, and may still bring them home
                     self._dropped_to = removed.start - lost
             self._counters.add("dropped.spool_full", lost)
@@ -228,42 +270,15 @@ class Spool:
         self._counters.add("dropped.spool_full", first)
         return records[first:]
 
-    def _take(self, position: int, max_records: int) -> list[ConsumedRecord]:
+    def _take(self, position: int, max_records: int) -> Taken:
+        if position in self._gap:
+            position = self._gap.stop
+        elif position < self._gap.start:
+            max_records = min(max_records, self._gap.start - position)
         with self._hands:
-            found = self._store.read_from(_SPOOL, 0, position, max_records)
-            if found:
-                self._read_to = found[-1].offset + 1
-        return found
-
-    def _alarm(self, kind: str, message: str) -> None:
-        now = self._clock.now()
-        if now - self._alarmed.get(kind, float("-inf")) >= _ALARM_EVERY:
-            self._alarmed[kind] = now
-            log.error(message, extra={"alarm": f"spool.{kind}", "counters": self._counters.all()})
-
-    # -- schemas --------------------------------------------------------------------------------------------
-
-    def _load_schemas(self) -> None:
-        position = 0
-        while more := self._store.read_from(_SCHEMAS, 0, position):
-            for record in more:
-                self._remember(record.offset, Schema.parse((record.value or b"").decode()))
-            position = more[-1].offset + 1
-
-    def _remember(self, number: int, schema: Schema) -> None:
-        self._numbers.setdefault(schema, number)
-        self._schemas[number] = schema
-
-    def _number(self, schema: Schema) -> int:
-        number = self._numbers.get(schema)
-        if number is None:
-            stored = self._store.append([ProducerRecord(_SCHEMAS, schema.text.encode(), None, (), None, 0)])
-            number = stored[0].offset
-            self._remember(number, schema)
-        return number
-
-    def _schema(self, number: int) -> Schema:
-        return self._schemas[number]
+            taken = take(self._store, _RECORDS, position, max_records)
+            self._read_to = max(self._read_to, taken.position)
+        return taken
 
 
 def _shown(value: object) -> bytes:
@@ -271,14 +286,6 @@ def _shown(value: object) -> bytes:
         return repr(value).encode("utf-8", "backslashreplace")
     except Exception as error:  # a number of too many digits, lists nested too deep
         return f"{type(value).__name__} that cannot be shown: {error}".encode()
-
-
-def _checksum(data: bytes, headers: Headers) -> bytes:
-    """SQLite does not notice a byte that its disk changed inside a record."""
-    checksum = zlib.crc32(data)
-    for name, value in headers:
-        checksum = zlib.crc32(value or b"", zlib.crc32(name.encode("utf-8", "surrogatepass"), checksum))
-    return checksum.to_bytes(_CHECKSUM, "big")
 
 
 def _size(record: ProducerRecord) -> int:

@@ -42,8 +42,7 @@ class Receiver:
                         break
                     continue
                 away.over()
-                if batch:
-                    self._spool.append(batch)
+                self._spool.append(batch)
             self._last()
         except Stopping:
             pass

@@ -1,6 +1,7 @@
 """The spool: durable before anything else, bounded, never raising to the one who receives."""
 
 import json
+import threading
 
 import pytest
 
@@ -32,8 +33,8 @@ class FixedSchemas:
 def opened(tmp_path):
     spools = []
 
-    def open_spool(limits=ROOMY, **options):
-        spools.append(Spool(tmp_path / "s.db", limits, Counters(), FakeClock(), **options))
+    def open_spool(limits=ROOMY, clock=None, **options):
+        spools.append(Spool(tmp_path / "s.db", limits, Counters(), clock or FakeClock(), **options))
         return spools[-1]
 
     yield open_spool
@@ -162,12 +163,40 @@ def test_the_quarantine_is_bounded_and_keeps_the_newest(opened):
     spool = opened(Limits(1 << 20, drop_oldest=True, quarantine_bytes=10_000))
     for number in range(100):
         spool.quarantine(b"%03d" % number + b"z" * 500, "malformed")
+    spool._quarantine.write()
     kept = spool._store.read_from("quarantine", 0, 0)
     assert kept[-1].value.startswith(b"099")
     assert len(kept) + spool._counters["dropped.quarantine_full"] == 100
     assert sum(len(r.value) for r in kept) <= 10_000
     spool.quarantine(b"x" * 20_000, "huge")
     assert spool._counters["dropped.quarantine_full"] + len(kept) == 101
+
+
+def test_a_flood_of_bad_input_costs_no_write_a_message_and_is_bounded_and_counted(opened):
+    """300 bad messages a second for a minute, each beside a good one."""
+    clock = FakeClock()
+    spool = opened(clock=clock)
+    before = spool._store.version
+    for number in range(18_000):
+        spool.quarantine(b"bad", "malformed")
+        if number % 300 == 0:
+            spool.append(records(1, number))
+        clock.wait(threading.Event(), 1 / 300)
+    spool._quarantine.write()
+    assert spool._store.version - before <= 60 + 2 * 60 + 1
+    kept, _ = spool._store.size("quarantine")
+    assert kept == pytest.approx(1_000 + 60 * 50, abs=50)
+    assert kept + spool._counters["dropped.quarantine_rate"] == 18_000
+    assert len(drained(spool)[0]) == 60
+
+
+def test_bad_input_that_comes_now_and_then_is_on_the_disk_at_once(opened):
+    clock = FakeClock()
+    spool = opened(clock=clock)
+    for number in range(1, 6):
+        spool.quarantine(b"bad", "malformed")
+        assert spool._store.size("quarantine")[0] == number
+        clock.wait(threading.Event(), 1)
 
 
 def test_a_disk_that_cannot_be_written_drops_and_counts_and_does_not_raise(opened):
@@ -214,6 +243,7 @@ def test_small_things_followed_by_large_ones_do_not_grow_the_quarantine_beyond_i
         spool.quarantine(b"s", "tiny")
     for _ in range(5):
         spool.quarantine(b"z" * 9_000, "large")
+    spool._quarantine.write()
     assert spool._store.size("quarantine")[1] <= 10_000
 
 

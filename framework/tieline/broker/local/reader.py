@@ -30,6 +30,14 @@ class Bounds(NamedTuple):
     id: int
 
 
+class RawRow(NamedTuple):
+    """A record as it lies in the file: nothing decoded, and bytes whatever the disk made of their type."""
+
+    offset: int
+    value: bytes | None
+    headers: bytes | None
+
+
 class Reader:
     """What can be read from a log file. Safe for many threads.
 
@@ -67,6 +75,32 @@ class Reader:
         """As ``read_from``, for who has the partition's bounds already."""
         with self._reading() as connection:
             return _read(connection, at, bounds.id, offset, max_records, max_bytes)
+
+    def read_raw(
+        self, bounds: Bounds, offset: int, end: int, max_records: int, *, search: bool = True
+    ) -> list[RawRow]:
+        """The rows from an offset up to before ``end``, in the order in which they lie in the file.
+
+        Without ``search`` the whole file is read from its beginning: rows out of their order are found too.
+        """
+        base, plus = bounds.id << OFFSET_BITS, "" if search else "+"
+        rows: list[RawRow] = []
+        size = 0
+        with self._reading() as connection:
+            cursor = connection.execute(
+                "SELECT position, CAST(value AS BLOB), CAST(headers AS BLOB) FROM record "
+                f"WHERE {plus}position >= ? AND {plus}position < ? LIMIT ?",
+                (base | offset, base | end, max_records),
+            )
+            row: Any
+            for row in cursor:
+                position, value, headers = row
+                rows.append(RawRow(position & OFFSET_MASK, value, headers))
+                size += len(value or b"") + len(headers or b"")
+                if size >= MAX_BATCH_BYTES:
+                    break
+            cursor.close()
+        return rows
 
     def first_since(self, bounds: Bounds, timestamp: int) -> int:
         """The offset of a partition's first record with this timestamp or a later one, else its end.

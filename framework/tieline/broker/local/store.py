@@ -13,7 +13,7 @@ from typing import TypeVar
 import apsw
 from typing_extensions import Self
 
-from tieline.api import DataError, RecordMetadata, RefuseToStart, TopicPartition
+from tieline.api import DataError, Fatal, RecordMetadata, RefuseToStart, TopicPartition
 from tieline.broker.local.file import LogSettings, Reserve, connect, translated
 from tieline.broker.local.keeper import Keeper, Unread
 from tieline.broker.local.layout import OFFSET_MASK, Removed
@@ -120,8 +120,15 @@ class Store(Reader):
         self._writer.run(lambda tables: tables.save_source_offsets(connector, offsets), timeout)
 
     def delete_before(self, topic: str, partition: int, offset: int, timeout: float = 30.0) -> Removed:
-        """Delete the records below an offset, in small steps. Offsets go on growing afterwards."""
+        """Delete the records below an offset, in small steps. Offsets go on growing afterwards.
+
+        Of a page that is damaged nothing can be deleted: its records stay in the file, never read again.
+        """
         return self._remove(TopicPartition(topic, partition), offset, OFFSET_MASK, timeout)
+
+    def advance(self, topic: str, partition: int, offset: int, timeout: float = 30.0) -> None:
+        """Let the offsets of a partition go on at this one, if they have not come so far."""
+        self._writer.run(lambda tables: tables.advance(TopicPartition(topic, partition), offset), timeout)
 
     def drop_oldest(self, topic: str, partition: int, max_records: int, timeout: float = 30.0) -> Removed:
         """Delete the oldest records of a partition, so many at most."""
@@ -177,7 +184,11 @@ class Store(Reader):
         while True:
             step = min(_STEP, max_records - records)
             change = partial(Tables.remove, at=at, before=before, max_records=step)
-            removed = self._writer.run(change, max(0.0, deadline - time.monotonic()))
+            try:
+                removed = self._writer.run(change, max(0.0, deadline - time.monotonic()))
+            except Fatal:  # a damaged page cannot be changed
+                change = partial(Tables.skip, at=at, before=before, max_records=step)
+                removed = self._writer.run(change, max(0.0, deadline - time.monotonic()))
             records += removed.records
             size += removed.bytes
             if removed.records < step or records >= max_records:

@@ -197,7 +197,8 @@ class Tables:
             self._dirty[partition.id] = partition
             rows.append((partition.id << OFFSET_BITS | offset, timestamp, key, value, encoded))
             metadata.append(RecordMetadata(name, partition.number, offset))
-        self._connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?)", rows)
+        # REPLACE: a row at or behind the end is no record, however a disk brought it there
+        self._connection.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?)", rows)
         return Appended(metadata, failures)
 
     def _topic_to_append(self, name: str) -> Topic:
@@ -207,6 +208,12 @@ class Tables:
             topic = self.topic(name)
         assert topic is not None
         return topic
+
+    def advance(self, at: TopicPartition, offset: int) -> None:
+        """The next record gets this offset, or a later one."""
+        partition = self._partition(at)
+        partition.next = max(partition.next, offset)
+        self._dirty[partition.id] = partition
 
     def ends(self, name: str) -> list[int]:
         """The next offset of each partition; empty where there is no such topic."""
@@ -221,17 +228,32 @@ class Tables:
         row: Any = self._connection.execute(
             f"SELECT count(*), max(position), total(size) FROM (SELECT position, {SIZE} AS size FROM record "
             "WHERE position >= ? AND position < ? LIMIT ?)",
-            (base, base | max(before, 0), max_records),
+            (base | partition.start, base | max(before, 0), max_records),
         ).fetchone()
         count, last, size = row
         if count:
-            self._connection.execute("DELETE FROM record WHERE position >= ? AND position <= ?", (base, last))
+            self._connection.execute(
+                "DELETE FROM record WHERE position >= ? AND position <= ?", (base | partition.start, last)
+            )
         start = before if count < max_records else (last & OFFSET_MASK) + 1
         partition.start = max(partition.start, start)
         partition.records -= count
         partition.bytes -= int(size)
+        if partition.start >= partition.next:  # what a damaged row made wrong ends here
+            partition.records = partition.bytes = 0
         self._dirty[partition.id] = partition
         return Removed(count, int(size), partition.start)
+
+    def skip(self, at: TopicPartition, before: int, max_records: int) -> Removed:
+        """As ``remove``, and what cannot be deleted stays in the file, before the start, never read again."""
+        partition = self._partition(at)
+        start = max(partition.start, min(before, partition.next, partition.start + max_records))
+        skipped, partition.start = start - partition.start, start
+        partition.records = min(partition.records, partition.next - start)
+        if start == partition.next:
+            partition.bytes = 0
+        self._dirty[partition.id] = partition
+        return Removed(skipped, 0, start)
 
     def delete(self, at: TopicPartition, offsets: Sequence[int]) -> None:
         """Delete just these records of a partition."""
