@@ -551,7 +551,7 @@ def test_a_file_where_a_folder_must_be_is_told_before_anything_starts(tmp_path, 
     assert worker.wait() == 2
     told = [e["event"] for e in worker.events if e["level"] == "text"]
     assert told == [
-        f"the folder {place} cannot be written: File exists; check data.dir, its rights and its disk"
+        f"the folder {place} cannot be written: Not a directory; check data.dir, its rights and its disk"
     ]
     assert place.read_text() == "in the way"
 
