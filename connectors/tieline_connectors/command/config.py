@@ -12,8 +12,9 @@ from tieline.api import ConfigError, Mistake, Secret, setting
 from tieline_connectors.command.command import Defaults
 from tieline_connectors.command.decisions import Terms
 from tieline_connectors.command.ledger import Retention
+from tieline_connectors.command.looking import Content, Hung, Looker, content_of
 from tieline_connectors.command.policy import Policy
-from tieline_connectors.command.policy_file import parse
+from tieline_connectors.command.policy_file import MAX_BYTES, parse
 from tieline_connectors.volttron_bus.connection import Endpoint
 from tieline_connectors.volttron_bus.platform_config import PlatformConfig
 
@@ -172,12 +173,21 @@ class CommandSinkConfig(PlatformConfig):
 
     def policy(self) -> Policy:
         """The policy as its file is now. Raises ``ConfigError``."""
-        where = str(self.policy_file)
+        return parse(self.policy_content().text, str(self.policy_file))
+
+    def policy_content(self) -> Content:
+        """The file of the policy as it is now. Raises ``ConfigError``, also where nobody answers."""
+        look: Looker[Content | None] = Looker(lambda: content_of(self.policy_file, MAX_BYTES))
         try:
-            text = self.policy_file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError([Mistake(where, "", f"cannot be read: {error}")]) from None
-        return parse(text, where)
+            content = look()
+        except Hung:
+            told = "its file system does not answer"
+        except (OSError, ValueError) as error:
+            told = (isinstance(error, OSError) and error.strerror) or str(error)
+        else:
+            assert content is not None
+            return content
+        raise ConfigError([Mistake(str(self.policy_file), "", f"cannot be read: {told}")])
 
     def defaults(self) -> Defaults:
         """What a command gets that it does not say."""

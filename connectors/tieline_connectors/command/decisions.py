@@ -9,6 +9,7 @@ from tieline_connectors.command.command import Result
 from tieline_connectors.command.facts import Reading
 from tieline_connectors.command.ledger import Entry
 from tieline_connectors.command.policy import Policy
+from tieline_connectors.command.policy_changes import InForce
 
 Readings: TypeAlias = "Mapping[str, Reading | None]"
 """Point → what it reads; none: it could not be read."""
@@ -45,7 +46,7 @@ class Situation(NamedTuple):
 
     now: Now
     terms: Terms
-    policy: Policy
+    policy: Policy | InForce
     keys: Mapping[str, bytes] = {}
     killed: str | None = None
 

@@ -163,6 +163,7 @@ class Executor:
             self._forget(now.wall)
         for owned in self._owned.values():
             owned.keep_head()
+        self._surroundings.situation()  # what its files say is followed also while no command comes
         self._watch_devices()
         waits = [at - now.wall for o in self._owned.values() if (at := o.ledger.next_due()) is not None]
         later = [wait for wait in waits if wait > 0]  # what is due already says by itself when to look again

@@ -23,6 +23,7 @@ from tieline_connectors.command.policy import Policy
 from tieline_connectors.command.policy_rule import Breaker, Limits, Rate, Rule
 
 MAX_CHARACTERS = 1024 * 1024
+MAX_BYTES = 4 * MAX_CHARACTERS
 MAX_DEPTH = 10
 
 

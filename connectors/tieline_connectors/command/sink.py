@@ -68,6 +68,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         self._topics = Topics(config.results_topic, config.old_results_topic)
         try:
             self._surroundings = Surroundings(config)
+            self._surroundings.count = context.count
             endpoint = config.endpoint_of(context.connector, context.task)
             self._audit = AuditFile(_of_task(config.audit_file, context.task))
         except (ConfigError, AlreadyOwned, ValueError, OSError) as error:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from tieline.api import ConfigError
+from tieline.api import ConfigError, Mistake
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.decisions import Now, Situation
-from tieline_connectors.command.policy import Policy
+from tieline_connectors.command.looking import Content, Hung, Looker, content_of, engaged
+from tieline_connectors.command.policy_changes import Event, InForce, PolicyChanges
+from tieline_connectors.command.policy_file import MAX_BYTES
 
 log = logging.getLogger(__name__)
+
+_FIRST_WAIT = 5.0
+"""Seconds at the start that a policy is waited for while somebody writes it."""
 
 
 def clocks() -> Now:
@@ -21,58 +26,76 @@ def clocks() -> Now:
 
 
 class Surroundings:
-    """Asked before every decision; reads the policy again when its file has changed.
+    """Asked before every decision, from both threads of a task; looks at the files that decide.
 
-    A policy that has become wrong is told, and the last good one holds: the plant keeps its rules.
+    A look that gets no answer blocks nobody for long: the last good policy holds, and the kill switch is
+    engaged. ``count`` gets the names of what has happened to them (`Measures`).
     """
 
     def __init__(self, config: CommandSinkConfig, now: Callable[[], Now] = clocks) -> None:
         """Raises ``ConfigError`` on a policy that is wrong from the beginning."""
         self.now = now
+        self.count: Callable[[str, int], None] = lambda name, number: None
         self._config = config
         self._terms = config.terms()
         self._keys = config.signing_keys()
-        self._stamp = _stamp(config.policy_file)
-        self._policy = config.policy()
+        self._lock = threading.Lock()
+        self._changes = PolicyChanges(str(config.policy_file), self._first())
+        self._policy: Looker[Content | None] = Looker(
+            lambda: content_of(config.policy_file, MAX_BYTES, self._changes.known)
+        )
+        switch = config.kill_switch_file
+        self._switch = None if switch is None else Looker(lambda: engaged(switch))
+        self._killed_because: str | None = None
 
     def situation(self) -> Situation:
         """Everything, now."""
-        return Situation(
-            self.now(),
-            self._terms,
-            self._current_policy(),
-            self._keys,
-            self._killed(),
-        )
+        with self._lock:
+            policy, killed = self._current_policy(), self._killed()
+        return Situation(self.now(), self._terms, policy, self._keys, killed)
 
-    def _current_policy(self) -> Policy:
-        stamp = _stamp(self._config.policy_file)
-        if stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self._policy = self._config.policy()
-                log.warning("the policy has changed, the new one holds from now on")
-            except ConfigError as error:
-                log.error("the policy has changed and is wrong, the last good one still holds: %s", error)
-        return self._policy
+    def _first(self) -> Content:
+        until = time.monotonic() + _FIRST_WAIT
+        while True:
+            content = self._config.policy_content()
+            if not content.written:
+                return content
+            if time.monotonic() > until:
+                told = "is being written: no policy is taken before it is whole; start again then"
+                raise ConfigError([Mistake(str(self._config.policy_file), "", told)])
+            time.sleep(0.05)
+
+    def _current_policy(self) -> InForce:
+        event: Event | None = None
+        try:
+            content = self._policy()
+            if content is not None:
+                event = self._changes.see(content, self.now().monotonic)
+        except OSError as error:
+            event = self._changes.cannot_see(error.strerror or str(error))
+        except ValueError as error:
+            event = self._changes.cannot_see(str(error))
+        except Hung:
+            event = self._changes.cannot_see("its file system does not answer")
+        if event is not None:
+            self.count(f"policy.{event.what}", 1)
+            level = logging.ERROR if event.what == "wrong" else logging.WARNING
+            log.log(level, "%s", event.sentence)
+        return self._changes.in_force
 
     def _killed(self) -> str | None:
-        """Why nothing may be written; a switch that cannot be looked at counts as engaged."""
-        path = self._config.kill_switch_file
-        if path is None:
+        """Why nothing may be written; none: the switch is clearly not engaged."""
+        if self._switch is None:
             return None
         try:
-            with path.open("rb") as file:
-                return file.readline(200).decode("utf-8", "replace").strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            return f"the file of the switch cannot be read ({error.strerror})"
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+            because = self._switch()
+        except Hung:
+            because = "the file system of its file does not answer"
+        if because != self._killed_because:
+            if because is None:
+                log.warning("the kill switch is not engaged any more")
+            else:
+                log.error("the kill switch is engaged, nothing is written: %s", because)
+                self.count("kill.switch.engaged", 1)
+            self._killed_because = because
+        return because

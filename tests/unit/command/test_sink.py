@@ -1,6 +1,8 @@
 """The command sink on changelogs in memory and the stand-in for a router, counted at the device."""
 
 import json
+import os
+import threading
 import time
 import uuid
 from typing import Any
@@ -11,7 +13,7 @@ from tieline.api import ID_HEADER, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.fake_bus import FakeBus, Refusal
 from tieline.testing.sink_context import RecordingSinkContext
-from tieline_connectors.command import platform
+from tieline_connectors.command import platform, surroundings
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.sink import CommandSinkTask
 
@@ -589,3 +591,28 @@ def test_a_spelling_of_the_point_is_told_and_written_as_the_canonical_one(stand,
     stand.send(one)
     assert [write["point"] for write in stand.end(one["command_id"])["writes"]] == [POINT]
     assert stand.device.writes == [22.5]
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "link that leads nowhere", "hung mount"])
+def test_a_kill_switch_that_cannot_be_looked_at_is_engaged_and_blocks_neither_sink_nor_stop(
+    stand, tmp_path, monkeypatch, kind
+):
+    answers = threading.Event()
+    if kind == "hung mount":
+        monkeypatch.setattr(surroundings, "engaged", lambda path: answers.wait() or "")
+    elif kind == "FIFO":
+        os.mkfifo(tmp_path / "kill")
+    elif kind == "folder":
+        (tmp_path / "kill").mkdir()
+    else:
+        (tmp_path / "kill").symlink_to(tmp_path / "nowhere")
+    stand.start()
+    one = command()
+    stand.send(one)
+    result = stand.end(one["command_id"], "REJECTED")
+    assert (result["reason_code"], stand.device.writes) == ("KILL_SWITCH", [])
+    assert {"hung mount": "does not answer"}.get(kind, kind) in result["reason"]
+    begun = time.monotonic()
+    stand.stop()
+    assert time.monotonic() - begun < 5
+    answers.set()
