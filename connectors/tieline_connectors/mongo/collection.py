@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import bson
@@ -122,7 +122,7 @@ class Documents:
             try:
                 raw = _encoded(document)
             except UNENCODABLE as error:
-                failures[index] = ValueError(f"cannot be written as BSON: {error}")
+                failures[index] = ValueError(f"cannot be written as BSON: {_blamed(document)}{error}")
                 continue
             if len(raw) > self._max_bytes:
                 failures[index] = ValueError(
@@ -202,8 +202,22 @@ def _not_by_id(error: Mapping[str, Any]) -> Exception:
 
 
 def _encoded(document: Document) -> bytes:
-    encode: Callable[[Any], bytes] = lambda content: bson.encode(content, codec_options=CODEC)  # noqa: E731
     try:
-        return encode(document)
+        return _bson(document)
     except UNENCODABLE:
-        return encode(storable(document))
+        return _bson(storable(document))
+
+
+def _bson(document: Document) -> bytes:
+    return bson.encode(document, codec_options=CODEC)
+
+
+def _blamed(value: Any, path: str = "") -> str:
+    """The field that BSON has no place for, before a colon; nothing where no single one is to blame."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        try:
+            _encoded({"": item})
+        except UNENCODABLE:
+            return _blamed(item, f"{path}.{name}" if path else str(name))
+    return f"{path}: " if path else ""

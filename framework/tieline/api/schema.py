@@ -10,6 +10,8 @@ from typing import Any
 
 import fastavro
 
+from tieline.api.readable import readable
+
 _BRACKETS = re.compile(r"[\[\]{}]")
 _MAX_DEPTH = 200  # deeper ones, which only an attacker writes, would overflow the C stack of the parser
 
@@ -24,16 +26,16 @@ class Schema:
 
     __slots__ = ("_hash", "definition", "name", "parsed", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, strict: bool = True) -> None:
         if _depth(text) > _MAX_DEPTH:
             raise ValueError(f"not an Avro schema: nested deeper than {_MAX_DEPTH}")
         try:
             self.definition: Any = json.loads(text)
-            if any(_claims_to_be_parsed(part) for part in _parts(self.definition)):
+            if strict and any(_claims_to_be_parsed(part) for part in _parts(self.definition)):
                 raise ValueError("attributes that begin with two underscores are not allowed")
             # The hint that fastavro leaves in what it returns spares it from parsing the schema again at
             # every value: a third of the time. It would also believe it in a text from outside.
-            parsed: Any = fastavro.parse_schema(self.definition)
+            parsed: Any = fastavro.parse_schema(self.definition if strict else readable(self.definition))
             self.text = json.dumps(self.definition, separators=(",", ":"), allow_nan=False)
         except Exception as error:  # fastavro raises whatever it meets first in what is no schema
             raise ValueError(f"not an Avro schema: {type(error).__name__}: {error}") from error
@@ -47,6 +49,19 @@ class Schema:
     def parse(text: str) -> Schema:
         """The schema of this text; the same object for the same text."""
         return Schema(text)
+
+    @staticmethod
+    @functools.lru_cache(maxsize=1024)
+    def lenient(text: str) -> Schema:
+        """The schema of a text that is there already: what reading does not need is not judged.
+
+        Wrong defaults, invalid logical types, aliases and symbols that are no names are passed over, in
+        ``parsed`` alone. Raises ``ValueError`` on a text that nothing can be read by.
+        """
+        try:
+            return Schema.parse(text)
+        except ValueError:
+            return Schema(text, strict=False)
 
     @staticmethod
     @functools.lru_cache(maxsize=256)

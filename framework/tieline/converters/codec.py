@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import fastavro
 import fastavro._read_py
+from fastavro.io.binary_decoder import BinaryDecoder
 
 from tieline.api import Schema
+from tieline.converters.logical import for_fastavro
 from tieline.converters.union import compile_tagger
+
+MAX_ITEMS = 100_000
+"""Of the arrays in one datum, where items take no bytes and so nothing else bounds their number."""
 
 
 class AvroBytes(bytes):
@@ -22,19 +28,26 @@ class AvroCodec:
 
     Hostile bytes cost no more than their length: a record inside itself is read by fastavro's Python
     code, whose recursion Python bounds (some hundred levels; the compiled one overflows the C stack and
-    takes the process down), and an array whose items take no bytes (of null, say), whose length nothing
-    bounds, is not read at all. Raises ``ValueError`` on a schema that cannot be used.
+    takes the process down), and so are arrays whose items take no bytes (null, say), up to ``MAX_ITEMS``.
+    What is read keeps the types of Python where these can hold it, see ``logical``. Raises ``ValueError``
+    on a schema that cannot be used.
     """
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         try:
             self._tag = compile_tagger(schema.parsed)
+            self._readable = for_fastavro(schema.definition)
             hazards = _Hazards(schema.parsed)
         except Exception as error:  # not all that fastavro lets pass is a schema
             raise ValueError(f"{schema.name} is no usable schema: {type(error).__name__}: {error}") from error
-        self._unbounded = hazards.unbounded
-        self._read = fastavro._read_py.schemaless_reader if hazards.recursive else fastavro.schemaless_reader
+        self._read = (
+            _read_bounded
+            if hazards.unbounded
+            else fastavro._read_py.schemaless_reader
+            if hazards.recursive
+            else fastavro.schemaless_reader
+        )
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)
@@ -56,17 +69,39 @@ class AvroCodec:
 
         ``reader``: a later schema of the same data, whose new fields get their defaults.
         """
-        if self._unbounded:
-            raise ValueError(f"{self.schema.name} has an array whose items take no bytes; it is not read")
         source = io.BytesIO(data)
         source.seek(start)
         try:
-            value = self._read(source, self.schema.parsed, None if reader is None else reader.parsed)
+            value = self._read(source, self._readable, None if reader is None else reader.parsed)
         except Exception as error:  # hostile bytes make fastavro raise whatever its code meets first
             raise ValueError(f"no {self.schema.name}: {type(error).__name__}: {error}") from error
         if source.tell() != len(data):
             raise ValueError(f"no {self.schema.name}: {len(data) - source.tell()} bytes left over")
         return value
+
+
+def _read_bounded(source: io.BytesIO, schema: Any, reader: Any) -> Any:
+    named: dict[str, Any] = {"writer": {}, "reader": {}}
+    writer = fastavro.parse_schema(schema, named["writer"])
+    if reader is not None:
+        reader = fastavro.parse_schema(reader, named["reader"])
+    return fastavro._read_py.read_data(_Bounded(source), writer, named, reader, {})  # type: ignore[no-untyped-call]
+
+
+class _Bounded(BinaryDecoder):
+    """Reads ``MAX_ITEMS`` items of arrays, and raises ``ValueError`` at the next."""
+
+    def __init__(self, source: io.BytesIO) -> None:
+        super().__init__(source)  # type: ignore[no-untyped-call]
+        self._left = MAX_ITEMS
+
+    def iter_array(self) -> Iterator[None]:
+        """As its own, but bounded."""
+        for item in super().iter_array():  # type: ignore[no-untyped-call]
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError(f"more than {MAX_ITEMS} items of arrays whose items take no bytes")
+            yield item
 
 
 class _Hazards:

@@ -5,7 +5,8 @@ fastavro squeezes: it takes the first union branch that might fit, and so writes
 have, all without a word. Here bool is boolean, int is int or long if it fits in them, float is double or
 float, str is string (or an enum), bytes is bytes (or fixed), list is array, dict is the record with
 exactly these fields (the first such branch of a union), else map; an int is written into a double only
-where no union offers anything else and nothing is lost. Anything else is an error that names the place.
+where no union offers anything else and nothing is lost. A logical type is written as
+``logical_writing`` says. Anything else is an error that names the place.
 A union's branch is handed to fastavro as its ``(branch, value)`` tuple.
 """
 
@@ -15,6 +16,8 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from tieline.converters.logical_writing import logical_writing
 
 Tagger = Callable[[Any], Any]
 """Plain data to what fastavro writes; raises ``ValueError`` that names the place."""
@@ -87,17 +90,13 @@ class _Compiler:
             return _Part(_values(self.part(schema["values"], f"{where}{{}}"), where))
         if "name" in schema:
             self._named[schema["name"]] = schema
-        if "logicalType" in schema:
-            # a datetime, a Decimal, a UUID or the plain number: fastavro's own check
-            return _Part(_as_it_is)
-        return _leaf(kind, where)
+        return _leaf(schema, where)
 
     def _reference(self, name: str, where: str) -> _Part:
         if name in self._taggers:
             return _Part(self._taggers[name])
-        kind = self._named[name]["type"]
-        if kind in ("enum", "fixed"):
-            return _leaf(kind, where)
+        if self._named[name]["type"] in ("enum", "fixed"):
+            return _leaf(self._named[name], where)
         # a record inside itself: its tagger exists once the compiling is done
         return _Part(lambda value: self._taggers[name](value))
 
@@ -113,20 +112,19 @@ class _Compiler:
     def _union(self, branches: list[Any], where: str) -> _Part:
         kinds = [self._kind(branch) for branch in branches]
         inner = {}
+        logical: dict[type, list[str]] = {}
         for (name, kind, _), branch in zip(kinds, branches, strict=True):
             tagger = self.part(branch, where).tag
-            inner[name] = _as_it_is if kind in _CHOSEN else tagger
+            writing = logical_writing(self._named.get(branch, branch) if isinstance(branch, str) else branch)
+            inner[name] = _as_it_is if kind in _CHOSEN and writing is None else tagger
+            for kind_of in writing[1] if writing else ():
+                logical.setdefault(kind_of, []).append(name)
         by_kind = {kind: name for name, kind, _ in reversed(kinds)}
         by_type = {
             kind_of: [by_kind[kind] for kind in wanted if kind in by_kind]
             for kind_of, wanted in _BY_TYPE.items()
         }
         records = [(name, fields) for name, kind, fields in kinds if kind == "record"]
-        logical = [
-            name
-            for (name, _, _), branch in zip(kinds, branches, strict=True)
-            if isinstance(branch, dict) and "logicalType" in branch
-        ]
 
         def choose(value: Any) -> str:
             kind_of = type(value)
@@ -143,11 +141,9 @@ class _Compiler:
                         return name
                 if "map" in by_kind:
                     return by_kind["map"]
-            names = by_type.get(kind_of)
+            names = by_type.get(kind_of) or logical.get(kind_of)
             if names:
                 return names[0]
-            if len(logical) == 1:  # a datetime, a Decimal, a UUID: only one branch can be meant
-                return logical[0]
             raise ValueError(f"{where}: no branch for {kind_of.__name__} in {[n for n, _, _ in kinds]}")
 
         def tag(value: Any) -> Any:
@@ -171,7 +167,25 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-def _leaf(kind: str, where: str) -> _Part:
+def _leaf(schema: Any, where: str) -> _Part:
+    kind = schema if isinstance(schema, str) else schema["type"]
+    plain = _plain_leaf(kind, where)
+    logical = logical_writing(schema)
+    if logical is None:
+        return plain
+    write, _ = logical
+
+    def tag(value: Any) -> Any:
+        try:
+            stored = write(value)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        return plain.tag(stored)
+
+    return _Part(tag)
+
+
+def _plain_leaf(kind: str, where: str) -> _Part:
     exact = _EXACT[kind]
     first, last = exact[0], exact[-1]
     low, high = _RANGES.get(kind, (0, 0))

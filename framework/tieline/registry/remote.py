@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from tieline.api import ConfigError, Fatal, Mistake, Retriable, Schema
 from tieline.broker.kafka.settings import without_secrets
+from tieline.registry.reading import readable_schema, resolve, written_out
+from tieline.registry.records import Reference
 
 if TYPE_CHECKING:
-    from confluent_kafka.schema_registry import SchemaRegistryClient
+    from confluent_kafka.schema_registry import Schema as RegistrySchema
+    from confluent_kafka.schema_registry import SchemaReference, SchemaRegistryClient
 
 
 _NUMBERS = (
@@ -46,31 +49,54 @@ class RemoteSchemaStore:
 
     def register(self, subject: str, schema: Schema) -> int:
         """Raises ``Retriable`` while it is away, ``Fatal`` when it refuses (incompatible, no right)."""
-        from confluent_kafka.schema_registry import Schema as RegistrySchema
+        from confluent_kafka.schema_registry import Schema as Asked
 
         key = subject, schema.text
         with self._lock:
             if key not in self._ids:
-                asked = RegistrySchema(schema.text, "AVRO")
+                asked = Asked(schema.text, "AVRO")
                 with told(f"register {subject}"):
                     self._ids[key] = self.client.register_schema(subject, asked)
             return self._ids[key]
 
     def schema(self, schema_id: int) -> Schema | None:
-        """Raises ``Retriable`` while the registry is away."""
+        """Raises ``Retriable`` while the registry is away; ``ValueError`` on what data cannot be read by."""
         with self._lock:
             if schema_id not in self._by_id:
                 try:
                     with told(f"look up id {schema_id}"):
-                        text = self.client.get_schema(schema_id).schema_str
+                        found = self.client.get_schema(schema_id)
                 except _NotFound:
                     return None
-                self._by_id[schema_id] = Schema.parse(text or "null")
+                self._by_id[schema_id] = self._read(schema_id, found)
             return self._by_id[schema_id]
+
+    def _read(self, schema_id: int, found: RegistrySchema) -> Schema:
+        """With all that it refers to. Raises ``ValueError`` where that is not there, or has no end."""
+        text = found.schema_str or ""
+        if found.references and found.schema_type == "AVRO":
+            texts = resolve(map(_reference, found.references), lambda asked: self._version(schema_id, asked))
+            text = written_out(text, texts)
+        return readable_schema(schema_id, found.schema_type or "AVRO", text)
+
+    def _version(self, schema_id: int, asked: Reference) -> tuple[str, list[Reference]]:
+        try:
+            with told(f"look up {asked.subject} version {asked.version}"):
+                found = self.client.get_version(asked.subject, asked.version, deleted=True).schema
+        except _NotFound:
+            raise ValueError(
+                f"the schema with id {schema_id} refers to version {asked.version} of subject"
+                f" {asked.subject!r}, and the registry has no such version. Register it there again"
+            ) from None
+        return found.schema_str or "", [*map(_reference, found.references or ())]
 
     def close(self) -> None:
         """Close its connections."""
         self.client.__exit__()  # type: ignore[no-untyped-call]
+
+
+def _reference(given: SchemaReference) -> Reference:
+    return Reference(str(given.name), str(given.subject), int(given.version or 0))
 
 
 class _NotFound(Fatal):

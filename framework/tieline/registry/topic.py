@@ -19,6 +19,7 @@ from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord, TopicRea
 from tieline.registry import rules
 from tieline.registry.errors import RegistryError
 from tieline.registry.formats import inlined
+from tieline.registry.reading import readable_schema
 from tieline.registry.records import Content, Malformed, decode, encode
 from tieline.registry.subjects import Conflict, Subjects
 
@@ -268,7 +269,7 @@ class TopicSchemaStore:
             return None
         if content.type == "AVRO" and content.references:
             return self._topic.peek(lambda state: _whole(state, content))
-        return Schema.parse(content.text)
+        return readable_schema(schema_id, content.type, content.text)
 
     def _asked(self, schema_id: int) -> Content | None:
         self._topic.catch_up(time.monotonic())
@@ -278,6 +279,6 @@ class TopicSchemaStore:
 def _whole(state: Subjects, content: Content) -> Schema:
     """A schema with all that it refers to written into it. Raises ``ValueError`` where that is not there."""
     try:
-        return Schema.parse(inlined(content.text, rules.resolve(state, content.references, deleted=True)))
+        return Schema.lenient(inlined(content.text, rules.resolve(state, content.references, deleted=True)))
     except RegistryError as error:
         raise ValueError(f"not an Avro schema: {error}") from error

@@ -1,0 +1,110 @@
+"""Values of Avro's logical types as Python has them; those that Python has no place for as they are stored.
+
+Pure. A year 10000, a time of 25 hours, a UUID that is none, or a decimal of thousands of digits is valid
+Avro: it must not stop a sink. Such a value stays the number, text or bytes that stands in the data.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import fastavro.read
+
+from tieline.api.readable import ENUM, SYMBOLS, readable
+
+PREFIX = "tieline."
+"""Of the logical types in what ``for_fastavro`` returns: no other user of fastavro in this process has it."""
+
+MAX_DECIMAL_BYTES = 1700
+"""About 4,096 digits: beyond it (Python's own limit is near) a decimal stays bytes."""
+
+_EPOCH = dt.datetime(1970, 1, 1)
+_UTC = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_DAY_ONE = _EPOCH.toordinal()
+_EXACT = decimal.Context(
+    prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[decimal.InvalidOperation]
+)
+
+
+def for_fastavro(definition: Any) -> Any:
+    """A schema to read by with fastavro: by its types alone, its logical types by the functions here."""
+    return fastavro.parse_schema(readable(definition, PREFIX))
+
+
+def _timestamp(epoch: dt.datetime, microseconds: int) -> Callable[[int, Any, Any], Any]:
+    def read(data: int, _writer: Any = None, _reader: Any = None) -> Any:
+        try:
+            return epoch + dt.timedelta(microseconds=data * microseconds)
+        except OverflowError:
+            return data
+
+    return read
+
+
+def _date(data: int, _writer: Any = None, _reader: Any = None) -> Any:
+    try:
+        return dt.date.fromordinal(data + _DAY_ONE)
+    except (ValueError, OverflowError):
+        return data
+
+
+def _time(microseconds: int) -> Callable[[int, Any, Any], Any]:
+    def read(data: int, _writer: Any = None, _reader: Any = None) -> Any:
+        if not 0 <= data * microseconds < 86_400_000_000:
+            return data
+        return (_EPOCH + dt.timedelta(microseconds=data * microseconds)).time()
+
+    return read
+
+
+def decimal_of(data: bytes, scale: int) -> decimal.Decimal | bytes:
+    """The exact number, also where it has more digits than its precision says; else the bytes."""
+    if len(data) > MAX_DECIMAL_BYTES:
+        return data
+    try:
+        return _EXACT.scaleb(decimal.Decimal(int.from_bytes(data, "big", signed=True)), -scale)
+    except decimal.DecimalException:
+        return data
+
+
+def _decimal(data: bytes, writer: Mapping[str, Any], _reader: Any = None) -> Any:
+    return decimal_of(data, writer.get("scale", 0))
+
+
+def uuid_of(text: str) -> uuid.UUID | str:
+    """A UUID where the text is written as one (8-4-4-4-12); else the text."""
+    try:
+        found = uuid.UUID(text)
+    except ValueError:
+        return text
+    return found if str(found) == text.lower() else text
+
+
+def _symbol(data: int, writer: Mapping[str, Any], _reader: Any = None) -> Any:
+    if data < 0:
+        raise ValueError(f"an enum has no symbol {data}")
+    return writer[SYMBOLS][data]
+
+
+_READERS: Mapping[tuple[str, str], Callable[..., Any]] = {
+    ("int", "date"): _date,
+    ("int", "time-millis"): _time(1000),
+    ("long", "time-micros"): _time(1),
+    ("long", "timestamp-millis"): _timestamp(_UTC, 1000),
+    ("long", "timestamp-micros"): _timestamp(_UTC, 1),
+    ("long", "local-timestamp-millis"): _timestamp(_EPOCH, 1000),
+    ("long", "local-timestamp-micros"): _timestamp(_EPOCH, 1),
+    ("bytes", "decimal"): _decimal,
+    ("fixed", "decimal"): _decimal,
+    ("string", "uuid"): lambda data, *_: uuid_of(data),
+    ("fixed", "uuid"): lambda data, *_: uuid.UUID(bytes=data),
+    ("int", ENUM): _symbol,
+}
+"""Nanoseconds and durations have no type in Python: they stay long and bytes."""
+
+for (_base, _name), _read in _READERS.items():
+    fastavro.read.LOGICAL_READERS[f"{_base}-{PREFIX}{_name}"] = _read
