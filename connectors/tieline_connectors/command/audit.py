@@ -19,6 +19,9 @@ from tieline_connectors.command.command import canonical
 FIRST = "0" * 64
 """What the first line names as the one before it."""
 
+CONTINUED = "CONTINUED"
+"""The state of the event on the first line of a file that continues another."""
+
 MAX_LINE = 4 * 1024 * 1024
 _KEYS = {"at", "event", "hash", "prev", "seq"}
 
@@ -67,10 +70,17 @@ def head_of(line: bytes) -> Head:
     return Head(found["seq"], found["hash"])
 
 
+def continued(previous: Head, why: str, at: int) -> tuple[bytes, Head]:
+    """The first line of a file that continues the chain of another, which is not at its path any more."""
+    return next_line(previous, {"state": CONTINUED, "lines_before": previous.seq, "why": why}, at)
+
+
 def verify(lines: Iterable[bytes], head: Head | None = None) -> Broken | None:
     """The first broken place, or none: every line is as it was written, and none is missing.
 
-    ``head``: what the log's head is known to have been, at some time; none: the end is not checked.
+    The first line is number 1, or says that it continues another file: then what is before it is in that
+    one. Several files are verified as one by giving their lines in order. ``head``: what the log's head is
+    known to have been, at some time; none: the end is not checked.
     """
     last = Head()
     seen = head is None or head == last
@@ -80,8 +90,19 @@ def verify(lines: Iterable[bytes], head: Head | None = None) -> Broken | None:
             found = _parsed(line)
         except ValueError as error:
             return Broken(number, str(error))
+        if number == 1 and found["seq"] > 1 and _continues(found):
+            last = Head(found["seq"] - 1, found["prev"])
+            if head is not None and head.seq < last.seq:
+                told = (
+                    f"it continues another file from line {found['seq']}, and the head names line {head.seq}"
+                )
+                return Broken(number, f"{told}; give that file before it")
+            if head is not None and head.seq == last.seq:
+                if head != last:
+                    return Broken(number, "it does not continue the file whose head this is")
+                seen = True
         if found["seq"] != last.seq + 1 or found["prev"] != last.hash:
-            return Broken(number, f"it does not follow line {number - 1}: lines are missing, added or moved")
+            return Broken(number, f"it does not follow line {last.seq}: lines are missing, added or moved")
         last = Head(found["seq"], found["hash"])
         if head is not None and last.seq == head.seq:
             if last != head:
@@ -94,6 +115,19 @@ def verify(lines: Iterable[bytes], head: Head | None = None) -> Broken | None:
             number + 1, f"the end is missing: the head names line {head.seq}, the log has {last.seq}"
         )
     return None
+
+
+def begins_after(line: bytes) -> Head:
+    """The head of the file that this first line continues; ``Head()`` where it continues none.
+
+    Raises ``ValueError``.
+    """
+    found = _parsed(line)
+    return Head(found["seq"] - 1, found["prev"])
+
+
+def _continues(line: Mapping[str, Any]) -> bool:
+    return isinstance(line["event"], dict) and line["event"].get("state") == CONTINUED
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tieline.api import Fatal
+from tieline.api import AlreadyOwned, Fatal
 from tieline.api.locks import lock_exclusively
-from tieline_connectors.command.audit import MAX_LINE, Broken, Head, head_of, next_line, verify
+from tieline_connectors.command.audit import MAX_LINE, Broken, Head, continued, head_of, next_line, verify
 
-_HEAD_EVERY = 1.0
+log = logging.getLogger(__name__)
+
+_EMPTIED = "it was emptied"
+_LOOK_EVERY = _HEAD_EVERY = 1.0
 """Seconds: a head at each line would cost more than the line."""
 
 
@@ -22,6 +27,9 @@ class AuditFile:
     """Use it from one thread. ``path`` is the log; beside it ``path.head`` holds the hash of its last line.
 
     The head follows the log within a second (`keep_head`), and at ``close``; it may be older, never newer.
+
+    A log that was moved, deleted or emptied while it is written is continued by a new file at its path,
+    before anything else is written; one that was changed in another way is not written any more.
 
     ``healed``: what the opening found torn and cut off, as a sentence for the log; empty: nothing.
     """
@@ -40,6 +48,8 @@ class AuditFile:
             self._heal()
             self.head, self._size = self._check_end(), os.fstat(self._file).st_size
             self._kept, self._kept_at = Head(), 0.0
+            self._looked_at, self._torn, self._told = time.monotonic(), False, ""
+            self.count: Callable[[str, int], None] = lambda name, number: None
             self._write_head()
             _sync_folder(path.parent)
         except BaseException:
@@ -47,27 +57,31 @@ class AuditFile:
             raise
 
     def append(self, at: int, *events: Mapping[str, Any]) -> Head:
-        """These events are on the disk when this returns; one fsync for all. Raises ``OSError``.
+        """These events are on the disk, at the path, when this returns. Raises ``OSError``.
 
         After an error nothing of them counts: what may have been written is cut off by the next call.
         """
-        head, lines = self.head, []
-        for event in events:
-            line, head = next_line(head, event, at)
-            lines.append(line)
-        if os.fstat(self._file).st_size != self._size:
-            os.ftruncate(self._file, self._size)  # what an append that failed has left behind
-        content = memoryview(b"".join(lines))
-        while content:
-            content = content[os.write(self._file, content) :]
-        os.fsync(self._file)
-        self.head, self._size = head, os.fstat(self._file).st_size
+        if why := self._lost():
+            self._continue(at, why)
+        self._write(at, events)
+        if why := self._lost():  # between that look and the write: they are where nobody looks for them
+            self._continue(at, why)
+            self._write(at, events)
         self.keep_head()
-        return head
+        return self.head
 
     def keep_head(self) -> None:
-        """Write the head if it has moved and is a second old; also when nothing is appended."""
-        if self.head != self._kept and time.monotonic() >= self._kept_at + _HEAD_EVERY:
+        """Write the head if it has moved and is a second old; see whether the log is still at its path."""
+        now = time.monotonic()
+        if now >= self._looked_at + _LOOK_EVERY:
+            self._looked_at = now
+            try:
+                if why := self._lost():
+                    self._continue(time.time_ns() // 1000, why)
+                self._alarm("")
+            except OSError as error:
+                self._alarm(f"the audit log cannot be written, commands wait: {error}")
+        if self.head != self._kept and now >= self._kept_at + _HEAD_EVERY:
             self._write_head()
 
     def close(self) -> None:
@@ -77,6 +91,74 @@ class AuditFile:
                 self._write_head()
             os.close(self._file)
             self._file = -1
+
+    def _write(self, at: int, events: Sequence[Mapping[str, Any]]) -> None:
+        head, lines = self.head, []
+        for event in events:
+            line, head = next_line(head, event, at)
+            lines.append(line)
+        if self._torn:
+            os.ftruncate(self._file, self._size)  # what an append that failed has left behind
+        self._torn = True
+        _write_all(self._file, b"".join(lines))
+        self.head, self._size, self._torn = head, os.fstat(self._file).st_size, False
+
+    def _lost(self) -> str:
+        """What has happened to our file, so that its path needs a new one; empty: it is as we left it.
+
+        Raises ``OSError`` where only a person can say what to do.
+        """
+        ours = os.fstat(self._file)
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return "it was moved or deleted"
+        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            if stat.S_ISREG(there.st_mode) and there.st_size == 0:
+                return "it was replaced by an empty file"
+            raise self._unusable("another file is in its place")
+        if ours.st_size == 0 < self._size:
+            return _EMPTIED
+        if ours.st_size < self._size:
+            raise self._unusable(f"it was cut from {self._size} to {ours.st_size} bytes")
+        if ours.st_size > self._size and not self._torn:
+            raise self._unusable("somebody else has written to it")
+        return ""
+
+    def _continue(self, at: int, why: str) -> None:
+        """Let the chain go on at the path, in a file that says so on its first line. Raises ``OSError``."""
+        line, head = continued(self.head, why, at)
+        file = self._file if why == _EMPTIED else self._another()
+        try:
+            if os.fstat(file).st_size:
+                raise self._unusable("another file is in its place")
+            _write_all(file, line)
+        except BaseException:
+            if file != self._file:
+                os.close(file)
+            raise
+        if file != self._file:
+            os.close(self._file)
+        self._file, self._torn = file, False
+        self.head, self._size = head, len(line)
+        _sync_folder(self.path.parent)
+        log.error("the audit log %s: %s while it was written; it continues in a new file", self.path, why)
+        self.count("audit.continued", 1)
+
+    def _another(self) -> int:
+        try:
+            return _open_locked(self.path)
+        except (AlreadyOwned, Fatal) as error:
+            raise self._unusable(f"another file is in its place ({error})") from error
+
+    def _unusable(self, why: str) -> OSError:
+        way_out = "move it away, and its chain continues in a new file"
+        return OSError(errno.ESTALE, f"{self.path}: {why} while it was written; {way_out}")
+
+    def _alarm(self, told: str) -> None:
+        if told and told != self._told:
+            log.error("%s", told)
+        self._told = told
 
     def _heal(self) -> None:
         """Cut off a last line without its end: it was never acknowledged."""
@@ -147,18 +229,36 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def verify_file(path: Path, head: Head | None = None) -> Broken | None:
+def verify_files(paths: Sequence[Path], head: Head | None = None) -> tuple[Path, Broken] | None:
     """The first broken place of a log on disk, also of one that is being written; none: it is whole.
 
-    ``head``: a head kept elsewhere; none: the one beside the log, if it is there. Raises ``OSError``.
+    ``paths``: the log's files, the oldest first. ``head``: a head kept elsewhere; none: the one beside the
+    last of them, if it is there. Raises ``OSError``.
     """
     if head is None:
         try:
-            head = head_beside(path)  # before the log: what is appended meanwhile makes it longer
+            head = head_beside(paths[-1])  # before the log: what is appended meanwhile makes it longer
         except (ValueError, RecursionError):
-            return Broken(0, f"{_head_path(path).name} is damaged")
-    with path.open("rb") as log:
-        return verify(_lines(log), head)
+            return paths[-1], Broken(0, f"{_head_path(paths[-1]).name} is damaged")
+    place, start, number = paths[0], 0, 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal place, start, number
+        for path in paths:
+            place, start = path, number
+            with path.open("rb") as opened:
+                for line in _lines(opened):
+                    number += 1
+                    yield line
+
+    broken = verify(lines(), head)
+    return broken and (place, broken._replace(line=broken.line - start))
+
+
+def verify_file(path: Path, head: Head | None = None) -> Broken | None:
+    """The first broken place of a log that is one file; as `verify_files`."""
+    found = verify_files([path], head)
+    return found and found[1]
 
 
 def head_beside(path: Path) -> Head | None:
@@ -182,6 +282,14 @@ def _lines(log: BinaryIO) -> Iterator[bytes]:
     while line := log.readline(MAX_LINE + 1):
         if line.endswith(b"\n") or len(line) > MAX_LINE:
             yield line
+
+
+def _write_all(file: int, content: bytes) -> None:
+    """On the disk when it returns. Raises ``OSError``."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(file, left) :]
+    os.fsync(file)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from tieline.api import ConfigError, Mistake
 from tieline_connectors.command import asking
-from tieline_connectors.command.audit import Head, head_of
-from tieline_connectors.command.audit_file import head_beside, verify_file
+from tieline_connectors.command.audit import Head, begins_after, head_of
+from tieline_connectors.command.audit_file import head_beside, verify_files
 from tieline_connectors.command.command import Command
 from tieline_connectors.command.facts import Facts, Reading
 from tieline_connectors.command.policy import Policy
@@ -75,11 +75,17 @@ def check(
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="The audit log (audit.file).")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The audit log (audit.file). Of one that was moved while it was written: its files, the"
+            " oldest first."
+        ),
+    ],
     head: Annotated[
         str | None,
         typer.Option(
-            help="Its head at some time, kept elsewhere, as NUMBER:HASH. Else: FILE.head beside it."
+            help="Its head at some time, kept elsewhere, as NUMBER:HASH. Else: FILE.head beside the last."
         ),
     ] = None,
 ) -> None:
@@ -91,19 +97,25 @@ def verify(
 
     Exit status: 0 it is whole, 1 it is broken (the first place is told), 2 it cannot be read.
     """
+    file = files[-1]
     try:
         known = None if head is None else _head(head)
         proved_by = _beside(file) if known is None else known
-        broken = verify_file(file, known)
+        broken = verify_files(files, known)
         last = None if broken else _last(file)
+        before = Head() if broken else _before(files[0])
     except (OSError, ValueError) as error:
-        told = f"{file}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        told = f"{error.filename or file}: {error.strerror}" if isinstance(error, OSError) else str(error)
         typer.secho(told, err=True, fg=typer.colors.RED)
         raise typer.Exit(WRONG) from None
     if broken is not None:
-        typer.secho(f"{file}: line {broken.line}: {broken.sentence}", err=True, fg=typer.colors.RED)
+        place = f"{broken[0]}: line {broken[1].line}"
+        typer.secho(f"{place}: {broken[1].sentence}", err=True, fg=typer.colors.RED)
         raise typer.Exit(BROKEN)
     assert last is not None
+    if before.seq:
+        told = f"it continues another file, whose head was {before.seq}:{before.hash}"
+        typer.echo(f"{files[0]}: {told}; give that file before it to check both")
     if proved_by is None:
         typer.echo(f"{file}: there is no head beside it: whether its end is missing nothing shows")
     elif proved_by.seq < last.seq:
@@ -157,7 +169,14 @@ def _beside(file: Path) -> Head | None:
     try:
         return head_beside(file)
     except (ValueError, RecursionError):
-        return None  # `verify_file` says so
+        return None  # `verify_files` says so
+
+
+def _before(file: Path) -> Head:
+    """The head of the file that this one continues; ``Head()`` where it continues none."""
+    with file.open("rb") as log:
+        line = log.readline()
+    return begins_after(line) if line.endswith(b"\n") else Head()
 
 
 def _last(file: Path) -> Head:

@@ -71,6 +71,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             self._surroundings.count = context.count
             endpoint = config.endpoint_of(context.connector, context.task)
             self._audit = AuditFile(_of_task(config.audit_file, context.task))
+            self._audit.count = context.count
         except (ConfigError, AlreadyOwned, ValueError, OSError) as error:
             raise Fatal(f"command: {error}") from error
         if self._audit.healed:

@@ -9,7 +9,7 @@ import pytest
 from tieline.api import AlreadyOwned, Fatal
 from tieline_connectors.command import audit_file
 from tieline_connectors.command.audit import Head, head_of, next_line, verify
-from tieline_connectors.command.audit_file import AuditFile, verify_file
+from tieline_connectors.command.audit_file import AuditFile, verify_file, verify_files
 
 
 def chain(number):
@@ -294,3 +294,132 @@ def test_after_a_crash_the_head_is_older_and_the_log_goes_on(opened, tmp_path):
     assert verify_file(tmp_path / "audit.log") is None
     assert opened().head.seq == 1
     assert Head.parse((tmp_path / "audit.log.head").read_bytes()).seq == 1
+
+
+def events(path):
+    return [json.loads(line)["event"] for line in path.read_bytes().splitlines()]
+
+
+def _copy(path):
+    path.with_name("audit.log.1").write_bytes(path.read_bytes())
+    path.write_bytes(b"")
+
+
+def _rename(path):
+    path.rename(path.with_name("audit.log.1"))
+
+
+def _rename_and_make(path):
+    _rename(path)
+    path.touch()
+
+
+LOST = {
+    "moved": _rename,
+    "deleted": lambda path: path.unlink(),
+    "emptied": lambda path: path.write_bytes(b""),
+    "replaced by an empty file": _rename_and_make,
+    "copied and emptied": _copy,
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+@pytest.mark.parametrize("noticed", ["by a line", "by a look"])
+def test_a_log_that_is_lost_while_it_is_written_continues_at_its_path_and_says_so(
+    opened, tmp_path, caplog, how, noticed
+):
+    path, counted = tmp_path / "audit.log", []
+    log = opened()
+    log.count = lambda name, number: counted.append((name, number))
+    before = log.append(1, {"a": 1}, {"a": 2})
+    LOST[how](path)
+    if noticed == "by a look":
+        log._looked_at = 0
+        log.keep_head()
+        assert [event["state"] for event in events(path)] == ["CONTINUED"]
+    log.append(3, {"a": 3})
+    log.append(4, {"a": 4})
+    first, *rest = events(path)
+    assert (first["state"], first["lines_before"], rest) == ("CONTINUED", 2, [{"a": 3}, {"a": 4}])
+    assert (json.loads(path.read_bytes().splitlines()[0])["prev"], log.head.seq) == (before.hash, 5)
+    assert verify_file(path, log.head) is None
+    assert "it continues in a new file" in caplog.text
+    assert counted == [("audit.continued", 1)]
+    old = tmp_path / "audit.log.1"
+    if old.exists():
+        assert verify_files([old, path], log.head) is None
+        old.write_bytes(b"".join(old.read_bytes().splitlines(keepends=True)[:1]))
+        broken = verify_files([old, path], log.head)
+        assert broken is not None
+        assert (broken[0], broken[1].line) == (path, 1), "the end of the first file is proved by the second"
+    log.close()
+    assert opened().append(5, {"a": 5}).seq == 6
+    assert verify_file(path) is None
+
+
+@pytest.mark.parametrize("how", ["other content", "cut", "added to", "a folder", "its folder is gone"])
+def test_a_log_that_was_changed_in_another_way_takes_no_line_until_it_is_moved_away(tmp_path, how):
+    path = tmp_path / "logs" / "audit.log"
+    path.parent.mkdir()
+    log = AuditFile(path)
+    log.append(1, {"a": 1})
+    if how == "other content":
+        path.unlink()
+        path.write_bytes(b"something else\n")
+    elif how == "cut":
+        os.truncate(path, 5)
+    elif how == "added to":
+        with path.open("ab") as file:
+            file.write(b"forged\n")
+    elif how == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.parent.rename(tmp_path / "gone")
+    found = path.read_bytes() if path.is_file() else None
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"move it away|No such file"):
+            log.append(2, {"a": 2})
+    assert found is None or path.read_bytes() == found, "it is left as it is"
+    path.parent.mkdir() if how.startswith("its folder") else path.rename(tmp_path / "away")
+    log.append(2, {"a": 2})
+    assert [event.get("state", event.get("a")) for event in events(path)] == ["CONTINUED", 2]
+    assert verify_file(path, log.head) is None
+    log.close()
+
+
+def test_a_log_that_is_moved_within_a_write_has_its_lines_at_its_path_all_the_same(
+    opened, tmp_path, monkeypatch
+):
+    path = tmp_path / "audit.log"
+    log = opened()
+    fsync = os.fsync
+    moves = iter([path])
+
+    def move(file):
+        for moved in moves:
+            moved.rename(tmp_path / "audit.log.1")
+        fsync(file)
+
+    log.append(1, {"a": 1})
+    monkeypatch.setattr(os, "fsync", move)
+    log.append(2, {"a": 2})
+    assert [event.get("state", event.get("a")) for event in events(path)] == ["CONTINUED", 2]
+    assert verify_files([tmp_path / "audit.log.1", path], log.head) is None
+
+
+def test_a_file_that_continues_another_is_not_whole_by_a_head_from_before_it(opened, tmp_path):
+    log = opened()
+    early = log.append(1, {"a": 1})
+    log.append(2, {"a": 2})
+    (tmp_path / "audit.log").rename(tmp_path / "audit.log.1")
+    log.append(3, {"a": 3})
+    broken = verify_file(tmp_path / "audit.log", early)
+    assert broken is not None
+    assert "give that file before it" in broken.sentence
+    assert verify_files([tmp_path / "audit.log.1", tmp_path / "audit.log"], early) is None
+
+
+def test_a_first_line_that_follows_another_without_saying_so_is_broken():
+    lines, head = chain(5)
+    assert broken_at(lines[2:], head) == 1

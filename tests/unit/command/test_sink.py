@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tieline.api import ID_HEADER, SinkRecord, TopicPartition
+from tieline.api import ID_HEADER, Retriable, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.fake_bus import FakeBus, Refusal
 from tieline.testing.sink_context import RecordingSinkContext
@@ -616,3 +616,48 @@ def test_a_kill_switch_that_cannot_be_looked_at_is_engaged_and_blocks_neither_si
     stand.stop()
     assert time.monotonic() - begun < 5
     answers.set()
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "emptied", "replaced"])
+def test_no_device_is_written_without_a_line_at_the_path_of_the_audit_log(stand, tmp_path, how):
+    path = tmp_path / "audit.log"
+    missing = []
+
+    def on_set():
+        states = [json.loads(line)["event"]["state"] for line in path.read_bytes().splitlines()]
+        if states[-1:] != ["EXECUTING"]:
+            missing.append(states)
+
+    stand.device.on_set = on_set
+    stand.start()
+    for number in range(3):
+        one = command(20.0 + number)
+        stand.send(one)
+        stand.end(one["command_id"])
+        if how == "deleted":
+            path.unlink()
+        elif how == "emptied":
+            os.truncate(path, 0)
+        else:
+            path.rename(tmp_path / f"audit.log.{number}")
+            path.touch() if how == "replaced" else None
+    assert missing == []
+    assert stand.device.writes == [20.0, 21.0, 22.0]
+
+
+def test_an_audit_log_with_another_file_in_its_place_stops_all_writes_until_that_is_moved_away(
+    stand, tmp_path
+):
+    path = tmp_path / "audit.log"
+    stand.start()
+    path.rename(tmp_path / "old")
+    path.write_text("something else\n")
+    one = command()
+    with pytest.raises(Retriable, match="another file is in its place"):
+        stand.send(one)
+    assert stand.device.writes == []
+    path.rename(tmp_path / "away")
+    stand.offset = 0
+    stand.send(one)
+    stand.end(one["command_id"])
+    assert stand.device.writes == [22.5]
