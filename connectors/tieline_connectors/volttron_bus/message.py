@@ -100,8 +100,9 @@ def canonical(body: Any) -> bytes:
 
 
 def identity_headers(platform: str, message: Message) -> Headers:
-    """The record's id: platform, topic, time and body; two such are one event (redundant sources, restarts).
+    """The record's id, over platform, topic, time and body; redundant sources make the same one.
 
+    The runtime tells equal messages of one source apart (``SourceTask.repeats_are_events``).
     None where the message brought no time of its own: the spool then gives the record its id.
     """
     if message.time_source == "RECEIVED":

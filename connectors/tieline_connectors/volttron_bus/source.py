@@ -29,6 +29,7 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
     """
 
     replayable: ClassVar[bool] = False
+    repeats_are_events: ClassVar[bool] = True  # the router hands each message on once
 
     _receiver: Receiver | None = None
 

@@ -76,6 +76,13 @@ class SourceTask(ABC, Generic[C_contra]):
     replayable: ClassVar[bool] = True
     """False: what ``poll`` returned cannot be asked for again (a bus, MQTT)."""
 
+    repeats_are_events: ClassVar[bool] = False
+    """True: this source never gives one record twice, so that two with one ``identity`` are two events.
+
+    The first keeps its identity, later ones get one that is made of it and their number: two redundant
+    sources that see the same stream number alike. Only where ``replayable`` is false.
+    """
+
     @abstractmethod
     def start(self, context: SourceContext, config: C_contra) -> None:
         """Open the outside. Called once. May raise ``Retriable``; it is then called again."""

@@ -79,7 +79,7 @@ class Spool:
         clock = clock or Clock()
         self._alarms = Alarms("spool", counters, clock)
         self._quarantine = Quarantine(self._store, limits.quarantine_bytes, counters, self._alarms, clock)
-        self._mark = SpoolMark(path.with_name(path.name + ".mark"))
+        self._mark = SpoolMark(self.beside("mark"))
         for topic in (_SPOOL, _QUARANTINE, _SCHEMAS):
             self._store.create_topic(topic, 1)
         self.id = self._store.topics()[_SPOOL].id
@@ -175,6 +175,10 @@ class Spool:
             if lost > 0:
                 self._counters.add("dropped.spool_full", lost)
             self._dropped_to = 0
+
+    def beside(self, name: str) -> Path:
+        """The path of another file that belongs to this spool."""
+        return self._store.path.with_name(f"{self._store.path.name}.{name}")
 
     @property
     def waiting(self) -> tuple[int, int]:

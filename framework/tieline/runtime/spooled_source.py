@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tieline.api import Config, Retriable, SourceRecord, SourceTask
 from tieline.runtime.context import TaskSourceContext
 from tieline.runtime.delivery import Counts
 from tieline.runtime.failure import Stage
+from tieline.runtime.repeats import Repeats
 from tieline.runtime.scope import Scope, Stopping
 from tieline.runtime.sender import Positions, Sender
 from tieline.runtime.settings import Pace
@@ -28,6 +29,9 @@ class Receiver:
         self._spool = spool
         self._pace = pace
         self._context = TaskSourceContext(scope, dict, spool.quarantine)
+        self._repeats = (
+            Repeats(spool.beside("seen"), scope.counters) if type(task).repeats_are_events else None
+        )
 
     def run(self) -> None:
         """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
@@ -42,24 +46,31 @@ class Receiver:
                         break
                     continue
                 away.over()
-                self._spool.append(batch)
+                self._keep(batch)
             self._last()
         except Stopping:
             pass
         finally:
-            self._task.close()
+            try:
+                self._task.close()
+            finally:
+                if self._repeats is not None:
+                    self._repeats.close()
 
     def ask_to_stop(self) -> None:
         """From another thread: ask the task to stop."""
         self._scope.stop.set()
         self._task.stop()
 
+    def _keep(self, batch: Sequence[SourceRecord]) -> None:
+        self._spool.append(batch if self._repeats is None else self._repeats.number(batch))
+
     def _last(self) -> None:
         """What the task still held when it was asked to stop, as far as the time allows."""
         deadline = self._scope.clock.now() + self._pace.drain
         try:
             while batch := self._task.poll(self._pace.max_records, 0):
-                self._spool.append(batch)
+                self._keep(batch)
                 if self._scope.clock.now() >= deadline:
                     log.warning("stopped although the source still has records to give")
                     break
