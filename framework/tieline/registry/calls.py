@@ -264,7 +264,9 @@ def check(asked: Asked) -> Any:
 
     def find(state: Subjects) -> list[str]:
         one = [_found(state, asked)] if "version" in asked.path else state.versions(asked.subject)
-        return rules.messages(state, asked.subject, asked.content(state), one)
+        sent = asked.schema(state).content
+        rules.check_readable(state, asked.subject, sent)
+        return rules.messages(state, asked.subject, sent, one)
 
     asked.topic.catch_up()
     messages = asked.topic.ask(find)

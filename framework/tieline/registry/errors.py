@@ -137,3 +137,18 @@ def unprocessable(message: str) -> RegistryError:
 def store_failed(message: str) -> RegistryError:
     """The broker is away, or refuses."""
     return RegistryError(500, 50001, message)
+
+
+OF_COSTS = (42209, 50302)
+"""Codes of refusals that say nothing of the state: to ask again at once is in vain."""
+
+
+def too_complex() -> RegistryError:
+    """It cannot be checked within the time that one request has."""
+    message = "The schema is too complex to be checked. Make it smaller, or set compatibility NONE"
+    return RegistryError(422, 42209, message)
+
+
+def busy() -> RegistryError:
+    """Too many requests that take long are waiting."""
+    return RegistryError(503, 50302, "Too many large schemas are being checked. Try again in a few seconds")

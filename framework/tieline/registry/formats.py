@@ -1,4 +1,4 @@
-"""What a schema's text means: read, compared, refused. Pure.
+"""What a schema's text means: read, compared, refused. Pure, and what was computed once is remembered.
 
 AVRO only. For JSON Schema and PROTOBUF there is no kept library in Python that decides whether one version
 reads another's data, and a registry that takes what it cannot check protects nobody.
@@ -6,139 +6,116 @@ reads another's data, and a registry that takes what it cannot check protects no
 
 from __future__ import annotations
 
-import functools
-import json
+import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tieline.api import Schema
+from tieline.registry.avro_rules import problems
+from tieline.registry.avro_text import text_of
+from tieline.registry.avro_types import AvroType, InvalidSchema, Read, read
+from tieline.registry.remembered import Remembered
+
+__all__ = ["TYPES", "InvalidSchema", "Parsed", "canonical_digest", "parse"]
 
 TYPES = ("AVRO",)
 
-_FIRST = ("name", "namespace", "type", "fields", "symbols", "items", "values", "size", "default")
+
+class Facts(NamedTuple):
+    """What a schema's text comes to."""
+
+    canonical: str
+    problems: tuple[str, ...]
 
 
-class InvalidSchema(ValueError):
-    """No schema of its type; the sentence says why."""
+_facts: Remembered[Facts] = Remembered(8_000_000)  # characters
+_trees: Remembered[Read] = Remembered(2_000_000)  # characters; a tree takes some 20 bytes for each
+_canonical: Remembered[bytes] = Remembered(200_000)
 
 
-class Parsed(NamedTuple):
-    """A schema that was read.
+class Parsed:
+    """An Avro schema that is read when it is asked about. ``digest``: stands for its text and references.
 
-    ``canonical``: two schemas are the same where this text is. ``normalized``: the same for texts that
-    say the same in another order of their attributes. ``references``: (name, text) of what it is built on,
-    each behind what it needs itself.
+    Attributes raise ``InvalidSchema``, ``OverBudget``.
     """
 
-    schema_type: str
-    canonical: str
-    references: tuple[tuple[str, str], ...] = ()
+    __slots__ = ("digest", "references", "text")
+
+    def __init__(self, text: str, references: Mapping[str, str]) -> None:
+        self.text = text
+        self.references = tuple(references.values())
+        self.digest = _digest(text, *self.references)
+
+    @property
+    def canonical(self) -> str:
+        """Avro Java's own text: two schemas are the same where it is."""
+        return self._known().canonical
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why clients on the JVM could not parse it; empty: they can."""
+        return self._known().problems
 
     @property
     def normalized(self) -> str:
-        """Attributes in one order, those without a meaning of their own (``doc``, …) last, by name."""
-        return json.dumps(_ordered(json.loads(self.canonical)), separators=(",", ":"))
+        """One text for schemas that say the same in another order of their attributes."""
+        found = self._read()
+        return self._canonical(text_of(found.schema, found.referred, normalized=True))
 
     @property
-    def definition(self) -> Any:
-        """The schema as Apache avro has it: names resolved."""
-        return _definition(self.canonical, self.references)
+    def inlined(self) -> str:
+        """All that it refers to written into it, where each is named for the first time."""
+        return text_of(self._read().schema)
+
+    @property
+    def definition(self) -> AvroType:
+        """The schema with its names resolved."""
+        return self._read().schema
+
+    def _known(self) -> Facts:
+        def make() -> Facts:
+            found = self._read()
+            try:
+                told = (*found.odd, *problems(found.schema))
+                return Facts(self._canonical(text_of(found.schema, found.referred)), told)
+            except RecursionError:  # a default inside itself, say
+                raise InvalidSchema("not an Avro schema: a value is nested too deep") from None
+
+        return _facts.get(self.digest, 2 * len(self.text), make)
+
+    def _canonical(self, text: str) -> str:
+        """A text that is its own canonical one, which is remembered."""
+        _canonical.get(_digest(text, *self.references), 1, lambda: _digest(text))
+        return text
+
+    def _read(self) -> Read:
+        weight = len(self.text) + sum(map(len, self.references))
+        return _trees.get(self.digest, weight, lambda: read(self.text, self.references))
 
 
 def parse(schema_type: str, text: str, references: Mapping[str, str]) -> Parsed:
-    """Read a schema. ``references``: texts of what it is built on, each behind what it needs itself.
+    """Read a schema, as leniently as readers do. ``references``: texts of what it is built on, each behind
+    what it needs itself.
 
-    Raises ``InvalidSchema``: fastavro, which writes and reads our data, and Apache avro both have to take it.
+    Raises ``InvalidSchema``, ``OverBudget``.
     """
     if schema_type not in TYPES:
         told = (
             f"{schema_type[:40]!r} schemas are not taken: there is nothing here to check them with; AVRO is"
         )
         raise InvalidSchema(told)
-    parts = tuple(references.items())
-    try:
-        canonical = Schema.parse(text).text if not parts else _compact(text)
-    except ValueError as error:
-        raise InvalidSchema(str(error)) from error
-    _definition(canonical, parts)
-    return Parsed(schema_type, canonical, parts)
+    found = Parsed(text, references)
+    found.canonical  # noqa: B018  # whoever asks for a parsed schema wants to know now
+    return found
 
 
-def inlined(text: str, references: Mapping[str, str]) -> str:
-    """An Avro schema with all that it refers to written into it, where each is named for the first time.
-
-    Both are schemas that were checked; ``references`` as for ``parse``.
-    """
-    waiting = {_full_name(part, ""): part for part in map(json.loads, references.values())}
-    return json.dumps(_written_in(json.loads(text), "", waiting), separators=(",", ":"))
+def canonical_digest(schema: Parsed) -> bytes:
+    """Stands for a schema's canonical text; remembered longer than that. Raises as ``parse``."""
+    return _canonical.get(schema.digest, 1, lambda: _digest(schema.canonical))
 
 
-def _written_in(part: Any, space: str, waiting: dict[str, Any]) -> Any:
-    if isinstance(part, list):
-        return [_written_in(branch, space, waiting) for branch in part]
-    if isinstance(part, str):
-        name = part if part in waiting or "." in part or not space else f"{space}.{part}"
-        found = waiting.pop(name, None)
-        if found is None:
-            return part
-        own = name.rpartition(".")[0]  # said, since it is not that of where it stands now
-        return _written_in({**found, "name": name.rpartition(".")[2], "namespace": own}, space, waiting)
-    if not isinstance(part, dict):
-        return part
-    if "name" in part:
-        space = _full_name(part, space).rpartition(".")[0]
-    out = {}
-    for key, value in part.items():
-        if key == "fields":
-            value = [{**f, "type": _written_in(f["type"], space, waiting)} for f in value]
-        elif key in ("type", "items", "values"):
-            value = _written_in(value, space, waiting)
-        out[key] = value
-    return out
-
-
-def _full_name(part: Any, space: str) -> str:
-    name = str(part["name"])
-    own = part.get("namespace", space)
-    return name if "." in name or not own else f"{own}.{name}"
-
-
-def _compact(text: str) -> str:
-    try:
-        return json.dumps(json.loads(text), separators=(",", ":"), allow_nan=False)
-    except (ValueError, RecursionError) as error:
-        raise InvalidSchema(f"not an Avro schema: no JSON: {error}") from error
-
-
-@functools.lru_cache(maxsize=512)
-def _definition(text: str, references: tuple[tuple[str, str], ...]) -> Any:
-    import avro.errors
-    import avro.name
-    import avro.schema
-
-    names = avro.name.Names()
-    try:
-        for _, needed in references:
-            avro.schema.make_avsc_object(json.loads(needed), names)
-        return avro.schema.make_avsc_object(json.loads(text), names)
-    except (
-        avro.errors.AvroException,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        raise InvalidSchema(f"not an Avro schema: {type(error).__name__}: {error}"[:1000]) from error
-
-
-def _ordered(part: Any) -> Any:
-    if isinstance(part, list):
-        return [_ordered(item) for item in part]
-    if not isinstance(part, dict):
-        return part
-    rank = {name: place for place, name in enumerate(_FIRST)}
-    keys = sorted(part, key=lambda name: (rank.get(name, len(_FIRST)), name))
-    # A default is data, whose order is its own; a type that is a name alone may be written either way.
-    found = {key: part[key] if key == "default" else _ordered(part[key]) for key in keys}
-    return found["type"] if list(found) == ["type"] and isinstance(found["type"], str) else found
+def _digest(*texts: str) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for each in texts:
+        data = each.encode("utf-8", "surrogatepass")
+        found.update(len(data).to_bytes(8, "big") + data)
+    return found.digest()

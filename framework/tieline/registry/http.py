@@ -13,8 +13,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -36,6 +36,8 @@ GRANTED = "tieline.registry.granted"
 """In an ASGI scope: the `Access` that the request's credentials have."""
 _BY_ID = "/schemas/ids/{id}"
 Endpoint = Callable[[Request], Awaitable[Response]]
+Threads = Mapping[Access, CapacityLimiter]
+_THREADS = 64  # for those who read, and as many for those who write
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _TAKEN = {MEDIA_TYPE, "application/vnd.schemaregistry+json", "application/json", "application/octet-stream"}
@@ -47,9 +49,11 @@ def application(topic: SchemaTopic, max_bytes: int = 1_000_000, users: Middlewar
 
     ``users``: sets ``scope[GRANTED]`` or refuses; without it everybody may do everything.
     """
+    # Writers wait for the broker: readers have threads of their own.
+    threads = {access: CapacityLimiter(_THREADS) for access in Access}
 
     def endpoint(route: CallRoute) -> _ExactRoute:
-        answer = _endpoint(topic, max_bytes, route, guarded=users is not None)
+        answer = _endpoint(topic, max_bytes, route, threads, guarded=users is not None)
         if route.path == _BY_ID:
             answer = _from_memory(topic, answer)
         return _ExactRoute(route.path, answer, methods=[route.method])
@@ -95,17 +99,26 @@ def _without_last_slash(app: ASGIApp) -> ASGIApp:
     return bare
 
 
-def _endpoint(topic: SchemaTopic, max_bytes: int, route: CallRoute, *, guarded: bool) -> Endpoint:
+def _endpoint(
+    topic: SchemaTopic, max_bytes: int, route: CallRoute, threads: Threads, *, guarded: bool
+) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         try:
             granted = request.scope.get(GRANTED) if guarded else Access.WRITE
             if granted not in (route.access, Access.WRITE):
                 raise errors.forbidden()
-            body = await _body(request, max_bytes) if request.method in ("POST", "PUT") else {}
+            data = await _body(request, max_bytes) if request.method in ("POST", "PUT") else b""
             if not _accepts(request):
                 raise RegistryError(406, 406, f"it answers with {MEDIA_TYPE}")
-            asked = Asked(topic, request.path_params, request.query_params, body, route.access)
-            return _reply(await run_in_threadpool(route.call, asked))
+
+            def call() -> bytes:
+                body = _object(data) if data else {}
+                asked = Asked(topic, request.path_params, request.query_params, body, route.access)
+                return _json(route.call(asked))
+
+            return Response(
+                await to_thread.run_sync(call, limiter=threads[route.access]), media_type=MEDIA_TYPE
+            )
         except RegistryError as error:
             return refusal(error)
         except TielineError as error:
@@ -114,19 +127,21 @@ def _endpoint(topic: SchemaTopic, max_bytes: int, route: CallRoute, *, guarded: 
     return endpoint
 
 
-async def _body(request: Request, max_bytes: int) -> Mapping[str, Any]:
+async def _body(request: Request, max_bytes: int) -> bytes:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     data = bytearray()
     async for part in request.stream():
         data += part
         if len(data) > max_bytes:
             raise errors.too_large(413, f"the body has more than {max_bytes} bytes")
-    if not data:
-        return {}
-    if media not in _TAKEN:
+    if data and media not in _TAKEN:
         raise RegistryError(415, 415, f"the body must be {MEDIA_TYPE} or application/json")
+    return bytes(data)
+
+
+def _object(data: bytes) -> Mapping[str, Any]:
     try:
-        found = json.loads(bytes(data), parse_float=_finite, parse_constant=_finite)
+        found = json.loads(data, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         raise errors.unprocessable("the body is no JSON") from None
     if not isinstance(found, dict):
@@ -147,8 +162,12 @@ def _accepts(request: Request) -> bool:
     return any(part.partition(";")[0].strip().lower() in _ACCEPTED for part in asked.split(","))
 
 
+def _json(answer: Any) -> bytes:
+    return json.dumps(answer, separators=(",", ":")).encode()
+
+
 def _reply(answer: Any, status: int = 200) -> Response:
-    return Response(json.dumps(answer, separators=(",", ":")), status, media_type=MEDIA_TYPE)
+    return Response(_json(answer), status, media_type=MEDIA_TYPE)
 
 
 def refusal(error: RegistryError) -> Response:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from tieline.api import Schema
-from tieline.registry.formats import inlined
+from tieline.registry.budget import LONG, OverBudget, limited
+from tieline.registry.formats import Parsed
 from tieline.registry.records import Reference
 
 MAX_REFERENCES = 200
 MAX_DEPTH = 32
 MAX_CHARACTERS = 4_000_000
 """Of all schemas that one refers to, together."""
+
+_STEPS = 20 * LONG  # enough for so many characters
 
 _KINDS = {"JSON": "JSON Schema", "PROTOBUF": "Protobuf"}
 
@@ -69,8 +72,9 @@ def resolve(
 def written_out(text: str, references: Mapping[str, str]) -> str:
     """A schema with all that it refers to written into it. Raises ``ValueError``."""
     try:
-        return inlined(text, references)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        with limited(_STEPS):
+            return Parsed(text, references).inlined
+    except (OverBudget, RecursionError) as error:
         raise ValueError(f"not an Avro schema: {type(error).__name__}: {error}") from error
 
 

@@ -37,7 +37,7 @@ def _checked(folder: Path, path: Path) -> Checked:
     try:
         new = parse("AVRO", path.read_text("utf-8"), {})
         old = [parse("AVRO", each.read_text("utf-8"), {}) for each in earlier]
-        wrong = incompatibilities(LEVEL, new, old)
+        wrong = [*new.problems, *incompatibilities(LEVEL, new, old)]
     except (InvalidSchema, UnicodeDecodeError) as error:
         wrong = [str(error)]
     return Checked(_name(path), len(earlier), wrong)

@@ -6,14 +6,13 @@ calls sees to it that the state is up to date and that nobody else writes meanwh
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tieline.registry import errors
 from tieline.registry.compatibility import incompatibilities
 from tieline.registry.errors import RegistryError
-from tieline.registry.formats import InvalidSchema, Parsed, parse
+from tieline.registry.formats import InvalidSchema, Parsed, canonical_digest, parse
 from tieline.registry.records import (
     MAX_ID,
     ConfigSet,
@@ -76,12 +75,12 @@ def resolve(state: Subjects, references: Iterable[Reference], *, deleted: bool =
 
 
 def parsed(state: Subjects, content: Content) -> Parsed:
-    """The schema, checked. Raises ``RegistryError`` (42201)."""
+    """The schema, read as leniently as readers do. Raises ``RegistryError`` (42201)."""
     if not content.text.strip():
         raise errors.invalid_schema("Empty schema")
     texts = resolve(state, content.references)
     try:
-        return _parse(content.type, content.text, tuple(texts.items()))
+        return parse(content.type, content.text, texts)
     except InvalidSchema as error:
         message = f"Invalid schema of type {content.type}, details: {error}"
         raise errors.invalid_schema(message) from None
@@ -93,18 +92,36 @@ def canonical(state: Subjects, content: Content, *, normalize: bool) -> Content:
     return content._replace(text=found.normalized if normalize else found.canonical)
 
 
+def ids_of(state: Subjects, content: Content) -> Iterator[int]:
+    """The ids of this (canonical) content, the first one first: of old, one schema may have several."""
+    for schema_id in state.alike(content):
+        other = state.content(schema_id)
+        if other is not None and (other == content or _same(state, other, content)):
+            yield schema_id
+
+
 def lookup(state: Subjects, subject: str, content: Content, *, deleted: bool = False) -> Version | None:
-    """The newest version of a subject with this (canonical) content."""
-    schema_id = state.find(content)
+    """The newest version of a subject with this (canonical) content, by the first id that it has there."""
     versions = state.versions(subject, deleted=deleted)
-    for version in reversed(versions):
-        if version.id == schema_id or version.content == content:
-            return version
-    if content.type != "AVRO":  # of Avro, equality is that of the JSON, which the state knows without parsing
-        for version in reversed(versions):
-            if version.content.type == content.type and _equal(state, version.content, content):
-                return version
-    return None
+    there = {version.id: version for version in versions}
+    return next((there[schema_id] for schema_id in ids_of(state, content) if schema_id in there), None)
+
+
+def check_readable(state: Subjects, subject: str, sent: Content) -> None:
+    """A new schema must be one that JVM clients can parse, but for what stands in the subject already.
+
+    Raises ``RegistryError`` (42201).
+    """
+    wrong: Sequence[str] = parsed(state, sent).problems
+    if not wrong or next(ids_of(state, canonical(state, sent, normalize=False)), None) is not None:
+        return
+    for version in state.versions(subject, deleted=True):
+        known = _problems(state, version.content)
+        wrong = [each for each in wrong if each not in known]
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        told = f"clients on the JVM cannot parse it: {'; '.join(wrong[:5])}{more}"
+        raise errors.invalid_schema(f"Invalid schema of type {sent.type}, details: {told}")
 
 
 def messages(
@@ -123,7 +140,11 @@ def messages(
     if not level.endswith("_TRANSITIVE"):
         earlier = earlier[-1:]  # the others need not even be parsed
     new = parsed(state, content)
-    return incompatibilities(level, new, [parsed(state, v.content) for v in earlier])
+    standing = [Parsed(v.content.text, resolve(state, v.content.references)) for v in earlier]
+    try:
+        return incompatibilities(level, new, standing)
+    except InvalidSchema as error:
+        return [f"an earlier version of the subject cannot be read: {error}"]
 
 
 def register(state: Subjects, subject: str, asked: Request, *, normalize: bool = False) -> Decision:
@@ -135,14 +156,16 @@ def register(state: Subjects, subject: str, asked: Request, *, normalize: bool =
     mode = state.mode(subject)
     _check_mode(subject, mode, asked)
     if mode not in _IMPORTING:
-        told = messages(state, subject, content, state.versions(subject))
+        check_readable(state, subject, asked.content)
+        told = messages(state, subject, asked.content, state.versions(subject))
         if told:
             raise errors.incompatible(subject, told)
     there = state.versions(subject, deleted=True)
     number = _number(state, subject, mode, asked, content)
     schema_id = _id(state, asked, content)
     replaced = [v for v in there if v.deleted and v.id == schema_id and v.number < number]
-    new = SchemaStored(subject, number, schema_id, content)
+    # What stands under this id is written as it stands: an id has one text.
+    new = SchemaStored(subject, number, schema_id, state.content(schema_id) or content)
     return Decision(Version(*new), [*(SchemaGone(subject, v.number) for v in replaced), new])
 
 
@@ -187,17 +210,24 @@ def delete_subject(state: Subjects, subject: str, *, permanent: bool) -> Decisio
     return Decision(numbers, [*_ids_used(state, versions), *gone, *_scope_gone(state, subject)])
 
 
-@functools.lru_cache(maxsize=128)
-def _parse(kind: str, text: str, references: tuple[tuple[str, str], ...]) -> Parsed:
-    texts: Mapping[str, str] = dict(references)
-    return parse(kind, text, texts)
-
-
-def _equal(state: Subjects, one: Content, other: Content) -> bool:
-    try:
-        return canonical(state, one, normalize=False) == other
-    except RegistryError:  # what another registry stored need not be a schema for us
+def _same(state: Subjects, standing: Content, content: Content) -> bool:
+    if standing._replace(text="") != content._replace(text=""):
         return False
+    try:
+        texts = resolve(state, standing.references, deleted=True)
+        one, other = Parsed(standing.text, texts), Parsed(content.text, texts)
+        return canonical_digest(one) == canonical_digest(other)
+    except (RegistryError, InvalidSchema):  # what another registry stored need not be a schema for us
+        return False
+
+
+def _problems(state: Subjects, content: Content) -> frozenset[str]:
+    try:
+        return frozenset(
+            parse(content.type, content.text, resolve(state, content.references, deleted=True)).problems
+        )
+    except (RegistryError, InvalidSchema):
+        return frozenset()
 
 
 def _check_mode(subject: str, mode: str, asked: Request) -> None:
@@ -229,7 +259,7 @@ def _number(state: Subjects, subject: str, mode: str, asked: Request, content: C
     elif mode in _IMPORTING:
         number = asked.version
         taken = state.version(subject, number)
-        if taken is not None and taken.content != content:
+        if taken is not None and taken.id not in ids_of(state, content):
             message = f"Version {number} of subject {subject} has another schema already"
             raise errors.not_permitted(message)
     elif asked.version == following:
@@ -242,7 +272,7 @@ def _number(state: Subjects, subject: str, mode: str, asked: Request, content: C
 
 
 def _id(state: Subjects, asked: Request, content: Content) -> int:
-    known = state.find(content)
+    known = next(ids_of(state, content), None)
     if asked.id is None:
         if known is not None:
             return known
@@ -250,7 +280,7 @@ def _id(state: Subjects, asked: Request, content: Content) -> int:
             raise errors.store_failed("no schema id is left")
         return state.max_id + 1
     there = state.content(asked.id)
-    if there is not None and there != content and asked.id != known:
+    if there is not None and asked.id not in ids_of(state, content):
         raise errors.not_permitted(f"Overwrite new schema with id {asked.id} is not permitted.")
     return asked.id
 

@@ -1,17 +1,19 @@
 """The state that the topic's events add up to: subjects, versions, ids, references, configuration, modes.
 
-Pure, and not safe for threads by itself. No schema is parsed here: 10,000 of them are loaded in the time
-that it takes to read them.
+Pure, and not safe for threads by itself; a fork that nobody changes is. No schema is understood here: 10,000
+of them are loaded in the time that it takes to read them.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tieline.registry.groups import Groups
 from tieline.registry.records import (
     ConfigSet,
     Content,
@@ -49,13 +51,21 @@ class Subjects:
         self.max_id = 0
         self.configs: dict[str | None, Mapping[str, Any]] = {}
         self.modes: dict[str | None, str] = {}
-        self._versions: dict[str, dict[int, Version]] = {}
         self._contents: dict[int, Content] = {}
-        self._places: dict[int, set[tuple[str, int]]] = {}
-        self._referrers: dict[tuple[str, int], set[tuple[str, int]]] = {}
-        self._known = _Known()
-        self._guids: dict[str, int] = {}
-        self._without_guid: set[int] = set()
+        self._versions: Groups[str, int, Version] = Groups()
+        self._places: Groups[int, tuple[str, int], None] = Groups()
+        self._referrers: Groups[tuple[str, int], tuple[str, int], None] = Groups()
+        self._alike: Groups[str, int, None] = Groups()
+
+    def fork(self) -> Subjects:
+        """The same state, which does not change with this one."""
+        other = Subjects()
+        other.max_id = self.max_id
+        other.configs, other.modes = dict(self.configs), dict(self.modes)
+        other._contents = dict(self._contents)
+        other._versions, other._places = self._versions.fork(), self._places.fork()
+        other._referrers, other._alike = self._referrers.fork(), self._alike.fork()
+        return other
 
     def apply(self, event: Event) -> None:
         """Raises ``Conflict``."""
@@ -85,8 +95,8 @@ class Subjects:
 
     def places(self, schema_id: int) -> list[Version]:
         """Where the schema of an id is registered, in order; deleted versions too."""
-        places = sorted(self._places.get(schema_id, ()))
-        return [self._versions[subject][number] for subject, number in places]
+        places = sorted(self._places.get(schema_id))
+        return [self._versions.get(subject)[number] for subject, number in places]
 
     def names(self) -> Iterator[str]:
         """All subjects in order, also where every version was deleted softly."""
@@ -94,36 +104,30 @@ class Subjects:
 
     def has(self, subject: str, *, deleted: bool = False) -> bool:
         """Whether the subject has a version."""
-        found = self._versions.get(subject, {}).values()
+        found = self._versions.get(subject).values()
         return any(deleted or not version.deleted for version in found)
 
     def versions(self, subject: str, *, deleted: bool = False) -> list[Version]:
         """The versions of a subject, oldest first; with ``deleted`` those deleted softly too."""
-        found = sorted(self._versions.get(subject, {}).values(), key=lambda version: version.number)
+        found = sorted(self._versions.get(subject).values(), key=lambda version: version.number)
         return [version for version in found if deleted or not version.deleted]
 
     def version(self, subject: str, number: int) -> Version | None:
         """One version, deleted softly or not."""
-        return self._versions.get(subject, {}).get(number)
+        return self._versions.get(subject).get(number)
 
     def referrers(self, subject: str, number: int) -> list[int]:
         """The ids of the schemas that refer to a version, and are not deleted themselves."""
-        users = [self._versions[name][at] for name, at in self._referrers.get((subject, number), ())]
+        users = [self._versions.get(name)[at] for name, at in self._referrers.get((subject, number))]
         return sorted({user.id for user in users if not user.deleted})
 
-    def find(self, content: Content) -> int | None:
-        """The id that this content has, wherever it is registered; JSON's white space changes nothing."""
-        return self._known.find(content)
+    def alike(self, content: Content) -> Iterator[int]:
+        """The ids of all schemas that may be the same as this one, in order: those with its kind and name."""
+        return iter(sorted(self._alike.get(_outline(content))))
 
     def find_guid(self, guid: str) -> int | None:
         """The id of the schema with this guid."""
-        for schema_id in self._without_guid:
-            found = guid_of(self._contents[schema_id])
-            if found:
-                self._guids[found] = schema_id
-        self._without_guid.clear()
-        schema_id_found = self._guids.get(guid)
-        return schema_id_found if schema_id_found in self._contents else None
+        return next((number for number, content in self._contents.items() if guid_of(content) == guid), None)
 
     def level(self, subject: str) -> str:
         """The compatibility level that holds for a subject."""
@@ -156,67 +160,33 @@ class Subjects:
 
     def _put(self, version: Version) -> None:
         place = version.subject, version.number
-        others = self._places.get(version.id, set()) - {place}
+        others = self._places.get(version.id).keys() - {place}
         if others and not _same(self._contents[version.id], version.content):
             raise Conflict(f"id {version.id} has another schema already")
         self._remove(*place)
-        self._versions.setdefault(version.subject, {})[version.number] = version
+        self._versions.put(version.subject, version.number, version)
         if version.id not in self._contents:
             self._contents[version.id] = version.content
-            self._known.add(version.id, version.content)
-            self._without_guid.add(version.id)
-        self._places.setdefault(version.id, set()).add(place)
+            self._alike.put(_outline(version.content), version.id, None)
+        self._places.put(version.id, place, None)
         for reference in version.content.references:
-            self._referrers.setdefault((reference.subject, reference.version), set()).add(place)
+            self._referrers.put((reference.subject, reference.version), place, None)
         self.max_id = max(self.max_id, version.id)
 
     def _remove(self, subject: str, number: int) -> None:
-        version = self._versions.get(subject, {}).pop(number, None)
+        version = self.version(subject, number)
         if version is None:
             return
         place = subject, number
-        if not self._versions[subject]:
-            del self._versions[subject]
-        places = self._places[version.id]
-        places.discard(place)
-        if not places:
-            del self._places[version.id]
-            self._known.remove(version.id, self._contents.pop(version.id))
-            self._without_guid.discard(version.id)
+        self._versions.remove(subject, number)
+        self._places.remove(version.id, place)
+        if not self._places.get(version.id):
+            self._alike.remove(_outline(self._contents.pop(version.id)), version.id)
         for reference in version.content.references:
-            users = self._referrers.get((reference.subject, reference.version), set())
-            users.discard(place)
-            if not users:
-                self._referrers.pop((reference.subject, reference.version), None)
+            self._referrers.remove((reference.subject, reference.version), place)
 
 
-class _Known:
-    """Content → id. The first search in vain takes the white space out of what other registries wrote."""
-
-    def __init__(self) -> None:
-        self._ids: dict[Content, int] = {}
-        self._unfolded: dict[int, Content] = {}
-
-    def add(self, schema_id: int, content: Content) -> None:
-        self._ids.setdefault(content, schema_id)
-        self._unfolded[schema_id] = content
-
-    def remove(self, schema_id: int, content: Content) -> None:
-        self._unfolded.pop(schema_id, None)
-        for key in {content, _folded(content)}:
-            if self._ids.get(key) == schema_id:
-                del self._ids[key]
-
-    def find(self, content: Content) -> int | None:
-        found = self._ids.get(content)
-        if found is None:
-            for schema_id, other in self._unfolded.items():
-                self._ids.setdefault(_folded(other), schema_id)
-            self._unfolded.clear()
-            found = self._ids.get(_folded(content))
-        return found
-
-
+@functools.lru_cache(maxsize=50_000)
 def guid_of(content: Content) -> str | None:
     """Confluent's global id of a schema, the same in every registry; none for one with metadata or rules."""
     if content.metadata or content.rules:
@@ -243,7 +213,27 @@ def _folded(content: Content) -> Content:
     return content._replace(text=text)
 
 
-def _set(values: dict[str | None, Any], subject: str | None, value: Any) -> None:
+def _outline(content: Content) -> str:
+    """Kind and short name: equal for all texts of one schema, and cheap; not all that it is equal for are."""
+    if content.type != "AVRO":
+        return content.type
+    try:
+        part = json.loads(content.text)
+    except (ValueError, RecursionError):
+        return ""
+    while isinstance(part, dict) and isinstance(part.get("type"), (dict, list)):
+        part = part["type"]
+    if isinstance(part, list):
+        return "union"
+    if isinstance(part, dict):
+        kind, name = part.get("type"), part.get("name")
+        if kind in ("record", "error", "enum", "fixed") and isinstance(name, str):
+            return f"{kind} {name.rpartition('.')[2]}"
+        part = kind
+    return part.rpartition(".")[2] if isinstance(part, str) else ""
+
+
+def _set(values: dict[Any, Any], subject: Any, value: Any) -> None:
     if value is None:
         values.pop(subject, None)
     else:

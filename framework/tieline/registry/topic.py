@@ -14,13 +14,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from tieline.api import DataError, Fatal, Retriable, Schema, TielineError
-from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord, TopicReader
-from tieline.registry import rules
+from tieline.api import DataError, Fatal, Retriable, Schema
+from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord
+from tieline.registry import errors, rules
+from tieline.registry.budget import OverBudget
+from tieline.registry.commits import Commits, Rule
 from tieline.registry.errors import RegistryError
-from tieline.registry.formats import inlined
-from tieline.registry.reading import readable_schema
-from tieline.registry.records import Content, Malformed, decode, encode
+from tieline.registry.follower import Follower
+from tieline.registry.lane import Lane
+from tieline.registry.reading import readable_schema, written_out
+from tieline.registry.records import Content, Event, Malformed, decode, encode
 from tieline.registry.subjects import Conflict, Subjects
 
 TOPIC = "_schemas"
@@ -30,7 +33,6 @@ log = logging.getLogger(__name__)
 _TIMEOUT = 10.0  # seconds, of one call to the broker
 _TURNS = 8  # how often a write that another instance fenced is tried
 _PAUSE = 0.05
-_POLL = 0.2  # seconds until a follower notices that it is to stop
 
 
 class SchemaTopic:
@@ -47,14 +49,16 @@ class SchemaTopic:
         self.skipped = 0
         self._broker = broker
         self._state = Subjects()
-        self._lock = threading.RLock()  # of the state; never held while the broker is asked
+        self._fork: Subjects | None = None
+        self._lock = threading.Lock()  # of the state; nothing is asked or computed while it is held
         self._reading = threading.Lock()
-        self._writing = threading.Lock()
+        self._commits = Commits(self._write)
+        self._lane = Lane()
         self._position: dict[int, int] = {}
         self._own: deque[tuple[bytes, bytes | None]] = deque()
         self._caught_up = 0.0
         self._exists = False
-        self._follower: _Follower | None = None
+        self._follower: Follower | None = None
 
     @property
     def cluster_id(self) -> str:
@@ -65,10 +69,17 @@ class SchemaTopic:
         """What is known in memory of an id, without a lock."""
         return self._state.content(schema_id)
 
-    def peek(self, question: Callable[[Subjects], T]) -> T:
-        """The answer from memory, as it is."""
+    def snapshot(self) -> Subjects:
+        """The state as it is, for good: what is read or written later does not change it."""
         with self._lock:
-            return question(self._state)
+            if self._fork is None:
+                self._fork = self._state.fork()
+            return self._fork
+
+    def peek(self, question: Callable[[Subjects], T]) -> T:
+        """The answer from memory, as it is. Raises ``RegistryError``."""
+        state = self.snapshot()
+        return self._lane.answer(lambda: question(state))
 
     def ask(self, question: Callable[[Subjects], T]) -> T:
         """The answer of a pure question; where it is that something is not there, the topic is read first.
@@ -84,32 +95,36 @@ class SchemaTopic:
         self.catch_up(asked)
         return self.peek(question)
 
-    def change(self, rule: Callable[[Subjects], rules.Decision]) -> rules.Decision:
+    def change(self, rule: Rule) -> rules.Decision:
         """Decide, and write what was decided. Raises ``RegistryError``, ``Retriable``, ``Fatal``.
 
-        Decided twice: first without fencing other instances, since most requests change nothing.
+        Decided three times: at first without fencing other instances, since most requests change nothing;
+        then on a state that is up to date, where all is computed; at last as the topic's only writer, with
+        what was computed. What others have written meanwhile may need more, and sends it back.
         """
         asked = time.monotonic()
         try:
             decision = self.peek(rule)
             if not decision.events:
                 return decision
-        except RegistryError:
-            pass  # of a state that may be old
+        except RegistryError as error:  # maybe of a state that is old
+            if error.code in errors.OF_COSTS:
+                raise
         self.catch_up(asked)
-        decision = self.peek(rule)
-        if not decision.events:
-            return decision
-        self._ensure_topic()
         for turn in range(1, _TURNS + 1):
+            decision = self.peek(rule)
+            if not decision.events:
+                return decision
+            self._ensure_topic()
             try:
-                with self._writing:
-                    return self._write(rule)
+                return self._commits.commit(rule)
+            except OverBudget:
+                continue
             except Retriable:
                 if turn == _TURNS:
                     raise
             time.sleep(random.uniform(0.5, 1.5) * _PAUSE * turn)  # another instance is writing: let it
-        raise AssertionError("unreachable")
+        raise errors.busy()
 
     def catch_up(self, since: float | None = None) -> None:
         """Read to the end of the topic, unless somebody began to after ``since``. Raises ``Retriable``."""
@@ -127,7 +142,7 @@ class SchemaTopic:
 
         Raises ``Fatal``.
         """
-        self._follower = _Follower(self._broker, self._visit)
+        self._follower = Follower(self._broker, TOPIC, self._visit)
         try:
             return self._follower.start(timeout)
         except BaseException:
@@ -140,19 +155,19 @@ class SchemaTopic:
             self._follower.close()
             self._follower = None
 
-    def _write(self, rule: Callable[[Subjects], rules.Decision]) -> rules.Decision:
+    def _write(self, decide: Callable[[Subjects], list[Event]]) -> None:
         with self._broker.exclusive(TOPIC, _TIMEOUT) as held:
             self.catch_up()
-            decision = self.peek(rule)
-            records = [encode(event) for event in decision.events]
+            events = decide(self.snapshot().fork())
+            records = [encode(event) for event in events]
             held.append([ProducerRecord(TOPIC, value, key, partition=0) for key, value in records])
         # Taken from here: Kafka shows a transaction a moment after its end. When these records come by,
         # they are passed over.
         with self._lock:
-            for event in decision.events:
+            for event in events:
                 self._state.apply(event)
+            self._fork = None
             self._own.extend(records)
-        return decision
 
     def _ensure_topic(self) -> None:
         if not self._exists:
@@ -176,61 +191,11 @@ class SchemaTopic:
                 event = decode(record.key, record.value)
                 if event is not None:
                     self._state.apply(event)
+                    self._fork = None
             except (Malformed, Conflict) as error:
                 self.skipped += 1
                 where = f"{record.topic}-{record.partition}@{record.offset}"
                 log.warning("a record of the registry's topic is passed over: %s", error, extra={"at": where})
-
-
-class _Follower:
-    """A thread that reads the topic as it grows."""
-
-    def __init__(self, broker: Broker, visit: Callable[[ConsumedRecord], None]) -> None:
-        self.well = False
-        self._broker = broker
-        self._visit = visit
-        self._stop = threading.Event()
-        self._at_end = threading.Event()
-        self._refused: TielineError | None = None
-        self._thread = threading.Thread(target=self._run, name=f"{TOPIC} follower", daemon=True)
-
-    def start(self, timeout: float) -> bool:
-        """Whether all that the topic held was read in time; it goes on in any case."""
-        self._thread.start()
-        read = self._at_end.wait(timeout)
-        if self._refused is not None:
-            raise self._refused
-        return read
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join(_TIMEOUT)
-
-    def _run(self) -> None:
-        reader: TopicReader | None = None
-        pause = _PAUSE
-        while not self._stop.is_set():
-            try:
-                reader = reader or self._broker.reader(TOPIC, since=0, timeout=_TIMEOUT)
-                for record in reader.poll(1_000, 0.0 if not reader.at_end else _POLL):
-                    self._visit(record)
-                self.well, pause = True, _PAUSE
-                if reader.at_end:
-                    self._at_end.set()
-            except Retriable as error:
-                if self.well:
-                    log.warning("the registry's topic cannot be followed now: %s", error)
-                self.well = False
-                self._stop.wait(pause)
-                pause = min(2 * pause, 5.0)
-            except TielineError as error:
-                self.well = False
-                self._refused = error
-                log.error("the registry's topic cannot be followed any more: %s", error)
-                break
-        self._at_end.set()
-        if reader is not None:
-            reader.close(_POLL)
 
 
 class TopicSchemaStore:
@@ -248,12 +213,11 @@ class TopicSchemaStore:
         Raises ``Retriable``; ``Fatal`` where the registry's rules forbid it, with the reasons.
         """
         asked = rules.Request(Content("AVRO", schema.text))
-        known = self._topic.peek(lambda state: rules.lookup(state, subject, asked.content))
-        if known is not None:  # it is canonical, and need not be parsed again
-            return known.id
         try:
             return int(self._topic.change(lambda state: rules.register(state, subject, asked)).answer.id)
         except RegistryError as error:
+            if error.status == 503:
+                raise Retriable(f"{schema.name} cannot be registered under {subject} now: {error}") from error
             raise Fatal(f"{schema.name} cannot be registered under {subject}: {error}") from error
         except DataError as error:
             cause = next(iter(error.failures.values()), error)
@@ -268,7 +232,7 @@ class TopicSchemaStore:
         if content is None:
             return None
         if content.type == "AVRO" and content.references:
-            return self._topic.peek(lambda state: _whole(state, content))
+            return _whole(self._topic.snapshot(), content)
         return readable_schema(schema_id, content.type, content.text)
 
     def _asked(self, schema_id: int) -> Content | None:
@@ -279,6 +243,7 @@ class TopicSchemaStore:
 def _whole(state: Subjects, content: Content) -> Schema:
     """A schema with all that it refers to written into it. Raises ``ValueError`` where that is not there."""
     try:
-        return Schema.lenient(inlined(content.text, rules.resolve(state, content.references, deleted=True)))
+        texts = rules.resolve(state, content.references, deleted=True)
+        return Schema.lenient(written_out(content.text, texts))
     except RegistryError as error:
         raise ValueError(f"not an Avro schema: {error}") from error

@@ -15,7 +15,7 @@ from tieline.registry.topic import SchemaTopic
 
 
 def record(*fields):
-    return json.dumps({"type": "record", "name": "lab.R", "fields": list(fields)})
+    return json.dumps({"type": "record", "name": "R", "namespace": "lab", "fields": list(fields)})
 
 
 OLD = record({"name": "n", "type": "int"})

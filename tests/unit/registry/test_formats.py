@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tieline.api import Schema
-from tieline.registry.formats import InvalidSchema, inlined, parse
+from tieline.registry.formats import InvalidSchema, parse
 
 UNIT = {"type": "enum", "name": "Unit", "namespace": "lab", "symbols": ["C", "F"]}
 PAIR = {"type": "record", "name": "lab.Pair", "fields": [{"name": "a", "type": "Unit"}]}
@@ -25,7 +25,7 @@ def texts(*schemas):
 
 def test_what_a_schema_refers_to_is_written_where_it_is_named_first():
     text = record("lab.Unit", ["null", "lab.Pair"], {"type": "array", "items": "lab.Unit"}, "Plain")
-    whole = Schema.parse(inlined(text, texts(UNIT, PAIR, PLAIN)))
+    whole = Schema.parse(parse("AVRO", text, texts(UNIT, PAIR, PLAIN)).inlined)
     first, second, third, fourth = (field["type"] for field in whole.definition["fields"])
     assert (first["name"], first["namespace"], first["symbols"]) == ("Unit", "lab", ["C", "F"])
     assert second[1]["fields"][0]["type"] == "Unit"
@@ -33,11 +33,14 @@ def test_what_a_schema_refers_to_is_written_where_it_is_named_first():
     assert (fourth["name"], fourth["namespace"], fourth["size"]) == ("Plain", "", 2)
 
 
-def test_equal_schemas_have_one_text_and_normalized_ones_another_order_too():
-    one = parse("AVRO", '{"type": "record", "name": "R", "doc": "d", "fields": []}', {})
-    other = parse("AVRO", '{"doc": "d", "name": "R", "fields": [ ], "type": "record"}', {})
+def test_schemas_that_say_the_same_in_another_order_are_one_when_they_are_normalized():
+    one = parse("AVRO", '{"type":"record","name":"R","a":{"y":1,"x":2},"doc":"d","fields":[],"b":3}', {})
+    other = parse(
+        "AVRO", '{"b":3, "doc":"d", "a":{"x":2,"y":1}, "name":"R", "fields":[ ], "type":"record"}', {}
+    )
     assert one.canonical != other.canonical
-    assert one.normalized == other.normalized == '{"name":"R","type":"record","fields":[],"doc":"d"}'
+    assert one.normalized == other.normalized
+    assert one.normalized == '{"type":"record","name":"R","doc":"d","fields":[],"a":{"x":2,"y":1},"b":3}'
     assert parse("AVRO", '{"type":"long"}', {}).normalized == '"long"'
 
 

@@ -11,10 +11,17 @@ from tieline.api import Fatal, Schema
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ConsumedRecord, ProducerRecord
 from tieline.registry import scopes
+from tieline.registry.formats import parse
 from tieline.registry.topic import TOPIC, SchemaTopic, TopicSchemaStore
 
-READING = Schema.named("volttron.DeviceReading")
-MESSAGE = Schema.named("volttron.BusMessage")
+
+def stored(schema):
+    """A schema as a registry gives it back: in Avro Java's own text."""
+    return Schema.parse(parse("AVRO", schema.text, {}).canonical)
+
+
+READING = stored(Schema.named("volttron.DeviceReading"))
+MESSAGE = stored(Schema.named("volttron.BusMessage"))
 LONG = Schema('"long"')
 
 
@@ -199,7 +206,8 @@ def test_the_topic_of_confluents_registry_is_read_without_harm(log):
     with pytest.raises(ValueError, match="is JSON Schema"):
         store.schema(10)
     assert store.register("a", Schema('{"type":"long"}')) == 7
-    assert store.register("new", LONG) == 11
+    assert store.register("new", LONG) == 7  # the same schema, written shorter
+    assert store.register("newer", Schema('"int"')) == 11
 
 
 def test_a_deleted_schema_that_is_registered_again_keeps_its_id_as_a_new_version(log):

@@ -1,0 +1,75 @@
+"""A schema's text, and what is refused, held against what Avro Java itself did (see ``avro_java``)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tieline.registry.formats import InvalidSchema, parse
+
+TABLE = json.loads(Path(__file__).parent.joinpath("avro_java", "table.json").read_text("utf-8"))
+TAKEN = [row for row in TABLE if not row.get("refused")]
+REFUSED = [row for row in TABLE if row.get("refused")]
+
+
+def parsed(row):
+    return parse("AVRO", row["schema"], {str(at): text for at, text in enumerate(row.get("references", ()))})
+
+
+def named(row):
+    return row["schema"][:120]
+
+
+@pytest.mark.parametrize("row", TAKEN, ids=named)
+def test_a_schema_that_java_takes_is_taken_and_has_its_text(row):
+    assert (parsed(row).canonical, parsed(row).problems) == (row["text"], ())
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=named)
+def test_a_schema_that_java_refuses_is_refused_with_the_reason_or_has_its_text_where_readers_take_it(row):
+    try:
+        found = parsed(row)
+    except InvalidSchema:  # readers do not take it either
+        return
+    assert found.problems
+    assert row["text"] in (None, found.canonical)
+
+
+@pytest.mark.parametrize("row", TAKEN, ids=named)
+def test_the_text_of_a_text_is_itself(row):
+    again = parsed({**row, "schema": row["text"]})
+    assert again.canonical == row["text"]
+    normal = parsed({**row, "schema": again.normalized})
+    assert (normal.canonical, normal.normalized) == (again.normalized, again.normalized)
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        (
+            {"type": "record", "name": "R", "fields": [{"name": "a-b", "type": "int"}]},
+            "the field 'a-b' of 'R': a name has letters, digits and underscores, and begins with no digit",
+        ),
+        (
+            {
+                "type": "record",
+                "name": "c.R",
+                "fields": [{"name": "f", "type": "int", "default": 3000000000}],
+            },
+            "the field 'f' of 'c.R': the default 3000000000 is no int",
+        ),
+        (
+            {"type": "record", "name": "R", "fields": [{"name": "f", "type": ["null", "int"], "default": 1}]},
+            "the field 'f' of 'R': the default 1 is no null, the union's first branch",
+        ),
+        (
+            {"type": "enum", "name": "E", "namespace": "com.my-company.plant", "symbols": ["A"]},
+            "the enum 'com.my-company.plant.E': "
+            "a name has letters, digits and underscores, and begins with no digit, not 'my-company'",
+        ),
+    ],
+)
+def test_what_java_refuses_is_named(schema, told):
+    assert parse("AVRO", json.dumps(schema), {}).problems == (told,)

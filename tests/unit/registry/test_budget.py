@@ -1,0 +1,274 @@
+"""What a request may compute, and what it leaves to the others meanwhile."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from tieline.broker.local.log import LocalLog
+from tieline.registry import rules, scopes
+from tieline.registry.budget import LONG, QUICK, OverBudget, current, limited
+from tieline.registry.compatibility import differences
+from tieline.registry.errors import RegistryError
+from tieline.registry.formats import parse
+from tieline.registry.lane import Lane
+from tieline.registry.records import Content
+from tieline.registry.topic import SchemaTopic
+
+PATIENCE = 60  # seconds, of a machine that has much else to do
+
+
+def record(name, *fields, **more):
+    return {"type": "record", "name": name, "fields": list(fields), **more}
+
+
+def field(name, kind):
+    return {"name": name, "type": kind}
+
+
+def many(number, kind="int", first=0):
+    return record("R", *(field(f"f{n}", kind) for n in range(first, number)))
+
+
+def symbols(first, number):
+    return {"type": "enum", "name": "E", "symbols": [f"S{n}" for n in range(first, number)]}
+
+
+def steps(*schemas):
+    """How many steps it takes to read schemas and compare the first with the second, both ways."""
+    spent = 0
+    found = []
+    with limited(LONG):
+        budget = current()
+        for schema in schemas:
+            found.append(parse("AVRO", json.dumps(schema), {}))
+        differences(found[0], found[1])
+        differences(found[1], found[0])
+        spent = LONG - budget._left
+    return spent
+
+
+def namespaced(number):
+    """A union of records with one name; each reads only what it wrote itself."""
+    return [record("R", field(f"f{n}", "int"), namespace=f"n{n}") for n in range(number)]
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda n: ([record(f"R{i}") for i in range(n)], [record(f"R{i}") for i in reversed(range(n))]), 300),
+        (lambda n: ([record(f"R{i}") for i in range(n)], [record(f"Q{i}") for i in range(n)]), 300),
+        (lambda n: (symbols(0, n), symbols(1, n + 1)), 2000),
+        (lambda n: (many(n), many(n, "long")), 1500),
+        (lambda n: (many(n), many(n, first=1)), 1500),
+    ],
+    ids=["a union in another order", "a union of other names", "symbols", "fields", "missing fields"],
+)
+def test_what_is_compared_takes_time_in_proportion_to_its_length(make, size):
+    once, ten_times = steps(*make(size)), steps(*make(10 * size))
+    assert 0 < ten_times <= 11 * once
+
+
+@pytest.mark.parametrize("size", [300])
+def test_a_schema_against_itself_is_not_compared_at_all(size):
+    schema = json.dumps([record(f"R{n}") for n in range(size)])
+    with limited(LONG):
+        one, other = parse("AVRO", schema, {}), parse("AVRO", f" {schema}", {})
+        one.definition, other.definition  # noqa: B018
+        before = current()._left
+        assert differences(one, other) == []
+        assert current()._left == before
+
+
+def test_what_would_take_too_long_ends_with_the_budget_and_is_refused_with_a_code(log):
+    topic = SchemaTopic(log)
+    old, new = json.dumps(namespaced(2000)), json.dumps(namespaced(2000)[::-1])
+    register(topic, "s", old)
+    with pytest.raises(RegistryError, match="too complex to be checked") as caught:
+        register(topic, "s", new)
+    assert (caught.value.status, caught.value.code) == (422, 42209)
+    topic.change(lambda state: scopes.set_config(state, "s", {"compatibility": "NONE"}))
+    assert register(topic, "s", new).number == 2  # as the message says
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        record("R", {"name": "f", "type": "R", "default": {}}),
+        record(
+            "R",
+            {
+                "name": "f",
+                "type": {"type": "array", "items": "int"},
+                "default": json.loads("[" * 400 + "]" * 400),
+            },
+        ),
+    ],
+)
+def test_a_value_inside_itself_is_no_schema(schema):
+    with pytest.raises(ValueError, match="nested too deep"):
+        parse("AVRO", json.dumps(schema), {})
+
+
+def test_defaults_that_multiply_end_with_the_budget():
+    inner = record("A0", {"name": "x", "type": "int", "default": 1})
+    for n in range(1, 40):
+        fields: list[Any] = [
+            {"name": name, "type": kind, "default": {}} for name, kind in (("x", inner), ("y", f"A{n - 1}"))
+        ]
+        inner = record(f"A{n}", *fields)
+    with limited(QUICK), pytest.raises(OverBudget):
+        parse("AVRO", json.dumps(inner), {})
+
+
+@pytest.fixture
+def log(tmp_path):
+    opened = LocalLog.open(tmp_path)
+    yield opened
+    opened.close()
+
+
+def register(topic, subject, text):
+    asked = rules.Request(Content("AVRO", text))
+    return topic.change(lambda state: rules.register(state, subject, asked)).answer
+
+
+def begun(target):
+    thread = threading.Thread(target=target)
+    thread.start()
+    return thread
+
+
+def test_while_a_question_takes_its_time_others_ask_and_write(log):
+    topic = SchemaTopic(log)
+    register(topic, "a", '"int"')
+    reached, go_on = threading.Event(), threading.Event()
+    answers = []
+
+    def slow(state):
+        reached.set()
+        assert go_on.wait(PATIENCE)
+        return [state.has("a"), state.has("b")]
+
+    asking = begun(lambda: answers.append(topic.peek(slow)))
+    assert reached.wait(PATIENCE)
+    assert topic.ask(lambda state: state.has("a"))
+    assert register(topic, "b", '"long"').id == 2
+    go_on.set()
+    asking.join(PATIENCE)
+    assert answers == [[True, False]]  # of the state as it was when it was asked
+
+
+def test_a_change_that_is_overtaken_by_another_is_decided_again_on_what_that_one_left(log):
+    """It was decided on a state in which the subject had no version; the other one forbids it."""
+    topic = SchemaTopic(log)
+    reached, go_on = threading.Event(), threading.Event()
+    asked = rules.Request(Content("AVRO", '"string"'))
+    refused = []
+
+    def slow(state):
+        if not reached.is_set():
+            reached.set()
+            assert go_on.wait(PATIENCE)
+        return rules.register(state, "a", asked)
+
+    def change():
+        try:
+            topic.change(slow)
+        except RegistryError as error:
+            refused.append(error.code)
+
+    changing = begun(change)
+    assert reached.wait(PATIENCE)
+    register(topic, "a", '"int"')
+    go_on.set()
+    changing.join(PATIENCE)
+    assert refused == [40901]
+
+
+def test_what_takes_long_is_computed_one_at_a_time_and_too_many_are_refused():
+    lane = Lane()
+    running: list[int] = []
+    most: list[int] = []
+    go_on = threading.Event()
+    outcomes = []
+
+    def long(number):
+        current().spend(QUICK + 1)
+        running.append(number)
+        most.append(len(running))
+        assert go_on.wait(PATIENCE)
+        running.remove(number)
+        return number
+
+    def ask(number):
+        try:
+            outcomes.append(lane.answer(lambda: long(number)))
+        except RegistryError as error:
+            outcomes.append(error.status)
+
+    threads = [begun(lambda number=number: ask(number)) for number in range(12)]
+    refused = threading.Event()
+    while len(outcomes) < 7:  # all but one that runs and four that wait
+        refused.wait(0.01)
+    assert lane.answer(lambda: "small") == "small"
+    go_on.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(outcomes[:7]) == [503] * 7
+    assert all(outcome < 12 for outcome in outcomes[7:])
+    assert max(most) == 1
+
+
+def test_fifty_schemas_that_wait_are_written_together_and_each_has_its_own_id(log):
+    topic = SchemaTopic(log)
+    register(topic, "first", '"int"')
+    held = threading.Event()
+    transactions: list[int] = []
+    exclusive = log.exclusive
+
+    def counted(*args, **kwargs):
+        if not transactions:
+            held.wait(PATIENCE)
+        transactions.append(1)
+        return exclusive(*args, **kwargs)
+
+    log.exclusive = counted
+    found = {}
+    text = '{{"type":"fixed","name":"lab.F","size":{}}}'
+
+    def one(number):
+        found[number] = register(topic, f"s{number}", text.format(number)).id
+
+    threads = [begun(lambda number=number: one(number)) for number in range(1, 51)]
+    while len(topic._commits._waiting) + 1 < 50:  # one has begun to write: it alone, or with some
+        held.wait(0.01)
+    held.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(found.values()) == list(range(2, 52))
+    assert len(transactions) <= 3
+    again = SchemaTopic(log)
+    again.catch_up()
+    assert {n: again.snapshot().places(found[n])[0].subject for n in found} == {n: f"s{n}" for n in found}
+
+
+def test_a_change_that_is_refused_costs_those_that_it_was_written_with_nothing(log):
+    topic = SchemaTopic(log)
+    register(topic, "a", '"int"')
+    outcomes = {}
+
+    def one(subject, text):
+        try:
+            outcomes[subject, text] = register(topic, subject, text).number
+        except RegistryError as error:
+            outcomes[subject, text] = error.code
+
+    asked = [("a", '"string"'), ("b", '"string"'), ("a", '"long"'), ("c", "{")]
+    threads = [begun(lambda each=each: one(*each)) for each in asked]
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert outcomes == {("a", '"string"'): 40901, ("b", '"string"'): 1, ("a", '"long"'): 2, ("c", "{"): 42201}
