@@ -46,8 +46,14 @@ class Outgoing(NamedTuple):
 class Sender:
     """Sends over one connection, and shows the results of what it has sent."""
 
-    def __init__(self, topics: Topics, results: str, create: bool, screen: Screen) -> None:
-        """``results``: the topic of results; ``create``: make topics of commands that are not there."""
+    def __init__(
+        self, topics: Topics, results: str, create: bool, screen: Screen, unnamed: str | None = None
+    ) -> None:
+        """``results``: the topic of results; ``create``: make topics of commands that are not there.
+
+        ``unnamed``: a topic that nobody has typed, so that it is no slip: the first command makes it.
+        """
+        self._unnamed = unnamed
         self._topics = topics
         self._create = create
         self._screen = screen
@@ -82,10 +88,15 @@ class Sender:
             return
         there = self._topics.names()
         for topic in sorted(wanted):
-            if topic not in there:
-                near = difflib.get_close_matches(topic, there, n=3)
-                hint = f"did you mean {', '.join(near)}? " if near else ""
-                raise ValueError(f"there is no topic {topic}; {hint}--create makes it")
+            if topic in there:
+                continue
+            near = similar(topic, [name for name in there if name != self._results])
+            if near:
+                way_out = f"did you mean {', '.join(near)}? Then give --topic {near[0]}; or --create makes it"
+                raise ValueError(f"there is no topic {topic}; {way_out}")
+            if topic != self._unnamed:
+                raise ValueError(f"there is no topic {topic}; run the same with --create, which makes it")
+            self._screen.say(f"there was no topic {topic}; it is made now", "dim")
 
     def _send(self, batch: Sequence[Outgoing], sent: int) -> list[RecordMetadata]:
         try:
@@ -136,6 +147,13 @@ class Sender:
     def _say_sent(self, ids: Sequence[str], more: str) -> None:
         what = f"command {ids[0]}" if len(ids) == 1 else _commands(len(ids))
         self._screen.say(f"sent {what}{more}", "dim")
+
+
+def similar(topic: str, there: Collection[str]) -> list[str]:
+    """Topics that may have been meant, the nearest first."""
+    names = sorted(name for name in there if not name.endswith("-changelog"))
+    near = difflib.get_close_matches(topic, names, n=3)
+    return near or [name for name in names if topic.removesuffix("s") in name][:3]
 
 
 def outgoing(wish: Wish, topic: str, form: Form | None, complete: Completion) -> Outgoing:

@@ -110,7 +110,8 @@ def send(
                 raise ValueError(f"command {number}: {error}" if file is not None else str(error)) from None
         program: Program = context.obj
         with program.topics(worker) as topics:
-            status = Sender(topics, results, create, screen).deliver(batch, wait)
+            unnamed = None if _is_typed(context, "topic") else topic
+            status = Sender(topics, results, create, screen, unnamed).deliver(batch, wait)
     raise typer.Exit(status)
 
 
