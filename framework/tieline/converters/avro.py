@@ -61,7 +61,7 @@ class AvroConverter(Converter[AvroConverterConfig]):
         out: list[Datum] = []
         failures: dict[int, Exception] = {}
         for index, (topic, data) in enumerate(batch):
-            if data is None:
+            if not data:  # empty: of a producer that cannot write Kafka's null
                 out.append(Datum(topic, None))
                 continue
             try:

@@ -1,21 +1,28 @@
 """The ``json`` converter: the value alone, or in Kafka Connect's envelope (``schemas.enable``).
 
 Exact as Python's own json: integers of any size, and NaN, Infinity, -Infinity as these words
-(as JavaScript writes them; a strict JSON reader refuses them). Bytes cannot be JSON.
+(as JavaScript writes them; a strict JSON reader refuses them). Bytes cannot be JSON without the envelope.
+An empty value is taken for Kafka's null: some producers cannot write null.
 """
 
 from __future__ import annotations
 
+import base64
+import decimal
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tieline.api import Config, Converter, Datum, Encoded, parse_json, setting
+from tieline.api import Config, Converter, Datum, Encoded, Schema, parse_json, setting
 from tieline.api.exact_json import parse_strict
+from tieline.converters.connect import ConnectSchema, connect_schema
+from tieline.converters.connect_writing import connect_form
 from tieline.converters.plain import deserialize_each, serialize_each
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
-_CONNECT = {str: "string", bool: "boolean", int: "int64", float: "double"}
+_with_all_digits = json.JSONDecoder(parse_float=decimal.Decimal).decode
+_CONNECT = {str: "string", bool: "boolean", int: "int64", float: "double", bytes: "bytes"}
 
 
 class JsonConverterConfig(Config):
@@ -24,11 +31,15 @@ class JsonConverterConfig(Config):
     schemas_enable: bool = setting(
         "schemas.enable",
         False,
-        doc="Kafka Connect's envelope, {schema, payload}. Text, booleans and numbers get their schema, "
-        "anything else null, as data without a schema does there; what is read is the payload.",
+        doc="Kafka Connect's envelope, {schema, payload}: its types, logical ones too, are read and written.",
     )
     schemas_cache_size: int = setting(
-        "schemas.cache.size", 1000, doc="Accepted for Connect's files; not needed."
+        "schemas.cache.size", 1000, ge=1, doc="How many of these schemas are remembered."
+    )
+    replace_null_with_default: bool = setting(
+        "replace.null.with.default",
+        True,
+        doc="In the envelope: a null is read as the default of its field, where it has one.",
     )
 
 
@@ -40,31 +51,58 @@ class JsonConverter(Converter[JsonConverterConfig]):
     def start(self, config: JsonConverterConfig, **_: Any) -> None:
         """Remember whether there is an envelope."""
         self._envelope = config.schemas_enable
+        replace_null = config.replace_null_with_default
+
+        @functools.lru_cache(config.schemas_cache_size)
+        def read_schema(text: str) -> ConnectSchema:
+            return connect_schema(json.loads(text), replace_null=replace_null)
+
+        self._read_schema: Callable[[str], ConnectSchema] = read_schema
+        self._form = functools.lru_cache(config.schemas_cache_size)(connect_form)
 
     def serialize(self, batch: Sequence[Datum]) -> list[bytes | None]:
         """Data to JSON. Lone surrogates, which UTF-8 cannot carry, are data errors."""
-        enclose = _enclosed if self._envelope else _itself
-        return serialize_each(batch, lambda data: _encode(enclose(data)).encode())
+        if not self._envelope:
+            return serialize_each(batch, lambda datum: _encode(datum.data).encode())
+        return serialize_each(
+            batch, lambda datum: _encode(self._enclosed(datum)).encode(), nulls_with_schema=True
+        )
 
     def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
         """JSON to data."""
         if self._envelope:
-            return deserialize_each(batch, lambda data: _disclosed(parse_json(data)))
-        return deserialize_each(batch, parse_json, quick=parse_strict)
+            return deserialize_each(batch, self._disclosed)
+        return deserialize_each(
+            batch, lambda data: (parse_json(data) if data else None, None), quick=parse_strict
+        )
+
+    def _enclosed(self, datum: Datum) -> Any:
+        _, data, schema = datum
+        form = self._form(schema) if schema is not None else None
+        if form is not None:
+            return {"schema": form.schema, "payload": form.write(data)}
+        kind = _CONNECT.get(type(data)) if schema is None else None
+        if kind == "int64" and not -(2**63) <= data < 2**63:
+            kind = None
+        if kind == "bytes":
+            data = base64.b64encode(data).decode()
+        return {"schema": kind and {"type": kind, "optional": False}, "payload": data}
+
+    def _disclosed(self, data: bytes) -> tuple[Any, Schema | None]:
+        if not data:
+            return None, None
+        envelope = parse_json(data)
+        if not isinstance(envelope, dict) or envelope.keys() != {"schema", "payload"}:
+            raise ValueError(
+                'with schemas.enable=true a value is {"schema": …, "payload": …} and nothing else'
+            )
+        if envelope["schema"] is None:
+            return envelope["payload"], None
+        known = self._read_schema(_encode(envelope["schema"]))
+        if known.has_decimals:
+            envelope = _with_all_digits(data.decode("utf-8", "surrogatepass").removeprefix("\ufeff"))
+        return known.read(envelope["payload"]), known.schema
 
 
-def _itself(data: Any) -> Any:
-    return data
-
-
-def _enclosed(data: Any) -> Any:
-    kind = _CONNECT.get(type(data))
-    if kind == "int64" and not -(2**63) <= data < 2**63:
-        kind = None
-    return {"schema": kind and {"type": kind, "optional": False}, "payload": data}
-
-
-def _disclosed(data: Any) -> Any:
-    if not isinstance(data, dict) or data.keys() != {"schema", "payload"}:
-        raise ValueError('with schemas.enable=true a value is {"schema": …, "payload": …} and nothing else')
-    return data["payload"]
+def _parsed(data: bytes) -> tuple[Any, None]:
+    return (parse_json(data) if data else None), None

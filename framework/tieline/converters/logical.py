@@ -23,7 +23,7 @@ MAX_DECIMAL_BYTES = 1700
 """About 4,096 digits: beyond it (Python's own limit is near) a decimal stays bytes."""
 
 _EPOCH = dt.datetime(1970, 1, 1)
-_UTC = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+UTC = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _DAY_ONE = _EPOCH.toordinal()
 _EXACT = decimal.Context(
     prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[decimal.InvalidOperation]
@@ -35,7 +35,9 @@ def for_fastavro(definition: Any) -> Any:
     return fastavro.parse_schema(readable(definition, PREFIX))
 
 
-def _timestamp(epoch: dt.datetime, microseconds: int) -> Callable[[int, Any, Any], Any]:
+def timestamp(epoch: dt.datetime, microseconds: int) -> Callable[..., Any]:
+    """Reads a number of units of so many microseconds since ``epoch``."""
+
     def read(data: int, _writer: Any = None, _reader: Any = None) -> Any:
         try:
             return epoch + dt.timedelta(microseconds=data * microseconds)
@@ -45,14 +47,17 @@ def _timestamp(epoch: dt.datetime, microseconds: int) -> Callable[[int, Any, Any
     return read
 
 
-def _date(data: int, _writer: Any = None, _reader: Any = None) -> Any:
+def date(data: int, _writer: Any = None, _reader: Any = None) -> Any:
+    """Reads a number of days since 1970."""
     try:
         return dt.date.fromordinal(data + _DAY_ONE)
     except (ValueError, OverflowError):
         return data
 
 
-def _time(microseconds: int) -> Callable[[int, Any, Any], Any]:
+def time(microseconds: int) -> Callable[..., Any]:
+    """Reads a number of units of so many microseconds since midnight."""
+
     def read(data: int, _writer: Any = None, _reader: Any = None) -> Any:
         if not 0 <= data * microseconds < 86_400_000_000:
             return data
@@ -91,13 +96,13 @@ def _symbol(data: int, writer: Mapping[str, Any], _reader: Any = None) -> Any:
 
 
 _READERS: Mapping[tuple[str, str], Callable[..., Any]] = {
-    ("int", "date"): _date,
-    ("int", "time-millis"): _time(1000),
-    ("long", "time-micros"): _time(1),
-    ("long", "timestamp-millis"): _timestamp(_UTC, 1000),
-    ("long", "timestamp-micros"): _timestamp(_UTC, 1),
-    ("long", "local-timestamp-millis"): _timestamp(_EPOCH, 1000),
-    ("long", "local-timestamp-micros"): _timestamp(_EPOCH, 1),
+    ("int", "date"): date,
+    ("int", "time-millis"): time(1000),
+    ("long", "time-micros"): time(1),
+    ("long", "timestamp-millis"): timestamp(UTC, 1000),
+    ("long", "timestamp-micros"): timestamp(UTC, 1),
+    ("long", "local-timestamp-millis"): timestamp(_EPOCH, 1000),
+    ("long", "local-timestamp-micros"): timestamp(_EPOCH, 1),
     ("bytes", "decimal"): _decimal,
     ("fixed", "decimal"): _decimal,
     ("string", "uuid"): lambda data, *_: uuid_of(data),

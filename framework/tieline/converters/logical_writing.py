@@ -23,7 +23,7 @@ _DAY_ONE = _UTC.toordinal()
 _MICROSECOND = dt.timedelta(microseconds=1)
 _DAY = 86_400_000_000
 _PER_MICROSECOND = {"millis": (1, 1000), "micros": (1, 1), "nanos": (1000, 1)}
-_EXACT = decimal.Context(prec=2 * 2410 * MAX_DECIMAL_BYTES // 1000, traps=[decimal.InvalidOperation])
+EXACT = decimal.Context(prec=2 * 2410 * MAX_DECIMAL_BYTES // 1000, traps=[decimal.InvalidOperation])
 
 
 def logical_writing(schema: Any) -> tuple[Writing, tuple[type, ...]] | None:
@@ -86,15 +86,20 @@ def _decimal(schema: Mapping[str, Any]) -> Writing:
         digits = len(number.as_tuple().digits) if number else 0
         if digits + int(number.as_tuple().exponent) > precision - scale and number:
             raise ValueError(f"{_short(number)} has more than {precision - scale} digits before the point")
-        unscaled = number.scaleb(scale, _EXACT) if number else number
+        unscaled = number.scaleb(scale, EXACT) if number else number
         if unscaled != unscaled.to_integral_value():
             raise ValueError(f"{_short(number)} has more than {scale} digits behind the point")
         if type(value) is bytes:
             return value
         whole = int(unscaled)
-        return whole.to_bytes(size or (whole + (whole < 0)).bit_length() // 8 + 1, "big", signed=True)
+        return signed_bytes(whole, size)
 
     return write
+
+
+def signed_bytes(whole: int, size: int | None = None) -> bytes:
+    """Two's complement, big-endian; as short as it can be, or of this size. Raises ``OverflowError``."""
+    return whole.to_bytes(size or (whole + (whole < 0)).bit_length() // 8 + 1, "big", signed=True)
 
 
 def _short(number: decimal.Decimal) -> str:

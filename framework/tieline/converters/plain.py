@@ -6,18 +6,24 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tieline.api import Config, Converter, DataError, Datum, Encoded, setting
+from tieline.api import Config, Converter, DataError, Datum, Encoded, Schema, setting
 from tieline.api.record import rows
 
 
-def serialize_each(batch: Sequence[Datum], encode: Callable[[Any], bytes]) -> list[bytes | None]:
-    """Encode every datum but null; what an encoder says of bad data becomes the batch's ``DataError``."""
+def serialize_each(
+    batch: Sequence[Datum], encode: Callable[[Datum], bytes], *, nulls_with_schema: bool = False
+) -> list[bytes | None]:
+    """Encode every datum but null; what an encoder says of bad data becomes the batch's ``DataError``.
+
+    ``nulls_with_schema``: encode a null, too, if it has a schema.
+    """
     out: list[bytes | None] = []
     failures: dict[int, Exception] = {}
-    for index, (_, data, _) in enumerate(batch):
+    for index, datum in enumerate(batch):
         try:
-            out.append(None if data is None else encode(data))
-        except (ValueError, TypeError, RecursionError) as error:
+            is_null = datum.data is None and not (nulls_with_schema and datum.schema is not None)
+            out.append(None if is_null else encode(datum))
+        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
             failures[index] = error
     if failures:
         raise DataError(failures)
@@ -25,11 +31,14 @@ def serialize_each(batch: Sequence[Datum], encode: Callable[[Any], bytes]) -> li
 
 
 def deserialize_each(
-    batch: Sequence[Encoded], decode: Callable[[bytes], Any], quick: Callable[[bytes], Any] | None = None
+    batch: Sequence[Encoded],
+    decode: Callable[[bytes], tuple[Any, Schema | None]],
+    quick: Callable[[bytes], Any] | None = None,
 ) -> list[Datum]:
-    """Decode every value but null; ``ValueError`` becomes the batch's ``DataError``.
+    """Decode every value but null, to data and its schema; ``ValueError`` becomes the batch's ``DataError``.
 
-    ``quick``: gives what ``decode`` gives, or raises; called from one loop in C where no value is null.
+    ``quick``: gives the data that ``decode`` gives, without a schema, or raises; called from one loop in C
+    where no value is null.
     """
     if quick is not None and batch:
         topics, values = zip(*batch, strict=True)
@@ -41,7 +50,7 @@ def deserialize_each(
     failures: dict[int, Exception] = {}
     for index, (topic, data) in enumerate(batch):
         try:
-            out.append(Datum(topic, None if data is None else decode(data)))
+            out.append(Datum(topic, None) if data is None else Datum(topic, *decode(data)))
         except (ValueError, RecursionError) as error:
             failures[index] = error
     if failures:
@@ -74,12 +83,12 @@ class StringConverter(Converter[StringConverterConfig]):
 
     def serialize(self, batch: Sequence[Datum]) -> list[bytes | None]:
         """Data to bytes."""
-        return serialize_each(batch, lambda data: str(data).encode(self._encoding))
+        return serialize_each(batch, lambda datum: str(datum.data).encode(self._encoding))
 
     def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
         """Bytes to text."""
         quick = bytes.decode if self._encoding == "utf-8" else None
-        return deserialize_each(batch, lambda data: data.decode(self._encoding), quick)
+        return deserialize_each(batch, lambda data: (data.decode(self._encoding), None), quick)
 
 
 class BytesConverter(Converter[Config]):
@@ -94,7 +103,7 @@ class BytesConverter(Converter[Config]):
         return [Datum(topic, data) for topic, data in batch]
 
 
-def _only_bytes(data: Any) -> bytes:
-    if not isinstance(data, bytes):
-        raise TypeError(f"the bytes converter writes bytes, not {type(data).__name__}")
-    return data
+def _only_bytes(datum: Datum) -> bytes:
+    if not isinstance(datum.data, bytes):
+        raise TypeError(f"the bytes converter writes bytes, not {type(datum.data).__name__}")
+    return datum.data

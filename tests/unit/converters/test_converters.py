@@ -121,7 +121,7 @@ def test_avro_names_every_record_that_cannot_be_read_and_only_these():
     converter = started(AvroConverter(), store=store)
     (good,) = converter.serialize([Datum("t", {"v": 1}, POINT)])
     assert good is not None
-    batch = [good, b'{"v": 1}', None, good[:4], good[:-1], good + b"x", b"\x00\x00\x00\x00\x09\x02", b""]
+    batch = [good, b'{"v": 1}', None, good[:4], good[:-1], good + b"x", b"\x00\x00\x00\x00\x09\x02", b"\0"]
     found = failed(converter.deserialize, [Encoded("t", data) for data in batch])
     assert list(found) == [1, 3, 4, 5, 6, 7]
     assert found[1] == (
@@ -195,8 +195,17 @@ def test_json_names_what_it_cannot_write_and_read():
         deep = [deep]
     written = failed(converter.serialize, [Datum("t", v) for v in (1, b"x", "\ud800", deep, None)])
     assert list(written) == [1, 2, 3]
-    batch = [b"1", b"{", b"\xff\xfe1", b"[" * 100_000, b"1" * 5000, b"", None]
+    batch = [b"1", b"{", b"\xff\xfe1", b"[" * 100_000, b"1" * 5000, b" ", b"", None]
     assert list(failed(converter.deserialize, [Encoded("t", data) for data in batch])) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("converter", "settings"),
+    [(JsonConverter(), {}), (JsonConverter(), {"schemas.enable": "true"}), (AvroConverter(), {})],
+)
+def test_an_empty_value_is_a_tombstone_where_it_can_be_nothing_else(converter, settings):
+    read = started(converter, settings).deserialize([Encoded("t", b""), Encoded("t", None)])
+    assert read == [Datum("t", None), Datum("t", None)]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +225,8 @@ def test_json_with_schemas_is_kafka_connects_envelope(value, schema):
     (data,) = converter.serialize([Datum("t", value)])
     assert data is not None
     assert json.loads(data) == {"schema": schema, "payload": value}
-    assert converter.deserialize([Encoded("t", data)]) == [Datum("t", value)]
+    known = schema and Schema(json.dumps({"int64": "long"}.get(schema["type"], schema["type"])))
+    assert converter.deserialize([Encoded("t", data)]) == [Datum("t", value, known)]
     assert converter.serialize([Datum("t", None)]) == [None]
 
 
@@ -261,6 +271,10 @@ def test_bytes_are_kept_and_nothing_else_is_taken():
 
 
 def test_the_settings_have_kafka_connects_names():
-    assert JsonConverterConfig.keys() == ["schemas.enable", "schemas.cache.size"]
+    assert JsonConverterConfig.keys() == [
+        "schemas.enable",
+        "schemas.cache.size",
+        "replace.null.with.default",
+    ]
     assert StringConverterConfig.keys() == ["converter.encoding"]
     assert AvroConverterConfig.keys() == ["schema.registry.url"]
