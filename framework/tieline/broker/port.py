@@ -187,8 +187,13 @@ class Consumer(Protocol):
         call again, what was read is not read twice.
         """
 
-    def lag(self) -> dict[TopicPartition, int]:
-        """Records behind the end of each owned partition, as far as known without asking."""
+    def lag(self) -> dict[TopicPartition, int | None]:
+        """Return how many offsets each owned partition's position is behind its end; returns at once.
+
+        ``None``: unknown, because nothing of the partition was read yet or its leader does not answer. A
+        broker is asked for the next call, so a number is as old as the call before. Raises ``Retriable``
+        before the first assignment, and after a lost one: which partitions wait is not known then.
+        """
 
     def close(self, timeout: float) -> None:
         """Leave the group: ``revoked`` is told first."""

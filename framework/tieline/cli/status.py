@@ -34,7 +34,8 @@ def status(
     readers = Table("reader", "topic", "partition", "committed", "lag", title="readers")
     for row in found["readers"]:
         readers.add_row(
-            *(Text(str(row[name])) for name in ("reader", "topic", "partition", "committed", "lag"))
+            *(Text(str(row[name])) for name in ("reader", "topic", "partition", "committed")),
+            Text("unknown" if row["lag"] is None else str(row["lag"])),
         )
     spools = Table("spool", "waiting", "bytes", "quarantined", title="spools")
     for row in found["spools"]:
@@ -60,7 +61,8 @@ def look(folder: Path) -> dict[str, list[dict[str, Any]]]:
                                         "records": there.end - there.start})  # fmt: skip
             for group in store.groups():
                 for at, offset in sorted(store.committed(group).items()):
-                    lag = bounds[at].end - offset
+                    end = bounds[at].end if at in bounds else -1
+                    lag = end - offset if offset <= end else None  # committed for a topic that is gone
                     found["readers"].append(
                         {"reader": group, **at._asdict(), "committed": offset, "lag": lag}
                     )

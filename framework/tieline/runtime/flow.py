@@ -31,6 +31,11 @@ class Flow:
         """Some records wait to be offered again."""
         return bool(self._held)
 
+    @property
+    def held(self) -> int:
+        """How many records wait to be offered again."""
+        return len(self._held)
+
     def gained(self, partitions: Collection[TopicPartition]) -> None:
         """The task owns more."""
         self.owned |= frozenset(partitions)

@@ -34,6 +34,8 @@ from tieline.runtime.settings import Pace, Subscription
 
 log = logging.getLogger(__name__)
 
+_LAG_EVERY = 5.0  # seconds
+
 
 @dataclass(frozen=True)
 class Intake:
@@ -76,7 +78,7 @@ class WorkerSinkTask(TaskContext):
         self._flow = Flow()
         self._consumer: Consumer
         self._commit_requested = False
-        self._next_commit = 0.0
+        self._next_commit = self._next_lag = 0.0
         self._storing: _Storing | None = None
         self._away = scope.patience(Stage.TASK_PUT)
         self._flush_away = scope.patience(Stage.TASK_FLUSH)
@@ -90,7 +92,10 @@ class WorkerSinkTask(TaskContext):
 
     @property
     def lag(self) -> int | None:
-        """Records between what was consumed and the end of the owned partitions, as last seen."""
+        """Return how many records of the owned partitions wait: not read yet, or read and held back.
+
+        ``None``: unknown, as a partition's end is not known. As of the last look, every 5 s at least.
+        """
         return self._lag
 
     def run(self, subscription: Subscription) -> None:
@@ -236,6 +241,7 @@ class WorkerSinkTask(TaskContext):
             if self._commit_requested or clock.now() >= self._next_commit:
                 self._next_commit = clock.now() + self._pace.offset_flush
                 self._commit()
+            if clock.now() >= self._next_lag:
                 self._look_at_lag()
 
     def _deliver(self, batch: Sequence[ConsumedRecord]) -> None:
@@ -380,10 +386,13 @@ class WorkerSinkTask(TaskContext):
             log.warning("the group was not told of the end, it waits for the session to expire: %s", error)
 
     def _look_at_lag(self) -> None:
+        self._next_lag = self._scope.clock.now() + min(self._pace.offset_flush, _LAG_EVERY)
         try:
-            self._lag = sum(self._consumer.lag().values())
+            lags = list(self._consumer.lag().values())
         except Retriable:
-            self._lag = None
+            lags = [None]
+        known = [lag for lag in lags if lag is not None]
+        self._lag = sum(known) + self._flow.held if len(known) == len(lags) else None
 
 
 def _names(partitions: Collection[TopicPartition]) -> list[str]:

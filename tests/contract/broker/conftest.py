@@ -21,16 +21,20 @@ OFFSETS = "suite-offsets"
 
 
 class Listener:
-    """Remembers what it was told; ``on_revoked`` is done inside ``revoked``."""
+    """Remembers what it was told; ``on_assigned`` is done inside ``assigned``, ``on_revoked`` inside
+    ``revoked``.
+    """
 
     def __init__(self) -> None:
         self.owned: set[TopicPartition] = set()
         self.told: list[tuple[str, frozenset[TopicPartition]]] = []
+        self.on_assigned: Callable[[Collection[TopicPartition]], None] = lambda partitions: None
         self.on_revoked: Callable[[Collection[TopicPartition]], None] = lambda partitions: None
 
     def assigned(self, partitions: Collection[TopicPartition]) -> None:
         self.told.append(("assigned", frozenset(partitions)))
         self.owned |= set(partitions)
+        self.on_assigned(partitions)
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         self.told.append(("revoked", frozenset(partitions)))

@@ -308,3 +308,49 @@ def test_lag_counts_what_was_not_handed_over_yet(kit):
     assert consumer.lag() == {TopicPartition(topic, 0): 6}
     kit.take(consumer, 6)
     assert consumer.lag() == {TopicPartition(topic, 0): 0}
+
+
+def test_lag_is_unknown_where_nothing_of_a_partition_was_read(kit):
+    topic = kit.topic(partitions=2)
+    zero, one = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    kit.fill(topic, 10, partition=1)
+    consumer, listener = kit.member(kit.name(), [topic])
+    listener.on_assigned = consumer.pause
+    kit.until(lambda: bool(listener.owned), consumer)
+    consumer.resume([zero])
+    kit.until(lambda: consumer.lag()[zero] == 0, consumer)
+    assert consumer.lag()[one] in (None, 10)  # the local log knows it
+
+
+def test_lag_is_unknown_before_partitions_are_assigned(kit):
+    consumer, listener = kit.member(kit.name(), [kit.topic()])
+    with pytest.raises(Retriable, match="not assigned yet"):
+        consumer.lag()
+    kit.until(lambda: bool(listener.owned), consumer)
+    kit.until(lambda: list(consumer.lag().values()) == [0], consumer)
+
+
+def test_lag_of_a_member_without_partitions_is_known_to_be_none(kit):
+    topic, group = kit.topic(), kit.name()
+    first, one = kit.member(group, [topic])
+    kit.until(lambda: bool(one.owned), first)
+    second, _ = kit.member(group, [topic])
+
+    def lag():
+        try:
+            return second.lag()
+        except Retriable:
+            return None
+
+    kit.until(lambda: lag() == {}, first, second)
+
+
+def test_lag_of_a_paused_partition_grows_with_what_is_written(kit):
+    topic = kit.topic()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 10)
+    consumer, _ = kit.member(kit.name(), [topic])
+    kit.take(consumer, 10)
+    consumer.pause([at])
+    kit.fill(topic, 500, start=10)
+    assert kit.until(lambda: consumer.lag() == {at: 500}, consumer) == []

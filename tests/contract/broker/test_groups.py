@@ -90,3 +90,21 @@ def test_members_of_different_topics_each_get_their_own(kit):
     consumers = [consumer for consumer, _ in members]
     kit.until(lambda: all(len(listener.owned) == 2 for _, listener in members), *consumers)
     assert [{at.topic for at in listener.owned} for _, listener in members] == [{t} for t in topics]
+
+
+def test_a_partition_that_comes_back_flows_though_it_was_paused_when_it_was_revoked(kit):
+    topic, group = kit.topic(partitions=2), kit.name()
+    first, one = kit.member(group, [topic])
+    kit.until(lambda: len(one.owned) == 2, first)
+    first.pause(sorted(one.owned))
+    second, two = kit.member(group, [topic])
+    kit.until(lambda: len(one.owned) == len(two.owned) == 1, first, second)
+    (moved,), (kept,) = two.owned, one.owned
+    second.close(10)
+    kit.until(lambda: len(one.owned) == 2, first)
+    kit.fill(topic, 3, partition=kept.partition)
+    kit.fill(topic, 3, start=10, partition=moved.partition)
+    assert [int(record.value) for record in kit.take(first, 3)] == [10, 11, 12]
+    assert first.poll(10, 0.5) == []  # the other one was not taken away: it is still paused
+    first.resume([kept])
+    assert [int(record.value) for record in kit.take(first, 3)] == [0, 1, 2]

@@ -107,6 +107,23 @@ def test_partitions_of_a_member_that_was_thrown_out_are_lost_and_it_commits_noth
     slow.close(10)
 
 
+def test_partitions_that_come_back_after_a_lost_session_flow_though_they_were_paused(kit):
+    topic = kit.topic(partitions=2)
+    both = frozenset({TopicPartition(topic, 0), TopicPartition(topic, 1)})
+    patience = {"session.timeout.ms": "6000", "max.poll.interval.ms": "6000", "heartbeat.interval.ms": "200"}
+    consumer = kit.home.consumer(kit.name(), "slow", patience)
+    listener = type(kit.member(kit.name(), [topic])[1])()
+    consumer.subscribe([topic], None, listener)
+    kit.until(lambda: listener.owned == both, consumer)
+    consumer.pause(sorted(both))
+    kit.fill(topic, 3)
+    kit.fill(topic, 3, partition=1)
+    time.sleep(6.5)  # the limit of the client itself, which gives up on an application that does not poll
+    kit.until(lambda: ("lost", both) in listener.told, consumer)
+    assert len(kit.take(consumer, 6)) == 6
+    consumer.close(10)
+
+
 def test_what_a_fenced_writer_appended_is_nowhere(kit):
     topic = kit.topic()
     record = ProducerRecord(topic, b"late")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,6 +14,8 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import Fatal, Retriable, TielineError, TopicPartition
 from tieline.broker.kafka.changelog import Ground, KafkaChangelog, Place
+from tieline.broker.kafka.cluster import Cluster
+from tieline.broker.kafka.ends import Ends
 from tieline.broker.kafka.errors import bounded, served, translated
 from tieline.broker.kafka.records import consumed
 from tieline.broker.kafka.settings import ClientSettings, made
@@ -29,8 +31,6 @@ _NO_ERROR = {
 
 _LOOK_EVERY = 0.05  # while the names of the topics are on their way
 
-TopicNames = Callable[[], "Future[Collection[str]]"]
-
 
 class KafkaConsumer:
     """A pattern is matched here and not by librdkafka, whose regular expressions are others.
@@ -39,9 +39,7 @@ class KafkaConsumer:
     nothing, the last raises ``Retriable``. A commit that comes too late for its generation, too.
     """
 
-    def __init__(
-        self, settings: ClientSettings, topic_names: TopicNames, refresh: float, ground: Ground
-    ) -> None:
+    def __init__(self, settings: ClientSettings, cluster: Cluster, refresh: float, ground: Ground) -> None:
         own = {
             "error_cb": self._client_error,
             "on_commit": self._on_commit,
@@ -50,9 +48,10 @@ class KafkaConsumer:
         self._client = made(Client, settings | own, "consumer.override.")
         self._group = str(settings["group.id"])
         self._committing = f"group {self._group}: committing"
-        self._topic_names = topic_names
+        self._cluster = cluster
         self._refresh = refresh
         self._ground = ground
+        self._ends = Ends(cluster.ends)
         self._taking_over: dict[TopicPartition, KafkaChangelog] = {}
         self._with_changelog = False
         self._member: Any = None
@@ -63,9 +62,10 @@ class KafkaConsumer:
         self._names_due = 0.0
         self._listener: RebalanceListener | None = None
         self._owned: set[TopicPartition] = set()
+        self._assigned = False  # since the consumer joined, or lost what it had; perhaps no partition at all
         self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
-        self._rebalances = 0
+        self._left: set[TopicPartition] = set()  # since ``poll`` of the client has returned
         self._rebalancing = False
         self._error: TielineError | None = None
         self._asked: dict[TopicPartition, int] = {}
@@ -177,13 +177,20 @@ class KafkaConsumer:
         del self._taking_over[partition]
         return changelog
 
-    def lag(self) -> dict[TopicPartition, int]:
-        """See ``Consumer.lag``. A partition of which nothing was seen yet is left out."""
-        lag = {}
-        for at, position in self._positions.items():
-            end = self._client.get_watermark_offsets(KafkaPartition(*at), cached=True)[1]
-            if end >= 0:
-                lag[at] = max(0, end - position)
+    def lag(self) -> dict[TopicPartition, int | None]:
+        """See ``Consumer.lag``."""
+        if not self._assigned:
+            raise Retriable(f"group {self._group}: partitions are not assigned yet")
+        ends = self._ends.look(self._owned)
+        lag: dict[TopicPartition, int | None] = {}
+        for at in self._owned:
+            position = self._positions.get(at)
+            fetched = self._client.get_watermark_offsets(KafkaPartition(*at), cached=True)[1]
+            end = ends.get(at, fetched)
+            if position is None or end is None or max(end, fetched) < 0:
+                lag[at] = None
+            else:
+                lag[at] = max(0, end - position, fetched - position)
         return lag
 
     def close(self, timeout: float) -> None:
@@ -202,10 +209,10 @@ class KafkaConsumer:
             bounded(self._client.close, left, f"group {self._group}: leaving")
 
     def _take(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
-        rebalances = self._rebalances
         messages: list[Message] = []
         try:
             first = served(self._client.poll, timeout)
+            self._left.clear()
             if first is not None:
                 messages.append(first)
                 if max_records > 1:
@@ -215,8 +222,11 @@ class KafkaConsumer:
         self._know_member()
         records = [consumed(message) for message in messages if message.error() is None]
         others = [message for message in messages if message.error() is not None]
-        if self._rebalances != rebalances:  # taken away while we were collecting: the next owner reads it
-            records = [r for r in records if (r.topic, r.partition) in self._owned]
+        if self._left:  # taken away while we were collecting: whoever owns it now reads it
+            gone = self._left - self._owned
+            records = [r for r in records if (r.topic, r.partition) not in gone]
+            if records and records[0][:2] in self._left:  # back already: read again from the commit
+                del records[0]
         records = self._followed(records)
         for message in others:  # where the end is, too: the records before it come first
             self._met(message)
@@ -241,6 +251,7 @@ class KafkaConsumer:
             self._positions[at] = next_offset
         if anew and self._listener is not None:
             self._listener.lost(sorted(anew))
+            self.resume(anew)
             self._listener.assigned(sorted(anew))
             return [r for i, r in enumerate(records) if i >= anew.get(TopicPartition(r[0], r[1]), 0)]
         return records
@@ -266,7 +277,7 @@ class KafkaConsumer:
             return
         now = time.monotonic()
         if self._names is None and now >= self._names_due:
-            self._names = self._topic_names()
+            self._names = self._cluster.topic_names()
         if self._names is None:
             return
         if self._names.done():
@@ -321,10 +332,12 @@ class KafkaConsumer:
             self._answer.set_result(None)
 
     def _on_assign(self, client: Client, partitions: list[KafkaPartition]) -> None:
+        # The client keeps a pause beyond the assignment in which it was made.
+        client.resume([KafkaPartition(partition.topic, partition.partition) for partition in partitions])
         client.incremental_assign(partitions)
         coming = _ours(partitions)
         self._owned.update(coming)
-        self._rebalances += 1
+        self._assigned = True
         self._rebalancing = True
         try:
             if self._listener is not None and coming:
@@ -340,11 +353,12 @@ class KafkaConsumer:
 
     def _leave(self, client: Client, partitions: list[KafkaPartition], *, lost: bool) -> None:
         going = [at for at in _ours(partitions) if at in self._owned]
-        self._rebalances += 1
+        self._left.update(going)
         self._rebalancing = True
         try:
             if self._listener is not None and going:
                 if lost:
+                    self._assigned = False
                     self._owned.difference_update(going)
                     self._listener.lost(going)
                 else:

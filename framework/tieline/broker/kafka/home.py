@@ -17,6 +17,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 from tieline.api import Fatal, Retriable
 from tieline.broker.kafka.changelog import CONFIG as CHANGELOG
 from tieline.broker.kafka.changelog import Ground
+from tieline.broker.kafka.cluster import Cluster
 from tieline.broker.kafka.consumer import KafkaConsumer
 from tieline.broker.kafka.errors import begun, translated
 from tieline.broker.kafka.exclusive import held
@@ -91,7 +92,8 @@ class KafkaBroker:
             self._read,
         )
         own = {"client.id": client_id, **settings, "group.id": group}
-        return KafkaConsumer(own, self._topic_names, refresh, ground)
+        cluster = Cluster(self._admin, self._call_timeout, self._topic_names)
+        return KafkaConsumer(own, cluster, refresh, ground)
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """See ``Broker.source_offsets``."""

@@ -31,6 +31,7 @@ class LocalConsumer:
         self._positions: dict[TopicPartition, int] = {}
         self._ids: dict[TopicPartition, int] = {}  # inside the file, of what is owned
         self._paused: set[TopicPartition] = set()
+        self._assigned = False
         self._bounds: Mapping[TopicPartition, Bounds] = {}
         self._turn = 0
 
@@ -108,13 +109,14 @@ class LocalConsumer:
             self._positions[partition] = max(self._positions[partition], changelog.offset)
         return changelog
 
-    def lag(self) -> dict[TopicPartition, int]:
-        """See ``Consumer.lag``."""
+    def lag(self) -> dict[TopicPartition, int | None]:
+        """See ``Consumer.lag``. ``None``: the topic was deleted."""
+        if not self._assigned:
+            raise Retriable(f"group {self._name}: partitions are not assigned yet")
         bounds = self._store.snapshot()
         return {
-            at: max(0, bounds[at].end - max(position, bounds[at].start))
+            at: max(0, bounds[at].end - max(position, bounds[at].start)) if at in bounds else None
             for at, position in self._positions.items()
-            if at in bounds
         }
 
     def close(self, timeout: float) -> None:
@@ -165,6 +167,7 @@ class LocalConsumer:
                 if at in bounds:
                     self._ids[at] = bounds[at].id
             listener.assigned(coming)
+        self._assigned = True
 
     def _take(self, max_records: int) -> list[ConsumedRecord]:
         records: list[ConsumedRecord] = []

@@ -1,0 +1,47 @@
+"""What a consumer asks of the cluster beside its own client. No call waits: each begins and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import IsolationLevel, TopicCollection
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from tieline.api import TopicPartition
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """``timeout``: seconds after which each future has an answer or an error."""
+
+    admin: AdminClient
+    timeout: float
+    topic_names: Callable[[], Future[Collection[str]]]
+
+    def ends(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Future[Any]]:
+        """Ask for the end of each partition: the ``offset`` of the result."""
+        return self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+    def starts(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Future[Any]]:
+        """Ask for the first offset of each partition: the ``offset`` of the result."""
+        return self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+    def topics(self, names: Collection[str]) -> Mapping[str, Future[Any]]:
+        """Ask for the description of each topic: its id is ``str(result.topic_id)``."""
+        found: Mapping[str, Future[Any]] = self.admin.describe_topics(
+            TopicCollection(list(names)), request_timeout=self.timeout
+        )
+        return found
+
+    def _offsets(
+        self, partitions: Collection[TopicPartition], spec: OffsetSpec
+    ) -> Mapping[TopicPartition, Future[Any]]:
+        asked = {KafkaPartition(*at): spec for at in partitions}
+        futures = self.admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self.timeout
+        )
+        return {TopicPartition(at.topic, at.partition): future for at, future in futures.items()}

@@ -1,0 +1,100 @@
+"""A sink loses its session while its store is away and it holds records: it continues with the store."""
+
+import os
+import signal
+import time
+import uuid
+from typing import Any
+
+import pymongo
+import pytest
+
+from tieline.broker.port import ProducerRecord, Unit
+from tieline.runtime.build import open_broker
+from tieline.runtime.plan import checked
+from tieline.testing.worker_process import WorkerProcess
+from tieline_lab import kafka, mongo
+
+pytestmark = [pytest.mark.kafka, pytest.mark.mongo]
+SESSION = 6.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A broker of this file's own: it is killed."""
+    if reason := kafka.why_not():
+        pytest.skip(reason)
+    with kafka.KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
+
+
+@pytest.fixture
+def store(tmp_path):
+    if reason := mongo.why_not():
+        pytest.skip(reason)
+    with mongo.MongoServer(tmp_path / "mongo") as server:
+        yield server
+
+
+def stop_the_worker(server, worker):
+    """It stands still for longer than its session."""
+    os.kill(worker.pid, signal.SIGSTOP)
+    time.sleep(SESSION + 4)
+    os.kill(worker.pid, signal.SIGCONT)
+
+
+def kill_the_broker(server, worker):
+    """It is away for longer than the session."""
+    server.kill()
+    time.sleep(SESSION * 2)
+    server.start()
+
+
+@pytest.mark.parametrize("lose_the_session", [stop_the_worker, kill_the_broker])
+def test_records_held_in_an_outage_arrive_though_the_session_was_lost_meanwhile(
+    server, store, tmp_path, lose_the_session
+):
+    topic = f"held-{uuid.uuid4().hex[:8]}"
+    settings = {"bootstrap.servers": server.bootstrap, "offset.storage.topic": f"offsets-{topic}"}
+    broker = open_broker(checked("test", {**settings, "data.dir": str(tmp_path / "data")}, []))
+    broker.create_topic(topic, partitions=2)
+    producer = broker.producer("numbers", {})
+
+    def produce(numbers):
+        records = [ProducerRecord(topic, b'{"n": %d}' % n, b"%d" % n, partition=n % 2) for n in numbers]
+        producer.send(Unit(records))
+        while not producer.poll(1):
+            pass
+
+    sink = {
+        "name": "mongo",
+        "connector.class": "mongo",
+        "topics": topic,
+        "connection.uri": store.uri,
+        "server.selection.timeout.ms": "500",
+        "database": topic,
+        "layout": "value",
+        "value.converter": "json",
+        "errors.retry.delay.max.ms": "1000",
+        "consumer.override.session.timeout.ms": str(int(SESSION * 1000)),
+    }
+    with WorkerProcess(tmp_path, settings, [sink]) as worker:
+        produce(range(100))
+        worker.wait_for_ledger(lambda ledger: ledger["mongo"]["delivered"] == 100)
+        store.stop()
+        produce(range(100, 300))
+        waiting = worker.wait_for_ledger(lambda ledger: ledger["mongo"]["lag"] == 200)
+        assert waiting["mongo"]["delivered"] == 100
+        lose_the_session(server, worker)
+        worker.wait_for("partitions lost; what was in flight comes again", timeout=60)
+        worker.wait_for("partitions assigned", timeout=60, count=2)
+        worker.wait_for_ledger(lambda ledger: ledger["mongo"]["lag"] == 200)  # held again, and said so
+        store.start()
+        worker.wait_for_ledger(lambda ledger: ledger["mongo"]["delivered"] == 300)
+        worker.wait_for_ledger(lambda ledger: ledger["mongo"]["lag"] == ledger["mongo"]["in_flight"] == 0)
+        assert worker.stop() == 0
+    producer.close(5)
+    broker.close()
+    with pymongo.MongoClient[dict[str, Any]](store.uri) as client:
+        (collection,) = client[topic].list_collection_names()
+        assert sorted(d["n"] for d in client[topic][collection].find({}, {"n": 1})) == list(range(300))
