@@ -8,7 +8,7 @@ FAST := not kafka and not volttron and not mongo and not fresh and not stack
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab stack test plugins-test agent-test parquet-test stack-test check style fast bench lock clean
+.PHONY: help lab stack test plugins-test agent-test parquet-test stack-test check style fast bench lock changelog release-check clean
 
 help:
 	@echo "make lab            a real VOLTTRON platform -> tieline -> MongoDB on this machine, live (Ctrl-C stops it)"
@@ -21,6 +21,8 @@ help:
 	@echo "make parquet-test   the Parquet sink, its files read by DuckDB and Spark (needs java)"
 	@echo "make stack-test     the containers, each restarted under load (without Docker: root on a Debian)"
 	@echo "make bench          what it can do, measured beside its peers: one JSON line a figure (ARGS=name: one)"
+	@echo "make changelog      what the fragments in changes/ add up to"
+	@echo "make release-check  wheel and sdist: built, checked, installed afresh, the lab run from an empty folder"
 	@echo "make lock           the packages of the images, anew, with their hashes"
 	@echo "make fast           the tests without servers: under a minute"
 	@echo "make check          style, types, layers, and make fast"
@@ -103,6 +105,16 @@ agent-test: .venv/.check
 
 bench: .venv/.check
 	@$(BIN)/python -m bench $(ARGS)
+
+.venv/.release: .venv/.check
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+	@touch $@
+
+changelog: .venv/.release
+	@$(BIN)/towncrier build --draft --version next
+
+release-check: .venv/.release
+	@BIN=$(BIN) PYTHON=$(PYTHON) bash tests/release/check.sh
 
 clean:
 	rm -rf .venv .lab build dist framework/*.egg-info *.egg-info
