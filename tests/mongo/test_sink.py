@@ -292,3 +292,31 @@ def test_a_bus_message_in_the_reading_layout_keeps_its_message_and_headers(sink,
     assert document["headers"] == {"a": 1}
     assert document["message"][0] == 1
     assert document["message"][1]["k"] != document["message"][1]["k"]
+
+
+def tombstone(number, key):
+    headers = identity("tombstone", number)
+    return SinkRecord("orders", 0, number, None, key, headers)
+
+
+@pytest.mark.parametrize("layout", ["reading", "point", "cloudagent", "command-history", "value"])
+def test_a_tombstone_is_skipped_and_counted_in_every_layout(sink, database, reading, layout):
+    running = sink(layout=layout)
+    good = {"a": 1} if layout == "value" else {"device_point": "a/b", "new_value": 1}
+    record = reading(2) if layout in ("reading", "point", "cloudagent") else reading(2)._replace(value=good)
+
+    running.put([tombstone(0, "k"), record, tombstone(1, b"\xff")])
+
+    assert running.counters == {"skipped.tombstone": 2}
+    assert database.readings.count_documents({}) == (5 if layout == "point" else 1)
+
+
+def test_a_tombstone_that_is_stored_keeps_its_key_whatever_the_key_is(sink, database):
+    running = sink(layout="value", tombstones="store")
+    keys = ["text", 7, b"\xff\x00", {"id": 1}, None]
+
+    running.put([tombstone(number, key) for number, key in enumerate(keys)])
+
+    stored = database.readings.find({}, {"_id": 0, "_digest": 0})
+    assert list(stored) == [{"key": key, "value": None} for key in keys]
+    assert running.counters == {}

@@ -64,6 +64,12 @@ class MongoSinkConfig(Config):
         (),
         doc="topic.override.<topic>.database, .collection, .layout: for one topic.",
     )
+    tombstones: Literal["skip", "store"] = setting(
+        "tombstones",
+        "skip",
+        doc="Records without a value, which say that their key is deleted: skip counts them as"
+        " skipped.tombstone; store, with layout value, writes {key, value: null}.",
+    )
     write_concern: str | None = setting(
         "write.concern",
         None,
@@ -182,7 +188,12 @@ class MongoSinkConfig(Config):
     @property
     def options(self) -> LayoutOptions:
         """What the layouts are told."""
-        return LayoutOptions(self.publishes, self.cloudagent_source, self.cloudagent_date == "text")
+        return LayoutOptions(
+            self.publishes,
+            self.cloudagent_source,
+            self.cloudagent_date == "text",
+            self.tombstones == "store",
+        )
 
 
 def _no_layout(name: str) -> str:

@@ -44,6 +44,8 @@ class LayoutOptions(NamedTuple):
     """``source`` of the cloudagent layout; empty: the platform's name."""
     text_dates: bool = False
     """``date`` of the cloudagent layout as text, as the old agent wrote it."""
+    store_tombstones: bool = False
+    """The layout value stores a tombstone with its key."""
 
 
 class Layout(NamedTuple):
@@ -51,13 +53,15 @@ class Layout(NamedTuple):
 
     ``documents`` gives each document by what distinguishes its ``_id`` from the record's id (nothing where
     there is but one); none where a record has nothing to store. Raises ``ValueError`` for a record that it
-    has no place for. ``kinds``: which readings it takes; none: no matter which.
+    has no place for. ``kinds``: which readings it takes; none: no matter which. ``takes_tombstones``: a
+    record without a value is not skipped.
     """
 
     documents: Callable[[SinkRecord], Mapping[str, Document]]
     indexes: Sequence[IndexKeys] = ()
     kinds: Sequence[str] | None = None
     is_time_series: bool = False
+    takes_tombstones: bool = False
 
 
 def _reading(options: LayoutOptions) -> Layout:
@@ -108,7 +112,7 @@ def _command_history(options: LayoutOptions) -> Layout:
 
 
 def _value(options: LayoutOptions) -> Layout:
-    return Layout(lambda record: {"": value(record)})
+    return Layout(lambda record: {"": value(record)}, takes_tombstones=options.store_tombstones)
 
 
 LAYOUTS: Mapping[str, Callable[[LayoutOptions], Layout]] = {
@@ -219,15 +223,24 @@ def cloudagent(record: SinkRecord, options: LayoutOptions) -> Document:
 def value(record: SinkRecord) -> Document:
     """The fields of the value as they are; a value that has no fields under ``value``.
 
+    A tombstone, which says that its key is deleted, is its key beside a null.
+
     Fields of its own called ``_id`` and ``_digest`` get another underscore in front.
     """
     given = record.value
+    if is_tombstone(record):
+        return {"key": shallow(record.key), "value": None}
     if not isinstance(given, dict):
         return {"value": shallow(given)}
     document = given.copy() if is_flat(given) else {key: shallow(item) for key, item in given.items()}
     for name in _OWN & document.keys():
         document[f"_{name}"] = document.pop(name)
     return document
+
+
+def is_tombstone(record: SinkRecord) -> bool:
+    """Whether there is no value; a null that a schema allows is one."""
+    return record.value is None and record.value_schema is None
 
 
 def _as_text(date: Any) -> str:

@@ -26,7 +26,7 @@ from tieline_connectors.mongo.client import Client, redacted
 from tieline_connectors.mongo.collection import Documents, Inserted
 from tieline_connectors.mongo.config import Destination, MongoSinkConfig
 from tieline_connectors.mongo.failures import TooSlow, judged
-from tieline_connectors.mongo.layouts import DIGEST, LAYOUTS, Document, Layout
+from tieline_connectors.mongo.layouts import DIGEST, LAYOUTS, Document, Layout, is_tombstone
 from tieline_connectors.mongo.offered import Offered, Piece, Place
 from tieline_connectors.mongo.publishes import Publishes
 from tieline_connectors.mongo.sizing import InsertSize
@@ -53,8 +53,9 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
 
     So ``flush`` has nothing to do. Counters: ``duplicates``, documents that were there already;
     ``skipped.<kind>``, readings of a kind that the layout does not take; ``skipped.no_points``, records
-    without anything that it could store; ``inserts.halved``, those that did not get through and are tried
-    again with fewer documents (or, of a single one, more time).
+    without anything that it could store; ``skipped.tombstone``, records without a value;
+    ``inserts.halved``, inserts that did not get through and are tried again with fewer documents (or, of a
+    single one, more time).
     """
 
     _client: Client | None = None
@@ -167,7 +168,9 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         for index, record in enumerate(batch):
             documents, layout, publishes = routes.get(record.topic) or self._route(record.topic)
             made: dict[str, Document] = {}
-            if kind := publishes.skipped(record.value):
+            if is_tombstone(record) and not layout.takes_tombstones:
+                offered.skipped[index] = "skipped.tombstone"
+            elif kind := publishes.skipped(record.value):
                 offered.skipped[index] = f"skipped.{kind}"
             else:
                 try:

@@ -85,7 +85,7 @@ class Parts:
         self, plan: ConnectorPlan, task: SinkTask[Any], own: Mapping[str, str], scope: Scope
     ) -> WorkerSinkTask:
         """A task of a sink."""
-        inbound = Inbound(self._broker, _transforms(plan), *self._converters(plan))
+        inbound = Inbound(self._broker, _transforms(plan), *self._converters(plan), scope.counters.add)
         overrides = dict(plan.overrides)
         if "group.instance.id" in overrides and scope.task:  # each task is a member: one name, one task
             overrides["group.instance.id"] += f"-{scope.task}"

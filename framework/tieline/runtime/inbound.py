@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import operator
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tieline.api import (
@@ -27,6 +28,8 @@ from tieline.runtime.failure import Stage
 from tieline.runtime.outbound import Transforms
 from tieline.runtime.scope import StageError
 from tieline.runtime.timestamps import as_written
+
+log = logging.getLogger(__name__)
 
 _place = operator.attrgetter("partition", "offset", "original_topic")
 
@@ -56,15 +59,25 @@ class Inbound:
 
     A record that carries no identity was made by somebody else: it is known by (cluster, topic's id,
     partition, offset), so that a topic made anew under an old name is not taken for the old one.
+
+    Most sinks need no key, and a key that cannot be read must not stop them: it is handed on as bytes,
+    counted (``keys.unreadable``) and reported once.
     """
 
     def __init__(
-        self, broker: Broker, transforms: Transforms, key: Converter[Any], value: Converter[Any]
+        self,
+        broker: Broker,
+        transforms: Transforms,
+        key: Converter[Any],
+        value: Converter[Any],
+        count: Callable[[str, int], None] = lambda name, number: None,
     ) -> None:
         self._broker = broker
         self._transforms = transforms
         self._key = key
         self._value = value
+        self._count = count
+        self._has_told_of_keys = False
         self._topic_ids: dict[str, str] = {}
         self._origins: dict[tuple[str, int], bytes] = {}
 
@@ -79,14 +92,12 @@ class Inbound:
             return Converted([], indexes, Stage.VALUE_CONVERTER, {})
         batch = [as_written(record) for record in batch]
         topics, partitions, offsets, raw_values, raw_keys, _, timestamps = zip(*batch, strict=True)
-        keys, stage, failures = self._deserialized(
-            Stage.KEY_CONVERTER, self._key, rows(Encoded, topics, raw_keys)
-        )
-        values, value_stage, more = self._deserialized(
-            Stage.VALUE_CONVERTER, self._value, rows(Encoded, topics, raw_values)
-        )
-        if more:
-            stage, failures = value_stage, {**failures, **more}
+        encoded_keys = rows(Encoded, topics, raw_keys)
+        keys, unreadable_keys = self._deserialized(Stage.KEY_CONVERTER, self._key, encoded_keys)
+        if unreadable_keys:
+            keys = self._as_bytes(batch, keys, unreadable_keys)
+        stage = Stage.VALUE_CONVERTER
+        values, failures = self._deserialized(stage, self._value, rows(Encoded, topics, raw_values))
         _, key_data, key_schemas = zip(*keys, strict=True)
         _, value_data, value_schemas = zip(*values, strict=True)
         headers = map(self._with_identity, batch)
@@ -140,12 +151,12 @@ class Inbound:
 
     def _deserialized(
         self, stage: Stage, converter: Converter[Any], batch: Sequence[Encoded]
-    ) -> tuple[Sequence[Datum], Stage, dict[int, Exception]]:
+    ) -> tuple[Sequence[Datum], dict[int, Exception]]:
         try:
             data = converter.deserialize(batch)
             if len(data) != len(batch):
                 raise TypeError(f"{type(converter).__name__} made {len(data)} values of {len(batch)}")
-            return data, stage, {}
+            return data, {}
         except DataError as error:
             failures = error.failures
         except Exception as error:
@@ -154,7 +165,24 @@ class Inbound:
         filled: list[Datum] = [Datum(encoded.topic, None) for encoded in batch]
         for index, datum in zip(good, converter.deserialize([batch[i] for i in good]), strict=True):
             filled[index] = datum
-        return filled, stage, failures
+        return filled, failures
+
+    def _as_bytes(
+        self, batch: Sequence[ConsumedRecord], keys: Sequence[Datum], unreadable: dict[int, Exception]
+    ) -> list[Datum]:
+        self._count("keys.unreadable", len(unreadable))
+        if not self._has_told_of_keys:
+            self._has_told_of_keys = True
+            record = batch[min(unreadable)]
+            log.warning(
+                "keys that key.converter cannot read are handed on as bytes, the first at %s-%d@%d: %s."
+                " If the keys are needed, correct key.converter",
+                *(record.topic, record.partition, record.offset, unreadable[min(unreadable)]),
+            )
+        return [
+            Datum(record.topic, record.key) if index in unreadable else key
+            for index, (record, key) in enumerate(zip(batch, keys, strict=True))
+        ]
 
     def _with_identity(self, record: ConsumedRecord) -> Headers:
         headers = record.headers

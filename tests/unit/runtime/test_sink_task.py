@@ -2,6 +2,7 @@
 
 import threading
 from collections import defaultdict
+from typing import Any
 
 import pytest
 
@@ -85,13 +86,13 @@ def fill(log, values, partition=0):
     log.store.append([ProducerRecord("t", v.encode(), partition=partition) for v in values])
 
 
-def inbound(log, *transforms, values=StringConverter):
+def inbound(log, *transforms, values=StringConverter, count):
     converters = []
     for is_key in (True, False):
         converter = StringConverter() if is_key else values()
         converter.start(StringConverterConfig.parse({}), is_key=is_key, schemas=None)
         converters.append(converter)
-    return Inbound(log, Transforms(transforms), *converters)
+    return Inbound(log, Transforms(transforms), converters[0], converters[1], count)
 
 
 class Running:
@@ -106,7 +107,7 @@ class Running:
             Config(),
             Intake(
                 lambda: log.consumer("connect-c", "c-0", {}),
-                inbound(log, *transforms, values=converter),
+                inbound(log, *transforms, values=converter, count=self.scope.counters.add),
                 TaskChangelogs("c", TopicSchemaStore(log), 10.0),
             ),
             Pace(offset_flush=1e9, max_records=100, max_wait=0.02),
@@ -560,6 +561,21 @@ def test_a_sink_that_can_never_flush_stops_with_its_reason_and_commits_nothing(l
 
 
 UTF16 = b"\xff\xfe"
+
+
+def test_a_key_that_cannot_be_read_is_handed_on_as_bytes_counted_and_stops_nothing(log, caplog):
+    for key in (b"text", UTF16, None, UTF16):
+        log.store.append([ProducerRecord("t", b"value", key, partition=0)])
+    keys: list[Any] = []
+    sink = Sink(4, lambda batch: keys.extend((r.key, r.key_schema) for r in batch))
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (4, 4, 0, 0, 0)
+    assert keys == [("text", None), (UTF16, None), (None, None), (UTF16, None)]
+    assert running.scope.counters["keys.unreadable"] == 2
+    told = [r.message for r in caplog.records if "key.converter" in r.message]
+    assert len(told) == 1
+    assert "t-0@1" in told[0]
 
 
 class Refusing(Sink):
