@@ -11,9 +11,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tieline.api import SinkRecord
 from tieline_connectors.mongo.query import query
+from tieline_connectors.volttron_bus.message import Message
+from tieline_connectors.volttron_bus.records import Recorder, Route
 from tieline_lab.process import free_port
 
+START = 1_767_225_600_000_000
 app = typer.Typer()
 app.command()(query)
 
@@ -237,3 +241,44 @@ def test_points_of_a_device_are_found_newest_first_whatever_their_layout(sink, r
     status, found, _ = ask("--device", "d1", "--limit", "2")
 
     assert (status, [document["value"] for document in found]) == (0, [5, 3])
+
+
+def test_one_document_from_the_future_hides_no_new_one_from_follow(database, sink, reading):
+    from tieline_connectors.mongo.following import _looks
+
+    now = dt.datetime.now(dt.timezone.utc).timestamp()
+    first = int(now - 1_767_225_600)
+    put = sink().put
+    looks = _looks(database.readings, {}, "time", print)
+
+    assert next(looks) == []
+    put([reading(first + 30 * 86_400)])
+    assert counts(next(looks)) == [first + 30 * 86_400]
+    put([reading(first), reading(first - 200)])
+    assert sorted(counts(next(looks))) == [first - 200, first]
+    put([reading(first + 1)])
+    assert counts(next(looks)) == [first + 1]
+
+
+def test_a_reading_without_metadata_is_found_by_its_device_in_every_layout(database, sink, ask):
+    """``{"T": 52.5}`` on ``…/all``, as VOLTTRON's documents have it; and the old agent's document of it."""
+    bodies = [{"T": 52.5}, [{"T": 52.5}], [{"T": 52.5}, {"T": {"units": "F"}}]]
+    records = [of_bus(n, "devices/campus/b1/ahu1/all", body) for n, body in enumerate(bodies)]
+    for layout in ("point", "reading", "timeseries"):
+        sink(layout=layout, collection=layout).put(records)
+        status, found, _ = ask("--device", "campus/b1/ahu1", "--collection", layout)
+        assert (status, len(found)) == (0, 3)
+    sink(layout="cloudagent", collection="old").put(records)
+    old = database.old.find().sort("date")
+    assert [document["message"] for document in old] == bodies
+    units = {d["time"]: (d["value"], d["units"]) for d in database.point.find()}
+    assert sorted(units.values(), key=str) == [(52.5, "F"), (52.5, None), (52.5, None)]
+
+
+def of_bus(number, topic, body):
+    time = START + number * 1_000_000
+    message = Message(topic, "agent", {}, body, time, "TIMESTAMP", time, is_text=True)
+    record = Recorder("lab", [Route("devices", "t")], "avro").record(message)
+    return SinkRecord(
+        "t", 0, number, record.value, record.key, record.headers, record.timestamp, record.value_schema
+    )

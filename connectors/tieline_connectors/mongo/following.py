@@ -62,7 +62,7 @@ def _looks(
     field: str,
     notify: Callable[[str], None],
 ) -> Iterator[list[Document]]:
-    """Sees what is at most five minutes older than the newest."""
+    """Sees what is at most five minutes older than the newest, or than now: one may be from the future."""
     aware: CodecOptions[Document] = collection.codec_options.with_options(tz_aware=True)
     collection = collection.with_options(codec_options=aware)
     since = dt.datetime.now(dt.timezone.utc) - _OVERLAP
@@ -76,9 +76,14 @@ def _looks(
         else:
             yield [] if known is None else [document for document in found if document["_id"] not in known]
             known = {document["_id"] for document in found}
-            if found:
-                since = max(since, found[-1][field] - _OVERLAP)
+            now = dt.datetime.now(dt.timezone.utc)
+            newest = [time for time in (document[field] for document in found) if _is_past(time, now)]
+            since = max([since, *(time - _OVERLAP for time in newest[-1:])])
         time.sleep(1)
+
+
+def _is_past(time: Any, now: dt.datetime) -> bool:
+    return isinstance(time, dt.datetime) and time <= now  # beyond the year 9999 it is none
 
 
 def _below(prefix: str, matching: Mapping[str, Any]) -> dict[str, Any]:

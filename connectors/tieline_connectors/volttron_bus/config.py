@@ -10,6 +10,8 @@ from tieline_connectors.volttron_bus.message import Limits
 from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint, is_latin
 from tieline_connectors.volttron_bus.receiver import Patience, Subscription
 from tieline_connectors.volttron_bus.records import ALL_PREFIXES, Route
+from tieline_connectors.volttron_bus.time_formats import zone
+from tieline_connectors.volttron_bus.timestamps import UTC, NaiveZone
 from tieline_connectors.volttron_bus.topics import Base, with_defaults
 
 _KAFKA_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -56,6 +58,12 @@ class VolttronBusConfig(PlatformConfig):
         " those old agents, without a schema (value.converter=json); cloudagent is {from, to, message,"
         " new_value} with the first element of the body.",
     )
+    naive_time_zone: str = setting(
+        "bus.naive.time.zone",
+        "UTC",
+        doc="What a time without a zone is taken in: UTC, as VOLTTRON's historians do, a zone such as"
+        " Europe/Paris, or points: the tz of the message's points where all that name one agree, else UTC.",
+    )
     max_message_bytes: int = setting(
         "bus.max.message.bytes", 16 * _MIB, ge=1, doc="A larger message is dropped (dropped.too_large)."
     )
@@ -97,6 +105,7 @@ class VolttronBusConfig(PlatformConfig):
             ("topic", lambda: _kafka_topic(self.topic)),
             ("topic.routes", self.all_routes),
             ("topic.order", self.bases),
+            ("bus.naive.time.zone", self.naive_zone),
         )
         wrong = [(key, message) for key, check in checks if (message := complaint(check))]
         if self.buffer_max_bytes < self.max_message_bytes:
@@ -136,6 +145,18 @@ class VolttronBusConfig(PlatformConfig):
     def bases(self) -> tuple[Base, ...]:
         """Where topics of devices begin, and their order. Raises ``ValueError``."""
         return with_defaults(tuple(map(Base.parse, self.order)))
+
+    def naive_zone(self) -> NaiveZone:
+        """What a time without a zone is taken in. Raises ``ValueError``."""
+        if self.naive_time_zone in ("points", "UTC"):
+            return "points" if self.naive_time_zone == "points" else UTC
+        place = zone(self.naive_time_zone)
+        if place is None:
+            raise ValueError(
+                f"{self.naive_time_zone!r} is not a time zone; write UTC, points, or a name such as "
+                "Europe/Paris"
+            )
+        return place
 
     def subscription(self) -> Subscription:
         """What the receiver reads."""

@@ -1,18 +1,16 @@
 """What agents log under ``datalogger/``: ``{point: {Readings, Units, tz, data_type}}``; pure.
 
-``Readings`` is a value (its time is the message's), ``[time, value]``, or a list of such pairs. A time is
-ISO 8601, or seconds since 1970 as the first data loggers had it.
+``Readings`` is a value (its time is the message's), ``[time, value]``, or a list of such pairs. A time has
+one of the ``time_formats``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import tzinfo
 from typing import Any
 
-from tieline_connectors.volttron_bus import timestamps
 from tieline_connectors.volttron_bus.message import Message
-from tieline_connectors.volttron_bus.timestamps import Moment
+from tieline_connectors.volttron_bus.timestamps import Moment, of_reading
 
 ROOT = "datalogger/"
 
@@ -34,11 +32,10 @@ def readings(message: Message) -> list[dict[str, Any]] | None:
         texts = {ours: item.get(theirs) for theirs, ours in _TEXTS.items()}
         if any(type(text) not in (str, type(None)) for text in texts.values()):
             return None
-        zone = timestamps.zone(texts["tz"])
         for pair in _pairs(item["Readings"]):
-            if pair is None or (read := _reading(pair, zone, message)) is None:
+            if pair is None or (read := _reading(pair, texts["tz"], message)) is None:
                 return None
-            (time, source), value = read
+            (time, source, _), value = read
             found.append({"point": point, "time": time, "time_source": source, "value": value, **texts})
     return found
 
@@ -53,12 +50,9 @@ def _pairs(content: Any) -> Iterator[tuple[Any, ...] | None]:
         yield tuple(content) if len(content) == 2 else None
 
 
-def _reading(pair: tuple[Any, ...], zone: tzinfo | None, message: Message) -> tuple[Moment, Any] | None:
+def _reading(pair: tuple[Any, ...], zone: str | None, message: Message) -> tuple[Moment, Any] | None:
     if len(pair) == 1:
         return Moment(message.time, message.time_source), pair[0]
     when, value = pair
-    if type(when) in (int, float):
-        moment = timestamps.epoch(when)
-    else:
-        moment = timestamps.of_text(when, zone) if type(when) is str else None
+    moment = of_reading(when, zone, message.naive)
     return None if moment is None else (moment, value)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tieline.api import Headers, identity, parse_json
 from tieline_connectors.volttron_bus.frames import CHARSET, PROTOCOL, deeper_than
-from tieline_connectors.volttron_bus.timestamps import TimeSource, moment
+from tieline_connectors.volttron_bus.timestamps import UTC, NaiveZone, TimeSource, moment
 
 ORIGIN_HEADER = "tieline.origin"
 """On the bus: the platform's name on what came to it from Kafka. On a record: where it was read."""
@@ -46,9 +46,13 @@ class Message(NamedTuple):
     time_source: TimeSource
     received: int
     is_text: bool
+    unreadable_time: str = ""
+    """The header that should have said the time and could not be read, with its name."""
+    naive: NaiveZone = UTC
+    """What times without a zone in the body are taken in."""
 
 
-def parse(frames: Sequence[bytes], received: int, limits: Limits) -> Message:
+def parse(frames: Sequence[bytes], received: int, limits: Limits, naive: NaiveZone = UTC) -> Message:
     """The message in the frames of a publication. Raises ``Malformed``, and nothing else.
 
     Reasons: ``frames`` (too few, or no VIP), ``topic`` (empty), ``too_deep``, ``not_json``, ``body``
@@ -74,12 +78,12 @@ def parse(frames: Sequence[bytes], received: int, limits: Limits) -> Message:
         raise Malformed("body")
     if len(headers) > limits.headers:
         raise Malformed("too_many_headers")
-    time, source = moment(headers, received, body)
+    time, source, unreadable = moment(headers, received, body, naive)
     # so does JSON write either half of a surrogate pair
     is_text = ("\\ud" not in text and "\\uD" not in text) or _is_text(content)
     if not is_text and not _is_text(sender):
         raise Malformed("body")
-    return Message(topic, sender, headers, body, time, source, received, is_text)
+    return Message(topic, sender, headers, body, time, source, received, is_text, unreadable, naive)
 
 
 def _is_text(content: Any) -> bool:

@@ -50,8 +50,9 @@ def to_value(platform: str, message: Message, bases: Sequence[Base] = BASES) -> 
 
     A reading is a topic below one of ``bases`` (the first that fits; never ``devices/actuators/``) whose
     body is ``[points, metadata]`` (kind ALL or MULTI by its topic, OTHER under any other name), or
-    ``[scalar, metadata]`` (POINT). Any other body there has no points to tell, and is a bus message. A
-    string with half a surrogate pair, which UTF-8 cannot hold, makes everything a bus message.
+    ``[scalar, metadata]`` (POINT); or either without metadata: ``points``, ``[points]``, ``scalar``,
+    ``[scalar]``. Any other body there has no points to tell, and is a bus message. A string with half a
+    surrogate pair, which UTF-8 cannot hold, makes everything a bus message.
     """
     value: dict[str, Any] = {
         "platform": platform,
@@ -88,26 +89,41 @@ def rebuild(value: Mapping[str, Any]) -> Rebuilt:
 def _add_reading(value: dict[str, Any], message: Message, bases: Sequence[Base]) -> bool:
     """Add the fields of a reading; false, and nothing added, where the message is none."""
     place = next((found for base in bases if (found := base.place(message.topic))), None)
-    body = message.body
-    if place is None or type(body) is not list or len(body) != 2 or type(body[1]) is not dict:
+    if place is None:
         return False
-    content, metadata = body
+    form, content, metadata = _form(message.body)
     kind = KINDS.get(place.last, "POINT")
     if kind != "POINT":
-        if type(content) is not dict:
+        if type(content) is not dict or (form != "PAIR" and not content):
             return False
-    elif type(content) in _SCALARS:
-        content, metadata = {place.last: content}, {place.last: metadata}
-    elif _are_points(content, metadata):
+    elif type(content) in _SCALARS and (form == "PAIR" or content is not None):
+        content = {place.last: content}
+        metadata = {place.last: metadata} if form == "PAIR" else {}
+    elif _are_points(content, metadata) if form == "PAIR" else _are_scalars(content):
         kind = "OTHER"
     else:
         return False
     value["device"] = place.device
     value["kind"] = kind
+    value["form"] = form
     value["headers"] = _fold(message.headers, _STR)
     value["points"] = _fold(content, _SCALARS)
     value["metadata"] = {name: _fold_entry(entry) for name, entry in metadata.items()}
     return True
+
+
+def _form(body: Any) -> tuple[str, Any, dict[str, Any]]:
+    """How values and metadata lie in a body, and both; content that is neither is left to the caller."""
+    if type(body) is not list:
+        return "BARE", body, {}
+    if len(body) == 2 and type(body[1]) is dict:
+        return "PAIR", body[0], body[1]
+    return ("LIST", body[0], {}) if len(body) == 1 else ("LIST", body, {})
+
+
+def _are_scalars(content: Any) -> bool:
+    """Without metadata, only values that are plain tell points from one point whose value is an object."""
+    return type(content) is dict and bool(content) and set(map(type, content.values())) <= _SCALARS
 
 
 def _are_points(content: Any, metadata: dict[str, Any]) -> bool:
@@ -120,13 +136,16 @@ def _are_points(content: Any, metadata: dict[str, Any]) -> bool:
     )
 
 
-def _body(value: Mapping[str, Any]) -> list[Any]:
-    points = _unfold(value["points"])
-    metadata = {name: _metadata(entry) for name, entry in value["metadata"].items()}
-    if value["kind"] != "POINT":
-        return [points, metadata]
-    ((point, content),) = points.items()
-    return [content, metadata[point]]
+def _body(value: Mapping[str, Any]) -> Any:
+    content: Any = _unfold(value["points"])
+    metadata: Any = {name: _metadata(entry) for name, entry in value["metadata"].items()}
+    form = value.get("form", "PAIR")  # before 0.2 there was no other
+    if value["kind"] == "POINT":
+        ((point, content),) = content.items()
+        metadata = metadata[point] if form == "PAIR" else {}
+    if form == "BARE":
+        return content
+    return [content] if form == "LIST" else [content, metadata]
 
 
 def _fold(items: dict[str, Any], plain: frozenset[type]) -> dict[str, Any]:

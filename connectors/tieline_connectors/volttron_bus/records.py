@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tieline.api import Headers, SourceRecord
 from tieline_connectors.volttron_bus.message import ORIGIN_HEADER, Malformed, Message, identity_headers
-from tieline_connectors.volttron_bus.reading import to_value
+from tieline_connectors.volttron_bus.reading import bus_message, to_value
 from tieline_connectors.volttron_bus.topics import BASES, Base
 
 ALL_PREFIXES = ("devices", "datalogger", "actuators", "analysis")
@@ -73,6 +73,10 @@ class Recorder:
             timestamp=message.time // 1000,
             value_schema=schema,
         )
+
+    def lacks_points(self, message: Message, record: SourceRecord) -> bool:
+        """Whether the topic is one of a device, and the record not a reading."""
+        return record.value_schema == bus_message() and any(b.place(message.topic) for b in self._bases)
 
 
 def _where(message: Message) -> Headers:

@@ -11,6 +11,7 @@ from tieline_connectors.volttron_bus.buffer import Buffer, Received
 from tieline_connectors.volttron_bus.config import VolttronBusConfig
 from tieline_connectors.volttron_bus.frames import pack
 from tieline_connectors.volttron_bus.message import Malformed, parse
+from tieline_connectors.volttron_bus.oddities import Oddities
 from tieline_connectors.volttron_bus.receiver import Receiver
 from tieline_connectors.volttron_bus.records import Filtered, Recorder
 
@@ -25,7 +26,8 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
     waited for in the background while ``poll`` returns nothing.
 
     Counters: ``dropped.buffer_full``, ``dropped.too_large``, ``filtered.echo``, ``filtered.prefix``,
-    ``reconnects``; ``quarantined.<reason>`` is counted by the runtime.
+    ``reconnects``, ``times.unreadable``, ``readings.without_points``; ``quarantined.<reason>`` is counted by
+    the runtime.
     """
 
     replayable: ClassVar[bool] = False
@@ -41,6 +43,8 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
             raise Fatal(f"volttron_bus: {error}") from error
         self._context = context
         self._limits = config.limits()
+        self._naive = config.naive_zone()
+        self._oddities = Oddities(context.count)
         self._recorder = Recorder(config.platform, config.all_routes(), config.shape, config.bases())
         self._buffer = Buffer(config.buffer_max_messages, config.buffer_max_bytes)
         self._receiver = Receiver(
@@ -73,11 +77,18 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
 
     def _record(self, received: Received) -> SourceRecord | None:
         try:
-            return self._recorder.record(parse(received.frames, received.time, self._limits))
+            message = parse(received.frames, received.time, self._limits, self._naive)
+            record = self._recorder.record(message)
         except Filtered as unwanted:
             self._context.count(f"filtered.{unwanted.reason}")
         except Malformed as error:
             self._context.quarantine(pack(received.frames), error.reason)
+        else:
+            if message.unreadable_time:
+                self._oddities.unreadable_time(message)
+            if self._recorder.lacks_points(message, record):
+                self._oddities.without_points(message)
+            return record
         return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime, timedelta, timezone
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from hypothesis import example, given
@@ -16,8 +17,8 @@ from tieline_connectors.volttron_bus.frames import deeper_than, pack, plain, unp
 from tieline_connectors.volttron_bus.message import Limits, Malformed, canonical, parse
 from tieline_connectors.volttron_bus.reading import rebuild
 from tieline_connectors.volttron_bus.records import ALL_PREFIXES, Recorder, Route
+from tieline_connectors.volttron_bus.time_formats import parse as parse_time
 from tieline_connectors.volttron_bus.timestamps import moment
-from tieline_connectors.volttron_bus.timestamps import parse as parse_time
 
 LIMITS = Limits()
 RECEIVED = 1_700_000_000_000_000
@@ -137,17 +138,27 @@ naive = st.datetimes(datetime(1971, 1, 1), datetime(2199, 1, 1))
 somewhere = st.sampled_from(["UTC", "US/Pacific", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe"])
 
 
-@given(naive, somewhere, st.sampled_from(["TimeStamp", "Date"]))
-def test_a_naive_time_is_taken_in_the_zone_on_which_the_points_agree(when, name, key):
-    expected = int(when.replace(tzinfo=ZoneInfo(name)).timestamp()) * 1_000_000 + when.microsecond
+@given(naive, somewhere, somewhere, st.sampled_from(["TimeStamp", "Date"]))
+def test_a_naive_time_is_utc_or_in_the_zone_that_is_configured_or_on_which_the_points_agree(
+    when, name, configured, key
+):
+    def in_zone(zone):
+        return int(when.replace(tzinfo=zone).timestamp()) * 1_000_000 + when.microsecond
+
     entry = {"units": "F", "tz": name}
     for body in (
         [{"x": 1, "y": 2}, {"x": entry, "y": {"units": "F"}, "z": entry}],
         [1, entry],
         {"x": {"Readings": 1, "Units": "F", "tz": name}},
     ):
-        found = parse(frames("devices/a/x", {key: when.isoformat()}, body), RECEIVED, LIMITS)
-        assert (found.time, found.time_source) == (expected, f"{key.upper()}_NAIVE")
+        zones: list[tuple[Any, int]] = [
+            (timezone.utc, in_zone(timezone.utc)),
+            (ZoneInfo(configured), in_zone(ZoneInfo(configured))),
+            ("points", in_zone(ZoneInfo(name))),
+        ]
+        for setting, expected in zones:
+            found = parse(frames("devices/a/x", {key: when.isoformat()}, body), RECEIVED, LIMITS, setting)
+            assert (found.time, found.time_source) == (expected, f"{key.upper()}_NAIVE")
 
 
 @given(bodies, bodies)
@@ -238,7 +249,7 @@ def test_every_iso_time_is_read_to_the_microsecond(when, zone, separator):
 
 @given(st.dictionaries(st.sampled_from(["TimeStamp", "timestamp", "Date", "x"]), documents(texts | halves)))
 def test_no_header_is_too_silly(headers):
-    time, source = moment(headers, RECEIVED)
+    time, source, _ = moment(headers, RECEIVED)
     assert time == RECEIVED
     assert source == "RECEIVED"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zoneinfo import ZoneInfo
+
 import pytest
 
 from tieline.api import header
@@ -40,7 +42,9 @@ def item(readings, **more):
         (item(None), [(TIME, "DATE", None)]),
         (item(["2015-12-02T00:00:00+00:00", 2.5]), [(FIRST, "TIMESTAMP", 2.5)]),
         (item(["2015-12-02T00:00:00", True]), [(FIRST, "TIMESTAMP_NAIVE", True)]),
-        (item(["2015-12-02T00:00:00", 2], tz="US/Pacific"), [(FIRST + 8 * HOUR, "TIMESTAMP_NAIVE", 2)]),
+        (item(["2015-12-02T00:00:00", 2], tz="US/Pacific"), [(FIRST, "TIMESTAMP_NAIVE", 2)]),
+        (item(["Wed, 02 Dec 2015 00:00:00 GMT", 2]), [(FIRST, "TIMESTAMP", 2)]),
+        (item([1449014400000, 2]), [(FIRST, "TIMESTAMP", 2)]),
         (item(["2015-12-02T00:00:00Z", 2], tz="US/Pacific"), [(FIRST, "TIMESTAMP", 2)]),
         (item(["2015-12-02T00:00:00", 2], tz="No/Where"), [(FIRST, "TIMESTAMP_NAIVE", 2)]),
         (
@@ -53,6 +57,13 @@ def item(readings, **more):
 )
 def test_each_form_of_readings_is_decoded_with_its_time(content, expected):
     assert decoded({"temp": content}) == [("temp", *reading) for reading in expected]
+
+
+def test_a_naive_time_of_a_reading_is_taken_in_the_zone_that_is_configured():
+    body = {"temp": item(["2015-12-02T00:00:00", 2], tz="US/Pacific")}
+    for naive, expected in (("points", FIRST + 8 * HOUR), (ZoneInfo("Asia/Tokyo"), FIRST - 9 * HOUR)):
+        _, value = to_value("lab", log(body)._replace(naive=naive))
+        assert value["readings"][0]["time"] == expected
 
 
 def test_units_type_and_zone_stand_beside_each_value():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from tieline.api import DIGEST_HEADER, ID_HEADER
 from tieline_connectors.volttron_bus.message import Limits, Malformed, identity_headers, parse
+from tieline_connectors.volttron_bus.time_formats import parse as parse_time
 from tieline_connectors.volttron_bus.timestamps import moment
-from tieline_connectors.volttron_bus.timestamps import parse as parse_time
 
 RECEIVED = 1_700_000_000_000_000
 GOOD = {"sender": "a", "bus": "", "headers": {}, "message": 1}
@@ -85,12 +86,85 @@ def test_brackets_in_strings_are_no_depth():
             "TIMESTAMP",
         ),
         ({}, RECEIVED, "RECEIVED"),
-        ({"TimeStamp": 1767225600}, RECEIVED, "RECEIVED"),
+        ({"TimeStamp": 1767225600}, 1767225600000000, "TIMESTAMP"),
         ({"TimeStamp": None, "Date": ["2026-01-01T00:00:00Z"]}, RECEIVED, "RECEIVED"),
     ],
 )
 def test_the_time_is_that_of_the_headers_or_of_the_reception(headers, time, source):
-    assert moment(headers, RECEIVED) == (time, source)
+    assert moment(headers, RECEIVED)[:2] == (time, source)
+
+
+TIMES: dict[str, list[Any]] = {
+    "ISO 8601": [
+        "2026-03-01T12:00:30.5+01:00", "2026-03-01 12:00:30.500000+0100", "2026-03-01T11:00:30,5Z",
+        "2026-03-01t11:00:30.5z", "2026-03-01 11:00:30.5 UTC", "2026-03-01 11:00:30.5GMT",
+        "2026-03-01T12:00:30.5 +01", "2026-03-01T12:00:30.5+01:00[Europe/Paris]", "20260301T110030.5Z",
+        "20260301T120030.500+0100", "2026-03-01 12:00:30.5 Europe/Paris", " 2026-03-01T11:00:30.5Z ",
+        "2026-03-01  03:00:30.500000000000-0800",
+    ],
+    "epoch": [
+        1772362830.5, 1772362830500, 1772362830500.0, 1772362830500000, 1772362830500000000,
+        "1772362830.5", "1772362830500", "1772362830500000", "1772362830500000000",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [text for texts in TIMES.values() for text in texts])
+def test_the_common_forms_of_one_moment_are_that_moment(text):
+    assert parse_time(text) == (1772362830_500000, True)
+    assert moment({"Date": text}, RECEIVED) == (1772362830_500000, "DATE", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "has_zone"),
+    [
+        ("Sun, 01 Mar 2026 11:00:30 GMT", True),
+        ("Sun, 1 Mar 2026 12:00:30 +0100", True),
+        ("1 Mar 2026 06:00:30 EST", True),
+        ("Sun, 01 Mar 2026 11:00:30 -0000", True),
+        ("Sun, 01 Mar 2026 11:00:30 +0000 (UTC)", True),
+        ("Sunday, 01-Mar-2026 11:00:30 GMT", True),
+        ("Sun Mar  1 11:00:30 2026", False),
+        ("Sun, 01 Mar 2026 11:00:30", False),
+        ("2026-03-01 11:00:30", False),
+        ("20260301T110030", False),
+        (1772362830, True),
+    ],
+)
+def test_the_common_forms_without_a_fraction_are_read_too(text, has_zone):
+    assert parse_time(text) == (1772362830_000000, has_zone)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sun, 01 Mar 2026 11:00:30 CET", "2026-03-01 11:00:30 CET", "01/03/2026 11:00:30", "3/1/2026 11:00",
+        "01.03.2026 11:00:30", "Sun, 01 Mar 26 11:00:30 GMT", "2026-03-01T11:00:30 No/Where", "11:00:30",
+        "99999999", "-1772362830", "1e9", "nan", "1772362830s", "20260301110030", "9" * 79, "x" * 10_000_000,
+        True, False, 5, 0, -1, 1e300, float("nan"), float("inf"), 10**400, 20260301, [], {}, b"2026-03-01",
+        "31 Feb 2026 11:00:30 GMT", "31 Dec 1969 11:00:30 GMT", "2026-03-01T11:00:30Z\x00", "now",
+    ],
+)  # fmt: skip
+def test_what_would_have_to_be_guessed_is_not_read_and_said(text):
+    assert parse_time(text) is None
+    found = moment({"TimeStamp": text}, RECEIVED)
+    assert found[:2] == (RECEIVED, "RECEIVED")
+    assert found.unreadable.startswith("TimeStamp: ")
+    assert len(found.unreadable) < 400
+
+
+def test_a_time_that_cannot_be_read_is_said_also_where_the_next_header_has_one():
+    headers = {"TimeStamp": "soon", "Date": "2026-01-01T00:00:00Z"}
+    assert moment(headers, RECEIVED) == (1767225600000000, "DATE", "TimeStamp: soon")
+    assert moment({"TimeStamp": None}, RECEIVED).unreadable == ""
+
+
+def test_a_naive_time_is_utc_by_default_whatever_the_points_say():
+    body = [{"x": 1}, {"x": {"tz": "US/Pacific"}}]
+    found = parse(
+        frames(data={**GOOD, "headers": {"Date": "2026-07-01T00:00:00"}, "message": body}), 7, Limits()
+    )
+    assert (found.time, found.time_source) == (1782864000000000, "DATE_NAIVE")
 
 
 @pytest.mark.parametrize(
@@ -169,21 +243,24 @@ def test_the_digest_is_that_of_the_body():
     ],
 )
 def test_a_naive_time_is_utc_where_the_points_name_no_zone_or_do_not_agree(body):
-    found = moment({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body)
+    found = moment({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body, "points")[:2]
     assert found == (1782864000000000, "TIMESTAMP_NAIVE")
 
 
 def test_a_time_with_a_zone_of_its_own_keeps_it():
     body = [1, {"tz": "US/Pacific"}]
-    assert moment({"TimeStamp": "2026-07-01T00:00:00Z"}, RECEIVED, body) == (1782864000000000, "TIMESTAMP")
-    assert moment({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body) == (
+    assert moment({"TimeStamp": "2026-07-01T00:00:00Z"}, RECEIVED, body, "points")[:2] == (
+        1782864000000000,
+        "TIMESTAMP",
+    )
+    assert moment({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body, "points")[:2] == (
         1782864000000000 + 7 * 3_600_000_000,
         "TIMESTAMP_NAIVE",
     )
 
 
 def test_a_time_that_its_zone_would_put_before_1970_is_taken_as_utc():
-    assert moment({"Date": "1970-01-01T01:00:00"}, RECEIVED, [1, {"tz": "Asia/Kolkata"}]) == (
+    assert moment({"Date": "1970-01-01T01:00:00"}, RECEIVED, [1, {"tz": "Asia/Kolkata"}], "points")[:2] == (
         3_600_000_000,
         "DATE_NAIVE",
     )

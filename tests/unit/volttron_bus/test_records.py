@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tieline.api import header
+from tieline.converters.codec import AvroCodec
 from tieline_connectors.volttron_bus.message import Malformed, Message
 from tieline_connectors.volttron_bus.reading import rebuild, to_value
 from tieline_connectors.volttron_bus.records import Filtered, Recorder, Route
@@ -31,6 +32,7 @@ def test_a_reading_is_keyed_by_its_device_and_dated_by_its_time():
         "topic": "devices/c/b/a/all",
         "device": "c/b/a",
         "kind": "ALL",
+        "form": "PAIR",
         "sender": "platform.driver",
         "headers": {},
         "time": TIME,
@@ -64,8 +66,23 @@ def test_any_other_message_is_keyed_by_its_topic():
         ("devices/c/b/a/batch", [{"x": 1}, {"x": META}], "OTHER"),
         ("devices/c/b/a/batch", [{"x": 1}, {}], None),
         ("devices/c/b/a/batch", [{}, {}], None),
-        ("devices/c/b/a/all", [{"x": 1}], None),
-        ("devices/c/b/a/all", {"x": 1}, None),
+        ("devices/c/b/a/all", [{"x": 1}], "ALL"),
+        ("devices/c/b/a/all", {"x": 1}, "ALL"),
+        ("devices/c/b/a/all", {"x": {"y": [1]}}, "ALL"),
+        ("devices/c/b/a/all", {}, None),
+        ("devices/c/b/a/all", [{}], None),
+        ("devices/c/b/a/all", [{"x": 1}, {}, {}], None),
+        ("devices/c/b/a/multi", {"x": None}, "MULTI"),
+        ("devices/c/b/a/Zone", 72.5, "POINT"),
+        ("devices/c/b/a/Zone", [72.5], "POINT"),
+        ("devices/c/b/a/Zone", "text", "POINT"),
+        ("devices/c/b/a/Zone", None, None),
+        ("devices/c/b/a/Zone", [None], None),
+        ("devices/c/b/a/batch", {"x": 1, "y": "z"}, "OTHER"),
+        ("devices/c/b/a/batch", [{"x": 1}], "OTHER"),
+        ("devices/c/b/a/batch", {"x": {"y": 1}}, None),
+        ("devices/c/b/a/batch", {}, None),
+        ("devices/c/b/a/batch", [1, 2], None),
         ("devices/all", [{}, {}], None),
         ("devices/actuators/get/a/Zone", [1, {}], None),
         ("devicesX/a/all", [{}, {}], None),
@@ -76,7 +93,16 @@ def test_the_kind_follows_from_topic_and_body(topic, body, kind):
     schema, value = to_value("lab", message(topic, body))
     assert value.get("kind") == kind
     assert schema.name == ("volttron.DeviceReading" if kind else "volttron.BusMessage")
-    assert rebuild(value)[:3] == (topic, {}, body)
+    assert repr(rebuild(value)[:3]) == repr((topic, {}, body))
+    if kind:  # and so through Avro
+        codec = AvroCodec.of(schema)
+        assert repr(rebuild(codec.decode(codec.encode(value)))[:3]) == repr((topic, {}, body))
+
+
+def test_a_reading_that_version_0_1_wrote_is_rebuilt(tmp_path):
+    _, value = to_value("lab", message())
+    del value["form"]
+    assert rebuild(value).body == [{"x": 1}, {"x": META}]
 
 
 @pytest.mark.parametrize("entry", [{}, {"units": "F"}, {"units": "F", "tz": "UTC"}, META])
@@ -185,7 +211,7 @@ def test_a_breadth_first_topic_gives_the_same_device_and_key():
     assert rebuild(single.value).body == [72.5, META]
 
 
-@pytest.mark.parametrize("message_body", [5, None, "x", {"a": 1}, [1], [{}], [{"x": 1}, 5]])
+@pytest.mark.parametrize("message_body", [None, [], {}, [1, 2, 3], [{}], [{"x": 1}, 5], [[1]]])
 def test_a_body_without_points_stays_a_bus_message_under_every_order(message_body):
     for topic in ("devices/c/b/a/all", "points/a/b/c/all", "points/Zone/a/b/c"):
         schema, value = to_value("lab", message(topic, message_body))

@@ -111,6 +111,64 @@ def test_overlapping_prefixes_and_whole_segments(bus):
         assert context.counters == {"filtered.prefix": 1}
 
 
+def test_a_time_that_cannot_be_read_is_counted_and_reported_once_a_topic(bus, caplog):
+    with source(bus.address) as (task, context):
+        bus.wait_for_subscriber(NAME)
+        for topic, headers in (
+            ("devices/a/all", {"TimeStamp": "tomorrow"}),
+            ("devices/a/all", {"TimeStamp": "tomorrow"}),
+            ("devices/b/all", {"Date": "01.03.2026", "other": ""}),
+            ("devices/b/all", {"TimeStamp": "soon", "Date": "2026-03-01T00:00:00Z"}),
+            ("devices/c/all", {}),
+            ("devices/c/all", {"Date": 1772362830}),
+        ):
+            bus.publish(topic, headers, [{"n": 1}, {}])
+        records = polled(task, 6)
+        sources = [record.value["time_source"] for record in records]
+        assert sources == ["RECEIVED", "RECEIVED", "RECEIVED", "DATE", "RECEIVED", "DATE"]
+        assert context.counters == {"times.unreadable": 4}
+    fix = "Publish ISO 8601 with a zone; this is reported once per topic, times.unreadable counts"
+    assert warnings(caplog) == [
+        f"a message of the topic devices/{name}/all is stored under the time of its reception: {given} "
+        f"cannot be read. {fix}"
+        for name, given in (("a", "TimeStamp: tomorrow"), ("b", "Date: 01.03.2026"))
+    ]
+
+
+@pytest.mark.parametrize(("setting", "hours"), [("UTC", 0), ("points", 8), ("Asia/Tokyo", -9)])
+def test_a_naive_time_is_taken_in_the_zone_of_the_setting(bus, setting, hours):
+    with source(bus.address, bus__naive__time__zone=setting) as (task, _):
+        bus.wait_for_subscriber(NAME)
+        body = [{"n": 1}, {"n": {"tz": "US/Pacific"}}]
+        bus.publish("devices/a/all", {"TimeStamp": "2026-03-01T00:00:00"}, body)
+        (record,) = polled(task, 1)
+        assert record.value["time"] == (1772323200 + hours * 3600) * 1_000_000
+
+
+def test_what_is_no_reading_under_a_device_is_counted_and_reported_once_a_topic(bus, caplog):
+    with source(bus.address) as (task, context):
+        bus.wait_for_subscriber(NAME)
+        for topic, body in (
+            ("devices/a/all", {"T": 52.5}),
+            ("devices/a/all", 5),
+            ("devices/a/all", []),
+            ("devices/a/T", [[1], {}]),
+            ("devices/actuators/schedule/result", 5),
+            ("devices/a/T", 52.5),
+        ):
+            bus.publish(topic, {}, body)
+        records = polled(task, 6)
+        kinds = [record.value.get("kind") for record in records]
+        assert kinds == ["ALL", None, None, None, None, "POINT"]
+        assert [record.key for record in records] == ["a", "devices/a/all", "devices/a/all", "devices/a/T",
+            "devices/actuators/schedule/result", "a"]  # fmt: skip
+        assert context.counters == {"readings.without_points": 3}
+    assert [text.partition(" from ")[0] for text in warnings(caplog)] == [
+        "a message of the topic devices/a/all",
+        "a message of the topic devices/a/T",
+    ]
+
+
 def test_an_echo_is_counted_and_not_sent_back(bus):
     with source(bus.address) as (task, context):
         bus.wait_for_subscriber(NAME)
