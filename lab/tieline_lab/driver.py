@@ -72,6 +72,8 @@ class DriverSettings:
     devices: int = 3
     interval: int = 1
     shapes: tuple[Shape, ...] = ("all",)
+    more_points: tuple[Point, ...] = ()
+    """Points that every device has beside `POINTS`."""
 
     def topics(self) -> list[str]:
         """The devices, as RPC calls name them: without ``devices/``."""
@@ -90,7 +92,7 @@ class DriverSettings:
                 "Type": point.type,
                 "Move": point.move,
             }
-            for point in POINTS
+            for point in (*POINTS, *self.more_points)
         ]
         config = {
             "driver_scrape_interval": 0.02,
