@@ -42,10 +42,14 @@ def lab(
     ] = False,
     duration: Annotated[
         float | None,
-        typer.Option(min=1, help="Stop by itself so many seconds after the first reading; without a table."),
+        typer.Option(
+            min=1,
+            max=31 * 86_400,
+            help="Stop by itself so many seconds after the first reading; without a table.",
+        ),
     ] = None,
     devices: Annotated[int, typer.Option(min=1, max=200, help="How many devices the driver has.")] = 3,
-    interval: Annotated[int, typer.Option(min=1, help="Seconds from reading to reading.")] = 1,
+    interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds from reading to reading.")] = 1,
     connector: Annotated[
         list[Path] | None,
         typer.Option(

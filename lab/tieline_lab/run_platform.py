@@ -34,7 +34,7 @@ def run(
     ),
     seen: Annotated[Path | None, typer.Option(help="Gets a line for each message seen on the bus.")] = None,
     devices: Annotated[int, typer.Option(min=1, max=200)] = 3,
-    interval: Annotated[int, typer.Option(min=1, help="Seconds from reading to reading.")] = 1,
+    interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds from reading to reading.")] = 1,
 ) -> None:
     """Run a platform with moving points in the foreground."""
     ready.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tieline.api import ConfigError, Mistake, Secret, setting
+from tieline.api.config import TopicName
 from tieline_connectors.command.command import Defaults
 from tieline_connectors.command.decisions import Terms
 from tieline_connectors.command.ledger import Retention
@@ -33,7 +34,7 @@ class CommandSinkConfig(PlatformConfig):
         doc="Who may write what: docs/command-policy.md. A change is read without a restart.",
         importance="high",
     )
-    results_topic: str = setting(
+    results_topic: TopicName = setting(
         "results.topic",
         "command-results",
         min_length=1,
@@ -53,7 +54,7 @@ class CommandSinkConfig(PlatformConfig):
         " reason. It works at once, without a restart.",
         importance="high",
     )
-    old_results_topic: str = setting(
+    old_results_topic: TopicName = setting(
         "results.old.topic", "", doc="Also results in the old agents' JSON (command-to-cloud); empty: none."
     )
     old_issuer: str = setting(

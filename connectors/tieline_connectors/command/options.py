@@ -31,7 +31,9 @@ Issuer = Annotated[
 Wait = Annotated[
     float | None,
     typer.Option(
-        min=0, help="Seconds to wait for results; 0: not at all. Else: until 10 s after the last expiry."
+        min=0,
+        max=604_800,
+        help="Seconds to wait for results; 0: not at all. Else: until 10 s after the last expiry.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a result.")]

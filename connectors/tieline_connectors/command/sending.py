@@ -53,7 +53,9 @@ def send(
     not_before: Annotated[str | None, typer.Option(help="Not before: ISO 8601, or in 5m, 2h.")] = None,
     hold: Annotated[str | None, typer.Option(help="Give the point back so long after the write.")] = None,
     priority: Annotated[int | None, typer.Option(min=1, max=16, help="BACnet's, 1 is the highest.")] = None,
-    tolerance: Annotated[float | None, typer.Option(min=0, help="What reading back may differ by.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, max=1e300, help="What reading back may differ by.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
     revert: Annotated[bool, typer.Option("--revert", help="Give the point back; takes no VALUE.")] = False,
     text: Annotated[bool, typer.Option("--text", help="VALUE is a text, whatever it looks like.")] = False,

@@ -19,12 +19,19 @@ from tieline.api import (
     TopicPartition,
     setting,
 )
+from tieline.api.config import PathText
 
 
 class FileSinkConfig(Config):
     """Kafka Connect's key (FileStreamSink)."""
 
-    file: str = setting("file", doc="The file to append to; made where there is none.", importance="high")
+    file: PathText = setting(
+        "file", min_length=1, doc="The file to append to; made where there is none.", importance="high"
+    )
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """A folder is no file."""
+        return [("file", "is a folder; give a file's path")] if os.path.isdir(self.file) else []
 
 
 class FileSinkTask(SinkTask[FileSinkConfig]):

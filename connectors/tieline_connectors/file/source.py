@@ -19,6 +19,7 @@ from tieline.api import (
     identity,
     setting,
 )
+from tieline.api.config import PathText, TopicName
 
 _LOOK_AGAIN = 0.2
 _HEAD = 256
@@ -28,12 +29,18 @@ _HEAD = 256
 class FileSourceConfig(Config):
     """Kafka Connect's keys (FileStreamSource)."""
 
-    file: str = setting("file", doc="The file to read; it may appear later.", importance="high")
-    topic: str = setting("topic", doc="The topic to write to.", importance="high")
-    batch_size: int = setting("batch.size", 2000, ge=1, doc="The most lines of one poll.")
-    max_line_bytes: int = setting(
-        "max.line.bytes", 1024 * 1024, ge=1, doc="A longer line is cut into records of this size."
+    file: PathText = setting(
+        "file", min_length=1, doc="The file to read; it may appear later.", importance="high"
     )
+    topic: TopicName = setting("topic", min_length=1, doc="The topic to write to.", importance="high")
+    batch_size: int = setting("batch.size", 2000, ge=1, le=1_000_000, doc="The most lines of one poll.")
+    max_line_bytes: int = setting(
+        "max.line.bytes", 1024 * 1024, ge=1, le=1024**3, doc="A longer line is cut into records of this size."
+    )
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """A folder is no file."""
+        return [("file", "is a folder; give a file's path")] if os.path.isdir(self.file) else []
 
 
 class FileSourceTask(SourceTask[FileSourceConfig]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from os.path import isfile
 from typing import Any, TypeAlias
 from urllib.parse import unquote_plus
 
@@ -27,12 +28,28 @@ def connect(uri: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) ->
 
     Raises ``ValueError`` where the URI is wrong, without any secret in it.
     """
+    if not uri.strip().startswith(("mongodb://", "mongodb+srv://")):
+        raise ValueError("no MongoDB URI: it begins with mongodb:// or mongodb+srv://")
     try:
         given = options_of(uri)
         options = {name: value for name, value in defaults.items() if name.lower() not in given}
         return MongoClient(uri, connect=False, appname="tieline", **{**options, **chosen})
     except (PyMongoError, ValueError, TypeError) as error:
         raise ValueError(_why(uri, error)) from None
+    except OSError as error:  # tlsCAFile, tlsCertificateKeyFile: missing, not readable, no PEM
+        raise ValueError(redacted(_tls_files(uri, error), uri)) from None
+
+
+def _tls_files(uri: str, error: OSError) -> str:
+    """What is wrong with a file that a URI names."""
+    told = []
+    for name, path in options_of(uri).items():
+        if name.startswith("tls") and name.endswith("file"):
+            told.append(f"{name} {path}{'' if isfile(path) else ': there is no such file'}")
+    return (
+        f"{'; '.join(told) or 'TLS'} cannot be used ({error.strerror or type(error).__name__}). Give the "
+        "whole path of a PEM file that this user may read (~ is not replaced inside a URI)"
+    )
 
 
 def options_of(uri: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -33,8 +34,37 @@ class Destination(NamedTuple):
     layout: str
 
 
+_IDENTITY = (
+    "each record is inserted once, under its identity as _id, so that a redelivery changes nothing. Leave it "
+    "out; layout chooses how documents look"
+)
+_ERRORS = (
+    "there is no dead letter queue yet: a document that MongoDB refuses stops the task, after all others are "
+    "written. Leave it out; filter such records with a transform"
+)
+_RETRIES = "an outage is waited out, however long. Leave it out; errors.retry.timeout bounds the wait"
+
+
 class MongoSinkConfig(Config):
     """What a user may set; every other option of a connection goes into ``connection.uri``."""
+
+    refused = {
+        "writemodel.strategy": _IDENTITY,
+        "document.id.strategy": _IDENTITY,
+        "document.id.strategy.": _IDENTITY,
+        "delete.": _IDENTITY,
+        "delete.writemodel.strategy": _IDENTITY,
+        "change.data.capture.handler": _IDENTITY,
+        "post.processor.chain": "transforms change records before they come here. Write them as transforms",
+        "bulk.write.ordered": "a bad record costs itself alone: batches are not ordered. Leave it out",
+        "mongo.errors.": _ERRORS,
+        "errors.log.": "every error is logged with its record's place. Leave it out",
+        "max.num.retries": _RETRIES,
+        "retries.defer.timeout": _RETRIES,
+        "rate.limiting.": "the server sets the pace: a slow one is given less. Leave it out",
+        "namespace.mapper": "topic.override.<topic>.database and .collection say where a topic goes",
+        "namespace.mapper.": "topic.override.<topic>.database and .collection say where a topic goes",
+    }
 
     connection_uri: Secret = setting(
         "connection.uri",
@@ -138,10 +168,18 @@ class MongoSinkConfig(Config):
                 near = difflib.get_close_matches(name, _OVERRIDABLE, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_OVERRIDABLE)}"
                 wrong.append((key, f"no such setting of a topic; {hint}"))
-            elif name == "layout" and value not in LAYOUTS:
-                wrong.append((key, _no_layout(value)))
-            elif name == "database" and not value:
-                wrong.append((key, "is empty"))
+            elif name == "layout":
+                wrong += [] if value in LAYOUTS else [(key, _no_layout(value))]
+            elif name == "collection" and not value:
+                continue  # the topic's name
+            elif problem := {"database": database_problem, "collection": collection_problem}[name](value):
+                wrong.append((key, problem))
+        if problem := database_problem(self.database):
+            wrong.append(("database", problem))
+        if self.collection and (problem := collection_problem(self.collection)):
+            wrong.append(("collection", problem))
+        if self.write_concern is not None and not _CONCERN.fullmatch(self.write_concern):
+            wrong.append(("write.concern", "is not majority, a number of members (1 to 50) or a tag"))
         try:
             self.client().close()
             w = self.write_concern or options_of(self.connection_uri.get_secret_value()).get("w")
@@ -194,6 +232,23 @@ class MongoSinkConfig(Config):
             self.cloudagent_date == "text",
             self.tombstones == "store",
         )
+
+
+_CONCERN = re.compile(r"[0-9]|[1-4][0-9]|50|[A-Za-z_]\S*")
+
+
+def database_problem(name: str) -> str:
+    """Why no server has a database of this name; empty: it may."""
+    if bad := sorted(set(name) & set('/\\. "$*<>:|?\0')):
+        return f"a database's name cannot hold {bad[0]!r}"
+    return "a database's name has 1 to 63 bytes" if not 0 < len(name.encode()) < 64 else ""
+
+
+def collection_problem(name: str) -> str:
+    """Why no server has a collection of this name; empty: it may."""
+    if not name.strip() or "$" in name or "\0" in name or ".." in name or name[0] == "." or name[-1] == ".":
+        return "a collection's name cannot be blank, hold $ or .., or begin or end with a dot"
+    return "the names system.… are MongoDB's own" if name.startswith("system.") else ""
 
 
 def _no_layout(name: str) -> str:

@@ -70,7 +70,7 @@ def query(
     ] = None,
     since: Annotated[str | None, typer.Option(help="From then on: ISO 8601, or 15m, 2h, 7d ago.")] = None,
     until: Annotated[str | None, typer.Option(help="Before then.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The most documents.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="The most documents.")] = 20,
     newest: Annotated[bool, typer.Option("--newest/--oldest", help="Which come first.")] = True,
     output: Annotated[
         Format, typer.Option("--format", help="A table, or a line of JSON a document.")
@@ -78,7 +78,9 @@ def query(
     following: Annotated[
         bool, typer.Option("--follow", help="Then print new ones as they come, until Ctrl-C.")
     ] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that the server may search.")] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Seconds that the server may search.")
+    ] = 30.0,
 ) -> None:
     """Look at what is in MongoDB, newest first.
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
+from tieline.api.files import read_small_file
+
 
 @dataclass(frozen=True)
 class CurveKeys:
@@ -43,7 +45,7 @@ def curve_key(text: str) -> bytes:
 def stored_key(file: Path, name: str) -> bytes:
     """``publickey`` or ``secretkey`` of a file of ``credentials_store``; ``ValueError``, ``OSError``."""
     try:
-        text = json.loads(file.read_text("utf-8"))[name]
+        text = json.loads(read_small_file(file).decode("utf-8"))[name]
     except (KeyError, TypeError, IndexError, RecursionError):
         raise ValueError(f"has no {name}: a file of a VOLTTRON home's credentials_store is needed") from None
     except json.JSONDecodeError as error:  # its own text would quote the file

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tieline.api import Config, Secret, setting
+from tieline.api.config import PathText
 from tieline_connectors.volttron_bus.connection import Endpoint
 from tieline_connectors.volttron_bus.credentials import CurveKeys, curve_key, key_pair, stored_key
 from tieline_connectors.volttron_bus.frames import plain
@@ -22,7 +23,7 @@ class PlatformConfig(Config):
     )
     platform: str = setting(
         "platform.name",
-        min_length=1,
+        pattern=r"\S",
         doc="The platform's name: part of every record that is read from it, and the mark on what is"
         " published to it. All connectors of one platform must say the same, those of two must not.",
         importance="high",
@@ -39,12 +40,12 @@ class PlatformConfig(Config):
         Secret(""),
         doc="Our secret CURVE key, z85 or base64; empty: a new pair at each start (2.x lets it in).",
     )
-    credentials_file: str = setting(
+    credentials_file: PathText = setting(
         "volttron.credentials.file",
         "",
         doc="Our keys as a file of the home's credentials_store, instead of the two settings before.",
     )
-    server_credentials_file: str = setting(
+    server_credentials_file: PathText = setting(
         "volttron.server.credentials.file",
         "",
         doc="The home's credentials_store/platform.json, instead of volttron.serverkey.",
@@ -62,7 +63,10 @@ class PlatformConfig(Config):
             )
             if (message := complaint(check))
         ]
-        if not _ADDRESS.fullmatch(self.address):
+        port = re.match(r"tcp://.*:(\d+)$", self.address)
+        if port and not 1 <= int(port[1]) <= 65_535:
+            wrong.append(("volttron.address", "the port is not a number from 1 to 65535"))
+        elif not _ADDRESS.fullmatch(self.address):
             wrong.append(
                 ("volttron.address", "must look like tcp://127.0.0.1:22916 or ipc:///path/vip.socket")
             )

@@ -10,10 +10,22 @@ Every mistake of a map is reported at once; a secret (``Secret``) never appears 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typing_extensions import Self
@@ -32,6 +44,51 @@ def _split(value: Any) -> Any:
 
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """A list written as Kafka Connect writes lists: ``a, b, c``."""
+
+
+def _expanded(path: str) -> str:
+    found = os.path.expanduser(path)
+    if found.startswith("~"):
+        raise ValueError("there is no such home folder; write the whole path")
+    return found
+
+
+PathText = Annotated[str, AfterValidator(_expanded)]
+"""A path as text; ``~`` is the home folder, as in every setting of type ``Path``."""
+
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+def topic_name(name: str) -> str:
+    """The name, if a topic may have it. Raises ``ValueError`` with the rule, and what may be meant."""
+    if _TOPIC.fullmatch(name) and name not in (".", ".."):
+        return name
+    legal = re.sub("[^a-zA-Z0-9._-]", ".", name)
+    hint = f"; perhaps {legal!r}?" if _TOPIC.fullmatch(legal) else ""
+    raise ValueError(
+        f"{name[:100]!r} cannot be the name of a topic: 1 to 249 of the letters a-z and A-Z, digits, '.', "
+        f"'_' and '-'{hint}"
+    )
+
+
+def _topic_or_empty(name: str) -> str:
+    return topic_name(name) if name else name
+
+
+TopicName = Annotated[str, AfterValidator(_topic_or_empty)]
+"""The name of a topic, legal on every broker; empty where the setting may be empty."""
+
+TopicNames = Annotated[CommaList, AfterValidator(lambda names: tuple(map(topic_name, names)))]
+"""Names of topics, with commas."""
+
+_LARGEST = 2**63 - 1
+_LONGEST_MS = 100 * 366 * 86_400_000
+
+
+class Unresolved(str):
+    """Stands for a value that could not be found out, which is reported already: check nothing of it."""
+
+    __slots__ = ()
 
 
 def setting(key: str, default: Any = ..., *, doc: str, importance: str = "medium", **rules: Any) -> Any:
@@ -53,7 +110,14 @@ class Config(BaseModel):
         frozen=True,
         hide_input_in_errors=True,
         arbitrary_types_allowed=True,
+        allow_inf_nan=False,
     )
+
+    refused: ClassVar[Mapping[str, str]] = {}
+    """Keys that users bring from elsewhere, with the reason why they are not taken and what to do instead.
+
+    One that ends with a dot stands for all that begin so.
+    """
 
     def mistakes(self) -> list[tuple[str, str]]:
         """``(key, what is wrong and the way out)`` for rules that one setting alone cannot show."""
@@ -65,17 +129,33 @@ class Config(BaseModel):
 
         ``also_known``: keys that somebody else reads, for the hint at a misspelt one.
         """
-        try:
-            config = cls.model_validate(dict(settings))
-        except ValidationError as error:
-            wrong = [_mistake(cls, where, line, also_known) for line in error.errors()]
-            keys = {str(line["loc"][0]) for line in error.errors() if line["loc"]}
-            rules = _rules_of_the_rest(cls, settings, keys)
-            raise ConfigError([*wrong, *(Mistake(where, *rule) for rule in rules)]) from None
-        wrong = [Mistake(where, key, message) for key, message in config.mistakes()]
+        config, wrong = cls.check(settings, where, also_known=also_known)
         if wrong:
             raise ConfigError(wrong)
         return config
+
+    @classmethod
+    def check(
+        cls, settings: Mapping[str, str], where: str = "", *, also_known: Sequence[str] = ()
+    ) -> tuple[Self, list[Mistake]]:
+        """As ``parse``, but returns every mistake, and the settings as far as they are right.
+
+        A wrong one then has its default; one that is required is no attribute.
+        """
+        lost = {key for key, value in settings.items() if isinstance(value, Unresolved)}
+        given: dict[str, Any] = {key: value for key, value in settings.items() if key not in lost}
+        wrong = [Mistake(where, *problem) for problem in _impossible(cls, given)]
+        bad = lost | {mistake.key for mistake in wrong}
+        given = {key: value for key, value in given.items() if key not in bad}
+        try:
+            config = cls.model_validate(given)
+        except ValidationError as error:
+            lines = [line for line in error.errors() if not (line["type"] == "missing" and _key(line) in bad)]
+            wrong += [_mistake(cls, where, line, also_known) for line in lines]
+            bad |= {_key(line) for line in error.errors()}
+            config = _draft(cls, given, bad)
+        rules = [Mistake(where, *rule) for rule in _rules(config, bad)]
+        return config, wrong + [rule for rule in rules if rule.key not in bad]
 
     @classmethod
     def keys(cls) -> list[str]:
@@ -106,31 +186,87 @@ class Config(BaseModel):
 def _mistake(cls: type[Config], where: str, line: Any, also_known: Sequence[str]) -> Mistake:
     key = ".".join(str(part) for part in line["loc"])
     if line["type"] == "extra_forbidden":
+        for refused, reason in cls.refused.items():
+            if key == refused or (refused.endswith(".") and key.startswith(refused)):
+                return Mistake(where, key, f"is not taken: {reason}")
         near = difflib.get_close_matches(key, [*cls.keys(), *also_known], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(cls.keys())}"
         return Mistake(where, key, f"no such setting; {hint}")
     if line["type"] == "missing":
         doc = next((f.description for f in cls.model_fields.values() if f.alias == key), "")
         return Mistake(where, key, f"is required: {doc}")
-    return Mistake(where, key, str(line["msg"]))
+    return Mistake(where, key, str(line["msg"]).removeprefix("Value error, "))
 
 
-def _rules_of_the_rest(
-    cls: type[Config], settings: Mapping[str, str], wrong: Collection[str]
-) -> list[tuple[str, str]]:
-    """What the rules say of the other settings; nothing where they ask for one that is itself wrong."""
+def _key(line: Any) -> str:
+    return str(line["loc"][0]) if line["loc"] else ""
+
+
+def _impossible(cls: type[Config], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What no setting can be; and ``~`` is replaced in paths."""
+    fields = {field.alias or name: field for name, field in cls.model_fields.items()}
+    for key, value in list(settings.items()):
+        kinds = (fields[key].annotation, *get_args(fields[key].annotation)) if key in fields else ()
+        if isinstance(value, str) and "\0" in value:
+            yield key, "holds a NUL character"
+        elif Path in kinds and isinstance(value, str):
+            try:
+                settings[key] = _expanded(value)
+            except ValueError as error:
+                yield key, str(error)
+        elif int in kinds and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
+            # what is behind a setting counts in 64 bits, and waits in seconds of a float
+            longest = _LONGEST_MS if key.endswith(".ms") and "retention" not in key else _LARGEST
+            if len(value) > 30 or not -_LARGEST <= int(value) <= longest:
+                yield key, f"is too large; the most is {longest}"
+
+
+def _rules(config: Config, wrong: Collection[str]) -> list[tuple[str, str]]:
+    """What is wrong between settings, whatever those would be that are wrong themselves."""
+    drafts = [config]
+    for stand_in in (_low, _high) if wrong else ():
+        draft = config.model_copy()
+        for name, field in type(config).model_fields.items():
+            if (field.alias or name) in wrong and name in draft.__dict__:
+                draft.__dict__[name] = stand_in(field, draft.__dict__[name])
+        drafts.append(draft)
+    answers = []
+    for draft in drafts:
+        try:
+            answers.append(list(draft.mistakes()))
+        except Exception as error:  # an author's own code; or it asked for what is wrong
+            answers.append([] if wrong else [("", f"cannot be checked: {type(error).__name__}: {error}")])
+    return [rule for rule in answers[0] if all(rule in answer for answer in answers)]
+
+
+def _low(field: FieldInfo, default: Any) -> Any:
+    return _other(field, default, ("ge", "gt"), -(2**31))
+
+
+def _high(field: FieldInfo, default: Any) -> Any:
+    return _other(field, default, ("le", "lt"), 2**31)
+
+
+def _other(field: FieldInfo, default: Any, limits: tuple[str, str], beyond: int) -> Any:
+    """Another value that a setting could have, as far from its default as it can be."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    if bool in kinds:
+        return beyond > 0
+    if int not in kinds and float not in kinds:
+        return default
+    found = [getattr(rule, limit) for rule in field.metadata for limit in limits if hasattr(rule, limit)]
+    return found[0] if found else beyond
+
+
+def _draft(cls: type[Config], settings: Mapping[str, Any], wrong: Collection[str]) -> Any:
+    """The settings that are right; of those that are wrong the defaults."""
     draft = cls.model_construct()
     for name, field in cls.model_fields.items():
         key = field.alias or name
-        if key in wrong:
-            draft.__dict__.pop(name, None)
-        elif key in settings:
+        if key in settings and key not in wrong:
             kind: Any = Annotated[(field.annotation, name, *field.metadata)]
             draft.__dict__[name] = TypeAdapter(kind).validate_python(settings[key])
-    try:
-        return draft.mistakes()
-    except AttributeError:
-        return []
+    return draft
 
 
 _TYPES = {bool: "BOOLEAN", int: "LONG", float: "DOUBLE", SecretStr: "PASSWORD"}

@@ -85,11 +85,11 @@ def instant(text: str, now: dt.datetime) -> dt.datetime:
         if ago:
             return now - dt.timedelta(seconds=float(ago[1]) * _SECONDS[ago[2]])
         found = dt.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))
+        return (found if found.tzinfo else found.replace(tzinfo=dt.timezone.utc)).astimezone(dt.timezone.utc)
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is no time; known forms: 2026-01-31, 2026-01-31T12:00:00+01:00, 15m (ago), 2h, 7d"
         ) from None
-    return found if found.tzinfo else found.replace(tzinfo=dt.timezone.utc)
 
 
 @contextmanager

@@ -48,14 +48,16 @@ def consume(
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Go on with what comes, or end at the end.")
     ] = True,
-    partition: Annotated[list[int] | None, typer.Option(min=0, help="Only this; may be repeated.")] = None,
+    partition: Annotated[
+        list[int] | None, typer.Option(min=0, max=2**31 - 1, help="Only this; may be repeated.")
+    ] = None,
     key: Annotated[str | None, typer.Option(help="A regular expression, somewhere in the key.")] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(help="field=value, or field~expression; a.b for a field inside. Repeated: all hold."),
     ] = None,
     header: Annotated[list[str] | None, typer.Option(help="name=value. Repeated: all hold.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="End after so many records.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=10**12, help="End after so many records.")] = None,
     value_format: Annotated[
         ValueFormat, typer.Option(help="What values are; auto: found out for each record.")
     ] = ValueFormat.AUTO,

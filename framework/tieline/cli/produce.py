@@ -48,7 +48,7 @@ def produce(
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to wait for the broker to confirm.")
+        float, typer.Option(min=0.1, max=86_400, help="Seconds to wait for the broker to confirm.")
     ] = 30.0,
 ) -> None:
     """Send messages: all are checked before the first is sent, every mistake is told with its line.

@@ -36,7 +36,9 @@ def run(
     ] = None,
     certificate: Annotated[Path | None, typer.Option(help="PEM; with it HTTPS is spoken.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM, without a passphrase.")] = None,
-    max_request_bytes: Annotated[int, typer.Option(help="The largest schema, about.")] = 1_000_000,
+    max_request_bytes: Annotated[
+        int, typer.Option(min=1024, max=100_000_000, help="The largest schema, about.")
+    ] = 1_000_000,
 ) -> None:
     """Serve the schemas of a broker until SIGTERM or SIGINT; a worker may run beside.
 

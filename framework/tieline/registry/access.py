@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from tieline.api.files import read_small_file
 from tieline.registry import errors
 from tieline.registry.asked import Access
 from tieline.registry.http import GRANTED, refusal
@@ -28,7 +29,7 @@ class Users:
 
     def __init__(self, path: Path) -> None:
         self._credentials: list[tuple[str, bytes, bool]] = []
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        for number, line in enumerate(read_small_file(path).decode("utf-8").splitlines(), 1):
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue

@@ -6,38 +6,69 @@ booleans here, and in JSON ``1.10`` keeps its zero. YAML's tags, anchors and ali
 A connector may stand in the file as it is (with ``name`` and ``connector.class``), or as Kafka
 Connect's REST takes it: ``{"name": …, "config": {…}}``. ``${env:NAME}``, ``${file:/path:key}`` (a
 properties file) and ``${directory:/path:file}`` are replaced by what they name, as by Kafka Connect's
-providers. No message about a mistake shows a value.
+providers; ``$${`` stands for ``${``. No message about a mistake shows a value.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import javaproperties
 import yaml
 
 from tieline.api import ConfigError, Mistake
+from tieline.api.config import Unresolved
+from tieline.api.files import read_small_file
 from tieline.api.strict_yaml import StrictLoader, once
 
-MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 20
 _QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
-_REFERENCE = re.compile(r"\$\{(env|file|directory):([^}]*)\}")
+_PROVIDERS = ("env", "file", "directory")
+_REFERENCE = re.compile(
+    r"\$\$\{"  # ${ as it stands
+    r"|\$\{(?P<provider>[A-Za-z_][\w.-]*):(?P<rest>[^}]*)(?P<end>\}?)"
+    r"|\$\{(?P<name>[A-Z_][A-Z0-9_]*)\}"  # a variable, as a shell writes it
+)
+_OLD_AGENTS = {
+    "KafkaAgent": ("services_topic_list", "kafka_broker_ip", "kafka_consumer_topic", "kafka_producer_topic"),
+    "CloudAgent": ("destination_ip", "cloud_broker_ip", "cloud_consumer_topic", "cloud_producer_topic"),
+}
+
+
+class SettingsFile(NamedTuple):
+    """What a file holds. A value whose reference leads nowhere is ``Unresolved``, and one of the mistakes."""
+
+    settings: dict[str, str]
+    mistakes: list[Mistake]
 
 
 def read_settings(path: Path) -> dict[str, str]:
     """The flat map of a file, references replaced. Raises ``ConfigError`` with every mistake in it."""
+    found = read_file(path)
+    if found.mistakes:
+        raise ConfigError(found.mistakes)
+    return found.settings
+
+
+def read_file(path: Path) -> SettingsFile:
+    """The flat map of a file, as far as it can be read. Raises ``ConfigError`` where it cannot at all."""
     where = str(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError([Mistake(where, "", f"is larger than {MAX_BYTES} bytes")])
-        loaded = _load(path, path.read_text("utf-8"))
+        text = read_small_file(path).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError([Mistake(where, "", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([Mistake(where, "", f"is not text in UTF-8 (byte {error.start})")]) from None
+    except ValueError as error:
+        raise ConfigError([Mistake(where, "", str(error))]) from None
+    _refuse_old_agents(where, text)
+    try:
+        loaded = _load(path, text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError([Mistake(where, "", f"cannot be parsed: {_told(error)}")]) from None
     if not isinstance(loaded, dict):
@@ -50,15 +81,44 @@ def read_settings(path: Path) -> dict[str, str]:
         try:
             settings[str(key)] = resolve(_text(value))
         except ValueError as error:
+            settings[str(key)] = Unresolved()
             mistakes.append(Mistake(where, str(key), str(error)))
-    if mistakes:
-        raise ConfigError(mistakes)
-    return settings
+    return SettingsFile(settings, mistakes)
 
 
 def resolve(text: str) -> str:
     """The text with every reference replaced. Raises ``ValueError`` naming a reference that leads nowhere."""
-    return _REFERENCE.sub(lambda match: _referred(match[1], match[2]), text)
+    return _REFERENCE.sub(_replacement, text)
+
+
+def _replacement(match: re.Match[str]) -> str:
+    if match["name"]:
+        raise ValueError(
+            f"${{{match['name']}}} names no provider; write ${{env:{match['name']}}} for the environment's "
+            f"variable, $${{{match['name']}}} for just this text"
+        )
+    provider = match["provider"]
+    if provider is None:
+        return "${"
+    if provider not in _PROVIDERS:
+        near = difflib.get_close_matches(provider.lower(), _PROVIDERS, n=1)
+        hint = f"did you mean ${{{near[0]}:…}}?" if near else f"known: {', '.join(_PROVIDERS)}"
+        raise ValueError(f"${{{provider}:…}}: there is no provider {provider}; {hint} ($${{ stands for ${{)")
+    if not match["end"]:
+        raise ValueError(f"${{{provider}:… is not closed: }} is missing ($${{ stands for ${{)")
+    return _referred(provider, match["rest"])
+
+
+def _refuse_old_agents(where: str, text: str) -> None:
+    """A config file of the agents that came before tieline, which a user may try first."""
+    for agent, keys in _OLD_AGENTS.items():
+        found = [key for key in keys if re.search(rf"[\"']?\b{key}\b[\"']?\s*[:=]", text)]
+        if len(found) >= 2:
+            message = (
+                f"is a config file of {agent} ({found[0]}, {found[1]}), which tieline replaces: "
+                "docs/old-agents.md says, setting by setting, what to write instead"
+            )
+            raise ConfigError([Mistake(where, "", message)])
 
 
 def _load(path: Path, text: str) -> Any:
@@ -66,7 +126,7 @@ def _load(path: Path, text: str) -> Any:
     if suffix == ".json":
         return json.loads(text, object_pairs_hook=once, parse_float=str, parse_int=str, parse_constant=str)
     if suffix == ".properties":
-        return javaproperties.loads(text)
+        return javaproperties.loads(text, object_pairs_hook=once)
     if suffix in (".yaml", ".yml"):
         return yaml.load(text, Loader=_Loader)
     raise ValueError(f"unknown kind of file {suffix!r}; known are .yaml, .yml, .json, .properties")
@@ -112,12 +172,17 @@ def _referred(provider: str, rest: str) -> str:
     path, _, key = rest.rpartition(":")
     try:
         if provider == "directory":
-            return Path(path, key).read_text("utf-8").rstrip("\n")
-        found = javaproperties.loads(Path(path).read_text("utf-8"))
+            content = read_small_file(Path(path, key).expanduser())
+            return content.decode("utf-8").rstrip("\n")
+        found = javaproperties.loads(read_small_file(Path(path).expanduser()).decode("utf-8"))
     except OSError as error:
         raise ValueError(f"${{{provider}:{rest}}} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except RuntimeError:  # ~somebody, who does not exist
+        raise ValueError(f"${{{provider}:{rest}}} cannot be read: no such home folder") from None
+    except (UnicodeDecodeError, javaproperties.InvalidUEscapeError):
         raise ValueError(f"${{{provider}:{rest}}} is no UTF-8 text, or no properties file") from None
+    except ValueError as error:
+        raise ValueError(f"${{{provider}:{rest}}} {error}") from None
     if key not in found:
         raise ValueError(f"{path} has no key {key}")
     return str(found[key])

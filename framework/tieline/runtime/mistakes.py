@@ -29,9 +29,10 @@ class Mistakes:
         try:
             return check()
         except ConfigError as error:
-            self.all.extend(error.mistakes)
+            for mistake in error.mistakes:
+                self.add(mistake)
         except PluginError as error:
-            self.all.append(Mistake(where, key, str(error)))
+            self.add(Mistake(where, key, str(error)))
         return None
 
     def report(self) -> None:

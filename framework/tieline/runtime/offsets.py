@@ -91,7 +91,7 @@ class Target:
                 f"{text[:100]!r} is not a place to set offsets to; known are earliest, latest, an offset "
                 "(42), a time (2026-01-31T12:00:00Z) or so long ago (15m, 2h, 7d)"
             ) from None
-        return Target("time", int(found.timestamp() * 1000))
+        return Target("time", max(0, int(found.timestamp() * 1000)))  # to Kafka a negative time is a code
 
 
 class ConnectorOffsets:

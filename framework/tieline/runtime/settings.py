@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tieline.api import CommaList, Config, setting
+from tieline.api.config import TopicName, TopicNames
 from tieline.runtime.failure import RetryPolicy
+from tieline.runtime.refusals import NO_COPIES, NO_DEAD_LETTERS, server_problem
 
 PASSED_TO_CLIENTS = ("security.protocol", "sasl.", "ssl.", "client.dns.lookup", "socket.")
 """Worker settings that Kafka's clients get as they are."""
@@ -87,12 +89,21 @@ class WorkerSettings(Config):
         ge=100,
         doc="What all tasks together have for a clean stop.",
     )
-    offset_storage_topic: str = setting(
-        "offset.storage.topic", "tieline-offsets", doc="Source offsets on Kafka: a compacted topic."
+    offset_storage_topic: TopicName = setting(
+        "offset.storage.topic",
+        "tieline-offsets",
+        min_length=1,
+        doc="Source offsets on Kafka: a compacted topic.",
     )
-    offset_storage_partitions: int = setting("offset.storage.partitions", 25, ge=1, doc="Its partitions.")
+    offset_storage_partitions: int = setting(
+        "offset.storage.partitions", 25, ge=1, le=10_000, doc="Its partitions."
+    )
     offset_storage_replication_factor: int = setting(
-        "offset.storage.replication.factor", -1, ge=-1, doc="Its replication; -1: the broker's default."
+        "offset.storage.replication.factor",
+        -1,
+        ge=-1,
+        le=1_000,
+        doc="Its replication; -1: the broker's default.",
     )
     log_retention_ms: int = setting(
         "log.retention.ms",
@@ -113,6 +124,17 @@ class WorkerSettings(Config):
     progress_interval_ms: int = setting(
         "progress.interval.ms", 10_000, ge=100, doc="How often the ledger of every connector is logged."
     )
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """Addresses and numbers that are impossible."""
+        registry = "" if self.serves_registry else self.schema_registry_url
+        problems = [
+            *(("bootstrap.servers", server_problem(server)) for server in self.bootstrap_servers),
+            ("schema.registry.url", server_problem(registry)),
+        ]
+        if self.offset_storage_replication_factor == 0:
+            problems.append(("offset.storage.replication.factor", NO_COPIES))
+        return [(key, problem) for key, problem in problems if problem]
 
     @property
     def serves_registry(self) -> bool:
@@ -157,7 +179,7 @@ class ConnectorSettings(Config):
     errors_retry_delay_max_ms: int = setting(
         "errors.retry.delay.max.ms", 60_000, ge=1, doc="The longest backoff."
     )
-    errors_tolerance: Literal["none"] = setting(
+    errors_tolerance: str = setting(
         "errors.tolerance",
         "none",
         doc="A data error stops the task; the dead letter queue comes in a later version.",
@@ -174,6 +196,12 @@ class ConnectorSettings(Config):
             0.3, self.errors_retry_delay_max_ms / 1000, -1.0 if timeout < 0 else timeout / 1000
         )
 
+    def mistakes(self) -> list[tuple[str, str]]:
+        """What Connect can tolerate, and this cannot yet."""
+        if self.errors_tolerance == "none":
+            return []
+        return [("errors.tolerance", f"only none is possible: {NO_DEAD_LETTERS}")]
+
 
 class SourceSettings(ConnectorSettings):
     """Beside those of every connector."""
@@ -182,16 +210,22 @@ class SourceSettings(ConnectorSettings):
         "topic.creation.default.partitions",
         -1,
         ge=-1,
+        le=1_000_000,
         doc="Partitions of a new topic; -1: the broker's default.",
     )
     topic_creation_default_replication_factor: int = setting(
         "topic.creation.default.replication.factor",
         -1,
         ge=-1,
+        le=1_000,
         doc="Its replication; -1: the broker's default.",
     )
     producer_in_flight_bytes: int = setting(
-        "producer.in.flight.bytes", 32 * 1024**2, ge=1024, doc="The most bytes sent and not yet acknowledged."
+        "producer.in.flight.bytes",
+        32 * 1024**2,
+        ge=1024,
+        le=1024**4,
+        doc="The most bytes sent and not yet acknowledged.",
     )
     spool_max_bytes: int = setting(
         "spool.max.bytes",
@@ -209,11 +243,19 @@ class SourceSettings(ConnectorSettings):
         "quarantine.max.bytes", 16 * 1024**2, ge=0, doc="The most bytes kept of what could not be parsed."
     )
 
+    def mistakes(self) -> list[tuple[str, str]]:
+        """A new topic without partitions or copies."""
+        numbers = {
+            "topic.creation.default.partitions": self.topic_creation_default_partitions,
+            "topic.creation.default.replication.factor": self.topic_creation_default_replication_factor,
+        }
+        return [*super().mistakes(), *((key, NO_COPIES) for key, number in numbers.items() if number == 0)]
+
 
 class SinkSettings(ConnectorSettings):
     """Beside those of every connector."""
 
-    topics: CommaList = setting("topics", (), doc="The topics to read; or topics.regex.", importance="high")
+    topics: TopicNames = setting("topics", (), doc="The topics to read; or topics.regex.", importance="high")
     topics_regex: str | None = setting("topics.regex", None, doc="All topics whose whole name matches.")
 
     @property
@@ -223,13 +265,16 @@ class SinkSettings(ConnectorSettings):
 
     def mistakes(self) -> list[tuple[str, str]]:
         """Topics, exactly one way; an expression that compiles."""
+        wrong = super().mistakes()
         if bool(self.topics) == (self.topics_regex is not None):
-            return [("topics", "give either topics or topics.regex")]
+            return [*wrong, ("topics", "give either topics or topics.regex")]
         try:
             re.compile(self.topics_regex or "")
         except re.error as error:
-            return [("topics.regex", f"not a regular expression: {error}")]
-        return []
+            return [*wrong, ("topics.regex", f"not a regular expression: {error}")]
+        if self.topics_regex == "":
+            return [*wrong, ("topics.regex", "is empty, and matches no topic; .* matches all")]
+        return wrong
 
 
 _COMMON_PREFIXES = (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tieline.api import ConfigError
-from tieline.runtime.config_files import MAX_BYTES, read_settings
+from tieline.api.files import MAX_BYTES
+from tieline.runtime.config_files import read_settings
 
 
 def written(tmp_path, name, text):
@@ -130,7 +132,7 @@ def test_a_file_that_is_no_utf_8_is_a_mistake(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_bytes(b"a: \xff")
     (message,) = mistakes(path)
-    assert message.startswith("cannot be parsed: 'utf-8' codec")
+    assert message == "is not text in UTF-8 (byte 3)"
 
 
 @pytest.mark.parametrize("depth", [50, 2_000, 100_000])
@@ -163,7 +165,7 @@ def test_references_are_replaced_by_what_they_name(tmp_path, monkeypatch):
         "env: in ${env:SITE} and ${env:SITE}\n"
         f"file: ${{file:{tmp_path}/kept.properties:password}}\n"
         f"directory: ${{directory:{tmp_path}:token}}\n"
-        "other: ${unknown:x}\n",
+        "other: $${unknown:x}\n",
     )
     assert read_settings(path) == {
         "plain": "x",
@@ -219,3 +221,75 @@ def test_no_text_of_a_broken_file_is_in_the_message(name, text, tmp_path):
     (message,) = mistakes(written(tmp_path, name, text.format("hunter2secret")))
     assert "hunter2" not in message
     assert "{" not in message
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("${vault:secret/db:password}", "there is no provider vault; known: env, file, directory"),
+        ("${ENV:HOME}", "there is no provider ENV; did you mean ${env:…}?"),
+        ("${File:/x:y}", "there is no provider File; did you mean ${file:…}?"),
+        ("${env:HOME", "${env:… is not closed: } is missing"),
+        ("a${file:/x:k", "${file:… is not closed"),
+        ("${HOME}", "write ${env:HOME} for the environment's variable"),
+        ("${file:/dev/zero:x}", "is not a regular file"),
+        ("${directory:/dev:zero}", "is not a regular file"),
+        ("${file:/proc/self/environ:x}", "is not a file on a disk"),
+        ("${file:/:x}", "is not a regular file"),
+        ("${file:~nobody-of-that-name/f:x}", "no such home folder"),
+    ],
+)
+def test_what_looks_like_a_reference_and_is_none_is_refused_with_what_is_meant(value, told, tmp_path):
+    (message,) = mistakes(written(tmp_path, "a.yaml", f"a: '{value}'\n"))
+    assert told in message
+
+
+@pytest.mark.parametrize("text", ["$1", "${1}", "$", "a$b{c}", "${}", "{x}", "$(x)", "${a b:c}"])
+def test_what_only_looks_a_little_like_a_reference_stays_as_it_is(text, tmp_path):
+    assert read_settings(written(tmp_path, "a.yaml", f"a: '{text}'\n")) == {"a": text}
+
+
+def test_two_dollars_stand_for_the_text_itself(tmp_path):
+    path = written(tmp_path, "a.yaml", "a: '$${env:HOME} and $${X}'\n")
+    assert read_settings(path) == {"a": "${env:HOME} and ${X}"}
+
+
+def test_a_huge_file_that_is_referred_to_is_refused(tmp_path):
+    with (tmp_path / "huge").open("wb") as huge:
+        huge.truncate(1 << 40)
+    (message,) = mistakes(written(tmp_path, "a.yaml", f"a: '${{file:{tmp_path}/huge:k}}'\n"))
+    assert message.endswith("is larger than 1048576 bytes")
+
+
+@pytest.mark.parametrize("kind", ["pipe.yaml", "folder.yaml"])
+def test_a_configuration_that_is_no_file_is_refused_and_not_waited_for(kind, tmp_path):
+    path = tmp_path / kind
+    os.mkfifo(path) if kind.startswith("pipe") else path.mkdir()
+    assert mistakes(path) == ["is not a regular file"]
+
+
+def test_a_key_that_is_there_twice_is_refused_in_properties_too(tmp_path):
+    path = written(tmp_path, "a.properties", "a=1\nb=2\na=3\n")
+    assert mistakes(path) == ["cannot be parsed: the key a is there twice in one map"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
+    for name, text in (("a.properties", "a=1"), ("a.json", '{"a": 1}'), ("a.yaml", "a: 1")):
+        assert read_settings(written(tmp_path, name, f"\ufeff{text}")) == {"a": "1"}
+
+
+@pytest.mark.parametrize("name", ["config", "kafka.config", "config.json", "config.yaml"])
+@pytest.mark.parametrize(
+    ("agent", "text"),
+    [
+        (
+            "KafkaAgent",
+            '{"services_topic_list": ["devices"], "kafka_broker_ip": "10.0.0.1"}',
+        ),
+        ("CloudAgent", '{"destination_ip": "x", "cloud_broker_ip": "10.0.0.1", "database_name": "d"}'),
+    ],
+)
+def test_a_config_file_of_the_old_agents_is_recognized_and_the_page_is_named(name, agent, text, tmp_path):
+    (message,) = mistakes(written(tmp_path, name, text))
+    assert f"is a config file of {agent}" in message
+    assert "docs/old-agents.md" in message

@@ -1,0 +1,247 @@
+"""A check reports every problem at once, and nothing that is not one."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tieline.api import Config, ConfigError, setting
+from tieline.api.config import PathText
+from tieline.runtime.config_files import read_settings
+from tieline.runtime.plan import checked, plan
+
+FILE = {"name": "in", "connector.class": "file", "file": "x", "topic": "t"}
+SINK = {"name": "out", "connector.class": "FileStreamSink", "file": "x", "topics": "t"}
+MONGO = {"name": "db", "connector.class": "mongo", "database": "d", "topics": "t"}
+BUS = {
+    "name": "bus",
+    "connector.class": "volttron_bus",
+    "platform.name": "p",
+    "volttron.address": "tcp://127.0.0.1:22916",
+}
+
+
+def problems(*connectors, worker=None):
+    """``(where, key) → message``."""
+    with pytest.raises(ConfigError) as caught:
+        checked("worker", worker or {}, [(str(n), each) for n, each in enumerate(connectors)])
+    found = {(m.where.partition(" ")[0], m.key): m.message for m in caught.value.mistakes}
+    assert len(found) == len(caught.value.mistakes)
+    return found
+
+
+def keys(*connectors, worker=None):
+    return set(problems(*connectors, worker=worker))
+
+
+def of_files(tmp_path, **texts):
+    """``(file, key)`` of each problem of these files; ``worker`` is the worker's."""
+    paths = {name: tmp_path / f"{name}.yaml" for name in texts}
+    for name, text in texts.items():
+        paths[name].write_text(text, "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        plan(paths["worker"], [path for name, path in paths.items() if name != "worker"])
+    return {(Path(m.where.split(" ")[0].rstrip(":")).stem, m.key): m.message for m in caught.value.mistakes}
+
+
+# -- one does not hide another
+
+
+def test_a_wrong_number_does_not_hide_files_that_are_missing():
+    found = keys(
+        BUS
+        | {
+            "ping.interval.ms": "soon",
+            "volttron.credentials.file": "/no/such/own.json",
+            "volttron.server.credentials.file": "/no/such/platform.json",
+        }
+    )
+    assert found == {
+        ("0", "ping.interval.ms"),
+        ("0", "volttron.credentials.file"),
+        ("0", "volttron.server.credentials.file"),
+    }
+
+
+def test_a_reference_that_leads_nowhere_does_not_hide_the_rest_of_its_file(tmp_path):
+    found = of_files(
+        tmp_path,
+        worker="bootstrap.servers: ${env:NOT_THERE_AT_ALL}\nlog.level: LOUD\nvalue.converter: json\n",
+        out="name: out\nconnector.class: FileStreamSink\nfile: ${env:NOT_THERE_AT_ALL}\ntasks.max: 0\n",
+    )
+    assert set(found) == {
+        ("worker", "bootstrap.servers"),
+        ("worker", "log.level"),
+        ("out", "file"),
+        ("out", "tasks.max"),
+        ("out", "topics"),
+    }
+
+
+@pytest.mark.parametrize(
+    "key", ["name", "connector.class", "transforms", "value.converter", "topics", "file"]
+)
+def test_a_value_that_cannot_be_found_is_one_problem_wherever_it_stands(tmp_path, monkeypatch, key):
+    monkeypatch.chdir(tmp_path)
+    whole = SINK | {"transforms": "f", "transforms.f.type": "filter", "transforms.f.key.regex": "x"}
+    whole |= {"value.converter": "json", "value.converter.schemas.enable": "false"}
+    text = "".join(f"{k}: {'${env:NOT_THERE_AT_ALL}' if k == key else v}\n" for k, v in whole.items())
+    assert set(of_files(tmp_path, worker="data.dir: d\n", out=text)) == {("out", key)}
+
+
+def test_an_author_whose_rules_raise_loses_nothing_of_what_else_is_wrong():
+    class Odd(Config):
+        number: int = setting("number", 1, doc="A number.")
+        file: PathText = setting("file", doc="A file.")
+
+        def mistakes(self):
+            raise ZeroDivisionError("oops")
+
+    _, wrong = Odd.check({"file": "f"})
+    assert [m.message for m in wrong] == ["cannot be checked: ZeroDivisionError: oops"]
+    _, wrong = Odd.check({"number": "x"})
+    assert {m.key for m in wrong} == {"number", "file"}
+
+
+# -- nothing is told that is not wrong
+
+
+def test_a_mistake_in_the_workers_file_makes_none_in_its_connectors():
+    worker = {
+        "value.converter": "json",
+        "value.converter.schemas.enable": "true",
+        "log.level": "LOUD",
+        "progress.interval.ms": "x",
+    }
+    assert keys(SINK, FILE, worker=worker) == {("worker", "log.level"), ("worker", "progress.interval.ms")}
+
+
+@pytest.mark.parametrize(
+    ("worker", "told"),
+    [
+        ({"value.converter": "jsn"}, "value.converter"),
+        (
+            {"value.converter": "json", "value.converter.schemas.x": "true"},
+            "value.converter.schemas.x",
+        ),
+        ({"plugin.path": "/no/such/folder"}, "plugin.path"),
+        ({"schema.registry.url": "http://h:99999"}, "schema.registry.url"),
+    ],
+)
+def test_a_mistake_in_what_the_worker_gives_to_all_is_told_once_as_the_workers(worker, told):
+    assert keys(FILE, SINK, worker=worker) == {("worker", told)}
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: 1\na: 2\n", "- a\n"])
+def test_a_workers_file_that_cannot_be_read_makes_no_problem_elsewhere(tmp_path, text):
+    found = of_files(
+        tmp_path,
+        worker=text,
+        out="name: out\nconnector.class: acme_sink\nvalue.converter.schemas.enable: true\nacme: 1\n",
+        ok="name: in\nconnector.class: file\nfile: x\ntopic: t\nvalue.converter.schemas.enable: false\n",
+    )
+    assert set(found) == {("worker", "")}
+
+
+# -- what no setting can be
+
+
+@pytest.mark.parametrize(
+    ("connector", "key", "value", "told"),
+    [
+        (SINK, "topics", "devices/campus", r"perhaps 'devices\.campus'\?"),
+        (SINK, "topics", "ok,bad topic", "'bad topic' cannot be the name of a topic"),
+        (SINK, "topics", "..", "cannot be the name of a topic"),
+        (SINK, "topics", "x" * 250, "cannot be the name of a topic"),
+        (FILE, "topic", "a/b", "cannot be the name of a topic"),
+        (FILE, "topic", "", "at least 1 character"),
+        (FILE, "file", "", "at least 1 character"),
+        (FILE, "file", "/tmp", "is a folder"),
+        (FILE, "file", "~nobody-of-that-name/x", "no such home folder"),
+        (FILE, "file", "a\0b", "holds a NUL character"),
+        (FILE, "batch.size", "9" * 20, "is too large"),
+        (FILE, "batch.size", "9" * 5000, "is too large"),
+        (FILE, "errors.retry.delay.max.ms", "9" * 15, "is too large"),
+        (FILE, "topic.creation.default.partitions", "0", "0 is not possible"),
+        (MONGO, "database", "my db", "cannot hold ' '"),
+        (MONGO, "database", "a/b", "cannot hold '/'"),
+        (MONGO, "database", "x" * 64, "1 to 63 bytes"),
+        (MONGO, "collection", "a$b", "collection's name"),
+        (MONGO, "collection", "system.x", "MongoDB's own"),
+        (MONGO, "topic.override.t.database", "my db", "cannot hold ' '"),
+        (MONGO, "topic.override.t.collection", "x.", "collection's name"),
+        (MONGO, "connection.uri", "mongodb://h:99999", "Port must be"),
+        (MONGO, "connection.uri", "localhost:27017", "begins with mongodb://"),
+        (MONGO, "write.concern", "51", "number of members"),
+        (BUS, "volttron.address", "tcp://127.0.0.1:99999", "from 1 to 65535"),
+        (BUS, "volttron.address", "tcp://127.0.0.1:0", "from 1 to 65535"),
+        (BUS, "platform.name", "  ", "match pattern"),
+        (BUS, "volttron.server.credentials.file", "/dev/zero", "is not a regular file"),
+    ],
+)
+def test_what_can_never_work_is_refused(connector, key, value, told):
+    found = problems(connector | {key: value})
+    assert {k for _, k in found} == {key}
+    assert re.search(told, found["0", key])
+
+
+@pytest.mark.parametrize("servers", ["h:99999", "h:0", "a:9092,h:x", "PLAINTEXT://h:70000"])
+def test_a_broker_at_an_impossible_port_is_refused(servers):
+    found = problems(worker={"bootstrap.servers": servers})
+    assert found["worker", "bootstrap.servers"] == "the port is not a number from 1 to 65535"
+
+
+def test_a_ca_file_that_is_missing_is_named_and_no_password_is_shown():
+    uri = "mongodb://me:s3cret@h/?tls=true&tlsCAFile=~/no-such-ca.pem"
+    (message,) = problems(MONGO | {"connection.uri": uri}).values()
+    assert "tlscafile ~/no-such-ca.pem: there is no such file" in message
+    assert "s3cret" not in message
+
+
+def test_the_home_folder_is_found_in_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    planned = checked("w", {"data.dir": "~/data"}, [("f", FILE | {"file": "~/in.txt"})])
+    assert planned.worker.data_dir == tmp_path / "data"
+    config: Any = planned.connectors[0].config
+    assert config.file == str(tmp_path / "in.txt")
+    (tmp_path / "secret.properties").write_text("k=v\n")
+    (tmp_path / "a.yaml").write_text("a: ${file:~/secret.properties:k}\n")
+    assert read_settings(tmp_path / "a.yaml") == {"a": "v"}
+
+
+# -- refusals give their reason
+
+
+@pytest.mark.parametrize(
+    ("connector", "key", "value", "told"),
+    [
+        (SINK, "errors.tolerance", "all", "there is no dead letter queue yet"),
+        (SINK, "errors.deadletterqueue.topic.name", "dlq", "there is no dead letter queue yet"),
+        (SINK, "errors.deadletterqueue.context.headers.enable", "true", "tieline offsets set"),
+        (SINK, "predicates", "p", "there are no predicates yet"),
+        (SINK, "predicates.p.type", "x", "there are no predicates yet"),
+        (SINK, "consumer.auto.offset.reset", "latest", "write consumer.override.auto.offset.reset"),
+        (FILE, "producer.linger.ms", "5", "write producer.override.linger.ms"),
+        (FILE, "admin.override.client.id", "x", "with the worker's own rights"),
+        (MONGO, "writemodel.strategy", "x", "each record is inserted once, under its identity"),
+        (MONGO, "document.id.strategy", "x", "each record is inserted once, under its identity"),
+        (MONGO, "bulk.write.ordered", "true", "a bad record costs itself alone"),
+        (MONGO, "mongo.errors.tolerance", "all", "there is no dead letter queue yet"),
+    ],
+)
+def test_a_setting_of_connect_that_is_not_taken_says_why_and_what_to_do(connector, key, value, told):
+    (message,) = problems(connector | {key: value}).values()
+    assert told in message
+
+
+def test_a_workers_settings_for_one_client_say_where_they_belong():
+    found = problems(worker={"consumer.max.poll.records": "5", "producer.override.linger.ms": "5"})
+    consumer, producer = found.values()
+    assert "write consumer.override.max.poll.records in its file" in consumer
+    assert "write producer.override.linger.ms in its file" in producer
+
+
+def test_a_predicate_of_a_transform_is_told_beside_its_other_mistakes():
+    transform = {"transforms": "f", "transforms.f.type": "filter", "transforms.f.predicate": "p"}
+    assert {k for _, k in problems(SINK | transform)} >= {"transforms.f.predicate"}
