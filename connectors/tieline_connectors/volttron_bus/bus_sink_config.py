@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from tieline.api import CommaList, setting
-from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint, is_latin
+from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint
+from tieline_connectors.volttron_bus.prefixes import bus_prefix
 from tieline_connectors.volttron_bus.publishing import Publishing, TokenBucket
 
 
@@ -81,14 +82,9 @@ class VolttronBusSinkConfig(PlatformConfig):
 
     def allowed(self) -> tuple[str, ...]:
         """The prefixes, without slashes at their ends. Raises ``ValueError``."""
-        found = tuple(prefix.strip("/") for prefix in self.prefixes)
-        if not found or "" in found:
+        found = tuple(map(bus_prefix, self.prefixes))
+        if not found:
             raise ValueError("name at least one prefix that may be published, such as devices/campus")
-        foreign = [prefix for prefix in found if not is_latin(prefix)]
-        if foreign:
-            raise ValueError(
-                f"no topic of the bus can begin with {foreign[0]!r}: only ISO-8859-1 travels there"
-            )
         return found
 
     def publishing(self) -> Publishing:

@@ -7,9 +7,10 @@ from typing import Literal
 
 from tieline.api import CommaList, setting
 from tieline_connectors.volttron_bus.message import Limits
-from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint, is_latin
+from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint
+from tieline_connectors.volttron_bus.prefixes import ALL_PREFIXES, bus_prefix
 from tieline_connectors.volttron_bus.receiver import Patience, Subscription
-from tieline_connectors.volttron_bus.records import ALL_PREFIXES, Route
+from tieline_connectors.volttron_bus.records import Route
 from tieline_connectors.volttron_bus.time_formats import zone
 from tieline_connectors.volttron_bus.timestamps import UTC, NaiveZone
 from tieline_connectors.volttron_bus.topics import Base, with_defaults
@@ -29,8 +30,9 @@ class VolttronBusConfig(PlatformConfig):
     prefixes: CommaList = setting(
         "bus.prefixes",
         ("all",),
-        doc="What to read, as whole segments (devices/campus does not read devices/campus2). all stands for"
-        f" {', '.join(ALL_PREFIXES)}. A message under several of them gives one record.",
+        doc="What to read, as whole segments without wildcards (devices/campus does not read"
+        f" devices/campus2). all stands for {', '.join(ALL_PREFIXES)}. A message under several of them"
+        " gives one record.",
         importance="high",
     )
     all_platforms: bool = setting(
@@ -114,19 +116,18 @@ class VolttronBusConfig(PlatformConfig):
 
     def read_prefixes(self) -> tuple[str, ...]:
         """The prefixes with ``all`` spelt out, none of them within another. Raises ``ValueError``."""
-        spelt = {
-            prefix.strip("/")
-            for given in self.prefixes
-            for prefix in (ALL_PREFIXES if given == "all" else (given,))
-        }
-        if not spelt or "" in spelt:
+        if not self.prefixes:
             raise ValueError("name at least one prefix, such as devices, or all")
-        foreign = sorted(prefix for prefix in spelt if not is_latin(prefix))
-        if foreign:
-            raise ValueError(
-                f"no topic of the bus can begin with {foreign[0]!r}: only ISO-8859-1 travels there"
-            )
+        spelt: set[str] = set()
+        for given in self.prefixes:
+            if given != "all" and given.lower() == "all":
+                raise ValueError(f"{given!r} is not a prefix; write all, in lower case")
+            spelt.update(ALL_PREFIXES if given == "all" else (bus_prefix(given),))
         return tuple(sorted(p for p in spelt if not any(Route(q, "").takes(p) for q in spelt - {p})))
+
+    def expected(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of prefixes, in each of which something should come: each that is named, and ``all``."""
+        return tuple(ALL_PREFIXES if given == "all" else (bus_prefix(given),) for given in self.prefixes)
 
     def all_routes(self) -> tuple[Route, ...]:
         """A route for each prefix that is read, and those of ``topic.routes``. Raises ``ValueError``."""
@@ -134,9 +135,9 @@ class VolttronBusConfig(PlatformConfig):
         routes = dict.fromkeys(prefixes, self.topic)
         for text in self.routes:
             prefix, equals, topic = (part.strip() for part in text.partition("="))
-            prefix = prefix.strip("/")
             if not equals:
                 raise ValueError(f"{text!r} is no route; write prefix=topic")
+            prefix = bus_prefix(prefix)
             if not any(Route(read, "").takes(prefix) for read in prefixes):
                 raise ValueError(f"{prefix!r} is not within bus.prefixes ({', '.join(prefixes)})")
             routes[prefix] = _kafka_topic(topic)

@@ -1,14 +1,53 @@
-"""Messages that are taken, and not as their publisher meant them: counted, and reported once per topic."""
+"""What an operator should know of what comes, or does not come, from the bus; each is reported once.
+
+Messages that are taken, and not as their publisher meant them, are counted too.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tieline_connectors.volttron_bus.message import Message
+from tieline_connectors.volttron_bus.records import Route
 
 log = logging.getLogger(__name__)
 _MOST_TOPICS = 1_000
+
+
+class Silence:
+    """Groups of prefixes under which nothing has come yet: each is reported once, ten minutes after a start.
+
+    A group is heard when a message comes under one of its prefixes. Time away from the platform does not
+    count. ``now`` is in seconds.
+    """
+
+    AFTER = 600.0
+
+    def __init__(self, groups: Sequence[Sequence[str]], now: float) -> None:
+        self._groups = [[Route(prefix, "") for prefix in group] for group in groups]
+        self._listened = 0.0
+        self._last = now
+
+    def heard(self, topic: str) -> None:
+        """A message of this topic has come."""
+        if self._groups:
+            self._groups = [g for g in self._groups if not any(route.takes(topic) for route in g)]
+
+    def look(self, now: float, *, connected: bool) -> None:
+        """Report the groups that have been silent for too long."""
+        if connected:
+            self._listened += now - self._last
+        self._last = now
+        if self._groups and self._listened >= self.AFTER:
+            for group in self._groups:
+                log.warning(
+                    "nothing has come under %s in the %d minutes that we listened: check the spelling in "
+                    "bus.prefixes (whole segments, upper and lower case differ), and whether an agent "
+                    "publishes there; this is reported once",
+                    ", ".join(route.prefix for route in group), self._listened // 60,
+                )  # fmt: skip
+            self._groups = []
 
 
 class Oddities:

@@ -66,6 +66,7 @@ class Receiver:
         patience: Patience = Patience(),
     ) -> None:
         self.failure: Exception | None = None
+        self.is_subscribed = False
         self._endpoint = endpoint
         self._subscription = subscription
         self._buffer = buffer
@@ -119,12 +120,14 @@ class Receiver:
         except Ended as ended:
             self._spare = (self._spare + ended.identity_taken) % _IDENTITIES
             self._outage.begin(ended)
+        self.is_subscribed = False
         pause = self._patience.backoff * 2**self._attempt
         self._attempt = min(self._attempt + 1, 30)
         self._stopping.wait(min(pause, self._patience.backoff_max))
 
     def _subscribed(self) -> None:
         self._attempt = 0
+        self.is_subscribed = True
         self._outage.end()
         log.info(
             "subscribed",

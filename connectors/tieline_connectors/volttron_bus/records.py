@@ -10,9 +10,6 @@ from tieline_connectors.volttron_bus.message import ORIGIN_HEADER, Malformed, Me
 from tieline_connectors.volttron_bus.reading import bus_message, to_value
 from tieline_connectors.volttron_bus.topics import BASES, Base
 
-ALL_PREFIXES = ("devices", "datalogger", "actuators", "analysis")
-"""What ``all`` stands for, as in the old agents."""
-
 
 class Route(NamedTuple):
     """Messages whose bus topic begins with these segments go to this topic of Kafka."""

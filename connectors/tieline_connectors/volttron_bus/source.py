@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from tieline_connectors.volttron_bus.buffer import Buffer, Received
 from tieline_connectors.volttron_bus.config import VolttronBusConfig
 from tieline_connectors.volttron_bus.frames import pack
 from tieline_connectors.volttron_bus.message import Malformed, parse
-from tieline_connectors.volttron_bus.oddities import Oddities
+from tieline_connectors.volttron_bus.oddities import Oddities, Silence
 from tieline_connectors.volttron_bus.receiver import Receiver
 from tieline_connectors.volttron_bus.records import Filtered, Recorder
 
@@ -45,6 +46,7 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
         self._limits = config.limits()
         self._naive = config.naive_zone()
         self._oddities = Oddities(context.count)
+        self._silence = Silence(config.expected(), time.monotonic())
         self._recorder = Recorder(config.platform, config.all_routes(), config.shape, config.bases())
         self._buffer = Buffer(config.buffer_max_messages, config.buffer_max_bytes)
         self._receiver = Receiver(
@@ -60,6 +62,7 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
             record = self._record(received)
             if record is not None:
                 records.append(record)
+        self._silence.look(time.monotonic(), connected=self._receiver.is_subscribed)
         if not records and self._receiver.failure is not None:
             raise Fatal("volttron_bus: receiving ended by a bug") from self._receiver.failure
         return records
@@ -78,6 +81,7 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
     def _record(self, received: Received) -> SourceRecord | None:
         try:
             message = parse(received.frames, received.time, self._limits, self._naive)
+            self._silence.heard(message.topic)
             record = self._recorder.record(message)
         except Filtered as unwanted:
             self._context.count(f"filtered.{unwanted.reason}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, cast, get_args
 
+from tieline_connectors.volttron_bus.prefixes import bus_prefix
+
 Order = Literal["depth", "breadth", "both"]
 
 KINDS = {"all": "ALL", "multi": "MULTI"}
@@ -37,10 +39,9 @@ class Base(NamedTuple):
     def parse(cls, text: str) -> Base:
         """From ``points=breadth``. Raises ``ValueError``."""
         name, _, order = (part.strip() for part in text.partition("="))
-        name = name.strip("/")
-        if not name or order not in get_args(Order):
+        if not name.strip("/") or order not in get_args(Order):
             raise ValueError(f"{text!r} names no order; write base={'|'.join(get_args(Order))}")
-        return cls(name, cast("Order", order))
+        return cls(bus_prefix(name.strip("/")), cast("Order", order))
 
     def place(self, topic: str) -> Place | None:
         """The device that a topic names; none if it does not lie here or names none."""

@@ -200,3 +200,53 @@ def test_a_secret_is_never_shown(keys):
 def test_what_is_no_key_is_refused(text):
     with pytest.raises(ValueError, match="is no CURVE key"):
         curve_key(text)
+
+
+PATTERNS = {
+    "devices/*": "Write devices;",
+    "devices/**": "Write devices;",
+    "devices/#": "Write devices;",
+    "devices/campus/*/all": "Write devices/campus;",
+    "devices/campus/+/all": "Write devices/campus;",
+    "devices*": "Write whole segments such as devices/campus;",
+    "*": "Write all, or the first segments of the topics, such as devices;",
+    "**": "Write all,",
+    "#": "Write all,",
+    "*/all": "Write all,",
+    "$": "Write all,",
+    "devices/$": "Write devices;",
+    "devices/.*": "Write devices;",
+    "^devices": "Write whole segments",
+    "devices$": "Write whole segments",
+    "devices/(a|b)": "Write whole segments",
+    r"devices\/a": "Write whole segments",
+    "devices/ahu[0-9]": "Write whole segments",
+    "devices/.+": "Write whole segments",
+    "/devices": "Write devices",
+    "/devices/*": "Write devices;",
+    "devices//campus": "Write devices/campus",
+    "/": "name at least one prefix",
+    "ALL": "write all, in lower case",
+    "All": "write all, in lower case",
+}
+
+
+@pytest.mark.parametrize(("prefix", "fix"), PATTERNS.items())
+def test_a_prefix_that_is_a_pattern_is_an_error_with_the_fix(prefix, fix):
+    assert fix in mistakes(bus__prefixes=f"analysis, {prefix}")["bus.prefixes"]
+
+
+@pytest.mark.parametrize("prefix", [p for p in PATTERNS if p.lower() != "all" and p != "/"])
+def test_so_it_is_in_a_route_and_in_an_order_of_topics(prefix):
+    assert mistakes(topic__routes=f"{prefix}=t")["topic.routes"]
+    if prefix != "/devices":  # slashes at its ends have always been left out there
+        assert mistakes(topic__order=f"{prefix}=depth")["topic.order"]
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["devices", "devices/", "devices/campus/ahu#1", "devices/a/SAT-SP [x]", "devices/A|B^C{1}?",
+     "devices/Zone$20Temp", "devices/Zone Air Temp", "devices/50%", "devices/a+b", "devices/x (old)"],
+)  # fmt: skip
+def test_a_name_that_a_driver_writes_is_a_prefix(prefix):
+    assert config(bus__prefixes=prefix).read_prefixes() == (prefix.rstrip("/"),)
