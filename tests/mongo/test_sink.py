@@ -1,6 +1,10 @@
 """The sink against a MongoDB-wire server: what is written once stays once."""
 
+import base64
 import datetime as dt
+import json
+import random
+import re
 
 import pytest
 from bson import Decimal128
@@ -120,7 +124,7 @@ def test_a_document_that_the_collections_validator_refuses_is_a_data_error(sink,
 
 
 def test_a_document_that_is_too_large_is_a_data_error_and_all_others_are_written(sink, database, reading):
-    large = reading(1, points={"text": "x" * (16 * 1024 * 1024)})
+    large = reading(1, points={"text": noise(23_000_000)})
 
     with pytest.raises(DataError) as raised:
         sink().put([reading(0), large, reading(2)])
@@ -130,9 +134,9 @@ def test_a_document_that_is_too_large_is_a_data_error_and_all_others_are_written
 
 
 def test_a_document_larger_than_a_message_is_a_data_error_and_all_others_are_written(sink, database, reading):
-    huge = reading(1, points={"text": "x" * 49_000_000})
+    huge = reading(1, points={"text": noise(49_000_000)})
 
-    with pytest.raises(DataError, match="takes 16777216 at most") as raised:
+    with pytest.raises(DataError, match="still more than 16777216, the most that") as raised:
         sink().put([reading(0), huge, reading(2)])
 
     assert list(raised.value.failures) == [1]
@@ -142,7 +146,7 @@ def test_a_document_larger_than_a_message_is_a_data_error_and_all_others_are_wri
 def test_failures_found_here_and_failures_found_by_the_server_keep_their_indexes(sink, database, reading):
     one = sink()
     one.put([reading(5)])
-    huge = {"text": "x" * 49_000_000}
+    huge = {"text": noise(49_000_000)}
 
     with pytest.raises(DataError) as raised:
         one.put([reading(1, points=huge), reading(2), other(reading(5), b"else"), reading(3), reading(5)])
@@ -222,7 +226,11 @@ def test_any_other_data_is_stored_as_it_is(sink, database):
         return SinkRecord("x", 0, number, value, headers=identity("x", number))
 
     sink(layout="value").put(
-        [record(0, {"_id": 5, "a": [1, {"b": None}]}), record(1, "text"), record(2, None)]
+        [
+            record(0, {"_id": 5, "a": [1, {"b": None}]}),
+            record(1, "text"),
+            record(2, None)._replace(value_schema=Schema.parse('["null","long"]')),
+        ]
     )
 
     found = [{k: v for k, v in d.items() if k not in ("_id", "_digest")} for d in database.readings.find()]
@@ -320,3 +328,38 @@ def test_a_tombstone_that_is_stored_keeps_its_key_whatever_the_key_is(sink, data
     stored = database.readings.find({}, {"_id": 0, "_digest": 0})
     assert list(stored) == [{"key": key, "value": None} for key in keys]
     assert running.counters == {}
+
+
+def test_a_message_that_is_too_large_as_bson_is_stored_as_its_text_and_the_history_goes_on(sink, database):
+    body = json.dumps([1] * 1_700_000)  # 5.1 MB, as BSON 21 MB
+    bus = {"platform": "lab", "topic": "analysis/x", "sender": "a", "headers": "{}", "time": 0}
+    value = {**bus, "time_source": "DATE", "received": 0, "body": body}
+    large = [SinkRecord("t", 0, n, value, headers=identity("large", n)) for n in range(2)]
+    small = [SinkRecord("t", 0, 2, {**value, "body": "[1]"}, headers=identity("small"))]
+
+    running = sink(layout="reading")
+    running.put(large + small)
+    running.put(large)
+
+    stored = list(database.readings.find({}, {"message": 1}).sort("_id"))
+    assert len(stored) == 3
+    texts = [one["message"]["_json"] for one in stored if isinstance(one["message"], dict)]
+    assert [json.loads(text) for text in texts] == [[1] * 1_700_000] * 2
+    assert running.counters == {"compacted": 4, "duplicates": 2}
+
+
+def noise(length):
+    """Text that no compression makes much shorter: six bits a letter, of eight."""
+    return base64.b64encode(random.Random(7).randbytes(length * 3 // 4)).decode()
+
+
+def test_what_does_not_fit_even_compressed_is_a_data_error_with_its_size_and_the_fix(sink, database, reading):
+    huge = SinkRecord("t", 0, 0, {"noise": noise(23_000_000).encode()}, headers=identity("huge"))
+    fine = SinkRecord("t", 0, 1, {"a": 1}, headers=identity("fine"))
+
+    with pytest.raises(DataError) as raised:
+        sink(layout="value").put([huge, fine])
+
+    assert list(raised.value.failures) == [0]
+    assert re.search(r"23000\d+ bytes.*Split or shorten", str(raised.value.failures[0]))
+    assert database.readings.count_documents({}) == 1

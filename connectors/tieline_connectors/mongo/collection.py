@@ -22,11 +22,13 @@ from pymongo.read_concern import ReadConcern
 
 from tieline.api import Retriable
 from tieline_connectors.mongo.client import CODEC
+from tieline_connectors.mongo.compact import compact
 from tieline_connectors.mongo.failures import (
     DUPLICATE_KEY,
     OUTAGES,
     UNENCODABLE,
     WHOLE_BATCH,
+    TooLarge,
     about_document,
     by_code,
     is_about_the_server,
@@ -41,14 +43,20 @@ Stored: TypeAlias = "Mapping[str, Any]"
 
 
 class Inserted(NamedTuple):
-    """What became of the documents: all that ``failures`` does not name are there."""
+    """What became of the documents: all that ``failures`` does not name are there.
+
+    ``compacted``: those that were too large as they were, see ``compact``.
+    """
 
     duplicates: int
     failures: dict[int, Exception]
+    compacted: int = 0
 
 
 class Documents:
     """One collection, as the sink uses it. Raises ``Retriable`` and ``Fatal``."""
+
+    _never_folded: frozenset[str] = frozenset({"_id", DIGEST})
 
     def __init__(self, collection: Collection[Document], max_bytes: int) -> None:
         self._collection = collection.with_options(codec_options=CODEC)
@@ -92,7 +100,7 @@ class Documents:
 
     def _insert_or_sort_out(self, documents: Sequence[Document]) -> Inserted:
         try:
-            return self._insert(documents)
+            inserted = self._insert(documents)
         except UNENCODABLE:
             return self._carefully(documents)
         except OperationFailure as error:
@@ -101,6 +109,13 @@ class Documents:
             return self._carefully(documents)
         except PyMongoError as error:
             raise judged(error) from error
+        large = [at for at, cause in inserted.failures.items() if isinstance(cause, TooLarge)]
+        if not large:
+            return inserted
+        again = self._carefully([documents[at] for at in large])
+        failures = {at: cause for at, cause in inserted.failures.items() if at not in large}
+        failures.update({large[at]: cause for at, cause in again.failures.items()})
+        return Inserted(inserted.duplicates + again.duplicates, failures, again.compacted)
 
     def _insert(self, documents: Sequence[Stored]) -> Inserted:
         try:
@@ -116,6 +131,7 @@ class Documents:
         and count as duplicates now).
         """
         failures: dict[int, Exception] = {}
+        compacted = 0
         good: list[RawBSONDocument] = []
         indexes: list[int] = []
         for index, document in enumerate(documents):
@@ -125,10 +141,16 @@ class Documents:
                 failures[index] = ValueError(f"cannot be written as BSON: {_blamed(document)}{error}")
                 continue
             if len(raw) > self._max_bytes:
-                failures[index] = ValueError(
-                    f"a document of {len(raw)} bytes; the server takes {self._max_bytes} at most"
-                )
-                continue
+                smaller = compact(storable(document), self._max_bytes, self._never_folded)
+                if smaller is None:
+                    failures[index] = ValueError(
+                        f"its document has {len(raw)} bytes, and compressed still more than"
+                        f" {self._max_bytes}, the most that the server takes. Split or shorten the record"
+                        " with a transform"
+                    )
+                    continue
+                raw = smaller
+                compacted += 1
             good.append(RawBSONDocument(raw))
             indexes.append(index)
         try:
@@ -136,7 +158,7 @@ class Documents:
         except PyMongoError as error:
             raise judged(error) from error
         failures.update({indexes[at]: cause for at, cause in inserted.failures.items()})
-        return Inserted(inserted.duplicates, failures)
+        return Inserted(inserted.duplicates, failures, compacted)
 
     def _halving(self, documents: Sequence[RawBSONDocument]) -> Inserted:
         """Where the server refuses a batch as a whole, halve it until only the culprits are left."""

@@ -94,6 +94,8 @@ WAYS_OUT = {
 }
 """Errors that waiting will not end, and what a person can do."""
 
+_TOO_LARGE = {10334, 17419, 17420}
+
 WHOLE_BATCH = {2, 9, 15, 22, 10334, 17419, 17420}
 """Bad value, unparsable, too deep, no BSON, too large: said of a batch, the fault of one of its documents."""
 
@@ -132,9 +134,14 @@ def is_about_the_server(code: int | None) -> bool:
     return code in OUTAGES or code in WAYS_OUT
 
 
+class TooLarge(ValueError):
+    """The server takes no document of this size."""
+
+
 def about_document(error: Mapping[str, Any]) -> ValueError:
     """The data error of one record, from the server's write error."""
-    return ValueError(f"MongoDB refuses the document (code {error.get('code')}): {_short(error['errmsg'])}")
+    kind = TooLarge if error.get("code") in _TOO_LARGE else ValueError
+    return kind(f"MongoDB refuses the document (code {error.get('code')}): {_short(error['errmsg'])}")
 
 
 def _said(error: OperationFailure) -> str:

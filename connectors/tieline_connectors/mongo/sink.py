@@ -52,6 +52,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
     """Writes at once: what ``put`` has returned from is as safe as the write concern says.
 
     So ``flush`` has nothing to do. Counters: ``duplicates``, documents that were there already;
+    ``compacted``, those that were too large for MongoDB as they were;
     ``skipped.<kind>``, readings of a kind that the layout does not take; ``skipped.no_points``, records
     without anything that it could store; ``skipped.tombstone``, records without a value;
     ``inserts.halved``, inserts that did not get through and are tried again with fewer documents (or, of a
@@ -117,7 +118,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
                 pieces = group[at : at + self._size.documents]
                 inserted = self._insert(documents, pieces)
                 offered.confirm(pieces, inserted.failures)
-                self._count({"duplicates": inserted.duplicates})
+                self._count({"duplicates": inserted.duplicates, "compacted": inserted.compacted})
                 at += len(pieces)
                 if self._context.stopping or time.monotonic() - started > _PUT_SECONDS:
                     raise Retriable(

@@ -38,6 +38,8 @@ _MAX_MEASUREMENT = 4 * 1024 * 1024
 class TimeSeries(Documents):
     """One time-series collection, as the sink uses it. ``timeout``: seconds that one command may take."""
 
+    _never_folded = frozenset({"_id", DIGEST, TIME_FIELD, META_FIELD})
+
     def __init__(self, collection: Collection[Document], max_bytes: int, timeout: float) -> None:
         super().__init__(collection, min(max_bytes, _MAX_MEASUREMENT))
         self._timeout = timeout
