@@ -49,28 +49,43 @@ class Commits:
         self._waiting.append(change)
         with self._writing:
             while not change.done:
-                batch = [self._waiting.popleft() for _ in range(min(_MOST, len(self._waiting)))]
-                self._together(batch)
+                self._round()
         if change.error is not None:
             raise change.error
         assert change.decision is not None
         return change.decision
 
-    def _together(self, batch: Sequence[Change]) -> None:
+    def _round(self) -> None:
+        """Write for all who wait once the topic is held, which takes the longest."""
+        batch: list[Change] = []
+
+        def decide(state: Subjects) -> list[Event]:
+            batch.extend(self._taken(_MOST))
+            return _decided(batch, state)
+
         try:
-            self._write(lambda state: _decided(batch, state))
+            self._write(decide)
         except DataError as error:  # a record that the broker does not take costs itself alone
-            if len(batch) == 1:
-                batch[0].error = error
-            else:
-                for change in batch:
-                    self._together([change])
+            for change in batch:
+                self._alone(change, error if len(batch) == 1 else None)
         except Exception as error:
+            batch = batch or self._taken(len(self._waiting))
             for change in batch:
                 change.error = error
         finally:
             for change in batch:
                 change.done = True
+
+    def _taken(self, most: int) -> list[Change]:
+        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+    def _alone(self, change: Change, known: Exception | None) -> None:
+        change.error = known
+        if known is None:
+            try:
+                self._write(lambda state: _decided([change], state))
+            except Exception as error:
+                change.error = error
 
 
 def _decided(batch: Sequence[Change], state: Subjects) -> list[Event]:

@@ -17,7 +17,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -123,6 +123,8 @@ def _endpoint(
             return refusal(error)
         except TielineError as error:
             return refusal(errors.store_failed(str(error)))
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody takes
 
     return endpoint
 

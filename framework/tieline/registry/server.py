@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,13 @@ class RegistryConfig(Config):
     key: Path | None = setting("ssl.key.location", None, doc="PEM, without a passphrase.")
     max_request_bytes: int = setting(
         "max.request.bytes", 1_000_000, ge=1000, doc="The largest body, and so the largest schema."
+    )
+    max_connections: int = setting(
+        "max.connections",
+        500,
+        ge=1,
+        le=100_000,
+        doc="Beyond, a new connection closes the one whose client has been waited for longest.",
     )
 
     def mistakes(self) -> list[tuple[str, str]]:
@@ -76,11 +82,12 @@ class RegistryServer:
     """Serves the topic until ``stop``. Raises ``RefuseToStart`` where the address is taken."""
 
     def __init__(self, topic: SchemaTopic, config: RegistryConfig) -> None:
-        import uvicorn
         from starlette.middleware import Middleware
 
         from tieline.registry.access import Authenticated
+        from tieline.registry.connections import Limits
         from tieline.registry.http import application
+        from tieline.registry.web_server import WebServer
 
         self._topic = topic
         users = None if config.users_file is None else Middleware(Authenticated, config.users())
@@ -88,43 +95,23 @@ class RegistryServer:
         host, port = config.address()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._socket = socket.create_server((host, port), family=family, backlog=128)
+            listener = socket.create_server((host, port), family=family, backlog=128)
         except OSError as error:
             raise RefuseToStart(f"the schema registry cannot listen on {config.listen}: {error}") from error
-        # Connections inherit it. asyncio leaves it out for a socket made like this one, and then every
-        # answer waits 40 ms for the client's acknowledgement of its own headers.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        port = self._socket.getsockname()[1]
-        scheme = "http" if config.certificate is None else "https"
-        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                ssl_certfile=config.certificate,
-                ssl_keyfile=config.key,
-                limit_concurrency=1000,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=2,
-            )
-        )
-        self._thread = threading.Thread(target=self._run, name="schema registry", daemon=True)
+        port = listener.getsockname()[1]
+        certificate = (config.certificate, config.key) if config.certificate and config.key else None
+        self.url = f"http{'s' if certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+        limits = Limits(connections=config.max_connections)
+        self._server = WebServer(app, listener, limits, name="schema registry", certificate=certificate)
 
     def start(self, wait: float = 60.0) -> None:
         """Begin to answer, once all that is there was read or ``wait`` seconds are over. Raises ``Fatal``."""
         if not self._topic.follow(wait) and wait > 0:
             log.warning("not all schemas were read yet; until then lists may lack some")
-        self._thread.start()
+        self._server.start()
         log.info("the schema registry listens", extra={"url": self.url})
 
     def stop(self) -> None:
         """Answer what was asked, and no more."""
-        self._server.should_exit = True
-        self._thread.join(5.0)
+        self._server.stop()
         self._topic.close()
-        self._socket.close()
-
-    def _run(self) -> None:
-        self._server.run(sockets=[self._socket])

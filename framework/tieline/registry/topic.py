@@ -98,19 +98,23 @@ class SchemaTopic:
     def change(self, rule: Rule) -> rules.Decision:
         """Decide, and write what was decided. Raises ``RegistryError``, ``Retriable``, ``Fatal``.
 
-        Decided three times: at first without fencing other instances, since most requests change nothing;
-        then on a state that is up to date, where all is computed; at last as the topic's only writer, with
-        what was computed. What others have written meanwhile may need more, and sends it back.
+        Decided twice or three times. At first without fencing other instances, since most requests change
+        nothing; on what the follower has read, or, where that does not do, on a state that is up to date.
+        At last as the topic's only writer, with what was computed. What others have written meanwhile may
+        need more, and sends it back.
         """
         asked = time.monotonic()
+        is_current = self._follower is not None and self._follower.well
         try:
             decision = self.peek(rule)
             if not decision.events:
                 return decision
-        except RegistryError as error:  # maybe of a state that is old
+        except RegistryError as error:
             if error.code in errors.OF_COSTS:
                 raise
-        self.catch_up(asked)
+            is_current = False
+        if not is_current:
+            self.catch_up(asked)
         for turn in range(1, _TURNS + 1):
             decision = self.peek(rule)
             if not decision.events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from typing import Any
@@ -223,37 +224,69 @@ def test_what_takes_long_is_computed_one_at_a_time_and_too_many_are_refused():
     assert max(most) == 1
 
 
+@contextlib.contextmanager
+def counted(log, before):
+    """The transactions on the registry's topic; ``before`` is called in each, once it is held."""
+    found = []
+    exclusive = log.exclusive
+
+    @contextlib.contextmanager
+    def hold(*args, **kwargs):
+        with exclusive(*args, **kwargs) as held:
+            before()
+            found.append(held)
+            yield held
+
+    log.exclusive = hold
+    yield found
+    del log.exclusive
+
+
 def test_fifty_schemas_that_wait_are_written_together_and_each_has_its_own_id(log):
     topic = SchemaTopic(log)
     register(topic, "first", '"int"')
-    held = threading.Event()
-    transactions: list[int] = []
-    exclusive = log.exclusive
-
-    def counted(*args, **kwargs):
-        if not transactions:
-            held.wait(PATIENCE)
-        transactions.append(1)
-        return exclusive(*args, **kwargs)
-
-    log.exclusive = counted
     found = {}
     text = '{{"type":"fixed","name":"lab.F","size":{}}}'
 
     def one(number):
         found[number] = register(topic, f"s{number}", text.format(number)).id
 
-    threads = [begun(lambda number=number: one(number)) for number in range(1, 51)]
-    while len(topic._commits._waiting) + 1 < 50:  # one has begun to write: it alone, or with some
-        held.wait(0.01)
-    held.set()
-    for thread in threads:
-        thread.join(PATIENCE)
+    def until_all_wait():
+        while len(topic._commits._waiting) + len(found) < 50:
+            threading.Event().wait(0.01)
+
+    with counted(log, until_all_wait) as transactions:
+        threads = [begun(lambda number=number: one(number)) for number in range(1, 51)]
+        for thread in threads:
+            thread.join(PATIENCE)
     assert sorted(found.values()) == list(range(2, 52))
-    assert len(transactions) <= 3
+    assert len(transactions) == 1
     again = SchemaTopic(log)
     again.catch_up()
     assert {n: again.snapshot().places(found[n])[0].subject for n in found} == {n: f"s{n}" for n in found}
+
+
+def test_a_broker_that_is_away_is_told_to_all_who_wait_at_once(log):
+    topic = SchemaTopic(log)
+    register(topic, "first", '"int"')
+    outcomes = []
+
+    def one(number):
+        try:
+            register(topic, f"s{number}", f'{{"type":"fixed","name":"F","size":{number}}}')
+        except ConnectionError as error:
+            outcomes.append(str(error))
+
+    def fail_when_all_wait():
+        while len(topic._commits._waiting) < 10:
+            threading.Event().wait(0.01)
+        raise ConnectionError("away")
+
+    with counted(log, fail_when_all_wait) as transactions:
+        threads = [begun(lambda number=number: one(number)) for number in range(1, 11)]
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert (outcomes, transactions) == (["away"] * 10, [])
 
 
 def test_a_change_that_is_refused_costs_those_that_it_was_written_with_nothing(log):
