@@ -78,6 +78,12 @@ class CommandSinkConfig(PlatformConfig):
     max_clock_skew_ms: int = setting(
         "max.clock.skew.ms", 10_000, ge=0, doc="How far in the future a command may have been issued."
     )
+    clock_believe_ms: int = setting(
+        "clock.believe.ms",
+        120_000,
+        ge=0,
+        doc="How long a clock that was set must stand until it is believed; until then commands wait.",
+    )
     verify_tolerance: float = setting(
         "verify.tolerance", 0.0, ge=0, doc="How far what is read back may be from what was written."
     )

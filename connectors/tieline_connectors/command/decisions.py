@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
+from tieline_connectors.command.clock import Now as Now
 from tieline_connectors.command.command import Result
 from tieline_connectors.command.facts import Reading
 from tieline_connectors.command.ledger import Entry
@@ -13,13 +14,6 @@ from tieline_connectors.command.policy_changes import InForce
 
 Readings: TypeAlias = "Mapping[str, Reading | None]"
 """Point → what it reads; none: it could not be read."""
-
-
-class Now(NamedTuple):
-    """Both clocks at one moment, in microseconds; the monotonic one never goes back."""
-
-    wall: int
-    monotonic: int
 
 
 class Terms(NamedTuple):

@@ -150,15 +150,20 @@ class Executor:
 
     def _due(self) -> list[tuple[OwnedPartition, Entry]]:
         """What was begun by somebody who died, then what is due, the oldest first."""
-        now = self._surroundings.now().wall
+        now = self._surroundings.now()
         owned = list(self._owned.values())
+        for one in owned:
+            try:
+                one.keep_time(now)
+            except (Retriable, Fenced) as error:
+                log.info("the time that is believed is written down later: %s", error)
         begun = [(one, entry) for one in owned for entry in one.ledger.unfinished()]
-        due = [(one, entry) for one in owned for entry in one.ledger.due(now)[:_AT_ONCE]]
+        due = [(one, entry) for one in owned for entry in one.ledger.due(now.wall)[:_AT_ONCE]]
         return begun + sorted(due, key=lambda found: found[1].received_at)
 
     def _sleep(self) -> float:
         now = self._surroundings.now()
-        if now.monotonic >= self._forget_at:
+        if now.monotonic >= self._forget_at and not now.doubt:
             self._forget_at = now.monotonic + _FORGET_EVERY
             self._forget(now.wall)
         for owned in self._owned.values():

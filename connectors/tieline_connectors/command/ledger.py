@@ -17,7 +17,9 @@ import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
+from tieline_connectors.command.clock import CLOCK_STEP, Now, Seen
 from tieline_connectors.command.command import Command, Result, Value
+from tieline_connectors.command.note import Note, with_times
 from tieline_connectors.command.point import key_of
 from tieline_connectors.command.streaks import Streak, Streaks
 
@@ -53,7 +55,8 @@ class Entry(NamedTuple):
 
     ``deadline``: never executed at this moment or later, the earliest of its expiry, its issue time and
     its record's timestamp each with ``max.age``; fixed when it came. ``stored_at``: the write of the ledger
-    that brought this step; each is later than all before it.
+    that brought this step; each is later than all before it. ``boot``, ``clock``: the clock that all of its
+    times are by, as ``Now.boot`` and ``Now.offset`` were when it came; `at` is the time by that clock.
     """
 
     command: Command
@@ -68,6 +71,14 @@ class Entry(NamedTuple):
     hold_until: int | None = None
     reverting_at: int | None = None
     stored_at: int = 0
+    boot: str | None = None
+    clock: int | None = None
+
+    def at(self, now: Now) -> int:
+        """Now, by the clock of its other times, wherever the wall clock was set meanwhile."""
+        if self.clock is not None and self.boot == now.boot:
+            return now.monotonic + self.clock
+        return now.wall
 
     @property
     def command_id(self) -> str:
@@ -138,10 +149,22 @@ class Written(NamedTuple):
 
 
 class Ledger:
-    """The entries of one partition of commands, in memory. Used by one thread."""
+    """The entries of one partition of commands, in memory. Used by one thread.
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    It compares times of entries that were written by different clocks: those written since the computer was
+    started count by the time that is believed now (`keep_time`), the others as they are.
+    """
+
+    def __init__(
+        self, entries: Iterable[Entry] = (), now: Now | None = None, note: Note | None = None
+    ) -> None:
         """``entries``: what the durable ledger holds, the latest of each command."""
+        self.note = note or Note()
+        self._boot, self._offset = (now.boot, now.offset) if now is not None else ("", 0)
+        self._right_at: int | None = None
+        self._index(entries)
+
+    def _index(self, entries: Iterable[Entry]) -> None:
         self.newest = self.stored_at = self.strangers = 0
         self.streaks = Streaks()
         self._entries: dict[str, Entry] = {}
@@ -151,6 +174,36 @@ class Ledger:
         self._starts: dict[tuple[str, str], list[int]] = {}
         for entry in entries:
             self._keep(entry)
+
+    def keep_time(self, now: Now) -> None:
+        """Count the times of entries anew where the believed time was set, or something vouches for it."""
+        ahead = now.vouched and self.newest > now.wall + CLOCK_STEP
+        set_anew = (self._boot, True) != (now.boot, abs(self._offset - now.offset) <= CLOCK_STEP // 4)
+        if set_anew or ahead:
+            self._boot, self._offset = now.boot, now.offset
+            self._right_at = now.wall if now.vouched else None
+            self._index(list(self._entries.values()))
+
+    def shift(self, entry: Entry) -> int:
+        """What is added to the times of an entry, so that they can be compared with the time now.
+
+        An entry from before the computer was started, or of another one, that is ahead of a time for which
+        something vouches was written by a clock that was wrong.
+        """
+        if entry.clock is not None and entry.boot and entry.boot == self._boot:
+            return self._offset - entry.clock
+        return 0 if self._right_at is None else min(0, self._right_at - entry.newest)
+
+    def last_seen(self, boot: str) -> Seen | None:
+        """The latest believed clock of this start of the computer that the ledger knows."""
+        of_boot = [
+            Seen(entry.clock, entry.received_at - entry.clock)
+            for entry in self
+            if entry.clock is not None and entry.boot == boot
+        ]
+        if self.note.clock is not None and self.note.boot == boot:
+            of_boot.append(self.note.clock)
+        return max(of_boot, key=lambda seen: seen.at, default=None) if boot else None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -204,7 +257,7 @@ class Ledger:
 
     def written_after(self, entry: Entry, point: str) -> bool:
         """Whether a later command wrote the point, or may have. Giving back at a hold's end is no write."""
-        key, since = key_of(point), entry.started_at or 0
+        key, since = key_of(point), (entry.started_at or 0) + self.shift(entry)
         events = self._events.get(key, [])
         later = events[bisect.bisect_right(events, (since, "\U0010ffff", True)) :]
         return any(not is_revert and self._written(at, id_, False, key) for at, id_, is_revert in later)
@@ -228,15 +281,24 @@ class Ledger:
         held: dict[str, int] = {}
         for entry in self.held():
             for write in entry.command.writes:
-                since = entry.started_at or 0
+                since = (entry.started_at or 0) + self.shift(entry)
                 held[key_of(write.point)] = min(since, held.get(key_of(write.point), since))
         return [
             entry.command_id
             for entry in self
             if entry.at_rest
-            and entry.newest <= (strangers if entry.is_strangers else commands)
-            and not (held and _wrote_after(entry, held))
+            and entry.newest + self.shift(entry) <= (strangers if entry.is_strangers else commands)
+            and not (held and self._wrote_after(entry, held))
         ]
+
+    def noted(self, command_ids: Iterable[str]) -> Note:
+        """The note to store with the removal of these entries.
+
+        A stranger's command was never begun, and its time of issue must not bar others.
+        """
+        gone = (self._entries[id_] for id_ in command_ids)
+        times = [entry.command.issued_at for entry in gone if not entry.is_strangers]
+        return self.note._replace(forgotten=with_times(self.note.forgotten, times))
 
     def forget(self, command_ids: Iterable[str], now: int) -> None:
         """These entries were removed."""
@@ -258,29 +320,43 @@ class Ledger:
         before = self._entries.get(entry.command_id)
         self._entries[entry.command_id] = entry
         self.strangers += entry.is_strangers - (before is not None and before.is_strangers)
-        self.newest = max(self.newest, entry.newest)
+        shift = self.shift(entry)
+        # ``ended_at`` is by the clock that was believed then, perhaps a later one: never beyond that.
+        ended_at = None if entry.ended_at is None else entry.ended_at + min(shift, 0)
+        newest = entry._replace(ended_at=None).newest + shift
+        self.newest = max(self.newest, newest, ended_at or 0)
         self.stored_at = max(self.stored_at, entry.stored_at)
         if before is not None and before.due_at is not None:
-            del self._waiting[bisect.bisect_left(self._waiting, (before.due_at, before.command_id))]
+            due = before.due_at + self.shift(before)
+            del self._waiting[bisect.bisect_left(self._waiting, (due, before.command_id))]
         if entry.due_at is not None:
-            bisect.insort(self._waiting, (entry.due_at, entry.command_id))
+            bisect.insort(self._waiting, (entry.due_at + shift, entry.command_id))
         self._unfinished.pop(entry.command_id, None)
         if entry.state == "STARTED" or entry.hold == "REVERTING":
             self._unfinished[entry.command_id] = None
         if entry.started_at is not None and (before is None or before.started_at is None):
-            self._note(entry, entry.started_at, is_revert=False)
+            at = entry.started_at + shift
+            self._note(entry, at, is_revert=False)
             for key in (("issuer", ""), ("issuer", entry.command.issuer)):
-                bisect.insort(self._starts.setdefault(key, []), entry.started_at)
+                bisect.insort(self._starts.setdefault(key, []), at)
             for device in entry.command.devices:
-                bisect.insort(self._starts.setdefault(("device", device), []), entry.started_at)
+                bisect.insort(self._starts.setdefault(("device", device), []), at)
         if (
             entry.result is not None
             and entry.started_at is not None
             and (before is None or before.result is None)
         ):
-            self.streaks.note(entry.result, entry.ended_at or entry.started_at)
+            self.streaks.note(entry.result, ended_at or entry.started_at + shift)
         if entry.reverting_at is not None and (before is None or before.reverting_at is None):
-            self._note(entry, entry.reverting_at, is_revert=True)
+            self._note(entry, entry.reverting_at + shift, is_revert=True)
+
+    def _wrote_after(self, entry: Entry, since: Mapping[str, int]) -> bool:
+        """Whether a command may have written one of these points after that moment."""
+        if entry.started_at is None:
+            return False
+        at = entry.started_at + self.shift(entry)
+        points = (key_of(write.point) for write in entry.command.writes)
+        return any(at >= since[point] for point in points if point in since)
 
     def _note(self, entry: Entry, at: int, *, is_revert: bool) -> None:
         for write in entry.command.writes:
@@ -313,11 +389,3 @@ def check_step(before: Entry | None, after: Entry) -> None:
     if not legal or (after.state == "ENDED") != (after.result is not None):
         shown = "nothing" if before is None else f"{before.state}/{before.hold}"
         raise IllegalStep(f"{after.command_id}: {shown} → {after.state}/{after.hold}")
-
-
-def _wrote_after(entry: Entry, since: Mapping[str, int]) -> bool:
-    """Whether a command may have written one of these points after that moment."""
-    if entry.started_at is None:
-        return False
-    points = (key_of(write.point) for write in entry.command.writes)
-    return any(entry.started_at >= since[point] for point in points if point in since)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tieline.api import Changelog, TopicPartition
 from tieline_connectors.command.audit_file import AuditFile
+from tieline_connectors.command.clock import CLOCK_STEP, Now, Seen
 from tieline_connectors.command.command import Result
-from tieline_connectors.command.decisions import Now
 from tieline_connectors.command.ledger import Entry, Ledger, Retention, check_step
+from tieline_connectors.command.note import KEY, Note
 from tieline_connectors.command.rules import deadline_of
 from tieline_connectors.command.telling import audit_event, audit_revert, records, taken_over
 
@@ -20,6 +21,16 @@ class Topics(NamedTuple):
 
     results: str
     old_results: str
+
+
+class Clock(Protocol):
+    """The time that is believed; `wall_clock.WallClock` is one."""
+
+    def now(self) -> Now:
+        """The moment."""
+
+    def recall(self, ledger: Ledger) -> Now:
+        """The moment, after what a ledger knows of this computer's clock."""
 
 
 @dataclass(eq=False)
@@ -47,11 +58,16 @@ class OwnedPartition:
     """
 
     def __init__(
-        self, at: TopicPartition, changelog: Changelog, audit: AuditFile, topics: Topics, now: Now
+        self, at: TopicPartition, changelog: Changelog, audit: AuditFile, topics: Topics, clock: Clock
     ) -> None:
         """Reads the ledger as the last owner left it. Raises ``ValueError`` on what is no entry."""
         self.at = at
-        self.ledger = Ledger(Entry.from_value(value) for value in changelog.entries.values())
+        found = dict(changelog.entries)
+        note = Note.from_value(found.pop(KEY, None))
+        self._stored_note = note
+        self.ledger = Ledger(map(Entry.from_value, found.values()), clock.now(), note)
+        now = clock.recall(self.ledger)
+        self.ledger.keep_time(now)
         waiting = (entry for entry in self.ledger if entry.state == "RECEIVED")
         self.deadlines = {entry.command_id: deadline_of(entry, now) for entry in waiting}
         self.released = False
@@ -125,6 +141,26 @@ class OwnedPartition:
         """Remove what is older than the retention; how many. Raises ``Retriable``, ``Fenced``."""
         gone = self.ledger.forgettable(now, retention)[:1000]
         if gone and self._unheard is None:
-            self._changelog.write(dict.fromkeys(gone))
+            self._write_note(self.ledger.noted(gone), gone)
             self.ledger.forget(gone, now)
         return len(gone)
+
+    def keep_time(self, now: Now) -> None:
+        """Count by the time that is believed now, and write it down. Raises ``Retriable``, ``Fenced``.
+
+        The next start knows it then; until the time before counts no more, that one is to be known.
+        """
+        self.ledger.keep_time(now)
+        known = self.ledger.last_seen(now.boot)
+        if known is None or now.doubt or now.before or abs(known.offset - now.offset) <= CLOCK_STEP // 2:
+            return
+        if self._unheard is None:
+            seen = Seen(now.offset, now.monotonic)
+            self._write_note(self.ledger.note._replace(boot=now.boot, clock=seen))
+
+    def _write_note(self, note: Note, gone: Collection[str] = ()) -> None:
+        """What is forgotten and that it is, as one; it counts also where nobody knows if it was written."""
+        self.ledger.note = note
+        changed = {} if note == self._stored_note else {KEY: note.to_value()}
+        self._changelog.write({**dict.fromkeys(gone), **changed})
+        self._stored_note = note

@@ -8,7 +8,7 @@ is to be done. `executor` does it; the order of a command's life is the order of
 
 | code | state | what it means |
 |---|---|---|
-| `CLOCK_UNTRUSTED` | none, it waits | the worker's clock is behind what has already happened |
+| `CLOCK_UNTRUSTED` | none, it waits | the worker's clock was set, or is behind what has already happened |
 | `MALFORMED` | REJECTED | it is no command: the sentence says which field is wrong |
 | `CONFLICT` | REJECTED | another command came with the same id before |
 | `EXPIRED` | EXPIRED | it came, or its turn came, at its expiry or later |
@@ -16,6 +16,7 @@ is to be done. `executor` does it; the order of a command's life is the order of
 | `MAX_AGE` | EXPIRED | older than `max.age`, by its time of issue or by its record's timestamp |
 | `CLOCK_SKEW` | REJECTED | issued in the future, by more than `max.clock.skew` |
 | `NEVER_DUE` | REJECTED | `not_before` lies at or behind the moment when it expires |
+| `FORGOTTEN` | REJECTED | issued when commands were that the ledger has forgotten; it may be one of them |
 | `KILL_SWITCH` | REJECTED | the kill switch is engaged |
 | `SIGNATURE` | REJECTED | the signature that its rule asks for is missing or wrong |
 | `NOT_ALLOWED` | REJECTED | no rule of the policy allows it |
@@ -52,6 +53,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tieline_connectors.command.clock import CLOCK_STEP
 from tieline_connectors.command.command import Command, Result, WriteResult, digest, signed_by
 from tieline_connectors.command.decisions import (
     Accept,
@@ -87,8 +89,11 @@ MOST_STRANGERS = 1000
 SMALL = 2000
 """Characters of a command; a larger one of a stranger is answered and not kept."""
 
-CLOCK_STEP = 1_000_000
-"""A clock may be set back by so much (NTP) without being distrusted; microseconds."""
+_UNTIL = "nothing is begun until it is back, or has stood for clock.believe.ms"
+_FORGOTTEN = Refusal(
+    "FORGOTTEN",
+    "commands of its time of issue were forgotten, and this may be one of them; send it again under a new id",
+)
 
 # It comes.
 
@@ -104,41 +109,45 @@ def arrived(
     doubt = clock_doubt(ledger, situation)
     if doubt is not None:
         return doubt
-    known = ledger.get(command.command_id)
-    if known is not None and not _uses_up_no_id(known, command):
-        return _known_already(command, known, now)
     deadline = min(
         command.expires_at,
         command.issued_at + situation.terms.max_age,
         *([] if record_at is None else [record_at + situation.terms.max_age]),
     )
-    entry = Entry(command, digest(command), "RECEIVED", now, deadline)
+    entry = _received(command, deadline, situation.now)
+    known = ledger.get(command.command_id)
+    if known is not None and not (known.is_strangers and known.digest != entry.digest):
+        return _known_already(command, known, now)
     denied = _denied(entry, ledger, situation, None)
+    if denied is not None and denied.code in ("SIGNATURE", *STRANGERS):
+        if known is not None:
+            return _known_already(command, known, now)
+        end = refused(entry, denied, now)
+        return end if _is_kept(end, ledger) else Answer(end.result)
+    # From here on it is somebody's whose command a stranger's with the same id must not make a conflict.
+    if max(now, situation.now.before) >= deadline:
+        return ended(entry, "EXPIRED", *_why_expired(entry, situation), now)
     refusal = _impossible(entry, situation) or _killed(situation) or denied
-    if now >= deadline:
-        end = ended(entry, "EXPIRED", *_why_expired(entry, situation), now)
-    elif refusal is not None:
-        end = refused(entry, refusal, now)
-    else:
-        accepted = result_of(entry, "ACCEPTED", "", "", now)
-        return Accept(entry, accepted, deadline_of(entry, situation.now))
-    return end if _is_kept(end, denied, ledger) else Answer(end.result)
+    if refusal is not None:
+        return refused(entry, refusal, now)
+    if ledger.note.has_forgotten(command.issued_at):
+        return Answer(refused(entry, _FORGOTTEN, now).result)
+    accepted = result_of(entry, "ACCEPTED", "", "", now)
+    return Accept(entry, accepted, deadline_of(entry, situation.now))
 
 
-def _uses_up_no_id(known: Entry, command: Command) -> bool:
-    """A stranger's command does not make another one with its id a conflict: that one is judged alone."""
-    return known.is_strangers and known.digest != digest(command)
+def _received(command: Command, deadline: int, now: Now) -> Entry:
+    known = (now.boot, now.offset) if now.boot else (None, None)
+    return Entry(command, digest(command), "RECEIVED", now.wall, deadline, boot=known[0], clock=known[1])
 
 
-def _is_kept(end: End, denied: Refusal | None, ledger: Ledger) -> bool:
-    """Whether a refusal goes into the ledger, so that it is told again as it was.
+def _is_kept(end: End, ledger: Ledger) -> bool:
+    """Whether a stranger's refusal goes into the ledger, so that it is told again as it was.
 
-    Who cannot sign, or may do nothing, must not use up the id of another's command and must not fill the
-    ledger, also where another reason is told first (an expiry, the kill switch): so many small refusals of
-    strangers are kept, for a short time. What is not kept is refused anew if it comes again.
+    Who cannot sign must not use up the id of a command that somebody will sign. And who may do nothing
+    must not fill the ledger: so many small ones at a time; what is not kept is refused anew if it comes
+    again. So a stranger is told that, whatever else is wrong (an expiry, the kill switch).
     """
-    if denied is None or denied.code not in ("SIGNATURE", *STRANGERS):
-        return True
     small = len(end.entry.command.to_json()) <= SMALL
     return end.entry.is_strangers and ledger.strangers < MOST_STRANGERS and small
 
@@ -165,17 +174,19 @@ def malformed(error: Malformed, record_id: str, raw: bytes | None, now: int) -> 
 
 def clock_doubt(ledger: Ledger, situation: Situation) -> Wait | None:
     """A clock that is behind what has already happened would execute what expired long ago."""
-    now, terms = situation.now.wall, situation.terms
-    if now < terms.built_at:
+    now, terms = situation.now, situation.terms
+    if now.doubt:
+        return Wait("CLOCK_UNTRUSTED", f"{now.doubt}; {_UNTIL}")
+    if now.wall < terms.built_at:
         return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the day this version was built; set it")
-    if now + CLOCK_STEP < ledger.newest:
+    if now.wall + CLOCK_STEP < ledger.newest and not now.vouched:
         return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the newest entry of the ledger; set it")
     return None
 
 
 def deadline_of(entry: Entry, now: Now) -> int:
     """When it expires by the monotonic clock: fixed once, so that a clock set back wins no time."""
-    return now.monotonic + entry.deadline - now.wall
+    return now.monotonic + entry.deadline - entry.at(now)
 
 
 def _known_already(command: Command, known: Entry, now: int) -> Known | Answer:
@@ -227,8 +238,14 @@ def to_start(
     if dry_run:
         told = "dry run: everything was checked, nothing was written"
         return ended(entry, "SUCCEEDED", "DRY_RUN", told, now, readings, dry_run=True)
+    if entry.boot != situation.now.boot:  # it came before the computer was started: one clock for its times
+        ours = _received(command, entry.deadline, situation.now)
+        entry = entry._replace(
+            boot=ours.boot, clock=ours.clock, received_at=min(entry.received_at, ours.received_at)
+        )
     # One microsecond apart at least, so that the ledger knows which of two commands was later.
-    started = entry._replace(state="STARTED", started_at=max(now, ledger.newest + 1))
+    started_at = max(entry.at(situation.now), ledger.newest + 1 - ledger.shift(entry))
+    started = entry._replace(state="STARTED", started_at=started_at)
     claim = min(deadline, situation.now.monotonic + situation.terms.claim)
     return Start(started, result_of(started, "EXECUTING", "", "", now, readings), claim)
 
@@ -248,6 +265,8 @@ def last_look(entry: Entry, deadline: int, readings: Readings, situation: Situat
 
 def _is_late(entry: Entry, deadline: int, situation: Situation) -> bool:
     now = situation.now
+    if entry.state == "STARTED" and now.shown >= entry.deadline:
+        return True  # a clock that was set since the start may be right
     too_old = now.wall >= entry.command.issued_at + situation.terms.max_age
     return too_old or now.wall >= entry.deadline or now.monotonic >= deadline
 
@@ -345,9 +364,9 @@ def hold_due(
     """
     now = situation.now.wall
     doubt = clock_doubt(ledger, situation)
-    if doubt is not None:
+    if doubt is not None and not _is_exact(entry, situation.now):
         return doubt
-    if entry.hold_until is None or (now < entry.hold_until and not early):
+    if entry.hold_until is None or (entry.at(situation.now) < entry.hold_until and not early):
         return NotYet(entry.hold_until, "its hold has not ended")
     if situation.killed is not None:
         return NotYet(None, _kill_switch(situation.killed).sentence)
@@ -355,7 +374,13 @@ def hold_due(
     if not points:
         return hold_outcome(entry, {}, {}, ledger, now)
     claim = situation.now.monotonic + situation.terms.claim
-    return Revert(entry._replace(hold="REVERTING", reverting_at=now), points, claim)
+    reverting = entry._replace(hold="REVERTING", reverting_at=entry.at(situation.now))
+    return Revert(reverting, points, claim)
+
+
+def _is_exact(entry: Entry, now: Now) -> bool:
+    """Whether the monotonic clock knows how old an entry is, whatever the wall clock says."""
+    return entry.clock is not None and entry.boot == now.boot
 
 
 def may_give_back(revert: Revert, situation: Situation) -> bool:
@@ -398,7 +423,7 @@ def hold_after_crash(
     is not this command's any more. One that cannot be read is an alarm.
     """
     doubt = clock_doubt(ledger, situation)
-    if doubt is not None:
+    if doubt is not None and not _is_exact(entry, situation.now):
         return doubt
     if situation.killed is not None:
         return NotYet(None, _kill_switch(situation.killed).sentence)

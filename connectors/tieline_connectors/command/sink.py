@@ -89,7 +89,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             if executor.owned(at) is None:
                 changelog = self._context.changelog(at, ledger_schema())
                 try:
-                    owned = OwnedPartition(at, changelog, audit, self._topics, self._surroundings.now())
+                    owned = OwnedPartition(at, changelog, audit, self._topics, self._surroundings.clock)
                 except ValueError as error:
                     raise Fatal(f"command: the ledger of {at.topic}-{at.partition}: {error}") from error
                 executor.own(owned)

@@ -8,21 +8,18 @@ import time
 from collections.abc import Callable
 
 from tieline.api import ConfigError, Mistake
+from tieline_connectors.command.clock import ClockWatch, Now
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.decisions import Now, Situation
+from tieline_connectors.command.decisions import Situation
 from tieline_connectors.command.looking import Content, Hung, Looker, content_of, engaged
 from tieline_connectors.command.policy_changes import Event, InForce, PolicyChanges
 from tieline_connectors.command.policy_file import MAX_BYTES
+from tieline_connectors.command.wall_clock import WallClock, clocks
 
 log = logging.getLogger(__name__)
 
 _FIRST_WAIT = 5.0
 """Seconds at the start that a policy is waited for while somebody writes it."""
-
-
-def clocks() -> Now:
-    """Both clocks of this machine."""
-    return Now(time.time_ns() // 1000, time.monotonic_ns() // 1000)
 
 
 class Surroundings:
@@ -32,12 +29,15 @@ class Surroundings:
     engaged. ``count`` gets the names of what has happened to them (`Measures`).
     """
 
-    def __init__(self, config: CommandSinkConfig, now: Callable[[], Now] = clocks) -> None:
-        """Raises ``ConfigError`` on a policy that is wrong from the beginning."""
-        self.now = now
+    def __init__(self, config: CommandSinkConfig, shown: Callable[[], Now] = clocks) -> None:
+        """``shown``: what the clocks say. Raises ``ConfigError`` on a policy that is wrong."""
         self.count: Callable[[str, int], None] = lambda name, number: None
         self._config = config
         self._terms = config.terms()
+        stale = self._terms.max_age + self._terms.max_clock_skew
+        watch = ClockWatch(config.clock_believe_ms * 1000, stale, self._terms.built_at)
+        self.clock = WallClock(watch, shown, lambda name, number: self.count(name, number))
+        self.now = self.clock.now
         self._keys = config.signing_keys()
         self._lock = threading.Lock()
         self._changes = PolicyChanges(str(config.policy_file), self._first())

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tieline_connectors.command import rules
+from tieline_connectors.command.clock import CLOCK_STEP, ClockWatch, Seen
 from tieline_connectors.command.command import Defaults
 from tieline_connectors.command.decisions import (
     Accept,
@@ -18,7 +19,6 @@ from tieline_connectors.command.decisions import (
     End,
     Known,
     NotYet,
-    Now,
     Revert,
     Situation,
     Start,
@@ -26,7 +26,8 @@ from tieline_connectors.command.decisions import (
     Wait,
 )
 from tieline_connectors.command.facts import reading_of
-from tieline_connectors.command.ledger import Entry, Ledger
+from tieline_connectors.command.ledger import Entry, Ledger, Retention
+from tieline_connectors.command.note import Note
 from tieline_connectors.command.policy_file import parse
 from tieline_connectors.command.reading import from_value
 
@@ -34,6 +35,8 @@ SECOND = 1_000_000
 """In microseconds."""
 T0 = 1_800_000_000 * SECOND
 POINTS = ("site/ahu/p", "site/ahu/q")
+BELIEVE = 20 * SECOND
+RETENTION = Retention(30 * 86_400 * SECOND, 605 * SECOND)
 TERMS = Terms(max_age=600 * SECOND, max_clock_skew=5 * SECOND, built_at=T0 - 1)
 POLICY = parse(
     """
@@ -55,6 +58,7 @@ class Disk:
     def __init__(self):
         self.log = []
         self.entries = {}
+        self.note = None
         self.results = []
         self.offset = 0
         self.epoch = 0
@@ -69,6 +73,13 @@ class Disk:
         if offset is not None:
             self.offset = offset
 
+    def forget(self, epoch, gone, note):
+        if epoch != self.epoch:
+            raise Fenced
+        for id_ in gone:
+            del self.entries[id_]
+        self.note = note.to_value()
+
 
 class Device:
     """Counts what is really done to it."""
@@ -80,17 +91,24 @@ class Device:
         self.late = []
         self.fates_of_calls = []
         self.expired_writes = []
+        self.early_reverts = []
+        self.behind = False
 
     def read(self, command):
         readable = self.world.fate() != "unreadable"
         return {w.point: reading_of(self.values[w.point]) if readable else None for w in command.writes}
+
+    def end_hold(self, entry, point):
+        if self.world.true < self.world.started[entry.command_id] + entry.command.hold_ms * 1000:
+            self.early_reverts.append(entry.command_id)
+        return self.call(entry.command, point, 1.5, reverts=True)
 
     def call(self, command, point, value, reverts):
         fate = self.fates_of_calls.pop(0) if self.fates_of_calls else self.world.fate()
         if fate in ("refused", "not_sent"):
             return Call("REFUSED" if fate == "refused" else "NOT_SENT", fate)
         if not reverts:
-            if self.world.true >= command.expires_at:
+            if self.world.true >= command.expires_at and not self.behind:
                 self.expired_writes.append(command.command_id)
             if fate != "lost":
                 self.writes[command.command_id, point] += 1
@@ -105,17 +123,18 @@ class World:
     """Time, the kill switch, and what goes wrong next."""
 
     def __init__(self):
-        self.true = T0
+        self.true = self.started_up = T0
         self.set_back = 0
+        self.boot = 1
+        self.started = {}
         self.killed = None
         self.fates = []
 
     def fate(self):
         return self.fates.pop() if self.fates else "done"
 
-    def situation(self):
-        now = Now(self.true - self.set_back, self.true - T0)
-        return Situation(now, TERMS, POLICY, killed=self.killed)
+    def clocks(self):
+        return self.true - self.set_back, self.true - self.started_up, f"boot {self.boot}"
 
 
 class Worker:
@@ -125,12 +144,27 @@ class Worker:
         disk.epoch += 1
         self.world, self.disk, self.device = world, disk, device
         self.epoch = disk.epoch
-        self.ledger = Ledger(Entry.from_value(value) for value in disk.entries.values())
+        self.watch = ClockWatch(BELIEVE, TERMS.max_age + TERMS.max_clock_skew, TERMS.built_at)
+        note = Note.from_value(disk.note)
+        self.ledger = Ledger(map(Entry.from_value, disk.entries.values()), self.now(), note)
+        seen = self.ledger.last_seen(self.now().boot)
+        if seen is not None:
+            self.watch.recall(seen)
         self.offset = disk.offset
-        now = world.situation().now
+        now = self.now()
+        self.ledger.keep_time(now)
         self.deadlines = {e.command_id: rules.deadline_of(e, now) for e in self.ledger}
         self.steps = self.live()
         self.idle = False
+
+    def now(self):
+        vouched = self.world.boot > 1 and self.world.set_back == 0  # as NTP does, once it has set the clock
+        return self.watch.read(*self.world.clocks())._replace(vouched=vouched)
+
+    def situation(self):
+        now = self.now()
+        self.device.behind = self.world.true - now.wall > CLOCK_STEP
+        return Situation(now, TERMS, POLICY, killed=self.world.killed)
 
     def step(self):
         """One step; false when it was fenced."""
@@ -142,27 +176,47 @@ class Worker:
 
     def live(self):
         while True:
+            self.keep_time()
             for entry in self.ledger.unfinished():
                 if entry.state == "STARTED":
                     after = self.device.read(entry.command)
                     yield
-                    end = rules.after_crash(entry, after, self.world.situation().now.wall)
+                    end = rules.after_crash(entry, after, self.situation().now.wall)
                     yield from self.store(end.entry, end.result)
                 else:
                     after = self.device.read(entry.command)
                     yield
-                    again = rules.hold_after_crash(entry, after, self.ledger, self.world.situation())
+                    again = rules.hold_after_crash(entry, after, self.ledger, self.situation())
                     yield from self.give_back(again)
-            for entry in self.ledger.due(self.world.situation().now.wall):
+            for entry in self.ledger.due(self.situation().now.wall):
                 if entry.state == "RECEIVED":
                     yield from self.execute(entry)
                 else:
-                    yield from self.give_back(rules.hold_due(entry, self.ledger, self.world.situation()))
+                    yield from self.give_back(rules.hold_due(entry, self.ledger, self.situation()))
             if self.offset < len(self.disk.log):
                 yield from self.handle(self.disk.log[self.offset])
             else:
                 yield "idle"
             yield
+
+    def keep_time(self):
+        """As `OwnedPartition.keep_time`; what is due to be forgotten is, by list of the machine."""
+        now = self.now()
+        self.ledger.keep_time(now)
+        known = self.ledger.last_seen(now.boot)
+        if known and not now.doubt and not now.before and abs(known.offset - now.offset) > CLOCK_STEP // 2:
+            note = self.ledger.note._replace(boot=now.boot, clock=Seen(now.offset, now.monotonic))
+            self.disk.forget(self.epoch, (), note)
+            self.ledger.note = note
+
+    def forget(self):
+        now = self.now()
+        if not now.doubt:
+            gone = self.ledger.forgettable(now.wall, RETENTION)
+            note = self.ledger.noted(gone)
+            self.disk.forget(self.epoch, gone, note)
+            self.ledger.note = note
+            self.ledger.forget(gone, now.wall)
 
     def store(self, entry, result, offset=None):
         self.disk.unit(self.epoch, result, entry, offset)
@@ -172,7 +226,7 @@ class Worker:
 
     def handle(self, record):
         command, at = record
-        decision = rules.arrived(command, at, self.ledger, self.world.situation())
+        decision = rules.arrived(command, at, self.ledger, self.situation())
         yield
         if isinstance(decision, Wait):
             return
@@ -192,15 +246,17 @@ class Worker:
         command, deadline = entry.command, self.deadlines[entry.command_id]
         before = self.device.read(command)
         yield
-        decision = rules.to_start(entry, deadline, before, self.ledger, self.world.situation())
+        decision = rules.to_start(entry, deadline, before, self.ledger, self.situation())
         if isinstance(decision, (Wait, NotYet)):
             return
+        if isinstance(decision, Start):
+            self.world.started[entry.command_id] = self.world.true
         yield
         yield from self.store(decision.entry, decision.result)
         if isinstance(decision, End):
             return
         assert isinstance(decision, Start)
-        refused = rules.last_look(decision.entry, decision.deadline, before, self.world.situation())
+        refused = rules.last_look(decision.entry, decision.deadline, before, self.situation())
         if refused is not None:
             yield from self.store(refused.entry, refused.result)
             return
@@ -220,7 +276,7 @@ class Worker:
             yield
         after = self.device.read(command)
         yield
-        now = self.world.situation().now.wall
+        now = self.situation().now.wall
         end = rules.outcome(decision.entry, calls, before, after, given_back, now)
         yield from self.store(end.entry, end.result)
 
@@ -235,15 +291,13 @@ class Worker:
         entry = decision.entry
         if self.ledger.get(entry.command_id) != entry:
             yield from self.store(entry, None)
-        if not rules.may_give_back(decision, self.world.situation()):
+        if not rules.may_give_back(decision, self.situation()):
             return
-        calls = {
-            point: self.device.call(entry.command, point, 1.5, reverts=True) for point in decision.points
-        }
+        calls = {point: self.device.end_hold(entry, point) for point in decision.points}
         yield
         after = self.device.read(entry.command)
         yield
-        end = rules.hold_outcome(entry, calls, after, self.ledger, self.world.situation().now.wall)
+        end = rules.hold_outcome(entry, calls, after, self.ledger, self.situation().now.wall)
         if isinstance(end, End):
             yield from self.store(end.entry, end.result)
 

@@ -28,6 +28,7 @@ class CommandsAndFaults(RuleBasedStateMachine):
         self.worker = self.new_worker()
         self.stopped = []
         self.sent = {}
+        self.strangers = set()
 
     def new_worker(self):
         return self.model.Worker(self.world, self.disk, self.device)
@@ -105,12 +106,51 @@ class CommandsAndFaults(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.world.true += seconds * SECOND + 1
 
-    @rule(change=st.sampled_from(["late", "late", "back", "forth", "kill", "alive"]))
+    @rule(seconds=st.sampled_from([-86_400, -7200, -600, -30, -4, 0, 0, 0, 4, 30, 600, 86_400, 32 * 86_400]))
+    def the_clock_is_set(self, seconds):
+        """Ahead or back of what is right, for as long as it stands so."""
+        self.watched()
+        self.world.set_back = -seconds * SECOND
+
+    @rule(seconds=st.sampled_from([1, 10, 25, 700]))
+    def time_passes_for_a_worker_that_goes_on(self, seconds):
+        self.go_on_for(seconds)
+
+    @rule()
+    def what_is_old_is_forgotten(self):
+        self.worker.forget()
+
+    @rule()
+    def the_computer_is_started_anew(self):
+        """By then NTP has set its clock."""
+        self.world.set_back, self.world.started_up, self.world.boot = 0, self.world.true, self.world.boot + 1
+        self.stopped.clear()
+        self.worker = self.new_worker()
+
+    @rule(ahead=st.sampled_from([-3600, 0, 3540, 86_400 * 366]), data=st.data())
+    def a_stranger_writes(self, ahead, data):
+        """Under an id of somebody else, or of nobody, and with any timestamp."""
+        name = data.draw(st.sampled_from([*sorted(self.sent), str(len(self.sent))]))
+        command = self.model.command(name, issued=self.world.true)._replace(issuer="stranger")
+        self.strangers.add(repr(command))
+        self.disk.log.append((command, self.world.true + ahead * SECOND))
+
+    def watched(self):
+        """A clock that was wrong from the beginning nobody can tell from a right one."""
+        self.worker.now()
+
+    def go_on_for(self, seconds):
+        for _ in range(seconds):
+            self.world.true += SECOND
+            for _ in range(2000):
+                assert self.worker.step()
+                if self.worker.idle:
+                    break
+
+    @rule(change=st.sampled_from(["late", "late", "kill", "alive"]))
     def the_world_changes(self, change):
         if change == "late":
             self.what_was_under_way_arrives()
-        elif change in ("back", "forth"):
-            self.world.set_back = 2 * 3600 * SECOND if change == "back" else 0
         else:
             self.world.killed = "fire drill" if change == "kill" else None
 
@@ -126,6 +166,10 @@ class CommandsAndFaults(RuleBasedStateMachine):
     @invariant()
     def no_write_is_done_after_its_expiry(self):
         assert self.device.expired_writes == []
+
+    @invariant()
+    def no_hold_ends_early(self):
+        assert self.device.early_reverts == []
 
     @invariant()
     def no_command_has_two_terminal_results(self):
@@ -144,20 +188,18 @@ class CommandsAndFaults(RuleBasedStateMachine):
     def terminal(self):
         found: dict[str, set[Result]] = {id_: set() for id_ in self.sent}
         for result in self.disk.results:
-            if result.state in TERMINAL and result.reason_code != "CONFLICT":
+            if result.state in TERMINAL and result.reason_code not in ("CONFLICT", "FORGOTTEN"):
+                if result.issuer == "stranger":
+                    assert result.state in ("REJECTED", "EXPIRED")
+                    continue
                 found[result.command_id].add(result)
         return found
 
     def teardown(self):
         self.world.set_back, self.world.killed = 0, None
         self.what_was_under_way_arrives()
-        for _ in range(5):
-            self.world.true += 60 * SECOND
-            for _ in range(2000):
-                assert self.worker.step()
-                if self.worker.idle:
-                    break
-            assert self.worker.idle
+        self.go_on_for(1000)
+        assert self.worker.idle
         assert {id_: len(results) for id_, results in self.terminal().items()} == dict.fromkeys(self.sent, 1)
         assert all(entry.at_rest for entry in self.worker.ledger)
         self.no_write_is_done_twice()
