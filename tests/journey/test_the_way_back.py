@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -191,3 +193,33 @@ def test_kill_9_under_load_loses_nothing_and_doubles_at_most_the_batch_that_was_
     for partition in range(2):
         first = list(dict.fromkeys(m.body for m in heard if m.body % 2 == partition))
         assert first == sorted(first)
+
+
+def test_the_old_message_file_is_published_by_the_recipe_of_its_page(home, tmp_path):
+    """docs/old-agents.md: ``tieline produce`` beside the worker, and a bus sink of the old shape."""
+    topic, entries = f"msg-to-volttron-{home.own}", 5
+    listed = [
+        {"sender": "ops", "topic": f"devices/campus/ahu{n}", "value": n, "description": "test"}
+        for n in range(entries)
+    ]
+    file = tmp_path / "message.json"
+    file.write_text(json.dumps({"message_list": listed}, indent=2))
+    settings = tmp_path / "worker.properties"
+    place = {**home.worker, "data.dir": str(home.data)}
+    settings.write_text("".join(f"{name}={value}\n" for name, value in place.items()))
+    with FakeBus() as bus, observer(bus) as heard:
+        old = {"value.shape": "kafkaagent", "value.converter": "json", "max.age.ms": "300000"}
+        connectors = [sink(home, bus, "lab", topic, **old)]
+        with WorkerProcess(tmp_path, home.worker, connectors) as worker:
+            worker.wait_for("publishing")
+            command = ["produce", topic, file, "--key-field", "topic", "--create", "--worker", settings]
+            program = [sys.executable, "-m", "tieline.cli.main", *map(str, command)]
+            subprocess.run(program, check=True, timeout=60)
+            ledger = worker.wait_for_ledger(
+                lambda ledger: counters(ledger, home, "to-lab").get("published") == entries
+            )
+            assert worker.stop() == 0
+        found = heard()
+    assert counters(ledger, home, "to-lab") == {"published": entries}
+    assert sorted((m.topic, m.body) for m in found) == [(e["topic"], e["value"]) for e in listed]
+    assert {m.headers["From"] for m in found} == {"ops"}

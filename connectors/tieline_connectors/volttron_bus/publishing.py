@@ -142,10 +142,17 @@ class Publishing:
         return Outgoing(self._topic(record), {}, record.value)
 
     def _kafka_agent(self, record: SinkRecord) -> Outgoing:
-        """``{topic?, headers?, message}``."""
+        """``{topic?, headers?, message}``, or an entry of the old message file."""
         value = record.value
+        if isinstance(value, dict) and _ENTRY <= value.keys() <= _ENTRY | {"description"}:
+            told = {"From": value["sender"], "Description": value.get("description")}
+            return Outgoing(value["topic"], {k: v for k, v in told.items() if v}, value["value"])
         if not isinstance(value, dict) or "message" not in value:
-            raise Refused("shape", "the value is no object with a message")
+            raise Refused(
+                "shape",
+                "the value is neither an object with a message nor {sender, topic, value, description}, as in"
+                " the old message file",
+            )
         headers = value.get("headers", {})
         if not isinstance(headers, dict):
             raise Refused("shape", "its headers are no object")
@@ -160,6 +167,10 @@ class Publishing:
             return found.decode("utf-8")
         except UnicodeDecodeError:
             raise Refused("topic", f"its topic ({self._topic_from}) is no text in UTF-8") from None
+
+
+_ENTRY = {"sender", "topic", "value"}
+"""Of a message in the old programs' file, which may have a description too."""
 
 
 class TokenBucket:

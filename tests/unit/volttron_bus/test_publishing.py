@@ -78,6 +78,18 @@ def test_the_old_agents_message_keeps_topic_headers_and_time():
     assert rules("kafkaagent").message(found, NOW) == ("analysis/k", {"TimeStamp": TIME, **OURS}, None)
 
 
+def test_an_entry_of_the_old_message_file_is_published_under_its_topic_with_its_sender():
+    entry = {"sender": "ops", "topic": "analysis/x", "value": {"a": None}, "description": "why"}
+    told = {"From": "ops", "Description": "why", "TimeStamp": TIME, **OURS}
+    assert rules("kafkaagent").message(record(entry), NOW) == ("analysis/x", told, {"a": None})
+    del entry["description"]
+    assert rules("kafkaagent").message(record(entry), NOW).headers == {
+        "From": "ops",
+        "TimeStamp": TIME,
+        **OURS,
+    }
+
+
 @pytest.mark.parametrize(
     ("shape", "value"),
     [
@@ -91,6 +103,8 @@ def test_the_old_agents_message_keeps_topic_headers_and_time():
         ("avro", {"topic": "x", "headers": {}, "points": {}, "metadata": {}, "kind": "POINT", "sender": ""}),
         ("kafkaagent", []),
         ("kafkaagent", {"topic": "analysis/x"}),
+        ("kafkaagent", {"topic": "analysis/x", "value": 1}),
+        ("kafkaagent", {"sender": "a", "topic": "analysis/x", "value": 1, "more": 2}),
         ("kafkaagent", {"topic": "analysis/x", "message": 1, "headers": [["a", 1]]}),
     ],
 )
