@@ -1,7 +1,8 @@
 """JSON as somebody writes it, made true to a schema.
 
-A field that has a default may be left out, bytes are written in base64, times of a logical type in ISO
-8601: as ``tieline consume`` prints them. All else has to be what the schema says; the converter checks it.
+A field that has a default may be left out. Bytes are written in base64, dates, times and timestamps in ISO
+8601, decimals as numbers or as their text: as ``tieline consume`` prints them. All else has to be what the
+schema says; the converter checks it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,24 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
+import decimal
+import json
+import re
+import uuid
 from typing import Any
 
 from tieline.api import Schema
+from tieline.api.readable import logical_type
+from tieline.converters.logical import uuid_of
 
 _RECORDS = ("record", "error")
 _BINARY = ("bytes", "fixed")
+_FLOATS = ("float", "double")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?\Z", re.ASCII)
+
+
+class _Unfit(ValueError):
+    """A value that is not what its type is written as; still without its place."""
 
 
 class Fitting:
@@ -23,10 +36,16 @@ class Fitting:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema.parsed
         self._named: dict[str, Any] = {}
+        self._has_decimals = False
         self._remember(schema.parsed)
 
-    def fit(self, value: Any) -> Any:
-        """The data that the Avro converter takes."""
+    def fit(self, value: Any, text: bytes | None = None) -> Any:
+        """The data that the Avro converter takes.
+
+        ``text``: the JSON from which the value was read, for the digits of decimals that a double has not.
+        """
+        if self._has_decimals and text is not None:
+            value = json.loads(text.decode("utf-8", "surrogatepass"), parse_float=decimal.Decimal)
         return self._fit(self._schema, value)
 
     def _remember(self, schema: Any) -> None:
@@ -36,6 +55,7 @@ class Fitting:
         elif isinstance(schema, dict):
             if "name" in schema:
                 self._named[schema["name"]] = schema
+            self._has_decimals |= logical_type(schema) == "decimal"
             for field in schema.get("fields", ()):
                 self._remember(field["type"])
             for inner in ("items", "values", "type"):
@@ -55,9 +75,14 @@ class Fitting:
             return {name: self._fit(schema["values"], item) for name, item in value.items()}
         if kind == "array" and isinstance(value, list):
             return [self._fit(schema["items"], item) for item in value]
+        logical = logical_type(schema) if isinstance(schema, dict) else None
+        if logical == "decimal":
+            return _decimal(value)
+        if isinstance(value, decimal.Decimal):
+            return float(value)
         if isinstance(value, str):
-            if isinstance(schema, dict) and str(schema.get("logicalType", "")).startswith("timestamp-"):
-                return _time(value)
+            if logical is not None and (kind, logical) in _FROM_TEXT:
+                return _FROM_TEXT[kind, logical](value)
             if kind in _BINARY:
                 return _bytes(value)
         return value
@@ -70,29 +95,53 @@ class Fitting:
         for field in schema["fields"]:
             name = field["name"]
             if name in value:
-                out[name] = self._fit(field["type"], value[name])
+                try:
+                    out[name] = self._fit(field["type"], value[name])
+                except _Unfit as error:
+                    raise ValueError(f"{schema['name']}.{name}: {error}") from None
             else:
                 out[name] = _default(field)
         return out
 
     def _union(self, branches: list[Any], value: Any) -> Any:
-        """A text stays one where there is a branch for it; of records the first that these fields fit."""
-        kinds = [(_kind(self._named.get(b, b) if isinstance(b, str) else b), b) for b in branches]
-        if isinstance(value, str) and not any(kind in ("string", "enum") for kind, _ in kinds):
-            wanted: tuple[str, ...] = (*_BINARY, "long")
-        elif isinstance(value, dict):
-            for kind, branch in kinds:
-                if kind in _RECORDS and self._suits(branch, value):
+        """A text stays one where there is a branch for any; of records the first that these fields fit."""
+        kinds = [self._kinds(branch) for branch in branches]
+        if isinstance(value, dict):
+            for (kind, _), branch in zip(kinds, branches, strict=True):
+                if kind == "map" or (kind in _RECORDS and self._suits(branch, value)):
                     return self._fit(branch, value)
-            wanted = ("map",)
         elif isinstance(value, list):
-            wanted = ("array",)
-        else:
-            return value
-        for kind, branch in kinds:
-            if kind in wanted:
-                return self._fit(branch, value)
+            for (kind, _), branch in zip(kinds, branches, strict=True):
+                if kind == "array":
+                    return self._fit(branch, value)
+        elif isinstance(value, str):
+            return self._text_in_union(branches, kinds, value)
+        elif type(value) in (int, float, decimal.Decimal):
+            found = {kind for kind, _ in kinds}
+            plain = _FLOATS if type(value) is not int else (*_FLOATS, "int", "long")
+            if found.isdisjoint(plain) and any(logical == "decimal" for _, logical in kinds):
+                return _decimal(value)
+            return float(value) if isinstance(value, decimal.Decimal) else value
         return value
+
+    def _text_in_union(self, branches: list[Any], kinds: list[tuple[Any, str | None]], text: str) -> Any:
+        """As the first branch that the text can be."""
+        if any(kind == "enum" or (kind == "string" and logical is None) for kind, logical in kinds):
+            return text
+        cause: Exception | None = None
+        for (kind, logical), branch in zip(kinds, branches, strict=True):
+            if kind in _BINARY or (kind, logical) in _FROM_TEXT:
+                try:
+                    return self._fit(branch, text)
+                except _Unfit as error:
+                    cause = cause or error
+        if cause is not None:
+            raise cause
+        return text
+
+    def _kinds(self, branch: Any) -> tuple[Any, str | None]:
+        definition = self._named.get(branch, branch) if isinstance(branch, str) else branch
+        return _kind(definition), logical_type(definition) if isinstance(definition, dict) else None
 
     def _suits(self, branch: Any, value: dict[str, Any]) -> bool:
         fields = (self._named[branch] if isinstance(branch, str) else branch)["fields"]
@@ -115,11 +164,63 @@ def _bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(f"{text[:20]!r} is no base64, in which bytes are written") from None
+        raise _Unfit(f"{text[:20]!r} is no base64, in which bytes are written") from None
 
 
-def _time(text: str) -> dt.datetime:
+def _decimal(value: Any) -> Any:
+    """A number, or the text of one; else the bytes, in base64."""
+    if isinstance(value, str):
+        return decimal.Decimal(value) if _NUMBER.match(value) else _bytes(value)
+    if type(value) is int or type(value) is float:
+        return decimal.Decimal(repr(value))
+    return value
+
+
+def _timestamp(text: str) -> dt.datetime:
     try:
         return dt.datetime.fromisoformat(text.replace("Z", "+00:00").replace("z", "+00:00"))
     except ValueError:
-        raise ValueError(f"{text[:40]!r} is no time in ISO 8601") from None
+        raise _Unfit(f"{text[:40]!r} is no time in ISO 8601, as 2026-01-02T12:30:00Z") from None
+
+
+def _local_timestamp(text: str) -> dt.datetime:
+    found = _timestamp(text)
+    if found.tzinfo is not None:
+        raise _Unfit(f"{text[:40]!r} has a time zone, which a local timestamp has not")
+    return found
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise _Unfit(f"{text[:40]!r} is no date, as 2026-01-02") from None
+
+
+def _time(text: str) -> dt.time:
+    try:
+        found = dt.time.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is not None:
+        raise _Unfit(f"{text[:40]!r} is no time of a day, as 12:30:00") from None
+    return found
+
+
+def _uuid(text: str) -> uuid.UUID:
+    found = uuid_of(text)
+    if isinstance(found, str):
+        raise _Unfit(f"{text[:40]!r} is no UUID")
+    return found
+
+
+_FROM_TEXT = {
+    ("int", "date"): _date,
+    ("int", "time-millis"): _time,
+    ("long", "time-micros"): _time,
+    **{("long", f"timestamp-{unit}"): _timestamp for unit in ("millis", "micros", "nanos")},
+    **{("long", f"local-timestamp-{unit}"): _local_timestamp for unit in ("millis", "micros", "nanos")},
+    ("fixed", "uuid"): _uuid,
+    ("string", "uuid"): _uuid,
+}
+"""Logical types whose values are written as text, though text is not what is stored."""

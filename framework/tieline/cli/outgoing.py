@@ -43,7 +43,7 @@ class Shape:
         try:
             key = self._key if self._key_field is None else _key_of(one.value, self._key_field)
             if self._schema is not None and self._fitting is not None:
-                value = AvroBytes(AvroCodec.of(self._schema).encode(self._fitting.fit(one.value)))
+                value = AvroBytes(AvroCodec.of(self._schema).encode(self._fitting.fit(one.value, one.text)))
             elif one.value is None:
                 value = None  # what deletes a key in a compacted topic
         except (ValueError, RecursionError) as error:

@@ -262,3 +262,20 @@ def test_many_are_sent_in_their_order(log, tmp_path):
     log.create_topic("t")
     produce("t", file(tmp_path, "".join(f"{n}\n" for n in range(3210))), **place(tmp_path))
     assert [int(r.value or b"") for r in held(log, "t")] == list(range(3210))
+
+
+def test_decimals_keep_their_digits_and_what_cannot_be_read_back_is_not_sent(log, capfd, tmp_path):
+    log.create_topic("t")
+    number = {"type": "bytes", "logicalType": "decimal", "precision": 30, "scale": 10}
+    id_ = {"type": "string", "logicalType": "uuid"}
+    fields = [{"name": "n", "type": number}, {"name": "id", "type": id_}]
+    schema = tmp_path / "order.avsc"
+    schema.write_text(json.dumps({"type": "record", "name": "x.Order", "fields": fields}))
+    good = '{"n": 12345678901234567890.0123456789, "id": "12345678-1234-5678-1234-567812345678"}'
+    produce("t", file(tmp_path, good), **place(tmp_path), schema=str(schema))
+    (record,) = shown(capfd, tmp_path)
+    assert record["value"]["n"] == "12345678901234567890.0123456789"
+
+    with pytest.raises(RefuseToStart, match=r"x\.Order\.id: 'none' is no UUID"):
+        produce("t", file(tmp_path, '{"n": 1, "id": "none"}'), **place(tmp_path), schema=str(schema))
+    assert len(held(log, "t")) == 1

@@ -1,6 +1,8 @@
 """JSON made true to a schema."""
 
+import datetime as dt
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -122,3 +124,100 @@ def test_a_schema_inside_itself_is_followed():
         "v": b"\0",
         "next": {"v": b"\1", "next": None},
     }
+
+
+FIELDS: list[dict[str, Any]] = [
+    {"name": "d", "type": {"type": "int", "logicalType": "date"}},
+    {"name": "t", "type": {"type": "int", "logicalType": "time-millis"}},
+    {"name": "u", "type": ["null", {"type": "long", "logicalType": "time-micros"}]},
+    {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+    {"name": "here", "type": {"type": "long", "logicalType": "local-timestamp-micros"}},
+    {"name": "id", "type": {"type": "string", "logicalType": "uuid"}},
+    {
+        "name": "ids",
+        "type": {
+            "type": "array",
+            "items": {"type": "fixed", "name": "U", "size": 16, "logicalType": "uuid"},
+        },
+    },
+    {
+        "name": "n",
+        "type": {"type": "bytes", "logicalType": "decimal", "precision": 40, "scale": 20},
+    },
+    {
+        "name": "m",
+        "type": ["null", {"type": "bytes", "logicalType": "decimal", "precision": 40, "scale": 20}],
+    },
+    {"name": "plain", "type": ["null", "double"]},
+]
+DECIMALS = st.decimals(-(10**15), 10**15, places=20)
+WHOLE_MS = st.times().map(lambda t: t.replace(microsecond=t.microsecond // 1000 * 1000))
+VALUES = st.fixed_dictionaries(
+    {
+        "d": st.dates(),
+        "t": WHOLE_MS,
+        "u": st.none() | st.times(),
+        "at": st.datetimes(timezones=st.just(dt.timezone.utc)),
+        "here": st.datetimes(),
+        "id": st.uuids(),
+        "ids": st.lists(st.uuids(), max_size=2),
+        "n": DECIMALS,
+        "m": st.none() | DECIMALS,
+        "plain": st.none() | DOUBLE,
+    }
+)
+
+
+@given(VALUES)
+def test_dates_times_decimals_and_uuids_are_sent_as_they_are_printed(data):
+    assert fitted(record(*FIELDS), parse_json(json_text(data))) == data
+
+
+@given(DECIMALS)
+def test_a_decimal_may_be_a_number_with_all_of_its_digits(number):
+    text = f'{{"n":{number:f},"m":{number:f},"plain":0.5}}'
+    definition = record(*(field for field in FIELDS if field["name"] in ("n", "m", "plain")))
+    schema = Schema.parse(json.dumps(definition))
+    data = Fitting(schema).fit(parse_json(text), text.encode())
+    codec = AvroCodec.of(schema)
+    assert codec.decode(codec.encode(data)) == {"n": number, "m": number, "plain": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("d", "2026-13-01", "x.Logical.d: '2026-13-01' is no date, as 2026-01-02"),
+        ("t", "25:00:00", "x.Logical.t: '25:00:00' is no time of a day"),
+        ("t", "12:00:00+01:00", "is no time of a day"),
+        ("at", "yesterday", "x.Logical.at: 'yesterday' is no time in ISO 8601"),
+        ("here", "2026-01-01T00:00:00Z", "has a time zone"),
+        ("id", "4711", "x.Logical.id: '4711' is no UUID"),
+        ("n", "1e30", "x.Logical.n: 1E\\+30 has more than 20 digits before the point"),
+        ("n", "0.123456789012345678901", "more than 20 digits behind the point"),
+        ("n", "not a number!", "x.Logical.n: .* is no base64"),
+        ("m", "not a number!", "x.Logical.m: .* is no base64"),
+        ("t", 86_400_000, "x.Logical.t: 86400000 is not a time of a day"),
+        ("ids", ["1"], "x.Logical.ids: '1' is no UUID"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_sent_and_its_field_is_named(name, value, told):
+    definition = record(*(field for field in FIELDS if field["name"] == name))
+    with pytest.raises(ValueError, match=told):
+        fitted({**definition, "name": "x.Logical"}, {name: value})
+
+
+def test_a_text_in_a_union_is_the_first_type_that_it_can_be():
+    union = [
+        "null",
+        {"type": "int", "logicalType": "date"},
+        {"type": "long", "logicalType": "timestamp-millis"},
+        "bytes",
+    ]
+    definition = record({"name": "v", "type": union})
+    assert fitted(definition, {"v": "2026-01-02"}) == {"v": dt.date(2026, 1, 2)}
+    assert fitted(definition, {"v": "2026-01-02T00:00:00Z"})["v"] == dt.datetime(
+        2026, 1, 2, tzinfo=dt.timezone.utc
+    )
+    assert fitted(definition, {"v": "AP8="}) == {"v": b"\x00\xff"}
+    with pytest.raises(ValueError, match=r"x\.R\.v: .* is no date"):
+        fitted(definition, {"v": "?"})
