@@ -192,6 +192,35 @@ def test_each_level_asks_for_its_own(url, subject, level, old, new, good):
     assert status == (200 if good else 409)
 
 
+def test_what_nothing_was_registered_for_is_compatible_with_the_latest_version(client, url, subject):
+    """As Confluent's registry since 7.2.1; its clients take anything but a true for a no."""
+
+    def check(version="", schema=INT, of=subject, more=""):
+        asked = f"{url}/compatibility/subjects/{of}/versions{version}{more}"
+        status, answer = ask(asked, "POST", {"schema": schema})
+        return (status, answer.get("is_compatible", answer.get("error_code")), *answer.get("messages", []))
+
+    assert client.test_compatibility(subject, Sent(INT, "AVRO")) is True
+    assert check("/latest") == check("/-1") == check() == (200, True)
+    assert check("/latest", more="?verbose=true") == (200, True)
+    assert check("/1") == (404, 40402)
+    assert check("/0") == check("/x") == (422, 42202)
+    assert check("/latest", "{") == check("", "{") == (422, 42201)
+    status, compatible, message = check("/latest", "{", more="?verbose=true")
+    assert (status, compatible) == (200, False)
+    assert "not an Avro schema" in message
+    client.register_schema(subject, Sent(INT, "AVRO"))
+    client.register_schema(subject, Sent(LONG, "AVRO"))
+    assert check("/latest", TEXT) == check("/2", TEXT) == (200, False)
+    assert check("/7", TEXT) == (404, 40402)
+    client.delete_version(subject, 2)
+    assert check("/2") == (404, 40402)
+    assert check("/latest", INT) == (200, True)  # of version 1
+    client.delete_subject(subject)
+    assert check("/latest", TEXT) == check("", TEXT) == (200, True)
+    assert check("/1", TEXT) == (404, 40402)
+
+
 def test_a_subject_is_deleted_softly_first_and_its_id_is_never_given_away_again(client, subject):
     mine, next_ = (
         record({"name": "n", "type": type_}, name=f"lab.R{subject[2:]}") for type_ in ("int", "string")

@@ -100,4 +100,7 @@ def _depth(text: str) -> int:
 
 
 def _type_of(definition: Any) -> str:
-    return str(definition.get("type")) if isinstance(definition, dict) else str(definition)
+    """Also where readers take a type inside the attribute of another."""
+    while isinstance(definition, dict):
+        definition = definition.get("type")
+    return "union" if isinstance(definition, list) else str(definition)

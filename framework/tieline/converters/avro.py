@@ -1,12 +1,13 @@
 """The ``avro`` converter: Confluent's wire format, 0x00, the schema's id in 4 bytes, Avro binary.
 
-The subject of a named type is its full name (Confluent's RecordNameStrategy), so that one topic may
-carry several formats, each with an owner and a history of its own; of other types ``<topic>-key`` or
-``<topic>-value``.
+The subject of a type with a namespace is its full name (Confluent's RecordNameStrategy), so that one topic
+may carry several formats, each with an owner and a history of its own; of all other types (unions, arrays,
+maps, primitives) ``<topic>-key`` or ``<topic>-value``.
 """
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -76,7 +77,7 @@ class AvroConverter(Converter[AvroConverterConfig]):
     def read_as(self, data: bytes, schema: Schema) -> Any:
         """One value, written with this schema or an earlier one. Raises ``ValueError``, ``Retriable``."""
         codec = self._reader(data)
-        return codec.decode(data, _FRAME.size, None if codec.schema == schema else schema)
+        return codec.decode(data, _FRAME.size, None if _same(codec.schema, schema) else schema)
 
     def _writer(self, topic: str, schema: Schema) -> tuple[bytes, Callable[[Any], bytes]]:
         writer = self._writers.get((topic, schema))
@@ -99,6 +100,12 @@ class AvroConverter(Converter[AvroConverterConfig]):
                 raise ValueError(f"no schema has the id {schema_id}; was it written with another registry?")
             codec = self._readers[schema_id] = AvroCodec.of(schema)
         return codec
+
+
+@functools.lru_cache(maxsize=256)
+def _same(one: Schema, other: Schema) -> bool:
+    """Also where a registry gives back another text: its own."""
+    return one == other or bool(one.parsed == other.parsed)
 
 
 def _schema_of(data: Any) -> Schema:

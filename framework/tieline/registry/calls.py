@@ -1,101 +1,21 @@
-"""The calls of Confluent's interface, each a function of what is asked."""
+"""The calls of Confluent's interface about subjects, compatibility, configuration and mode."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 from tieline.registry import errors, rules, scopes
+from tieline.registry.answers import content_told, guid_told, told
 from tieline.registry.asked import Asked
 from tieline.registry.records import MAX_ID, Content
-from tieline.registry.subjects import Subjects, Version, guid_of
+from tieline.registry.subjects import Subjects, Version
 
 _MOST_IN_A_LIST = 10_000
 
 Call = Callable[[Asked], Any]
-
-
-# -- schemas by id
-
-
-def schema_by_id(asked: Asked) -> Any:
-    """``GET /schemas/ids/{id}``."""
-    schema_id = _id(asked)
-
-    def find(state: Subjects) -> Content:
-        content = state.content(schema_id)
-        if content is None:
-            raise errors.schema_not_found(schema_id)
-        return content
-
-    content = asked.topic.ask(find)
-    more = {"maxId": asked.topic.peek(lambda state: state.max_id)} if asked.flag("fetchMaxId") else {}
-    return {**content_told(content), **more}
-
-
-def text_by_id(asked: Asked) -> Any:
-    """``GET /schemas/ids/{id}/schema``."""
-    return json.loads(schema_by_id(asked)["schema"])
-
-
-def places(asked: Asked) -> list[Version]:
-    """Where the schema of an id is registered."""
-    schema_id, only = _id(asked), asked.query.get("subject")
-
-    def find(state: Subjects) -> list[Version]:
-        found = state.places(schema_id)
-        if not found:
-            raise errors.schema_not_found(schema_id)
-        return [v for v in found if (asked.flag("deleted") or not v.deleted) and only in (None, v.subject)]
-
-    return asked.page(asked.topic.ask(find))
-
-
-def versions_by_id(asked: Asked) -> Any:
-    """``GET /schemas/ids/{id}/versions``."""
-    return [{"subject": version.subject, "version": version.number} for version in places(asked)]
-
-
-def guid(asked: Asked) -> int:
-    """The id of a guid."""
-    guid = asked.path["guid"].lower()
-
-    def find(state: Subjects) -> int:
-        found = state.find_guid(guid)
-        if found is None:
-            raise errors.schema_not_found(guid)
-        return found
-
-    return asked.topic.ask(find)
-
-
-def subjects_by_id(asked: Asked) -> Any:
-    """``GET /schemas/ids/{id}/subjects``."""
-    return [version.subject for version in places(asked)]
-
-
-def ids_by_guid(asked: Asked) -> Any:
-    """``GET /schemas/guids/{guid}/ids``."""
-    return [{"context": ".", "id": guid(asked)}]
-
-
-def schema_by_guid(asked: Asked) -> Any:
-    """``GET /schemas/guids/{guid}``."""
-    content = asked.topic.content(guid(asked))
-    return {} if content is None else content_told(content)
-
-
-def as_id(text: str) -> int | None:
-    """The id in a path; none where it is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
-
-
-def _id(asked: Asked) -> int:
-    found = as_id(asked.path["id"])
-    if found is None:
-        raise errors.schema_not_found(asked.path["id"][:50])
-    return found
 
 
 # -- subjects
@@ -174,12 +94,17 @@ def _found(state: Subjects, asked: Asked, *, deleted: bool = False) -> Version:
         if not live:
             raise errors.version_not_found(-1)
         return live[-1]
-    if not (number.isascii() and number.isdigit() and len(number) < 11 and 0 < int(number) <= MAX_ID):
-        raise errors.invalid_version(number[:100])
-    chosen = [version for version in versions if version.number == int(number)]
+    wanted = _number(number)
+    chosen = [version for version in versions if version.number == wanted]
     if not chosen:
-        raise errors.version_not_found(int(number))
+        raise errors.version_not_found(wanted)
     return chosen[0]
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 11 and 0 < int(text) <= MAX_ID):
+        raise errors.invalid_version(text[:100])
+    return int(text)
 
 
 def with_metadata(asked: Asked) -> Any:
@@ -260,18 +185,42 @@ def delete_version(asked: Asked) -> Any:
 
 
 def check(asked: Asked) -> Any:
-    """``POST /compatibility/subjects/{subject}/versions[/{version}]``."""
+    """``POST /compatibility/subjects/{subject}/versions[/{version}]``.
+
+    The latest version of a subject without versions forbids nothing, as for Confluent's registry. What is no
+    schema is refused, or, if asked for messages, one of them.
+    """
+    verbose = asked.flag("verbose")
 
     def find(state: Subjects) -> list[str]:
-        one = [_found(state, asked)] if "version" in asked.path else state.versions(asked.subject)
-        sent = asked.schema(state).content
-        rules.check_readable(state, asked.subject, sent)
-        return rules.messages(state, asked.subject, sent, one)
+        earlier = _to_check(state, asked)
+        try:
+            sent = asked.schema(state).content
+            rules.check_readable(state, asked.subject, sent)
+        except errors.RegistryError as error:
+            if verbose and error.code == errors.INVALID_SCHEMA:
+                return [str(error)]
+            raise
+        return rules.messages(state, asked.subject, sent, earlier)
 
-    asked.topic.catch_up()
+    asked.topic.catch_up(time.monotonic())
     messages = asked.topic.ask(find)
-    more = {"messages": messages} if asked.flag("verbose") else {}
+    more = {"messages": messages} if verbose else {}
     return {"is_compatible": not messages, **more}
+
+
+def _to_check(state: Subjects, asked: Asked) -> list[Version]:
+    """The versions that a schema is checked against; never one that was deleted."""
+    there, number = state.versions(asked.subject), asked.path.get("version")
+    if number is None:
+        return there
+    if number in ("latest", "-1"):
+        return there[-1:]
+    wanted = _number(number)
+    chosen = [version for version in there if version.number == wanted]
+    if not chosen:
+        raise errors.version_not_found(wanted)
+    return chosen
 
 
 # -- configuration and mode
@@ -314,32 +263,3 @@ def metadata(asked: Asked) -> Any:
     """``GET /v1/metadata/id``."""
     clusters = {"kafka-cluster": asked.topic.cluster_id, "schema-registry-cluster": "schema-registry"}
     return {"id": "", "scope": {"path": [], "clusters": clusters}}
-
-
-# -- JSON
-
-
-def told(version: Version) -> dict[str, Any]:
-    """A version as JSON."""
-    named = {"subject": version.subject, "version": version.number, "id": version.id}
-    return {**named, **guid_told(version.content), **content_told(version.content)}
-
-
-def content_told(content: Content) -> dict[str, Any]:
-    """A schema as JSON."""
-    found: dict[str, Any] = {"schema": content.text}
-    if content.type != "AVRO":
-        found["schemaType"] = content.type
-    if content.references:
-        found["references"] = [reference._asdict() for reference in content.references]
-    if content.metadata:
-        found["metadata"] = json.loads(content.metadata)
-    if content.rules:
-        found["ruleSet"] = json.loads(content.rules)
-    return found
-
-
-def guid_told(content: Content) -> dict[str, str]:
-    """Its name that is the same in every registry, where it has one."""
-    guid = guid_of(content)
-    return {} if guid is None else {"guid": guid}

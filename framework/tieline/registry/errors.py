@@ -81,9 +81,12 @@ def incompatible(subject: str, messages: list[str]) -> RegistryError:
     return RegistryError(409, 40901, f"{what}, details: [{told}]")
 
 
+INVALID_SCHEMA = 42201
+
+
 def invalid_schema(message: str) -> RegistryError:
     """No schema of its type, or a reference that leads nowhere."""
-    return RegistryError(422, 42201, message)
+    return RegistryError(422, INVALID_SCHEMA, message)
 
 
 def invalid_version(version: object) -> RegistryError:

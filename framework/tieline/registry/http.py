@@ -24,8 +24,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tieline.api import TielineError
 from tieline.registry import errors
+from tieline.registry.answers import content_told
 from tieline.registry.asked import Access, Asked
-from tieline.registry.calls import as_id, content_told
+from tieline.registry.calls_by_id import as_id
 from tieline.registry.errors import RegistryError
 from tieline.registry.routes import ROUTES, CallRoute
 from tieline.registry.topic import SchemaTopic

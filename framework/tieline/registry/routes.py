@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tieline import __version__
-from tieline.registry import calls
+from tieline.registry import calls, calls_by_id
 from tieline.registry.asked import READ, WRITE, Access
 from tieline.registry.calls import Call
 from tieline.registry.formats import TYPES
@@ -36,12 +36,12 @@ def _of_all_and_of_one(path: str, method: str, access: Access, call: Call) -> li
 
 
 ROUTES: tuple[CallRoute, ...] = (
-    CallRoute("/schemas/ids/{id}", "GET", READ, calls.schema_by_id),
-    CallRoute("/schemas/ids/{id}/schema", "GET", READ, calls.text_by_id),
-    CallRoute("/schemas/ids/{id}/subjects", "GET", READ, calls.subjects_by_id),
-    CallRoute("/schemas/ids/{id}/versions", "GET", READ, calls.versions_by_id),
-    CallRoute("/schemas/guids/{guid}", "GET", READ, calls.schema_by_guid),
-    CallRoute("/schemas/guids/{guid}/ids", "GET", READ, calls.ids_by_guid),
+    CallRoute("/schemas/ids/{id}", "GET", READ, calls_by_id.schema_by_id),
+    CallRoute("/schemas/ids/{id}/schema", "GET", READ, calls_by_id.text_by_id),
+    CallRoute("/schemas/ids/{id}/subjects", "GET", READ, calls_by_id.subjects_by_id),
+    CallRoute("/schemas/ids/{id}/versions", "GET", READ, calls_by_id.versions_by_id),
+    CallRoute("/schemas/guids/{guid}", "GET", READ, calls_by_id.schema_by_guid),
+    CallRoute("/schemas/guids/{guid}/ids", "GET", READ, calls_by_id.ids_by_guid),
     CallRoute("/schemas/types", "GET", READ, lambda _: list(TYPES)),
     CallRoute("/schemas", "GET", READ, calls.schemas),
     CallRoute(f"{_VERSION}/schema", "GET", READ, calls.text_of_version),

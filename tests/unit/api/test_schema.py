@@ -26,7 +26,7 @@ def test_the_same_text_is_the_same_object():
         ('{"type": "array", "items": "long"}', "array"),
         ('{"type": "fixed", "name": "F", "size": 1}', "F"),
         ('{"type": "fixed", "name": "F", "namespace": "lab", "size": 1}', "lab.F"),
-        ('["null", "long"]', "['null', 'long']"),
+        ('["null", "long"]', "union"),
     ],
 )
 def test_a_schema_has_its_full_name_or_its_type(text, name):

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from tieline.api import Datum, Encoded, Fatal, Schema
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
+from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.registry import rules
 from tieline.registry.errors import RegistryError
 from tieline.registry.records import Content, ModeSet, Reference, SchemaStored, encode
@@ -193,3 +195,26 @@ def test_what_stands_and_is_no_schema_harms_nothing_else(log):
     with pytest.raises(RegistryError, match="an earlier version of the subject cannot be read") as caught:
         register(topic, "s", "long")
     assert caught.value.code == 40901
+
+
+def test_a_change_of_a_union_is_checked(log):
+    converter = AvroConverter()
+    converter.start(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log))
+    text = '["null",{{"type":"record","name":"a.R","fields":[{{"name":"f","type":"{}"}}]}}]'
+    old, wider, other = (Schema(text.format(kind)) for kind in ("int", "long", "string"))
+    converter.serialize([Datum("t", {"f": 1}, old), Datum("t", {"f": 1}, wider)])
+    with pytest.raises(
+        Fatal, match=r"cannot be registered under t-value: .* 'f' is string here and long there"
+    ):
+        converter.serialize([Datum("t", {"f": "x"}, other)])
+
+
+def test_a_union_that_an_earlier_release_named_by_its_text_keeps_its_id(log):
+    text = '["null",{"type":"record","name":"a.R","fields":[]}]'
+    topic = standing(log, stored(str(json.loads(text)), 1, 5, text))
+    converter = AvroConverter()
+    converter.start(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log, topic))
+    (data,) = converter.serialize([Datum("t", {}, Schema(text))])
+    assert data == b"\x00\x00\x00\x00\x05\x02"
+    assert [place.subject for place in topic.snapshot().places(5)] == [str(json.loads(text)), "t-value"]
+    assert converter.deserialize([Encoded("t", data)])[0].data == {}
