@@ -78,6 +78,11 @@ class VolttronPlatform:
         return self._home.path
 
     @property
+    def local_address(self) -> str:
+        """The router's socket on this machine. ``@``: it is not a file. 2.x has one place for it."""
+        return f"ipc://@{self.home}/run/vip.socket" if self._generation == "2" else self._home.local_address
+
+    @property
     def write_log(self) -> Path:
         """Gets a line for every write that reaches a device; not there before the first. See ``writes``."""
         return self._home.write_log

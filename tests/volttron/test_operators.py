@@ -1,0 +1,70 @@
+"""What docs/operators.md tells an operator to do, done on real platforms."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from tieline.testing.source_context import RecordingSourceContext
+from tieline_connectors.volttron_bus.config import VolttronBusConfig
+from tieline_connectors.volttron_bus.source import VolttronBusTask
+from tieline_lab.volttron import VolttronPlatform, why_not
+
+pytestmark = [pytest.mark.volttron, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
+
+
+@contextmanager
+def source(**settings):
+    config = VolttronBusConfig.parse(
+        {"platform.name": "lab"} | {key.replace("__", "."): value for key, value in settings.items()}
+    )
+    task = VolttronBusTask()
+    task.start(RecordingSourceContext(), config)
+    try:
+        yield task
+    finally:
+        task.stop()
+        task.close()
+
+
+def is_subscribed(task, seconds):
+    end = time.monotonic() + seconds
+    while not task._receiver.is_subscribed and time.monotonic() < end:
+        task.poll(1000, 0.1)
+    return task._receiver.is_subscribed
+
+
+@pytest.mark.parametrize("generation", ["2", "10"])
+def test_a_platform_is_read_through_its_local_socket(tmp_path, generation):
+    with VolttronPlatform(tmp_path, generation) as platform:
+        keys = platform.keys("tieline")
+        settings = {"volttron__serverkey": keys["serverkey"], "volttron__secretkey": keys["secretkey"]}
+        assert platform.local_address.startswith("ipc://@")
+        with source(volttron__address=platform.local_address, **settings) as task:
+            assert is_subscribed(task, 20)
+            end = time.monotonic() + 20
+            while not (records := task.poll(1000, 0.5)):
+                assert time.monotonic() < end
+            assert records[0].value["device"].startswith("campus/building/device")
+
+
+def test_what_vctl_prints_and_adds_on_10_lets_us_in_under_any_identity_and_nobody_else(tmp_path):
+    platform = VolttronPlatform(tmp_path, "10")
+    platform.start()
+    try:
+        serverkey = platform.vctl("auth", "serverkey").strip()
+        pair, other = (json.loads(platform.vctl("auth", "keypair")) for _ in range(2))
+        assert serverkey == json.loads((platform.home / "keystore").read_text())["public"]
+        platform.vctl("auth", "add", "--user_id", "X", "--credentials", pair["public"])
+        common = {"volttron__address": platform.address, "volttron__serverkey": serverkey}
+        for identity in ("X", "tieline.bus"):
+            settings = {"volttron__identity": identity, "volttron__secretkey": pair["secret"]}
+            with source(**common, **settings) as task:
+                assert is_subscribed(task, 20)
+        with source(**common, volttron__identity="Y", volttron__secretkey=other["secret"]) as task:
+            assert not is_subscribed(task, 4)
+    finally:
+        platform.stop()
