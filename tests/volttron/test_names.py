@@ -44,7 +44,7 @@ def platform(request, tmp_path_factory):
 def points(platform):
     keys = platform.keys("tieline.command")
     curve = CurveKeys(**{name: key.encode() for name, key in keys.items()})
-    points = Platform(Endpoint(platform.address, "tieline.command", curve), 5.0, "tieline.command")
+    points = Platform(Endpoint(platform.address, "tieline.command", curve), 5.0)
     points.connect()
     yield points
     points.close()
@@ -63,11 +63,12 @@ def test_a_name_is_published_read_written_and_given_back(platform, points, writt
                 break
             assert time.monotonic() < deadline
     before = len(platform.writes())
-    with points.reserved([DEVICE], "LOW", 5.0):
-        assert points.get(point) == 20.0
-        points.set(point, 21.5)
-        assert points.get(point) == 21.5
-        points.revert(point)
-        assert points.get(point) == 20.0
+    assert points.get(point) == 20.0
+    reservation = points.reserve([DEVICE], "LOW", 2)
+    points.set(point, 21.5)
+    assert points.get(point) == 21.5
+    points.revert(point)
+    assert points.get(point) == 20.0
+    reservation.release()
     done = [(write["device"], write["point"], write["value"]) for write in platform.writes()[before:]]
     assert done == [(DEVICE, name, 21.5), (DEVICE, name, 20.0)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tieline.api import ConfigError, Mistake, Secret, setting
 from tieline.api.config import TopicName
+from tieline_connectors.command.agents import DeviceAgent
 from tieline_connectors.command.command import Defaults
 from tieline_connectors.command.decisions import Terms
 from tieline_connectors.command.ledger import Retention
@@ -100,6 +101,17 @@ class CommandSinkConfig(PlatformConfig):
         le=600_000,
         doc="How long a clean stop may take to give back what is held, before its time; 0: holds stay, and"
         " the next start ends them. Below the worker's task.shutdown.graceful.timeout.ms.",
+    )
+    hold_forgive: str = setting(
+        "hold.forgive",
+        "",
+        doc="Ids of commands, with commas, whose hold ends without giving back; their points stay so.",
+    )
+    device_agent: DeviceAgent = setting(
+        "volttron.device.agent",
+        "auto",
+        doc="Through which agent points are written: driver (2.x, or no actuator on 8, 9, 10), actuator"
+        " (8, 9, 10), or auto, which asks the platform's driver and remembers an actuator for ever.",
     )
     claim_ms: int = setting(
         "claim.ms",
@@ -208,6 +220,7 @@ class CommandSinkConfig(PlatformConfig):
             _BUILT_AT,
             self.dry_run,
             self.claim_ms * 1000,
+            frozenset(filter(None, map(str.strip, self.hold_forgive.split(",")))),
         )
 
     def signing_keys(self) -> dict[str, bytes]:

@@ -21,7 +21,8 @@ class Terms(NamedTuple):
 
     ``built_at``: the date of this version of tieline. ``claim``: how long after a claim (STARTED,
     REVERTING) the write may be begun; a worker that stood still for longer may have lost its partition.
-    Shorter than the session timeout of the consumer group.
+    Shorter than the session timeout of the consumer group. ``forgiven``: commands whose hold an operator
+    has ended without giving back.
     """
 
     max_age: int
@@ -29,6 +30,7 @@ class Terms(NamedTuple):
     built_at: int = 0
     dry_run: bool = False
     claim: int = 10_000_000
+    forgiven: frozenset[str] = frozenset()
 
 
 class Situation(NamedTuple):
@@ -95,6 +97,14 @@ class End(NamedTuple):
     result: Result
 
 
+class Owed(NamedTuple):
+    """Store the entry: its hold is tried again later. ``result`` is told if it is there, ``told`` logged."""
+
+    entry: Entry
+    result: Result | None
+    told: str
+
+
 class Revert(NamedTuple):
     """Store the entry (REVERTING), then `may_give_back`, then give these points back."""
 
@@ -107,8 +117,10 @@ class Call(NamedTuple):
     """What became of one write at the platform.
 
     ``DONE``: answered. ``REFUSED``: this very call was answered with an error, and nothing was written.
-    ``NO_ANSWER``: it may have been written. ``NOT_SENT``: it certainly was not.
+    ``NO_ANSWER``: it may have been written. ``NOT_SENT``: it certainly was not. ``at``: when it was
+    answered, by the monotonic clock; ``None``: not known.
     """
 
     answer: Literal["DONE", "REFUSED", "NO_ANSWER", "NOT_SENT"]
     reason: str = ""
+    at: int | None = None

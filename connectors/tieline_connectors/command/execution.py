@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tieline.api import Retriable
-from tieline_connectors.command import hands, rules
+from tieline_connectors.command import hands, holds, rules
 from tieline_connectors.command.command import Result
-from tieline_connectors.command.decisions import Call, End, NotYet, Readings, Revert, Start, Wait
+from tieline_connectors.command.decisions import End, NotYet, Owed, Readings, Revert, Start, Wait
 from tieline_connectors.command.ledger import Entry, Retention
 from tieline_connectors.command.measures import Measures
 from tieline_connectors.command.owned import OwnedPartition, Unit
-from tieline_connectors.command.platform import Away, Platform
+from tieline_connectors.command.platform import Away, DeviceRefused, Platform, Uncertain
+from tieline_connectors.command.reservation import Reservation, Taken
+from tieline_connectors.command.senses import Senses, Told
 from tieline_connectors.command.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ IDLE = 1.0
 """The longest sleep: a clock may be set, a kill switch be taken away."""
 _AWAY = 0.5
 """Seconds until the platform, the broker or the audit log is tried again."""
+_LONG = 3600.0
 
 
 class Pace(NamedTuple):
@@ -59,8 +63,9 @@ class Execution:
         self._surroundings = surroundings
         self._pace = pace
         self._measures = measures
-        self._told: dict[str, str] = {}
-        self._away_until = 0
+        self._told = Told()
+        self._senses = Senses(platform, surroundings, self._told)
+        self._reservations: dict[str, Reservation] = {}
 
     def do(self, owned: OwnedPartition, entry: Entry, early: bool = False) -> float:
         """What the rules say of an entry that is due, now; the seconds until it may be asked about again.
@@ -80,7 +85,10 @@ class Execution:
         late = rules.last_look(entry, deadline, {}, self._surroundings.situation())
         if late is not None:
             return self._end(owned, late)
-        before = self._look(entry)
+        reservation = self._reservations.get(entry.command_id)
+        if reservation is not None and reservation.wait > 0:
+            return min(IDLE, reservation.wait)
+        before = self._senses.look_before(entry)
         if before is None:
             return _AWAY
         with self._lock:
@@ -89,12 +97,52 @@ class Execution:
             return self._later(decision)
         if isinstance(decision, End):
             return self._end(owned, decision)
-        self._store(owned, decision.entry, decision.result)
-        return self._write(owned, decision, before)
+        reserved = self._reserve(entry, before, deadline)
+        if isinstance(reserved, End):
+            return self._end(owned, reserved)
+        if reserved is None or reserved.wait > 0:
+            return _AWAY
+        self._store(owned, decision.entry._replace(agent=self._platform.agent), decision.result)
+        return self._write(owned, decision, before, deadline)
 
-    def _write(self, owned: OwnedPartition, start: Start, before: Readings) -> float:
-        """The only place that writes what a command asks for: after STARTED, after the last look."""
-        entry = start.entry
+    def _reserve(self, entry: Entry, before: Readings, deadline: int) -> Reservation | End | None:
+        """Reserve what the command writes, before it is begun. None: nobody is there who could.
+
+        A task that was preempted keeps its device for a grace time: that is waited for, within the expiry.
+        """
+        command, now = entry.command, self._surroundings.now()
+        points = [w.point for w in command.writes]
+        reservation = self._reservations.get(entry.command_id)
+        try:
+            if reservation is None:
+                reservation = hands.reserve(self._platform, command, points)
+                self._reservations[entry.command_id] = reservation
+            else:
+                reservation.cover(hands.devices_of(command, points), len(points))
+        except (Away, Uncertain) as error:
+            self._told.say("platform", f"commands wait: {error}")
+            return None
+        except Taken as error:
+            if error.ours:
+                self._told.say("platform", f"commands wait: {error}")
+                return None
+            return rules.taken(entry, error.device, str(error), now.wall, before)
+        except DeviceRefused as error:
+            return rules.taken(entry, "", str(error), now.wall, before)
+        if now.monotonic + reservation.wait * 1_000_000 >= deadline:
+            told = (
+                f"{reservation.keeper} keeps the device for {reservation.wait:.0f} s yet, its grace time,"
+                " and the command expires before"
+            )
+            return rules.taken(entry, "", told, now.wall, before)
+        return reservation
+
+    def _write(self, owned: OwnedPartition, start: Start, before: Readings, deadline: int) -> float:
+        """The only place that writes what a command asks for: after STARTED, after the last look.
+
+        ``deadline``: the command's own; that of the `Start` is also its claim's.
+        """
+        entry = start.entry._replace(agent=self._platform.agent)
         late = rules.last_look(entry, start.deadline, before, self._surroundings.situation())
         if late is not None:
             return self._end(owned, late)
@@ -103,64 +151,130 @@ class Execution:
             return rules.last_look(entry, start.deadline, before, self._surroundings.situation()) is None
 
         self._measures.executed(self._surroundings.now().wall - entry.command.issued_at)
-        calls = hands.write(self._platform, entry.command, before, may_write)
+        permit = self._permit(may_write, start.deadline)
+        reservation = self._reservations[entry.command_id]
+        calls = hands.write(self._platform, entry.command, before, permit, reservation)
         late = rules.last_look(entry, start.deadline, before, self._surroundings.situation())
         if late is not None and all(call.answer == "NOT_SENT" for call in calls.values()):
             return self._end(owned, late)
-        given_back = hands.give_back(self._platform, entry.command, rules.to_give_back(entry, calls))
+        back = rules.to_give_back(entry, calls)
+        always = permit._replace(holds=lambda: True, left=lambda: _LONG)
+        given_back = hands.give_back(self._platform, entry.command, back, always, reservation)
         if self._pace.verify_delay:
             self._pause(self._pace.verify_delay)
         after = hands.look(self._platform, [w.point for w in entry.command.writes])
-        now = self._surroundings.now().wall
-        return self._end(owned, rules.outcome(entry, calls, before, after, given_back, now))
+        now = self._surroundings.now()
+        lateness = rules.lateness(calls, now.monotonic, deadline)
+        return self._end(owned, rules.outcome(entry, calls, before, after, given_back, now.wall, lateness))
+
+    def _permit(self, holds: Callable[[], bool], deadline: int) -> hands.Permit:
+        def now() -> int:
+            return self._surroundings.now().monotonic
+
+        return hands.Permit(holds, lambda: (deadline - now()) / 1_000_000, now)
 
     def _after_crash(self, owned: OwnedPartition, entry: Entry) -> float:
-        after = self._look(entry)
+        after = self._senses.look(entry)
         if after is None:
             return _AWAY
         return self._end(owned, rules.after_crash(entry, after, self._surroundings.now().wall))
 
     def _end_hold(self, owned: OwnedPartition, entry: Entry, early: bool) -> float:
-        if self._look(entry) is None:
+        now = self._senses.look(entry)
+        if now is None:
             return _AWAY
         with self._lock:
-            decision = rules.hold_due(entry, owned.ledger, self._surroundings.situation(), early)
-        return self._give_back(owned, decision)
+            decision = holds.hold_due(entry, owned.ledger, self._surroundings.situation(), early)
+        return self._give_back(owned, entry, now, decision)
 
     def _hold_after_crash(self, owned: OwnedPartition, entry: Entry) -> float:
-        after = self._look(entry)
+        after = self._senses.look(entry)
         if after is None:
             return _AWAY
         with self._lock:
-            decision = rules.hold_after_crash(entry, after, owned.ledger, self._surroundings.situation())
-        return self._give_back(owned, decision)
+            decision = holds.hold_after_crash(entry, after, owned.ledger, self._surroundings.situation())
+        return self._give_back(owned, entry, after, decision)
 
-    def _give_back(self, owned: OwnedPartition, decision: Wait | NotYet | End | Revert) -> float:
+    def _give_back(
+        self,
+        owned: OwnedPartition,
+        entry: Entry,
+        read: Readings,
+        decision: Wait | NotYet | End | Owed | Revert,
+    ) -> float:
         if isinstance(decision, (Wait, NotYet)):
             return self._later(decision)
         if isinstance(decision, End):
             return self._end(owned, decision)
-        self._store(owned, decision.entry, None)
-        if not rules.may_give_back(decision, self._surroundings.situation()):
+        if isinstance(decision, Owed):
+            return self._owe(owned, decision)
+        reserved = self._reserve_for(entry, decision)
+        if reserved is None:
+            return _AWAY
+        if isinstance(reserved, holds.Refusal):
+            now = self._surroundings.now().wall
+            with self._lock:
+                owed = holds.hold_refused(entry, decision, reserved, read, owned.ledger, now)
+            return self._owe(owned, owed)
+        try:
+            return self._revert(owned, decision, reserved)
+        finally:
+            reserved.release()
+
+    def _reserve_for(self, entry: Entry, revert: Revert) -> Reservation | holds.Refusal | None:
+        """Reserve what is to be given back. None: nobody is there who could."""
+        try:
+            reservation = hands.reserve(self._platform, entry.command, revert.points)
+        except (Away, Uncertain) as error:
+            self._told.say("platform", f"holds wait: {error}")
+            return None
+        except DeviceRefused as error:
+            ends = error.until if isinstance(error, Taken) else None
+            return holds.Refusal(str(error), None if ends is None else int(ends.timestamp() * 1_000_000))
+        if reservation.wait <= 0:
+            return reservation
+        until = self._surroundings.now().wall + int(reservation.wait * 1_000_000)
+        reservation.release()
+        return holds.Refusal(f"{reservation.keeper} keeps the device for its grace time", until)
+
+    def _revert(self, owned: OwnedPartition, revert: Revert, reservation: Reservation) -> float:
+        """The only place that gives back what a hold kept: REVERTING is durable, then the last look."""
+        self._store(owned, revert.entry, None)
+        if not holds.may_give_back(revert, self._surroundings.situation()):
             return _AWAY
 
         def may_give_back() -> bool:
-            return rules.may_give_back(decision, self._surroundings.situation())
+            return holds.may_give_back(revert, self._surroundings.situation())
 
-        calls: dict[str, Call] = hands.give_back(
-            self._platform, decision.entry.command, decision.points, may_give_back
-        )
-        after = hands.look(self._platform, [w.point for w in decision.entry.command.writes])
+        permit = self._permit(may_give_back, revert.deadline)
+        calls = hands.give_back(self._platform, revert.entry.command, revert.points, permit, reservation)
+        after = hands.look(self._platform, [w.point for w in revert.entry.command.writes])
         with self._lock:
-            outcome = rules.hold_outcome(
-                decision.entry, calls, after, owned.ledger, self._surroundings.now().wall
+            outcome = holds.hold_outcome(
+                revert.entry, calls, after, owned.ledger, self._surroundings.now().wall
             )
-        return self._later(outcome) if isinstance(outcome, NotYet) else self._end(owned, outcome)
+        if isinstance(outcome, NotYet):
+            return self._later(outcome)
+        return self._owe(owned, outcome) if isinstance(outcome, Owed) else self._end(owned, outcome)
+
+    def _owe(self, owned: OwnedPartition, owed: Owed) -> float:
+        """Keep the debt; the alarm is told once, and an operator is reminded of it by the executor."""
+        self._store(owned, owed.entry, owed.result)
+        if owed.result is not None:
+            self._measures.ended(owed.result.state)
+            self._measures.owed()
+            log.error("command %s: %s: %s", owed.entry.command_id, owed.result.state, owed.told)
+        return 0.0
 
     def _end(self, owned: OwnedPartition, end: End) -> float:
         self._store(owned, end.entry, end.result)
         self._measures.ended(end.result.state)
-        if end.result.state in ("UNKNOWN", "HOLD_FAILED"):
+        reservation = self._reservations.pop(end.entry.command_id, None)
+        if reservation is not None:
+            reservation.release()
+        if end.entry.hold_tries and end.entry.at_rest:
+            self._measures.paid()
+        if end.result.state == "UNKNOWN":
             log.error("command %s: %s: %s", end.result.command_id, end.result.state, end.result.reason)
         return 0.0
 
@@ -173,50 +287,18 @@ class Execution:
                     owned.store(unit)
                     return
                 except Retriable as error:
-                    self._tell("ledger", f"the ledger cannot be written, commands wait: {error}")
+                    self._told.say("ledger", f"the ledger cannot be written, commands wait: {error}")
                 except OSError as error:
-                    self._tell("audit", f"the audit log cannot be written, commands wait: {error}")
+                    self._told.say("audit", f"the audit log cannot be written, commands wait: {error}")
                 self._lock.wait(_AWAY)
                 if self.stopping or owned.released:
                     raise Gone
 
-    def _look(self, entry: Entry) -> Readings | None:
-        """What its points read. None, and nothing of it is begun: nobody is there who could say.
-
-        A driver that starts answers a moment before it knows its devices. So right after a connection is
-        made, a point that cannot be read is one that is not known yet.
-        """
-        if not self._platform_is_there():
-            return None
-        found = hands.look(self._platform, [w.point for w in entry.command.writes])
-        if not self._platform_is_there():  # it went away meanwhile
-            return None
-        return None if self._platform.is_new and None in found.values() else found
-
-    def _platform_is_there(self) -> bool:
-        now = self._surroundings.now().monotonic
-        if now < self._away_until:
-            return False
-        try:
-            self._platform.connect()
-        except Away as error:
-            self._tell("platform", f"commands wait: {error}")
-            self._away_until = self._surroundings.now().monotonic + int(_AWAY * 1_000_000)
-            return False
-        self._told.pop("platform", None)
-        return True
-
     def _later(self, decision: Wait | NotYet) -> float:
         if isinstance(decision, Wait):
-            self._tell(decision.code, f"commands wait: {decision.sentence}")
+            self._told.say(decision.code, f"commands wait: {decision.sentence}")
         return IDLE
 
     def _pause(self, seconds: float) -> None:
         with self._lock:
             self._lock.wait_for(lambda: self.stopping, seconds)
-
-    def _tell(self, what: str, sentence: str) -> None:
-        """Once, until it is another sentence."""
-        if self._told.get(what) != sentence:
-            self._told[what] = sentence
-            log.warning(sentence)

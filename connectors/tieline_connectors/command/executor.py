@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 100
 """The most entries of a partition that are looked at in one step."""
-_FORGET_EVERY = 60_000_000
+_FORGET_EVERY, _REMIND_EVERY, _OVERDUE = 60_000_000, 600_000_000, 60_000_000
 """Microseconds."""
 
 
@@ -41,7 +41,7 @@ class Executor:
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._busy: TopicPartition | None = None
         self._failing: frozenset[str] = frozenset()
-        self._forget_at = 0
+        self._forget_at = self._remind_at = 0
         self._give_back_until: int | None = None
         self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
 
@@ -51,6 +51,8 @@ class Executor:
 
     def own(self, owned: OwnedPartition) -> None:
         """Run the commands of this partition from now on."""
+        for entry in owned.ledger:
+            self._platform.remember(entry.agent)
         with self.lock:
             self._owned[owned.at] = owned
             self.lock.notify_all()
@@ -166,6 +168,9 @@ class Executor:
         if now.monotonic >= self._forget_at and not now.doubt:
             self._forget_at = now.monotonic + _FORGET_EVERY
             self._forget(now.wall)
+        if now.monotonic >= self._remind_at:
+            self._remind_at = now.monotonic + _REMIND_EVERY
+            self._remind(now.wall)
         for owned in self._owned.values():
             owned.keep_head()
         self._surroundings.situation()  # what its files say is followed also while no command comes
@@ -173,6 +178,19 @@ class Executor:
         waits = [at - now.wall for o in self._owned.values() if (at := o.ledger.next_due()) is not None]
         later = [wait for wait in waits if wait > 0]  # what is due already says by itself when to look again
         return min(IDLE, min(later, default=IDLE * 1_000_000) / 1_000_000)
+
+    def _remind(self, now: int) -> None:
+        """Repeat the alarm of holds that are unpaid, for whatever reason."""
+        unpaid = [
+            entry
+            for owned in self._owned.values()
+            for entry in owned.ledger.held()
+            if entry.hold_tries or (entry.hold_until or now) + _OVERDUE < now
+        ]
+        if unpaid:
+            point = unpaid[0].command.writes[0].point
+            told = "%d holds have ended and their points are not given back yet, such as %s of command %s"
+            log.error(told, len(unpaid), point, unpaid[0].command_id)
 
     def _forget(self, now: int) -> None:
         for owned in self._owned.values():

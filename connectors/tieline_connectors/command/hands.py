@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from functools import partial
+from typing import NamedTuple
 
 from tieline_connectors.command.command import Command
 from tieline_connectors.command.decisions import Call, Readings
 from tieline_connectors.command.facts import Reading, reading_of
 from tieline_connectors.command.platform import Away, DeviceRefused, Platform, Uncertain
+from tieline_connectors.command.reservation import Reservation
 from tieline_connectors.command.verdict import same
 
 _HIGH, _LOW = 8, 12
 """BACnet's levels to the actuator's words: up to 8 HIGH, up to 12 LOW, then LOW_PREEMPT."""
-_RESERVED = 60.0
+
+
+class Permit(NamedTuple):
+    """Whether a write may be sent now, for how many seconds yet, and the monotonic time in microseconds."""
+
+    holds: Callable[[], bool]
+    left: Callable[[], float]
+    now: Callable[[], int]
+
+
+def read(platform: Platform, points: Iterable[str]) -> dict[str, Reading | None]:
+    """Return what each point reads now; ``None`` where the platform answers that it cannot be read.
+
+    Raises ``Away`` and ``Uncertain``: where no answer comes, nothing may be written.
+    """
+    found: dict[str, Reading | None] = {}
+    for point in points:
+        try:
+            found[point] = reading_of(platform.get(point))
+        except DeviceRefused:
+            found[point] = None
+    return found
 
 
 def look(platform: Platform, points: Iterable[str]) -> dict[str, Reading | None]:
@@ -22,37 +44,48 @@ def look(platform: Platform, points: Iterable[str]) -> dict[str, Reading | None]
     found: dict[str, Reading | None] = {}
     for point in points:
         try:
-            found[point] = reading_of(platform.get(point))
-        except (Away, DeviceRefused, Uncertain):
+            found |= read(platform, [point])
+        except (Away, Uncertain):
             found[point] = None
     return found
 
 
+def reserve(platform: Platform, command: Command, points: Sequence[str]) -> Reservation:
+    """Reserve the devices of these points for their writes; raises as `Platform.reserve`."""
+    return platform.reserve(devices_of(command, points), _word(command.priority), len(points))
+
+
+def devices_of(command: Command, points: Sequence[str]) -> list[str]:
+    """The devices of these points, in one order for all commands."""
+    return sorted({w.device for w in command.writes if w.point in points})
+
+
 def write(
-    platform: Platform, command: Command, before: Readings, may_write: Callable[[], bool]
+    platform: Platform,
+    command: Command,
+    before: Readings,
+    permit: Permit,
+    reservation: Reservation,
 ) -> dict[str, Call]:
     """Do what the command asks for, in its order, up to the first write that does not work.
 
-    ``may_write``: asked when all else is done, as the last thing before each write is sent.
+    ``permit``: asked when all else is done, as the last thing before each write is sent.
     """
     calls = {w.point: Call("NOT_SENT") for w in command.writes}
-    with ExitStack() as reserved:
-        refused = _reserve(platform, command, list(calls), reserved)
+    for number, w in enumerate(command.writes):
+        points = [later.point for later in command.writes[number:]]
+        refused = _ready(platform, command, points, permit, reservation)
         if refused is not None:
-            others = refused if refused.answer == "NOT_SENT" else Call("NOT_SENT")
-            return {**dict.fromkeys(calls, others), command.writes[0].point: refused}
-        for w in command.writes:
-            if not _now(platform, may_write):
-                calls[w.point] = Call("NOT_SENT", "its time was over, or the platform was gone, before it")
-                break
-            if command.action == "REVERT" or w.value is None:
-                calls[w.point] = _called(partial(platform.revert, w.point))
-            else:
-                calls[w.point] = _called(partial(platform.set, w.point, w.value))
-            if calls[w.point].answer == "REFUSED":
-                calls[w.point] = _certain(platform, command, w.point, calls[w.point], before)
-            if calls[w.point].answer != "DONE":
-                break
+            calls[w.point] = refused
+            break
+        if command.action == "REVERT" or w.value is None:
+            calls[w.point] = _called(partial(platform.revert, w.point), permit)
+        else:
+            calls[w.point] = _called(partial(platform.set, w.point, w.value), permit)
+        if calls[w.point].answer == "REFUSED":
+            calls[w.point] = _certain(platform, command, w.point, calls[w.point], before)
+        if calls[w.point].answer != "DONE":
+            break
     return calls
 
 
@@ -60,44 +93,33 @@ def give_back(
     platform: Platform,
     command: Command,
     points: Sequence[str],
-    may_write: Callable[[], bool] = lambda: True,
+    permit: Permit,
+    reservation: Reservation,
 ) -> dict[str, Call]:
-    """Revert these points of a command, whatever becomes of the others; ``may_write`` as above."""
+    """Revert these points of a command, whatever becomes of the others; ``permit`` as above."""
     calls: dict[str, Call] = {}
-    with ExitStack() as reserved:
-        refused = _reserve(platform, command, points, reserved) if points else None
-        if refused is not None:
-            return dict.fromkeys(points, refused)
-        for point in points:
-            if _now(platform, may_write):
-                calls[point] = _called(partial(platform.revert, point))
-            else:
-                calls[point] = Call("NOT_SENT", "the platform was gone, or its claim over, before it")
+    for number, point in enumerate(points):
+        refused = _ready(platform, command, points[number:], permit, reservation)
+        calls[point] = refused or _called(partial(platform.revert, point), permit)
     return calls
 
 
-def _reserve(platform: Platform, command: Command, points: Sequence[str], reserved: ExitStack) -> Call | None:
-    """Reserve the devices of these points, in one order for all; why nothing can be written, or none."""
-    devices = sorted({w.device for w in command.writes if w.point in points})
+def _ready(
+    platform: Platform, command: Command, points: Sequence[str], permit: Permit, reservation: Reservation
+) -> Call | None:
+    """Why the next write cannot be sent; ``None``: its device is ours, its agents answer, and it may."""
     try:
-        reserved.enter_context(platform.reserved(devices, _word(command.priority), _RESERVED))
-    except (Away, Uncertain) as error:  # it may be reserved; nothing was written
+        if (left := permit.left()) > 0:
+            reservation.cover(devices_of(command, points), len(points))
+            platform.be_sure(left)
+    except (Away, Uncertain) as error:  # the reservation or a ping: nothing was written
         return Call("NOT_SENT", str(error))
     except DeviceRefused as error:
         return Call("REFUSED", str(error))
-    return None
+    return None if permit.holds() else Call("NOT_SENT", "its time was over before it")
 
 
-def _now(platform: Platform, may_write: Callable[[], bool]) -> bool:
-    """The connection stands, which can take a while to see; and after that it may still be done."""
-    try:
-        platform.connect()
-    except Away:
-        return False
-    return may_write()
-
-
-def _called(call: Callable[[], None]) -> Call:
+def _called(call: Callable[[], None], permit: Permit) -> Call:
     try:
         call()
     except Away as error:
@@ -106,7 +128,7 @@ def _called(call: Callable[[], None]) -> Call:
         return Call("REFUSED", str(error))
     except Uncertain as error:
         return Call("NO_ANSWER", str(error))
-    return Call("DONE")
+    return Call("DONE", at=permit.now())
 
 
 def _certain(platform: Platform, command: Command, point: str, call: Call, before: Readings) -> Call:

@@ -4,8 +4,11 @@
     (nothing     (it may     (the result
      written)     have been)  holds)
 
-    hold:  NONE ──► HELD ──► REVERTING ──► ENDED | FAILED
+    hold:  NONE ──► HELD ◄─► REVERTING ──► ENDED
                       └──────────┴───────► SKIPPED  (a later command wrote every point)
+
+A hold that could not be given back is HELD again, with a time to try again; FAILED is what earlier versions
+gave up.
 
 Each step is durable **before** what it announces is done: STARTED before the write, REVERTING before the
 revert. So an entry in STARTED or REVERTING after a crash means "perhaps", and `rules` asks the device.
@@ -34,8 +37,8 @@ _STEPS: Mapping[str | None, frozenset[str]] = {
 }
 _HOLD_STEPS: Mapping[str, frozenset[str]] = {
     "NONE": frozenset(),  # a hold comes with ENDED, or never
-    "HELD": frozenset({"REVERTING", "SKIPPED"}),
-    "REVERTING": frozenset({"ENDED", "FAILED", "SKIPPED"}),
+    "HELD": frozenset({"HELD", "REVERTING", "SKIPPED"}),
+    "REVERTING": frozenset({"HELD", "ENDED", "SKIPPED"}),
     "ENDED": frozenset(),
     "SKIPPED": frozenset(),
     "FAILED": frozenset(),
@@ -57,6 +60,9 @@ class Entry(NamedTuple):
     its record's timestamp each with ``max.age``; fixed when it came. ``stored_at``: the write of the ledger
     that brought this step; each is later than all before it. ``boot``, ``clock``: the clock that all of its
     times are by, as ``Now.boot`` and ``Now.offset`` were when it came; `at` is the time by that clock.
+    ``agent``: the identity of the agent that the
+    write went through. ``hold_tries``: how often its points could not be given back, ``hold_again_at``: when
+    that is tried again, ``hold_paid``: those of its points that are settled.
     """
 
     command: Command
@@ -71,6 +77,10 @@ class Entry(NamedTuple):
     hold_until: int | None = None
     reverting_at: int | None = None
     stored_at: int = 0
+    agent: str = ""
+    hold_tries: int = 0
+    hold_again_at: int | None = None
+    hold_paid: tuple[str, ...] = ()
     boot: str | None = None
     clock: int | None = None
 
@@ -100,7 +110,9 @@ class Entry(NamedTuple):
         """When it is to be begun, expired or given back; none: nothing waits."""
         if self.state == "RECEIVED":
             return min(self.deadline, self.command.not_before or self.received_at)
-        return self.hold_until if self.hold == "HELD" else None
+        if self.hold != "HELD":
+            return None
+        return self.hold_until if self.hold_again_at is None else self.hold_again_at
 
     @property
     def newest(self) -> int:
@@ -111,6 +123,7 @@ class Entry(NamedTuple):
         """Data for the schema ``command.LedgerEntry``."""
         return {
             **self._asdict(),
+            "hold_paid": list(self.hold_paid),
             "command_id": self.command_id,
             "command": self.command.to_json(),
             "result": None if self.result is None else self.result.to_json(),
@@ -121,6 +134,9 @@ class Entry(NamedTuple):
         """From data of that schema. Raises ``ValueError`` on what this version did not write."""
         found = {field: value.get(field) for field in Entry._fields}
         found["stored_at"] = found["stored_at"] or 0
+        found["agent"] = found["agent"] or ""
+        found["hold_tries"] = found["hold_tries"] or 0
+        found["hold_paid"] = tuple(found["hold_paid"] or ())
         if found["state"] not in _STEPS or found["hold"] not in _HOLD_STEPS:
             raise ValueError(f"{value.get('command_id')}: the ledger holds a state that is not known here")
         found["command"] = Command.from_json(value["command"])

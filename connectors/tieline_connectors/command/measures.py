@@ -26,6 +26,14 @@ class Measures:
         self._count("rpc.calls", 1)
         self._time("rpc.ms", round(seconds * 1000))
 
+    def owed(self) -> None:
+        """A hold could not be given back at its end, for the first time."""
+        self._count("holds.unpaid", 1)
+
+    def paid(self) -> None:
+        """Such a hold was given back after all, or is no debt any more."""
+        self._count("holds.paid", 1)
+
     def circuits(self, opened: int, closed: int) -> None:
         """So many more devices are left alone from now on, and so many not any more."""
         for name, number in (("circuit.opened", opened), ("circuit.closed", closed)):

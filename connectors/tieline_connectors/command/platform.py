@@ -1,4 +1,4 @@
-"""Reading and writing points over the bus: VOLTTRON 2.x by its driver, 10.x by its actuator.
+"""Reading and writing points over the bus, through the driver (2.x) or an actuator (8, 9, 10).
 
 Every error says how much is known: ``Away``, nothing was sent, or nobody was there to get it;
 ``DeviceRefused``, the platform answered that it cannot; ``Uncertain``, it may or may not have been done.
@@ -7,16 +7,17 @@ Every error says how much is known: ``Away``, nothing was sent, or nobody was th
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta, timezone
-from typing import Any, TypeVar
+from typing import Any
 
+from tieline_connectors.command.agents import ACTUATOR, DRIVER, DeviceAgent, is_there, writing_agent
 from tieline_connectors.command.point import actuator_topic, split
+from tieline_connectors.command.reservation import DeviceRefused, Reservation
 from tieline_connectors.volttron_bus.connection import Endpoint
 from tieline_connectors.volttron_bus.jsonrpc import readable
 from tieline_connectors.volttron_bus.vip import (
+    BusMessage,
     InvalidAnswer,
     RpcError,
     VipClient,
@@ -25,26 +26,19 @@ from tieline_connectors.volttron_bus.vip import (
     VipTimeout,
 )
 
-T = TypeVar("T")
-_DRIVER, _ACTUATOR = "platform.driver", "platform.actuator"
+__all__ = ["Away", "DeviceRefused", "Platform", "Uncertain"]
+
 _IDENTITIES = 10
 _FIRST_HELLO = 1.0
 _SETTLES = 5.0
 """Seconds that a driver which has just answered for the first time may need until it knows its devices."""
 _QUIET = 5.0
-"""Seconds after which the connection is tried before anything is sent through it."""
+"""Seconds after which the agents are tried before anything is sent to them."""
+_UNREACHABLE = "No route to host"
 
 
 class Away(Exception):
-    """The platform, or the agent that drives devices, is not there: nothing was done."""
-
-
-class DeviceRefused(Exception):
-    """The platform answered with an error; ``locked``: somebody else has reserved the device."""
-
-    def __init__(self, message: str, *, locked: bool = False) -> None:
-        super().__init__(message)
-        self.locked = locked
+    """The platform, or an agent that drives devices, is not there: nothing was done."""
 
 
 class Uncertain(Exception):
@@ -54,128 +48,203 @@ class Uncertain(Exception):
 class Platform:
     """One platform's points; used by one thread. Connects when it is first needed, and again after a loss.
 
-    ``timeout``: seconds that an answer may take. ``requester``: who reserves devices (10.x). ``took`` is told
-    of each call how long it took.
+    ``timeout``: seconds that an answer may take. ``took`` is told of each call how long it took. An
+    actuator that was there once is what writes go through from then on; if it is unavailable, that is an
+    outage.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
         timeout: float,
-        requester: str,
         took: Callable[[float], None] = lambda seconds: None,
+        agent: DeviceAgent = "auto",
     ) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
-        self._requester = requester
         self._took = took
+        self._setting = agent
         self._client: VipClient | None = None
-        self._has_actuator = False
+        self._agents: tuple[str, ...] = ()
         self._last_answer = self._met_at = 0.0
+        self._missing = False
         self._spare = 0
 
     def connect(self) -> None:
-        """Make sure that the platform answers, and of which kind it is. Raises ``Away``."""
-        if self._client is not None and time.monotonic() - self._last_answer < _QUIET:
-            return
+        """Make sure that the agents which take writes answer. Raises ``Away``."""
+        quiet = time.monotonic() - self._last_answer >= _QUIET
+        if quiet or self._client is None or not self._knows_agents:
+            self.be_sure()
+
+    def be_sure(self, seconds: float | None = None) -> None:
+        """Let these agents answer now, within so many seconds: the step before a write. Raises ``Away``."""
+        timeout = self._timeout if seconds is None else min(self._timeout, seconds)
         try:
-            if self._client is not None:
-                self._client.ping(timeout=self._timeout)
-            else:
-                self._introduce()
-            self._last_answer = time.monotonic()
-        except VipError as error:
-            if isinstance(error, VipTimeout):  # perhaps our last connection is still taken for alive
-                self._spare = (self._spare + 1) % _IDENTITIES
-            self.close()
+            client = self._client or self._introduce(timeout)
+            if not self._knows_agents:
+                self._find_agents(client, timeout)
+            for agent in self._agents:
+                client.ping(agent, timeout)
+        except VipRefused as error:
+            self._missing = True
+            raise Away(f"the platform at {self._endpoint.address}: {error}") from error
+        except VipTimeout as error:
+            self._last_answer = -_QUIET
+            self._check_router()
             raise Away(f"the platform at {self._endpoint.address} does not answer: {error}") from error
+        except VipError as error:
+            if self._client is not None and self._client.is_over:
+                self.close()
+            raise Away(f"the platform at {self._endpoint.address}: {error}") from error
+        if self._missing:
+            self._missing, self._met_at = False, time.monotonic()
+        self._last_answer = time.monotonic()
 
     @property
     def is_new(self) -> bool:
-        """Whether the connection was made just now: perhaps the platform has just started."""
+        """Whether an agent was met just now: perhaps it has just started."""
         return time.monotonic() - self._met_at < _SETTLES
+
+    @property
+    def agent(self) -> str:
+        """The identity of the agent that takes writes; empty while that is not known."""
+        return self._agents[0] if self._agents else ""
+
+    def remember(self, agent: str) -> None:
+        """Say through which agent writes went before, perhaps on another worker. From any thread."""
+        if agent == ACTUATOR and self._setting == "auto":
+            self._setting = "actuator"
 
     def get(self, point: str) -> Any:
         """The value of a point now. Raises ``Away``, ``DeviceRefused``, ``Uncertain`` (no answer)."""
-        if self._has_actuator:
-            return self._call(_ACTUATOR, "get_point", *actuator_topic(point))
-        return self._call(_DRIVER, "get_point", *self._at_driver(point))
+        self.connect()
+        if self.agent == ACTUATOR:
+            return self._call(ACTUATOR, "get_point", *actuator_topic(point))
+        return self._call(DRIVER, "get_point", *self._at_driver(point))
 
     def set(self, point: str, value: Any) -> None:
-        """Write a point. Raises ``Away``, ``DeviceRefused``, ``Uncertain``."""
-        if self._has_actuator:
+        """Write a point, at once or not at all: `be_sure` comes before it.
+
+        Raises ``Away``, ``DeviceRefused``, ``Uncertain``.
+        """
+        if self.agent == ACTUATOR:
             topic, *name = actuator_topic(point)
-            self._call(_ACTUATOR, "set_point", self._requester, topic, value, *name)
+            self._call(ACTUATOR, "set_point", self._endpoint.identity, topic, value, *name)
         else:
-            self._call(_DRIVER, "set_point", *self._at_driver(point), value)
+            self._call(DRIVER, "set_point", *self._at_driver(point), value)
 
     def revert(self, point: str) -> None:
-        """Give a point back to its default. Raises as ``set``."""
-        if self._has_actuator:
-            self._call(_ACTUATOR, "revert_point", self._requester, *actuator_topic(point))
+        """Give a point back to its default. As ``set``."""
+        if self.agent == ACTUATOR:
+            self._call(ACTUATOR, "revert_point", self._endpoint.identity, *actuator_topic(point))
         else:
-            self._call(_DRIVER, "revert_point", *self._at_driver(point))
+            self._call(DRIVER, "revert_point", *self._at_driver(point))
+
+    def reserve(self, devices: Sequence[str], priority: str, writes: int) -> Reservation:
+        """Reserve devices for so many writes (8, 9, 10; with 2.x nothing is reserved).
+
+        ``priority``: the actuator's own word, HIGH, LOW or LOW_PREEMPT. Raises as ``set``, and `Taken`.
+        """
+        self.connect()
+        reservation = Reservation(self if self.agent == ACTUATOR else None, priority, self._timeout)
+        try:
+            reservation.cover(devices, writes)
+        except (Away, DeviceRefused, Uncertain):
+            reservation.release()
+            raise
+        return reservation
+
+    def ask(self, method: str, *args: Any) -> Any:
+        """Call the actuator. Raises as ``set``."""
+        self.connect()
+        return self._call(ACTUATOR, method, *args)
 
     @contextmanager
-    def reserved(self, devices: list[str], priority: str, seconds: float) -> Iterator[None]:
-        """Reserve devices for the writes inside (10.x; 2.x has no locks). Raises as ``set``.
-
-        ``priority``: the actuator's own word, HIGH, LOW or LOW_PREEMPT.
-        """
-        if not self._has_actuator:
-            yield
-            return
-        task = f"tieline-{uuid.uuid4()}"
-        now = datetime.now(timezone.utc)
-        slot = [now.isoformat(), (now + timedelta(seconds=seconds)).isoformat()]
-        wanted = [[device, *slot] for device in devices]
-        answer = self._call(_ACTUATOR, "request_new_schedule", self._requester, task, priority, wanted)
-        if not isinstance(answer, dict) or answer.get("result") != "SUCCESS":
-            said = answer.get("info") or answer.get("data") if isinstance(answer, dict) else answer
-            raise DeviceRefused(f"{', '.join(devices)} cannot be reserved: {readable(said)}", locked=True)
+    def hear(self, prefix: str) -> Iterator[Callable[[], Sequence[BusMessage]]]:
+        """Subscribe to a prefix for as long as this is open. Raises ``Away``."""
+        self.connect()
+        client = self._client
+        assert client is not None
         try:
-            yield
+            client.subscribe(prefix, timeout=self._timeout)
+        except VipError as error:
+            raise Away(f"the router takes no subscription: {error}") from error
+        try:
+            yield lambda: client.messages(0.0)
         finally:
-            with suppress(Away, DeviceRefused, Uncertain):  # it ends by itself, in so many seconds
-                self._call(_ACTUATOR, "request_cancel_schedule", self._requester, task)
+            with suppress(VipError):
+                client.unsubscribe(prefix, timeout=self._timeout)
+
+    def is_ours(self, identity: str) -> bool:
+        """Whether an identity is one that we use, or have used before a reconnect."""
+        return identity in {self._endpoint.beside(number).identity for number in range(_IDENTITIES)}
 
     def close(self) -> None:
         """Let the connection go; the next call makes another."""
         client, self._client = self._client, None
+        self._agents = ()
         if client is not None:
             client.__exit__(None, None, None)
 
-    def _introduce(self) -> None:
+    @property
+    def _knows_agents(self) -> bool:
+        return self.agent == ACTUATOR or (self.agent == DRIVER and self._setting != "actuator")
+
+    def _introduce(self, timeout: float) -> VipClient:
         client = VipClient(self._endpoint.beside(self._spare)).__enter__()
         try:
-            client.hello(min(_FIRST_HELLO, self._timeout))
-            self._has_actuator = _answers(client, _ACTUATOR, self._timeout)
-            if not self._has_actuator:
-                client.ping(_DRIVER, self._timeout)
-        except BaseException:
+            client.hello(min(_FIRST_HELLO, timeout))
+        except BaseException as error:
+            if isinstance(error, VipTimeout):  # perhaps our last connection is still taken for alive
+                self._spare = (self._spare + 1) % _IDENTITIES
             client.__exit__(None, None, None)
             raise
-        self._client, self._met_at = client, time.monotonic()
+        self._client, self._missing = client, True
+        return client
+
+    def _find_agents(self, client: VipClient, timeout: float) -> None:
+        agent = writing_agent(client, self._setting, timeout)
+        if agent == DRIVER:
+            self._agents = (DRIVER,)
+            return
+        self.remember(agent)
+        # An actuator may be told to use a driver under another name: only one that is there is watched.
+        self._agents = (ACTUATOR, DRIVER) if is_there(client, DRIVER, timeout) else (ACTUATOR,)
+
+    def _check_router(self) -> None:
+        """After a silence: is it the agent, or everybody?"""
+        if self._client is None:
+            return
+        try:
+            self._client.ping(timeout=self._timeout)
+        except VipError as error:
+            if isinstance(error, VipTimeout):
+                self._spare = (self._spare + 1) % _IDENTITIES
+            self.close()
 
     def _at_driver(self, point: str) -> tuple[str, str]:
         """Device and name. 2.x takes our own identity as a device for an old call, whose path is the name."""
         device, name = split(point)
-        if device in {self._endpoint.beside(number).identity for number in range(_IDENTITIES)}:
+        if self.is_ours(device):
             raise DeviceRefused(f"no device can be written that has our identity, {device}, as its path")
         return device, name
 
     def _call(self, peer: str, method: str, *args: Any) -> Any:
-        self.connect()
-        assert self._client is not None
+        if self._client is None or not self.agent:
+            raise Away("the platform is not connected")
         begun = time.monotonic()
         try:
             answer = self._client.call(peer, method, *args, timeout=self._timeout)
         except RpcError as error:
             self._last_answer = time.monotonic()
             told = _told(error)
-            raise DeviceRefused(told, locked="LockError" in told) from error
+            if peer == ACTUATOR and _UNREACHABLE in told:  # it has found no driver
+                self._missing = True
+                raise Away(told) from error
+            raise DeviceRefused(told) from error
         except VipRefused as error:
-            self.close()  # perhaps it is the other generation now
+            self._missing = True
+            self._last_answer = -_QUIET
             raise Away(str(error)) from error
         except InvalidAnswer as error:
             raise Uncertain(str(error)) from error
@@ -189,14 +258,6 @@ class Platform:
             self._took(time.monotonic() - begun)
         self._last_answer = time.monotonic()
         return answer
-
-
-def _answers(client: VipClient, peer: str, timeout: float) -> bool:
-    try:
-        client.ping(peer, timeout)
-    except VipRefused:
-        return False
-    return True
 
 
 def _told(error: RpcError) -> str:

@@ -91,6 +91,12 @@ def value_of(reading: Reading | None) -> Value:
 
 
 def held(entry: Entry) -> list[WriteResult]:
-    """The writes of a command that its hold has to give back, also those that may have been written."""
+    """The writes of a command that its hold has yet to give back, also those that may have been written."""
     writes = () if entry.result is None else entry.result.writes
-    return [w for w in writes if w.requested is not None and w.outcome not in ("NOT_WRITTEN", "REVERTED")]
+    return [
+        w
+        for w in writes
+        if w.requested is not None
+        and w.outcome not in ("NOT_WRITTEN", "REVERTED")
+        and w.point not in entry.hold_paid
+    ]

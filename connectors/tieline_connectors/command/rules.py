@@ -3,8 +3,9 @@
 No function here waits, reads a clock or speaks to a device. Each is told what is known and answers what
 is to be done. `executor` does it; the order of a command's life is the order of this file:
 
-    arrived ► to_start ► last_look ► the write ► outcome      hold_due ► may_give_back ► hold_outcome
-    after a crash in STARTED: after_crash                     in REVERTING: hold_after_crash
+    arrived ► to_start ► last_look ► the write ► outcome      after a crash in STARTED: after_crash
+
+The end of a hold is in `holds`.
 
 | code | state | what it means |
 |---|---|---|
@@ -37,6 +38,7 @@ is to be done. `executor` does it; the order of a command's life is the order of
 | `DRY_RUN` | SUCCEEDED | everything was checked, nothing was written |
 | `NOT_COMPARED` | SUCCEEDED | given back as asked; there is no value to compare with |
 | `PROVED_BY_READ_BACK` | SUCCEEDED | no answer came, or the worker died; the device holds the value |
+| `MAYBE_LATE` | SUCCEEDED | the device holds the value; it was written in time or late: the proof came late |
 | `READ_BACK_DIFFERS` | MISMATCH | written, and the device holds another value |
 | `DEVICE_REFUSED` | FAILED | the device refused; what was written before it was given back |
 | `NOT_SENT` | FAILED | the platform could not be reached; what was written before it was given back |
@@ -46,7 +48,8 @@ is to be done. `executor` does it; the order of a command's life is the order of
 | `CRASHED` | UNKNOWN | the worker died while it was written, and reading back proves nothing |
 | `STOPPED` | HOLD_ENDED | given back before its time, because the worker was stopped |
 | `LATER_COMMAND` | HOLD_SKIPPED | a later command wrote the points; they are left as they are |
-| `HOLD_REVERT_FAILED` | HOLD_FAILED | alarm: a point could not be given back, a person has to look |
+| `FORGIVEN` | HOLD_SKIPPED | an operator named the command in `hold.forgive`; the points stay as they are |
+| `HOLD_REVERT_FAILED` | HOLD_FAILED | alarm: a point could not be given back yet; it is tried until it is |
 """
 
 from __future__ import annotations
@@ -54,7 +57,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tieline_connectors.command.clock import CLOCK_STEP
-from tieline_connectors.command.command import Command, Result, WriteResult, digest, signed_by
+from tieline_connectors.command.command import (
+    Command,
+    Result,
+    Write,
+    digest,
+    signed_by,
+)
 from tieline_connectors.command.decisions import (
     Accept,
     Answer,
@@ -64,24 +73,20 @@ from tieline_connectors.command.decisions import (
     NotYet,
     Now,
     Readings,
-    Revert,
     Situation,
     Start,
     Wait,
 )
-from tieline_connectors.command.facts import Facts, Reading, Refusal
+from tieline_connectors.command.facts import Facts, Refusal
 from tieline_connectors.command.ledger import STRANGERS, Entry, Ledger
 from tieline_connectors.command.reading import Malformed
 from tieline_connectors.command.results import (
     ended,
     ended_with,
-    held,
-    hold_ended,
     refused,
     result_of,
-    value_of,
 )
-from tieline_connectors.command.verdict import same, verdict, written
+from tieline_connectors.command.verdict import proved, verdict, written
 
 MOST_STRANGERS = 1000
 """Refusals that a partition keeps of those whom no rule allows anything; `ledger.Retention` says how long."""
@@ -259,7 +264,7 @@ def last_look(entry: Entry, deadline: int, readings: Readings, situation: Situat
     if _is_late(entry, deadline, situation):
         return ended(entry, "EXPIRED", *_why_expired(entry, situation), now, readings)
     if situation.killed is not None:
-        return refused(entry, _kill_switch(situation.killed), now, readings)
+        return refused(entry, kill_switch(situation.killed), now, readings)
     return None
 
 
@@ -295,11 +300,26 @@ def _denied(entry: Entry, ledger: Ledger, situation: Situation, readings: Readin
 
 
 def _killed(situation: Situation) -> Refusal | None:
-    return None if situation.killed is None else _kill_switch(situation.killed)
+    return None if situation.killed is None else kill_switch(situation.killed)
 
 
-def _kill_switch(why: str) -> Refusal:
+def kill_switch(why: str) -> Refusal:
+    """The refusal of everything while the switch is engaged."""
     return Refusal("KILL_SWITCH", f"the kill switch is engaged{': ' * bool(why)}{why}")
+
+
+def taken(entry: Entry, device: str, told: str, now: int, readings: Readings) -> End:
+    """Another agent keeps a device of this command, which therefore was not begun.
+
+    The conflict belongs to the writes of that device; where none is named, to all of them.
+    """
+    end = ended(entry, "FAILED", "DEVICE_REFUSED", told, now, readings)
+    writes = tuple(
+        write._replace(reason=told) if device in ("", Write(write.point).device) else write
+        for write in end.result.writes
+    )
+    result = end.result._replace(writes=writes)
+    return End(end.entry._replace(result=result), result)
 
 
 # It was written, or not.
@@ -323,10 +343,11 @@ def outcome(
     after: Readings,
     given_back: Mapping[str, Call],
     now: int,
+    late: int = 0,
 ) -> End:
     """What became of a command, from what the platform answered and what was read before and after it.
 
-    ``given_back``: what became of each revert that `to_give_back` asked for.
+    ``given_back``: what became of each revert that `to_give_back` asked for. ``late``: as `lateness` has it.
     """
     command = entry.command
     owed = {point: Call("NOT_SENT", "it was not given back") for point in to_give_back(entry, calls)}
@@ -335,7 +356,18 @@ def outcome(
         written(command, w, calls[w.point], before.get(w.point), after.get(w.point), back.get(w.point))
         for w in command.writes
     )
-    return ended_with(entry, *verdict(command, calls, writes), now, writes)
+    return ended_with(entry, *verdict(command, calls, writes, late), now, writes)
+
+
+def lateness(calls: Mapping[str, Call], looked_at: int, deadline: int) -> int:
+    """Return by how many microseconds the proof of a write came after its expiry; 0: in time.
+
+    The proof is the platform's answer, or, where none came, the reading back; all on the monotonic clock.
+    A request that waited at a frozen driver may have taken effect at any moment before its proof.
+    """
+    answered = [call.at for call in calls.values() if call.answer == "DONE" and call.at is not None]
+    looked = [looked_at for call in calls.values() if call.answer == "NO_ANSWER"]
+    return max([0, *(at - deadline for at in answered + looked)])
 
 
 def after_crash(entry: Entry, after: Readings, now: int) -> End:
@@ -345,118 +377,10 @@ def after_crash(entry: Entry, after: Readings, now: int) -> End:
     writes = tuple(written(command, w, lost, None, after.get(w.point), None) for w in command.writes)
     if all(write.outcome == "VERIFIED" for write in writes):
         return ended_with(
-            entry, "SUCCEEDED", "PROVED_BY_READ_BACK", "the device holds what was asked", now, writes
+            entry, *proved("the device holds what was asked", now - entry.deadline), now, writes
         )
     told = "the worker died while it was written, and reading back proves nothing; a person has to look"
     return ended_with(entry, "UNKNOWN", "CRASHED", told, now, writes)
-
-
-# A hold ends.
-
-
-def hold_due(
-    entry: Entry, ledger: Ledger, situation: Situation, early: bool = False
-) -> Wait | NotYet | End | Revert:
-    """The time of a hold is over: give its points back, unless a later command wrote them.
-
-    It may be late; then it is done late. ``early``: the worker stops, and gives back what it holds. The
-    kill switch holds this back too.
-    """
-    now = situation.now.wall
-    doubt = clock_doubt(ledger, situation)
-    if doubt is not None and not _is_exact(entry, situation.now):
-        return doubt
-    if entry.hold_until is None or (entry.at(situation.now) < entry.hold_until and not early):
-        return NotYet(entry.hold_until, "its hold has not ended")
-    if situation.killed is not None:
-        return NotYet(None, _kill_switch(situation.killed).sentence)
-    points = tuple(w.point for w in held(entry) if not ledger.written_after(entry, w.point))
-    if not points:
-        return hold_outcome(entry, {}, {}, ledger, now)
-    claim = situation.now.monotonic + situation.terms.claim
-    reverting = entry._replace(hold="REVERTING", reverting_at=entry.at(situation.now))
-    return Revert(reverting, points, claim)
-
-
-def _is_exact(entry: Entry, now: Now) -> bool:
-    """Whether the monotonic clock knows how old an entry is, whatever the wall clock says."""
-    return entry.clock is not None and entry.boot == now.boot
-
-
-def may_give_back(revert: Revert, situation: Situation) -> bool:
-    """The last step before a revert; no: leave it in REVERTING, and ask `hold_after_crash` later."""
-    return situation.killed is None and situation.now.monotonic < revert.deadline
-
-
-def hold_outcome(
-    entry: Entry, calls: Mapping[str, Call], after: Readings, ledger: Ledger, now: int
-) -> NotYet | End:
-    """What became of the points that a hold gave back. ``after``: what all of its points read now.
-
-    A revert that fails is an alarm. The old value is never written instead: nobody knows if it is right.
-    """
-    if calls and all(call.answer == "NOT_SENT" for call in calls.values()):
-        return NotYet(None, "the platform cannot be reached; its hold ends when it can")
-    writes = tuple(_given_back(entry, write, calls, after, ledger) for write in held(entry))
-    failed = [write for write in writes if write.outcome == "UNKNOWN"]
-    if failed:
-        told = f"{failed[0].point} could not be given back: {failed[0].reason}; a person has to look"
-        return hold_ended(
-            entry._replace(hold="FAILED"), "HOLD_FAILED", "HOLD_REVERT_FAILED", told, now, writes
-        )
-    if all(write.outcome == "NOT_WRITTEN" for write in writes):
-        told = "a later command wrote the points; they are left as they are"
-        return hold_ended(entry._replace(hold="SKIPPED"), "HOLD_SKIPPED", "LATER_COMMAND", told, now, writes)
-    early = (entry.reverting_at or 0) < (entry.hold_until or 0)
-    told = "given back before its time, because the worker was stopped" if early else ""
-    code = "STOPPED" if early else ""
-    return hold_ended(entry._replace(hold="ENDED"), "HOLD_ENDED", code, told, now, writes)
-
-
-def hold_after_crash(
-    entry: Entry, after: Readings, ledger: Ledger, situation: Situation
-) -> Wait | NotYet | End | Revert:
-    """It was in REVERTING when a worker began here: look, and give back only what is proved to be held.
-
-    A point that still reads what this command wrote, with no later command on it, was not given back (or
-    its default is the same value): giving it back is then safe to do again. One that reads anything else
-    is not this command's any more. One that cannot be read is an alarm.
-    """
-    doubt = clock_doubt(ledger, situation)
-    if doubt is not None and not _is_exact(entry, situation.now):
-        return doubt
-    if situation.killed is not None:
-        return NotYet(None, _kill_switch(situation.killed).sentence)
-    points = tuple(
-        write.point
-        for write in held(entry)
-        if not ledger.written_after(entry, write.point) and _still_held(entry, write, after.get(write.point))
-    )
-    if not points:
-        return hold_outcome(entry, {}, after, ledger, situation.now.wall)
-    return Revert(entry, points, situation.now.monotonic + situation.terms.claim)
-
-
-def _still_held(entry: Entry, write: WriteResult, reading: Reading | None) -> bool:
-    return reading is not None and same(write.requested, reading.value, entry.command.tolerance)
-
-
-def _given_back(
-    entry: Entry, write: WriteResult, calls: Mapping[str, Call], after: Readings, ledger: Ledger
-) -> WriteResult:
-    reading = after.get(write.point)
-    told = write._replace(requested=None, previous=write.requested, actual=value_of(reading), reason="")
-    call = calls.get(write.point)
-    if call is None and ledger.written_after(entry, write.point):
-        return told._replace(outcome="NOT_WRITTEN", reason="a later command wrote it")
-    if call is not None and call.answer in ("REFUSED", "NOT_SENT"):
-        return told._replace(outcome="UNKNOWN", reason=call.reason or "the device refused")
-    if call is None or call.answer == "NO_ANSWER":
-        if reading is None:
-            return told._replace(outcome="UNKNOWN", reason="no answer came, and it cannot be read")
-        if _still_held(entry, write, reading):
-            return told._replace(outcome="UNKNOWN", reason="no answer came, and it is as it was")
-    return told._replace(outcome="REVERTED")
 
 
 def _seconds(microseconds: int) -> str:

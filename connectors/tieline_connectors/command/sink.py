@@ -77,7 +77,8 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         if self._audit.healed:
             log.warning("the audit log: %s", self._audit.healed)
         self._measures = Measures(context.count)
-        platform = Platform(endpoint, config.rpc_timeout_ms / 1000, endpoint.identity, self._measures.called)
+        timeout = config.rpc_timeout_ms / 1000
+        platform = Platform(endpoint, timeout, self._measures.called, config.device_agent)
         pace = Pace(config.verify_delay_ms / 1000, config.retention())
         self._executor = Executor(platform, self._surroundings, pace, self._measures)
         self._executor.start()

@@ -55,8 +55,37 @@ def verdict(
     command: Command,
     calls: Mapping[str, Call],
     writes: tuple[WriteResult, ...],
+    late: int = 0,
 ) -> tuple[State, str, str]:
-    """The whole command: its state, the code, the sentence."""
+    """The whole command: its state, the code, the sentence.
+
+    ``late``: by how many microseconds the proof of a write came after the command's expiry.
+    """
+    state, code, told = _in_time(command, calls, writes)
+    if late <= 0 or state in ("FAILED", "REJECTED"):
+        return state, code, told
+    if state == "SUCCEEDED":
+        return proved(told or "the device holds what was asked", late)
+    return state, code, f"{told}; {_perhaps(late)}"
+
+
+def proved(told: str, late: int) -> tuple[State, str, str]:
+    """A write that is proved by reading back, or by an answer after the expiry.
+
+    ``late``: by how many microseconds the proof came after the command's expiry.
+    """
+    if late <= 0:
+        return "SUCCEEDED", "PROVED_BY_READ_BACK", told
+    return "SUCCEEDED", "MAYBE_LATE", f"{told}; {_perhaps(late)}"
+
+
+def _perhaps(late: int) -> str:
+    return f"the proof came {late / 1_000_000:.3f} s after the expiry, and perhaps the write took effect late"
+
+
+def _in_time(
+    command: Command, calls: Mapping[str, Call], writes: tuple[WriteResult, ...]
+) -> tuple[State, str, str]:
     answers = [calls[write.point].answer for write in writes]
     outcomes = [write.outcome for write in writes]
     if "NO_ANSWER" in answers:

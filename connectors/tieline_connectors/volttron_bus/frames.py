@@ -62,6 +62,12 @@ def subscription(ident: bytes, prefixes: Sequence[str], all_platforms: bool = Fa
     return request("", ident, b"pubsub", b"subscribe", json.dumps(body).encode())
 
 
+def unsubscription(ident: bytes, prefixes: Sequence[str]) -> list[bytes]:
+    """Ends a subscription to these very prefixes; confirmed."""
+    body = {"prefix": list(prefixes), "bus": ""}
+    return request("", ident, b"pubsub", b"unsubscribe", json.dumps(body).encode())
+
+
 def publication(ident: bytes, topic: str, headers: Mapping[str, Any], body: Any) -> list[bytes]:
     """A message for the bus. Raises ``ValueError`` on what would bring the platform down.
 

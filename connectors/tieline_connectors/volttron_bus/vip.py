@@ -105,6 +105,18 @@ class VipClient:
         if list(answer.args) != [b"request_response", b"\x01"]:
             raise VipError(f"the router refused the subscription: {answer.text}")
 
+    def unsubscribe(self, *prefixes: str, timeout: float = 5.0) -> None:
+        """Get no more of these; what has arrived is dropped. Raises ``VipError``."""
+        ident = self._ident()
+        self._ask(vip.unsubscription(ident, prefixes), ident, timeout)
+        self._subscribed = False
+        self._messages.clear()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection is closed: no call works any more."""
+        return self._connection.is_over
+
     def publish(self, topic: str, headers: Mapping[str, Any], body: Any, timeout: float = 5.0) -> int:
         """Publish, and wait until the router has handed it on: the number of subscribers.
 

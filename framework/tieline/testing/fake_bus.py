@@ -23,6 +23,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -39,6 +40,10 @@ class RawAnswer(bytes):
     """Returned by a method of ``rpc``: these bytes are the whole answer, as a broken peer might send them."""
 
 
+class Silence(Exception):
+    """Raised by a method of ``rpc``: no answer is sent to this call."""
+
+
 class Refusal(Exception):
     """Raised by a method of ``rpc``: the error of the answer, with any code."""
 
@@ -50,9 +55,10 @@ class Refusal(Exception):
 class FakeBus:
     """A router on 127.0.0.1 with a thread of its own; open it with ``with``, or ``start`` and ``stop``.
 
-    ``rpc``: identity → method → function; answered here, in the router's thread. ``curve``: clients need
-    ``serverkey``. After ``stop``, ``start`` brings it back at the same address, with another identity and
-    no subscriptions, as a restarted platform.
+    ``rpc``: identity → method → function; answered here, in the router's thread. Its ``platform.driver`` is
+    that of 2.x, unless ``rpc`` has or had a ``platform.actuator``. ``curve``: clients need ``serverkey``.
+    After ``stop``, ``start`` brings it back at the same address, with another identity and no subscriptions,
+    as a restarted platform.
     """
 
     def __init__(
@@ -60,13 +66,18 @@ class FakeBus:
     ) -> None:
         self.address = address
         self.rpc = rpc or {}
+        self.generation = "2"
+        """That of the driver: ``2``, or ``10``, which leaves reservations to an actuator."""
         self.dropped = 0
+        self.left: list[str] = []
+        """Who has said, by ``agentstop``, that it leaves."""
         self.serverkey = ""
         self._secretkey = b""
         if curve:
             public, self._secretkey = zmq.curve_keypair()
             self.serverkey = public.decode()
         self._silent = False
+        self._frozen: dict[str, list[list[bytes]]] = {}
         self._subscriptions: dict[bytes, set[str]] = {}
         self._changed = threading.Condition()
         self._todo: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -118,11 +129,30 @@ class FakeBus:
     ) -> int:
         """Publish as an agent would; the number of subscribers that got it."""
         data = {"bus": "", "headers": dict(headers), "message": body}
-        return self._in_router(lambda: self._distribute(sender.encode(_CHARSET), b"", topic, data))
+
+        def distribute() -> int:
+            return self._distribute(sender.encode(_CHARSET), b"", topic, data)
+
+        if threading.current_thread() is self._thread:  # a method of rpc publishes
+            return distribute()
+        return self._in_router(distribute)
 
     def deliver(self, identity: str, frames: Sequence[bytes]) -> None:
         """Send any frames to a connected client: what a hostile or broken router might."""
         self._in_router(lambda: self._send(identity.encode(_CHARSET), *frames))
+
+    def freeze(self, peer: str) -> None:
+        """Let a peer of ``rpc`` keep what is sent to it and answer nothing, as one that was sent SIGSTOP."""
+        self._in_router(lambda: self._frozen.setdefault(peer, []))
+
+    def thaw(self, peer: str) -> None:
+        """Let it do and answer all that it has kept."""
+
+        def run() -> None:
+            for frames in self._frozen.pop(peer, []):
+                self._receive(frames)
+
+        self._in_router(run)
 
     def fall_silent(self) -> None:
         """Keep all connections, and neither answer nor hand on anything until the next start."""
@@ -183,6 +213,8 @@ class FakeBus:
         sender, peer, protocol, _user, ident, subsystem, *args = frames
         if protocol != b"VIP1" or _reads_as_json(sender) or _reads_as_json(ident):
             raise ValueError
+        if "platform.actuator" in self.rpc:
+            self.generation = "10"
         if sender not in self._peers:
             for other in list(self._peers):
                 self._send(other, b"", b"VIP1", b"", b"", b"peerlist", b"add", sender)
@@ -191,15 +223,23 @@ class FakeBus:
         def reply(*rest: bytes, of: bytes = subsystem, user: bytes = sender) -> None:
             self._send(sender, peer, protocol, user, ident, of, *rest)
 
-        if peer and peer.decode(_CHARSET) in self.rpc and subsystem in (b"RPC", b"ping"):
+        if (kept := self._frozen.get(peer.decode(_CHARSET))) is not None:
+            kept.append(frames)
+        elif peer and peer.decode(_CHARSET) in self.rpc and subsystem in (b"RPC", b"ping"):
             if subsystem == b"ping":
                 reply(b"pong", *args[1:])
             else:
-                reply(self._call(peer.decode(_CHARSET), json.loads(args[0])))
+                with suppress(Silence):
+                    reply(self._call(peer.decode(_CHARSET), json.loads(args[0])))
         elif peer:  # another connected client
             if not self._send(peer, sender, protocol, sender, ident, subsystem, *args):
                 error = (b"error", b"113", b"No route to host", peer, subsystem)
                 self._send(sender, b"", protocol, sender, ident, *error)
+        elif subsystem == b"agentstop":
+            self._peers.discard(args[0])
+            with self._changed:
+                self._subscriptions.pop(args[0], None)
+                self.left.append(args[0].decode(_CHARSET))
         elif subsystem == b"hello":
             reply(b"welcome", b"1.0", self._identity, sender)
         elif subsystem == b"ping":
@@ -241,7 +281,9 @@ class FakeBus:
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": request["id"]}
         params, method = request.get("params", []), self.rpc[peer].get(request["method"])
         args, kwargs = (params["*args"], params["**kwargs"]) if isinstance(params, dict) else (params, {})
-        if method is None:
+        if method is None and request["method"] == "inspect":
+            answer["result"] = {"methods": self._methods(peer)}
+        elif method is None:
             answer["error"] = {"code": -32601, "message": f"unimplemented method: {request['method']}"}
         else:
             try:
@@ -249,12 +291,18 @@ class FakeBus:
                 if isinstance(found, RawAnswer):
                     return bytes(found)
                 answer["result"] = found
+            except Silence:
+                raise
             except Refusal as refusal:
                 answer["error"] = refusal.error
             except Exception as error:  # whatever a registered function raises is its answer
                 detail = {"detail": str(error)}
                 answer["error"] = {"code": -32000, "message": "unhandled exception", "data": detail}
         return json.dumps(answer).encode()
+
+    def _methods(self, peer: str) -> list[str]:
+        its_own = ["request_new_schedule"] if peer == "platform.driver" and self.generation == "2" else []
+        return [*self.rpc[peer], *its_own]
 
     def _send(self, *frames: bytes) -> bool:
         if self._silent:

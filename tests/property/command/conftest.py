@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tieline_connectors.command import rules
+from tieline_connectors.command import holds, rules
 from tieline_connectors.command.clock import CLOCK_STEP, ClockWatch, Seen
 from tieline_connectors.command.command import Defaults
 from tieline_connectors.command.decisions import (
@@ -19,6 +19,7 @@ from tieline_connectors.command.decisions import (
     End,
     Known,
     NotYet,
+    Owed,
     Revert,
     Situation,
     Start,
@@ -186,13 +187,13 @@ class Worker:
                 else:
                     after = self.device.read(entry.command)
                     yield
-                    again = rules.hold_after_crash(entry, after, self.ledger, self.situation())
+                    again = holds.hold_after_crash(entry, after, self.ledger, self.situation())
                     yield from self.give_back(again)
             for entry in self.ledger.due(self.situation().now.wall):
                 if entry.state == "RECEIVED":
                     yield from self.execute(entry)
                 else:
-                    yield from self.give_back(rules.hold_due(entry, self.ledger, self.situation()))
+                    yield from self.give_back(holds.hold_due(entry, self.ledger, self.situation()))
             if self.offset < len(self.disk.log):
                 yield from self.handle(self.disk.log[self.offset])
             else:
@@ -284,21 +285,21 @@ class Worker:
         yield
         if isinstance(decision, (Wait, NotYet)):
             return
-        if isinstance(decision, End):
+        if isinstance(decision, (End, Owed)):
             yield from self.store(decision.entry, decision.result)
             return
         assert isinstance(decision, Revert)
         entry = decision.entry
         if self.ledger.get(entry.command_id) != entry:
             yield from self.store(entry, None)
-        if not rules.may_give_back(decision, self.situation()):
+        if not holds.may_give_back(decision, self.situation()):
             return
         calls = {point: self.device.end_hold(entry, point) for point in decision.points}
         yield
         after = self.device.read(entry.command)
         yield
-        end = rules.hold_outcome(entry, calls, after, self.ledger, self.situation().now.wall)
-        if isinstance(end, End):
+        end = holds.hold_outcome(entry, calls, after, self.ledger, self.situation().now.wall)
+        if not isinstance(end, NotYet):
             yield from self.store(end.entry, end.result)
 
 

@@ -105,7 +105,8 @@ def test_after_any_answers_the_same_connection_still_works(answers: list[bytes])
 def test_whatever_a_write_is_answered_with_it_is_done_refused_or_unknown(answer: bytes) -> None:
     methods = {"set_point": lambda *_: RawAnswer(answer), "get_point": lambda *_: 21.5}
     with FakeBus(rpc={DRIVER: methods}) as bus:
-        platform = Platform(Endpoint(bus.address, "me"), 5.0, "me")
+        platform = Platform(Endpoint(bus.address, "me"), 5.0)
+        platform.connect()
         try:
             platform.set("a/b", 1)
         except (DeviceRefused, Uncertain) as error:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tieline_connectors.command import holds
 from tieline_connectors.command import rules as the_rules
 from tieline_connectors.command.clock import ClockWatch, Seen
 from tieline_connectors.command.decisions import Accept, Answer, Call, NotYet, Revert, Start, Wait
@@ -186,14 +187,14 @@ def test_a_hold_ends_after_its_time_whatever_the_clock_says(held, computer, at, 
     if restarted:
         ledger = Ledger([Entry.from_value(entry.to_value())], computer.restart(ledger.last_seen("boot")))
     ledger.keep_time(computer.now())
-    assert isinstance(rules.hold_due(entry, ledger, at()), NotYet)
+    assert isinstance(holds.hold_due(entry, ledger, at()), NotYet)
     assert ledger.due(computer.now().wall) == []
     computer.true = T0 + 3600 * SECOND - 1
     ledger.keep_time(computer.now())
-    assert isinstance(rules.hold_due(entry, ledger, at()), NotYet)
+    assert isinstance(holds.hold_due(entry, ledger, at()), NotYet)
     computer.true += 2
     ledger.keep_time(computer.now())
-    assert isinstance(rules.hold_due(entry, ledger, at()), Revert)
+    assert isinstance(holds.hold_due(entry, ledger, at()), Revert)
     assert ledger.due(computer.now().wall) == [entry]
 
 

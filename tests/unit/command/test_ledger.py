@@ -91,7 +91,7 @@ def test_the_legal_steps_and_no_others(entry):
         ("held", "back"),
         ("held", "skipped"),
         ("back", "back ended"),
-        ("back", "failed"),
+        ("back", "held"),
         ("back", "skipped"),
     }
     for before_name, before in states.items():

@@ -67,7 +67,8 @@ def test_every_name_that_a_driver_publishes_is_read_written_and_given_back(agent
     point = point_of(f"{DEVICE}/{written}")
     rpc = {agent: registers.driver if agent == "platform.driver" else registers.actuator}
     with FakeBus(rpc=rpc) as bus:
-        platform = Platform(Endpoint(bus.address, "tieline.test"), 2.0, "tieline.test")
+        platform = Platform(Endpoint(bus.address, "tieline.test"), 2.0)
+        platform.connect()
         platform.connect()
         platform.set(point, 21.5)
         assert platform.get(point) == 21.5
@@ -81,7 +82,8 @@ def test_a_device_with_our_own_identity_as_its_path_is_refused():
     """The driver of 2.x takes such a call for one of an old actuator, and the name for a whole path."""
     registers = Registers()
     with FakeBus(rpc={"platform.driver": registers.driver}) as bus:
-        platform = Platform(Endpoint(bus.address, "tieline.test"), 2.0, "tieline.test")
+        platform = Platform(Endpoint(bus.address, "tieline.test"), 2.0)
+        platform.connect()
         for call in (platform.get, platform.revert, lambda point: platform.set(point, 1)):
             with pytest.raises(DeviceRefused, match="our identity"):
                 call("tieline.test/campus{/}b1{/}ahu1{/}Mode")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tieline_connectors.command import holds as the_holds
 from tieline_connectors.command import rules as the_rules
 from tieline_connectors.command.command import Defaults, sign
 from tieline_connectors.command.decisions import (
@@ -24,6 +25,7 @@ from tieline_connectors.command.reading import Malformed, from_value
 from tieline_connectors.command.verdict import same
 
 rules: Any = the_rules
+holds: Any = the_holds
 """Every decision is one of several kinds; a test looks at the one that it expects."""
 
 DONE = Call("DONE")
@@ -179,8 +181,8 @@ def test_a_clock_behind_the_ledger_decides_nothing_at_all(given, accepted):
     entry, deadline = accept.entry, accept.deadline
     assert isinstance(rules.arrived(entry.command, given.T0, ledger, behind), Wait)
     assert isinstance(rules.to_start(entry, deadline, {}, ledger, behind), Wait)
-    assert isinstance(rules.hold_due(entry, ledger, behind), Wait)
-    assert isinstance(rules.hold_after_crash(entry, {}, ledger, behind), Wait)
+    assert isinstance(holds.hold_due(entry, ledger, behind), Wait)
+    assert isinstance(holds.hold_after_crash(entry, {}, ledger, behind), Wait)
     assert isinstance(rules.to_start(entry, deadline, {}, ledger, right), Start)
 
 
@@ -489,24 +491,24 @@ def write_later(given, ledger, arrive, point):
 
 def test_a_hold_ends_when_it_is_due_and_not_while_the_kill_switch_is_engaged(given, held):
     ledger, entry = held
-    assert rules.hold_due(entry, ledger, given.situation(11.9)).at == given.T0 + 12 * given.SECOND
-    assert rules.hold_due(entry, ledger, given.situation(12, killed="x")).at is None
-    revert = rules.hold_due(entry, ledger, given.situation(9000))
+    assert holds.hold_due(entry, ledger, given.situation(11.9)).at == given.T0 + 12 * given.SECOND
+    assert holds.hold_due(entry, ledger, given.situation(12, killed="x")).at is None
+    revert = holds.hold_due(entry, ledger, given.situation(9000))
     assert isinstance(revert, Revert)
     assert revert.points == (given.POINT, given.OTHER)
     assert (revert.entry.hold, revert.entry.reverting_at) == ("REVERTING", given.T0 + 9000 * given.SECOND)
-    assert rules.may_give_back(revert, given.situation(9009.9))
-    assert not rules.may_give_back(revert, given.situation(9010))
-    assert not rules.may_give_back(revert, given.situation(9000, killed="x"))
+    assert holds.may_give_back(revert, given.situation(9009.9))
+    assert not holds.may_give_back(revert, given.situation(9010))
+    assert not holds.may_give_back(revert, given.situation(9000, killed="x"))
 
 
 def test_a_point_that_a_later_command_wrote_is_left_as_it_is(given, held, arrive):
     ledger, entry = held
     write_later(given, ledger, arrive, given.POINT)
-    revert = rules.hold_due(entry, ledger, given.situation(12))
+    revert = holds.hold_due(entry, ledger, given.situation(12))
     assert revert.points == (given.OTHER,)
     ledger.put(revert.entry)
-    end = rules.hold_outcome(revert.entry, {given.OTHER: DONE}, {}, ledger, given.T0)
+    end = holds.hold_outcome(revert.entry, {given.OTHER: DONE}, {}, ledger, given.T0)
     assert (end.result.state, end.entry.hold) == ("HOLD_ENDED", "ENDED")
     assert [(w.outcome, w.reason) for w in end.result.writes] == [
         ("NOT_WRITTEN", "a later command wrote it"),
@@ -519,7 +521,7 @@ def test_a_hold_is_skipped_when_later_commands_wrote_all_of_its_points(given, he
     write_later(given, ledger, arrive, given.POINT)
     accept = arrive(6, ledger=ledger, change={"command_id": "c3", **two(given)})
     ledger.put(rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(6)).entry)
-    end = rules.hold_due(entry, ledger, given.situation(12))
+    end = holds.hold_due(entry, ledger, given.situation(12))
     assert isinstance(end, End)
     assert (state_of(end), end.entry.hold) == (("HOLD_SKIPPED", "LATER_COMMAND"), "SKIPPED")
     assert end.entry.result == entry.result
@@ -540,24 +542,92 @@ def test_a_hold_is_skipped_when_later_commands_wrote_all_of_its_points(given, he
         (NOT_SENT, 20.0, "HOLD_FAILED"),
     ],
 )
-def test_a_revert_that_fails_is_an_alarm(given, held, call, after, state):
+def test_a_revert_that_fails_is_an_alarm_and_stays_a_debt(given, held, call, after, state):
     ledger, entry = held
-    revert = rules.hold_due(entry, ledger, given.situation(12))
+    now = given.T0 + 12 * given.SECOND
+    revert = holds.hold_due(entry, ledger, given.situation(12))
     ledger.put(revert.entry)
     read = {given.POINT: None if after == "unread" else Reading(after), given.OTHER: Reading(5.0)}
-    end = rules.hold_outcome(revert.entry, {given.POINT: call, given.OTHER: DONE}, read, ledger, given.T0)
+    end = holds.hold_outcome(revert.entry, {given.POINT: call, given.OTHER: DONE}, read, ledger, now)
     assert end.result.state == state
     ledger.put(end.entry)
-    assert end.entry.at_rest
+    assert end.entry.at_rest is (state == "HOLD_ENDED")
     if state == "HOLD_FAILED":
         assert end.result.reason_code == "HOLD_REVERT_FAILED"
-        assert f"{given.POINT} could not be given back" in end.result.reason
+        assert (
+            f"could not be given back yet, and is tried again until it is: {given.POINT}" in end.result.reason
+        )
+        assert end.entry.hold_paid == (given.OTHER,)
+        assert ledger.due(now + given.SECOND) == [end.entry]
+        again = holds.hold_due(end.entry, ledger, given.situation(13))
+        assert again.points == (given.POINT,)
+        ledger.put(again.entry)
+        twice = holds.hold_outcome(again.entry, {given.POINT: REFUSED}, read, ledger, now + given.SECOND)
+        assert twice.result is None  # the alarm is told once
+        assert twice.entry.hold_again_at == now + 3 * given.SECOND
+        ledger.put(twice.entry)
+        last = holds.hold_due(twice.entry, ledger, given.situation(15))
+        ledger.put(last.entry)
+        paid = holds.hold_outcome(last.entry, {given.POINT: DONE}, read, ledger, now + 3 * given.SECOND)
+        assert (paid.result.state, paid.entry.at_rest) == ("HOLD_ENDED", True)
+
+
+def test_a_debt_is_tried_again_when_the_refusal_said_and_at_least_every_five_minutes(given, held):
+    ledger, entry = held
+    now = given.T0 + 12 * given.SECOND
+    revert = holds.hold_due(entry, ledger, given.situation(12))
+    for until, wait in ((20, 20), (0, 1), (9000, 300)):
+        refusal = holds.Refusal("kept by x", now + until * given.SECOND)
+        owed = holds.hold_refused(entry, revert, refusal, {}, ledger, now)
+        assert (owed.entry.hold, owed.entry.hold_again_at) == ("HELD", now + wait * given.SECOND)
+        assert (owed.entry.hold_paid, owed.entry.reverting_at) == ((), None)
+    for tries, wait in ((0, 1), (1, 2), (5, 32), (9, 300), (2**40, 300)):
+        tried = entry._replace(hold_tries=tries)
+        owed = holds.hold_refused(tried, revert, holds.Refusal("no"), {}, ledger, now)
+        assert owed.entry.hold_again_at == now + wait * given.SECOND
+
+
+def test_a_debt_ends_when_a_later_command_writes_the_points_or_an_operator_forgives_it(given, held, arrive):
+    ledger, entry = held
+    revert = holds.hold_due(entry, ledger, given.situation(12))
+    owed = holds.hold_refused(entry, revert, holds.Refusal("kept"), {}, ledger, given.T0 + 12 * given.SECOND)
+    ledger.put(owed.entry)
+    terms = given.situation(0).terms._replace(forgiven=frozenset(["c1"]))
+    forgiven = holds.hold_due(owed.entry, ledger, given.situation(20, terms=terms, killed="x"))
+    assert (state_of(forgiven), forgiven.entry.hold) == (("HOLD_SKIPPED", "FORGIVEN"), "SKIPPED")
+    accept = arrive(13, ledger=ledger, change={"command_id": "c3", **two(given)})
+    ledger.put(rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(13)).entry)
+    assert state_of(holds.hold_due(owed.entry, ledger, given.situation(20))) == (
+        "HOLD_SKIPPED",
+        "LATER_COMMAND",
+    )
+
+
+def test_a_write_whose_proof_came_after_its_expiry_says_so(given, begun):
+    """The write may have waited at a frozen driver; nobody can say when it took effect."""
+    _, entry = begun()
+    wall = given.T0 + 100 * given.SECOND
+    read = {given.POINT: Reading(21.5)}
+
+    def end(call, looked_at, after=read):
+        calls = {given.POINT: call}
+        late = rules.lateness(calls, looked_at, deadline=60)
+        return state_of(rules.outcome(entry, calls, {}, after, {}, wall, late))
+
+    assert end(DONE._replace(at=59), 70) == ("SUCCEEDED", "")
+    assert end(DONE._replace(at=61), 70) == ("SUCCEEDED", "MAYBE_LATE")
+    assert end(LOST, 59) == ("SUCCEEDED", "PROVED_BY_READ_BACK")
+    assert end(LOST, 61) == ("SUCCEEDED", "MAYBE_LATE")
+    assert end(LOST, 61, {given.POINT: Reading(1.0)}) == ("UNKNOWN", "NO_ANSWER")
+    assert end(REFUSED, 61) == ("FAILED", "DEVICE_REFUSED")
+    assert state_of(rules.after_crash(entry, read, entry.deadline)) == ("SUCCEEDED", "PROVED_BY_READ_BACK")
+    assert state_of(rules.after_crash(entry, read, entry.deadline + 1)) == ("SUCCEEDED", "MAYBE_LATE")
 
 
 def test_a_revert_that_could_not_be_sent_at_all_waits(given, held):
     ledger, entry = held
-    revert = rules.hold_due(entry, ledger, given.situation(12))
-    decision = rules.hold_outcome(revert.entry, dict.fromkeys(revert.points, NOT_SENT), {}, ledger, given.T0)
+    revert = holds.hold_due(entry, ledger, given.situation(12))
+    decision = holds.hold_outcome(revert.entry, dict.fromkeys(revert.points, NOT_SENT), {}, ledger, given.T0)
     assert isinstance(decision, NotYet)
 
 
@@ -573,12 +643,12 @@ def test_a_revert_that_could_not_be_sent_at_all_waits(given, held):
 )
 def test_after_a_crash_only_what_is_proved_to_be_held_is_given_back_again(given, held, after, points, state):
     ledger, entry = held
-    ledger.put(rules.hold_due(entry, ledger, given.situation(12)).entry)
+    ledger.put(holds.hold_due(entry, ledger, given.situation(12)).entry)
     entry = ledger.get("c1")
     both = (given.POINT, given.OTHER)
     read = {p: None if value == "unread" else Reading(value) for p, value in zip(both, after, strict=True)}
-    decision = rules.hold_after_crash(entry, read, ledger, given.situation(20))
-    assert isinstance(rules.hold_after_crash(entry, read, ledger, given.situation(20, killed="x")), NotYet)
+    decision = holds.hold_after_crash(entry, read, ledger, given.situation(20))
+    assert isinstance(holds.hold_after_crash(entry, read, ledger, given.situation(20, killed="x")), NotYet)
     if state is None:
         assert isinstance(decision, Revert)
         assert decision.points == tuple(both[n] for n in points)
@@ -589,13 +659,13 @@ def test_after_a_crash_only_what_is_proved_to_be_held_is_given_back_again(given,
 
 def test_after_a_crash_a_point_that_a_later_command_wrote_is_left_as_it_is(given, held, arrive):
     ledger, entry = held
-    ledger.put(rules.hold_due(entry, ledger, given.situation(12)).entry)
+    ledger.put(holds.hold_due(entry, ledger, given.situation(12)).entry)
     for number, point in enumerate((given.POINT, given.OTHER)):
         change = {"command_id": f"later{number}", "writes": [{"point": point, "value": 20.0}]}
         accept = arrive(13, ledger=ledger, change=change)
         ledger.put(rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(13)).entry)
     read = {given.POINT: Reading(20.0), given.OTHER: Reading(18.0)}
-    end = rules.hold_after_crash(ledger.get("c1"), read, ledger, given.situation(20))
+    end = holds.hold_after_crash(ledger.get("c1"), read, ledger, given.situation(20))
     assert end.result.state == "HOLD_SKIPPED"
     ledger.put(end.entry)
 
@@ -603,7 +673,7 @@ def test_after_a_crash_a_point_that_a_later_command_wrote_is_left_as_it_is(given
 def test_every_code_that_is_used_stands_in_the_table_and_no_other():
     table = set(re.findall(r"^\| `([A-Z_]+)` \|", rules.__doc__, re.MULTILINE))
     folder = Path(rules.__file__).parent
-    names = ("rules", "verdict", "policy", "limits", "results")
+    names = ("rules", "holds", "verdict", "policy", "limits", "results")
     code = "".join((folder / f"{name}.py").read_text("utf-8").replace(rules.__doc__, "") for name in names)
     states = {"ACCEPTED", "EXECUTING", "SUCCEEDED", "MISMATCH", "FAILED", "REJECTED", "UNKNOWN"}
     states |= {"HOLD_ENDED", "HOLD_SKIPPED", "HOLD_FAILED"}

@@ -11,7 +11,7 @@ import pytest
 
 from tieline.api import ID_HEADER, Retriable, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
-from tieline.testing.fake_bus import FakeBus, Refusal
+from tieline.testing.fake_bus import FakeBus, Refusal, Silence
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command import platform, surroundings
 from tieline_connectors.command.config import CommandSinkConfig
@@ -661,3 +661,198 @@ def test_an_audit_log_with_another_file_in_its_place_stops_all_writes_until_that
     stand.send(one)
     stand.end(one["command_id"])
     assert stand.device.writes == [22.5]
+
+
+def test_nothing_is_written_after_a_read_that_was_not_answered_and_the_command_expires(stand):
+    """The router lives, the driver stands still: it may hand on what it was sent at any later time."""
+    stand.start()
+    first = command()
+    stand.send(first)
+    stand.end(first["command_id"])
+    stand.bus.freeze("platform.driver")
+    short = command(23.0, expires_at=time.time_ns() // 1000 + 900_000)
+    stand.send(short)
+    assert stand.end(short["command_id"], "EXPIRED")["reason_code"] == "EXPIRED"
+    stand.bus.thaw("platform.driver")
+    long = command(23.5)
+    stand.send(long)
+    stand.end(long["command_id"])
+    assert stand.device.writes == [22.5, 23.5]
+
+
+def test_a_command_waits_for_a_driver_that_does_not_answer_and_is_executed_once_it_does(stand):
+    stand.start()
+    stand.bus.freeze("platform.driver")
+    one = command()
+    stand.send(one)
+    time.sleep(1.0)
+    assert [result["state"] for result in stand.results()] == ["ACCEPTED"]
+    stand.bus.thaw("platform.driver")
+    stand.end(one["command_id"])
+    assert stand.device.writes == [22.5]
+
+
+def test_a_device_that_answers_no_read_does_not_hold_up_the_others(stand):
+    """Its driver answers for all else; only that device's commands wait, and expire."""
+    held = []
+
+    def read(path, point):
+        if path.endswith("dead"):
+            held.append(point)
+            raise Silence
+        return stand.device.get_point(path, point)
+
+    stand.bus.rpc["platform.driver"] = stand.device.methods | {"get_point": read}
+    stand.start()
+    now = time.time_ns() // 1000
+    points = [{"point": "campus/b1/dead/CoolingSetpoint", "value": 22.5}]
+    dead = command(writes=points, expires_at=now + 1_500_000)
+    others = [command(20.0 + n / 10) for n in range(10)]
+    stand.send(dead, *others)
+    for one in others:
+        stand.end(one["command_id"])
+    assert stand.end(dead["command_id"], "EXPIRED")
+    assert len(stand.device.writes) == 10
+
+
+@pytest.mark.parametrize(("after", "code"), [(0.0, ""), (4.2, "MAYBE_LATE")])
+def test_a_write_that_is_answered_after_its_expiry_says_so(stand, after, code):
+    """The driver stands still between the read and the write's answer, for longer than the command lives."""
+    stand.start(rpc_timeout_ms="15000")
+    stand.device.on_set = lambda: time.sleep(after)
+    one = command(expires_at=time.time_ns() // 1000 + 4_000_000)
+    stand.send(one)
+    assert stand.end(one["command_id"])["reason_code"] == code
+
+
+def test_a_write_that_only_a_later_reading_proves_says_that_it_may_be_late(stand):
+    stand.start(verify_delay_ms="4000")
+
+    def silent(path, point, value):
+        stand.device.set_point(path, point, value)
+        raise Silence
+
+    stand.bus.rpc["platform.driver"] = stand.device.methods | {"set_point": silent}
+    late = command(expires_at=time.time_ns() // 1000 + 4_000_000)
+    stand.send(late)
+    assert stand.end(late["command_id"])["reason_code"] == "MAYBE_LATE"
+    soon = command(23.5)
+    stand.send(soon)
+    assert stand.end(soon["command_id"])["reason_code"] == "PROVED_BY_READ_BACK"
+    assert stand.device.writes == [22.5, 23.5]
+
+
+def with_actuator(stand):
+    actuator = Actuator(stand.device)
+    stand.bus.rpc["platform.actuator"] = actuator.methods
+    return actuator
+
+
+def without_actuator(stand):
+    del stand.bus.rpc["platform.actuator"]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_actuator_that_is_away_is_an_outage_and_never_bypassed(stand, restarted):
+    """Also for a worker that has never seen it: the ledger remembers through whom a command went."""
+    with_actuator(stand)
+    stand.start()
+    first = command()
+    stand.send(first)
+    stand.end(first["command_id"])
+    if restarted:
+        stand.stop()
+    without_actuator(stand)
+    stand.bus.generation = "2"  # even if the driver says that there is none
+    if restarted:
+        stand.start()
+    short = command(23.0, expires_at=time.time_ns() // 1000 + 1_200_000)
+    long = command(23.5)
+    stand.send(short, long)
+    stand.end(short["command_id"], "EXPIRED")
+    assert stand.device.writes == [22.5]
+    with_actuator(stand)
+    stand.end(long["command_id"])
+    assert stand.device.writes == [22.5, 23.5]
+
+
+def test_on_8_9_and_10_a_driver_that_is_there_before_its_actuator_is_not_written_through(stand):
+    stand.bus.generation = "10"
+    stand.start()
+    one = command()
+    stand.send(one)
+    time.sleep(0.8)
+    assert [result["state"] for result in stand.results()] == ["ACCEPTED"]
+    with_actuator(stand)
+    stand.end(one["command_id"])
+    assert stand.changelogs.entries(AT)[one["command_id"]]["agent"] == "platform.actuator"
+
+
+def test_a_platform_without_an_actuator_is_written_through_its_driver_where_that_is_configured(stand):
+    stand.bus.generation = "10"
+    stand.start(volttron_device_agent="driver")
+    one = command()
+    stand.send(one)
+    stand.end(one["command_id"])
+    assert stand.changelogs.entries(AT)[one["command_id"]]["agent"] == "platform.driver"
+
+
+def test_an_actuator_that_is_configured_is_waited_for(stand):
+    stand.start(volttron_device_agent="actuator")
+    one = command(expires_at=time.time_ns() // 1000 + 800_000)
+    stand.send(one)
+    stand.end(one["command_id"], "EXPIRED")
+    assert stand.device.writes == []
+
+
+@pytest.mark.parametrize("refusal", ["locked", "overridden", "unanswered", "killed", "away"])
+def test_a_hold_whose_end_meets_a_refusal_stays_a_debt_and_is_paid_when_it_ends(stand, tmp_path, refusal):
+    """Across a restart of the worker; the alarm is told once."""
+    refusing = True
+
+    def revert(path, point):
+        if refusing:
+            raise Silence if refusal == "unanswered" else RuntimeError("LockError: " + refusal)
+        stand.device.revert_point(path, point)
+
+    if refusal in ("locked", "overridden", "unanswered"):
+        stand.bus.rpc["platform.driver"] = stand.device.methods | {"revert_point": revert}
+    stand.start()
+    one = command(hold_ms=300)
+    stand.send(one)
+    stand.end(one["command_id"])
+    if refusal == "killed":
+        (tmp_path / "kill").touch()
+    if refusal == "away":
+        stand.bus.rpc = {}
+    if refusal in ("locked", "overridden", "unanswered"):
+        stand.end(one["command_id"], "HOLD_FAILED")
+        wait_for(lambda: stand.changelogs.entries(AT)[one["command_id"]]["hold_tries"] >= 2)
+    else:
+        time.sleep(0.8)
+    stand.stop()
+    stand.start()
+    time.sleep(0.3)
+    assert stand.device.writes == [22.5]
+    refusing = False
+    (tmp_path / "kill").unlink(missing_ok=True)
+    stand.bus.rpc = {"platform.driver": stand.device.methods}
+    stand.end(one["command_id"], "HOLD_ENDED")
+    assert stand.device.writes == [22.5, "revert"]
+    states = [r["state"] for r in stand.results(one["command_id"])]
+    assert states.count("HOLD_FAILED") == (refusal in ("locked", "overridden", "unanswered"))
+
+
+def test_a_debt_that_an_operator_forgives_is_none_any_more(stand):
+    def revert(path, point):
+        raise RuntimeError("overridden")
+
+    stand.bus.rpc["platform.driver"] = stand.device.methods | {"revert_point": revert}
+    stand.start()
+    one = command(hold_ms=200)
+    stand.send(one)
+    stand.end(one["command_id"], "HOLD_FAILED")
+    stand.stop()
+    stand.start(hold_forgive=f"x, {one['command_id']}")
+    assert stand.end(one["command_id"], "HOLD_SKIPPED")["reason_code"] == "FORGIVEN"
+    assert stand.context.counters["holds.paid"] == 1
