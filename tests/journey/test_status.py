@@ -30,6 +30,32 @@ def test_it_shows_topics_and_lag_while_the_worker_runs(tmp_path):
     assert "connect-out" in table.stdout
 
 
+def test_what_is_not_connected_is_shown_since_when_and_why_in_progress_and_in_status(tmp_path):
+    connectors = [
+        {
+            "name": "bus",
+            "connector.class": "volttron_bus",
+            "platform.name": "p",
+            "volttron.address": "tcp://127.0.0.1:1",
+        },
+        {"name": "out", "connector.class": "file", "file": str(tmp_path / "out.txt"), "topics": "nowhere"},
+    ]
+    with WorkerProcess(tmp_path, {}, connectors) as worker:
+        worker.wait_for_ledger(
+            lambda ledger: "not_connected" in ledger["bus"] and "not_connected" in ledger["out"]
+        )
+        worker.wait_for("progress")  # and written to the status
+        running = json.loads(status(tmp_path / "data", "--json").stdout)
+        assert worker.stop() == 0
+    stopped = json.loads(status(tmp_path / "data", "--json").stdout)
+    bus, out = running["connectors"]
+    assert (bus["state"], out["state"]) == ("NOT CONNECTED", "NOT CONNECTED")
+    assert bus["not_connected"][0]["to"] == "the platform at tcp://127.0.0.1:1"
+    assert bus["not_connected"][0]["since"].startswith("20")
+    assert out["not_connected"][0]["to"] == "the topic nowhere"
+    assert {row["state"] for row in stopped["connectors"]} == {"no worker runs"}
+
+
 def test_a_folder_of_nobody_is_a_clear_mistake(tmp_path):
     answer = status(tmp_path)
     assert answer.returncode == 2

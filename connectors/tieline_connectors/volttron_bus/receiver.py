@@ -52,7 +52,8 @@ class Patience:
 
 
 class Receiver:
-    """Reads the bus into a buffer from ``start`` to ``stop``. ``count(name, number)`` is told of drops.
+    """Reads the bus into a buffer from ``start`` to ``stop``. ``count(name, number)`` is told of drops,
+    ``report(because)`` of each attempt to connect that failed, and with None of one that did not.
 
     Counters: ``dropped.buffer_full``, ``dropped.too_large``, ``reconnects``.
     """
@@ -64,6 +65,7 @@ class Receiver:
         buffer: Buffer,
         count: Callable[[str, int], None],
         patience: Patience = Patience(),
+        report: Callable[[str | None], None] = lambda because: None,
     ) -> None:
         self.failure: Exception | None = None
         self.is_subscribed = False
@@ -73,7 +75,7 @@ class Receiver:
         self._count = count
         self._patience = patience
         self._stopping = threading.Event()
-        self._outage = _Outage(endpoint.address, count)
+        self._outage = _Outage(report, count)
         self._attempt = 0
         self._spare = 0
         self._told_too_large = False
@@ -154,25 +156,20 @@ class Receiver:
 
 
 class _Outage:
-    """Told once at its begin and counted at its end; keys that do not fit are told when first seen."""
+    """Reported at each attempt, and counted at its end."""
 
-    def __init__(self, address: str, count: Callable[[str, int], None]) -> None:
-        self._address = address
+    def __init__(self, report: Callable[[str | None], None], count: Callable[[str, int], None]) -> None:
+        self._report = report
         self._count = count
-        self._told: set[bool] = set()
         self._was_connected = False
 
     def begin(self, ended: Ended) -> None:
-        if not self._told or (ended.about_keys and True not in self._told):
-            log.warning(
-                "not connected to the platform at %s: %s; trying again until it is back", self._address, ended
-            )
-        self._told.add(ended.about_keys)
+        self._report(str(ended))
 
     def end(self) -> None:
+        self._report(None)
         if self._was_connected:
             self._count("reconnects", 1)
-        self._told.clear()
         self._was_connected = True
 
 

@@ -15,6 +15,7 @@ from tieline_connectors.volttron_bus.message import Malformed, parse
 from tieline_connectors.volttron_bus.oddities import Oddities, Silence
 from tieline_connectors.volttron_bus.receiver import Receiver
 from tieline_connectors.volttron_bus.records import Filtered, Recorder
+from tieline_connectors.volttron_bus.reporting import reporter
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,9 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
         self._silence = Silence(config.expected(), time.monotonic())
         self._recorder = Recorder(config.platform, config.all_routes(), config.shape, config.bases())
         self._buffer = Buffer(config.buffer_max_messages, config.buffer_max_bytes)
+        report = reporter(context, endpoint.address)
         self._receiver = Receiver(
-            endpoint, config.subscription(), self._buffer, context.count, config.patience()
+            endpoint, config.subscription(), self._buffer, context.count, config.patience(), report
         )
         self._receiver.start()
 

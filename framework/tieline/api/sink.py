@@ -93,6 +93,16 @@ class SinkContext(Protocol):
     def count(self, name: str, number: int = 1) -> None:
         """Add to one of the task's own counters, such as ``duplicates``; shown with the ledger."""
 
+    def connected(self, to: str) -> None:
+        """Report that ``to`` is connected (again). Cheap: call it whenever that is so. From any thread."""
+
+    def not_connected(self, to: str, because: str) -> None:
+        """Report that ``to`` ("the platform at tcp://…") cannot be reached; call it at each attempt.
+
+        It is logged at once, again with growing pauses, and shown with the ledger until ``connected``.
+        Only for what a task does not raise ``Retriable`` for: that is reported by itself.
+        """
+
 
 class SinkTask(ABC, Generic[C_contra]):
     """Writes outside. In calling order, all from one thread but ``stop``:

@@ -258,6 +258,9 @@ class Broker(Protocol):
     def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
         """All topics by name."""
 
+    def topic_names(self, timeout: float = 10.0) -> Collection[str]:
+        """All topics, asked for in one short question."""
+
     def read(
         self,
         topic: str,

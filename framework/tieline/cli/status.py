@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +19,12 @@ def status(
     folder: Annotated[Path, typer.Argument(help="The worker's data.dir.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
-    """Show topics, readers and spools of a worker's folder; the worker may be running.
+    """Show connectors, topics, readers and spools of a worker's folder; the worker may be running.
 
-    Only reads. A topic's lag is what a reader (a sink's consumer group) has not committed yet; what waits
-    in a spool has not been acknowledged by the broker yet; a quarantine holds what could not be parsed.
+    Only reads. What a connector's state is the worker has written down last; NOT CONNECTED: it runs, and
+    what it needs is not there, since when and why. A topic's lag is what a reader (a sink's consumer group)
+    has not committed yet; what waits in a spool has not been acknowledged by the broker yet; a quarantine
+    holds what could not be parsed.
     """
     found = look(folder)
     if as_json:
@@ -40,7 +43,13 @@ def status(
     spools = Table("spool", "waiting", "bytes", "quarantined", title="spools")
     for row in found["spools"]:
         spools.add_row(*(Text(str(row[name])) for name in ("spool", "waiting", "bytes", "quarantined")))
-    for table in (topics, readers, spools):
+    workers = Table("connector", "state", "received", "delivered", "lag", "not connected", title="connectors")
+    for row in found["connectors"]:
+        workers.add_row(
+            *(Text(str(row[name])) for name in ("connector", "state", "received", "delivered", "lag")),
+            Text("; ".join(f"{o['to']} since {o['since']}: {o['because']}" for o in row["not_connected"])),
+        )
+    for table in (workers, topics, readers, spools):
         if table.row_count:
             console.print(table)
 
@@ -48,11 +57,15 @@ def status(
 def look(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The same as data. Raises ``RefuseToStart`` where the folder holds nothing of a worker."""
     from tieline.broker.local.store import Store
+    from tieline.runtime.status_file import statuses
 
     log, spools = folder / "log.db", sorted((folder / "spools").glob("*.db"))
-    if not log.exists() and not spools:
+    workers = list(statuses(folder))
+    if not log.exists() and not spools and not workers:
         raise RefuseToStart(f"{folder} holds no log and no spool; give the data.dir of a worker's settings")
-    found: dict[str, list[dict[str, Any]]] = {"topics": [], "readers": [], "spools": []}
+    found: dict[str, list[dict[str, Any]]] = {"connectors": [], "topics": [], "readers": [], "spools": []}
+    for worker in workers:
+        found["connectors"] += _connectors(worker)
     if log.exists():
         with Store(log, owner=False) as store:
             bounds = store.snapshot()
@@ -73,3 +86,19 @@ def look(folder: Path) -> dict[str, list[dict[str, Any]]]:
             {"spool": path.stem, "waiting": waiting, "bytes": size, "quarantined": quarantined}
         )
     return found
+
+
+def _connectors(worker: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each connector of what a worker has written down."""
+    connectors = worker.get("connectors")
+    for name, ledger in sorted(connectors.items()) if isinstance(connectors, dict) else ():
+        outages = ledger.get("not_connected", [])
+        state = ledger.get("state") if worker["running"] else "no worker runs"
+        yield {
+            "connector": name,
+            "worker": worker.get("pid"),
+            "written": worker.get("written"),
+            "state": "NOT CONNECTED" if state == "RUNNING" and outages else state,
+            **{key: ledger.get(key) for key in ("received", "delivered", "lag", "trace")},
+            "not_connected": outages,
+        }

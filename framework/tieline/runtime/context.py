@@ -39,6 +39,14 @@ class TaskContext:
         """Add to a counter."""
         self._scope.counters.add(name, number)
 
+    def connected(self, to: str) -> None:
+        """See ``SinkContext.connected``."""
+        self._scope.connections.found(to)
+
+    def not_connected(self, to: str, because: str) -> None:
+        """See ``SinkContext.not_connected``."""
+        self._scope.connections.lost(to, because)
+
 
 class TaskSourceContext(TaskContext):
     """What a source task is offered; see ``tieline.api.SourceContext``."""

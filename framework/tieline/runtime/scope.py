@@ -9,13 +9,26 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 from tieline.api import TielineError
+from tieline.runtime.connections import Connections
 from tieline.runtime.failure import Retry, RetryPolicy, Stage, Stop, decide
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+_BEHIND = {
+    Stage.SPOOL: "the spool",
+    Stage.KEY_CONVERTER: "the schema registry",
+    Stage.VALUE_CONVERTER: "the schema registry",
+    Stage.KAFKA_PRODUCE: "the broker",
+    Stage.KAFKA_CONSUME: "the broker",
+    Stage.OFFSET_COMMIT: "the broker",
+}
+"""What is not there when a stage must wait; at all others it is what the connector is for."""
 
 
 class StageError(Exception):
@@ -84,6 +97,11 @@ class Scope:
     stop: threading.Event = field(default_factory=threading.Event)
     counters: Counters = field(default_factory=Counters)
 
+    @cached_property
+    def connections(self) -> Connections:
+        """What the task cannot reach now."""
+        return Connections(self.clock.now, self.clock.wall_ms)
+
     @property
     def id(self) -> str:
         """``connector-task``, as Kafka Connect prints it."""
@@ -117,6 +135,7 @@ class Patience:
         self._stage = stage
         self._attempt = 0
         self._since = 0.0
+        self._to: set[str] = set()
 
     def after(self, error: Exception) -> float:
         """Seconds until the next attempt. Raises ``TaskFailed`` when the table says stop."""
@@ -143,6 +162,9 @@ class Patience:
                 error,
                 extra={"stage": stage.value, "retry_after_s": round(decision.after, 2)},
             )
+        to = f"{_BEHIND.get(stage, 'the external system')} ({stage.value})"
+        self._to.add(to)
+        self._scope.connections.lost(to, str(error), said=True)
         self._attempt += 1
         self._scope.counters.add("retries")
         return decision.after
@@ -158,4 +180,7 @@ class Patience:
         if self._attempt:
             waited = round(self._scope.clock.now() - self._since, 1)
             log.info("available again", extra={"stage": self._stage.value, "waited_s": waited})
+            for to in self._to:
+                self._scope.connections.found(to, said=True)
+            self._to.clear()
         self._attempt = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -13,7 +14,9 @@ from typing import Any
 from tieline.api import RefuseToStart, SinkConnector, SinkTask, SourceTask, TielineError
 from tieline.broker.port import Broker
 from tieline.registry.server import RegistryServer
+from tieline.runtime.broker_watch import BrokerWatch
 from tieline.runtime.build import Parts, sink_settings
+from tieline.runtime.connections import Connections
 from tieline.runtime.delivery import Counts, skipped
 from tieline.runtime.logs import about
 from tieline.runtime.plan import ConnectorPlan, Plan
@@ -21,6 +24,7 @@ from tieline.runtime.scope import Scope, TaskFailed
 from tieline.runtime.settings import SinkSettings
 from tieline.runtime.spool import Spool
 from tieline.runtime.spooled_source import Pump, Receiver
+from tieline.runtime.status_file import StatusFile
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +81,8 @@ class RunningConnector:
         self._parts = parts
         self._scopes: list[Scope] = []
         self._failure: str | None = None
+        self.of_topics = Connections(time.monotonic, _wall_ms)
+        """Topics of a sink that are not there."""
         self._counts: list[Callable[[], Counts]] = []
         self._lags: list[Callable[[], int | None]] = []
 
@@ -205,8 +211,27 @@ class RunningConnector:
             except TielineError as error:  # the disk is away: no reason to stop the worker
                 out["spool_records"] = out["spool_bytes"] = None
                 log.warning("what waits in the spool cannot be counted now: %s", error)
+        if outages := self.outages():
+            out["not_connected"] = outages
         traces = [trace for trace in (self._failure, *(t.trace for t in self.threads)) if trace]
         return {**out, "trace": traces[0]} if traces else out
+
+    def outages(self) -> list[dict[str, Any]]:
+        """What its tasks cannot reach now, each once: since the first of them could not."""
+        found: dict[str, dict[str, Any]] = {}
+        for connections in (self.of_topics, *(scope.connections for scope in self._scopes)):
+            for outage in connections.all():
+                earlier = found.setdefault(outage["to"], outage)
+                earlier["since"] = min(earlier["since"], outage["since"])
+        return list(found.values())
+
+    def remind(self) -> None:
+        """Log again what is still not connected."""
+        with about(connector=self.name):
+            self.of_topics.remind()
+        for scope in self._scopes:
+            with about(connector=scope.connector, task=scope.task):
+                scope.connections.remind()
 
     def _sink(self, task: SinkTask[Any], own: Mapping[str, str], scope: Scope) -> None:
         runner = self._parts.sink(self.plan, task, own, scope)
@@ -245,6 +270,15 @@ class Worker:
         self._parts = parts
         self.connectors = [RunningConnector(planned, parts) for planned in plan.connectors]
         self._registry = RegistryServer(parts.schema_topic, plan.registry) if plan.registry else None
+        self._of_broker = Connections(time.monotonic, _wall_ms)
+        self._interval = plan.worker.progress_interval_ms / 1000
+        sinks = {
+            c.name: (c.plan.settings.subscription, c.of_topics)
+            for c in self.connectors
+            if isinstance(c.plan.settings, SinkSettings)
+        }
+        self._watch = BrokerWatch(broker, self._home, self._of_broker, sinks, max(1.0, self._interval))
+        self._started_at = _wall_ms()
 
     def ask_to_stop(self) -> None:
         """From another thread, or a signal handler, which may interrupt any line, itself included: a
@@ -253,8 +287,12 @@ class Worker:
         self._asked.put(None)
 
     def ledger(self) -> dict[str, Any]:
-        """Each connector's ledger by its name."""
-        return {connector.name: connector.ledger() for connector in self.connectors}
+        """Each connector's ledger by its name; a broker that is away is so for all of them."""
+        found = {connector.name: connector.ledger() for connector in self.connectors}
+        for outage in self._of_broker.all():
+            for ledger in found.values():
+                ledger.setdefault("not_connected", []).append(outage)
+        return found
 
     def run(self) -> bool:
         """Start, watch, stop in time. True for a clean end; false if tasks failed or were cut off."""
@@ -264,13 +302,35 @@ class Worker:
         for connector in self.connectors:
             connector.start()
         log.info("started", extra={"connectors": [c.name for c in self.connectors], "broker": self._home})
-        interval = self._plan.worker.progress_interval_ms / 1000
-        while not self._asked_to_stop(interval):
-            log.info("progress", extra={"ledger": self.ledger()})
+        status = StatusFile(self._plan.worker.data_dir)
+        status.write(self._status(self.ledger()))
+        self._watch.start()
+        while not self._asked_to_stop(self._interval):
+            ledger = self.ledger()
+            log.info("progress", extra={"ledger": ledger})
+            status.write(self._status(ledger))
+            self._remind()
             if not any(connector.running for connector in self.connectors):
                 log.error("no task is running any more, stopping")
                 break
-        return self._shut_down()
+        clean = self._shut_down()
+        status.write(self._status(self.ledger()))
+        status.close()
+        return clean
+
+    def _status(self, ledger: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "started": self._started_at,
+            "written": _wall_ms(),
+            "broker": self._home,
+            "connectors": ledger,
+        }
+
+    def _remind(self) -> None:
+        self._of_broker.remind()
+        for connector in self.connectors:
+            connector.remind()
 
     def _asked_to_stop(self, seconds: float) -> bool:
         try:
@@ -314,6 +374,7 @@ class Worker:
         for name in cut_off:
             log.error("the task %s did not stop in time (task.shutdown.graceful.timeout.ms)", name)
         ledger = self.ledger()
+        self._watch.stop(max(0.5, deadline - time.monotonic()))
         if self._registry is not None:
             self._registry.stop()
         if not cut_off:
@@ -328,3 +389,7 @@ class Worker:
     def _home(self) -> str:
         servers = self._plan.worker.bootstrap_servers
         return f"Kafka at {','.join(servers)}" if servers else f"local log in {self._plan.worker.data_dir}"
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future
 
 from tieline.api import Changelog, Fatal, Schema, SinkRecord, TopicPartition
+from tieline.runtime.connections import Connections
 from tieline.testing.changelogs import Changelogs
 
 
@@ -38,6 +40,7 @@ class RecordingSinkContext:
         self.commit_requests = 0
         self.reported: list[tuple[SinkRecord, Exception, Future[None]]] = []
         self.counters: Counter[str] = Counter()
+        self.connections = Connections(time.monotonic, lambda: time.time_ns() // 1_000_000)
         self.changelogs = changelogs or Changelogs()
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
@@ -69,6 +72,14 @@ class RecordingSinkContext:
     def changelog(self, partition: TopicPartition, schema: Schema) -> Changelog:
         """Taken from ``changelogs``: it works, and can be made to fail there."""
         return self.changelogs.open(partition, schema)
+
+    def connected(self, to: str) -> None:
+        """Logged as the runtime does."""
+        self.connections.found(to)
+
+    def not_connected(self, to: str, because: str) -> None:
+        """Logged as the runtime does; shown by ``connections.all()``."""
+        self.connections.lost(to, because)
 
     def count(self, name: str, number: int = 1) -> None:
         """Added up in ``counters``."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tieline.api import Position, SourceRecord, TransactionContext
+from tieline.runtime.connections import Connections
 
 
 class Quarantined(NamedTuple):
@@ -37,6 +39,7 @@ class RecordingSourceContext:
         self.stopping = False
         self.transaction = transaction
         self.quarantined: list[Quarantined] = []
+        self.connections = Connections(time.monotonic, lambda: time.time_ns() // 1_000_000)
         self._saved: dict[str, str] = {}
         self._counters: Counter[str] = Counter()
         self._changed = threading.Condition()
@@ -56,6 +59,14 @@ class RecordingSourceContext:
         """The saved offsets."""
         texts = [self._saved.get(_key(partition)) for partition in partitions]
         return [None if text is None else json.loads(text) for text in texts]
+
+    def connected(self, to: str) -> None:
+        """Logged as the runtime does."""
+        self.connections.found(to)
+
+    def not_connected(self, to: str, because: str) -> None:
+        """Logged as the runtime does; shown by ``connections.all()``."""
+        self.connections.lost(to, because)
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter."""

@@ -154,6 +154,10 @@ class KafkaBroker:
             topics[name] = TopicInfo(name, str(found.topic_id), len(found.partitions))
         return topics
 
+    def topic_names(self, timeout: float = 10.0) -> Collection[str]:
+        """See ``Broker.topic_names``. Those that may not be described are there too."""
+        return self._names(self._bounded(timeout))
+
     def read(
         self,
         topic: str,

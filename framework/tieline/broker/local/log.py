@@ -100,6 +100,10 @@ class LocalLog:
         """See ``Broker.topics``."""
         return self.store.topics()
 
+    def topic_names(self, timeout: float = 10.0) -> Collection[str]:
+        """See ``Broker.topic_names``."""
+        return self.store.topics().keys()
+
     def read(
         self,
         topic: str,

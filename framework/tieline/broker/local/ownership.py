@@ -22,7 +22,7 @@ PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 _FIX = "stop it first, or give this worker a data.dir of its own"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_OURS = re.compile(r".*\.db(-wal|-shm|\.\w+)?|spools|audit.*|lost\+found")
+_OURS = re.compile(r".*\.db(-wal|-shm|\.\w+)?|spools|workers|audit.*|lost\+found")
 """The names that a data.dir has; with others in it a folder has a second use."""
 _CANNOT_LOCK_FOLDERS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP}  # NFS, some FUSE
 

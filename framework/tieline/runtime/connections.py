@@ -1,0 +1,102 @@
+"""What a task cannot reach now, since when and why: logged at once, with growing pauses, and at the end."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+FIRST_REMINDER = 60.0
+LAST_REMINDER = 3600.0
+_REASONS = 8
+"""So many reasons of one outage are said at once; what changes more often only shows in the state."""
+
+
+@dataclass
+class _Outage:
+    since: float
+    since_ms: int
+    because: str
+    words: str
+    said_at: float
+    pause: float = FIRST_REMINDER
+    reasons: set[str] = field(default_factory=set)
+
+
+class Connections:
+    """The outages of one task, by what it cannot reach. Any thread may call.
+
+    ``now``: monotonic seconds; ``wall_ms``: the time of day, in ms since 1970.
+    """
+
+    def __init__(self, now: Callable[[], float], wall_ms: Callable[[], int]) -> None:
+        self._now = now
+        self._wall_ms = wall_ms
+        self._lock = threading.Lock()
+        self._outages: dict[str, _Outage] = {}
+
+    def lost(self, to: str, because: str, *, said: bool = False) -> None:
+        """Not connected; call it at each failed attempt. ``said``: the caller has logged that it waits."""
+        with self._lock:
+            outage = self._outages.get(to)
+            if outage is None:
+                now = self._now()
+                words = "waiting for" if said else "not connected to"
+                outage = self._outages[to] = _Outage(now, self._wall_ms(), because, words, now)
+            outage.because = because
+            new = because not in outage.reasons and len(outage.reasons) < _REASONS
+            outage.reasons.add(because)
+        if new and not said:
+            log.warning("not connected to %s: %s", to, because)
+
+    def found(self, to: str, *, said: bool = False) -> None:
+        """Connected, perhaps again."""
+        with self._lock:
+            outage = self._outages.pop(to, None)
+        if outage is not None and not said:
+            log.info("connected to %s again after %s", to, _span(self._now() - outage.since))
+
+    def remind(self) -> None:
+        """Say again what is still not there, if that is due. Called every now and then."""
+        due = []
+        with self._lock:
+            now = self._now()
+            for to, outage in self._outages.items():
+                if now - outage.said_at >= outage.pause:
+                    outage.said_at, outage.pause = now, min(outage.pause * 4, LAST_REMINDER)
+                    span = _span(now - outage.since)
+                    due.append((outage.words, to, _time(outage.since_ms), span, outage.because))
+        for reminder in due:
+            log.warning("%s %s since %s (for %s): %s", *reminder)
+
+    def all(self) -> list[dict[str, Any]]:
+        """For people and programs: ``to``, ``since`` (ISO 8601, UTC) and ``because`` of each outage."""
+        with self._lock:
+            return [
+                {"to": to, "since": _time(outage.since_ms), "because": outage.because}
+                for to, outage in sorted(self._outages.items())
+            ]
+
+
+def _time(ms: int) -> str:
+    try:
+        return dt.datetime.fromtimestamp(ms / 1000, dt.timezone.utc).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # a clock that is wrong
+        return f"{ms} ms"
+
+
+def _span(seconds: float) -> str:
+    """Such as 4 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    minutes = int(seconds) // 60
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
