@@ -20,6 +20,7 @@ PUBLIC = [
     "Converter",
     "DataError",
     "Datum",
+    "Denied",
     "Encoded",
     "Fatal",
     "Fenced",

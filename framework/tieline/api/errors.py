@@ -8,6 +8,7 @@
     ├── Retriable             the outside is unavailable: wait, offer the same batch again
     ├── DataError             these records can never be handled: dead-letter them or stop
     └── Fatal                 the task stops; a person has to look
+        ├── Denied            the broker refuses, until an operator changes something: wait
         └── Fenced            somebody else has taken over what this task owned
 
 Anything else that a connector raises is a bug in the connector and is treated as Fatal.
@@ -100,6 +101,13 @@ class DataError(TielineError):
 
 class Fatal(TielineError):
     """The task cannot go on, and waiting will not help: wrong credentials, a missing right, a lost fence."""
+
+
+class Denied(Fatal):
+    """The broker refuses this now: credentials, a right, one of its settings.
+
+    A command of the program ends with it; a task waits, because an operator can change the cause.
+    """
 
 
 class Fenced(Fatal):

@@ -2,8 +2,8 @@
 
 The unit is (records, offsets), acknowledged as one. tests/contract/broker runs one suite on both homes.
 
-Errors, on every method: ``Retriable`` while the broker is unavailable, ``Fatal`` when waiting will not
-help (a missing right, a fence). No call blocks longer than its time-out.
+Errors, on every method: ``Retriable`` while the broker is unavailable, ``Denied`` while it refuses what an
+operator can allow, ``Fatal`` when waiting will not help. No call blocks longer than its time-out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from tieline.api import Headers, RecordMetadata, TopicPartition
+from tieline.api import Fatal, Headers, RecordMetadata, TopicPartition
 from tieline.broker.offsets import OffsetStore
+
+
+class Unreadable(Fatal):
+    """What a partition holds at a position cannot be read by this client, however often it is tried."""
+
+
+class RefusedNow(ValueError):
+    """The cause of a record's ``DataError`` where the broker's present settings or a clock refuse it.
+
+    The same record may be accepted later.
+    """
 
 
 class ProducerRecord(NamedTuple):

@@ -3,6 +3,7 @@
 | error       | what the runtime does                                                        |
 |-------------|------------------------------------------------------------------------------|
 | Retriable   | waits (exponential backoff with jitter), offers the same batch again          |
+| Denied      | the same, and reports it as an error: an operator has to change something     |
 | DataError   | stops the task; with a dead letter queue the record goes there (a later row)  |
 | Fatal       | stops the task                                                                |
 | anything    | stops the task: a bug in the connector                                        |
@@ -15,7 +16,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from tieline.api import DataError, Fatal, RefuseToStart, Retriable
+from tieline.api import DataError, Denied, Fatal, RefuseToStart, Retriable
 
 
 class Stage(enum.Enum):
@@ -68,12 +69,12 @@ def decide(
     ``attempt`` counts from 0 the failures of this batch in a row, ``waited`` is the time since the
     first of them, ``jitter`` in [0, 1) is the caller's dice.
     """
-    if isinstance(error, Retriable):
+    if isinstance(error, (Retriable, Denied)):
         if 0 <= policy.timeout <= waited:
             return Stop(
                 f"{stage.value}: still unavailable after {waited:.0f} s (errors.retry.timeout): {error}"
             )
-        if error.after is not None:
+        if isinstance(error, Retriable) and error.after is not None:
             return Retry(error.after)
         return Retry(backoff(policy, attempt, jitter))
     if isinstance(error, DataError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from tieline.api import TielineError
+from tieline.api import Denied, TielineError
 from tieline.runtime.connections import Connections
 from tieline.runtime.failure import Retry, RetryPolicy, Stage, Stop, decide
 
@@ -157,7 +157,8 @@ class Patience:
             raise TaskFailed(decision.reason) from error
         assert isinstance(decision, Retry)
         if self._attempt == 0:
-            log.warning(
+            log.log(
+                logging.ERROR if isinstance(error, Denied) else logging.WARNING,
                 "unavailable, waiting: %s",
                 error,
                 extra={"stage": stage.value, "retry_after_s": round(decision.after, 2)},

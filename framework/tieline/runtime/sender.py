@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from tieline.api import DataError, RecordMetadata, Retriable, SourceRecord
-from tieline.broker.port import Broker, Delivery, Producer, Unit
+from tieline.api import DataError, Denied, RecordMetadata, Retriable, SourceRecord
+from tieline.broker.port import Broker, Delivery, Producer, RefusedNow, Unit
 from tieline.runtime.delivery import Entry, Ledger
 from tieline.runtime.failure import Stage
 from tieline.runtime.outbound import Outbound
 from tieline.runtime.scope import Scope, StageError, Stopping, TaskFailed
+from tieline.runtime.timestamps import not_ahead
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +54,19 @@ class Outlet:
         return self.broker.producer(self.client_id, self.overrides)
 
 
-class _Sent(NamedTuple):
+@dataclass
+class _Sent:
+    """A batch on its way; ``unit`` holds those of its records that are not acknowledged.
+
+    ``indexes``: where each record of the unit is in ``metadata``, which has all that were sent.
+    """
+
     unit: Unit
     batch: Sequence[SourceRecord]
     kept: Sequence[bool]
     entries: Sequence[tuple[Entry[str, str], int]]
+    indexes: Sequence[int]
+    metadata: list[RecordMetadata | None]
 
 
 class Sender:
@@ -70,6 +80,7 @@ class Sender:
         self._outbound = outbound
         self._outlet = outlet
         self._acknowledged = acknowledged
+        self._refused = False  # the brokers refuse the oldest batch: nothing else is sent until they take it
         self._topics: set[str] = set()
         self._open: deque[_Sent] = deque()
         self._producer = scope.patiently(Stage.START, outlet.producer)
@@ -79,7 +90,7 @@ class Sender:
     @property
     def full(self) -> bool:
         """So much is in flight that nothing more should be sent now."""
-        return self._producer.in_flight_bytes >= self._outlet.in_flight_bytes
+        return self._refused or self._producer.in_flight_bytes >= self._outlet.in_flight_bytes
 
     @property
     def idle(self) -> bool:
@@ -106,22 +117,25 @@ class Sender:
         offsets = positions.reached if self._outlet.positions is None else {}
         unit = Unit(records, self._scope.connector, offsets)
         kept = [record is not None for record in converted]
-        self._open.append(_Sent(unit, batch, kept, entries))
+        self._open.append(_Sent(unit, batch, kept, entries, range(len(records)), [None] * len(records)))
+        if self._refused:
+            return
         try:
             self._producer.send(unit)
-        except Retriable as error:
+        except (Retriable, Denied) as error:
             self._rebuild(error)
 
     def poll(self, timeout: float) -> None:
         """⑥: settle what the broker has acknowledged. Raises ``TaskFailed``, ``Stopping``."""
         try:
             deliveries = self._producer.poll(timeout)
-        except Retriable as error:
+        except (Retriable, Denied) as error:
             self._rebuild(error)
             return
         for delivery in deliveries:
+            if not self._settle(delivery):
+                return
             self._broken.over()
-            self._settle(delivery)
 
     def drain(self, deadline: float) -> bool:
         """Wait until nothing is in flight; false if it still is at the deadline (of the scope's clock)."""
@@ -186,13 +200,24 @@ class Sender:
         self._scope.patiently(Stage.KAFKA_PRODUCE, create)
         self._topics.add(topic)
 
-    def _settle(self, delivery: Delivery) -> None:
-        sent = self._open.popleft()
+    def _settle(self, delivery: Delivery) -> bool:
+        """Whether all of the batch is acknowledged; else what is refused is sent again, alone."""
+        sent = self._open[0]
         if sent.unit is not delivery.unit:
             raise TaskFailed("the broker acknowledged out of order; nothing more is taken as safe")
+        for index, where in zip(sent.indexes, delivery.metadata, strict=True):
+            sent.metadata[index] = where
+        reasons = [_reason(error) for error in delivery.failures.values()]
+        if reasons and all(isinstance(reason, RefusedNow) for reason in reasons):
+            refused = sorted(delivery.failures)
+            sent.indexes = [sent.indexes[i] for i in refused]
+            sent.unit = replace(sent.unit, records=[sent.unit.records[i] for i in refused])
+            self._rebuild(Denied(f"{len(refused)} record(s) refused, the first: {reasons[0]}"), refused=True)
+            return False
+        self._open.popleft()
         if delivery.failures:
             index, error = min(delivery.failures.items())
-            cause = error.failures.get(0, error) if isinstance(error, DataError) else error
+            cause = _reason(error)
             topic = delivery.unit.records[index].topic
             raise TaskFailed(
                 f"{Stage.KAFKA_PRODUCE.value}: {len(delivery.failures)} record(s) cannot be produced; "
@@ -202,18 +227,36 @@ class Sender:
         for entry, count in sent.entries:
             self.ledger.settle(entry, delivered=count)
         if self._acknowledged is not None:
-            where = iter(delivery.metadata)
-            metadata = [next(where) if kept else None for kept in sent.kept]
+            places = iter(sent.metadata)
+            metadata = [next(places) if kept else None for kept in sent.kept]
             try:
                 self._acknowledged(sent.batch, metadata)
             except Exception as error:
                 raise TaskFailed(f"commit_record: {type(error).__name__}: {error}") from error
+        if self._refused:
+            self._refused = False
+            self._send_open(len(self._open))
+        return True
 
-    def _rebuild(self, error: Exception) -> None:
-        """A producer broke for good: a new one sends again all that is not acknowledged, in order."""
+    def _rebuild(self, error: Exception, *, refused: bool = False) -> None:
+        """A producer broke for good: a new one sends again all that is not acknowledged, in order.
+
+        ``refused``: only the oldest batch, so that what the brokers take is not written with each attempt.
+        """
         delay = self._broken.after(StageError(Stage.KAFKA_PRODUCE, error))
-        self._scope.clock.wait(self._scope.stop, delay)
+        if self._scope.clock.wait(self._scope.stop, delay) and refused:
+            raise Stopping
         self._producer.close(0)
         self._producer = self._scope.patiently(Stage.KAFKA_PRODUCE, self._outlet.producer)
-        for sent in self._open:
+        self._refused = refused or self._refused
+        self._send_open(1 if self._refused else len(self._open))
+
+    def _send_open(self, number: int) -> None:
+        now = self._scope.clock.wall_ms()
+        for sent in itertools.islice(self._open, number):
+            sent.unit = replace(sent.unit, records=not_ahead(sent.unit.records, now))
             self._producer.send(sent.unit)
+
+
+def _reason(error: Exception) -> Exception:
+    return next(iter(error.failures.values()), error) if isinstance(error, DataError) else error

@@ -8,8 +8,10 @@ its source.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tieline.api import Headers
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.port import ConsumedRecord, ProducerRecord
 
 TIMESTAMP_HEADER = "tieline.timestamp"
 """The record's own time in ms, where the broker has it under a later one. Always the last header."""
@@ -36,6 +38,16 @@ def at_broker(timestamp: int | None, headers: Headers, now: int) -> tuple[int | 
     if timestamp > now:
         return None, headers
     return None, (*headers, (TIMESTAMP_HEADER, b"%d" % timestamp))
+
+
+def not_ahead(records: Sequence[ProducerRecord], now: int) -> list[ProducerRecord]:
+    """Return the records as ``at_broker`` would make them now: the clock may have been set back since."""
+    return [
+        record
+        if record.timestamp is None or record.timestamp - now <= WITHIN_MS
+        else record._replace(timestamp=None)
+        for record in records
+    ]
 
 
 def as_written(record: ConsumedRecord) -> ConsumedRecord:

@@ -4,10 +4,14 @@ import json
 import time
 
 import pytest
+from confluent_kafka import KafkaError
 from confluent_kafka import Producer as RawProducer
 
-from tieline.api import Retriable, TopicPartition
-from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
+from tieline.api import DataError, Retriable, TopicPartition
+from tieline.broker.kafka.codes import Operation
+from tieline.broker.kafka.errors import translated
+from tieline.broker.kafka.reading import read_to_end
+from tieline.broker.port import ConsumedRecord, ProducerRecord, RefusedNow, Unit
 
 
 @pytest.fixture
@@ -169,3 +173,29 @@ def test_records_refused_with_their_batch_are_sent_again_alone(kit):
     assert (first.failures, second.failures) == ({}, {})
     stored = [record.value for record in kit.read(topic)]
     assert [value for n, value in enumerate(stored) if value not in stored[n + 1 :]] == [*values, b"last"]
+
+
+def test_a_timestamp_that_is_ahead_is_refused_as_something_that_can_pass_and_refuses_no_other_record(kit):
+    topic, producer = kit.topic(), kit.producer(linger_ms="50")
+    now = int(time.time() * 1000)
+    ahead = now + 90 * 60_000  # more than message.timestamp.after.max.ms
+    times = [ahead if n % 3 == 0 else now for n in range(9)]
+    producer.send(Unit([ProducerRecord(topic, b"%d" % n, timestamp=at) for n, at in enumerate(times)]))
+    (delivery,) = kit.ends(producer, 1)
+    assert set(delivery.failures) == {0, 3, 6}
+    for failure in delivery.failures.values():
+        assert isinstance(failure, DataError)
+        assert all(isinstance(cause, RefusedNow) for cause in failure.failures.values())
+    assert sorted(record.value for record in kit.read(topic)) == [b"1", b"2", b"4", b"5", b"7", b"8"]
+
+
+def test_the_end_of_a_partition_that_is_not_there_yet_is_no_data_error(kit):
+    """During a broker's restart the partitions of a topic are unknown for a moment."""
+    changelog = kit.topic()
+    with pytest.raises(Retriable):
+        read_to_end(
+            {"bootstrap.servers": kit.bootstrap, "group.id": "suite"}, changelog, print, {}, 5.0, only=3
+        )
+    assert isinstance(
+        translated(KafkaError(KafkaError._UNKNOWN_PARTITION), "reading", Operation.METADATA), Retriable
+    )

@@ -5,7 +5,8 @@ import time
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from tieline.api import ConfigError, DataError, Fatal, Retriable
+from tieline.api import ConfigError, DataError, Denied, Fatal, Retriable
+from tieline.broker.kafka.codes import MEANINGS, MEANINGS_IN, Meaning, Operation, meaning
 from tieline.broker.kafka.errors import bounded, served, translated
 from tieline.broker.kafka.home import KafkaBroker
 from tieline.broker.port import ProducerRecord, Unit
@@ -39,23 +40,65 @@ def unused_port():
         (KafkaError.PRODUCER_FENCED, Retriable),
         (KafkaError.MSG_SIZE_TOO_LARGE, DataError),
         (KafkaError.INVALID_RECORD, DataError),
-        (KafkaError._AUTHENTICATION, Fatal),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, Fatal),
-        (KafkaError.GROUP_AUTHORIZATION_FAILED, Fatal),
-        (KafkaError.INVALID_REPLICATION_FACTOR, Fatal),
+        (KafkaError._AUTHENTICATION, Denied),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, Denied),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, Denied),
+        (KafkaError.INVALID_REPLICATION_FACTOR, Denied),
+        (KafkaError._INVALID_ARG, Fatal),
     ],
 )
 def test_what_an_error_means_is_told_with_where_and_why(code, kind):
     for error in (KafkaError(code, "because"), KafkaException(KafkaError(code, "because"))):
-        meaning = translated(error, "producing to t")
+        meaning = translated(error, "producing to t", Operation.WRITE)
         assert type(meaning) is kind
         assert "producing to t" in str(meaning)
         assert "because" in str(meaning)
 
 
+def test_every_code_that_the_library_knows_has_its_place_in_the_table():
+    known = {
+        name
+        for name in dir(KafkaError)
+        if name.lstrip("_").isupper() and isinstance(getattr(KafkaError, name), int)
+    }
+    assert len(known) > 180
+    assert known - MEANINGS.keys() == set()
+    assert set().union(*MEANINGS_IN.values()) <= MEANINGS.keys()
+    assert MEANINGS_IN.keys() == set(Operation)
+
+
+@pytest.mark.parametrize(
+    ("name", "operation", "means"),
+    [
+        ("_UNKNOWN_PARTITION", Operation.METADATA, Meaning.WAIT),
+        ("_UNKNOWN_PARTITION", Operation.READ, Meaning.WAIT),
+        ("_UNKNOWN_PARTITION", Operation.COMMIT, Meaning.WAIT),
+        ("_UNKNOWN_PARTITION", Operation.WRITE, Meaning.RECORD),
+        ("INVALID_TIMESTAMP", Operation.WRITE, Meaning.REFUSED),
+        ("INVALID_TIMESTAMP", Operation.TRANSACTION, Meaning.DENIED),
+        ("MSG_SIZE_TOO_LARGE", Operation.WRITE, Meaning.REFUSED),
+        ("MSG_SIZE_TOO_LARGE", Operation.READ, Meaning.UNREADABLE),
+        ("_BAD_COMPRESSION", Operation.READ, Meaning.UNREADABLE),
+        ("INVALID_MSG", Operation.READ, Meaning.UNREADABLE),
+        ("INVALID_RECORD", Operation.WRITE, Meaning.RECORD),
+        ("_INVALID_DIFFERENT_RECORD", Operation.WRITE, Meaning.REFUSED),
+        ("TOPIC_AUTHORIZATION_FAILED", Operation.ADMIN, Meaning.DENIED),
+        ("a code of a later library", Operation.READ, Meaning.WAIT),
+    ],
+)
+def test_a_code_means_what_its_operation_makes_of_it(name, operation, means):
+    assert meaning(name, operation) is means
+
+
+@pytest.mark.parametrize("operation", [Operation.READ, Operation.METADATA, Operation.COMMIT, Operation.ADMIN])
+def test_only_a_write_ever_blames_a_record(operation):
+    blamed = {Meaning.RECORD, Meaning.REFUSED}
+    assert [name for name in MEANINGS if meaning(name, operation) in blamed] == []
+
+
 def test_a_client_that_broke_for_good_is_retriable():
     error = KafkaError(KafkaError._FATAL, "broken", fatal=True)
-    assert type(translated(error, "the producer")) is Retriable
+    assert type(translated(error, "the producer", Operation.WRITE)) is Retriable
 
 
 def test_a_fatal_error_from_inside_a_callback_is_still_kafkas():

@@ -15,6 +15,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from tieline.api import Fatal, Retriable, TielineError, TopicPartition
 from tieline.broker.kafka.changelog import Ground, KafkaChangelog, Place
 from tieline.broker.kafka.cluster import Cluster
+from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.ends import Ends
 from tieline.broker.kafka.errors import bounded, served, translated
 from tieline.broker.kafka.records import consumed
@@ -130,12 +131,12 @@ class KafkaConsumer:
             return self._client.commit(offsets=wanted, asynchronous=False)
 
         if not self._rebalancing:
-            self._raise_refusal(bounded(commit, timeout, self._committing))
+            self._raise_refusal(bounded(commit, timeout, self._committing, Operation.COMMIT))
             return
         try:  # another thread would wait for this one for ever; the client's own limit: socket.timeout.ms
             self._raise_refusal(commit())
         except KafkaException as error:
-            raise translated(error, self._committing) from error
+            raise translated(error, self._committing, Operation.COMMIT) from error
 
     def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
         """See ``Consumer.commit_async``."""
@@ -144,7 +145,7 @@ class KafkaConsumer:
             self._still_owned(offsets)
             self._client.commit(offsets=[KafkaPartition(*at, to) for at, to in offsets.items()])
         except KafkaException as error:
-            self._answer.set_exception(translated(error, self._committing))
+            self._answer.set_exception(translated(error, self._committing, Operation.COMMIT))
         except Retriable as error:
             self._answer.set_exception(error)
         else:
@@ -157,10 +158,10 @@ class KafkaConsumer:
         try:
             stored = self._client.committed(_kafka(partitions), timeout=timeout) if partitions else []
         except KafkaException as error:
-            raise translated(error, what) from error
+            raise translated(error, what, Operation.COMMIT) from error
         for result in stored:
             if result.error is not None:
-                raise translated(result.error, what)
+                raise translated(result.error, what, Operation.COMMIT)
         return {
             TopicPartition(result.topic, result.partition): result.offset
             for result in stored
@@ -218,7 +219,7 @@ class KafkaConsumer:
                 if max_records > 1:
                     messages += self._client.consume(max_records - 1, 0)
         except KafkaException as error:  # what was taken before is handed over first
-            self._error = translated(error, f"group {self._group}")
+            self._error = translated(error, f"group {self._group}", Operation.READ)
         self._know_member()
         records = [consumed(message) for message in messages if message.error() is None]
         others = [message for message in messages if message.error() is not None]
@@ -264,10 +265,10 @@ class KafkaConsumer:
             if at in self._owned:
                 self._positions[at] = max(found.offset(), self._positions.get(at, 0))
         elif error.code() not in _NO_ERROR:
-            self._error = translated(error, f"group {self._group}")
+            self._error = translated(error, f"group {self._group}", Operation.READ)
 
     def _client_error(self, error: KafkaError) -> None:
-        cause = translated(error, f"group {self._group}")
+        cause = translated(error, f"group {self._group}", Operation.METADATA)
         if isinstance(cause, Fatal):
             self._error = cause
 
@@ -299,7 +300,7 @@ class KafkaConsumer:
                 sorted(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
         except KafkaException as error:
-            raise translated(error, f"group {self._group}: subscribing") from error
+            raise translated(error, f"group {self._group}: subscribing", Operation.METADATA) from error
 
     def _still_owned(self, offsets: Mapping[TopicPartition, int]) -> None:
         gone = sorted(offsets.keys() - self._owned) if self._listener is not None else []
@@ -309,7 +310,9 @@ class KafkaConsumer:
     def _raise_refusal(self, results: list[KafkaPartition] | None) -> None:
         for result in results or []:
             if result.error is not None:
-                raise translated(result.error, f"{self._committing} {result.topic}-{result.partition}")
+                raise translated(
+                    result.error, f"{self._committing} {result.topic}-{result.partition}", Operation.COMMIT
+                )
 
     def _know_member(self) -> None:
         """For the changelogs, which write from other threads: there this call waits for ``poll`` to end."""
@@ -324,7 +327,7 @@ class KafkaConsumer:
             return  # of an earlier one, or of one that was waited for
         try:
             if error is not None:
-                raise translated(error, self._committing)
+                raise translated(error, self._committing, Operation.COMMIT)
             self._raise_refusal(results)
         except TielineError as cause:
             self._answer.set_exception(cause)

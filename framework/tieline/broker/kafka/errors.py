@@ -10,57 +10,44 @@ from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
-from tieline.api import DataError, Fatal, Retriable, TielineError
+from tieline.api import DataError, Denied, Fatal, Retriable, TielineError
+from tieline.broker.kafka.codes import Meaning, Operation, meaning
+from tieline.broker.port import RefusedNow, Unreadable
 
 T = TypeVar("T")
 
-_RECORD = {
-    KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.INVALID_MSG,
-    KafkaError.INVALID_MSG_SIZE,
-    KafkaError.INVALID_RECORD,
-    KafkaError.INVALID_TIMESTAMP,
-    KafkaError.TOPIC_EXCEPTION,
-    KafkaError._UNKNOWN_PARTITION,
+_FIXES = {
+    "INVALID_TIMESTAMP": "Check this machine's clock and the topic's message.timestamp.after.max.ms",
+    "MSG_SIZE_TOO_LARGE": "Raise the topic's max.message.bytes, or filter the record with a transform",
+    "TOPIC_AUTHORIZATION_FAILED": "Grant this principal the right to read or write the topic",
+    "GROUP_AUTHORIZATION_FAILED": "Grant this principal the right to read the group",
 }
-"""The record itself can never be written: too large, refused by the broker's checks, no such partition."""
-
-_STOP = {
-    KafkaError._AUTHENTICATION,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    KafkaError.POLICY_VIOLATION,
-    KafkaError.INVALID_PARTITIONS,
-    KafkaError.INVALID_REPLICATION_FACTOR,
-    KafkaError.INVALID_CONFIG,
-    KafkaError.INVALID_GROUP_ID,
-    KafkaError.FENCED_INSTANCE_ID,
-    KafkaError.UNSUPPORTED_VERSION,
-    KafkaError._UNSUPPORTED_FEATURE,
-    KafkaError._INVALID_ARG,
-}
-"""Waiting will not help: credentials, rights, settings."""
 
 
-def translated(error: KafkaError | KafkaException, what: str) -> TielineError:
-    """Everything that is neither the record's fault nor a person's is ``Retriable``.
+def translated(error: KafkaError | KafkaException, what: str, operation: Operation) -> TielineError:
+    """Return the error of the port for an error of Kafka, by the table in ``codes``.
 
-    So is a client that broke for good (``error.fatal()``, a fence): whoever uses it makes a new one.
+    A client that broke for good (``error.fatal()``, a fence) is ``Retriable``: its user makes a new one.
     """
     if isinstance(error, KafkaException):
         first = error.args[0] if error.args else None
         if not isinstance(first, KafkaError):
             return Retriable(f"{what}: {error}")
         error = first
-    message = f"{what}: {error.name()}: {error.str()}"
-    if error.code() in _STOP:
+    name = error.name()
+    fix = f". {_FIXES[name]}" if name in _FIXES else ""
+    message = f"{what}: {name}: {error.str()}{fix}"
+    means = meaning(name, operation)
+    if means is Meaning.DENIED:
+        return Denied(message)
+    if means is Meaning.STOP:
         return Fatal(message)
-    if error.code() in _RECORD:
+    if means is Meaning.UNREADABLE:
+        return Unreadable(message)
+    if means is Meaning.RECORD:
         return DataError({0: ValueError(message)})
+    if means is Meaning.REFUSED:
+        return DataError({0: RefusedNow(message)})
     return Retriable(message)
 
 
@@ -91,16 +78,16 @@ def begun(call: Callable[[], T], name: str) -> Future[T]:
     return future
 
 
-def bounded(call: Callable[[], T], timeout: float, what: str) -> T:
+def bounded(call: Callable[[], T], timeout: float, what: str, operation: Operation = Operation.METADATA) -> T:
     """A call of the client that has no time-out of its own. Raises ``Retriable`` after ``timeout``."""
-    return answer(begun(call, what), timeout, what)
+    return answer(begun(call, what), timeout, what, operation)
 
 
-def answer(future: Future[T], timeout: float, what: str) -> T:
+def answer(future: Future[T], timeout: float, what: str, operation: Operation = Operation.METADATA) -> T:
     """What a call has begun to find out. Raises ``Retriable`` after ``timeout``."""
     try:
         return future.result(timeout)
     except KafkaException as error:
-        raise translated(error, what) from error
+        raise translated(error, what, operation) from error
     except FutureTimeout:
         raise Retriable(f"{what}: no answer within {timeout} s") from None

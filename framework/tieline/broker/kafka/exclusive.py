@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tieline.api import DataError
 from tieline.broker.held import Held
+from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import served, translated
 from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import ClientSettings, made
@@ -35,7 +36,7 @@ def held(settings: ClientSettings, topic: str, timeout: float) -> Iterator[Exclu
         if holding.records:
             _write(client, holding.records, timeout)
     except KafkaException as error:
-        raise translated(error, what) from error
+        raise translated(error, what, Operation.TRANSACTION) from error
     finally:
         client.purge()
 
@@ -57,7 +58,10 @@ def _write(client: Producer, records: Sequence[ProducerRecord], timeout: float) 
                 failures[index] = error.args[0]
         served(client.flush, max(0.0, deadline - time.monotonic()))
         if failures:
-            causes = {i: translated(error, f"writing to {records[i].topic}") for i, error in failures.items()}
+            causes = {
+                i: translated(error, f"writing to {records[i].topic}", Operation.TRANSACTION)
+                for i, error in failures.items()
+            }
             lasting = next((cause for cause in causes.values() if not isinstance(cause, DataError)), None)
             raise lasting or DataError(causes)
         client.commit_transaction(max(0.1, deadline - time.monotonic()))

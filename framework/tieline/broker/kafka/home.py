@@ -18,6 +18,7 @@ from tieline.api import Fatal, Retriable
 from tieline.broker.kafka.changelog import CONFIG as CHANGELOG
 from tieline.broker.kafka.changelog import Ground
 from tieline.broker.kafka.cluster import Cluster
+from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.consumer import KafkaConsumer
 from tieline.broker.kafka.errors import begun, translated
 from tieline.broker.kafka.exclusive import held
@@ -272,10 +273,10 @@ class KafkaBroker:
         try:
             return list(self._admin.list_topics(timeout=timeout).topics)
         except KafkaException as error:
-            raise self._refusal() or translated(error, "listing the topics") from error
+            raise self._refusal() or translated(error, "listing the topics", Operation.METADATA) from error
 
     def _client_error(self, error: KafkaError) -> None:
-        cause = translated(error, "the admin client")
+        cause = translated(error, "the admin client", Operation.ADMIN)
         if isinstance(cause, Fatal):
             self._refused = cause
 
@@ -296,7 +297,7 @@ class KafkaBroker:
                 raise _Exists from error
             if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise _Missing from error
-            raise self._refusal() or translated(error, what) from error
+            raise self._refusal() or translated(error, what, Operation.ADMIN) from error
 
 
 class _Exists(Exception):

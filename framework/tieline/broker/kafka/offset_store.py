@@ -11,6 +11,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka import admin as kafka_admin
 
 from tieline.api import DataError, Fatal, Retriable, TopicPartition
+from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import translated
 from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
@@ -88,7 +89,9 @@ class KafkaOffsetStore:
                 code = at.error.code()
                 if code in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS):
                     raise Fatal(f"the offsets of the group {group} cannot be set: it has members now")
-                raise translated(at.error, f"setting the offset of {at.topic}-{at.partition}")
+                raise translated(
+                    at.error, f"setting the offset of {at.topic}-{at.partition}", Operation.COMMIT
+                )
 
     def forget(self, group: str, timeout: float) -> None:
         """See ``OffsetStore.forget``."""

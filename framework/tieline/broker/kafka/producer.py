@@ -11,14 +11,18 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
 
-from tieline.api import DataError, Fatal, RecordMetadata, Retriable, TielineError
+from tieline.api import DataError, Denied, Fatal, RecordMetadata, Retriable, TielineError
+from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import served, translated
 from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import LARGEST_BATCH, ClientSettings, made
-from tieline.broker.port import Delivery, Unit
+from tieline.broker.port import Delivery, RefusedNow, Unit
 
 _OVERHEAD = 512
 """What a small record takes in memory beside its bytes: ours, and the client's copy."""
+
+
+_SHARES = LARGEST_BATCH // 2  # bytes; a smaller record may have shared its batch
 
 
 class _Sent:
@@ -43,8 +47,8 @@ class _Sent:
 class KafkaProducer:
     """Once ``poll`` has raised, it always does: a new producer must be made.
 
-    A broker refuses a whole batch where it is too large for the topic. The units from that one on are
-    then sent again, each record alone, so that only the record that is too large itself is refused.
+    A broker refuses a whole batch where the batch is too large for the topic, or one of its records is bad.
+    The units from that one on are then sent again, each record alone, so that only that record is refused.
     """
 
     def __init__(self, settings: ClientSettings, offsets_topic: str) -> None:
@@ -106,7 +110,9 @@ class KafkaProducer:
                     self._offsets_topic, offset.encode(), key, on_delivery=partial(saved, partition)
                 )
             except KafkaException as error:
-                raise translated(error, f"saving offsets to {self._offsets_topic}") from error
+                raise translated(
+                    error, f"saving offsets to {self._offsets_topic}", Operation.WRITE
+                ) from error
             except BufferError:
                 raise Retriable("saving offsets: the producer's queue is full") from None
         while waiting and not refused:
@@ -117,8 +123,11 @@ class KafkaProducer:
                 raise Retriable(f"{self._offsets_topic}: no acknowledgement within {timeout} s")
             self._serve(left)
         if refused:
-            cause = translated(refused[0], f"saving offsets to {self._offsets_topic}")
-            raise Fatal(str(cause)) if isinstance(cause, DataError) else cause
+            cause = translated(refused[0], f"saving offsets to {self._offsets_topic}", Operation.WRITE)
+            if isinstance(cause, DataError):  # the record is our own
+                passing = isinstance(cause.failures[0], RefusedNow)
+                raise Denied(str(cause.failures[0])) if passing else Fatal(str(cause))
+            raise cause
 
     def close(self, timeout: float) -> None:
         """See ``Producer.close``."""
@@ -136,7 +145,7 @@ class KafkaProducer:
         try:
             served(call or self._client.poll, timeout)
         except KafkaException as error:
-            self._break(translated(error, "the producer"))
+            self._break(translated(error, "the producer", Operation.METADATA))
 
     def _feed(self) -> None:
         """Give the client what its queue has room for."""
@@ -169,18 +178,17 @@ class KafkaProducer:
 
     def _failed(self, sent: _Sent, index: int, error: KafkaError) -> None:
         record = sent.unit.records[index]
-        cause = translated(error, f"producing to {record.topic}")
-        if isinstance(cause, Retriable) or error.fatal():
+        cause = translated(error, f"producing to {record.topic}", Operation.WRITE)
+        if not isinstance(cause, DataError) or error.fatal():
             self._break(cause)
             return
-        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and sent.fed > index and not self._alone:
-            size = len(record.value or b"") + len(record.key or b"")
-            if size < LARGEST_BATCH // 2:  # it shared a batch: perhaps only the batch was too large
-                self._batch_refused = True
-                return
+        by_broker = sent.fed > index
+        if by_broker and not self._alone and len(record.value or b"") + len(record.key or b"") < _SHARES:
+            self._batch_refused = True  # perhaps another record of its batch is refused, or only the batch
+            return
         sent.outstanding -= 1
-        if isinstance(cause, DataError):
-            cause = DataError({index: cause.failures[0]})
+        reason = cause.failures[0]
+        cause = DataError({index: reason if by_broker else ValueError(str(reason))})
         sent.failures[index] = cause
 
     def _ended(self) -> list[Delivery]:
@@ -208,7 +216,7 @@ class KafkaProducer:
         self._unfed.clear()
 
     def _client_error(self, error: KafkaError) -> None:
-        cause = translated(error, "the producer")
+        cause = translated(error, "the producer", Operation.METADATA)
         if isinstance(cause, Fatal):
             self._break(cause)
 

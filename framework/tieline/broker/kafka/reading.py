@@ -10,6 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import Fatal, Retriable, TielineError
+from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import bounded, translated
 from tieline.broker.kafka.records import consumed
 from tieline.broker.kafka.settings import ClientSettings, made
@@ -35,7 +36,7 @@ def read_to_end(
     refused: list[TielineError] = []
 
     def client_error(error: KafkaError) -> None:
-        cause = translated(error, what)
+        cause = translated(error, what, Operation.METADATA)
         if isinstance(cause, Fatal):
             refused.append(cause)
 
@@ -72,13 +73,13 @@ def read_to_end(
                     reached[partition] = max(reached[partition], message.offset())
                     open_.discard(partition)
                 else:
-                    raise translated(error, what)
+                    raise translated(error, what, Operation.READ)
                 if reached[partition] >= ends[partition][1]:
                     open_.discard(partition)
         return reached
     except KafkaException as error:
         client.poll(0)
-        raise (refused[0] if refused else translated(error, what)) from error
+        raise (refused[0] if refused else translated(error, what, Operation.METADATA)) from error
     finally:
         bounded(client.close, 10.0, f"{what}: closing")
 
@@ -93,7 +94,7 @@ def _ends(
     if found is None or (found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
         return {}
     if found.error is not None:
-        raise translated(found.error, f"reading {topic}")
+        raise translated(found.error, f"reading {topic}", Operation.METADATA)
     ends: dict[int, tuple[int, int]] = {}
     for partition in found.partitions if only is None else [only]:
         marks = client.get_watermark_offsets(KafkaPartition(topic, partition), timeout=left())

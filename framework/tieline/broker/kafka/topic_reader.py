@@ -10,6 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import Fatal, Retriable, TielineError
+from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import bounded, translated
 from tieline.broker.kafka.records import consumed
 from tieline.broker.kafka.settings import ClientSettings, made
@@ -104,7 +105,7 @@ class KafkaTopicReader:
         except KafkaException as error:
             self._client.poll(0)
             refused = self._error if isinstance(self._error, Fatal) else None
-            raise refused or translated(error, self._what) from error
+            raise refused or translated(error, self._what, Operation.METADATA) from error
         for partition, start in starts.items():
             if start >= self._ends[partition]:
                 del self._ends[partition]
@@ -117,7 +118,7 @@ class KafkaTopicReader:
         starts = {}
         for found in self._client.offsets_for_times(asked, timeout=left()) if asked else ():
             if found.error is not None:
-                raise translated(found.error, self._what)
+                raise translated(found.error, self._what, Operation.METADATA)
             starts[found.partition] = found.offset if found.offset >= 0 else self._ends[found.partition]
         return starts
 
@@ -126,7 +127,7 @@ class KafkaTopicReader:
         if found is None or (found.error is not None and found.error.code() in _GONE):
             return set()
         if found.error is not None:
-            raise translated(found.error, self._what)
+            raise translated(found.error, self._what, Operation.METADATA)
         return {p for p in found.partitions if self._wanted is None or p in self._wanted}
 
     def _look_for_partitions(self, timeout: float) -> None:
@@ -150,7 +151,7 @@ class KafkaTopicReader:
             if messages[0] is not None and max_records > 1:
                 messages += self._client.consume(max_records - 1, 0)
         except KafkaException as error:
-            raise translated(error, self._what) from error
+            raise translated(error, self._what, Operation.READ) from error
         records: list[ConsumedRecord] = []
         for message in messages:
             if message is None:
@@ -165,10 +166,10 @@ class KafkaTopicReader:
             elif problem.code() in _GONE:
                 self._ends.clear()
             else:
-                self._error = translated(problem, self._what)
+                self._error = translated(problem, self._what, Operation.READ)
         return records
 
     def _client_error(self, error: KafkaError) -> None:
-        cause = translated(error, self._what)
+        cause = translated(error, self._what, Operation.METADATA)
         if isinstance(cause, Fatal) or error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._error = cause

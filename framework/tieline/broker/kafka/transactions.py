@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import DataError, Fenced, Retriable, TielineError, TopicPartition
+from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import begun, served, translated
 from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import ClientSettings, made
@@ -130,13 +131,15 @@ class TransactionalProducer:
 
         def delivered(index: int, error: KafkaError | None, message: Message) -> None:
             if error is not None and error.code() not in _PURGED:  # else what aborted it says more
-                failures[index] = translated(error, f"writing to {batch.records[index].topic}")
+                failures[index] = translated(
+                    error, f"writing to {batch.records[index].topic}", Operation.TRANSACTION
+                )
 
         for index, record in enumerate(batch.records):
             try:
                 produce(self._client, record, partial(delivered, index))
             except KafkaException as error:
-                failures[index] = translated(error, f"writing to {record.topic}")
+                failures[index] = translated(error, f"writing to {record.topic}", Operation.TRANSACTION)
             except (TypeError, ValueError) as error:
                 failures[index] = DataError({0: error})
             except BufferError:
@@ -202,7 +205,7 @@ class TransactionalProducer:
         if cause.fatal() or cause.code() == KafkaError._STATE:
             self.broken = True
             return Retriable(f"{self._what}: the client broke: {cause.name()}: {cause.str()}")
-        said = translated(error, self._what)
+        said = translated(error, self._what, Operation.TRANSACTION)
         return Retriable(str(said)) if isinstance(said, DataError) else said
 
 
