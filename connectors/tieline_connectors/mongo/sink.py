@@ -168,7 +168,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         groups: dict[int, tuple[Documents, list[Piece]]] = {}
         for index, record in enumerate(batch):
             documents, layout, publishes = routes.get(record.topic) or self._route(record.topic)
-            made: dict[str, Document] = {}
+            made: Mapping[str, Document] = {}
             if is_tombstone(record) and not layout.takes_tombstones:
                 offered.skipped[index] = "skipped.tombstone"
             elif kind := publishes.skipped(record.value):
@@ -227,7 +227,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
             raise type(answer)(redacted(str(answer), uri)) from None
 
 
-def _identified(record: SinkRecord, layout: Layout) -> dict[str, Document]:
+def _identified(record: SinkRecord, layout: Layout) -> Mapping[str, Document]:
     """The record's documents, each with its ``_id`` and digest. Raises ``ValueError``."""
     try:
         headers = dict(record.headers)  # of a repeated key the last, as Kafka's lastHeader
@@ -235,7 +235,7 @@ def _identified(record: SinkRecord, layout: Layout) -> dict[str, Document]:
         digest = headers[DIGEST_HEADER].decode()  # type: ignore[union-attr]
     except (KeyError, AttributeError, UnicodeDecodeError):
         raise ValueError(f"no {ID_HEADER} and {DIGEST_HEADER} in the record's headers") from None
-    made = dict(layout.documents(record))
+    made = layout.documents(record)
     for key, document in made.items():
         document["_id"] = own + key
         document[DIGEST] = digest
