@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tieline_connectors.command.platform import Platform
+from tieline_connectors.command.platform import DeviceRefused, Platform
 from tieline_connectors.command.point import point_of
 from tieline_connectors.volttron_bus.connection import Endpoint
 from tieline_connectors.volttron_bus.credentials import CurveKeys
@@ -25,14 +25,21 @@ NAMES = {
     "Zone{/}Temp": "Zone/Temp",
     "Temp{*}": "Temp*",
 }
+WIDE = "\u6e29\u5ea6"
 
 
 @pytest.fixture(scope="module", params=["2", "10", "10 with its actuator"])
-def platform(request, tmp_path_factory):
-    generation, _, actuator = request.param.partition(" ")
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def platform(kind, tmp_path_factory):
+    generation, _, actuator = kind.partition(" ")
     if reason := why_not():
         pytest.skip(reason)
-    points = tuple(Point(name, "degF", "float", 20.0, writable=True) for name in NAMES.values())
+    names = (*NAMES.values(), WIDE)
+    points = tuple(Point(name, "degF", "float", 20.0, writable=True) for name in names)
     settings = DriverSettings(devices=1, more_points=points)
     with VolttronPlatform(tmp_path_factory.mktemp("names"), generation, settings) as platform:
         if actuator:
@@ -41,10 +48,11 @@ def platform(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def points(platform):
+def points(kind, platform):
     keys = platform.keys("tieline.command")
     curve = CurveKeys(**{name: key.encode() for name, key in keys.items()})
-    points = Platform(Endpoint(platform.address, "tieline.command", curve), 5.0)
+    endpoint = Endpoint(platform.address, "tieline.command", curve)
+    points = Platform(endpoint, 5.0, agent="driver" if kind == "10" else "auto")
     points.connect()
     yield points
     points.close()
@@ -72,3 +80,25 @@ def test_a_name_is_published_read_written_and_given_back(platform, points, writt
     reservation.release()
     done = [(write["device"], write["point"], write["value"]) for write in platform.writes()[before:]]
     assert done == [(DEVICE, name, 21.5), (DEVICE, name, 20.0)]
+
+
+def test_a_name_that_no_topic_can_carry_breaks_no_agent(kind, platform, points):
+    publishes_writes = kind != "10"  # an agent of it publishes each write under the name of the point
+    wide, plain = point_of(f"{DEVICE}/{WIDE}"), point_of(f"{DEVICE}/Zone$20Temp")
+    before = len(platform.writes())
+    assert points.get(wide) == 20.0
+    reservation = points.reserve([DEVICE], "LOW", 4)
+    if publishes_writes:
+        with pytest.raises(DeviceRefused, match="outside ISO-8859-1"):
+            points.set(wide, 21.5)
+    else:
+        points.set(wide, 21.5)
+        points.revert(wide)
+    points.set(plain, 22.5)
+    points.revert(plain)
+    reservation.release()
+    done = [(write["point"], write["value"]) for write in platform.writes()[before:]]
+    assert done == [(WIDE, 21.5), (WIDE, 20.0)] * (not publishes_writes) + [
+        ("Zone$20Temp", 22.5),
+        ("Zone$20Temp", 20.0),
+    ]

@@ -35,15 +35,24 @@ def writing_agent(client: VipClient, setting: DeviceAgent, timeout: float) -> st
         found = client.call(DRIVER, "inspect", timeout=timeout)
     except RpcError as error:
         raise Unknown(f"{DRIVER} does not say what it can do: {error}. {_FIX}") from error
-    methods = found.get("methods") if isinstance(found, dict) else None
-    if not isinstance(methods, list):
+    does = reserves(found)
+    if does is None:
         raise Unknown(f"{DRIVER} does not say what it can do. {_FIX}")
-    if _RESERVES in methods:
+    if does:
         return DRIVER
     raise Unknown(
         f"{ACTUATOR} is not there, and this platform's driver (of VOLTTRON 8, 9 or 10) leaves reservations"
         f" to it. Start the actuator; if the platform has none, set volttron.device.agent=driver"
     )
+
+
+def reserves(inspected: object) -> bool | None:
+    """Return whether a driver reserves devices itself, as that of 2.x does; ``None`` if it does not say.
+
+    ``inspected``: its answer to ``inspect``.
+    """
+    methods = inspected.get("methods") if isinstance(inspected, dict) else None
+    return _RESERVES in methods if isinstance(methods, list) else None
 
 
 def is_there(client: VipClient, agent: str, timeout: float) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tieline_connectors.command.agents import ACTUATOR, DRIVER, DeviceAgent, is_there, writing_agent
-from tieline_connectors.command.point import actuator_topic, split
+from tieline_connectors.command.agents import ACTUATOR, DRIVER, DeviceAgent, is_there, reserves, writing_agent
+from tieline_connectors.command.point import actuator_topic, fits_a_topic, split
 from tieline_connectors.command.reservation import DeviceRefused, Reservation
 from tieline_connectors.volttron_bus.connection import Endpoint
 from tieline_connectors.volttron_bus.jsonrpc import readable
@@ -127,6 +127,7 @@ class Platform:
 
         Raises ``Away``, ``DeviceRefused``, ``Uncertain``.
         """
+        self._check_name(point)
         if self.agent == ACTUATOR:
             topic, *name = actuator_topic(point)
             self._call(ACTUATOR, "set_point", self._endpoint.identity, topic, value, *name)
@@ -135,6 +136,7 @@ class Platform:
 
     def revert(self, point: str) -> None:
         """Give a point back to its default. As ``set``."""
+        self._check_name(point)
         if self.agent == ACTUATOR:
             self._call(ACTUATOR, "revert_point", self._endpoint.identity, *actuator_topic(point))
         else:
@@ -221,6 +223,16 @@ class Platform:
             if isinstance(error, VipTimeout):
                 self._spare = (self._spare + 1) % _IDENTITIES
             self.close()
+
+    def _check_name(self, point: str) -> None:
+        """Raise ``DeviceRefused`` where a write would hurt the agent that tells the bus of it."""
+        if not fits_a_topic(point) and (self.agent == ACTUATOR or self._driver_tells_the_bus()):
+            told = "outside ISO-8859-1, and this platform would publish the write under its name and break"
+            raise DeviceRefused(f"{point} has characters {told}")
+
+    def _driver_tells_the_bus(self) -> bool:
+        """Whether the driver publishes each write itself: that of 2.x, which reserves devices too."""
+        return reserves(self._call(DRIVER, "inspect")) is not False
 
     def _at_driver(self, point: str) -> tuple[str, str]:
         """Device and name. 2.x takes our own identity as a device for an old call, whose path is the name."""

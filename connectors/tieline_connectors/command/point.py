@@ -71,6 +71,19 @@ def actuator_topic(point: str) -> tuple[str, ...]:
     return (device, name) if "/" in name else (f"{device}/{name}",)
 
 
+def fits_a_topic(text: str) -> bool:
+    """Return whether VOLTTRON can send a text as a topic.
+
+    Its agents try it with any text, and one that they cannot encode leaves their connection useless for
+    ever: the rest of the message is never sent, and nothing after it.
+    """
+    try:
+        text.encode("iso-8859-1")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @functools.lru_cache(maxsize=10_000)
 def key_of(path: str) -> str:
     """Return what a path is compared by: equal for two texts that reach one register on any platform.
@@ -125,6 +138,8 @@ def _segments(path: str, what: str, found: str) -> list[str]:
         wrong = "it has a segment with white space at its ends"
     elif any(_SLASH in segment for segment in segments[:-1]):
         wrong = f"{SLASH} stands for a slash in the name of a point, and not in that of a device"
+    elif not all(map(fits_a_topic, segments[:-1])):
+        wrong = "the path of a device is sent as a topic, which has the characters of ISO-8859-1 only"
     elif _folded(segments[0]) == _FIRST:
         wrong = f"platforms differ in how they read {segments[0]}/ at its beginning; leave it out"
     if wrong:

@@ -1,6 +1,7 @@
 """What a driver, or an actuator, is told of a point, over a bus that keeps every call."""
 
 from collections import defaultdict
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,7 +16,7 @@ NAMES = {
     "SAT-SP [x]": "SAT-SP [x]",
     "A|B^C{1}?": "A|B^C{1}?",
     "Zone Air Temp SP": "Zone Air Temp SP",
-    "\u6e29\u5ea6 \u00b0C": "\u6e29\u5ea6 \u00b0C",
+    "Au\u00dfen \u00b0C": "Au\u00dfen \u00b0C",
     "Zone{/}Temp": "Zone/Temp",
     "Temp{*}": "Temp*",
 }
@@ -60,32 +61,58 @@ class Registers:
         }
 
 
+@contextmanager
+def opened(bus, agent="auto"):
+    platform = Platform(Endpoint(bus.address, "tieline.test"), 2.0, agent=agent)
+    try:
+        platform.connect()
+        yield platform
+    finally:
+        platform.close()
+
+
 @pytest.mark.parametrize("agent", ["platform.driver", "platform.actuator"])
 @pytest.mark.parametrize("written", NAMES)
 def test_every_name_that_a_driver_publishes_is_read_written_and_given_back(agent, written):
     registers = Registers()
     point = point_of(f"{DEVICE}/{written}")
     rpc = {agent: registers.driver if agent == "platform.driver" else registers.actuator}
-    with FakeBus(rpc=rpc) as bus:
-        platform = Platform(Endpoint(bus.address, "tieline.test"), 2.0)
-        platform.connect()
-        platform.connect()
+    with FakeBus(rpc=rpc) as bus, opened(bus) as platform:
         platform.set(point, 21.5)
         assert platform.get(point) == 21.5
         assert dict(registers.values) == {(DEVICE, NAMES[written]): 21.5}
         platform.revert(point)
         assert not registers.values
-        platform.close()
 
 
 def test_a_device_with_our_own_identity_as_its_path_is_refused():
     """The driver of 2.x takes such a call for one of an old actuator, and the name for a whole path."""
     registers = Registers()
-    with FakeBus(rpc={"platform.driver": registers.driver}) as bus:
-        platform = Platform(Endpoint(bus.address, "tieline.test"), 2.0)
-        platform.connect()
+    with FakeBus(rpc={"platform.driver": registers.driver}) as bus, opened(bus) as platform:
         for call in (platform.get, platform.revert, lambda point: platform.set(point, 1)):
             with pytest.raises(DeviceRefused, match="our identity"):
                 call("tieline.test/campus{/}b1{/}ahu1{/}Mode")
-        platform.close()
     assert not registers.values
+
+
+@pytest.mark.parametrize("kind", ["2.x", "10.x", "10.x with its actuator", "who knows"])
+def test_a_name_that_no_topic_can_carry_is_written_only_where_nobody_publishes_the_write(kind):
+    registers = Registers()
+    registers.known.add((DEVICE, "\u6e29\u5ea6"))
+    methods = {"2.x": ["request_new_schedule", "set_point"], "10.x": ["set_point"], "who knows": 7}
+    driver = registers.driver | {"inspect": lambda: {"methods": methods.get(kind)}}
+    rpc = {"platform.driver": driver} | (
+        {"platform.actuator": registers.actuator} if kind.endswith("actuator") else {}
+    )
+    agent = "actuator" if kind.endswith("actuator") else "driver"
+    point = point_of(f"{DEVICE}/\u6e29\u5ea6")
+    with FakeBus(rpc=rpc) as bus, opened(bus, agent) as platform:
+        assert platform.get(point) == 20.0
+        if kind == "10.x":
+            platform.set(point, 21.5)
+            platform.revert(point)
+        else:
+            for call in (platform.revert, lambda point: platform.set(point, 21.5)):
+                with pytest.raises(DeviceRefused, match="outside ISO-8859-1"):
+                    call(point)
+            assert registers.values == {(DEVICE, "\u6e29\u5ea6"): 20.0}
