@@ -51,6 +51,8 @@ def record(*fields, name="lab.R"):
 INT = record({"name": "n", "type": "int"})
 LONG = record({"name": "n", "type": "long"})
 TEXT = record({"name": "n", "type": "string"})
+DEEP = json.loads("[" * 100 + "]" * 100)
+MANY = [{"name": f"n{n}", "subject": "s", "version": 1} for n in range(5_000)]
 MORE = record({"name": "n", "type": "long"}, {"name": "m", "type": ["null", "int"], "default": None})
 
 
@@ -315,6 +317,8 @@ def test_modes_forbid_and_an_import_keeps_ids(client, url, subject):
         ("POST", "/subjects/s/versions", {"schema": '"int"', "id": 2**31}, 422, 422),
         ("POST", "/subjects/s/versions", b'{"schema": "int", "metadata": {"a": NaN}}', 422, 422),
         ("POST", "/subjects/s/versions", b'{"schema": "int", "metadata": {"a": 1e999}}', 422, 422),
+        ("POST", "/subjects/s/versions", {"schema": '"int"', "metadata": {"a": DEEP}}, 422, 422),
+        ("POST", "/subjects/s/versions", {"schema": '"int"', "references": MANY}, 422, 42201),
         ("POST", "/subjects/s/versions", b"{", 422, 422),
         ("POST", "/subjects/s/versions", b"[" * 100_000, 422, 422),
         ("POST", "/subjects/s/versions", b" " * 1_000_001, 413, 42209),

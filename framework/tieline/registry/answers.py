@@ -33,3 +33,11 @@ def guid_told(content: Content) -> dict[str, str]:
     """Its name that is the same in every registry, where it has one."""
     guid = guid_of(content)
     return {} if guid is None else {"guid": guid}
+
+
+def text_told(text: str) -> Any:
+    """A schema's text alone: as JSON, or, where another registry stored something else, as a text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -13,6 +13,8 @@ from tieline.registry.records import MAX_ID, Content, Reference, canonical_json
 from tieline.registry.subjects import Subjects
 from tieline.registry.topic import SchemaTopic
 
+_MAX_DEPTH = 50  # of metadata and rules
+
 
 class Access(enum.Enum):
     """What a route needs."""
@@ -107,7 +109,24 @@ def _reference(state: Subjects, value: Any) -> Reference:
 def _map(value: Any, name: str) -> Mapping[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise errors.unprocessable(f"{name} is no object")
+    if _is_deep(value):
+        raise errors.unprocessable(f"{name} is nested deeper than {_MAX_DEPTH}")
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether it might be too deep for another instance to read from the topic."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, (dict, list))
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _whole(value: Any, name: str) -> int | None:

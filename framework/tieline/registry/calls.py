@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tieline.registry import errors, rules, scopes
-from tieline.registry.answers import content_told, guid_told, told
+from tieline.registry.answers import content_told, guid_told, text_told, told
 from tieline.registry.asked import Asked
 from tieline.registry.records import MAX_ID, Content
 from tieline.registry.subjects import Subjects, Version
@@ -80,7 +80,7 @@ def version_as_json(asked: Asked) -> Any:
 
 def text_of_version(asked: Asked) -> Any:
     """``GET /subjects/{subject}/versions/{version}/schema``."""
-    return json.loads(version(asked).content.text)
+    return text_told(version(asked).content.text)
 
 
 def _found(state: Subjects, asked: Asked, *, deleted: bool = False) -> Version:

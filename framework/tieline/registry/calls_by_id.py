@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from tieline.registry import errors
-from tieline.registry.answers import content_told
+from tieline.registry.answers import content_told, text_told
 from tieline.registry.asked import Asked
 from tieline.registry.records import Content
 from tieline.registry.subjects import Subjects, Version
@@ -29,7 +28,7 @@ def schema_by_id(asked: Asked) -> Any:
 
 def text_by_id(asked: Asked) -> Any:
     """``GET /schemas/ids/{id}/schema``."""
-    return json.loads(schema_by_id(asked)["schema"])
+    return text_told(schema_by_id(asked)["schema"])
 
 
 def places(asked: Asked) -> list[Version]:

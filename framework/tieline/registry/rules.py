@@ -28,6 +28,8 @@ from tieline.registry.records import (
 from tieline.registry.subjects import Subjects, Version
 
 _MAX_REFERENCES = 1000  # all in all, through however many schemas
+_MAX_EDGES = 20_000  # and from one to another
+_MAX_CHARACTERS = 8_000_000  # of them all
 _IMPORTING = ("IMPORT", "FORWARD")
 
 
@@ -55,6 +57,7 @@ def resolve(state: Subjects, references: Iterable[Reference], *, deleted: bool =
     texts: dict[str, str] = {}
     open_ = [(reference, False) for reference in reversed(list(references))]
     seen: set[Reference] = set()
+    edges = characters = 0
     while open_:
         reference, resolved = open_.pop()
         version = state.version(reference.subject, reference.version)
@@ -67,8 +70,13 @@ def resolve(state: Subjects, references: Iterable[Reference], *, deleted: bool =
         if reference in seen:
             continue
         seen.add(reference)
-        if len(seen) > _MAX_REFERENCES:
-            raise errors.invalid_schema(f"more than {_MAX_REFERENCES} references")
+        edges += len(version.content.references)
+        characters += len(version.content.text)
+        if len(seen) > _MAX_REFERENCES or edges > _MAX_EDGES or characters > _MAX_CHARACTERS:
+            raise errors.invalid_schema(
+                f"it refers to too much: more than {_MAX_REFERENCES} schemas, {_MAX_EDGES} references between"
+                f" them, or {_MAX_CHARACTERS} characters"
+            )
         open_.append((reference, True))
         open_ += [(inner, False) for inner in reversed(version.content.references)]
     return texts
@@ -173,11 +181,8 @@ def delete_version(state: Subjects, subject: str, number: int, *, permanent: boo
     """Answers the version's number. Softly first, then for good."""
     version = state.version(subject, number)
     if version is None:
-        raise (
-            errors.version_not_found(number)
-            if state.has(subject, deleted=True)
-            else (errors.subject_not_found(subject))
-        )
+        is_there = state.has(subject, deleted=True)
+        raise errors.version_not_found(number) if is_there else errors.subject_not_found(subject)
     if version.deleted and not permanent:
         raise errors.version_soft_deleted(subject, number)
     _check_writable(state, subject)

@@ -197,6 +197,15 @@ def test_what_stands_and_is_no_schema_harms_nothing_else(log):
     assert caught.value.code == 40901
 
 
+def test_what_is_referred_to_has_a_limit(log):
+    """A thousand schemas, or fewer where each refers to many."""
+    many = tuple(Reference(f"n{n}", "s", n) for n in range(1, 300))
+    topic = standing(log, *(stored("s", n, n, '"int"', *many[: n - 1]) for n in range(1, 300)))
+    with pytest.raises(RegistryError, match="it refers to too much") as caught:
+        register(topic, "t", "int", *many)
+    assert caught.value.code == 42201
+
+
 def test_a_change_of_a_union_is_checked(log):
     converter = AvroConverter()
     converter.start(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log))
