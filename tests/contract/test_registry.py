@@ -7,6 +7,8 @@ import http.client
 import io
 import ipaddress
 import json
+import socket
+import ssl
 import threading
 import time
 import urllib.error
@@ -31,13 +33,16 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.responses import Response
 
 from tieline.api import ConfigError, Schema
 from tieline.broker.kafka.home import KafkaBroker
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Broker
+from tieline.registry.connections import Limits
 from tieline.registry.server import RegistryConfig, RegistryServer
 from tieline.registry.topic import SchemaTopic, TopicSchemaStore
+from tieline.registry.web_server import WebServer
 
 MEDIA = "application/vnd.schemaregistry.v1+json"
 READING = Schema.named("volttron.DeviceReading")
@@ -428,6 +433,26 @@ def test_with_a_certificate_it_speaks_https_and_only_that(serve, certificate):
         assert client.lookup_schema("secret", Sent(INT, "AVRO")).schema_id == schema_id
     with pytest.raises((urllib.error.URLError, ConnectionError, http.client.HTTPException)):
         ask(url.replace("https", "http"))
+
+
+def test_a_client_that_does_not_shake_hands_is_closed_and_keeps_nobody_out(certificate):
+    async def app(scope, receive, send):
+        await Response("here")(scope, receive, send)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    server = WebServer(app, listener, Limits(connections=1, head=0.3), name="test", certificate=certificate)
+    server.start()
+    try:
+        with contextlib.ExitStack() as silent:
+            clients = [silent.enter_context(socket.create_connection(address, 60)) for _ in range(5)]
+            trusted = ssl.create_default_context(cafile=certificate[0])
+            url = f"https://127.0.0.1:{address[1]}/"
+            with urllib.request.urlopen(url, timeout=60, context=trusted) as answer:
+                assert answer.read() == b"here"
+            assert [client.recv(1) for client in clients] == [b""] * 5
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(
