@@ -108,7 +108,7 @@ class _Reader:
         self._budget = budget
 
     def read(self, text: str) -> AvroType:
-        self._budget.spend(1 + len(text) // 50)
+        self._budget.spend(1 + len(text) // 15)  # first: of a long text, not even the JSON is read
         try:
             value = json.loads(text, parse_constant=_refuse)
         except RecursionError:

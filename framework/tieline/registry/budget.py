@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-QUICK = 20_000
-"""Enough for every ordinary schema; a request that needs more waits for its turn (see ``topic``)."""
-LONG = 500_000
-"""One to two seconds: enough for two versions of a schema of 1 MB, which has some 30,000 fields."""
+QUICK = 10_000
+"""Enough for every ordinary schema; a request that needs more waits for its turn (see ``lane``)."""
+LONG = 800_000
+"""About two seconds: enough for two versions of a schema of 1 MB, which has some 30,000 fields."""
 
 
 class OverBudget(Exception):

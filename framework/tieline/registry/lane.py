@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,8 +19,9 @@ class Lane:
     """Answers questions within their budgets. Safe for many threads; nothing else is locked meanwhile."""
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
-        self._places = threading.BoundedSemaphore(1 + _MOST_WAITING)
+        self._lock = threading.Lock()
+        self._is_taken = False
+        self._waiting: deque[threading.Event] = deque()  # a lock would let the last one in first
 
     def answer(self, question: Callable[[], T]) -> T:
         """At once with `QUICK` steps; what needs more is asked again with `LONG`, when it is its turn.
@@ -31,12 +33,29 @@ class Lane:
                 return question()
         except OverBudget:
             pass
-        if not self._places.acquire(blocking=False):
-            raise errors.busy()
+        self._enter()
         try:
-            with self._turn, limited(LONG):
+            with limited(LONG):
                 return question()
         except OverBudget:
             raise errors.too_complex() from None
         finally:
-            self._places.release()
+            self._leave()
+
+    def _enter(self) -> None:
+        with self._lock:
+            if not self._is_taken:
+                self._is_taken = True
+                return
+            if len(self._waiting) >= _MOST_WAITING:
+                raise errors.busy()
+            turn = threading.Event()
+            self._waiting.append(turn)
+        turn.wait()
+
+    def _leave(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._is_taken = False
