@@ -18,6 +18,7 @@ from tieline.runtime.settings import Subscription
 
 log = logging.getLogger(__name__)
 
+_FIRST = 1.0
 _NO_TOPIC = (
     "there is no such topic, or this user may not see it. It is read from its beginning as soon as something "
     "creates it; if nothing will, correct topics in the sink's file"
@@ -47,7 +48,7 @@ class BrokerWatch:
         self._thread = threading.Thread(target=self._run, name="broker watch", daemon=True)
 
     def start(self) -> None:
-        """Begin; the first question comes after one interval."""
+        """Begin. Whether the broker answers is asked after a second; topics are given an interval to come."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
@@ -56,8 +57,8 @@ class BrokerWatch:
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
-    def look(self) -> None:
-        """Ask once. Never raises."""
+    def look(self, *, topics: bool = True) -> None:
+        """Ask once."""
         try:
             there = self._broker.topic_names(self._interval)
         except TielineError as error:
@@ -65,7 +66,7 @@ class BrokerWatch:
                 self._of_broker.lost(self._called, str(error))
             return
         self._of_broker.found(self._called)
-        for subscription, connections in self._sinks.values():
+        for subscription, connections in self._sinks.values() if topics else ():
             for to, because in missing(subscription, there).items():
                 if because:
                     connections.lost(to, because)
@@ -73,11 +74,13 @@ class BrokerWatch:
                     connections.found(to)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._interval):
+        pause, topics = _FIRST, False
+        while not self._stopping.wait(pause):
             try:
-                self.look()
+                self.look(topics=topics)
             except Exception:  # a bug must not end what tells of outages
                 log.exception("the broker could not be asked for its topics")
+            pause, topics = self._interval, True
 
 
 def missing(subscription: Subscription, there: Collection[str]) -> dict[str, str]:

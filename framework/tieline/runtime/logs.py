@@ -13,6 +13,8 @@ from urllib.parse import quote, quote_plus
 import structlog
 import structlog.tracebacks
 
+from tieline.runtime.log_limits import Repeats
+
 _MASK = "********"
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # a local variable may be a secret
@@ -61,6 +63,9 @@ def _writings(text: str) -> set[str]:
 redaction = Redaction()
 """The process's own; the runtime adds every secret setting that it reads."""
 
+repeats = Repeats()
+"""The process's own."""
+
 
 def set_up(*, style: str, level: str) -> None:
     """Send every log line of the process to standard error in this style (``json`` or ``human``)."""
@@ -86,11 +91,16 @@ def set_up(*, style: str, level: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    handler.setLevel(level)
+    repeats.clear()
+    handler.addFilter(repeats)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     for noisy in ("pymongo", "httpx", "httpcore", "stevedore"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # What librdkafka says at INFO is looked at also where it is not written: tieline.broker.kafka.handshake
+    logging.getLogger("tieline.kafka").setLevel(min(logging.INFO, root.level))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tieline.runtime.broker_watch import BrokerWatch
 from tieline.runtime.build import Parts, sink_settings
 from tieline.runtime.connections import Connections
 from tieline.runtime.delivery import Counts, skipped
-from tieline.runtime.logs import about
+from tieline.runtime.logs import about, repeats
 from tieline.runtime.plan import ConnectorPlan, Plan
 from tieline.runtime.scope import Scope, TaskFailed
 from tieline.runtime.settings import SinkSettings
@@ -328,6 +328,7 @@ class Worker:
         }
 
     def _remind(self) -> None:
+        repeats.flush()
         self._of_broker.remind()
         for connector in self.connectors:
             connector.remind()

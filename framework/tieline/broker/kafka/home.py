@@ -22,6 +22,7 @@ from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.consumer import KafkaConsumer
 from tieline.broker.kafka.errors import begun, translated
 from tieline.broker.kafka.exclusive import held
+from tieline.broker.kafka.handshake import handshakes
 from tieline.broker.kafka.offset_store import KafkaOffsetStore
 from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
@@ -273,7 +274,9 @@ class KafkaBroker:
         try:
             return list(self._admin.list_topics(timeout=timeout).topics)
         except KafkaException as error:
-            raise self._refusal() or translated(error, "listing the topics", Operation.METADATA) from error
+            refusal, hint = self._refusal(), handshakes.hint()
+            cause = refusal or translated(error, "listing the topics", Operation.METADATA)
+            raise Retriable(f"{cause}; {hint}") if hint and isinstance(cause, Retriable) else cause from error
 
     def _client_error(self, error: KafkaError) -> None:
         cause = translated(error, "the admin client", Operation.ADMIN)

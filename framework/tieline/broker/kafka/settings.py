@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from tieline.api import ConfigError, Mistake
+from tieline.broker.kafka.handshake import handshakes
 
 T = TypeVar("T")
 ClientSettings = dict[str, Any]
 
 log = logging.getLogger("tieline.kafka")
+"""Where librdkafka logs."""
+log.addFilter(handshakes)
 
 LARGEST_BATCH = 1_000_000  # bytes; below the default limit of a broker (1,048,588), so that batches pass
 LARGEST_RECORD = 16 << 20  # a larger one is refused here; the topic's max.message.bytes decides below
