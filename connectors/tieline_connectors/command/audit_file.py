@@ -132,7 +132,12 @@ class AuditFile:
         try:
             if os.fstat(file).st_size:
                 raise self._unusable("another file is in its place")
-            _write_all(file, line)
+            try:
+                _write_all(file, line)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file, 0)  # half a line would be somebody else's content to the next call
+                raise
         except BaseException:
             if file != self._file:
                 os.close(file)

@@ -423,3 +423,28 @@ def test_a_file_that_continues_another_is_not_whole_by_a_head_from_before_it(ope
 def test_a_first_line_that_follows_another_without_saying_so_is_broken():
     lines, head = chain(5)
     assert broken_at(lines[2:], head) == 1
+
+
+@pytest.mark.parametrize("how", ["moved", "emptied", "replaced by an empty file"])
+def test_a_log_continues_when_there_is_space_again_where_its_first_line_did_not_fit(
+    opened, tmp_path, monkeypatch, how
+):
+    path = tmp_path / "audit.log"
+    log = opened()
+    log.append(1, {"a": 1})
+    LOST[how](path)
+    write = os.write
+
+    def full(file, content):
+        write(file, bytes(content[:7]))
+        raise OSError(28, "No space left on device")
+
+    for _ in range(2):
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            log.append(2, {"a": 2})
+        monkeypatch.setattr(os, "write", write)
+        assert path.read_bytes() == b""
+    log.append(2, {"a": 2})
+    assert [event.get("state", event.get("a")) for event in events(path)] == ["CONTINUED", 2]
+    assert verify_file(path, log.head) is None

@@ -69,6 +69,8 @@ def test_every_mistake_of_a_policy_is_told(tmp_path):
         ),
         (["energy-manager", POINT, "--revert", "--signed-with", "operators"], 0, "allowed"),
         (["energy-manager", "campus/b1/FreezeStat", "1"], 10, "never (rule 1)"),
+        (["energy-manager", "devices/campus/b1/FREEZESTAT", "1"], 10, "never (rule 1)"),
+        (["energy-manager", "devices/devices/campus/b1/FreezeStat", "1"], 2, "leave it out"),
         (["somebody", POINT, "22"], 10, "NOT_ALLOWED"),
         (["energy-manager", POINT], 2, "ISSUER POINT VALUE"),
         (["energy-manager", "point", "22"], 2, "full path"),
