@@ -49,11 +49,13 @@ PUBLIC = [
     "Topics",
     "TransactionContext",
     "Transform",
+    "Unreadable",
     "ended_by_signals",
     "header",
     "identity",
     "instant",
     "parse_json",
+    "partition_of",
     "setting",
 ]
 

@@ -96,7 +96,7 @@ def record(value: Mapping[str, Any], topic: str, form: Form) -> SourceRecord:
 _EMPTY: Mapping[str, Any] = dict.fromkeys(
     (
         *("correlation_id", "expires_at", "not_before", "reason"),
-        *("priority", "hold_ms", "tolerance", "signature"),
+        *("priority", "hold_ms", "tolerance", "signature", "topic", "platform"),
     )
 ) | {"dry_run": False}
 

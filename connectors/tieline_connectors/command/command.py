@@ -73,6 +73,8 @@ class Command(NamedTuple):
     dry_run: bool = False
     signature: str | None = None
     filled: tuple[str, ...] = ()
+    topic: str | None = None
+    platform: str | None = None
 
     @property
     def devices(self) -> frozenset[str]:
@@ -81,7 +83,7 @@ class Command(NamedTuple):
 
     def to_json(self) -> str:
         """For the ledger; `from_json` reads it."""
-        return canonical({**self._asdict(), "writes": [write._asdict() for write in self.writes]})
+        return canonical({**_without_place(self), "writes": [write._asdict() for write in self.writes]})
 
     @staticmethod
     def from_json(text: str) -> Command:
@@ -154,13 +156,25 @@ def canonical(content: Any) -> str:
 
 
 def signing_content(command: Command) -> bytes:
-    """The bytes that a signature is made over, and that the digest names: what was sent, canonically."""
-    sent = command._asdict()
+    """The bytes that a signature is made over, and that the digest names: what was sent, canonically.
+
+    Version 2 names the topic, the platform or both; a command that names neither is signed as version 1.
+    """
+    sent = _without_place(command)
     for field in ("signature", "filled"):
         del sent[field]
     sent.update(dict.fromkeys(command.filled))
     sent["writes"] = [write._asdict() for write in command.writes]
-    return b"tieline.command.1\n" + canonical(sent).encode("ascii")
+    version = b"1" if command.topic is None and command.platform is None else b"2"
+    return b"tieline.command.%b\n%b" % (version, canonical(sent).encode("ascii"))
+
+
+def _without_place(command: Command) -> dict[str, Any]:
+    """Its fields, without topic and platform where it names neither: as versions before had them."""
+    found = command._asdict()
+    if command.topic is None and command.platform is None:
+        del found["topic"], found["platform"]
+    return found
 
 
 def digest(command: Command) -> str:

@@ -128,6 +128,12 @@ class CommandSinkConfig(PlatformConfig):
     ledger_retention_ms: int = setting(
         "ledger.retention.ms", 30 * _DAY_MS, ge=1, doc="How long a command is remembered; above max.age.ms."
     )
+    ledger_name: str = setting(
+        "ledger.name",
+        "",
+        max_length=200,
+        doc="The connector whose ledger this one keeps, if it had another name before; empty: its own.",
+    )
     max_waiting: int = setting(
         "max.waiting", 10_000, ge=1, doc="Commands that wait in a partition; above it no more are taken."
     )
@@ -137,6 +143,13 @@ class CommandSinkConfig(PlatformConfig):
         Secret(""),
         doc="Keys of signatures, name:base64 with commas (16 bytes or more each); a rule of the policy names"
         " the one it asks for.",
+    )
+
+    signature_place_required: bool = setting(
+        "signature.place.required",
+        False,
+        doc="Whether a signature counts only where it names topic and platform; else one of the old version,"
+        " which names neither, counts too.",
     )
 
     def mistakes(self) -> list[tuple[str, str]]:
@@ -221,6 +234,7 @@ class CommandSinkConfig(PlatformConfig):
             self.dry_run,
             self.claim_ms * 1000,
             frozenset(filter(None, map(str.strip, self.hold_forgive.split(",")))),
+            self.signature_place_required,
         )
 
     def signing_keys(self) -> dict[str, bytes]:

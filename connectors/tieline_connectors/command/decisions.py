@@ -22,7 +22,7 @@ class Terms(NamedTuple):
     ``built_at``: the date of this version of tieline. ``claim``: how long after a claim (STARTED,
     REVERTING) the write may be begun; a worker that stood still for longer may have lost its partition.
     Shorter than the session timeout of the consumer group. ``forgiven``: commands whose hold an operator
-    has ended without giving back.
+    has ended without giving back. ``signed_place``: a signature counts only if it names topic and platform.
     """
 
     max_age: int
@@ -31,6 +31,7 @@ class Terms(NamedTuple):
     dry_run: bool = False
     claim: int = 10_000_000
     forgiven: frozenset[str] = frozenset()
+    signed_place: bool = False
 
 
 class Situation(NamedTuple):

@@ -164,6 +164,20 @@ class Written(NamedTuple):
     previous: Value = None
 
 
+class Pending:
+    """Entries that are decided and not durable yet: of a batch that is stored as one."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.strangers = 0
+
+    def put(self, entry: Entry) -> None:
+        """It is decided."""
+        before = self.entries.get(entry.command_id)
+        self.strangers += entry.is_strangers - (before is not None and before.is_strangers)
+        self.entries[entry.command_id] = entry
+
+
 class Ledger:
     """The entries of one partition of commands, in memory. Used by one thread.
 

@@ -22,15 +22,13 @@ Spans: TypeAlias = "tuple[tuple[int, int], ...]"
 class Note(NamedTuple):
     """``forgotten``: when commands were issued that the ledger has forgotten; no other was issued then that
     may be taken for a new one. ``boot``, ``clock``: what was believed last, where it was found out anew.
-    ``partitions``: how many the topic had; ``moved_at``: commands issued until then may be known to another
-    partition, because the topic has more partitions since. Microseconds.
+    ``partitions``: how many the topic had, 0: one, as far as is known. Microseconds.
     """
 
     forgotten: Spans = ()
     boot: str = ""
     clock: Seen | None = None
     partitions: int = 0
-    moved_at: int = 0
 
     def has_forgotten(self, issued_at: int) -> bool:
         """Whether a command of that time may be one of those."""
@@ -73,13 +71,13 @@ _EMPTY: Mapping[str, Any] = {
 }
 
 
-def with_times(spans: Spans, times: Iterable[int]) -> Spans:
-    """Spans that hold these times too; at most so many, those that lie closest are made one.
+def with_times(spans: Spans, times: Iterable[int], *more: tuple[int, int]) -> Spans:
+    """Spans that hold these times, and ``more``, too; at most so many, those that lie closest are made one.
 
     So a few commands of a time far ahead (a wrong clock accepted and forgot them) bar that time, and not
     all that lies before it.
     """
-    found = sorted([*spans, *((time, time) for time in times)])
+    found = sorted([*spans, *more, *((time, time) for time in times)])
     merged: list[tuple[int, int]] = []
     for start, end in found:
         if merged and start <= merged[-1][1] + 1:

@@ -41,6 +41,13 @@ SignWith = Annotated[
     Path | None, typer.Option(help="Sign with the key in this file: base64, perhaps with name: in front.")
 ]
 
+Platform = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TIELINE_PLATFORM", help="The platform.name that it is for; another platform refuses it."
+    ),
+]
+
 
 class FormOption(str, enum.Enum):
     """How a command is written into its topic."""

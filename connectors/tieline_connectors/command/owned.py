@@ -10,8 +10,9 @@ from tieline.api import Changelog, TopicPartition
 from tieline_connectors.command.audit_file import AuditFile
 from tieline_connectors.command.clock import CLOCK_STEP, Now, Seen
 from tieline_connectors.command.command import Result
+from tieline_connectors.command.decisions import Situation
 from tieline_connectors.command.ledger import Entry, Ledger, Retention, check_step
-from tieline_connectors.command.note import KEY, Note
+from tieline_connectors.command.note import KEY, Note, with_times
 from tieline_connectors.command.rules import deadline_of
 from tieline_connectors.command.telling import audit_event, audit_revert, records, taken_over
 
@@ -72,6 +73,7 @@ class OwnedPartition:
         self.deadlines = {entry.command_id: deadline_of(entry, now) for entry in waiting}
         self.released = False
         self._changelog = changelog
+        self._first_partitions = changelog.first_partitions
         self._audit = audit
         self._topics = topics
         self._name = f"{at.topic}-{at.partition}"
@@ -157,6 +159,21 @@ class OwnedPartition:
         if self._unheard is None:
             seen = Seen(now.offset, now.monotonic)
             self._write_note(self.ledger.note._replace(boot=now.boot, clock=seen))
+
+    def lay_out(self, partitions: int, situation: Situation) -> None:
+        """The topic has so many partitions now. Raises ``Retriable``, ``Fenced``.
+
+        If it had fewer, another partition's ledger may know commands that belong here from now on: what was
+        issued until now is as if it were forgotten.
+        """
+        note = self.ledger.note
+        if partitions == (note.partitions or 1) or self._unheard is not None:
+            return
+        if note.partitions or len(self.ledger) or self._first_partitions not in (0, partitions):
+            now, terms = situation.now.wall, situation.terms
+            span = (now - terms.max_age - terms.max_clock_skew, now + terms.max_clock_skew)
+            note = note._replace(forgotten=with_times(note.forgotten, [], span))
+        self._write_note(note._replace(partitions=partitions))
 
     def _write_note(self, note: Note, gone: Collection[str] = ()) -> None:
         """What is forgotten and that it is, as one; it counts also where nobody knows if it was written."""

@@ -15,6 +15,7 @@ from tieline_connectors.command.command import Command, Defaults, Value, Write, 
 from tieline_connectors.command.point import key_of, point_of
 
 MAX_ID = 200
+MAX_TOPIC = 249
 MAX_REASON = 1000
 MAX_TEXT_VALUE = 1000
 MAX_WRITES = 100
@@ -129,6 +130,8 @@ def _command(value: Any, defaults: Defaults) -> Command:
         dry_run=dry_run,
         signature=_text(value, "signature", MAX_ID),
         filled=tuple(filled),
+        topic=_text(value, "topic", MAX_TOPIC),
+        platform=_text(value, "platform", MAX_ID),
     )
     if command.hold_ms is not None and action == "REVERT":
         raise ValueError("hold_ms means nothing with REVERT: leave it out")

@@ -10,6 +10,7 @@ The end of a hold is in `holds`.
 | code | state | what it means |
 |---|---|---|
 | `CLOCK_UNTRUSTED` | none, it waits | the worker's clock was set, or is behind what has already happened |
+| `WRONG_PLACE` | REJECTED | on another partition than its device's, or meant for another topic or platform |
 | `MALFORMED` | REJECTED | it is no command: the sentence says which field is wrong |
 | `CONFLICT` | REJECTED | another command came with the same id before |
 | `EXPIRED` | EXPIRED | it came, or its turn came, at its expiry or later |
@@ -56,6 +57,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tieline.api import TopicPartition, partition_of
 from tieline_connectors.command.clock import CLOCK_STEP
 from tieline_connectors.command.command import (
     Command,
@@ -78,7 +80,7 @@ from tieline_connectors.command.decisions import (
     Wait,
 )
 from tieline_connectors.command.facts import Facts, Refusal
-from tieline_connectors.command.ledger import STRANGERS, Entry, Ledger
+from tieline_connectors.command.ledger import STRANGERS, Entry, Ledger, Pending
 from tieline_connectors.command.reading import Malformed
 from tieline_connectors.command.results import (
     ended,
@@ -103,10 +105,37 @@ _FORGOTTEN = Refusal(
 # It comes.
 
 
+def misplaced(command: Command, at: TopicPartition, partitions: int, platform: str) -> Refusal | None:
+    """Why a command does not belong where it was read; none: it does. A copy of it elsewhere is not executed.
+
+    Its place is that of the device of its first write, among so many ``partitions``.
+    """
+    for what, named, here in (("topic", command.topic, at.topic), ("platform", command.platform, platform)):
+        if named is not None and named != here:
+            told = f"it is for the {what} {named}, and came to {here}; it was copied, or sent to a wrong one"
+            return Refusal("WRONG_PLACE", told)
+    device = command.writes[0].device
+    right = partition_of(device.encode(), partitions)
+    if right != at.partition and partitions > 1:
+        told = f"{device} belongs to partition {right} of {at.topic}, and it came to {at.partition}"
+        way_out = (
+            "key it by the device, with Kafka's own partitioner (librdkafka: partitioner=murmur2_random)"
+        )
+        return Refusal("WRONG_PLACE", f"{told}; {way_out}, and send it again")
+    return None
+
+
 def arrived(
-    command: Command, record_at: int | None, ledger: Ledger, situation: Situation
+    command: Command,
+    record_at: int | None,
+    ledger: Ledger,
+    situation: Situation,
+    elsewhere: Refusal | None = None,
+    pending: Pending | None = None,
 ) -> Wait | Known | Answer | End | Accept:
     """A record with a command has come; ``record_at`` is its timestamp, microseconds.
+
+    ``elsewhere``: why it does not belong here (`misplaced`). ``pending``: what is decided of those before it.
 
     Whoever wrote the record chose its timestamp: it judges this record, and nothing beside it.
     """
@@ -120,15 +149,19 @@ def arrived(
         *([] if record_at is None else [record_at + situation.terms.max_age]),
     )
     entry = _received(command, deadline, situation.now)
-    known = ledger.get(command.command_id)
+    pending = pending or Pending()
+    known = pending.entries.get(command.command_id) or ledger.get(command.command_id)
     if known is not None and not (known.is_strangers and known.digest != entry.digest):
         return _known_already(command, known, now)
+    if elsewhere is not None:
+        return Answer(refused(entry, elsewhere, now).result)
     denied = _denied(entry, ledger, situation, None)
     if denied is not None and denied.code in ("SIGNATURE", *STRANGERS):
         if known is not None:
             return _known_already(command, known, now)
         end = refused(entry, denied, now)
-        return end if _is_kept(end, ledger) else Answer(end.result)
+        kept = _is_kept(end, ledger.strangers + pending.strangers)
+        return end if kept else Answer(end.result)
     # From here on it is somebody's whose command a stranger's with the same id must not make a conflict.
     if max(now, situation.now.before) >= deadline:
         return ended(entry, "EXPIRED", *_why_expired(entry, situation), now)
@@ -146,7 +179,7 @@ def _received(command: Command, deadline: int, now: Now) -> Entry:
     return Entry(command, digest(command), "RECEIVED", now.wall, deadline, boot=known[0], clock=known[1])
 
 
-def _is_kept(end: End, ledger: Ledger) -> bool:
+def _is_kept(end: End, strangers: int) -> bool:
     """Whether a stranger's refusal goes into the ledger, so that it is told again as it was.
 
     Who cannot sign must not use up the id of a command that somebody will sign. And who may do nothing
@@ -154,7 +187,7 @@ def _is_kept(end: End, ledger: Ledger) -> bool:
     again. So a stranger is told that, whatever else is wrong (an expiry, the kill switch).
     """
     small = len(end.entry.command.to_json()) <= SMALL
-    return end.entry.is_strangers and ledger.strangers < MOST_STRANGERS and small
+    return end.entry.is_strangers and strangers < MOST_STRANGERS and small
 
 
 def malformed(error: Malformed, record_id: str, raw: bytes | None, now: int) -> Answer:
@@ -293,7 +326,10 @@ def _forbidden(
 
 
 def _denied(entry: Entry, ledger: Ledger, situation: Situation, readings: Readings | None) -> Refusal | None:
-    signed_with = [name for name, key in situation.keys.items() if signed_by(entry.command, key)]
+    keys = situation.keys
+    if situation.terms.signed_place and None in (entry.command.topic, entry.command.platform):
+        keys = {}
+    signed_with = [name for name, key in keys.items() if signed_by(entry.command, key)]
     return situation.policy.refusal(
         entry.command, Facts(situation.now.wall, ledger, readings, frozenset(signed_with))
     )

@@ -26,13 +26,17 @@ _LOOK = 0.25
 
 
 class Completion(NamedTuple):
-    """What a command gets that it does not say itself; microseconds. ``key``: to sign with."""
+    """What a command gets that it does not say itself; microseconds.
+
+    ``key``: to sign with. ``platform``: the one that it is for, if that is said.
+    """
 
     options: Mapping[str, Any]
     issuer: str
     now: int
     expires_at: int
     key: bytes | None = None
+    platform: str | None = None
 
 
 class Outgoing(NamedTuple):
@@ -164,13 +168,16 @@ def outgoing(wish: Wish, topic: str, form: Form | None, complete: Completion) ->
     if chosen == "old":
         if not old:
             raise ValueError("the old form has a point and a value and nothing else; leave out --form old")
-        if complete.key is not None or _given(complete.options):
+        if complete.key is not None or complete.platform is not None or _given(complete.options):
             raise ValueError("the old form carries no options and no signature; choose --form avro")
         return Outgoing(asking.record(wish.value, to, "old"), None, _OLD_WAIT)
     value = asking.as_new(wish.value) if old else wish.value
     value = {"expires_at": complete.expires_at, **_given(complete.options), **_given(value)}
     value = asking.completed(value, command_id=str(uuid.uuid4()), issuer=complete.issuer, now=complete.now)
+    if complete.platform is not None:
+        value = {"platform": complete.platform, **value}
     if complete.key is not None:
+        value = {"topic": to, **value}
         value = asking.signed(value, complete.key)
     command = asking.checked(value)
     seconds = (command.expires_at - complete.now) / 1_000_000 + _AFTER_EXPIRY

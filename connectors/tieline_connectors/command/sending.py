@@ -26,6 +26,7 @@ from tieline_connectors.command.options import (
     Create,
     FormOf,
     Issuer,
+    Platform,
     ResultsTopic,
     SignWith,
     Wait,
@@ -64,6 +65,7 @@ def send(
     ] = None,
     correlation_id: Annotated[str | None, typer.Option(help="Given back with every result.")] = None,
     sign_with: SignWith = None,
+    platform: Platform = None,
     topic: CommandTopic = "commands",
     results: ResultsTopic = "command-results",
     form: FormOf = None,
@@ -106,7 +108,7 @@ def send(
         batch = []
         for number, wish in enumerate(wishes, start=1):
             try:
-                complete = Completion(common, issuer or _login(), now, expires_at, key)
+                complete = Completion(common, issuer or _login(), now, expires_at, key, platform)
                 batch.append(outgoing(wish, topic, chosen, complete))
             except ValueError as error:
                 raise ValueError(f"command {number}: {error}" if file is not None else str(error)) from None
@@ -123,6 +125,7 @@ def prompt(
     issuer: Issuer = None,
     ttl: Annotated[str, typer.Option(help="A command of the new form expires so long after now.")] = "60s",
     sign_with: SignWith = None,
+    platform: Platform = None,
     results: ResultsTopic = "command-results",
     form: FormOf = None,
     create: Create = False,
@@ -149,7 +152,7 @@ def prompt(
                     if wish is None:
                         continue
                     now = time.time_ns() // 1000
-                    complete = Completion({}, issuer or _login(), now, now + lifetime, key)
+                    complete = Completion({}, issuer or _login(), now, now + lifetime, key, platform)
                     ends.append(sender.deliver([outgoing(wish, "", chosen, complete)], wait))
                 except ValueError as error:
                     screen.say(str(error), "red")

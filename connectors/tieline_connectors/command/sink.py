@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from tieline.api import (
-    ID_HEADER,
     AlreadyOwned,
     ConfigError,
     DataError,
@@ -21,27 +20,26 @@ from tieline.api import (
     SinkRecord,
     SinkTask,
     TopicPartition,
-    header,
+    Unreadable,
 )
-from tieline_connectors.command import reading, rules
 from tieline_connectors.command.audit_file import AuditFile
-from tieline_connectors.command.command import Command, Result
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.decisions import Accept, Answer, End, Known, Wait
 from tieline_connectors.command.execution import Pace
 from tieline_connectors.command.executor import Executor
-from tieline_connectors.command.ledger import Entry
+from tieline_connectors.command.intake import Intake
 from tieline_connectors.command.measures import Measures
-from tieline_connectors.command.owned import OwnedPartition, Topics, Unit
+from tieline_connectors.command.owned import OwnedPartition, Topics
 from tieline_connectors.command.platform import Platform
-from tieline_connectors.command.reading import Malformed
 from tieline_connectors.command.surroundings import Surroundings
 from tieline_connectors.command.telling import ledger_schema
 
 log = logging.getLogger(__name__)
 
 _AGAIN = 1.0
-_MOST_RAW = 1 << 16
+_WAY_OUT = (
+    "If this connector is to take its place (it was renamed), set ledger.name to that name, and the ledger"
+    " goes on; else give it another topic"
+)
 
 
 class CommandSinkTask(SinkTask[CommandSinkConfig]):
@@ -54,6 +52,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
     ``malformed``, and those of `Measures`.
     """
 
+    takes_unreadable = True
     _executor: Executor | None = None
     _audit: AuditFile | None = None
 
@@ -82,15 +81,20 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         pace = Pace(config.verify_delay_ms / 1000, config.retention())
         self._executor = Executor(platform, self._surroundings, pace, self._measures)
         self._executor.start()
+        self._intake = Intake(config, context, self._surroundings, self._measures)
 
     def open(self, partitions: Collection[TopicPartition]) -> None:
         """Take over the ledgers; whoever had them is fenced. What was begun there is looked into first."""
         executor, audit = self._ready()
         for at in partitions:
             if executor.owned(at) is None:
-                changelog = self._context.changelog(at, ledger_schema())
                 try:
+                    changelog = self._context.changelog(
+                        at, ledger_schema(), name=self._config.ledger_name, acts_on=self._config.platform
+                    )
                     owned = OwnedPartition(at, changelog, audit, self._topics, self._surroundings.clock)
+                except AlreadyOwned as error:
+                    raise Fatal(f"command: {error}. {_WAY_OUT}") from error
                 except ValueError as error:
                     raise Fatal(f"command: the ledger of {at.topic}-{at.partition}: {error}") from error
                 executor.own(owned)
@@ -110,7 +114,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         with executor.lock:
             for at, records in by_partition.items():
                 try:
-                    self._take(executor, at, records)
+                    self._intake.take(self._partition(executor, at), records)
                 except (Retriable, OSError) as error:
                     waiting[at] = str(error)
                 except Fenced as error:
@@ -126,20 +130,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
 
     def refuse(self, record: SinkRecord, error: Exception) -> bool:
         """What no converter can read is answered with its bytes, and blocks nothing."""
-        executor, _ = self._ready()
-        at = record.consumed_from
-        raw = record.value[:_MOST_RAW] if isinstance(record.value, bytes) else None
-        with executor.lock:
-            owned = self._partition(executor, at)
-            now = self._surroundings.now().wall
-            told = Malformed(f"it cannot be decoded: {error}")
-            answer = rules.malformed(told, _id(record)[: reading.MAX_ID], raw, now)
-            try:
-                if record.offset >= owned.taken():
-                    owned.store(Unit([], [answer.result], record.offset + 1))
-            except OSError as full:
-                raise Retriable(f"the audit log cannot be written: {full}", after=_AGAIN) from full
-        self._context.count("malformed")
+        self.put([record._replace(value=Unreadable(record.value, error))])
         return True
 
     def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
@@ -166,74 +157,6 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             self._audit.close()
             self._audit = None
 
-    def _take(self, executor: Executor, at: TopicPartition, records: Sequence[SinkRecord]) -> None:
-        """One partition's records, under the lock. Those before one that must wait are stored."""
-        owned = self._partition(executor, at)
-        taken = owned.taken()
-        entries: dict[str, Entry] = {}
-        results: list[Result] = []
-        deadlines: dict[str, int] = {}
-        must_wait = None
-        offset = taken
-        for record in records:
-            if record.offset < taken:
-                continue
-            at_broker = (record.timestamp or 0) * 1000
-            decision = self._decide(owned, record, at_broker)
-            if isinstance(decision, Wait):
-                must_wait = decision
-                break
-            if not isinstance(decision, Known) and decision.result.command_id in entries:
-                # the same id twice in one batch: the first must be in the ledger before the second is judged
-                owned.store(Unit(list(entries.values()), results, offset, deadlines))
-                entries, results, deadlines = {}, [], {}
-                decision = self._decide(owned, record, at_broker)
-                assert not isinstance(decision, Wait)
-            offset = record.offset + 1
-            self._context.count(_counter(decision))
-            if isinstance(decision, Known):
-                continue
-            results.append(decision.result)
-            if _counter(decision) == "refused":
-                self._measures.ended(decision.result.state)
-            if isinstance(decision, (Accept, End)):
-                entries[decision.entry.command_id] = decision.entry
-            if isinstance(decision, Accept):
-                deadlines[decision.entry.command_id] = decision.deadline
-        if offset > taken:
-            owned.store(Unit(list(entries.values()), results, offset, deadlines))
-        if must_wait is not None:
-            log.error("no command is taken: %s: %s", must_wait.code, must_wait.sentence)
-            raise Retriable(f"{must_wait.code}: {must_wait.sentence}")
-
-    def _decide(
-        self, owned: OwnedPartition, record: SinkRecord, at_broker: int
-    ) -> Wait | Known | Answer | End | Accept:
-        situation = self._surroundings.situation()
-        try:
-            command = self._command(record, at_broker)
-        except Malformed as error:
-            return rules.malformed(error, _id(record)[: reading.MAX_ID], None, situation.now.wall)
-        decision = rules.arrived(command, at_broker or None, owned.ledger, situation)
-        if isinstance(decision, Accept) and len(owned.deadlines) >= self._config.max_waiting:
-            return Wait("TOO_MANY_WAIT", f"{len(owned.deadlines)} commands wait already (max.waiting)")
-        return decision
-
-    def _command(self, record: SinkRecord, at_broker: int) -> Command:
-        config = self._config
-        if not reading.is_old(record.value):
-            return reading.from_value(record.value, config.defaults())
-        if not config.old_issuer:
-            raise Malformed("the old form is not taken; set old.issuer, or send command.Command")
-        return reading.from_old(
-            record.value,
-            command_id=_id(record),
-            issuer=config.old_issuer,
-            at=at_broker,
-            max_age=config.max_age_ms * 1000,
-            defaults=config.defaults(),
-        )
-
     def _partition(self, executor: Executor, at: TopicPartition) -> OwnedPartition:
         owned = executor.owned(at)
         if owned is None:
@@ -258,19 +181,6 @@ class CommandSink(SinkConnector[CommandSinkConfig]):
     def validate(self, config: CommandSinkConfig) -> list[tuple[str, str]]:
         """Reads the policy and the files of keys that are named."""
         return config.file_mistakes()
-
-
-def _id(record: SinkRecord) -> str:
-    """What names a record for ever: of others' producers the topic's own id, partition and offset."""
-    return (header(record, ID_HEADER) or b"").decode("ascii", "replace")
-
-
-def _counter(decision: Known | Answer | End | Accept) -> str:
-    if isinstance(decision, Accept):
-        return "accepted"
-    if isinstance(decision, Known) or (isinstance(decision, Answer) and decision.known):
-        return "repeated"
-    return "malformed" if decision.result.reason_code == "MALFORMED" else "refused"
 
 
 def _of_task(path: Path, task: int) -> Path:

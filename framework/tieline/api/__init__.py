@@ -17,6 +17,7 @@ from tieline.api.errors import (
     TielineError,
 )
 from tieline.api.exact_json import parse_json
+from tieline.api.partitioner import partition_of
 from tieline.api.program import Following, Program, Topics, ended_by_signals, instant
 from tieline.api.record import (
     DIGEST_HEADER,
@@ -28,6 +29,7 @@ from tieline.api.record import (
     SinkRecord,
     SourceRecord,
     TopicPartition,
+    Unreadable,
     header,
     identity,
 )
@@ -79,10 +81,12 @@ __all__ = [
     "Topics",
     "TransactionContext",
     "Transform",
+    "Unreadable",
     "ended_by_signals",
     "header",
     "identity",
     "instant",
     "parse_json",
+    "partition_of",
     "setting",
 ]

@@ -52,6 +52,13 @@ class SourceRecord(NamedTuple):
     key_schema: Schema | None = None
 
 
+class Unreadable(NamedTuple):
+    """The value of a record that no converter can read: its bytes, and why."""
+
+    value: bytes | None
+    error: Exception
+
+
 class SinkRecord(NamedTuple):
     """What a sink task is given; ``headers`` always hold the record's id and digest.
 

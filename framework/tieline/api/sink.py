@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from tieline.api.config import Config
 from tieline.api.record import SinkRecord, SourceRecord, TopicPartition
@@ -25,6 +25,13 @@ class Changelog(Protocol):
         """The latest value of each key, as it was when the partition was taken over.
 
         Read to its end after every earlier owner was fenced. ``write`` does not change it.
+        """
+
+    @property
+    def first_partitions(self) -> int:
+        """How many partitions the topic had when its changelogs were first used, 0: not known.
+
+        With more now, the changelog of another partition may know what a key's records have done before.
         """
 
     def write(
@@ -84,10 +91,21 @@ class SinkContext(Protocol):
         Raises ``Fatal`` where no dead letter queue is configured: the task stops at this record.
         """
 
-    def changelog(self, partition: TopicPartition, schema: Schema) -> Changelog:
+    def changelog(
+        self, partition: TopicPartition, schema: Schema, *, name: str = "", acts_on: str = ""
+    ) -> Changelog:
         """Take over the changelog of a partition; called inside ``open``, at most once for each partition.
 
-        ``schema``: of the entries' values. The runtime closes it after ``close``. Raises ``Retriable``.
+        ``schema``: of the entries' values. ``name``: the connector whose changelog it is, if it is another
+        than this one's (which was renamed). ``acts_on``: what the records of the topic act on, such as a
+        device or a platform; only one connector may keep a changelog of a topic for that. The runtime closes
+        it after ``close``. Raises ``Retriable``, ``AlreadyOwned`` (another connector keeps it).
+        """
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has, as known a few seconds ago; `partition_of` takes it.
+
+        Raises ``Retriable``.
         """
 
     def count(self, name: str, number: int = 1) -> None:
@@ -121,6 +139,12 @@ class SinkTask(ABC, Generic[C_contra]):
 
     An offset is the position after the last record handed over. A record may come again after a
     crash: ``tieline.id`` in its headers is then the same.
+    """
+
+    takes_unreadable: ClassVar[bool] = False
+    """Whether ``put`` is given what no converter can read, too, in its place; the value is an ``Unreadable``.
+
+    Instead of ``refuse``, for a task that deals with many of them at once.
     """
 
     @abstractmethod

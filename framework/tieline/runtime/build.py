@@ -17,6 +17,7 @@ from tieline.converters.avro import AvroConverter
 from tieline.registry.remote import RemoteSchemaStore
 from tieline.registry.topic import SchemaTopic, TopicSchemaStore
 from tieline.runtime.changelog import TaskChangelogs
+from tieline.runtime.claims import Claims
 from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Outbound, Transforms
 from tieline.runtime.plan import ConnectorPlan, ConverterPlan, Plan
@@ -93,6 +94,7 @@ class Parts:
             lambda: self._broker.consumer(f"connect-{plan.name}", scope.id, overrides),
             inbound,
             TaskChangelogs(plan.name, self._schemas(plan.value), self.pace.call_timeout),
+            Claims(self._broker, self.pace.call_timeout),
         )
         return WorkerSinkTask(
             scope,

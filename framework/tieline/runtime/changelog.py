@@ -40,6 +40,7 @@ class TaskChangelog:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._offset = self._tried = -1
+        self.first_partitions = 0
         self.fenced: Fenced | None = None
         """Set once the partition was taken over by somebody else."""
         self._form = OwnForm(schemas)
@@ -145,11 +146,16 @@ class TaskChangelogs:
         self.open: dict[TopicPartition, TaskChangelog] = {}
         """By the partition."""
 
-    def take_over(self, consumer: Consumer, partition: TopicPartition, schema: Schema) -> TaskChangelog:
-        """That of a partition; the same one where ``open`` is repeated. Raises ``Retriable``."""
+    def take_over(
+        self, consumer: Consumer, partition: TopicPartition, schema: Schema, owner: str = ""
+    ) -> TaskChangelog:
+        """That of a partition; the same one where ``open`` is repeated. Raises ``Retriable``.
+
+        ``owner``: the connector under whose name it is kept; empty: this one.
+        """
         changelog = self.open.get(partition)
         if changelog is None:
-            topic = f"{self._connector}-{partition.topic}-changelog"
+            topic = f"{owner or self._connector}-{partition.topic}-changelog"
             writer = consumer.changelog(topic, partition, self._timeout)
             try:
                 changelog = TaskChangelog(writer, topic, schema, self._schemas, self._timeout)

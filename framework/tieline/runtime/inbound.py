@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import operator
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from tieline.api import (
     Headers,
     Retriable,
     SinkRecord,
+    Unreadable,
     identity,
 )
 from tieline.api.record import rows
@@ -31,6 +33,8 @@ from tieline.runtime.timestamps import as_written
 
 log = logging.getLogger(__name__)
 
+_KNOWN_FOR = 5.0
+"""Seconds until it is asked again how many partitions topics have."""
 _place = operator.attrgetter("partition", "offset", "original_topic")
 
 
@@ -80,6 +84,8 @@ class Inbound:
         self._has_told_of_keys = False
         self._topic_ids: dict[str, str] = {}
         self._origins: dict[tuple[str, int], bytes] = {}
+        self._partitions: dict[str, int] = {}
+        self._asked_at = -_KNOWN_FOR
 
     @functools.cached_property
     def _cluster_id(self) -> str:
@@ -139,6 +145,18 @@ class Inbound:
         record = as_written(record)
         topic, partition, offset, value, key, _, timestamp = record
         return SinkRecord(topic, partition, offset, value, key, self._with_identity(record), timestamp)
+
+    def with_unreadable(self, converted: Converted, batch: Sequence[ConsumedRecord]) -> Converted:
+        """The same with what no converter can read among the records. Raises ``StageError``."""
+        if not converted.unreadable:
+            return converted
+        failures = dict(converted.failures)
+        both = dict(zip(converted.indexes, converted.records, strict=True))
+        for index in converted.unreadable:
+            record = self.unread(batch[index])
+            both[index] = record._replace(value=Unreadable(record.value, failures.pop(index)))
+        indexes = sorted(both)
+        return Converted([both[index] for index in indexes], indexes, converted.stage, failures)
 
     def forget_topics(self) -> None:
         """Called at each assignment: a topic may have been made anew under its old name."""
@@ -204,6 +222,15 @@ class Inbound:
         hashed = identity(self._cluster_id, self._topic_id(record.topic), record.partition)
         origin = self._origins[record.topic, record.partition] = dict(hashed)[ID_HEADER] or b""
         return origin
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has, as the broker said a few seconds ago. Raises ``Retriable``."""
+        if time.monotonic() >= self._asked_at + _KNOWN_FOR:
+            self._partitions = {name: info.partitions for name, info in self._broker.topics().items()}
+            self._asked_at = time.monotonic()
+        if topic not in self._partitions:
+            raise Retriable(f"the topic {topic} is gone, or not there yet")
+        return self._partitions[topic]
 
     def _topic_id(self, topic: str) -> str:
         if topic not in self._topic_ids:

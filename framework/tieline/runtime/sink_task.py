@@ -23,6 +23,7 @@ from tieline.api import (
 from tieline.broker.port import ConsumedRecord, Consumer
 from tieline.runtime.blame import before_failure, sentence_of, written_nevertheless
 from tieline.runtime.changelog import TaskChangelogs
+from tieline.runtime.claims import Claims
 from tieline.runtime.context import TaskContext
 from tieline.runtime.delivery import Counts
 from tieline.runtime.failure import Stage
@@ -44,6 +45,7 @@ class Intake:
     join: Callable[[], Consumer]
     inbound: Inbound
     changelogs: TaskChangelogs
+    claims: Claims
 
 
 class _Storing(NamedTuple):
@@ -73,6 +75,7 @@ class WorkerSinkTask(TaskContext):
         self._join = intake.join
         self._inbound = intake.inbound
         self._changelogs = intake.changelogs
+        self._claims = intake.claims
         self._pace = pace
         self._progress = Progress(intake.changelogs)
         self._flow = Flow()
@@ -149,9 +152,22 @@ class WorkerSinkTask(TaskContext):
         """Commit now; the next batch may come before it is stored."""
         self._commit_requested = True
 
-    def changelog(self, partition: TopicPartition, schema: Schema) -> Changelog:
-        """Take it over. Raises ``Retriable``."""
-        return self._changelogs.take_over(self._consumer, partition, schema)
+    def changelog(
+        self, partition: TopicPartition, schema: Schema, *, name: str = "", acts_on: str = ""
+    ) -> Changelog:
+        """Take it over. Raises ``Retriable``, ``AlreadyOwned``."""
+        owner = name or self.connector
+        first = 0
+        if acts_on:
+            partitions = self.partitions(partition.topic)
+            first = self._claims.claim(owner, partition.topic, acts_on, partitions).partitions
+        changelog = self._changelogs.take_over(self._consumer, partition, schema, owner)
+        changelog.first_partitions = first
+        return changelog
+
+    def partitions(self, topic: str) -> int:
+        """See ``SinkContext.partitions``."""
+        return self._inbound.partitions(topic)
 
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
         """No dead letter queue yet: the task stops at this record."""
@@ -248,6 +264,8 @@ class WorkerSinkTask(TaskContext):
         """⑧ ⑨ ⑩ for one batch. A record that cannot be read is the task's to refuse, in its place."""
         try:
             converted = self._inbound.convert(batch)
+            if self._task.takes_unreadable:
+                converted = self._inbound.with_unreadable(converted, batch)
         except Exception as error:
             self._hold(batch, range(len(batch)), {}, error)
             return

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
-from tieline.api import DataError, Fenced, Retriable, Schema, SourceRecord, TopicPartition
+from tieline.api import AlreadyOwned, DataError, Fenced, Retriable, Schema, SourceRecord, TopicPartition
 from tieline.converters.codec import AvroCodec
 
 __all__ = ["Changelogs"]
@@ -39,6 +39,7 @@ class Changelogs:
         self._schemas: dict[TopicPartition, Schema] = {}
         self._owners: dict[TopicPartition, _Changelog] = {}
         self._faults: dict[int, _Fault] = {}
+        self._claims: dict[tuple[str, str], tuple[str, int]] = {}
         self._openings: list[Exception] = []
         self._calls = 0
         self._lock = threading.Lock()
@@ -71,6 +72,15 @@ class Changelogs:
         """Somebody else takes the partition: its owner's next write raises ``Fenced``."""
         with self._lock:
             self._owners.pop(partition, None)
+
+    def claim(self, name: str, topic: str, acts_on: str, partitions: int) -> int:
+        """How many partitions the topic had at its first claim. Raises ``AlreadyOwned``."""
+        if not acts_on:
+            return 0
+        owner, first = self._claims.setdefault((topic, acts_on), (name, partitions))
+        if owner != name:
+            raise AlreadyOwned(f"the records of {topic} that act on {acts_on} belong to {owner}")
+        return first
 
     def open(self, partition: TopicPartition, schema: Schema) -> _Changelog:
         """See ``SinkContext.changelog``."""
@@ -127,6 +137,7 @@ class _Changelog:
     ) -> None:
         self.partition = partition
         self.entries: Mapping[str, Any] = entries
+        self.first_partitions = 0
         self.unanswered: _Write | None = None
         self._outside = outside
         self._codec = codec

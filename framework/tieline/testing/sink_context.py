@@ -18,7 +18,8 @@ class RecordingSinkContext:
     ``assignment``, ``stopping`` and ``dead_letters`` may be set by the test at any time. Without
     ``dead_letters``, ``report`` raises ``Fatal`` as the runtime does where no dead letter queue is
     configured; with it, the future that it returns is done, unless ``hold_reports`` is set.
-    ``changelogs`` outlives a context: give it to the next one to see what a new owner sees.
+    ``partition_counts``: how many partitions a topic has, where it is not 1. ``changelogs`` outlives a
+    context: give it to the next one to see what a new owner sees.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RecordingSinkContext:
         self.counters: Counter[str] = Counter()
         self.connections = Connections(time.monotonic, lambda: time.time_ns() // 1_000_000)
         self.changelogs = changelogs or Changelogs()
+        self.partition_counts: dict[str, int] = {}
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         """Remembered in ``paused``."""
@@ -69,9 +71,20 @@ class RecordingSinkContext:
         self.reported.append((record, error, future))
         return future
 
-    def changelog(self, partition: TopicPartition, schema: Schema) -> Changelog:
+    def changelog(
+        self, partition: TopicPartition, schema: Schema, *, name: str = "", acts_on: str = ""
+    ) -> Changelog:
         """Taken from ``changelogs``: it works, and can be made to fail there."""
-        return self.changelogs.open(partition, schema)
+        first = self.changelogs.claim(
+            name or self.connector, partition.topic, acts_on, self.partitions(partition.topic)
+        )
+        changelog = self.changelogs.open(partition, schema)
+        changelog.first_partitions = first
+        return changelog
+
+    def partitions(self, topic: str) -> int:
+        """``partition_counts[topic]``, else 1."""
+        return self.partition_counts.get(topic, 1)
 
     def connected(self, to: str) -> None:
         """Logged as the runtime does."""

@@ -21,10 +21,10 @@ from tieline.api import (
     Retriable,
     TopicPartition,
 )
+from tieline.api.partitioner import murmur2
 from tieline.broker.local.codec import decode_headers, encode_headers
 from tieline.broker.local.file import LogSettings, connect
 from tieline.broker.local.log import LocalLog
-from tieline.broker.local.murmur2 import murmur2
 from tieline.broker.local.ownership import Lock
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables

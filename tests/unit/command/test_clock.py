@@ -299,7 +299,7 @@ def test_a_stranger_bars_no_time(given, computer, at):
 
 
 def test_a_note_comes_back_as_it_was_and_what_is_none_is_refused():
-    note = Note(((1, 2), (5, 9)), "boot", Seen(3, 4), 3, 7)
+    note = Note(((1, 2), (5, 9)), "boot", Seen(3, 4), 3)
     assert Note.from_value(note.to_value()) == note
     assert Note.from_value(None) == Note()
     with pytest.raises(ValueError, match="note"):

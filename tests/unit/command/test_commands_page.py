@@ -25,7 +25,13 @@ def test_the_example_worker_with_its_connectors_has_no_mistakes():
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"dry_run": True, "expires_at": 1_800_000_000_000_000}, {"reason": "Größe", "tolerance": 0.5}],
+    [
+        {},
+        {"topic": "commands", "platform": "campus"},
+        {"topic": "c"},
+        {"dry_run": True, "expires_at": 1_800_000_000_000_000},
+        {"reason": "Größe", "tolerance": 0.5},
+    ],
 )
 def test_the_page_signs_as_the_sink_does(change):
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -27,6 +27,7 @@ from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.topic import TopicSchemaStore
 from tieline.runtime.changelog import TaskChangelogs
+from tieline.runtime.claims import Claims
 from tieline.runtime.failure import RetryPolicy
 from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Transforms
@@ -109,6 +110,7 @@ class Running:
                 lambda: log.consumer("connect-c", "c-0", {}),
                 inbound(log, *transforms, values=converter, count=self.scope.counters.add),
                 TaskChangelogs("c", TopicSchemaStore(log), 10.0),
+                Claims(log, 10.0),
             ),
             Pace(offset_flush=1e9, max_records=100, max_wait=0.02),
         )

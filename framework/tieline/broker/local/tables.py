@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 
 from tieline.api import RecordMetadata, Retriable, TopicPartition
+from tieline.api.partitioner import partition_of
 from tieline.broker.local.codec import encode_headers
 from tieline.broker.local.file import LogSettings, Reserve
 from tieline.broker.local.layout import (
@@ -23,7 +24,6 @@ from tieline.broker.local.layout import (
     Removed,
     Topic,
 )
-from tieline.broker.local.murmur2 import partition_of
 from tieline.broker.port import ProducerRecord
 
 

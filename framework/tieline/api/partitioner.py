@@ -1,4 +1,4 @@
-"""Which partition a key belongs to: Kafka's murmur2, bit for bit, so that both homes agree."""
+"""Which partition a key belongs to: murmur2, bit for bit as in Kafka's Java client."""
 
 from __future__ import annotations
 
@@ -28,5 +28,9 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key: ``toPositive(murmur2(key)) % partitions``."""
+    """Return the partition of a key in a topic with so many: ``toPositive(murmur2(key)) % partitions``.
+
+    tieline's own producers and Kafka's Java client place records so; a producer of librdkafka does with
+    ``partitioner=murmur2_random``.
+    """
     return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -1,0 +1,85 @@
+"""Which connector's changelog remembers what was done for a topic: so that no other does it again.
+
+One compacted topic on both backends. A claim is made by its only writer (`Broker.exclusive`), once; every
+later start only reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, NamedTuple
+
+from tieline.api import AlreadyOwned, Fatal
+from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord
+
+log = logging.getLogger(__name__)
+
+TOPIC = "tieline-changelogs"
+
+
+class Claim(NamedTuple):
+    """``name``: the connector. ``partitions``: how many the topic had when it was first claimed."""
+
+    name: str
+    partitions: int
+
+
+class Claims:
+    """Used by one task's thread."""
+
+    def __init__(self, broker: Broker, timeout: float) -> None:
+        self._broker = broker
+        self._timeout = timeout
+        self._known: dict[tuple[str, str], Claim] = {}
+
+    def claim(self, name: str, topic: str, acts_on: str, partitions: int) -> Claim:
+        """Make or find the claim of the connector ``name`` to a topic, for what it acts on.
+
+        Raises ``AlreadyOwned`` (another connector has it), ``Retriable``.
+        """
+        found = self._known.get((topic, acts_on))
+        if found is None:
+            try:
+                found = self._made(Claim(name, partitions), topic, acts_on)
+            except Fatal as error:
+                log.warning(
+                    "whether another connector has acted on %s already is not checked: %s."
+                    " Give this worker the right to create, read and write the topic %s",
+                    *(topic, error, TOPIC),
+                )
+                found = Claim(name, partitions)
+            self._known[topic, acts_on] = found
+        if found.name != name:
+            del self._known[topic, acts_on]
+            raise AlreadyOwned(
+                f"the records of {topic} for {acts_on} belong to the connector {found.name}, which has"
+                f" executed them: {name} would do it again"
+            )
+        return found
+
+    def _made(self, wanted: Claim, topic: str, acts_on: str) -> Claim:
+        config = {"cleanup.policy": "compact"}
+        self._broker.create_topic(TOPIC, partitions=1, config=config, timeout=self._timeout)
+        key = json.dumps([topic, acts_on]).encode()
+        found = self._read(key)
+        if found is None:
+            with self._broker.exclusive(TOPIC, self._timeout) as writer:
+                found = self._read(key)
+                if found is None:
+                    value = json.dumps(wanted._asdict()).encode()
+                    writer.append([ProducerRecord(TOPIC, value, key, partition=0)])
+        return found or wanted
+
+    def _read(self, key: bytes) -> Claim | None:
+        found: list[Any] = [None]
+
+        def visit(record: ConsumedRecord) -> None:
+            if record.key == key:
+                found[0] = record.value
+
+        self._broker.read(TOPIC, visit, timeout=self._timeout)
+        try:
+            return None if found[0] is None else Claim(**json.loads(found[0]))
+        except (ValueError, TypeError) as error:
+            raise Fatal(f"{TOPIC}: the claim {key!r} cannot be read: {error}") from error

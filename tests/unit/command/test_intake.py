@@ -1,0 +1,294 @@
+"""What a batch of records comes to: where each belongs, and how many writes of the ledger it costs."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tieline.api import ID_HEADER, Fatal, Retriable, SinkRecord, TopicPartition, Unreadable, partition_of
+from tieline.testing.changelogs import Changelogs
+from tieline.testing.sink_context import RecordingSinkContext
+from tieline_connectors.command import asking
+from tieline_connectors.command.command import Defaults
+from tieline_connectors.command.config import CommandSinkConfig
+from tieline_connectors.command.reading import from_value
+from tieline_connectors.command.sender import Completion, outgoing
+from tieline_connectors.command.sink import CommandSinkTask
+
+POINT = "campus/b1/ahu1/CoolingSetpoint"
+DEVICE = "campus/b1/ahu1"
+KEY = b"0123456789abcdef"
+RULE = {"issuers": "boss", "points": "campus/**", "type": "float", "min": 0, "max": 100}
+EACH = range(3)
+
+
+class Stand:
+    """A task whose platform is away: what it accepts waits."""
+
+    def __init__(self, folder):
+        self.folder, self.changelogs = folder, Changelogs()
+        self.offsets: dict[int, int] = {}
+        self.task: Any = None
+
+    def start(self, rule=None, partitions=1, connector="test", **more):
+        self.stop()
+        (self.folder / "policy.json").write_text(json.dumps({"version": 1, "rules": [rule or RULE]}))
+        settings = {
+            "volttron.address": "tcp://127.0.0.1:1",
+            "platform.name": "campus",
+            "policy.file": str(self.folder / "policy.json"),
+            "audit.file": str(self.folder / "audit.log"),
+            "signature.keys": "ops:MDEyMzQ1Njc4OWFiY2RlZg==",
+            **{name.replace("_", "."): value for name, value in more.items()},
+        }
+        self.context = RecordingSinkContext(connector, changelogs=self.changelogs)
+        self.context.partition_counts["commands"] = partitions
+        self.task = CommandSinkTask()
+        self.task.start(self.context, CommandSinkConfig.parse(settings))
+        self.task.open([TopicPartition("commands", number) for number in range(partitions)])
+
+    def stop(self):
+        if self.task is not None:
+            self.context.stopping = True
+            self.task.stop()
+            self.task.shutdown()
+
+    def put(self, *values, partition=0, topic="commands"):
+        records = []
+        for value in values:
+            offset = self.offsets.get(partition, 0)
+            self.offsets[partition] = offset + 1
+            headers = ((ID_HEADER, b"t-%d-%d" % (partition, offset)),)
+            records.append(
+                SinkRecord(topic, partition, offset, value, None, headers, time.time_ns() // 1_000_000)
+            )
+        self.task.put(records)
+
+    def told(self, command_id=None):
+        found = [r.value for r in self.changelogs.records if r.topic == "command-results"]
+        return [(r["state"], r["reason_code"]) for r in found if command_id in (None, r["command_id"])]
+
+    def reasons(self):
+        return [r.value["reason"] for r in self.changelogs.records]
+
+
+@pytest.fixture
+def stand(tmp_path):
+    stand = Stand(tmp_path)
+    yield stand
+    stand.stop()
+
+
+def command(name="c", device=DEVICE, **more):
+    now = time.time_ns() // 1000
+    writes = [{"point": f"{device}/CoolingSetpoint", "value": 21.0}]
+    return {
+        "command_id": name,
+        "issuer": "boss",
+        "issued_at": now,
+        "expires_at": now + 60_000_000,
+        "action": "SET",
+        "writes": writes,
+        **more,
+    }
+
+
+def test_a_command_copied_to_every_partition_is_accepted_once_where_its_device_belongs(stand):
+    stand.start(partitions=3)
+    right = partition_of(DEVICE.encode(), 3)
+    one = command()
+    for partition in EACH:
+        stand.put(one, partition=partition)
+    expected = [("ACCEPTED", "") if n == right else ("REJECTED", "WRONG_PLACE") for n in EACH]
+    assert stand.told() == expected
+    told = next(reason for reason in stand.reasons() if reason)
+    assert f"belongs to partition {right} of commands" in told
+    assert "murmur2_random" in told
+    assert stand.context.counters["accepted"] == 1
+
+
+@pytest.mark.parametrize("device", [f"campus/b{n}/é{n}" for n in range(20)])
+def test_the_place_of_a_command_is_where_our_own_sender_puts_it(stand, device):
+    record = asking.record(command(device=device), "commands", "json")
+    partition = partition_of(record.key.encode(), 3)
+    stand.start(partitions=3)
+    stand.put(command(device=device), partition=partition)
+    assert stand.told() == [("ACCEPTED", "")]
+
+
+def test_a_command_of_several_devices_belongs_to_the_device_of_its_first_write(stand):
+    stand.start(partitions=3)
+    writes = [{"point": "campus/b1/ahu1/P", "value": 1.0}, {"point": "campus/b9/other/P", "value": 1.0}]
+    for partition in EACH:
+        stand.put(command(writes=writes), partition=partition)
+    assert stand.told().count(("ACCEPTED", "")) == 1
+    assert stand.told()[partition_of(b"campus/b1/ahu1", 3)] == ("ACCEPTED", "")
+
+
+def test_a_topic_of_one_partition_and_the_old_form_know_no_wrong_place(stand):
+    stand.start(partitions=1)
+    stand.put(command())
+    assert stand.told() == [("ACCEPTED", "")]
+    stand.changelogs = Changelogs()
+    stand.start(partitions=3, old_issuer="boss")
+    for partition in EACH:
+        stand.put({"message": "m", "new_value": "22.5", "device_point": POINT}, partition=partition)
+    assert stand.told() == [("ACCEPTED", "")] * 3
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (2, 3), (2, 6)])
+def test_a_copy_is_not_taken_for_new_where_the_topic_got_more_partitions(stand, before, after):
+    devices = [f"campus/b1/ahu{number}" for number in range(20)]
+    values = {device: command(device, device) for device in devices}
+    stand.start(partitions=before)
+    for device in devices:
+        stand.put(values[device], partition=partition_of(device.encode(), before))
+    accepted = stand.told().count(("ACCEPTED", ""))
+    stand.start(partitions=after)
+    for device in devices:
+        for partition in range(after):
+            stand.put(values[device], partition=partition)
+    assert accepted == len(devices)
+    assert stand.told().count(("ACCEPTED", "")) == accepted
+    stand.start(partitions=after, max_clock_skew_ms="0")
+    new = command("new", "campus/b1/ahu1")
+    stand.put(new, partition=partition_of(b"campus/b1/ahu1", after))
+    assert stand.told("new") in ([("ACCEPTED", "")], [("REJECTED", "FORGOTTEN")])
+
+
+def test_another_connector_on_the_topic_is_refused_with_the_way_to_take_the_ledger_over(stand):
+    stand.start()
+    one = command()
+    stand.put(one)
+    with pytest.raises(Fatal, match=r"ledger\.name"):
+        stand.start(connector="renamed")
+    stand.start(connector="renamed", ledger_name="test")
+    stand.put(one)
+    stand.start(connector="beside it", platform_name="annex")
+    assert stand.told() == [("ACCEPTED", "")]
+
+
+def signed_for(topic="commands", platform="campus", key=KEY, **more):
+    plain = command(topic=topic, platform=platform, **more)
+    return asking.signed(plain, key)
+
+
+SIGNED = {**RULE, "key": "ops"}
+
+
+@pytest.mark.parametrize(
+    ("topic", "platform", "expected"),
+    [
+        ("commands", "campus", ("ACCEPTED", "")),
+        ("commands", None, ("ACCEPTED", "")),
+        (None, "campus", ("ACCEPTED", "")),
+        ("others", "campus", ("REJECTED", "WRONG_PLACE")),
+        ("commands", "annex", ("REJECTED", "WRONG_PLACE")),
+    ],
+)
+def test_a_signed_command_is_executed_on_the_topic_and_at_the_platform_that_it_names(
+    stand, topic, platform, expected
+):
+    stand.start(rule=SIGNED)
+    stand.put(signed_for(topic, platform))
+    assert stand.told() == [expected]
+
+
+@pytest.mark.parametrize("change", [{"topic": None}, {"platform": None}, {"topic": None, "platform": None}])
+def test_a_signature_is_of_no_use_without_the_place_that_it_names(stand, change):
+    stand.start(rule=SIGNED)
+    stand.put({**signed_for("others", "annex"), "topic": "commands", "platform": "campus"})
+    stand.put({**signed_for(), **change})
+    assert stand.told() == [("REJECTED", "SIGNATURE")] * 2
+
+
+def test_a_signature_of_the_old_version_counts_unless_a_place_is_required(stand):
+    old = signed_for(None, None, command_id="old")
+    stand.start(rule=SIGNED)
+    stand.put(old)
+    stand.start(rule=SIGNED, signature_place_required="true")
+    stand.put(signed_for(None, None, command_id="old too"), signed_for("commands", None, command_id="half"))
+    stand.put(signed_for(command_id="new"))
+    assert stand.told("old") == [("ACCEPTED", "")]
+    assert stand.told("old too") == stand.told("half") == [("REJECTED", "SIGNATURE")]
+    assert stand.told("new") == [("ACCEPTED", "")]
+
+
+def test_the_program_signs_topic_and_platform(stand):
+    now = time.time_ns() // 1000
+    wish = asking.Wish({"writes": [{"point": POINT, "value": 21.0}]})
+    complete = Completion({}, "boss", now, now + 60_000_000, KEY, "campus")
+    sent = outgoing(wish, "commands", "json", complete).record.value
+    assert (sent["topic"], sent["platform"]) == ("commands", "campus")
+    stand.start(rule=SIGNED, signature_place_required="true")
+    stand.put(sent)
+    assert stand.told() == [("ACCEPTED", "")]
+
+
+def test_a_command_without_a_place_is_in_the_ledger_as_versions_before_had_it(given):
+    plain = from_value(given.value(), Defaults())
+    assert "topic" not in plain.to_json()
+    assert "platform" not in plain.to_json()
+
+
+# Floods.
+
+
+def flood(kind, number):
+    if kind == "no JSON":
+        return Unreadable(b"{", ValueError("Expecting property name"))
+    changes: dict[str, dict[str, Any]] = {
+        "no command": {"writes": []},
+        "expired": {"expires_at": 1},
+        "out of range": {"writes": [{"point": POINT, "value": 101.0}]},
+        "a stranger's": {"issuer": "stranger"},
+        "elsewhere": {"topic": "others"},
+        "again": {"command_id": "the same", "issued_at": 1_800_000_000_000_000},
+    }
+    return {**command(f"{kind} {number}"), **changes[kind]}
+
+
+KINDS = ["no JSON", "no command", "expired", "out of range", "a stranger's", "elsewhere", "again"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_thousand_refused_records_are_few_writes_and_each_is_answered(stand, kind):
+    stand.start()
+    stand.put(*(flood(kind, number) for number in range(2000)), command("behind them"))
+    assert len(stand.told()) == 2001
+    assert stand.told("behind them") == [("ACCEPTED", "")]
+    assert stand.changelogs.writes <= 5
+    assert stand.changelogs.offsets == {TopicPartition("commands", 0): 2001}
+
+
+def test_one_id_two_thousand_times_is_one_command_and_one_write(stand):
+    stand.start()
+    one = command()
+    stand.put(*[one] * 2000)
+    assert stand.told() == [("ACCEPTED", "")]
+    assert stand.changelogs.writes == 1
+    assert stand.context.counters["repeated"] == 1999
+
+
+def test_strangers_of_one_batch_are_kept_as_few_as_of_many(stand):
+    stand.start()
+    stand.put(*(flood("a stranger's", number) for number in range(2000)))
+    assert len(stand.changelogs.entries(TopicPartition("commands", 0))) == 1000
+
+
+def test_a_batch_takes_no_more_commands_than_may_wait(stand):
+    stand.start(max_waiting="10")
+    with pytest.raises(Retriable, match="TOO_MANY_WAIT"):
+        stand.put(*(command(f"c{number}") for number in range(20)))
+    assert len(stand.told()) == 10
+    assert stand.changelogs.offsets == {TopicPartition("commands", 0): 10}
+
+
+def test_a_stop_does_not_wait_for_a_whole_flood(stand):
+    stand.start()
+    stand.context.stopping = True
+    with pytest.raises(Retriable, match="stops"):
+        stand.put(*(flood("no JSON", number) for number in range(2000)))
+    assert stand.changelogs.writes == 1
+    assert 0 < stand.changelogs.offsets[TopicPartition("commands", 0)] < 2000
