@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import zmq
+
 from tieline_connectors.command.agents import ACTUATOR, DRIVER, DeviceAgent, is_there, reserves, writing_agent
 from tieline_connectors.command.point import actuator_topic, fits_a_topic, split
 from tieline_connectors.command.reservation import DeviceRefused, Reservation
-from tieline_connectors.volttron_bus.connection import Endpoint
+from tieline_connectors.volttron_bus.connection import Ended, Endpoint
 from tieline_connectors.volttron_bus.jsonrpc import readable
+from tieline_connectors.volttron_bus.reconnect import Reconnect
 from tieline_connectors.volttron_bus.vip import (
     BusMessage,
     InvalidAnswer,
@@ -28,8 +31,7 @@ from tieline_connectors.volttron_bus.vip import (
 
 __all__ = ["Away", "DeviceRefused", "Platform", "Uncertain"]
 
-_IDENTITIES = 10
-_FIRST_HELLO = 1.0
+_AWAY = 0.5
 _SETTLES = 5.0
 """Seconds that a driver which has just answered for the first time may need until it knows its devices."""
 _QUIET = 5.0
@@ -48,19 +50,20 @@ class Uncertain(Exception):
 class Platform:
     """One platform's points; used by one thread. Connects when it is first needed, and again after a loss.
 
-    ``timeout``: seconds that an answer may take. ``took`` is told of each call how long it took. An
+    ``endpoint``: where and who, called again if its keys are refused; raises ``ValueError`` if they cannot be
+    read. ``timeout``: seconds that an answer may take. ``took`` is told of each call how long it took. An
     actuator that was there once is what writes go through from then on; if it is unavailable, that is an
     outage.
     """
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Callable[[], Endpoint] | Endpoint,
         timeout: float,
         took: Callable[[float], None] = lambda seconds: None,
         agent: DeviceAgent = "auto",
     ) -> None:
-        self._endpoint = endpoint
+        self._reconnect = Reconnect(endpoint, backoff_max=_AWAY)
         self._timeout = timeout
         self._took = took
         self._setting = agent
@@ -68,7 +71,6 @@ class Platform:
         self._agents: tuple[str, ...] = ()
         self._last_answer = self._met_at = 0.0
         self._missing = False
-        self._spare = 0
 
     def connect(self) -> None:
         """Make sure that the agents which take writes answer. Raises ``Away``."""
@@ -80,22 +82,22 @@ class Platform:
         """Let these agents answer now, within so many seconds: the step before a write. Raises ``Away``."""
         timeout = self._timeout if seconds is None else min(self._timeout, seconds)
         try:
-            client = self._client or self._introduce(timeout)
+            client = self._client or self._introduce()
             if not self._knows_agents:
                 self._find_agents(client, timeout)
             for agent in self._agents:
                 client.ping(agent, timeout)
         except VipRefused as error:
             self._missing = True
-            raise Away(f"the platform at {self._endpoint.address}: {error}") from error
+            raise Away(f"{self._place}: {error}") from error
         except VipTimeout as error:
             self._last_answer = -_QUIET
             self._check_router()
-            raise Away(f"the platform at {self._endpoint.address} does not answer: {error}") from error
+            raise Away(f"{self._place} does not answer: {error}") from error
         except VipError as error:
             if self._client is not None and self._client.is_over:
                 self.close()
-            raise Away(f"the platform at {self._endpoint.address}: {error}") from error
+            raise Away(f"{self._place}: {error}") from error
         if self._missing:
             self._missing, self._met_at = False, time.monotonic()
         self._last_answer = time.monotonic()
@@ -130,7 +132,7 @@ class Platform:
         self._check_name(point)
         if self.agent == ACTUATOR:
             topic, *name = actuator_topic(point)
-            self._call(ACTUATOR, "set_point", self._endpoint.identity, topic, value, *name)
+            self._call(ACTUATOR, "set_point", self._reconnect.identity, topic, value, *name)
         else:
             self._call(DRIVER, "set_point", *self._at_driver(point), value)
 
@@ -138,7 +140,7 @@ class Platform:
         """Give a point back to its default. As ``set``."""
         self._check_name(point)
         if self.agent == ACTUATOR:
-            self._call(ACTUATOR, "revert_point", self._endpoint.identity, *actuator_topic(point))
+            self._call(ACTUATOR, "revert_point", self._reconnect.identity, *actuator_topic(point))
         else:
             self._call(DRIVER, "revert_point", *self._at_driver(point))
 
@@ -179,7 +181,7 @@ class Platform:
 
     def is_ours(self, identity: str) -> bool:
         """Whether an identity is one that we use, or have used before a reconnect."""
-        return identity in {self._endpoint.beside(number).identity for number in range(_IDENTITIES)}
+        return identity in self._reconnect.identities
 
     def close(self) -> None:
         """Let the connection go; the next call makes another."""
@@ -189,18 +191,29 @@ class Platform:
             client.__exit__(None, None, None)
 
     @property
+    def _place(self) -> str:
+        return f"the platform at {self._reconnect.endpoint.address}"
+
+    @property
     def _knows_agents(self) -> bool:
         return self.agent == ACTUATOR or (self.agent == DRIVER and self._setting != "actuator")
 
-    def _introduce(self, timeout: float) -> VipClient:
-        client = VipClient(self._endpoint.beside(self._spare)).__enter__()
+    def _introduce(self) -> VipClient:
         try:
-            client.hello(min(_FIRST_HELLO, timeout))
-        except BaseException as error:
-            if isinstance(error, VipTimeout):  # perhaps our last connection is still taken for alive
-                self._spare = (self._spare + 1) % _IDENTITIES
+            client = VipClient(self._reconnect.endpoint).__enter__()
+        except zmq.ZMQError as error:
+            raise VipError(f"the address cannot be used: {error}") from error
+        try:
+            client.hello(self._reconnect.hello)
+        except VipError as error:
+            ended = client.ended()
+            self._reconnect.failed(ended)
+            client.__exit__(None, None, None)
+            raise VipError(str(ended)) from error
+        except BaseException:
             client.__exit__(None, None, None)
             raise
+        self._reconnect.succeeded()
         self._client, self._missing = client, True
         return client
 
@@ -220,8 +233,8 @@ class Platform:
         try:
             self._client.ping(timeout=self._timeout)
         except VipError as error:
-            if isinstance(error, VipTimeout):
-                self._spare = (self._spare + 1) % _IDENTITIES
+            if isinstance(error, VipTimeout):  # it will take our last connection for alive
+                self._reconnect.failed(Ended("no answer", identity_taken=True))
             self.close()
 
     def _check_name(self, point: str) -> None:

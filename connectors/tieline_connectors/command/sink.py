@@ -68,16 +68,20 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         try:
             self._surroundings = Surroundings(config)
             self._surroundings.count = context.count
-            endpoint = config.endpoint_of(context.connector, context.task)
+            timeout = config.rpc_timeout_ms / 1000
+            self._measures = Measures(context.count)
+            platform = Platform(
+                lambda: config.endpoint_of(context.connector, context.task),
+                timeout,
+                self._measures.called,
+                config.device_agent,
+            )
             self._audit = AuditFile(_of_task(config.audit_file, context.task))
             self._audit.count = context.count
         except (ConfigError, AlreadyOwned, ValueError, OSError) as error:
             raise Fatal(f"command: {error}") from error
         if self._audit.healed:
             log.warning("the audit log: %s", self._audit.healed)
-        self._measures = Measures(context.count)
-        timeout = config.rpc_timeout_ms / 1000
-        platform = Platform(endpoint, timeout, self._measures.called, config.device_agent)
         pace = Pace(config.verify_delay_ms / 1000, config.retention())
         self._executor = Executor(platform, self._surroundings, pace, self._measures)
         self._executor.start()

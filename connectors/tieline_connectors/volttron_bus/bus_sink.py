@@ -29,8 +29,6 @@ from tieline_connectors.volttron_bus.records import Filtered
 
 log = logging.getLogger(__name__)
 
-_IDENTITIES = 10
-_FIRST_HELLO = 1.0
 _TELL_EVERY = 60.0
 _TOLD = {"filtered.expired": "it is older than max.age.ms"}
 """What is filtered for no fault of the record, and yet somebody should know."""
@@ -66,14 +64,12 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
         if self._zmq is None:
             self._config = config
             try:
-                self._endpoint = config.endpoint(context.connector)
+                self._reconnect = config.reconnect(context.connector)
             except ValueError as error:
                 raise Fatal(f"volttron_bus_sink: {error}") from error
             self._context = context
             self._rules = config.publishing()
             self._bucket = config.bucket()
-            self._attempt = 0
-            self._spare = 0
             self._was_connected = False
             self._told: dict[str, float] = {}
             self._zmq = zmq.Context()
@@ -104,7 +100,7 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
                 counted[self._outcome(batch[index], objection)] += 1
                 if partition not in stopped:
                     reached[partition] = batch[index].offset + 1
-            self._attempt = 0
+            self._reconnect.succeeded()
         except Ended as ended:
             raise self._away(ended, reached) from ended
         finally:
@@ -173,9 +169,8 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
         if self._publisher is None:
             assert self._zmq is not None
             timeout = self._config.publish_timeout_ms / 1000
-            hello = min(_FIRST_HELLO, timeout)
-            endpoint = self._endpoint.beside(self._spare)
-            self._publisher = Publisher(self._zmq, endpoint, timeout, hello, self._stopping)
+            endpoint = self._reconnect.endpoint
+            self._publisher = Publisher(self._zmq, endpoint, timeout, self._reconnect.hello, self._stopping)
             if self._was_connected:
                 self._context.count("reconnects")
             self._was_connected = True
@@ -184,11 +179,11 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
 
     def _away(self, ended: Ended, reached: Mapping[TopicPartition, int]) -> Retriable:
         self._disconnect()
-        self._attempt = 0 if reached else self._attempt
-        after = self._config.backoff(self._attempt)
-        self._attempt += 1
-        self._spare = (self._spare + ended.identity_taken) % _IDENTITIES
-        return Retriable(f"the platform at {self._endpoint.address}: {ended}", after=after, reached=reached)
+        if reached:
+            self._reconnect.succeeded()
+        after = self._reconnect.failed(ended)
+        address = self._reconnect.endpoint.address
+        return Retriable(f"the platform at {address}: {ended}", after=after, reached=reached)
 
     def _disconnect(self) -> None:
         publisher, self._publisher = self._publisher, None

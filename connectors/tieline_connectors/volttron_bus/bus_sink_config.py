@@ -8,6 +8,7 @@ from tieline.api import CommaList, setting
 from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint
 from tieline_connectors.volttron_bus.prefixes import bus_prefix
 from tieline_connectors.volttron_bus.publishing import Publishing, TokenBucket
+from tieline_connectors.volttron_bus.reconnect import Reconnect
 
 
 class VolttronBusSinkConfig(PlatformConfig):
@@ -69,7 +70,10 @@ class VolttronBusSinkConfig(PlatformConfig):
         doc="How long the router may take to confirm a message until we connect anew.",
     )
     reconnect_backoff_ms: int = setting(
-        "reconnect.backoff.ms", 100, ge=1, doc="The pause before the first attempt after a loss; it doubles."
+        "reconnect.backoff.ms",
+        100,
+        ge=1,
+        doc="The pause before the first attempt after a loss; it grows to a twentieth of the outage.",
     )
     reconnect_backoff_max_ms: int = setting(
         "reconnect.backoff.max.ms", 10_000, ge=1, doc="The longest pause."
@@ -97,7 +101,10 @@ class VolttronBusSinkConfig(PlatformConfig):
         """The limit; none: as fast as the router confirms."""
         return TokenBucket(self.rate_limit, self.rate_burst) if self.rate_limit else None
 
-    def backoff(self, attempt: int) -> float:
-        """Seconds until the next attempt to connect; ``attempt`` counts from 0."""
-        factor: int = 2 ** min(attempt, 30)
-        return min(self.reconnect_backoff_ms * factor, self.reconnect_backoff_max_ms) / 1000
+    def reconnect(self, connector: str) -> Reconnect:
+        """How the platform is found, and found again. Raises ``ValueError`` on keys that cannot be read."""
+        return Reconnect(
+            lambda: self.endpoint(connector),
+            self.reconnect_backoff_ms / 1000,
+            self.reconnect_backoff_max_ms / 1000,
+        )

@@ -10,6 +10,7 @@ from tieline_connectors.volttron_bus.message import Limits
 from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint
 from tieline_connectors.volttron_bus.prefixes import ALL_PREFIXES, bus_prefix
 from tieline_connectors.volttron_bus.receiver import Patience, Subscription
+from tieline_connectors.volttron_bus.reconnect import Reconnect
 from tieline_connectors.volttron_bus.records import Route
 from tieline_connectors.volttron_bus.time_formats import zone
 from tieline_connectors.volttron_bus.timestamps import UTC, NaiveZone
@@ -85,7 +86,10 @@ class VolttronBusConfig(PlatformConfig):
         "buffer.max.bytes", 64 * _MIB, ge=1, doc="As buffer.max.messages, in bytes of the bus."
     )
     reconnect_backoff_ms: int = setting(
-        "reconnect.backoff.ms", 100, ge=1, doc="The pause before the first attempt after a loss; it doubles."
+        "reconnect.backoff.ms",
+        100,
+        ge=1,
+        doc="The pause before the first attempt after a loss; it grows to a twentieth of the outage.",
     )
     reconnect_backoff_max_ms: int = setting(
         "reconnect.backoff.max.ms", 10_000, ge=1, doc="The longest pause."
@@ -165,11 +169,14 @@ class VolttronBusConfig(PlatformConfig):
 
     def patience(self) -> Patience:
         """The times, in seconds."""
-        return Patience(
+        return Patience(self.ping_interval_ms / 1000, self.ping_timeout_ms / 1000)
+
+    def reconnect(self, connector: str) -> Reconnect:
+        """How the platform is found, and found again. Raises ``ValueError`` on keys that cannot be read."""
+        return Reconnect(
+            lambda: self.endpoint(connector),
             self.reconnect_backoff_ms / 1000,
             self.reconnect_backoff_max_ms / 1000,
-            self.ping_interval_ms / 1000,
-            self.ping_timeout_ms / 1000,
         )
 
     def limits(self) -> Limits:

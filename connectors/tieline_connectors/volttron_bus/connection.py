@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ import zmq
 from typing_extensions import Self
 from zmq.utils.monitor import recv_monitor_message
 
+from tieline_connectors.volttron_bus.addresses import reachable
 from tieline_connectors.volttron_bus.credentials import CurveKeys
-from tieline_connectors.volttron_bus.frames import plain
+from tieline_connectors.volttron_bus.frames import agentstop, plain
 
 _WATCHED = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -25,15 +27,21 @@ _WATCHED = (
     | zmq.EVENT_CLOSED
 )
 _numbers = itertools.count()
+_LEAVE_MS = 300
+"""How long what we send last may wait for a router that does not take it."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the router is, and who connects. Raises ``ValueError`` on an identity that would hurt it."""
+    """Where the router is, and who connects. Raises ``ValueError`` on an identity that would hurt it.
+
+    ``keys_from``: where the keys were read, for people.
+    """
 
     address: str
     identity: str
     keys: CurveKeys | None = None
+    keys_from: str = ""
 
     def __post_init__(self) -> None:
         plain("identity", self.identity)
@@ -48,14 +56,29 @@ class Endpoint:
         """
         return replace(self, identity=f"{self.identity}.{number + 1}") if number else self
 
+    def has_keys_of(self, other: Endpoint) -> bool:
+        """Whether the keys are the same; a pair that is made at each reading counts as one."""
+        mine, theirs = self.keys, other.keys
+        if mine is None or theirs is None:
+            return mine is theirs
+        return mine.serverkey == theirs.serverkey and (
+            (mine.made and theirs.made) or mine.secretkey == theirs.secretkey
+        )
+
 
 class Ended(Exception):
-    """One connection is over. ``about_keys``: it says something that waiting alone will not mend."""
+    """One connection is over. ``about_keys``: it says something that waiting alone will not mend.
 
-    def __init__(self, reason: str, *, about_keys: bool = False, identity_taken: bool = False) -> None:
+    ``too_slow``: no answer came, and perhaps one would have come a little later.
+    """
+
+    def __init__(
+        self, reason: str, *, about_keys: bool = False, identity_taken: bool = False, too_slow: bool = False
+    ) -> None:
         super().__init__(reason)
         self.about_keys = about_keys
         self.identity_taken = identity_taken
+        self.too_slow = too_slow
 
 
 class State(enum.Enum):
@@ -83,6 +106,8 @@ class Connection:
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, linger_ms: int = 0
     ) -> None:
         self.state = State.CONNECTING
+        self._endpoint = endpoint
+        self._began = self._opened = time.monotonic()
         self.socket = context.socket(zmq.DEALER)
         self.socket.identity = endpoint.identity.encode("iso-8859-1")
         self.socket.setsockopt(zmq.RCVHWM, 0)  # a full queue here would stall, then kill, the platform
@@ -103,7 +128,8 @@ class Connection:
             self._monitor.connect(place)
             self._poller.register(self.socket, zmq.POLLIN)
             self._poller.register(self._monitor, zmq.POLLIN)
-            self.socket.connect(endpoint.address)
+            self.socket.connect(reachable(endpoint.address))
+            self._began = time.monotonic()
         except zmq.ZMQError:
             self.close()
             raise
@@ -117,7 +143,15 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Let both sockets go."""
+        """Tell the router that we leave, as VOLTTRON's own agents do, and release both sockets.
+
+        A router that is not told keeps the identity among its peers; 10.x ends at the next message that it
+        sends to one which is gone, such as after ``vctl auth add``.
+        """
+        if self.state is State.OPEN:
+            with suppress(zmq.ZMQError):
+                self.send(agentstop(self._endpoint.identity))
+                self.socket.setsockopt(zmq.LINGER, max(_LEAVE_MS, int(self.socket.getsockopt(zmq.LINGER))))
         self.socket.disable_monitor()
         self._monitor.close()
         self.socket.close()
@@ -157,14 +191,18 @@ class Connection:
             return Ended("nobody listens there: start the platform, or check volttron.address")
         if self.state is State.FAILED:
             return Ended(
-                "it refuses our keys: volttron.serverkey must be the publickey of the platform's"
-                " credentials_store/platform.json, and is needed whenever the platform's auth is enabled",
+                f"it refuses our keys{self._tried}: volttron.serverkey must be the publickey of the"
+                " platform's credentials_store/platform.json (8, 9: public of keystore), and is needed"
+                " whenever the platform's auth is enabled",
                 about_keys=True,
             )
         return Ended("the connection was lost")
 
     def unanswered_hello(self) -> Ended:
         """What it means that nobody answers our hello."""
+        handshake = self._opened - self._began
+        if self.state is State.OPEN and time.monotonic() - self._opened <= handshake:
+            return Ended("it has let us in just now, and has not answered our hello yet", too_slow=True)
         if self.state is State.OPEN:
             return Ended(
                 "it lets us in and answers no hello: it hangs, or another connection holds our identity"
@@ -172,14 +210,20 @@ class Connection:
                 identity_taken=True,
             )
         return Ended(
-            "no answer: check volttron.address, volttron.serverkey, firewalls, and (10.x) that the"
-            " platform knows our keys",
+            f"no answer: check volttron.address, volttron.serverkey{self._tried}, firewalls, and (10.x) that"
+            " the platform knows our keys",
             about_keys=True,
+            too_slow=True,
         )
+
+    @property
+    def _tried(self) -> str:
+        return f" ({self._endpoint.keys_from})" if self._endpoint.keys_from else ""
 
     def _note(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.state = State.OPEN
+            self._opened = time.monotonic()
         elif self.is_over:
             return
         elif event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):

@@ -1,4 +1,4 @@
-"""CURVE keys: from settings, or from the files of a VOLTTRON home's ``credentials_store``."""
+"""CURVE keys: from settings, or from the files in which VOLTTRON 2.x, 8, 9 and 10 keep them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from tieline.api.files import read_small_file
-
 
 @dataclass(frozen=True)
 class CurveKeys:
@@ -21,6 +19,8 @@ class CurveKeys:
     publickey: bytes
     secretkey: bytes = field(repr=False)
     serverkey: bytes
+    made: bool = False
+    """Whether the pair is a new one, which nobody knows."""
 
 
 def curve_key(text: str) -> bytes:
@@ -42,17 +42,44 @@ def curve_key(text: str) -> bytes:
     return encoded
 
 
-def stored_key(file: Path, name: str) -> bytes:
-    """``publickey`` or ``secretkey`` of a file of ``credentials_store``; ``ValueError``, ``OSError``."""
+_SPELT = {"publickey": ("publickey", "public"), "secretkey": ("secretkey", "secret")}
+_LARGEST = 65_536
+
+
+def stored_key(file: Path, name: str, address: str = "") -> bytes:
+    """Return ``publickey`` or ``secretkey`` of a file; raises ``ValueError``, ``OSError``.
+
+    The file is one of ``credentials_store`` (2.x, 10); a ``keystore`` or ``keystore.json``, or what
+    ``vctl auth keypair`` prints (8, 9: ``public``, ``secret``); for a public key also a ``known_hosts``
+    with the ``address`` in it, or what ``vctl auth serverkey`` prints: the key alone.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ValueError(f"is larger than {_LARGEST} bytes: that is not a file of keys")
     try:
-        text = json.loads(read_small_file(file).decode("utf-8"))[name]
-    except (KeyError, TypeError, IndexError, RecursionError):
-        raise ValueError(f"has no {name}: a file of a VOLTTRON home's credentials_store is needed") from None
-    except json.JSONDecodeError as error:  # its own text would quote the file
-        raise ValueError(f"is no JSON (line {error.lineno})") from None
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("is no text in UTF-8") from None
-    return curve_key(text if isinstance(text, str) else "")
+    begin, end = text.find("{"), text.rfind("}")
+    if begin < 0 and name == "publickey" and text.strip() and "[" not in text:
+        return curve_key(text.split()[-1])
+    try:  # a program may have printed more around it
+        found = json.loads(text[begin : end + 1] if 0 <= begin < end else text)
+    except json.JSONDecodeError as error:  # its own text would quote the file
+        raise ValueError(f"is no JSON (line {error.lineno})") from None
+    except RecursionError:
+        found = None
+    names: tuple[str, ...] = _SPELT[name]
+    if name == "publickey" and address.startswith("tcp://"):
+        names = (*names, address.removeprefix("tcp://"), address)
+    key = next((found[one] for one in names if one in found), None) if isinstance(found, dict) else None
+    if key is None:
+        raise ValueError(
+            f"has no {' or '.join(names[:2])}: a file of the home's credentials_store (2.x, 10), its"
+            " keystore, or the output of vctl auth keypair (8, 9) is needed"
+        )
+    return curve_key(key if isinstance(key, str) else "")
 
 
 def key_pair(publickey: bytes | None, secretkey: bytes | None) -> tuple[bytes, bytes]:

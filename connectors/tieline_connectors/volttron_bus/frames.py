@@ -56,6 +56,11 @@ def ping(ident: bytes, peer: str = "") -> list[bytes]:
     return request(peer, ident, b"ping", b"ping")
 
 
+def agentstop(identity: str) -> list[bytes]:
+    """Tells the router that this identity leaves; it forgets it at once, and does not answer."""
+    return request("", b"", b"agentstop", identity.encode(CHARSET))
+
+
 def subscription(ident: bytes, prefixes: Sequence[str], all_platforms: bool = False) -> list[bytes]:
     """Asks for every topic that begins with one of these texts; confirmed with one byte, 1."""
     body = {"prefix": list(prefixes), "bus": "", "all_platforms": all_platforms}

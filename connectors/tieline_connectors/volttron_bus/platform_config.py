@@ -103,15 +103,22 @@ class PlatformConfig(Config):
     def server_key(self) -> bytes | None:
         """The platform's key, none where its authentication is off. Raises ``ValueError``."""
         if self.server_credentials_file:
-            return _stored(self.server_credentials_file, "publickey")[0]
+            return _stored(self.server_credentials_file, "publickey", address=self.address)[0]
         return curve_key(self.serverkey) if self.serverkey else None
 
     def endpoint(self, connector: str) -> Endpoint:
-        """Where to connect, and as whom. Raises ``ValueError``."""
+        """Where to connect, and as whom; reads the files of keys. Raises ``ValueError``."""
         identity = self.identity or f"tieline.{connector}"
         server = self.server_key()
-        keys = None if server is None else CurveKeys(*self.own_keys(), serverkey=server)
-        return Endpoint(self.address, identity, keys)
+        if server is None:
+            return Endpoint(self.address, identity)
+        made = not (self.credentials_file or self._secret())
+        keys = CurveKeys(*self.own_keys(), serverkey=server, made=made)
+        return Endpoint(self.address, identity, keys, self._keys_from(made))
+
+    def _keys_from(self, made: bool) -> str:
+        own = "a new pair of our own" if made else f"our own of {self.credentials_file or 'the settings'}"
+        return f"the platform's key of {self.server_credentials_file or 'the settings'}, and {own}"
 
     def _given(self, key: str) -> bool:
         return bool(
@@ -141,9 +148,9 @@ def is_latin(text: str) -> bool:
     return all(ord(character) < 256 for character in text)
 
 
-def _stored(file: str, *names: str) -> list[bytes]:
+def _stored(file: str, *names: str, address: str = "") -> list[bytes]:
     try:
-        return [stored_key(Path(file), name) for name in names]
+        return [stored_key(Path(file), name, address) for name in names]
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError as error:

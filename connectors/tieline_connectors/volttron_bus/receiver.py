@@ -19,17 +19,14 @@ import zmq
 
 from tieline_connectors.volttron_bus import frames as vip
 from tieline_connectors.volttron_bus.buffer import Buffer
-from tieline_connectors.volttron_bus.connection import Connection, Ended, Endpoint
+from tieline_connectors.volttron_bus.connection import Connection, Ended
+from tieline_connectors.volttron_bus.reconnect import Reconnect
 
 log = logging.getLogger(__name__)
 
 _BATCH = 500
 _LOOK_UP = 0.1
 """Seconds until a request to stop, or a deadline, is noticed on a quiet bus."""
-_IDENTITIES = 10
-_FIRST_HELLO = 1.0
-"""Seconds for the first hello, doubled at each attempt up to the ping's. Who starts anew right after he
-stopped finds his identity still taken and gets no answer; each second of waiting then costs messages."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,8 @@ class Subscription:
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds: between two attempts (growing from, up to), between pings, until an answer is missed."""
+    """Seconds: between pings, until an answer is missed."""
 
-    backoff: float = 0.1
-    backoff_max: float = 10.0
     ping_interval: float = 10.0
     ping_timeout: float = 5.0
 
@@ -60,7 +55,7 @@ class Receiver:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        reconnect: Reconnect,
         subscription: Subscription,
         buffer: Buffer,
         count: Callable[[str, int], None],
@@ -69,19 +64,17 @@ class Receiver:
     ) -> None:
         self.failure: Exception | None = None
         self.is_subscribed = False
-        self._endpoint = endpoint
+        self._reconnect = reconnect
         self._subscription = subscription
         self._buffer = buffer
         self._count = count
         self._patience = patience
         self._stopping = threading.Event()
         self._outage = _Outage(report, count)
-        self._attempt = 0
-        self._spare = 0
         self._told_too_large = False
         here = contextvars.copy_context()  # so that its log lines carry connector and task
         self._thread = threading.Thread(
-            target=here.run, args=(self._run,), name=f"bus-{endpoint.identity}", daemon=True
+            target=here.run, args=(self._run,), name=f"bus-{reconnect.identity}", daemon=True
         )
 
     def start(self) -> None:
@@ -112,28 +105,31 @@ class Receiver:
     def _connected(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         """One connection from its beginning to its end, and the pause after it."""
         try:
-            with Connection(context, self._endpoint.beside(self._spare)) as connection:
+            with Connection(context, self._reconnect.endpoint) as connection:
                 session = _Session(
                     connection, self._subscription, self._patience, self._keep, self._subscribed
                 )
-                session.run(self._stopping, min(_FIRST_HELLO * 2**self._attempt, self._patience.ping_timeout))
+                session.run(self._stopping, self._reconnect.hello)
         except zmq.ZMQError as error:
-            self._outage.begin(Ended(f"the address cannot be used: {error}", about_keys=True))
+            self._failed(Ended(f"the address cannot be used: {error}", about_keys=True))
         except Ended as ended:
-            self._spare = (self._spare + ended.identity_taken) % _IDENTITIES
-            self._outage.begin(ended)
+            self._failed(ended)
+
+    def _failed(self, ended: Ended) -> None:
         self.is_subscribed = False
-        pause = self._patience.backoff * 2**self._attempt
-        self._attempt = min(self._attempt + 1, 30)
-        self._stopping.wait(min(pause, self._patience.backoff_max))
+        self._outage.begin(ended)
+        self._stopping.wait(self._reconnect.failed(ended))
 
     def _subscribed(self) -> None:
-        self._attempt = 0
+        self._reconnect.succeeded()
         self.is_subscribed = True
         self._outage.end()
         log.info(
             "subscribed",
-            extra={"prefixes": list(self._subscription.prefixes), "address": self._endpoint.address},
+            extra={
+                "prefixes": list(self._subscription.prefixes),
+                "address": self._reconnect.endpoint.address,
+            },
         )
 
     def _keep(self, messages: list[list[bytes]]) -> None:

@@ -40,7 +40,7 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
     def start(self, context: SourceContext, config: VolttronBusConfig) -> None:
         """Begin to receive; does not wait for the platform. Raises ``Fatal`` on keys that cannot be read."""
         try:
-            endpoint = config.endpoint(context.connector)
+            reconnect = config.reconnect(context.connector)
         except ValueError as error:
             raise Fatal(f"volttron_bus: {error}") from error
         self._context = context
@@ -50,9 +50,9 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
         self._silence = Silence(config.expected(), time.monotonic())
         self._recorder = Recorder(config.platform, config.all_routes(), config.shape, config.bases())
         self._buffer = Buffer(config.buffer_max_messages, config.buffer_max_bytes)
-        report = reporter(context, endpoint.address)
+        report = reporter(context, reconnect.endpoint.address)
         self._receiver = Receiver(
-            endpoint, config.subscription(), self._buffer, context.count, config.patience(), report
+            reconnect, config.subscription(), self._buffer, context.count, config.patience(), report
         )
         self._receiver.start()
 

@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from tieline_connectors.volttron_bus import frames as vip
 from tieline_connectors.volttron_bus import jsonrpc
-from tieline_connectors.volttron_bus.connection import Connection, Endpoint
+from tieline_connectors.volttron_bus.connection import Connection, Ended, Endpoint
 
 
 class VipError(Exception):
@@ -85,7 +85,10 @@ class VipClient:
             self._context.term()
 
     def hello(self, timeout: float = 5.0) -> str:
-        """The router's identity, another one after each of its starts. Raises ``VipError``."""
+        """The router's identity, another one after each of its starts. Raises ``VipError``.
+
+        ``ended`` then says what it means that no answer came.
+        """
         ident = self._ident()
         args = self._ask(vip.hello(ident), ident, timeout).args
         if len(args) < 3 or args[0] != b"welcome":
@@ -111,6 +114,10 @@ class VipClient:
         self._ask(vip.unsubscription(ident, prefixes), ident, timeout)
         self._subscribed = False
         self._messages.clear()
+
+    def ended(self) -> Ended:
+        """Why there is no answer: the connection is over, or the router gives none."""
+        return self._connection.ended() if self.is_over else self._connection.unanswered_hello()
 
     @property
     def is_over(self) -> bool:

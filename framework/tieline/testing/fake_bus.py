@@ -102,6 +102,7 @@ class FakeBus:
         self._socket = self._context.socket(zmq.ROUTER)
         for option, value in ((zmq.ROUTER_MANDATORY, 1), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.LINGER, 0)):
             self._socket.setsockopt(option, value)
+        self._socket.setsockopt(zmq.IPV6, int("[" in self.address))
         self._socket.identity = self._identity
         if self._secretkey:
             self._socket.curve_server = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 
 from typing_extensions import Self
@@ -17,8 +18,10 @@ class TcpProxy:
     told, not even when one of them closes; connections made later work. ``cut`` closes all of them.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, delay: float = 0.0) -> None:
+        """``delay``: seconds that each piece of data takes in each direction: half of a round trip."""
         self._server = (host, port)
+        self._delay = delay
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
@@ -96,6 +99,8 @@ class _Pair:
     def carry(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(65536):
+                if self._proxy._delay:
+                    time.sleep(self._proxy._delay)
                 if not self._proxy._is_frozen(source):
                     target.sendall(data)
         except OSError:

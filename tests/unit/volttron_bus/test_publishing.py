@@ -257,7 +257,6 @@ def test_three_settings_are_enough():
     config = VolttronBusSinkConfig.parse(MINIMAL)
     assert config.allowed() == ("devices/campus", "analysis")
     assert config.endpoint("out").identity == "tieline.out"
-    assert [config.backoff(n) for n in (0, 1, 3, 50)] == [0.1, 0.2, 0.8, 10.0]
 
 
 def test_nothing_is_allowed_unless_it_is_named():
