@@ -183,3 +183,46 @@ def test_a_value_that_is_not_true_to_its_schema_is_named_and_the_others_are_rows
     found = Layout.of(kind, frozenset()).rows(records)
     assert list(found.failures) == [1]
     assert [each["x"] for each in found.batch.to_pylist()] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("logical", "base", "value", "beyond"),
+    [
+        ("date", "int", datetime.date(2026, 1, 31), 2**31 - 1),
+        ("timestamp-millis", "long", NOW, 253402300800000),
+        ("timestamp-micros", "long", NOW, -(2**62)),
+        ("local-timestamp-millis", "long", NOW.replace(tzinfo=None), 253402300800000),
+    ],
+)
+@pytest.mark.parametrize(
+    "wrap", [lambda kind: kind, lambda kind: ["null", kind], lambda kind: ["string", kind]]
+)
+def test_a_time_that_python_has_no_place_for_is_a_row_beside_its_neighbours(
+    logical, base, value, beyond, wrap
+):
+    kind = {"type": base, "logicalType": logical}
+    made = schema(record(("x", wrap(kind))))
+    records = [
+        SinkRecord("t", 1, n, {"x": each}, headers=identity(n), value_schema=made)
+        for n, each in enumerate([value, beyond, value])
+    ]
+    found = Layout.of(made, frozenset()).rows(records)
+    assert not found.failures
+    column_of = found.batch.column(0)
+    if pa.types.is_struct(column_of.type):
+        column_of = column_of.field(1)
+    whole = pa.int32() if base == "int" else pa.int64()
+    assert column_of.cast(whole)[1].as_py() == beyond
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ({"type": "string", "logicalType": "date"}, "x"),
+        ({"type": "long", "logicalType": "time-millis"}, 7),
+        ({"type": "int", "logicalType": "uuid"}, 7),
+        ({"type": "string", "logicalType": "decimal"}, "x"),
+    ],
+)
+def test_a_logical_type_that_is_invalid_where_it_stands_is_ignored(kind, value):
+    assert there_and_back(kind, value) == value

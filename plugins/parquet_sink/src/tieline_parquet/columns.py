@@ -10,6 +10,9 @@
 | any other union | a struct with a nullable field a branch, of which one is set; null: a null struct |
 | date, time-*, timestamp-*, local-timestamp-* | date32, time, timestamp in UTC, timestamp |
 | decimal, uuid | decimal, string |
+
+A logical type that is invalid where it stands is ignored, as Avro's specification says. Dates and timestamps
+that Python has no place for (the year 10000) are numbers in a record, and what they are in the column.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+
+from tieline.api.readable import logical_type
 
 Convert = Callable[[Any], Any]
 
@@ -47,7 +52,7 @@ _KINDS: dict[type, tuple[str, ...]] = {
     bool: ("boolean",),
     int: ("int", "long", "double", "float"),
     float: ("double", "float"),
-    str: ("string", "enum"),
+    str: ("string", "enum", "uuid"),
     bytes: ("bytes", "fixed"),
     list: ("array",),
     datetime.datetime: ("timestamp", "local-timestamp"),
@@ -150,7 +155,7 @@ class _Compiler:
 
 
 def _leaf(schema: Any) -> _Branch:
-    kind, logical = schema["type"], schema.get("logicalType")
+    kind, logical = schema["type"], logical_type(schema)
     if logical == "decimal":
         precision, scale = schema["precision"], schema.get("scale", 0)
         if precision > 76:
@@ -160,13 +165,51 @@ def _leaf(schema: Any) -> _Branch:
     if logical == "uuid" and kind in ("string", "fixed"):
         return _Branch("uuid", "uuid", Column(pa.string(), str))
     if logical in _LOGICAL:
-        return _Branch(_PRIMITIVE_NAME[logical], _PRIMITIVE_NAME[logical], Column(_LOGICAL[logical]))
+        name = _PRIMITIVE_NAME[logical]
+        unit = 1000 if logical.endswith("-millis") else 1
+        return _Branch(name, name, Column(_LOGICAL[logical], _NUMBERS[name](unit)))
     if kind == "enum":
         return _Branch("enum", "enum", Column(pa.string()))
     if kind == "fixed":
         return _Branch("fixed", "fixed", Column(pa.binary(schema["size"])))
     return _Branch(kind, kind, Column(_PRIMITIVE[kind]))
 
+
+def _days(_: int) -> Convert:
+    return lambda value: value.toordinal() - _DAY_ONE if isinstance(value, datetime.date) else value
+
+
+def _since_midnight(unit: int) -> Convert:
+    def convert(value: Any) -> Any:
+        if not isinstance(value, datetime.time):
+            return value
+        seconds = (value.hour * 60 + value.minute) * 60 + value.second
+        return (seconds * 1_000_000 + value.microsecond) // unit
+
+    return convert
+
+
+def _since_1970(unit: int) -> Convert:
+    unit_of_time = datetime.timedelta(microseconds=unit)
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, datetime.datetime):
+            return value
+        return (value - (_EPOCH if value.tzinfo is None else _UTC)) // unit_of_time
+
+    return convert
+
+
+_EPOCH = datetime.datetime(1970, 1, 1)
+_UTC = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_DAY_ONE = _EPOCH.toordinal()
+_NUMBERS: dict[str, Callable[[int], Convert]] = {
+    "date": _days,
+    "time": _since_midnight,
+    "timestamp": _since_1970,
+    "local-timestamp": _since_1970,
+}
+"""To the numbers that are stored: Arrow takes no column in which some are numbers and some are not."""
 
 _PRIMITIVE_NAME = {name: name.removesuffix("-millis").removesuffix("-micros") for name in _LOGICAL}
 
@@ -213,6 +256,8 @@ def _chosen(branches: list[_Branch]) -> Convert:
             found = next(named, None) or by_kind.get("map")
         else:
             kinds = _KINDS.get(type(value), ())
+            if type(value) is int and not any(kind in by_kind for kind in kinds):
+                kinds = ("", *_NUMBERS)  # a date, say, that Python has no place for
             if type(value) is int and value not in _INT:
                 kinds = kinds[1:]
             found = next((by_kind[kind] for kind in kinds if kind in by_kind), None)
