@@ -134,6 +134,10 @@ class Spool:
         )
         self._quarantine.keep(raw, reason)
 
+    def write_quarantine(self) -> None:
+        """Write what waits for it, unless that was done a moment ago. For a receiver that has no records."""
+        self._quarantine.write_if_due()
+
     # -- the pump's side ------------------------------------------------------------------------------------
 
     @property

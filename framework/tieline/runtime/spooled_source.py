@@ -46,7 +46,10 @@ class Receiver:
                         break
                     continue
                 away.over()
-                self._keep(batch)
+                if batch:
+                    self._keep(batch)
+                else:
+                    self._spool.write_quarantine()
             self._last()
         except Stopping:
             pass
