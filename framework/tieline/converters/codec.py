@@ -13,7 +13,7 @@ from fastavro.io.binary_decoder import BinaryDecoder
 
 from tieline.api import Schema
 from tieline.converters.logical import for_fastavro
-from tieline.converters.union import compile_tagger
+from tieline.converters.union import Tagger, compile_tagger
 
 MAX_ITEMS = 100_000
 """Of the arrays in one datum, where items take no bytes and so nothing else bounds their number."""
@@ -36,9 +36,8 @@ class AvroCodec:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         try:
-            self._tag = compile_tagger(schema.parsed)
             self._readable = for_fastavro(schema.definition)
-            hazards = _Hazards(schema.parsed)
+            hazards = _Hazards(self._readable)
         except Exception as error:  # not all that fastavro lets pass is a schema
             raise ValueError(f"{schema.name} is no usable schema: {type(error).__name__}: {error}") from error
         self._read = (
@@ -54,6 +53,15 @@ class AvroCodec:
     def of(schema: Schema) -> AvroCodec:
         """The codec of a schema; compiled once."""
         return AvroCodec(schema)
+
+    @functools.cached_property
+    def _tag(self) -> Tagger:
+        """Only where something is written: reading needs less of a schema."""
+        try:
+            return compile_tagger(self.schema.parsed)
+        except Exception as error:
+            told = f"{self.schema.name} is no usable schema: {type(error).__name__}: {error}"
+            raise ValueError(told) from error
 
     def encode(self, data: Any) -> bytes:
         """Raises ``ValueError`` where the data is not true to the schema, with the place."""
