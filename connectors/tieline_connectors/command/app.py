@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tieline_connectors.command.checking import check, verify
+from tieline_connectors.command.checking import check, trust, verify
 from tieline_connectors.command.history import history
 from tieline_connectors.command.sending import prompt, send
 
@@ -18,6 +18,9 @@ command.command()(history)
 _audit = typer.Typer(help="The audit log of a command sink.", no_args_is_help=True)
 _audit.command()(verify)
 command.add_typer(_audit, name="audit")
+_clock = typer.Typer(help="The wall clock of a command sink's computer.", no_args_is_help=True)
+_clock.command()(trust)
+command.add_typer(_clock, name="clock")
 
 policy = typer.Typer(help="The policy of a command sink: who may write what.", no_args_is_help=True)
 policy.command(context_settings=_VALUES)(check)
@@ -26,6 +29,11 @@ policy.command(context_settings=_VALUES)(check)
 @_audit.callback()
 def _audit_group() -> None:
     """Keeps ``verify`` a command of its own name, alone as it is."""
+
+
+@_clock.callback()
+def _clock_group() -> None:
+    """Keeps ``trust`` a command of its own name, alone as it is."""
 
 
 @policy.callback()

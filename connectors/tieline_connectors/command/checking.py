@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,8 @@ from tieline_connectors.command.command import Command
 from tieline_connectors.command.facts import Facts, Reading
 from tieline_connectors.command.policy import Policy
 from tieline_connectors.command.policy_file import parse
+from tieline_connectors.command.vouching import Word
+from tieline_connectors.command.wall_clock import clocks
 
 BROKEN, WRONG, NOT_ALLOWED = 1, 2, 10
 _MOST = 16 * 1024 * 1024
@@ -121,6 +124,30 @@ def verify(
     elif proved_by.seq < last.seq:
         typer.echo(f"{file}: that nothing is missing at its end is proved up to line {proved_by.seq}")
     typer.echo(f"{file}: whole, {last.seq} lines; its head is {last.seq}:{last.hash}")
+
+
+def trust(
+    file: Annotated[Path, typer.Argument(help="The audit log (audit.file) of the command sink.")],
+) -> None:
+    """Say that this computer's clock is right now, where a command sink waits because of CLOCK_UNTRUSTED.
+
+    Set the clock first. Then nothing that a wrong clock has written stops the sink: it keeps its ledger, and
+    times in it that are ahead count as now. It holds until the clock is set again, or the computer is started
+    again. Run it on the computer of the sink, as the worker's user.
+
+    Exit status: 0 said, 2 the file cannot be written, or there is no audit log.
+    """
+    now = clocks()
+    try:
+        if not file.is_file():
+            raise ValueError(f"{file}: there is no audit log; name the audit.file of the command sink")
+        Word(now.boot, now.offset).write(Word.beside(file))
+    except (OSError, ValueError) as error:
+        told = f"{file}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        typer.secho(told, err=True, fg=typer.colors.RED)
+        raise typer.Exit(WRONG) from None
+    shown = datetime.fromtimestamp(now.wall / 1_000_000, timezone.utc).isoformat(timespec="seconds")
+    typer.echo(f"the command sink believes this computer's clock, {shown}, within a second")
 
 
 def _asked(

@@ -92,9 +92,7 @@ class ClockWatch:
             or monotonic + self._offset < self._floor
             or any(abs(offset - known) <= CLOCK_STEP for known in self._earlier)
         ):
-            if offset < self._offset:
-                self._before, self._stale_left = self._offset, self._stale
-            self._take(offset, monotonic)
+            self._believe_now(offset, monotonic)
         else:
             self._stale_left -= min(monotonic - self._last, _STOOD_STILL)
         self._last = monotonic
@@ -111,11 +109,12 @@ class ClockWatch:
         self._offset = seen.offset
 
     def vouch(self, wall: int, monotonic: int) -> None:
-        """The wall clock is right: believe it at once, and no time that was believed before."""
-        self._stale_left = 0
-        self._take(wall - monotonic, monotonic)
+        """The wall clock is right: believe it at once."""
+        self._believe_now(wall - monotonic, monotonic)
 
-    def _take(self, offset: int, monotonic: int) -> None:
+    def _believe_now(self, offset: int, monotonic: int) -> None:
+        if offset < self._offset - CLOCK_STEP:
+            self._before, self._stale_left = self._offset, self._stale
         self._earlier.append(self._offset)
         self._offset, self._known_at, self._standing = offset, monotonic, None
 

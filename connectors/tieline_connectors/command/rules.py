@@ -97,6 +97,7 @@ SMALL = 2000
 """Characters of a command; a larger one of a stranger is answered and not kept."""
 
 _UNTIL = "nothing is begun until it is back, or has stood for clock.believe.ms"
+_WAY_OUT = "say so with tieline command clock trust AUDIT_FILE"
 _FORGOTTEN = Refusal(
     "FORGOTTEN",
     "commands of its time of issue were forgotten, and this may be one of them; send it again under a new id",
@@ -218,7 +219,8 @@ def clock_doubt(ledger: Ledger, situation: Situation) -> Wait | None:
     if now.wall < terms.built_at:
         return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the day this version was built; set it")
     if now.wall + CLOCK_STEP < ledger.newest and not now.vouched:
-        return Wait("CLOCK_UNTRUSTED", "the clock is earlier than the newest entry of the ledger; set it")
+        told = "the clock is earlier than the newest entry of the ledger; set it, or"
+        return Wait("CLOCK_UNTRUSTED", f"{told}, if it is right now, {_WAY_OUT}")
     return None
 
 

@@ -14,6 +14,7 @@ from tieline_connectors.command.decisions import Situation
 from tieline_connectors.command.looking import Content, Hung, Looker, content_of, engaged
 from tieline_connectors.command.policy_changes import Event, InForce, PolicyChanges
 from tieline_connectors.command.policy_file import MAX_BYTES
+from tieline_connectors.command.vouching import Word, vouched
 from tieline_connectors.command.wall_clock import WallClock, clocks
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,10 @@ class Surroundings:
         self._terms = config.terms()
         stale = self._terms.max_age + self._terms.max_clock_skew
         watch = ClockWatch(config.clock_believe_ms * 1000, stale, self._terms.built_at)
-        self.clock = WallClock(watch, shown, lambda name, number: self.count(name, number))
+        word = Word.beside(config.audit_file)
+        self.clock = WallClock(
+            watch, shown, lambda shown: vouched(shown, word), lambda name, number: self.count(name, number)
+        )
         self.now = self.clock.now
         self._keys = config.signing_keys()
         self._lock = threading.Lock()

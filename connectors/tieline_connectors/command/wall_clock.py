@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """It also goes on while the computer sleeps."""
+_ASKED_EVERY = 1_000_000
+"""Microseconds."""
 
 
 def clocks() -> Now:
@@ -40,10 +42,16 @@ class WallClock:
     """
 
     def __init__(
-        self, watch: ClockWatch, shown: Callable[[], Now], count: Callable[[str, int], None]
+        self,
+        watch: ClockWatch,
+        shown: Callable[[], Now],
+        vouched: Callable[[Now], bool],
+        count: Callable[[str, int], None],
     ) -> None:
-        """``shown``: what the clocks say."""
+        """``shown``: what the clocks say. ``vouched``: whether something says that it is right."""
         self._watch = watch
+        self._vouched = vouched
+        self._asked_at, self._is_vouched = -_ASKED_EVERY, False
         self._shown = shown
         self._count = count
         self._lock = threading.Lock()
@@ -64,7 +72,13 @@ class WallClock:
 
     def _read(self) -> Now:
         shown = self._shown()
-        return self._watch.read(shown.wall, shown.monotonic, shown.boot)
+        now = self._watch.read(*shown[:2], shown.boot)
+        if shown.monotonic >= self._asked_at + _ASKED_EVERY:
+            self._asked_at, self._is_vouched = shown.monotonic, self._vouched(shown)
+            if now.doubt and self._is_vouched:
+                self._watch.vouch(*shown[:2])
+                now = self._watch.read(*shown[:2], shown.boot)
+        return now._replace(vouched=self._is_vouched and not now.doubt)
 
     def _alarmed(self, now: Now) -> Now:
         if now.doubt and not self._doubt:

@@ -1,15 +1,20 @@
 """Which time is believed, and what an entry's times mean when a clock was set."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tieline_connectors.command import holds
 from tieline_connectors.command import rules as the_rules
-from tieline_connectors.command.clock import ClockWatch, Seen
+from tieline_connectors.command.app import command
+from tieline_connectors.command.clock import ClockWatch, Now, Seen
 from tieline_connectors.command.decisions import Accept, Answer, Call, NotYet, Revert, Start, Wait
 from tieline_connectors.command.ledger import Entry, Ledger, Retention
 from tieline_connectors.command.note import Note, with_times
+from tieline_connectors.command.vouching import Word, kept_by_ntp
+from tieline_connectors.command.wall_clock import WallClock, clocks
 
 rules: Any = the_rules
 
@@ -147,7 +152,7 @@ def test_what_was_vouched_for_is_believed_at_once(computer):
     computer.go_on(3)
     computer.watch.vouch(computer.true + computer.set_by, UP + computer.true - T0)
     now = computer.now()
-    assert (now.doubt, now.wall, now.before) == ("", computer.true - 7200 * SECOND, 0)
+    assert (now.doubt, now.wall, now.before) == ("", computer.true - 7200 * SECOND, computer.true)
 
 
 # What is decided meanwhile.
@@ -304,3 +309,93 @@ def test_a_note_comes_back_as_it_was_and_what_is_none_is_refused():
     assert Note.from_value(None) == Note()
     with pytest.raises(ValueError, match="note"):
         Note.from_value({"command": "[]"})
+
+
+# What vouches for a clock.
+
+
+def wall_clock(tmp_path, computer, ntp=False):
+    word = Word.beside(tmp_path / "audit.log")
+    counted: Counter[str] = Counter()
+
+    def shown():
+        return Now(computer.true + computer.set_by, UP + computer.true - T0, boot="boot")
+
+    def vouched(now):
+        said = Word.read(word)
+        return ntp or (said is not None and said.vouches(now))
+
+    clock = WallClock(
+        computer.new_watch(), shown, vouched, lambda name, number: counted.update({name: number})
+    )
+    clock.now()
+    return clock, word, shown, counted
+
+
+def test_an_operators_word_ends_a_doubt_and_means_nothing_when_the_clock_is_set_again(computer, tmp_path):
+    clock, word, shown, counted = wall_clock(tmp_path, computer)
+    computer.set_by = DAY
+    assert clock.now().doubt
+    Word("boot", shown().offset).write(word)
+    computer.true += SECOND
+    now = clock.now()
+    assert (now.doubt, now.wall, now.vouched) == ("", computer.true + DAY, True)
+    computer.true += SECOND
+    computer.set_by = 2 * DAY
+    now = clock.now()
+    assert now.doubt
+    assert not now.vouched
+    assert counted == {"clock.untrusted": 2}
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"boot": "boot", "offset": "x"}', "[" * 900])
+def test_a_word_that_is_none_vouches_for_nothing(tmp_path, content):
+    (tmp_path / "word").write_text(content)
+    assert Word.read(tmp_path / "word") is None
+    assert Word.read(tmp_path / "not there") is None
+
+
+def test_a_ledger_from_before_a_restart_that_is_ahead_stops_nothing_once_the_clock_is_vouched_for(
+    given, computer, at
+):
+    computer.set_by = DAY
+    computer.watch = computer.new_watch()
+    ahead = given.command(issued_at=T0 + DAY, expires_at=T0 + DAY + 60 * SECOND)
+    ledger = Ledger((), computer.now())
+    accept = rules.arrived(ahead, None, ledger, at())
+    ledger.put(accept.entry)
+    ledger.put(rules.to_start(accept.entry, accept.deadline, {}, ledger, at()).entry)
+    limits = {"per_device": {"commands": 1, "minutes": 60}}
+    computer.set_by = 0
+    computer.true += 10 * SECOND
+    right = Now(computer.true, 5 * SECOND, boot="the next boot")
+    ledger = Ledger(list(ledger), right)
+    fresh = given.command(command_id="c2", issued_at=computer.true, expires_at=computer.true + 60 * SECOND)
+    here = given.situation()._replace(now=right)
+    waits = rules.arrived(fresh, None, ledger, here)
+    assert isinstance(waits, Wait)
+    assert "tieline command clock trust" in waits.sentence
+    here = here._replace(now=right._replace(vouched=True))
+    ledger.keep_time(here.now)
+    assert isinstance(rules.arrived(fresh, None, ledger, here), Accept)
+    limited = here._replace(policy=given.policy(limits=limits))
+    assert rules.arrived(fresh, None, ledger, limited).result.reason_code == "RATE_LIMIT"
+    later = Now(right.wall + 3601 * SECOND, right.monotonic + 3601 * SECOND, boot=right.boot, vouched=True)
+    newer = given.command(command_id="c3", issued_at=later.wall, expires_at=later.wall + 60 * SECOND)
+    ledger.keep_time(later)
+    assert isinstance(rules.arrived(newer, None, ledger, limited._replace(now=later)), Accept)
+
+
+def test_the_program_gives_an_operators_word_for_the_clock_as_it_is(tmp_path):
+    (tmp_path / "audit.log").touch()
+    ended = CliRunner().invoke(command, ["clock", "trust", str(tmp_path / "audit.log")])
+    assert ended.exit_code == 0, ended.output
+    word = Word.read(Word.beside(tmp_path / "audit.log"))
+    assert word is not None
+    assert word.vouches(clocks())
+    assert CliRunner().invoke(command, ["clock", "trust", str(tmp_path / "none")]).exit_code == 2
+
+
+def test_the_kernel_vouches_for_no_clock_but_its_own():
+    right = clocks()
+    assert not kept_by_ntp(right._replace(wall=right.wall + DAY))
