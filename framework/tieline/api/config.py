@@ -209,6 +209,11 @@ def _impossible(cls: type[Config], settings: dict[str, Any]) -> Iterator[tuple[s
         kinds = (fields[key].annotation, *get_args(fields[key].annotation)) if key in fields else ()
         if isinstance(value, str) and "\0" in value:
             yield key, "holds a NUL character"
+        elif Path in kinds and isinstance(value, str) and not value.strip():
+            if type(None) in kinds:
+                del settings[key]  # nothing is not the folder that a program happens to run in
+            else:
+                yield key, "is empty; give a path"
         elif Path in kinds and isinstance(value, str):
             try:
                 settings[key] = _expanded(value)
@@ -216,7 +221,7 @@ def _impossible(cls: type[Config], settings: dict[str, Any]) -> Iterator[tuple[s
                 yield key, str(error)
         elif int in kinds and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
             # what is behind a setting counts in 64 bits, and waits in seconds of a float
-            longest = _LONGEST_MS if key.endswith(".ms") and "retention" not in key else _LARGEST
+            longest = _LONGEST_MS if key.endswith(".ms") and key != "log.retention.ms" else _LARGEST
             if len(value) > 30 or not -_LARGEST <= int(value) <= longest:
                 yield key, f"is too large; the most is {longest}"
 

@@ -24,7 +24,7 @@ from tieline.registry.remote import RemoteSchemaStore
 from tieline.runtime import plugins
 from tieline.runtime.mistakes import Mistakes
 from tieline.runtime.planned import ConnectorPlan, ConverterPlan, TransformPlan
-from tieline.runtime.refusals import NO_PREDICATES, refusal, server_problem
+from tieline.runtime.refusals import NO_PREDICATES, refusal, url_problem
 from tieline.runtime.settings import (
     ConnectorSettings,
     SinkSettings,
@@ -220,7 +220,7 @@ class ConnectorCheck:
                 message = f"means nothing without {key}.{_REGISTRY}url"
                 self._found.add(Mistake(self._where, f"{key}.{_REGISTRY}{name}", message))
             return {}
-        if problem := server_problem(registry["url"]):
+        if problem := url_problem(registry["url"]):
             self._found.add(
                 Mistake(where, f"{prefix}{_REGISTRY}url" if prefix else f"{_REGISTRY}url", problem)
             )

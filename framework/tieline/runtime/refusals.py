@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 NO_DEAD_LETTERS = (
@@ -37,13 +38,30 @@ def refusal(key: str, *, of_worker: bool) -> str:
     return ""
 
 
-def server_problem(text: str) -> str:
-    """Why nothing can listen at these addresses (``host:port``, perhaps as a URL); empty if something can."""
-    for server in filter(None, (part.strip() for part in text.split(","))):
-        try:
-            port = urlsplit(server if "://" in server else f"//{server}").port
-        except ValueError:
-            port = 0
-        if port == 0:
-            return "the port is not a number from 1 to 65535"
+_SERVER = re.compile(r"(?:[A-Za-z_]+://)?([\w.-]+|\[[0-9A-Fa-f:.%]+\])(:\w*)?")
+_PORT = "the port is not a number from 1 to 65535"
+
+
+def server_problem(server: str) -> str:
+    """Why no Kafka broker can listen at this address; empty if one can."""
+    if not _SERVER.fullmatch(server):
+        return "is not host:port (several with commas)"
+    return _port_problem(server if "://" in server else f"//{server}")
+
+
+def url_problem(url: str) -> str:
+    """Why no schema registry can answer at this URL, or these with commas; empty if one can."""
+    for each in (part.strip() for part in url.split(",")):
+        if not re.match(r"https?://[^\s/]", each):
+            return "is not a URL: it begins with http:// or https://"
+        if problem := _port_problem(each):
+            return problem
     return ""
+
+
+def _port_problem(url: str) -> str:
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        return _PORT
+    return _PORT if port == 0 else ""

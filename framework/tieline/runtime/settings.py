@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from tieline.api import CommaList, Config, setting
 from tieline.api.config import TopicName, TopicNames
 from tieline.runtime.failure import RetryPolicy
-from tieline.runtime.refusals import NO_COPIES, NO_DEAD_LETTERS, server_problem
+from tieline.runtime.refusals import NO_COPIES, NO_DEAD_LETTERS, server_problem, url_problem
 
 PASSED_TO_CLIENTS = ("security.protocol", "sasl.", "ssl.", "client.dns.lookup", "socket.")
 """Worker settings that Kafka's clients get as they are."""
@@ -130,7 +130,7 @@ class WorkerSettings(Config):
         registry = "" if self.serves_registry else self.schema_registry_url
         problems = [
             *(("bootstrap.servers", server_problem(server)) for server in self.bootstrap_servers),
-            ("schema.registry.url", server_problem(registry)),
+            ("schema.registry.url", registry and url_problem(registry)),
         ]
         if self.offset_storage_replication_factor == 0:
             problems.append(("offset.storage.replication.factor", NO_COPIES))

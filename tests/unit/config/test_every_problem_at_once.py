@@ -8,6 +8,7 @@ import pytest
 
 from tieline.api import Config, ConfigError, setting
 from tieline.api.config import PathText
+from tieline.registry.server import RegistryConfig
 from tieline.runtime.config_files import read_settings
 from tieline.runtime.plan import checked, plan
 
@@ -190,6 +191,25 @@ def test_what_can_never_work_is_refused(connector, key, value, told):
 def test_a_broker_at_an_impossible_port_is_refused(servers):
     found = problems(worker={"bootstrap.servers": servers})
     assert found["worker", "bootstrap.servers"] == "the port is not a number from 1 to 65535"
+
+
+@pytest.mark.parametrize("servers", ["a b:9092", "/dev/zero", "devices/*", "h:9092/x", "http://h/x", "$x"])
+def test_what_is_no_brokers_address_is_refused(servers):
+    found = problems(worker={"bootstrap.servers": servers})
+    assert found["worker", "bootstrap.servers"] == "is not host:port (several with commas)"
+
+
+@pytest.mark.parametrize("servers", ["h", "h:9092,i:9093", "PLAINTEXT://h:9092", "[::1]:9092", "10.0.0.1:1"])
+def test_what_may_be_a_brokers_address_is_taken(servers):
+    assert checked("w", {"bootstrap.servers": servers}, []).worker.bootstrap_servers == tuple(
+        servers.split(",")
+    )
+
+
+def test_an_empty_path_is_no_folder_and_an_optional_one_is_not_set(tmp_path):
+    assert problems(worker={"data.dir": " "}) == {("worker", "data.dir"): "is empty; give a path"}
+    config, wrong = RegistryConfig.check({"users.file": ""})
+    assert (config.users_file, wrong) == (None, [])
 
 
 def test_a_ca_file_that_is_missing_is_named_and_no_password_is_shown():

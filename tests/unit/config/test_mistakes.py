@@ -109,7 +109,7 @@ def test_a_converter_that_needs_no_registry_refuses_its_settings():
 
 def test_the_password_in_a_wrong_url_of_a_registry_is_not_told():
     found = told({**SOURCE, "value.converter": "avro", f"{REGISTRY}.url": "htp://u:p4ss@h"})
-    assert found == {("file0 (a)", f"{REGISTRY}.url"): "Invalid url htp://u:***@h"}
+    assert found == {("file0 (a)", f"{REGISTRY}.url"): "is not a URL: it begins with http:// or https://"}
 
 
 def test_the_workers_own_registry_is_checked_and_told_of():
