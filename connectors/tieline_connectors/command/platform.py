@@ -71,6 +71,8 @@ class Platform:
         self._agents: tuple[str, ...] = ()
         self._last_answer = self._met_at = 0.0
         self._missing = False
+        self.report: Callable[[str | None], None] = lambda because: None
+        """Called with why the platform cannot be reached, and with None when it answers."""
 
     def connect(self) -> None:
         """Make sure that the agents which take writes answer. Raises ``Away``."""
@@ -80,6 +82,14 @@ class Platform:
 
     def be_sure(self, seconds: float | None = None) -> None:
         """Let these agents answer now, within so many seconds: the step before a write. Raises ``Away``."""
+        try:
+            self._be_sure(seconds)
+        except Away as error:
+            self.report(str(error))
+            raise
+        self.report(None)
+
+    def _be_sure(self, seconds: float | None) -> None:
         timeout = self._timeout if seconds is None else min(self._timeout, seconds)
         try:
             client = self._client or self._introduce()

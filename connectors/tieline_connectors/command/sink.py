@@ -32,6 +32,7 @@ from tieline_connectors.command.owned import OwnedPartition, Topics
 from tieline_connectors.command.platform import Platform
 from tieline_connectors.command.surroundings import Surroundings
 from tieline_connectors.command.telling import ledger_schema
+from tieline_connectors.volttron_bus.reporting import reporter
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
                 self._measures.called,
                 config.device_agent,
             )
+            platform.report = reporter(context, config.address)
             self._audit = AuditFile(_of_task(config.audit_file, context.task))
             self._audit.count = context.count
         except (ConfigError, AlreadyOwned, ValueError, OSError) as error:

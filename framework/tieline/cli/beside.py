@@ -79,6 +79,11 @@ class Place:
             settings["schema.registry.url"] = self.registry_url
         return str(self.worker or "command line"), settings
 
+    def data_dir_used(self) -> Path:
+        """The ``data.dir`` of the worker that is meant, also where its broker is Kafka."""
+        where, settings = self.settings()
+        return checked(where, settings, []).worker.data_dir
+
 
 class Beside:
     """An open broker, the schemas, and how the place is called in a message."""

@@ -23,6 +23,7 @@ from tieline.runtime.offsets import (
     SourceMove,
     Target,
     known_connectors,
+    refuse_if_worker_runs,
 )
 
 offsets = typer.Typer(
@@ -156,6 +157,8 @@ def reset_offsets(
 def _opened(place: Place, connector: str, dry_run: bool) -> Iterator[Beside]:
     """What is to be changed: on the local log its owner, so that no worker runs meanwhile."""
     try:
+        if not dry_run:
+            refuse_if_worker_runs(connector, place.data_dir_used())
         with beside(place, offsets=True, owner=not dry_run) as found:
             yield found
     except AlreadyOwned as error:

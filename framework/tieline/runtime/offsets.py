@@ -10,11 +10,13 @@ import datetime as dt
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tieline.api import RefuseToStart, TopicPartition, instant, parse_json
 from tieline.broker.offsets import OffsetStore, Span
 from tieline.runtime.context import canonical
+from tieline.runtime.status_file import statuses
 
 _GROUP = "connect-"
 
@@ -217,6 +219,19 @@ class ConnectorOffsets:
     def set_source(self, moves: Sequence[SourceMove]) -> None:
         """Make planned moves."""
         self._store.save_source(self.connector, {m.partition: m.after for m in moves}, self._timeout)
+
+
+def refuse_if_worker_runs(connector: str, data_dir: Path) -> None:
+    """Raises ``OffsetsRefused`` while a worker on this folder runs the connector.
+
+    Of a source on Kafka there is no other sign: a worker on another folder is not seen.
+    """
+    for status in statuses(data_dir):
+        if status["running"] and connector in (status.get("connectors") or {}):
+            raise OffsetsRefused(
+                f"the offsets of {connector} cannot be changed: it is running, in process "
+                f"{status.get('pid')}. Stop its worker, and repeat this"
+            )
 
 
 def known_connectors(store: OffsetStore, timeout: float = 10.0) -> dict[str, str]:

@@ -10,7 +10,8 @@ from tieline.api import TopicPartition
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.cli.offsets import list_offsets, reset_offsets, set_offsets
-from tieline.runtime.offsets import OffsetsRefused, Target
+from tieline.runtime.offsets import OffsetsRefused, Target, refuse_if_worker_runs
+from tieline.runtime.status_file import StatusFile
 
 AT = TopicPartition("t", 0)
 SINK = {"topic": "t", "partition": 0, "first": 0, "end": 5}
@@ -83,6 +84,16 @@ def test_while_a_worker_runs_nothing_is_changed_and_its_pid_is_named(data):
         reset_offsets("out", data_dir=data)
     running.close()
     assert committed(data)[0] == {AT: 3}
+
+
+def test_a_source_that_runs_on_kafka_is_known_by_what_its_worker_writes_down(tmp_path):
+    status = StatusFile(tmp_path / "data")
+    status.write({"pid": 4711, "connectors": {"in": {}}})
+    with pytest.raises(OffsetsRefused, match=r"it is running, in process 4711\. Stop its worker"):
+        refuse_if_worker_runs("in", tmp_path / "data")
+    refuse_if_worker_runs("another", tmp_path / "data")
+    status.close()
+    refuse_if_worker_runs("in", tmp_path / "data")
 
 
 def test_a_source_is_set_and_reset_with_json(data, capfd):

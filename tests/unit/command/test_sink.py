@@ -265,9 +265,12 @@ def test_a_platform_that_is_away_is_waited_for_until_the_command_expires(stand):
     soon = command(23.0)
     stand.send(late, soon)
     assert stand.end(late["command_id"], "EXPIRED")
+    (outage,) = stand.context.connections.all()
+    assert outage["to"] == f"the platform at {stand.bus.address}"
     stand.bus.start()
     stand.end(soon["command_id"])
     assert stand.device.writes == [23.0]
+    assert stand.context.connections.all() == []
 
 
 def test_a_platform_that_goes_away_before_a_command_has_started_is_waited_for_too(stand):
