@@ -11,6 +11,8 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
+from tieline.api.files import read_small_file
+
 
 @dataclass(frozen=True)
 class CurveKeys:
@@ -53,10 +55,7 @@ def stored_key(file: Path, name: str, address: str = "") -> bytes:
     ``vctl auth keypair`` prints (8, 9: ``public``, ``secret``); for a public key also a ``known_hosts``
     with the ``address`` in it, or what ``vctl auth serverkey`` prints: the key alone.
     """
-    with file.open("rb") as opened:
-        content = opened.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise ValueError(f"is larger than {_LARGEST} bytes: that is not a file of keys")
+    content = read_small_file(file, _LARGEST)
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
