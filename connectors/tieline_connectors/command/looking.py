@@ -52,26 +52,32 @@ class Looker(Generic[T]):
         """What a look that is begun now finds. Raises what it raised, or `Hung`."""
         with self._lock:
             if self._hung is not None and not self._hung.done.is_set():
+                self._be_served()
                 raise Hung
             self._hung = None
             job: _Job[T] = _Job()
             self._asked.put(job)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="look", daemon=True)
-                self._thread.start()
-            if not (job.done.wait(self._patience) or job.done.wait(_GRACE)):
-                self._hung = job
-                raise Hung
+            self._be_served()
+            if not job.done.wait(self._patience):
+                self._be_served()  # its thread may have ended just when it was asked
+                if not job.done.wait(_GRACE):
+                    self._hung = job
+                    raise Hung
         if job.error is not None:
             raise job.error
         return job.found[0]
+
+    def _be_served(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="look", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         while True:
             try:
                 job = self._asked.get(timeout=_IDLE)
             except queue.Empty:
-                return  # whoever asked between this and the end of the thread is served by the next one
+                return
             try:
                 job.found.append(self._look())
             except Exception as error:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tieline_connectors.command import looking
 from tieline_connectors.command.looking import Hung, Looker, engaged
 
 
@@ -75,3 +76,11 @@ def test_an_error_of_a_look_is_raised_where_it_was_asked_for():
 
     with pytest.raises(PermissionError):
         Looker(look)()
+
+
+def test_a_look_that_is_asked_for_while_its_thread_ends_is_made_by_the_next_one(monkeypatch):
+    monkeypatch.setattr(looking, "_IDLE", 0.001)
+    looker = Looker(lambda: "found", patience=0.05)
+    for number in range(300):
+        assert looker() == "found"
+        time.sleep(0.0009 + 0.000_001 * number)  # about when the thread gives up
