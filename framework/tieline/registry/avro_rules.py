@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tieline.registry.avro_text import JAVA_NUMBER
+from tieline.registry.avro_text import default_of
 from tieline.registry.avro_types import NO_DEFAULT, AvroType
 from tieline.registry.budget import Budget, current
 
@@ -33,16 +33,16 @@ class _Judge:
             return
         self._seen.add(id(part))
         self._budget.spend(1 + len(part.symbols) + len(part.fields))
-        yield from _numbers(part.props, f"the {part.kind} {part.full_name!r}")
+        if part.kind in ("record", "error", "array", "map"):
+            yield from _numbers(part.props, f"the {part.kind} {part.full_name!r}")
         if part.is_named:
             yield from self._names(part)
         for field in part.fields:
             place = f"the field {field.name!r} of {part.full_name!r}"
             if not _is_name(field.name):
                 yield f"{place}: {_NAMING}"
-            yield from _numbers(field.props, place)
             yield from self.of(field.type)
-            if field.default is not NO_DEFAULT and not self._fits(field.type, field.default):
+            if field.default is not NO_DEFAULT and not self._fits(field.type, default_of(field)):
                 yield f"{place}: the default {_cut(field.default)} is no {_said(field.type)}"
         for inner in part.inner:
             yield from self.of(inner)
@@ -71,8 +71,6 @@ class _Judge:
         if kind in _WHOLE:
             return type(value) is int and -_WHOLE[kind] <= value < _WHOLE[kind]
         if kind in ("float", "double"):
-            if isinstance(value, str):
-                return JAVA_NUMBER.fullmatch(value.strip()) is not None
             return isinstance(value, (int, float)) and not isinstance(value, bool)
         if kind == "array":
             return isinstance(value, list) and all(self._fits(part.inner[0], each) for each in value)
@@ -81,7 +79,7 @@ class _Judge:
         if kind in ("record", "error"):
             given = value if isinstance(value, dict) else {}
             return isinstance(value, dict) and all(
-                self._fits(field.type, given.get(field.name, field.default)) for field in part.fields
+                self._fits(field.type, given.get(field.name, default_of(field))) for field in part.fields
             )
         return isinstance(value, str)
 
@@ -100,8 +98,14 @@ def _letter(character: str) -> bool:
 
 def _numbers(props: Mapping[str, Any], place: str) -> Iterator[str]:
     for key, value in props.items():
-        if type(value) is int and not -(2**63) <= value < 2**63:
-            yield f"{place}: the attribute {key!r} is a number beyond 64 bits"
+        if _is_huge(value):
+            yield f"{place}: the attribute {key!r} has a number beyond 64 bits"
+
+
+def _is_huge(value: Any) -> bool:
+    if isinstance(value, (dict, list)):
+        return any(map(_is_huge, value.values() if isinstance(value, dict) else value))
+    return type(value) is int and not -(2**63) <= value < 2**63
 
 
 def _said(part: AvroType) -> str:

@@ -88,7 +88,7 @@ class _Writer:
                 self._field(field, part.space)
             add("]")
         self._props(part.props)
-        self._aliases([_within(alias, part.space) for alias in dict.fromkeys(part.aliases)])
+        self._aliases(dict.fromkeys(_within(alias, part.space) for alias in part.aliases))
         add("}")
 
     def _field(self, field: Field, space: str) -> None:
@@ -98,7 +98,7 @@ class _Writer:
         if field.doc is not None:
             add(f',"doc":{_string(field.doc)}')
         if field.default is not NO_DEFAULT:
-            add(f',"default":{_json(_default(field))}')
+            add(f',"default":{_json(default_of(field))}')
         if field.order != "ascending":
             add(f',"order":"{field.order}"')
         self._aliases(field.aliases)
@@ -121,8 +121,8 @@ def _within(name: str, space: str) -> str:
     return short if before == space and short not in _TAKEN else name
 
 
-def _default(field: Field) -> Any:
-    """A number as a text is read as a number."""
+def default_of(field: Field) -> Any:
+    """A field's default as Java has it: of a number's field, a text is read as a number."""
     text = field.default
     if field.type.kind in ("float", "double") and isinstance(text, str):
         return float(text.strip().rstrip("fFdD")) if JAVA_NUMBER.fullmatch(text.strip()) else text

@@ -262,6 +262,8 @@ class _Reader:
 
 
 def _full(name: str, space: str) -> str:
+    if name.rfind(".") == 0:  # a dot in front: without a namespace
+        return name[1:]
     return name if "." in name or not space else f"{space}.{name}"
 
 

@@ -187,6 +187,7 @@ def canonical() -> Iterator[Any]:
     yield record(aliases=["A", "n.B", "m.C"], name="n.R")
     yield record(aliases=["A"], name="R")
     yield record(aliases=["x.A"], name="R")
+    yield record(aliases=[".A"], name="n.R")
     yield record(aliases=[], name="R")
     yield record(aliases="A", name="R")
     yield record(aliases=[7], name="R")
@@ -306,6 +307,22 @@ def defaults() -> Iterator[Any]:
     for kind in kinds:
         for value in values:
             yield record(field(kind, default=value))
+    yield from (
+        record(field(kind, default="1.5")) for kind in (["float", "null"], ["double"], ["null", "double"])
+    )
+    yield record(field(array("float"), default=["1.5"]))
+    yield record(field(map_("double"), default={"a": "1.5"}))
+    pair = record(field("float", "a", default="1.5"), field("double", "b"), name="P")
+    yield from (
+        record(field(pair, default=value)) for value in ({"b": 1}, {"a": 2, "b": 1}, {"a": "2", "b": 1})
+    )
+    for huge in (2**63, -(2**63), -(2**63) - 1):
+        yield record(x=huge)
+        yield from (
+            {**made, "x": huge} for made in (enum("A"), fixed(), array("int"), map_("int"), of("int"))
+        )
+        yield record(field("int", x=huge))
+        yield record(x=[huge])
 
 
 def texts() -> Iterator[str]:
