@@ -73,6 +73,8 @@ class Platform:
         self._missing = False
         self.report: Callable[[str | None], None] = lambda because: None
         """Called with why the platform cannot be reached, and with None when it answers."""
+        self._tells_the_bus = True
+        """Whether the driver publishes each write itself, as that of 2.x does, which reserves devices too."""
 
     def connect(self) -> None:
         """Make sure that the agents which take writes answer. Raises ``Away``."""
@@ -230,6 +232,7 @@ class Platform:
     def _find_agents(self, client: VipClient, timeout: float) -> None:
         agent = writing_agent(client, self._setting, timeout)
         if agent == DRIVER:
+            self._tells_the_bus = reserves(client.call(DRIVER, "inspect", timeout=timeout)) is not False
             self._agents = (DRIVER,)
             return
         self.remember(agent)
@@ -249,13 +252,9 @@ class Platform:
 
     def _check_name(self, point: str) -> None:
         """Raise ``DeviceRefused`` where a write would hurt the agent that tells the bus of it."""
-        if not fits_a_topic(point) and (self.agent == ACTUATOR or self._driver_tells_the_bus()):
+        if not fits_a_topic(point) and (self.agent == ACTUATOR or self._tells_the_bus):
             told = "outside ISO-8859-1, and this platform would publish the write under its name and break"
             raise DeviceRefused(f"{point} has characters {told}")
-
-    def _driver_tells_the_bus(self) -> bool:
-        """Whether the driver publishes each write itself: that of 2.x, which reserves devices too."""
-        return reserves(self._call(DRIVER, "inspect")) is not False
 
     def _at_driver(self, point: str) -> tuple[str, str]:
         """Device and name. 2.x takes our own identity as a device for an old call, whose path is the name."""
