@@ -12,6 +12,7 @@ import collections
 import itertools
 import json
 import time
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import zmq
@@ -60,8 +61,10 @@ class Vip:
         self.close()
 
     def close(self) -> None:
-        """Disconnect."""
-        self._context.destroy(linger=0)
+        """Say that we leave, as VOLTTRON's agents do: 10.x ends at a message to a peer that is gone."""
+        with suppress(zmq.ZMQError):
+            self._send("", "", "agentstop", [self._identity])
+        self._context.destroy(linger=200)
 
     def hello(self, timeout: float = 5.0) -> None:
         """Return when the router has answered."""

@@ -218,7 +218,8 @@ class Platform:
         try:
             client.hello(self._reconnect.hello)
         except VipError as error:
-            ended = client.ended()
+            silent = isinstance(error, VipTimeout) or client.is_over
+            ended = client.ended() if silent else Ended(str(error), about_keys=True)
             self._reconnect.failed(ended)
             client.__exit__(None, None, None)
             raise VipError(str(ended)) from error

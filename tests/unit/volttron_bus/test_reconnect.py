@@ -278,3 +278,19 @@ def test_a_file_of_keys_that_is_being_written_leaves_the_last_ones(tmp_path, cap
     reconnect.failed(SLOW)
     assert reconnect.endpoint.keys == CurveKeys(b"a" * 40, b"b" * 40, b"c" * 40)
     assert "/x is no JSON" in caplog.text
+
+
+def test_a_platform_that_restarts_is_read_again_within_moments():
+    """Three seconds of absence: the next attempt comes at most a twentieth of that later."""
+    with FakeBus() as bus:
+        receiver = receiver_of(Endpoint(bus.address, "me"))
+        receiver.start()
+        bus.wait_for_subscriber("me")
+        bus.stop()
+        time.sleep(3.0)
+        bus.start()
+        begun = time.monotonic()
+        bus.wait_for_subscriber("me")
+        assert time.monotonic() - begun < 0.8
+        receiver.stop()
+        receiver.join()

@@ -1,0 +1,69 @@
+"""What a clean stop of ours leaves behind on a real platform: nothing."""
+
+import json
+import time
+
+import pytest
+
+from tieline.testing.sink_context import RecordingSinkContext
+from tieline.testing.source_context import RecordingSourceContext
+from tieline_connectors.command.platform import Platform
+from tieline_connectors.volttron_bus.bus_sink import VolttronBusSinkTask
+from tieline_connectors.volttron_bus.bus_sink_config import VolttronBusSinkConfig
+from tieline_connectors.volttron_bus.config import VolttronBusConfig
+from tieline_connectors.volttron_bus.connection import Endpoint
+from tieline_connectors.volttron_bus.credentials import CurveKeys
+from tieline_connectors.volttron_bus.source import VolttronBusTask
+from tieline_lab.volttron import VolttronPlatform, why_not
+
+pytestmark = [pytest.mark.volttron, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
+
+
+def settings(platform, identity, **more):
+    keys = platform.keys(identity)
+    return {
+        "volttron.address": platform.address,
+        "volttron.identity": identity,
+        "volttron.secretkey": keys["secretkey"],
+        "volttron.serverkey": keys["serverkey"],
+        "platform.name": "lab",
+        **more,
+    }
+
+
+def come_and_leave(platform):
+    """A source, a bus sink and a command sink, each stopped cleanly."""
+    source = VolttronBusTask()
+    source.start(RecordingSourceContext(), VolttronBusConfig.parse(settings(platform, "tieline", topic="t")))
+    deadline = time.monotonic() + 30
+    while not source._receiver.is_subscribed:  # type: ignore[union-attr]
+        source.poll(1000, 0.1)
+        assert time.monotonic() < deadline
+    sink = VolttronBusSinkTask()
+    wanted = settings(platform, "tieline.way-back", **{"bus.allowed.prefixes": "analysis"})
+    sink.start(RecordingSinkContext(), VolttronBusSinkConfig.parse(wanted))
+    keys = {name: key.encode() for name, key in platform.keys("tieline.command").items()}
+    commands = Platform(Endpoint(platform.address, "tieline.command", CurveKeys(**keys)), 5.0, agent="driver")
+    commands.connect()
+    source.stop()
+    source.close()
+    sink.stop()
+    sink.shutdown()
+    commands.close()
+
+
+@pytest.mark.parametrize("generation", ["2", "10"])
+def test_after_a_clean_stop_the_platform_knows_nothing_of_us_and_survives_vctl_auth_add(tmp_path, generation):
+    """10.x ends at the next message to a peer that is gone without a word, and `auth add` sends to all."""
+    with VolttronPlatform(tmp_path, generation) as platform:
+        come_and_leave(platform)
+        with platform.connect("spare1") as observer:
+            peers = [peer.decode() for peer in observer._ask("", "peerlist", ["list"], 5.0)]
+            assert [peer for peer in peers if peer.startswith("tieline")] == []
+        if generation == "10":
+            pair = json.loads(platform.vctl("auth", "keypair"))
+            platform.vctl("auth", "add", "--user_id", "X", "--credentials", pair["public"])
+        time.sleep(3.0)  # what it sends to its peers comes later
+        assert platform.platform.running
+        with platform.connect("spare2") as observer:
+            observer.call("platform.driver", "get_point", "campus/building/device1", "Reading")
