@@ -186,6 +186,8 @@ class CommandSinkConfig(PlatformConfig):
             wrong += [("policy.file", str(mistake)) for mistake in error.mistakes]
         if not self.audit_file.absolute().parent.is_dir():
             wrong.append(("audit.file", f"there is no folder {self.audit_file.parent}; make it"))
+        elif self.audit_file.exists() and not self.audit_file.is_file():
+            wrong.append(("audit.file", "is not a regular file; give another path"))
         return wrong
 
     def retention(self) -> Retention:

@@ -37,10 +37,10 @@ from tieline.api import SinkConnector, SinkTask
 from tieline.broker.port import Broker
 from tieline.runtime.build import Parts
 from tieline.runtime.plan import ConnectorPlan, Plan
+from tieline.runtime.running_connector import RunningConnector, TaskThread
 from tieline.runtime.scope import Scope
 from tieline.runtime.settings import Pace
 from tieline.runtime.spool import Spool
-from tieline.runtime.worker import RunningConnector, TaskThread
 from tieline.testing.crash_points import Crash, CrashPoint, Guarded, GuardedBroker, Process, Step
 
 __all__ = ["Crash", "CrashPoint", "Life", "Step"]
