@@ -55,6 +55,20 @@ class ConsumedRecord(NamedTuple):
     timestamp: int
 
 
+class Skipped(NamedTuple):
+    """Offsets of a partition that its reader will never be given, from ``first`` to the one before ``end``.
+
+    ``reason``: ``expired`` (removed before they were read), ``recreated`` (of a topic that was deleted and
+    made again), ``reset`` (passed over because of ``auto.offset.reset=latest``). An offset may be that of a
+    transaction's marker: a log that is gone does not tell.
+    """
+
+    partition: TopicPartition
+    first: int
+    end: int
+    reason: str
+
+
 class TopicInfo(NamedTuple):
     """A topic: its id tells it from a later topic of the same name."""
 
@@ -157,7 +171,8 @@ class PartitionWriter(Protocol):
 class Consumer(Protocol):
     """A member of a consumer group. One thread uses one consumer.
 
-    A partition starts at the group's committed offset, else at its beginning.
+    A partition starts at the group's committed offset, else at its beginning. Where a topic is deleted and
+    made again, its partitions are reported as lost and assigned, and read from their beginning.
     """
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
@@ -197,6 +212,12 @@ class Consumer(Protocol):
         Whoever took it over before is fenced first, then it is read to its end. Raises ``Retriable``:
         call again, what was read is not read twice.
         """
+
+    def skipped(self) -> list[Skipped]:
+        """Return what was passed over since the last call, each range once."""
+
+    def topic_id(self, topic: str) -> str | None:
+        """Return the id of the topic whose records ``poll`` has returned last; ``None``: unknown."""
 
     def lag(self) -> dict[TopicPartition, int | None]:
         """Return how many offsets each owned partition's position is behind its end; returns at once.

@@ -82,6 +82,8 @@ class Inbound:
         self._value = value
         self._count = count
         self._has_told_of_keys = False
+        self.consumed_id: Callable[[str], str | None] = lambda topic: None
+        """The id of the topic whose records are converted; the broker may have another one by now."""
         self._topic_ids: dict[str, str] = {}
         self._origins: dict[tuple[str, int], bytes] = {}
         self._partitions: dict[str, int] = {}
@@ -233,6 +235,8 @@ class Inbound:
         return self._partitions[topic]
 
     def _topic_id(self, topic: str) -> str:
+        if known := self.consumed_id(topic):
+            return known
         if topic not in self._topic_ids:
             self._topic_ids = {name: info.id for name, info in self._broker.topics().items()}
         if topic not in self._topic_ids:

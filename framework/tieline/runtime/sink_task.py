@@ -25,7 +25,7 @@ from tieline.runtime.blame import before_failure, sentence_of, written_neverthel
 from tieline.runtime.changelog import TaskChangelogs
 from tieline.runtime.claims import Claims
 from tieline.runtime.context import TaskContext
-from tieline.runtime.delivery import Counts
+from tieline.runtime.delivery import SKIPPED, Counts
 from tieline.runtime.failure import Stage
 from tieline.runtime.flow import Flow
 from tieline.runtime.inbound import Converted, Inbound
@@ -36,6 +36,11 @@ from tieline.runtime.settings import Pace, Subscription
 log = logging.getLogger(__name__)
 
 _LAG_EVERY = 5.0  # seconds
+_SKIPPED_BECAUSE = {
+    "expired": "the log had removed them before they were read. Raise the topic's retention.ms",
+    "recreated": "the topic was deleted and made again; the new one is read from its beginning",
+    "reset": "auto.offset.reset is latest",
+}
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,7 @@ class WorkerSinkTask(TaskContext):
     def _be_member(self, subscription: Subscription) -> None:
         self._consumer = self._scope.patiently(Stage.START, self._join)
         self._flow.joined(self._consumer)
+        self._inbound.consumed_id = self._consumer.topic_id
         self._storing = None
         try:
             self._consumer.subscribe(subscription.topics, subscription.pattern, self)
@@ -247,6 +253,7 @@ class WorkerSinkTask(TaskContext):
                     return
                 continue
             away.over()
+            self._note_skipped()
             self._look_at_commit()
             if batch:
                 self._deliver(batch)
@@ -402,6 +409,12 @@ class WorkerSinkTask(TaskContext):
             self._consumer.close(self._pace.call_timeout)
         except Retriable as error:
             log.warning("the group was not told of the end, it waits for the session to expire: %s", error)
+
+    def _note_skipped(self) -> None:
+        for (topic, partition), first, end, reason in self._consumer.skipped():
+            self._scope.counters.add(f"{SKIPPED}{reason}", end - first)
+            offsets = f"offsets {first} to {end - 1} ({end - first})" if end > first else "no known offset"
+            log.warning("%s-%d: skipped %s: %s", topic, partition, offsets, _SKIPPED_BECAUSE[reason])
 
     def _look_at_lag(self) -> None:
         self._next_lag = self._scope.clock.now() + min(self._pace.offset_flush, _LAG_EVERY)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tieline.api import Fatal, Retriable, TopicPartition
-from tieline.broker.port import ProducerRecord
+from tieline.broker.port import ProducerRecord, Skipped
 
 
 def _numbers(records):
@@ -354,3 +354,86 @@ def test_lag_of_a_paused_partition_grows_with_what_is_written(kit):
     consumer.pause([at])
     kit.fill(topic, 500, start=10)
     assert kit.until(lambda: consumer.lag() == {at: 500}, consumer) == []
+
+
+def _make_again(kit, topic):
+    assert kit.delete_topic(topic)
+    deadline = time.monotonic() + 30
+    while not kit.home.create_topic(topic, partitions=1):
+        assert time.monotonic() < deadline
+
+
+def test_all_records_of_a_topic_made_again_come_though_it_is_longer_than_the_old_one(kit):
+    topic = kit.topic()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 3)
+    consumer, listener = kit.member(kit.name(), [topic])
+    kit.take(consumer, 3)
+    first_id = consumer.topic_id(topic)
+    _make_again(kit, topic)
+    kit.fill(topic, 10, start=100)
+    assert _numbers(kit.take(consumer, 10)) == list(range(100, 110))
+    assert consumer.topic_id(topic) != first_id
+    assert [what for what, partitions in listener.told if at in partitions][-2:] == ["lost", "assigned"]
+    assert {skipped.reason for skipped in consumer.skipped()} <= {"recreated"}
+
+
+def test_a_topic_made_again_with_as_many_records_as_were_read_is_read_from_its_beginning(kit):
+    topic = kit.topic()
+    kit.fill(topic, 5)
+    consumer, _ = kit.member(kit.name(), [topic])
+    kit.take(consumer, 5)
+    _make_again(kit, topic)
+    kit.fill(topic, 5, start=100)
+    assert _numbers(kit.take(consumer, 5)) == list(range(100, 105))
+
+
+def test_nothing_is_committed_for_a_topic_that_another_one_has_replaced(kit):
+    topic, group = kit.topic(), kit.name()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 5)
+    consumer, _ = kit.member(group, [topic])
+    kit.take(consumer, 5)
+    consumer.pause([at])
+    _make_again(kit, topic)
+    kit.fill(topic, 9, start=100)
+    time.sleep(0.5)  # an id that was confirmed a moment ago is believed
+    answer = consumer.commit_async({at: 5})
+    kit.until(answer.done, consumer)
+    consumer.close(10)
+    second, _ = kit.member(group, [topic])
+    assert _numbers(kit.take(second, 9)) == list(range(100, 109))
+
+
+def test_what_expired_before_it_was_read_is_reported_once_with_its_range(kit):
+    topic, group = kit.topic(), kit.name()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 10)
+    consumer, _ = kit.member(group, [topic])
+    kit.take(consumer, 2)
+    consumer.commit({at: 2}, 10)
+    consumer.close(10)
+    kit.delete_before(topic, 0, 6)
+    second, _ = kit.member(group, [topic])
+    assert [record.offset for record in kit.take(second, 4)] == [6, 7, 8, 9]
+    assert second.skipped() == [Skipped(at, 2, 6, "expired")]
+    assert second.skipped() == []
+
+
+def test_what_had_expired_before_the_group_began_is_not_skipped_by_it(kit):
+    topic = kit.topic()
+    kit.fill(topic, 10)
+    kit.delete_before(topic, 0, 6)
+    consumer, _ = kit.member(kit.name(), [topic])
+    assert [record.offset for record in kit.take(consumer, 4)] == [6, 7, 8, 9]
+    assert consumer.skipped() == []
+
+
+def test_holes_and_markers_are_not_skipped_records(kit):
+    topic = kit.topic()
+    for n in range(5):
+        with kit.home.exclusive(topic) as log:
+            log.append([ProducerRecord(topic, b"%d" % n)])
+    consumer, _ = kit.member(kit.name(), [topic])
+    assert _numbers(kit.take(consumer, 5)) == [0, 1, 2, 3, 4]
+    assert consumer.skipped() == []

@@ -1,17 +1,20 @@
 """What only a real Kafka can show."""
 
 import json
+import os
 import time
 
 import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka import Producer as RawProducer
 
-from tieline.api import DataError, Retriable, TopicPartition
+from tieline.api import DataError, Fatal, Retriable, TopicPartition
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import translated
 from tieline.broker.kafka.reading import read_to_end
 from tieline.broker.port import ConsumedRecord, ProducerRecord, RefusedNow, Unit
+
+ROUNDS = int(os.environ.get("TIELINE_TEST_ROUNDS", "5"))
 
 
 @pytest.fixture
@@ -199,3 +202,80 @@ def test_the_end_of_a_partition_that_is_not_there_yet_is_no_data_error(kit):
     assert isinstance(
         translated(KafkaError(KafkaError._UNKNOWN_PARTITION), "reading", Operation.METADATA), Retriable
     )
+
+
+def test_round_after_round_all_records_of_a_topic_made_again_at_once_come_under_its_own_id(kit):
+    topic = kit.topic()
+    kit.fill(topic, 3)
+    consumer, _ = kit.member(kit.name(), [topic])
+    kit.take(consumer, 3)
+    for number in range(ROUNDS):
+        assert kit.delete_topic(topic)
+        deadline = time.monotonic() + 30
+        while not kit.home.create_topic(topic, partitions=1):
+            assert time.monotonic() < deadline
+        kit.fill(topic, 10, start=100 * number)
+        found: list[int] = []
+        while len(found) < 10:
+            assert time.monotonic() < deadline + 30
+            come = consumer.poll(100, 0.5)
+            found += [int(record.value or b"") for record in come]
+            assert not come or consumer.topic_id(topic) == kit.home.topics()[topic].id
+        assert found == list(range(100 * number, 100 * number + 10))
+
+
+@pytest.mark.parametrize(
+    ("policy", "come", "skipped"),
+    [
+        ("earliest", [6, 7, 8, 9], [(2, 6, "expired")]),
+        ("latest", [], [(2, 6, "expired"), (6, 10, "reset")]),
+    ],
+)
+def test_auto_offset_reset_decides_where_to_continue_and_what_is_passed_over_is_reported(
+    kit, policy, come, skipped
+):
+    topic, group = kit.topic(), kit.name()
+    at = TopicPartition(topic, 0)
+    kit.fill(topic, 10)
+    first, _ = kit.member(group, [topic])
+    kit.take(first, 2)
+    first.commit({at: 2}, 10)
+    first.close(10)
+    kit.delete_before(topic, 0, 6)
+    consumer = kit.home.consumer(group, "suite", {"auto.offset.reset": policy})
+    consumer.subscribe([topic], None, type(kit.member(kit.name(), [kit.topic()])[1])())
+    found: list[tuple[int, int, str]] = []
+
+    def passed_over():
+        found.extend((first, end, reason) for _, first, end, reason in consumer.skipped())
+        return found == skipped
+
+    records = kit.until(passed_over, consumer)
+    records += kit.take(consumer, len(come) - len(records))
+    assert [record.offset for record in records] == come
+    kit.fill(topic, 1, start=10)
+    assert [record.offset for record in kit.take(consumer, 1)] == [10]
+    consumer.close(10)
+
+
+@pytest.mark.parametrize("committed", [2, None])
+def test_with_auto_offset_reset_error_a_reader_stops_and_names_the_range_and_the_command(kit, committed):
+    topic, group = kit.topic(), f"connect-{kit.name()}"
+    kit.fill(topic, 10)
+    if committed is not None:
+        first, _ = kit.member(group, [topic])
+        kit.take(first, 2)
+        first.commit({TopicPartition(topic, 0): committed}, 10)
+        first.close(10)
+        kit.delete_before(topic, 0, 6)
+    consumer = kit.home.consumer(group, "suite", {"auto.offset.reset": "error"})
+    consumer.subscribe([topic], None, type(kit.member(kit.name(), [kit.topic()])[1])())
+    why = "the 4 offsets from 2 to 5 have expired" if committed else "has committed no offset"
+    to = 6 if committed else 0
+    name = group.removeprefix("connect-")
+    with pytest.raises(Fatal, match=why) as caught:
+        kit.until(lambda: False, consumer)
+    assert f"tieline offsets set {name} --worker FILE --topic {topic} --partition 0 --to {to}" in str(
+        caught.value
+    )
+    consumer.close(10)

@@ -909,3 +909,22 @@ def test_an_entry_that_cannot_be_read_stops_the_task_before_it_does_anything_aga
     assert "the entry b'b' cannot be read" in str(running.error)
     assert sink.written == {}
     assert committed(log) == {0: 1}
+
+
+def test_records_that_expired_before_they_were_read_are_counted_and_reported_once(log, caplog):
+    fill(log, ["a", "b", "c", "d", "e"])
+    first = log.consumer("connect-c", "c-0", {})
+    log.store.commit("connect-c", {TopicPartition("t", 0): 1}, 5)
+    first.close(1)
+    log.store.delete_before("t", 0, 4)
+    sink = Sink(1)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert sink.written == {0: ["e"]}
+    assert running.scope.counters["skipped.expired"] == 3
+    told = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
+    assert told == [
+        "t-0: skipped offsets 1 to 3 (3): the log had removed them before they were read. "
+        "Raise the topic's retention.ms"
+    ]

@@ -30,7 +30,7 @@ class Cluster:
         """Ask for the first offset of each partition: the ``offset`` of the result."""
         return self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
-    def topics(self, names: Collection[str]) -> Mapping[str, Future[Any]]:
+    def descriptions(self, names: Collection[str]) -> Mapping[str, Future[Any]]:
         """Ask for the description of each topic: its id is ``str(result.topic_id)``."""
         found: Mapping[str, Future[Any]] = self.admin.describe_topics(
             TopicCollection(list(names)), request_timeout=self.timeout

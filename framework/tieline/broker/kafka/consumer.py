@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message
 from confluent_kafka import Consumer as Client
-from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import Fatal, Retriable, TielineError, TopicPartition
@@ -19,8 +19,10 @@ from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.ends import Ends
 from tieline.broker.kafka.errors import bounded, served, translated
 from tieline.broker.kafka.records import consumed
-from tieline.broker.kafka.settings import ClientSettings, made
-from tieline.broker.port import ConsumedRecord, RebalanceListener
+from tieline.broker.kafka.resets import POLICIES, reset
+from tieline.broker.kafka.settings import ClientSettings, log, made
+from tieline.broker.kafka.topic_ids import TopicIds
+from tieline.broker.port import ConsumedRecord, RebalanceListener, Skipped
 
 _NO_ERROR = {
     KafkaError._PARTITION_EOF,
@@ -29,6 +31,12 @@ _NO_ERROR = {
     KafkaError._UNKNOWN_PARTITION,
     KafkaError._MAX_POLL_EXCEEDED,  # told as lost
 }
+
+_NO_RECORD = {KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION, KafkaError.OFFSET_OUT_OF_RANGE}
+
+_CONFIRMED_FOR = 0.4  # seconds; less than ``fetch.error.backoff.ms``, see ``KafkaConsumer._confirmed``
+_CONFIRM_AT_MOST = 1.0  # seconds of waiting for the brokers to confirm the ids of topics
+_LOOK_AT_TOPICS_EVERY = 5.0  # seconds, where nothing comes
 
 _LOOK_EVERY = 0.05  # while the names of the topics are on their way
 
@@ -41,7 +49,9 @@ class KafkaConsumer:
     """
 
     def __init__(self, settings: ClientSettings, cluster: Cluster, refresh: float, ground: Ground) -> None:
+        self._policy = POLICIES[str(settings.get("auto.offset.reset", "earliest"))]
         own = {
+            "auto.offset.reset": "error",  # so that it is told here what there is no record for
             "error_cb": self._client_error,
             "on_commit": self._on_commit,
             "topic.metadata.refresh.interval.ms": int(refresh * 1000),
@@ -53,6 +63,14 @@ class KafkaConsumer:
         self._refresh = refresh
         self._ground = ground
         self._ends = Ends(cluster.ends)
+        self._ids = TopicIds(cluster.descriptions)
+        self._unconfirmed: list[ConsumedRecord] = []  # taken, and perhaps of a topic made anew
+        self._lost_places: dict[TopicPartition, int | None] = {}  # positions at which there is no record
+        self._starts: Mapping[TopicPartition, Future[Any]] = {}
+        self._lasts: Mapping[TopicPartition, Future[Any]] = {}
+        self._seen_ends: dict[TopicPartition, int] = {}  # while the topic was the one that it is
+        self._skipped: list[Skipped] = []
+        self._eof: dict[TopicPartition, int] = {}
         self._taking_over: dict[TopicPartition, KafkaChangelog] = {}
         self._with_changelog = False
         self._member: Any = None
@@ -87,8 +105,11 @@ class KafkaConsumer:
         deadline = time.monotonic() + timeout
         while True:
             self._match_topics()
+            self._serve_resets()
+            self._ids.look({at.topic for at in self._owned}, _LOOK_AT_TOPICS_EVERY)
             left = max(0.0, deadline - time.monotonic())
-            records = self._take(max_records, min(left, _LOOK_EVERY) if self._names is not None else left)
+            waiting = self._names is not None or self._lost_places or self._unconfirmed
+            records = self._take(max_records, min(left, _LOOK_EVERY) if waiting else left)
             if records:
                 return records
             if self._error is not None:
@@ -114,15 +135,13 @@ class KafkaConsumer:
         if partition not in self._owned:
             return
         self._positions[partition] = offset
-        # The client's own seek waits without a time-out, and fails where nothing was fetched yet.
-        self._client.incremental_unassign(_kafka([partition]))
-        self._client.incremental_assign([KafkaPartition(*partition, offset)])
-        if partition in self._paused:
-            self._client.pause(_kafka([partition]))
+        self._drop([partition])
+        self._go_to(partition, offset)
 
     def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
         """See ``Consumer.commit``."""
         self._still_owned(offsets)
+        self._still_the_same(offsets, min(timeout, _CONFIRM_AT_MOST))
         if not offsets:
             return
         wanted = [KafkaPartition(*at, offset) for at, offset in offsets.items()]
@@ -143,6 +162,7 @@ class KafkaConsumer:
         self._answer = Future()
         try:
             self._still_owned(offsets)
+            self._still_the_same(offsets, _CONFIRM_AT_MOST)
             self._client.commit(offsets=[KafkaPartition(*at, to) for at, to in offsets.items()])
         except KafkaException as error:
             self._answer.set_exception(translated(error, self._committing, Operation.COMMIT))
@@ -177,6 +197,15 @@ class KafkaConsumer:
         changelog.open(timeout)
         del self._taking_over[partition]
         return changelog
+
+    def skipped(self) -> list[Skipped]:
+        """See ``Consumer.skipped``."""
+        skipped, self._skipped = self._skipped, []
+        return skipped
+
+    def topic_id(self, topic: str) -> str | None:
+        """See ``Consumer.topic_id``."""
+        return self._ids.known.get(topic)
 
     def lag(self) -> dict[TopicPartition, int | None]:
         """See ``Consumer.lag``."""
@@ -228,9 +257,13 @@ class KafkaConsumer:
             records = [r for r in records if (r.topic, r.partition) not in gone]
             if records and records[0][:2] in self._left:  # back already: read again from the commit
                 del records[0]
-        records = self._followed(records)
-        for message in others:  # where the end is, too: the records before it come first
-            self._met(message)
+        records = self._confirmed(records)
+        for message in others:
+            if (message.topic(), message.partition()) not in self._left:
+                self._met(message)
+        waiting = {(r.topic, r.partition) for r in self._unconfirmed}
+        for at in self._eof.keys() - waiting:  # the records before the end come first
+            self._positions[at] = max(self._eof.pop(at), self._positions.get(at, 0))
         return records
 
     def _followed(self, records: list[ConsumedRecord]) -> list[ConsumedRecord]:
@@ -262,10 +295,110 @@ class KafkaConsumer:
         error: KafkaError = found.error()
         if error.code() == KafkaError._PARTITION_EOF:
             at = TopicPartition(found.topic(), found.partition())
+            if at in self._owned and at not in self._lost_places:
+                self._eof[at] = found.offset()
+        elif error.code() in _NO_RECORD:
+            at = TopicPartition(found.topic(), found.partition())
             if at in self._owned:
-                self._positions[at] = max(found.offset(), self._positions.get(at, 0))
+                told = found.offset() if found.offset() is not None and found.offset() >= 0 else None
+                self._lost_places[at] = self._positions.get(at, told)
+                self._ids.doubt([at.topic])
         elif error.code() not in _NO_ERROR:
             self._error = translated(error, f"group {self._group}", Operation.READ)
+
+    def _confirmed(self, records: list[ConsumedRecord]) -> list[ConsumedRecord]:
+        """Hand over what is of the topics that are known: the client goes on in a topic made anew at the
+        position of the old one, without a word. Nothing of such a topic comes back before an error of
+        fetching, after which the client rests longer than ``_CONFIRMED_FOR``.
+        """
+        records = self._unconfirmed + records
+        self._unconfirmed = []
+        topics = {record.topic for record in records}
+        if topics and not self._ids.confirm(topics, _CONFIRMED_FOR, _CONFIRM_AT_MOST):
+            self._unconfirmed = records
+            records = []
+            if self._ids.error is not None:
+                error, self._ids.error = self._ids.error, None
+                self._error = translated(error, "looking at the id of a topic", Operation.METADATA)
+        if self._ids.changed:
+            records = self._begin_anew(records)
+        paused = self._paused & {TopicPartition(r.topic, r.partition) for r in records}
+        if paused:  # while they were not confirmed
+            self._unconfirmed += [r for r in records if (r.topic, r.partition) in paused]
+            records = [r for r in records if (r.topic, r.partition) not in paused]
+        for at in {TopicPartition(*place) for place in {(r.topic, r.partition) for r in records}}:
+            self._seen_ends[at] = self._client.get_watermark_offsets(KafkaPartition(*at), cached=True)[1]
+        return self._followed(records)
+
+    def _begin_anew(self, records: list[ConsumedRecord]) -> list[ConsumedRecord]:
+        """End the partitions of topics that were replaced as lost, and begin the new ones."""
+        topics, self._ids.changed = self._ids.changed, set()
+        anew = sorted(at for at in self._owned if at.topic in topics)
+        if self._listener is None or not anew:
+            return records
+        self._drop(anew)
+        self._left.update(anew)
+        for at in anew:
+            first = self._positions.pop(at, None)
+            self._lost_places.pop(at, None)
+            self._eof.pop(at, None)
+            end = max(self._seen_ends.pop(at, 0), first or 0)
+            self._skipped.append(Skipped(at, end if first is None else first, end, "recreated"))
+        self._listener.lost(anew)
+        self.resume(anew)
+        for at in anew:
+            self._go_to(at, OFFSET_BEGINNING)
+        try:  # what was committed is an offset of the old one
+            self._client.commit(offsets=[KafkaPartition(*at, 0) for at in anew])
+        except KafkaException as error:
+            log.warning("the offsets of a topic that was deleted could not be reset: %s", error)
+        self._listener.assigned(anew)
+        return [r for r in records if r.topic not in topics]
+
+    def _go_to(self, at: TopicPartition, offset: int) -> None:
+        # The client's own seek waits without a time-out, and fails where nothing was fetched yet.
+        self._client.incremental_unassign(_kafka([at]))
+        self._client.incremental_assign([KafkaPartition(*at, offset)])
+        if at in self._paused:
+            self._client.pause(_kafka([at]))
+
+    def _drop(self, partitions: Collection[TopicPartition]) -> None:
+        self._unconfirmed = [r for r in self._unconfirmed if (r.topic, r.partition) not in partitions]
+
+    def _serve_resets(self) -> None:
+        """Continue partitions without a record at their position, when the brokers say what they have."""
+        if not self._lost_places:
+            return
+        if not self._starts:
+            waiting = list(self._lost_places)
+            self._starts, self._lasts = self._cluster.starts(waiting), self._cluster.ends(waiting)
+        answers = [*self._starts.values(), *self._lasts.values()]
+        if not all(answer.done() for answer in answers):
+            return
+        if not self._ids.confirm({at.topic for at in self._starts}, _CONFIRMED_FOR, _CONFIRM_AT_MOST):
+            return
+        starts, lasts, self._starts, self._lasts = self._starts, self._lasts, {}, {}
+        if self._ids.changed:
+            self._begin_anew([])
+        for at, answer in starts.items():
+            if at not in self._lost_places or answer.exception() or lasts[at].exception():
+                continue  # gone, or asked again
+            start, end = answer.result().offset, lasts[at].result().offset
+            position = self._lost_places.pop(at)
+            found = reset(self._group, at, position, start, end, self._policy)
+            self._skipped += found.skipped
+            self._positions[at] = found.offset
+            self._go_to(at, found.offset)
+
+    def _still_the_same(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
+        topics = {at.topic for at in offsets}
+        if self._listener is None or not topics:
+            return
+        self._ids.confirm(topics, _CONFIRMED_FOR, timeout)
+        if anew := sorted(topics & self._ids.changed):
+            raise Retriable(
+                f"{self._committing}: deleted and made again, nothing committed: {', '.join(anew)}"
+            )
 
     def _client_error(self, error: KafkaError) -> None:
         cause = translated(error, f"group {self._group}", Operation.METADATA)
@@ -370,7 +503,12 @@ class KafkaConsumer:
             self._rebalancing = False
             self._owned.difference_update(going)
             self._paused.difference_update(going)
+            self._drop(going)
+            self._ids.doubt({at.topic for at in going})
             for at in going:
+                self._lost_places.pop(at, None)
+                self._seen_ends.pop(at, None)
+                self._eof.pop(at, None)
                 self._positions.pop(at, None)
                 self._taking_over.pop(at, None)
             client.incremental_unassign(partitions)

@@ -12,7 +12,7 @@ from tieline.broker.local.changelog import Changelog, Ledger, Place
 from tieline.broker.local.group import Group
 from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
 from tieline.broker.local.store import Store
-from tieline.broker.port import ConsumedRecord, RebalanceListener
+from tieline.broker.port import ConsumedRecord, RebalanceListener, Skipped
 
 _DISK_WAIT = 5.0  # seconds for a commit that nobody waits for
 
@@ -32,6 +32,7 @@ class LocalConsumer:
         self._ids: dict[TopicPartition, int] = {}  # inside the file, of what is owned
         self._paused: set[TopicPartition] = set()
         self._assigned = False
+        self._skipped: list[Skipped] = []
         self._bounds: Mapping[TopicPartition, Bounds] = {}
         self._turn = 0
 
@@ -109,6 +110,16 @@ class LocalConsumer:
             self._positions[partition] = max(self._positions[partition], changelog.offset)
         return changelog
 
+    def skipped(self) -> list[Skipped]:
+        """See ``Consumer.skipped``."""
+        skipped, self._skipped = self._skipped, []
+        return skipped
+
+    def topic_id(self, topic: str) -> str | None:
+        """See ``Consumer.topic_id``."""
+        info = self._store.topics().get(topic)
+        return None if info is None else info.id
+
     def lag(self) -> dict[TopicPartition, int | None]:
         """See ``Consumer.lag``. ``None``: the topic was deleted."""
         if not self._assigned:
@@ -140,6 +151,9 @@ class LocalConsumer:
             for at in self._positions.keys() & bounds.keys():
                 self._ids.setdefault(at, bounds[at].id)
             anew = sorted(at for at in self._ids.keys() & bounds.keys() if bounds[at].id != self._ids[at])
+            for at in anew:
+                end = self._bounds[at].end if at in self._bounds else self._positions[at]
+                self._skipped.append(Skipped(at, self._positions[at], end, "recreated"))
             self._bounds = bounds
             self._group.update(bounds.keys())
             if anew:  # a new topic of the same name: nothing that was known of the old one holds
@@ -163,7 +177,7 @@ class LocalConsumer:
         if coming:
             stored = self._store.committed(self._name)
             for at in coming:
-                self._positions[at] = stored.get(at, 0)
+                self._positions[at] = stored.get(at, bounds[at].start if at in bounds else 0)
                 if at in bounds:
                     self._ids[at] = bounds[at].id
             listener.assigned(coming)
@@ -179,6 +193,9 @@ class LocalConsumer:
             bounds = self._bounds.get(at)
             if bounds is None or self._positions[at] >= bounds.end:
                 continue
+            if self._positions[at] < bounds.start:
+                self._skipped.append(Skipped(at, self._positions[at], bounds.start, "expired"))
+                self._positions[at] = bounds.start
             try:
                 batch = self._store.read_known(
                     at, bounds, self._positions[at], max_records - len(records), room
