@@ -8,7 +8,7 @@ FAST := not kafka and not volttron and not mongo and not fresh and not stack
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab stack test plugins-test agent-test parquet-test stack-test check style fast bench lock changelog release-check clean
+.PHONY: help lab stack test chaos plugins-test agent-test parquet-test stack-test check style fast bench lock changelog release-check clean
 
 help:
 	@echo "make lab            a real VOLTTRON platform -> tieline -> MongoDB on this machine, live (Ctrl-C stops it)"
@@ -16,6 +16,7 @@ help:
 	@echo "make lab DURATION=60  without a terminal: stops by itself, its last line is the result as JSON"
 	@echo "make stack          the same in containers, through Kafka: docker/README.md walks through it"
 	@echo "make test           all tests, on real servers: under 20 minutes the first time"
+	@echo "make chaos          the campaigns of random faults with ten seeds (SEEDS=7,8: these), about a quarter of an hour"
 	@echo "make plugins-test   a new connector of each kind, built, installed and run in a fresh environment"
 	@echo "make agent-test     the agent for VOLTTRON, installed by vctl on a real platform of each generation"
 	@echo "make parquet-test   the Parquet sink, its files read by DuckDB and Spark (needs java)"
@@ -68,6 +69,11 @@ test: style
 	@echo "== all tests, on real servers (the first run fetches VOLTTRON and Kafka)"
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile thorough \
 		-m "not fresh and not stack" $(ARGS)
+
+SEEDS := 1,2,3,4,5,6,7,8,9,10
+chaos: .venv/.check
+	@echo "== campaigns of random faults, seeds $(SEEDS)"
+	@TIELINE_TEST_SEEDS=$(SEEDS) $(BIN)/python -m pytest -q -n 2 -m seeds tests/chaos $(ARGS)
 
 plugins-test: .venv/.check
 	@echo "== new connectors, installed and run in an environment of their own"

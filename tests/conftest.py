@@ -99,6 +99,15 @@ def volttron10_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[vo
         yield platform
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test marked ``seeds(1, 2)`` with each of these, or with those of TIELINE_TEST_SEEDS=7,8."""
+    marker = metafunc.definition.get_closest_marker("seeds")
+    if marker is not None:
+        given = os.environ.get("TIELINE_TEST_SEEDS", "")
+        seeds = [int(seed) for seed in given.split(",") if seed] or marker.args
+        metafunc.parametrize("seed", seeds, ids=[f"seed={seed}" for seed in seeds])
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

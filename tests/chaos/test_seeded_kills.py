@@ -1,11 +1,10 @@
 """kill -9 of the worker, the broker and MongoDB at random moments while the bus talks; counted exactly.
 
 The dice decide who is killed, when, for how long, and whether the next goes before this one is back.
-TIELINE_TEST_SEED=n makes another run of it; the seed is in the test's name.
+The seed is in the test's name.
 """
 
 import itertools
-import os
 import random
 import threading
 import time
@@ -26,13 +25,12 @@ from tieline.testing.fake_bus import FakeBus
 from tieline.testing.worker_process import WorkerProcess
 from tieline_lab import kafka, mongo
 
-SEED = int(os.environ.get("TIELINE_TEST_SEED", "1"))
 PER_SECOND = 1000
 DEVICES = 7
 BATCH = 2000  # max.poll.records
 MOST_MEMORY = 200 << 20
 
-pytestmark = [pytest.mark.mongo, pytest.mark.parametrize("seed", [SEED], ids=[f"seed={SEED}"])]
+pytestmark = [pytest.mark.mongo, pytest.mark.seeds(1)]
 
 
 class Kill(NamedTuple):

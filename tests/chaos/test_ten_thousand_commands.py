@@ -103,9 +103,8 @@ def disturb(plant, dice, life):
     return event, life
 
 
-@pytest.mark.parametrize("seed", [7])
+@pytest.mark.seeds(7)
 def test_10_000_commands_through_every_fault_none_twice_none_late_all_accounted(new_plant, seed):
-    """Reproduce another: give it its seed."""
     dice = Dice(seed)
     plant = new_plant(max_age_ms="60000", ledger_retention_ms="90000")
     plant.device.fate = lambda number, kind, value: dice.one_of(FATES)
