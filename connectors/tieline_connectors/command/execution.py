@@ -229,6 +229,9 @@ class Execution:
             self._told.say("platform", f"holds wait: {error}")
             return None
         except DeviceRefused as error:
+            if isinstance(error, Taken) and error.ours:
+                self._told.say("platform", f"holds wait: {error}")
+                return None
             ends = error.until if isinstance(error, Taken) else None
             return holds.Refusal(str(error), None if ends is None else int(ends.timestamp() * 1_000_000))
         if reservation.wait <= 0:

@@ -189,7 +189,7 @@ class Executor:
         ]
         if unpaid:
             point = unpaid[0].command.writes[0].point
-            told = "%d holds have ended and their points are not given back yet, such as %s of command %s"
+            told = "holds that have ended and are not given back yet: %d, such as %s of command %s"
             log.error(told, len(unpaid), point, unpaid[0].command_id)
 
     def _forget(self, now: int) -> None:

@@ -120,6 +120,7 @@ def _still_owed(
     own, now = tried_at
     pause = FIRST_RETRY * 2 ** min(entry.hold_tries, 20) if pause is None else pause
     again = (now if own is None else own) + min(max(pause, FIRST_RETRY), LONGEST_RETRY)
+    again = max(again, entry.hold_until or 0)  # it was tried before its time: the worker stopped
     after = entry._replace(
         hold="HELD",
         hold_tries=entry.hold_tries + 1,

@@ -587,6 +587,15 @@ def test_a_debt_is_tried_again_when_the_refusal_said_and_at_least_every_five_min
         assert owed.entry.hold_again_at == now + wait * given.SECOND
 
 
+def test_a_hold_that_could_not_be_ended_early_is_tried_again_at_its_time(given, held):
+    """The worker stops, and gives back what it holds; a lock is in the way, and the next start goes on."""
+    ledger, entry = held
+    revert = holds.hold_due(entry, ledger, given.situation(3), early=True)
+    refusal = holds.Refusal("kept by x")
+    owed = holds.hold_refused(entry, revert, refusal, {}, ledger, given.T0 + 3 * given.SECOND)
+    assert owed.entry.hold_again_at == entry.hold_until
+
+
 def test_a_debt_ends_when_a_later_command_writes_the_points_or_an_operator_forgives_it(given, held, arrive):
     ledger, entry = held
     revert = holds.hold_due(entry, ledger, given.situation(12))

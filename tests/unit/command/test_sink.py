@@ -809,8 +809,10 @@ def test_an_actuator_that_is_configured_is_waited_for(stand):
 
 
 @pytest.mark.parametrize("refusal", ["locked", "overridden", "unanswered", "killed", "away"])
-def test_a_hold_whose_end_meets_a_refusal_stays_a_debt_and_is_paid_when_it_ends(stand, tmp_path, refusal):
-    """Across a restart of the worker; the alarm is told once."""
+def test_a_hold_whose_end_meets_a_refusal_stays_a_debt_and_is_paid_when_it_ends(
+    stand, tmp_path, caplog, refusal
+):
+    """Across a restart of the worker; the alarm is told once, and the log repeats it."""
     refusing = True
 
     def revert(path, point):
@@ -837,6 +839,8 @@ def test_a_hold_whose_end_meets_a_refusal_stays_a_debt_and_is_paid_when_it_ends(
     stand.start()
     time.sleep(0.3)
     assert stand.device.writes == [22.5]
+    if refusal in ("locked", "overridden", "unanswered"):
+        assert f"not given back yet: 1, such as {POINT} of command {one['command_id']}" in caplog.text
     refusing = False
     (tmp_path / "kill").unlink(missing_ok=True)
     stand.bus.rpc = {"platform.driver": stand.device.methods}
