@@ -74,8 +74,8 @@ def write_files(folder: Path, data: Path, around: Surroundings) -> list[Path]:
     }
     # A JSON string is a YAML string, whatever is in it.
     quoted = {name: json.dumps(str(value), ensure_ascii=False) for name, value in values.items()}
-    for place in (folder, data):
-        place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = []
     for name in ("worker", *CONNECTORS, "policy"):
         text = Template((FILES / f"lab-{name}.yaml").read_text("utf-8"))
