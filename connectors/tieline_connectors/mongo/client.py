@@ -42,13 +42,15 @@ def connect(uri: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) ->
 
 def _tls_files(uri: str, error: OSError) -> str:
     """What is wrong with a file that a URI names."""
-    told = []
-    for name, path in options_of(uri).items():
-        if name.startswith("tls") and name.endswith("file"):
-            told.append(f"{name} {path}{'' if isfile(path) else ': there is no such file'}")
+    why = f"cannot be used ({error.strerror or type(error).__name__})"
+    told = [
+        f"{name} {path}: {why if isfile(path) else 'there is no such file'}"
+        for name, path in options_of(uri).items()
+        if name.startswith("tls") and name.endswith("file")
+    ]
     return (
-        f"{'; '.join(told) or 'TLS'} cannot be used ({error.strerror or type(error).__name__}). Give the "
-        "whole path of a PEM file that this user may read (~ is not replaced inside a URI)"
+        f"{'; '.join(told) or f'TLS {why}'}. Give the whole path of a PEM file that this user may read "
+        "(~ is not replaced inside a URI)"
     )
 
 

@@ -131,7 +131,7 @@ def beside(
     registry = _registry(where, settings, planned.worker.registry_elsewhere)
     redaction = Redaction()
     redaction.add([*kafka.secrets(settings), *kafka.secrets(registry)])
-    logging.getLogger("tieline.kafka").setLevel(logging.CRITICAL)  # what matters is told by exceptions
+    _silence_librdkafka()
     servers = ",".join(planned.worker.bootstrap_servers)
     folder = planned.worker.data_dir.absolute()
     called = f"Kafka at {servers}" if servers else f"the local log in {folder}"
@@ -152,6 +152,14 @@ def beside(
             broker = LocalLog.open(folder, owner=owner)
         with closing(Beside(broker, called, registry)) as opened:
             yield opened
+
+
+def _silence_librdkafka() -> None:
+    """What matters is told by exceptions; its lines are still looked at, for what they may mean."""
+    kafka.log.setLevel(logging.INFO)
+    kafka.log.propagate = False
+    if not kafka.log.handlers:
+        kafka.log.addHandler(logging.NullHandler())
 
 
 def say(text: str, *, wrong: bool = False) -> None:

@@ -25,12 +25,17 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-def lines():
+def lines(monkeypatch):
+    kafka = logging.getLogger("tieline.kafka")  # which a command of another test may have silenced
+    monkeypatch.setattr(kafka, "propagate", True)
+    level = kafka.level
+    kafka.setLevel(logging.INFO)
     handler = Lines()
     root = logging.getLogger()
     root.addHandler(handler)
     yield handler
     root.removeHandler(handler)
+    kafka.setLevel(level)
 
 
 def test_a_dead_brokers_lines_of_a_day_are_a_handful_and_none_is_uncounted(lines):
