@@ -146,3 +146,25 @@ def test_a_log_that_is_not_there_is_told(verify):
     log, verify = verify
     log.unlink()
     assert verify() == (2, f"{log}: No such file or directory\n")
+
+
+def test_a_log_that_was_moved_while_it_was_written_is_verified_with_what_continues_it(verify):
+    log, verify = verify
+    first = log.with_name("audit.log.1")
+    writer = AuditFile(log)
+    before = writer.head
+    log.rename(first)
+    writer.append(9, {"state": "SUCCEEDED"})
+    writer.close()
+    status, told = verify()
+    assert (status, f"continues another file, whose head was {before.seq}:{before.hash}" in told) == (0, True)
+
+    def both():
+        result = CliRunner().invoke(command, ["audit", "verify", str(first), str(log)])
+        return result.exit_code, result.stdout + result.stderr
+
+    status, told = both()
+    assert (status, f"whole, {before.seq + 2} lines" in told, "continues" in told) == (0, True, False)
+    first.write_bytes(b"".join(first.read_bytes().splitlines(keepends=True)[:-1]))
+    status, told = both()
+    assert (status, told.startswith(f"{log}: line 1: it does not follow line {before.seq - 1}")) == (1, True)
