@@ -19,6 +19,7 @@ from tieline.api import (
     SourceRecord,
     TopicPartition,
     Transform,
+    Unreadable,
 )
 from tieline.broker.local.changelog import Place
 from tieline.broker.local.log import LocalLog
@@ -595,6 +596,41 @@ class Refusing(Sink):
         assert isinstance(error, ValueError)
         assert dict(record.headers)["tieline.id"]
         return self.answer
+
+
+class Taking(Sink):
+    """Is given what no converter can read, too."""
+
+    takes_unreadable = True
+
+    def keep(self, batch):
+        def shown(record):
+            return record.value.value if isinstance(record.value, Unreadable) else record.value
+
+        super().keep([record._replace(value=shown(record)) for record in batch])
+
+
+@pytest.mark.parametrize("away", [0, 2])
+def test_a_task_may_be_given_what_nobody_can_read_with_the_others_and_in_its_place(log, away):
+    values = (b"a", UTF16 + b"1", UTF16 + b"2", b"b", UTF16 + b"3")
+    log.store.append([ProducerRecord("t", v, b"k", partition=0) for v in values])
+    sink = Taking(5)
+    left = [away]
+
+    def meet(batch):
+        if left[0]:
+            left[0] -= 1
+            raise Retriable("away")
+
+    sink.meet = meet
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.written == {0: ["a", UTF16 + b"1", UTF16 + b"2", "b", UTF16 + b"3"]}
+    assert len(sink.puts) == 1 + away
+    assert counts[:2] == (5, 5)
+    assert committed(log) == {0: 5}
+    assert running.error is None
 
 
 @pytest.mark.parametrize("away", [0, 3])
