@@ -252,6 +252,7 @@ class Execution:
         permit = self._permit(may_give_back, revert.deadline)
         calls = hands.give_back(self._platform, revert.entry.command, revert.points, permit, reservation)
         after = hands.look(self._platform, [w.point for w in revert.entry.command.writes])
+        reservation.release()
         with self._lock:
             outcome = holds.hold_outcome(
                 revert.entry, calls, after, owned.ledger, self._surroundings.now().wall
@@ -270,11 +271,11 @@ class Execution:
         return 0.0
 
     def _end(self, owned: OwnedPartition, end: End) -> float:
+        reservation = self._reservations.pop(end.entry.command_id, None)
+        if reservation is not None:  # whoever hears of the end finds the device free
+            reservation.release()
         self._store(owned, end.entry, end.result)
         self._measures.ended(end.result.state)
-        reservation = self._reservations.pop(end.entry.command_id, None)
-        if reservation is not None:
-            reservation.release()
         if end.entry.hold_tries and end.entry.at_rest:
             self._measures.paid()
         if end.result.state == "UNKNOWN":

@@ -55,6 +55,7 @@ class Executor:
             self._platform.remember(entry.agent)
         with self.lock:
             self._owned[owned.at] = owned
+            self._remind_at = 0
             self.lock.notify_all()
 
     def owned(self, at: TopicPartition) -> OwnedPartition | None:

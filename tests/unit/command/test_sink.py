@@ -265,6 +265,7 @@ def test_a_platform_that_is_away_is_waited_for_until_the_command_expires(stand):
     soon = command(23.0)
     stand.send(late, soon)
     assert stand.end(late["command_id"], "EXPIRED")
+    wait_for(stand.context.connections.all)
     (outage,) = stand.context.connections.all()
     assert outage["to"] == f"the platform at {stand.bus.address}"
     stand.bus.start()
@@ -840,7 +841,8 @@ def test_a_hold_whose_end_meets_a_refusal_stays_a_debt_and_is_paid_when_it_ends(
     time.sleep(0.3)
     assert stand.device.writes == [22.5]
     if refusal in ("locked", "overridden", "unanswered"):
-        assert f"not given back yet: 1, such as {POINT} of command {one['command_id']}" in caplog.text
+        reminder = f"not given back yet: 1, such as {POINT} of command {one['command_id']}"
+        wait_for(lambda: reminder in caplog.text)
     refusing = False
     (tmp_path / "kill").unlink(missing_ok=True)
     stand.bus.rpc = {"platform.driver": stand.device.methods}
