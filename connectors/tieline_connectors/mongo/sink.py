@@ -111,19 +111,21 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
 
     def _write(self, groups: Iterator[tuple[Documents, list[Piece]]], offered: Offered) -> None:
         """Raises ``Retriable`` when it lasts too long, or the task is asked to stop; the rest comes again."""
-        started = time.monotonic()
+        started: float | None = None
         for documents, group in groups:
             at = 0
             while at < len(group):
+                if started is None:
+                    started = time.monotonic()
+                elif self._context.stopping or time.monotonic() - started > _PUT_SECONDS:
+                    raise Retriable(
+                        "MongoDB takes documents slowly; the rest of the batch follows", after=0.0
+                    )
                 pieces = group[at : at + self._size.documents]
                 inserted = self._insert(documents, pieces)
                 offered.confirm(pieces, inserted.failures)
                 self._count({"duplicates": inserted.duplicates, "compacted": inserted.compacted})
                 at += len(pieces)
-                if self._context.stopping or time.monotonic() - started > _PUT_SECONDS:
-                    raise Retriable(
-                        "MongoDB takes documents slowly; the rest of the batch follows", after=0.0
-                    )
 
     def _insert(self, documents: Documents, pieces: Sequence[Piece]) -> Inserted:
         size = self._size
