@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tieline.registry.avro_text import default_of
-from tieline.registry.avro_types import NO_DEFAULT, AvroType
+from tieline.registry.avro_types import NO_DEFAULT, AvroType, shortened
 from tieline.registry.budget import Budget, current
 
 _WHOLE = {"int": 2**31, "long": 2**63}
@@ -34,11 +34,11 @@ class _Judge:
         self._seen.add(id(part))
         self._budget.spend(1 + len(part.symbols) + len(part.fields))
         if part.kind in ("record", "error", "array", "map"):
-            yield from _numbers(part.props, f"the {part.kind} {part.full_name!r}")
+            yield from _numbers(part.props, f"the {part.kind} {shortened(part.full_name)!r}")
         if part.is_named:
             yield from self._names(part)
         for field in part.fields:
-            place = f"the field {field.name!r} of {part.full_name!r}"
+            place = f"the field {shortened(field.name)!r} of {shortened(part.full_name)!r}"
             if not _is_name(field.name):
                 yield f"{place}: {_NAMING}"
             yield from self.of(field.type)
@@ -50,13 +50,13 @@ class _Judge:
     def _names(self, part: AvroType) -> Iterator[str]:
         for name in [*(part.space.split(".") if part.space else ()), part.name]:
             if not _is_name(name):
-                yield f"the {part.kind} {part.full_name!r}: {_NAMING}, not {name!r}"
+                yield f"the {part.kind} {shortened(part.full_name)!r}: {_NAMING}, not {shortened(name)!r}"
         for alias in part.aliases:
             if not _is_name(alias.rpartition(".")[2]):
-                yield f"the alias {alias!r} of {part.full_name!r}: {_NAMING}"
+                yield f"the alias {shortened(alias)!r} of {shortened(part.full_name)!r}: {_NAMING}"
         for symbol in part.symbols:
             if not _is_name(symbol):
-                yield f"the symbol {symbol!r} of {part.full_name!r}: {_NAMING}"
+                yield f"the symbol {shortened(symbol)!r} of {shortened(part.full_name)!r}: {_NAMING}"
 
     def _fits(self, part: AvroType, value: Any) -> bool:
         """Whether a default is one of this type; of a union, of its first branch."""
@@ -99,7 +99,7 @@ def _letter(character: str) -> bool:
 def _numbers(props: Mapping[str, Any], place: str) -> Iterator[str]:
     for key, value in props.items():
         if _is_huge(value):
-            yield f"{place}: the attribute {key!r} has a number beyond 64 bits"
+            yield f"{place}: the attribute {shortened(key)!r} has a number beyond 64 bits"
 
 
 def _is_huge(value: Any) -> bool:
@@ -109,11 +109,10 @@ def _is_huge(value: Any) -> bool:
 
 
 def _said(part: AvroType) -> str:
-    return (
-        f"{part.inner[0].full_name}, the union's first branch"
-        if part.kind == "union" and part.inner
-        else part.full_name
-    )
+    first = part.inner[0] if part.kind == "union" and part.inner else None
+    if first is None:
+        return shortened(part.full_name)
+    return f"{shortened(first.full_name)}, the union's first branch"
 
 
 def _cut(value: Any) -> str:

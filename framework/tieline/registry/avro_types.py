@@ -7,6 +7,7 @@ takes time in proportion to the schema's length.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -62,13 +63,12 @@ class AvroType:
     default: str | None = None
     size: int = 0
     inner: list[AvroType] = field(default_factory=list)
+    full_name: str = ""
+    """With its namespace; of an unnamed type its kind."""
 
-    @property
-    def full_name(self) -> str:
-        """With its namespace; of an unnamed type its kind."""
-        if not self.is_named:
-            return self.kind
-        return f"{self.space}.{self.name}" if self.space else self.name
+    def __post_init__(self) -> None:
+        if not self.full_name:
+            self.full_name = f"{self.space}.{self.name}" if self.space else self.name or self.kind
 
     @property
     def is_named(self) -> bool:
@@ -97,12 +97,12 @@ def read(text: str, references: Iterable[str] = ()) -> Read:
     referred = [reader.read(each) for each in references]
     reader.close_references()
     schema = reader.read(text)
-    return Read(schema, referred, reader.odd)
+    return Read(schema, referred, list(reader.odd))
 
 
 class _Reader:
     def __init__(self, budget: Budget) -> None:
-        self.odd: list[str] = []
+        self.odd: dict[str, None] = {}
         self._known: dict[str, AvroType] = {}
         self._referred: frozenset[str] = frozenset()
         self._budget = budget
@@ -133,7 +133,7 @@ class _Reader:
             raise _wrong(f"{_cut(part)} is no type")
         kind = part.get("type")
         if isinstance(kind, (dict, list)):
-            self.odd.append(f"a type inside the attribute 'type' of another: {_cut(part)}")
+            self._note(f"a type inside the attribute 'type' of another: {_cut(part)}")
             return self._type(kind, space, depth + 1)
         if not isinstance(kind, str):
             raise _wrong(f"no type: {_cut(part)}")
@@ -151,15 +151,18 @@ class _Reader:
             )
         return self._called(kind, space)
 
+    def _note(self, what: str) -> None:
+        self.odd[what] = None
+
     def _called(self, name: str, space: str) -> AvroType:
         if name in PRIMITIVES:
             return _PLAIN[name]
         if name.startswith("."):
-            self.odd.append(f"the type {name[:200]!r} is called with a dot in front")
+            self._note(f"the type {shortened(name)!r} is called with a dot in front")
         found = self._known.get(f"{space}.{name}") if space and "." not in name else None
         found = found or self._known.get(name.removeprefix(".") if name.rfind(".") == 0 else name)
         if found is None:
-            raise _wrong(f"{name[:200]!r} is not a defined name")
+            raise _wrong(f"{shortened(name)!r} is not a defined name")
         return found
 
     def _union(self, part: list[Any], space: str, depth: int) -> AvroType:
@@ -169,7 +172,7 @@ class _Reader:
             if branch.kind == "union":
                 raise _wrong(f"a union inside a union: {_cut(part)}")
             if branch.full_name in seen:
-                self.odd.append(f"{branch.full_name} is twice in the union {_cut(part)}")
+                self._note(f"{shortened(branch.full_name)} is twice in a union")
             seen.add(branch.full_name)
         return AvroType("union", inner=branches)
 
@@ -180,12 +183,15 @@ class _Reader:
         own = part.get("namespace")
         before, dot, short = name.rpartition(".")
         space = before if dot else own if isinstance(own, str) else space
+        aliases = self._aliases(part)
+        # A long namespace is inherited by all that stands in it.
+        self._budget.spend((1 + len(aliases)) * (len(space) // 50))
         made = AvroType(kind, short, space, _text(part.get("doc")))
-        made.aliases = tuple(_full(alias, space) for alias in self._aliases(part))
+        made.aliases = tuple(_full(alias, space) for alias in aliases)
         made.props = _others(part, _OF_AN_ENUM if kind == "enum" else _OF_A_TYPE)
         known = self._known.get(made.full_name)
         if known is not None and made.full_name not in self._referred:
-            raise _wrong(f"{made.full_name!r} is defined twice")
+            raise _wrong(f"{shortened(made.full_name)!r} is defined twice")
         if not space and name in PRIMITIVES:
             raise _wrong(f"a type may not be called {name!r}")
         self._known[made.full_name] = made
@@ -194,7 +200,7 @@ class _Reader:
         elif kind == "fixed":
             made.size = part.get("size", -1)
             if type(made.size) is not int or not 0 <= made.size <= _MAX_LENGTH:
-                raise _wrong(f"the fixed {made.full_name!r} has no size, or an impossible one")
+                raise _wrong(f"the fixed {shortened(made.full_name)!r} has no size, or an impossible one")
         else:
             self._fields(made, part, depth)
         return made if known is None else self._again(known, made)
@@ -206,43 +212,45 @@ class _Reader:
         texts = text_of(known), text_of(made)
         self._budget.spend(len(texts[0]) // 20)
         if texts[0] != texts[1]:
-            raise _wrong(f"{made.full_name!r} is defined twice")
-        self.odd.append(f"{made.full_name!r} is defined by a reference, too")
+            raise _wrong(f"{shortened(made.full_name)!r} is defined twice")
+        self._note(f"{shortened(made.full_name)!r} is defined by a reference, too")
         self._known[known.full_name] = known
         return known
 
     def _symbols(self, enum: AvroType, part: dict[str, Any]) -> None:
         symbols, default = part.get("symbols"), part.get("default")
         if not isinstance(symbols, list) or not all(isinstance(each, str) for each in symbols):
-            raise _wrong(f"the enum {enum.full_name!r} has no list of symbols")
+            raise _wrong(f"the enum {shortened(enum.full_name)!r} has no list of symbols")
         self._budget.spend(len(symbols))
         known = set(symbols)
         if len(known) < len(symbols):
-            self.odd.append(f"the enum {enum.full_name!r} has a symbol twice")
+            self._note(f"the enum {shortened(enum.full_name)!r} has a symbol twice")
         enum.symbols = symbols
         if isinstance(default, str):
             if default not in known:
-                self.odd.append(f"the enum {enum.full_name!r} lacks its own default {default[:100]!r}")
+                self._note(f"the enum {shortened(enum.full_name)!r} lacks its own default {default[:100]!r}")
             enum.default = default
 
     def _fields(self, record: AvroType, part: dict[str, Any], depth: int) -> None:
         fields = part.get("fields")
         if not isinstance(fields, list):
-            raise _wrong(f"the {record.kind} {record.full_name!r} has no list of fields")
+            raise _wrong(f"the {record.kind} {shortened(record.full_name)!r} has no list of fields")
         self._budget.spend(len(fields))
         seen: set[str] = set()
         for each in fields:
             name = each.get("name") if isinstance(each, dict) else None
             if not isinstance(name, str):
-                raise _wrong(f"a field of {record.full_name!r} has no name: {_cut(each)}")
+                raise _wrong(f"a field of {shortened(record.full_name)!r} has no name: {_cut(each)}")
             if name in seen:
-                raise _wrong(f"{record.full_name!r} has the field {name[:200]!r} twice")
+                raise _wrong(f"{shortened(record.full_name)!r} has the field {shortened(name)!r} twice")
             seen.add(name)
             if "type" not in each:
-                raise _wrong(f"the field {name[:200]!r} of {record.full_name!r} has no type")
+                raise _wrong(f"the field {shortened(name)!r} of {shortened(record.full_name)!r} has no type")
             order = each.get("order", "ascending")
             if not isinstance(order, str) or order.lower() not in ("ascending", "descending", "ignore"):
-                self.odd.append(f"the field {name[:200]!r} of {record.full_name!r} has an unknown order")
+                self._note(
+                    f"the field {shortened(name)!r} of {shortened(record.full_name)!r} has an unknown order"
+                )
                 order = "ascending"
             made = Field(name, self._type(each["type"], record.space, depth + 1), _text(each.get("doc")))
             made.order = order.lower()
@@ -256,7 +264,7 @@ class _Reader:
         if found is None:
             return []
         if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-            self.odd.append(f"aliases that are no list of names: {_cut(part)}")
+            self._note(f"aliases that are no list of names: {_cut(part)}")
             return []
         return found
 
@@ -279,6 +287,11 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
 
+def shortened(name: str) -> str:
+    """A name for a message."""
+    return name if len(name) <= 200 else f"{name[:200]}…"
+
+
 def _cut(part: Any) -> str:
     """The beginning of a part of a schema, for a message."""
     text = json.dumps(part) if not isinstance(part, (dict, list)) else _shallow(part)
@@ -286,9 +299,12 @@ def _cut(part: Any) -> str:
 
 
 def _shallow(part: dict[str, Any] | list[Any]) -> str:
-    items = part.items() if isinstance(part, dict) else enumerate(part)
-    told = [f"{key}: {value!r}" if isinstance(value, (str, int)) else f"{key}: …" for key, value in items]
-    return ", ".join(each[:50] for each in told[:8])
+    items: Iterable[tuple[Any, Any]] = part.items() if isinstance(part, dict) else enumerate(part)
+    told = [
+        f"{key}: {value!r}" if isinstance(value, (str, int)) else f"{key}: …"
+        for key, value in itertools.islice(items, 8)
+    ]
+    return ", ".join(each[:50] for each in told)
 
 
 def _wrong(why: str) -> InvalidSchema:

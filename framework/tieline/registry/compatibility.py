@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tieline.registry.avro_types import NO_DEFAULT, AvroType
+from tieline.registry.avro_types import NO_DEFAULT, AvroType, shortened
 from tieline.registry.budget import OverBudget, current
 from tieline.registry.formats import Parsed
 from tieline.registry.remembered import Remembered
@@ -184,7 +184,7 @@ class _Check:
                 found += self.of(field.type, known, place)
             elif field.default is NO_DEFAULT:
                 found.append(
-                    f"the field {_cut(place)!r} is missing there and has no default here; give it one"
+                    f"the field {shortened(place)!r} is missing there and has no default here; give it one"
                 )
             if len(found) >= _AT_MOST:
                 break
@@ -204,7 +204,7 @@ def _symbols(reader: AvroType, writer: AvroType, path: str) -> list[str]:
     lacking = [symbol for symbol in writer.symbols if symbol not in known]
     if not lacking or reader.default in known:
         return []
-    named = ", ".join(_cut(each) for each in lacking[:_NAMED_AT_MOST])
+    named = ", ".join(shortened(each) for each in lacking[:_NAMED_AT_MOST])
     more = f" and {len(lacking) - _NAMED_AT_MOST} more" if len(lacking) > _NAMED_AT_MOST else ""
     return [f"{_at(path)}lacks the symbol(s) {named}{more} and has no default symbol"]
 
@@ -233,7 +233,7 @@ def _types(reader: AvroType, writer: AvroType, path: str) -> str:
 
 def _name(schema: AvroType) -> str:
     if schema.is_named:
-        return f"the {schema.kind} {_cut(schema.full_name)}"
+        return f"the {schema.kind} {shortened(schema.full_name)}"
     if schema.kind == "union":
         named = [_name(branch) for branch in schema.inner[:_NAMED_AT_MOST]]
         more = len(schema.inner) - len(named)
@@ -242,8 +242,4 @@ def _name(schema: AvroType) -> str:
 
 
 def _at(path: str) -> str:
-    return f"{_cut(path)!r} " if path else "it "
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= 200 else f"{name[:200]}…"
+    return f"{shortened(path)!r} " if path else "it "

@@ -14,7 +14,7 @@ from tieline.registry import rules, scopes
 from tieline.registry.budget import LONG, QUICK, OverBudget, current, limited
 from tieline.registry.compatibility import differences
 from tieline.registry.errors import RegistryError
-from tieline.registry.formats import parse
+from tieline.registry.formats import InvalidSchema, parse
 from tieline.registry.lane import Lane
 from tieline.registry.records import Content
 from tieline.registry.topic import SchemaTopic
@@ -123,6 +123,30 @@ def test_defaults_that_multiply_end_with_the_budget():
         inner = record(f"A{n}", *fields)
     with limited(QUICK), pytest.raises(OverBudget):
         parse("AVRO", json.dumps(inner), {})
+
+
+def test_a_long_namespace_that_thousands_inherit_ends_with_the_budget():
+    inner = [field(f"f{n}", record(f"A{n}")) for n in range(5_000)]
+    with limited(LONG), pytest.raises(OverBudget):
+        parse("AVRO", json.dumps(record("R", *inner, namespace="n" * 400_000)), {})
+
+
+def test_what_is_said_of_a_long_name_is_short():
+    wrong = [
+        {"name": f"f-{n}", "type": "int", "order": 7, "aliases": 3, "default": "x"} for n in range(2_000)
+    ]
+    found = parse("AVRO", json.dumps(record("R-" + "n" * 200_000, *wrong)), {}).problems
+    assert len(found) > 2_000
+    assert max(map(len, found)) < 1_000
+
+
+@pytest.mark.parametrize("union", [["int"] * 90_000, [["int"]] * 10, [7] * 90_000])
+def test_a_union_of_nothing_but_faults_is_read_in_no_time(union):
+    with limited(LONG):
+        before = current()._left
+        with contextlib.suppress(InvalidSchema):
+            assert parse("AVRO", json.dumps(union), {}).problems == ("int is twice in a union",)
+        assert before - current()._left < LONG
 
 
 @pytest.fixture
