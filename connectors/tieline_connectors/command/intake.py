@@ -56,14 +56,14 @@ class Intake:
         self._surroundings = surroundings
         self._measures = measures
 
-    def take(self, owned: OwnedPartition, records: Sequence[SinkRecord]) -> None:
+    def take(self, owned: OwnedPartition, records: Sequence[SinkRecord], partitions: int) -> None:
         """Decide about each, in order, and store it. Those before one that must wait are stored.
 
+        ``partitions``: how many the topic has.
         Raises ``Retriable``, ``OSError`` (the audit log cannot be written), ``Fenced``, ``DataError``.
         """
         taken = owned.taken()
         situation = self._surroundings.situation()
-        partitions = self._context.partitions(owned.at.topic)
         owned.lay_out(partitions, situation)
         decided = _Decided(taken)
         must_wait = None

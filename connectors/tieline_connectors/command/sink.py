@@ -115,12 +115,14 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         by_partition: defaultdict[TopicPartition, list[SinkRecord]] = defaultdict(list)
         for record in batch:
             by_partition[record.consumed_from].append(record)
+        # Asked before the lock is taken: a broker that is unavailable must not hold up the executor.
+        partitions = {at.topic: self._context.partitions(at.topic) for at in by_partition}
         waiting: dict[TopicPartition, str] = {}
         fenced: Fenced | None = None
         with executor.lock:
             for at, records in by_partition.items():
                 try:
-                    self._intake.take(self._partition(executor, at), records)
+                    self._intake.take(self._partition(executor, at), records, partitions[at.topic])
                 except (Retriable, OSError) as error:
                     waiting[at] = str(error)
                 except Fenced as error:

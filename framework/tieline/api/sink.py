@@ -103,7 +103,7 @@ class SinkContext(Protocol):
         """
 
     def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has, as known a few seconds ago; `partition_of` takes it.
+        """Return how many partitions a topic has, as the broker said last; `partition_of` takes it.
 
         Raises ``Retriable``.
         """

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _KNOWN_FOR = 5.0
 """Seconds until it is asked again how many partitions topics have."""
+_ASK_FOR = 2.0
+"""Seconds that the broker has to say so; what is known holds on without an answer."""
 _place = operator.attrgetter("partition", "offset", "original_topic")
 
 
@@ -226,9 +228,14 @@ class Inbound:
         return origin
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic has, as the broker said a few seconds ago. Raises ``Retriable``."""
+        """How many partitions a topic has, as the broker said last. Raises ``Retriable``."""
         if time.monotonic() >= self._asked_at + _KNOWN_FOR:
-            self._partitions = {name: info.partitions for name, info in self._broker.topics().items()}
+            try:
+                found = self._broker.topics(_ASK_FOR)
+                self._partitions = {name: info.partitions for name, info in found.items()}
+            except Retriable:
+                if topic not in self._partitions:
+                    raise
             self._asked_at = time.monotonic()
         if topic not in self._partitions:
             raise Retriable(f"the topic {topic} is gone, or not there yet")
