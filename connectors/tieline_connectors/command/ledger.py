@@ -198,6 +198,7 @@ class Ledger:
         self.newest = self.stored_at = self.strangers = 0
         self.streaks = Streaks()
         self._entries: dict[str, Entry] = {}
+        self._seen: dict[str, Seen] = {}
         self._waiting: list[tuple[int, str]] = []
         self._unfinished: dict[str, None] = {}
         self._events: dict[str, list[tuple[int, str, bool]]] = {}
@@ -226,14 +227,9 @@ class Ledger:
 
     def last_seen(self, boot: str) -> Seen | None:
         """The latest believed clock of this start of the computer that the ledger knows."""
-        of_boot = [
-            Seen(entry.clock, entry.received_at - entry.clock)
-            for entry in self
-            if entry.clock is not None and entry.boot == boot
-        ]
-        if self.note.clock is not None and self.note.boot == boot:
-            of_boot.append(self.note.clock)
-        return max(of_boot, key=lambda seen: seen.at, default=None) if boot else None
+        noted = self.note.clock if self.note.boot == boot else None
+        known = [seen for seen in (self._seen.get(boot), noted) if seen is not None]
+        return max(known, key=lambda seen: seen.at, default=None) if boot else None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -356,6 +352,10 @@ class Ledger:
         newest = entry._replace(ended_at=None).newest + shift
         self.newest = max(self.newest, newest, ended_at or 0)
         self.stored_at = max(self.stored_at, entry.stored_at)
+        if entry.clock is not None and entry.boot:
+            seen = Seen(entry.clock, entry.received_at - entry.clock)
+            known = self._seen.setdefault(entry.boot, seen)
+            self._seen[entry.boot] = max(known, seen, key=lambda one: one.at)
         if before is not None and before.due_at is not None:
             due = before.due_at + self.shift(before)
             del self._waiting[bisect.bisect_left(self._waiting, (due, before.command_id))]
