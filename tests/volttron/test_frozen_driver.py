@@ -13,6 +13,7 @@ import pytest
 from tieline.api import ID_HEADER, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
+from tieline_connectors.command import platform as the_platform
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.sink import CommandSinkTask
 
@@ -110,7 +111,8 @@ def platform10(volttron10_platform):
 
 
 @pytest.fixture
-def sink(tmp_path, platform):
+def sink(tmp_path, platform, monkeypatch):
+    monkeypatch.setattr(the_platform, "_SETTLES", 0.0)  # as for a driver that was met long ago
     sink = Sink(tmp_path, platform)
     yield sink
     platform.driver.signal(signal.SIGCONT)
