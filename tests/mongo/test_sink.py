@@ -9,7 +9,16 @@ import re
 import pytest
 from bson import Decimal128
 
-from tieline.api import DIGEST_HEADER, ID_HEADER, DataError, Schema, SinkRecord, identity
+from tieline.api import (
+    DIGEST_HEADER,
+    ID_HEADER,
+    DataError,
+    Retriable,
+    Schema,
+    SinkRecord,
+    TopicPartition,
+    identity,
+)
 
 
 def other(record, digest):
@@ -363,3 +372,21 @@ def test_what_does_not_fit_even_compressed_is_a_data_error_with_its_size_and_the
     assert list(raised.value.failures) == [0]
     assert re.search(r"23000\d+ bytes.*Split or shorten", str(raised.value.failures[0]))
     assert database.readings.count_documents({}) == 1
+
+
+@pytest.mark.parametrize("name", ["plant.x.", ".x", "a..b", "system.users"])
+def test_a_topic_that_is_no_collection_name_waits_with_its_fix_and_holds_up_no_other(sink, database, name):
+    def of(topic, number):
+        own = identity(topic, number, digest_of=b"")
+        return SinkRecord(topic, 0, number, {"n": number}, None, own, 0)
+
+    one = sink(layout="value", collection="")
+    batch = [of("good", 1), of(name, 2), of("other", 3), of(name, 4)]
+
+    with pytest.raises(Retriable) as raised:
+        one.put(batch)
+
+    assert raised.value.partitions == frozenset({TopicPartition(name, 0)})
+    assert f"Set topic.override.{name}.collection" in str(raised.value)
+    assert sorted(database.list_collection_names()) == ["good", "other"]
+    assert [d["n"] for d in database.good.find()] == [1]

@@ -24,7 +24,7 @@ from tieline.api import (
 )
 from tieline_connectors.mongo.client import Client, redacted
 from tieline_connectors.mongo.collection import Documents, Inserted
-from tieline_connectors.mongo.config import Destination, MongoSinkConfig
+from tieline_connectors.mongo.config import Destination, MongoSinkConfig, collection_problem
 from tieline_connectors.mongo.failures import TooSlow, judged
 from tieline_connectors.mongo.layouts import DIGEST, LAYOUTS, Document, Layout, is_tombstone
 from tieline_connectors.mongo.offered import Offered, Piece, Place
@@ -83,9 +83,38 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Insert the batch, collection by collection, as many documents at once as get through in time.
 
-        A ``Retriable`` says up to where the records are written; documents behind it that are written are
+        The records of a topic that no collection can be named after wait, and hold up no others. A
+        ``Retriable`` says up to where the records are written; documents behind it that are written are
         remembered, and not written again when their records come again.
         """
+        waiting = {topic: why for topic in {r.topic for r in batch} if (why := self._misplaced(topic))}
+        if not waiting:
+            self._put(batch)
+            return
+        placed = [index for index, record in enumerate(batch) if record.topic not in waiting]
+        try:
+            if placed:
+                self._put([batch[index] for index in placed])
+        except DataError as error:
+            failures = {placed[index]: cause for index, cause in error.failures.items()}
+            others = set(range(len(batch))) - set(placed)
+            raise DataError(failures | {i: ValueError(waiting[batch[i].topic]) for i in others}) from error
+        partitions = {record.consumed_from for record in batch if record.topic in waiting}
+        raise Retriable("; ".join(sorted(waiting.values())), partitions=partitions)
+
+    def _misplaced(self, topic: str) -> str:
+        """Why the records of a topic have no place, and the fix; empty: they have one."""
+        if topic in self._routes:
+            return ""
+        destination = self._config.destination(topic)
+        if not (problem := collection_problem(destination.collection)):
+            return ""
+        return (
+            f"the topic {topic!r} cannot be stored in the collection {destination.collection!r}: {problem}."
+            f" Set topic.override.{topic}.collection, or leave the topic out of the sink's topics"
+        )
+
+    def _put(self, batch: Sequence[SinkRecord]) -> None:
         offered = Offered(batch, self._written)
         try:
             with self._told():

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tieline.api import DataError, Fatal, Retriable, Schema
+from tieline.broker.internal import SCHEMAS
 from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord
 from tieline.registry import errors, rules
 from tieline.registry.budget import OverBudget
@@ -26,7 +27,7 @@ from tieline.registry.reading import readable_schema, written_out
 from tieline.registry.records import Content, Event, Malformed, decode, encode
 from tieline.registry.subjects import Conflict, Subjects
 
-TOPIC = "_schemas"
+TOPIC = SCHEMAS
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 

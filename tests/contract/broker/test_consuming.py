@@ -437,3 +437,14 @@ def test_holes_and_markers_are_not_skipped_records(kit):
     consumer, _ = kit.member(kit.name(), [topic])
     assert _numbers(kit.take(consumer, 5)) == [0, 1, 2, 3, 4]
     assert consumer.skipped() == []
+
+
+def test_a_pattern_that_matches_all_topics_takes_none_of_tielines_own(kit):
+    topic = kit.topic()
+    kit.home.create_topic("_schemas", partitions=1)
+    kit.producer().save_offsets(kit.name(), {'{"a":1}': "{}"}, 20)
+    kit.fill("_schemas", 1)
+    kit.fill(topic, 1)
+    consumer, listener = kit.member(kit.name(), pattern=rf"_schemas|suite-offsets|{topic}|.*offsets")
+    kit.take(consumer, 1)
+    assert listener.owned == {TopicPartition(topic, 0)}

@@ -21,6 +21,8 @@ class Cluster:
     admin: AdminClient
     timeout: float
     topic_names: Callable[[], Future[Collection[str]]]
+    own: Collection[str] = ()
+    """The topics that this worker keeps for itself."""
 
     def ends(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Future[Any]]:
         """Ask for the end of each partition: the ``offset`` of the result."""

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import Fatal, Retriable, TielineError, TopicPartition
+from tieline.broker.internal import takes
 from tieline.broker.kafka.changelog import Ground, KafkaChangelog, Place
 from tieline.broker.kafka.cluster import Cluster
 from tieline.broker.kafka.codes import Operation
@@ -418,11 +419,9 @@ class KafkaConsumer:
             names, self._names = self._names, None
             self._names_due = now + self._refresh
             if names.exception() is None:
-                matching = {name for name in names.result() if self._matches(name)}
+                there, pattern = names.result(), self._pattern
+                matching = {name for name in there if takes(pattern, name, there, self._cluster.own)}
                 self._subscribe(self._topics | matching)
-
-    def _matches(self, name: str) -> bool:
-        return self._pattern is not None and not name.startswith("__") and bool(self._pattern.fullmatch(name))
 
     def _subscribe(self, topics: frozenset[str]) -> None:
         if not topics or topics == self._subscribed:

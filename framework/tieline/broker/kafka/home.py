@@ -94,7 +94,7 @@ class KafkaBroker:
             self._read,
         )
         own = {"client.id": client_id, **settings, "group.id": group}
-        cluster = Cluster(self._admin, self._call_timeout, self._topic_names)
+        cluster = Cluster(self._admin, self._call_timeout, self._topic_names, {self._offsets_topic})
         return KafkaConsumer(own, cluster, refresh, ground)
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
