@@ -5,11 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
 
 from tieline.api import AlreadyOwned, RefuseToStart
+from tieline.broker.local.file import LogSettings
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.store import Store
 
@@ -107,6 +109,25 @@ def test_a_folder_that_was_moved_takes_its_owner_with_it(tmp_path):
         (tmp_path / "data").rename(tmp_path / "moved")
         refused(lambda: LocalLog.open(tmp_path / "moved"), owner.pid)
         LocalLog.open(tmp_path / "data").close()  # other data
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_log_that_is_deleted_under_its_owner_is_an_alarm_and_said_once(tmp_path, caplog, how):
+    log = LocalLog.open(tmp_path, settings=LogSettings(retention_interval=0.01))
+    log.create_topic("t")
+    log.protect({})
+    (tmp_path / "log.db").unlink()
+    if how == "replaced":
+        (tmp_path / "log.db").write_bytes(b"")
+    end = time.monotonic() + 20
+    while not caplog.records:
+        assert time.monotonic() < end
+        log.protect({})
+    for _ in range(20):
+        log.protect({})
+    (alarm,) = caplog.records
+    assert "was deleted, moved or replaced while this process writes to it" in alarm.getMessage()
+    log.close()
 
 
 def test_a_killed_owner_lets_the_next_in_whatever_its_lock_file_says(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +16,8 @@ from tieline.broker.local.file import LogSettings, connect
 from tieline.broker.local.layout import OFFSET_MASK
 from tieline.broker.local.tables import Tables
 from tieline.broker.local.writer import Writer
+
+log = logging.getLogger(__name__)
 
 _COPY_PAGES = 300  # so many more in the write-ahead log: the keeper copies them
 _MOST_PAGES = 1_000  # the writer copies what is left, and the write-ahead log starts over
@@ -32,6 +36,8 @@ class Keeper:
 
     def __init__(self, path: Path, writing: apsw.Connection, writer: Writer, settings: LogSettings) -> None:
         self._connection = connect(path)
+        self._path, self._file = path, path.stat()
+        self._told_removed = False
         self._connection.wal_autocheckpoint(0)
         self._writer = writer
         self._settings = settings
@@ -84,8 +90,25 @@ class Keeper:
             if checkpoint:
                 self._copy()
             if self._unread is not None and not checkpoint:
+                self._notice_removal()
                 self._delete_expired(self._unread)
                 due = time.monotonic() + self._settings.retention_interval
+
+    def _notice_removal(self) -> None:
+        """SQLite writes on into a file that was deleted or replaced, and nobody could read that again."""
+        try:
+            removed = not os.path.samestat(self._path.stat(), self._file)
+        except FileNotFoundError:
+            removed = True
+        except OSError:
+            return
+        if removed and not self._told_removed:
+            self._told_removed = True
+            log.error(
+                "%s was deleted, moved or replaced while this process writes to it: what it holds is lost "
+                "when the process ends. If it was moved, put it back in its place before you stop the worker",
+                self._path,
+            )
 
     def _copy(self) -> None:
         try:
