@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka import admin as kafka_admin
 
-from tieline.api import DataError, Fatal, Retriable, TopicPartition
+from tieline.api import DataError, Fatal, Retriable, TielineError, TopicPartition
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import translated
 from tieline.broker.kafka.offsets import OffsetsTopic
@@ -19,6 +20,7 @@ from tieline.broker.offsets import GroupState, Span
 from tieline.broker.port import ProducerRecord, Unit
 
 _SPEC: Any = kafka_admin.OffsetSpec  # type: ignore[attr-defined]
+T = TypeVar("T")
 Answer = Callable[[Any, str, float], Any]
 """What a future of the admin client comes to: ``(future, what, timeout)``; raises tieline's errors."""
 
@@ -46,6 +48,9 @@ class KafkaOffsetStore:
 
     def group(self, name: str, timeout: float) -> GroupState:
         """See ``OffsetStore.group``."""
+        return _at_coordinator(lambda left: self._group(name, left), timeout)
+
+    def _group(self, name: str, timeout: float) -> GroupState:
         asked: Any = self._admin.describe_consumer_groups([name], request_timeout=timeout)
         try:
             members = self._answer(asked[name], f"describing the group {name}", timeout).members
@@ -54,12 +59,15 @@ class KafkaOffsetStore:
                 raise
             members = []
         wanted = [ConsumerGroupTopicPartitions(name)]
-        asked = self._admin.list_consumer_group_offsets(wanted, request_timeout=timeout)
+        # An offset that a transaction has just moved is not there until its end is written everywhere.
+        asked = self._admin.list_consumer_group_offsets(wanted, require_stable=True, request_timeout=timeout)
         found = self._answer(asked[name], f"the offsets of the group {name}", timeout)
+        for at in found.topic_partitions:
+            _raise(at.error, f"the offset of {at.topic}-{at.partition}", Operation.METADATA)
         committed = {
             TopicPartition(at.topic, at.partition): at.offset
             for at in found.topic_partitions
-            if at.error is None and at.offset >= 0
+            if at.offset >= 0
         }
         return GroupState(committed, [f"{member.client_id}{member.host}" for member in members])
 
@@ -75,10 +83,13 @@ class KafkaOffsetStore:
         """See ``OffsetStore.first_since``."""
         found = self._offsets(topics, _SPEC.for_timestamp(timestamp), timeout)
         end = self._offsets(topics, _SPEC.latest(), timeout)
-        return {at: offset if offset >= 0 else end[at] for at, offset in found.items()}
+        return {at: offset if offset >= 0 else end[at] for at, offset in found.items() if at in end}
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
         """See ``OffsetStore.commit``."""
+        _at_coordinator(lambda left: self._commit(group, offsets, left), timeout)
+
+    def _commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
         wanted = [KafkaPartition(*at, offset) for at, offset in offsets.items()]
         asked: Any = self._admin.alter_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group, wanted)], request_timeout=timeout
@@ -89,12 +100,13 @@ class KafkaOffsetStore:
                 code = at.error.code()
                 if code in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS):
                     raise Fatal(f"the offsets of the group {group} cannot be set: it has members now")
-                raise translated(
-                    at.error, f"setting the offset of {at.topic}-{at.partition}", Operation.COMMIT
-                )
+                _raise(at.error, f"setting the offset of {at.topic}-{at.partition}", Operation.COMMIT)
 
     def forget(self, group: str, timeout: float) -> None:
         """See ``OffsetStore.forget``."""
+        _at_coordinator(lambda left: self._forget(group, left), timeout)
+
+    def _forget(self, group: str, timeout: float) -> None:
         asked: Any = self._admin.delete_consumer_groups([group], request_timeout=timeout)
         try:
             self._answer(asked[group], f"deleting the group {group}", timeout)
@@ -140,18 +152,51 @@ class KafkaOffsetStore:
         if not wanted:
             return {}
         asked = self._admin.list_offsets(wanted, request_timeout=timeout)
-        return {
-            TopicPartition(at.topic, at.partition): self._answer(
-                future, f"the offsets of {at.topic}-{at.partition}", timeout
-            ).offset
-            for at, future in asked.items()
-        }
+        found: dict[TopicPartition, int] = {}
+        for at, future in asked.items():
+            try:
+                answer = self._answer(future, f"the offsets of {at.topic}-{at.partition}", timeout)
+            except TielineError:
+                raise
+            except Exception:  # the topic was deleted since
+                continue
+            found[TopicPartition(at.topic, at.partition)] = answer.offset
+        return found
 
     def _partitions(self, timeout: float) -> dict[str, list[int]]:
-        found = self._admin.list_topics(timeout=timeout).topics
+        try:
+            found = self._admin.list_topics(timeout=timeout).topics
+        except KafkaException as error:
+            raise translated(error, "listing the topics", Operation.METADATA) from error
         return {name: list(topic.partitions) for name, topic in found.items() if topic.error is None}
 
 
 def _code(error: Retriable) -> Any:
     """Kafka's own code behind an error."""
     return error.__cause__.args[0].code() if isinstance(error.__cause__, KafkaException) else None
+
+
+_PASSES = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+}
+_PAUSE = 0.2
+
+
+def _at_coordinator(call: Callable[[float], T], timeout: float) -> T:
+    """Ask again while the group's coordinator moves, or a transaction of it ends: that takes moments."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return call(max(0.1, deadline - time.monotonic()))
+        except Retriable as error:
+            if _code(error) not in _PASSES or time.monotonic() + _PAUSE >= deadline:
+                raise
+        time.sleep(_PAUSE)
+
+
+def _raise(error: KafkaError | None, what: str, operation: Operation) -> None:
+    if error is not None:
+        raise translated(error, what, operation) from KafkaException(error)
