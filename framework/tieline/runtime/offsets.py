@@ -197,10 +197,10 @@ class ConnectorOffsets:
     def _keep_changelogs(self, moves: Iterable[SinkMove]) -> None:
         """What a sink did once it must not be asked to do again."""
         for move in moves:
-            before = move.span.first if move.before is None else move.before
-            after = move.span.first if move.after is None else move.after
+            # Without an offset it may have done all there is: the first one is on its way, or expired.
+            before = move.span.end if move.before is None else move.before
             changelog = f"{self.connector}-{move.topic}-changelog"
-            back = after < before or (move.after is None and move.before is not None)
+            back = move.after is None or move.after < before
             if back and self._store.has_changelog(changelog, self._timeout):
                 raise OffsetsRefused(
                     f"{move.topic}-{move.partition} cannot be set back: {self.connector} keeps a changelog "
