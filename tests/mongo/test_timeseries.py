@@ -1,7 +1,11 @@
 """Layout timeseries: nothing but the sink keeps a document single there."""
 
+import base64
 import datetime as dt
+import json
+import random
 import time
+import zlib
 from typing import Any
 
 import pytest
@@ -123,12 +127,13 @@ def test_another_record_of_the_same_id_is_a_data_error_and_its_neighbours_are_wr
 def test_what_cannot_be_written_is_a_data_error_and_all_others_are_written_once(series, database, reading):
     one = series()
     one.put([reading(0)])
+    noise = base64.b64encode(random.Random(7).randbytes(5_000_000)).decode()
 
     with pytest.raises(DataError) as raised:
         one.put(
             [
                 reading(0),
-                reading(1, points={"text": "x" * (5 * 1024 * 1024)}),
+                reading(1, points={"text": noise}),
                 reading(2, points={"x" * 5000: 1}),
                 reading(3, points={"big": {"json": str(2**70)}}),
                 reading(4, time=2**62),
@@ -138,6 +143,20 @@ def test_what_cannot_be_written_is_a_data_error_and_all_others_are_written_once(
     assert sorted(raised.value.failures) == [1, 2, 4]
     assert len(ids(database)) == 6
     assert one.counters == {"duplicates": 5}
+
+
+def test_a_value_that_is_too_large_for_a_time_series_is_compressed_and_its_series_stays(
+    series, database, reading
+):
+    text = "x" * (17 * 1024 * 1024)
+    one = series()
+    one.put([reading(0, points={"text": text})])
+    one.put([reading(0, points={"text": text})])
+
+    (stored,) = database.readings.find()
+    assert json.loads(zlib.decompress(stored["value"]["_json_zlib"])) == text
+    assert stored["series"] == {"platform": "lab", "device": "campus/b1/ahu1", "point": "text"}
+    assert one.counters["duplicates"] == 1
 
 
 def test_a_collection_that_is_no_time_series_is_refused_at_the_start(series, database):

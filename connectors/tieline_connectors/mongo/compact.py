@@ -23,6 +23,7 @@ TEXT, COMPRESSED = "_json", "_json_zlib"
 _LEAST = 1024
 """A smaller field is not worth it."""
 _OVERHEAD = 64
+_LEVEL = 1  # a sink has no time for more, and JSON is easy
 
 
 def compact(given: dict[str, Any], most: int, kept: Collection[str]) -> bytes | None:
@@ -45,7 +46,7 @@ def compact(given: dict[str, Any], most: int, kept: Collection[str]) -> bytes | 
                 total += size - sizes[name]
                 sizes[name], document[name] = size, folded
     raw = _bson(document)
-    if len(raw) > most:
+    if len(raw) > most > max(sizes.values()):  # many fields, none of them large
         rest = {name: value for name, value in given.items() if name not in kept}
         raw = _bson({**{name: given[name] for name in kept if name in given}, **_as_compressed_text(rest)})
     return raw if len(raw) <= most else None
@@ -64,7 +65,7 @@ def _as_text(value: Any) -> Any:
 
 
 def _as_compressed_text(value: Any) -> Any:
-    return {COMPRESSED: zlib.compress(text_of(value).encode("utf-8", "surrogatepass"))}
+    return {COMPRESSED: zlib.compress(text_of(value).encode("utf-8", "surrogatepass"), _LEVEL)}
 
 
 def _bson(document: dict[str, Any]) -> bytes:
