@@ -12,7 +12,7 @@ from tieline.api import DataError, Fatal, Retriable, TopicPartition
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import translated
 from tieline.broker.kafka.reading import read_to_end
-from tieline.broker.port import ConsumedRecord, ProducerRecord, RefusedNow, Unit
+from tieline.broker.port import ConsumedRecord, ProducerRecord, RefusedNow, Unit, Unreadable
 
 ROUNDS = int(os.environ.get("TIELINE_TEST_ROUNDS", "5"))
 
@@ -278,4 +278,49 @@ def test_with_auto_offset_reset_error_a_reader_stops_and_names_the_range_and_the
     assert f"tieline offsets set {name} --worker FILE --topic {topic} --partition 0 --to {to}" in str(
         caught.value
     )
+    consumer.close(10)
+
+
+def _one_batch(kit, topic, megabytes):
+    """Zeros, which take a few kB compressed, in one batch."""
+    raw = _raw(
+        kit,
+        compression_type="zstd",
+        message_max_bytes=str(200 << 20),
+        batch_size=str(200 << 20),
+        linger_ms="2000",
+        queue_buffering_max_kbytes=str(400 << 10),
+    )
+    for _ in range(megabytes):
+        raw.produce(topic, bytes(1 << 20))
+    assert raw.flush(60) == 0
+
+
+def test_a_small_batch_that_unpacks_to_90_mb_is_read(kit):
+    topic = kit.topic()
+    _one_batch(kit, topic, 90)
+    kit.fill(topic, 1)
+    consumer, _ = kit.member(kit.name(), [topic])
+    assert [len(r.value) for r in kit.take(consumer, 91)] == [1 << 20] * 90 + [1]
+
+
+def test_a_batch_that_cannot_be_read_is_no_outage_and_the_error_names_place_and_fix(kit):
+    topic = kit.topic()
+    kit.fill(topic, 2)
+    _one_batch(kit, topic, 20)
+    consumer = kit.home.consumer(
+        "connect-s", "suite", {"receive.message.max.bytes": str(10 << 20), "fetch.max.bytes": str(1 << 20)}
+    )
+    consumer.subscribe([topic], None, type(kit.member(kit.name(), [kit.topic()])[1])())
+    found: list[ConsumedRecord] = []
+
+    def read_on():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found.extend(consumer.poll(100, 0.5))
+
+    with pytest.raises(Unreadable, match=f"{topic}-0 cannot be read: the batch at offset 2") as caught:
+        read_on()
+    assert len(found) == 2
+    assert f"tieline offsets set s --worker FILE --topic {topic} --partition 0 --to" in str(caught.value)
     consumer.close(10)

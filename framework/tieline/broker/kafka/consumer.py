@@ -16,14 +16,14 @@ from tieline.api import Fatal, Retriable, TielineError, TopicPartition
 from tieline.broker.internal import takes
 from tieline.broker.kafka.changelog import Ground, KafkaChangelog, Place
 from tieline.broker.kafka.cluster import Cluster
-from tieline.broker.kafka.codes import Operation
+from tieline.broker.kafka.codes import Meaning, Operation, meaning
 from tieline.broker.kafka.ends import Ends
 from tieline.broker.kafka.errors import bounded, served, translated
 from tieline.broker.kafka.records import consumed
-from tieline.broker.kafka.resets import POLICIES, reset
+from tieline.broker.kafka.resets import POLICIES, reset, unreadable
 from tieline.broker.kafka.settings import ClientSettings, log, made
 from tieline.broker.kafka.topic_ids import TopicIds
-from tieline.broker.port import ConsumedRecord, RebalanceListener, Skipped
+from tieline.broker.port import ConsumedRecord, RebalanceListener, Skipped, Unreadable
 
 _NO_ERROR = {
     KafkaError._PARTITION_EOF,
@@ -34,6 +34,8 @@ _NO_ERROR = {
 }
 
 _NO_RECORD = {KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION, KafkaError.OFFSET_OUT_OF_RANGE}
+
+_TRIES = 3  # times that a batch must come unreadable to be so
 
 _CONFIRMED_FOR = 0.4  # seconds; less than ``fetch.error.backoff.ms``, see ``KafkaConsumer._confirmed``
 _CONFIRM_AT_MOST = 1.0  # seconds of waiting for the brokers to confirm the ids of topics
@@ -72,6 +74,7 @@ class KafkaConsumer:
         self._seen_ends: dict[TopicPartition, int] = {}  # while the topic was the one that it is
         self._skipped: list[Skipped] = []
         self._eof: dict[TopicPartition, int] = {}
+        self._unreadable: dict[TopicPartition, tuple[int | None, int]] = {}  # at which position, how often
         self._taking_over: dict[TopicPartition, KafkaChangelog] = {}
         self._with_changelog = False
         self._member: Any = None
@@ -304,8 +307,18 @@ class KafkaConsumer:
                 told = found.offset() if found.offset() is not None and found.offset() >= 0 else None
                 self._lost_places[at] = self._positions.get(at, told)
                 self._ids.doubt([at.topic])
+        elif meaning(error.name(), Operation.READ) is Meaning.UNREADABLE and found.topic() is not None:
+            self._could_not_read(TopicPartition(found.topic(), found.partition()), error)
         elif error.code() not in _NO_ERROR:
             self._error = translated(error, f"group {self._group}", Operation.READ)
+
+    def _could_not_read(self, at: TopicPartition, error: KafkaError) -> None:
+        """Give up on what came damaged several times in a row: on its way it is damaged only once."""
+        position = self._positions.get(at)
+        before, times = self._unreadable.get(at, (position, 0))
+        self._unreadable[at] = (position, times + 1 if before == position else 1)
+        if self._unreadable[at][1] >= _TRIES:
+            self._error = Unreadable(unreadable(self._group, at, position, f"{error.name()}: {error.str()}"))
 
     def _confirmed(self, records: list[ConsumedRecord]) -> list[ConsumedRecord]:
         """Hand over what is of the topics that are known: the client goes on in a topic made anew at the
@@ -508,6 +521,7 @@ class KafkaConsumer:
                 self._lost_places.pop(at, None)
                 self._seen_ends.pop(at, None)
                 self._eof.pop(at, None)
+                self._unreadable.pop(at, None)
                 self._positions.pop(at, None)
                 self._taking_over.pop(at, None)
             client.incremental_unassign(partitions)

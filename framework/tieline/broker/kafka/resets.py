@@ -51,6 +51,17 @@ def command(group: str, at: TopicPartition, to: int | str) -> str:
     return f"tieline offsets set {name} --worker FILE --topic {at.topic} --partition {at.partition} --to {to}"
 
 
+def unreadable(group: str, at: TopicPartition, position: int | None, why: str) -> str:
+    """What is said of a batch that this client cannot read, with the fix."""
+    offset = "the next offset" if position is None else f"offset {position}"
+    return (
+        f"{at.topic}-{at.partition} cannot be read: the batch at {offset} is damaged, or larger than this "
+        f"client takes: {why}. Raise consumer.override.receive.message.max.bytes if it is too large. To pass "
+        f"over it: find the offset after the batch (kafka-dump-log.sh prints its lastOffset), stop the sink, "
+        f"{command(group, at, 'OFFSET')}, and start it again"
+    )
+
+
 def _refusal(group: str, at: TopicPartition, position: int | None, start: int, end: int) -> str:
     place = f"{at.topic}-{at.partition}"
     if position is None:

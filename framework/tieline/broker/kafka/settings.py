@@ -49,6 +49,8 @@ CONSUMER: Mapping[str, str | int] = {
     "queued.max.messages.kbytes": 4_096,
     "fetch.queue.backoff.ms": 20,
     "fetch.max.bytes": 4 << 20,
+    # Also the most bytes that a compressed batch may unpack to: few bytes of zstd can be many.
+    "receive.message.max.bytes": 256 << 20,
     "socket.timeout.ms": 4_000,  # bounds a commit inside a rebalance, which has no other time-out
     "heartbeat.interval.ms": 1_000,  # a member learns of a rebalance with a heartbeat: twice, if cooperative
     "topic.metadata.refresh.interval.ms": 5_000,  # how soon a leader is found that a new topic lacked
