@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 _EMPTIED = "it was emptied"
 _LOOK_EVERY = _HEAD_EVERY = 1.0
 """Seconds: a head at each line would cost more than the line."""
+_BEGINNING = b'{"at":'
+"""How each line begins; nothing else is ever cut off."""
 
 
 class AuditFile:
@@ -47,6 +49,7 @@ class AuditFile:
         try:
             self._heal()
             self.head, self._size = self._check_end(), os.fstat(self._file).st_size
+            os.fchmod(self._file, 0o600)
             self._kept, self._kept_at = Head(), 0.0
             self._looked_at, self._torn, self._told = time.monotonic(), False, ""
             self.count: Callable[[str, int], None] = lambda name, number: None
@@ -133,6 +136,7 @@ class AuditFile:
             if os.fstat(file).st_size:
                 raise self._unusable("another file is in its place")
             try:
+                os.fchmod(file, 0o600)
                 _write_all(file, line)
             except BaseException:
                 with contextlib.suppress(OSError):
@@ -166,12 +170,19 @@ class AuditFile:
         self._told = told
 
     def _heal(self) -> None:
-        """Cut off a last line without its end: it was never acknowledged."""
+        """Cut off a last line without its end: it was never acknowledged.
+
+        Raises ``Fatal`` where what has no end is no line of an audit log: the file may be somebody else's.
+        """
         size = os.fstat(self._file).st_size
         start = max(0, size - MAX_LINE)
         tail = os.pread(self._file, size - start, start)
-        torn = len(tail) - (tail.rfind(b"\n") + 1)
+        rest = tail[tail.rfind(b"\n") + 1 :]
+        torn = len(rest)
         if torn:
+            begun = rest.rstrip(b"\0")[: len(_BEGINNING)]  # a power loss may leave zeros
+            if not _BEGINNING.startswith(begun):
+                raise Fatal(f"{self.path}: it is not an audit log; give audit.file another path")
             os.ftruncate(self._file, size - torn)
             os.fsync(self._file)
             self.healed = f"{self.path}: a last line of {torn} bytes was torn by a crash and cut off"
@@ -220,7 +231,6 @@ def _open_locked(path: Path) -> int:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise Fatal(f"{path}: it is not a regular file; give audit.file another path")
             lock_exclusively(file, f"the audit log {path}", fix)
-            os.fchmod(file, 0o600)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(file)):
                     return file

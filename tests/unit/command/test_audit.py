@@ -169,6 +169,32 @@ def test_a_last_line_that_a_crash_tore_is_cut_off_and_told(opened, tmp_path, kep
     assert path.read_bytes() == whole + line
 
 
+@pytest.mark.parametrize("content", [b"no line end", b'{"version":1,"rules":[]}', b"a line\nand more", b'{"'])
+def test_a_file_that_is_no_audit_log_is_refused_and_left_as_it_is(tmp_path, content):
+    path = tmp_path / "policy.json"
+    path.write_bytes(content)
+    path.chmod(0o644)
+    if content == b'{"':  # perhaps the beginning of our first line
+        AuditFile(path).close()
+        assert path.read_bytes() == b""
+        return
+    with pytest.raises(Fatal, match=r"it is not an audit log; give audit\.file another path"):
+        AuditFile(path)
+    assert path.read_bytes() == content
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_zeros_that_a_power_loss_left_at_the_end_are_cut_off(tmp_path):
+    path = tmp_path / "audit.log"
+    lines, head = chain(2)
+    for left in (b"\0" * 100, lines[1][:30] + b"\0" * 100):
+        path.write_bytes(b"".join(lines) + left)
+        log = AuditFile(path)
+        assert log.head == head
+        log.close()
+        assert path.read_bytes() == b"".join(lines)
+
+
 def test_a_head_that_is_older_than_the_log_is_right(opened, tmp_path):
     log = opened()
     log.append(1, {"a": 1})
