@@ -10,6 +10,7 @@ from tieline_connectors.command.command import Command
 from tieline_connectors.command.decisions import Call, Readings
 from tieline_connectors.command.facts import Reading, reading_of
 from tieline_connectors.command.platform import Away, DeviceRefused, Platform, Uncertain
+from tieline_connectors.command.point import split
 from tieline_connectors.command.reservation import Reservation
 from tieline_connectors.command.verdict import same
 
@@ -40,13 +41,20 @@ def read(platform: Platform, points: Iterable[str]) -> dict[str, Reading | None]
 
 
 def look(platform: Platform, points: Iterable[str]) -> dict[str, Reading | None]:
-    """What each point reads now; none where it cannot be read, for whatever reason."""
+    """Return what each point reads now; ``None`` where it cannot be read, for whatever reason.
+
+    After a read without an answer nothing more is read of that device: others wait behind this.
+    """
     found: dict[str, Reading | None] = {}
+    silent: set[str] = set()
     for point in points:
-        try:
-            found |= read(platform, [point])
-        except (Away, Uncertain):
-            found[point] = None
+        found[point] = None
+        device = split(point)[0]
+        if device not in silent:
+            try:
+                found |= read(platform, [point])
+            except (Away, Uncertain):
+                silent.add(device)
     return found
 
 

@@ -62,7 +62,7 @@ class Stand:
     """A device, a bus, and lives of the task, one after the other."""
 
     def __init__(self, folder, bus, device):
-        self.device = device
+        self.device, self.folder = device, folder
         self.changelogs = Changelogs()
         self.config = {
             "volttron.address": bus.address,
@@ -726,6 +726,28 @@ def test_a_device_that_answers_no_read_does_not_hold_up_the_others(stand):
         stand.end(one["command_id"])
     assert stand.end(dead["command_id"], "EXPIRED")
     assert len(stand.device.writes) == 10
+
+
+def test_a_device_that_falls_silent_during_a_batch_is_asked_once_and_does_not_hold_up_the_others(stand):
+    asked = []
+
+    def write(path, point, value):
+        asked.append("write")
+        raise Silence
+
+    def read(path, point):
+        if asked:
+            asked.append("read")
+            raise Silence
+        return 21.0
+
+    (stand.folder / "policy.yaml").write_text(POLICY.replace("CoolingSetpoint", "**"))
+    stand.bus.rpc["platform.driver"] = stand.device.methods | {"get_point": read, "set_point": write}
+    stand.start()
+    batch = command(writes=[{"point": f"campus/b1/ahu1/P{n}", "value": 22.5} for n in range(50)])
+    stand.send(batch)
+    assert stand.end(batch["command_id"], "UNKNOWN")["reason_code"] == "NO_ANSWER"
+    assert asked == ["write", "read"]
 
 
 @pytest.mark.parametrize(("after", "code"), [(0.0, ""), (4.2, "MAYBE_LATE")])
