@@ -86,9 +86,9 @@ def checked_old(value: Mapping[str, Any]) -> None:
 def record(value: Mapping[str, Any], topic: str, form: Form) -> SourceRecord:
     """The record to send. Its key is the device, which keeps the order of a device's commands."""
     if form == "old":
-        return SourceRecord(topic, value, Write(point_of(value["device_point"])).device)
+        return SourceRecord(topic, value, Write(point_of(value["device_point"])).place)
     command = checked(value)
-    key = command.writes[0].device
+    key = command.writes[0].place
     schema = Schema.named("command.Command") if form == "avro" else None
     return SourceRecord(topic, {**_EMPTY, **value} if form == "avro" else value, key, value_schema=schema)
 

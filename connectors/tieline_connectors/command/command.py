@@ -46,6 +46,14 @@ class Write(NamedTuple):
         """The path of the device that the point belongs to."""
         return split(self.point)[0]
 
+    @property
+    def place(self) -> str:
+        """What its partition follows from: its device, where a slash in a point's name ends one, too.
+
+        So all texts of one register have one ledger: 2.x takes that slash for one between segments.
+        """
+        return "/".join(split(self.point)).rpartition("/")[0]
+
 
 class Defaults(NamedTuple):
     """What the sink says where a command does not: ``ttl`` in microseconds."""

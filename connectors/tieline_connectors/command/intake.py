@@ -55,6 +55,7 @@ class Intake:
         self._context = context
         self._surroundings = surroundings
         self._measures = measures
+        self._told: set[str] = set()
 
     def take(self, owned: OwnedPartition, records: Sequence[SinkRecord], partitions: int) -> None:
         """Decide about each, in order, and store it. Those before one that must wait are stored.
@@ -69,6 +70,10 @@ class Intake:
         must_wait = None
         for record in records:
             if record.offset < taken:
+                continue
+            if self._is_answer(owned, record):
+                decided.offset = record.offset + 1
+                self._context.count("results.read")
                 continue
             decision = self._decide(owned, record, decided, situation, partitions)
             if isinstance(decision, Wait):
@@ -92,6 +97,23 @@ class Intake:
             log.error("no command is taken: %s: %s", must_wait.code, must_wait.sentence)
             raise Retriable(f"{must_wait.code}: {must_wait.sentence}")
 
+    def _is_answer(self, owned: OwnedPartition, record: SinkRecord) -> bool:
+        """Whether it is what a command sink has answered: an answer to that would be answered, and so on.
+
+        On our own topics of results that is also what cannot be decoded: the converter is for commands.
+        """
+        config = self._config
+        own = owned.at.topic in (config.results_topic, config.old_results_topic)
+        found = reading.is_result(record.value) or (own and isinstance(record.value, Unreadable))
+        if found and owned.at.topic not in self._told:
+            self._told.add(owned.at.topic)
+            log.error(
+                "%s holds results of commands: they are passed over, and counted as results.read."
+                " Give results.topic another topic, or topics.regex one that does not match it",
+                owned.at.topic,
+            )
+        return found
+
     def _decide(
         self,
         owned: OwnedPartition,
@@ -100,7 +122,7 @@ class Intake:
         situation: Situation,
         partitions: int,
     ) -> Wait | Known | Answer | End | Accept:
-        at_broker = (record.timestamp or 0) * 1000
+        at_broker = max(record.timestamp or 0, 0) * 1000
         raw = None
         elsewhere = None
         try:

@@ -51,6 +51,14 @@ def is_old(value: Any) -> bool:
     return isinstance(value, Mapping) and "device_point" in value and "command_id" not in value
 
 
+def is_result(value: Any) -> bool:
+    """Whether a value is a result of a command, in our form or in the old agents'."""
+    if not isinstance(value, Mapping):
+        return False
+    old = value.get("from") == "CloudAgent" and value.get("to") == "Cloud" and "device_point" in value
+    return old or ("state" in value and "reason_code" in value and "action" not in value)
+
+
 def from_old(
     value: Any, *, command_id: str, issuer: str, at: int, max_age: int, defaults: Defaults
 ) -> Command:

@@ -10,7 +10,7 @@ The end of a hold is in `holds`.
 | code | state | what it means |
 |---|---|---|
 | `CLOCK_UNTRUSTED` | none, it waits | the worker's clock was set, or is behind what has already happened |
-| `WRONG_PLACE` | REJECTED | on another partition than its device's, or meant for another topic or platform |
+| `WRONG_PLACE` | REJECTED | on another partition than its devices', or meant for another topic or platform |
 | `MALFORMED` | REJECTED | it is no command: the sentence says which field is wrong |
 | `CONFLICT` | REJECTED | another command came with the same id before |
 | `EXPIRED` | EXPIRED | it came, or its turn came, at its expiry or later |
@@ -109,15 +109,22 @@ _FORGOTTEN = Refusal(
 def misplaced(command: Command, at: TopicPartition, partitions: int, platform: str) -> Refusal | None:
     """Why a command does not belong where it was read; none: it does. A copy of it elsewhere is not executed.
 
-    Its place is that of the device of its first write, among so many ``partitions``.
+    Its place is that of its devices (`Write.place`), which is one among so many ``partitions``. Limits and
+    holds of a point are known to the ledger of its place alone.
     """
     for what, named, here in (("topic", command.topic, at.topic), ("platform", command.platform, platform)):
         if named is not None and named != here:
             told = f"it is for the {what} {named}, and came to {here}; it was copied, or sent to a wrong one"
             return Refusal("WRONG_PLACE", told)
-    device = command.writes[0].device
+    if partitions == 1:
+        return None
+    device = command.writes[0].place
     right = partition_of(device.encode(), partitions)
-    if right != at.partition and partitions > 1:
+    for other in (write.place for write in command.writes):
+        if partition_of(other.encode(), partitions) != right:
+            told = f"{other} belongs to another partition of {at.topic} than {device}, and so do its limits"
+            return Refusal("WRONG_PLACE", f"{told} and holds; send a command for each")
+    if right != at.partition:
         told = f"{device} belongs to partition {right} of {at.topic}, and it came to {at.partition}"
         way_out = (
             "key it by the device, with Kafka's own partitioner (librdkafka: partitioner=murmur2_random)"

@@ -117,13 +117,57 @@ def test_the_place_of_a_command_is_where_our_own_sender_puts_it(stand, device):
     assert stand.told() == [("ACCEPTED", "")]
 
 
-def test_a_command_of_several_devices_belongs_to_the_device_of_its_first_write(stand):
+def test_a_command_of_devices_that_belong_to_several_partitions_is_executed_on_none(stand):
     stand.start(partitions=3)
+    assert partition_of(b"campus/b1/ahu1", 3) != partition_of(b"campus/b9/other", 3)
     writes = [{"point": "campus/b1/ahu1/P", "value": 1.0}, {"point": "campus/b9/other/P", "value": 1.0}]
     for partition in EACH:
         stand.put(command(writes=writes), partition=partition)
+    assert stand.told() == [("REJECTED", "WRONG_PLACE")] * 3
+    assert "send a command for each" in stand.reasons()[0]
+
+
+def test_a_command_of_several_devices_that_belong_together_is_executed_where_they_do(stand):
+    stand.start(partitions=3)
+    right = partition_of(DEVICE.encode(), 3)
+    beside = next(d for n in range(50) if partition_of((d := f"campus/b{n}").encode(), 3) == right)
+    writes = [{"point": f"{DEVICE}/P", "value": 1.0}, {"point": f"{beside}/P", "value": 1.0}]
+    for partition in EACH:
+        stand.put(command(writes=writes), partition=partition)
     assert stand.told().count(("ACCEPTED", "")) == 1
-    assert stand.told()[partition_of(b"campus/b1/ahu1", 3)] == ("ACCEPTED", "")
+    assert stand.told()[right] == ("ACCEPTED", "")
+
+
+@pytest.mark.parametrize("device", [f"campus/b1/ahu{n}" for n in range(8)])
+def test_both_texts_of_a_register_of_2_x_have_one_place(stand, device):
+    texts = (f"{device}/Zone/Temp", f"{device}/Zone{{/}}Temp")
+    records = [
+        asking.record(command(writes=[{"point": point, "value": 1.0}]), "commands", "json") for point in texts
+    ]
+    assert records[0].key == records[1].key
+    stand.start(partitions=3)
+    for number, record in enumerate(records):
+        partition = partition_of(record.key.encode(), 3)
+        stand.put({**record.value, "command_id": f"c{number}"}, partition=partition)
+    assert stand.told() == [("ACCEPTED", "")] * 2
+
+
+@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize("setting", ["results_topic", "results_old_topic"])
+def test_a_sink_that_reads_its_own_results_answers_none_of_them(stand, setting, readable, caplog):
+    stand.start(**{setting: "commands"})
+    stand.put(command(), "no command")
+    answers = [record.value for record in stand.changelogs.records]
+    told = len(answers)
+    assert told in (2, 3)  # the old form tells of ends alone, and what is no command names no point
+    old = {"from": "CloudAgent", "to": "Cloud", "message": "SUCCEEDED", "device_point": POINT, "new_value": 1}
+    found = [old, *answers] if readable else [Unreadable(b"{", ValueError("no JSON"))] * 3
+    stand.put(*found)
+    assert len(stand.changelogs.records) == told
+    assert stand.context.counters["results.read"] == len(found)
+    assert "Give results.topic another topic" in caplog.text
+    stand.put(command("d"))
+    assert stand.changelogs.records[-1].value["command_id"] == "d"
 
 
 def test_a_topic_of_one_partition_and_the_old_form_know_no_wrong_place(stand):
