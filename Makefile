@@ -57,10 +57,10 @@ style: .venv/.check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
-# Half of their time is waiting: two to a core.
+# Most of their time is waiting: three to a core.
 fast: .venv/.check
 	@echo "== tests without servers"
-	@$(BIN)/python -m pytest -q -n 4 -m "$(FAST)" tests/unit tests/property tests/contract tests/meta $(ARGS)
+	@$(BIN)/python -m pytest -q -n 6 -m "$(FAST)" tests/unit tests/property tests/contract tests/meta $(ARGS)
 
 check: style fast
 

@@ -74,22 +74,22 @@ def changes(file):
     return PolicyChanges("p.yaml", file.content())
 
 
-@pytest.mark.parametrize("length", range(len(NEW)))
-def test_whatever_part_of_a_policy_is_written_nothing_passes_that_the_last_good_one_refuses(
-    given, file, changes, length
-):
-    file.write(NEW[:length])
-    changes.see(file.content(), 0)
-    changes.see(file.content(), SETTLES - 1)
-    assert not allows(changes.in_force, given, 50.0), "an unsigned command beyond the old limit"
-    assert not good(changes.in_force, given)
-    file.write(NEW)
-    changes.see(file.content(), 2 * SETTLES)
-    assert not allows(changes.in_force, given, 5.0), "what the whole new one refuses is refused at once"
-    event = changes.see(file.content(), 3 * SETTLES)
-    assert event is not None
-    assert event.what == "changed"
-    assert good(changes.in_force, given)
+def test_whatever_part_of_a_policy_is_written_nothing_passes_that_the_last_good_one_refuses(given):
+    for length in range(len(NEW)):
+        file = File(OLD)
+        changes = PolicyChanges("p.yaml", file.content())
+        file.write(NEW[:length])
+        changes.see(file.content(), 0)
+        changes.see(file.content(), SETTLES - 1)
+        assert not allows(changes.in_force, given, 50.0), "an unsigned command beyond the old limit"
+        assert not good(changes.in_force, given)
+        file.write(NEW)
+        changes.see(file.content(), 2 * SETTLES)
+        assert not allows(changes.in_force, given, 5.0), "what the whole new one refuses is refused at once"
+        event = changes.see(file.content(), 3 * SETTLES)
+        assert event is not None
+        assert event.what == "changed"
+        assert good(changes.in_force, given)
 
 
 def test_a_policy_that_was_moved_into_its_place_holds_at_once(given, file, changes):

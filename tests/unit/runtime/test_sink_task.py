@@ -284,22 +284,22 @@ def test_what_a_sink_has_reached_before_an_outage_is_committed_and_not_offered_a
 
 
 def test_a_sink_that_gets_on_slowly_is_not_given_up_however_long_it_takes(log):
-    fill(log, [str(n) for n in range(20)])
+    fill(log, [str(n) for n in range(8)])
     written: list[str] = []
 
     def one_at_a_time(batch):
         sink.keep(batch[:1])
         written.append(batch[0].value)
         if len(batch) > 1:
-            raise Retriable("slow", after=2.0, reached={TopicPartition("t", 0): batch[0].offset + 1})
+            raise Retriable("slow", after=0.4, reached={TopicPartition("t", 0): batch[0].offset + 1})
 
-    sink = Sink(20, one_at_a_time)
-    running = Running(log, sink, policy=RetryPolicy(0.3, 1.0, 5.0))
+    sink = Sink(8, one_at_a_time)
+    running = Running(log, sink, policy=RetryPolicy(0.05, 0.2, 1.0))
     assert sink.enough.wait(20)
     counts = running.stop()
     assert running.error is None
-    assert written == [str(n) for n in range(20)]
-    assert counts == (20, 20, 0, 0, 0)
+    assert written == [str(n) for n in range(8)]
+    assert counts == (8, 8, 0, 0, 0)
 
 
 def test_while_an_outage_lasts_nothing_is_committed_and_a_stop_gives_the_records_back(log):
