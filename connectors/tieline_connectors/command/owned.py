@@ -164,7 +164,8 @@ class OwnedPartition:
         """The topic has so many partitions now. Raises ``Retriable``, ``Fenced``.
 
         If it had fewer, another partition's ledger may know commands that belong here from now on: what was
-        issued until now is as if it were forgotten.
+        issued until now is as if it were forgotten. So it is after a version that executed a command on any
+        partition.
         """
         note = self.ledger.note
         if partitions == (note.partitions or 1) or self._unheard is not None:

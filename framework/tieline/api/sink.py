@@ -31,7 +31,8 @@ class Changelog(Protocol):
     def first_partitions(self) -> int:
         """How many partitions the topic had when its changelogs were first used, 0: not known.
 
-        With more now, the changelog of another partition may know what a key's records have done before.
+        With more now, the changelog of another partition may know what a key's records have done before;
+        so it may with -1, by a version that did not write this down.
         """
 
     def write(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tieline.api import AlreadyOwned, Fatal
@@ -16,10 +17,14 @@ from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord
 log = logging.getLogger(__name__)
 
 TOPIC = "tieline-changelogs"
+USED_BEFORE = -1
 
 
 class Claim(NamedTuple):
-    """``name``: the connector. ``partitions``: how many the topic had when it was first claimed."""
+    """``name``: the connector. ``partitions``: how many the topic had when it was first claimed.
+
+    `USED_BEFORE` where the connector has read the topic before there were claims.
+    """
 
     name: str
     partitions: int
@@ -33,22 +38,23 @@ class Claims:
         self._timeout = timeout
         self._known: dict[tuple[str, str], Claim] = {}
 
-    def claim(self, name: str, topic: str, acts_on: str, partitions: int) -> Claim:
+    def claim(self, name: str, topic: str, acts_on: str, partitions: Callable[[], int]) -> Claim:
         """Make or find the claim of the connector ``name`` to a topic, for what it acts on.
 
-        Raises ``AlreadyOwned`` (another connector has it), ``Retriable``.
+        ``partitions``: asked for the number of a new claim, as in `Claim`. Raises ``AlreadyOwned`` (another
+        connector has it), ``Retriable``.
         """
         found = self._known.get((topic, acts_on))
         if found is None:
             try:
-                found = self._made(Claim(name, partitions), topic, acts_on)
+                found = self._made(lambda: Claim(name, partitions()), topic, acts_on)
             except Fatal as error:
                 log.warning(
                     "whether another connector has acted on %s already is not checked: %s."
                     " Give this worker the right to create, read and write the topic %s",
                     *(topic, error, TOPIC),
                 )
-                found = Claim(name, partitions)
+                found = Claim(name, partitions())
             self._known[topic, acts_on] = found
         if found.name != name:
             del self._known[topic, acts_on]
@@ -58,18 +64,20 @@ class Claims:
             )
         return found
 
-    def _made(self, wanted: Claim, topic: str, acts_on: str) -> Claim:
+    def _made(self, wanted: Callable[[], Claim], topic: str, acts_on: str) -> Claim:
         config = {"cleanup.policy": "compact"}
         self._broker.create_topic(TOPIC, partitions=1, config=config, timeout=self._timeout)
         key = json.dumps([topic, acts_on]).encode()
         found = self._read(key)
-        if found is None:
-            with self._broker.exclusive(TOPIC, self._timeout) as writer:
-                found = self._read(key)
-                if found is None:
-                    value = json.dumps(wanted._asdict()).encode()
-                    writer.append([ProducerRecord(TOPIC, value, key, partition=0)])
-        return found or wanted
+        if found is not None:
+            return found
+        new = wanted()
+        with self._broker.exclusive(TOPIC, self._timeout) as writer:
+            found = self._read(key)
+            if found is None:
+                value = json.dumps(new._asdict()).encode()
+                writer.append([ProducerRecord(TOPIC, value, key, partition=0)])
+        return found or new
 
     def _read(self, key: bytes) -> Claim | None:
         found: list[Any] = [None]

@@ -23,7 +23,7 @@ from tieline.api import (
 from tieline.broker.port import ConsumedRecord, Consumer
 from tieline.runtime.blame import before_failure, sentence_of, written_nevertheless
 from tieline.runtime.changelog import TaskChangelogs
-from tieline.runtime.claims import Claims
+from tieline.runtime.claims import USED_BEFORE, Claims
 from tieline.runtime.context import TaskContext
 from tieline.runtime.delivery import SKIPPED, Counts
 from tieline.runtime.failure import Stage
@@ -164,11 +164,19 @@ class WorkerSinkTask(TaskContext):
         owner = name or self.connector
         first = 0
         if acts_on:
-            partitions = self.partitions(partition.topic)
-            first = self._claims.claim(owner, partition.topic, acts_on, partitions).partitions
+            claim = self._claims.claim(
+                owner, partition.topic, acts_on, lambda: self._first_partitions(partition.topic)
+            )
+            first = claim.partitions
         changelog = self._changelogs.take_over(self._consumer, partition, schema, owner)
         changelog.first_partitions = first
         return changelog
+
+    def _first_partitions(self, topic: str) -> int:
+        """How many partitions a topic has that is claimed now; an offset says that it was read before."""
+        number = self.partitions(topic)
+        places = [TopicPartition(topic, n) for n in range(number)]
+        return USED_BEFORE if self._consumer.committed(places, self._pace.call_timeout) else number
 
     def partitions(self, topic: str) -> int:
         """See ``SinkContext.partitions``."""

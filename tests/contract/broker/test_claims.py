@@ -8,11 +8,11 @@ from tieline.runtime.claims import Claim, Claims
 
 def test_the_first_connector_has_a_topic_and_another_is_refused_also_later(kit):
     broker = kit.home
-    assert Claims(broker, 20.0).claim("first", "claimed", "campus", 3) == Claim("first", 3)
+    assert Claims(broker, 20.0).claim("first", "claimed", "campus", lambda: 3) == Claim("first", 3)
     again = Claims(broker, 20.0)
-    assert again.claim("first", "claimed", "campus", 6) == Claim("first", 3)
+    assert again.claim("first", "claimed", "campus", lambda: 6) == Claim("first", 3)
     for _ in range(2):
         with pytest.raises(AlreadyOwned, match="belong to the connector first"):
-            again.claim("second", "claimed", "campus", 6)
-    assert again.claim("second", "claimed", "annex", 6) == Claim("second", 6)
-    assert again.claim("second", "claimed too", "campus", 1) == Claim("second", 1)
+            again.claim("second", "claimed", "campus", lambda: 6)
+    assert again.claim("second", "claimed", "annex", lambda: 6) == Claim("second", 6)
+    assert again.claim("second", "claimed too", "campus", lambda: 1) == Claim("second", 1)

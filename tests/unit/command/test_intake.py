@@ -201,6 +201,15 @@ def test_a_copy_is_not_taken_for_new_where_the_topic_got_more_partitions(stand, 
     assert stand.told("new") in ([("ACCEPTED", "")], [("REJECTED", "FORGOTTEN")])
 
 
+def test_what_a_version_without_places_may_have_executed_on_another_partition_is_not_executed(stand):
+    right = partition_of(DEVICE.encode(), 3)
+    stand.changelogs.claim("test", "commands", "campus", -1)
+    for _ in range(2):
+        stand.start(partitions=3)
+        stand.put(command(), partition=right)
+    assert stand.told() == [("REJECTED", "FORGOTTEN")] * 2
+
+
 def test_another_connector_on_the_topic_is_refused_with_the_way_to_take_the_ledger_over(stand):
     stand.start()
     one = command()

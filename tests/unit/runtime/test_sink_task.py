@@ -733,6 +733,40 @@ class Keeping(Sink):
         self.lost += [lost] * len(partitions)
 
 
+class Acting(Keeping):
+    """Claims its topic."""
+
+    def open(self, partitions):
+        for at in partitions:
+            self.logs[at] = self.context.changelog(at, self.schema, acts_on="campus")
+            self.found[at.partition] = self.logs[at].first_partitions
+
+
+def test_a_topic_that_was_read_before_it_was_claimed_says_so_from_then_on(log):
+    fill(log, ["a"])
+    before = Keeping(1)
+    running = Running(log, before)
+    assert before.enough.wait(10)
+    running.stop()
+    for _ in range(2):
+        fill(log, ["b"])
+        sink = Acting(1)
+        running = Running(log, sink)
+        assert sink.enough.wait(10)
+        running.stop()
+        assert sink.found == {0: -1, 1: -1}
+
+
+def test_a_new_claim_says_how_many_partitions_its_topic_has(log):
+    for _ in range(2):
+        fill(log, ["b"])
+        sink = Acting(1)
+        running = Running(log, sink)
+        assert sink.enough.wait(10)
+        running.stop()
+        assert sink.found == {0: 2, 1: 2}
+
+
 def results(log):
     found = []
     log.read("results", lambda record: found.append((record.key, record.value)))
