@@ -24,7 +24,7 @@ MAX_SIZE = 100_000
 MAX_HOLD_MS = 366 * 86_400_000
 _LATEST = 253_402_300_800_000_000  # the year 10000
 _FIELDS = frozenset(Command._fields) - {"filled"}
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(\.\d{1,17})?(?:[eE][+-]?\d{1,3})?")
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(\.\d{1,17})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 
 
 class Malformed(ValueError):

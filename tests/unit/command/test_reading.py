@@ -10,7 +10,7 @@ from tieline_connectors.command.command import (
     signing_content,
 )
 from tieline_connectors.command.point import point_of
-from tieline_connectors.command.reading import Malformed, from_old, from_value, is_old
+from tieline_connectors.command.reading import Malformed, from_old, from_value, is_old, number_of
 
 
 def test_a_whole_command_is_read(given):
@@ -249,3 +249,8 @@ def test_the_old_form_is_known_by_its_point(given):
     assert not is_old(given.value())
     assert not is_old({"device_point": "a/b", "command_id": "x"})
     assert not is_old("device_point")
+
+
+@pytest.mark.parametrize("text", ["2١", "२", "1.٥", "1e٣"])
+def test_a_text_with_digits_of_another_script_stays_a_text(text):
+    assert number_of(text) == text
