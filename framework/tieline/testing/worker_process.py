@@ -102,25 +102,26 @@ class WorkerProcess:
 
     def wait_for(self, event: str, timeout: float = 20.0, count: int = 1) -> Event:
         """The ``count``-th event of this name since the start. Raises ``TimeoutError`` with the log's end."""
+        left = count
 
-        def found() -> Event | None:
-            matching = [e for e in self.events if e.get("event") == event]
-            return matching[count - 1] if len(matching) >= count else None
+        def found(line: Event) -> Event | None:
+            nonlocal left
+            left -= line.get("event") == event
+            return line if left == 0 else None
 
-        return self._wait(found, timeout, f"no event {event!r} (number {count})")
+        return self._wait(found, 0, timeout, f"no event {event!r} (number {count})")
 
     def wait_for_ledger(self, condition: Callable[[Event], bool], timeout: float = 90.0) -> Event:
-        """The first ledger from now on for which the condition holds. Raises ``TimeoutError``."""
-        seen = len(self.events)
+        """The first ledger from now on for which the condition holds. Raises ``TimeoutError``.
 
-        def found() -> Event | None:
-            for event in self.events[seen:]:
-                if event.get("event") == "progress" and condition(event["ledger"]):
-                    ledger: Event = event["ledger"]
-                    return ledger
-            return None
+        The condition is asked once a ledger, and may take its time: the worker's log is read meanwhile.
+        """
 
-        return self._wait(found, timeout, "the ledger never came to what was asked")
+        def found(line: Event) -> Event | None:
+            ledger: Event | None = line["ledger"] if line.get("event") == "progress" else None
+            return ledger if ledger is not None and condition(ledger) else None
+
+        return self._wait(found, len(self.events), timeout, "the ledger never came to what was asked")
 
     @property
     def last_ledger(self) -> Event:
@@ -128,19 +129,26 @@ class WorkerProcess:
         ledgers = [e["ledger"] for e in self.events if "ledger" in e]
         return ledgers[-1] if ledgers else {}
 
-    def _wait(self, found: Callable[[], Event | None], timeout: float, what: str) -> Event:
+    def _wait(self, found: Callable[[Event], Event | None], seen: int, timeout: float, what: str) -> Event:
+        """Look at each event once, without the lock: a worker whose log nobody reads stands still."""
         deadline = time.monotonic() + timeout
-        with self._changed:
-            while True:
-                event = found()
-                if event is not None:
-                    return event
+        while True:
+            with self._changed:
+                ended = self.returncode is not None  # all of its events are there then
                 left = deadline - time.monotonic()
-                if left <= 0 or self.returncode is not None:
-                    ended = "" if self.returncode is None else f"; it ended with {self.returncode}"
-                    tail = "\n".join(json.dumps(e)[:1500] for e in self.events[-8:])
-                    raise TimeoutError(f"{what} within {timeout} s{ended}; the log's end:\n{tail}")
-                self._changed.wait(left)
+                if len(self.events) == seen and left > 0 and not ended:
+                    self._changed.wait(left)
+                new = self.events[seen:]
+            for event in new:
+                seen += 1
+                if (wanted := found(event)) is not None:
+                    return wanted
+                if time.monotonic() > deadline:
+                    break
+            if (ended and not new) or time.monotonic() > deadline:
+                end = f"; it ended with {self.returncode}" if ended else ""
+                tail = "\n".join(json.dumps(e)[:1500] for e in self.events[-8:])
+                raise TimeoutError(f"{what} within {timeout} s{end}; the log's end:\n{tail}")
 
     def _end(self, number: signal.Signals, timeout: float) -> int:
         assert self._process is not None

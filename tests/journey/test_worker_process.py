@@ -1,0 +1,26 @@
+"""What tests are told of a worker in a process of its own."""
+
+import threading
+
+from tieline.testing.worker_process import WorkerProcess
+
+OUT = {"name": "lines", "connector.class": "file", "topics": "t"}
+
+
+def test_a_condition_is_asked_once_a_ledger_and_the_log_is_read_while_it_takes_its_time(tmp_path):
+    asked = []
+
+    def slow(ledger):
+        asked.append(ledger)
+        known, patience = len(worker.events), threading.Event()
+        for _ in range(1000):
+            if len(worker.events) > known:
+                break
+            patience.wait(0.01)
+        assert len(worker.events) > known
+        return len(asked) == 5
+
+    with WorkerProcess(tmp_path, {}, [{**OUT, "file": str(tmp_path / "out")}]) as worker:
+        worker.wait_for("started")
+        assert worker.wait_for_ledger(slow) is asked[4]
+    assert len({id(ledger) for ledger in asked}) == 5
