@@ -43,6 +43,10 @@ class ProducerRecord(NamedTuple):
     partition: int | None = None
 
 
+UNREADABLE_HEADERS: Headers = (("tieline.headers.unreadable", None),)
+"""What a record has in place of headers that cannot be read: its key and value are good all the same."""
+
+
 class ConsumedRecord(NamedTuple):
     """A record as a topic holds it. Offsets grow within a partition, and may have holes."""
 

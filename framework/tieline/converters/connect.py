@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import decimal
 import json
 from collections import Counter
@@ -157,9 +158,11 @@ class _Compiler:
         parameters = parameters if isinstance(parameters, dict) else {}
         try:
             scale = int(parameters["scale"])
-            precision = int(parameters.get("connect.decimal.precision", max(_PRECISION, scale)))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None  # bytes that claim to be a decimal
+        precision = max(_PRECISION, scale)
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):  # reading needs none
+            precision = int(parameters["connect.decimal.precision"])
         self.has_decimals = True
         definition = {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale}
         to_bytes = _bytes(where)

@@ -35,7 +35,8 @@ def deserialize_each(
     decode: Callable[[bytes], tuple[Any, Schema | None]],
     quick: Callable[[bytes], Any] | None = None,
 ) -> list[Datum]:
-    """Decode every value but null, to data and its schema; ``ValueError`` becomes the batch's ``DataError``.
+    """Decode every value but null, to data and its schema; what a decoder says of bad data
+    becomes the batch's ``DataError``.
 
     ``quick``: gives the data that ``decode`` gives, without a schema, or raises; called from one loop in C
     where no value is null.
@@ -51,7 +52,7 @@ def deserialize_each(
     for index, (topic, data) in enumerate(batch):
         try:
             out.append(Datum(topic, None) if data is None else Datum(topic, *decode(data)))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, ArithmeticError, RecursionError) as error:
             failures[index] = error
     if failures:
         raise DataError(failures)

@@ -25,7 +25,7 @@ from tieline.api import (
     identity,
 )
 from tieline.api.record import rows
-from tieline.broker.port import Broker, ConsumedRecord
+from tieline.broker.port import UNREADABLE_HEADERS, Broker, ConsumedRecord
 from tieline.runtime.failure import Stage
 from tieline.runtime.outbound import Transforms
 from tieline.runtime.scope import StageError
@@ -67,7 +67,8 @@ class Inbound:
     partition, offset), so that a topic made anew under an old name is not taken for the old one.
 
     Most sinks need no key, and a key that cannot be read must not stop them: it is handed on as bytes,
-    counted (``keys.unreadable``) and reported once.
+    counted (``keys.unreadable``) and reported once. Headers that cannot be read are left out, counted
+    (``headers.unreadable``) and reported once.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Inbound:
         self._key = key
         self._value = value
         self._count = count
-        self._has_told_of_keys = False
+        self._has_told_of_keys = self._has_told_of_headers = False
         self.consumed_id: Callable[[str], str | None] = lambda topic: None
         """The id of the topic whose records are converted; the broker may have another one by now."""
         self._topic_ids: dict[str, str] = {}
@@ -209,6 +210,8 @@ class Inbound:
     def _with_identity(self, record: ConsumedRecord) -> Headers:
         headers = record.headers
         names = {name for name, _ in headers} if headers else ()
+        if headers == UNREADABLE_HEADERS:
+            self._tell_of_headers(record)
         if ID_HEADER in names and DIGEST_HEADER in names:
             return headers
         added: list[tuple[str, bytes | None]] = []
@@ -220,6 +223,16 @@ class Inbound:
             digest = hashlib.blake2b(content, person=b"tieline value", digest_size=16)
             added.append((DIGEST_HEADER, digest.hexdigest().encode()))
         return (*headers, *added)
+
+    def _tell_of_headers(self, record: ConsumedRecord) -> None:
+        self._count("headers.unreadable", 1)
+        if not self._has_told_of_headers:
+            self._has_told_of_headers = True
+            log.warning(
+                "headers that cannot be read (a name that is not UTF-8, or a damaged disk) are left out,"
+                " the first at %s-%d@%d; their records go on without them",
+                *(record.topic, record.partition, record.offset),
+            )
 
     def _origin(self, record: ConsumedRecord) -> bytes:
         """What tells a partition from all others, for ever; once a partition."""

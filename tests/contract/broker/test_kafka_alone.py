@@ -1,5 +1,6 @@
 """What only a real Kafka can show."""
 
+import ctypes
 import json
 import os
 import time
@@ -12,7 +13,14 @@ from tieline.api import DataError, Fatal, Retriable, TopicPartition
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import translated
 from tieline.broker.kafka.reading import read_to_end
-from tieline.broker.port import ConsumedRecord, ProducerRecord, RefusedNow, Unit, Unreadable
+from tieline.broker.port import (
+    UNREADABLE_HEADERS,
+    ConsumedRecord,
+    ProducerRecord,
+    RefusedNow,
+    Unit,
+    Unreadable,
+)
 
 ROUNDS = int(os.environ.get("TIELINE_TEST_ROUNDS", "5"))
 
@@ -305,6 +313,38 @@ def test_a_small_batch_that_unpacks_to_90_mb_is_read(kit):
     kit.fill(topic, 1)
     consumer, _ = kit.member(kit.name(), [topic])
     assert [len(r.value) for r in kit.take(consumer, 91)] == [1 << 20] * 90 + [1]
+
+
+def _with_header(kit, topic, name):
+    """A record with a header of any name: from C, Go and others it may be any bytes, from Python not."""
+    with open("/proc/self/maps") as maps:
+        path = next(line.split()[-1] for line in maps if "librdkafka" in line)
+    client = ctypes.CDLL(path)
+    for made in (client.rd_kafka_conf_new, client.rd_kafka_new, client.rd_kafka_headers_new):
+        made.restype = ctypes.c_void_p
+    settings = ctypes.c_void_p(client.rd_kafka_conf_new())
+    client.rd_kafka_conf_set(settings, b"bootstrap.servers", kit.bootstrap.encode(), None, 0)
+    producer = ctypes.c_void_p(client.rd_kafka_new(0, settings, None, 0))
+    headers = ctypes.c_void_p(client.rd_kafka_headers_new(1))
+    client.rd_kafka_header_add(headers, name, ctypes.c_ssize_t(len(name)), b"1", ctypes.c_ssize_t(1))
+    # RD_KAFKA_VTYPE_TOPIC, _VALUE, _HEADERS, _END
+    given = topic.encode(), 4, b"bad", ctypes.c_size_t(3), 10, headers, 0
+    assert client.rd_kafka_producev(producer, 1, *given) == 0
+    assert client.rd_kafka_flush(producer, 30_000) == 0
+    client.rd_kafka_destroy(producer)
+
+
+def test_a_header_whose_name_is_not_utf_8_stops_nobody_and_its_record_comes_without_headers(kit):
+    topic = kit.topic()
+    kit.fill(topic, 1)
+    _with_header(kit, topic, b"\xff\xfe")
+    _with_header(kit, topic, b"fine")
+    consumer, _ = kit.member(kit.name(), [topic])
+    expected = [(), UNREADABLE_HEADERS, (("fine", b"1"),)]
+    assert [r.headers for r in kit.take(consumer, 3)] == expected
+    read: list[ConsumedRecord] = []
+    kit.home.read(topic, read.append)
+    assert [r.headers for r in read] == expected
 
 
 def test_a_batch_that_cannot_be_read_is_no_outage_and_the_error_names_place_and_fix(kit):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import decimal
 import json
 import math
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from tieline.api import ConfigError, Converter, DataError, Datum, Encoded, Retriable, Schema
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
+from tieline.converters.connect import DATA
 from tieline.converters.json import JsonConverter, JsonConverterConfig
 from tieline.converters.plain import BytesConverter, StringConverter, StringConverterConfig
 
@@ -254,6 +256,24 @@ def test_json_with_schemas_is_kafka_connects_envelope(value, schema):
 def test_json_without_the_envelope_that_was_asked_for_is_a_data_error(data):
     converter = started(JsonConverter(), {"schemas.enable": "true"})
     assert list(failed(converter.deserialize, [Encoded("t", data)])) == [0]
+
+
+def test_a_number_that_no_decimal_holds_is_a_data_error_of_its_record_alone():
+    schema = {"type": "bytes", "name": f"{DATA}Decimal", "parameters": {"scale": "2"}}
+    values = [b"1.5", b"1e999999999999999999999", b'"MDk="']
+    batch = [Encoded("t", b'{"schema":%b,"payload":%b}' % (json.dumps(schema).encode(), v)) for v in values]
+    assert list(failed(started(JsonConverter(), {"schemas.enable": "true"}).deserialize, batch)) == [1]
+
+
+@pytest.mark.parametrize(
+    ("which", "read"), [("scale", b"09"), ("connect.decimal.precision", decimal.Decimal("123.45"))]
+)
+def test_a_decimal_without_a_usable_scale_is_read_as_bytes_and_needs_no_precision(which, read):
+    parameters = {"scale": "2", which: math.inf}
+    schema = {"type": "bytes", "name": f"{DATA}Decimal", "parameters": parameters}
+    converter = started(JsonConverter(), {"schemas.enable": "true"})
+    data = json.dumps({"schema": schema, "payload": "MDk="}).encode()
+    assert [datum.data for datum in converter.deserialize([Encoded("t", data)])] == [read]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])

@@ -1,5 +1,6 @@
 """The sink's loop on the real local log: outages, data errors, pauses, commits; a clock that is told."""
 
+import sqlite3
 import threading
 from collections import defaultdict
 from typing import Any
@@ -22,6 +23,7 @@ from tieline.api import (
     Unreadable,
 )
 from tieline.broker.local.changelog import Place
+from tieline.broker.local.codec import encode_headers
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
@@ -579,6 +581,28 @@ def test_a_key_that_cannot_be_read_is_handed_on_as_bytes_counted_and_stops_nothi
     told = [r.message for r in caplog.records if "key.converter" in r.message]
     assert len(told) == 1
     assert "t-0@1" in told[0]
+
+
+def test_headers_that_a_disk_has_damaged_are_left_out_counted_and_stop_nothing(log, caplog):
+    fill(log, ["first"])
+    headers = (("a", b"1"), ("b", None))
+    log.store.append([ProducerRecord("t", b"value", None, headers, partition=0)] * 4)
+    damaged = {2: b"\xff", 3: b"\xff" * 40, 4: encode_headers(headers)[:-2] + b"\xff\xff"}
+    with sqlite3.connect(log.store.path) as connection:
+        for offset, data in damaged.items():
+            assert connection.execute(
+                "UPDATE record SET headers = ? WHERE position & 0xffffffff = ?", (data, offset)
+            ).rowcount
+    seen: list[Any] = []
+    sink = Sink(5, lambda batch: seen.extend([h for h in r.headers if h[0][:7] != "tieline"] for r in batch))
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (5, 5, 0, 0, 0)
+    assert seen == [[], list(headers), [], [], []]
+    assert running.scope.counters["headers.unreadable"] == 3
+    told = [r.message for r in caplog.records if "headers that cannot be read" in r.message]
+    assert len(told) == 1
+    assert "t-0@2" in told[0]
 
 
 class Refusing(Sink):

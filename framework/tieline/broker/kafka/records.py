@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.broker.port import UNREADABLE_HEADERS, ConsumedRecord, ProducerRecord
 
 # A named tuple's own constructor is a Python function, which this, called for every record, goes round.
 _record: Callable[[tuple[Any, ...]], ConsumedRecord] = partial(tuple.__new__, ConsumedRecord)
@@ -17,7 +17,10 @@ _record: Callable[[tuple[Any, ...]], ConsumedRecord] = partial(tuple.__new__, Co
 def consumed(message: Message) -> ConsumedRecord:
     """A record of a message that is no error."""
     found: Any = message  # the stubs say that each may be none, which holds for errors only
-    headers = found.headers()
+    try:
+        headers = found.headers()
+    except (SystemError, UnicodeError):  # a name that is not UTF-8. Asked again, the client would crash
+        headers = UNREADABLE_HEADERS
     return _record(
         (
             found.topic(),

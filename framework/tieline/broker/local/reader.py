@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from tieline.api import Retriable, TopicPartition
+from tieline.api import Headers, Retriable, TopicPartition
 from tieline.broker.local.codec import decode_headers
 from tieline.broker.local.file import connect, translated
 from tieline.broker.local.layout import OFFSET_BITS, OFFSET_MASK
-from tieline.broker.port import ConsumedRecord, TopicInfo
+from tieline.broker.port import UNREADABLE_HEADERS, ConsumedRecord, TopicInfo
 
 MAX_BATCH_BYTES = 16 << 20
 _IDLE_CONNECTIONS = 4
@@ -256,7 +256,7 @@ def _read(
                     position & OFFSET_MASK,
                     value,
                     key,
-                    decode_headers(headers) if headers else (),
+                    _headers(headers) if headers else (),
                     timestamp,
                 )
             )
@@ -266,3 +266,10 @@ def _read(
     finally:
         cursor.close()
     return records
+
+
+def _headers(data: bytes) -> Headers:
+    try:
+        return decode_headers(data)
+    except Exception:  # whatever a disk has made of them
+        return UNREADABLE_HEADERS
