@@ -36,6 +36,10 @@ class Flow:
         """How many records wait to be offered again."""
         return len(self._held)
 
+    def holds(self, partition: TopicPartition) -> bool:
+        """Some records of this partition wait to be offered again."""
+        return any((r.topic, r.partition) == partition for r in self._held)
+
     def gained(self, partitions: Collection[TopicPartition]) -> None:
         """The task owns more."""
         self.owned |= frozenset(partitions)

@@ -51,6 +51,11 @@ class Progress:
         self._positions[at] = record.offset + 1
         self._ledger.settle(self._ledger.dispatch(at, record.offset + 1, 1), delivered=1)
 
+    def passed_over(self, partition: TopicPartition, offset: int) -> None:
+        """The log has nothing before ``offset`` any more: it is committed once what was read before is safe."""
+        self._positions[partition] = offset
+        self._ledger.dispatch(partition, offset, 0)
+
     def reached(self, only: Collection[TopicPartition] | None) -> dict[TopicPartition, int]:
         """The positions after what was handed over and is not committed."""
         return {p: o for p, o in self._positions.items() if only is None or p in only}

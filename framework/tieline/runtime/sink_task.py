@@ -419,10 +419,15 @@ class WorkerSinkTask(TaskContext):
             log.warning("the group was not told of the end, it waits for the session to expire: %s", error)
 
     def _note_skipped(self) -> None:
-        for (topic, partition), first, end, reason in self._consumer.skipped():
+        for at, first, end, reason in self._consumer.skipped():
+            topic, partition = at
             self._scope.counters.add(f"{SKIPPED}{reason}", end - first)
             offsets = f"offsets {first} to {end - 1} ({end - first})" if end > first else "no known offset"
             log.warning("%s-%d: skipped %s: %s", topic, partition, offsets, _SKIPPED_BECAUSE[reason])
+            if reason == "recreated":
+                self._progress.forget([at])
+            elif at in self._flow.owned and not self._flow.holds(at):
+                self._progress.passed_over(at, end)  # else the next start counts them again
 
     def _look_at_lag(self) -> None:
         self._next_lag = self._scope.clock.now() + min(self._pace.offset_flush, _LAG_EVERY)

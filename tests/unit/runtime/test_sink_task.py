@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -25,7 +26,7 @@ from tieline.api import (
 from tieline.broker.local.changelog import Place
 from tieline.broker.local.codec import encode_headers
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ProducerRecord
+from tieline.broker.port import ConsumedRecord, ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.topic import TopicSchemaStore
@@ -34,6 +35,7 @@ from tieline.runtime.claims import Claims
 from tieline.runtime.failure import RetryPolicy
 from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Transforms
+from tieline.runtime.progress import Progress
 from tieline.runtime.scope import Scope, TaskFailed
 from tieline.runtime.settings import Pace, Subscription
 from tieline.runtime.sink_task import Intake, WorkerSinkTask
@@ -1022,3 +1024,32 @@ def test_records_that_expired_before_they_were_read_are_counted_and_reported_onc
         "t-0: skipped offsets 1 to 3 (3): the log had removed them before they were read. "
         "Raise the topic's retention.ms"
     ]
+
+
+def test_what_expired_with_nothing_behind_it_is_not_counted_again_at_the_next_start(log):
+    fill(log, ["a", "b", "c"])
+    log.store.commit("connect-c", {TopicPartition("t", 0): 1}, 5)
+    log.store.delete_before("t", 0, 3)
+    counted = []
+    for _ in range(2):
+        sink = Sink(1)
+        running = Running(log, sink)
+        deadline = time.monotonic() + 10
+        while running.task.lag != 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert running.stop() == (0, 0, 0, 0, 0)
+        counted.append(running.scope.counters["skipped.expired"])
+    assert counted == [2, 0]
+    assert committed(log) == {0: 3}
+
+
+def test_what_expired_is_committed_only_after_what_was_read_before_it(log):
+    at, stored = TopicPartition("t", 0), {}
+    progress = Progress(TaskChangelogs("c", TopicSchemaStore(log), 10.0))
+    progress.written([ConsumedRecord("t", 0, 2, b"read", None, (), 0)], [0], [True])
+    progress.passed_over(at, 9)
+    progress.commit(lambda offsets: not stored.update(offsets), None)
+    assert stored == {}
+    progress.settle({at: 9})
+    progress.commit(lambda offsets: not stored.update(offsets), None)
+    assert stored == {at: 9}

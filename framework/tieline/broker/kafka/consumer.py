@@ -68,7 +68,7 @@ class KafkaConsumer:
         self._ends = Ends(cluster.ends)
         self._ids = TopicIds(cluster.descriptions)
         self._unconfirmed: list[ConsumedRecord] = []  # taken, and perhaps of a topic made anew
-        self._lost_places: dict[TopicPartition, int | None] = {}  # positions at which there is no record
+        self._lost_places: dict[TopicPartition, int | None] = {}  # offsets at which there is no record
         self._starts: Mapping[TopicPartition, Future[Any]] = {}
         self._lasts: Mapping[TopicPartition, Future[Any]] = {}
         self._seen_ends: dict[TopicPartition, int] = {}  # while the topic was the one that it is
@@ -305,7 +305,7 @@ class KafkaConsumer:
             at = TopicPartition(found.topic(), found.partition())
             if at in self._owned:
                 told = found.offset() if found.offset() is not None and found.offset() >= 0 else None
-                self._lost_places[at] = self._positions.get(at, told)
+                self._lost_places[at] = told
                 self._ids.doubt([at.topic])
         elif meaning(error.name(), Operation.READ) is Meaning.UNREADABLE and found.topic() is not None:
             self._could_not_read(TopicPartition(found.topic(), found.partition()), error)
@@ -394,11 +394,13 @@ class KafkaConsumer:
         starts, lasts, self._starts, self._lasts = self._starts, self._lasts, {}, {}
         if self._ids.changed:
             self._begin_anew([])
+        waiting = {(r.topic, r.partition) for r in self._unconfirmed}  # read before: handed over first
         for at, answer in starts.items():
-            if at not in self._lost_places or answer.exception() or lasts[at].exception():
+            if at not in self._lost_places or at in waiting or answer.exception() or lasts[at].exception():
                 continue  # gone, or asked again
             start, end = answer.result().offset, lasts[at].result().offset
-            position = self._lost_places.pop(at)
+            told = self._lost_places.pop(at)
+            position = self._positions.get(at, told)
             found = reset(self._group, at, position, start, end, self._policy)
             self._skipped += found.skipped
             self._positions[at] = found.offset
