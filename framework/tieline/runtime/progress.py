@@ -52,7 +52,7 @@ class Progress:
         self._ledger.settle(self._ledger.dispatch(at, record.offset + 1, 1), delivered=1)
 
     def passed_over(self, partition: TopicPartition, offset: int) -> None:
-        """The log has nothing before ``offset`` any more: it is committed once what was read before is safe."""
+        """Commit ``offset``, before which the log has nothing, once what was read before it is safe."""
         self._positions[partition] = offset
         self._ledger.dispatch(partition, offset, 0)
 

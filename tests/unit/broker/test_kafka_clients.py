@@ -134,6 +134,7 @@ def test_a_call_without_a_time_out_is_bounded():
         ("producer", {"transactional.id": "x", "bootstrap.servers": "elsewhere:1"}, 2),
         ("consumer", {"enable.auto.commit": "true", "group.id": "mine"}, 2),
         ("consumer", {"partition.assignment.strategy": "range"}, 1),
+        ("consumer", {"fetch.error.backoff.ms": "1"}, 1),  # an old id would count for a recreated topic
     ],
 )
 def test_overrides_that_would_break_a_promise_are_refused_together(away, make, overrides, keys):

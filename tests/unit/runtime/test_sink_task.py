@@ -1044,7 +1044,8 @@ def test_what_expired_with_nothing_behind_it_is_not_counted_again_at_the_next_st
 
 
 def test_what_expired_is_committed_only_after_what_was_read_before_it(log):
-    at, stored = TopicPartition("t", 0), {}
+    at = TopicPartition("t", 0)
+    stored: dict[TopicPartition, int] = {}
     progress = Progress(TaskChangelogs("c", TopicSchemaStore(log), 10.0))
     progress.written([ConsumedRecord("t", 0, 2, b"read", None, (), 0)], [0], [True])
     progress.passed_over(at, 9)

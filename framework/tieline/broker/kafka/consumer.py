@@ -384,7 +384,10 @@ class KafkaConsumer:
         if not self._lost_places:
             return
         if not self._starts:
-            waiting = list(self._lost_places)
+            before = {(r.topic, r.partition) for r in self._unconfirmed}  # what was read is handed over first
+            waiting = [at for at in self._lost_places if at not in before]
+            if not waiting:
+                return
             self._starts, self._lasts = self._cluster.starts(waiting), self._cluster.ends(waiting)
         answers = [*self._starts.values(), *self._lasts.values()]
         if not all(answer.done() for answer in answers):
@@ -394,9 +397,8 @@ class KafkaConsumer:
         starts, lasts, self._starts, self._lasts = self._starts, self._lasts, {}, {}
         if self._ids.changed:
             self._begin_anew([])
-        waiting = {(r.topic, r.partition) for r in self._unconfirmed}  # read before: handed over first
         for at, answer in starts.items():
-            if at not in self._lost_places or at in waiting or answer.exception() or lasts[at].exception():
+            if at not in self._lost_places or answer.exception() or lasts[at].exception():
                 continue  # gone, or asked again
             start, end = answer.result().offset, lasts[at].result().offset
             told = self._lost_places.pop(at)

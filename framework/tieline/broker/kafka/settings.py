@@ -48,6 +48,7 @@ CONSUMER: Mapping[str, str | int] = {
     # 1 s makes a fast reader wait. Measured: four times as much is no faster, and takes 40 MB more.
     "queued.max.messages.kbytes": 4_096,
     "fetch.queue.backoff.ms": 20,
+    "fetch.error.backoff.ms": 500,  # longer than a topic's id counts as confirmed
     "fetch.max.bytes": 4 << 20,
     # Also the most bytes that a compressed batch may unpack to: few bytes of zstd can be many.
     "receive.message.max.bytes": 256 << 20,
@@ -87,6 +88,7 @@ _CONSUMER_PROMISES = _SHARED | {
     "enable.auto.offset.store": "an offset is committed when the sink has confirmed the records",
     "enable.partition.eof": "the runtime needs to know where a partition ends",
     "partition.assignment.strategy": "partitions are handed over cooperatively",
+    "fetch.error.backoff.ms": "a topic that is deleted and made again must be noticed before it is read",
 }
 
 
