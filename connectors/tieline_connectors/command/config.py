@@ -135,7 +135,10 @@ class CommandSinkConfig(PlatformConfig):
         doc="The connector whose ledger this one keeps, if it had another name before; empty: its own.",
     )
     max_waiting: int = setting(
-        "max.waiting", 10_000, ge=1, doc="Commands that wait in a partition; above it no more are taken."
+        "max.waiting",
+        10_000,
+        ge=1,
+        doc="Commands that may wait in a partition, half as many of one issuer; more are refused.",
     )
     dry_run: bool = setting("dry.run", False, doc="Check everything, write nothing.")
     signature_keys: Secret = setting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from tieline.api import ID_HEADER, Retriable, SinkContext, SinkRecord, Unreadable, header
@@ -14,6 +15,7 @@ from tieline_connectors.command.ledger import Pending
 from tieline_connectors.command.measures import Measures
 from tieline_connectors.command.owned import OwnedPartition, Unit
 from tieline_connectors.command.reading import Malformed
+from tieline_connectors.command.results import refused
 from tieline_connectors.command.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ class _Decided:
         self.pending = Pending()
         self.results: list[Result] = []
         self.deadlines: dict[str, int] = {}
+        self.waiting: Counter[str] = Counter()
 
     def add(self, decision: Known | Answer | End | Accept) -> None:
         if isinstance(decision, Known):
@@ -40,6 +43,7 @@ class _Decided:
             self.pending.put(decision.entry)
         if isinstance(decision, Accept):
             self.deadlines[decision.entry.command_id] = decision.deadline
+            self.waiting[decision.entry.command.issuer] += 1
 
     def unit(self) -> Unit:
         return Unit(list(self.pending.entries.values()), self.results, self.offset, self.deadlines)
@@ -138,9 +142,11 @@ class Intake:
         decision = rules.arrived(
             command, at_broker or None, owned.ledger, situation, elsewhere, decided.pending
         )
-        waiting = len(owned.deadlines) + len(decided.deadlines)
-        if isinstance(decision, Accept) and waiting >= self._config.max_waiting:
-            return Wait("TOO_MANY_WAIT", f"{waiting} commands wait already (max.waiting)")
+        if isinstance(decision, Accept):
+            waiting = owned.ledger.waiting + decided.waiting
+            refusal = rules.too_many(decision.entry, waiting, self._config.max_waiting)
+            if refusal is not None:
+                return refused(decision.entry, refusal, situation.now.wall)
         return decision
 
     def _command(self, record: SinkRecord, at_broker: int) -> Command:

@@ -17,6 +17,7 @@ revert. So an entry in STARTED or REVERTING after a crash means "perhaps", and `
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
@@ -201,6 +202,8 @@ class Ledger:
         self._seen: dict[str, Seen] = {}
         self._waiting: list[tuple[int, str]] = []
         self._unfinished: dict[str, None] = {}
+        self.waiting: Counter[str] = Counter()
+        """Issuer → how many of its commands have come and not begun."""
         self._events: dict[str, list[tuple[int, str, bool]]] = {}
         self._starts: dict[tuple[str, str], list[int]] = {}
         for entry in entries:
@@ -361,6 +364,10 @@ class Ledger:
             del self._waiting[bisect.bisect_left(self._waiting, (due, before.command_id))]
         if entry.due_at is not None:
             bisect.insort(self._waiting, (entry.due_at + shift, entry.command_id))
+        if before is not None and before.state == "RECEIVED":
+            self.waiting[before.command.issuer] -= 1
+        if entry.state == "RECEIVED":
+            self.waiting[entry.command.issuer] += 1
         self._unfinished.pop(entry.command_id, None)
         if entry.state == "STARTED" or entry.hold == "REVERTING":
             self._unfinished[entry.command_id] = None

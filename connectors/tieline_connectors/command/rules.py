@@ -36,6 +36,7 @@ The end of a hold is in `holds`.
 | `POLICY_MAX_CHANGE` | REJECTED | too far from what the point has just been, or that cannot be read |
 | `CIRCUIT_OPEN` | REJECTED | the last commands of the device have failed; it is left alone for a while |
 | `RATE_LIMIT` | REJECTED | too many commands in too short a time |
+| `TOO_MANY_WAIT` | REJECTED | `max.waiting` commands wait already, or half of it from this issuer alone |
 | `DRY_RUN` | SUCCEEDED | everything was checked, nothing was written |
 | `NOT_COMPARED` | SUCCEEDED | given back as asked; there is no value to compare with |
 | `PROVED_BY_READ_BACK` | SUCCEEDED | no answer came, or the worker died; the device holds the value |
@@ -55,6 +56,7 @@ The end of a hold is in `holds`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from tieline.api import TopicPartition, partition_of
@@ -228,6 +230,21 @@ def clock_doubt(ledger: Ledger, situation: Situation) -> Wait | None:
     if now.wall + CLOCK_STEP < ledger.newest and not now.vouched:
         told = "the clock is earlier than the newest entry of the ledger; set it, or"
         return Wait("CLOCK_UNTRUSTED", f"{told}, if it is right now, {_WAY_OUT}")
+    return None
+
+
+def too_many(entry: Entry, waiting: Counter[str], most: int) -> Refusal | None:
+    """Refuse what would wait behind too many: a partition is never held up by what fills it.
+
+    ``waiting``: how many commands of each issuer have come and not begun. One issuer may fill half of the
+    places (at least one), so that the others still have some.
+    """
+    own = waiting[entry.command.issuer]
+    if own >= max(1, most // 2):
+        told = f"{own} commands of this issuer wait already, half of max.waiting ({most}); send it later"
+        return Refusal("TOO_MANY_WAIT", told)
+    if waiting.total() >= most:
+        return Refusal("TOO_MANY_WAIT", f"{most} commands wait already (max.waiting); send it later")
     return None
 
 

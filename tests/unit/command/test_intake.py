@@ -330,12 +330,18 @@ def test_strangers_of_one_batch_are_kept_as_few_as_of_many(stand):
     assert len(stand.changelogs.entries(TopicPartition("commands", 0))) == 1000
 
 
-def test_a_batch_takes_no_more_commands_than_may_wait(stand):
-    stand.start(max_waiting="10")
-    with pytest.raises(Retriable, match="TOO_MANY_WAIT"):
-        stand.put(*(command(f"c{number}") for number in range(20)))
-    assert len(stand.told()) == 10
-    assert stand.changelogs.offsets == {TopicPartition("commands", 0): 10}
+@pytest.mark.parametrize("batches", [1, 20])
+def test_an_issuer_that_fills_its_half_of_the_places_is_refused_and_holds_up_nobody(stand, batches):
+    """What waits is not begun before its time, so nothing makes room meanwhile."""
+    later = {"not_before": time.time_ns() // 1000 + 30_000_000}
+    flooded = [command(f"c{number}", **later) for number in range(20)]
+    stand.start(RULE | {"issuers": ["boss", "engineer"]}, max_waiting="10")
+    for first in range(0, 20, 20 // batches):
+        stand.put(*flooded[first : first + 20 // batches])
+    stand.put(command("other", issuer="engineer", **later))
+    told = stand.told()
+    assert told == [("ACCEPTED", "")] * 5 + [("REJECTED", "TOO_MANY_WAIT")] * 15 + [("ACCEPTED", "")]
+    assert stand.changelogs.offsets == {TopicPartition("commands", 0): 21}
 
 
 def test_a_stop_does_not_wait_for_a_whole_flood(stand):
