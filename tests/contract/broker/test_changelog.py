@@ -197,3 +197,26 @@ def test_what_was_just_written_is_there_for_who_takes_over_at_that_moment(kit):
         assert owner.log.entries == {b"n": b"%d" % number}
         assert owner.committed() == number + 1
     assert values(kit, results, 15) == [b"%d" % n for n in range(15)]
+
+
+def test_a_topic_made_again_keeps_the_changelogs_entries_and_its_offsets_begin_anew(kit):
+    topic = kit.topic()
+    owner = Owner(kit, topic)
+    kit.fill(topic, 5)
+    kit.take(owner.consumer, 5)
+    owner.write({b"done": b"1"}, offset=5)
+    assert kit.delete_topic(topic)
+    deadline = time.monotonic() + 30
+    while not kit.home.create_topic(topic, partitions=1):
+        assert time.monotonic() < deadline
+    kit.fill(topic, 8, start=100)
+    assert [record.value for record in kit.take(owner.consumer, 8)] == [b"%d" % n for n in range(100, 108)]
+    owner.log.close(SOON)
+    owner.log = owner.take()
+    assert owner.log.entries == {b"done": b"1"}
+    owner.write({b"done": b"2"}, offset=3)
+    kit.until(lambda: owner.committed() == 3, owner.consumer)
+    owner.log.close(SOON)
+    owner.consumer.close(SOON)
+    second, _ = kit.member(owner.group, [topic])
+    assert [record.value for record in kit.take(second, 5)] == [b"%d" % n for n in range(103, 108)]

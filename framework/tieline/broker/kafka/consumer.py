@@ -328,12 +328,9 @@ class KafkaConsumer:
         records = self._unconfirmed + records
         self._unconfirmed = []
         topics = {record.topic for record in records}
-        if topics and not self._ids.confirm(topics, _CONFIRMED_FOR, _CONFIRM_AT_MOST):
+        if topics and not self._confirm(topics):
             self._unconfirmed = records
             records = []
-            if self._ids.error is not None:
-                error, self._ids.error = self._ids.error, None
-                self._error = translated(error, "looking at the id of a topic", Operation.METADATA)
         if self._ids.changed:
             records = self._begin_anew(records)
         paused = self._paused & {TopicPartition(r.topic, r.partition) for r in records}
@@ -343,6 +340,15 @@ class KafkaConsumer:
         for at in {TopicPartition(*place) for place in {(r.topic, r.partition) for r in records}}:
             self._seen_ends[at] = self._client.get_watermark_offsets(KafkaPartition(*at), cached=True)[1]
         return self._followed(records)
+
+    def _confirm(self, topics: Collection[str]) -> bool:
+        """Whether the ids of these topics are confirmed; ``poll`` raises why the brokers refuse to."""
+        if self._ids.confirm(topics, _CONFIRMED_FOR, _CONFIRM_AT_MOST):
+            return True
+        if self._ids.error is not None:
+            error, self._ids.error = self._ids.error, None
+            self._error = translated(error, "looking at the id of a topic", Operation.METADATA)
+        return False
 
     def _begin_anew(self, records: list[ConsumedRecord]) -> list[ConsumedRecord]:
         """End the partitions of topics that were replaced as lost, and begin the new ones."""
@@ -392,7 +398,7 @@ class KafkaConsumer:
         answers = [*self._starts.values(), *self._lasts.values()]
         if not all(answer.done() for answer in answers):
             return
-        if not self._ids.confirm({at.topic for at in self._starts}, _CONFIRMED_FOR, _CONFIRM_AT_MOST):
+        if not self._confirm({at.topic for at in self._starts}):
             return
         starts, lasts, self._starts, self._lasts = self._starts, self._lasts, {}, {}
         if self._ids.changed:

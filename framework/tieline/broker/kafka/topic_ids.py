@@ -15,6 +15,9 @@ AskTopics = Callable[[Collection[str]], Mapping[str, "Future[Any]"]]
 _GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID}
 
 
+_REST = 0.1  # seconds between a refusal and the next question
+
+
 class _Asked(NamedTuple):
     since: float
     answers: Mapping[str, Future[Any]]
@@ -29,6 +32,7 @@ class TopicIds:
     def __init__(self, ask: AskTopics) -> None:
         self._ask = ask
         self._asked: _Asked | None = None
+        self._next_question = 0.0
         self._confirmed: dict[str, float] = {}
         self.known: dict[str, str] = {}
         """By the topic's name."""
@@ -49,7 +53,7 @@ class TopicIds:
         """
         self._take()
         now = time.monotonic()
-        if self._asked is None:
+        if self._asked is None and now >= self._next_question:
             old = [t for t in topics if now - self._confirmed.get(t, -1e9) > max_age / 2]
             if old:
                 self._asked = _Asked(now, self._ask(old))
@@ -82,3 +86,4 @@ class TopicIds:
                 self._confirmed[topic] = since  # deleted, and nothing has replaced it yet
             elif isinstance(error, KafkaException):
                 self.error = error
+                self._next_question = time.monotonic() + _REST
