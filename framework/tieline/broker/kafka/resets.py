@@ -70,7 +70,8 @@ def _refusal(group: str, at: TopicPartition, position: int | None, start: int, e
         why = f"the {start - position} offsets from {position} to {start - 1} have expired"
     else:
         why = f"the position {position} is behind its end"
+    holds = f"holds {start} to {end - 1}" if end > start else f"is empty (the next offset is {end})"
     return (
-        f"{place} cannot be read: {why}; it holds {start} to {end - 1}, and auto.offset.reset is error. "
+        f"{place} cannot be read: {why}; it {holds}, and auto.offset.reset is error. "
         f"Choose where to continue: stop the sink, {command(group, at, start)}, and start it again"
     )
