@@ -109,7 +109,7 @@ class VolttronBusConfig(PlatformConfig):
         checks = (
             ("bus.prefixes", self.read_prefixes),
             ("topic", lambda: _kafka_topic(self.topic)),
-            ("topic.routes", self.all_routes),
+            ("topic.routes", self._check_routes),
             ("topic.order", self.bases),
             ("bus.naive.time.zone", self.naive_zone),
         )
@@ -137,15 +137,27 @@ class VolttronBusConfig(PlatformConfig):
         """A route for each prefix that is read, and those of ``topic.routes``. Raises ``ValueError``."""
         prefixes = self.read_prefixes()
         routes = dict.fromkeys(prefixes, self.topic)
+        for route in self._named_routes():
+            if not any(Route(read, "").takes(route.prefix) for read in prefixes):
+                raise ValueError(f"{route.prefix!r} is not within bus.prefixes ({', '.join(prefixes)})")
+            routes[route.prefix] = route.topic
+        return tuple(Route(prefix, topic) for prefix, topic in routes.items())
+
+    def _named_routes(self) -> list[Route]:
+        """Return the routes of ``topic.routes`` alone. Raises ``ValueError``."""
+        routes = []
         for text in self.routes:
             prefix, equals, topic = (part.strip() for part in text.partition("="))
             if not equals:
                 raise ValueError(f"{text!r} is no route; write prefix=topic")
-            prefix = bus_prefix(prefix)
-            if not any(Route(read, "").takes(prefix) for read in prefixes):
-                raise ValueError(f"{prefix!r} is not within bus.prefixes ({', '.join(prefixes)})")
-            routes[prefix] = _kafka_topic(topic)
-        return tuple(Route(prefix, topic) for prefix, topic in routes.items())
+            routes.append(Route(bus_prefix(prefix), _kafka_topic(topic)))
+        return routes
+
+    def _check_routes(self) -> None:
+        """Raise ``ValueError`` for wrong routes. If ``bus.prefixes`` is wrong, only their form is checked."""
+        self._named_routes()
+        if not complaint(self.read_prefixes):
+            self.all_routes()
 
     def bases(self) -> tuple[Base, ...]:
         """Where topics of devices begin, and their order. Raises ``ValueError``."""

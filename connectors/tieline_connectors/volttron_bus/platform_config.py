@@ -86,12 +86,12 @@ class PlatformConfig(Config):
         return wrong
 
     def file_mistakes(self) -> list[tuple[str, str]]:
-        """What is wrong with the files that are named here."""
+        """Return what is wrong with the files that are named here."""
         checks = (
             ("volttron.credentials.file", self.own_keys),
             ("volttron.server.credentials.file", self.server_key),
         )
-        return [(key, message) for key, check in checks if (message := complaint(check))]
+        return [(key, message) for key, check in checks if self._given(key) and (message := complaint(check))]
 
     def own_keys(self) -> tuple[bytes, bytes]:
         """Our public and secret key; a new pair where none is given. Raises ``ValueError``."""

@@ -145,6 +145,24 @@ def test_a_workers_file_that_cannot_be_read_makes_no_problem_elsewhere(tmp_path,
     assert set(found) == {("worker", "")}
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bus.prefixes": "devices/*"},
+        {"volttron.serverkey": "short"},
+        {"volttron.serverkey": "0" * 40, "volttron.secretkey": "short"},
+        {"volttron.serverkey": "0" * 40, "volttron.secretkey": "0" * 40, "volttron.publickey": "short"},
+    ],
+)
+def test_a_wrong_value_is_reported_once_at_the_key_that_has_it(wrong):
+    assert keys(BUS | wrong) == {("0", list(wrong)[-1])}
+
+
+def test_a_wrong_prefix_does_not_hide_a_wrong_route():
+    found = keys(BUS | {"bus.prefixes": "devices/*", "topic.routes": "devices"})
+    assert found == {("0", "bus.prefixes"), ("0", "topic.routes")}
+
+
 # -- what no setting can be
 
 

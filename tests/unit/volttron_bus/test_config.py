@@ -65,7 +65,6 @@ def test_everything_that_is_wrong_is_told_together():
         "volttron.serverkey",
         "bus.prefixes",
         "topic",
-        "topic.routes",
         "buffer.max.bytes",
     }
 
