@@ -8,7 +8,6 @@ YAML's tags, anchors and aliases are refused.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tieline.api import ConfigError, Mistake
-from tieline.api.strict_yaml import StrictLoader, once
+from tieline.api.strict_yaml import Duplicate, StrictLoader, load_json, load_yaml
 from tieline_connectors.command.point import pattern as point_pattern
 from tieline_connectors.command.policy import Policy
 from tieline_connectors.command.policy_rule import Breaker, Limits, Rate, Rule
@@ -35,12 +34,13 @@ def parse(text: str, where: str) -> Policy:
     try:
         if len(text) > MAX_CHARACTERS:
             raise ValueError(f"is longer than {MAX_CHARACTERS} characters")
-        loaded = _json(text) if where.lower().endswith(".json") else yaml.load(text, Loader=_Loader)
+        is_json = where.lower().endswith(".json")
+        loaded, duplicates = _json(text) if is_json else load_yaml(text, _Loader)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError([Mistake(where, "", f"cannot be read: {_told(error)}")]) from None
     if not isinstance(loaded, dict):
         raise ConfigError([Mistake(where, "", "holds no map; it begins with version: 1 and rules:")])
-    mistakes: list[Mistake] = []
+    mistakes = [Mistake(where, duplicate.key, str(duplicate)) for duplicate in duplicates]
     policy: Policy | None = None
     try:
         policy = Policy.model_validate(loaded)
@@ -120,14 +120,14 @@ def _lower(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _json(text: str) -> Any:
+def _json(text: str) -> tuple[Any, list[Duplicate]]:
     depth = deepest = 0
     for bracket in re.finditer(r"[\[\]{}]", text):
         depth += 1 if bracket[0] in "[{" else -1
         deepest = max(deepest, depth)
     if deepest > MAX_DEPTH:
         raise ValueError("nested too deep")
-    return json.loads(text, object_pairs_hook=once, parse_constant=_no_number)
+    return load_json(text, parse_constant=_no_number)
 
 
 def _no_number(name: str) -> Any:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import yaml
+
+
+class Duplicate(NamedTuple):
+    """A key that a map has already. The lines are 0 where they are not known."""
+
+    key: str
+    line: int = 0
+    first: int = 0
+
+    def __str__(self) -> str:
+        lines = f" (line {self.line}, first in line {self.first})" if self.line else ""
+        return f"duplicate key{lines}; remove one of them"
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -13,6 +26,10 @@ class StrictLoader(yaml.SafeLoader):
 
     max_depth: ClassVar[int]
     _depth = 0
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.duplicates: list[Duplicate] = []
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Raises ``yaml.YAMLError`` with the place."""
@@ -29,20 +46,47 @@ class StrictLoader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Raises ``ValueError`` for a key that is no text, or there twice."""
-        return once((self.construct_object(k, True), self.construct_object(v, True)) for k, v in node.value)
+        """Raises ``ValueError`` for a key that is not text."""
+        return unique(
+            (
+                (self.construct_object(k, True), self.construct_object(v, True), k.start_mark.line + 1)
+                for k, v in node.value
+            ),
+            self.duplicates,
+        )
 
 
-def once(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
-    """A map whose keys stand there once; YAML and JSON would take the last without a word.
+def load_yaml(text: str, loader: type[StrictLoader]) -> tuple[Any, list[Duplicate]]:
+    """Return the document, and its duplicate keys. Raises ``yaml.YAMLError``, ``ValueError``."""
+    reader = loader(text)
+    try:
+        return reader.get_single_data(), reader.duplicates
+    finally:
+        reader.dispose()
 
-    For ``object_pairs_hook`` of ``json.loads`` too. What is said shows no value: it may be a secret.
+
+def load_json(text: str, **options: Any) -> tuple[Any, list[Duplicate]]:
+    """Return the document, and its duplicate keys. Raises ``ValueError``. ``options``: of ``json.loads``."""
+    duplicates: list[Duplicate] = []
+
+    def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return unique(((key, value, 0) for key, value in pairs), duplicates)
+
+    return json.loads(text, object_pairs_hook=read_object, **options), duplicates
+
+
+def unique(entries: Iterable[tuple[Any, Any, int]], duplicates: list[Duplicate]) -> dict[str, Any]:
+    """Return the map of ``(key, value, line)``; of a duplicate key the last value, noted in ``duplicates``.
+
+    Raises ``ValueError`` for a key that is not text.
     """
     found: dict[str, Any] = {}
-    for key, value in pairs:
+    lines: dict[str, int] = {}
+    for key, value, line in entries:
         if not isinstance(key, str):
             raise ValueError(f"a key is text, not {type(key).__name__}")
         if key in found:
-            raise ValueError(f"the key {key} is there twice in one map")
+            duplicates.append(Duplicate(key, line, lines[key]))
         found[key] = value
+        lines.setdefault(key, line)
     return found

@@ -12,7 +12,6 @@ providers; ``$${`` stands for ``${``. No message about a mistake shows a value.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from pathlib import Path
@@ -24,10 +23,11 @@ import yaml
 from tieline.api import ConfigError, Mistake
 from tieline.api.config import Unresolved
 from tieline.api.files import read_small_file
-from tieline.api.strict_yaml import StrictLoader, once
+from tieline.api.strict_yaml import Duplicate, StrictLoader, load_json, load_yaml, unique
 
 MAX_DEPTH = 20
 _QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _PROVIDERS = ("env", "file", "directory")
 _REFERENCE = re.compile(
     r"\$\$\{"  # ${ as it stands
@@ -68,7 +68,7 @@ def read_file(path: Path) -> SettingsFile:
         raise ConfigError([Mistake(where, "", str(error))]) from None
     _refuse_old_agents(where, text)
     try:
-        loaded = _load(path, text)
+        loaded, duplicates = _load(path, text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError([Mistake(where, "", f"cannot be parsed: {_told(error)}")]) from None
     if not isinstance(loaded, dict):
@@ -76,7 +76,7 @@ def read_file(path: Path) -> SettingsFile:
     if isinstance(loaded.get("config"), dict):
         loaded = {**loaded["config"], **({"name": loaded["name"]} if "name" in loaded else {})}
     settings: dict[str, str] = {}
-    mistakes: list[Mistake] = []
+    mistakes = [Mistake(where, duplicate.key, str(duplicate)) for duplicate in duplicates]
     for key, value in loaded.items():
         try:
             settings[str(key)] = resolve(_text(value))
@@ -121,15 +121,26 @@ def _refuse_old_agents(where: str, text: str) -> None:
             raise ConfigError([Mistake(where, "", message)])
 
 
-def _load(path: Path, text: str) -> Any:
+def _load(path: Path, text: str) -> tuple[Any, list[Duplicate]]:
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return json.loads(text, object_pairs_hook=once, parse_float=str, parse_int=str, parse_constant=str)
+        return load_json(text, parse_float=str, parse_int=str, parse_constant=str)
     if suffix == ".properties":
-        return javaproperties.loads(text, object_pairs_hook=once)
+        return _load_properties(text)
     if suffix in (".yaml", ".yml"):
-        return yaml.load(text, Loader=_Loader)
+        return load_yaml(text, _Loader)
     raise ValueError(f"unknown kind of file {suffix!r}; known are .yaml, .yml, .json, .properties")
+
+
+def _load_properties(text: str) -> tuple[dict[str, str], list[Duplicate]]:
+    entries = []
+    line = 1
+    for element in javaproperties.parse(text):
+        if isinstance(element, javaproperties.KeyValue):
+            entries.append((element.key, element.value, line))
+        line += len(_LINE_END.findall(element.source))
+    duplicates: list[Duplicate] = []
+    return unique(entries, duplicates), duplicates
 
 
 class _Loader(StrictLoader):

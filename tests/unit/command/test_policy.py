@@ -358,7 +358,7 @@ def test_a_mistake_in_a_rule_is_told_with_its_place_and_the_way_out(changes, tol
         ("version: 1\nrule: []", "rule: no such key; did you mean 'rules'?"),
         ("version: 1\nlimits: {per_hour: {commands: 1, minutes: 1}}", "limits: per_hour: no such key"),
         ("version: 1\nlimits: {total: {commands: 1}}", "limits.total: minutes: is required"),
-        ("version: 1\nversion: 1", "the key version is there twice"),
+        ("version: 1\nversion: 1", "version: duplicate key (line 2, first in line 1)"),
         ("version: &a 1", "anchors and aliases are refused (line 1, column 10)"),
         ("version: !!python/object:os.system 1", "tags are refused"),
         ("version: " + "[" * 30 + "]" * 30, "nested too deep"),
@@ -383,6 +383,12 @@ def test_a_mistake_in_the_file_is_told_with_its_place_and_the_way_out(text, told
 def test_hostile_json_is_refused(text):
     with pytest.raises(ConfigError):
         parse(text, "p.json")
+
+
+def test_a_duplicate_key_does_not_hide_the_rest_of_a_policy():
+    with pytest.raises(ConfigError) as caught:
+        parse("version: 1\nrules:\n  - {points: a/b, points: a/c}\nversion: 2", "p.yaml")
+    assert {mistake.key for mistake in caught.value.mistakes} >= {"points", "version", "rule 1: issuers"}
 
 
 def test_all_mistakes_are_told_together():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tieline.api import ConfigError
 from tieline.api.files import MAX_BYTES
-from tieline.runtime.config_files import read_settings
+from tieline.runtime.config_files import read_file, read_settings
 
 
 def written(tmp_path, name, text):
@@ -92,8 +92,6 @@ def test_a_number_in_json_stays_the_text_that_stands_there(text, tmp_path):
         ("a.yaml", "a: !!int 3", "tags are refused (line 1, column 4)"),
         ("a.yaml", "a: &x 1\nb: *x", "anchors and aliases are refused (line 1, column 4)"),
         ("a.yaml", "b: *x", "anchors and aliases are refused (line 1, column 4)"),
-        ("a.yaml", "a: 1\na: 2", "the key a is there twice"),
-        ("a.json", '{"a": 1, "a": 2}', "the key a is there twice"),
         ("a.yaml", "? [a]\n: 1", "a key is text"),
         ("a.json", '{"a": 1', "Expecting ',' delimiter"),
         ("a.properties", "a=\\u12", "a \\u without four hexadecimal digits"),
@@ -268,9 +266,22 @@ def test_a_configuration_that_is_no_file_is_refused_and_not_waited_for(kind, tmp
     assert mistakes(path) == ["is not a regular file"]
 
 
-def test_a_key_that_is_there_twice_is_refused_in_properties_too(tmp_path):
-    path = written(tmp_path, "a.properties", "a=1\nb=2\na=3\n")
-    assert mistakes(path) == ["cannot be parsed: the key a is there twice in one map"]
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.yaml", "a: 1\nb: 2\n\na: 3\n", "duplicate key (line 4, first in line 1); remove one of them"),
+        ("a.json", '{"a": 1, "b": 2, "a": 3}', "duplicate key; remove one of them"),
+        (
+            "a.properties",
+            "a=1\nb=\\\n2\n#\na=3\n",
+            "duplicate key (line 5, first in line 1); remove one of them",
+        ),
+    ],
+)
+def test_a_duplicate_key_is_reported_with_its_line_and_the_last_value_is_read(name, text, message, tmp_path):
+    settings, wrong = read_file(written(tmp_path, name, text))
+    assert settings == {"a": "3", "b": "2"}
+    assert [(mistake.key, mistake.message) for mistake in wrong] == [("a", message)]
 
 
 def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
