@@ -60,7 +60,8 @@ def picture(stage: Stage, seconds: float, height: int) -> RenderableType:
 def line(stage: Stage, seconds: float) -> str:
     """The same in one line, for a log."""
     ledgers = stage.worker.ledgers
-    lag = max((ledgers[name]["lag"] or 0 for name in SINKS if name in ledgers), default=0)
+    lags = [ledgers[name]["lag"] for name in SINKS if name in ledgers]
+    lag = _number(None if None in lags else max(lags, default=0))
     bus = ledgers.get("bus")
     return (
         f"{seconds:.0f} s: {stage.observer.seen.total()} seen, {spooled(bus) if bus else 0} in, "

@@ -47,6 +47,8 @@ def test_what_is_not_connected_is_shown_since_when_and_why_in_progress_and_in_st
         worker.wait_for("progress")  # and written to the status
         running = json.loads(status(tmp_path / "data", "--json").stdout)
         assert worker.stop() == 0
+    messages = [event["event"] for event in worker.events]
+    assert not [text for text in messages if "cannot be counted" in text], "the ledger of a closed spool"
     stopped = json.loads(status(tmp_path / "data", "--json").stdout)
     bus, out = running["connectors"]
     assert (bus["state"], out["state"]) == ("NOT CONNECTED", "NOT CONNECTED")

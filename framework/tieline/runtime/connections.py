@@ -59,7 +59,7 @@ class Connections:
         with self._lock:
             outage = self._outages.pop(to, None)
         if outage is not None and not said:
-            log.info("connected to %s again after %s", to, _span(self._now() - outage.since))
+            log.info("connected to %s again after %s", to, span_text(self._now() - outage.since))
 
     def remind(self) -> None:
         """Say again what is still not there, if that is due. Called every now and then."""
@@ -69,7 +69,7 @@ class Connections:
             for to, outage in self._outages.items():
                 if now - outage.said_at >= outage.pause:
                     outage.said_at, outage.pause = now, min(outage.pause * 4, LAST_REMINDER)
-                    span = _span(now - outage.since)
+                    span = span_text(now - outage.since)
                     due.append((outage.words, to, _time(outage.since_ms), span, outage.because))
         for reminder in due:
             log.warning("%s %s since %s (for %s): %s", *reminder)
@@ -90,8 +90,8 @@ def _time(ms: int) -> str:
         return f"{ms} ms"
 
 
-def _span(seconds: float) -> str:
-    """Such as 4 s, 12 min, 3 h 20 min, 2 d 4 h."""
+def span_text(seconds: float) -> str:
+    """Return a duration as text, such as 4 s, 12 min, 3 h 20 min, 2 d 4 h."""
     minutes = int(seconds) // 60
     if minutes < 1:
         return f"{seconds:.0f} s"

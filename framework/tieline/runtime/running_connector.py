@@ -195,7 +195,7 @@ class RunningConnector:
         }
         if self.type == "sink":
             lags = [lag() for lag in self._lags]
-            out["lag"] = None if None in lags else sum(lag or 0 for lag in lags)
+            out["lag"] = None if None in lags or not lags else sum(lag or 0 for lag in lags)
         if self.spools:
             try:
                 waiting = [spool.waiting for spool in self.spools]
@@ -230,8 +230,9 @@ class RunningConnector:
         runner = self._parts.sink(self.plan, task, own, scope)
         subscription = sink_settings(self.plan).subscription
         self._counts.append(lambda: runner.counts)
-        self._lags.append(lambda: runner.lag)
-        self.threads.append(TaskThread(scope, "sink", lambda: runner.run(subscription), runner.ask_to_stop))
+        thread = TaskThread(scope, "sink", lambda: runner.run(subscription), runner.ask_to_stop)
+        self._lags.append(lambda: runner.lag if thread.state == "RUNNING" else None)  # it looks no more
+        self.threads.append(thread)
 
     def _source(self, task: SourceTask[Any], own: Mapping[str, str], scope: Scope) -> None:
         runner = self._parts.source(self.plan, task, own, scope)

@@ -77,8 +77,8 @@ class Worker:
             if not any(connector.running for connector in self.connectors):
                 log.error("no task is running any more, stopping")
                 break
-        clean = self._shut_down()
-        status.write(self._status(self.ledger()))
+        clean, ledger = self._shut_down()
+        status.write(self._status(ledger))
         status.close()
         return clean
 
@@ -125,7 +125,8 @@ class Worker:
                 extra={"spool": path.name, "way_out": "start its connector again, or delete the file"},
             )
 
-    def _shut_down(self) -> bool:
+    def _shut_down(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether all ended well, and the last ledger: what it counts is closed afterwards."""
         deadline = time.monotonic() + self._plan.worker.task_shutdown_graceful_timeout_ms / 1000
         log.info("stopping")
         for connector in self.connectors:
@@ -148,7 +149,7 @@ class Worker:
             self._parts.close()
             self._broker.close()
         log.info("stopped", extra={"ledger": ledger})
-        return not cut_off and all(c.state == "STOPPED" for c in self.connectors)
+        return not cut_off and all(c.state == "STOPPED" for c in self.connectors), ledger
 
     @property
     def _home(self) -> str:
