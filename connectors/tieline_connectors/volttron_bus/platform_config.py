@@ -63,13 +63,8 @@ class PlatformConfig(Config):
             )
             if (message := complaint(check))
         ]
-        port = re.match(r"tcp://.*:(\d+)$", self.address)
-        if port and not 1 <= int(port[1]) <= 65_535:
-            wrong.append(("volttron.address", "the port is not a number from 1 to 65535"))
-        elif not _ADDRESS.fullmatch(self.address):
-            wrong.append(
-                ("volttron.address", "must look like tcp://127.0.0.1:22916 or ipc:///path/vip.socket")
-            )
+        if message := _address_problem(self.address):
+            wrong.append(("volttron.address", message))
         for one, other in (
             ("volttron.serverkey", "volttron.server.credentials.file"),
             ("volttron.secretkey", "volttron.credentials.file"),
@@ -146,6 +141,24 @@ def complaint(check: Callable[[], object]) -> str:
 def is_latin(text: str) -> bool:
     """Whether the text can stand in a topic of the bus (ISO-8859-1)."""
     return all(ord(character) < 256 for character in text)
+
+
+def _address_problem(address: str) -> str:
+    """Return why no platform can be at this address; empty: one can."""
+    port = re.match(r"tcp://.*:(\d+)$", address)
+    if port and not 1 <= int(port[1]) <= 65_535:
+        return "the port is not a number from 1 to 65535"
+    if not _ADDRESS.fullmatch(address):
+        return "must look like tcp://127.0.0.1:22916 or ipc:///path/vip.socket"
+    path = address.partition("://")[2]
+    if "$" in path or path.startswith(("~", "@~")):
+        return (
+            "variables such as $VOLTTRON_HOME and ~ are not expanded in an address. Write the path in full, "
+            "such as ipc://@/home/volttron/.volttron/run/vip.socket"
+        )
+    if address.startswith("ipc://") and not path.startswith(("/", "@")):
+        return f"{path!r} is a relative path. Write it in full, such as ipc:///home/volttron/run/vip.socket"
+    return ""
 
 
 def _stored(file: str, *names: str, address: str = "") -> list[bytes]:

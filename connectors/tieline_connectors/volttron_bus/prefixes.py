@@ -14,6 +14,8 @@ _WILDCARDS = {"#", "+", "?", "$", "%", ">"}
 """Segments that are wildcards elsewhere (MQTT, shells, NATS)."""
 _REGULAR = re.compile(r"^\^|\$$|\.[*+?]|\\|\([^()]*\|[^()]*\)|\[[^\]]*-[^\]]*\]")
 """What looks like a regular expression, and is in no name that a driver writes."""
+_SHELL = re.compile(r"~(/|$)|.*\$[A-Z_]{2,}")
+"""What a shell would expand."""
 
 
 def bus_prefix(given: str) -> str:
@@ -23,6 +25,11 @@ def bus_prefix(given: str) -> str:
     """
     if given.strip("/") == "":
         raise ValueError("name at least one prefix, such as devices, or all")
+    if _SHELL.match(given):
+        raise ValueError(
+            f"{given!r} is plain text: variables such as $VOLTTRON_HOME and ~ are not expanded in a prefix. "
+            "Write the first segments of the topics, such as devices"
+        )
     plain = "/".join(_before_wildcard(given.strip("/").split("/")))
     if given.lower() == "all":
         raise ValueError(f"{given!r} is not a prefix of the bus; name them: {', '.join(ALL_PREFIXES)}")

@@ -212,6 +212,12 @@ def test_a_wrong_prefix_does_not_hide_a_wrong_route():
         (MONGO, "write.concern", "51", "number of members"),
         (BUS, "volttron.address", "tcp://127.0.0.1:99999", "from 1 to 65535"),
         (BUS, "volttron.address", "tcp://127.0.0.1:0", "from 1 to 65535"),
+        (BUS, "volttron.address", "ipc://@$VOLTTRON_HOME/run/vip.socket", "not expanded in an address"),
+        (BUS, "volttron.address", "ipc://~/run/vip.socket", "not expanded in an address"),
+        (BUS, "volttron.address", "ipc://@~/run/vip.socket", "not expanded in an address"),
+        (BUS, "volttron.address", "ipc://run/vip.socket", "'run/vip.socket' is a relative path"),
+        (BUS, "bus.prefixes", "$VOLTTRON_HOME", "not expanded in a prefix"),
+        (BUS, "bus.prefixes", "~/devices", "not expanded in a prefix"),
         (BUS, "platform.name", "  ", "match pattern"),
         (BUS, "volttron.server.credentials.file", "/dev/zero", "is not a regular file"),
     ],
@@ -220,6 +226,14 @@ def test_what_can_never_work_is_refused(connector, key, value, told):
     found = problems(connector | {key: value})
     assert {k for _, k in found} == {key}
     assert re.search(told, found["0", key])
+
+
+@pytest.mark.parametrize(
+    "address", ["ipc:///run/vip.socket", "ipc://@/home/v/.volttron/run/vip.socket", "ipc://@name"]
+)
+def test_a_platforms_address_on_this_machine_is_taken(address):
+    config: Any = checked("w", {}, [("0", BUS | {"volttron.address": address})]).connectors[0].config
+    assert config.address == address
 
 
 @pytest.mark.parametrize("servers", ["h:99999", "h:0", "a:9092,h:x", "PLAINTEXT://h:70000"])
