@@ -9,6 +9,7 @@ never replaced. Python has one place for the modules of a process, so two of the
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import zipfile
 from collections.abc import Iterable
@@ -40,7 +41,9 @@ def activate(setting: str, where: str) -> list[Path]:
 
 
 def _distributions(setting: str, mistakes: list[str]) -> Iterable[Path]:
-    for folder in (Path(part.strip()).absolute() for part in setting.split(",") if part.strip()):
+    for folder in (
+        Path(os.path.expanduser(part.strip())).absolute() for part in setting.split(",") if part.strip()
+    ):
         if not folder.is_dir():
             mistakes.append(f"{folder} is no folder")
             continue

@@ -270,7 +270,10 @@ def test_a_ca_file_that_is_missing_is_named_and_no_password_is_shown():
 
 def test_the_home_folder_is_found_in_every_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    planned = checked("w", {"data.dir": "~/data"}, [("f", FILE | {"file": "~/in.txt"})])
+    (tmp_path / "plugins").mkdir()
+    planned = checked(
+        "w", {"data.dir": "~/data", "plugin.path": "~/plugins"}, [("f", FILE | {"file": "~/in.txt"})]
+    )
     assert planned.worker.data_dir == tmp_path / "data"
     config: Any = planned.connectors[0].config
     assert config.file == str(tmp_path / "in.txt")
