@@ -20,6 +20,7 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(uuid_representation=UuidRepre
 
 _MASK = "********"
 _RESERVED = re.compile(r"[/?#\[\]@:]")
+_NOT_ENCODED = "no MongoDB URI: a user or password with one of / ? # [ ] @ : must be percent-encoded"
 _SECRET_OPTIONS = ("tlscertificatekeyfilepassword", "authmechanismproperties", "proxypassword")
 
 
@@ -30,6 +31,8 @@ def connect(uri: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) ->
     """
     if not uri.strip().startswith(("mongodb://", "mongodb+srv://")):
         raise ValueError("no MongoDB URI: it begins with mongodb:// or mongodb+srv://")
+    if "@" in uri.partition("://")[2].partition("?")[0].partition("/")[2]:
+        raise ValueError(_NOT_ENCODED)  # pymongo would take a piece of the password for the host
     try:
         given = options_of(uri)
         options = {name: value for name, value in defaults.items() if name.lower() not in given}
@@ -91,7 +94,7 @@ def _userinfo(uri: str) -> str:
 def _why(uri: str, error: Exception) -> str:
     if _RESERVED.search(_userinfo(uri).partition(":")[2]):
         # pymongo takes such a URI apart at the wrong places, and its message would show a piece of the secret
-        return "no MongoDB URI: a user or password with one of / ? # [ ] @ : must be percent-encoded"
+        return _NOT_ENCODED
     return (
         f"no MongoDB URI: {redacted(str(error), uri)}; its form is mongodb://user:password@host:port/?options"
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from tieline.api import CommaList, Config, Secret, setting
 from tieline_connectors.mongo.client import Client, connect, options_of
@@ -45,6 +45,54 @@ _ERRORS = (
 _RETRIES = "an outage is waited out, however long. Leave it out; errors.retry.timeout bounds the wait"
 
 
+_CONCERN = re.compile(r"[0-9]|[1-4][0-9]|50|[A-Za-z_]\S*")
+_UNACKNOWLEDGED = "0 acknowledges nothing, so nothing could be promised; use 1"
+
+
+def database_problem(name: str) -> str:
+    """Why no server has a database of this name; empty: it may."""
+    if bad := sorted(set(name) & set('/\\. "$*<>:|?\0')):
+        return f"a database's name cannot hold {bad[0]!r}"
+    return "a database's name has 1 to 63 bytes" if not 0 < len(name.encode()) < 64 else ""
+
+
+def collection_problem(name: str) -> str:
+    """Why no server has a collection of this name; empty: it may."""
+    if not name.strip() or "$" in name or "\0" in name or ".." in name or name[0] == "." or name[-1] == ".":
+        return "a collection's name cannot be blank, hold $ or .., or begin or end with a dot"
+    return "the names system.… are MongoDB's own" if name.startswith("system.") else ""
+
+
+def _no_layout(name: str) -> str:
+    return f"no layout is called {name!r}; known: {', '.join(LAYOUTS)}"
+
+
+def _database(name: str) -> str:
+    if problem := database_problem(name):
+        raise ValueError(problem)
+    return name
+
+
+def _collection(name: str) -> str:
+    if name and (problem := collection_problem(name)):
+        raise ValueError(problem)
+    return name
+
+
+def _layout(name: str) -> str:
+    if name not in LAYOUTS:
+        raise ValueError(_no_layout(name))
+    return name
+
+
+def _concern(text: str | None) -> str | None:
+    if text is not None and not _CONCERN.fullmatch(text):
+        raise ValueError("is not majority, a number of members (1 to 50) or a tag")
+    if text == "0":
+        raise ValueError(_UNACKNOWLEDGED)
+    return text
+
+
 class MongoSinkConfig(Config):
     """What a user may set; every other option of a connection goes into ``connection.uri``."""
 
@@ -72,11 +120,13 @@ class MongoSinkConfig(Config):
         doc="The MongoDB connection string, with any option that MongoDB's drivers know.",
         importance="high",
     )
-    database: str = setting("database", doc="The database to write to.", min_length=1, importance="high")
-    collection: str = setting(
+    database: Annotated[str, AfterValidator(_database)] = setting(
+        "database", doc="The database to write to.", min_length=1, importance="high"
+    )
+    collection: Annotated[str, AfterValidator(_collection)] = setting(
         "collection", "", doc="The collection; empty: the topic's name.", importance="high"
     )
-    layout: str = setting(
+    layout: Annotated[str, AfterValidator(_layout)] = setting(
         "layout",
         "reading",
         doc="How documents look: reading, point (a document a value), timeseries, cloudagent (as the old"
@@ -100,7 +150,7 @@ class MongoSinkConfig(Config):
         doc="Records without a value, which say that their key is deleted: skip counts them as"
         " skipped.tombstone; store, with layout value, writes {key, value: null}.",
     )
-    write_concern: str | None = setting(
+    write_concern: Annotated[str | None, AfterValidator(_concern)] = setting(
         "write.concern",
         None,
         doc="majority, a number of members, or a tag; majority unless the URI says w=. 0 is refused.",
@@ -157,8 +207,8 @@ class MongoSinkConfig(Config):
         return rest
 
     def mistakes(self) -> list[tuple[str, str]]:
-        """Layouts and overrides that are none; a URI that is none; writes that nobody acknowledges."""
-        wrong = [] if self.layout in LAYOUTS else [("layout", _no_layout(self.layout))]
+        """Return what is wrong with kinds, overrides and the URI."""
+        wrong = []
         unknown = [kind for kind in self.publishes if kind not in KINDS]
         if unknown:
             wrong.append(("publishes", f"{unknown[0]!r} is no kind; known: {', '.join(KINDS)}"))
@@ -174,12 +224,6 @@ class MongoSinkConfig(Config):
                 continue  # the topic's name
             elif problem := {"database": database_problem, "collection": collection_problem}[name](value):
                 wrong.append((key, problem))
-        if problem := database_problem(self.database):
-            wrong.append(("database", problem))
-        if self.collection and (problem := collection_problem(self.collection)):
-            wrong.append(("collection", problem))
-        if self.write_concern is not None and not _CONCERN.fullmatch(self.write_concern):
-            wrong.append(("write.concern", "is not majority, a number of members (1 to 50) or a tag"))
         try:
             self.client().close()
             w = self.write_concern or options_of(self.connection_uri.get_secret_value()).get("w")
@@ -187,7 +231,7 @@ class MongoSinkConfig(Config):
             wrong.append(("connection.uri", str(error)))
         else:
             if str(w) == "0":
-                wrong.append(("write.concern", "0 acknowledges nothing, so nothing could be promised; use 1"))
+                wrong.append(("connection.uri", f"w={_UNACKNOWLEDGED}"))
         return wrong
 
     def client(self) -> Client:
@@ -232,27 +276,6 @@ class MongoSinkConfig(Config):
             self.cloudagent_date == "text",
             self.tombstones == "store",
         )
-
-
-_CONCERN = re.compile(r"[0-9]|[1-4][0-9]|50|[A-Za-z_]\S*")
-
-
-def database_problem(name: str) -> str:
-    """Why no server has a database of this name; empty: it may."""
-    if bad := sorted(set(name) & set('/\\. "$*<>:|?\0')):
-        return f"a database's name cannot hold {bad[0]!r}"
-    return "a database's name has 1 to 63 bytes" if not 0 < len(name.encode()) < 64 else ""
-
-
-def collection_problem(name: str) -> str:
-    """Why no server has a collection of this name; empty: it may."""
-    if not name.strip() or "$" in name or "\0" in name or ".." in name or name[0] == "." or name[-1] == ".":
-        return "a collection's name cannot be blank, hold $ or .., or begin or end with a dot"
-    return "the names system.… are MongoDB's own" if name.startswith("system.") else ""
-
-
-def _no_layout(name: str) -> str:
-    return f"no layout is called {name!r}; known: {', '.join(LAYOUTS)}"
 
 
 def _number(concern: str | None) -> str | int | None:

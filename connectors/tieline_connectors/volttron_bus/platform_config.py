@@ -63,7 +63,7 @@ class PlatformConfig(Config):
             )
             if (message := complaint(check))
         ]
-        if message := _address_problem(self.address):
+        if message := _address_problem(getattr(self, "address", "")):
             wrong.append(("volttron.address", message))
         for one, other in (
             ("volttron.serverkey", "volttron.server.credentials.file"),

@@ -13,6 +13,7 @@ import difflib
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast, get_args, get_origin
 
@@ -265,6 +266,10 @@ def _other(field: FieldInfo, default: Any, limits: tuple[str, str], beyond: int)
 
 def _draft(cls: type[Config], settings: Mapping[str, Any], wrong: Collection[str]) -> Any:
     """The settings that are right; of those that are wrong the defaults."""
+    for validator, decorator in cls.__pydantic_decorators__.model_validators.items():
+        if decorator.info.mode == "before":  # it may gather several keys into one
+            with suppress(ValueError):  # reported already
+                settings = getattr(cls, validator)(settings)
     draft = cls.model_construct()
     for name, field in cls.model_fields.items():
         key = field.alias or name

@@ -97,6 +97,37 @@ def test_a_duplicate_key_does_not_hide_the_rest_of_its_file(tmp_path):
     }
 
 
+def test_wrong_types_and_missing_settings_hide_no_rule_of_a_connector():
+    wrong = {
+        "topics.regex": "x",
+        "max.batch.size": "0",
+        "socket.timeout.ms": "soon",
+        "connection.uri": "mongodb://user:p@ss/w0rd@host",
+        "write.concern": "0",
+        "layout": "timeserie",
+        "collection": "a$b",
+        "publishes": "SOME",
+        "topic.override.t.layout": "nope",
+    }
+    without_database = {key: value for key, value in MONGO.items() if key != "database"}
+    expected = {("0", key) for key in wrong if key != "topics.regex"} | {("0", "topics")}
+    assert keys(MONGO | wrong) == expected
+    assert keys(without_database | wrong) == expected | {("0", "database")}
+
+
+def test_a_missing_address_hides_no_rule_of_a_platform():
+    settings = {key: value for key, value in BUS.items() if key != "volttron.address"}
+    found = keys(settings | {"volttron.serverkey": "short", "bus.prefixes": "devices/*"})
+    assert found == {("0", "volttron.address"), ("0", "volttron.serverkey"), ("0", "bus.prefixes")}
+
+
+def test_a_password_that_is_not_encoded_is_not_taken_for_a_host():
+    found = problems(MONGO | {"connection.uri": "mongodb://user:p@ss/w0rd@host"})
+    assert set(found) == {("0", "connection.uri")}
+    assert "must be percent-encoded" in found["0", "connection.uri"]
+    assert "w0rd" not in found["0", "connection.uri"]
+
+
 @pytest.mark.parametrize(
     "key", ["name", "connector.class", "transforms", "value.converter", "topics", "file"]
 )
