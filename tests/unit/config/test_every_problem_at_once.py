@@ -260,7 +260,7 @@ def test_what_can_never_work_is_refused(connector, key, value, told):
 
 
 @pytest.mark.parametrize(
-    "address", ["ipc:///run/vip.socket", "ipc://@/home/v/.volttron/run/vip.socket", "ipc://@name"]
+    "address", ["ipc:///run/vip.socket", "ipc://@/home/volttron/.volttron/run/vip.socket", "ipc://@name"]
 )
 def test_a_platforms_address_on_this_machine_is_taken(address):
     config: Any = checked("w", {}, [("0", BUS | {"volttron.address": address})]).connectors[0].config
