@@ -163,7 +163,8 @@ def test_avro_comes_out_as_it_went_in_and_from_the_beginning_is_the_same_for_eve
 ):
     topic = topics[0]
     reading = {
-        "platform": "p", "topic": "devices/a/all", "device": "a", "kind": "ALL", "sender": "s",
+        "platform": "p", "topic": "devices/a/all", "device": "a", "kind": "ALL", "form": "PAIR",
+        "sender": "s",
         "headers": {"Date": "x", "more": {"json": "[1]"}}, "time": 1_700_000_000_000_000,
         "time_source": "DATE", "received": 1, "points": {"t": 21.5, "n": 2**62, "on": True, "z": None},
         "metadata": {"t": {"units": "C", "type": None, "tz": None}},

@@ -86,7 +86,8 @@ class _Reduced:
         if kind == "map":
             return {"type": kind, "values": self.schema(part["values"], space)}
         if kind == "fixed":
-            return {"type": kind, "name": _full_name(part, space), "size": part["size"], **self._logic(part)}
+            name = _named(_full_name(part, space))
+            return {"type": kind, **name, "size": part["size"], **self._logic(part)}
         logic = self._logic(part)
         return {"type": kind, **logic} if logic else self.schema(kind, space)
 
@@ -96,12 +97,12 @@ class _Reduced:
         fields = [
             {"name": field["name"], "type": self.schema(field["type"], inner)} for field in part["fields"]
         ]
-        return {"type": part["type"], "name": name, "fields": fields}
+        return {"type": part["type"], **_named(name), "fields": fields}
 
     def _enum(self, part: Mapping[str, Any], space: str) -> Any:
         name, symbols = _full_name(part, space), list(part["symbols"])
         if all(map(_SYMBOL.match, symbols)) and len(set(symbols)) == len(symbols):
-            return {"type": "enum", "name": name, "symbols": symbols}
+            return {"type": "enum", **_named(name), "symbols": symbols}
         self._instead[name] = {"type": "int", "logicalType": f"{self._prefix}{ENUM}", SYMBOLS: symbols}
         return self._instead[name]
 
@@ -111,6 +112,11 @@ class _Reduced:
             return {}
         more = {key: part[key] for key in ("precision", "scale") if key in part and name == "decimal"}
         return {"logicalType": f"{self._prefix}{name}", **more}
+
+
+def _named(name: str) -> dict[str, str]:
+    """A full name as attributes; one without a namespace must not get that of the schema around it."""
+    return {"name": name} if "." in name else {"name": name, "namespace": ""}
 
 
 def _full_name(part: Mapping[str, Any], space: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import fastavro.read
 
 from tieline.api.readable import ENUM, SYMBOLS, readable
+from tieline.api.schema import parsed_once
 
 PREFIX = "tieline."
 """Of the logical types in what ``for_fastavro`` returns: no other user of fastavro in this process has it."""
@@ -32,7 +33,7 @@ _EXACT = decimal.Context(
 
 def for_fastavro(definition: Any) -> Any:
     """A schema to read by with fastavro: by its types alone, its logical types by the functions here."""
-    return fastavro.parse_schema(readable(definition, PREFIX))
+    return parsed_once(readable(definition, PREFIX))
 
 
 def timestamp(epoch: dt.datetime, microseconds: int) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from tieline.api import ConfigError, Converter, DataError, Datum, Encoded, Retriable, Schema
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
+from tieline.converters.codec import AvroCodec
 from tieline.converters.connect import DATA
 from tieline.converters.json import JsonConverter, JsonConverterConfig
 from tieline.converters.plain import BytesConverter, StringConverter, StringConverterConfig
@@ -316,3 +317,12 @@ def test_the_settings_have_kafka_connects_names():
     ]
     assert StringConverterConfig.keys() == ["converter.encoding"]
     assert AvroConverterConfig.keys() == ["schema.registry.url"]
+
+
+def test_a_name_without_a_namespace_keeps_none_within_a_namespaced_record_of_an_array():
+    inner = {"type": "record", "name": "Inner", "namespace": "", "fields": []}
+    outer = {"type": "record", "name": "lab.R", "fields": [{"name": "f", "type": ["null", inner]}]}
+    for definition in ({"type": "array", "items": outer}, ["null", {"type": "map", "values": outer}]):
+        schema = Schema.parse(json.dumps(definition))
+        value = [{"f": {}}] if isinstance(definition, dict) else {"k": {"f": {}}}
+        assert AvroCodec.of(schema).decode(AvroCodec.of(schema).encode(value)) == value
