@@ -25,6 +25,7 @@ def reading(number):
         "topic": f"devices/campus/ahu{number % 2}/all",
         "device": f"campus/ahu{number % 2}",
         "kind": "ALL",
+        "form": "PAIR",
         "sender": "platform.driver",
         "headers": {"Date": "today", "min": {"json": "[3, 0]"}},
         "time": int(day) + number * 10_000_000, "time_source": "TIMESTAMP", "received": 0,
