@@ -30,7 +30,7 @@ def reading(number: int) -> SinkRecord:
     """Six points with metadata, as VOLTTRON's driver publishes them."""
     value = {
         "platform": "campus", "topic": "devices/campus/ahu1/all", "device": "campus/ahu1", "kind": "ALL",
-        "sender": "platform.driver", "headers": {"Date": "2026-01-31T12:00:00+00:00"},
+        "form": "PAIR", "sender": "platform.driver", "headers": {"Date": "2026-01-31T12:00:00+00:00"},
         "time": 1_769_860_800_000_000 + number * 1_000_000, "time_source": "TIMESTAMP",
         "received": 1_769_860_800_000_000 + number * 1_000_000,
         "points": {f"point{n}": 20.0 + number % 100 for n in range(6)},
