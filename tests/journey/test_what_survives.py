@@ -12,8 +12,9 @@ from tieline.runtime.inbound import Inbound
 from tieline.runtime.outbound import Outbound, Transforms
 from tieline.runtime.scope import Scope
 
+# spelt as a registry gives it back: what it stores is Avro Java's text of a schema
 SCHEMA = Schema.parse(
-    '{"type":"record","name":"t.R","fields":[{"name":"n","type":["null","long","double"]}]}'
+    '{"type":"record","name":"R","namespace":"t","fields":[{"name":"n","type":["null","long","double"]}]}'
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import select
+import selectors
 import socket
 import time
 from contextlib import ExitStack
@@ -46,12 +46,16 @@ def reachable(address: str, patience: float = PATIENCE) -> str:
 
 def _first(trying: dict[socket.socket, str], patience: float) -> str:
     end = time.monotonic() + patience
-    while trying and (left := end - time.monotonic()) > 0:
-        _, ready, _ = select.select([], list(trying), [], left)
-        for one in [one for one in trying if one in ready]:
-            spelt = trying.pop(one)
-            if one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
-                return spelt
+    with selectors.DefaultSelector() as answers:
+        for one in trying:
+            answers.register(one, selectors.EVENT_WRITE)
+        while trying and (left := end - time.monotonic()) > 0:
+            ready = {key.fileobj for key, _ in answers.select(left)}
+            for one in [one for one in trying if one in ready]:
+                answers.unregister(one)
+                spelt = trying.pop(one)
+                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                    return spelt
     return ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import threading
 import time
 from pathlib import Path
@@ -90,17 +90,22 @@ class Watch:
         self._changed.notify_all()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while self._waiting == 0 and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    return
-            self.look()
-            if self._bell is None:
-                time.sleep(_LOOK_EVERY)
-            elif select.select([self._bell], [], [], _LOOK_ANYWAY)[0]:
-                os.read(self._bell, 4096)
+        with selectors.DefaultSelector() as bells:  # select() itself takes no descriptor above 1,023
+            if self._bell is not None:
+                bells.register(self._bell, selectors.EVENT_READ)
+            while self._somebody_waits():
+                self.look()
+                if self._bell is None:
+                    time.sleep(_LOOK_EVERY)
+                elif bells.select(_LOOK_ANYWAY):
+                    os.read(self._bell, 4096)
+
+    def _somebody_waits(self) -> bool:
+        """Once somebody waits: true. Once closed: false."""
+        with self._changed:
+            while self._waiting == 0 and not self._closed:
+                self._changed.wait()
+            return not self._closed
 
     def _ring(self) -> None:
         try:
