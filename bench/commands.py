@@ -17,11 +17,11 @@ from bench.figure import figure, say
 from bench.latency import p50_ms, p99_ms
 from bench.stand import Stand, new_name
 from tieline.api import Schema, SourceRecord, Topics
-from tieline.cli.program import WorkerProgram
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
+from tieline.cli.command_context import WorkerProgram
+from tieline.config.plan import checked
+from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.command.command import TERMINAL
+from tieline_connectors.command.model.command import TERMINAL
 from tieline_lab.volttron import VolttronPlatform, why_not
 
 _PAIRS, _WARM_UP = 500, 20

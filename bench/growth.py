@@ -27,9 +27,9 @@ from tieline.api import Datum, SourceRecord
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
-from tieline.registry.topic import TopicSchemaStore
-from tieline.runtime.scope import Counters
-from tieline.runtime.spool import Limits, Spool
+from tieline.registry.schema_topic import TopicSchemaStore
+from tieline.runtime.spool.spool import Limits, Spool
+from tieline.runtime.task.clock import Counters
 from tieline.testing.worker_process import WorkerProcess
 
 _RECORDS = 100_000

@@ -7,9 +7,9 @@ import random
 from collections.abc import Iterator
 
 from tieline.api import SourceRecord
-from tieline_connectors.volttron_bus.frames import PROTOCOL
-from tieline_connectors.volttron_bus.message import Limits, parse
-from tieline_connectors.volttron_bus.records import Recorder, Route
+from tieline_connectors.volttron_bus.messages.message import Limits, parse
+from tieline_connectors.volttron_bus.messages.records import Recorder, Route
+from tieline_connectors.volttron_bus.vip.frames import PROTOCOL
 
 POINTS = ("ZoneTemperature", "CoolingSetpoint", "SupplyFanSpeed", "DamperPosition", "CO2", "Humidity")
 UNITS = ("degreesCelsius", "degreesCelsius", "percent", "percent", "ppm", "percent")

@@ -28,7 +28,7 @@ from bench.stand import Stand
 from tieline.api import TopicPartition
 from tieline.broker.local.reader import Reader
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.frames import PROTOCOL
+from tieline_connectors.volttron_bus.vip.frames import PROTOCOL
 from tieline_lab.process import free_port
 
 SIZE = 300

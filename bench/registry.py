@@ -24,9 +24,9 @@ from bench.figure import figure, say
 from bench.stand import Stand
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
-from tieline.registry.records import Content, SchemaStored, encode
-from tieline.registry.server import RegistryConfig, RegistryServer
-from tieline.registry.topic import TOPIC, SchemaTopic
+from tieline.registry.http.server import RegistryConfig, RegistryServer
+from tieline.registry.model.events import Content, SchemaStored, encode
+from tieline.registry.schema_topic import TOPIC, SchemaTopic
 
 _SCHEMAS = 10_000
 _SECONDS = 5.0

@@ -1,9 +1,10 @@
 """The generator: a VOLTTRON router in a process of its own that replays messages from a file.
 
 `python -m bench.replay FILE RATE SENT`; ``Generator`` starts it. It speaks VIP to one subscriber as
-``tieline.testing.fake_bus`` does, and sends no more than it is allowed to: a line of its standard input is
-the number of messages that may have been sent by now, ``end`` ends the sending. So what is on its way
-stays bounded, and a rate that it reached is one that was sustained. It never drops: it waits, and tells.
+``tieline_connectors.volttron_bus.testing.fake_router`` does, and sends no more than it is allowed to: a
+line of its standard input is the number of messages that may have been sent by now, ``end`` ends the
+sending. So what is on its way stays bounded, and a rate that it reached is one that was sustained. It never
+drops: it waits, and tells.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import zmq
 from typing_extensions import Self
 
 from bench.stand import ROOT
-from tieline_connectors.volttron_bus.frames import PROTOCOL
+from tieline_connectors.volttron_bus.vip.frames import PROTOCOL
 
 _FRAMES = [b"", PROTOCOL, b"", b"", b"pubsub", b"publish"]
 _QUEUE = 10_000  # messages in its libzmq; behind them are the kernel's buffers

@@ -15,17 +15,18 @@ from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Unit
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
-from tieline.registry.topic import TopicSchemaStore
-from tieline.runtime.inbound import Inbound
-from tieline.runtime.outbound import Outbound, Transforms
-from tieline.runtime.scope import Counters
-from tieline.runtime.spool import Limits, Spool
+from tieline.registry.schema_topic import TopicSchemaStore
+from tieline.runtime.sink.conversion import Inbound
+from tieline.runtime.source.conversion import Outbound
+from tieline.runtime.spool.spool import Limits, Spool
+from tieline.runtime.task.clock import Counters
+from tieline.runtime.task.transform_chain import Transforms
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_connectors.mongo.sink import MongoSinkTask
-from tieline_connectors.volttron_bus.message import Limits as MessageLimits
-from tieline_connectors.volttron_bus.message import parse
-from tieline_connectors.volttron_bus.records import Recorder, Route
+from tieline_connectors.volttron_bus.messages.message import Limits as MessageLimits
+from tieline_connectors.volttron_bus.messages.message import parse
+from tieline_connectors.volttron_bus.messages.records import Recorder, Route
 
 T = TypeVar("T")
 _COUNT = 20_000

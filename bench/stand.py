@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pymongo import MongoClient
 
-from tieline.broker.kafka.home import KafkaBroker
+from tieline.broker.kafka.broker import KafkaBroker
 from tieline_lab.cache import cache_folder
 from tieline_lab.kafka import KafkaServer
 from tieline_lab.mongo import MongoServer

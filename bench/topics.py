@@ -14,7 +14,7 @@ from bench.readings import POINTS, records
 from bench.stand import Stand
 from tieline.api import Datum
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
-from tieline.registry.topic import TopicSchemaStore
+from tieline.registry.schema_topic import TopicSchemaStore
 
 _Headers = list[tuple[str, Any]]
 _DISTINCT = 10_000

@@ -18,8 +18,8 @@ from confluent_kafka import Producer
 
 from bench.figure import figure, say
 from bench.stand import Stand, new_name
-from tieline.testing.fake_bus import FakeBus
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 from tieline_lab.vip import Vip
 from tieline_lab.volttron import VolttronPlatform, why_not
 

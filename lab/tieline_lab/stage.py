@@ -14,7 +14,7 @@ from pymongo import DESCENDING, MongoClient
 from typing_extensions import Self
 
 from tieline.api import Topics
-from tieline.cli.program import WorkerProgram
+from tieline.cli.command_context import WorkerProgram
 from tieline_lab import comparison, kafka, volttron
 from tieline_lab.commands_comparison import CommandFindings
 from tieline_lab.comparison import Findings, Message

@@ -12,9 +12,9 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from tieline.runtime.build import open_broker
-from tieline.runtime.config_files import read_settings
-from tieline.runtime.plan import checked
+from tieline.config.files import read_settings
+from tieline.config.plan import checked
+from tieline.runtime.worker.factory import open_broker
 from tieline_lab.cache import FILES
 from tieline_lab.dispatcher import COMMANDS, RESULTS, WAY_BACK
 from tieline_lab.process import Process, ProcessError

@@ -15,15 +15,16 @@ import pytest
 from tieline.api import ID_HEADER, Retriable, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
-from tieline_connectors.command import execution, sink
-from tieline_connectors.command.audit_file import AuditFile, verify_file
-from tieline_connectors.command.command import TERMINAL
+from tieline_connectors.command import sink
+from tieline_connectors.command.audit.file import AuditFile, verify_file
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.decisions import Now
-from tieline_connectors.command.executor import Executor
-from tieline_connectors.command.platform import Away, DeviceRefused, Uncertain
-from tieline_connectors.command.reservation import Reservation
-from tieline_connectors.command.surroundings import Surroundings
+from tieline_connectors.command.execution import execution
+from tieline_connectors.command.execution.conditions import Surroundings
+from tieline_connectors.command.execution.platform import Away, DeviceRefused, Uncertain
+from tieline_connectors.command.execution.reservation import Reservation
+from tieline_connectors.command.execution.scheduler import Executor
+from tieline_connectors.command.model.command import TERMINAL
+from tieline_connectors.command.rules.decisions import Now
 
 SECOND = 1_000_000
 T0 = 1_800_000_000 * SECOND

@@ -24,12 +24,12 @@ from tieline.api import Datum, Schema, TopicPartition
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
-from tieline.registry.topic import TopicSchemaStore
-from tieline.runtime.scope import Counters
-from tieline.runtime.spool import Limits, Spool
-from tieline.testing.fake_bus import FakeBus
+from tieline.registry.schema_topic import TopicSchemaStore
+from tieline.runtime.spool.spool import Limits, Spool
+from tieline.runtime.task.clock import Counters
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.frames import pack
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.vip.frames import pack
 
 pytestmark = pytest.mark.mongo
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ ELSEWHERE = {
         "tests/property/volttron_bus/test_bus_properties.py::test_any_frames_are_a_message_or_malformed",
     ],
     "non-JSON bodies": [
-        "tests/unit/volttron_bus/test_message.py::test_what_is_no_message_is_refused_with_its_reason"
+        "tests/unit/volttron_bus/messages/test_message.py::test_what_is_no_message_is_refused_with_its_reason"
     ],
     "NaN and infinities": [
         "tests/contract/bus/test_vip.py::test_nan_and_infinities_travel",
@@ -66,10 +66,10 @@ ELSEWHERE = {
         "test_a_reading_cut_short_or_with_a_flipped_bit_raises_only_a_data_error"
     ],
     "broken configuration files": [
-        "tests/unit/config/test_config_files.py::test_a_file_that_cannot_be_parsed_says_why",
-        "tests/unit/config/test_config_files.py::test_a_file_that_is_no_utf_8_is_a_mistake",
-        "tests/unit/config/test_config_files.py::test_a_billion_laughs_cost_nothing",
-        "tests/unit/config/test_config_files.py::test_no_text_of_a_broken_file_is_in_the_message",
+        "tests/unit/config/test_files.py::test_a_file_that_cannot_be_parsed_says_why",
+        "tests/unit/config/test_files.py::test_a_file_that_is_no_utf_8_is_a_mistake",
+        "tests/unit/config/test_files.py::test_a_billion_laughs_cost_nothing",
+        "tests/unit/config/test_files.py::test_no_text_of_a_broken_file_is_in_the_message",
         "tests/unit/config/test_plan.py::test_all_mistakes_of_all_files_are_told_together",
         "tests/unit/config/test_plan.py::test_run_check_prints_every_mistake_to_standard_error_and_exits_with_2",
     ],

@@ -12,7 +12,7 @@ import pytest
 
 from tieline.api import Fenced, Retriable, TopicPartition
 from tieline.broker.kafka import transactions
-from tieline.broker.kafka.home import KafkaBroker
+from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.port import ProducerRecord
 from tieline_lab import kafka
 

@@ -19,14 +19,14 @@ from typing import Any
 import confluent_kafka
 import pytest
 
-from tieline.cli.program import WorkerProgram
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
-from tieline.testing.fake_bus import FakeBus
+from tieline.cli.command_context import WorkerProgram
+from tieline.config.plan import checked
+from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.command.audit_file import verify_file
-from tieline_connectors.command.command import TERMINAL, Defaults, sign
-from tieline_connectors.command.reading import from_value
+from tieline_connectors.command.audit.file import verify_file
+from tieline_connectors.command.model.command import TERMINAL, Defaults, sign
+from tieline_connectors.command.model.parsing import from_value
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 from tieline_lab import kafka
 
 DEVICES = [f"site/b{n % 3}/ahu{n}" for n in range(12)]

@@ -8,12 +8,12 @@ import pytest
 from tieline.broker import port
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
-from tieline.runtime.scope import Counters
-from tieline.runtime.spool import Limits, Spool
-from tieline.testing.crash import Crash, CrashPoint, Life, Step
-from tieline.testing.crash_points import Guarded, GuardedBroker, Process
+from tieline.config.plan import checked
+from tieline.runtime.spool.spool import Limits, Spool
+from tieline.runtime.task.clock import Counters
+from tieline.runtime.worker.factory import open_broker
+from tieline.testing.crash.points import Guarded, GuardedBroker, Process
+from tieline.testing.crash.runner import Crash, CrashPoint, Life, Step
 from tieline.testing.distribution import distribution
 
 

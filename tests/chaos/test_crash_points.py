@@ -33,14 +33,14 @@ from tieline.api import (
     identity,
 )
 from tieline.broker.port import Delivery
+from tieline.config.plan import ConnectorPlan, ConverterPlan, TransformPlan, checked
+from tieline.config.settings import Pace, SinkSettings, SourceSettings
 from tieline.converters.avro import AvroConverter
 from tieline.converters.plain import StringConverter
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import ConnectorPlan, ConverterPlan, TransformPlan, checked
-from tieline.runtime.scope import Counters
-from tieline.runtime.settings import Pace, SinkSettings, SourceSettings
-from tieline.runtime.spool import Limits, Spool
-from tieline.testing.crash import CrashPoint, Life, Step
+from tieline.runtime.spool.spool import Limits, Spool
+from tieline.runtime.task.clock import Counters
+from tieline.runtime.worker.factory import open_broker
+from tieline.testing.crash.runner import CrashPoint, Life, Step
 from tieline.transforms.filter import Filter
 
 BATCH, PARTITIONS = 10, 2

@@ -16,11 +16,11 @@ import pytest
 
 from tieline.api import Config, Schema, SinkConnector, SinkTask, SourceRecord, TopicPartition
 from tieline.broker.port import ProducerRecord, Unit
+from tieline.config.plan import ConnectorPlan, ConverterPlan, checked
+from tieline.config.settings import Pace, SinkSettings
 from tieline.converters.plain import StringConverter
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import ConnectorPlan, ConverterPlan, checked
-from tieline.runtime.settings import Pace, SinkSettings
-from tieline.testing.crash import CrashPoint, Life, Step
+from tieline.runtime.worker.factory import open_broker
+from tieline.testing.crash.runner import CrashPoint, Life, Step
 
 PACE = Pace(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
 ENTRY = Schema.parse('{"type": "record", "name": "t.Entry", "fields": [{"name": "state", "type": "string"}]}')

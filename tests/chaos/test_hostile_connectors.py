@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
-from tieline.runtime.worker import Worker
+from tieline.config.plan import checked
+from tieline.runtime.worker.factory import open_broker
+from tieline.runtime.worker.worker import Worker
 from tieline.testing.distribution import distribution
 from tieline.testing.worker_process import WorkerProcess
 

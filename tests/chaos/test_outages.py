@@ -25,13 +25,13 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from tieline.broker.port import ConsumedRecord
-from tieline.runtime.build import open_broker
-from tieline.runtime.failure import Stage
-from tieline.runtime.plan import checked
-from tieline.runtime.scope import Scope
-from tieline.testing.fake_bus import FakeBus
+from tieline.config.plan import checked
+from tieline.runtime.errors.table import Stage
+from tieline.runtime.task.environment import Scope
+from tieline.runtime.worker.factory import open_broker
 from tieline.testing.proxy import TcpProxy
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 from tieline_lab import kafka, mongo
 from tieline_lab.process import free_port
 

@@ -14,10 +14,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
-from tieline.testing.fake_bus import FakeBus
+from tieline.config.plan import checked
+from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 
 pytestmark = pytest.mark.kafka
 MESSAGES = 100

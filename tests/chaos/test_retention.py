@@ -11,8 +11,8 @@ import pymongo
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from tieline.testing.fake_bus import FakeBus
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 from tieline_lab.kafka import KafkaServer
 
 NOW = dt.datetime.now(dt.timezone.utc)

@@ -17,12 +17,12 @@ import pymongo
 import pytest
 
 from tieline.api import ID_HEADER
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
-from tieline.runtime.scope import Counters
-from tieline.runtime.spool import Limits, Spool
-from tieline.testing.fake_bus import FakeBus
+from tieline.config.plan import checked
+from tieline.runtime.spool.spool import Limits, Spool
+from tieline.runtime.task.clock import Counters
+from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 from tieline_lab import kafka, mongo
 
 PER_SECOND = 1000

@@ -22,10 +22,10 @@ import pytest
 
 from tieline.api import Fatal, RefuseToStart, Schema, SourceRecord
 from tieline.broker.local.codec import decode_headers
-from tieline.runtime.scope import Counters
-from tieline.runtime.spool import Limits, Spool
-from tieline.testing.fake_bus import FakeBus
+from tieline.runtime.spool.spool import Limits, Spool
+from tieline.runtime.task.clock import Counters
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 
 LIMITS = Limits(1 << 30, drop_oldest=True, quarantine_bytes=1 << 20)
 PAGE = 4096

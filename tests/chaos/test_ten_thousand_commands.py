@@ -12,11 +12,11 @@ import pytest
 
 from tieline.api import ID_HEADER, Fenced, Retriable, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
-from tieline.testing.fake_bus import FakeBus
 from tieline.testing.sink_context import RecordingSinkContext
-from tieline_connectors.command.command import TERMINAL
 from tieline_connectors.command.config import CommandSinkConfig
+from tieline_connectors.command.model.command import TERMINAL
 from tieline_connectors.command.sink import CommandSinkTask
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 
 TOTAL = 10_000
 KINDS = {

@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
+from tieline.config.plan import checked
+from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 from tieline_lab import kafka
 from tieline_lab.kafka_cluster import KafkaCluster

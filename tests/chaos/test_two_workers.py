@@ -3,8 +3,8 @@
 import uuid
 
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
+from tieline.config.plan import checked
+from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 
 TOTAL = 40_000

@@ -14,10 +14,10 @@ from tieline.api import DataError, Encoded
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
-from tieline.registry.records import Content, SchemaStored, encode
-from tieline.registry.remote import RemoteSchemaStore
-from tieline.registry.server import RegistryConfig, RegistryServer
-from tieline.registry.topic import SchemaTopic, TopicSchemaStore
+from tieline.registry.client import RemoteSchemaStore
+from tieline.registry.http.server import RegistryConfig, RegistryServer
+from tieline.registry.model.events import Content, SchemaStored, encode
+from tieline.registry.schema_topic import SchemaTopic, TopicSchemaStore
 
 
 @pytest.fixture

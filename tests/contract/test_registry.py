@@ -36,13 +36,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.responses import Response
 
 from tieline.api import ConfigError, Schema
-from tieline.broker.kafka.home import KafkaBroker
+from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Broker
-from tieline.registry.connections import Limits
-from tieline.registry.server import RegistryConfig, RegistryServer
-from tieline.registry.topic import SchemaTopic, TopicSchemaStore
-from tieline.registry.web_server import WebServer
+from tieline.http.connections import Limits
+from tieline.http.server import WebServer
+from tieline.registry.http.server import RegistryConfig, RegistryServer
+from tieline.registry.schema_topic import SchemaTopic, TopicSchemaStore
 
 MEDIA = "application/vnd.schemaregistry.v1+json"
 READING = Schema.named("volttron.DeviceReading")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from tieline.broker.port import Broker
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
+from tieline.config.plan import checked
+from tieline.runtime.worker.factory import open_broker
 
 
 class Home(NamedTuple):

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.testing.fake_bus import FakeBus
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 
 POLICY = "{version: 1, rules: []}"
 TOTAL = 2000

@@ -10,10 +10,10 @@ from typing import Any
 import pymongo
 import pytest
 
-from tieline.runtime.scope import Counters
-from tieline.runtime.spool import Limits, Spool
-from tieline.testing.fake_bus import FakeBus
+from tieline.runtime.spool.spool import Limits, Spool
+from tieline.runtime.task.clock import Counters
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def spooled_numbers(folder):
 
 def topic_numbers(home):
     from tieline.converters.codec import AvroCodec
-    from tieline.registry.topic import TopicSchemaStore
+    from tieline.registry.schema_topic import TopicSchemaStore
 
     broker = home.open()
     try:

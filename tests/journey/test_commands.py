@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from tieline.testing.fake_bus import FakeBus
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 from tieline_lab.process import free_port
 
 POINT = "campus/b1/ahu1/CoolingSetpoint"

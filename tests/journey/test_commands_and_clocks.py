@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
-from tieline.testing.fake_bus import FakeBus
+from tieline.config.plan import checked
+from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 
 POINT = "campus/b1/ahu1/CoolingSetpoint"
 POLICY = "{version: 1, rules: [{issuers: boss, points: campus/**, type: float, min: 0, max: 100}]}"

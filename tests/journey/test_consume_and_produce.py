@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.store import Store
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.cli.beside import Place, beside
+from tieline.cli.connection import Place, beside
 from tieline.testing.worker_process import WorkerProcess
 from tieline_lab import kafka
 

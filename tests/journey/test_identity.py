@@ -6,8 +6,8 @@ from typing import Any
 import pymongo
 import pytest
 
-from tieline.testing.fake_bus import FakeBus
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 
 BODY = [{"temp": 20.5}, {"temp": {"units": "C"}}]
 TOPIC = "devices/campus/b/d/all"

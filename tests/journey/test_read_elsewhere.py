@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tieline.testing.fake_bus import FakeBus
 from tieline.testing.worker_process import WorkerProcess
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "read_elsewhere"
 COUNT = 50

@@ -4,9 +4,9 @@ import json
 from functools import partial
 
 from tieline.api import Schema
-from tieline.registry.topic import TopicSchemaStore
-from tieline.runtime.failure import Stage
-from tieline.runtime.scope import Scope
+from tieline.registry.schema_topic import TopicSchemaStore
+from tieline.runtime.errors.table import Stage
+from tieline.runtime.task.environment import Scope
 
 
 def test_two_stores_that_register_in_turn_know_their_ids_at_once_and_never_give_one_twice(home):

@@ -8,10 +8,10 @@ import time
 from collections import Counter
 
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.testing.fake_bus import FakeBus
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.connection import Endpoint
-from tieline_connectors.volttron_bus.vip import BusMessage, VipClient
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.vip.client import BusMessage, VipClient
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 
 def source(home, bus, platform, topic, **more):

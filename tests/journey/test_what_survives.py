@@ -6,11 +6,12 @@ from tieline.api import Schema, SourceRecord
 from tieline.broker.port import ConsumedRecord, Unit
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
-from tieline.registry.topic import TopicSchemaStore
-from tieline.runtime.failure import Stage
-from tieline.runtime.inbound import Inbound
-from tieline.runtime.outbound import Outbound, Transforms
-from tieline.runtime.scope import Scope
+from tieline.registry.schema_topic import TopicSchemaStore
+from tieline.runtime.errors.table import Stage
+from tieline.runtime.sink.conversion import Inbound
+from tieline.runtime.source.conversion import Outbound
+from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.transform_chain import Transforms
 
 # spelt as a registry gives it back: what it stores is Avro Java's text of a schema
 SCHEMA = Schema.parse(

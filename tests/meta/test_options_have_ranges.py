@@ -5,7 +5,7 @@ import sys
 import typer
 
 from tieline.cli import main
-from tieline.runtime import plugins
+from tieline.plugins import discovery
 
 
 def _options(command, path):
@@ -17,7 +17,7 @@ def _options(command, path):
 
 def test_every_number_has_a_smallest_and_a_largest_value(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tieline"])
-    for plugin in plugins.installed(plugins.COMMANDS):
+    for plugin in discovery.installed(discovery.COMMANDS):
         main._add(plugin.name)
     options = dict(_options(typer.main.get_command(main.app), []))
     numbers = {n: o for n, o in options.items() if str(o.type_descriptor.annotation) in _NUMBERS}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tieline.api import Converter, SinkConnector, SourceConnector, Transform
-from tieline.runtime.plugins import KIND
+from tieline.plugins.discovery import KIND
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "plugins" / "template"

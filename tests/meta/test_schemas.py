@@ -14,8 +14,8 @@ import avro.schema
 import pytest
 
 from tieline.api import Schema
-from tieline.registry.reference import page
-from tieline.registry.released import check
+from tieline.registry.release.check import check
+from tieline.registry.release.reference_page import page
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 FILES = sorted(p for p in SCHEMAS.glob("*/*.avsc") if p.parent.name != "released")

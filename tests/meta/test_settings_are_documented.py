@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from tieline.api import Config
-from tieline.converters.avro import AvroConverterConfig
-from tieline.converters.json import JsonConverterConfig
-from tieline.converters.plain import StringConverterConfig
-from tieline.runtime.plan import plan
-from tieline.runtime.settings import (
+from tieline.config.plan import plan
+from tieline.config.settings import (
     IGNORED,
     PASSED_TO_CLIENTS,
     ConnectorSettings,
@@ -20,6 +17,9 @@ from tieline.runtime.settings import (
     SourceSettings,
     WorkerSettings,
 )
+from tieline.converters.avro import AvroConverterConfig
+from tieline.converters.json import JsonConverterConfig
+from tieline.converters.plain import StringConverterConfig
 from tieline.transforms.filter import FilterConfig
 from tieline.transforms.insert_header import InsertHeaderConfig
 from tieline.transforms.regex_router import RegexRouterConfig
@@ -27,8 +27,8 @@ from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.file.sink import FileSinkConfig
 from tieline_connectors.file.source import FileSourceConfig
 from tieline_connectors.mongo.config import MongoSinkConfig
-from tieline_connectors.volttron_bus.bus_sink_config import VolttronBusSinkConfig
-from tieline_connectors.volttron_bus.config import VolttronBusConfig
+from tieline_connectors.volttron_bus.sink_config import VolttronBusSinkConfig
+from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
 
 ROOT = Path(__file__).parents[2]
 COMMON = ConnectorSettings.keys()

@@ -7,9 +7,9 @@ import typer
 from typer.testing import CliRunner
 
 from tieline.api import SinkRecord, identity
-from tieline_connectors.command.command import Result, State, WriteResult
-from tieline_connectors.command.telling import records
-from tieline_connectors.mongo.query import query
+from tieline_connectors.command.model.command import Result, State, WriteResult
+from tieline_connectors.command.model.result_records import records
+from tieline_connectors.mongo.query.command import query
 
 app = typer.Typer()
 app.command()(query)

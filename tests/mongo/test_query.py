@@ -12,9 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 from tieline.api import SinkRecord
-from tieline_connectors.mongo.query import query
-from tieline_connectors.volttron_bus.message import Message
-from tieline_connectors.volttron_bus.records import Recorder, Route
+from tieline_connectors.mongo.query.command import query
+from tieline_connectors.volttron_bus.messages.message import Message
+from tieline_connectors.volttron_bus.messages.records import Recorder, Route
 from tieline_lab.process import free_port
 
 START = 1_767_225_600_000_000
@@ -220,7 +220,7 @@ def test_follow_prints_the_last_ones_then_each_new_one_and_ends_quietly(
 
 
 def test_follow_looks_again_and_again_where_the_server_has_no_change_streams(database, sink, reading):
-    from tieline_connectors.mongo.following import _looks
+    from tieline_connectors.mongo.query.following import _looks
 
     now = dt.datetime.now(dt.timezone.utc).timestamp()
     first = int(now - 1_767_225_600)
@@ -244,7 +244,7 @@ def test_points_of_a_device_are_found_newest_first_whatever_their_layout(sink, r
 
 
 def test_one_document_from_the_future_hides_no_new_one_from_follow(database, sink, reading):
-    from tieline_connectors.mongo.following import _looks
+    from tieline_connectors.mongo.query.following import _looks
 
     now = dt.datetime.now(dt.timezone.utc).timestamp()
     first = int(now - 1_767_225_600)

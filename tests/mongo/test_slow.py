@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tieline.api import Retriable
-from tieline_connectors.mongo.collection import Documents
+from tieline_connectors.mongo.writing.collection import Documents
 
 pytestmark = pytest.mark.mongo
 

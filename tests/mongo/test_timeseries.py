@@ -15,7 +15,7 @@ from pymongo.errors import DuplicateKeyError
 from typer.testing import CliRunner
 
 from tieline.api import DIGEST_HEADER, ID_HEADER, DataError, Fatal, Retriable
-from tieline_connectors.mongo.dedupe import app
+from tieline_connectors.mongo.query.dedupe import app
 
 pytestmark = pytest.mark.mongo
 

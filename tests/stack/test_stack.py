@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient, SchemaRegistryError
 from pymongo import MongoClient
 
-from tieline.cli.program import WorkerProgram
+from tieline.cli.command_context import WorkerProgram
 from tieline_lab.commands_comparison import CommandFindings, judge_commands
 from tieline_lab.comparison import Message
 from tieline_lab.compose import FOLDER, ComposeStack

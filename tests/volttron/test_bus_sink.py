@@ -13,8 +13,8 @@ import pytest
 from tieline.api import Retriable, SinkRecord, identity
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.bus_sink import VolttronBusSinkTask
-from tieline_connectors.volttron_bus.bus_sink_config import VolttronBusSinkConfig
+from tieline_connectors.volttron_bus.sink import VolttronBusSinkTask
+from tieline_connectors.volttron_bus.sink_config import VolttronBusSinkConfig
 from tieline_lab.vip import BusMessage
 
 pytestmark = pytest.mark.volttron

@@ -14,12 +14,12 @@ from zmq import curve_keypair
 
 from tieline.api import SourceRecord
 from tieline.testing.source_context import RecordingSourceContext
-from tieline_connectors.volttron_bus.config import VolttronBusConfig
-from tieline_connectors.volttron_bus.connection import Endpoint
-from tieline_connectors.volttron_bus.credentials import CurveKeys
-from tieline_connectors.volttron_bus.reading import rebuild
+from tieline_connectors.volttron_bus.messages.readings import rebuild
 from tieline_connectors.volttron_bus.source import VolttronBusTask
-from tieline_connectors.volttron_bus.vip import VipClient
+from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
+from tieline_connectors.volttron_bus.vip.client import VipClient
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
+from tieline_connectors.volttron_bus.vip.credentials import CurveKeys
 from tieline_lab.vip import BusMessage
 
 pytestmark = pytest.mark.volttron

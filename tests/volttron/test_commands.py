@@ -16,13 +16,13 @@ import pytest
 
 from tieline.api import Schema, SourceRecord
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.cli.beside import Place, beside
-from tieline.cli.program import WorkerProgram
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
+from tieline.cli.command_context import WorkerProgram
+from tieline.cli.connection import Place, beside
+from tieline.config.plan import checked
+from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.command.audit_file import verify_file
-from tieline_connectors.command.command import TERMINAL
+from tieline_connectors.command.audit.file import verify_file
+from tieline_connectors.command.model.command import TERMINAL
 from tieline_lab.volttron import VolttronPlatform, why_not
 
 pytestmark = [pytest.mark.volttron, pytest.mark.mongo]

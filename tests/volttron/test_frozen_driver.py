@@ -13,8 +13,8 @@ import pytest
 from tieline.api import ID_HEADER, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
-from tieline_connectors.command import platform as the_platform
 from tieline_connectors.command.config import CommandSinkConfig
+from tieline_connectors.command.execution import platform as the_platform
 from tieline_connectors.command.sink import CommandSinkTask
 
 pytestmark = pytest.mark.volttron

@@ -9,13 +9,13 @@ from zmq.utils import z85
 
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline.testing.source_context import RecordingSourceContext
-from tieline_connectors.command.platform import Platform
-from tieline_connectors.volttron_bus.bus_sink import VolttronBusSinkTask
-from tieline_connectors.volttron_bus.bus_sink_config import VolttronBusSinkConfig
-from tieline_connectors.volttron_bus.config import VolttronBusConfig
-from tieline_connectors.volttron_bus.connection import Endpoint
-from tieline_connectors.volttron_bus.credentials import CurveKeys
+from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.volttron_bus.sink import VolttronBusSinkTask
+from tieline_connectors.volttron_bus.sink_config import VolttronBusSinkConfig
 from tieline_connectors.volttron_bus.source import VolttronBusTask
+from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
+from tieline_connectors.volttron_bus.vip.credentials import CurveKeys
 from tieline_lab.volttron import VolttronPlatform, why_not
 
 pytestmark = [pytest.mark.volttron, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]

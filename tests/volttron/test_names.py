@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from tieline_connectors.command.platform import DeviceRefused, Platform
-from tieline_connectors.command.point import point_of
-from tieline_connectors.volttron_bus.connection import Endpoint
-from tieline_connectors.volttron_bus.credentials import CurveKeys
+from tieline_connectors.command.execution.platform import DeviceRefused, Platform
+from tieline_connectors.command.model.point import point_of
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
+from tieline_connectors.volttron_bus.vip.credentials import CurveKeys
 from tieline_lab.driver import DriverSettings, Point
 from tieline_lab.volttron import VolttronPlatform, why_not
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from tieline.testing.source_context import RecordingSourceContext
-from tieline_connectors.volttron_bus.config import VolttronBusConfig
 from tieline_connectors.volttron_bus.source import VolttronBusTask
+from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
 from tieline_lab.volttron import VolttronPlatform, why_not
 
 pytestmark = [pytest.mark.volttron, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]

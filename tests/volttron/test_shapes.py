@@ -16,9 +16,9 @@ import pytest
 from tieline.api import SourceRecord
 from tieline.testing.source_context import RecordingSourceContext
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.config import VolttronBusConfig
-from tieline_connectors.volttron_bus.reading import rebuild
+from tieline_connectors.volttron_bus.messages.readings import rebuild
 from tieline_connectors.volttron_bus.source import VolttronBusTask
+from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
 from tieline_lab.driver import POINTS, DriverSettings
 from tieline_lab.volttron import VolttronPlatform, why_not
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from tieline.api import ConfigError, Mistake, Secret, setting
 from tieline.api.config import TopicName
-from tieline_connectors.command.agents import DeviceAgent
-from tieline_connectors.command.command import Defaults
-from tieline_connectors.command.decisions import Terms
-from tieline_connectors.command.ledger import Retention
-from tieline_connectors.command.looking import Content, Hung, Looker, content_of
-from tieline_connectors.command.policy import Policy
-from tieline_connectors.command.policy_file import MAX_BYTES, parse
-from tieline_connectors.volttron_bus.connection import Endpoint
+from tieline_connectors.command.execution.agents import DeviceAgent
+from tieline_connectors.command.model.command import Defaults
+from tieline_connectors.command.model.ledger import Retention
+from tieline_connectors.command.policy.file import MAX_BYTES, parse
+from tieline_connectors.command.policy.policy import Policy
+from tieline_connectors.command.rules.decisions import Terms
+from tieline_connectors.command.watched_file import Content, Hung, Looker, content_of
 from tieline_connectors.volttron_bus.platform_config import PlatformConfig
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 _DAY_MS = 86_400_000
 _KEY = re.compile(r"\s*([A-Za-z0-9._-]{1,100})\s*:\s*([A-Za-z0-9+/=_-]+)\s*")

@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tieline.api import ID_HEADER, Retriable, SinkContext, SinkRecord, Unreadable, header
-from tieline_connectors.command import reading, rules
-from tieline_connectors.command.command import Command, Result
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.decisions import Accept, Answer, End, Known, Situation, Wait
-from tieline_connectors.command.ledger import Pending
-from tieline_connectors.command.measures import Measures
-from tieline_connectors.command.owned import OwnedPartition, Unit
-from tieline_connectors.command.reading import Malformed
-from tieline_connectors.command.results import refused
-from tieline_connectors.command.surroundings import Surroundings
+from tieline_connectors.command.execution.conditions import Surroundings
+from tieline_connectors.command.execution.counters import Measures
+from tieline_connectors.command.execution.partition import OwnedPartition, Unit
+from tieline_connectors.command.model import parsing as reading
+from tieline_connectors.command.model.command import Command, Result
+from tieline_connectors.command.model.ledger import Pending
+from tieline_connectors.command.model.parsing import Malformed
+from tieline_connectors.command.rules import rules
+from tieline_connectors.command.rules.decisions import Accept, Answer, End, Known, Situation, Wait
+from tieline_connectors.command.rules.results import refused
 
 log = logging.getLogger(__name__)
 

@@ -22,16 +22,16 @@ from tieline.api import (
     TopicPartition,
     Unreadable,
 )
-from tieline_connectors.command.audit_file import AuditFile
+from tieline_connectors.command.audit.file import AuditFile
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.execution import Pace
-from tieline_connectors.command.executor import Executor
+from tieline_connectors.command.execution.conditions import Surroundings
+from tieline_connectors.command.execution.counters import Measures
+from tieline_connectors.command.execution.execution import Pace
+from tieline_connectors.command.execution.partition import OwnedPartition, Topics
+from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.scheduler import Executor
 from tieline_connectors.command.intake import Intake
-from tieline_connectors.command.measures import Measures
-from tieline_connectors.command.owned import OwnedPartition, Topics
-from tieline_connectors.command.platform import Platform
-from tieline_connectors.command.surroundings import Surroundings
-from tieline_connectors.command.telling import ledger_schema
+from tieline_connectors.command.model.result_records import ledger_schema
 from tieline_connectors.volttron_bus.reporting import reporter
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, model_validator
 
 from tieline.api import CommaList, Config, Secret, setting
 from tieline_connectors.mongo.client import Client, connect, options_of
-from tieline_connectors.mongo.layouts import LAYOUTS, LayoutOptions
-from tieline_connectors.mongo.publishes import KINDS
+from tieline_connectors.mongo.documents.layouts import LAYOUTS, LayoutOptions
+from tieline_connectors.mongo.documents.publishes import KINDS
 
 _OVERRIDE = "topic.override."
 _OVERRIDABLE = ("collection", "database", "layout")

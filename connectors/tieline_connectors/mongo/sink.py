@@ -23,14 +23,14 @@ from tieline.api import (
     TopicPartition,
 )
 from tieline_connectors.mongo.client import Client, redacted
-from tieline_connectors.mongo.collection import Documents, Inserted
 from tieline_connectors.mongo.config import Destination, MongoSinkConfig, collection_problem
-from tieline_connectors.mongo.failures import TooSlow, judged
-from tieline_connectors.mongo.layouts import DIGEST, LAYOUTS, Document, Layout, is_tombstone
-from tieline_connectors.mongo.offered import Offered, Piece, Place
-from tieline_connectors.mongo.publishes import Publishes
-from tieline_connectors.mongo.sizing import InsertSize
-from tieline_connectors.mongo.timeseries import TimeSeries
+from tieline_connectors.mongo.documents.layouts import DIGEST, LAYOUTS, Document, Layout, is_tombstone
+from tieline_connectors.mongo.documents.publishes import Publishes
+from tieline_connectors.mongo.writing.collection import Documents, Inserted
+from tieline_connectors.mongo.writing.failures import TooSlow, judged
+from tieline_connectors.mongo.writing.offered import Offered, Piece, Place
+from tieline_connectors.mongo.writing.sizing import InsertSize
+from tieline_connectors.mongo.writing.timeseries import TimeSeries
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from tieline_connectors.volttron_bus.message import Message
-from tieline_connectors.volttron_bus.records import Route
+from tieline_connectors.volttron_bus.messages.message import Message
+from tieline_connectors.volttron_bus.messages.records import Route
 
 log = logging.getLogger(__name__)
 _MOST_TOPICS = 1_000

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tieline.api import Config, Secret, setting
 from tieline.api.config import PathText
-from tieline_connectors.volttron_bus.connection import Endpoint
-from tieline_connectors.volttron_bus.credentials import CurveKeys, curve_key, key_pair, stored_key
-from tieline_connectors.volttron_bus.frames import plain
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
+from tieline_connectors.volttron_bus.vip.credentials import CurveKeys, curve_key, key_pair, stored_key
+from tieline_connectors.volttron_bus.vip.frames import plain
 
 _ADDRESS = re.compile(r"tcp://[^\s?#]+:\d{1,5}|ipc://[^\s?#]+")
 

@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 import zmq
 from typing_extensions import NamedTuple  # generic in Python 3.10 too
 
-from tieline_connectors.volttron_bus import frames as vip
-from tieline_connectors.volttron_bus.connection import Connection, Ended, Endpoint
+from tieline_connectors.volttron_bus.vip import frames as vip
+from tieline_connectors.volttron_bus.vip.connection import Connection, Ended, Endpoint
 
 T = TypeVar("T")
 

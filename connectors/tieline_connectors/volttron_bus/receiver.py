@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import zmq
 
-from tieline_connectors.volttron_bus import frames as vip
 from tieline_connectors.volttron_bus.buffer import Buffer
-from tieline_connectors.volttron_bus.connection import Connection, Ended
-from tieline_connectors.volttron_bus.reconnect import Reconnect
+from tieline_connectors.volttron_bus.vip import frames as vip
+from tieline_connectors.volttron_bus.vip.connection import Connection, Ended
+from tieline_connectors.volttron_bus.vip.reconnect import Reconnect
 
 log = logging.getLogger(__name__)
 

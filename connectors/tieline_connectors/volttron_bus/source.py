@@ -9,13 +9,13 @@ from typing import ClassVar
 
 from tieline.api import Fatal, SourceConnector, SourceContext, SourceRecord, SourceTask
 from tieline_connectors.volttron_bus.buffer import Buffer, Received
-from tieline_connectors.volttron_bus.config import VolttronBusConfig
-from tieline_connectors.volttron_bus.frames import pack
-from tieline_connectors.volttron_bus.message import Malformed, parse
+from tieline_connectors.volttron_bus.messages.message import Malformed, parse
+from tieline_connectors.volttron_bus.messages.records import Filtered, Recorder
 from tieline_connectors.volttron_bus.oddities import Oddities, Silence
 from tieline_connectors.volttron_bus.receiver import Receiver
-from tieline_connectors.volttron_bus.records import Filtered, Recorder
 from tieline_connectors.volttron_bus.reporting import reporter
+from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
+from tieline_connectors.volttron_bus.vip.frames import pack
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """What a connector author imports: all of it, and nothing else of tieline."""
 
+from tieline.api.commands import Following, Program, Topics, ended_by_signals, instant
 from tieline.api.config import CommaList, Config, Secret, setting
 from tieline.api.connector import Connector, ConnectorContext, SinkConnector, SourceConnector
 from tieline.api.converter import Converter, Datum, Encoded, SchemaStore
@@ -18,7 +19,6 @@ from tieline.api.errors import (
 )
 from tieline.api.exact_json import parse_json
 from tieline.api.partitioner import partition_of
-from tieline.api.program import Following, Program, Topics, ended_by_signals, instant
 from tieline.api.record import (
     DIGEST_HEADER,
     ID_HEADER,

@@ -9,17 +9,18 @@ import typer
 
 from tieline import __version__
 from tieline.api import RefuseToStart
-from tieline.cli.consume import consume
-from tieline.cli.new import new
-from tieline.cli.offsets import offsets
-from tieline.cli.plugins import plugins as plugins_command
-from tieline.cli.produce import produce
-from tieline.cli.program import WorkerProgram
-from tieline.cli.registry import registry
-from tieline.cli.run import run
-from tieline.cli.schemas import schemas
-from tieline.cli.status import status
-from tieline.runtime import plugin_path, plugins
+from tieline.cli.command_context import WorkerProgram
+from tieline.cli.commands.consume import consume
+from tieline.cli.commands.new import new
+from tieline.cli.commands.offsets import offsets
+from tieline.cli.commands.plugins import plugins as plugins_command
+from tieline.cli.commands.produce import produce
+from tieline.cli.commands.registry import registry
+from tieline.cli.commands.run import run
+from tieline.cli.commands.schemas import schemas
+from tieline.cli.commands.status import status
+from tieline.plugins import discovery
+from tieline.plugins import path as plugin_path
 
 app = typer.Typer(
     name="tieline",
@@ -49,7 +50,7 @@ def main() -> None:
     """Run the program; a mistake that refuses to start is one message and exit status 2."""
     try:
         plugin_path.activate(os.environ.get("TIELINE_PLUGIN_PATH", ""), "TIELINE_PLUGIN_PATH")
-        for plugin in plugins.installed(plugins.COMMANDS):
+        for plugin in discovery.installed(discovery.COMMANDS):
             _add(plugin.name)
         app(obj=WorkerProgram())
     except RefuseToStart as error:
@@ -63,7 +64,7 @@ def _add(name: str) -> None:
     if asked and asked != [name]:
         return
     try:
-        command = plugins.load_object(plugins.COMMANDS, name)
+        command = discovery.load_object(discovery.COMMANDS, name)
     except RefuseToStart as error:
         if asked:
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tieline.runtime.scope import Clock
+from tieline.runtime.task.clock import Clock
 
 
 class FakeClock(Clock):

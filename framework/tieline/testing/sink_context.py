@@ -8,7 +8,7 @@ from collections.abc import Collection
 from concurrent.futures import Future
 
 from tieline.api import Changelog, Fatal, Schema, SinkRecord, TopicPartition
-from tieline.runtime.connections import Connections
+from tieline.runtime.task.connections import Connections
 from tieline.testing.changelogs import Changelogs
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tieline.api import Position, SourceRecord, TransactionContext
-from tieline.runtime.connections import Connections
+from tieline.runtime.task.connections import Connections
 
 
 class Quarantined(NamedTuple):

@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
 from tieline.api import TopicPartition
-from tieline.broker.kafka.home import KafkaBroker
+from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Broker, ConsumedRecord, Consumer, Delivery, Producer, ProducerRecord, Unit
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tieline.api import AlreadyOwned
-from tieline.runtime.claims import Claim, Claims
+from tieline.runtime.sink.claims import Claim, Claims
 
 
 def test_the_first_connector_has_a_topic_and_another_is_refused_also_later(kit):

@@ -8,7 +8,7 @@ import pytest
 
 from tieline.api import TopicPartition
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.runtime.offsets import ConnectorOffsets, OffsetsRefused, SinkOffset, Target, known_connectors
+from tieline.control.offsets import ConnectorOffsets, OffsetsRefused, SinkOffset, Target, known_connectors
 
 NOW = dt.datetime(2026, 1, 31, tzinfo=dt.timezone.utc)
 

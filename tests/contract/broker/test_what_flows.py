@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from tieline.api import TopicPartition
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.runtime.flow import Flow
+from tieline.runtime.sink.held_records import Flow
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = range(3)

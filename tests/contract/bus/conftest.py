@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pytest
 from zmq import curve_keypair
 
-from tieline.testing.fake_bus import FakeBus
-from tieline_connectors.volttron_bus.connection import Endpoint
-from tieline_connectors.volttron_bus.credentials import CurveKeys
-from tieline_connectors.volttron_bus.vip import VipClient
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.vip.client import VipClient
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
+from tieline_connectors.volttron_bus.vip.credentials import CurveKeys
 
 POINTS = {"Reading": 21.5}
 

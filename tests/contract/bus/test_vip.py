@@ -12,10 +12,10 @@ import pytest
 import zmq
 
 from tieline.testing.proxy import TcpProxy
-from tieline_connectors.volttron_bus import frames
-from tieline_connectors.volttron_bus.connection import Connection, Endpoint, State
-from tieline_connectors.volttron_bus.credentials import CurveKeys
-from tieline_connectors.volttron_bus.vip import RpcError, VipClient, VipError, VipRefused, VipTimeout
+from tieline_connectors.volttron_bus.vip import frames
+from tieline_connectors.volttron_bus.vip.client import RpcError, VipClient, VipError, VipRefused, VipTimeout
+from tieline_connectors.volttron_bus.vip.connection import Connection, Endpoint, State
+from tieline_connectors.volttron_bus.vip.credentials import CurveKeys
 
 _numbers = itertools.count()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tieline.runtime.build import open_broker
-from tieline.runtime.plan import checked
-from tieline.runtime.plugins import SINKS, SOURCES
-from tieline.runtime.worker import Worker
+from tieline.config.plan import checked
+from tieline.plugins.discovery import SINKS, SOURCES
+from tieline.runtime.worker.factory import open_broker
+from tieline.runtime.worker.worker import Worker
 from tieline.testing.distribution import distribution
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

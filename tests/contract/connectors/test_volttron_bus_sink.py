@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tieline.testing.contract import SinkContract
-from tieline.testing.fake_bus import FakeBus
-from tieline_connectors.volttron_bus.bus_sink import VolttronBusSink
-from tieline_connectors.volttron_bus.connection import Endpoint
-from tieline_connectors.volttron_bus.vip import VipClient
+from tieline_connectors.volttron_bus.sink import VolttronBusSink
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.vip.client import VipClient
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 
 class TestVolttronBusSink(SinkContract):

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from tieline.testing.contract import SourceContract
-from tieline.testing.fake_bus import FakeBus
 from tieline_connectors.volttron_bus.source import VolttronBusSource
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
 
 IDENTITY = "tieline.contract"
 

@@ -9,10 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from tieline_connectors.command import holds, rules
-from tieline_connectors.command.clock import CLOCK_STEP, ClockWatch, Seen
-from tieline_connectors.command.command import Defaults
-from tieline_connectors.command.decisions import (
+from tieline_connectors.command.model.clock import CLOCK_STEP, ClockWatch, Seen
+from tieline_connectors.command.model.command import Defaults
+from tieline_connectors.command.model.facts import reading_of
+from tieline_connectors.command.model.ledger import Entry, Ledger, Retention
+from tieline_connectors.command.model.parsing import from_value
+from tieline_connectors.command.model.partition_note import Note
+from tieline_connectors.command.policy.file import parse
+from tieline_connectors.command.rules import holds, rules
+from tieline_connectors.command.rules.decisions import (
     Accept,
     Answer,
     Call,
@@ -26,11 +31,6 @@ from tieline_connectors.command.decisions import (
     Terms,
     Wait,
 )
-from tieline_connectors.command.facts import reading_of
-from tieline_connectors.command.ledger import Entry, Ledger, Retention
-from tieline_connectors.command.note import Note
-from tieline_connectors.command.policy_file import parse
-from tieline_connectors.command.reading import from_value
 
 SECOND = 1_000_000
 """In microseconds."""

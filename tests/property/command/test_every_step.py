@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from tieline_connectors.command.command import TERMINAL
+from tieline_connectors.command.model.command import TERMINAL
 
 FAULTS = ["done", "refused", "not_sent", "lost", "answer_lost", "late"]
 STEPS = 40

@@ -5,11 +5,11 @@ import unicodedata
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tieline_connectors.command.command import Command, Write
-from tieline_connectors.command.facts import Facts
-from tieline_connectors.command.ledger import Entry, Ledger
-from tieline_connectors.command.point import key_of, point_of, split
-from tieline_connectors.command.policy_file import parse
+from tieline_connectors.command.model.command import Command, Write
+from tieline_connectors.command.model.facts import Facts
+from tieline_connectors.command.model.ledger import Entry, Ledger
+from tieline_connectors.command.model.point import key_of, point_of, split
+from tieline_connectors.command.policy.file import parse
 
 DEVICES = ("campus/b1/ahu1", "campus/b1/ahu1/zone", "campus/dev\u00edce")
 NAMES = ("Mode", "Zone Temp", "Zone/Temp", "Temp", "Caf\u00e9", "Cafe\u0301", "A*", "Stra\u00dfe")

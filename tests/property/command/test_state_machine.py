@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tieline_connectors.command.command import TERMINAL, Result
+from tieline_connectors.command.model.command import TERMINAL, Result
 
 SECOND = 1_000_000
 FATES = st.sampled_from(["done", "refused", "not_sent", "lost", "answer_lost", "late", "unreadable"])

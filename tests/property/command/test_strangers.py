@@ -5,12 +5,12 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tieline_connectors.command import rules
-from tieline_connectors.command.command import Defaults
-from tieline_connectors.command.decisions import Answer, End, Now, Situation, Terms
-from tieline_connectors.command.ledger import Ledger, Retention
-from tieline_connectors.command.policy_file import parse
-from tieline_connectors.command.reading import from_value
+from tieline_connectors.command.model.command import Defaults
+from tieline_connectors.command.model.ledger import Ledger, Retention
+from tieline_connectors.command.model.parsing import from_value
+from tieline_connectors.command.policy.file import parse
+from tieline_connectors.command.rules import rules
+from tieline_connectors.command.rules.decisions import Answer, End, Now, Situation, Terms
 
 SECOND = 1_000_000
 T0 = 1_800_000_000 * SECOND

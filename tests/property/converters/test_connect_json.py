@@ -19,8 +19,8 @@ from tieline.api import DataError, Datum, Encoded, Schema, SinkRecord
 from tieline.converters.codec import AvroCodec
 from tieline.converters.json import JsonConverter, JsonConverterConfig
 from tieline_connectors.mongo.client import CODEC
-from tieline_connectors.mongo.layouts import value as value_layout
-from tieline_connectors.mongo.values import storable
+from tieline_connectors.mongo.documents.layouts import value as value_layout
+from tieline_connectors.mongo.documents.values import storable
 
 LOGICAL = "org.apache.kafka.connect.data."
 UTC = dt.timezone.utc

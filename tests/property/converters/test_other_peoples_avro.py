@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from tieline.api import Schema, SinkRecord
 from tieline.converters.codec import AvroCodec
 from tieline_connectors.mongo.client import CODEC
-from tieline_connectors.mongo.layouts import value as value_layout
-from tieline_connectors.mongo.values import storable
+from tieline_connectors.mongo.documents.layouts import value as value_layout
+from tieline_connectors.mongo.documents.values import storable
 
 INT = st.integers(-(2**31), 2**31 - 1)
 LONG = st.integers(-(2**63), 2**63 - 1)

@@ -8,7 +8,7 @@ from bson import Decimal128, json_util
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tieline_connectors.mongo.compact import COMPRESSED, TEXT, compact
+from tieline_connectors.mongo.documents.compact import COMPRESSED, TEXT, compact
 
 KEPT = {"_id", "_digest"}
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)

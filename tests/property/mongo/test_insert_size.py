@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tieline_connectors.mongo.sizing import InsertSize
+from tieline_connectors.mongo.writing.sizing import InsertSize
 
 TIMEOUT, LONGEST = 4.0, 60.0
 

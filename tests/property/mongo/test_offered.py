@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tieline.api import SinkRecord
-from tieline_connectors.mongo.offered import Offered
+from tieline_connectors.mongo.writing.offered import Offered
 
 KINDS = st.sampled_from(["made", "made", "made", "skipped", "bad"])
 RECORDS = st.lists(

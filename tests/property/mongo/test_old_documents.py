@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from tieline.api import SinkRecord
 from tieline.converters.codec import AvroCodec
-from tieline_connectors.mongo.collection import _encoded
-from tieline_connectors.mongo.layouts import LAYOUTS, LayoutOptions
-from tieline_connectors.volttron_bus.message import Limits, parse
-from tieline_connectors.volttron_bus.reading import to_value
+from tieline_connectors.mongo.documents.layouts import LAYOUTS, LayoutOptions
+from tieline_connectors.mongo.writing.collection import _encoded
+from tieline_connectors.volttron_bus.messages.message import Limits, parse
+from tieline_connectors.volttron_bus.messages.readings import to_value
 
 RECEIVED = 1_767_225_600_000_000
 

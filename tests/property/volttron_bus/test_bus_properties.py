@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from tieline.api import ID_HEADER, header
 from tieline.converters.codec import AvroCodec
-from tieline_connectors.volttron_bus.frames import deeper_than, pack, plain, unpack
-from tieline_connectors.volttron_bus.message import Limits, Malformed, canonical, parse
-from tieline_connectors.volttron_bus.prefixes import ALL_PREFIXES
-from tieline_connectors.volttron_bus.reading import rebuild
-from tieline_connectors.volttron_bus.records import Recorder, Route
-from tieline_connectors.volttron_bus.time_formats import parse as parse_time
-from tieline_connectors.volttron_bus.timestamps import moment
+from tieline_connectors.volttron_bus.messages.message import Limits, Malformed, canonical, parse
+from tieline_connectors.volttron_bus.messages.prefixes import ALL_PREFIXES
+from tieline_connectors.volttron_bus.messages.readings import rebuild
+from tieline_connectors.volttron_bus.messages.records import Recorder, Route
+from tieline_connectors.volttron_bus.messages.time_formats import parse as parse_time
+from tieline_connectors.volttron_bus.messages.timestamps import moment
+from tieline_connectors.volttron_bus.vip.frames import deeper_than, pack, plain, unpack
 
 LIMITS = Limits()
 RECEIVED = 1_700_000_000_000_000

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tieline.testing.fake_bus import FakeBus, RawAnswer
-from tieline_connectors.command.decisions import Call
-from tieline_connectors.command.facts import reading_of
-from tieline_connectors.command.platform import DeviceRefused, Platform, Uncertain
-from tieline_connectors.volttron_bus import jsonrpc
-from tieline_connectors.volttron_bus.connection import Endpoint
-from tieline_connectors.volttron_bus.vip import InvalidAnswer, RpcError, VipClient
+from tieline_connectors.command.execution.platform import DeviceRefused, Platform, Uncertain
+from tieline_connectors.command.model.facts import reading_of
+from tieline_connectors.command.rules.decisions import Call
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus, RawAnswer
+from tieline_connectors.volttron_bus.vip import jsonrpc
+from tieline_connectors.volttron_bus.vip.client import InvalidAnswer, RpcError, VipClient
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 DRIVER = "platform.driver"
 documents = st.recursive(

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from tieline.api import Retriable
+from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.kafka.handshake import Handshakes, meaning
-from tieline.broker.kafka.home import KafkaBroker
 
 CLOSED = (
     "FAIL [rdkafka#producer-2] [thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Disconnected: "

@@ -6,9 +6,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from tieline.api import ConfigError, DataError, Denied, Fatal, Retriable
+from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.kafka.codes import MEANINGS, MEANINGS_IN, Meaning, Operation, meaning
 from tieline.broker.kafka.errors import bounded, served, translated
-from tieline.broker.kafka.home import KafkaBroker
 from tieline.broker.port import ProducerRecord, Unit
 
 

@@ -9,7 +9,7 @@ import pytest
 from tieline.api import AlreadyOwned, Fenced, Retriable, TopicPartition
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
-from tieline.testing.crash_points import Crash
+from tieline.testing.crash.points import Crash
 
 AT = TopicPartition("t", 0)
 SOON = 10.0

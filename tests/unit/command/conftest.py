@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tieline_connectors.command.command import Defaults
-from tieline_connectors.command.decisions import Now, Situation, Terms
-from tieline_connectors.command.policy_file import parse
-from tieline_connectors.command.reading import from_value
+from tieline_connectors.command.model.command import Defaults
+from tieline_connectors.command.model.parsing import from_value
+from tieline_connectors.command.policy.file import parse
+from tieline_connectors.command.rules.decisions import Now, Situation, Terms
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND

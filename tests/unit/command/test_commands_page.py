@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tieline_connectors.command.command import Defaults, signed_by
-from tieline_connectors.command.reading import from_value
-from tieline_connectors.command.watching import STATUS
+from tieline_connectors.command.cli.wait import STATUS
+from tieline_connectors.command.model.command import Defaults, signed_by
+from tieline_connectors.command.model.parsing import from_value
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "commands.md").read_text("utf-8")

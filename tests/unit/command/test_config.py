@@ -3,7 +3,7 @@
 import pytest
 
 from tieline.api import ConfigError
-from tieline.runtime.plan import checked
+from tieline.config.plan import checked
 from tieline_connectors.command.config import CommandSinkConfig
 
 SETTINGS = {"volttron.address": "tcp://127.0.0.1:22916", "platform.name": "lab"}

@@ -9,11 +9,11 @@ import pytest
 from tieline.api import ID_HEADER, Fatal, Retriable, SinkRecord, TopicPartition, Unreadable, partition_of
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
-from tieline_connectors.command import asking
-from tieline_connectors.command.command import Defaults
+from tieline_connectors.command.cli import parsing
+from tieline_connectors.command.cli.client import Completion, outgoing
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.reading import from_value
-from tieline_connectors.command.sender import Completion, outgoing
+from tieline_connectors.command.model.command import Defaults
+from tieline_connectors.command.model.parsing import from_value
 from tieline_connectors.command.sink import CommandSinkTask
 
 POINT = "campus/b1/ahu1/CoolingSetpoint"
@@ -110,7 +110,7 @@ def test_a_command_copied_to_every_partition_is_accepted_once_where_its_device_b
 
 @pytest.mark.parametrize("device", [f"campus/b{n}/é{n}" for n in range(20)])
 def test_the_place_of_a_command_is_where_our_own_sender_puts_it(stand, device):
-    record = asking.record(command(device=device), "commands", "json")
+    record = parsing.record(command(device=device), "commands", "json")
     partition = partition_of(record.key.encode(), 3)
     stand.start(partitions=3)
     stand.put(command(device=device), partition=partition)
@@ -142,7 +142,8 @@ def test_a_command_of_several_devices_that_belong_together_is_executed_where_the
 def test_both_texts_of_a_register_of_2_x_have_one_place(stand, device):
     texts = (f"{device}/Zone/Temp", f"{device}/Zone{{/}}Temp")
     records = [
-        asking.record(command(writes=[{"point": point, "value": 1.0}]), "commands", "json") for point in texts
+        parsing.record(command(writes=[{"point": point, "value": 1.0}]), "commands", "json")
+        for point in texts
     ]
     assert records[0].key == records[1].key
     stand.start(partitions=3)
@@ -224,7 +225,7 @@ def test_another_connector_on_the_topic_is_refused_with_the_way_to_take_the_ledg
 
 def signed_for(topic="commands", platform="campus", key=KEY, **more):
     plain = command(topic=topic, platform=platform, **more)
-    return asking.signed(plain, key)
+    return parsing.signed(plain, key)
 
 
 SIGNED = {**RULE, "key": "ops"}
@@ -270,7 +271,7 @@ def test_a_signature_of_the_old_version_counts_unless_a_place_is_required(stand)
 
 def test_the_program_signs_topic_and_platform(stand):
     now = time.time_ns() // 1000
-    wish = asking.Wish({"writes": [{"point": POINT, "value": 21.0}]})
+    wish = parsing.Wish({"writes": [{"point": POINT, "value": 21.0}]})
     complete = Completion({}, "boss", now, now + 60_000_000, KEY, "campus")
     sent = outgoing(wish, "commands", "json", complete).record.value
     assert (sent["topic"], sent["platform"]) == ("commands", "campus")

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tieline.testing.fake_bus import FakeBus
-from tieline_connectors.command.platform import DeviceRefused, Platform
-from tieline_connectors.command.point import point_of
-from tieline_connectors.volttron_bus.connection import Endpoint
+from tieline_connectors.command.execution.platform import DeviceRefused, Platform
+from tieline_connectors.command.model.point import point_of
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 DEVICE = "campus/b1/ahu1"
 NAMES = {

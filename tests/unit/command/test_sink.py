@@ -11,11 +11,11 @@ import pytest
 
 from tieline.api import ID_HEADER, Retriable, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
-from tieline.testing.fake_bus import FakeBus, Refusal, Silence
 from tieline.testing.sink_context import RecordingSinkContext
-from tieline_connectors.command import platform, surroundings
 from tieline_connectors.command.config import CommandSinkConfig
+from tieline_connectors.command.execution import conditions, platform
 from tieline_connectors.command.sink import CommandSinkTask
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus, Refusal, Silence
 
 AT = TopicPartition("commands", 0)
 POINT = "campus/b1/ahu1/CoolingSetpoint"
@@ -337,7 +337,7 @@ def test_the_old_agents_form_is_off_unless_somebody_answers_for_it(stand):
 
 
 def test_everything_told_is_in_the_audit_log_whose_chain_holds(stand, tmp_path):
-    from tieline_connectors.command.audit_file import verify_file
+    from tieline_connectors.command.audit.file import verify_file
 
     stand.start()
     one = command()
@@ -603,7 +603,7 @@ def test_a_kill_switch_that_cannot_be_looked_at_is_engaged_and_blocks_neither_si
 ):
     answers = threading.Event()
     if kind == "hung mount":
-        monkeypatch.setattr(surroundings, "engaged", lambda path: answers.wait() or "")
+        monkeypatch.setattr(conditions, "engaged", lambda path: answers.wait() or "")
     elif kind == "FIFO":
         os.mkfifo(tmp_path / "kill")
     elif kind == "folder":

@@ -8,9 +8,9 @@ import pytest
 
 from tieline.api import Config, ConfigError, setting
 from tieline.api.config import PathText
-from tieline.registry.server import RegistryConfig
-from tieline.runtime.config_files import read_settings
-from tieline.runtime.plan import checked, plan
+from tieline.config.files import read_settings
+from tieline.config.plan import checked, plan
+from tieline.registry.http.server import RegistryConfig
 
 FILE = {"name": "in", "connector.class": "file", "file": "x", "topic": "t"}
 SINK = {"name": "out", "connector.class": "FileStreamSink", "file": "x", "topics": "t"}

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tieline.api import Config, ConfigError, Secret, SinkConnector, setting
-from tieline.runtime.plan import checked, plan
-from tieline.runtime.plugins import SINKS
-from tieline.runtime.settings import SinkSettings, SourceSettings, WorkerSettings
+from tieline.config.plan import checked, plan
+from tieline.config.settings import SinkSettings, SourceSettings, WorkerSettings
+from tieline.plugins.discovery import SINKS
 from tieline.testing.distribution import distribution
 from tieline_connectors.file.sink import FileSink
 from tieline_connectors.file.source import FileSource

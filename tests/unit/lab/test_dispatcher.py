@@ -5,11 +5,11 @@ import collections
 import pytest
 
 from tieline.api import SourceRecord
-from tieline.cli.program import WorkerProgram
-from tieline_connectors.command.command import Defaults
-from tieline_connectors.command.facts import Facts, Reading
-from tieline_connectors.command.policy_file import parse
-from tieline_connectors.command.reading import from_value
+from tieline.cli.command_context import WorkerProgram
+from tieline_connectors.command.model.command import Defaults
+from tieline_connectors.command.model.facts import Facts, Reading
+from tieline_connectors.command.model.parsing import from_value
+from tieline_connectors.command.policy.file import parse
 from tieline_lab.cache import FILES
 from tieline_lab.dispatcher import COMMANDS, WAY_BACK, Dispatcher, Orders
 from tieline_lab.driver import POINTS

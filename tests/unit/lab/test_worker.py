@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tieline.api import RefuseToStart
-from tieline.runtime.config_files import read_settings
-from tieline.runtime.plan import plan
+from tieline.config.files import read_settings
+from tieline.config.plan import plan
 from tieline_lab.driver import DriverSettings
 from tieline_lab.process import ProcessError
 from tieline_lab.stage import fresh_folder

@@ -10,10 +10,10 @@ from tieline.api import Datum, Encoded, Fatal, Schema
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
-from tieline.registry import rules
-from tieline.registry.errors import RegistryError
-from tieline.registry.records import Content, ModeSet, Reference, SchemaStored, encode
-from tieline.registry.topic import TOPIC, SchemaTopic, TopicSchemaStore
+from tieline.registry.model import rules
+from tieline.registry.model.errors import RegistryError
+from tieline.registry.model.events import Content, ModeSet, Reference, SchemaStored, encode
+from tieline.registry.schema_topic import TOPIC, SchemaTopic, TopicSchemaStore
 
 
 @pytest.fixture

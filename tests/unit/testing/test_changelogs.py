@@ -6,7 +6,7 @@ import pytest
 
 from tieline.api import DataError, Fenced, Retriable, Schema, SourceRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
-from tieline.testing.crash_points import Crash
+from tieline.testing.crash.points import Crash
 from tieline.testing.sink_context import RecordingSinkContext
 
 ENTRY = Schema.parse('{"type": "record", "name": "t.Entry", "fields": [{"name": "n", "type": "long"}]}')

@@ -12,12 +12,12 @@ import pytest
 import zmq
 
 from tieline.api import Fatal, SourceRecord
-from tieline.testing.fake_bus import FakeBus
 from tieline.testing.proxy import TcpProxy
 from tieline.testing.source_context import RecordingSourceContext
-from tieline_connectors.volttron_bus import frames as vip
-from tieline_connectors.volttron_bus.config import VolttronBusConfig
 from tieline_connectors.volttron_bus.source import VolttronBusTask
+from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.vip import frames as vip
 
 NAME = "tieline.test"
 QUICK = {

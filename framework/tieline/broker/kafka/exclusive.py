@@ -10,11 +10,11 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tieline.api import DataError
-from tieline.broker.held import Held
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import served, translated
 from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import ClientSettings, made
+from tieline.broker.pending_writes import Held
 from tieline.broker.port import Exclusive, ProducerRecord
 
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tieline.api import DataError, Fatal, Retriable, TopicPartition
-from tieline.broker.held import Held
 from tieline.broker.local.changelog import Ledger
 from tieline.broker.local.consumer import LocalConsumer
 from tieline.broker.local.file import LogSettings
@@ -21,6 +20,7 @@ from tieline.broker.local.reader import MAX_BATCH_BYTES
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
 from tieline.broker.local.topic_reader import LocalTopicReader
+from tieline.broker.pending_writes import Held
 from tieline.broker.port import ConsumedRecord, Exclusive, TopicInfo
 
 _READ_BATCH = 1_000

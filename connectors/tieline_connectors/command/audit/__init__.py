@@ -1,0 +1,1 @@
+"""The audit log: a chain of lines, each naming the one before it."""

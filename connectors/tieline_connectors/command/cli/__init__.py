@@ -1,0 +1,1 @@
+"""``tieline command`` and ``tieline policy``."""

@@ -1,0 +1,67 @@
+"""Through which agent a platform's points are written: its driver (2.x), or an actuator (8, 9, 10).
+
+It must never be guessed from who happens to be there: a write past an actuator that is only unavailable
+ignores every reservation. What tells the platforms apart is their driver. That of 2.x exports the
+reservations itself; those of 8, 9 and 10 leave them to an actuator, whether it runs at the moment or not.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from tieline_connectors.volttron_bus.vip.client import RpcError, VipClient, VipError, VipRefused
+
+DRIVER, ACTUATOR = "platform.driver", "platform.actuator"
+DeviceAgent: TypeAlias = Literal["auto", "actuator", "driver"]
+"""The setting ``volttron.device.agent``."""
+
+_RESERVES = "request_new_schedule"
+
+
+class Unknown(VipError):
+    """Nobody can say yet through which agent points are written: wait."""
+
+
+def writing_agent(client: VipClient, setting: DeviceAgent, timeout: float) -> str:
+    """Return the identity of the agent that takes writes.
+
+    Raises `Unknown`, or another ``VipError`` if an agent or the router does not answer.
+    """
+    if setting != "auto":
+        return ACTUATOR if setting == "actuator" else DRIVER
+    if is_there(client, ACTUATOR, timeout):
+        return ACTUATOR
+    try:
+        found = client.call(DRIVER, "inspect", timeout=timeout)
+    except RpcError as error:
+        raise Unknown(f"{DRIVER} does not say what it can do: {error}. {_FIX}") from error
+    does = reserves(found)
+    if does is None:
+        raise Unknown(f"{DRIVER} does not say what it can do. {_FIX}")
+    if does:
+        return DRIVER
+    raise Unknown(
+        f"{ACTUATOR} is not there, and this platform's driver (of VOLTTRON 8, 9 or 10) leaves reservations"
+        f" to it. Start the actuator; if the platform has none, set volttron.device.agent=driver"
+    )
+
+
+def reserves(inspected: object) -> bool | None:
+    """Return whether a driver reserves devices itself, as that of 2.x does; ``None`` if it does not say.
+
+    ``inspected``: its answer to ``inspect``.
+    """
+    methods = inspected.get("methods") if isinstance(inspected, dict) else None
+    return _RESERVES in methods if isinstance(methods, list) else None
+
+
+def is_there(client: VipClient, agent: str, timeout: float) -> bool:
+    """Return whether an agent answers; raises ``VipError`` if it is connected and does not."""
+    try:
+        client.ping(agent, timeout)
+    except VipRefused:
+        return False
+    return True
+
+
+_FIX = "Set volttron.device.agent to actuator or driver"

@@ -1,0 +1,1 @@
+"""What a command, a point, a result and the ledger's entries are; pure."""

@@ -1,0 +1,165 @@
+"""One rule of a policy file, and the limits of all: their form and what is wrong with them; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
+
+from tieline_connectors.command.model.command import Action
+from tieline_connectors.command.policy.patterns import matches_name, matches_point
+
+MINUTE = 60_000_000
+"""Microseconds."""
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "text": (str,),
+}
+
+
+def _listed(found: Any) -> Any:
+    """One alone may stand without brackets."""
+    return (found,) if isinstance(found, str) else found
+
+
+def _plain(found: Any) -> Any:
+    if not isinstance(found, (bool, int, float, str)):
+        raise ValueError("a value is true, false, a number or a text")
+    return found
+
+
+Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Minutes = Annotated[Number, Field(gt=0, le=1440)]
+Text = Annotated[StrictStr, Field(min_length=1, max_length=500)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1, max_length=1000)]
+Actions = Annotated[tuple[Action, ...], BeforeValidator(_listed), Field(min_length=1)]
+Values = Annotated[tuple[Annotated[Any, BeforeValidator(_plain)], ...], Field(min_length=1, max_length=1000)]
+Priority = Annotated[StrictInt, Field(ge=1, le=16)]
+
+
+class Part(BaseModel):
+    """A map of the file: it knows its keys, and nothing in it is converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Rate(Part):
+    """At most so many commands in any stretch of so many minutes."""
+
+    commands: Annotated[StrictInt, Field(ge=1, le=1_000_000)]
+    minutes: Minutes
+
+
+class Breaker(Part):
+    """A device whose commands have failed so often in a row is left alone for so long; then one tries it."""
+
+    failures: Annotated[StrictInt, Field(ge=1, le=1000)]
+    minutes: Minutes
+
+
+class Limits(Part):
+    """How many commands may be started; counted from the ledger, so a restart does not forget them."""
+
+    per_device: Rate | None = None
+    per_issuer: Rate | None = None
+    total: Rate | None = None
+    breaker: Breaker | None = None
+
+
+class Rule(Part):
+    """What some issuers may do with some points."""
+
+    issuers: Texts
+    points: Texts
+    actions: Actions = ("SET", "REVERT")
+    deny: Annotated[StrictStr, Field(min_length=1, max_length=200)] | None = None
+    type: Literal["bool", "int", "float", "text"] | None = None
+    min: Number | None = None
+    max: Number | None = None
+    step: Positive | None = None
+    values: Values | None = None
+    max_length: Annotated[StrictInt, Field(ge=1, le=1000)] | None = None
+    max_change: Positive | None = None
+    max_change_minutes: Minutes | None = None
+    dwell_minutes: Minutes | None = None
+    max_tolerance: NotNegative = 0.0
+    max_hold_minutes: Positive | None = None
+    hold_required: StrictBool = False
+    reason_required: StrictBool = False
+    key: Text | None = None
+    highest_priority: Priority | None = None
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """What no key alone can show: the key, and what is wrong with the way out."""
+        if self.deny is not None:
+            limits = self.model_fields_set - {"issuers", "points", "actions", "deny"}
+            return [(key, "has no meaning beside deny: leave it out") for key in sorted(limits)]
+        if "SET" not in self.actions:
+            limits = self.model_fields_set & {
+                *("type", "min", "max", "step", "values", "max_length", "max_change", "max_change_minutes"),
+                *("max_tolerance", "max_hold_minutes", "hold_required"),
+            }
+            return [(key, "has no meaning without the action SET: leave it out") for key in sorted(limits)]
+        return [*self._mistakes_of_type(), *self._mistakes_of_change()]
+
+    def _mistakes_of_type(self) -> list[tuple[str, str]]:
+        if self.type is None:
+            return [("type", "is required with the action SET: bool, int, float or text")]
+        found: list[tuple[str, str]] = []
+        numeric = self.type in ("int", "float")
+        if not numeric:
+            numbers = {"min", "max", "step", "max_change", "max_change_minutes", "max_tolerance"}
+            keys = sorted(self.model_fields_set & numbers)
+            found += [(key, f"is for numbers, and the type is {self.type}") for key in keys]
+        if self.type != "text" and self.max_length is not None:
+            found.append(("max_length", f"is for texts, and the type is {self.type}"))
+        if numeric and self.values is None and (self.min is None or self.max is None):
+            found.append(("min", "and max are both required for a number (or values): say how far it may go"))
+        if self.type == "text" and self.values is None and self.max_length is None:
+            found.append(("values", "or max_length is required for a text: say what it may be"))
+        if self.min is not None and self.max is not None and self.min > self.max:
+            found.append(("min", "is greater than max"))
+        if any(not is_of(self.type, value) for value in self.values or ()):
+            found.append(("values", f"are not all of the type {self.type}"))
+        if self.values is not None and self.step is not None:
+            found.append(("step", "has no meaning beside values: leave it out"))
+        return found
+
+    def _mistakes_of_change(self) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        if (self.max_change is None) != (self.max_change_minutes is None):
+            found.append(("max_change", "and max_change_minutes go together: so much in so many minutes"))
+        if self.hold_required and self.max_hold_minutes is None:
+            found.append(("max_hold_minutes", "is required with hold_required: say how long at most"))
+        return found
+
+    def names(self, issuer: str, point: str, action: Action) -> bool:
+        """Whether this rule speaks of it."""
+        return (
+            action in self.actions
+            and any(matches_name(pattern, issuer) for pattern in self.issuers)
+            and any(matches_point(pattern, point) for pattern in self.points)
+        )
+
+
+def is_of(kind: str, value: Any) -> bool:
+    """Whether a value is of a rule's type; NaN and the infinities are of none."""
+    if isinstance(value, bool):
+        return kind == "bool"
+    return isinstance(value, _TYPES[kind]) and not (isinstance(value, float) and not math.isfinite(value))

@@ -1,0 +1,1 @@
+"""``tieline query`` and ``tieline mongo``: questions about what the sink has stored."""

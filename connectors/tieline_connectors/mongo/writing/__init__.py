@@ -1,0 +1,1 @@
+"""Writing documents, and what became of each."""

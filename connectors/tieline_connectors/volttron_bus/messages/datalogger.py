@@ -1,0 +1,58 @@
+"""What agents log under ``datalogger/``: ``{point: {Readings, Units, tz, data_type}}``; pure.
+
+``Readings`` is a value (its time is the message's), ``[time, value]``, or a list of such pairs. A time has
+one of the ``time_formats``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tieline_connectors.volttron_bus.messages.message import Message
+from tieline_connectors.volttron_bus.messages.timestamps import Moment, of_reading
+
+ROOT = "datalogger/"
+
+_TEXTS = {"Units": "units", "data_type": "type", "tz": "tz"}
+
+
+def readings(message: Message) -> list[dict[str, Any]] | None:
+    """The readings in a message, in its order, as ``volttron.DataLog`` has them (values as JSON has them).
+
+    None where any of them is not of this form: half a decoding would hide the rest.
+    """
+    body = message.body
+    if not message.topic.startswith(ROOT) or type(body) is not dict or not body:
+        return None
+    found = []
+    for point, item in body.items():
+        if type(item) is not dict or "Readings" not in item or "Units" not in item:
+            return None
+        texts = {ours: item.get(theirs) for theirs, ours in _TEXTS.items()}
+        if any(type(text) not in (str, type(None)) for text in texts.values()):
+            return None
+        for pair in _pairs(item["Readings"]):
+            if pair is None or (read := _reading(pair, texts["tz"], message)) is None:
+                return None
+            (time, source, _), value = read
+            found.append({"point": point, "time": time, "time_source": source, "value": value, **texts})
+    return found
+
+
+def _pairs(content: Any) -> Iterator[tuple[Any, ...] | None]:
+    """``(value,)`` or ``(time, value)``; none where it is neither."""
+    if type(content) is not list:
+        yield (content,)
+    elif content and all(type(pair) is list for pair in content):
+        yield from (tuple(pair) if len(pair) == 2 else None for pair in content)
+    else:
+        yield tuple(content) if len(content) == 2 else None
+
+
+def _reading(pair: tuple[Any, ...], zone: str | None, message: Message) -> tuple[Moment, Any] | None:
+    if len(pair) == 1:
+        return Moment(message.time, message.time_source), pair[0]
+    when, value = pair
+    moment = of_reading(when, zone, message.naive)
+    return None if moment is None else (moment, value)

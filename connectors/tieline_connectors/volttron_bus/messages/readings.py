@@ -1,0 +1,187 @@
+"""Messages of the bus as values of ``volttron.DeviceReading`` and its two neighbours, and back; pure.
+
+Both directions are exact, types and the order of keys included, for every body that JSON can carry:
+``rebuild(to_value(platform, message)[1])`` is the message again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tieline.api import Schema, parse_json
+from tieline_connectors.volttron_bus.messages import datalogger
+from tieline_connectors.volttron_bus.messages.message import Message
+from tieline_connectors.volttron_bus.messages.topics import BASES, KINDS, Base
+
+_METADATA = ("units", "type", "tz")
+_LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
+_SCALARS = frozenset({type(None), bool, int, float, str})
+_STR = frozenset({str})
+
+
+class Rebuilt(NamedTuple):
+    """What an agent on the bus got: topic, headers, body and the publisher's identity."""
+
+    topic: str
+    headers: dict[str, Any]
+    body: Any
+    sender: str
+
+
+def device_reading() -> Schema:
+    """The schema of a reading."""
+    return Schema.named("volttron.DeviceReading")
+
+
+def bus_message() -> Schema:
+    """The schema of a message that is neither."""
+    return Schema.named("volttron.BusMessage")
+
+
+def data_log() -> Schema:
+    """The schema of what an agent logged."""
+    return Schema.named("volttron.DataLog")
+
+
+def to_value(platform: str, message: Message, bases: Sequence[Base] = BASES) -> tuple[Schema, dict[str, Any]]:
+    """A reading, a data log, or else a bus message; never refuses.
+
+    A reading is a topic below one of ``bases`` (the first that fits; never ``devices/actuators/``) whose
+    body is ``[points, metadata]`` (kind ALL or MULTI by its topic, OTHER under any other name), or
+    ``[scalar, metadata]`` (POINT); or either without metadata: ``points``, ``[points]``, ``scalar``,
+    ``[scalar]``. Any other body there has no points to tell, and is a bus message. A string with half a
+    surrogate pair, which UTF-8 cannot hold, makes everything a bus message.
+    """
+    value: dict[str, Any] = {
+        "platform": platform,
+        "topic": message.topic,
+        "sender": message.sender,
+        "time": message.time,
+        "time_source": message.time_source,
+        "received": message.received,
+    }
+    if message.is_text and _add_reading(value, message, bases):
+        return device_reading(), value
+    value["headers"] = json.dumps(message.headers)
+    value["body"] = json.dumps(message.body)
+    if message.is_text and (logged := datalogger.readings(message)) is not None:
+        value["device"] = message.topic[len(datalogger.ROOT) :]
+        value["readings"] = [reading | {"value": _fold_value(reading["value"])} for reading in logged]
+        return data_log(), value
+    return bus_message(), value
+
+
+def rebuild(value: Mapping[str, Any]) -> Rebuilt:
+    """The message that a value of either schema was made from. Raises ``ValueError`` on any other value."""
+    try:
+        if "body" in value:
+            headers, body = parse_json(value["headers"]), parse_json(value["body"])
+        else:
+            headers, body = _unfold(value["headers"]), _body(value)
+        return Rebuilt(value["topic"], headers, body, value["sender"])
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"neither a DeviceReading nor a BusMessage: {what}") from None
+
+
+def _add_reading(value: dict[str, Any], message: Message, bases: Sequence[Base]) -> bool:
+    """Add the fields of a reading; false, and nothing added, where the message is none."""
+    place = next((found for base in bases if (found := base.place(message.topic))), None)
+    if place is None:
+        return False
+    form, content, metadata = _form(message.body)
+    kind = KINDS.get(place.last, "POINT")
+    if kind != "POINT":
+        if type(content) is not dict or (form != "PAIR" and not content):
+            return False
+    elif type(content) in _SCALARS and (form == "PAIR" or content is not None):
+        content = {place.last: content}
+        metadata = {place.last: metadata} if form == "PAIR" else {}
+    elif _are_points(content, metadata) if form == "PAIR" else _are_scalars(content):
+        kind = "OTHER"
+    else:
+        return False
+    value["device"] = place.device
+    value["kind"] = kind
+    value["form"] = form
+    value["headers"] = _fold(message.headers, _STR)
+    value["points"] = _fold(content, _SCALARS)
+    value["metadata"] = {name: _fold_entry(entry) for name, entry in metadata.items()}
+    return True
+
+
+def _form(body: Any) -> tuple[str, Any, dict[str, Any]]:
+    """How values and metadata lie in a body, and both; content that is neither is left to the caller."""
+    if type(body) is not list:
+        return "BARE", body, {}
+    if len(body) == 2 and type(body[1]) is dict:
+        return "PAIR", body[0], body[1]
+    return ("LIST", body[0], {}) if len(body) == 1 else ("LIST", body, {})
+
+
+def _are_scalars(content: Any) -> bool:
+    """Without metadata, only values that are plain tell points from one point whose value is an object."""
+    return type(content) is dict and bool(content) and set(map(type, content.values())) <= _SCALARS
+
+
+def _are_points(content: Any, metadata: dict[str, Any]) -> bool:
+    """Whether points and their metadata can be told from one point whose value is an object."""
+    return (
+        type(content) is dict
+        and bool(content)
+        and content.keys() == metadata.keys()
+        and all(type(entry) is dict for entry in metadata.values())
+    )
+
+
+def _body(value: Mapping[str, Any]) -> Any:
+    content: Any = _unfold(value["points"])
+    metadata: Any = {name: _metadata(entry) for name, entry in value["metadata"].items()}
+    form = value.get("form", "PAIR")  # before 0.2 there was no other
+    if value["kind"] == "POINT":
+        ((point, content),) = content.items()
+        metadata = metadata[point] if form == "PAIR" else {}
+    if form == "BARE":
+        return content
+    return [content] if form == "LIST" else [content, metadata]
+
+
+def _fold(items: dict[str, Any], plain: frozenset[type]) -> dict[str, Any]:
+    """The same map where all of it is plain (the usual case: nothing is copied), the rest as JSON text."""
+    types = set(map(type, items.values()))
+    if types <= plain and (int not in types or not any(map(_is_long_int, items.values()))):
+        return items
+    return {name: _fold_value(value, plain) for name, value in items.items()}
+
+
+def _fold_value(value: Any, plain: frozenset[type] = _SCALARS) -> Any:
+    return value if type(value) in plain and not _is_long_int(value) else {"json": json.dumps(value)}
+
+
+def _is_long_int(value: Any) -> bool:
+    return type(value) is int and not _LONG_MIN <= value <= _LONG_MAX
+
+
+def _unfold(items: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: parse_json(value["json"]) if isinstance(value, dict) else value for name, value in items.items()
+    }
+
+
+def _fold_entry(entry: Any) -> dict[str, Any]:
+    if type(entry) is dict:
+        keys = tuple(entry)
+        if set(map(type, entry.values())) <= _STR:
+            if keys == _METADATA:
+                return entry
+            if keys == tuple(name for name in _METADATA if name in entry):
+                return {name: entry.get(name) for name in _METADATA}
+    return {"json": json.dumps(entry)}
+
+
+def _metadata(entry: Mapping[str, Any]) -> Any:
+    if "json" in entry:
+        return parse_json(entry["json"])
+    return {name: entry[name] for name in _METADATA if entry[name] is not None}

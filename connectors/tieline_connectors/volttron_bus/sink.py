@@ -1,0 +1,207 @@
+"""The VOLTTRON bus sink: records of Kafka, published on the bus as they arrive."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import zmq
+
+from tieline.api import (
+    DataError,
+    Fatal,
+    Retriable,
+    SinkConnector,
+    SinkContext,
+    SinkRecord,
+    SinkTask,
+    TopicPartition,
+)
+from tieline_connectors.volttron_bus.messages.publishing import Refused
+from tieline_connectors.volttron_bus.messages.records import Filtered
+from tieline_connectors.volttron_bus.publisher import Publisher, Step
+from tieline_connectors.volttron_bus.sink_config import VolttronBusSinkConfig
+from tieline_connectors.volttron_bus.vip.connection import Ended
+
+log = logging.getLogger(__name__)
+
+_TELL_EVERY = 60.0
+_TOLD = {"filtered.expired": "it is older than max.age.ms"}
+"""What is filtered for no fault of the record, and yet somebody should know."""
+
+
+class _Seen(NamedTuple):
+    """A record of the batch after the rules; ``objection`` none: it may be published."""
+
+    at: int
+    objection: Refused | Filtered | None
+
+
+class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
+    """Publishes at once: what ``put`` has returned from, or says was reached, the router has confirmed.
+
+    It asks for a commit after each batch, so that a crash doubles no more than what was under way. A lost
+    connection, a platform that is away and the rate limit are ``Retriable``.
+
+    Counters: ``published``; ``refused.<reason>`` (``shape``, ``topic``, ``not_allowed``, ``message``,
+    ``too_large``, ``by_router``); ``filtered.echo``, ``.expired``, ``.null``; ``throttled``, how often the
+    rate limit was met; ``slow_subscribers``, messages that a subscriber did not get since it does not
+    read; ``reconnects``.
+    """
+
+    _publisher: Publisher | None = None
+    _zmq: zmq.Context[zmq.Socket[bytes]] | None = None
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
+
+    def start(self, context: SinkContext, config: VolttronBusSinkConfig) -> None:
+        """Connect. Raises ``Retriable`` while the platform is away, ``Fatal`` on keys that cannot be read."""
+        if self._zmq is None:
+            self._config = config
+            try:
+                self._reconnect = config.reconnect(context.connector)
+            except ValueError as error:
+                raise Fatal(f"volttron_bus_sink: {error}") from error
+            self._context = context
+            self._rules = config.publishing()
+            self._bucket = config.bucket()
+            self._was_connected = False
+            self._told: dict[str, float] = {}
+            self._zmq = zmq.Context()
+        try:
+            self._connected()
+        except Ended as ended:
+            raise self._away(ended, {}) from ended
+
+    def put(self, batch: Sequence[SinkRecord]) -> None:
+        """Publish the batch in its order, and return when the router has confirmed all of it."""
+        if not batch:
+            return
+        reached: dict[TopicPartition, int] = {}
+        failures: dict[int, Refused] = {}
+        stopped: set[TopicPartition] = set()
+        counted: Counter[str] = Counter()
+        try:
+            publisher = self._connected()
+            for (index, objection), refusal, slow in publisher.publish(self._steps(batch, publisher)):
+                partition = batch[index].consumed_from
+                counted["slow_subscribers"] += slow
+                if refusal:
+                    objection = Refused("by_router", f"the router says {refusal[:200]}")
+                if isinstance(objection, Refused) and self._config.on_refused == "stop":
+                    failures[index] = objection
+                    stopped.add(partition)
+                    continue
+                counted[self._outcome(batch[index], objection)] += 1
+                if partition not in stopped:
+                    reached[partition] = batch[index].offset + 1
+            self._reconnect.succeeded()
+        except Ended as ended:
+            raise self._away(ended, reached) from ended
+        finally:
+            for name, number in (+counted).items():
+                self._context.count(name, number)
+            if reached:
+                self._context.request_commit()
+        if self._short:
+            self._context.count("throttled")
+            after = self._bucket.until(self._short, time.monotonic()) if self._bucket else 0.0
+            raise Retriable(
+                f"rate.limit: {self._config.rate_limit:g} messages a second", after=after, reached=reached
+            )
+        if failures:
+            for refused in failures.values():
+                self._context.count(f"refused.{refused.reason}")
+            raise DataError(failures)
+
+    def stop(self) -> None:
+        """Wait no longer than half a second more for a confirmation. From another thread."""
+        self._stopping.set()
+
+    def shutdown(self) -> None:
+        """Let the connection go."""
+        self._disconnect()
+        if self._zmq is not None:
+            self._zmq.term()
+            self._zmq = None
+
+    def _steps(self, batch: Sequence[SinkRecord], publisher: Publisher) -> Iterator[Step[_Seen]]:
+        """The batch for the publisher, up to where the rate limit ends it: ``_short``, how many are left."""
+        now_ms = time.time_ns() // 1_000_000
+        self._short = 0
+        for index, record in enumerate(batch):
+            try:
+                frames = self._rules.frames(record, publisher.ident(), now_ms)
+            except (Refused, Filtered) as objection:
+                yield Step(_Seen(index, objection))
+                continue
+            if self._bucket is not None and not self._bucket.take(time.monotonic()):
+                self._short = len(batch) - index
+                return
+            yield Step(_Seen(index, None), frames)
+
+    def _outcome(self, record: SinkRecord, objection: Refused | Filtered | None) -> str:
+        """The counter of a record's end; what was not published is told."""
+        if objection is None:
+            return "published"
+        kind = "refused" if isinstance(objection, Refused) else "filtered"
+        name = f"{kind}.{objection.reason}"
+        now = time.monotonic()
+        if (kind == "refused" or name in _TOLD) and now >= self._told.get(name, 0.0):
+            self._told[name] = now + _TELL_EVERY
+            log.warning(
+                "the record %s-%d@%d is not published: %s; %s counts them, this is told once a minute",
+                *record[:3],
+                _TOLD.get(name) or objection,
+                name,
+            )
+        return name
+
+    def _connected(self) -> Publisher:
+        """The connection, made anew where it was lost. Raises ``Ended``."""
+        if self._publisher is not None and self._publisher.is_over():
+            self._disconnect()
+        if self._publisher is None:
+            assert self._zmq is not None
+            timeout = self._config.publish_timeout_ms / 1000
+            endpoint = self._reconnect.endpoint
+            self._publisher = Publisher(self._zmq, endpoint, timeout, self._reconnect.hello, self._stopping)
+            if self._was_connected:
+                self._context.count("reconnects")
+            self._was_connected = True
+            log.info("publishing", extra={"address": endpoint.address, "identity": endpoint.identity})
+        return self._publisher
+
+    def _away(self, ended: Ended, reached: Mapping[TopicPartition, int]) -> Retriable:
+        self._disconnect()
+        if reached:
+            self._reconnect.succeeded()
+        after = self._reconnect.failed(ended)
+        address = self._reconnect.endpoint.address
+        return Retriable(f"the platform at {address}: {ended}", after=after, reached=reached)
+
+    def _disconnect(self) -> None:
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            publisher.close()
+
+
+class VolttronBusSink(SinkConnector[VolttronBusSinkConfig]):
+    """One task, which keeps one order and one rate; a connector for each platform."""
+
+    version: ClassVar[str] = "0.1.0"
+    config_type = VolttronBusSinkConfig
+    task_type = VolttronBusSinkTask
+
+    def validate(self, config: VolttronBusSinkConfig) -> list[tuple[str, str]]:
+        """Reads the files of keys that are named."""
+        return config.file_mistakes()
+
+    def task_configs(self, max_tasks: int) -> Sequence[Mapping[str, str]]:
+        """One, however many are allowed."""
+        return [self.context.settings]

@@ -1,0 +1,1 @@
+"""For tests: a stand-in for a platform's router."""

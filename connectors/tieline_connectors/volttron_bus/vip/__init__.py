@@ -1,0 +1,1 @@
+"""VIP, the protocol of VOLTTRON's message bus, on plain pyzmq."""

@@ -1,0 +1,235 @@
+"""``tieline offsets``: where sinks and sources are, and setting that while they are stopped."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tieline.api import AlreadyOwned
+from tieline.cli.connection import Beside, BootstrapServers, DataDir, Place, WorkerFile, beside, say
+from tieline.control.offsets import (
+    ConnectorOffsets,
+    OffsetsRefused,
+    SinkMove,
+    SourceMove,
+    Target,
+    known_connectors,
+    refuse_if_worker_runs,
+)
+
+offsets = typer.Typer(
+    help="Show and set the offsets of connectors: a sink's committed ones, a source's saved ones.",
+    no_args_is_help=True,
+)
+
+Connector = Annotated[str, typer.Argument(help="The connector's name.")]
+Topic = Annotated[
+    list[str] | None,
+    typer.Option("--topic", help="Of a sink: only this topic; may be repeated. Default: all it has read."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
+
+
+@offsets.command("list")
+def list_offsets(
+    connector: Annotated[str | None, typer.Argument(help="Only this connector.")] = None,
+    worker: WorkerFile = None,
+    bootstrap_servers: BootstrapServers = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where connectors are; they may be running.
+
+    A source whose records cannot be asked for again (a bus) has no offsets: what waits is in its spool.
+    """
+    with beside(Place(worker, bootstrap_servers, data_dir), offsets=True) as found:
+        known = known_connectors(found.broker.offsets)
+        if connector is not None and connector not in known:
+            raise OffsetsRefused(_unknown(connector, known, found))
+        sinks, sources = [], []
+        for name in sorted(known) if connector is None else [connector]:
+            if known[name] == "sink":
+                sinks += [
+                    {"connector": name, "type": "sink", **row._asdict(), "lag": row.lag}
+                    for row in ConnectorOffsets(found.broker.offsets, name).of_sink()
+                ]
+            for key, value in sorted(found.broker.source_offsets(name, 10.0).items()):
+                sources.append({"connector": name, "type": "source", "partition": key, "offset": value})
+    if as_json:
+        for sink in sinks:
+            typer.echo(json.dumps(sink))
+        for source in sources:
+            positions = {part: json.loads(source[part]) for part in ("partition", "offset")}
+            typer.echo(json.dumps({**source, **positions}))
+        return
+    _print([{k: v for k, v in row.items() if k != "type"} for row in sinks])
+    _print([{k: v for k, v in row.items() if k != "type"} for row in sources])
+    if not sinks and not sources:
+        say(f"no connector has offsets in {found.called}")
+
+
+@offsets.command("set")
+def set_offsets(
+    connector: Connector,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Of a sink: earliest, latest, an offset, a time (ISO 8601, or 15m, 2h, 7d ago). "
+            "Of a source: its offset as JSON."
+        ),
+    ],
+    worker: WorkerFile = None,
+    bootstrap_servers: BootstrapServers = None,
+    data_dir: DataDir = None,
+    topic: Topic = None,
+    partition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a sink: only this partition's number; may be repeated. Default: all. "
+            "Of a source: its partition as JSON."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Set the offsets of a stopped connector, and show them before and after.
+
+    The record at the offset is the next one that a sink reads: to pass over the record at 41, set 42.
+    Exit status: 0 done; 1 the broker is away or refuses; 2 refused, nothing was changed.
+    """
+    chosen = partition or []
+    place = Place(worker, bootstrap_servers, data_dir)
+    with _opened(place, connector, dry_run) as found:
+        store = ConnectorOffsets(found.broker.offsets, connector)
+        if any(text.lstrip().startswith("{") for text in chosen):
+            saved = found.broker.source_offsets(connector, 10.0)
+            _source(store, [store.plan_source(text, to, saved) for text in chosen], dry_run, as_json)
+            return
+        _refuse_source(found, connector, "--partition and --to with JSON, as tieline offsets list shows them")
+        target = Target.parse(to, dt.datetime.now(dt.timezone.utc))
+        _sink(store, store.plan_set(target, topic or [], _numbers(chosen)), dry_run, as_json)
+
+
+@offsets.command("reset")
+def reset_offsets(
+    connector: Connector,
+    worker: WorkerFile = None,
+    bootstrap_servers: BootstrapServers = None,
+    data_dir: DataDir = None,
+    partition: Annotated[
+        list[str] | None, typer.Option(help="Of a source: only this partition, as JSON; may be repeated.")
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the offsets of a stopped connector: it begins anew, and reads all that is there again.
+
+    Exit status: 0 done; 1 the broker is away or refuses; 2 refused, nothing was changed.
+    """
+    with _opened(Place(worker, bootstrap_servers, data_dir), connector, dry_run) as found:
+        store = ConnectorOffsets(found.broker.offsets, connector)
+        saved = found.broker.source_offsets(connector, 10.0)
+        if saved:
+            moves = [store.plan_source(text, None, saved) for text in partition or sorted(saved)]
+            _source(store, moves, dry_run, as_json)
+            return
+        if partition:
+            raise OffsetsRefused(
+                f"{connector} is not a source with saved offsets; to set back single partitions of a sink: "
+                f"tieline offsets set {connector} --partition {partition[0]} --to earliest"
+            )
+        if connector not in known_connectors(found.broker.offsets):
+            raise OffsetsRefused(_unknown(connector, known_connectors(found.broker.offsets), found))
+        _sink(store, store.plan_reset(), dry_run, as_json)
+
+
+@contextmanager
+def _opened(place: Place, connector: str, dry_run: bool) -> Iterator[Beside]:
+    """What is to be changed: on the local log its owner, so that no worker runs meanwhile."""
+    try:
+        if not dry_run:
+            refuse_if_worker_runs(connector, place.data_dir_used())
+        with beside(place, offsets=True, owner=not dry_run) as found:
+            yield found
+    except AlreadyOwned as error:
+        raise OffsetsRefused(
+            f"the offsets of {connector} cannot be changed while a worker runs: "
+            f"{str(error).partition(';')[0]}. Stop that process, and repeat this"
+        ) from None
+
+
+def _refuse_source(found: Beside, connector: str, instead: str) -> None:
+    if known_connectors(found.broker.offsets).get(connector) == "source":
+        raise OffsetsRefused(f"{connector} is a source; give {instead}")
+
+
+def _unknown(connector: str, known: dict[str, str], found: Beside) -> str:
+    near = difflib.get_close_matches(connector, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    names = ", ".join(f"{name} ({kind})" for name, kind in sorted(known.items())) or "none"
+    return (
+        f"no connector {connector} has offsets in {found.called}; {hint}connectors that have some: {names}. "
+        "(A source whose records cannot be asked for again, as a bus, has a spool instead)"
+    )
+
+
+def _numbers(texts: Sequence[str]) -> list[int]:
+    for text in texts:
+        if not (text.isascii() and text.isdigit() and len(text) < 10):
+            raise OffsetsRefused(f"--partition {text[:100]}: a partition of a topic is a number from 0 on")
+    return [int(text) for text in texts]
+
+
+def _sink(store: ConnectorOffsets, moves: list[SinkMove], dry_run: bool, as_json: bool) -> None:
+    if not dry_run:
+        store.set_sink(moves)
+    rows: list[dict[str, Any]] = [
+        {
+            "topic": m.topic,
+            "partition": m.partition,
+            "before": m.before,
+            "after": m.after,
+            "first": m.span.first,
+            "end": m.span.end,
+            "effect": m.effect,
+        }
+        for m in moves
+    ]
+    _told(rows, store.connector, dry_run, as_json)
+
+
+def _source(store: ConnectorOffsets, moves: list[SourceMove], dry_run: bool, as_json: bool) -> None:
+    if not dry_run:
+        store.set_source(moves)
+    rows: list[dict[str, Any]] = [dict(m._asdict()) for m in moves]
+    if as_json:
+        rows = [{k: None if v is None else json.loads(v) for k, v in row.items()} for row in rows]
+    _told(rows, store.connector, dry_run, as_json)
+
+
+def _told(rows: list[dict[str, Any]], connector: str, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps({"connector": connector, **row, "changed": not dry_run}))
+    else:
+        _print(rows)
+    say("dry run: nothing was changed" if dry_run else f"the offsets of {connector} are set")
+
+
+def _print(rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    table = Table(*rows[0], box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*(Text("-" if cell is None else str(cell), overflow="fold") for cell in row.values()))
+    Console(highlight=False).print(table)

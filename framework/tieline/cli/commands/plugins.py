@@ -1,0 +1,113 @@
+"""``tieline plugins``: what is installed, whether it works, and what one of them can be told."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tieline.api import Converter, PluginError, RefuseToStart, SinkConnector, SourceConnector, Transform
+from tieline.plugins import discovery
+
+plugins = typer.Typer(help="Connectors, converters, transforms and commands that are installed.")
+
+_CONTRACTS: dict[str, Any] = {
+    discovery.SOURCES: SourceConnector,
+    discovery.SINKS: SinkConnector,
+    discovery.CONVERTERS: Converter,
+    discovery.TRANSFORMS: Transform,
+}
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+
+
+@plugins.callback(invoke_without_command=True)
+def list_all(
+    context: typer.Context,
+    as_json: AsJson = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit status 1 if one is broken.")] = False,
+) -> None:
+    """List every plugin: kind, name, version, distribution, status; each is imported to find that out."""
+    if context.invoked_subcommand is not None:
+        return
+    rows = [_row(group, plugin) for group in discovery.KIND for plugin in discovery.installed(group)]
+    rows += [
+        {"kind": "distribution", "name": place, "version": "", "distribution": "", "status": why}
+        for place, why in discovery.unreadable().items()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        columns = ("kind", "name", "version", "distribution", "status")
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*(Text(row[column]) for column in columns))
+        Console().print(table)
+    if check and any(row["status"] != "ok" for row in rows):
+        raise typer.Exit(1)
+
+
+@plugins.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A plugin's name, such as mongo.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a plugin is and its settings: key, type, default, meaning."""
+    told = [_told(group, name) for group in _CONTRACTS if _known(group, name)]
+    if not told:
+        names = {plugin.name for group in _CONTRACTS for plugin in discovery.installed(group)}
+        raise RefuseToStart(discovery.unknown("plugin", name, names))
+    if as_json:
+        typer.echo(json.dumps(told))
+        return
+    console = Console()
+    for plugin in told:
+        console.print(Text(f"{plugin['kind']} {plugin['name']} {plugin['version']}".rstrip(), style="bold"))
+        console.print(f"{plugin['doc']}\n", highlight=False, markup=False)
+        table = Table("key", "type", "default", "meaning")
+        for setting in plugin["settings"]:
+            default = "required" if setting["required"] else setting["default_value"] or ""
+            cells = (setting["name"], setting["type"].lower(), default, setting["documentation"])
+            table.add_row(*map(Text, cells))
+        console.print(table)
+
+
+def _row(group: str, plugin: discovery.Installed) -> dict[str, str]:
+    try:
+        if group in _CONTRACTS:
+            discovery.load(group, plugin.name, _CONTRACTS[group])
+        else:
+            discovery.load_object(group, plugin.name)
+    except PluginError as error:
+        status = str(error)
+    else:
+        status = "ok"
+    return {
+        "kind": discovery.KIND[group],
+        "name": plugin.name,
+        "version": plugin.version,
+        "distribution": plugin.distribution,
+        "target": plugin.target,
+        "status": status,
+    }
+
+
+def _known(group: str, name: str) -> bool:
+    return discovery.known_as(name, {plugin.name for plugin in discovery.installed(group)}) is not None
+
+
+def _told(group: str, name: str) -> dict[str, Any]:
+    """Raises ``PluginError`` where it is broken."""
+    kind = discovery.load(group, name, _CONTRACTS[group])
+    return {
+        "kind": discovery.KIND[group],
+        "name": name,
+        "version": getattr(kind, "version", ""),  # converters and transforms have none of their own
+        "doc": inspect.getdoc(kind) or "",
+        "settings": kind.config_type.definition(),
+    }

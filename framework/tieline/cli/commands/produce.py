@@ -1,0 +1,163 @@
+"""``tieline produce``: messages onto a topic, beside a running worker."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tieline.api import RefuseToStart, SchemaStore, ended_by_signals
+from tieline.cli.connection import (
+    Beside,
+    BootstrapServers,
+    DataDir,
+    Place,
+    RegistryUrl,
+    WorkerFile,
+    beside,
+    say,
+)
+from tieline.cli.printable import printable
+from tieline.cli.producing.messages import MAX_BYTES, Message, Wrong, arriving, message, messages
+from tieline.cli.producing.sender import Placed, Sending, Shape
+
+_STDIN = Path("-")
+_TOLD = 50  # mistakes; more only fill a screen
+
+
+def produce(
+    topic: Annotated[str, typer.Argument(help="The topic.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Lines of JSON, or old message files; none, or -: stdin.")
+    ] = None,
+    worker: WorkerFile = None,
+    bootstrap_servers: BootstrapServers = None,
+    data_dir: DataDir = None,
+    schema_registry_url: RegistryUrl = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(help="volttron.DeviceReading and the like, or a file.avsc. None: plain JSON."),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="The key of all of them.")] = None,
+    key_field: Annotated[
+        str | None, typer.Option(help="The field that is the key; a.b for a field inside.")
+    ] = None,
+    header: Annotated[list[str] | None, typer.Option(help="name=value, on all; may be repeated.")] = None,
+    create: Annotated[bool, typer.Option("--create", help="Make the topic if it is not there.")] = False,
+    live: Annotated[
+        bool | None,
+        typer.Option(
+            "--live/--together",
+            help="Send each line of stdin as it comes, or all after all are checked. Default: live at a "
+            "keyboard.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Seconds to wait for the broker to confirm.")
+    ] = 30.0,
+) -> None:
+    """Send messages: all are checked before the first is sent, every mistake is told with its line.
+
+    Exit status: 0 all sent; 1 some were not; 2 nothing was sent, there is something to change.
+    """
+    if key is not None and key_field is not None:
+        raise RefuseToStart("give either --key or --key-field")
+    paths = files or [_STDIN]
+    is_live = live if live is not None else paths == [_STDIN] and sys.stdin.isatty()
+    if is_live and paths != [_STDIN]:
+        raise RefuseToStart("--live sends what comes from stdin; files are always checked as a whole")
+    shape = Shape(topic, schema, key, key_field, header or ())
+    place = Place(worker, bootstrap_servers, data_dir, schema_registry_url)
+    with beside(place) as opened:
+        read = [] if is_live else _checked(paths, shape)
+        _ensure_topic(opened, topic, create)
+        sending = Sending(opened.broker.producer("tieline-produce", {}), timeout)
+        sending.given = len(read)
+        try:
+            with ended_by_signals():
+                if is_live:
+                    say(f"sending to {topic} of {opened.called}, a line of JSON each; Ctrl-D ends it")
+                    _live(sending, shape, opened.schemas)
+                sending.send(shape.framed(read, opened.schemas))
+                sending.settle()
+        finally:
+            sending.close()
+            say(f"{sending.told} to {topic} of {opened.called}")
+    if sending.sent < sending.given:
+        raise typer.Exit(1)
+
+
+def _checked(paths: Sequence[Path], shape: Shape) -> list[Placed]:
+    """All of it, read and checked. Raises ``RefuseToStart`` with every mistake."""
+    good: list[Placed] = []
+    wrong: list[Wrong] = []
+    left = MAX_BYTES
+    for path in paths:
+        name = "" if path == _STDIN else str(path)
+        try:
+            data = _read(path, left + 1)
+        except OSError as error:
+            wrong.append(Wrong(str(path), f"cannot be read: {error.strerror}"))
+            continue
+        left -= len(data)
+        if left < 0:
+            way_out = "split them, or send lines by: tieline produce --live"
+            raise RefuseToStart(f"nothing was sent: more than {MAX_BYTES} bytes to check together; {way_out}")
+        for found in messages(name, data):
+            checked = shape.checked(found) if isinstance(found, Message) else found
+            if isinstance(checked, Wrong):
+                wrong.append(checked)
+            else:
+                good.append(checked)
+    if wrong:
+        count = "1 mistake" if len(wrong) == 1 else f"{len(wrong)} mistakes"
+        lines = [f"  - {printable(str(one))}" for one in wrong[:_TOLD]]
+        lines += [f"  … and {len(wrong) - _TOLD} more"] if len(wrong) > _TOLD else []
+        raise RefuseToStart("\n".join([f"{count}, nothing was sent:", *lines]))
+    return good
+
+
+def _read(path: Path, limit: int) -> bytes:
+    if path == _STDIN:
+        return sys.stdin.buffer.read(limit)
+    with path.open("rb") as file:
+        return file.read(limit)
+
+
+def _live(sending: Sending, shape: Shape, schemas: SchemaStore) -> None:
+    """Each line as it comes; what is wrong is told and costs itself alone."""
+    number = 0
+    try:
+        for lines in arriving(sys.stdin.fileno()):
+            good: list[Placed] = []
+            for line in lines:
+                number += 1
+                found = message(f"line {number}", line)
+                if found is None:
+                    continue
+                sending.given += 1
+                checked = shape.checked(found) if isinstance(found, Message) else found
+                if isinstance(checked, Wrong):
+                    sending.refuse(checked)
+                else:
+                    good.append(checked)
+            sending.send(shape.framed(good, schemas))
+            sending.settle()
+    except ValueError as error:
+        sending.given += 1
+        sending.refuse(Wrong(f"line {number + 1}", f"{error}; what follows is not read"))
+
+
+def _ensure_topic(opened: Beside, topic: str, create: bool) -> None:
+    topics = opened.broker.topics()
+    if topic in topics:
+        return
+    if not create:
+        near = difflib.get_close_matches(topic, topics, n=3)
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        raise RefuseToStart(f"{opened.called} has no topic {topic}; {hint}--create makes it")
+    opened.broker.create_topic(topic)

@@ -1,0 +1,1 @@
+"""``tieline consume``: which records are wanted, what they hold, how they are shown."""

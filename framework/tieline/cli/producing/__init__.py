@@ -1,0 +1,1 @@
+"""``tieline produce``: from lines that people write to records on a topic."""

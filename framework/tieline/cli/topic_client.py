@@ -1,0 +1,124 @@
+"""A worker's topics for commands of connectors; see ``tieline.api.Topics``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tieline.api import (
+    ID_HEADER,
+    DataError,
+    Datum,
+    RecordMetadata,
+    Retriable,
+    SinkRecord,
+    SourceRecord,
+    Topics,
+    header,
+)
+from tieline.broker.port import ConsumedRecord, ProducerRecord, TopicReader, Unit
+from tieline.cli.connection import Beside, Place, beside
+from tieline.cli.consuming.decoder import Decoder, ValueFormat
+from tieline.converters.default_codec import OwnForm
+from tieline.converters.plain import BytesConverter
+from tieline.runtime.sink.conversion import Inbound
+from tieline.runtime.task.transform_chain import Transforms
+
+_NAME = "tieline-cli"
+_BATCH = 500
+
+
+@contextmanager
+def opened(worker: Path) -> Iterator[Topics]:
+    """See ``tieline.api.Program.topics``."""
+    with beside(Place(worker)) as found, ExitStack() as at_end:
+        yield WorkerTopics(found, at_end)
+
+
+class WorkerTopics:
+    """See ``tieline.api.Topics``; what it opens is closed with ``at_end``."""
+
+    def __init__(self, found: Beside, at_end: ExitStack) -> None:
+        self._beside = found
+        self._broker = found.broker
+        self._at_end = at_end
+        self._form = OwnForm(found.schemas)
+        # Somebody waits for the answer; while one request is on its way the others share the next anyway.
+        self._producer = found.broker.producer(_NAME, {"linger.ms": "0"})
+        at_end.callback(self._producer.close, 0)
+        self._known: set[str] = set()
+
+    def names(self) -> Collection[str]:
+        """See ``Topics.names``."""
+        return self._broker.topics().keys()
+
+    def send(self, records: Sequence[SourceRecord], timeout: float = 10.0) -> list[RecordMetadata]:
+        """See ``Topics.send``."""
+        deadline = time.monotonic() + timeout
+        encoded = self._encoded(records)
+        for topic in sorted({record.topic for record in records} - self._known):
+            self._broker.create_topic(topic, timeout=timeout)
+            self._known.add(topic)
+        self._producer.send(Unit(encoded))
+        while (left := deadline - time.monotonic()) > 0:
+            for delivery in self._producer.poll(min(left, 0.5)):
+                if delivery.failures:
+                    raise DataError(delivery.failures)
+                return [placed for placed in delivery.metadata if placed is not None]
+        raise Retriable(f"{self._beside.called} has not confirmed it within {timeout:g} s")
+
+    def reader(self, topic: str, since: int | None = None) -> WorkerReader:
+        """See ``Topics.reader``."""
+        reader = self._broker.reader(topic, since=since)
+        self._at_end.callback(reader.close, 1.0)
+        return WorkerReader(reader, Decoder(ValueFormat.AUTO, self._broker, self._beside.registry))
+
+    def record_id(self, at: RecordMetadata) -> str:
+        """See ``Topics.record_id``."""
+        inbound = Inbound(self._broker, Transforms([]), BytesConverter(), BytesConverter())
+        record = inbound.unread(ConsumedRecord(*at, None, None, (), 0))
+        return (header(record, ID_HEADER) or b"").decode("ascii")
+
+    def _encoded(self, records: Sequence[SourceRecord]) -> list[ProducerRecord]:
+        failures: dict[int, Exception] = {}
+        encoded: list[ProducerRecord] = []
+        for index, record in enumerate(records):
+            try:
+                value = self._form.encode(Datum(record.topic, record.value, record.value_schema))
+            except ValueError as error:
+                failures[index] = error
+                continue
+            key = None if record.key is None else str(record.key).encode()
+            encoded.append(
+                ProducerRecord(record.topic, value, key, record.headers, record.timestamp, record.partition)
+            )
+        if failures:
+            raise DataError(failures)
+        return encoded
+
+
+class WorkerReader:
+    """See ``tieline.api.Following``."""
+
+    def __init__(self, reader: TopicReader, decoder: Decoder) -> None:
+        self._reader = reader
+        self._decoder = decoder
+        self._undecoded: list[ConsumedRecord] = []
+
+    @property
+    def at_end(self) -> bool:
+        """See ``Following.at_end``."""
+        return self._reader.at_end and not self._undecoded
+
+    def poll(self, timeout: float) -> list[SinkRecord]:
+        """See ``Following.poll``."""
+        if not self._undecoded:  # else the registry was away when these came
+            self._undecoded = self._reader.poll(_BATCH, timeout)
+        seen = self._decoder.decode(self._undecoded)
+        self._undecoded = []
+        return [
+            SinkRecord(s.topic, s.partition, s.offset, s.value.data, s.key.data, s.headers, s.timestamp)
+            for s in seen
+        ]

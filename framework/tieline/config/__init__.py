@@ -1,0 +1,1 @@
+"""From configuration files to a plan; every problem is reported at once."""

@@ -1,0 +1,320 @@
+"""The settings of a worker and of every connector; the keys are Kafka Connect's where they mean the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tieline.api import CommaList, Config, setting
+from tieline.api.config import TopicName, TopicNames
+from tieline.config.retry_policy import RetryPolicy
+from tieline.config.unsupported import NO_COPIES, NO_DEAD_LETTERS, server_problem, url_problem
+
+PASSED_TO_CLIENTS = ("security.protocol", "sasl.", "ssl.", "client.dns.lookup", "socket.")
+"""Worker settings that Kafka's clients get as they are."""
+
+IGNORED = {
+    "config.providers": "env, file and directory are always there",
+    "config.storage.replication.factor": "standalone worker",
+    "config.storage.topic": "standalone worker",
+    "group.id": "standalone worker",
+    "header.converter": "headers are bytes",
+    "internal.key.converter": "not needed",
+    "internal.value.converter": "not needed",
+    "listeners": "no REST yet",
+    "offset.storage.file.filename": "offsets are in the broker",
+    "plugin.discovery": "plugins are entry points",
+    "rest.port": "no REST yet",
+    "status.storage.replication.factor": "standalone worker",
+    "status.storage.topic": "standalone worker",
+}
+"""Settings of Kafka Connect's own files that mean nothing here; they are named once in the log."""
+
+
+class Pace(NamedTuple):
+    """How much at once and how often; seconds."""
+
+    offset_flush: float = 5.0
+    max_records: int = 2000
+    max_wait: float = 0.1
+    drain: float = 2.0
+    """What a source waits at stop for acknowledgements."""
+    call_timeout: float = 2.0
+    """The longest that one call to the broker blocks; below the graceful time-out."""
+
+
+class Subscription(NamedTuple):
+    """What a sink reads: these topics, or all whose whole name matches."""
+
+    topics: tuple[str, ...]
+    pattern: str | None
+
+
+class WorkerSettings(Config):
+    """One worker process; with ``bootstrap.servers`` its broker is Kafka, without it the local log."""
+
+    bootstrap_servers: CommaList = setting(
+        "bootstrap.servers",
+        (),
+        doc="Kafka brokers, host:port, several with commas. Empty: the local log.",
+        importance="high",
+    )
+    data_dir: Path = setting(
+        "data.dir",
+        Path("tieline-data"),
+        doc="Folder of the local log and the spools; one worker owns it.",
+        importance="high",
+    )
+    plugin_path: CommaList = setting(
+        "plugin.path",
+        (),
+        doc="Folders of dropped-in distributions: wheels, or unpacked; with commas.",
+    )
+    key_converter: str = setting("key.converter", "string", doc="The connectors' default for keys.")
+    value_converter: str = setting("value.converter", "avro", doc="The connectors' default for values.")
+    schema_registry_url: str = setting(
+        "schema.registry.url",
+        "",
+        doc="A schema registry elsewhere; empty: the topic _schemas of the broker; embedded: that topic, "
+        "served to others from this worker.",
+    )
+    offset_flush_interval_ms: int = setting(
+        "offset.flush.interval.ms", 5000, ge=10, doc="How often offsets are committed (Kafka Connect: 60000)."
+    )
+    task_shutdown_graceful_timeout_ms: int = setting(
+        "task.shutdown.graceful.timeout.ms",
+        5000,
+        ge=100,
+        doc="What all tasks together have for a clean stop.",
+    )
+    offset_storage_topic: TopicName = setting(
+        "offset.storage.topic",
+        "tieline-offsets",
+        min_length=1,
+        doc="Source offsets on Kafka: a compacted topic.",
+    )
+    offset_storage_partitions: int = setting(
+        "offset.storage.partitions", 25, ge=1, le=10_000, doc="Its partitions."
+    )
+    offset_storage_replication_factor: int = setting(
+        "offset.storage.replication.factor",
+        -1,
+        ge=-1,
+        le=1_000,
+        doc="Its replication; -1: the broker's default.",
+    )
+    log_retention_ms: int = setting(
+        "log.retention.ms",
+        604_800_000,
+        ge=-1,
+        doc="Local log: how long records that every connector has read are kept; -1: for ever.",
+    )
+    log_retention_bytes: int = setting(
+        "log.retention.bytes",
+        4 * 1024**3,
+        ge=-1,
+        doc="Local log: how many bytes a topic keeps of what every connector has read; -1: no limit.",
+    )
+    log_format: Literal["json", "human"] = setting("log.format", "human", doc="How log lines look.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
+        "log.level", "INFO", doc="What is logged."
+    )
+    progress_interval_ms: int = setting(
+        "progress.interval.ms", 10_000, ge=100, doc="How often the ledger of every connector is logged."
+    )
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """Addresses and numbers that are impossible."""
+        registry = "" if self.serves_registry else self.schema_registry_url
+        problems = [
+            *(("bootstrap.servers", server_problem(server)) for server in self.bootstrap_servers),
+            ("schema.registry.url", registry and url_problem(registry)),
+        ]
+        if self.offset_storage_replication_factor == 0:
+            problems.append(("offset.storage.replication.factor", NO_COPIES))
+        return [(key, problem) for key, problem in problems if problem]
+
+    @property
+    def serves_registry(self) -> bool:
+        """Whether this worker serves its broker's schemas over HTTP."""
+        return self.schema_registry_url == "embedded"
+
+    @property
+    def registry_elsewhere(self) -> str:
+        """The URL of a schema registry elsewhere; empty: the broker's own topic."""
+        return "" if self.serves_registry else self.schema_registry_url
+
+    @property
+    def pace(self) -> Pace:
+        """Every blocking call and the wait for acknowledgements stay inside the graceful time-out."""
+        graceful = self.task_shutdown_graceful_timeout_ms / 1000
+        return Pace(self.offset_flush_interval_ms / 1000, drain=graceful * 0.4, call_timeout=graceful * 0.25)
+
+
+class ConnectorSettings(Config):
+    """What every connector has; its own settings stand beside these in the same flat map."""
+
+    name: str = setting(
+        "name", doc="Unique in the worker.", pattern=r"^[A-Za-z0-9._-]{1,200}$", importance="high"
+    )
+    connector_class: str = setting("connector.class", doc="The plugin's name.", importance="high")
+    tasks_max: int = setting(
+        "tasks.max", 1, ge=1, le=1000, doc="The most tasks to split the work into.", importance="high"
+    )
+    key_converter: str | None = setting("key.converter", None, doc="For keys; the worker's if not given.")
+    value_converter: str | None = setting(
+        "value.converter", None, doc="For values; the worker's if not given."
+    )
+    transforms: CommaList = setting(
+        "transforms", (), doc="Names of transforms, in order; transforms.NAME.type each."
+    )
+    errors_retry_timeout: int = setting(
+        "errors.retry.timeout",
+        -1,
+        ge=-1,
+        doc="How long an outage is waited out, ms; -1: without a limit (Kafka Connect: 0).",
+    )
+    errors_retry_delay_max_ms: int = setting(
+        "errors.retry.delay.max.ms", 60_000, ge=1, doc="The longest backoff."
+    )
+    errors_tolerance: str = setting(
+        "errors.tolerance",
+        "none",
+        doc="A data error stops the task; the dead letter queue comes in a later version.",
+    )
+    max_poll_records: int = setting(
+        "max.poll.records", 2000, ge=1, le=100_000, doc="The most records of one batch."
+    )
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The failure table's numbers."""
+        timeout = self.errors_retry_timeout
+        return RetryPolicy(
+            0.3, self.errors_retry_delay_max_ms / 1000, -1.0 if timeout < 0 else timeout / 1000
+        )
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """What Connect can tolerate, and this cannot yet."""
+        if self.errors_tolerance == "none":
+            return []
+        return [("errors.tolerance", f"only none is possible: {NO_DEAD_LETTERS}")]
+
+
+class SourceSettings(ConnectorSettings):
+    """Beside those of every connector."""
+
+    topic_creation_default_partitions: int = setting(
+        "topic.creation.default.partitions",
+        -1,
+        ge=-1,
+        le=1_000_000,
+        doc="Partitions of a new topic; -1: the broker's default.",
+    )
+    topic_creation_default_replication_factor: int = setting(
+        "topic.creation.default.replication.factor",
+        -1,
+        ge=-1,
+        le=1_000,
+        doc="Its replication; -1: the broker's default.",
+    )
+    producer_in_flight_bytes: int = setting(
+        "producer.in.flight.bytes",
+        32 * 1024**2,
+        ge=1024,
+        le=1024**4,
+        doc="The most bytes sent and not yet acknowledged.",
+    )
+    spool_max_bytes: int = setting(
+        "spool.max.bytes",
+        1024**3,
+        ge=64 * 1024,
+        doc="Sources that cannot be asked again: the most bytes that wait on disk.",
+    )
+    spool_full_policy: Literal["drop_oldest", "drop_newest"] = setting(
+        "spool.full.policy",
+        "drop_oldest",
+        doc="What is dropped (counted, alarmed) when the spool is full. There is no 'block': "
+        "a subscriber that stops reading takes the platform down.",
+    )
+    quarantine_max_bytes: int = setting(
+        "quarantine.max.bytes", 16 * 1024**2, ge=0, doc="The most bytes kept of what could not be parsed."
+    )
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """A new topic without partitions or copies."""
+        numbers = {
+            "topic.creation.default.partitions": self.topic_creation_default_partitions,
+            "topic.creation.default.replication.factor": self.topic_creation_default_replication_factor,
+        }
+        return [*super().mistakes(), *((key, NO_COPIES) for key, number in numbers.items() if number == 0)]
+
+
+class SinkSettings(ConnectorSettings):
+    """Beside those of every connector."""
+
+    topics: TopicNames = setting("topics", (), doc="The topics to read; or topics.regex.", importance="high")
+    topics_regex: str | None = setting("topics.regex", None, doc="All topics whose whole name matches.")
+
+    @property
+    def subscription(self) -> Subscription:
+        """One of the two is there: ``mistakes`` saw to it."""
+        return Subscription(self.topics, self.topics_regex)
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """Topics, exactly one way; an expression that compiles."""
+        wrong = super().mistakes()
+        if bool(self.topics) == (self.topics_regex is not None):
+            return [*wrong, ("topics", "give either topics or topics.regex")]
+        try:
+            re.compile(self.topics_regex or "")
+        except re.error as error:
+            return [*wrong, ("topics.regex", f"not a regular expression: {error}")]
+        if self.topics_regex == "":
+            return [*wrong, ("topics.regex", "is empty, and matches no topic; .* matches all")]
+        return wrong
+
+
+_COMMON_PREFIXES = (
+    "key.converter.",
+    "value.converter.",
+    "transforms.",
+    "producer.override.",
+    "consumer.override.",
+)
+
+
+class Split(NamedTuple):
+    """One connector's flat map, taken apart."""
+
+    common: dict[str, str]
+    prefixed: dict[str, str]
+    own: dict[str, str]
+
+
+def split(settings: Mapping[str, str], common: type[ConnectorSettings], own: Collection[str] = ()) -> Split:
+    """What every connector has, what belongs to converters, transforms and clients, and what is its own.
+
+    ``own``: keys that the connector itself reads, perhaps one of its client's too, to check another by it;
+    of others those in ``IGNORED`` are left out.
+    """
+    known = set(common.keys())
+    out = Split({}, {}, {})
+    for key, value in settings.items():
+        if key in known:
+            out.common[key] = value
+        elif key.startswith(_COMMON_PREFIXES):
+            out.prefixed[key] = value
+            if key in own:
+                out.own[key] = value
+        elif key in own or key not in IGNORED:
+            out.own[key] = value
+    return out
+
+
+def below(prefix: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings below ``prefix.``, without it."""
+    start = f"{prefix}."
+    return {key[len(start) :]: value for key, value in settings.items() if key.startswith(start)}

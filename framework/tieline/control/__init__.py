@@ -1,0 +1,1 @@
+"""What operators change from outside while a worker runs or is stopped."""

@@ -1,0 +1,1 @@
+"""The HTTP server that the registry and the worker share."""

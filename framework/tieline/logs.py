@@ -1,0 +1,110 @@
+"""Structured logs: JSON lines or human ones, each with connector and task, none with a secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import structlog
+import structlog.tracebacks
+
+from tieline.log_limits import Repeats
+
+_MASK = "********"
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # a local variable may be a secret
+)
+
+
+class Redaction:
+    """Replaces every known secret in everything that is logged."""
+
+    def __init__(self) -> None:
+        self._secrets: tuple[str, ...] = ()
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """These texts must never be printed, nor as Python, JSON or a URL would write them.
+
+        Longest first, so that none shows through another. Shorter than 4 characters is no secret: to
+        mask it would only garble the log, and show where it is.
+        """
+        texts = [secret for secret in secrets if len(secret) >= 4]
+        known = {*self._secrets, *(written for text in texts for written in _writings(text))}
+        self._secrets = tuple(sorted(known, key=len, reverse=True))
+
+    def clean(self, value: Any) -> Any:
+        """The same value without secrets, also inside lists and maps."""
+        if isinstance(value, str):
+            for secret in self._secrets:
+                value = value.replace(secret, _MASK)
+            return value
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, dict):
+            return {self.clean(key): self.clean(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [self.clean(item) for item in value]
+        return self.clean(str(value))
+
+    def __call__(self, _logger: Any, _method: str, event: Any) -> Any:
+        """A structlog processor."""
+        return {key: item if key.startswith("_") else self.clean(item) for key, item in event.items()}
+
+
+def _writings(text: str) -> set[str]:
+    return {text, repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
+
+
+redaction = Redaction()
+"""The process's own; the runtime adds every secret setting that it reads."""
+
+repeats = Repeats()
+"""The process's own."""
+
+
+def set_up(*, style: str, level: str) -> None:
+    """Send every log line of the process to standard error in this style (``json`` or ``human``)."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Any] = (
+        [_TRACEBACKS, redaction, structlog.processors.JSONRenderer(default=str)]
+        if style == "json"
+        else [
+            structlog.processors.format_exc_info,
+            redaction,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ]
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    handler.setLevel(level)
+    repeats.clear()
+    handler.addFilter(repeats)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for noisy in ("pymongo", "httpx", "httpcore", "stevedore"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # What librdkafka says at INFO is looked at also where it is not written: tieline.broker.kafka.handshake
+    logging.getLogger("tieline.kafka").setLevel(min(logging.INFO, root.level))
+
+
+@contextmanager
+def about(**names: Any) -> Iterator[None]:
+    """Every line logged by this thread inside carries these names (connector, task)."""
+    with structlog.contextvars.bound_contextvars(**names):
+        yield

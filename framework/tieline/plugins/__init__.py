@@ -1,0 +1,1 @@
+"""Plugins: which are installed, and where they are looked for."""

@@ -1,0 +1,1 @@
+"""Confluent's HTTP interface of a schema registry."""

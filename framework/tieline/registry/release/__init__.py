@@ -1,0 +1,1 @@
+"""Checks of released schemas, and their reference page."""

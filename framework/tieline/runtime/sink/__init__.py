@@ -1,0 +1,1 @@
+"""⑦ to ⑪: consume, convert, put, track, commit."""

@@ -1,0 +1,1 @@
+"""① and ③ to ⑥: receive, transform, convert, produce, save the position."""

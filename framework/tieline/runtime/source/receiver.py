@@ -1,0 +1,80 @@
+"""A source that cannot be asked again: a receiver that only receives, a pump that does the rest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from tieline.api import Config, Retriable, SourceRecord, SourceTask
+from tieline.config.settings import Pace
+from tieline.runtime.errors.retry import Stopping
+from tieline.runtime.errors.table import Stage
+from tieline.runtime.source.repeats import Repeats
+from tieline.runtime.spool.spool import Spool
+from tieline.runtime.task.context import TaskSourceContext
+from tieline.runtime.task.environment import Scope
+
+log = logging.getLogger(__name__)
+
+
+class Receiver:
+    """① → ②, one thread: polls the task and commits each batch to the spool, whatever happens behind it."""
+
+    def __init__(self, scope: Scope, task: SourceTask[Any], config: Config, spool: Spool, pace: Pace) -> None:
+        self._scope = scope
+        self._task = task
+        self._config = config
+        self._spool = spool
+        self._pace = pace
+        self._context = TaskSourceContext(scope, dict, spool.quarantine)
+        self._repeats = (
+            Repeats(spool.beside("seen"), scope.counters) if type(task).repeats_are_events else None
+        )
+
+    def run(self) -> None:
+        """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
+        try:
+            self._scope.patiently(Stage.START, lambda: self._task.start(self._context, self._config))
+            away = self._scope.patience(Stage.TASK_POLL)
+            while not self._scope.stop.is_set():
+                try:
+                    batch = self._task.poll(self._pace.max_records, self._pace.max_wait)
+                except Exception as error:
+                    if self._scope.clock.wait(self._scope.stop, away.after(error)):
+                        break
+                    continue
+                away.over()
+                if batch:
+                    self._keep(batch)
+                else:
+                    self._spool.write_quarantine()
+            self._last()
+        except Stopping:
+            pass
+        finally:
+            try:
+                self._task.close()
+            finally:
+                if self._repeats is not None:
+                    self._repeats.close()
+
+    def ask_to_stop(self) -> None:
+        """From another thread: ask the task to stop."""
+        self._scope.stop.set()
+        self._task.stop()
+
+    def _keep(self, batch: Sequence[SourceRecord]) -> None:
+        self._spool.append(batch if self._repeats is None else self._repeats.number(batch))
+
+    def _last(self) -> None:
+        """What the task still held when it was asked to stop, as far as the time allows."""
+        deadline = self._scope.clock.now() + self._pace.drain
+        try:
+            while batch := self._task.poll(self._pace.max_records, 0):
+                self._keep(batch)
+                if self._scope.clock.now() >= deadline:
+                    log.warning("stopped although the source still has records to give")
+                    break
+        except Retriable:
+            pass  # it is away: it holds nothing

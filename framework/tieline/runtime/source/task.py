@@ -1,0 +1,125 @@
+"""A source whose records can be asked for again: poll, ③ to ⑥, then its offsets are saved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tieline.api import (
+    Config,
+    RecordMetadata,
+    Retriable,
+    SourceRecord,
+    SourceTask,
+)
+from tieline.config.settings import Pace
+from tieline.runtime.errors.retry import Stopping
+from tieline.runtime.errors.table import Stage
+from tieline.runtime.source.sender import Acknowledged, Positions, Sender
+from tieline.runtime.task.context import TaskSourceContext, canonical
+from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.ledger import Counts
+
+log = logging.getLogger(__name__)
+
+
+def acknowledging(task: SourceTask[Any]) -> Acknowledged | None:
+    """``commit_record`` for each record of a batch, or none where the task does not override it."""
+    if type(task).commit_record is SourceTask.commit_record:
+        return None
+
+    def acknowledged(batch: Sequence[SourceRecord], metadata: Sequence[RecordMetadata | None]) -> None:
+        for record, where in zip(batch, metadata, strict=True):
+            task.commit_record(record, where)
+
+    return acknowledged
+
+
+class WorkerSourceTask:
+    """Runs one source task from start to close, in one thread."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        task: SourceTask[Any],
+        config: Config,
+        make_sender: Callable[[Acknowledged | None], Sender],
+        saved: Callable[[], Mapping[str, str]],
+        pace: Pace,
+    ) -> None:
+        self._scope = scope
+        self._task = task
+        self._config = config
+        self._make_sender = make_sender
+        self._context = TaskSourceContext(scope, saved)
+        self._pace = pace
+        self._sender: Sender | None = None
+
+    @property
+    def counts(self) -> Counts:
+        """The ledger's totals."""
+        return Counts() if self._sender is None else self._sender.ledger.counts
+
+    def run(self) -> None:
+        """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
+        try:
+            sender = self._sender = self._make_sender(acknowledging(self._task))
+            try:
+                self._scope.patiently(Stage.START, lambda: self._task.start(self._context, self._config))
+                self._carry(sender)
+            except Stopping:
+                pass
+            finally:
+                if sender.finish(self._pace.drain, self._pace.call_timeout):
+                    self._saved()
+        except Stopping:
+            pass
+        finally:
+            self._task.close()
+
+    def ask_to_stop(self) -> None:
+        """From another thread: ask the task to stop."""
+        self._scope.stop.set()
+        self._task.stop()
+
+    def _saved(self) -> None:
+        try:
+            self._task.commit()
+        except Retriable as error:
+            log.warning("the source could not be told what is saved, it will be next time: %s", error)
+
+    def _carry(self, sender: Sender) -> None:
+        clock, pace = self._scope.clock, self._pace
+        next_save = clock.now() + pace.offset_flush
+        away = self._scope.patience(Stage.TASK_POLL)
+        while not self._scope.stop.is_set():
+            sender.poll(0.1 if sender.full else 0)
+            if not sender.full:
+                try:
+                    batch = self._task.poll(pace.max_records, pace.max_wait)
+                except Exception as error:
+                    if clock.wait(self._scope.stop, away.after(error)):
+                        break
+                    continue
+                away.over()
+                if batch:
+                    sender.send(batch, _positions(batch))
+            if clock.now() >= next_save:
+                if sender.try_save(pace.call_timeout):
+                    self._saved()
+                next_save = clock.now() + pace.offset_flush
+
+
+def _positions(batch: Sequence[SourceRecord]) -> Positions:
+    """Source partitions as text: each object is turned into text once a batch, sources share them."""
+    texts: dict[int, str] = {}
+    partitions: list[str] = []
+    last: dict[str, SourceRecord] = {}
+    for record in batch:
+        text = texts.get(id(record.source_partition))
+        if text is None:
+            text = texts[id(record.source_partition)] = canonical(record.source_partition)
+        partitions.append(text)
+        last[text] = record
+    return Positions(partitions, {text: canonical(record.source_offset) for text, record in last.items()})

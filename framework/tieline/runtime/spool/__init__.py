@@ -1,0 +1,1 @@
+"""② The spool: what a source that cannot be read again has received."""

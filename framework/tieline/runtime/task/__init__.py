@@ -1,0 +1,1 @@
+"""What the parts of one task share: environment, context, clock, delivery ledger."""

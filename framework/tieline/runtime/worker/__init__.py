@@ -1,0 +1,1 @@
+"""A worker: its connectors, their tasks' threads, and the factory that builds them."""

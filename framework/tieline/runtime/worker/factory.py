@@ -1,0 +1,185 @@
+"""From a plan to running parts: what is made for each task."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tieline.api import SchemaStore, SinkTask, SourceTask
+from tieline.broker.local.file import LogSettings
+from tieline.broker.local.log import LocalLog
+from tieline.broker.local.ownership import tighten_folder
+from tieline.broker.port import Broker
+from tieline.config.plan import ConnectorPlan, ConverterPlan, Plan
+from tieline.config.settings import Pace, SinkSettings, SourceSettings
+from tieline.converters.avro import AvroConverter
+from tieline.registry.client import RemoteSchemaStore
+from tieline.registry.schema_topic import SchemaTopic, TopicSchemaStore
+from tieline.runtime.sink.changelog import TaskChangelogs
+from tieline.runtime.sink.claims import Claims
+from tieline.runtime.sink.conversion import Inbound
+from tieline.runtime.sink.task import Intake, WorkerSinkTask
+from tieline.runtime.source.conversion import Outbound
+from tieline.runtime.source.sender import Acknowledged, Outlet, Sender
+from tieline.runtime.source.task import WorkerSourceTask
+from tieline.runtime.spool.spool import Limits, Spool
+from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.transform_chain import Transforms
+
+
+def open_broker(plan: Plan) -> Broker:
+    """Kafka where ``bootstrap.servers`` is given, else the local log. Raises ``AlreadyOwned``."""
+    worker = plan.worker
+    tighten_folder(worker.data_dir)  # on Kafka only the spools in it are opened
+    if worker.bootstrap_servers:
+        from tieline.broker.kafka.broker import KafkaBroker
+
+        return KafkaBroker(
+            ",".join(worker.bootstrap_servers),
+            plan.clients,
+            offsets_topic=worker.offset_storage_topic,
+            offsets_partitions=worker.offset_storage_partitions,
+            offsets_replication=worker.offset_storage_replication_factor,
+            call_timeout=worker.pace.call_timeout,
+        )
+    settings = LogSettings(retention_ms=worker.log_retention_ms, retention_bytes=worker.log_retention_bytes)
+    return LocalLog.open(worker.data_dir, settings=settings)
+
+
+class Parts:
+    """Makes the parts of tasks; schema stores are shared by all tasks of a worker."""
+
+    def __init__(self, broker: Broker, pace: Pace, spools: Path) -> None:
+        self._broker = broker
+        self.pace = pace
+        self._spools = spools
+        self._lock = threading.Lock()
+        self._stores: dict[str, SchemaStore] = {}
+        self.schema_topic = SchemaTopic(broker)
+        """The broker's own schemas, for the converters and for a registry that serves them."""
+
+    def source(
+        self, plan: ConnectorPlan, task: SourceTask[Any], own: Mapping[str, str], scope: Scope
+    ) -> WorkerSourceTask:
+        """A task of a source whose records can be asked for again."""
+        settings = _source(plan)
+
+        def make_sender(acknowledged: Acknowledged | None) -> Sender:
+            return Sender(scope, self._outbound(plan, scope), self._outlet(plan, scope), acknowledged)
+
+        return WorkerSourceTask(
+            scope,
+            task,
+            type(plan.config).parse(own),
+            make_sender,
+            lambda: self._broker.source_offsets(plan.name, self.pace.call_timeout),
+            self.pace._replace(max_records=settings.max_poll_records),
+        )
+
+    def spool_sender(self, plan: ConnectorPlan, scope: Scope, spool: Spool) -> Sender:
+        """What a pump sends with."""
+        return Sender(scope, self._outbound(plan, scope), self._outlet(plan, scope, spool))
+
+    def sink(
+        self, plan: ConnectorPlan, task: SinkTask[Any], own: Mapping[str, str], scope: Scope
+    ) -> WorkerSinkTask:
+        """A task of a sink."""
+        inbound = Inbound(self._broker, _transforms(plan), *self._converters(plan), scope.counters.add)
+        overrides = dict(plan.overrides)
+        if "group.instance.id" in overrides and scope.task:  # each task is a member: one name, one task
+            overrides["group.instance.id"] += f"-{scope.task}"
+        intake = Intake(
+            lambda: self._broker.consumer(f"connect-{plan.name}", scope.id, overrides),
+            inbound,
+            TaskChangelogs(plan.name, self._schemas(plan.value), self.pace.call_timeout),
+            Claims(self._broker, self.pace.call_timeout),
+        )
+        return WorkerSinkTask(
+            scope,
+            task,
+            type(plan.config).parse(own),
+            intake,
+            self.pace._replace(max_records=plan.settings.max_poll_records),
+        )
+
+    def open_spool(self, path: Path, plan: ConnectorPlan, scope: Scope) -> Spool:
+        """Open a spool's file. Raises ``AlreadyOwned``, ``RefuseToStart``."""
+        settings = _source(plan)
+        limits = Limits(
+            settings.spool_max_bytes,
+            settings.spool_full_policy == "drop_oldest",
+            settings.quarantine_max_bytes,
+        )
+        as_avro = plan.value.type is AvroConverter and not plan.transforms  # nothing looks into the values
+        return Spool(path, limits, scope.counters, scope.clock, as_avro=as_avro)
+
+    def spool_path(self, scope: Scope) -> Path:
+        """Where a task's spool is."""
+        return self._spools / f"{scope.id}.db"
+
+    def spools_found(self) -> list[Path]:
+        """The files of all spools on this disk."""
+        return sorted(self._spools.glob("*.db"))
+
+    def close(self) -> None:
+        """At the end of the worker: let schema stores elsewhere go."""
+        for store in self._stores.values():
+            if isinstance(store, RemoteSchemaStore):
+                store.close()
+
+    def _outlet(self, plan: ConnectorPlan, scope: Scope, spool: Spool | None = None) -> Outlet:
+        settings = _source(plan)
+        return Outlet(
+            self._broker,
+            scope.id,
+            plan.overrides,
+            settings.producer_in_flight_bytes,
+            settings.topic_creation_default_partitions,
+            settings.topic_creation_default_replication_factor,
+            spool,
+        )
+
+    def _outbound(self, plan: ConnectorPlan, scope: Scope) -> Outbound:
+        return Outbound(_transforms(plan), *self._converters(plan), scope.clock)
+
+    def _converters(self, plan: ConnectorPlan) -> tuple[Any, Any]:
+        made = []
+        for is_key, converter_plan in ((True, plan.key), (False, plan.value)):
+            converter = converter_plan.type()
+            converter.start(converter_plan.config, is_key=is_key, schemas=self._schemas(converter_plan))
+            made.append(converter)
+        return made[0], made[1]
+
+    def _schemas(self, plan: ConverterPlan) -> SchemaStore:
+        key = json.dumps(plan.registry, sort_keys=True)
+        with self._lock:
+            if key not in self._stores:
+                self._stores[key] = (
+                    RemoteSchemaStore(plan.registry)
+                    if plan.registry
+                    else TopicSchemaStore(self._broker, self.schema_topic)
+                )
+            return self._stores[key]
+
+
+def _source(plan: ConnectorPlan) -> SourceSettings:
+    assert isinstance(plan.settings, SourceSettings)
+    return plan.settings
+
+
+def sink_settings(plan: ConnectorPlan) -> SinkSettings:
+    """The settings of a sink's plan."""
+    assert isinstance(plan.settings, SinkSettings)
+    return plan.settings
+
+
+def _transforms(plan: ConnectorPlan) -> Transforms:
+    chain = []
+    for transform_plan in plan.transforms:
+        transform = transform_plan.type()
+        transform.start(transform_plan.config)
+        chain.append(transform)
+    return Transforms(chain)

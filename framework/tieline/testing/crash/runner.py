@@ -1,0 +1,189 @@
+"""Crashes by list, not by luck: a worker dies inside this process, at a named step of a record's journey.
+
+    point = CrashPoint(Step.PRODUCE, "after")               # the broker has it, nobody heard of it
+    with Life(plan, open_broker(plan), point) as first:
+        assert first.run(until=everything_arrived)          # true: it crashed
+        first.leave(folder)                                 # what a killed process leaves on the disk
+        plan = checked("test", {"data.dir": str(folder)}, connectors)
+        with Life(plan, open_broker(plan)) as second:       # new objects, from the disk
+            assert not second.run(until=everything_arrived)
+    …                                                       # now count what is outside
+
+A killed process does not flush. **After the crash every call to the broker, a spool, a task, a converter
+or a transform is refused**, by another ``Crash``, so that no ``finally`` commits, saves or closes anything.
+What the broker was given before still arrives, as with a kill a moment later.
+
+What this cannot show is what a task does by itself between two calls of the runtime: a thread of its own,
+a buffered file that Python flushes once nobody needs it. ``tieline.testing.worker_process`` kills a real
+process.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+from typing_extensions import Self
+
+from tieline.api import SinkConnector, SinkTask
+from tieline.broker.port import Broker
+from tieline.config.plan import ConnectorPlan, Plan
+from tieline.config.settings import Pace
+from tieline.runtime.spool.spool import Spool
+from tieline.runtime.task.environment import Scope
+from tieline.runtime.worker.connector import RunningConnector
+from tieline.runtime.worker.factory import Parts
+from tieline.runtime.worker.thread import TaskThread
+from tieline.testing.crash.points import Crash, CrashPoint, Guarded, GuardedBroker, Process, Step
+
+__all__ = ["Crash", "CrashPoint", "Life", "Step"]
+
+
+class Life:
+    """One life of a worker: its connectors run as the worker runs them, until it crashes or all is done.
+
+    ``plan``: made anew for each life, as a new process makes it. ``broker``: opened for this life, and
+    closed with it. ``pace``: none is the plan's own. A context manager; leave that of a crashed life only
+    when the next one has ended, because letting go of what is left of it (files, sockets) may do what a
+    kill does not.
+    """
+
+    def __init__(
+        self, plan: Plan, broker: Broker, crash: CrashPoint | None = None, *, pace: Pace | None = None
+    ) -> None:
+        self._process = Process(crash)
+        self._plan = plan
+        self._broker = broker
+        self._process.left_open(broker.close)
+        guarded = cast(Broker, GuardedBroker(self._process, broker))
+        pace, spools = pace or plan.worker.pace, plan.worker.data_dir / "spools"
+        self._parts = _GuardedParts(self._process, guarded, pace, spools)
+        self._connectors = [
+            RunningConnector(_guarded(planned, self._process), self._parts) for planned in plan.connectors
+        ]
+
+    @property
+    def done(self) -> Counter[Step]:
+        """How often each step had its effect."""
+        return self._process.done
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """Each connector's ledger by its name."""
+        return {connector.name: connector.ledger() for connector in self._connectors}
+
+    def run(self, until: Callable[[], bool], timeout: float = 90.0) -> bool:
+        """Live until the crash (true), or until ``until`` says so and all has stopped in good order (false).
+
+        Raises ``AssertionError`` when a task fails by itself, or neither comes within ``timeout`` seconds.
+        """
+        try:
+            self._start()
+            self._watch(until, timeout)
+        except Crash:
+            pass
+        finally:
+            self._stop()
+        if self._process.dead.is_set():
+            self._process.settle()
+            return True
+        for connector in self._connectors:
+            connector.close()
+        self._parts.close()
+        self._broker.close()
+        self._process.remains.pop_all()  # all of it was let go in good order
+        return False
+
+    def leave(self, folder: Path) -> None:
+        """Copy ``data.dir`` as the crash left it, no file closed and no log tidied up."""
+        # What holds nothing: a lock, a bell (a named pipe), space put aside.
+        ignore = shutil.ignore_patterns("*.lock", "*.bell", "*.reserve")
+        self._plan.worker.data_dir.mkdir(parents=True, exist_ok=True)  # nothing is in it with Kafka alone
+        shutil.copytree(self._plan.worker.data_dir, folder, ignore=ignore)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.dead.set()
+        self._process.remains.close()
+
+    @property
+    def _threads(self) -> list[TaskThread]:
+        return [thread for connector in self._connectors for thread in connector.threads]
+
+    def _start(self) -> None:
+        for connector in self._connectors:
+            connector.prepare()
+        left = self._parts.spools_found()
+        for connector in self._connectors:
+            left = connector.adopt(left)
+        for connector in self._connectors:
+            connector.start()
+
+    def _watch(self, until: Callable[[], bool], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not self._process.dead.wait(0.002) and not until():
+            failed = [thread.trace for thread in self._threads if thread.state == "FAILED"]
+            if failed and not self._process.dead.is_set():
+                raise AssertionError(f"a task failed, and not by the crash: {failed}")
+            if time.monotonic() >= deadline:
+                raise AssertionError(f"neither a crash nor the end within {timeout} s: {self.ledger()}")
+
+    def _stop(self) -> None:
+        """Also of the dead, whose threads it only wakes."""
+        for thread in self._threads:
+            with suppress(Crash):
+                thread.ask_to_stop()
+        for thread in self._threads:
+            if not thread.join(20):
+                raise AssertionError(f"{thread.scope.id}: the {thread.role} did not end")
+
+
+class _GuardedParts(Parts):
+    """Spools are guarded like brokers."""
+
+    def __init__(self, process: Process, broker: Broker, pace: Pace, spools: Path) -> None:
+        super().__init__(broker, pace, spools)
+        self._process = process
+
+    def open_spool(self, path: Path, plan: ConnectorPlan, scope: Scope) -> Spool:
+        spool = super().open_spool(path, plan, scope)
+        self._process.left_open(spool.close)
+        return cast(Spool, Guarded(self._process, spool, {"append": Step.SPOOL, "save": Step.SAVE}))
+
+
+def _guarded(plan: ConnectorPlan, process: Process) -> ConnectorPlan:
+    """The same connector; its tasks, converters and transforms pass their crash points."""
+    sink = isinstance(plan.connector, SinkConnector)
+    transformed = {"apply": Step.TRANSFORM_IN if sink else Step.TRANSFORM_OUT}
+    converted = {"serialize": Step.SERIALIZE, "deserialize": Step.DESERIALIZE}
+
+    def task() -> Any:
+        made = plan.connector.task_type()  # type: ignore[attr-defined]
+        process.left_open(made.shutdown if isinstance(made, SinkTask) else made.close)
+        steps = {"put": Step.PUT, "pre_commit": Step.FLUSH, "poll": Step.POLL, "commit": Step.COMMIT_SOURCE}
+        return process.patched(made, steps)
+
+    def made(kind: Callable[[], Any], steps: Mapping[str, Step]) -> Any:
+        return lambda: process.patched(kind(), steps)
+
+    connector: Any = copy.copy(plan.connector)
+    connector.task_type = task
+    process.left_open(connector.stop)
+    return replace(
+        plan,
+        connector=process.patched(connector, {}),
+        key=replace(plan.key, type=made(plan.key.type, {})),
+        value=replace(plan.value, type=made(plan.value.type, converted)),
+        transforms=[replace(planned, type=made(planned.type, transformed)) for planned in plan.transforms],
+    )

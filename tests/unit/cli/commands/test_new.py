@@ -1,0 +1,68 @@
+"""``tieline new connector``: what it makes works at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from tieline.api import RefuseToStart
+from tieline.cli.commands.new import new
+
+
+def make(*words):
+    ended = CliRunner().invoke(new, ["connector", *map(str, words)])
+    if isinstance(ended.exception, RefuseToStart):
+        raise ended.exception
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout
+
+
+def test_a_name_with_the_templates_own_in_it_is_a_name(tmp_path):
+    make("acme-meter", "--source", "--folder", tmp_path / "made")
+    assert (tmp_path / "made" / "src" / "tieline_acme_meter" / "source.py").exists()
+    assert (
+        "acme-meter = tieline_acme_meter.source:AcmeMeterSource"
+        in (tmp_path / "made" / "setup.cfg").read_text()
+    )
+
+
+@pytest.mark.parametrize("kind", ["source", "sink"])
+def test_its_tests_are_green_at_once(kind, tmp_path):
+    folder = tmp_path / "made"
+    told = make("my-meter", f"--{kind}", "--folder", folder)
+    assert f"is a {kind} that works" in told
+    text = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
+    assert "acme" not in text.lower()
+    assert f"my-meter = tieline_my_meter.{kind}:MyMeter{kind.capitalize()}" in text
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stdout
+    assert int(ended.stdout.rpartition(" passed")[0].split()[-1]) > 10
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["meter"], "say which: --source or --sink"),
+        (["meter", "--source", "--sink"], "say which: --source or --sink"),
+        (["My Meter", "--sink"], "a name is of lower case letters"),
+        (["../meter", "--sink"], "a name is of lower case letters"),
+    ],
+)
+def test_what_cannot_be_made_is_told(words, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RefuseToStart, match=told):
+        make(*words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_that_is_there_is_overwritten(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(RefuseToStart, match="not empty"):
+        make("meter", "--sink", "--folder", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

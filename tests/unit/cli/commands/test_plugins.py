@@ -1,0 +1,77 @@
+"""``tieline plugins``: what is installed, and a broken one beside it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tieline.api import RefuseToStart
+from tieline.cli.commands.plugins import plugins
+from tieline.plugins.discovery import SINKS
+from tieline.testing.distribution import distribution
+from tieline_connectors.mongo.config import MongoSinkConfig
+from tieline_connectors.mongo.sink import MongoSink
+
+
+def run(*words):
+    return CliRunner().invoke(plugins, list(words))
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """A distribution whose only plugin cannot be imported."""
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tieline.sinks]\nbroken = no_such_module:Sink\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_every_plugin_is_listed_and_works():
+    rows = json.loads(run("--json").stdout)
+    assert {("source", "volttron_bus"), ("sink", "mongo"), ("converter", "avro"), ("command", "policy")} <= {
+        (row["kind"], row["name"]) for row in rows
+    }
+    assert {row["status"] for row in rows} == {"ok"}
+    assert run("--check").exit_code == 0
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_broken_plugin_is_told_with_its_cause_and_disturbs_nobody():
+    rows = {row["name"]: row for row in json.loads(run("--json").stdout)}
+    assert (rows["broken"]["distribution"], rows["broken"]["version"]) == ("broken", "1.0")
+    assert "no_such_module:Sink cannot be imported: ModuleNotFoundError" in rows["broken"]["status"]
+    assert rows["mongo"]["status"] == "ok"
+    assert run("--check").exit_code == 1
+
+
+def test_brackets_in_a_cause_are_shown_as_they_are(tmp_path):
+    modules = {"needy": "raise RuntimeError('pip install acme[all] [/b]')"}
+    with distribution(tmp_path, "needy", {SINKS: {"needy": "needy:Sink"}}, modules):
+        told = run()
+    assert told.exception is None
+    assert "acme[all][/b]" in "".join(told.stdout.split()).replace("│", "")
+
+
+def test_the_settings_of_a_plugin_are_those_of_its_configuration():
+    (told,) = json.loads(run("show", "mongo", "--json").stdout)
+    assert (told["kind"], told["version"]) == ("sink", MongoSink.version)
+    assert [setting["name"] for setting in told["settings"]] == MongoSinkConfig.keys()
+    assert all(setting["documentation"] for setting in told["settings"])
+    both = json.loads(run("show", "file", "--json").stdout)
+    assert [plugin["kind"] for plugin in both] == ["source", "sink"]
+    assert "max.line.bytes" in run("show", "file").stdout
+
+
+@pytest.mark.parametrize("kind", ["source", "sink", "converter", "transform"])
+def test_each_plugin_of_a_kind_can_be_shown(kind):
+    names = [row["name"] for row in json.loads(run("--json").stdout) if row["kind"] == kind]
+    assert [name for name in names if run("show", name).exit_code] == []
+
+
+def test_a_name_that_is_not_there_is_told_with_one_that_may_be_meant():
+    ended = run("show", "mong")
+    assert isinstance(ended.exception, RefuseToStart)
+    assert "did you mean 'mongo'?" in str(ended.exception)

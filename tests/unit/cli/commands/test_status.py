@@ -1,0 +1,82 @@
+"""``tieline status``: the lines below the table of connectors."""
+
+import datetime as dt
+import json
+import time
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tieline.api.locks import lock_exclusively
+from tieline.cli.commands.status import lines, status
+
+TRACE = (
+    "VALUE_CONVERTER: the record readings-0@41 cannot be handled: it is not\nAvro; stop the worker and pass "
+    "over the record: tieline offsets set campus-mongo --worker FILE --topic readings --partition 0 --to 42"
+)
+PLATFORM = "the platform at tcp://a-host-with-a-long-name.buildings.campus.example.org:22916"
+
+
+def ledgers(since):
+    outage = {"to": PLATFORM, "since": since, "because": "the platform does not answer"}
+    common = {"received": 1, "delivered": 1}
+    return {
+        "campus-bus": {"type": "source", "state": "RUNNING", "not_connected": [outage], **common},
+        "campus-mongo": {"type": "sink", "state": "FAILED", "trace": TRACE, "lag": None, **common},
+        "other": {"type": "sink", "state": "RUNNING", "lag": 0, **common},
+    }
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch):
+    """Return what ``tieline status`` prints in a pipe, 80 columns wide."""
+    monkeypatch.setenv("COLUMNS", "80")
+    app = typer.Typer()
+    app.command()(status)
+    (tmp_path / "workers").mkdir()
+    since = (dt.datetime.now(dt.timezone.utc) - dt.timedelta(seconds=51)).isoformat(timespec="seconds")
+
+    def shown(*options, running):
+        state = {"pid": 1, "written": int(time.time() * 1000), "connectors": ledgers(since)}
+        (tmp_path / "workers" / "here-1.json").write_text(json.dumps(state))
+        with (tmp_path / "workers" / "here-1.lock").open("w") as lock:
+            if running:
+                lock_exclusively(lock.fileno(), "lock", "")
+            return CliRunner().invoke(app, [str(tmp_path), *options]).stdout
+
+    return shown
+
+
+def test_why_a_connector_failed_and_what_is_not_connected_are_lines_that_are_never_cut(shown):
+    printed = shown(running=True).splitlines()
+    assert f"campus-mongo FAILED: {TRACE.replace(chr(10), ' ')}" in printed
+    [line] = [line for line in printed if line.startswith("campus-bus ")]
+    assert line.startswith(f"campus-bus not connected to {PLATFORM} since ")
+    assert line.endswith(" s): the platform does not answer")
+    assert all(len(line) <= 80 for line in printed if not line.startswith("campus-"))
+    assert "…" not in "".join(printed)
+    [row] = [line for line in printed if "campus-mongo" in line and "FAILED" in line and "unknown" in line]
+    assert "None" not in row
+
+
+def test_the_lag_is_unknown_if_no_worker_runs(shown):
+    found = {row["connector"]: row for row in json.loads(shown("--json", running=False))["connectors"]}
+    assert found["other"]["lag"] is None
+    assert json.loads(shown("--json", running=True))["connectors"][2]["lag"] == 0
+
+
+def test_an_outage_at_the_end_of_a_worker_lasted_until_its_last_words():
+    row = {"connector": "bus", "state": "no worker runs", "trace": None, "written": 1_700_000_060_000}
+    begin = dt.datetime.fromtimestamp(1_700_000_000, dt.timezone.utc)
+    outage = {"to": "it", "since": begin.isoformat(), "because": "no\x1b[2Janswer"}
+    [line] = lines([{**row, "not_connected": [outage]}], 1_800_000_000.0)
+    shown = begin.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    assert line == f"bus was not connected to it since {shown} (1 min): no\\x1b[2Janswer"
+
+
+def test_a_time_that_no_calendar_has_is_shown_as_it_is():
+    row = {"connector": "bus", "state": "NOT CONNECTED", "trace": None, "written": 0}
+    outage = {"to": "it", "since": "99999999999999999 ms", "because": "no answer"}
+    [line] = lines([{**row, "not_connected": [outage]}], 0.0)
+    assert line == "bus not connected to it since 99999999999999999 ms: no answer"

@@ -1,0 +1,170 @@
+"""``tieline policy check`` and ``tieline command audit verify``."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tieline.api import ConfigError
+from tieline_connectors.command.audit.chain import head_of
+from tieline_connectors.command.audit.file import AuditFile
+from tieline_connectors.command.cli.app import command, policy
+
+POINT = "campus/b1/ahu1/CoolingSetpoint"
+POLICY = """
+version: 1
+rules:
+  - issuers: "*"
+    points: "**/FreezeStat"
+    deny: never
+  - issuers: energy-manager
+    points: campus/*/ahu*/CoolingSetpoint
+    type: float
+    min: -10
+    max: 26
+    max_change: 2
+    max_change_minutes: 15
+    key: operators
+"""
+
+
+@pytest.fixture
+def check(tmp_path):
+    (tmp_path / "policy.yaml").write_text(POLICY)
+
+    def check(*arguments):
+        result = CliRunner().invoke(policy, ["check", str(tmp_path / "policy.yaml"), *arguments])
+        return result.exit_code, result.stdout + result.stderr
+
+    return check
+
+
+def test_a_policy_without_mistakes_says_how_many_rules_it_has(check):
+    status, told = check()
+    assert (status, told.endswith("2 rules, no mistakes\n")) == (0, True)
+
+
+def test_every_mistake_of_a_policy_is_told(tmp_path):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(
+        "version: 1\nrules:\n  - issuers: a\n    pionts: b\n  - points: devices/x\n    type: flot\n"
+    )
+    result = CliRunner().invoke(policy, ["check", str(wrong)])
+    assert isinstance(result.exception, ConfigError)  # which the program prints, with exit status 2
+    assert len(result.exception.mistakes) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["energy-manager", POINT, "22", "--signed-with", "operators"], 0, "allowed  by rule 2"),
+        (["energy-manager", POINT, "-5", "--signed-with", "operators"], 0, "allowed  by rule 2"),
+        (["energy-manager", POINT, "22"], 10, "SIGNATURE"),
+        (["energy-manager", POINT, "27", "--signed-with", "operators"], 10, "POLICY_MAX"),
+        (["energy-manager", POINT, "22", "--text", "--signed-with", "operators"], 10, "POLICY_TYPE"),
+        (
+            ["energy-manager", POINT, "24", "--signed-with", "operators", "--reads", "21"],
+            10,
+            "POLICY_MAX_CHANGE",
+        ),
+        (["energy-manager", POINT, "--revert", "--signed-with", "operators"], 0, "allowed"),
+        (["energy-manager", "campus/b1/FreezeStat", "1"], 10, "never (rule 1)"),
+        (["energy-manager", "devices/campus/b1/FREEZESTAT", "1"], 10, "never (rule 1)"),
+        (["energy-manager", "devices/devices/campus/b1/FreezeStat", "1"], 2, "leave it out"),
+        (["somebody", POINT, "22"], 10, "NOT_ALLOWED"),
+        (["energy-manager", POINT], 2, "ISSUER POINT VALUE"),
+        (["energy-manager", "point", "22"], 2, "full path"),
+        (["energy-manager", POINT, "22", "--priority", "3", "--signed-with", "operators"], 10, "PRIORITY"),
+    ],
+)
+def test_whether_a_command_would_be_allowed_and_by_which_rule(check, arguments, status, says):
+    ended, told = check(*arguments)
+    assert (ended, says in told) == (status, True), told
+
+
+def test_a_whole_command_is_asked_about_as_it_would_be_sent(check, tmp_path):
+    file = tmp_path / "command.json"
+    file.write_text(json.dumps({"issuer": "energy-manager", "writes": [{"point": POINT, "value": 5}]}))
+    assert check("--command", str(file), "--signed-with", "operators")[0] == 0
+    assert check("--command", str(file))[0] == 10
+
+
+@pytest.fixture
+def verify(tmp_path):
+    log = tmp_path / "audit.log"
+    file = AuditFile(log)
+    for number in range(3):
+        file.append(number, {"n": number})
+    file.close()
+
+    def verify(*arguments):
+        result = CliRunner().invoke(command, ["audit", "verify", str(log), *arguments])
+        return result.exit_code, result.stdout + result.stderr
+
+    return log, verify
+
+
+def test_a_whole_log_is_told_with_its_head_which_can_be_kept_elsewhere(verify):
+    log, verify = verify
+    status, told = verify()
+    head = told.split()[-1]
+    assert (status, f"whole, 3 lines; its head is {head}" in told) == (0, True)
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:2]))
+    log.with_name("audit.log.head").unlink()
+    status, told = verify()  # nobody can see that the end is missing …
+    assert (status, "no head beside it: whether its end is missing nothing shows" in told) == (0, True)
+    assert verify("--head", head) == (
+        1,
+        f"{log}: line 3: the end is missing: the head names line 3, the log has 2\n",
+    )
+
+
+def test_how_far_a_missing_end_would_be_found_is_told(verify):
+    log, verify = verify
+    assert "proved" not in verify()[1]
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.with_name("audit.log.head").write_bytes(head_of(lines[1]).to_line())
+    assert "that nothing is missing at its end is proved up to line 2\n" in verify()[1]
+    log.write_bytes(lines[0])
+    assert verify()[1].endswith("line 2: the end is missing: the head names line 2, the log has 1\n")
+
+
+def test_a_line_that_was_changed_is_found(verify):
+    log, verify = verify
+    log.write_bytes(log.read_bytes().replace(b'"n":1', b'"n":7'))
+    status, told = verify()
+    assert (status, "line 2: it was changed" in told) == (1, True)
+
+
+@pytest.mark.parametrize("head", ["", "3", "x:y", "3:abc"])
+def test_a_head_that_is_none_is_told(verify, head):
+    assert verify[1]("--head", head) == (2, "--head is NUMBER:HASH, as this command prints it\n")
+
+
+def test_a_log_that_is_not_there_is_told(verify):
+    log, verify = verify
+    log.unlink()
+    assert verify() == (2, f"{log}: No such file or directory\n")
+
+
+def test_a_log_that_was_moved_while_it_was_written_is_verified_with_what_continues_it(verify):
+    log, verify = verify
+    first = log.with_name("audit.log.1")
+    writer = AuditFile(log)
+    before = writer.head
+    log.rename(first)
+    writer.append(9, {"state": "SUCCEEDED"})
+    writer.close()
+    status, told = verify()
+    assert (status, f"continues another file, whose head was {before.seq}:{before.hash}" in told) == (0, True)
+
+    def both():
+        result = CliRunner().invoke(command, ["audit", "verify", str(first), str(log)])
+        return result.exit_code, result.stdout + result.stderr
+
+    status, told = both()
+    assert (status, f"whole, {before.seq + 2} lines" in told, "continues" in told) == (0, True, False)
+    first.write_bytes(b"".join(first.read_bytes().splitlines(keepends=True)[:-1]))
+    status, told = both()
+    assert (status, told.startswith(f"{log}: line 1: it does not follow line {before.seq - 1}")) == (1, True)

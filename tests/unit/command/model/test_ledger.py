@@ -1,0 +1,260 @@
+import io
+from typing import Any
+
+import fastavro
+import pytest
+
+from tieline.api import Schema
+from tieline_connectors.command.model.command import Result, WriteResult, digest
+from tieline_connectors.command.model.ledger import Entry, IllegalStep, Ledger, Retention, Written
+
+
+@pytest.fixture
+def entry(given):
+    def of(command_id="c", **changes):
+        command = given.command(command_id=command_id, **changes)
+        return Entry(command, digest(command), "RECEIVED", given.T0, command.expires_at)
+
+    return of
+
+
+def started(entry, at):
+    return entry._replace(state="STARTED", started_at=at)
+
+
+def ended(entry, at, *, state="SUCCEEDED", outcome="VERIFIED", previous=None, hold_until=None):
+    writes = tuple(WriteResult(w.point, w.value, previous, outcome=outcome) for w in entry.command.writes)
+    result = Result(entry.command_id, state, at, writes=writes)
+    hold = "NONE" if hold_until is None else "HELD"
+    return entry._replace(state="ENDED", ended_at=at, result=result, hold=hold, hold_until=hold_until)
+
+
+def reverting(entry, at):
+    return entry._replace(hold="REVERTING", reverting_at=at)
+
+
+def through_avro(name, value):
+    schema = Schema.named(name).parsed
+    buffer = io.BytesIO()
+    fastavro.schemaless_writer(buffer, schema, value, strict=True)
+    buffer.seek(0)
+    return fastavro.schemaless_reader(buffer, schema, None)
+
+
+def test_an_entry_and_a_result_are_what_their_schemas_say_and_come_back(given, entry):
+    whole = reverting(
+        ended(started(entry(hold_ms=5, reason="é"), given.T0 + 1), given.T0 + 2, hold_until=7), 8
+    )
+    assert Entry.from_value(through_avro("command.LedgerEntry", whole.to_value())) == whole
+    assert Entry.from_value(through_avro("command.LedgerEntry", entry().to_value())) == entry()
+    told = whole.result._replace(raw=b"\0")
+    writes = [write._asdict() for write in told.writes]
+    assert through_avro("command.CommandResult", told.to_value()) == {**told._asdict(), "writes": writes}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"state": "OTHER"}, {"hold": "OTHER"}, {"command": "{}"}, {"command": "[" * 5000}, {"result": "[]"}],
+)
+def test_an_entry_of_a_later_version_or_a_damaged_one_is_refused(entry, change):
+    with pytest.raises(ValueError):  # noqa: PT011 - several sentences
+        Entry.from_value({**entry().to_value(), **change})
+
+
+def test_the_legal_steps_and_no_others(entry):
+    received = entry(hold_ms=5)
+    begun = started(received, 1)
+    done = ended(begun, 2)
+    held = ended(begun, 2, hold_until=9)
+    back = reverting(held, 9)
+    states = {
+        "nothing": None,
+        "received": received,
+        "begun": begun,
+        "done": done,
+        "held": held,
+        "back": back,
+        "back ended": back._replace(hold="ENDED"),
+        "skipped": held._replace(hold="SKIPPED"),
+        "failed": back._replace(hold="FAILED"),
+    }
+    legal = {
+        ("nothing", "received"),
+        ("nothing", "begun"),
+        ("nothing", "done"),
+        ("nothing", "held"),
+        ("received", "begun"),
+        ("received", "done"),
+        ("received", "held"),
+        ("begun", "done"),
+        ("begun", "held"),
+        ("held", "back"),
+        ("held", "skipped"),
+        ("back", "back ended"),
+        ("back", "held"),
+        ("back", "skipped"),
+    }
+    for before_name, before in states.items():
+        for after_name, after in states.items():
+            if after is None or before == after:
+                continue
+            ledger = Ledger([] if before is None else [before])
+            after = (
+                after._replace(reverting_at=before.reverting_at) if before and before.reverting_at else after
+            )
+            try:
+                ledger.put(after)
+                allowed = True
+            except IllegalStep:
+                allowed = False
+                assert ledger.get("c") == before
+            assert allowed is ((before_name, after_name) in legal), (before_name, after_name)
+
+
+def test_a_step_keeps_what_made_it_this_command(entry):
+    ledger = Ledger([entry()])
+    with pytest.raises(IllegalStep):
+        ledger.put(started(entry(reason="another"), 1))
+    with pytest.raises(IllegalStep):
+        ledger.put(started(entry(), 1)._replace(deadline=5))
+    with pytest.raises(IllegalStep):
+        ledger.put(entry()._replace(state="ENDED"))
+
+
+def test_the_same_step_again_is_none(entry):
+    ledger = Ledger()
+    ledger.put(entry())
+    ledger.put(entry())
+    assert len(ledger) == 1
+
+
+def test_what_is_due_and_when_the_next_is(given, entry):
+    now = given.T0
+    later = entry("later", not_before=now + 50)
+    expiring = entry("expiring", not_before=now + given.MINUTE + 5)
+    held = ended(started(entry("held", hold_ms=5), now), now, hold_until=now + 20)
+    ledger = Ledger(
+        [later, entry("now"), expiring, held, started(entry("begun"), now), ended(entry("done"), now)]
+    )
+    assert [e.command_id for e in ledger.due(now)] == ["now"]
+    assert [e.command_id for e in ledger.due(now + 100)] == ["now", "held", "later"]
+    assert [e.command_id for e in ledger.due(now + given.MINUTE)] == ["now", "held", "later", "expiring"]
+    assert ledger.next_due() == now
+    ledger.put(ended(entry("now"), now, outcome="NOT_WRITTEN"))
+    assert ledger.next_due() == now + 20
+    assert [e.command_id for e in ledger.unfinished()] == ["begun"]
+    ledger.put(reverting(held, now + 30))
+    assert [e.command_id for e in ledger.unfinished()] == ["begun", "held"]
+    assert ledger.next_due() == now + 50
+    assert Ledger().next_due() is None
+
+
+def test_the_newest_time_is_of_the_workers_clock_alone(given, entry):
+    far = given.T0 + given.MINUTE - 1
+    assert Ledger([entry(issued_at=far, not_before=far)]).newest == given.T0
+    held = ended(started(entry(hold_ms=5), given.T0 + 3), given.T0 + 4, hold_until=far)
+    assert Ledger([held]).newest == given.T0 + 4
+    assert Ledger([reverting(held, given.T0 + 9)]).newest == given.T0 + 9
+    assert Ledger().newest == 0
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_what_was_written_to_a_point_newest_first_and_the_one_before(given, entry, reload):
+    ledger = Ledger()
+
+    def put(*entries):
+        for step in entries:
+            ledger.put(step)
+
+    first, second, third = entry("1"), entry("2", hold_ms=5), entry("3", hold_ms=5)
+    put(started(first, 100), ended(started(first, 100), 101, previous=19.0))
+    put(started(second, 200), held := ended(started(second, 200), 201, hold_until=250))
+    put(started(third, 300))
+    refused = entry("4")
+    put(started(refused, 400), ended(started(refused, 400), 401, state="FAILED", outcome="NOT_WRITTEN"))
+    put(reverting(held, 500))
+    put(entry("5"))
+    if reload:
+        ledger = Ledger(reversed(list(ledger)))
+    all_of_it = [
+        Written(500, "2", None),
+        Written(300, "3", 21.5),
+        Written(200, "2", 21.5),
+        Written(100, "1", 21.5, 19.0),
+    ]
+    assert ledger.written(given.POINT.upper(), 0) == all_of_it
+    assert ledger.written(given.POINT, 300) == all_of_it[:3]
+    assert ledger.written(given.POINT, 301) == all_of_it[:2]
+    assert ledger.written(given.OTHER, 0) == []
+    latest = {entry.command_id: entry for entry in ledger}
+    assert ledger.written_after(latest["1"], given.POINT)
+    assert ledger.written_after(latest["2"], given.POINT)
+    assert not ledger.written_after(latest["3"], given.POINT)  # giving back what was held is no write
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_starts_are_counted_by_issuer_device_and_in_all(given, entry, reload):
+    elsewhere = {"writes": [{"point": "campus/b2/vav/x", "value": 1}]}
+    ledger = Ledger()
+    changes: list[dict[str, Any]] = [{}, {"issuer": "else"}, elsewhere]
+    for number, change in enumerate(changes):
+        ledger.put(started(entry(str(number), **change), 100 + number))
+    ledger.put(entry("waits"))
+    ledger.put(ended(entry("refused"), 150, state="REJECTED", outcome="NOT_WRITTEN"))
+    ledger.put(ended(ledger.get("0"), 150))
+    if reload:
+        ledger = Ledger(list(ledger))
+    assert ledger.starts(0) == 3
+    assert ledger.starts(100) == 2
+    assert ledger.starts(102) == 0
+    assert ledger.starts(0, issuer="energy-manager") == 2
+    assert ledger.starts(0, device="campus/b1/AHU1") == 2
+    assert ledger.starts(0, device="campus/b2/vav") == 1
+    assert ledger.starts(0, device="nowhere") == 0
+
+
+def refused(entry, at):
+    return entry._replace(
+        state="ENDED", ended_at=at, result=Result(entry.command_id, "REJECTED", at, reason_code="NOT_ALLOWED")
+    )
+
+
+def test_a_strangers_refusal_is_forgotten_earlier_and_counted_while_it_is_kept(given, entry):
+    now = given.T0
+    ledger = Ledger([refused(entry("stranger"), now + 2), ended(started(entry("done"), now + 1), now + 2)])
+    ledger.put(entry("later"))
+    ledger.put(refused(ledger.get("later"), now + 50))
+    assert ledger.strangers == 2
+    assert ledger.forgettable(now + 11, Retention(100, 10)) == []
+    assert ledger.forgettable(now + 12, Retention(100, 10)) == ["stranger"]
+    assert ledger.forgettable(now + 102, Retention(100, 10)) == ["stranger", "done", "later"]
+    ledger.forget(["stranger", "done"], now + 102)
+    assert (ledger.strangers, Ledger(list(ledger)).strangers) == (1, 1)
+
+
+def test_who_wrote_over_a_hold_is_remembered_until_it_has_ended(given, entry):
+    """It keeps the hold from giving back what is not its own any more."""
+    now = given.T0
+    held = ended(started(entry("held", hold_ms=5), now + 1), now + 2, hold_until=now + 10**9)
+    later = ended(started(entry("later"), now + 3), now + 4)
+    ledger = Ledger([held, later])
+    assert ledger.forgettable(now + 1000, Retention(100, 50)) == []
+    assert ledger.written_after(held, given.POINT)
+    assert Ledger([later]).forgettable(now + 1000, Retention(100, 50)) == ["later"]
+
+
+def test_only_what_is_at_rest_is_forgotten_and_with_it_what_it_wrote(given, entry):
+    now = given.T0
+    done = ended(started(entry("done"), now + 1), now + 2)
+    held = ended(started(entry("held", hold_ms=5), now + 3), now + 4, hold_until=now + 9)
+    ledger = Ledger([done, held, entry("waits"), started(entry("begun"), now + 5)])
+    retention = Retention(100, 50)
+    assert ledger.forgettable(now + 101, retention) == []
+    assert ledger.forgettable(now + 102, retention) == ["done"]
+    assert ledger.forgettable(now + 10**15, retention) == ["done"]
+    ledger.forget(["done", "held"], now + 102)
+    assert {e.command_id for e in ledger} == {"held", "waits", "begun"}
+    assert [w.command_id for w in ledger.written(given.POINT, 0)] == ["begun", "held"]
+    assert ledger.starts(0) == 3
+    ledger.forget([], now + 2 * 86_400_000_000)
+    assert ledger.starts(0) == 0

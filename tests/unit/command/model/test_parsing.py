@@ -1,0 +1,256 @@
+import pytest
+
+from tieline_connectors.command.model.command import (
+    Command,
+    Defaults,
+    Write,
+    digest,
+    sign,
+    signed_by,
+    signing_content,
+)
+from tieline_connectors.command.model.parsing import Malformed, from_old, from_value, is_old, number_of
+from tieline_connectors.command.model.point import point_of
+
+
+def test_a_whole_command_is_read(given):
+    sent = given.value(
+        correlation_id="x",
+        not_before=given.T0 + 1,
+        reason="peak",
+        priority=10,
+        hold_ms=5,
+        tolerance=1,
+        dry_run=True,
+    )
+    command = from_value(sent, Defaults())
+    assert command == Command(
+        "c1",
+        "energy-manager",
+        given.T0,
+        given.T0 + given.MINUTE,
+        "SET",
+        (Write(given.POINT, 21.5),),
+        "x",
+        given.T0 + 1,
+        "peak",
+        10,
+        5,
+        1.0,
+        True,
+    )
+    assert Command.from_json(command.to_json()) == command
+
+
+@pytest.mark.parametrize("written", [f"devices/{'a/b/c'}", "/a/b/c/", "a/b/c", "/devices/a/b/c"])
+def test_a_point_is_read_without_devices_and_outer_slashes(written):
+    assert point_of(written) == "a/b/c"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"command_id": None}, "command_id is required"),
+        ({"command_id": ""}, "command_id is a printable text of 1 to 200 characters"),
+        ({"command_id": "x" * 201}, "command_id is a printable text"),
+        ({"command_id": "a\nb"}, "command_id is a printable text"),
+        ({"command_id": "\ud800"}, "command_id is a printable text"),
+        ({"command_id": 7}, "command_id is a printable text"),
+        ({"issuer": None}, "issuer is required"),
+        ({"issued_at": None}, "issued_at is required"),
+        ({"issued_at": True}, "issued_at is a time"),
+        ({"issued_at": -1}, "issued_at is a time"),
+        ({"expires_at": 2**62}, "expires_at is a time"),
+        ({"action": "OTHER"}, "action is SET or REVERT"),
+        ({"action": None}, "action is SET or REVERT"),
+        ({"reason": "x" * 1001}, "reason is a printable text of 1 to 1000"),
+        ({"priority": 0}, "priority is a whole number from 1 to 16"),
+        ({"priority": 17}, "priority is a whole number from 1 to 16"),
+        ({"priority": 8.0}, "priority is a whole number from 1 to 16"),
+        ({"hold_ms": 0}, "hold_ms is a whole number from 1"),
+        ({"hold_ms": 10**12}, "hold_ms is a whole number from 1"),
+        ({"tolerance": -1}, "tolerance is a finite number, 0 or more"),
+        ({"tolerance": float("nan")}, "tolerance is a finite number"),
+        ({"tolerance": float("inf")}, "tolerance is a finite number"),
+        ({"tolerance": True}, "tolerance is a number"),
+        ({"dry_run": 1}, "dry_run is true or false"),
+        ({"ttl": 5}, "'ttl' is no field of a command"),
+        ({"filled": ["issuer"]}, "'filled' is no field of a command"),
+        ({"writes": []}, "at least one point"),
+        ({"writes": None}, "at least one point"),
+        ({"writes": [{"point": f"a/{n}", "value": 1} for n in range(101)]}, "at most 100 writes, not 101"),
+        (
+            {"writes": [{"point": "a/b", "value": 1}, {"point": "devices/A/B", "value": 2}]},
+            "A/B is written twice",
+        ),
+        ({"writes": [{"point": "a/b", "value": 1, "x": 2}]}, "write 1 is a map of point and value"),
+        ({"writes": ["a/b"]}, "write 1 is a map of point and value"),
+        ({"writes": [{"point": "lonely", "value": 1}]}, "the point of write 1 is a full path"),
+        ({"writes": [{"point": "a//b", "value": 1}]}, "full path"),
+        ({"writes": [{"point": "a/ b", "value": 1}]}, "full path"),
+        ({"writes": [{"point": "a/*", "value": 1}]}, "names one point"),
+        ({"writes": [{"point": "a/" + "b" * 500, "value": 1}]}, "printable text of 1 to 500"),
+        ({"writes": [{"point": "/".join("a" * 21), "value": 1}]}, "full path"),
+        ({"writes": [{"point": "a/b", "value": float("nan")}]}, "no finite number"),
+        ({"writes": [{"point": "a/b", "value": float("-inf")}]}, "no finite number"),
+        ({"writes": [{"point": "a/b", "value": 2**63}]}, "beyond 64 bits"),
+        ({"writes": [{"point": "a/b", "value": [1]}]}, "a boolean, a number, a text or null"),
+        ({"writes": [{"point": "a/b", "value": "x" * 1001}]}, "longer than 1000"),
+        ({"writes": [{"point": "a/b", "value": "a\0"}]}, "not printable"),
+        ({"action": "REVERT"}, "REVERT gives campus/b1/ahu1/CoolingSetpoint back and takes no value"),
+        (
+            {"action": "REVERT", "writes": [{"point": "a/b"}], "hold_ms": 5},
+            "hold_ms means nothing with REVERT",
+        ),
+    ],
+)
+def test_what_is_no_command_is_refused_in_a_sentence(given, change, told):
+    with pytest.raises(Malformed) as caught:
+        from_value(given.value(**change), Defaults())
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, 7, "x", [], b"x"])
+def test_a_value_that_is_no_map_is_refused_in_either_form(value):
+    with pytest.raises(Malformed):
+        from_value(value, Defaults())
+    with pytest.raises(Malformed):
+        from_old(value, command_id="t-0-1", issuer="old", at=1, max_age=1, defaults=Defaults())
+
+
+def test_what_can_be_read_of_a_malformed_command_is_told(given):
+    with pytest.raises(Malformed) as caught:
+        from_value(given.value(action="JUMP", correlation_id="x"), Defaults())
+    assert (caught.value.command_id, caught.value.issuer, caught.value.correlation_id) == (
+        "c1",
+        "energy-manager",
+        "x",
+    )
+    with pytest.raises(Malformed) as caught:
+        from_value({"command_id": "a\n", "issuer": 7}, Defaults())
+    assert (caught.value.command_id, caught.value.issuer, caught.value.correlation_id) == (None, "", None)
+
+
+def test_defaults_fill_what_is_left_out_and_make_no_other_command_of_it(given):
+    sent = given.value(expires_at=None)
+    one = from_value(sent, Defaults(ttl=5, priority=9, tolerance=0.5))
+    other = from_value(sent, Defaults(ttl=7))
+    assert (one.expires_at, one.priority, one.tolerance) == (given.T0 + 5, 9, 0.5)
+    assert (other.expires_at, other.priority, other.tolerance) == (given.T0 + 7, None, 0.0)
+    assert digest(one) == digest(other)
+    assert digest(one) != digest(from_value(given.value(expires_at=one.expires_at), Defaults(ttl=5)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"issuer": "else"},
+        {"issued_at": 5},
+        {"writes": [{"point": "campus/b1/ahu1/CoolingSetpoint", "value": 22}]},
+        {"reason": "x"},
+        {"priority": 9},
+        {"hold_ms": 9},
+        {"dry_run": True},
+        {"correlation_id": "x"},
+        {"not_before": 5},
+        {"tolerance": 0.5},
+    ],
+)
+def test_every_field_is_part_of_the_content(given, change):
+    assert digest(given.command(**change)) != digest(given.command())
+
+
+def test_true_one_and_one_point_nought_are_three_contents(given):
+    found = {
+        digest(given.command(writes=[{"point": "a/b", "value": value}])) for value in (True, 1, 1.0, "1")
+    }
+    assert len(found) == 4
+
+
+def test_a_signature_is_of_its_key_and_content_and_no_part_of_the_digest(given):
+    plain = given.command()
+    signed = given.command(signature=sign(plain, b"key"))
+    assert signed_by(signed, b"key")
+    assert signed_by(given.command(signature=sign(plain, b"key").upper()), b"key")
+    assert not signed_by(signed, b"other key")
+    assert not signed_by(plain, b"key")
+    assert not signed_by(given.command(signature=sign(plain, b"key"), reason="changed"), b"key")
+    assert not signed_by(given.command(signature=sign(plain, b"")), b"")
+    assert not signed_by(given.command(signature="é"), b"key")
+    assert digest(signed) == digest(plain)
+
+
+def test_the_content_that_is_signed_is_canonical_json(given):
+    assert signing_content(given.command(reason="é")) == (
+        b'tieline.command.1\n{"action":"SET","command_id":"c1","correlation_id":null,"dry_run":false,'
+        b'"expires_at":1800000060000000,"hold_ms":null,"issued_at":1800000000000000,"issuer":"energy-manager",'
+        b'"not_before":null,"priority":null,"reason":"\\u00e9","tolerance":null,'
+        b'"writes":[{"point":"campus/b1/ahu1/CoolingSetpoint","value":21.5}]}'
+    )
+
+
+def old(value, **changes):
+    defaults = Defaults(ttl=1, tolerance=0.5)
+    settings = {"command_id": "uuid-0-17", "issuer": "cloud", "at": 1000, "max_age": 50, "defaults": defaults}
+    return from_old(value, **{**settings, **changes})
+
+
+def test_the_old_form_is_a_command_of_the_record_it_came_in():
+    command = old({"message": "warmer", "new_value": "75.5", "device_point": "devices/campus/b1/ahu1/Set"})
+    assert command == Command(
+        "uuid-0-17",
+        "cloud",
+        1000,
+        1050,
+        "SET",
+        (Write("campus/b1/ahu1/Set", 75.5),),
+        reason="warmer",
+        tolerance=0.5,
+        filled=("expires_at", "issuer", "tolerance"),
+    )
+
+
+def test_an_old_command_stays_the_same_when_the_configured_issuer_changes():
+    value = {"message": "", "new_value": 1, "device_point": "a/b"}
+    assert digest(old(value)) == digest(old(value, issuer="other", max_age=7))
+    assert digest(old(value)) != digest(old({**value, "new_value": 2}))
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [("75", 75), ("-3", -3), (" 2.50 ", 2.5), ("1e3", 1000.0), ("on", "on"), ("0x10", "0x10"), ("NaN", "NaN"),
+     ("1_000", "1_000"), ("٣", "٣"), ("", ""), (True, True), (7.5, 7.5), ("007", "007")],
+)  # fmt: skip
+def test_a_text_that_reads_as_a_number_is_one_in_the_old_form(sent, read):
+    found = old({"new_value": sent, "device_point": "a/b"}).writes[0].value
+    assert (found, type(found)) == (read, type(read))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"device_point": "a/b"}, "needs both"),
+        ({"new_value": 1}, "needs both"),
+        ({"new_value": 1, "device_point": "a/b", "eval": "x"}, "'eval' is no field of the old form"),
+        ({"new_value": 1, "device_point": 5}, "the point of write 1 is a printable text"),
+        ({"new_value": {}, "device_point": "a/b"}, "a boolean, a number"),
+        ({"new_value": 1, "device_point": "a/b", "message": 5}, "reason is a printable text"),
+    ],
+)
+def test_what_is_not_the_old_form_is_refused_under_its_records_id(value, told):
+    with pytest.raises(Malformed) as caught:
+        old(value)
+    assert told in str(caught.value)
+    assert (caught.value.command_id, caught.value.issuer) == ("uuid-0-17", "cloud")
+
+
+def test_the_old_form_is_known_by_its_point(given):
+    assert is_old({"device_point": "a/b"})
+    assert not is_old(given.value())
+    assert not is_old({"device_point": "a/b", "command_id": "x"})
+    assert not is_old("device_point")
+
+
+@pytest.mark.parametrize("text", ["2١", "२", "1.٥", "1e٣"])
+def test_a_text_with_digits_of_another_script_stays_a_text(text):
+    assert number_of(text) == text

@@ -1,0 +1,96 @@
+import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from tieline.api import ConfigError
+from tieline_connectors.command.model.command import Result, WriteResult
+from tieline_connectors.command.model.facts import Facts, NoHistory
+from tieline_connectors.command.model.streaks import Streak, Streaks, has_worked
+
+DEVICE, POINT = "campus/b1/ahu1", "campus/b1/AHU1/p"
+BREAKER = {"limits": {"breaker": {"failures": 3, "minutes": 10}}}
+
+
+def result(state, outcome, *, code="", reason="", name="c", more=()):
+    writes = (WriteResult(POINT, 1, outcome=outcome, reason=reason), *more)
+    return Result(name, state, 0, reason_code=code, writes=writes)
+
+
+WORKED = result("SUCCEEDED", "VERIFIED")
+FAILED = result("FAILED", "NOT_WRITTEN", code="DEVICE_REFUSED", reason="no")
+
+
+@pytest.mark.parametrize(
+    ("end", "worked"),
+    [
+        (WORKED, True),
+        (FAILED, False),
+        (result("FAILED", "NOT_WRITTEN", code="DEVICE_REFUSED"), None),  # another device's refusal
+        (result("FAILED", "REVERTED", code="DEVICE_REFUSED"), None),
+        (result("FAILED", "NOT_WRITTEN", code="NOT_SENT", reason="away"), None),
+        (result("MISMATCH", "DIFFERENT"), False),
+        (result("MISMATCH", "VERIFIED"), True),
+        (result("UNKNOWN", "UNKNOWN", code="NO_ANSWER"), False),
+        (result("UNKNOWN", "UNVERIFIED", code="NOT_READ_BACK"), False),
+        (result("UNKNOWN", "NOT_WRITTEN", code="NO_ANSWER"), None),
+        (result("UNKNOWN", "UNKNOWN", code="CRASHED"), None),
+        (result("EXPIRED", "NOT_WRITTEN", code="TOO_SLOW"), None),
+        (result("REJECTED", "NOT_WRITTEN", code="KILL_SWITCH"), None),
+    ],
+)
+def test_what_a_command_shows_of_a_device(end, worked):
+    assert has_worked(end, DEVICE) is worked
+
+
+def test_of_two_devices_the_one_that_failed_is_blamed():
+    other = WriteResult("campus/b1/ahu2/p", 1, outcome="VERIFIED")
+    end = result("MISMATCH", "DIFFERENT", more=[other])
+    assert (has_worked(end, DEVICE), has_worked(end, "campus/b1/ahu2")) == (False, True)
+
+
+@for_all(st.permutations(list(enumerate([False, True, False, False, None, False], start=1))))
+def test_a_streak_is_the_same_in_whatever_order_its_ends_are_read(ends):
+    streaks = Streaks()
+    for at, worked in ends:
+        kind = {True: WORKED, False: FAILED, None: result("EXPIRED", "NOT_WRITTEN")}[worked]
+        streaks.note(kind._replace(command_id=f"c{at}"), at)
+    assert streaks.of(DEVICE.upper()) == Streak(3, 6)
+    assert dict(streaks) == {DEVICE: Streak(3, 6)}
+    streaks.forget({"c6"})
+    assert streaks.of(DEVICE) == Streak(2, 4)
+    streaks.note(WORKED, 7)
+    assert (streaks.of(DEVICE), dict(streaks)) == (Streak(), {})
+
+
+class Failing(NoHistory):
+    def __init__(self, failures, at):
+        self._streak = Streak(failures, at)
+
+    def streak(self, device):
+        return self._streak if device == "campus/b1/ahu1" else Streak()
+
+
+@pytest.mark.parametrize(
+    ("failures", "minutes_ago", "open_"), [(2, 1, False), (3, 1, True), (9, 9.999, True), (9, 10, False)]
+)
+def test_a_device_that_fails_is_left_alone_for_a_while(given, failures, minutes_ago, open_):
+    policy = given.policy(given.RULE, **BREAKER)
+    history = Failing(failures, given.T0 - int(minutes_ago * given.MINUTE))
+    refused = policy.refusal(given.command(), Facts(given.T0, history))
+    assert (refused is not None) is open_
+    if open_:
+        assert refused.code == "CIRCUIT_OPEN"
+        assert refused.sentence.startswith(f"the last {failures} commands of campus/b1/ahu1 have failed")
+    elsewhere = given.command(writes=[{"point": "campus/b1/ahu2/p", "value": 1}])
+    assert policy.refusal(elsewhere, Facts(given.T0, history)) is None
+    assert given.policy(given.RULE).refusal(given.command(), Facts(given.T0, history)) is None
+
+
+def test_mistakes_in_a_breaker_are_told_with_its_own_keys(given):
+    with pytest.raises(ConfigError) as told:
+        given.policy(given.RULE, limits={"breaker": {"failure": 3, "minutes": 0}})
+    assert [str(mistake) for mistake in told.value.mistakes] == [
+        "policy.json: limits.breaker: failures: is required",
+        "policy.json: limits.breaker: minutes: input should be greater than 0",
+        "policy.json: limits.breaker: failure: no such key; did you mean 'failures'?",
+    ]

@@ -1,0 +1,248 @@
+"""Whatever is wrong is told before the first record, all of it together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+from pydantic import BeforeValidator
+
+from tieline.api import Config, ConfigError, setting
+from tieline.broker.kafka import settings as kafka
+from tieline.config.plan import checked
+from tieline.plugins.discovery import CONVERTERS, SINKS
+from tieline.testing.distribution import distribution
+
+LOCAL = {"value.converter": "string"}
+KAFKA = {**LOCAL, "bootstrap.servers": "127.0.0.1:1"}
+AVRO = {**LOCAL, "value.converter": "avro"}
+SOURCE = {"name": "a", "connector.class": "file", "file": "in.txt", "topic": "t"}
+SINK = {"name": "b", "connector.class": "file", "file": "out.txt", "topics": "t"}
+REGISTRY = "value.converter.schema.registry"
+
+
+def told(*connectors, worker=LOCAL):
+    """``(where, key)`` and the message of every mistake."""
+    with pytest.raises(ConfigError) as caught:
+        checked("worker", worker, [(f"file{n}", c) for n, c in enumerate(connectors)])
+    mistakes = caught.value.mistakes
+    assert len(mistakes) == len({(m.where, m.key, m.message) for m in mistakes})
+    return {(m.where, m.key): m.message for m in mistakes}
+
+
+def test_every_wrong_setting_of_kafkas_clients_is_told_with_all_other_mistakes():
+    found = told(
+        {
+            **SOURCE,
+            "fil": "x",
+            "producer.override.acks": "0",
+            "producer.override.no.such.thing": "1",
+            "producer.override.nor.this": "1",
+            "producer.override.linger.ms": "soon",
+            "producer.override.stats_cb": "x",
+            "producer.override.batch.num.messages": "10",
+        },
+        {**SINK, "consumer.override.group.id": "g", "consumer.override.fetch.max.bytes": "many"},
+        worker={**KAFKA, "ssl.nonsense": "1", "sasl.nonsense": "2", "socket.timeout.ms": "5000"},
+    )
+    assert set(found) == {
+        ("worker", "ssl.nonsense"),
+        ("worker", "sasl.nonsense"),
+        ("file0 (a)", "fil"),
+        ("file0 (a)", "producer.override.acks"),
+        ("file0 (a)", "producer.override.no.such.thing"),
+        ("file0 (a)", "producer.override.nor.this"),
+        ("file0 (a)", "producer.override.linger.ms"),
+        ("file0 (a)", "producer.override.stats_cb"),
+        ("file1 (b)", "consumer.override.group.id"),
+        ("file1 (b)", "consumer.override.fetch.max.bytes"),
+    }
+    assert found["worker", "ssl.nonsense"] == 'No such configuration property: "ssl.nonsense"'
+    assert "all replicas in sync" in found["file0 (a)", "producer.override.acks"]
+
+
+def test_a_certificate_that_is_not_there_is_told_once_for_the_worker(tmp_path):
+    worker = {**KAFKA, "security.protocol": "SSL", "ssl.ca.location": str(tmp_path / "none")}
+    found = told(SOURCE, {**SINK, "consumer.override.no.such": "1"}, worker=worker)
+    assert set(found) == {("worker", "ssl.ca.location"), ("file1 (b)", "consumer.override.no.such")}
+    assert "ssl.ca.location failed" in found["worker", "ssl.ca.location"]
+
+
+def test_overrides_that_kafkas_clients_take_are_no_mistake():
+    source = {**SOURCE, "producer.override.linger.ms": "0", "producer.override.compression.type": "zstd"}
+    sink = {**SINK, "consumer.override.isolation.level": "read_uncommitted"}
+    planned = checked("worker", KAFKA, [("x", source), ("y", sink)])
+    assert [dict(p.overrides) for p in planned.connectors] == [
+        {"linger.ms": "0", "compression.type": "zstd"},
+        {"isolation.level": "read_uncommitted"},
+    ]
+
+
+def test_without_kafka_the_settings_of_its_clients_have_no_effect():
+    worker = {**LOCAL, "ssl.nonsense": "1", "bootstrap.servers": ""}
+    checked("worker", worker, [("x", {**SOURCE, "producer.override.no.such.thing": "1"})])
+
+
+def test_settings_that_the_registrys_client_does_not_know_are_mistakes():
+    url = {f"{REGISTRY}.url": "http://127.0.0.1:1"}
+    found = told(
+        {**SOURCE, **url, "value.converter": "avro", f"{REGISTRY}.nonsense": "1", f"{REGISTRY}.more": "1"},
+        {**SINK, **url, "value.converter": "avro", f"{REGISTRY}.max.retries": "few"},
+    )
+    assert found == {
+        ("file0 (a)", f"{REGISTRY}.url"): "Unrecognized properties: nonsense, more",
+        ("file1 (b)", f"{REGISTRY}.url"): "could not convert string to float: 'few'",
+    }
+
+
+def test_settings_of_a_registry_without_its_url_are_mistakes():
+    found = told({**SOURCE, "value.converter": "avro", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
+    assert found == {("file0 (a)", f"{REGISTRY}.urll"): f"means nothing without {REGISTRY}.url"}
+
+
+def test_a_converter_that_needs_no_registry_refuses_its_settings():
+    found = told({**SOURCE, "value.converter": "json", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
+    assert set(found) == {("file0 (a): value.converter", "schema.registry.urll")}
+    found = told({**SOURCE, "value.converter": "json", f"{REGISTRY}.url": "http://127.0.0.1:1"})
+    assert set(found) == {("file0 (a): value.converter", "schema.registry.url")}
+
+
+def test_the_password_in_a_wrong_url_of_a_registry_is_not_told():
+    found = told({**SOURCE, "value.converter": "avro", f"{REGISTRY}.url": "htp://u:p4ss@h"})
+    assert found == {("file0 (a)", f"{REGISTRY}.url"): "is not a URL: it begins with http:// or https://"}
+
+
+def test_the_workers_own_registry_is_checked_and_told_of():
+    worker = {**AVRO, "schema.registry.url": "ftp://127.0.0.1"}
+    assert set(told(SOURCE, {**SINK, "key.converter": "bytes"}, worker=worker)) == {
+        ("worker", "schema.registry.url")
+    }
+
+
+def test_a_setting_goes_by_its_key_and_not_by_the_name_of_its_field():
+    assert set(told({**SOURCE, "batch_size": "7"})) == {("file0 (a)", "batch_size")}
+
+
+def test_mistakes_of_transforms_and_of_the_common_settings_are_told_together():
+    found = told({**SOURCE, "tasks.max": "0", "transforms": "r", "transforms.r.type": "no_such"})
+    assert set(found) == {("file0 (a)", "tasks.max"), ("file0 (a)", "transforms.r.type")}
+
+
+def test_a_rule_between_settings_is_told_beside_a_setting_of_the_wrong_type():
+    found = told({"name": "s", "connector.class": "FileStreamSink", "file": "x", "tasks.max": "0"})
+    assert set(found) == {("file0 (s)", "tasks.max"), ("file0 (s)", "topics")}
+
+
+class SpanConfig(Config):
+    low: int = setting("span.low", 5, doc="From.")
+    high: int = setting("span.high", 1, doc="To.")
+    name: str = setting("name", doc="A name.")
+
+    def mistakes(self):
+        return [("span.low", "is above span.high")] if self.low > self.high else []
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ({}, {"name", "span.low"}),
+        ({"span.low": "1"}, {"name"}),
+        ({"span.low": "x", "name": "n"}, {"span.low"}),
+        ({"span.high": "x"}, {"span.high", "name"}),
+    ],
+)
+def test_a_rule_that_asks_for_a_setting_of_the_wrong_type_is_left_out(settings, keys):
+    with pytest.raises(ConfigError) as caught:
+        SpanConfig.parse(settings)
+    assert {m.key for m in caught.value.mistakes} == keys
+    assert len(caught.value.mistakes) == len(keys)
+
+
+class PortsConfig(Config):
+    ports: Annotated[tuple[int, ...], BeforeValidator(lambda text: text.split(","))] = setting(
+        "ports", doc="Numbers with commas."
+    )
+
+
+def test_a_wrong_part_of_a_list_is_told_with_its_place():
+    with pytest.raises(ConfigError) as caught:
+        PortsConfig.parse({"ports": "1,x,2,y"})
+    assert [m.key for m in caught.value.mistakes] == ["ports.1", "ports.3"]
+
+
+RAISING = """
+from tieline.api import Config, Secret, SinkConnector, setting
+
+class RaisingConfig(Config):
+    password: Secret = setting("password", doc="A secret.")
+
+class Raising(SinkConnector):
+    config_type = RaisingConfig
+
+    def validate(self, config):
+        yield "password", "is too easy"
+        raise KeyError(config.password.get_secret_value())
+
+class Unmade(Raising):
+    def __init__(self):
+        raise RuntimeError("no libfoo")
+"""
+
+
+def test_what_a_connector_raises_while_it_is_checked_is_a_mistake_among_the_others(tmp_path):
+    entry_points = {SINKS: {"raising": "fixture_raising:Raising", "unmade": "fixture_raising:Unmade"}}
+    with distribution(tmp_path, "fixture_raising", entry_points, {"fixture_raising": RAISING}):
+        own = {"name": "r", "topics": "t", "password": "p4ss"}
+        found = told(
+            {**own, "connector.class": "raising"},
+            {**own, "name": "u", "connector.class": "unmade"},
+            {**SOURCE, "fil": "x"},
+        )
+    failed = "the connector failed while it was checked"
+    assert found.pop(("file2 (a)", "fil"))
+    assert found == {
+        ("file0 (r)", "connector.class"): f"{failed}: KeyError: '***'",
+        ("file1 (u)", "connector.class"): f"{failed}: RuntimeError: no libfoo",
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"sasl.password": "s"}, {"s"}),
+        ({"ssl.key.password": "s", "ssl.key.pem": "k", "ssl.key.location": "/k"}, {"s", "k"}),
+        ({"sasl.oauthbearer.client.secret": "s", "sasl.oauthbearer.token.endpoint.url": "http://h"}, {"s"}),
+        ({"sasl.oauthbearer.assertion.private.key.passphrase": "s"}, {"s"}),
+        ({"basic.auth.user.info": "u:s", "basic.auth.credentials.source": "USER_INFO"}, {"u:s", "s"}),
+        ({"bearer.auth.token": "s", "sasl.jaas.config": "j"}, {"s", "j"}),
+        ({"url": "http://u:p%40ss@h,http://v:q@h"}, {"p%40ss", "p@ss", "q"}),
+        ({"url": "http://h", "other": "a@b", "sasl.password": "", "x": "http://[u:p@h"}, set()),
+    ],
+)
+def test_the_secrets_among_the_settings_of_a_client_are_known(settings, expected):
+    assert set(kafka.secrets(settings)) == expected
+    assert not any(s in kafka.without_secrets(" ".join(expected), settings) for s in expected)
+
+
+def test_a_password_in_the_url_of_a_registry_is_masked_in_the_log():
+    worker = {**AVRO, "schema.registry.url": "http://u:p4ss@127.0.0.1:1"}
+    assert set(checked("worker", worker, [("x", SOURCE)]).secrets) == {"p4ss"}
+
+
+def test_a_converter_of_somebody_else_with_a_registry_gets_its_settings(tmp_path):
+    module = """
+from tieline.api import Config, Converter, setting
+
+class MineConfig(Config):
+    url: str = setting("schema.registry.url", "", doc="A registry.")
+
+class Mine(Converter):
+    config_type = MineConfig
+"""
+    with distribution(
+        tmp_path, "fixture_mine", {CONVERTERS: {"mine": "fixture_mine:Mine"}}, {"fixture_mine": module}
+    ):
+        source = {**SOURCE, "value.converter": "mine", f"{REGISTRY}.url": "http://127.0.0.1:1"}
+        planned = checked("worker", LOCAL, [("x", source)])
+    assert planned.connectors[0].value.registry == {"url": "http://127.0.0.1:1"}
+    assert planned.connectors[0].key.registry == {}

@@ -1,0 +1,60 @@
+"""Which readings a layout takes, and the warning where one device comes twice."""
+
+import logging
+
+import pytest
+
+from tieline_connectors.mongo.documents.publishes import Publishes
+
+
+def value(kind, device="c/b/a", topic=None):
+    return {"platform": "lab", "device": device, "kind": kind, "topic": topic or f"devices/{device}/{kind}"}
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_only_readings_of_these_kinds_are_taken_and_all_that_is_no_reading():
+    publishes = Publishes(["ALL", "POINT"])
+
+    asked = [value("ALL"), value("MULTI"), value("POINT"), value("OTHER"), {"body": "1"}, "text", None]
+
+    assert [publishes.skipped(one) for one in asked] == [None, "MULTI", None, "OTHER", None, None, None]
+    assert Publishes(None).skipped(value("OTHER")) is None
+
+
+def test_a_kind_that_is_none_of_a_reading_is_a_field_of_some_other_data():
+    assert Publishes(["ALL"]).skipped({"kind": "pump"}) is None
+    assert Publishes(["ALL"]).skipped({"kind": ["ALL"]}) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (value("ALL"), value("MULTI")),
+        (value("MULTI"), value("MULTI", topic="points/a/b/c/multi")),
+    ],
+)
+def test_a_device_that_comes_twice_is_told_once_with_the_way_out(first, second, caplog):
+    publishes = Publishes(["ALL", "MULTI"])
+
+    for one in (first, first, second, first, value("ALL", "x"), value("MULTI", "x")):
+        publishes.skipped(one)
+
+    (warning,) = warnings(caplog)
+    assert first["topic"] in warning
+    assert second["topic"] in warning
+    assert "publishes=MULTI" in warning
+
+
+def test_two_devices_that_come_differently_are_no_reason_to_warn(caplog):
+    publishes = Publishes(["ALL", "MULTI", "POINT"])
+
+    for one in (value("ALL"), value("MULTI", "x"), value("POINT"), value("ALL") | {"platform": "other"}):
+        publishes.skipped(one)
+    for one in (value("ALL"), value("MULTI")):
+        Publishes(["MULTI"]).skipped(one)
+        Publishes(None).skipped(one)
+
+    assert warnings(caplog) == []

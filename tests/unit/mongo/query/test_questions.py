@@ -1,0 +1,76 @@
+import datetime as dt
+
+import pytest
+
+from tieline.api import instant
+from tieline_connectors.mongo.query.following import _below
+from tieline_connectors.mongo.query.questions import Question, is_series, json_line, row
+
+NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-30", dt.datetime(2026, 1, 30, tzinfo=dt.timezone.utc)),
+        ("2026-01-30T10:00:00Z", dt.datetime(2026, 1, 30, 10, tzinfo=dt.timezone.utc)),
+        ("2026-01-30T10:00:00+01:00", dt.datetime(2026, 1, 30, 9, tzinfo=dt.timezone.utc)),
+        ("90s", NOW - dt.timedelta(seconds=90)),
+        ("15m", NOW - dt.timedelta(minutes=15)),
+        ("1.5h", NOW - dt.timedelta(minutes=90)),
+        ("7d", NOW - dt.timedelta(days=7)),
+    ],
+)
+def test_times_are_read_as_people_write_them(text, expected):
+    assert instant(text, NOW) == expected
+
+
+def test_one_condition_stands_alone_so_that_its_index_is_plain_to_see():
+    assert Question(topic="a").filter("time") == {"topic": "a"}
+    assert Question().filter(None) == {}
+
+
+def test_a_devices_name_is_no_expression():
+    found = Question(device="b1.x/(a)").filter("date")
+
+    assert found == {"topic": {"$regex": r"^devices/b1\.x/\(a\)/[^/]+$"}}
+
+
+def test_a_question_about_the_document_of_a_change_names_its_fields_there():
+    question = Question(topic="a", pattern="b", since=NOW).filter("date")
+
+    assert _below("fullDocument", question) == {
+        "$and": [
+            {"fullDocument.topic": "a"},
+            {"fullDocument.topic": {"$regex": "b"}},
+            {
+                "$or": [
+                    {"fullDocument.date": {"$gte": NOW}},
+                    {"fullDocument.date": {"$gte": "2026-01-31 12:00:00.000000"}},
+                ]
+            },
+        ]
+    }
+
+
+def test_no_line_can_move_the_cursor_of_a_terminal():
+    document = {"time": NOW, "topic": "a\x1b[2J", "points": {"\x9bK": "\u202e"}}
+
+    assert all(cell.isprintable() for cell in row(document))
+    assert json_line(document).isprintable()
+
+
+def test_a_point_is_shown_with_its_value_and_units():
+    document = {"_id": "x", "topic": "t", "point": "temp", "value": 20.5, "units": "C"}
+
+    assert row(document)[2] == "temp=20.5 C"
+    assert row({**document, "value": None, "units": None})[2] == "temp=null"
+
+
+def test_a_measurement_of_a_time_series_is_found_by_its_device_and_shown_as_a_point():
+    document = {"_id": "x", "series": {"device": "d", "point": "temp"}, "value": 20.5, "units": "C"}
+
+    assert is_series(document)
+    assert not is_series({"series": 5})
+    assert Question(device="d").filter("time", is_series(document)) == {"series.device": "d"}
+    assert row(document)[2] == "temp=20.5 C"

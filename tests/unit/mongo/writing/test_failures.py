@@ -1,0 +1,93 @@
+from typing import Any
+
+import pytest
+from pymongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    ExecutionTimeout,
+    NetworkTimeout,
+    NotPrimaryError,
+    OperationFailure,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+)
+
+from tieline.api import Fatal, Retriable
+from tieline_connectors.mongo.writing.collection import Documents
+from tieline_connectors.mongo.writing.failures import by_code, judged
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AutoReconnect("closed"),
+        NetworkTimeout("slow"),
+        NotPrimaryError("not primary"),
+        ServerSelectionTimeoutError("nobody"),
+        WaitQueueTimeoutError("full"),
+        ExecutionTimeout("slow", 50),
+        OperationFailure("down", 91),
+        OperationFailure("disk", 14031),
+        OperationFailure("busy", 462),
+        OperationFailure("odd", 4711, {"errorLabels": ["RetryableWriteError"]}),
+    ],
+)
+def test_what_passes_is_waited_out(error):
+    assert isinstance(judged(error), Retriable)
+
+
+@pytest.mark.parametrize(
+    ("error", "way_out"),
+    [
+        (OperationFailure("no", 13), "readWrite"),
+        (OperationFailure("no", 18), "authSource"),
+        (OperationFailure("no", 100), "write.concern"),
+        (OperationFailure("no", 166), "view"),
+        (OperationFailure("no", 4711), "server's log"),
+        (ConfigurationError("no"), "connection.uri"),
+    ],
+)
+def test_what_does_not_pass_stops_the_task_and_tells_the_way_out(error, way_out):
+    answer = judged(error)
+
+    assert isinstance(answer, Fatal)
+    assert way_out in str(answer)
+
+
+def test_a_long_answer_is_cut():
+    assert len(str(judged(OperationFailure("x" * 10_000, 1)))) < 500
+
+
+@pytest.fixture
+def documents():
+    from pymongo import MongoClient
+
+    with MongoClient[dict[str, Any]]("mongodb://127.0.0.1:1", connect=False) as client:
+        yield Documents(client.a.b, 16_000_000)
+
+
+def answer(*write_errors, concern=()):
+    return {"writeErrors": list(write_errors), "writeConcernErrors": list(concern)}
+
+
+def test_written_but_not_yet_safe_is_an_outage(documents):
+    late = {"code": 64, "errmsg": "waiting for replication timed out"}
+
+    with pytest.raises(Retriable, match="timed out"):
+        documents._sorted_out([{"_id": "1"}], answer(concern=[late]))
+
+
+def test_a_write_concern_that_can_never_be_reached_is_fatal(documents):
+    with pytest.raises(Fatal, match=r"write\.concern"):
+        documents._sorted_out([{"_id": "1"}], answer(concern=[{"code": 100, "errmsg": "not enough"}]))
+
+
+def test_an_outage_told_with_one_document_is_an_outage_of_the_batch(documents):
+    bad, down = {"index": 0, "code": 121, "errmsg": "no"}, {"index": 1, "code": 11600, "errmsg": "down"}
+
+    with pytest.raises(Retriable):
+        documents._sorted_out([{"_id": "1"}, {"_id": "2"}], answer(bad, down))
+
+
+def test_a_code_says_by_its_name_what_is_the_matter():
+    assert "PrimarySteppedDown" in str(by_code(189, "x"))

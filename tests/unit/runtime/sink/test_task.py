@@ -1,0 +1,1057 @@
+"""The sink's loop on the real local log: outages, data errors, pauses, commits; a clock that is told."""
+
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from typing import Any
+
+import pytest
+
+from tieline.api import (
+    Config,
+    DataError,
+    Datum,
+    Fatal,
+    Fenced,
+    Retriable,
+    Schema,
+    SinkRecord,
+    SinkTask,
+    SourceRecord,
+    TopicPartition,
+    Transform,
+    Unreadable,
+)
+from tieline.broker.local.changelog import Place
+from tieline.broker.local.codec import encode_headers
+from tieline.broker.local.log import LocalLog
+from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.config.retry_policy import RetryPolicy
+from tieline.config.settings import Pace, Subscription
+from tieline.converters.avro import AvroConverter, AvroConverterConfig
+from tieline.converters.plain import StringConverter, StringConverterConfig
+from tieline.registry.schema_topic import TopicSchemaStore
+from tieline.runtime.errors.retry import TaskFailed
+from tieline.runtime.sink.changelog import TaskChangelogs
+from tieline.runtime.sink.claims import Claims
+from tieline.runtime.sink.commit_tracker import Progress
+from tieline.runtime.sink.conversion import Inbound
+from tieline.runtime.sink.task import Intake, WorkerSinkTask
+from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.transform_chain import Transforms
+from tieline.testing.clock import FakeClock
+from tieline.transforms.filter import Filter, FilterConfig
+
+
+class Sink(SinkTask[Config]):
+    """Keeps what it is given; ``meet(batch)`` may raise first; ``enough`` ends the test's wait."""
+
+    def __init__(self, total, meet=lambda batch: None):
+        self.total, self.meet = total, meet
+        self.written = defaultdict(list)
+        self.puts = []
+        self.closed = []
+        self.enough = threading.Event()
+
+    def start(self, context, config):
+        self.context = context
+
+    def put(self, batch):
+        self.puts.append([r.value for r in batch])
+        try:
+            self.meet(batch)
+        except Retriable as error:
+            if error.partitions is not None:
+                self.keep([r for r in batch if (r.topic, r.partition) not in error.partitions])
+            raise
+        except DataError as error:
+            self.keep([r for i, r in enumerate(batch) if i not in error.failures])
+            raise
+        self.keep(batch)
+
+    def keep(self, batch):
+        for record in batch:
+            self.written[record.partition].append(record.value)
+        if sum(map(len, self.written.values())) >= self.total:
+            self.context.request_commit()
+            self.enough.set()
+
+    def close(self, partitions, lost):
+        self.closed.append((sorted(partitions), lost))
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = LocalLog.open(tmp_path)
+    log.create_topic("t", partitions=2)
+    yield log
+    log.close()
+
+
+def fill(log, values, partition=0):
+    log.store.append([ProducerRecord("t", v.encode(), partition=partition) for v in values])
+
+
+def inbound(log, *transforms, values=StringConverter, count):
+    converters = []
+    for is_key in (True, False):
+        converter = StringConverter() if is_key else values()
+        converter.start(StringConverterConfig.parse({}), is_key=is_key, schemas=None)
+        converters.append(converter)
+    return Inbound(log, Transforms(transforms), converters[0], converters[1], count)
+
+
+class Running:
+    """A sink task in a thread, ended by the test."""
+
+    def __init__(self, log, sink, *transforms, policy=None, converter=StringConverter):
+        self.clock = FakeClock(step=0.01)
+        self.scope = Scope("c", 0, clock=self.clock, **({"policy": policy} if policy else {}))
+        self.task = WorkerSinkTask(
+            self.scope,
+            sink,
+            Config(),
+            Intake(
+                lambda: log.consumer("connect-c", "c-0", {}),
+                inbound(log, *transforms, values=converter, count=self.scope.counters.add),
+                TaskChangelogs("c", TopicSchemaStore(log), 10.0),
+                Claims(log, 10.0),
+            ),
+            Pace(offset_flush=1e9, max_records=100, max_wait=0.02),
+        )
+        self.error = None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self):
+        try:
+            self.task.run(Subscription(("t",), None))
+        except TaskFailed as error:
+            self.error = error
+
+    def stop(self):
+        self.task.ask_to_stop()
+        return self.join()
+
+    def join(self):
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return self.task.counts
+
+
+def committed(log):
+    return {at.partition: offset for at, offset in log.store.committed("connect-c").items()}
+
+
+def test_everything_is_put_in_order_and_its_offsets_are_committed_at_the_end(log):
+    fill(log, ["a", "b", "c"])
+    fill(log, ["x", "y"], 1)
+    sink = Sink(5)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.written == {0: ["a", "b", "c"], 1: ["x", "y"]}
+    assert committed(log) == {0: 3, 1: 2}
+    assert counts == (5, 5, 0, 0, 0)
+    assert sink.closed == [([("t", 0), ("t", 1)], False)]
+
+
+def test_an_outage_is_waited_out_and_the_same_batch_is_offered_again(log):
+    fill(log, ["a", "b"])
+    left = [3]
+
+    def away(batch):
+        if left[0]:
+            left[0] -= 1
+            raise Retriable("the database is away")
+
+    sink = Sink(2, away)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.puts == [["a", "b"]] * 4
+    assert sink.written == {0: ["a", "b"]}
+    assert counts == (2, 2, 0, 0, 0)
+    assert running.scope.counters["retries"] == 3
+
+
+def test_an_outage_of_one_partition_holds_only_that_partition_and_keeps_its_order(log):
+    fill(log, ["a1", "a2"])
+    fill(log, ["b1", "b2"], 1)
+    left = [2]
+
+    def half_away(batch):
+        if left[0] and any(r.partition == 1 for r in batch):
+            left[0] -= 1
+            if left[0] == 1:
+                fill(log, ["a3"])
+                fill(log, ["b3"], 1)
+            raise Retriable("one shard is away", partitions={TopicPartition("t", 1)})
+
+    sink = Sink(6, half_away)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.written == {0: ["a1", "a2", "a3"], 1: ["b1", "b2", "b3"]}
+    assert counts == (6, 6, 0, 0, 0)
+    assert committed(log) == {0: 3, 1: 3}
+
+
+def test_an_outage_that_names_partitions_of_another_topic_holds_everything(log):
+    """A transform renames topics, a sink errs: what is not understood must not count as written."""
+    fill(log, ["a1"])
+    left = [1]
+
+    def away(batch):
+        if left[0]:
+            left[0] -= 1
+            raise Retriable("away", partitions={TopicPartition("renamed", 0)})
+
+    sink = Sink(2, away)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.puts == [["a1"], ["a1"]]
+    assert counts == (1, 1, 0, 0, 0)
+
+
+class Displacing(Transform[Config]):
+    """Says of all records that they are of partition 0, in another topic's names."""
+
+    def apply(self, batch):
+        return [SinkRecord("u", 0, 7, record.value, headers=record.headers) for record in batch]
+
+
+def test_where_a_record_was_consumed_is_not_a_transforms_to_change(log):
+    fill(log, ["a1", "a2"])
+    fill(log, ["b1"], 1)
+    left = [1]
+
+    def away(batch):
+        if left[0]:
+            left[0] -= 1
+            raise Retriable("away", partitions={record.consumed_from for record in batch})
+
+    sink = Sink(6, away)  # it takes itself to have kept what its error does not name
+    running = Running(log, sink, Displacing())
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert [sorted(values) for values in sink.puts] == [["a1", "a2", "b1"]] * 2
+    assert counts == (3, 3, 0, 0, 0)
+    assert committed(log) == {0: 2, 1: 1}
+
+
+class Disliking(Transform[Config]):
+    """Calls one value bad."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def apply(self, batch):
+        if bad := {i: ValueError("bad") for i, record in enumerate(batch) if record.value == self.value}:
+            raise DataError(bad)
+        return list(batch)
+
+
+def test_two_transforms_that_each_refuse_another_record_stop_at_the_first_of_them(log):
+    fill(log, ["a", "b", "y", "c", "x", "d"])
+    sink = Sink(2)
+    running = Running(log, sink, Disliking("x"), Disliking("y"))
+    running.join()
+    assert sink.written == {0: ["a", "b"]}
+    assert committed(log) == {0: 2}
+
+
+def test_what_a_sink_has_reached_before_an_outage_is_committed_and_not_offered_again(log):
+    fill(log, ["a1", "a2", "a3"])
+    fill(log, ["b1", "b2"], 1)
+    left = [1]
+
+    def broke_off(batch):
+        if left[0] and len(batch) == 5:
+            left[0] -= 1
+            sink.keep([r for r in batch if r.value in ("a1", "a2")])
+            sink.context.request_commit()
+            raise Retriable("broke off", after=1e9, reached={TopicPartition("t", 0): 2})
+
+    sink = Sink(2, broke_off)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert committed(log) == {0: 2}
+    assert counts == (2, 2, 0, 0, 0)
+    again = Sink(3)
+    running = Running(log, again)
+    assert again.enough.wait(10)
+    running.stop()
+    assert again.written == {0: ["a3"], 1: ["b1", "b2"]}
+
+
+def test_a_sink_that_gets_on_slowly_is_not_given_up_however_long_it_takes(log):
+    fill(log, [str(n) for n in range(8)])
+    written: list[str] = []
+
+    def one_at_a_time(batch):
+        sink.keep(batch[:1])
+        written.append(batch[0].value)
+        if len(batch) > 1:
+            raise Retriable("slow", after=0.4, reached={TopicPartition("t", 0): batch[0].offset + 1})
+
+    sink = Sink(8, one_at_a_time)
+    running = Running(log, sink, policy=RetryPolicy(0.05, 0.2, 1.0))
+    assert sink.enough.wait(20)
+    counts = running.stop()
+    assert running.error is None
+    assert written == [str(n) for n in range(8)]
+    assert counts == (8, 8, 0, 0, 0)
+
+
+def test_while_an_outage_lasts_nothing_is_committed_and_a_stop_gives_the_records_back(log):
+    fill(log, ["a"])
+    met = threading.Event()
+
+    def away(batch):
+        met.set()
+        raise Retriable("away for good", after=1e6)
+
+    running = Running(log, Sink(1, away))
+    assert met.wait(10)
+    counts = running.stop()
+    assert committed(log) == {}
+    assert counts == (0, 0, 0, 0, 0)
+
+
+def test_a_data_error_stops_the_task_after_everything_before_it_is_written_and_committed(log):
+    fill(log, ["a", "b", "poison", "c"])
+    fill(log, ["x"], 1)
+
+    def bad(batch):
+        failures = {i: ValueError("cannot be stored") for i, r in enumerate(batch) if r.value == "poison"}
+        if failures:
+            raise DataError(failures)
+
+    running = Running(log, Sink(99, bad))
+    running.join()
+    assert "t-0@2" in str(running.error)
+    assert "cannot be stored" in str(running.error)
+    assert committed(log) == {0: 2, 1: 1}
+
+
+def test_bytes_that_cannot_be_converted_stop_the_task_after_what_stands_before_them(log):
+    log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", b"\xff\xfe", b"b")])
+    sink = Sink(99)
+    running = Running(log, sink)
+    running.join()
+    assert "VALUE_CONVERTER" in str(running.error)
+    assert "t-0@1" in str(running.error)
+    assert sink.written == {0: ["a"]}
+    assert committed(log) == {0: 1}
+
+
+def test_a_fatal_error_stops_the_task_and_commits_nothing_of_the_batch(log):
+    fill(log, ["a"])
+
+    def refuse(batch):
+        raise Fatal("no right to write")
+
+    running = Running(log, Sink(1, refuse))
+    running.join()
+    assert "no right to write" in str(running.error)
+    assert committed(log) == {}
+
+
+def test_filtered_records_are_counted_and_their_offsets_advance(log):
+    fill(log, ["a", "b"])
+    log.store.append([ProducerRecord("t", b"c", b"drop", partition=0) for _ in range(3)])
+    drop = Filter()
+    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    sink = Sink(2)
+    running = Running(log, sink, drop)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert counts == (5, 2, 0, 3, 0)
+    assert committed(log) == {0: 5}
+
+
+def test_a_record_without_identity_gets_one_from_its_place_and_the_topic_id(log):
+    fill(log, ["a", "a"])
+    ids: list[bytes | None] = []
+    sink = Sink(2, lambda batch: ids.extend(dict(r.headers)["tieline.id"] for r in batch))
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    running.stop()
+    log.delete_topic("t")
+    log.create_topic("t", partitions=2)
+    fill(log, ["a", "a"])
+    sink = Sink(2, lambda batch: ids.extend(dict(r.headers)["tieline.id"] for r in batch))
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    running.stop()
+    assert len(set(ids)) == len(ids) == 4
+
+
+def test_a_topic_made_anew_while_the_sink_runs_gives_its_records_another_identity(log):
+    fill(log, ["a", "a"])
+    ids: list[bytes | None] = []
+    first, sink = threading.Event(), Sink(4)
+
+    def look(batch):
+        ids.extend(dict(r.headers)["tieline.id"] for r in batch)
+        if len(ids) == 2:
+            first.set()
+
+    sink.meet = look
+    running = Running(log, sink)
+    assert first.wait(10)
+    log.delete_topic("t")
+    log.create_topic("t", partitions=2)
+    fill(log, ["a", "a"])
+    assert sink.enough.wait(10)
+    running.stop()
+    assert len(set(ids)) == len(ids) == 4
+    assert committed(log) == {0: 2}
+
+
+def test_bad_bytes_beside_a_partition_that_is_away_are_told_and_never_committed(log):
+    log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", b"\xff\xfe", b"b")])
+    fill(log, ["x"], 1)
+    left = [2]
+
+    def half_away(batch):
+        if left[0] and any(r.partition == 1 for r in batch):
+            left[0] -= 1
+            raise Retriable("one shard is away", partitions={TopicPartition("t", 1)})
+
+    sink = Sink(99, half_away)
+    running = Running(log, sink)
+    assert running.join() == (2, 2, 0, 0, 0)
+    assert "t-0@1" in str(running.error)
+    assert sink.written == {0: ["a"], 1: ["x"]}
+    assert committed(log) == {0: 1, 1: 1}
+
+
+def test_an_outage_of_one_partition_ends_by_its_own_limit_although_another_is_written(log):
+    fill(log, ["x"], 1)
+    written = [0]
+
+    def half_away(batch):
+        if any(r.partition == 1 for r in batch):
+            raise Retriable("one shard is away", partitions={TopicPartition("t", 1)})
+        written[0] += len(batch)
+        fill(log, ["more"])
+
+    def fill_first(batch):
+        fill(log, ["first"])
+        sink.meet = half_away
+        half_away(batch)
+
+    sink = Sink(1e9, fill_first)
+    running = Running(log, sink, policy=RetryPolicy(0.3, 1.0, 5.0))
+    running.join()
+    assert "still unavailable" in str(running.error)
+    assert written[0] > 1
+
+
+def test_a_sink_that_is_away_when_it_is_given_partitions_is_asked_again(log):
+    fill(log, ["a"])
+    tries = []
+
+    class Opening(Sink):
+        def open(self, partitions):
+            tries.append(sorted(partitions))
+            if len(tries) < 3:
+                raise Retriable("the store of offsets is away")
+
+        def close(self, partitions, lost):
+            raise Retriable("still away")
+
+    sink = Opening(1)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert tries == [[("t", 0), ("t", 1)]] * 3
+    assert running.error is None
+
+
+def test_a_converter_that_makes_more_values_than_it_was_given_stops_the_task(log):
+    class Doubling(StringConverter):
+        def deserialize(self, batch):
+            return [value for value in super().deserialize(batch) for _ in range(2)]
+
+    fill(log, ["a", "b"])
+    sink = Sink(99)
+    running = Running(log, sink, converter=Doubling)
+    running.join()
+    assert "made 4 values of 2" in str(running.error)
+    assert sink.written == {}
+
+
+def test_what_was_read_of_one_partition_is_kept_when_the_next_cannot_be_read(log):
+    reads = [0]
+    read_known = log.store.read_known
+
+    def failing(*arguments):  # as on a disk that is away for a moment
+        reads[0] += 1
+        if reads[0] % 2 == 0:
+            raise Retriable("the disk is away")
+        return read_known(*arguments)
+
+    fill(log, [f"a{n}" for n in range(5)])
+    fill(log, [f"b{n}" for n in range(5)], 1)
+    log.store.read_known = failing
+    sink = Sink(10)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (10, 10, 0, 0, 0)
+    assert sink.written == {0: [f"a{n}" for n in range(5)], 1: [f"b{n}" for n in range(5)]}
+
+
+def test_a_record_reported_without_a_dead_letter_queue_stops_the_task_and_loses_nothing(log):
+    fill(log, ["good"])
+    fill(log, ["bad"], 1)
+
+    class Reporting(Sink):
+        def put(self, batch):
+            for record in batch:
+                if record.value == "bad":
+                    self.context.report(record, ValueError("not storable"))
+            super().put(batch)
+
+    running = Running(log, Reporting(99))
+    running.join()
+    assert "t-1@0" in str(running.error)
+    assert "no dead letter queue" in str(running.error)
+    assert set(committed(log)) <= {0}
+    assert 0 not in committed(log) or running.task.counts.delivered == 1
+
+
+class Buffering(Sink):
+    """Writes only when it is flushed, which fails at first."""
+
+    def __init__(self, total, error, times):
+        super().__init__(total)
+        self.error, self.times, self.buffer = error, times, []
+
+    def put(self, batch):
+        self.puts.append(len(batch))
+        self.buffer.extend(batch)
+        self.context.request_commit()
+
+    def flush(self, offsets):
+        if self.times:
+            self.times -= 1
+            raise self.error
+        self.keep(self.buffer)
+        self.buffer = []
+
+
+def test_a_sink_that_cannot_flush_is_given_no_more_until_it_can(log):
+    for start in range(0, 500, 100):
+        fill(log, [str(n) for n in range(start, start + 100)])
+    sink = Buffering(500, Retriable("the disk is away", after=0.1), times=5)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert running.scope.counters["retries"] == 5
+    assert sink.written == {0: [str(n) for n in range(500)]}
+    assert len(sink.puts) <= 6
+    assert committed(log) == {0: 500}
+    assert counts == (500, 500, 0, 0, 0)
+
+
+def test_a_sink_that_can_never_flush_stops_with_its_reason_and_commits_nothing(log):
+    fill(log, ["a"])
+    running = Running(log, Buffering(1, Fatal("the certificate has expired"), times=99))
+    running.join()
+    assert "TASK_FLUSH: the certificate has expired" in str(running.error)
+    assert committed(log) == {}
+
+
+UTF16 = b"\xff\xfe"
+
+
+def test_a_key_that_cannot_be_read_is_handed_on_as_bytes_counted_and_stops_nothing(log, caplog):
+    for key in (b"text", UTF16, None, UTF16):
+        log.store.append([ProducerRecord("t", b"value", key, partition=0)])
+    keys: list[Any] = []
+    sink = Sink(4, lambda batch: keys.extend((r.key, r.key_schema) for r in batch))
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (4, 4, 0, 0, 0)
+    assert keys == [("text", None), (UTF16, None), (None, None), (UTF16, None)]
+    assert running.scope.counters["keys.unreadable"] == 2
+    told = [r.message for r in caplog.records if "key.converter" in r.message]
+    assert len(told) == 1
+    assert "t-0@1" in told[0]
+
+
+def test_headers_that_a_disk_has_damaged_are_left_out_counted_and_stop_nothing(log, caplog):
+    fill(log, ["first"])
+    headers = (("a", b"1"), ("b", None))
+    log.store.append([ProducerRecord("t", b"value", None, headers, partition=0)] * 4)
+    damaged = {2: b"\xff", 3: b"\xff" * 40, 4: encode_headers(headers)[:-2] + b"\xff\xff"}
+    with sqlite3.connect(log.store.path) as connection:
+        for offset, data in damaged.items():
+            assert connection.execute(
+                "UPDATE record SET headers = ? WHERE position & 0xffffffff = ?", (data, offset)
+            ).rowcount
+    seen: list[Any] = []
+    sink = Sink(5, lambda batch: seen.extend([h for h in r.headers if h[0][:7] != "tieline"] for r in batch))
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (5, 5, 0, 0, 0)
+    assert seen == [[], list(headers), [], [], []]
+    assert running.scope.counters["headers.unreadable"] == 3
+    told = [r.message for r in caplog.records if "headers that cannot be read" in r.message]
+    assert len(told) == 1
+    assert "t-0@2" in told[0]
+
+
+class Refusing(Sink):
+    """Deals by itself with what no converter can read; ``away`` outages come first."""
+
+    def __init__(self, total, answer=True, away=0):
+        super().__init__(total)
+        self.answer, self.away, self.refused = answer, away, []
+
+    def refuse(self, record, error):
+        if self.away:
+            self.away -= 1
+            raise Retriable("the results topic is away")
+        self.refused.append((record.offset, record.value, record.key, len(self.written[record.partition])))
+        assert isinstance(error, ValueError)
+        assert dict(record.headers)["tieline.id"]
+        return self.answer
+
+
+class Taking(Sink):
+    """Is given what no converter can read, too."""
+
+    takes_unreadable = True
+
+    def keep(self, batch):
+        def shown(record):
+            return record.value.value if isinstance(record.value, Unreadable) else record.value
+
+        super().keep([record._replace(value=shown(record)) for record in batch])
+
+
+@pytest.mark.parametrize("away", [0, 2])
+def test_a_task_may_be_given_what_nobody_can_read_with_the_others_and_in_its_place(log, away):
+    values = (b"a", UTF16 + b"1", UTF16 + b"2", b"b", UTF16 + b"3")
+    log.store.append([ProducerRecord("t", v, b"k", partition=0) for v in values])
+    sink = Taking(5)
+    left = [away]
+
+    def meet(batch):
+        if left[0]:
+            left[0] -= 1
+            raise Retriable("away")
+
+    sink.meet = meet
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.written == {0: ["a", UTF16 + b"1", UTF16 + b"2", "b", UTF16 + b"3"]}
+    assert len(sink.puts) == 1 + away
+    assert counts[:2] == (5, 5)
+    assert committed(log) == {0: 5}
+    assert running.error is None
+
+
+@pytest.mark.parametrize("away", [0, 3])
+def test_a_record_that_nobody_can_read_is_refused_in_its_place_and_blocks_nothing(log, away):
+    values = (b"a", UTF16 + b"1", UTF16 + b"2", b"b", UTF16 + b"3", b"c", UTF16 + b"4")
+    log.store.append([ProducerRecord("t", v, b"k", partition=0) for v in values])
+    fill(log, ["x", "y"], 1)
+    sink = Refusing(5, away=away)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.written == {0: ["a", "b", "c"], 1: ["x", "y"]}
+    expected = [(1, b"1", 1), (2, b"2", 1), (4, b"3", 2), (6, b"4", 3)]
+    assert sink.refused == [(offset, UTF16 + v, b"k", before) for offset, v, before in expected]
+    assert counts == (9, 9, 0, 0, 0)
+    assert committed(log) == {0: 7, 1: 2}
+    assert running.error is None
+    assert running.scope.counters["retries"] == away
+
+
+def test_a_record_that_the_task_does_not_refuse_stops_it_after_what_stands_before(log):
+    log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16, b"b")])
+    sink = Refusing(99, answer=False)
+    running = Running(log, sink)
+    running.join()
+    assert "VALUE_CONVERTER" in str(running.error)
+    assert "t-0@1" in str(running.error)
+    assert sink.refused == [(1, UTF16, None, 1)]
+    assert sink.written == {0: ["a"]}
+    assert committed(log) == {0: 1}
+
+
+def test_a_bad_record_behind_one_that_is_held_waits_for_it(log):
+    log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16, b"b")])
+    sink = Refusing(2)
+    left = [2]
+
+    def away(batch):
+        if left[0]:
+            left[0] -= 1
+            raise Retriable("away")
+
+    sink.meet = away
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert sink.puts == [["a"]] * 3 + [["b"]]
+    assert sink.refused == [(1, UTF16, None, 1)]
+    assert counts == (3, 3, 0, 0, 0)
+
+
+def test_a_fatal_error_while_a_record_is_refused_stops_the_task_and_commits_nothing_of_it(log):
+    log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16)])
+
+    class Failing(Sink):
+        def refuse(self, record, error):
+            raise Fatal("no right to write results")
+
+    running = Running(log, Failing(99))
+    running.join()
+    assert "no right to write results" in str(running.error)
+    assert committed(log).get(0, 0) <= 1
+
+
+ENTRY = Schema.parse('{"type": "record", "name": "t.Entry", "fields": [{"name": "value", "type": "string"}]}')
+LATER = Schema.parse(
+    '{"type": "record", "name": "t.Entry", "fields": [{"name": "value", "type": "string"},'
+    '{"name": "note", "type": "string", "default": "none"}]}'
+)
+
+
+class Keeping(Sink):
+    """Writes each record into its partition's changelog, with a result and its offset."""
+
+    schema = ENTRY
+
+    def __init__(self, total, meet=lambda batch: None):
+        super().__init__(total, meet)
+        self.logs, self.found, self.lost = {}, {}, []
+
+    def open(self, partitions):
+        for at in partitions:
+            self.logs[at] = self.context.changelog(at, self.schema)
+            assert self.context.changelog(at, self.schema) is self.logs[at]
+            self.found[at.partition] = dict(self.logs[at].entries)
+
+    def put(self, batch):
+        self.meet(batch)
+        for record in batch:
+            at = TopicPartition(record.topic, record.partition)
+            result = SourceRecord("results", {"of": record.value}, key=record.value)
+            self.logs[at].write({record.value: {"value": record.value}}, [result], record.offset + 1)
+        self.keep(batch)
+
+    def pre_commit(self, offsets):
+        return {}
+
+    def close(self, partitions, lost):
+        super().close(partitions, lost)
+        self.lost += [lost] * len(partitions)
+
+
+class Acting(Keeping):
+    """Claims its topic."""
+
+    def open(self, partitions):
+        for at in partitions:
+            self.logs[at] = self.context.changelog(at, self.schema, acts_on="campus")
+            self.found[at.partition] = self.logs[at].first_partitions
+
+
+def test_a_topic_that_was_read_before_it_was_claimed_says_so_from_then_on(log):
+    fill(log, ["a"])
+    before = Keeping(1)
+    running = Running(log, before)
+    assert before.enough.wait(10)
+    running.stop()
+    for _ in range(2):
+        fill(log, ["b"])
+        sink = Acting(1)
+        running = Running(log, sink)
+        assert sink.enough.wait(10)
+        running.stop()
+        assert sink.found == {0: -1, 1: -1}
+
+
+def test_a_new_claim_says_how_many_partitions_its_topic_has(log):
+    for _ in range(2):
+        fill(log, ["b"])
+        sink = Acting(1)
+        running = Running(log, sink)
+        assert sink.enough.wait(10)
+        running.stop()
+        assert sink.found == {0: 2, 1: 2}
+
+
+def results(log):
+    found = []
+    log.read("results", lambda record: found.append((record.key, record.value)))
+    return found
+
+
+def test_what_a_task_writes_in_its_changelog_moves_the_offset_and_settles_the_ledger(log):
+    fill(log, ["a", "b", "c"])
+    fill(log, ["x"], 1)
+    sink = Keeping(4)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (4, 4, 0, 0, 0)
+    assert committed(log) == {0: 3, 1: 1}
+    assert sorted(results(log)) == [(v, b'{"of":"%b"}' % v) for v in (b"a", b"b", b"c", b"x")]
+    later = Keeping(1)
+    later.schema = LATER
+    fill(log, ["d"])
+    running = Running(log, later)
+    assert later.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert later.written == {0: ["d"]}
+    assert later.found == {
+        0: {v: {"value": v, "note": "none"} for v in "abc"},
+        1: {"x": {"value": "x", "note": "none"}},
+    }
+
+
+def test_an_offset_that_a_write_has_moved_is_never_set_back_by_a_commit(log):
+    fill(log, ["a", "b", "c", "d"])
+
+    class Ahead(Keeping):
+        """Says that less is safe than its changelog has reached already, and goes back itself."""
+
+        def put(self, batch):
+            changelog = self.logs[TopicPartition("t", 0)]
+            changelog.write({"all": {"value": "done"}}, offset=4)
+            changelog.write({"all": {"value": "again"}}, offset=2)
+            self.keep(batch)
+
+        def pre_commit(self, offsets):
+            assert offsets == {TopicPartition("t", 0): 4}
+            return {TopicPartition("t", 0): 1}
+
+    sink = Ahead(4)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (4, 4, 0, 0, 0)
+    assert committed(log) == {0: 4}
+
+
+def test_an_offset_within_a_batch_is_committed_and_the_rest_comes_again(log):
+    fill(log, ["a", "b", "c", "d"])
+    half = threading.Event()
+
+    class Half(Keeping):
+        def put(self, batch):
+            changelog = self.logs[TopicPartition("t", 0)]
+            changelog.write({r.value: {"value": r.value} for r in batch[:2]}, offset=2)
+            half.set()
+
+    running = Running(log, Half(99))
+    assert half.wait(10)
+    assert running.stop() == (2, 2, 0, 0, 0)
+    assert committed(log) == {0: 2}
+    sink = Keeping(2)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (2, 2, 0, 0, 0)
+    assert sink.written == {0: ["c", "d"]}
+
+
+class Holding(Sink):
+    """Calls no more safe than what stands before ``hold``."""
+
+    hold = 3
+
+    def pre_commit(self, offsets):
+        return {partition: min(offset, self.hold) for partition, offset in offsets.items()}
+
+
+def test_what_a_task_calls_safe_within_a_batch_is_committed_and_nothing_less(log):
+    fill(log, ["a", "b", "c", "d", "e"])
+    sink = Holding(5)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (3, 3, 0, 0, 0)  # two were given back
+    assert committed(log) == {0: 3}
+    again = Holding(2)
+    again.hold = 4
+    running = Running(log, again)
+    assert again.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert again.written == {0: ["d", "e"]}
+    assert committed(log) == {0: 4}
+
+
+def test_what_is_safe_within_a_batch_counts_filtered_records_apart(log):
+    for value, key in ((b"a", b""), (b"x", b"drop"), (b"b", b""), (b"x", b"drop"), (b"c", b"")):
+        log.store.append([ProducerRecord("t", value, key, partition=0)])
+    drop = Filter()
+    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    sink = Holding(3)
+    running = Running(log, sink, drop)
+    assert sink.enough.wait(10)
+    counts = running.stop()
+    assert counts == (4, 2, 0, 2, 0)
+    assert committed(log) == {0: 3}
+
+
+def test_filtered_records_of_a_partition_with_a_changelog_advance_its_offset_too(log):
+    fill(log, ["a"])
+    log.store.append([ProducerRecord("t", b"c", b"drop", partition=0) for _ in range(3)])
+    drop = Filter()
+    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    sink = Keeping(1)
+    running = Running(log, sink, drop)
+    assert sink.enough.wait(10)
+    assert running.stop() == (4, 1, 0, 3, 0)
+    assert committed(log) == {0: 4}
+
+
+def test_a_task_that_is_fenced_joins_its_group_again_and_goes_on_where_the_other_stopped(log):
+    fill(log, ["a", "b"])
+    at = TopicPartition("t", 0)
+    avro = AvroConverter()
+    avro.start(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(log))
+
+    def taken_over(batch):
+        if batch[0].value == "a":  # somebody else is the owner, and we have not heard of it
+            bounds = log.store.bounds("t")
+            place = Place("c-t-changelog", at, "connect-c", bounds[at].id)
+            other = log.ledger().take_over(place, len(bounds), 10.0)
+            (entry,) = avro.serialize([Datum(place.topic, {"value": "of the other"}, ENTRY)])
+            other.write({b"a": entry}, [], 1, 10.0)
+
+    sink = Keeping(1, taken_over)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert running.error is None
+    assert sink.written == {0: ["b"]}
+    assert sink.found[0] == {"a": {"value": "of the other"}}
+    assert sink.lost == [True, False, False, False]
+    assert committed(log) == {0: 2}
+    assert [key for key, _ in results(log)] == [b"b"]
+
+
+def test_a_task_that_hears_of_its_fence_by_itself_joins_again_though_no_record_comes(log):
+    fill(log, ["a"])
+    at = TopicPartition("t", 0)
+    again = threading.Event()
+
+    class Acting(Keeping):
+        """Writes its changelog from a thread of its own, as an executor of commands does."""
+
+        opened = 0
+
+        def open(self, partitions):
+            super().open(partitions)
+            self.opened += at in partitions
+            if self.opened == 2:
+                again.set()
+
+        def act(self):
+            with pytest.raises(Fenced):
+                self.logs[at].write({"a": {"value": "done"}})
+
+    sink = Acting(1)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    place = Place("c-t-changelog", at, "connect-c", log.store.bounds("t")[at].id)
+    log.ledger().take_over(place, len(log.store.bounds("t")), 10.0)
+    sink.act()
+    assert again.wait(10)
+    sink.logs[at].write({"a": {"value": "again"}})
+    assert running.stop()[:2] == (1, 1)
+    assert running.error is None
+
+
+def test_a_changelog_that_is_away_at_the_assignment_is_asked_for_again(log):
+    fill(log, ["a"])
+    ledger, tries = log.ledger, []
+
+    def away():
+        tries.append(1)
+        if len(tries) < 4:
+            raise Retriable("the disk is away")
+        return ledger()
+
+    log.ledger = away
+    sink = Keeping(1)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert running.scope.counters["retries"] == 3
+
+
+def test_an_entry_that_cannot_be_read_stops_the_task_before_it_does_anything_again(log):
+    fill(log, ["a"])
+    sink = Keeping(1)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    running.stop()
+    log.ledger().store.append([ProducerRecord("c-t-changelog", b"\x00junk", b"b", partition=0)])
+    fill(log, ["b"])
+    sink = Keeping(1)
+    running = Running(log, sink)
+    running.join()
+    assert "the entry b'b' cannot be read" in str(running.error)
+    assert sink.written == {}
+    assert committed(log) == {0: 1}
+
+
+def test_records_that_expired_before_they_were_read_are_counted_and_reported_once(log, caplog):
+    fill(log, ["a", "b", "c", "d", "e"])
+    first = log.consumer("connect-c", "c-0", {})
+    log.store.commit("connect-c", {TopicPartition("t", 0): 1}, 5)
+    first.close(1)
+    log.store.delete_before("t", 0, 4)
+    sink = Sink(1)
+    running = Running(log, sink)
+    assert sink.enough.wait(10)
+    assert running.stop() == (1, 1, 0, 0, 0)
+    assert sink.written == {0: ["e"]}
+    assert running.scope.counters["skipped.expired"] == 3
+    told = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
+    assert told == [
+        "t-0: skipped offsets 1 to 3 (3): the log had removed them before they were read. "
+        "Raise the topic's retention.ms"
+    ]
+
+
+def test_what_expired_with_nothing_behind_it_is_not_counted_again_at_the_next_start(log):
+    fill(log, ["a", "b", "c"])
+    log.store.commit("connect-c", {TopicPartition("t", 0): 1}, 5)
+    log.store.delete_before("t", 0, 3)
+    counted = []
+    for _ in range(2):
+        sink = Sink(1)
+        running = Running(log, sink)
+        deadline = time.monotonic() + 10
+        while running.task.lag != 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert running.stop() == (0, 0, 0, 0, 0)
+        counted.append(running.scope.counters["skipped.expired"])
+    assert counted == [2, 0]
+    assert committed(log) == {0: 3}
+
+
+def test_what_expired_is_committed_only_after_what_was_read_before_it(log):
+    at = TopicPartition("t", 0)
+    stored: dict[TopicPartition, int] = {}
+    progress = Progress(TaskChangelogs("c", TopicSchemaStore(log), 10.0))
+    progress.written([ConsumedRecord("t", 0, 2, b"read", None, (), 0)], [0], [True])
+    progress.passed_over(at, 9)
+    progress.commit(lambda offsets: not stored.update(offsets), None)
+    assert stored == {}
+    progress.settle({at: 9})
+    progress.commit(lambda offsets: not stored.update(offsets), None)
+    assert stored == {at: 9}

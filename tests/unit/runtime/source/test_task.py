@@ -1,0 +1,356 @@
+"""Sources on the real local log: offsets, filtered records, outages, broken producers, spooled ones."""
+
+import threading
+
+import pytest
+
+from tieline.api import Config, Fatal, Retriable, SourceRecord, SourceTask
+from tieline.broker.local.log import LocalLog
+from tieline.config.settings import Pace
+from tieline.converters.plain import StringConverter, StringConverterConfig
+from tieline.runtime.errors.retry import TaskFailed
+from tieline.runtime.source.conversion import Outbound
+from tieline.runtime.source.pump import Pump
+from tieline.runtime.source.receiver import Receiver
+from tieline.runtime.source.sender import Outlet, Sender
+from tieline.runtime.source.task import WorkerSourceTask
+from tieline.runtime.spool.spool import Limits, Spool
+from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.transform_chain import Transforms
+from tieline.testing.clock import FakeClock
+from tieline.transforms.filter import Filter, FilterConfig
+
+PACE = Pace(offset_flush=0.05, max_records=10, max_wait=0.01, drain=5.0, call_timeout=5.0)
+
+
+class Numbers(SourceTask[Config]):
+    """0, 1, 2 … up to a total; each number is its offset."""
+
+    def __init__(self, total, fail=lambda n: None):
+        self.total, self.fail = total, fail
+        self.acknowledged = []
+        self.commits = 0
+        self.done = threading.Event()
+        self.closed = False
+
+    def start(self, context, config):
+        saved = context.offsets([{"p": "n"}])[0]
+        self.next = saved["n"] if saved else 0
+
+    def poll(self, max_records, max_wait):
+        self.fail(self.next)
+        end = min(self.total, self.next + max_records)
+        batch = [
+            SourceRecord("t", str(n), "drop" if n % 5 == 4 else None, {"p": "n"}, {"n": n + 1})
+            for n in range(self.next, end)
+        ]
+        self.next = end
+        if not batch:
+            self.done.set()
+        return batch
+
+    def commit_record(self, record, metadata):
+        self.acknowledged.append((record.value, metadata and metadata.offset))
+
+    def commit(self):
+        self.commits += 1
+
+    def close(self):
+        self.closed = True
+
+
+class Stream(Numbers):
+    replayable = False
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = LocalLog.open(tmp_path)
+    yield log
+    log.close()
+
+
+def outbound(*transforms):
+    converter = StringConverter()
+    converter.start(StringConverterConfig.parse({}))
+    return Outbound(Transforms(transforms), converter, converter)
+
+
+def running(log, task, *transforms, broker=None):
+    scope = Scope("c", 0, clock=FakeClock(step=0.001))
+    outlet = Outlet(broker or log, "c-0", {})
+    worker = WorkerSourceTask(
+        scope,
+        task,
+        Config(),
+        lambda acknowledged: Sender(scope, outbound(*transforms), outlet, acknowledged),
+        lambda: log.source_offsets("c", 1),
+        PACE,
+    )
+    return worker, scope
+
+
+def run_until(worker, event):
+    """Run a task in a thread until the event (none: until it ends by itself); its failure, or none."""
+    failures = []
+
+    def target():
+        try:
+            worker.run()
+        except TaskFailed as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    if event is not None:
+        assert event.wait(10)
+        worker.ask_to_stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    return failures[0] if failures else None
+
+
+def values(log):
+    return [r.value.decode() for r in log.store.read_from("t", 0, 0, 10_000)]
+
+
+def test_records_and_offsets_reach_the_log_and_each_record_is_acknowledged_in_order(log):
+    task = Numbers(25)
+    worker, _ = running(log, task)
+    assert run_until(worker, task.done) is None
+    assert values(log) == [str(n) for n in range(25)]
+    assert log.source_offsets("c", 1) == {'{"p":"n"}': '{"n":25}'}
+    assert task.acknowledged == [(str(n), n) for n in range(25)]
+    assert worker.counts == (25, 25, 0, 0, 0)
+    assert task.commits >= 1
+    assert task.closed
+
+
+def test_a_restarted_source_goes_on_after_its_saved_offset(log):
+    for total in (12, 30):
+        task = Numbers(total)
+        worker, _ = running(log, task)
+        run_until(worker, task.done)
+    assert values(log) == [str(n) for n in range(30)]
+
+
+def test_filtered_records_are_counted_acknowledged_without_metadata_and_advance_the_offset(log):
+    drop = Filter()
+    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    task = Numbers(15)
+    worker, _ = running(log, task, drop)
+    run_until(worker, task.done)
+    assert worker.counts == (15, 12, 0, 3, 0)
+    assert [value for value, offset in task.acknowledged if offset is None] == ["4", "9", "14"]
+    assert log.source_offsets("c", 1) == {'{"p":"n"}': '{"n":15}'}
+
+
+def test_a_source_that_is_away_is_asked_again_later(log):
+    left = [3]
+
+    def away(number):
+        if number == 10 and left[0]:
+            left[0] -= 1
+            raise Retriable("the source is away")
+
+    task = Numbers(25, away)
+    worker, scope = running(log, task)
+    assert run_until(worker, task.done) is None
+    assert values(log) == [str(n) for n in range(25)]
+    assert scope.counters["retries"] == 3
+
+
+def test_a_fatal_source_stops_after_what_it_gave_is_acknowledged_and_saved(log):
+    def dies(number):
+        if number == 20:
+            raise Fatal("the licence is over")
+
+    worker, _ = running(log, Numbers(99, dies))
+    failure = run_until(worker, None)
+    assert "the licence is over" in str(failure)
+    assert values(log) == [str(n) for n in range(20)]
+    assert log.source_offsets("c", 1) == {'{"p":"n"}': '{"n":20}'}
+
+
+class BreakingLog:
+    """The local log, whose first producer breaks after some units, as librdkafka's does on a fatal error."""
+
+    def __init__(self, log, units):
+        self._log, self._units, self.made = log, units, 0
+
+    def __getattr__(self, name):
+        return getattr(self._log, name)
+
+    def producer(self, client_id, overrides):
+        self.made += 1
+        real = self._log.producer(client_id, overrides)
+        return BreakingProducer(real, self._units) if self.made == 1 else real
+
+
+class BreakingProducer:
+    def __init__(self, real, units):
+        self._real, self._left = real, units
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def send(self, unit):
+        self._left -= 1
+        if self._left >= 0:
+            self._real.send(unit)
+
+    def poll(self, timeout):
+        delivered = self._real.poll(5 if self._left < 0 else timeout)
+        if self._left < 0 and not delivered:
+            raise Retriable("the producer broke")
+        return delivered
+
+
+def test_a_broken_producer_is_made_anew_and_only_what_was_not_acknowledged_is_sent_again(log):
+    task = Numbers(100)
+    broker = BreakingLog(log, 4)
+    worker, _ = running(log, task, broker=broker)
+    assert run_until(worker, task.done) is None
+    assert broker.made == 2
+    assert values(log) == [str(n) for n in range(100)]
+    assert worker.counts == (100, 100, 0, 0, 0)
+
+
+def spooled(log, task, path, made=None):
+    scope = Scope("c", 0, clock=FakeClock(step=0.001))
+    spool = Spool(path, Limits(1 << 30, True, 1 << 20), scope.counters)
+    receiver = Receiver(scope, task, Config(), spool, PACE)
+    sender = made or (lambda: Sender(scope, outbound(), Outlet(log, "c-0", {}, positions=spool)))
+    return scope, spool, receiver, Pump(scope, spool, sender, PACE)
+
+
+def test_a_spooled_source_is_carried_on_and_its_spool_is_empty_afterwards(log, tmp_path):
+    task = Stream(40)
+    scope, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
+    threads = [threading.Thread(target=part.run) for part in (receiver, pump)]
+    for thread in threads:
+        thread.start()
+    assert task.done.wait(10)
+    deadline = threading.Event()
+    while spool.waiting[0] and not deadline.wait(0.005):
+        pass
+    for part in (receiver, pump):
+        part.ask_to_stop()
+    for thread in threads:
+        thread.join(10)
+    assert values(log) == [str(n) for n in range(40)]
+    assert scope.counters["spooled"] == 40
+    assert pump.counts == (40, 40, 0, 0, 0)
+    spool.close()
+
+
+def test_a_pump_that_fails_does_not_stop_the_reception(log, tmp_path):
+    class Broken(StringConverter):
+        def serialize(self, batch):
+            raise ValueError("a bug in a converter")
+
+    task = Stream(50)
+    scope, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
+    converter = Broken()
+    bad = Outbound(Transforms([]), converter, converter)
+    pump = Pump(scope, spool, lambda: Sender(scope, bad, Outlet(log, "c-0", {}, positions=spool)), PACE)
+    thread = threading.Thread(target=receiver.run)
+    thread.start()
+    with pytest.raises(TaskFailed, match="a bug in a converter"):
+        pump.run()
+    assert task.done.wait(10)
+    receiver.ask_to_stop()
+    thread.join(10)
+    assert spool.waiting[0] == 50
+    spool.close()
+    task = Stream(0)
+    scope, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
+    thread = threading.Thread(target=pump.run)
+    thread.start()
+    while spool.waiting[0]:
+        scope.stop.wait(0.005)
+    pump.ask_to_stop()
+    thread.join(10)
+    assert values(log) == [str(n) for n in range(50)]
+    spool.close()
+
+
+class DiskAway:
+    """A spool of which nothing can be deleted until the disk is back."""
+
+    def __init__(self):
+        self.back = False
+        self.refused = 0
+        self.spool: Spool
+
+    def save(self, reached):
+        if not self.back:
+            self.refused += 1
+            raise Retriable("the disk is away")
+        self.spool.save(reached)
+
+
+def test_no_more_than_one_batch_is_sent_and_still_in_the_spool(log, tmp_path):
+    scope: Scope
+    task, disk = Stream(50), DiskAway()
+    outlet = Outlet(log, "c-0", {}, positions=disk)
+    scope, spool, receiver, pump = spooled(
+        log, task, tmp_path / "s.db", lambda: Sender(scope, outbound(), outlet)
+    )
+    disk.spool = spool
+    run_until(receiver, task.done)
+    scope.stop.clear()
+    thread = threading.Thread(target=pump.run)
+    thread.start()
+    while pump.counts.delivered < PACE.max_records:
+        scope.stop.wait(0.005)
+    enough = disk.refused + 3
+    while disk.refused < enough:
+        scope.stop.wait(0.005)
+    assert values(log) == [str(n) for n in range(PACE.max_records)]
+    assert spool.waiting[0] == 50
+    disk.back = True
+    while spool.waiting[0]:
+        scope.stop.wait(0.005)
+    pump.ask_to_stop()
+    thread.join(10)
+    assert values(log) == [str(n) for n in range(50)]
+    spool.close()
+
+
+class AwayOrEndless(Stream):
+    """A bus that is away, or one that never falls silent, when it is asked to stop."""
+
+    def poll(self, max_records, max_wait):
+        self.fail(0)
+        return [SourceRecord("t", "again")]
+
+
+def away(number):
+    raise Retriable("the bus is away")
+
+
+@pytest.mark.parametrize("fail", [away, lambda number: None])
+def test_a_receiver_ends_in_time_whatever_its_source_does_then(log, tmp_path, fail):
+    scope, spool, _, _ = spooled(log, Stream(0), tmp_path / "s.db")
+    pace = PACE._replace(drain=0.05)
+    receiver = Receiver(scope, AwayOrEndless(0, fail), Config(), spool, pace)
+    thread = threading.Thread(target=receiver.run)
+    scope.stop.set()
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    spool.close()
+
+
+def test_a_source_that_cannot_be_told_what_is_saved_goes_on(log):
+    class Untold(Numbers):
+        def commit(self):
+            super().commit()
+            raise Retriable("the queue manager is away")
+
+    task = Untold(25)
+    worker, _ = running(log, task)
+    assert run_until(worker, task.done) is None
+    assert values(log) == [str(n) for n in range(25)]
+    assert task.commits >= 1

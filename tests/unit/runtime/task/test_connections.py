@@ -1,0 +1,108 @@
+"""An outage is said at once, again with growing pauses, and at its end; and shown as long as it lasts."""
+
+import logging
+
+import pytest
+
+from tieline.api import Retriable
+from tieline.runtime.errors.table import Stage
+from tieline.runtime.task.connections import Connections
+from tieline.runtime.task.context import TaskContext
+from tieline.runtime.task.environment import Scope
+from tieline.testing.clock import FakeClock
+
+MIDNIGHT = 1_767_225_600_000
+
+
+class Time:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def wall_ms(self) -> int:
+        return MIDNIGHT + int(self.seconds * 1000)
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.INFO)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_it_is_said_at_once_and_again_with_growing_pauses_and_when_it_is_over(lines):
+    time = Time()
+    connections = Connections(time.now, time.wall_ms)
+    at: list[int] = []
+    for second in range(24 * 3600):
+        time.seconds = float(second)
+        connections.lost("the platform", "keys refused")
+        connections.remind()
+        at += [second] * (len(lines()) - len(at))
+    said = lines()
+    assert at[:5] == [0, 60, 300, 1260, 4860]
+    assert len(at) == 4 + 23  # the longest pause is an hour
+    assert said[0] == "not connected to the platform: keys refused"
+    assert (
+        said[2] == "not connected to the platform since 2026-01-01T00:00:00+00:00 (for 5 min): keys refused"
+    )
+    connections.found("the platform")
+    assert lines()[-1] == "connected to the platform again after 23 h 59 min"
+    connections.remind()
+    connections.found("the platform")
+    assert len(lines()) == len(said) + 1
+
+
+def test_another_reason_is_said_at_once_and_reasons_that_alternate_are_said_once(lines):
+    time = Time()
+    connections = Connections(time.now, time.wall_ms)
+    for n in range(100):
+        connections.lost("it", "refused" if n % 2 else "no answer")
+    assert lines() == ["not connected to it: no answer", "not connected to it: refused"]
+    for n in range(100):
+        connections.lost("it", f"attempt {n}")
+    assert len(lines()) == 8
+    assert connections.all()[0]["because"] == "attempt 99"
+
+
+def test_what_is_not_connected_is_shown_with_its_beginning_and_its_newest_reason():
+    time = Time()
+    connections = Connections(time.now, time.wall_ms)
+    connections.lost("b", "x")
+    time.seconds = 90.0
+    connections.lost("b", "y")
+    connections.lost("a", "z")
+    assert connections.all() == [
+        {"to": "a", "since": "2026-01-01T00:01:30+00:00", "because": "z"},
+        {"to": "b", "since": "2026-01-01T00:00:00+00:00", "because": "y"},
+    ]
+    connections.found("b")
+    assert [outage["to"] for outage in connections.all()] == ["a"]
+
+
+def test_a_wrong_clock_breaks_nothing():
+    connections = Connections(lambda: 0.0, lambda: -(10**18))
+    connections.lost("it", "x")
+    assert connections.all()[0]["since"] == f"{-(10**18)} ms"
+
+
+def test_an_outage_that_the_runtime_waits_out_is_shown_without_the_connectors_help():
+    scope = Scope("out", 0, clock=FakeClock())
+    patience = scope.patience(Stage.TASK_PUT)
+    patience.after(Retriable("MongoDB at h: connection refused"))
+    patience.after(Retriable("MongoDB at h: timed out"))
+    (outage,) = scope.connections.all()
+    assert outage["to"] == "the external system (TASK_PUT)"
+    assert outage["because"] == "MongoDB at h: timed out"
+    patience.over()
+    assert scope.connections.all() == []
+
+
+def test_a_connector_reports_what_it_keeps_connected_itself():
+    scope = Scope("in", 0, clock=FakeClock())
+    context = TaskContext(scope)
+    context.not_connected("the platform at tcp://h:1", "keys refused")
+    assert scope.connections.all()[0]["because"] == "keys refused"
+    context.connected("the platform at tcp://h:1")
+    assert scope.connections.all() == []

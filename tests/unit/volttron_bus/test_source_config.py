@@ -1,0 +1,251 @@
+"""The settings of the bus source: mistakes are told together, keys in both spellings, never shown."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+import zmq
+from zmq.utils import z85
+
+from tieline.api import ConfigError
+from tieline_connectors.volttron_bus.source import VolttronBusSource
+from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
+from tieline_connectors.volttron_bus.vip.credentials import curve_key
+
+MINIMAL = {"volttron.address": "tcp://127.0.0.1:22916", "platform.name": "lab"}
+
+
+def config(**settings):
+    return VolttronBusConfig.parse(
+        MINIMAL | {key.replace("__", "."): value for key, value in settings.items()}
+    )
+
+
+def mistakes(**settings):
+    with pytest.raises(ConfigError) as error:
+        config(**settings)
+    return {mistake.key: mistake.message for mistake in error.value.mistakes}
+
+
+def urlsafe(key):
+    return base64.urlsafe_b64encode(z85.decode(key)).decode().rstrip("=")
+
+
+@pytest.fixture
+def keys():
+    public, secret = zmq.curve_keypair()
+    server, _ = zmq.curve_keypair()
+    return public, secret, server
+
+
+def test_two_settings_are_enough():
+    endpoint = config().endpoint("bus")
+    assert (endpoint.address, endpoint.identity, endpoint.keys) == (
+        "tcp://127.0.0.1:22916",
+        "tieline.bus",
+        None,
+    )
+    assert config().read_prefixes() == ("actuators", "analysis", "datalogger", "devices")
+
+
+def test_everything_that_is_wrong_is_told_together():
+    wrong = mistakes(
+        volttron__address="127.0.0.1:22916",
+        volttron__identity="42",
+        volttron__serverkey="short",
+        bus__prefixes="/",
+        topic="a b",
+        buffer__max__bytes="5",
+    )
+    assert set(wrong) == {
+        "volttron.address",
+        "volttron.identity",
+        "volttron.serverkey",
+        "bus.prefixes",
+        "topic",
+        "buffer.max.bytes",
+    }
+
+
+@pytest.mark.parametrize("identity", ["42", "true", "null", '"x"', "1e5", "NaN", " 7 ", "[]", "日本"])
+def test_an_identity_that_would_hurt_the_platform_is_refused(identity):
+    assert "volttron.identity" in mistakes(volttron__identity=identity)
+
+
+def test_an_order_of_topics_is_named_by_its_base():
+    assert {base.name: base.order for base in config().bases()} == {"devices": "depth", "points": "breadth"}
+    given = {base.name: base.order for base in config(topic__order="devices=both, x/y = breadth").bases()}
+    assert given == {"devices": "both", "points": "breadth", "x/y": "breadth"}
+    assert "write base=depth" in mistakes(topic__order="devices")["topic.order"]
+
+
+def test_all_stands_for_four_prefixes_and_record_is_named():
+    assert config(bus__prefixes="all, record").read_prefixes() == (
+        "actuators",
+        "analysis",
+        "datalogger",
+        "devices",
+        "record",
+    )
+
+
+def test_a_prefix_within_another_is_read_once():
+    assert config(bus__prefixes="devices/a, devices, devices/a/b, devicesx").read_prefixes() == (
+        "devices",
+        "devicesx",
+    )
+
+
+def test_routes_name_a_topic_for_a_prefix():
+    routes = config(topic="rest", topic__routes="devices=bus.devices, analysis/x = bus.x").all_routes()
+    assert {route.prefix: route.topic for route in routes} == {
+        "actuators": "rest",
+        "analysis": "rest",
+        "datalogger": "rest",
+        "devices": "bus.devices",
+        "analysis/x": "bus.x",
+    }
+
+
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [
+        ("devices", "write prefix=topic"),
+        ("record=t", "not within bus.prefixes"),
+        ("devices=a b", "no topic of Kafka"),
+    ],
+)
+def test_a_wrong_route_is_told(route, message):
+    assert message in mistakes(topic__routes=route)["topic.routes"]
+
+
+def test_keys_are_taken_in_both_spellings(keys):
+    public, secret, server = keys
+    for spell in (bytes.decode, urlsafe, lambda key: urlsafe(key) + "="):
+        found = (
+            config(
+                volttron__publickey=spell(public),
+                volttron__secretkey=spell(secret),
+                volttron__serverkey=spell(server),
+            )
+            .endpoint("bus")
+            .keys
+        )
+        assert (found.publickey, found.secretkey, found.serverkey) == (public, secret, server)
+
+
+def test_the_public_key_follows_from_the_secret_one(keys):
+    public, secret, server = keys
+    found = (
+        config(volttron__secretkey=secret.decode(), volttron__serverkey=server.decode()).endpoint("bus").keys
+    )
+    assert found.publickey == public
+
+
+def test_a_server_key_alone_comes_with_a_new_pair(keys):
+    _, _, server = keys
+    one, other = (config(volttron__serverkey=server.decode()).endpoint("bus").keys for _ in range(2))
+    assert one.publickey == zmq.curve_public(one.secretkey) != other.publickey
+
+
+def test_keys_are_read_from_the_files_of_a_home(keys, tmp_path):
+    public, secret, server = keys
+    own, platform = tmp_path / "tieline.json", tmp_path / "platform.json"
+    own.write_text(json.dumps({"publickey": urlsafe(public), "secretkey": urlsafe(secret)}))
+    platform.write_text(json.dumps({"publickey": urlsafe(server), "secretkey": "x"}))
+    settings = {"volttron__credentials__file": str(own), "volttron__server__credentials__file": str(platform)}
+    found = config(**settings).endpoint("bus").keys
+    assert (found.publickey, found.secretkey, found.serverkey) == (public, secret, server)
+    assert VolttronBusSource().validate(config(**settings)) == []
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "[]", "{}", '{"publickey": 5}', '{"publickey": "SECRET"}', b"\xff"]
+)
+def test_a_file_without_keys_is_told_by_name_and_never_quoted(content, tmp_path):
+    file = tmp_path / "keys.json"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    ((key, message),) = VolttronBusSource().validate(config(volttron__server__credentials__file=str(file)))
+    assert key == "volttron.server.credentials.file"
+    assert message.startswith(str(file))
+    assert "SECRET" not in message
+
+
+def test_keys_that_are_of_no_use_are_told(keys):
+    public, secret, _ = keys
+    assert "without volttron.serverkey" in mistakes(volttron__secretkey=secret.decode())["volttron.secretkey"]
+    assert "without volttron.secretkey" in mistakes(volttron__publickey=public.decode())["volttron.publickey"]
+    assert (
+        "one of the two"
+        in mistakes(volttron__serverkey=public.decode(), volttron__server__credentials__file="f")[
+            "volttron.server.credentials.file"
+        ]
+    )
+
+
+def test_a_secret_is_never_shown(keys):
+    _, secret, server = keys
+    shown = config(volttron__secretkey=secret.decode(), volttron__serverkey=server.decode())
+    assert secret.decode() not in f"{shown!r} {shown.endpoint('bus')!r} {shown.definition()}"
+    with pytest.raises(ConfigError) as error:
+        config(volttron__secretkey=secret.decode() + "x")
+    assert secret.decode() not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 40 + "ü", "~" * 40, "a" * 42, "a" * 44, "a" * 43 + "!"])
+def test_what_is_no_key_is_refused(text):
+    with pytest.raises(ValueError, match="is no CURVE key"):
+        curve_key(text)
+
+
+PATTERNS = {
+    "devices/*": "Write devices;",
+    "devices/**": "Write devices;",
+    "devices/#": "Write devices;",
+    "devices/campus/*/all": "Write devices/campus;",
+    "devices/campus/+/all": "Write devices/campus;",
+    "devices*": "Write whole segments such as devices/campus;",
+    "*": "Write all, or the first segments of the topics, such as devices;",
+    "**": "Write all,",
+    "#": "Write all,",
+    "*/all": "Write all,",
+    "$": "Write all,",
+    "devices/$": "Write devices;",
+    "devices/.*": "Write devices;",
+    "^devices": "Write whole segments",
+    "devices$": "Write whole segments",
+    "devices/(a|b)": "Write whole segments",
+    r"devices\/a": "Write whole segments",
+    "devices/ahu[0-9]": "Write whole segments",
+    "devices/.+": "Write whole segments",
+    "/devices": "Write devices",
+    "/devices/*": "Write devices;",
+    "devices//campus": "Write devices/campus",
+    "/": "name at least one prefix",
+    "ALL": "write all, in lower case",
+    "All": "write all, in lower case",
+}
+
+
+@pytest.mark.parametrize(("prefix", "fix"), PATTERNS.items())
+def test_a_prefix_that_is_a_pattern_is_an_error_with_the_fix(prefix, fix):
+    assert fix in mistakes(bus__prefixes=f"analysis, {prefix}")["bus.prefixes"]
+
+
+@pytest.mark.parametrize("prefix", [p for p in PATTERNS if p.lower() != "all" and p != "/"])
+def test_so_it_is_in_a_route_and_in_an_order_of_topics(prefix):
+    assert mistakes(topic__routes=f"{prefix}=t")["topic.routes"]
+    if prefix != "/devices":  # slashes at its ends have always been left out there
+        assert mistakes(topic__order=f"{prefix}=depth")["topic.order"]
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["devices", "devices/", "devices/campus/ahu#1", "devices/a/SAT-SP [x]", "devices/A|B^C{1}?",
+     "devices/Zone$20Temp", "devices/Zone Air Temp", "devices/50%", "devices/a+b", "devices/x (old)"],
+)  # fmt: skip
+def test_a_name_that_a_driver_writes_is_a_prefix(prefix):
+    assert config(bus__prefixes=prefix).read_prefixes() == (prefix.rstrip("/"),)

@@ -1,0 +1,296 @@
+"""How all connectors find their platform, and find it again: addresses, patience, names, keys, farewell."""
+
+import base64
+import json
+import socket
+import threading
+import time
+
+import pytest
+import zmq
+from zmq.utils import z85
+
+from tieline.testing.proxy import TcpProxy
+from tieline_connectors.command.execution.platform import Away, Platform
+from tieline_connectors.volttron_bus.buffer import Buffer
+from tieline_connectors.volttron_bus.publisher import Publisher
+from tieline_connectors.volttron_bus.receiver import Receiver, Subscription
+from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
+from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.vip import reconnect as module
+from tieline_connectors.volttron_bus.vip.addresses import reachable
+from tieline_connectors.volttron_bus.vip.client import VipClient
+from tieline_connectors.volttron_bus.vip.connection import Ended, Endpoint
+from tieline_connectors.volttron_bus.vip.credentials import CurveKeys, stored_key
+from tieline_connectors.volttron_bus.vip.reconnect import Reconnect
+
+LOST = Ended("lost")
+SLOW = Ended("no answer", too_slow=True, about_keys=True)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_pauses_are_short_at_first_and_at_most_a_twentieth_of_the_outage(clock):
+    """A platform restarts in some seconds: what is published in its first second must not be missed."""
+    reconnect = Reconnect(Endpoint("tcp://127.0.0.1:1", "me"))
+    attempts = 0
+    while clock.now < 1000.0 + 600:
+        away = clock.now - 1000.0
+        pause = reconnect.failed(LOST)
+        assert 0.075 <= pause <= max(0.1, min(away / 20, 10.0))
+        assert pause >= 0.75 * max(0.1, min(away / 20, 10.0))
+        clock.now += pause
+        attempts += 1
+    assert attempts < 200
+    reconnect.succeeded()
+    assert reconnect.failed(LOST) <= 0.1
+
+
+def test_the_patience_doubles_where_the_handshake_is_slow_and_is_kept():
+    reconnect = Reconnect(Endpoint("tcp://127.0.0.1:1", "me"))
+    assert reconnect.hello == 1.0
+    reconnect.failed(LOST)
+    reconnect.failed(Ended("taken", identity_taken=True))
+    assert reconnect.hello == 1.0
+    assert reconnect.endpoint.identity == "me.2"
+    for seconds in (2.0, 4.0, 8.0, 10.0, 10.0):
+        reconnect.failed(SLOW)
+        assert reconnect.hello == seconds
+    reconnect.succeeded()
+    assert reconnect.hello == 10.0
+    assert reconnect.endpoint.identity == "me.2"
+
+
+def receiver_of(endpoint):
+    return Receiver(Reconnect(endpoint), Subscription(("devices",)), Buffer(10, 10**6), lambda *_: None)
+
+
+@pytest.fixture
+def slow():
+    """A router behind a round trip of 300 ms: its handshake takes more than a second."""
+    with FakeBus(curve=True, rpc={"platform.driver": {"get_point": lambda *_: 21.5}}) as bus:
+        port = int(bus.address.rpartition(":")[2])
+        with TcpProxy("127.0.0.1", port, delay=0.15) as proxy:
+            public, secret = zmq.curve_keypair()
+            keys = CurveKeys(public, secret, bus.serverkey.encode())
+            bus.endpoint = Endpoint(f"tcp://127.0.0.1:{proxy.port}", "me", keys)  # type: ignore[attr-defined]
+            yield bus
+
+
+def test_the_source_connects_through_a_slow_handshake(slow):
+    receiver = Receiver(
+        Reconnect(slow.endpoint), Subscription(("devices",)), Buffer(10, 10**6), lambda *_: None
+    )
+    receiver.start()
+    slow.wait_for_subscriber("me", 20.0)
+    receiver.stop()
+    receiver.join()
+
+
+def test_the_bus_sink_connects_through_a_slow_handshake(slow):
+    reconnect, context, publisher = Reconnect(slow.endpoint), zmq.Context(), None
+    deadline = time.monotonic() + 20
+    while publisher is None:
+        try:
+            publisher = Publisher(context, reconnect.endpoint, 5.0, reconnect.hello, threading.Event())
+        except Ended as ended:
+            reconnect.failed(ended)
+            assert time.monotonic() < deadline
+    publisher.close()
+    context.term()
+    assert reconnect.endpoint.identity == "me"  # a slow router is not one that has our name taken
+
+
+def test_the_command_sink_connects_through_a_slow_handshake(slow):
+    platform = Platform(slow.endpoint, 5.0)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            assert platform.get("a/b") == 21.5
+            break
+        except Away:
+            assert time.monotonic() < deadline
+    platform.close()
+
+
+def test_whoever_leaves_says_so_as_volttrons_own_agents_do():
+    with FakeBus(rpc={"platform.driver": {"get_point": lambda *_: 21.5}}) as bus:
+        with VipClient(Endpoint(bus.address, "a tool")) as client:
+            client.hello()
+        platform = Platform(Endpoint(bus.address, "commands"), 5.0)
+        assert platform.get("a/b") == 21.5
+        platform.close()
+        receiver = receiver_of(Endpoint(bus.address, "source"))
+        receiver.start()
+        bus.wait_for_subscriber("source")
+        receiver.stop()
+        receiver.join()
+        deadline = time.monotonic() + 5
+        while len(bus.left) < 3:
+            assert time.monotonic() < deadline
+        assert bus.left == ["a tool", "commands", "source"]
+        assert bus.subscriptions() == {}
+        assert bus.dropped == 0
+
+
+def resolving(monkeypatch, *places):
+    """The name ``platform`` stands for these addresses, in this order."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, port, **more):
+        if host != "platform":
+            return real(host, port, **more)
+        return [found for place in places for found in real(place, port, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.parametrize("order", [("::1", "127.0.0.1"), ("127.0.0.1", "::1"), ("127.0.0.1",)])
+@pytest.mark.parametrize("listening", ["127.0.0.1", "[::1]"])
+def test_a_name_connects_to_whichever_of_its_addresses_answers(monkeypatch, order, listening):
+    if listening == "[::1]" and not _has_ipv6():
+        pytest.skip("this computer has no ::1")
+    if listening.strip("[]") not in order:
+        pytest.skip("nobody could find it")
+    resolving(monkeypatch, *order)
+    with FakeBus(f"tcp://{listening}:*") as bus:
+        port = bus.address.rpartition(":")[2]
+        with VipClient(Endpoint(f"tcp://platform:{port}", "me")) as client:
+            client.hello(5.0)
+
+
+def _has_ipv6():
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://127.0.0.1:22916",
+        "tcp://[::1]:22916",
+        "ipc:///run/vip.socket",
+        "ipc://@/home/volttron/.volttron/run/vip.socket",
+        "tcp://no.such.host.invalid:22916",
+        "tcp://127.0.0.1:99999",
+    ],
+)
+def test_every_other_address_stays_as_it_is(address):
+    assert reachable(address) == address
+
+
+def test_an_address_that_swallows_everything_does_not_hide_one_that_answers(monkeypatch):
+    resolving(monkeypatch, "192.0.2.1", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert reachable(f"tcp://platform:{port}") == f"tcp://127.0.0.1:{port}"
+
+
+def urlsafe(key):
+    return base64.urlsafe_b64encode(z85.decode(key)).decode().rstrip("=")
+
+
+FORMS = {
+    "credentials_store of 2.x and 10": '{{"identity": "platform", "publickey": "{p}", "secretkey": "{s}"}}',
+    "keystore of 8 and 9": '{{"public": "{p}", "secret": "{s}"}}',
+    "vctl auth keypair": '{{\n  "public": "{p}",\n  "secret": "{s}"\n}}\n',
+    "vctl auth keypair with a warning": 'WARNING: x\n{{"public": "{p}", "secret": "{s}"}}\n',
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_keys_are_read_from_every_file_that_volttron_writes(tmp_path, form):
+    public, secret = zmq.curve_keypair()
+    file = tmp_path / "keys"
+    file.write_text(form.format(p=urlsafe(public), s=urlsafe(secret)))
+    assert stored_key(file, "publickey") == public
+    assert stored_key(file, "secretkey") == secret
+
+
+def test_the_platforms_key_is_read_from_known_hosts_and_from_the_output_of_serverkey(tmp_path):
+    public, _ = zmq.curve_keypair()
+    other, _ = zmq.curve_keypair()
+    file = tmp_path / "keys"
+    file.write_text(json.dumps({"@": urlsafe(other), "10.0.0.5:22916": urlsafe(public)}))
+    assert stored_key(file, "publickey", "tcp://10.0.0.5:22916") == public
+    file.write_text(urlsafe(public) + "\n")
+    assert stored_key(file, "publickey") == public
+    with pytest.raises(ValueError, match="JSON"):
+        stored_key(file, "secretkey")
+
+
+def test_keys_that_change_are_read_again_after_a_refusal_and_the_message_says_what_was_tried(tmp_path):
+    """The platform was set up anew: its key is another, and in the file that was named all along."""
+    with FakeBus(curve=True) as bus:
+        file = tmp_path / "keystore"
+        old, secret = zmq.curve_keypair()
+        file.write_text(json.dumps({"public": urlsafe(old), "secret": urlsafe(secret)}))
+        settings = {
+            "volttron.address": bus.address,
+            "platform.name": "lab",
+            "topic": "t",
+            "volttron.server.credentials.file": str(file),
+        }
+        because: list[str | None] = []
+        receiver = Receiver(
+            VolttronBusConfig.parse(settings).reconnect("bus"),
+            Subscription(("devices",)),
+            Buffer(10, 10**6),
+            lambda *_: None,
+            report=because.append,
+        )
+        receiver.start()
+        deadline = time.monotonic() + 10
+        while not because:
+            assert time.monotonic() < deadline
+        assert str(file) in str(because[0])
+        assert "read at 20" in str(because[0])
+        file.write_text(json.dumps({"public": bus.serverkey, "secret": urlsafe(secret)}))
+        bus.wait_for_subscriber("tieline.bus", 20.0)
+        receiver.stop()
+        receiver.join()
+
+
+def test_a_file_of_keys_that_is_being_written_leaves_the_last_ones(tmp_path, caplog):
+    keys = [CurveKeys(b"a" * 40, b"b" * 40, b"c" * 40), None]
+
+    def read():
+        found = keys.pop(0)
+        if found is None:
+            raise ValueError("/x is no JSON")
+        return Endpoint("tcp://127.0.0.1:1", "me", found, "the platform's key of /x")
+
+    reconnect = Reconnect(read)
+    reconnect.failed(SLOW)
+    assert reconnect.endpoint.keys == CurveKeys(b"a" * 40, b"b" * 40, b"c" * 40)
+    assert "/x is no JSON" in caplog.text
+
+
+def test_a_platform_that_restarts_is_read_again_within_moments():
+    """Three seconds of absence: the next attempt comes at most a twentieth of that later."""
+    with FakeBus() as bus:
+        receiver = receiver_of(Endpoint(bus.address, "me"))
+        receiver.start()
+        bus.wait_for_subscriber("me")
+        bus.stop()
+        time.sleep(3.0)
+        bus.start()
+        begun = time.monotonic()
+        bus.wait_for_subscriber("me")
+        assert time.monotonic() - begun < 0.8
+        receiver.stop()
+        receiver.join()
