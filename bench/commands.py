@@ -16,9 +16,10 @@ from typing import Any
 from bench.figure import figure, say
 from bench.latency import p50_ms, p99_ms
 from bench.stand import Stand, new_name
-from tieline.api import Schema, SourceRecord, Topics
+from tieline.api import Schema, SourceRecord
+from tieline.api.commands import TopicClient
 from tieline.cli.command_context import WorkerProgram
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.command.model.command import TERMINAL
@@ -81,7 +82,7 @@ def _many(name: str, line: _Line) -> None:
 class _Line:
     """Sends commands and waits until each has succeeded."""
 
-    def __init__(self, topics: Topics, topic: str, results: str) -> None:
+    def __init__(self, topics: TopicClient, topic: str, results: str) -> None:
         self._topics, self._topic = topics, topic
         self._results = topics.reader(results, since=0)
         self._schema = Schema.named("command.Command")
@@ -124,7 +125,7 @@ def _line(folder: Path, platform: VolttronPlatform, where: Mapping[str, str]) ->
         "policy.file": str(folder / "policy.yaml"),
         "audit.file": str(folder / "audit.log"),
     }
-    plan = checked("bench", {**where, "data.dir": str(folder / "data")}, [])
+    plan = check_plan("bench", {**where, "data.dir": str(folder / "data")}, [])
     with contextlib.closing(open_broker(plan)) as broker:
         broker.create_topic(topic, partitions=1)
     settings = {**where, "data.dir": str(folder / "data")}

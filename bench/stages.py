@@ -16,11 +16,11 @@ from tieline.broker.port import Unit
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore
-from tieline.runtime.sink.conversion import Inbound
-from tieline.runtime.source.conversion import Outbound
+from tieline.runtime.sink.conversion import SinkConversion
+from tieline.runtime.source.conversion import SourceConversion
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
-from tieline.runtime.task.transform_chain import Transforms
+from tieline.runtime.task.transform_chain import TransformChain
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_connectors.mongo.sink import MongoSinkTask
@@ -59,7 +59,7 @@ def run(stand: Stand) -> None:
         log = LocalLog.open(folder / "log")
         ends.callback(log.close)
         store = TopicSchemaStore(log)
-        outbound = Outbound(Transforms([]), *_converters(store))
+        outbound = SourceConversion(TransformChain([]), *_converters(store))
         units = _step("3-4-convert", lambda: [Unit(_all(outbound.convert(p))) for p in _parts(spooled)])
         log.create_topic(_TOPIC, partitions=4)
         producer = log.producer("bench", {})
@@ -84,7 +84,7 @@ def run(stand: Stand) -> None:
 
         consumed = _step("7-consume", consume)
         consumer.close(1)
-        inbound = Inbound(log, Transforms([]), *_converters(store))
+        inbound = SinkConversion(log, TransformChain([]), *_converters(store))
         converted = _step("8-9-convert", lambda: [inbound.convert(batch).records for batch in consumed])
         settings = {"connection.uri": ends.enter_context(stand.null_mongo()), "database": "bench"}
         task = MongoSinkTask()

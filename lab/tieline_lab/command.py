@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.live import Live
 from typing_extensions import Self
 
-from tieline.api import Fatal, RefuseToStart, Retriable
+from tieline.api import FatalError, RetriableError, StartupError
 from tieline_lab import kafka, mongo, volttron
 from tieline_lab.cache import cache_folder
 from tieline_lab.commands_comparison import judge_commands
@@ -102,7 +102,7 @@ def lab(
         except _Interrupted:
             progress.say("stopped before it had begun")
             good = duration is None  # who asked for a result did not get one
-        except (ProcessError, VipError, PyMongoError, Retriable, Fatal) as error:
+        except (ProcessError, VipError, PyMongoError, RetriableError, FatalError) as error:
             progress.say(f"failed: {error}")
             good = False
     raise typer.Exit(0 if good else 1)
@@ -251,14 +251,14 @@ class _Interruptions:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """One lab at a time in a folder. Raises ``RefuseToStart``."""
+    """One lab at a time in a folder. Raises ``StartupError``."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise RefuseToStart(
+            raise StartupError(
                 f"a lab runs in {folder} already (pid {lock.read().strip()}); "
                 "stop it, or give another --folder"
             ) from None
@@ -274,4 +274,4 @@ def _refuse_what_is_missing(with_kafka: bool) -> None:
     if with_kafka and reasons[2]:
         missing.append("without --kafka the lab takes a local log in its place")
     if missing:
-        raise RefuseToStart("the lab cannot start here:\n" + "\n".join(f"- {reason}" for reason in missing))
+        raise StartupError("the lab cannot start here:\n" + "\n".join(f"- {reason}" for reason in missing))

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from tieline.api import Schema, SourceRecord, Topics
+from tieline.api import Schema, SourceRecord
+from tieline.api.commands import TopicClient
 from tieline_lab.comparison import Message
 
 COMMANDS, RESULTS, WAY_BACK = "commands", "command-results", "to-bus"
@@ -79,7 +80,7 @@ class Orders:
 class Dispatcher:
     """Sends the orders of each second, and a record for the way back, while it is asked to go on."""
 
-    def __init__(self, topics: Topics, devices: Sequence[str]) -> None:
+    def __init__(self, topics: TopicClient, devices: Sequence[str]) -> None:
         self.wanted: dict[str, str] = {}
         """By command, the state in which it has to end."""
         self.published: Counter[Message] = Counter()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tieline.api import SinkRecord, Topics
+from tieline.api import SinkRecord
+from tieline.api.commands import TopicClient
 from tieline_lab.commands_comparison import unended
 from tieline_lab.dispatcher import COMMANDS, RESULTS
 
@@ -19,7 +20,7 @@ class Exchange:
     What is no command and no result in its form is passed over: nobody can tell what it asks for.
     """
 
-    def __init__(self, topics: Topics) -> None:
+    def __init__(self, topics: TopicClient) -> None:
         self.commands: list[Mapping[str, Any]] = []
         self.results: list[Mapping[str, Any]] = []
         self._readers = (

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pymongo import DESCENDING, MongoClient
 from typing_extensions import Self
 
-from tieline.api import Topics
+from tieline.api.commands import TopicClient
 from tieline.cli.command_context import WorkerProgram
 from tieline_lab import comparison, kafka, volttron
 from tieline_lab.commands_comparison import CommandFindings
@@ -75,7 +75,7 @@ class Stage:
         self.config = folder / "config"
         self.worker: LabWorker
         self.observer: Observer
-        self.topics: Topics
+        self.topics: TopicClient
         self.exchange: Exchange
         self.dispatcher: Dispatcher
         self.client: MongoClient[dict[str, Any]]

@@ -13,7 +13,7 @@ from string import Template
 from typing import Any, NamedTuple
 
 from tieline.config.files import read_settings
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline_lab.cache import FILES
 from tieline_lab.dispatcher import COMMANDS, RESULTS, WAY_BACK
@@ -95,7 +95,7 @@ def _person() -> str:
 
 def make_topics(worker_file: Path) -> None:
     """Make the topics of commands and of the way back, where a worker with this file will look for them."""
-    broker = open_broker(checked(str(worker_file), read_settings(worker_file), []))
+    broker = open_broker(check_plan(str(worker_file), read_settings(worker_file), []))
     try:
         for topic in TOPICS:
             broker.create_topic(topic)

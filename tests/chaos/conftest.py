@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tieline.api import ID_HEADER, Retriable, SinkRecord, TopicPartition
+from tieline.api import ID_HEADER, RetriableError, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command import sink
@@ -294,7 +294,7 @@ class Life:
                 self.task.put(readable)
             else:
                 assert self.task.refuse(batch[0], ValueError("no schema has the id 7"))
-        except Retriable:
+        except RetriableError:
             return False
         self.offset += len(readable) or 1
         return True

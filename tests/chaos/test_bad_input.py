@@ -67,11 +67,11 @@ ELSEWHERE = {
     ],
     "broken configuration files": [
         "tests/unit/config/test_files.py::test_a_file_that_cannot_be_parsed_says_why",
-        "tests/unit/config/test_files.py::test_a_file_that_is_no_utf_8_is_a_mistake",
+        "tests/unit/config/test_files.py::test_a_file_that_is_no_utf_8_is_a_problem",
         "tests/unit/config/test_files.py::test_a_billion_laughs_cost_nothing",
         "tests/unit/config/test_files.py::test_no_text_of_a_broken_file_is_in_the_message",
-        "tests/unit/config/test_plan.py::test_all_mistakes_of_all_files_are_told_together",
-        "tests/unit/config/test_plan.py::test_run_check_prints_every_mistake_to_standard_error_and_exits_with_2",
+        "tests/unit/config/test_plan.py::test_all_problems_of_all_files_are_told_together",
+        "tests/unit/config/test_plan.py::test_run_check_prints_every_problem_to_standard_error_and_exits_with_2",
     ],
     "an unwritable or full disk under the spool": [
         "tests/chaos/test_spool_disk.py::test_a_file_where_a_folder_must_be_is_told_before_anything_starts",

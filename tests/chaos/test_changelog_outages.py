@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tieline.api import Fenced, Retriable, TopicPartition
+from tieline.api import FencedError, RetriableError, TopicPartition
 from tieline.broker.kafka import transactions
 from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.port import ProducerRecord
@@ -60,7 +60,7 @@ def answered(call):
     while True:
         try:
             return call()
-        except Retriable:
+        except RetriableError:
             assert time.monotonic() < deadline
 
 
@@ -101,7 +101,7 @@ def test_a_broker_that_falls_silent_or_dies_within_a_write_costs_and_doubles_not
                     0.4,
                 )
                 number += 1
-            except Retriable as error:
+            except RetriableError as error:
                 retried.append(str(error))
 
     def poll():
@@ -130,7 +130,7 @@ def test_a_broker_that_falls_silent_or_dies_within_a_write_costs_and_doubles_not
     print(f"{number} writes, {len(retried)} without an answer")
     assert retried
     again = consumer.changelog("group-commands-changelog", AT, 10.0)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         changelog.write({b"latest": b"no"}, [], None, 5.0)
     count = int(again.entries[b"latest"]) + 1
     assert count in (number, number + 1)  # the last call may have had no answer
@@ -149,16 +149,16 @@ def test_an_owner_whose_client_broke_does_not_come_back_where_another_has_writte
     old.write({b"attempt": b"1"}, [], None, 10.0)
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
-        with pytest.raises(Retriable):
+        with pytest.raises(RetriableError):
             old.write({b"attempt": b"1, again"}, [], None, 0.2)
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
     second = home.consumer("second", "test", QUICK)
     new = taken_over(second)
     new.write({b"attempt": b"2"}, [], None, 10.0)
-    with pytest.raises(Fenced, match="somebody else has written it"):
+    with pytest.raises(FencedError, match="somebody else has written it"):
         answered(lambda: old.write({b"attempt": b"3"}, [], None, 10.0))
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         new.write({b"attempt": b"3"}, [], None, 10.0)  # it has to look: the old one's client came later
     again = taken_over(second)
     assert again.entries[b"attempt"] == b"2"
@@ -178,9 +178,9 @@ while True:
     try:
         changelog.write({b"zombie": b"%d" % number}, [ProducerRecord("results", b"zombie")], number, 5.0)
         print("wrote", flush=True)
-    except Retriable as error:
+    except RetriableError as error:
         print("refused", flush=True)
-    except Fenced:
+    except FencedError:
         print("FENCED", flush=True)
         sys.exit(7)
 """

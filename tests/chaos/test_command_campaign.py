@@ -20,7 +20,7 @@ import confluent_kafka
 import pytest
 
 from tieline.cli.command_context import WorkerProgram
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.command.audit.file import verify_file
@@ -284,7 +284,7 @@ def test_a_campaign_of_faults_executes_nothing_twice_late_or_forged_and_every_co
 ):
     dice, devices = random.Random(seed), Devices()
     (tmp_path / "policy.yaml").write_text(POLICY)
-    with closing(open_broker(checked("test", worker_settings(broker, tmp_path), []))) as opened:
+    with closing(open_broker(check_plan("test", worker_settings(broker, tmp_path), []))) as opened:
         opened.create_topic("commands", partitions=PARTITIONS)
     sender = Sender(dice, broker, "commands")
     with FakeBus(rpc=devices.methods) as bus, ExitStack() as running:

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from tieline.api import Fenced, Retriable
+from tieline.api import FencedError, RetriableError
 
 ENDS = {
     "plain": "SUCCEEDED",
@@ -144,7 +144,7 @@ def test_a_write_that_nobody_answers_is_repeated_as_it_was(prepared, when):
     """After it took effect, too: what was told stays what was told."""
     for number in itertools.count(1):
         plant = prepared()
-        plant.changelogs.fail(number, Retriable("no answer"), when)
+        plant.changelogs.fail(number, RetriableError("no answer"), when)
         before = plant.changelogs.writes
         assert lives(plant) == 0
         assert told(plant) == ENDS
@@ -156,7 +156,7 @@ def test_what_was_refused_is_not_done_because_nobody_heard_the_refusal(new_plant
     plant = new_plant()
     plant.send(plant.command("one", 10.0), plant.command("two", 20.0, issuer="nobody"))
     (plant.folder / "kill").write_text("fire")
-    plant.changelogs.fail(1, Retriable("no answer"), "after")
+    plant.changelogs.fail(1, RetriableError("no answer"), "after")
     life = plant.live()
     assert not life.take(2)
     (plant.folder / "kill").unlink()
@@ -195,7 +195,7 @@ def test_a_worker_that_stands_still_anywhere_while_another_takes_over_does_nothi
         first = plant.live()
         try:
             first.finish()
-        except (Fenced, AssertionError):
+        except (FencedError, AssertionError):
             assert stood_still
         plant.check()
         assert plant.device.reverts.count(("site/ahu/p", 40.0)) <= 1
@@ -307,7 +307,7 @@ def test_what_is_perhaps_stored_is_finished_before_the_executor_stores_anything_
     plant.send(plant.command("due", 10.0, not_before=later), plant.command("refused", 20.0, issuer="nobody"))
     life = plant.live()
     assert life.take()
-    plant.changelogs.fail(1, Retriable("no answer"), when)
+    plant.changelogs.fail(1, RetriableError("no answer"), when)
     assert not life.take()
     plant.clock.pass_(2)
     life.settle()

@@ -18,7 +18,7 @@ from tieline.api import ID_HEADER, Schema, SourceRecord
 from tieline.broker.port import ProducerRecord, Unit
 from tieline.cli.command_context import WorkerProgram
 from tieline.cli.connection import Place, beside
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.command.model.command import TERMINAL
@@ -78,7 +78,7 @@ class Stand:
         (folder / "policy.yaml").write_text(POLICY)
         self.flag = folder / "flag"
         self.more = {}
-        plan = checked("test", {**home, "data.dir": str(folder / "one" / "data")}, [])
+        plan = check_plan("test", {**home, "data.dir": str(folder / "one" / "data")}, [])
         with closing(open_broker(plan)) as broker:
             broker.create_topic(self.topic, partitions=1)
 

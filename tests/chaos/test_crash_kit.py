@@ -8,7 +8,7 @@ import pytest
 from tieline.broker import port
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
 from tieline.runtime.worker.factory import open_broker
@@ -113,7 +113,7 @@ def test_a_file_is_copied_through_a_crash_as_the_kits_documentation_says(tmp_pat
         source = {**common, "name": "in", "file": str(tmp_path / "in.txt"), "topic": "t"}
         sink = {**common, "name": "out", "file": str(out), "topics": "t"}
         settings = {"data.dir": str(folder), "offset.flush.interval.ms": "10"}
-        return checked("test", settings, [("in", source), ("out", sink)])
+        return check_plan("test", settings, [("in", source), ("out", sink)])
 
     def copied():
         return out.exists() and set(out.read_text().splitlines()) == set(lines)
@@ -194,7 +194,7 @@ def plan(tmp_path):
             (name, {"name": name, "connector.class": name, "value.converter": "string", **own})
             for name, own in connectors.items()
         ]
-        return checked("test", settings, planned)
+        return check_plan("test", settings, planned)
 
     with distribution(tmp_path, "crashing", groups, {"crashing": PLUGINS}):
         yield plan

@@ -33,8 +33,8 @@ from tieline.api import (
     identity,
 )
 from tieline.broker.port import Delivery
-from tieline.config.plan import ConnectorPlan, ConverterPlan, TransformPlan, checked
-from tieline.config.settings import Pace, SinkSettings, SourceSettings
+from tieline.config.plan import ConnectorPlan, ConverterPlan, TransformPlan, check_plan
+from tieline.config.settings import SinkSettings, SourceSettings, Timing
 from tieline.converters.avro import AvroConverter
 from tieline.converters.plain import StringConverter
 from tieline.runtime.spool.spool import Limits, Spool
@@ -44,7 +44,7 @@ from tieline.testing.crash.runner import CrashPoint, Life, Step
 from tieline.transforms.filter import Filter
 
 BATCH, PARTITIONS = 10, 2
-PACE = Pace(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
+PACE = Timing(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
 
 
 class Home(NamedTuple):
@@ -212,7 +212,7 @@ class Journey:
         source = connector(SourceConnector, self.task, self.outside)
         sink = connector(SinkConnector, self.sink, self.outside)
         connectors = [planned(writes, source, ".*7"), planned(reads, sink, ".*3")]
-        worker = checked("test", {**self.home.worker, "data.dir": str(data)}, [])
+        worker = check_plan("test", {**self.home.worker, "data.dir": str(data)}, [])
         return dataclasses.replace(worker, connectors=connectors)
 
     def live(self, crash=None):

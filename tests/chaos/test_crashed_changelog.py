@@ -16,13 +16,13 @@ import pytest
 
 from tieline.api import Config, Schema, SinkConnector, SinkTask, SourceRecord, TopicPartition
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.config.plan import ConnectorPlan, ConverterPlan, checked
-from tieline.config.settings import Pace, SinkSettings
+from tieline.config.plan import ConnectorPlan, ConverterPlan, check_plan
+from tieline.config.settings import SinkSettings, Timing
 from tieline.converters.plain import StringConverter
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.crash.runner import CrashPoint, Life, Step
 
-PACE = Pace(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
+PACE = Timing(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
 ENTRY = Schema.parse('{"type": "record", "name": "t.Entry", "fields": [{"name": "state", "type": "string"}]}')
 COMMANDS, PARTITIONS = 6, 2
 STARTED, ENDED = {"state": "STARTED"}, {"state": "ENDED"}
@@ -73,7 +73,7 @@ class Actor(SinkTask[Config]):
 
 
 def planned(outside, worker, data):
-    plan = checked("test", {**worker, "data.dir": str(data)}, [])
+    plan = check_plan("test", {**worker, "data.dir": str(data)}, [])
     text = ConverterPlan(StringConverter, StringConverter.config_type.parse({}), {})
     settings = SinkSettings.parse({"name": outside.name, "connector.class": "test", "topics": outside.topic})
     task = staticmethod(functools.partial(Actor, outside))

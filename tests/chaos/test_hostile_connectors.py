@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.runtime.worker.worker import Worker
 from tieline.testing.distribution import distribution
@@ -86,7 +86,7 @@ def run(tmp_path):
             "offset.flush.interval.ms": "10",
             "task.shutdown.graceful.timeout.ms": "3000",
         }
-        plan = checked("test", settings, connectors)
+        plan = check_plan("test", settings, connectors)
         worker = Worker(plan, open_broker(plan))
         ended = []
         thread = threading.Thread(target=lambda: ended.append(worker.run()))

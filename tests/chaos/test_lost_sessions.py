@@ -10,7 +10,7 @@ import pymongo
 import pytest
 
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 from tieline_lab import kafka, mongo
@@ -56,7 +56,7 @@ def test_records_held_in_an_outage_arrive_though_the_session_was_lost_meanwhile(
 ):
     topic = f"held-{uuid.uuid4().hex[:8]}"
     settings = {"bootstrap.servers": server.bootstrap, "offset.storage.topic": f"offsets-{topic}"}
-    broker = open_broker(checked("test", {**settings, "data.dir": str(tmp_path / "data")}, []))
+    broker = open_broker(check_plan("test", {**settings, "data.dir": str(tmp_path / "data")}, []))
     broker.create_topic(topic, partitions=2)
     producer = broker.producer("numbers", {})
 

@@ -25,9 +25,9 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from tieline.broker.port import ConsumedRecord
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.errors.table import Stage
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.proxy import TcpProxy
 from tieline.testing.worker_process import WorkerProcess
@@ -146,7 +146,9 @@ def members(bootstrap, group):
 
 
 def open_kafka(server, folder):
-    return open_broker(checked("test", {"bootstrap.servers": server.bootstrap, "data.dir": str(folder)}, []))
+    return open_broker(
+        check_plan("test", {"bootstrap.servers": server.bootstrap, "data.dir": str(folder)}, [])
+    )
 
 
 def records_of(broker, topic):
@@ -157,7 +159,7 @@ def records_of(broker, topic):
         broker.read(topic, found.append)
         return found
 
-    return Scope("look", 0).patiently(Stage.KAFKA_CONSUME, read)
+    return TaskEnvironment("look", 0).retry(Stage.KAFKA_CONSUME, read)
 
 
 def generation(broker, group):

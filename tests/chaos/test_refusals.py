@@ -14,7 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
@@ -43,7 +43,7 @@ def test_a_source_waits_while_a_broker_refuses_its_records_and_each_arrives_once
 ):
     topic = f"refused-{uuid.uuid4().hex[:8]}"
     settings = {"bootstrap.servers": kafka_bootstrap, "value.converter": "json"}
-    broker = open_broker(checked("test", {**settings, "data.dir": str(tmp_path / "data")}, []))
+    broker = open_broker(check_plan("test", {**settings, "data.dir": str(tmp_path / "data")}, []))
     broker.create_topic(topic, partitions=1, config={name: narrow})
     ahead = datetime.now(timezone.utc) + timedelta(minutes=20)
     with FakeBus() as bus:

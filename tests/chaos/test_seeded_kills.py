@@ -17,7 +17,7 @@ import pymongo
 import pytest
 
 from tieline.api import ID_HEADER
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
 from tieline.runtime.worker.factory import open_broker
@@ -157,7 +157,7 @@ class Journey:
     def in_topic(self):
         """How often each record is there, by its identity; for when the worker has ended."""
         patient = {"task.shutdown.graceful.timeout.ms": "120000"}  # no call waits for more than a quarter
-        broker = open_broker(checked("test", {**self.settings, **patient}, []))
+        broker = open_broker(check_plan("test", {**self.settings, **patient}, []))
         ids: Counter[str] = Counter()
         broker.read("readings", lambda record: ids.update([identity_of(record)]))
         broker.close()

@@ -20,7 +20,7 @@ import apsw
 import pymongo
 import pytest
 
-from tieline.api import Fatal, RefuseToStart, Schema, SourceRecord
+from tieline.api import FatalError, Schema, SourceRecord, StartupError
 from tieline.broker.local.codec import decode_headers
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
@@ -144,7 +144,7 @@ def test_whatever_bit_a_disk_turns_no_record_comes_out_changed(at_rest, tmp_path
         changed = tmp_path / "changed" / "s.db"
         changed.parent.mkdir(exist_ok=True)
         changed.write_bytes(torn(data, dice.randrange(len(data)), "bit", dice))
-        with contextlib.suppress(Fatal, RefuseToStart), opened(changed) as (spool, counters):
+        with contextlib.suppress(FatalError, StartupError), opened(changed) as (spool, counters):
             got = drained(spool)
             assert set(got) <= known
             assert len(got) + counters["quarantined.damaged"] + counters["lost.spool_damaged"] == len(values)

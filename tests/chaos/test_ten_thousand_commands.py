@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tieline.api import ID_HEADER, Fenced, Retriable, SinkRecord, TopicPartition
+from tieline.api import ID_HEADER, FencedError, RetriableError, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command.config import CommandSinkConfig
@@ -87,7 +87,7 @@ def disturb(plant, dice, life):
     kill.write_text("drill") if event == "kill" else kill.unlink(missing_ok=True)
     if event == "unanswered":
         when = dice.choice(["before", "after"])
-        plant.changelogs.fail(dice.randint(1, 30), Retriable("no answer"), when, dice.randint(1, 3))
+        plant.changelogs.fail(dice.randint(1, 30), RetriableError("no answer"), when, dice.randint(1, 3))
     elif event == "crash":
         plant.changelogs.fail(dice.randint(1, 60), plant.Crash(), dice.choice(["before", "after"]))
     elif event == "full":
@@ -124,7 +124,7 @@ def test_10_000_commands_through_every_fault_none_twice_none_late_all_accounted(
                     plant.clock.pass_(0.2)
                 life.settle()
                 plant.clock.pass_(dice.uniform(0, 0.2))
-        except (plant.Crash, Fenced):
+        except (plant.Crash, FencedError):
             life = plant.live(life.audit)
     plant.away, plant.clock.set_back = False, 0
     (plant.folder / "kill").unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 from tieline_lab import kafka
@@ -139,7 +139,9 @@ class Journey:
             timeout=60,
         )
         assert self.worker.stop() == 0
-        broker = open_broker(checked("test", {**self.settings, "data.dir": str(self._folder / "look")}, []))
+        broker = open_broker(
+            check_plan("test", {**self.settings, "data.dir": str(self._folder / "look")}, [])
+        )
         in_topics = []
         for topic in self.topics:
             broker.read(topic, lambda record: in_topics.append((record.value or b"").decode()))

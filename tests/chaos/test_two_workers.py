@@ -3,7 +3,7 @@
 import uuid
 
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 
@@ -22,7 +22,7 @@ def test_a_second_worker_takes_over_without_loss_when_it_comes_and_when_the_firs
 ):
     topic = f"two-{uuid.uuid4().hex[:8]}"
     settings = {"bootstrap.servers": kafka_bootstrap, "offset.storage.topic": f"offsets-{topic}"}
-    broker = open_broker(checked("test", {**settings, "data.dir": str(tmp_path / "data")}, []))
+    broker = open_broker(check_plan("test", {**settings, "data.dir": str(tmp_path / "data")}, []))
     broker.create_topic(topic, partitions=PARTITIONS)
     producer = broker.producer("numbers", {})
 
@@ -77,7 +77,7 @@ def test_a_second_worker_takes_over_without_loss_when_it_comes_and_when_the_firs
 def test_two_tasks_of_a_static_member_do_not_fence_each_other(kafka_bootstrap, tmp_path):
     topic = f"static-{uuid.uuid4().hex[:8]}"
     settings = {"bootstrap.servers": kafka_bootstrap, "offset.storage.topic": f"offsets-{topic}"}
-    broker = open_broker(checked("test", {**settings, "data.dir": str(tmp_path / "data")}, []))
+    broker = open_broker(check_plan("test", {**settings, "data.dir": str(tmp_path / "data")}, []))
     broker.create_topic(topic, partitions=2)
     sink = {
         "name": topic,

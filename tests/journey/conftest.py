@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from tieline.broker.port import Broker
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 
 
@@ -24,7 +24,7 @@ class Home(NamedTuple):
     def open(self) -> Broker:
         """The broker, as a worker sees it; for looking at what it holds once the worker has ended."""
         patient = {"task.shutdown.graceful.timeout.ms": "120000"}  # no call waits for more than a quarter
-        return open_broker(checked("test", {**self.worker, **patient, "data.dir": str(self.data)}, []))
+        return open_broker(check_plan("test", {**self.worker, **patient, "data.dir": str(self.data)}, []))
 
 
 @pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.kafka)])

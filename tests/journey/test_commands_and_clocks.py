@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
@@ -89,7 +89,7 @@ class Plant:
             "max.age.ms": "20000",
             "max.clock.skew.ms": "1000",
         }
-        broker = open_broker(checked("test", {"data.dir": str(folder / "data")}, []))
+        broker = open_broker(check_plan("test", {"data.dir": str(folder / "data")}, []))
         for topic in ("commands", "command-results"):
             broker.create_topic(topic)
         broker.close()

@@ -147,7 +147,7 @@ def test_kill_9_of_the_worker_under_load_loses_nothing(home, tmp_path):
         assert source_in_flight == 0  # records and offsets are one transaction
 
 
-def test_two_mistakes_in_two_files_are_told_together_before_anything_starts(tmp_path):
+def test_two_problems_in_two_files_are_told_together_before_anything_starts(tmp_path):
     bad = connectors(tmp_path)
     bad[0]["topik"] = "x"
     bad[1].pop("file")
@@ -155,7 +155,7 @@ def test_two_mistakes_in_two_files_are_told_together_before_anything_starts(tmp_
     worker.start()
     assert worker.wait() == 2
     text = json.dumps([event["event"] for event in worker.events])
-    assert "3 mistakes" in text
+    assert "3 problems" in text
     assert "did you mean 'topic'" in text
     assert not (tmp_path / "data").exists()
 

@@ -85,7 +85,7 @@ def test_a_registry_that_was_there_before_the_first_worker_goes_on_with_it(tmp_p
             assert worker.stop() == 0
 
 
-def test_every_mistake_of_the_served_registry_is_told_before_the_start(tmp_path):
+def test_every_problem_of_the_served_registry_is_told_before_the_start(tmp_path):
     settings = {
         "schema.registry.url": "embedded",
         "schema.registry.listen": "0.0.0.0:8081",

@@ -6,7 +6,7 @@ from functools import partial
 from tieline.api import Schema
 from tieline.registry.schema_topic import TopicSchemaStore
 from tieline.runtime.errors.table import Stage
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.environment import TaskEnvironment
 
 
 def test_two_stores_that_register_in_turn_know_their_ids_at_once_and_never_give_one_twice(home):
@@ -18,7 +18,7 @@ def test_two_stores_that_register_in_turn_know_their_ids_at_once_and_never_give_
             text = json.dumps({"type": "record", "name": f"t{home.own}.R{number}", "fields": []})
             schema = Schema.parse(text)
             register = partial(stores[number % 2].register, schema.name, schema)
-            ids[schema] = Scope("c", 0).patiently(Stage.VALUE_CONVERTER, register)
+            ids[schema] = TaskEnvironment("c", 0).retry(Stage.VALUE_CONVERTER, register)
         assert len(set(ids.values())) == 12
         third = TopicSchemaStore(broker)
         assert {schema: third.register(schema.name, schema) for schema in ids} == ids

@@ -8,10 +8,10 @@ from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore
 from tieline.runtime.errors.table import Stage
-from tieline.runtime.sink.conversion import Inbound
-from tieline.runtime.source.conversion import Outbound
-from tieline.runtime.task.environment import Scope
-from tieline.runtime.task.transform_chain import Transforms
+from tieline.runtime.sink.conversion import SinkConversion
+from tieline.runtime.source.conversion import SourceConversion
+from tieline.runtime.task.environment import TaskEnvironment
+from tieline.runtime.task.transform_chain import TransformChain
 
 # spelt as a registry gives it back: what it stores is Avro Java's text of a schema
 SCHEMA = Schema.parse(
@@ -51,9 +51,9 @@ def test_headers_timestamp_key_partition_value_and_schema_survive_the_journey(br
         SourceRecord(topic, None, "gone", headers=headers, timestamp=0),
     ]
     store = TopicSchemaStore(broker)
-    outbound = Outbound(Transforms([]), *converters(store))
+    outbound = SourceConversion(TransformChain([]), *converters(store))
     # as the runtime does: a broker that has just started may ask for patience
-    converted = Scope("c", 0).patiently(Stage.VALUE_CONVERTER, lambda: outbound.convert(sent))
+    converted = TaskEnvironment("c", 0).retry(Stage.VALUE_CONVERTER, lambda: outbound.convert(sent))
     records = [record for record in converted if record is not None]
     producer = broker.producer("p", {})
     producer.send(Unit(records))
@@ -67,7 +67,11 @@ def test_headers_timestamp_key_partition_value_and_schema_survive_the_journey(br
         consumed += consumer.poll(10, 5)
     consumer.close(5)
     # another store, as in another worker: the schema is found by its id
-    got = Inbound(broker, Transforms([]), *converters(TopicSchemaStore(broker))).convert(consumed).records
+    got = (
+        SinkConversion(broker, TransformChain([]), *converters(TopicSchemaStore(broker)))
+        .convert(consumed)
+        .records
+    )
     by_key = {record.key: record for record in got}
     for before in sent:
         after = by_key[before.key]

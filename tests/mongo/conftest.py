@@ -16,7 +16,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from tieline.api import Retriable, Schema, SinkRecord, identity
+from tieline.api import RetriableError, Schema, SinkRecord, identity
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_connectors.mongo.sink import MongoSinkTask
@@ -207,7 +207,7 @@ def offer():
             try:
                 sink.put(batch)
                 break
-            except Retriable as error:
+            except RetriableError as error:
                 errors.append(error)
                 batch = [r for r in batch if r.offset >= error.reached.get(r.consumed_from, 0)]
                 time.sleep(min(wait, error.after or wait))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from tieline.api import ConfigError, DataError, Fatal, Retriable
+from tieline.api import ConfigError, DataError, FatalError, RetriableError
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_lab.mongo import MongoServer
 from tieline_lab.process import free_port
@@ -28,7 +28,7 @@ def test_a_killed_server_is_an_outage_and_after_its_restart_the_same_batch_count
     server.kill()
 
     for _ in range(2):
-        with pytest.raises(Retriable, match="not available"):
+        with pytest.raises(RetriableError, match="not available"):
             sink.put([reading(n) for n in range(50, 150)])
     server.start()
     sink.put([reading(n) for n in range(50, 150)])
@@ -42,7 +42,7 @@ def test_a_server_that_is_away_at_the_start_is_an_outage_and_starting_again_work
     server, start_sink, reading
 ):
     server.kill()
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         start_sink(server.uri, "outage", server__selection__timeout__ms="300")
     server.start()
 
@@ -53,7 +53,7 @@ def test_no_secret_of_the_uri_is_in_any_error_or_log(start_sink, reading, caplog
     caplog.set_level(logging.DEBUG)
     uri = f"mongodb://operator:s3cr%40t-word@127.0.0.1:{free_port()}/?authSource=admin"
 
-    with pytest.raises(Retriable) as raised:
+    with pytest.raises(RetriableError) as raised:
         start_sink(uri, "x", server__selection__timeout__ms="200")
 
     for text in (str(raised.value), repr(raised.value), caplog.text):
@@ -70,7 +70,7 @@ def test_no_secret_of_the_uri_is_in_any_error_or_log(start_sink, reading, caplog
         ("mongodb://operator:s3crt@127.0.0.1/?w=1;wtimeout=1&x=s3crt", "no MongoDB URI"),
     ],
 )
-def test_a_wrong_uri_is_a_mistake_of_the_configuration_without_its_secret(uri, says):
+def test_a_wrong_uri_is_a_problem_of_the_configuration_without_its_secret(uri, says):
     with pytest.raises(ConfigError) as raised:
         MongoSinkConfig.parse({"connection.uri": uri, "database": "x"})
 
@@ -82,7 +82,7 @@ def test_wrong_credentials_are_fatal_and_the_message_tells_the_way_out(tmp_path,
     with MongoServer(tmp_path) as server, MongoClient[dict[str, Any]](server.uri) as client:
         client.admin.command("createUser", "operator", pwd="right-word", roles=["root"])
     with another(tmp_path, "--auth") as address:
-        with pytest.raises(Fatal, match="check user, password and authSource") as raised:
+        with pytest.raises(FatalError, match="check user, password and authSource") as raised:
             start_sink(f"mongodb://operator:wrong-word@{address}/?authSource=admin", "x")
         start_sink(f"mongodb://operator:right-word@{address}/?authSource=admin", "x")
 
@@ -106,7 +106,7 @@ def test_a_fault_that_passes_is_an_outage_and_the_same_batch_then_counts_exactly
     sink = start_sink(faulty, "faults", collection=request.node.name, socket__timeout__ms="500")
     fail(1, **how)
 
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         sink.put([reading(n) for n in range(20)])
     sink.put([reading(n) for n in range(20)])
 
@@ -132,5 +132,5 @@ def test_a_server_that_refuses_everything_is_fatal_and_no_record_is_blamed(fault
     sink = start_sink(faulty, "faults")
     fail(1, errorCode=13)
 
-    with pytest.raises(Fatal, match="readWrite"):
+    with pytest.raises(FatalError, match="readWrite"):
         sink.put([reading(1)])

@@ -13,7 +13,7 @@ from tieline.api import (
     DIGEST_HEADER,
     ID_HEADER,
     DataError,
-    Retriable,
+    RetriableError,
     Schema,
     SinkRecord,
     TopicPartition,
@@ -383,7 +383,7 @@ def test_a_topic_that_is_no_collection_name_waits_with_its_fix_and_holds_up_no_o
     one = sink(layout="value", collection="")
     batch = [of("good", 1), of(name, 2), of("other", 3), of(name, 4)]
 
-    with pytest.raises(Retriable) as raised:
+    with pytest.raises(RetriableError) as raised:
         one.put(batch)
 
     assert raised.value.partitions == frozenset({TopicPartition(name, 0)})

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tieline.api import Retriable
+from tieline.api import RetriableError
 from tieline_connectors.mongo.writing.collection import Documents
 
 pytestmark = pytest.mark.mongo
@@ -42,9 +42,9 @@ def test_a_document_that_no_time_out_suffices_for_gets_more_time_up_to_the_bound
     uri = slow_link(64 * KIB)
     short = start_sink(uri, database.name, socket__timeout__ms="400", socket__timeout__max__ms="800")
     for _ in range(2):
-        with pytest.raises(Retriable):
+        with pytest.raises(RetriableError):
             short.put([large])
-    with pytest.raises(Retriable, match=r"socket\.timeout\.max\.ms"):
+    with pytest.raises(RetriableError, match=r"socket\.timeout\.max\.ms"):
         short.put([large])
     time.sleep(2)  # what was sent is on its way still
 
@@ -73,7 +73,7 @@ def test_what_is_written_before_a_time_out_is_reported_and_not_written_again(
     monkeypatch.setattr(Documents, "_insert", slowly)
     batch = [reading(n) for n in range(250)]
 
-    with pytest.raises(Retriable) as raised:
+    with pytest.raises(RetriableError) as raised:
         sink.put(batch)
     assert raised.value.reached == {batch[0].consumed_from: 200}
     sink.put(batch)  # also if all of it comes again
@@ -88,7 +88,7 @@ def test_a_task_that_is_asked_to_stop_hands_back_the_rest_of_a_long_batch(sink, 
     stopped.context.stopping = True
     batch = [reading(n) for n in range(30)]
 
-    with pytest.raises(Retriable) as raised:
+    with pytest.raises(RetriableError) as raised:
         stopped.put(batch)
 
     assert raised.value.reached == {batch[0].consumed_from: 10}

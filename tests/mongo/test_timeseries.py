@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError
 from typer.testing import CliRunner
 
-from tieline.api import DIGEST_HEADER, ID_HEADER, DataError, Fatal, Retriable
+from tieline.api import DIGEST_HEADER, ID_HEADER, DataError, FatalError, RetriableError
 from tieline_connectors.mongo.query.dedupe import app
 
 pytestmark = pytest.mark.mongo
@@ -162,7 +162,7 @@ def test_a_value_that_is_too_large_for_a_time_series_is_compressed_and_its_serie
 def test_a_collection_that_is_no_time_series_is_refused_at_the_start(series, database):
     database.readings.insert_one({"a": 1})
 
-    with pytest.raises(Fatal, match="name another collection"):
+    with pytest.raises(FatalError, match="name another collection"):
         series()
 
 
@@ -199,7 +199,7 @@ def test_after_an_insert_of_unknown_outcome_nothing_is_written_until_it_is_over_
     batch = [reading(n) for n in range(20)]
     fail(1, **how)
     before = time.monotonic()
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         sink.put(batch)
 
     waits = []
@@ -218,7 +218,7 @@ def _offered(sink, batch):
     """Offers a batch, as the runtime does: how long to wait before the next time; none if it is written."""
     try:
         sink.put(batch)
-    except Retriable as error:
+    except RetriableError as error:
         return error.after
     return None
 
@@ -229,7 +229,7 @@ def test_an_insert_that_was_never_sent_is_not_waited_for(start_sink, reading, tm
             f"mongodb://{address}", "x", layout="timeseries", server__selection__timeout__ms="300"
         )
         sink.put([reading(1)])
-    with pytest.raises(Retriable) as raised:
+    with pytest.raises(RetriableError) as raised:
         sink.put([reading(2)])
 
     assert raised.value.after is None

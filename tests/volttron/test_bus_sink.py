@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tieline.api import Retriable, SinkRecord, identity
+from tieline.api import RetriableError, SinkRecord, identity
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.volttron_bus.sink import VolttronBusSinkTask
@@ -52,7 +52,7 @@ def sink(platform, **more):
 def started(task, context, config):
     try:
         task.start(context, config)
-    except Retriable:  # the connection of the test before may still hold our identity
+    except RetriableError:  # the connection of the test before may still hold our identity
         return False
     return True
 
@@ -107,7 +107,7 @@ def test_a_platform_that_restarts_is_waited_for_and_each_message_is_published_on
         platform.kill() if how == "kill" else platform.stop()
         rest = [record(n, "analysis/x") for n in range(50, 100)]
         for _ in range(3):
-            with pytest.raises(Retriable) as raised:
+            with pytest.raises(RetriableError) as raised:
                 task.put(rest)
             assert raised.value.reached == {}
         platform.start()

@@ -18,7 +18,7 @@ from tieline.api import Schema, SourceRecord
 from tieline.broker.port import ProducerRecord, Unit
 from tieline.cli.command_context import WorkerProgram
 from tieline.cli.connection import Place, beside
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.command.audit.file import verify_file
@@ -80,7 +80,7 @@ class Plant:
         if uri:
             connectors += self._to_mongo()
         self.worker = WorkerProcess(folder / "worker", home, connectors)
-        plan = checked("test", {**home, "data.dir": str(folder / "worker" / "data")}, [])
+        plan = check_plan("test", {**home, "data.dir": str(folder / "worker" / "data")}, [])
         with closing(open_broker(plan)) as broker:
             broker.create_topic(self.topic, partitions=1)
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from tieline.api import ConfigError, Mistake, Secret, setting
+from tieline.api import ConfigError, ConfigProblem, Secret, setting
 from tieline.api.config import TopicName
 from tieline_connectors.command.execution.agents import DeviceAgent
 from tieline_connectors.command.model.command import Defaults
@@ -155,9 +155,9 @@ class CommandSinkConfig(PlatformConfig):
         " which names neither, counts too.",
     )
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """What is wrong between the settings, and in the form of one."""
-        wrong = super().mistakes()
+        wrong = super().problems()
         if self.ledger_retention_ms <= self.max_age_ms:
             wrong.append(
                 ("ledger.retention.ms", "must be above max.age.ms: what may still come must be remembered")
@@ -180,13 +180,13 @@ class CommandSinkConfig(PlatformConfig):
             wrong.append(("signature.keys", str(error)))
         return wrong
 
-    def file_mistakes(self) -> list[tuple[str, str]]:
+    def file_problems(self) -> list[tuple[str, str]]:
         """What is wrong with the files that are named here."""
-        wrong = super().file_mistakes()
+        wrong = super().file_problems()
         try:
             self.policy()
         except ConfigError as error:
-            wrong += [("policy.file", str(mistake)) for mistake in error.mistakes]
+            wrong += [("policy.file", str(problem)) for problem in error.problems]
         if not self.audit_file.absolute().parent.is_dir():
             wrong.append(("audit.file", f"there is no folder {self.audit_file.parent}; make it"))
         elif self.audit_file.exists() and not self.audit_file.is_file():
@@ -224,7 +224,7 @@ class CommandSinkConfig(PlatformConfig):
         else:
             assert content is not None
             return content
-        raise ConfigError([Mistake(str(self.policy_file), "", f"cannot be read: {told}")])
+        raise ConfigError([ConfigProblem(str(self.policy_file), "", f"cannot be read: {told}")])
 
     def defaults(self) -> Defaults:
         """What a command gets that it does not say."""

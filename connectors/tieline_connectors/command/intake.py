@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from tieline.api import ID_HEADER, Retriable, SinkContext, SinkRecord, Unreadable, header
+from tieline.api import ID_HEADER, RetriableError, SinkContext, SinkRecord, Unreadable, header
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.execution.conditions import Surroundings
 from tieline_connectors.command.execution.counters import Measures
@@ -66,7 +66,7 @@ class Intake:
         """Decide about each, in order, and store it. Those before one that must wait are stored.
 
         ``partitions``: how many the topic has.
-        Raises ``Retriable``, ``OSError`` (the audit log cannot be written), ``Fenced``, ``DataError``.
+        Raises ``RetriableError``, ``OSError`` (the audit log cannot be written), ``Fenced``, ``DataError``.
         """
         taken = owned.taken()
         situation = self._surroundings.situation()
@@ -95,12 +95,12 @@ class Intake:
                 owned.store(decided.unit())
                 decided = _Decided(decided.offset)
                 if self._context.stopping:
-                    raise Retriable("the task stops; what is left comes again")
+                    raise RetriableError("the task stops; what is left comes again")
         if decided.offset > taken:
             owned.store(decided.unit())
         if must_wait is not None:
             log.error("no command is taken: %s: %s", must_wait.code, must_wait.sentence)
-            raise Retriable(f"{must_wait.code}: {must_wait.sentence}")
+            raise RetriableError(f"{must_wait.code}: {must_wait.sentence}")
 
     def _is_answer(self, owned: OwnedPartition, record: SinkRecord) -> bool:
         """Whether it is what a command sink has answered: an answer to that would be answered, and so on.

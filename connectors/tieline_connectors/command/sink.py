@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from tieline.api import (
-    AlreadyOwned,
     ConfigError,
+    DataDirInUseError,
     DataError,
-    Fatal,
-    Fenced,
-    Retriable,
+    FatalError,
+    FencedError,
+    RetriableError,
     SinkConnector,
     SinkContext,
     SinkRecord,
@@ -60,7 +60,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
     def start(self, context: SinkContext, config: CommandSinkConfig) -> None:
         """Read the policy, open the audit log; the platform is looked for when it is first needed.
 
-        Raises ``Fatal`` on a policy, keys or an audit log that cannot be used.
+        Raises ``FatalError`` on a policy, keys or an audit log that cannot be used.
         """
         self.shutdown()
         self._context = context
@@ -80,8 +80,8 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             platform.report = reporter(context, config.address)
             self._audit = AuditFile(_of_task(config.audit_file, context.task))
             self._audit.count = context.count
-        except (ConfigError, AlreadyOwned, ValueError, OSError) as error:
-            raise Fatal(f"command: {error}") from error
+        except (ConfigError, DataDirInUseError, ValueError, OSError) as error:
+            raise FatalError(f"command: {error}") from error
         if self._audit.healed:
             log.warning("the audit log: %s", self._audit.healed)
         pace = Pace(config.verify_delay_ms / 1000, config.retention())
@@ -99,17 +99,18 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
                         at, ledger_schema(), name=self._config.ledger_name, acts_on=self._config.platform
                     )
                     owned = OwnedPartition(at, changelog, audit, self._topics, self._surroundings.clock)
-                except AlreadyOwned as error:
-                    raise Fatal(f"command: {error}. {_WAY_OUT}") from error
+                except DataDirInUseError as error:
+                    raise FatalError(f"command: {error}. {_WAY_OUT}") from error
                 except ValueError as error:
-                    raise Fatal(f"command: the ledger of {at.topic}-{at.partition}: {error}") from error
+                    raise FatalError(f"command: the ledger of {at.topic}-{at.partition}: {error}") from error
                 executor.own(owned)
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Decide about each, and store all of a partition as one.
 
-        Raises ``Retriable`` for the partitions that must wait (an untrusted clock, a broker that is away,
-        too many waiting); of those nothing is committed. ``Fenced`` where somebody else owns one.
+        Raises ``RetriableError`` for the partitions that must wait (an untrusted clock, an
+        unavailable broker, too many waiting); none of their offsets is committed. Raises ``FencedError`` if
+        another task owns one.
         """
         executor, _ = self._ready()
         by_partition: defaultdict[TopicPartition, list[SinkRecord]] = defaultdict(list)
@@ -118,23 +119,25 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         # Asked before the lock is taken: a broker that is unavailable must not hold up the executor.
         partitions = {at.topic: self._context.partitions(at.topic) for at in by_partition}
         waiting: dict[TopicPartition, str] = {}
-        fenced: Fenced | None = None
+        fenced: FencedError | None = None
         with executor.lock:
             for at, records in by_partition.items():
                 try:
                     self._intake.take(self._partition(executor, at), records, partitions[at.topic])
-                except (Retriable, OSError) as error:
+                except (RetriableError, OSError) as error:
                     waiting[at] = str(error)
-                except Fenced as error:
+                except FencedError as error:
                     fenced = error
                 except DataError as error:  # its indexes are those of the ledger, not of the batch
-                    raise Fatal(f"command: {at.topic}-{at.partition}: the broker refuses: {error}") from error
+                    raise FatalError(
+                        f"command: {at.topic}-{at.partition}: the broker refuses: {error}"
+                    ) from error
             executor.lock.notify_all()
         if fenced is not None:
             raise fenced
         if waiting:
             told = "; ".join(sorted(set(waiting.values())))
-            raise Retriable(told, after=_AGAIN, partitions=waiting)
+            raise RetriableError(told, after=_AGAIN, partitions=waiting)
 
     def refuse(self, record: SinkRecord, error: Exception) -> bool:
         """What no converter can read is answered with its bytes, and blocks nothing."""
@@ -168,14 +171,16 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
     def _partition(self, executor: Executor, at: TopicPartition) -> OwnedPartition:
         owned = executor.owned(at)
         if owned is None:
-            raise Fenced(f"{at.topic}-{at.partition} is not ours any more")
+            raise FencedError(f"{at.topic}-{at.partition} is not ours any more")
         return owned
 
     def _ready(self) -> tuple[Executor, AuditFile]:
         assert self._executor is not None
         assert self._audit is not None
         if self._executor.failure is not None:
-            raise Fatal(f"command: the executor ended: {self._executor.failure}") from self._executor.failure
+            raise FatalError(
+                f"command: the executor ended: {self._executor.failure}"
+            ) from self._executor.failure
         return self._executor, self._audit
 
 
@@ -188,7 +193,7 @@ class CommandSink(SinkConnector[CommandSinkConfig]):
 
     def validate(self, config: CommandSinkConfig) -> list[tuple[str, str]]:
         """Reads the policy and the files of keys that are named."""
-        return config.file_mistakes()
+        return config.file_problems()
 
 
 def _of_task(path: Path, task: int) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tieline.api import (
     Config,
-    Retriable,
+    RetriableError,
     SinkConnector,
     SinkContext,
     SinkRecord,
@@ -29,7 +29,7 @@ class FileSinkConfig(Config):
         "file", min_length=1, doc="The file to append to; made where there is none.", importance="high"
     )
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """A folder is no file."""
         return [("file", "is a folder; give a file's path")] if os.path.isdir(self.file) else []
 
@@ -49,7 +49,7 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
             with self._alone():
                 _cut_torn_line(config.file)
         except OSError as error:
-            raise Retriable(f"{config.file} cannot be written: {error.strerror}") from error
+            raise RetriableError(f"{config.file} cannot be written: {error.strerror}") from error
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Write a line a record."""
@@ -89,7 +89,7 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
         try:
             yield
         except OSError as error:
-            raise Retriable(f"{self._file.name} cannot be written: {error.strerror}") from error
+            raise RetriableError(f"{self._file.name} cannot be written: {error.strerror}") from error
 
 
 class FileSink(SinkConnector[FileSinkConfig]):

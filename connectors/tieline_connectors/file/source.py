@@ -11,7 +11,7 @@ from typing import BinaryIO
 from tieline.api import (
     Config,
     Position,
-    Retriable,
+    RetriableError,
     SourceConnector,
     SourceContext,
     SourceRecord,
@@ -38,7 +38,7 @@ class FileSourceConfig(Config):
         "max.line.bytes", 1024 * 1024, ge=1, le=1024**3, doc="A longer line is cut into records of this size."
     )
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """A folder is no file."""
         return [("file", "is a folder; give a file's path")] if os.path.isdir(self.file) else []
 
@@ -89,7 +89,7 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
         except FileNotFoundError:
             now = None  # moved away; what is open is read to its end
         except OSError as error:
-            raise Retriable(f"{self._config.file} cannot be read: {error.strerror}") from error
+            raise RetriableError(f"{self._config.file} cannot be read: {error.strerror}") from error
         if self._file is not None and now is not None and now.st_ino == self._inode:
             if now.st_size < self._position:
                 self.close()  # truncated
@@ -147,7 +147,7 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise Retriable(f"{self._config.file} cannot be read: {error.strerror}") from error
+            raise RetriableError(f"{self._config.file} cannot be read: {error.strerror}") from error
         found = os.fstat(self._file.fileno())
         is_another = found.st_ino != self._inode or found.st_size < self._position
         if is_another or (self._head and self._head != _head(self._file, self._position)):

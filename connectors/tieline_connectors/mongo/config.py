@@ -206,7 +206,7 @@ class MongoSinkConfig(Config):
         )
         return rest
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """Return what is wrong with kinds, overrides and the URI."""
         wrong = []
         unknown = [kind for kind in self.publishes if kind not in KINDS]

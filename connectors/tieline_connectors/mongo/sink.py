@@ -14,8 +14,8 @@ from tieline.api import (
     DIGEST_HEADER,
     ID_HEADER,
     DataError,
-    Fatal,
-    Retriable,
+    FatalError,
+    RetriableError,
     SinkConnector,
     SinkContext,
     SinkRecord,
@@ -84,7 +84,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         """Insert the batch, collection by collection, as many documents at once as get through in time.
 
         The records of a topic that no collection can be named after wait, and hold up no others. A
-        ``Retriable`` says up to where the records are written; documents behind it that are written are
+        ``RetriableError`` says up to where the records are written; documents behind it that are written are
         remembered, and not written again when their records come again.
         """
         waiting = {topic: why for topic in {r.topic for r in batch} if (why := self._misplaced(topic))}
@@ -100,7 +100,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
             others = set(range(len(batch))) - set(placed)
             raise DataError(failures | {i: ValueError(waiting[batch[i].topic]) for i in others}) from error
         partitions = {record.consumed_from for record in batch if record.topic in waiting}
-        raise Retriable("; ".join(sorted(waiting.values())), partitions=partitions)
+        raise RetriableError("; ".join(sorted(waiting.values())), partitions=partitions)
 
     def _misplaced(self, topic: str) -> str:
         """Why the records of a topic have no place, and the fix; empty: they have one."""
@@ -119,7 +119,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         try:
             with self._told():
                 self._write(self._grouped(batch, offered), offered)
-        except Retriable as error:
+        except RetriableError as error:
             error.reached = offered.reached()
             self._count(offered.skips(error.reached))
             raise
@@ -139,7 +139,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
             self._client = None
 
     def _write(self, groups: Iterator[tuple[Documents, list[Piece]]], offered: Offered) -> None:
-        """Raises ``Retriable`` when it lasts too long, or the task is asked to stop; the rest comes again."""
+        """Write all groups. Raises ``RetriableError`` if this takes too long or the task must stop."""
         started: float | None = None
         for documents, group in groups:
             at = 0
@@ -147,7 +147,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
                 if started is None:
                     started = time.monotonic()
                 elif self._context.stopping or time.monotonic() - started > _PUT_SECONDS:
-                    raise Retriable(
+                    raise RetriableError(
                         "MongoDB takes documents slowly; the rest of the batch follows", after=0.0
                     )
                 pieces = group[at : at + self._size.documents]
@@ -161,7 +161,8 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         started = time.monotonic()
         try:
             inserted = documents.insert(
-                [piece.document for piece in pieces], size.patience if size.patience > size.timeout else None
+                [piece.document for piece in pieces],
+                size.patience if size.patience > size.timeout else None,
             )
         except TooSlow as error:
             seconds, was_limited, was_exhausted = size.patience, size.limited, size.exhausted
@@ -175,11 +176,11 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
                 )
             if was_exhausted:
                 (piece,) = pieces
-                raise Retriable(
+                raise RetriableError(
                     f"the document {piece.document['_id']!r} got no answer within {seconds:g} s: {error}."
                     " Raise socket.timeout.max.ms if the link carries no document of its size in that time"
                 ) from error
-            raise Retriable(str(error), after=1.0) from error
+            raise RetriableError(str(error), after=1.0) from error
         was_limited = size.limited
         size.succeeded(len(pieces), time.monotonic() - started)
         if was_limited and not size.limited:
@@ -248,11 +249,11 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         uri = self._config.connection_uri.get_secret_value()
         try:
             yield
-        except (Retriable, Fatal) as error:
+        except (RetriableError, FatalError) as error:
             text = redacted(str(error), uri)
-            if isinstance(error, Retriable):
-                raise Retriable(text, after=error.after, partitions=error.partitions) from None
-            raise Fatal(text) from None
+            if isinstance(error, RetriableError):
+                raise RetriableError(text, after=error.after, partitions=error.partitions) from None
+            raise FatalError(text) from None
         except PyMongoError as error:
             answer = judged(error)
             raise type(answer)(redacted(str(answer), uri)) from None

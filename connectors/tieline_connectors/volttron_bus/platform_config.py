@@ -51,7 +51,7 @@ class PlatformConfig(Config):
         doc="The home's credentials_store/platform.json, instead of volttron.serverkey.",
     )
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """What is wrong between these settings, and in the form of one."""
         wrong = [
             (key, message)
@@ -80,7 +80,7 @@ class PlatformConfig(Config):
             wrong.append(("volttron.publickey", "is of no use without volttron.secretkey"))
         return wrong
 
-    def file_mistakes(self) -> list[tuple[str, str]]:
+    def file_problems(self) -> list[tuple[str, str]]:
         """Return what is wrong with the files that are named here."""
         checks = (
             ("volttron.credentials.file", self.own_keys),

@@ -13,8 +13,8 @@ import zmq
 
 from tieline.api import (
     DataError,
-    Fatal,
-    Retriable,
+    FatalError,
+    RetriableError,
     SinkConnector,
     SinkContext,
     SinkRecord,
@@ -45,7 +45,7 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
     """Publishes at once: what ``put`` has returned from, or says was reached, the router has confirmed.
 
     It asks for a commit after each batch, so that a crash doubles no more than what was under way. A lost
-    connection, a platform that is away and the rate limit are ``Retriable``.
+    connection, a platform that is away and the rate limit are ``RetriableError``.
 
     Counters: ``published``; ``refused.<reason>`` (``shape``, ``topic``, ``not_allowed``, ``message``,
     ``too_large``, ``by_router``); ``filtered.echo``, ``.expired``, ``.null``; ``throttled``, how often the
@@ -60,13 +60,13 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
         self._stopping = threading.Event()
 
     def start(self, context: SinkContext, config: VolttronBusSinkConfig) -> None:
-        """Connect. Raises ``Retriable`` while the platform is away, ``Fatal`` on keys that cannot be read."""
+        """Connect. Raises ``RetriableError`` if unavailable, ``FatalError`` on unreadable keys."""
         if self._zmq is None:
             self._config = config
             try:
                 self._reconnect = config.reconnect(context.connector)
             except ValueError as error:
-                raise Fatal(f"volttron_bus_sink: {error}") from error
+                raise FatalError(f"volttron_bus_sink: {error}") from error
             self._context = context
             self._rules = config.publishing()
             self._bucket = config.bucket()
@@ -111,7 +111,7 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
         if self._short:
             self._context.count("throttled")
             after = self._bucket.until(self._short, time.monotonic()) if self._bucket else 0.0
-            raise Retriable(
+            raise RetriableError(
                 f"rate.limit: {self._config.rate_limit:g} messages a second", after=after, reached=reached
             )
         if failures:
@@ -177,13 +177,13 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
             log.info("publishing", extra={"address": endpoint.address, "identity": endpoint.identity})
         return self._publisher
 
-    def _away(self, ended: Ended, reached: Mapping[TopicPartition, int]) -> Retriable:
+    def _away(self, ended: Ended, reached: Mapping[TopicPartition, int]) -> RetriableError:
         self._disconnect()
         if reached:
             self._reconnect.succeeded()
         after = self._reconnect.failed(ended)
         address = self._reconnect.endpoint.address
-        return Retriable(f"the platform at {address}: {ended}", after=after, reached=reached)
+        return RetriableError(f"the platform at {address}: {ended}", after=after, reached=reached)
 
     def _disconnect(self) -> None:
         publisher, self._publisher = self._publisher, None
@@ -200,7 +200,7 @@ class VolttronBusSink(SinkConnector[VolttronBusSinkConfig]):
 
     def validate(self, config: VolttronBusSinkConfig) -> list[tuple[str, str]]:
         """Reads the files of keys that are named."""
-        return config.file_mistakes()
+        return config.file_problems()
 
     def task_configs(self, max_tasks: int) -> Sequence[Mapping[str, str]]:
         """One, however many are allowed."""

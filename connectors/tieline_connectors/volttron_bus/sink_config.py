@@ -79,10 +79,10 @@ class VolttronBusSinkConfig(PlatformConfig):
         "reconnect.backoff.max.ms", 10_000, ge=1, doc="The longest pause."
     )
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """What is wrong between the settings, and in the form of one."""
         wrong = complaint(self.allowed)
-        return [*super().mistakes(), *([("bus.allowed.prefixes", wrong)] if wrong else [])]
+        return [*super().problems(), *([("bus.allowed.prefixes", wrong)] if wrong else [])]
 
     def allowed(self) -> tuple[str, ...]:
         """The prefixes, without slashes at their ends. Raises ``ValueError``."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
-from tieline.api import Fatal, SourceConnector, SourceContext, SourceRecord, SourceTask
+from tieline.api import FatalError, SourceConnector, SourceContext, SourceRecord, SourceTask
 from tieline_connectors.volttron_bus.buffer import Buffer, Received
 from tieline_connectors.volttron_bus.messages.message import Malformed, parse
 from tieline_connectors.volttron_bus.messages.records import Filtered, Recorder
@@ -38,11 +38,11 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
     _receiver: Receiver | None = None
 
     def start(self, context: SourceContext, config: VolttronBusConfig) -> None:
-        """Begin to receive; does not wait for the platform. Raises ``Fatal`` on keys that cannot be read."""
+        """Start to receive, without waiting for the platform. Raises ``FatalError`` on unreadable keys."""
         try:
             reconnect = config.reconnect(context.connector)
         except ValueError as error:
-            raise Fatal(f"volttron_bus: {error}") from error
+            raise FatalError(f"volttron_bus: {error}") from error
         self._context = context
         self._limits = config.limits()
         self._naive = config.naive_zone()
@@ -57,7 +57,7 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
         self._receiver.start()
 
     def poll(self, max_records: int, max_wait: float) -> Sequence[SourceRecord]:
-        """What arrived; waits while there is nothing. Raises ``Fatal`` if the receiving thread has died."""
+        """Return what arrived; wait for it. Raises ``FatalError`` if the receiving thread has died."""
         assert self._receiver is not None
         records = []
         for received in self._buffer.take(max_records, max_wait):
@@ -66,7 +66,7 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
                 records.append(record)
         self._silence.look(time.monotonic(), connected=self._receiver.is_subscribed)
         if not records and self._receiver.failure is not None:
-            raise Fatal("volttron_bus: receiving ended by a bug") from self._receiver.failure
+            raise FatalError("volttron_bus: receiving ended by a bug") from self._receiver.failure
         return records
 
     def stop(self) -> None:
@@ -107,4 +107,4 @@ class VolttronBusSource(SourceConnector[VolttronBusConfig]):
 
     def validate(self, config: VolttronBusConfig) -> list[tuple[str, str]]:
         """Reads the files of keys that are named."""
-        return config.file_mistakes()
+        return config.file_problems()

@@ -104,7 +104,7 @@ class VolttronBusConfig(PlatformConfig):
         "ping.timeout.ms", 5_000, ge=10, doc="How long an answer of the router may take until we reconnect."
     )
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """What is wrong between the settings, and in the form of one."""
         checks = (
             ("bus.prefixes", self.read_prefixes),
@@ -116,7 +116,7 @@ class VolttronBusConfig(PlatformConfig):
         wrong = [(key, message) for key, check in checks if (message := complaint(check))]
         if self.buffer_max_bytes < self.max_message_bytes:
             wrong.append(("buffer.max.bytes", "must hold at least one message of bus.max.message.bytes"))
-        return [*super().mistakes(), *wrong]
+        return [*super().problems(), *wrong]
 
     def read_prefixes(self) -> tuple[str, ...]:
         """The prefixes with ``all`` spelt out, none of them within another. Raises ``ValueError``."""

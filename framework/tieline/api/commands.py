@@ -2,7 +2,7 @@
 
 @app.command()
 def send(context: typer.Context, worker: Path) -> None:
-    program: Program = context.obj
+    program: CommandContext = context.obj
     with program.topics(worker) as topics:
         answers = topics.reader("answers")
         topics.send([SourceRecord("questions", {"text": "why?"})])
@@ -25,7 +25,7 @@ _AGO = re.compile(r"(\d{1,9}(?:\.\d+)?)\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Following(Protocol):
+class TopicFollower(Protocol):
     """Reads one topic in no group: nothing is committed, nobody else's reading changes. For one thread."""
 
     @property
@@ -40,7 +40,7 @@ class Following(Protocol):
         """
 
 
-class Topics(Protocol):
+class TopicClient(Protocol):
     """A worker's topics, on Kafka or in its local log; the worker may be running beside. For one thread."""
 
     def names(self) -> Collection[str]:
@@ -53,7 +53,7 @@ class Topics(Protocol):
         ``DataError`` (by index; the others may have been written), ``Retriable``, ``Fatal``.
         """
 
-    def reader(self, topic: str, since: int | None = None) -> Following:
+    def reader(self, topic: str, since: int | None = None) -> TopicFollower:
         """Read a topic, perhaps one that is not there yet.
 
         ``since``, in ms: from the first record of that time or later (0: all). None: what is written
@@ -64,10 +64,10 @@ class Topics(Protocol):
         """The id by which every sink knows the record there, if it carries none of its own."""
 
 
-class Program(Protocol):
+class CommandContext(Protocol):
     """``typer.Context.obj`` of every command."""
 
-    def topics(self, worker: Path) -> AbstractContextManager[Topics]:
+    def topics(self, worker: Path) -> AbstractContextManager[TopicClient]:
         """The topics of the worker with this file of settings. Raises ``RefuseToStart``.
 
         An error of tieline that leaves the context is told, without a secret, and ends the program with
@@ -75,7 +75,7 @@ class Program(Protocol):
         """
 
 
-def instant(text: str, now: dt.datetime) -> dt.datetime:
+def parse_time(text: str, now: dt.datetime) -> dt.datetime:
     """A time as people write it: ISO 8601 (UTC where it has no zone), or so long ago: 90s, 15m, 2h, 7d.
 
     Raises ``ValueError`` with the forms that are known.
@@ -93,7 +93,7 @@ def instant(text: str, now: dt.datetime) -> dt.datetime:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
+def until_interrupted() -> Iterator[None]:
     """Ctrl-C and SIGTERM end what is inside, quietly. In the main thread."""
 
     def stop(*_: object) -> None:

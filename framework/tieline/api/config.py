@@ -4,7 +4,7 @@
         file: str = setting("file", doc="The file to read.")
         batch: int = setting("batch.size", 2000, doc="Lines a poll at most.", ge=1)
 
-Every mistake of a map is reported at once; a secret (``Secret``) never appears in what is printed.
+Every problem of a map is reported at once; a secret (``Secret``) never appears in what is printed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typing_extensions import Self
 
-from tieline.api.errors import ConfigError, Mistake
+from tieline.api.errors import ConfigError, ConfigProblem
 
 Secret = SecretStr
 """The type of a setting that must never be printed; ``.get_secret_value()`` gives the text."""
@@ -103,7 +103,7 @@ def setting(key: str, default: Any = ..., *, doc: str, importance: str = "medium
 class Config(BaseModel):
     """A set of settings. Subclass it, give each setting with :func:`setting`.
 
-    Override ``mistakes`` for rules between settings; return them all instead of raising the first.
+    Override ``problems`` for rules between settings; return them all instead of raising the first.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -120,13 +120,13 @@ class Config(BaseModel):
     One that ends with a dot stands for all that begin so.
     """
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """``(key, what is wrong and the way out)`` for rules that one setting alone cannot show."""
         return []
 
     @classmethod
     def parse(cls, settings: Mapping[str, str], where: str = "", *, also_known: Sequence[str] = ()) -> Self:
-        """Read a flat map. Raises :class:`ConfigError` with every mistake, never with a value in it.
+        """Read a flat map. Raises :class:`ConfigError` with every problem, never with a value in it.
 
         ``also_known``: keys that somebody else reads, for the hint at a misspelt one.
         """
@@ -138,24 +138,24 @@ class Config(BaseModel):
     @classmethod
     def check(
         cls, settings: Mapping[str, str], where: str = "", *, also_known: Sequence[str] = ()
-    ) -> tuple[Self, list[Mistake]]:
-        """As ``parse``, but returns every mistake, and the settings as far as they are right.
+    ) -> tuple[Self, list[ConfigProblem]]:
+        """As ``parse``, but returns every problem, and the settings as far as they are right.
 
         A wrong one then has its default; one that is required is no attribute.
         """
         lost = {key for key, value in settings.items() if isinstance(value, Unresolved)}
         given: dict[str, Any] = {key: value for key, value in settings.items() if key not in lost}
-        wrong = [Mistake(where, *problem) for problem in _impossible(cls, given)]
-        bad = lost | {mistake.key for mistake in wrong}
+        wrong = [ConfigProblem(where, *problem) for problem in _impossible(cls, given)]
+        bad = lost | {problem.key for problem in wrong}
         given = {key: value for key, value in given.items() if key not in bad}
         try:
             config = cls.model_validate(given)
         except ValidationError as error:
             lines = [line for line in error.errors() if not (line["type"] == "missing" and _key(line) in bad)]
-            wrong += [_mistake(cls, where, line, also_known) for line in lines]
+            wrong += [_problem(cls, where, line, also_known) for line in lines]
             bad |= {_key(line) for line in error.errors()}
             config = _draft(cls, given, bad)
-        rules = [Mistake(where, *rule) for rule in _rules(config, bad)]
+        rules = [ConfigProblem(where, *rule) for rule in _rules(config, bad)]
         return config, wrong + [rule for rule in rules if rule.key not in bad]
 
     @classmethod
@@ -184,19 +184,19 @@ class Config(BaseModel):
         ]
 
 
-def _mistake(cls: type[Config], where: str, line: Any, also_known: Sequence[str]) -> Mistake:
+def _problem(cls: type[Config], where: str, line: Any, also_known: Sequence[str]) -> ConfigProblem:
     key = ".".join(str(part) for part in line["loc"])
     if line["type"] == "extra_forbidden":
         for refused, reason in cls.refused.items():
             if key == refused or (refused.endswith(".") and key.startswith(refused)):
-                return Mistake(where, key, f"is not taken: {reason}")
+                return ConfigProblem(where, key, f"is not taken: {reason}")
         near = difflib.get_close_matches(key, [*cls.keys(), *also_known], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(cls.keys())}"
-        return Mistake(where, key, f"no such setting; {hint}")
+        return ConfigProblem(where, key, f"no such setting; {hint}")
     if line["type"] == "missing":
         doc = next((f.description for f in cls.model_fields.values() if f.alias == key), "")
-        return Mistake(where, key, f"is required: {doc}")
-    return Mistake(where, key, str(line["msg"]).removeprefix("Value error, "))
+        return ConfigProblem(where, key, f"is required: {doc}")
+    return ConfigProblem(where, key, str(line["msg"]).removeprefix("Value error, "))
 
 
 def _key(line: Any) -> str:
@@ -239,7 +239,7 @@ def _rules(config: Config, wrong: Collection[str]) -> list[tuple[str, str]]:
     answers = []
     for draft in drafts:
         try:
-            answers.append(list(draft.mistakes()))
+            answers.append(list(draft.problems()))
         except Exception as error:  # an author's own code; or it asked for what is wrong
             answers.append([] if wrong else [("", f"cannot be checked: {type(error).__name__}: {error}")])
     return [rule for rule in answers[0] if all(rule in answer for answer in answers)]

@@ -35,7 +35,7 @@ class ConnectorContext(Protocol):
 class Connector(ABC, Generic[C]):
     """One use of a plugin, with a name and a configuration. In calling order:
 
-    1. ``validate(config)`` before anything starts: the mistakes that ``config_type`` alone cannot see
+    1. ``validate(config)`` before anything starts: the problems that ``config_type`` alone cannot see
        (something has to be looked up, say); all of them together.
     2. ``start(context, config)``
     3. ``task_configs(max_tasks)``: a flat map of settings a task, at most ``tasks.max`` of them.

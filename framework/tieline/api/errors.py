@@ -1,17 +1,17 @@
 """One error tree; each leaf answers what the runtime will do.
 
     TielineError
-    ├── RefuseToStart         nothing starts; all that is wrong is told together
-    │   ├── ConfigError       a list of mistakes: where, which key, what is wrong, the way out
+    ├── StartupError         nothing starts; all that is wrong is told together
+    │   ├── ConfigError       a list of problems: where, which key, what is wrong, the way out
     │   ├── PluginError       unknown, broken or doubled plugin
-    │   └── AlreadyOwned      another worker owns this data folder
-    ├── Retriable             the outside is unavailable: wait, offer the same batch again
+    │   └── DataDirInUseError      another worker owns this data folder
+    ├── RetriableError             the outside is unavailable: wait, offer the same batch again
     ├── DataError             these records can never be handled: dead-letter them or stop
-    └── Fatal                 the task stops; a person has to look
-        ├── Denied            the broker refuses, until an operator changes something: wait
-        └── Fenced            somebody else has taken over what this task owned
+    └── FatalError                 the task stops; a person has to look
+        ├── AccessDeniedError            the broker refuses, until an operator changes something: wait
+        └── FencedError            somebody else has taken over what this task owned
 
-Anything else that a connector raises is a bug in the connector and is treated as Fatal.
+Anything else that a connector raises is a bug in the connector and is treated as FatalError.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class TielineError(Exception):
     """The root of every error that tieline raises on purpose."""
 
 
-class RefuseToStart(TielineError):
+class StartupError(TielineError):
     """Nothing was started; the message says what to change."""
 
 
-class Mistake(NamedTuple):
+class ConfigProblem(NamedTuple):
     """One thing wrong in a configuration: where (file or connector), which key, what, and the way out."""
 
     where: str
@@ -43,26 +43,26 @@ class Mistake(NamedTuple):
         return ": ".join(part for part in self if part)
 
 
-class ConfigError(RefuseToStart):
-    """Every mistake found in the configuration, reported together before the first record."""
+class ConfigError(StartupError):
+    """Every problem found in the configuration, reported together before the first record."""
 
-    def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
-        count = len(self.mistakes)
-        title = "1 mistake" if count == 1 else f"{count} mistakes"
-        lines = "\n".join(f"  - {mistake}" for mistake in self.mistakes)
+    def __init__(self, problems: Iterable[ConfigProblem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        title = "1 problem" if count == 1 else f"{count} problems"
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
         super().__init__(f"{title} in the configuration:\n{lines}")
 
 
-class PluginError(RefuseToStart):
+class PluginError(StartupError):
     """A plugin that is unknown, broken, or there twice; the message names the distribution and the cause."""
 
 
-class AlreadyOwned(RefuseToStart):
+class DataDirInUseError(StartupError):
     """Another worker owns this data folder; the message gives its process id."""
 
 
-class Retriable(TielineError):
+class RetriableError(TielineError):
     """The outside is unavailable, the records are fine. Raised by tasks; the runtime waits and tries again.
 
     ``after`` seconds is the earliest retry (none: the runtime's exponential backoff). ``partitions``
@@ -99,16 +99,16 @@ class DataError(TielineError):
         super().__init__(f"{len(self.failures)} record(s) cannot be handled{cause}")
 
 
-class Fatal(TielineError):
+class FatalError(TielineError):
     """The task cannot go on, and waiting will not help: wrong credentials, a missing right, a lost fence."""
 
 
-class Denied(Fatal):
+class AccessDeniedError(FatalError):
     """The broker refuses this now: credentials, a right, one of its settings.
 
     A command of the program ends with it; a task waits, because an operator can change the cause.
     """
 
 
-class Fenced(Fatal):
+class FencedError(FatalError):
     """Somebody else has taken over; nothing was written, and nothing of this owner's ever will be."""

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from tieline.api.errors import AlreadyOwned
+from tieline.api.errors import DataDirInUseError
 
 
 def lock_exclusively(descriptor: int, what: str, fix: str) -> None:
@@ -14,7 +14,7 @@ def lock_exclusively(descriptor: int, what: str, fix: str) -> None:
 
     The lock is the inode's: another path to it (a link, a mount, ``..``) meets the same lock, and a file
     that is deleted takes its lock with it. So lock what holds the data, not a file beside it. Raises
-    ``AlreadyOwned`` with the process that has it; ``what`` and ``fix`` begin and end its sentence.
+    ``DataDirInUseError`` with the process that has it; ``what`` and ``fix`` begin and end its sentence.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -22,10 +22,10 @@ def lock_exclusively(descriptor: int, what: str, fix: str) -> None:
         raise already_owned(what, lock_holder(descriptor), fix) from None
 
 
-def already_owned(what: str, process: int | None, fix: str) -> AlreadyOwned:
+def already_owned(what: str, process: int | None, fix: str) -> DataDirInUseError:
     """The error that names the process, as far as this system shows it."""
     named = f"process {process}" if process else "a process that is not visible from here (a container?)"
-    return AlreadyOwned(f"{what} belongs to the running {named}; {fix}")
+    return DataDirInUseError(f"{what} belongs to the running {named}; {fix}")
 
 
 def lock_holder(descriptor: int) -> int | None:

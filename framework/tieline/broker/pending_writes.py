@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tieline.api import Fatal
+from tieline.api import FatalError
 from tieline.broker.port import ProducerRecord
 
 
-class Held:
+class PendingWrites:
     """See ``Exclusive``; a home writes ``records`` together when the context ends."""
 
     def __init__(self, topic: str) -> None:
@@ -19,5 +19,5 @@ class Held:
         """See ``Exclusive.append``."""
         foreign = {record.topic for record in records} - {self.topic}
         if foreign:
-            raise Fatal(f"{self.topic} is held, not {', '.join(sorted(foreign))}")
+            raise FatalError(f"{self.topic} is held, not {', '.join(sorted(foreign))}")
         self.records += records

@@ -3,7 +3,7 @@
 The unit is (records, offsets), acknowledged as one. tests/contract/broker runs one suite on both homes.
 
 Errors, on every method: ``Retriable`` while the broker is unavailable, ``Denied`` while it refuses what an
-operator can allow, ``Fatal`` when waiting will not help. No call blocks longer than its time-out.
+operator can allow, ``FatalError`` when waiting will not help. No call blocks longer than its time-out.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from tieline.api import Fatal, Headers, RecordMetadata, TopicPartition
+from tieline.api import FatalError, Headers, RecordMetadata, TopicPartition
 from tieline.broker.offsets import OffsetStore
 
 
-class Unreadable(Fatal):
+class Unreadable(FatalError):
     """What a partition holds at a position cannot be read by this client, however often it is tried."""
 
 
@@ -96,7 +96,7 @@ class Unit:
 
 
 class Delivery(NamedTuple):
-    """The end of a unit: where each record went, or why it never will (index → ``DataError``, ``Fatal``)."""
+    """The outcome of a unit: each record's position, or its ``DataError`` or ``FatalError`` by index."""
 
     unit: Unit
     metadata: Sequence[RecordMetadata | None]
@@ -142,7 +142,7 @@ class RebalanceListener(Protocol):
         """These are gone already, and somebody else may own them; commit nothing for them."""
 
 
-class PartitionWriter(Protocol):
+class PartitionChangelog(Protocol):
     """The changelog of one consumed partition, and the only way to write it; see ``Consumer.changelog``.
 
     Any thread may write, one call at a time: it locks, for at most its time-out.
@@ -209,7 +209,7 @@ class Consumer(Protocol):
     def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
         """The group's stored offsets; a partition without one is left out."""
 
-    def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> PartitionWriter:
+    def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> PartitionChangelog:
         """Take over the changelog ``topic`` of a partition that is owned; called by ``assigned`` or later.
 
         The topic is made where there is none, compacted, with as many partitions as the consumed one.
@@ -253,7 +253,7 @@ class TopicReader(Protocol):
         """Let go."""
 
 
-class Exclusive(Protocol):
+class ExclusiveWriter(Protocol):
     """The only writer of one topic for as long as it is held; see ``Broker.exclusive``."""
 
     def append(self, records: Sequence[ProducerRecord]) -> None:
@@ -325,7 +325,7 @@ class Broker(Protocol):
         (0: from the beginning). None: from the end; all that is written after this returns is read.
         """
 
-    def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[Exclusive]:
+    def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[ExclusiveWriter]:
         """Be the only writer of a topic: read it to its end inside, then append.
 
         Held by the broker's own means (a fenced transactional id; a lock on the local log). If it was

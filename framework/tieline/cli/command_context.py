@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tieline.api import Topics
+from tieline.api.commands import TopicClient
 
 
 class WorkerProgram:
     """See ``tieline.api.Program``."""
 
-    def topics(self, worker: Path) -> AbstractContextManager[Topics]:
+    def topics(self, worker: Path) -> AbstractContextManager[TopicClient]:
         """See ``Program.topics``."""
-        from tieline.cli.topic_client import opened
+        from tieline.cli.topic_client import open_topics
 
-        return opened(worker)
+        return open_topics(worker)

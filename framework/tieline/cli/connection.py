@@ -16,14 +16,14 @@ from typing import Annotated
 
 import typer
 
-from tieline.api import ConfigError, DataError, RefuseToStart, SchemaStore, TielineError
+from tieline.api import ConfigError, DataError, SchemaStore, StartupError, TielineError
 from tieline.broker.kafka import settings as kafka
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Broker, TopicInfo
 from tieline.cli.printable import printable
 from tieline.config.files import read_settings
-from tieline.config.plan import checked
-from tieline.config.problems import Mistakes
+from tieline.config.plan import check_plan
+from tieline.config.problems import Problems
 from tieline.config.settings import below
 from tieline.logs import Redaction
 from tieline.registry.client import RemoteSchemaStore
@@ -61,11 +61,11 @@ class Place:
     registry_url: str | None = None
 
     def settings(self) -> tuple[str, dict[str, str]]:
-        """Where they stand, and the flat map of a worker. Raises ``ConfigError``, ``RefuseToStart``."""
+        """Where they stand, and the flat map of a worker. Raises ``ConfigError``, ``StartupError``."""
         if self.bootstrap_servers is not None and self.data_dir is not None:
-            raise RefuseToStart("give either --bootstrap-servers or --data-dir: a record is in one of them")
+            raise StartupError("give either --bootstrap-servers or --data-dir: a record is in one of them")
         if self.worker is None and self.bootstrap_servers is None and self.data_dir is None:
-            raise RefuseToStart(
+            raise StartupError(
                 "which broker? give --worker FILE (a worker's settings; or set TIELINE_WORKER), "
                 "--bootstrap-servers HOST:PORT or --data-dir FOLDER"
             )
@@ -82,10 +82,10 @@ class Place:
     def data_dir_used(self) -> Path:
         """The ``data.dir`` of the worker that is meant, also where its broker is Kafka."""
         where, settings = self.settings()
-        return checked(where, settings, []).worker.data_dir
+        return check_plan(where, settings, []).worker.data_dir
 
 
-class Beside:
+class BrokerSession:
     """An open broker, the schemas, and how the place is called in a message."""
 
     def __init__(self, broker: Broker, called: str, registry: Mapping[str, str]) -> None:
@@ -117,17 +117,17 @@ class Beside:
 @contextmanager
 def beside(
     place: Place, *, make: bool = False, offsets: bool = False, owner: bool = False
-) -> Iterator[Beside]:
-    """Open it, and close it at the end. Raises ``RefuseToStart`` (what to change) before anything is opened.
+) -> Iterator[BrokerSession]:
+    """Open it, and close it at the end. Raises ``StartupError`` (what to change) before anything is opened.
 
-    ``make``: a local log that is not there yet is begun; otherwise that is a mistake in its folder's name.
+    ``make``: a local log that is not there yet is begun; otherwise that is a problem in its folder's name.
     ``offsets``: source offsets are looked at too, in the worker's ``offset.storage.topic``. ``owner``: own
     the local log, so that no worker runs on it meanwhile. Raises ``AlreadyOwned``.
 
     Every error of tieline inside becomes one message without a secret, and exit status 1.
     """
     where, settings = place.settings()
-    planned = checked(where, settings, [])
+    planned = check_plan(where, settings, [])
     registry = _registry(where, settings, planned.worker.registry_elsewhere)
     redaction = Redaction()
     redaction.add([*kafka.secrets(settings), *kafka.secrets(registry)])
@@ -145,12 +145,12 @@ def beside(
             )
         else:
             if not make and not (folder / "log.db").exists():
-                raise RefuseToStart(
+                raise StartupError(
                     f"{folder} holds no local log; a worker without bootstrap.servers makes it at its first "
                     "start. Is it the worker's data.dir? (a relative one is looked for from here)"
                 )
             broker = LocalLog.open(folder, owner=owner)
-        with closing(Beside(broker, called, registry)) as opened:
+        with closing(BrokerSession(broker, called, registry)) as opened:
             yield opened
 
 
@@ -175,12 +175,12 @@ def _registry(where: str, settings: Mapping[str, str], url: str) -> dict[str, st
         found["url"] = url
     if not found["url"]:
         return {}
-    mistakes = Mistakes()
+    problems = Problems()
     try:
         RemoteSchemaStore(found).close()  # connects with the first question only
     except ConfigError as error:
-        mistakes.extend(error.mistakes, where)
-    mistakes.report()
+        problems.extend(error.problems, where)
+    problems.report()
     return found
 
 
@@ -188,7 +188,7 @@ def _registry(where: str, settings: Mapping[str, str], url: str) -> dict[str, st
 def _told(redaction: Redaction, called: str) -> Iterator[None]:
     try:
         yield
-    except RefuseToStart:
+    except StartupError:
         raise
     except DataError as error:
         said: Exception = next(iter(error.failures.values()), error)

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from tieline import __version__
-from tieline.api import RefuseToStart
+from tieline.api import StartupError
 from tieline.cli.command_context import WorkerProgram
 from tieline.cli.commands.consume import consume
 from tieline.cli.commands.new import new
@@ -47,13 +47,13 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the program; a mistake that refuses to start is one message and exit status 2."""
+    """Run the program; a problem that refuses to start is one message and exit status 2."""
     try:
         plugin_path.activate(os.environ.get("TIELINE_PLUGIN_PATH", ""), "TIELINE_PLUGIN_PATH")
         for plugin in discovery.installed(discovery.COMMANDS):
             _add(plugin.name)
         app(obj=WorkerProgram())
-    except RefuseToStart as error:
+    except StartupError as error:
         typer.secho(str(error), err=True, fg=typer.colors.RED)
         sys.exit(2)
 
@@ -65,7 +65,7 @@ def _add(name: str) -> None:
         return
     try:
         command = discovery.load_object(discovery.COMMANDS, name)
-    except RefuseToStart as error:
+    except StartupError as error:
         if asked:
             raise
         typer.secho(f"left out of this help: {error}", err=True, fg=typer.colors.YELLOW)

@@ -1,4 +1,4 @@
-"""A worker's topics for commands of connectors; see ``tieline.api.Topics``."""
+"""A worker's topics for commands of connectors; see ``tieline.api.TopicClient``."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from tieline.api import (
     DataError,
     Datum,
     RecordMetadata,
-    Retriable,
+    RetriableError,
     SinkRecord,
     SourceRecord,
-    Topics,
     header,
 )
+from tieline.api.commands import TopicClient
 from tieline.broker.port import ConsumedRecord, ProducerRecord, TopicReader, Unit
-from tieline.cli.connection import Beside, Place, beside
+from tieline.cli.connection import BrokerSession, Place, beside
 from tieline.cli.consuming.decoder import Decoder, ValueFormat
-from tieline.converters.default_codec import OwnForm
+from tieline.converters.default_codec import DefaultCodec
 from tieline.converters.plain import BytesConverter
-from tieline.runtime.sink.conversion import Inbound
-from tieline.runtime.task.transform_chain import Transforms
+from tieline.runtime.sink.conversion import SinkConversion
+from tieline.runtime.task.transform_chain import TransformChain
 
 _NAME = "tieline-cli"
 _BATCH = 500
 
 
 @contextmanager
-def opened(worker: Path) -> Iterator[Topics]:
+def open_topics(worker: Path) -> Iterator[TopicClient]:
     """See ``tieline.api.Program.topics``."""
     with beside(Place(worker)) as found, ExitStack() as at_end:
         yield WorkerTopics(found, at_end)
 
 
 class WorkerTopics:
-    """See ``tieline.api.Topics``; what it opens is closed with ``at_end``."""
+    """See ``tieline.api.TopicClient``; what it opens is closed with ``at_end``."""
 
-    def __init__(self, found: Beside, at_end: ExitStack) -> None:
+    def __init__(self, found: BrokerSession, at_end: ExitStack) -> None:
         self._beside = found
         self._broker = found.broker
         self._at_end = at_end
-        self._form = OwnForm(found.schemas)
+        self._form = DefaultCodec(found.schemas)
         # Somebody waits for the answer; while one request is on its way the others share the next anyway.
         self._producer = found.broker.producer(_NAME, {"linger.ms": "0"})
         at_end.callback(self._producer.close, 0)
         self._known: set[str] = set()
 
     def names(self) -> Collection[str]:
-        """See ``Topics.names``."""
+        """See ``TopicClient.names``."""
         return self._broker.topics().keys()
 
     def send(self, records: Sequence[SourceRecord], timeout: float = 10.0) -> list[RecordMetadata]:
-        """See ``Topics.send``."""
+        """See ``TopicClient.send``."""
         deadline = time.monotonic() + timeout
         encoded = self._encoded(records)
         for topic in sorted({record.topic for record in records} - self._known):
@@ -67,17 +67,17 @@ class WorkerTopics:
                 if delivery.failures:
                     raise DataError(delivery.failures)
                 return [placed for placed in delivery.metadata if placed is not None]
-        raise Retriable(f"{self._beside.called} has not confirmed it within {timeout:g} s")
+        raise RetriableError(f"{self._beside.called} has not confirmed it within {timeout:g} s")
 
     def reader(self, topic: str, since: int | None = None) -> WorkerReader:
-        """See ``Topics.reader``."""
+        """See ``TopicClient.reader``."""
         reader = self._broker.reader(topic, since=since)
         self._at_end.callback(reader.close, 1.0)
         return WorkerReader(reader, Decoder(ValueFormat.AUTO, self._broker, self._beside.registry))
 
     def record_id(self, at: RecordMetadata) -> str:
-        """See ``Topics.record_id``."""
-        inbound = Inbound(self._broker, Transforms([]), BytesConverter(), BytesConverter())
+        """See ``TopicClient.record_id``."""
+        inbound = SinkConversion(self._broker, TransformChain([]), BytesConverter(), BytesConverter())
         record = inbound.unread(ConsumedRecord(*at, None, None, (), 0))
         return (header(record, ID_HEADER) or b"").decode("ascii")
 

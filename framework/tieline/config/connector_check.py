@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 from tieline.api import (
     Config,
     ConfigError,
+    ConfigProblem,
     Connector,
     Converter,
-    Mistake,
     Secret,
     SinkConnector,
     SourceConnector,
@@ -21,7 +21,7 @@ from tieline.api import (
 from tieline.api.config import Unresolved
 from tieline.broker.kafka import settings as kafka
 from tieline.config.planned import ConnectorPlan, ConverterPlan, TransformPlan
-from tieline.config.problems import Mistakes
+from tieline.config.problems import Problems
 from tieline.config.settings import (
     ConnectorSettings,
     SinkSettings,
@@ -54,7 +54,7 @@ class Reach(NamedTuple):
 
 
 def known_defaults(
-    found: Mistakes, reach: Reach, given: Mapping[str, str]
+    found: Problems, reach: Reach, given: Mapping[str, str]
 ) -> dict[str, type[Converter[Any]]]:
     """The worker's own converters, checked with their settings: once, and not for each connector."""
     out: dict[str, type[Converter[Any]]] = {}
@@ -77,7 +77,7 @@ class ConnectorCheck:
 
     def __init__(
         self,
-        found: Mistakes,
+        found: Problems,
         reach: Reach,
         where: str,
         settings: Mapping[str, str],
@@ -118,7 +118,7 @@ class ConnectorCheck:
         }
         if overrides and self._reach.clients is not None:
             side = {"consumer" if sink else "producer": overrides}
-            self._found.extend(kafka.mistakes(self._reach.clients, **side), self._where)
+            self._found.extend(kafka.problems(self._reach.clients, **side), self._where)
         return overrides
 
     def _type(self) -> type[Connector[Any]] | None:
@@ -132,7 +132,7 @@ class ConnectorCheck:
             if not self._reach.plugins:
                 return None
             message = discovery.unknown("connector", name, sources | sinks)
-            self._found.add(Mistake(self._where, "connector.class", message))
+            self._found.add(ConfigProblem(self._where, "connector.class", message))
             return None
         if sink and (source is None or "topics" in self._settings or "topics.regex" in self._settings):
             load = partial(discovery.load, discovery.SINKS, name, SinkConnector)
@@ -147,7 +147,7 @@ class ConnectorCheck:
         own = dict(parts.own)
         for key in own.keys() - set(connector.config_type.keys()):
             if reason := refusal(key, of_worker=False):
-                self._found.add(Mistake(self._where, key, reason))
+                self._found.add(ConfigProblem(self._where, key, reason))
                 del own[key]
         config, wrong = connector.config_type.check(own, self._where, also_known=common.keys())
         self._found.extend(wrong, self._where)
@@ -155,30 +155,30 @@ class ConnectorCheck:
         told = self._own_code(
             lambda: list(connector.validate(config)), secrets_of(config), partial=bool(wrong)
         )
-        known = {mistake.key for mistake in wrong}
+        known = {problem.key for problem in wrong}
         for key, message in told or ():
             if key not in known:
-                self._found.add(Mistake(self._where, key, message))
+                self._found.add(ConfigProblem(self._where, key, message))
         return None if wrong else config
 
     def _own_code(
         self, call: Callable[[], T], secrets: Sequence[str] = (), *, partial: bool = False
     ) -> T | None:
-        """What the connector's own code answers; what it raises is a mistake among the others.
+        """What the connector's own code answers; what it raises is a problem among the others.
 
         ``partial``: it looks at settings of which some are missing, and may trip over that.
         """
         try:
             return call()
         except ConfigError as error:
-            self._found.extend(error.mistakes, self._where)
+            self._found.extend(error.problems, self._where)
         except Exception as error:  # somebody else's code
             if partial:
                 return None
             message = f"the connector failed while it was checked: {type(error).__name__}: {error}"
             for secret in filter(None, secrets):
                 message = message.replace(secret, "***")
-            self._found.add(Mistake(self._where, "connector.class", message))
+            self._found.add(ConfigProblem(self._where, "connector.class", message))
         return None
 
     def _converter(self, side: str, parts: Split) -> ConverterPlan | None:
@@ -218,17 +218,17 @@ class ConnectorCheck:
         if not registry.get("url"):
             for name in given.keys() - {"url"}:
                 message = f"means nothing without {key}.{_REGISTRY}url"
-                self._found.add(Mistake(self._where, f"{key}.{_REGISTRY}{name}", message))
+                self._found.add(ConfigProblem(self._where, f"{key}.{_REGISTRY}{name}", message))
             return {}
         if problem := url_problem(registry["url"]):
             self._found.add(
-                Mistake(where, f"{prefix}{_REGISTRY}url" if prefix else f"{_REGISTRY}url", problem)
+                ConfigProblem(where, f"{prefix}{_REGISTRY}url" if prefix else f"{_REGISTRY}url", problem)
             )
             return {}
         try:
             RemoteSchemaStore(registry).close()  # connects with the first question only
         except ConfigError as error:
-            self._found.extend(error.mistakes, where, prefix)
+            self._found.extend(error.problems, where, prefix)
         return registry
 
     def _transforms(self, parts: Split) -> list[TransformPlan]:
@@ -240,7 +240,7 @@ class ConnectorCheck:
             if key.startswith("transforms.") and not key.startswith(tuple(f"transforms.{n}." for n in names)):
                 named = ", ".join(names) or "nothing"
                 self._found.add(
-                    Mistake(self._where, key, f"belongs to no transform; transforms names {named}")
+                    ConfigProblem(self._where, key, f"belongs to no transform; transforms names {named}")
                 )
         out: list[TransformPlan] = []
         for name in names:
@@ -250,11 +250,13 @@ class ConnectorCheck:
             if isinstance(kind, Unresolved):
                 continue
             if kind is None:
-                self._found.add(Mistake(self._where, f"{prefix}.type", "is required: the transform's plugin"))
+                self._found.add(
+                    ConfigProblem(self._where, f"{prefix}.type", "is required: the transform's plugin")
+                )
                 continue
             predicated = [key for key in ("predicate", "negate") if own.pop(key, None) is not None]
             for key in predicated:
-                self._found.add(Mistake(self._where, f"{prefix}.{key}", NO_PREDICATES))
+                self._found.add(ConfigProblem(self._where, f"{prefix}.{key}", NO_PREDICATES))
             loaded = self._found.tried(
                 partial(discovery.load, discovery.TRANSFORMS, kind, Transform), self._where, f"{prefix}.type"
             )

@@ -6,7 +6,7 @@ booleans here, and in JSON ``1.10`` keeps its zero. YAML's tags, anchors and ali
 A connector may stand in the file as it is (with ``name`` and ``connector.class``), or as Kafka
 Connect's REST takes it: ``{"name": …, "config": {…}}``. ``${env:NAME}``, ``${file:/path:key}`` (a
 properties file) and ``${directory:/path:file}`` are replaced by what they name, as by Kafka Connect's
-providers; ``$${`` stands for ``${``. No message about a mistake shows a value.
+providers; ``$${`` stands for ``${``. No message about a problem shows a value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import javaproperties
 import yaml
 
-from tieline.api import ConfigError, Mistake
+from tieline.api import ConfigError, ConfigProblem
 from tieline.api.config import Unresolved
 from tieline.api.files import read_small_file
 from tieline.api.strict_yaml import Duplicate, StrictLoader, load_json, load_yaml, unique
@@ -41,17 +41,17 @@ _OLD_AGENTS = {
 
 
 class SettingsFile(NamedTuple):
-    """What a file holds. A value whose reference leads nowhere is ``Unresolved``, and one of the mistakes."""
+    """What a file holds. A value whose reference leads nowhere is ``Unresolved``, and one of the problems."""
 
     settings: dict[str, str]
-    mistakes: list[Mistake]
+    problems: list[ConfigProblem]
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """The flat map of a file, references replaced. Raises ``ConfigError`` with every mistake in it."""
+    """The flat map of a file, references replaced. Raises ``ConfigError`` with every problem in it."""
     found = read_file(path)
-    if found.mistakes:
-        raise ConfigError(found.mistakes)
+    if found.problems:
+        raise ConfigError(found.problems)
     return found.settings
 
 
@@ -61,29 +61,29 @@ def read_file(path: Path) -> SettingsFile:
     try:
         text = read_small_file(path).decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError([Mistake(where, "", f"cannot be read: {error.strerror}")]) from error
+        raise ConfigError([ConfigProblem(where, "", f"cannot be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
-        raise ConfigError([Mistake(where, "", f"is not text in UTF-8 (byte {error.start})")]) from None
+        raise ConfigError([ConfigProblem(where, "", f"is not text in UTF-8 (byte {error.start})")]) from None
     except ValueError as error:
-        raise ConfigError([Mistake(where, "", str(error))]) from None
+        raise ConfigError([ConfigProblem(where, "", str(error))]) from None
     _refuse_old_agents(where, text)
     try:
         loaded, duplicates = _load(path, text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError([Mistake(where, "", f"cannot be parsed: {_told(error)}")]) from None
+        raise ConfigError([ConfigProblem(where, "", f"cannot be parsed: {_told(error)}")]) from None
     if not isinstance(loaded, dict):
-        raise ConfigError([Mistake(where, "", "holds no map of settings")])
+        raise ConfigError([ConfigProblem(where, "", "holds no map of settings")])
     if isinstance(loaded.get("config"), dict):
         loaded = {**loaded["config"], **({"name": loaded["name"]} if "name" in loaded else {})}
     settings: dict[str, str] = {}
-    mistakes = [Mistake(where, duplicate.key, str(duplicate)) for duplicate in duplicates]
+    problems = [ConfigProblem(where, duplicate.key, str(duplicate)) for duplicate in duplicates]
     for key, value in loaded.items():
         try:
             settings[str(key)] = resolve(_text(value))
         except ValueError as error:
             settings[str(key)] = Unresolved()
-            mistakes.append(Mistake(where, str(key), str(error)))
-    return SettingsFile(settings, mistakes)
+            problems.append(ConfigProblem(where, str(key), str(error)))
+    return SettingsFile(settings, problems)
 
 
 def resolve(text: str) -> str:
@@ -118,7 +118,7 @@ def _refuse_old_agents(where: str, text: str) -> None:
                 f"is a config file of {agent} ({found[0]}, {found[1]}), which tieline replaces: "
                 "docs/old-agents.md says, setting by setting, what to write instead"
             )
-            raise ConfigError([Mistake(where, "", message)])
+            raise ConfigError([ConfigProblem(where, "", message)])
 
 
 def _load(path: Path, text: str) -> tuple[Any, list[Duplicate]]:

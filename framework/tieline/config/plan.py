@@ -6,55 +6,55 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tieline.api import ConfigError, Mistake
+from tieline.api import ConfigError, ConfigProblem
 from tieline.api.config import Unresolved
 from tieline.broker.kafka import settings as kafka
 from tieline.config.connector_check import ConnectorCheck, Reach, known_defaults, secrets_of
 from tieline.config.files import read_file
 from tieline.config.planned import ConnectorPlan, ConverterPlan, Plan, TransformPlan
-from tieline.config.problems import Mistakes
+from tieline.config.problems import Problems
 from tieline.config.settings import IGNORED, PASSED_TO_CLIENTS, WorkerSettings, below
 from tieline.config.unsupported import refusal
 from tieline.plugins import path as plugin_path
 from tieline.registry.http.server import RegistryConfig
 
-__all__ = ["ConnectorPlan", "ConverterPlan", "Plan", "TransformPlan", "checked", "plan"]
+__all__ = ["ConnectorPlan", "ConverterPlan", "Plan", "TransformPlan", "check_plan", "plan"]
 
 _REGISTRY = "schema.registry."
 
 
 def plan(worker_file: Path | None, connector_files: Sequence[Path]) -> Plan:
-    """Read and check everything. Raises ``ConfigError`` with every mistake of all files."""
-    found = Mistakes()
+    """Read and check everything. Raises ``ConfigError`` with every problem of all files."""
+    found = Problems()
     worker: Mapping[str, str] | None = {} if worker_file is None else _read(found, worker_file)
     files = [(str(path), _read(found, path)) for path in connector_files]
-    return checked(
+    return check_plan(
         str(worker_file or "worker"), worker, [(w, s) for w, s in files if s is not None], found.all
     )
 
 
-def _read(found: Mistakes, path: Path) -> Mapping[str, str] | None:
+def _read(found: Problems, path: Path) -> Mapping[str, str] | None:
     """What is in a file as far as it can be read; None: it cannot at all."""
     try:
-        settings, mistakes = read_file(path)
+        settings, problems = read_file(path)
     except ConfigError as error:
-        found.all.extend(error.mistakes)
+        found.all.extend(error.problems)
         return None
-    found.all.extend(mistakes)
+    found.all.extend(problems)
     return settings
 
 
-def checked(
+def check_plan(
     where: str,
     worker_settings: Mapping[str, str] | None,
     connectors: Iterable[tuple[str, Mapping[str, str]]],
-    so_far: Iterable[Mistake] = (),
+    so_far: Iterable[ConfigProblem] = (),
 ) -> Plan:
     """Check flat maps: the worker's, and ``(where, settings)`` of each connector.
 
     The worker's None: its file could not be read; nothing is said then of what depends on it.
     """
-    found = Mistakes(so_far)
+    found = Problems(so_far)
     known = worker_settings is not None
     given = worker_settings or {}
     plugins_known = known and not isinstance(given.get("plugin.path"), Unresolved)
@@ -67,13 +67,13 @@ def checked(
     passed_on = {*converters, *(f"{_REGISTRY}{key}" for key in served if registry is not None)}
     for key in own:
         if reason := refusal(key, of_worker=True):
-            found.add(Mistake(where, key, reason))
+            found.add(ConfigProblem(where, key, reason))
             passed_on.add(key)
     worker, wrong = WorkerSettings.check({k: v for k, v in own.items() if k not in passed_on}, where)
     found.extend(wrong, where)
     reach = Reach(where, worker, converters, clients if own.get("bootstrap.servers") else None, plugins_known)
     if reach.clients is not None:
-        wrong = kafka.mistakes(reach.clients)
+        wrong = kafka.problems(reach.clients)
         found.extend(wrong, where)
         if wrong:  # told once; what the connectors override is looked at without them
             reach = reach._replace(clients={})
@@ -85,7 +85,7 @@ def checked(
         ignored |= {k: IGNORED[k] for k in settings if k in IGNORED}
         name = settings.get("name", "")
         if name and name in names:
-            found.add(Mistake(place, "name", f"{name!r} is also the name in {names[name]}"))
+            found.add(ConfigProblem(place, "name", f"{name!r} is also the name in {names[name]}"))
         names.setdefault(name, place)
         planned = ConnectorCheck(found, reach, place, settings).connector()
         if planned is not None:
@@ -111,10 +111,10 @@ def _clients(worker: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _registry_served(found: Mistakes, where: str, settings: Mapping[str, str]) -> RegistryConfig:
+def _registry_served(found: Problems, where: str, settings: Mapping[str, str]) -> RegistryConfig:
     """How the worker serves its broker's schemas to others."""
     try:
         return RegistryConfig.parse(settings)
     except ConfigError as error:
-        found.extend(error.mistakes, where, _REGISTRY)
+        found.extend(error.problems, where, _REGISTRY)
     return RegistryConfig.parse({})

@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tieline.api import ConfigError, Mistake, PluginError
+from tieline.api import ConfigError, ConfigProblem, PluginError
 
 
-class Mistakes:
+class Problems:
     """Collects what is wrong instead of stopping at the first."""
 
-    def __init__(self, so_far: Iterable[Mistake] = ()) -> None:
-        self.all: list[Mistake] = list(so_far)
+    def __init__(self, so_far: Iterable[ConfigProblem] = ()) -> None:
+        self.all: list[ConfigProblem] = list(so_far)
 
-    def add(self, mistake: Mistake) -> None:
+    def add(self, problem: ConfigProblem) -> None:
         """Add one, if it is not told yet."""
-        if mistake not in self.all:  # a worker's setting may be wrong for each of its connectors
-            self.all.append(mistake)
+        if problem not in self.all:  # a worker's setting may be wrong for each of its connectors
+            self.all.append(problem)
 
-    def extend(self, mistakes: Iterable[Mistake], where: str, prefix: str = "") -> None:
+    def extend(self, problems: Iterable[ConfigProblem], where: str, prefix: str = "") -> None:
         """Add those that do not say themselves where they are."""
-        for mistake in mistakes:
-            self.add(Mistake(where, prefix + mistake.key, mistake.message))
+        for problem in problems:
+            self.add(ConfigProblem(where, prefix + problem.key, problem.message))
 
     def tried(self, check: Any, where: str = "", key: str = "") -> Any:
-        """The check's answer, or none after noting its mistakes."""
+        """The check's answer, or none after noting its problems."""
         try:
             return check()
         except ConfigError as error:
-            for mistake in error.mistakes:
-                self.add(mistake)
+            for problem in error.problems:
+                self.add(problem)
         except PluginError as error:
-            self.add(Mistake(where, key, str(error)))
+            self.add(ConfigProblem(where, key, str(error)))
         return None
 
     def report(self) -> None:

@@ -33,7 +33,7 @@ IGNORED = {
 """Settings of Kafka Connect's own files that mean nothing here; they are named once in the log."""
 
 
-class Pace(NamedTuple):
+class Timing(NamedTuple):
     """How much at once and how often; seconds."""
 
     offset_flush: float = 5.0
@@ -125,7 +125,7 @@ class WorkerSettings(Config):
         "progress.interval.ms", 10_000, ge=100, doc="How often the ledger of every connector is logged."
     )
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """Addresses and numbers that are impossible."""
         registry = "" if self.serves_registry else self.schema_registry_url
         problems = [
@@ -147,10 +147,12 @@ class WorkerSettings(Config):
         return "" if self.serves_registry else self.schema_registry_url
 
     @property
-    def pace(self) -> Pace:
+    def pace(self) -> Timing:
         """Every blocking call and the wait for acknowledgements stay inside the graceful time-out."""
         graceful = self.task_shutdown_graceful_timeout_ms / 1000
-        return Pace(self.offset_flush_interval_ms / 1000, drain=graceful * 0.4, call_timeout=graceful * 0.25)
+        return Timing(
+            self.offset_flush_interval_ms / 1000, drain=graceful * 0.4, call_timeout=graceful * 0.25
+        )
 
 
 class ConnectorSettings(Config):
@@ -196,7 +198,7 @@ class ConnectorSettings(Config):
             0.3, self.errors_retry_delay_max_ms / 1000, -1.0 if timeout < 0 else timeout / 1000
         )
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """What Connect can tolerate, and this cannot yet."""
         if self.errors_tolerance == "none":
             return []
@@ -243,13 +245,13 @@ class SourceSettings(ConnectorSettings):
         "quarantine.max.bytes", 16 * 1024**2, ge=0, doc="The most bytes kept of what could not be parsed."
     )
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """A new topic without partitions or copies."""
         numbers = {
             "topic.creation.default.partitions": self.topic_creation_default_partitions,
             "topic.creation.default.replication.factor": self.topic_creation_default_replication_factor,
         }
-        return [*super().mistakes(), *((key, NO_COPIES) for key, number in numbers.items() if number == 0)]
+        return [*super().problems(), *((key, NO_COPIES) for key, number in numbers.items() if number == 0)]
 
 
 class SinkSettings(ConnectorSettings):
@@ -260,12 +262,12 @@ class SinkSettings(ConnectorSettings):
 
     @property
     def subscription(self) -> Subscription:
-        """One of the two is there: ``mistakes`` saw to it."""
+        """One of the two is there: ``problems`` saw to it."""
         return Subscription(self.topics, self.topics_regex)
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """Topics, exactly one way; an expression that compiles."""
-        wrong = super().mistakes()
+        wrong = super().problems()
         if bool(self.topics) == (self.topics_regex is not None):
             return [*wrong, ("topics", "give either topics or topics.regex")]
         try:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tieline.api import RefuseToStart, TopicPartition, instant, parse_json
+from tieline.api import StartupError, TopicPartition, parse_json
+from tieline.api.commands import parse_time
 from tieline.broker.offsets import OffsetStore, Span
 from tieline.runtime.task.context import canonical
 from tieline.runtime.worker.status_file import statuses
@@ -21,7 +22,7 @@ from tieline.runtime.worker.status_file import statuses
 _GROUP = "connect-"
 
 
-class OffsetsRefused(RefuseToStart):
+class OffsetsRefused(StartupError):
     """A change of offsets that is not possible, or would be wrong; nothing was changed."""
 
 
@@ -87,7 +88,7 @@ class Target:
                 raise OffsetsRefused(f"the offset {text[:40]} is too large: no partition has so many records")
             return Target("offset", int(text))
         try:
-            found = instant(text, now)
+            found = parse_time(text, now)
         except ValueError:
             raise OffsetsRefused(
                 f"{text[:100]!r} is not a place to set offsets to; known are earliest, latest, an offset "

@@ -7,7 +7,7 @@ from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.json import JsonConverter, JsonConverterConfig
 
 
-class OwnForm:
+class DefaultCodec:
     """For keys or for values; used by one thread at a time. ``avro``: its converter."""
 
     def __init__(self, schemas: SchemaStore, *, is_key: bool = False) -> None:

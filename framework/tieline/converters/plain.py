@@ -64,7 +64,7 @@ class StringConverterConfig(Config):
 
     encoding: str = setting("converter.encoding", "utf-8", doc="The character encoding.")
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """An encoding that Python does not know."""
         try:
             "".encode(self.encoding)

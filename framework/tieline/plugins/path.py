@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tieline.api import ConfigError, Mistake
+from tieline.api import ConfigError, ConfigProblem
 
 _NO_MODULES = {"bin", "__pycache__"}
 
@@ -23,36 +23,36 @@ _NO_MODULES = {"bin", "__pycache__"}
 def activate(setting: str, where: str) -> list[Path]:
     """Let the distributions in these folders (with commas) be found; what was added.
 
-    Called before the first plugin is looked for. Raises ``ConfigError`` with every mistake.
+    Called before the first plugin is looked for. Raises ``ConfigError`` with every problem.
     """
-    mistakes: list[str] = []
+    problems: list[str] = []
     known: dict[str, Path] = {}
-    for path in _distributions(setting, mistakes):
+    for path in _distributions(setting, problems):
         for module in sorted(_modules(path)):
             other = known.setdefault(module, path)
             if other != path:
-                mistakes.append(f"{path} and {other} both bring the module {module!r}; remove one of them")
-    if mistakes:
-        raise ConfigError([Mistake(where, "plugin.path", mistake) for mistake in mistakes])
+                problems.append(f"{path} and {other} both bring the module {module!r}; remove one of them")
+    if problems:
+        raise ConfigError([ConfigProblem(where, "plugin.path", problem) for problem in problems])
     added = [path for path in dict.fromkeys(known.values()) if str(path) not in sys.path]
     sys.path.extend(map(str, added))
     importlib.invalidate_caches()
     return added
 
 
-def _distributions(setting: str, mistakes: list[str]) -> Iterable[Path]:
+def _distributions(setting: str, problems: list[str]) -> Iterable[Path]:
     for folder in (
         Path(os.path.expanduser(part.strip())).absolute() for part in setting.split(",") if part.strip()
     ):
         if not folder.is_dir():
-            mistakes.append(f"{folder} is no folder")
+            problems.append(f"{folder} is no folder")
             continue
         for path in sorted(folder.iterdir()):
             if path.suffix == ".whl" or (path.is_dir() and not path.name.startswith(".")):
                 if _is_distribution(path):
                     yield path
                 else:
-                    mistakes.append(
+                    problems.append(
                         f"{path} is no distribution: it has no *.dist-info (pip install --target {path} NAME "
                         "makes one)"
                     )

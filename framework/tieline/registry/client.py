@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tieline.api import ConfigError, Fatal, Mistake, Retriable, Schema
+from tieline.api import ConfigError, ConfigProblem, FatalError, RetriableError, Schema
 from tieline.broker.kafka.settings import without_secrets
 from tieline.registry.model.events import Reference
 from tieline.registry.model.stored_schema import readable_schema, resolve, written_out
@@ -36,19 +36,19 @@ class RemoteSchemaStore:
             from confluent_kafka.schema_registry import SchemaRegistryClient
         except ImportError as error:
             way_out = f"needs more packages ({error}): pip install 'tieline[registry]'"
-            raise ConfigError([Mistake("", "schema.registry.url", way_out)]) from error
+            raise ConfigError([ConfigProblem("", "schema.registry.url", way_out)]) from error
         try:
             given = {k: float(v) if k in _NUMBERS else v for k, v in settings.items()}
             self.client: SchemaRegistryClient = SchemaRegistryClient({**_BOUNDED, **given})
         except (ValueError, TypeError, OSError) as error:  # OSError: certificates that cannot be read
             message = without_secrets(str(error), settings)
-            raise ConfigError([Mistake("", "schema.registry.url", message)]) from None
+            raise ConfigError([ConfigProblem("", "schema.registry.url", message)]) from None
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, str], int] = {}
         self._by_id: dict[int, Schema] = {}
 
     def register(self, subject: str, schema: Schema) -> int:
-        """Raises ``Retriable`` while it is away, ``Fatal`` when it refuses (incompatible, no right)."""
+        """Register it. Raises ``RetriableError`` while unavailable, ``FatalError`` if it is refused."""
         from confluent_kafka.schema_registry import Schema as Asked
 
         key = subject, schema.text
@@ -60,7 +60,7 @@ class RemoteSchemaStore:
             return self._ids[key]
 
     def schema(self, schema_id: int) -> Schema | None:
-        """Raises ``Retriable`` while the registry is away; ``ValueError`` on what data cannot be read by."""
+        """Fetch it. Raises ``RetriableError`` while unavailable, ``ValueError`` if it is not usable."""
         with self._lock:
             if schema_id not in self._by_id:
                 try:
@@ -99,13 +99,13 @@ def _reference(given: SchemaReference) -> Reference:
     return Reference(str(given.name), str(given.subject), int(given.version or 0))
 
 
-class _NotFound(Fatal):
+class _NotFound(FatalError):
     """404."""
 
 
 @contextmanager
 def told(what: str) -> Iterator[None]:
-    """The client's errors as ours: ``Retriable`` where it is away, ``Fatal`` where it refuses."""
+    """The client's errors as ours: ``RetriableError`` where it is away, ``FatalError`` where it refuses."""
     from confluent_kafka.schema_registry.error import SchemaRegistryError
 
     try:
@@ -113,8 +113,10 @@ def told(what: str) -> Iterator[None]:
     except SchemaRegistryError as error:
         status = error.http_status_code
         if status in (408, 429) or status >= 500:
-            raise Retriable(f"the schema registry could not {what}: {error}") from error
-        kind = _NotFound if status == 404 else Fatal
+            raise RetriableError(f"the schema registry could not {what}: {error}") from error
+        kind = _NotFound if status == 404 else FatalError
         raise kind(f"the schema registry refused to {what}: {error}") from error
     except Exception as error:  # its HTTP library's own: connection refused, time-out, TLS
-        raise Retriable(f"the schema registry is away ({what}): {type(error).__name__}: {error}") from error
+        raise RetriableError(
+            f"the schema registry is away ({what}): {type(error).__name__}: {error}"
+        ) from error

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from tieline.api import DataError, Fatal, Retriable, Schema
+from tieline.api import DataError, FatalError, RetriableError, Schema
 from tieline.broker.internal import SCHEMAS
 from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord
 from tieline.registry.group_commit import Commits, Rule
@@ -85,7 +85,7 @@ class SchemaTopic:
     def ask(self, question: Callable[[Subjects], T]) -> T:
         """The answer of a pure question; where it is that something is not there, the topic is read first.
 
-        Raises ``RegistryError``, ``Retriable``.
+        Raises ``RegistryError``, ``RetriableError``.
         """
         asked = time.monotonic()
         try:
@@ -97,7 +97,7 @@ class SchemaTopic:
         return self.peek(question)
 
     def change(self, rule: Rule) -> rules.Decision:
-        """Decide, and write what was decided. Raises ``RegistryError``, ``Retriable``, ``Fatal``.
+        """Decide, and write what was decided. Raises ``RegistryError``, ``RetriableError``, ``FatalError``.
 
         Decided twice or three times. At first without fencing other instances, since most requests change
         nothing; on what the follower has read, or, where that does not do, on a state that is up to date.
@@ -125,14 +125,14 @@ class SchemaTopic:
                 return self._commits.commit(rule)
             except OverBudget:
                 continue
-            except Retriable:
+            except RetriableError:
                 if turn == _TURNS:
                     raise
             time.sleep(random.uniform(0.5, 1.5) * _PAUSE * turn)  # another instance is writing: let it
         raise errors.busy()
 
     def catch_up(self, since: float | None = None) -> None:
-        """Read to the end of the topic, unless somebody began to after ``since``. Raises ``Retriable``."""
+        """Read to the end of the topic, unless a read began after ``since``. Raises ``RetriableError``."""
         with self._reading:
             if since is not None and self._caught_up > since:
                 return
@@ -145,7 +145,7 @@ class SchemaTopic:
     def follow(self, timeout: float = 60.0) -> bool:
         """Read all there is, then what comes, until ``close``; whether all was read within ``timeout``.
 
-        Raises ``Fatal``.
+        Raises ``FatalError``.
         """
         self._follower = Follower(self._broker, TOPIC, self._visit)
         try:
@@ -215,21 +215,23 @@ class TopicSchemaStore:
     def register(self, subject: str, schema: Schema) -> int:
         """The id of this schema under this subject; new ones get the next free id.
 
-        Raises ``Retriable``; ``Fatal`` where the registry's rules forbid it, with the reasons.
+        Raises ``RetriableError``; ``FatalError`` where the registry's rules forbid it, with the reasons.
         """
         asked = rules.Request(Content("AVRO", schema.text))
         try:
             return int(self._topic.change(lambda state: rules.register(state, subject, asked)).answer.id)
         except RegistryError as error:
             if error.status == 503:
-                raise Retriable(f"{schema.name} cannot be registered under {subject} now: {error}") from error
-            raise Fatal(f"{schema.name} cannot be registered under {subject}: {error}") from error
+                raise RetriableError(
+                    f"{schema.name} cannot be registered under {subject} now: {error}"
+                ) from error
+            raise FatalError(f"{schema.name} cannot be registered under {subject}: {error}") from error
         except DataError as error:
             cause = next(iter(error.failures.values()), error)
-            raise Fatal(f"{schema.name} cannot be registered under {subject}: {cause}") from error
+            raise FatalError(f"{schema.name} cannot be registered under {subject}: {cause}") from error
 
     def schema(self, schema_id: int) -> Schema | None:
-        """The schema of this id, which somebody else may have just registered. Raises ``Retriable``.
+        """The schema of this id, which somebody else may have just registered. Raises ``RetriableError``.
 
         Makes no topic: who only looks leaves nothing behind.
         """

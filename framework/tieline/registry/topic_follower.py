@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from tieline.api import Retriable, TielineError
+from tieline.api import RetriableError, TielineError
 from tieline.broker.port import Broker, ConsumedRecord, TopicReader
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Follower:
                 self.well, pause = True, _PAUSE
                 if reader.at_end:
                     self._at_end.set()
-            except Retriable as error:
+            except RetriableError as error:
                 if self.well:
                     log.warning("the registry's topic cannot be followed now: %s", error)
                 self.well = False

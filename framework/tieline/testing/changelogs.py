@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
-from tieline.api import AlreadyOwned, DataError, Fenced, Retriable, Schema, SourceRecord, TopicPartition
+from tieline.api import (
+    DataDirInUseError,
+    DataError,
+    FencedError,
+    RetriableError,
+    Schema,
+    SourceRecord,
+    TopicPartition,
+)
 from tieline.converters.codec import AvroCodec
 
 __all__ = ["Changelogs"]
@@ -57,7 +65,7 @@ class Changelogs:
     ) -> None:
         """Let the ``call``-th write from now (from 1), and ``times`` in all, raise ``error``.
 
-        ``after``: it takes effect first. A write that is repeated after a ``Retriable`` is a call, too;
+        ``after``: it takes effect first. A write that is repeated after a ``RetriableError`` is a call, too;
         one that took effect already has none a second time.
         """
         with self._lock:
@@ -65,21 +73,21 @@ class Changelogs:
                 self._faults[number] = _Fault(error, when)
 
     def fail_to_open(self, error: Exception, times: int = 1) -> None:
-        """Let the next openings raise, such as ``Retriable``."""
+        """Let the next openings raise, such as ``RetriableError``."""
         self._openings += [error] * times
 
     def fence(self, partition: TopicPartition) -> None:
-        """Somebody else takes the partition: its owner's next write raises ``Fenced``."""
+        """Somebody else takes the partition: its owner's next write raises ``FencedError``."""
         with self._lock:
             self._owners.pop(partition, None)
 
     def claim(self, name: str, topic: str, acts_on: str, partitions: int) -> int:
-        """How many partitions the topic had at its first claim. Raises ``AlreadyOwned``."""
+        """How many partitions the topic had at its first claim. Raises ``DataDirInUseError``."""
         if not acts_on:
             return 0
         owner, first = self._claims.setdefault((topic, acts_on), (name, partitions))
         if owner != name:
-            raise AlreadyOwned(f"the records of {topic} that act on {acts_on} belong to {owner}")
+            raise DataDirInUseError(f"the records of {topic} that act on {acts_on} belong to {owner}")
         return first
 
     def open(self, partition: TopicPartition, schema: Schema) -> _Changelog:
@@ -99,12 +107,12 @@ class Changelogs:
             if fault is not None and fault.when == "before":
                 raise fault.error
             if self._owners.get(changelog.partition) is not changelog:
-                raise Fenced(f"{changelog.partition}: somebody else owns it")
+                raise FencedError(f"{changelog.partition}: somebody else owns it")
             if write != changelog.unanswered:
                 self._apply(changelog.partition, write)
             changelog.unanswered = None
             if fault is not None:
-                if isinstance(fault.error, Retriable):
+                if isinstance(fault.error, RetriableError):
                     changelog.unanswered = write
                 raise fault.error
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future
 
-from tieline.api import Changelog, Fatal, Schema, SinkRecord, TopicPartition
+from tieline.api import Changelog, FatalError, Schema, SinkRecord, TopicPartition
 from tieline.runtime.task.connections import Connections
 from tieline.testing.changelogs import Changelogs
 
@@ -16,7 +16,7 @@ class RecordingSinkContext:
     """A ``SinkContext`` for tests of a sink task: give it to ``task.start``, look at it afterwards.
 
     ``assignment``, ``stopping`` and ``dead_letters`` may be set by the test at any time. Without
-    ``dead_letters``, ``report`` raises ``Fatal`` as the runtime does where no dead letter queue is
+    ``dead_letters``, ``report`` raises ``FatalError`` as the runtime does where no dead letter queue is
     configured; with it, the future that it returns is done, unless ``hold_reports`` is set.
     ``partition_counts``: how many partitions a topic has, where it is not 1. ``changelogs`` outlives a
     context: give it to the next one to see what a new owner sees.
@@ -64,7 +64,7 @@ class RecordingSinkContext:
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
         """Remembered in ``reported``."""
         if not self.dead_letters:
-            raise Fatal(f"there is no dead letter queue: {error}") from error
+            raise FatalError(f"there is no dead letter queue: {error}") from error
         future: Future[None] = Future()
         if not self.hold_reports:
             future.set_result(None)

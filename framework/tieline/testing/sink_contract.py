@@ -10,7 +10,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tieline.api import DataError, Retriable, SinkConnector, SinkRecord, SinkTask, TopicPartition, identity
+from tieline.api import (
+    DataError,
+    RetriableError,
+    SinkConnector,
+    SinkRecord,
+    SinkTask,
+    TopicPartition,
+    identity,
+)
 from tieline.testing.connector_contract import ConnectorContract
 from tieline.testing.sink_context import RecordingSinkContext
 
@@ -147,7 +155,7 @@ class SinkContract(ConnectorContract):
         task.shutdown()
 
     def test_a_start_in_an_outage_can_be_repeated(self, outage: Mapping[str, str] | None) -> None:
-        """It may succeed, or raise ``Retriable`` each time; then the task is stopped and shut down."""
+        """It may succeed, or raise ``RetriableError`` each time; then the task is stopped and shut down."""
         if outage is None:
             pytest.skip("no settings of an outage are given")
         task = self.connector.task_type()
@@ -155,7 +163,7 @@ class SinkContract(ConnectorContract):
             try:
                 task.start(RecordingSinkContext(), self._config(outage))
                 break
-            except Retriable:
+            except RetriableError:
                 continue
         task.stop()
         task.shutdown()
@@ -198,7 +206,7 @@ class SinkContract(ConnectorContract):
         finally:
             took = time.monotonic() - begun
             assert took <= self.soon, (
-                f"put took {took:.1f} s; it never sleeps or retries, it raises Retriable"
+                f"put took {took:.1f} s; it never sleeps or retries, it raises RetriableError"
             )
 
     def _failures(self, task: SinkTask[Any], batch: Sequence[SinkRecord]) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tieline.api import Position, Retriable, SourceConnector, SourceRecord, SourceTask
+from tieline.api import Position, RetriableError, SourceConnector, SourceRecord, SourceTask
 from tieline.testing.connector_contract import ConnectorContract
 from tieline.testing.source_context import RecordingSourceContext
 
@@ -84,7 +84,7 @@ class SourceContract(ConnectorContract):
         task.close()
 
     def test_a_start_in_an_outage_can_be_repeated(self, outage: Mapping[str, str] | None) -> None:
-        """It may succeed, or raise ``Retriable`` each time; then the task is stopped and closed."""
+        """It may succeed, or raise ``RetriableError`` each time; then the task is stopped and closed."""
         if outage is None:
             pytest.skip("no settings of an outage are given")
         task = self.connector.task_type()
@@ -92,7 +92,7 @@ class SourceContract(ConnectorContract):
             try:
                 task.start(RecordingSourceContext(), self._config(outage))
                 break
-            except Retriable:
+            except RetriableError:
                 continue
         task.stop()
         task.close()

@@ -14,7 +14,7 @@ class FilterConfig(Config):
     topic_regex: str | None = setting("topic.regex", None, doc="Drop records whose whole topic matches.")
     key_regex: str | None = setting("key.regex", None, doc="Drop records whose whole key (as text) matches.")
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """Nothing to filter by, or what does not compile."""
         given = [
             (k, v)

@@ -14,7 +14,7 @@ class RegexRouterConfig(Config):
     regex: str = setting("regex", doc="Matched against the whole topic.")
     replacement: str = setting("replacement", doc="The new topic; $1 is the first group.")
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """A regular expression that does not compile, a group that it does not have."""
         try:
             pattern = re.compile(self.regex)

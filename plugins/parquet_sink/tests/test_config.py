@@ -1,4 +1,4 @@
-"""What of the settings is a mistake."""
+"""What of the settings is a problem."""
 
 import re
 from pathlib import Path
@@ -21,10 +21,10 @@ from tieline.api import ConfigError
         ({"partition.fields": "a.x, b.x"}, "partition.fields"),
     ],
 )
-def test_a_mistake_is_told_with_its_key(settings, key):
+def test_a_problem_is_told_with_its_key(settings, key):
     with pytest.raises(ConfigError) as refused:
         ParquetSinkConfig.parse({"store.url": "/lake", **settings})
-    assert [mistake.key for mistake in refused.value.mistakes] == [key]
+    assert [problem.key for problem in refused.value.problems] == [key]
 
 
 def test_the_readme_has_every_setting_with_its_default():

@@ -49,7 +49,7 @@ def test_the_time_may_be_a_field_of_the_value(found, unit):
 @pytest.mark.parametrize(
     "value", ["text", {}, {"time": "text"}, {"time": True}, {"time": [1]}, {"time": 10**30}]
 )
-def test_a_time_that_is_none_is_a_mistake_of_the_record(value):
+def test_a_time_that_is_none_is_a_problem_of_the_record(value):
     with pytest.raises(ValueError, match="time"):
         folder(value, time_field="time")
 
@@ -61,7 +61,7 @@ def test_fields_make_folders_below_the_date():
 
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", "\ud800", "x" * 300])
-def test_a_value_that_can_name_no_folder_is_a_mistake_of_the_record(value):
+def test_a_value_that_can_name_no_folder_is_a_problem_of_the_record(value):
     with pytest.raises(ValueError):  # noqa: PT011 - each in its own words
         folder({"f": value}, 0, fields=("f",))
 

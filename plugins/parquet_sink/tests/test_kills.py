@@ -14,7 +14,7 @@ from tieline_parquet.config import ParquetSinkConfig
 from tieline_parquet.segment import Cutter, Row
 from tieline_parquet.sink import ParquetSinkTask
 
-from tieline.api import DataError, Retriable, Schema, SinkRecord, TopicPartition, identity
+from tieline.api import DataError, RetriableError, Schema, SinkRecord, TopicPartition, identity
 from tieline.testing.sink_context import RecordingSinkContext
 
 SCHEMAS = [
@@ -242,9 +242,9 @@ def test_a_disk_that_is_away_is_waited_for_and_nothing_of_the_batch_is_taken(tmp
     shutil.rmtree(root)
     root.write_text("in the way")
     for _ in range(2):
-        with pytest.raises(Retriable, match="lake"):
+        with pytest.raises(RetriableError, match="lake"):
             task.put([SinkRecord("t", 0, 2, "2")])
-        with pytest.raises(Retriable, match="lake"):
+        with pytest.raises(RetriableError, match="lake"):
             task.pre_commit({TopicPartition("t", 0): 2})
     root.unlink()
     task.put([SinkRecord("t", 0, 2, "2")])

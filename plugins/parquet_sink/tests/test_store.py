@@ -14,7 +14,7 @@ from tieline_parquet.config import ParquetSinkConfig
 from tieline_parquet.sink import ParquetSink
 from tieline_parquet.store import LocalStore, RemoteStore, open_store
 
-from tieline.api import Retriable
+from tieline.api import RetriableError
 
 TABLE = pa.table({"x": [1, 2, 3]})
 
@@ -75,7 +75,7 @@ def test_stores_that_begin_at_once_do_not_take_each_other_for_leftovers(tmp_path
 
 def test_a_folder_that_cannot_be_written_is_an_outage(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Retriable, match="file"):
+    with pytest.raises(RetriableError, match="file"):
         open_store(str(tmp_path / "file" / "lake"), "zstd")
 
 
@@ -99,7 +99,7 @@ def test_a_file_system_that_pyarrow_alone_knows_takes_files():
      ("nobody://lake", False), ("ftp://me:s3cret@host/lake", False),
      ("s3://KEY:s3c/ret@bucket", False), ("file:lake", False), ("file://localhost/lake", False)],
 )  # fmt: skip
-def test_a_url_that_nobody_knows_is_a_mistake_before_anything_starts(url, known):
+def test_a_url_that_nobody_knows_is_a_problem_before_anything_starts(url, known):
     wrong = ParquetSink().validate(ParquetSinkConfig.parse({"store.url": url}))
     assert [key for key, _ in wrong] == ([] if known else ["store.url"])
     assert "s3cret" not in str(wrong)
@@ -112,5 +112,5 @@ def test_a_remote_outage_is_retriable(monkeypatch):
         raise ConnectionResetError("gone")
 
     monkeypatch.setattr(store._fs, "pipe_file", away, raising=False)
-    with pytest.raises(Retriable, match="gone"):
+    with pytest.raises(RetriableError, match="gone"):
         store.write("t/f.parquet", TABLE)

@@ -157,7 +157,7 @@ def test_a_change_in_the_config_store_takes_effect(agent):
     assert not alive(before)
 
 
-def test_a_mistake_in_the_config_store_keeps_the_worker_and_is_told_by_its_health(agent):
+def test_a_problem_in_the_config_store_keeps_the_worker_and_is_told_by_its_health(agent):
     before = agent.worker
     agent.configure(fiel="s3cret")
     until(lambda: "BAD" in agent.told(), 30)

@@ -46,7 +46,7 @@ def test_a_connector_is_named_by_its_entry_or_by_itself_in_both_shapes():
     }
 
 
-def test_every_mistake_is_told_at_once_and_no_value():
+def test_every_problem_is_told_at_once_and_no_value():
     config = {
         "tieline": "bin/tieline",
         "workers": {},

@@ -113,7 +113,7 @@ def test_the_same_entries_again_leave_the_worker_alone(store):
 
 
 @pytest.mark.parametrize(
-    ("mistake", "cause"),
+    ("problem", "cause"),
     [
         (
             {"connectors_out": {"connector.class": "file", "topics": "lines", "fiel": "s3cret"}},
@@ -126,12 +126,12 @@ def test_the_same_entries_again_leave_the_worker_alone(store):
         ({"config": {"environment": {"A": "s3cret\0"}}}, "config: environment: 'A' must be a name"),
     ],
 )
-def test_a_bad_change_keeps_the_worker_and_is_told_until_it_is_mended(store, tmp_path, mistake, cause):
+def test_a_bad_change_keeps_the_worker_and_is_told_until_it_is_mended(store, tmp_path, problem, cause):
     store.copy()
     store.start()
     until(store.is_good)
     before = store.pid
-    store.put(**mistake)
+    store.put(**problem)
     until(lambda: store.supervisor.health()[0] == "BAD")
     told = store.supervisor.health()[1]
     assert list(told) == ["configuration"]

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tieline.api import DataError, Fenced, Retriable, TopicPartition
+from tieline.api import DataError, FencedError, RetriableError, TopicPartition
 from tieline.broker.port import ProducerRecord
 
 SOON = 10.0
@@ -31,7 +31,7 @@ class Owner:
         while log is None:
             try:
                 log = self.consumer.changelog(f"{self.at.topic}-changelog", self.at, SOON)
-            except Retriable:
+            except RetriableError:
                 if time.monotonic() > deadline:
                     raise
         self.kit._close.append(lambda: log.close(1.0))
@@ -118,10 +118,10 @@ def test_who_takes_over_fences_who_was_there_and_nothing_of_that_one_shows(kit):
     first.write({b"a": b"1"}, [result(kit, results, b"r1")], 1)
     second = first.take()
     for _ in range(2):
-        with pytest.raises(Fenced):
+        with pytest.raises(FencedError):
             first.write({b"a": b"zombie"}, [result(kit, results, b"zombie")], 2)
     second.write({b"b": b"2"}, [result(kit, results, b"r2")], 2, SOON)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         first.write({b"a": b"zombie"}, [result(kit, results, b"zombie")], 1)
     assert values(kit, results, 2) == [b"r1", b"r2"]
     assert first.committed() == 2
@@ -131,7 +131,7 @@ def test_who_takes_over_fences_who_was_there_and_nothing_of_that_one_shows(kit):
 def test_a_changelog_that_was_let_go_writes_nothing(kit):
     owner = Owner(kit, kit.topic())
     owner.log.close(SOON)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         owner.write({b"a": b"1"})
     assert owner.take().entries == {}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tieline.api import AlreadyOwned
+from tieline.api import DataDirInUseError
 from tieline.runtime.sink.claims import Claim, Claims
 
 
@@ -12,7 +12,7 @@ def test_the_first_connector_has_a_topic_and_another_is_refused_also_later(kit):
     again = Claims(broker, 20.0)
     assert again.claim("first", "claimed", "campus", lambda: 6) == Claim("first", 3)
     for _ in range(2):
-        with pytest.raises(AlreadyOwned, match="belong to the connector first"):
+        with pytest.raises(DataDirInUseError, match="belong to the connector first"):
             again.claim("second", "claimed", "campus", lambda: 6)
     assert again.claim("second", "claimed", "annex", lambda: 6) == Claim("second", 6)
     assert again.claim("second", "claimed too", "campus", lambda: 1) == Claim("second", 1)

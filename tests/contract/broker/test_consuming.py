@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tieline.api import Fatal, Retriable, TopicPartition
+from tieline.api import FatalError, RetriableError, TopicPartition
 from tieline.broker.port import ProducerRecord, Skipped
 
 
@@ -53,7 +53,7 @@ def test_a_commit_that_nobody_waits_for_is_refused_where_the_partition_is_not_ow
     partitions = [TopicPartition(mine, 0), TopicPartition(other, 0)]
     answer = consumer.commit_async(dict.fromkeys(partitions, 1))
     kit.until(answer.done, consumer)
-    assert isinstance(answer.exception(), Retriable)
+    assert isinstance(answer.exception(), RetriableError)
     assert consumer.committed(partitions, 10) == {}
 
 
@@ -83,7 +83,7 @@ def test_a_commit_for_what_is_not_owned_is_refused_and_stores_nothing(kit):
     consumer, _ = kit.member(kit.name(), [mine])
     kit.take(consumer, 3)
     partitions = [TopicPartition(mine, 0), TopicPartition(other, 0)]
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         consumer.commit(dict.fromkeys(partitions, 1), 10)
     assert consumer.committed(partitions, 10) == {}
 
@@ -295,7 +295,7 @@ def test_a_subscribed_topic_may_be_created_later(kit):
 
 def test_a_pattern_that_is_none_is_fatal(kit):
     consumer = kit.home.consumer(kit.name(), "suite", {})
-    with pytest.raises(Fatal, match="no regular expression"):
+    with pytest.raises(FatalError, match="no regular expression"):
         consumer.subscribe([], "(", None)
     consumer.close(5)
 
@@ -324,7 +324,7 @@ def test_lag_is_unknown_where_nothing_of_a_partition_was_read(kit):
 
 def test_lag_is_unknown_before_partitions_are_assigned(kit):
     consumer, listener = kit.member(kit.name(), [kit.topic()])
-    with pytest.raises(Retriable, match="not assigned yet"):
+    with pytest.raises(RetriableError, match="not assigned yet"):
         consumer.lag()
     kit.until(lambda: bool(listener.owned), consumer)
     kit.until(lambda: list(consumer.lag().values()) == [0], consumer)
@@ -339,7 +339,7 @@ def test_lag_of_a_member_without_partitions_is_known_to_be_none(kit):
     def lag():
         try:
             return second.lag()
-        except Retriable:
+        except RetriableError:
             return None
 
     kit.until(lambda: lag() == {}, first, second)

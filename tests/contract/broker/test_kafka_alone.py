@@ -10,9 +10,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as RawProducer
 
-from tieline.api import DataError, Denied, Fatal, Retriable, TopicPartition
+from tieline.api import AccessDeniedError, DataError, FatalError, RetriableError, TopicPartition
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import translated
+from tieline.broker.kafka.errors import to_tieline_error
 from tieline.broker.kafka.reading import read_to_end
 from tieline.broker.kafka.topic_ids import TopicIds
 from tieline.broker.port import (
@@ -114,11 +114,11 @@ def test_partitions_of_a_member_that_was_thrown_out_are_lost_and_it_commits_noth
     second, two = kit.member(group, [topic])
     kit.until(lambda: two.owned == {at}, second)  # the first polls no more, so the group gives up on it
     assert len(kit.take(second, 5)) == 5
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         slow.commit({at: 5}, 10)
     kit.until(lambda: ("lost", frozenset({at})) in listener.told, slow)
     assert not [told for told, _ in listener.told if told == "revoked"]
-    with pytest.raises(Retriable, match="not owned any more"):
+    with pytest.raises(RetriableError, match="not owned any more"):
         slow.commit({at: 5}, 10)
     assert second.committed([at], 10) == {}
     slow.close(10)
@@ -152,7 +152,7 @@ def test_what_a_fenced_writer_appended_is_nowhere(kit):
             with kit.home.exclusive(topic) as second:
                 second.append([record._replace(value=b"won")])
 
-    with pytest.raises(Retriable, match="_FENCED"):
+    with pytest.raises(RetriableError, match="_FENCED"):
         write_late()
     assert [r.value for r in kit.read(topic)] == [b"won"]
 
@@ -206,12 +206,13 @@ def test_a_timestamp_that_is_ahead_is_refused_as_something_that_can_pass_and_ref
 def test_the_end_of_a_partition_that_is_not_there_yet_is_no_data_error(kit):
     """During a broker's restart the partitions of a topic are unknown for a moment."""
     changelog = kit.topic()
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         read_to_end(
             {"bootstrap.servers": kit.bootstrap, "group.id": "suite"}, changelog, print, {}, 5.0, only=3
         )
     assert isinstance(
-        translated(KafkaError(KafkaError._UNKNOWN_PARTITION), "reading", Operation.METADATA), Retriable
+        to_tieline_error(KafkaError(KafkaError._UNKNOWN_PARTITION), "reading", Operation.METADATA),
+        RetriableError,
     )
 
 
@@ -254,7 +255,7 @@ def test_without_the_right_to_describe_a_topic_its_records_wait_with_a_reason_an
     refusal: Future[None] = Future()
     refusal.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
     allowed, consumer._ids = consumer._ids, TopicIds(lambda topics: dict.fromkeys(topics, refusal))
-    with pytest.raises(Denied, match="looking at the id of a topic: TOPIC_AUTHORIZATION_FAILED"):
+    with pytest.raises(AccessDeniedError, match="looking at the id of a topic: TOPIC_AUTHORIZATION_FAILED"):
         kit.until(lambda: False, consumer)
     consumer._ids = allowed
     assert [record.value for record in kit.take(consumer, 3)] == [b"0", b"1", b"2"]
@@ -309,7 +310,7 @@ def test_with_auto_offset_reset_error_a_reader_stops_and_names_the_range_and_the
     why = "the 4 offsets from 2 to 5 have expired" if committed else "has committed no offset"
     to = 6 if committed else 0
     name = group.removeprefix("connect-")
-    with pytest.raises(Fatal, match=why) as caught:
+    with pytest.raises(FatalError, match=why) as caught:
         kit.until(lambda: False, consumer)
     assert f"tieline offsets set {name} --worker FILE --topic {topic} --partition 0 --to {to}" in str(
         caught.value

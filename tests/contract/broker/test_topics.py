@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tieline.api import DataError, Fatal, Retriable
+from tieline.api import DataError, FatalError, RetriableError
 from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
 
 
@@ -17,7 +17,7 @@ def test_a_topic_is_created_once(kit):
 
 
 def test_an_illegal_topic_name_is_fatal_or_a_data_error(kit):
-    with pytest.raises((Fatal, DataError)):
+    with pytest.raises((FatalError, DataError)):
         kit.home.create_topic("no/slash", partitions=1)
 
 
@@ -82,7 +82,7 @@ def test_read_of_a_topic_that_is_not_there_finds_nothing(kit):
 def test_read_that_has_no_time_is_retriable(kit):
     topic = kit.topic()
     kit.fill(topic, 10)
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         kit.home.read(topic, lambda record: None, timeout=0)
 
 
@@ -156,7 +156,7 @@ def test_the_only_writer_writes_all_or_nothing(kit):
 def test_of_two_that_want_to_be_the_only_writer_one_wins(kit):
     topic = kit.topic()
     inside, over = threading.Event(), threading.Event()
-    outcomes: dict[str, Retriable | None] = {}
+    outcomes: dict[str, RetriableError | None] = {}
 
     def hold(name, wait):
         try:
@@ -166,7 +166,7 @@ def test_of_two_that_want_to_be_the_only_writer_one_wins(kit):
                 if wait:
                     over.wait(30)
             outcomes[name] = None
-        except Retriable as error:
+        except RetriableError as error:
             outcomes[name] = error
 
     first = threading.Thread(target=hold, args=("first", True))

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from tieline.api import TopicPartition
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.runtime.sink.held_records import Flow
+from tieline.runtime.sink.held_records import HeldRecords
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = range(3)
@@ -34,7 +34,7 @@ class WhatFlows(RuleBasedStateMachine):
     def __init__(self, kit, topic, producer, written):
         super().__init__()
         self.kit, self.topic, self.producer, self.written = kit, topic, producer, written
-        self.flow = Flow()
+        self.flow = HeldRecords()
         self.consumer = kit.home.consumer(kit.name(), "suite", {})
         self.consumer._listener = self
         self.flow.joined(self.consumer)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.plugins.discovery import SINKS, SOURCES
 from tieline.runtime.worker.factory import open_broker
 from tieline.runtime.worker.worker import Worker
@@ -59,7 +59,7 @@ def run_until(lines, count, data_dir):
         "value.converter": "avro",
         "offset.flush.interval.ms": "50",
     }
-    planned = checked(
+    planned = check_plan(
         "worker",
         worker_settings,
         [

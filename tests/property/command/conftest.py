@@ -12,7 +12,7 @@ import pytest
 from tieline_connectors.command.model.clock import CLOCK_STEP, ClockWatch, Seen
 from tieline_connectors.command.model.command import Defaults
 from tieline_connectors.command.model.facts import reading_of
-from tieline_connectors.command.model.ledger import Entry, Ledger, Retention
+from tieline_connectors.command.model.ledger import CommandLedger, Entry, Retention
 from tieline_connectors.command.model.parsing import from_value
 from tieline_connectors.command.model.partition_note import Note
 from tieline_connectors.command.policy.file import parse
@@ -147,7 +147,7 @@ class Worker:
         self.epoch = disk.epoch
         self.watch = ClockWatch(BELIEVE, TERMS.max_age + TERMS.max_clock_skew, TERMS.built_at)
         note = Note.from_value(disk.note)
-        self.ledger = Ledger(map(Entry.from_value, disk.entries.values()), self.now(), note)
+        self.ledger = CommandLedger(map(Entry.from_value, disk.entries.values()), self.now(), note)
         seen = self.ledger.last_seen(self.now().boot)
         if seen is not None:
             self.watch.recall(seen)

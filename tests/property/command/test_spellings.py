@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tieline_connectors.command.model.command import Command, Write
 from tieline_connectors.command.model.facts import Facts
-from tieline_connectors.command.model.ledger import Entry, Ledger
+from tieline_connectors.command.model.ledger import CommandLedger, Entry
 from tieline_connectors.command.model.point import key_of, point_of, split
 from tieline_connectors.command.policy.file import parse
 
@@ -106,11 +106,11 @@ def test_two_spellings_that_reach_one_register_are_one_to_policy_limits_and_ledg
     if first is None or second is None or not reached(first) & reached(second):
         return
     assert key_of(first) == key_of(second)
-    assert answer(first, Ledger()) == answer(second, Ledger())
+    assert answer(first, CommandLedger()) == answer(second, CommandLedger())
     started = Entry(command(first, "1"), "d", "STARTED", MINUTE, 11 * MINUTE, started_at=5 * MINUTE)
     for point in (first, second):
-        assert Ledger([started]).written(point, 0), "the dwell time and the limit of change see it"
-        assert answer(point, Ledger([started])) is not None
+        assert CommandLedger([started]).written(point, 0), "the dwell time and the limit of change see it"
+        assert answer(point, CommandLedger([started])) is not None
 
 
 @given(spellings())

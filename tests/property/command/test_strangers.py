@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tieline_connectors.command.model.command import Defaults
-from tieline_connectors.command.model.ledger import Ledger, Retention
+from tieline_connectors.command.model.ledger import CommandLedger, Retention
 from tieline_connectors.command.model.parsing import from_value
 from tieline_connectors.command.policy.file import parse
 from tieline_connectors.command.rules import rules
@@ -41,7 +41,7 @@ def command(name, issued, *, expires=None, reason=None):
 
 @given(issued=st.integers(-299, 10), later=st.integers(0, 700))
 def test_a_strangers_command_that_is_forgotten_is_never_executed_whatever_the_policy_says_then(issued, later):
-    ledger = Ledger()
+    ledger = CommandLedger()
     one = command("one", T0 + 1 + issued * SECOND)
     first = rules.arrived(one, T0, ledger, situation(T0 + 1))
     assert isinstance(first, End)
@@ -58,7 +58,7 @@ def test_a_strangers_command_that_is_forgotten_is_never_executed_whatever_the_po
 
 
 def test_a_flood_of_strangers_costs_so_many_small_entries_and_each_is_told_its_refusal():
-    ledger = Ledger()
+    ledger = CommandLedger()
     told: Counter[str] = Counter()
     for number in range(5000):
         size = 900 if number % 2 else 0
@@ -79,6 +79,6 @@ def test_a_flood_of_strangers_costs_so_many_small_entries_and_each_is_told_its_r
 
 
 def test_a_large_command_of_a_stranger_is_answered_and_not_kept():
-    decision = rules.arrived(command("large", T0, reason="é" * 400), T0, Ledger(), situation(T0))
+    decision = rules.arrived(command("large", T0, reason="é" * 400), T0, CommandLedger(), situation(T0))
     assert isinstance(decision, Answer)
     assert not decision.known

@@ -11,9 +11,9 @@ from tieline.api import (
     DIGEST_HEADER,
     ID_HEADER,
     ConfigError,
+    ConfigProblem,
     DataError,
-    Mistake,
-    Retriable,
+    RetriableError,
     SourceRecord,
     TopicPartition,
     header,
@@ -70,19 +70,19 @@ def test_a_data_error_says_how_many_and_the_first_cause():
 
 
 def test_an_outage_may_name_partitions_and_the_earliest_retry():
-    error = Retriable("away", after=2.5, partitions=[TopicPartition("t", 0)] * 2)
+    error = RetriableError("away", after=2.5, partitions=[TopicPartition("t", 0)] * 2)
     assert (error.after, error.partitions) == (2.5, frozenset([TopicPartition("t", 0)]))
-    assert (Retriable("away").after, Retriable("away").partitions) == (None, None)
+    assert (RetriableError("away").after, RetriableError("away").partitions) == (None, None)
 
 
 @pytest.mark.parametrize(
-    ("mistake", "line"),
+    ("problem", "line"),
     [
-        (Mistake("a.yaml", "k", "wrong"), "a.yaml: k: wrong"),
-        (Mistake("", "k", "wrong"), "k: wrong"),
-        (Mistake("a.yaml", "", "wrong"), "a.yaml: wrong"),
+        (ConfigProblem("a.yaml", "k", "wrong"), "a.yaml: k: wrong"),
+        (ConfigProblem("", "k", "wrong"), "k: wrong"),
+        (ConfigProblem("a.yaml", "", "wrong"), "a.yaml: wrong"),
     ],
 )
-def test_a_mistake_is_one_line(mistake, line):
-    assert str(mistake) == line
-    assert str(ConfigError([mistake])) == f"1 mistake in the configuration:\n  - {line}"
+def test_a_problem_is_one_line(problem, line):
+    assert str(problem) == line
+    assert str(ConfigError([problem])) == f"1 problem in the configuration:\n  - {line}"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tieline.api import Retriable
+from tieline.api import RetriableError
 from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.kafka.handshake import Handshakes, meaning
 
@@ -92,7 +92,7 @@ def test_a_client_that_is_turned_away_learns_why_from_the_error_too():
         told = ""
         while "security.protocol" not in told:
             assert time.monotonic() < end, told
-            with pytest.raises(Retriable) as caught:
+            with pytest.raises(RetriableError) as caught:
                 broker.topic_names(1.0)
             told = str(caught.value)
         assert f"Kafka at {address}: it closes each connection during the handshake" in told

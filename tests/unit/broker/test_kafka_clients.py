@@ -5,10 +5,10 @@ import time
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from tieline.api import ConfigError, DataError, Denied, Fatal, Retriable
+from tieline.api import AccessDeniedError, ConfigError, DataError, FatalError, RetriableError
 from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.kafka.codes import MEANINGS, MEANINGS_IN, Meaning, Operation, meaning
-from tieline.broker.kafka.errors import bounded, served, translated
+from tieline.broker.kafka.errors import call_with_timeout, poll_client, to_tieline_error
 from tieline.broker.port import ProducerRecord, Unit
 
 
@@ -31,25 +31,25 @@ def unused_port():
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (KafkaError._TRANSPORT, Retriable),
-        (KafkaError._ALL_BROKERS_DOWN, Retriable),
-        (KafkaError._TIMED_OUT, Retriable),
-        (KafkaError.NOT_ENOUGH_REPLICAS, Retriable),
-        (KafkaError.ILLEGAL_GENERATION, Retriable),
-        (KafkaError._FENCED, Retriable),
-        (KafkaError.PRODUCER_FENCED, Retriable),
+        (KafkaError._TRANSPORT, RetriableError),
+        (KafkaError._ALL_BROKERS_DOWN, RetriableError),
+        (KafkaError._TIMED_OUT, RetriableError),
+        (KafkaError.NOT_ENOUGH_REPLICAS, RetriableError),
+        (KafkaError.ILLEGAL_GENERATION, RetriableError),
+        (KafkaError._FENCED, RetriableError),
+        (KafkaError.PRODUCER_FENCED, RetriableError),
         (KafkaError.MSG_SIZE_TOO_LARGE, DataError),
         (KafkaError.INVALID_RECORD, DataError),
-        (KafkaError._AUTHENTICATION, Denied),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, Denied),
-        (KafkaError.GROUP_AUTHORIZATION_FAILED, Denied),
-        (KafkaError.INVALID_REPLICATION_FACTOR, Denied),
-        (KafkaError._INVALID_ARG, Fatal),
+        (KafkaError._AUTHENTICATION, AccessDeniedError),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, AccessDeniedError),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, AccessDeniedError),
+        (KafkaError.INVALID_REPLICATION_FACTOR, AccessDeniedError),
+        (KafkaError._INVALID_ARG, FatalError),
     ],
 )
 def test_what_an_error_means_is_told_with_where_and_why(code, kind):
     for error in (KafkaError(code, "because"), KafkaException(KafkaError(code, "because"))):
-        meaning = translated(error, "producing to t", Operation.WRITE)
+        meaning = to_tieline_error(error, "producing to t", Operation.WRITE)
         assert type(meaning) is kind
         assert "producing to t" in str(meaning)
         assert "because" in str(meaning)
@@ -98,7 +98,7 @@ def test_only_a_write_ever_blames_a_record(operation):
 
 def test_a_client_that_broke_for_good_is_retriable():
     error = KafkaError(KafkaError._FATAL, "broken", fatal=True)
-    assert type(translated(error, "the producer", Operation.WRITE)) is Retriable
+    assert type(to_tieline_error(error, "the producer", Operation.WRITE)) is RetriableError
 
 
 def test_a_fatal_error_from_inside_a_callback_is_still_kafkas():
@@ -108,7 +108,7 @@ def test_a_fatal_error_from_inside_a_callback_is_still_kafkas():
         )
 
     with pytest.raises(KafkaException):
-        served(poll, 0)
+        poll_client(poll, 0)
 
 
 def test_another_system_error_stays_what_it_is():
@@ -116,13 +116,13 @@ def test_another_system_error_stays_what_it_is():
         raise SystemError("else")
 
     with pytest.raises(SystemError, match="else"):
-        served(poll, 0)
+        poll_client(poll, 0)
 
 
 def test_a_call_without_a_time_out_is_bounded():
     begin = time.monotonic()
-    with pytest.raises(Retriable, match=r"closing: no answer within 0\.05 s"):
-        bounded(lambda: time.sleep(0.5), 0.05, "closing")
+    with pytest.raises(RetriableError, match=r"closing: no answer within 0\.05 s"):
+        call_with_timeout(lambda: time.sleep(0.5), 0.05, "closing")
     assert time.monotonic() - begin < 0.4
 
 
@@ -141,8 +141,8 @@ def test_overrides_that_would_break_a_promise_are_refused_together(away, make, o
     arguments = ("client", overrides) if make == "producer" else ("group", "client", overrides)
     with pytest.raises(ConfigError) as caught:
         getattr(away, make)(*arguments)
-    assert len(caught.value.mistakes) == keys
-    assert all(mistake.key.startswith(f"{make}.override.") for mistake in caught.value.mistakes)
+    assert len(caught.value.problems) == keys
+    assert all(problem.key.startswith(f"{make}.override.") for problem in caught.value.problems)
 
 
 def test_a_setting_that_the_client_does_not_know_is_named(away):
@@ -167,7 +167,7 @@ def test_while_the_brokers_are_away_every_call_is_retriable_and_in_time(away):
     ]
     for call in calls:
         begin = time.monotonic()
-        with pytest.raises(Retriable):
+        with pytest.raises(RetriableError):
             call()
         assert time.monotonic() - begin < 5
 
@@ -189,7 +189,7 @@ def test_while_the_brokers_are_away_a_consumer_waits_and_lets_go_in_time(away):
     begin = time.monotonic()
     assert consumer.poll(10, 0.3) == []
     assert time.monotonic() - begin < 3
-    with pytest.raises(Retriable, match="not assigned yet"):
+    with pytest.raises(RetriableError, match="not assigned yet"):
         consumer.lag()
     consumer.close(5)
     assert time.monotonic() - begin < 10
@@ -203,7 +203,7 @@ def test_while_the_brokers_are_away_a_producer_keeps_what_it_was_given(away, mon
     assert time.monotonic() - begin < 1
     assert producer.poll(0.2) == []
     assert producer.in_flight_bytes >= 100
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         producer.save_offsets("c", {"{}": "{}"}, 0.2)
     producer.close(0.2)
     assert producer.in_flight_bytes == 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tieline.api import AlreadyOwned, Fenced, Retriable, TopicPartition
+from tieline.api import DataDirInUseError, FencedError, RetriableError, TopicPartition
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.testing.crash.points import Crash
@@ -113,7 +113,7 @@ def test_a_write_without_an_answer_in_time_is_done_once_when_it_is_repeated(live
     go_on = threading.Event()
     store.submit(lambda tables: go_on.wait(SOON))  # a slow disk
     for _ in range(2):
-        with pytest.raises(Retriable):
+        with pytest.raises(RetriableError):
             life.write(1, 0.05)
     go_on.set()
     life.write(1)
@@ -124,7 +124,7 @@ def test_another_write_after_one_without_an_answer_comes_behind_it(lives):
     life = lives()
     go_on = threading.Event()
     life.log.store.submit(lambda tables: go_on.wait(SOON))
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         life.write(1, 0.05)
     go_on.set()
     life.write(2)
@@ -140,14 +140,14 @@ def test_a_full_disk_under_the_log_is_waited_out_and_the_result_comes_once(lives
             left[0] -= 1
 
             def refused(tables):
-                raise Retriable("the disk is full")
+                raise RetriableError("the disk is full")
 
             return submit(refused)
         return submit(change)
 
     life.log.store.submit = full
     for _ in range(2):
-        with pytest.raises(Retriable):
+        with pytest.raises(RetriableError):
             life.write(1)
     life.write(1)
     assert life.found() == (b"1", [1], 1)
@@ -164,7 +164,7 @@ def test_a_write_of_who_was_taken_over_in_the_middle_is_not_delivered_twice_and_
     life.write(2)
     submit(late[0]).result(SOON)
     assert life.found() == (b"2", [1, 2], 2)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         old.write({b"n": b"zombie"}, [], None, SOON)
 
 
@@ -219,7 +219,7 @@ def test_another_process_cannot_have_the_file(lives, tmp_path):
     life = lives()
     guest = LocalLog.open(tmp_path / "first", owner=False)
     try:
-        with pytest.raises(AlreadyOwned):
+        with pytest.raises(DataDirInUseError):
             guest.ledger()
     finally:
         guest.close()

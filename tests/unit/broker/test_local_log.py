@@ -13,12 +13,12 @@ from functools import partial
 import pytest
 
 from tieline.api import (
-    AlreadyOwned,
+    DataDirInUseError,
     DataError,
-    Fatal,
+    FatalError,
     RecordMetadata,
-    RefuseToStart,
-    Retriable,
+    RetriableError,
+    StartupError,
     TopicPartition,
 )
 from tieline.api.partitioner import murmur2
@@ -64,7 +64,7 @@ def _python(code, *arguments):
 
 
 def test_a_second_owner_is_refused_and_told_the_pid(tmp_path):
-    with Store(tmp_path / "log.db"), pytest.raises(AlreadyOwned, match=rf"process {os.getpid()};"):
+    with Store(tmp_path / "log.db"), pytest.raises(DataDirInUseError, match=rf"process {os.getpid()};"):
         Store(tmp_path / "log.db")
 
 
@@ -81,7 +81,7 @@ sys.stdin.read()
     owner = _python(code, tmp_path / "log.db")
     with owner:
         assert owner.stdout.readline() == "open\n"
-        with pytest.raises(AlreadyOwned, match=rf"process {owner.pid};"):
+        with pytest.raises(DataDirInUseError, match=rf"process {owner.pid};"):
             LocalLog.open(tmp_path)
         owner.kill()
     Store(tmp_path / "log.db").close()
@@ -193,7 +193,7 @@ def test_the_only_writer_writes_nothing_if_a_guest_wrote_meanwhile(tmp_path):
             held.append(_records(1))
             guest.store.append(_records(0))
 
-    with pytest.raises(Retriable, match="somebody else wrote"):
+    with pytest.raises(RetriableError, match="somebody else wrote"):
         hold()
     assert _values(log.store) == [0]
     guest.close()
@@ -274,7 +274,7 @@ def test_on_a_full_disk_appending_is_retriable_and_deleting_makes_room(tmp_path)
     with Store(tmp_path / "log.db", settings=LogSettings(reserve_bytes=4096)) as store:
         store.append(_records(*range(100), size=1000))
         _limit(store, 40)
-        with pytest.raises(Retriable, match="full"):
+        with pytest.raises(RetriableError, match="full"):
             store.append(_records(*range(100, 300), size=1000))
         assert _values(store) == list(range(100))
         store.commit("reader", {AT: 90})  # small things still fit
@@ -295,7 +295,7 @@ def test_after_a_unit_that_did_not_fit_none_of_the_later_ones_is_written(tmp_pat
     assert len(producer.poll(PATIENCE)) == 1
     for _ in range(2):
         producer.send(Unit(_records(301)))
-        with pytest.raises(Retriable):
+        with pytest.raises(RetriableError):
             producer.poll(PATIENCE)
     assert producer.in_flight_bytes == 0
     assert _values(log.store) == [0, 1]
@@ -313,7 +313,7 @@ def _tiny_disk_works():
 
 ON_A_TINY_DISK = """
 import pathlib
-from tieline.api import Retriable
+from tieline.api import RetriableError
 from tieline.broker.local.file import LogSettings, connect
 from tieline.broker.local.ownership import Lock
 from tieline.broker.local.store import Store
@@ -328,7 +328,7 @@ try:
     while True:
         store.append([ProducerRecord("t", b"x" * 1000) for _ in range(100)])
         written += 100
-except Retriable:
+except RetriableError:
     pass
 assert written == store.size("t")[0] > 1000, written
 assert not (folder / "log.db.reserve").exists()
@@ -453,7 +453,7 @@ def test_a_change_that_fails_harms_no_other_of_its_transaction(tmp_path):
         waiting.result(PATIENCE)
         metadata = [future.result(PATIENCE).metadata for future in futures]
         assert metadata == [[RecordMetadata("t", 0, n)] for n in range(4)]
-        assert isinstance(bad.exception(PATIENCE), Fatal)
+        assert isinstance(bad.exception(PATIENCE), FatalError)
         assert _values(store) == [0, 1, 2, 3]
 
 
@@ -477,7 +477,7 @@ def test_a_change_that_is_late_is_retriable(tmp_path):
 
         store.submit(slow)
         assert begun.wait(PATIENCE)
-        with pytest.raises(Retriable, match="did not answer"):
+        with pytest.raises(RetriableError, match="did not answer"):
             store.append(_records(0), timeout=0.05)
         hold.set()
         store.append(_records(1))
@@ -489,7 +489,7 @@ def test_a_closed_store_says_so(tmp_path):
     store.close()
     store.close()
     for call in (lambda: store.append(_records(0)), lambda: store.size("t"), lambda: store.topics()):
-        with pytest.raises(Retriable, match="closed"):
+        with pytest.raises(RetriableError, match="closed"):
             call()
 
 
@@ -502,7 +502,7 @@ def test_closing_ends_a_waiting_poll(tmp_path):
     def poll():
         try:
             outcome.append(consumer.poll(1, PATIENCE))
-        except Retriable as error:
+        except RetriableError as error:
             outcome.append(error)
 
     thread = threading.Thread(target=poll)
@@ -510,7 +510,7 @@ def test_closing_ends_a_waiting_poll(tmp_path):
     _until(lambda: log.store._watch._waiting == 1)
     log.close()
     thread.join(PATIENCE)
-    assert isinstance(outcome[0], Retriable)
+    assert isinstance(outcome[0], RetriableError)
 
 
 # -- the file
@@ -531,7 +531,7 @@ def test_a_file_of_a_newer_tieline_is_refused_with_the_way_out(tmp_path):
     with sqlite3.connect(tmp_path / "log.db") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(RefuseToStart, match="format 99"):
+    with pytest.raises(StartupError, match="format 99"):
         Store(tmp_path / "log.db")
 
 
@@ -539,7 +539,7 @@ def test_a_file_of_another_program_is_refused_and_not_touched(tmp_path):
     with sqlite3.connect(tmp_path / "log.db") as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
-    with pytest.raises(RefuseToStart, match="another program"):
+    with pytest.raises(StartupError, match="another program"):
         Store(tmp_path / "log.db")
     with sqlite3.connect(tmp_path / "log.db") as connection:
         assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("theirs",)]
@@ -548,7 +548,7 @@ def test_a_file_of_another_program_is_refused_and_not_touched(tmp_path):
 
 def test_what_is_no_database_is_refused(tmp_path):
     (tmp_path / "log.db").write_bytes(b"no database, " * 100)
-    with pytest.raises(RefuseToStart, match=re.escape(str(tmp_path / "log.db"))):
+    with pytest.raises(StartupError, match=re.escape(str(tmp_path / "log.db"))):
         Store(tmp_path / "log.db")
     Lock(tmp_path / "log.db").release()  # the refusal let go of it
 

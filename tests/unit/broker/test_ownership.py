@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tieline.api import AlreadyOwned, RefuseToStart
+from tieline.api import DataDirInUseError, StartupError
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.store import Store
@@ -57,7 +57,7 @@ def modes(folder):
 
 
 def refused(open_it, pid):
-    with pytest.raises(AlreadyOwned, match=rf"running process {pid}; stop it first"):
+    with pytest.raises(DataDirInUseError, match=rf"running process {pid}; stop it first"):
         open_it()
 
 
@@ -148,7 +148,7 @@ def test_an_owner_of_an_older_version_which_locks_its_file_alone_is_respected(tm
 
 def test_a_lock_file_that_is_none_is_an_error_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "log.db.lock")
-    with pytest.raises(RefuseToStart, match="cannot be written"):
+    with pytest.raises(StartupError, match="cannot be written"):
         LocalLog.open(tmp_path)
 
 

@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "commands.md").read_text("utf-8")
 
 
-def test_the_example_worker_with_its_connectors_has_no_mistakes():
+def test_the_example_worker_with_its_connectors_has_no_problems():
     files = ["command-worker.yaml", "commands.yaml", "command-history.yaml"]
     command = [sys.executable, "-m", "tieline.cli.main", "run", "--check", *files]
     ended = subprocess.run(command, cwd=ROOT / "examples", capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout) == (0, "2 connector(s) checked, no mistakes\n"), ended.stderr
+    assert (ended.returncode, ended.stdout) == (0, "2 connector(s) checked, no problems\n"), ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 import pytest
 
 from tieline.api import ConfigError
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline_connectors.command.config import CommandSinkConfig
 
 SETTINGS = {"volttron.address": "tcp://127.0.0.1:22916", "platform.name": "lab"}
 
 
 @pytest.fixture
-def mistakes(tmp_path):
+def problems(tmp_path):
     (tmp_path / "policy.yaml").write_text("version: 1")
     files = {"policy.file": str(tmp_path / "policy.yaml"), "audit.file": str(tmp_path / "audit.log")}
     sink = {"name": "c", "connector.class": "command", "topics": "commands", **SETTINGS, **files}
@@ -18,9 +18,9 @@ def mistakes(tmp_path):
     def of(**more):
         settings = sink | {name.replace("_", "."): value for name, value in more.items()}
         try:
-            checked("worker", {"bootstrap.servers": "127.0.0.1:1"}, [("c", settings)])
+            check_plan("worker", {"bootstrap.servers": "127.0.0.1:1"}, [("c", settings)])
         except ConfigError as error:
-            return [(mistake.key, mistake.message) for mistake in error.mistakes]
+            return [(problem.key, problem.message) for problem in error.problems]
         return []
 
     return of
@@ -36,17 +36,17 @@ def mistakes(tmp_path):
         ("3001", "6000", False),
     ],
 )
-def test_a_claim_outlives_no_session_of_the_group(mistakes, claim, session, right):
+def test_a_claim_outlives_no_session_of_the_group(problems, claim, session, right):
     more = {} if session is None else {"consumer_override_session_timeout_ms": session}
-    found = mistakes(claim_ms=claim, **more)
+    found = problems(claim_ms=claim, **more)
     assert [key for key, _ in found] == ([] if right else ["claim.ms"])
     if not right:
         half = int(session or 45_000) // 2
         assert f"make it at most {half}, or the session time-out longer" in found[0][1]
 
 
-def test_it_is_told_together_with_all_else(mistakes):
-    found = mistakes(
+def test_it_is_told_together_with_all_else(problems):
+    found = problems(
         claim_ms="9000",
         consumer_override_session_timeout_ms="10000",
         ledger_retention_ms="1",

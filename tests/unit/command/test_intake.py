@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from tieline.api import ID_HEADER, Fatal, Retriable, SinkRecord, TopicPartition, Unreadable, partition_of
+from tieline.api import (
+    ID_HEADER,
+    FatalError,
+    RetriableError,
+    SinkRecord,
+    TopicPartition,
+    Unreadable,
+    partition_of,
+)
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command.cli import parsing
@@ -215,7 +223,7 @@ def test_another_connector_on_the_topic_is_refused_with_the_way_to_take_the_ledg
     stand.start()
     one = command()
     stand.put(one)
-    with pytest.raises(Fatal, match=r"ledger\.name"):
+    with pytest.raises(FatalError, match=r"ledger\.name"):
         stand.start(connector="renamed")
     stand.start(connector="renamed", ledger_name="test")
     stand.put(one)
@@ -348,7 +356,7 @@ def test_an_issuer_that_fills_its_half_of_the_places_is_refused_and_holds_up_nob
 def test_a_stop_does_not_wait_for_a_whole_flood(stand):
     stand.start()
     stand.context.stopping = True
-    with pytest.raises(Retriable, match="stops"):
+    with pytest.raises(RetriableError, match="stops"):
         stand.put(*(flood("no JSON", number) for number in range(2000)))
     assert stand.changelogs.writes == 1
     assert 0 < stand.changelogs.offsets[TopicPartition("commands", 0)] < 2000

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tieline.api import ID_HEADER, Retriable, SinkRecord, TopicPartition
+from tieline.api import ID_HEADER, RetriableError, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command.config import CommandSinkConfig
@@ -657,7 +657,7 @@ def test_an_audit_log_with_another_file_in_its_place_stops_all_writes_until_that
     path.rename(tmp_path / "old")
     path.write_text("something else\n")
     one = command()
-    with pytest.raises(Retriable, match="another file is in its place"):
+    with pytest.raises(RetriableError, match="another file is in its place"):
         stand.send(one)
     assert stand.device.writes == []
     path.rename(tmp_path / "away")

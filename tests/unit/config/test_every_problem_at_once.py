@@ -9,7 +9,7 @@ import pytest
 from tieline.api import Config, ConfigError, setting
 from tieline.api.config import PathText
 from tieline.config.files import read_settings
-from tieline.config.plan import checked, plan
+from tieline.config.plan import check_plan, plan
 from tieline.registry.http.server import RegistryConfig
 
 FILE = {"name": "in", "connector.class": "file", "file": "x", "topic": "t"}
@@ -26,9 +26,9 @@ BUS = {
 def problems(*connectors, worker=None):
     """``(where, key) → message``."""
     with pytest.raises(ConfigError) as caught:
-        checked("worker", worker or {}, [(str(n), each) for n, each in enumerate(connectors)])
-    found = {(m.where.partition(" ")[0], m.key): m.message for m in caught.value.mistakes}
-    assert len(found) == len(caught.value.mistakes)
+        check_plan("worker", worker or {}, [(str(n), each) for n, each in enumerate(connectors)])
+    found = {(m.where.partition(" ")[0], m.key): m.message for m in caught.value.problems}
+    assert len(found) == len(caught.value.problems)
     return found
 
 
@@ -43,7 +43,7 @@ def of_files(tmp_path, **texts):
         paths[name].write_text(text, "utf-8")
     with pytest.raises(ConfigError) as caught:
         plan(paths["worker"], [path for name, path in paths.items() if name != "worker"])
-    return {(Path(m.where.split(" ")[0].rstrip(":")).stem, m.key): m.message for m in caught.value.mistakes}
+    return {(Path(m.where.split(" ")[0].rstrip(":")).stem, m.key): m.message for m in caught.value.problems}
 
 
 # -- one does not hide another
@@ -144,7 +144,7 @@ def test_an_author_whose_rules_raise_loses_nothing_of_what_else_is_wrong():
         number: int = setting("number", 1, doc="A number.")
         file: PathText = setting("file", doc="A file.")
 
-        def mistakes(self):
+        def problems(self):
             raise ZeroDivisionError("oops")
 
     _, wrong = Odd.check({"file": "f"})
@@ -156,7 +156,7 @@ def test_an_author_whose_rules_raise_loses_nothing_of_what_else_is_wrong():
 # -- nothing is told that is not wrong
 
 
-def test_a_mistake_in_the_workers_file_makes_none_in_its_connectors():
+def test_a_problem_in_the_workers_file_makes_none_in_its_connectors():
     worker = {
         "value.converter": "json",
         "value.converter.schemas.enable": "true",
@@ -178,7 +178,7 @@ def test_a_mistake_in_the_workers_file_makes_none_in_its_connectors():
         ({"schema.registry.url": "http://h:99999"}, "schema.registry.url"),
     ],
 )
-def test_a_mistake_in_what_the_worker_gives_to_all_is_told_once_as_the_workers(worker, told):
+def test_a_problem_in_what_the_worker_gives_to_all_is_told_once_as_the_workers(worker, told):
     assert keys(FILE, SINK, worker=worker) == {("worker", told)}
 
 
@@ -263,7 +263,7 @@ def test_what_can_never_work_is_refused(connector, key, value, told):
     "address", ["ipc:///run/vip.socket", "ipc://@/home/volttron/.volttron/run/vip.socket", "ipc://@name"]
 )
 def test_a_platforms_address_on_this_machine_is_taken(address):
-    config: Any = checked("w", {}, [("0", BUS | {"volttron.address": address})]).connectors[0].config
+    config: Any = check_plan("w", {}, [("0", BUS | {"volttron.address": address})]).connectors[0].config
     assert config.address == address
 
 
@@ -281,7 +281,7 @@ def test_what_is_no_brokers_address_is_refused(servers):
 
 @pytest.mark.parametrize("servers", ["h", "h:9092,i:9093", "PLAINTEXT://h:9092", "[::1]:9092", "10.0.0.1:1"])
 def test_what_may_be_a_brokers_address_is_taken(servers):
-    assert checked("w", {"bootstrap.servers": servers}, []).worker.bootstrap_servers == tuple(
+    assert check_plan("w", {"bootstrap.servers": servers}, []).worker.bootstrap_servers == tuple(
         servers.split(",")
     )
 
@@ -302,7 +302,7 @@ def test_a_ca_file_that_is_missing_is_named_and_no_password_is_shown():
 def test_the_home_folder_is_found_in_every_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "plugins").mkdir()
-    planned = checked(
+    planned = check_plan(
         "w", {"data.dir": "~/data", "plugin.path": "~/plugins"}, [("f", FILE | {"file": "~/in.txt"})]
     )
     assert planned.worker.data_dir == tmp_path / "data"
@@ -345,6 +345,6 @@ def test_a_workers_settings_for_one_client_say_where_they_belong():
     assert "write producer.override.linger.ms in its file" in producer
 
 
-def test_a_predicate_of_a_transform_is_told_beside_its_other_mistakes():
+def test_a_predicate_of_a_transform_is_told_beside_its_other_problems():
     transform = {"transforms": "f", "transforms.f.type": "filter", "transforms.f.predicate": "p"}
     assert {k for _, k in problems(SINK | transform)} >= {"transforms.f.predicate"}

@@ -19,10 +19,10 @@ def written(tmp_path, name, text):
     return path
 
 
-def mistakes(path):
+def problems(path):
     with pytest.raises(ConfigError) as caught:
         read_settings(path)
-    return [mistake.message for mistake in caught.value.mistakes]
+    return [problem.message for problem in caught.value.problems]
 
 
 EXPECTED = {"name": "a", "tasks.max": "2", "flag": "true", "rate": "1.50", "topics": "x,y", "empty": ""}
@@ -99,7 +99,7 @@ def test_a_number_in_json_stays_the_text_that_stands_there(text, tmp_path):
     ],
 )
 def test_a_file_that_cannot_be_parsed_says_why(name, text, message, tmp_path):
-    (found,) = mistakes(written(tmp_path, name, text))
+    (found,) = problems(written(tmp_path, name, text))
     assert found.startswith(f"cannot be parsed: {message}")
 
 
@@ -107,29 +107,29 @@ def test_a_file_that_cannot_be_parsed_says_why(name, text, message, tmp_path):
     ("name", "text"), [("a.yaml", "- a"), ("a.yaml", ""), ("a.json", "[]"), ("a.json", "3")]
 )
 def test_a_file_without_a_map_is_refused(name, text, tmp_path):
-    assert mistakes(written(tmp_path, name, text)) == ["holds no map of settings"]
+    assert problems(written(tmp_path, name, text)) == ["holds no map of settings"]
 
 
 def test_every_nested_map_of_a_file_is_named(tmp_path):
     path = written(tmp_path, "a.yaml", "a: {b: 1}\nc: 2\nd: [{e: 1}]\n")
     with pytest.raises(ConfigError) as caught:
         read_settings(path)
-    assert [m.key for m in caught.value.mistakes] == ["a", "d"]
+    assert [m.key for m in caught.value.problems] == ["a", "d"]
 
 
-def test_a_file_that_is_not_there_is_a_mistake(tmp_path):
-    assert mistakes(tmp_path / "no.yaml") == ["cannot be read: No such file or directory"]
+def test_a_file_that_is_not_there_is_a_problem(tmp_path):
+    assert problems(tmp_path / "no.yaml") == ["cannot be read: No such file or directory"]
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path):
     path = written(tmp_path, "a.yaml", "a: 1\n" + "#" * MAX_BYTES)
-    assert mistakes(path) == [f"is larger than {MAX_BYTES} bytes"]
+    assert problems(path) == [f"is larger than {MAX_BYTES} bytes"]
 
 
-def test_a_file_that_is_no_utf_8_is_a_mistake(tmp_path):
+def test_a_file_that_is_no_utf_8_is_a_problem(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_bytes(b"a: \xff")
-    (message,) = mistakes(path)
+    (message,) = problems(path)
     assert message == "is not text in UTF-8 (byte 3)"
 
 
@@ -140,7 +140,7 @@ def test_a_file_that_is_no_utf_8_is_a_mistake(tmp_path):
 def test_deep_nesting_is_refused_at_once(name, left, right, depth, tmp_path):
     text = f'{{"a": {left * depth}{right * depth}}}'
     started = time.monotonic()
-    assert len(mistakes(written(tmp_path, name, text))) == 1
+    assert len(problems(written(tmp_path, name, text))) == 1
     assert time.monotonic() - started < 5
 
 
@@ -148,7 +148,7 @@ def test_a_billion_laughs_cost_nothing(tmp_path):
     laughs = 'a0: &a0 ["lol","lol"]\n' + "".join(
         f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
     )
-    (message,) = mistakes(written(tmp_path, "a.yaml", laughs))
+    (message,) = problems(written(tmp_path, "a.yaml", laughs))
     assert message.startswith("cannot be parsed: anchors and aliases are refused")
 
 
@@ -189,7 +189,7 @@ def test_every_reference_that_leads_nowhere_is_told(tmp_path):
         f"c: ${{file:{tmp_path}/none.properties:password}}\n"
         f"d: ${{directory:{tmp_path}:none}}\n",
     )
-    assert mistakes(path) == [
+    assert problems(path) == [
         "the environment has no TIELINE_NOT_SET",
         f"{tmp_path}/kept.properties has no key password",
         f"${{file:{tmp_path}/none.properties:password}} cannot be read: No such file or directory",
@@ -216,7 +216,7 @@ def test_every_reference_that_leads_nowhere_is_told(tmp_path):
     ],
 )
 def test_no_text_of_a_broken_file_is_in_the_message(name, text, tmp_path):
-    (message,) = mistakes(written(tmp_path, name, text.format("hunter2secret")))
+    (message,) = problems(written(tmp_path, name, text.format("hunter2secret")))
     assert "hunter2" not in message
     assert "{" not in message
 
@@ -238,7 +238,7 @@ def test_no_text_of_a_broken_file_is_in_the_message(name, text, tmp_path):
     ],
 )
 def test_what_looks_like_a_reference_and_is_none_is_refused_with_what_is_meant(value, told, tmp_path):
-    (message,) = mistakes(written(tmp_path, "a.yaml", f"a: '{value}'\n"))
+    (message,) = problems(written(tmp_path, "a.yaml", f"a: '{value}'\n"))
     assert told in message
 
 
@@ -255,7 +255,7 @@ def test_two_dollars_stand_for_the_text_itself(tmp_path):
 def test_a_huge_file_that_is_referred_to_is_refused(tmp_path):
     with (tmp_path / "huge").open("wb") as huge:
         huge.truncate(1 << 40)
-    (message,) = mistakes(written(tmp_path, "a.yaml", f"a: '${{file:{tmp_path}/huge:k}}'\n"))
+    (message,) = problems(written(tmp_path, "a.yaml", f"a: '${{file:{tmp_path}/huge:k}}'\n"))
     assert message.endswith("is larger than 1048576 bytes")
 
 
@@ -263,7 +263,7 @@ def test_a_huge_file_that_is_referred_to_is_refused(tmp_path):
 def test_a_configuration_that_is_no_file_is_refused_and_not_waited_for(kind, tmp_path):
     path = tmp_path / kind
     os.mkfifo(path) if kind.startswith("pipe") else path.mkdir()
-    assert mistakes(path) == ["is not a regular file"]
+    assert problems(path) == ["is not a regular file"]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_configuration_that_is_no_file_is_refused_and_not_waited_for(kind, tmp
 def test_a_duplicate_key_is_reported_with_its_line_and_the_last_value_is_read(name, text, message, tmp_path):
     settings, wrong = read_file(written(tmp_path, name, text))
     assert settings == {"a": "3", "b": "2"}
-    assert [(mistake.key, mistake.message) for mistake in wrong] == [("a", message)]
+    assert [(problem.key, problem.message) for problem in wrong] == [("a", message)]
 
 
 def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
@@ -301,6 +301,6 @@ def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
     ],
 )
 def test_a_config_file_of_the_old_agents_is_recognized_and_the_page_is_named(name, agent, text, tmp_path):
-    (message,) = mistakes(written(tmp_path, name, text))
+    (message,) = problems(written(tmp_path, name, text))
     assert f"is a config file of {agent}" in message
     assert "docs/old-agents.md" in message

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tieline.api import Config, ConfigError, Secret, SinkConnector, setting
-from tieline.config.plan import checked, plan
+from tieline.config.plan import check_plan, plan
 from tieline.config.settings import SinkSettings, SourceSettings, WorkerSettings
 from tieline.plugins.discovery import SINKS
 from tieline.testing.distribution import distribution
@@ -47,18 +47,18 @@ topics=connect-test
 
 
 def told(*connectors, worker=WORKER):
-    """``where: key: message`` of every mistake."""
+    """``where: key: message`` of every problem."""
     with pytest.raises(ConfigError) as caught:
-        checked("worker", worker, [(f"file{n}", c) for n, c in enumerate(connectors)])
-    return [str(mistake) for mistake in caught.value.mistakes]
+        check_plan("worker", worker, [(f"file{n}", c) for n, c in enumerate(connectors)])
+    return [str(problem) for problem in caught.value.problems]
 
 
 def test_a_source_and_a_sink_of_the_same_name_are_told_apart_by_their_topics():
-    planned = checked("worker", WORKER, [("x", SOURCE), ("y", SINK)])
+    planned = check_plan("worker", WORKER, [("x", SOURCE), ("y", SINK)])
     assert [type(p.connector) for p in planned.connectors] == [FileSource, FileSink]
 
 
-def test_all_mistakes_of_all_files_are_told_together(tmp_path):
+def test_all_problems_of_all_files_are_told_together(tmp_path):
     (tmp_path / "worker.yaml").write_text("value.convertr: string\noffset.flush.interval.ms: soon\n", "utf-8")
     (tmp_path / "a.properties").write_text("name=a\nconnector.class=fiel\n", "utf-8")
     (tmp_path / "b.json").write_text(
@@ -68,7 +68,7 @@ def test_all_mistakes_of_all_files_are_told_together(tmp_path):
     files = [tmp_path / name for name in ("a.properties", "b.json", "c.yaml", "d.yaml")]
     with pytest.raises(ConfigError) as caught:
         plan(tmp_path / "worker.yaml", files)
-    found = {(m.where.removeprefix(f"{tmp_path}/"), m.key) for m in caught.value.mistakes}
+    found = {(m.where.removeprefix(f"{tmp_path}/"), m.key) for m in caught.value.problems}
     assert found == {
         ("c.yaml", ""),
         ("d.yaml", ""),
@@ -79,7 +79,7 @@ def test_all_mistakes_of_all_files_are_told_together(tmp_path):
         ("b.json (b/b)", "file"),
         ("b.json (b/b)", "fil"),
     }
-    assert str(caught.value).startswith("8 mistakes in the configuration:\n  - ")
+    assert str(caught.value).startswith("8 problems in the configuration:\n  - ")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_all_mistakes_of_all_files_are_told_together(tmp_path):
         ({"tasks.max": "0"}, "file0 (a): tasks.max: "),
     ],
 )
-def test_a_mistake_says_where_which_key_and_the_way_out(wrong, expected):
+def test_a_problem_says_where_which_key_and_the_way_out(wrong, expected):
     found = told({**SOURCE, **wrong})
     assert [line for line in found if line.startswith(expected)] == found[:1]
 
@@ -136,7 +136,7 @@ def test_a_required_setting_that_is_missing_says_what_it_is_for():
     ]
 
 
-def test_two_connectors_without_a_name_are_two_mistakes():
+def test_two_connectors_without_a_name_are_two_problems():
     nameless = {k: v for k, v in SOURCE.items() if k != "name"}
     assert told(nameless, nameless) == [
         "file0: name: is required: Unique in the worker.",
@@ -144,7 +144,7 @@ def test_two_connectors_without_a_name_are_two_mistakes():
     ]
 
 
-def test_two_connectors_of_one_name_are_a_mistake():
+def test_two_connectors_of_one_name_are_a_problem():
     assert told(SOURCE, {**SINK, "name": "a"}) == ["file1: name: 'a' is also the name in file0"]
 
 
@@ -164,7 +164,7 @@ def test_a_sink_names_its_topics_in_exactly_one_way(topics, message):
 def test_the_workers_converter_settings_go_to_connectors_that_use_its_converter():
     worker = {"value.converter": "json", "value.converter.schemas.enable": "true"}
     own = {**SINK, "value.converter": "json"}
-    planned = checked("worker", worker, [("x", SOURCE), ("y", own)])
+    planned = check_plan("worker", worker, [("x", SOURCE), ("y", own)])
     assert [p.value.config.schemas_enable for p in planned.connectors] == [True, False]  # type: ignore[attr-defined]
 
 
@@ -182,12 +182,12 @@ class Group(SinkConnector):
         tmp_path, "fixture_group", {SINKS: {"group": "fixture_group:Group"}}, {"fixture_group": module}
     ):
         settings = {"name": "g", "connector.class": "group", "topics": "t", "group.id": "mine"}
-        planned = checked("worker", WORKER, [("x", settings), ("y", {**SINK, "header.converter": "z"})])
+        planned = check_plan("worker", WORKER, [("x", settings), ("y", {**SINK, "header.converter": "z"})])
     assert planned.connectors[0].config.model_dump() == {"group": "mine"}
     assert planned.connectors[1].own == {"file": "out.txt"}
 
 
-def test_a_broken_plugin_is_one_mistake_among_the_others(tmp_path):
+def test_a_broken_plugin_is_one_problem_among_the_others(tmp_path):
     with distribution(
         tmp_path,
         "fixture_bad",
@@ -203,7 +203,7 @@ class SecretConfig(Config):
     password: Secret = setting("password", doc="A secret.", min_length=4)
     number: int = setting("number", 1, doc="A number.")
 
-    def mistakes(self):
+    def problems(self):
         return [("number", "is unlucky")] if self.number == 13 else []
 
 
@@ -222,7 +222,7 @@ def test_a_secret_is_in_no_message_about_a_wrong_configuration(secret, number):
     with pytest.raises(ConfigError) as caught:
         SecretConfig.parse(settings, "here")
     error = caught.value
-    assert secret not in f"{error} {error!r} {error.mistakes} {error.__cause__} {error.__context__}"
+    assert secret not in f"{error} {error!r} {error.problems} {error.__cause__} {error.__context__}"
 
 
 class StrictConfig(Config):
@@ -230,7 +230,7 @@ class StrictConfig(Config):
 
 
 @given(secret=SECRETS)
-def test_a_secret_that_is_itself_the_mistake_is_in_no_message(secret):
+def test_a_secret_that_is_itself_the_problem_is_in_no_message(secret):
     with pytest.raises(ConfigError) as caught:
         StrictConfig.parse({"password": secret})
     error = caught.value
@@ -260,7 +260,7 @@ class SecretSink(SinkConnector):
         {SINKS: {"secret": "fixture_secret:SecretSink"}},
         {"fixture_secret": module},
     ):
-        planned = checked(
+        planned = check_plan(
             "worker",
             {**WORKER, "sasl.password": "secret-1", "ssl.key.password": "secret-2", "ssl.ca.location": "/ca"},
             [
@@ -330,21 +330,21 @@ def tieline(*arguments, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_run_check_prints_every_mistake_to_standard_error_and_exits_with_2(tmp_path):
+def test_run_check_prints_every_problem_to_standard_error_and_exits_with_2(tmp_path):
     (tmp_path / "w.yaml").write_text("valu.converter: x\n", "utf-8")
     (tmp_path / "a.yaml").write_text("name: a\nconnector.class: fiel\n", "utf-8")
     ended = tieline("run", "--check", "w.yaml", "a.yaml", cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.splitlines()[0] == "2 mistakes in the configuration:"
+    assert ended.stderr.splitlines()[0] == "2 problems in the configuration:"
     assert "did you mean 'value.converter'?" in ended.stderr
     assert "did you mean 'file'?" in ended.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.yaml", "w.yaml"]
 
 
-def test_run_check_without_a_mistake_starts_nothing_and_exits_with_0(tmp_path):
+def test_run_check_without_a_problem_starts_nothing_and_exits_with_0(tmp_path):
     (tmp_path / "w.yaml").write_text("value.converter: string\n", "utf-8")
     (tmp_path / "a.properties").write_text(FILE_SOURCE, "utf-8")
     ended = tieline("run", "--check", "w.yaml", "a.properties", cwd=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == "1 connector(s) checked, no mistakes\n"
+    assert ended.stdout == "1 connector(s) checked, no problems\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.properties", "w.yaml"]

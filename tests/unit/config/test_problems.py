@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 
 from tieline.api import Config, ConfigError, setting
 from tieline.broker.kafka import settings as kafka
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.plugins.discovery import CONVERTERS, SINKS
 from tieline.testing.distribution import distribution
 
@@ -22,15 +22,15 @@ REGISTRY = "value.converter.schema.registry"
 
 
 def told(*connectors, worker=LOCAL):
-    """``(where, key)`` and the message of every mistake."""
+    """``(where, key)`` and the message of every problem."""
     with pytest.raises(ConfigError) as caught:
-        checked("worker", worker, [(f"file{n}", c) for n, c in enumerate(connectors)])
-    mistakes = caught.value.mistakes
-    assert len(mistakes) == len({(m.where, m.key, m.message) for m in mistakes})
-    return {(m.where, m.key): m.message for m in mistakes}
+        check_plan("worker", worker, [(f"file{n}", c) for n, c in enumerate(connectors)])
+    problems = caught.value.problems
+    assert len(problems) == len({(m.where, m.key, m.message) for m in problems})
+    return {(m.where, m.key): m.message for m in problems}
 
 
-def test_every_wrong_setting_of_kafkas_clients_is_told_with_all_other_mistakes():
+def test_every_wrong_setting_of_kafkas_clients_is_told_with_all_other_problems():
     found = told(
         {
             **SOURCE,
@@ -68,10 +68,10 @@ def test_a_certificate_that_is_not_there_is_told_once_for_the_worker(tmp_path):
     assert "ssl.ca.location failed" in found["worker", "ssl.ca.location"]
 
 
-def test_overrides_that_kafkas_clients_take_are_no_mistake():
+def test_overrides_that_kafkas_clients_take_are_no_problem():
     source = {**SOURCE, "producer.override.linger.ms": "0", "producer.override.compression.type": "zstd"}
     sink = {**SINK, "consumer.override.isolation.level": "read_uncommitted"}
-    planned = checked("worker", KAFKA, [("x", source), ("y", sink)])
+    planned = check_plan("worker", KAFKA, [("x", source), ("y", sink)])
     assert [dict(p.overrides) for p in planned.connectors] == [
         {"linger.ms": "0", "compression.type": "zstd"},
         {"isolation.level": "read_uncommitted"},
@@ -80,10 +80,10 @@ def test_overrides_that_kafkas_clients_take_are_no_mistake():
 
 def test_without_kafka_the_settings_of_its_clients_have_no_effect():
     worker = {**LOCAL, "ssl.nonsense": "1", "bootstrap.servers": ""}
-    checked("worker", worker, [("x", {**SOURCE, "producer.override.no.such.thing": "1"})])
+    check_plan("worker", worker, [("x", {**SOURCE, "producer.override.no.such.thing": "1"})])
 
 
-def test_settings_that_the_registrys_client_does_not_know_are_mistakes():
+def test_settings_that_the_registrys_client_does_not_know_are_problems():
     url = {f"{REGISTRY}.url": "http://127.0.0.1:1"}
     found = told(
         {**SOURCE, **url, "value.converter": "avro", f"{REGISTRY}.nonsense": "1", f"{REGISTRY}.more": "1"},
@@ -95,7 +95,7 @@ def test_settings_that_the_registrys_client_does_not_know_are_mistakes():
     }
 
 
-def test_settings_of_a_registry_without_its_url_are_mistakes():
+def test_settings_of_a_registry_without_its_url_are_problems():
     found = told({**SOURCE, "value.converter": "avro", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
     assert found == {("file0 (a)", f"{REGISTRY}.urll"): f"means nothing without {REGISTRY}.url"}
 
@@ -123,7 +123,7 @@ def test_a_setting_goes_by_its_key_and_not_by_the_name_of_its_field():
     assert set(told({**SOURCE, "batch_size": "7"})) == {("file0 (a)", "batch_size")}
 
 
-def test_mistakes_of_transforms_and_of_the_common_settings_are_told_together():
+def test_problems_of_transforms_and_of_the_common_settings_are_told_together():
     found = told({**SOURCE, "tasks.max": "0", "transforms": "r", "transforms.r.type": "no_such"})
     assert set(found) == {("file0 (a)", "tasks.max"), ("file0 (a)", "transforms.r.type")}
 
@@ -138,7 +138,7 @@ class SpanConfig(Config):
     high: int = setting("span.high", 1, doc="To.")
     name: str = setting("name", doc="A name.")
 
-    def mistakes(self):
+    def problems(self):
         return [("span.low", "is above span.high")] if self.low > self.high else []
 
 
@@ -154,8 +154,8 @@ class SpanConfig(Config):
 def test_a_rule_that_asks_for_a_setting_of_the_wrong_type_is_left_out(settings, keys):
     with pytest.raises(ConfigError) as caught:
         SpanConfig.parse(settings)
-    assert {m.key for m in caught.value.mistakes} == keys
-    assert len(caught.value.mistakes) == len(keys)
+    assert {m.key for m in caught.value.problems} == keys
+    assert len(caught.value.problems) == len(keys)
 
 
 class PortsConfig(Config):
@@ -167,7 +167,7 @@ class PortsConfig(Config):
 def test_a_wrong_part_of_a_list_is_told_with_its_place():
     with pytest.raises(ConfigError) as caught:
         PortsConfig.parse({"ports": "1,x,2,y"})
-    assert [m.key for m in caught.value.mistakes] == ["ports.1", "ports.3"]
+    assert [m.key for m in caught.value.problems] == ["ports.1", "ports.3"]
 
 
 RAISING = """
@@ -189,7 +189,7 @@ class Unmade(Raising):
 """
 
 
-def test_what_a_connector_raises_while_it_is_checked_is_a_mistake_among_the_others(tmp_path):
+def test_what_a_connector_raises_while_it_is_checked_is_a_problem_among_the_others(tmp_path):
     entry_points = {SINKS: {"raising": "fixture_raising:Raising", "unmade": "fixture_raising:Unmade"}}
     with distribution(tmp_path, "fixture_raising", entry_points, {"fixture_raising": RAISING}):
         own = {"name": "r", "topics": "t", "password": "p4ss"}
@@ -226,7 +226,7 @@ def test_the_secrets_among_the_settings_of_a_client_are_known(settings, expected
 
 def test_a_password_in_the_url_of_a_registry_is_masked_in_the_log():
     worker = {**AVRO, "schema.registry.url": "http://u:p4ss@127.0.0.1:1"}
-    assert set(checked("worker", worker, [("x", SOURCE)]).secrets) == {"p4ss"}
+    assert set(check_plan("worker", worker, [("x", SOURCE)]).secrets) == {"p4ss"}
 
 
 def test_a_converter_of_somebody_else_with_a_registry_gets_its_settings(tmp_path):
@@ -243,6 +243,6 @@ class Mine(Converter):
         tmp_path, "fixture_mine", {CONVERTERS: {"mine": "fixture_mine:Mine"}}, {"fixture_mine": module}
     ):
         source = {**SOURCE, "value.converter": "mine", f"{REGISTRY}.url": "http://127.0.0.1:1"}
-        planned = checked("worker", LOCAL, [("x", source)])
+        planned = check_plan("worker", LOCAL, [("x", source)])
     assert planned.connectors[0].value.registry == {"url": "http://127.0.0.1:1"}
     assert planned.connectors[0].key.registry == {}

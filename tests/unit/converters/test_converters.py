@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tieline.api import ConfigError, Converter, DataError, Datum, Encoded, Retriable, Schema
+from tieline.api import ConfigError, Converter, DataError, Datum, Encoded, RetriableError, Schema
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.codec import AvroCodec
 from tieline.converters.connect import DATA
@@ -40,7 +40,7 @@ class Store:
 
     def _check(self):
         if self.away:
-            raise Retriable("away")
+            raise RetriableError("away")
 
 
 def started(converter: Converter[Any], settings=None, *, is_key=False, store=None):
@@ -161,9 +161,9 @@ def test_a_store_that_is_away_is_an_outage_and_no_data_error():
     store = Store()
     converter = started(AvroConverter(), store=store)
     store.away = True
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         converter.serialize([Datum("t", {"v": 1}, POINT)])
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         converter.deserialize([Encoded("t", b"\x00\x00\x00\x01\x02\x02")])
     store.away = False
     assert len(converter.serialize([Datum("t", {"v": 1}, POINT)])) == 1
@@ -294,7 +294,7 @@ def test_string_names_what_its_encoding_cannot_carry():
     assert list(failed(converter.deserialize, [Encoded("t", b"\xff"), Encoded("t", b"a")])) == [0]
 
 
-def test_an_encoding_that_there_is_not_is_a_mistake_in_the_configuration():
+def test_an_encoding_that_there_is_not_is_a_problem_in_the_configuration():
     with pytest.raises(ConfigError, match="no encoding is called 'utf-9'; usual is utf-8"):
         StringConverterConfig.parse({"converter.encoding": "utf-9"})
     with pytest.raises(ConfigError, match="no encoding is called 'hex'"):

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tieline.api import Retriable, SinkRecord
+from tieline.api import RetriableError, SinkRecord
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.file.sink import FileSinkConfig, FileSinkTask
 
@@ -66,13 +66,13 @@ def test_a_line_that_a_crash_has_torn_is_cut_off(before, kept, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_an_outage(tmp_path):
-    with pytest.raises(Retriable, match=r"out\.txt cannot be written: No such file or directory"):
+    with pytest.raises(RetriableError, match=r"out\.txt cannot be written: No such file or directory"):
         started(tmp_path / "no" / "out.txt")
 
 
 def test_a_full_disk_is_an_outage():
     task = started("/dev/full")
-    with pytest.raises(Retriable, match="/dev/full cannot be written: No space left on device"):
+    with pytest.raises(RetriableError, match="/dev/full cannot be written: No space left on device"):
         put(task, "a")
     task.shutdown()
 
@@ -103,9 +103,9 @@ def test_a_line_torn_by_a_full_disk_is_ended_before_the_batch_comes_again(room, 
     task = started(path)
     task._file = Filling(task._file, room)
     batch = ("abc", "def", "g")
-    with pytest.raises(Retriable, match="No space left"):
+    with pytest.raises(RetriableError, match="No space left"):
         put(task, *batch)
-    with pytest.raises(Retriable, match="No space left"):
+    with pytest.raises(RetriableError, match="No space left"):
         put(task, *batch)
     task._file.room = 1_000
     put(task, *batch)

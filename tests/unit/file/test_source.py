@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tieline.api import ID_HEADER, Retriable, header
+from tieline.api import ID_HEADER, RetriableError, header
 from tieline.testing.source_context import RecordingSourceContext
 from tieline_connectors.file.source import FileSourceConfig, FileSourceTask
 
@@ -191,6 +191,6 @@ def test_a_batch_is_no_larger_than_its_setting(tmp_path):
 def test_a_path_that_cannot_be_opened_is_an_outage(tmp_path):
     (tmp_path / "file").write_text("", "utf-8")
     reader = Reader(tmp_path / "file" / "in.txt")
-    with pytest.raises(Retriable, match=r"in\.txt cannot be read: Not a directory"):
+    with pytest.raises(RetriableError, match=r"in\.txt cannot be read: Not a directory"):
         reader.poll()
     reader.task.close()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tieline.api import RefuseToStart
+from tieline.api import StartupError
 from tieline.config.files import read_settings
 from tieline.config.plan import plan
 from tieline_lab.driver import DriverSettings
@@ -42,9 +42,9 @@ def test_the_files_say_the_same_to_the_worker_as_to_their_reader(tmp_path, folde
 
 
 def test_the_configuration_is_right_but_for_the_keys_of_a_home_that_is_not_there(tmp_path):
-    """What ``tieline run --check`` says; the policy has no mistake either."""
+    """What ``tieline run --check`` says; the policy has no problem either."""
     files = write_files(tmp_path / "config", tmp_path / "data", surroundings(tmp_path))
-    with pytest.raises(RefuseToStart) as refused:
+    with pytest.raises(StartupError) as refused:
         plan(files[0], files[1:])
     told = str(refused.value).splitlines()
     assert len([line for line in told if "credentials" in line]) == 8

@@ -8,10 +8,10 @@ def parse(**settings):
     return MongoSinkConfig.parse({"database": "d", **settings})
 
 
-def mistakes(**settings):
+def problems(**settings):
     with pytest.raises(ConfigError) as raised:
         parse(**settings)
-    return {mistake.key: mistake.message for mistake in raised.value.mistakes}
+    return {problem.key: problem.message for problem in raised.value.problems}
 
 
 def test_a_topic_goes_to_the_collection_of_its_name_unless_one_is_configured():
@@ -33,8 +33,8 @@ def test_overrides_belong_to_one_topic_and_a_topic_may_have_dots_and_be_called_l
     assert config.destination("b") == Destination("d", "b", "reading")
 
 
-def test_all_mistakes_are_told_together_with_the_way_out():
-    found = mistakes(
+def test_all_problems_are_told_together_with_the_way_out():
+    found = problems(
         **{
             "layout": "readings",
             "topic.override.a.colection": "x",
@@ -60,7 +60,7 @@ def test_all_mistakes_are_told_together_with_the_way_out():
 
 
 def test_a_misspelt_setting_is_told_with_the_near_one():
-    assert "did you mean 'collection'?" in mistakes(colection="x")["colection"]
+    assert "did you mean 'collection'?" in problems(colection="x")["colection"]
 
 
 def test_the_database_is_required():
@@ -69,7 +69,7 @@ def test_the_database_is_required():
 
 
 def test_a_write_concern_of_nobody_is_refused_in_the_uri_too():
-    assert set(mistakes(**{"connection.uri": "mongodb://127.0.0.1/?w=0"})) == {"connection.uri"}
+    assert set(problems(**{"connection.uri": "mongodb://127.0.0.1/?w=0"})) == {"connection.uri"}
 
 
 def options(config):

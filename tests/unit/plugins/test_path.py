@@ -84,7 +84,7 @@ def test_a_worker_knows_a_connector_that_was_dropped_in(dropped, tmp_path):
     worker.write_text(json.dumps(settings))
     sink.write_text(json.dumps({"name": "s", "connector.class": "other", "topics": "t"}))
     checked = tieline("run", "--check", worker, sink)
-    assert (checked.returncode, checked.stdout) == (0, "1 connector(s) checked, no mistakes\n")
+    assert (checked.returncode, checked.stdout) == (0, "1 connector(s) checked, no problems\n")
     del settings["plugin.path"]
     worker.write_text(json.dumps(settings))
     refused = tieline("run", "--check", worker, sink)
@@ -92,14 +92,14 @@ def test_a_worker_knows_a_connector_that_was_dropped_in(dropped, tmp_path):
     assert "is called 'other'" in refused.stderr
 
 
-def test_every_mistake_of_the_folders_is_told(dropped, tmp_path, monkeypatch):
+def test_every_problem_of_the_folders_is_told(dropped, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     unpacked(dropped / "again", files("acme_one", "again"))
     (dropped / "nothing").mkdir()
     (dropped / "torn.whl").write_bytes(b"PK")
     with pytest.raises(ConfigError) as caught:
         activate(f"{dropped},{tmp_path / 'none'}", "worker.yaml")
-    told = [mistake.message for mistake in caught.value.mistakes]
+    told = [problem.message for problem in caught.value.problems]
     assert len(told) == 4
     assert sum("is no distribution" in each for each in told) == 2
     assert sum("both bring the module 'acme_one'" in each for each in told) == 1

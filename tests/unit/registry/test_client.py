@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tieline.api import ConfigError, Fatal, Retriable, Schema
+from tieline.api import ConfigError, FatalError, RetriableError, Schema
 
 pytest.importorskip("confluent_kafka.schema_registry", reason="the extra 'registry' is not installed")
 from tieline.registry.client import RemoteSchemaStore
@@ -111,9 +111,9 @@ def test_an_id_that_there_is_not_is_none_and_is_asked_again(store, registry):
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 429])
 def test_a_registry_in_trouble_is_an_outage(status, store, registry):
     registry.status = status
-    with pytest.raises(Retriable, match="the schema registry could not register t-value"):
+    with pytest.raises(RetriableError, match="the schema registry could not register t-value"):
         store.register("t-value", LONG)
-    with pytest.raises(Retriable, match="the schema registry could not look up id 1"):
+    with pytest.raises(RetriableError, match="the schema registry could not look up id 1"):
         store.schema(1)
     registry.status = 0
     assert store.register("t-value", LONG) == 1
@@ -122,13 +122,13 @@ def test_a_registry_in_trouble_is_an_outage(status, store, registry):
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 422])
 def test_a_refusal_to_register_is_fatal(status, store, registry):
     registry.status = status
-    with pytest.raises(Fatal, match="the schema registry refused to register t-value"):
+    with pytest.raises(FatalError, match="the schema registry refused to register t-value"):
         store.register("t-value", LONG)
 
 
 def test_an_answer_that_is_no_registrys_is_an_outage(store, registry):
     registry.body = b"<html>sign in</html>"
-    with pytest.raises(Retriable, match="the schema registry is away"):
+    with pytest.raises(RetriableError, match="the schema registry is away"):
         store.register("t-value", LONG)
 
 
@@ -137,9 +137,9 @@ def test_a_connection_that_is_refused_is_an_outage():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         store = RemoteSchemaStore({"url": f"http://127.0.0.1:{port}"})
-        with pytest.raises(Retriable, match="the schema registry is away"):
+        with pytest.raises(RetriableError, match="the schema registry is away"):
             store.register("t-value", LONG)
-        with pytest.raises(Retriable, match="the schema registry is away"):
+        with pytest.raises(RetriableError, match="the schema registry is away"):
             store.schema(1)
         store.close()
 
@@ -149,7 +149,7 @@ def test_a_registry_that_does_not_answer_is_an_outage_within_its_time_out():
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         store = RemoteSchemaStore({"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "timeout": "0.2"})
-        with pytest.raises(Retriable, match="the schema registry is away"):
+        with pytest.raises(RetriableError, match="the schema registry is away"):
             store.schema(1)
         store.close()
 
@@ -161,6 +161,6 @@ def test_a_text_from_the_registry_that_is_no_schema_is_a_value_error(store, regi
 
 
 @pytest.mark.parametrize("settings", [{"url": ""}, {"url": "http://127.0.0.1:1", "max.retries": "many"}, {}])
-def test_settings_that_the_client_refuses_are_a_mistake_in_the_configuration(settings):
+def test_settings_that_the_client_refuses_are_a_problem_in_the_configuration(settings):
     with pytest.raises(ConfigError, match=r"schema\.registry\.url"):
         RemoteSchemaStore(settings)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tieline.api import Fatal, Schema
+from tieline.api import FatalError, Schema
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ConsumedRecord, ProducerRecord
 from tieline.registry.model import config_and_mode
@@ -97,7 +97,7 @@ def test_a_schema_that_cannot_read_what_the_last_one_wrote_is_refused_and_says_w
     wider = {**number, "fields": [{"name": "n", "type": "long"}]}
     other = {**number, "fields": [{"name": "n", "type": "string"}]}
     assert [store.register("a", Schema(json.dumps(each))) for each in (number, wider)] == [1, 2]
-    with pytest.raises(Fatal, match=r"the latest version wrote .* 'n' is string here and long there"):
+    with pytest.raises(FatalError, match=r"the latest version wrote .* 'n' is string here and long there"):
         store.register("a", Schema(json.dumps(other)))
     assert len(held(log)) == 2
     unchecked(log)

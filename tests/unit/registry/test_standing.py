@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tieline.api import Datum, Encoded, Fatal, Schema
+from tieline.api import Datum, Encoded, FatalError, Schema
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
@@ -213,7 +213,7 @@ def test_a_change_of_a_union_is_checked(log):
     old, wider, other = (Schema(text.format(kind)) for kind in ("int", "long", "string"))
     converter.serialize([Datum("t", {"f": 1}, old), Datum("t", {"f": 1}, wider)])
     with pytest.raises(
-        Fatal, match=r"cannot be registered under t-value: .* 'f' is string here and long there"
+        FatalError, match=r"cannot be registered under t-value: .* 'f' is string here and long there"
     ):
         converter.serialize([Datum("t", {"f": "x"}, other)])
 

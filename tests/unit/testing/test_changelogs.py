@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tieline.api import DataError, Fenced, Retriable, Schema, SourceRecord, TopicPartition
+from tieline.api import DataError, FencedError, RetriableError, Schema, SourceRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.crash.points import Crash
 from tieline.testing.sink_context import RecordingSinkContext
@@ -31,11 +31,11 @@ def test_the_next_owner_finds_the_latest_value_of_each_key_and_no_deleted_one():
 def test_an_owner_that_was_taken_over_is_fenced_and_writes_nothing():
     outside = Changelogs()
     first, second = opened(outside), opened(outside)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         first.write({"a": {"n": 1}})
     second.write({"b": {"n": 1}})
     outside.fence(AT)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         second.write({"b": {"n": 2}})
     assert outside.entries(AT) == {"b": {"n": 1}}
     assert outside.writes == 1
@@ -56,12 +56,12 @@ def test_a_crash_comes_before_or_after_the_write_that_was_named(when, writes):
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_write_that_is_repeated_after_an_outage_takes_effect_once(when):
     outside = Changelogs()
-    outside.fail(1, Retriable("away"), when)
+    outside.fail(1, RetriableError("away"), when)
     changelog = opened(outside)
     for attempt in range(2):
         try:
             changelog.write({"a": {"n": 1}}, [SourceRecord("results", 1)], 1)
-        except Retriable:
+        except RetriableError:
             assert attempt == 0
     assert outside.writes == 1
     assert [record.value for record in outside.records] == [1]
@@ -83,7 +83,7 @@ def test_what_is_not_true_to_its_schema_is_named_by_its_place_and_nothing_is_wri
 
 def test_a_changelog_that_cannot_be_opened_can_be_later():
     outside = Changelogs()
-    outside.fail_to_open(Retriable("away"))
-    with pytest.raises(Retriable):
+    outside.fail_to_open(RetriableError("away"))
+    with pytest.raises(RetriableError):
         opened(outside)
     assert opened(outside).entries == {}

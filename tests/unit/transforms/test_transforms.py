@@ -13,10 +13,10 @@ def started(transform, **settings):
     return transform
 
 
-def mistakes(transform, **settings):
+def problems(transform, **settings):
     with pytest.raises(ConfigError) as caught:
         started(transform(), **settings)
-    return [f"{mistake.key}: {mistake.message}" for mistake in caught.value.mistakes]
+    return [f"{problem.key}: {problem.message}" for problem in caught.value.problems]
 
 
 def records(*topics, key=None):
@@ -39,8 +39,8 @@ def test_filter_with_both_drops_what_either_matches():
 
 
 def test_filter_needs_something_to_filter_by_that_compiles():
-    assert mistakes(Filter) == ["topic.regex: give topic.regex or key.regex"]
-    assert [m.partition(":")[0] for m in mistakes(Filter, topic_regex="(", key_regex="[")] == [
+    assert problems(Filter) == ["topic.regex: give topic.regex or key.regex"]
+    assert [m.partition(":")[0] for m in problems(Filter, topic_regex="(", key_regex="[")] == [
         "topic.regex",
         "key.regex",
     ]
@@ -55,8 +55,8 @@ def test_insert_header_adds_behind_what_is_there(kind):
 
 
 def test_insert_header_needs_a_header():
-    assert len(mistakes(InsertHeader, header="", value_literal="x")) == 1
-    assert len(mistakes(InsertHeader)) == 2
+    assert len(problems(InsertHeader, header="", value_literal="x")) == 1
+    assert len(problems(InsertHeader)) == 2
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_insert_header_needs_a_header():
 )
 def test_regex_router_rewrites_whole_topics(regex, replacement, topic, expected):
     if expected is None:
-        assert mistakes(RegexRouter, regex=regex, replacement=replacement) == [
+        assert problems(RegexRouter, regex=regex, replacement=replacement) == [
             "replacement: regex has no group 10"
         ]
     else:
@@ -89,7 +89,7 @@ def test_regex_router_leaves_records_that_do_not_match_as_they_are():
 
 
 def test_regex_router_needs_an_expression_that_compiles():
-    assert mistakes(RegexRouter, regex="(", replacement="x")[0].startswith("regex: not a regular expression")
+    assert problems(RegexRouter, regex="(", replacement="x")[0].startswith("regex: not a regular expression")
 
 
 @pytest.mark.parametrize("transform", [Filter, InsertHeader, RegexRouter])

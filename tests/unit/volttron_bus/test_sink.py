@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import zmq
 
-from tieline.api import DataError, Retriable, SinkRecord, TopicPartition, identity
+from tieline.api import DataError, RetriableError, SinkRecord, TopicPartition, identity
 from tieline.testing.proxy import TcpProxy
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.volttron_bus.sink import VolttronBusSink, VolttronBusSinkTask
@@ -139,7 +139,7 @@ def test_over_the_rate_limit_the_rest_waits_and_nothing_is_published_twice(bus):
             try:
                 task.put(batch)
                 batch = []
-            except Retriable as error:
+            except RetriableError as error:
                 batch = batch[error.reached[TopicPartition("t", 0)] - batch[0].offset :]
                 waits.append(error.after or 0.0)
                 time.sleep(waits[-1])
@@ -155,7 +155,7 @@ def test_a_lost_platform_is_retriable_with_what_was_reached_and_a_new_connection
         bus.stop()
         # The first may still go into the connection that is just being lost.
         for said in (r"nobody listens there|the connection was lost", r"nobody listens there"):
-            with pytest.raises(Retriable, match=said) as raised:
+            with pytest.raises(RetriableError, match=said) as raised:
                 task.put(records(1, 2))
             assert raised.value.reached == {}
         bus.start()
@@ -169,7 +169,7 @@ def test_a_router_that_falls_silent_is_given_up_in_time_and_comes_back(bus):
     with sink(bus.address) as (task, _):
         bus.fall_silent()
         begun = time.monotonic()
-        with pytest.raises(Retriable, match="has not confirmed"):
+        with pytest.raises(RetriableError, match="has not confirmed"):
             task.put(records(0))
         assert 0.3 <= time.monotonic() - begun < 1.0
         bus.stop()
@@ -188,7 +188,7 @@ def test_a_half_open_connection_is_left_for_another_under_a_name_beside_the_firs
         task.put(records(0))
         proxy.freeze()
         for _ in range(2):  # not confirmed; then the name is taken
-            with pytest.raises(Retriable):
+            with pytest.raises(RetriableError):
                 task.put(records(1))
         task.put(records(1))
         assert bodies(seen) == [0, 1]
@@ -201,7 +201,7 @@ def test_a_stop_ends_the_wait_for_a_silent_router(bus):
         stopper = threading.Timer(0.1, task.stop)
         stopper.start()
         begun = time.monotonic()
-        with pytest.raises(Retriable):
+        with pytest.raises(RetriableError):
             task.put(records(0))
         stopper.join()
         assert time.monotonic() - begun < 2
@@ -242,7 +242,7 @@ def test_what_the_router_refuses_is_refused_and_a_subscriber_that_does_not_read_
 def test_a_loss_within_a_batch_says_what_was_reached_refused_records_included():
     with router_that_says({b"p1": None, b"p3": None}) as address, sink(address) as (task, context):
         batch = [record(0), record(1, "42"), record(2), record(3), record(4, partition=1)]
-        with pytest.raises(Retriable) as raised:
+        with pytest.raises(RetriableError) as raised:
             task.put(batch)
         assert raised.value.reached == {TopicPartition("t", 0): 3}
         assert context.counters == {"published": 2, "refused.topic": 1}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 import zmq
 
-from tieline.api import Fatal, SourceRecord
+from tieline.api import FatalError, SourceRecord
 from tieline.testing.proxy import TcpProxy
 from tieline.testing.source_context import RecordingSourceContext
 from tieline_connectors.volttron_bus.source import VolttronBusTask
@@ -386,7 +386,7 @@ def test_keys_that_cannot_be_read_are_fatal(tmp_path):
             "volttron.server.credentials.file": str(tmp_path / "no"),
         }
     )
-    with pytest.raises(Fatal, match="cannot be read"):
+    with pytest.raises(FatalError, match="cannot be read"):
         VolttronBusTask().start(RecordingSourceContext(), config)
 
 
@@ -400,7 +400,7 @@ def test_a_dead_receiving_thread_fails_the_task(bus, monkeypatch):
         monkeypatch.setattr(task._buffer, "put", broken)
         reading(bus, 1)
         task._receiver.join()
-        with pytest.raises(Fatal, match="receiving ended"):
+        with pytest.raises(FatalError, match="receiving ended"):
             task.poll(10, 30)
 
 

@@ -1,4 +1,4 @@
-"""The settings of the bus source: mistakes are told together, keys in both spellings, never shown."""
+"""The settings of the bus source: problems are told together, keys in both spellings, never shown."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def config(**settings):
     )
 
 
-def mistakes(**settings):
+def problems(**settings):
     with pytest.raises(ConfigError) as error:
         config(**settings)
-    return {mistake.key: mistake.message for mistake in error.value.mistakes}
+    return {problem.key: problem.message for problem in error.value.problems}
 
 
 def urlsafe(key):
@@ -51,7 +51,7 @@ def test_two_settings_are_enough():
 
 
 def test_everything_that_is_wrong_is_told_together():
-    wrong = mistakes(
+    wrong = problems(
         volttron__address="127.0.0.1:22916",
         volttron__identity="42",
         volttron__serverkey="short",
@@ -71,14 +71,14 @@ def test_everything_that_is_wrong_is_told_together():
 
 @pytest.mark.parametrize("identity", ["42", "true", "null", '"x"', "1e5", "NaN", " 7 ", "[]", "日本"])
 def test_an_identity_that_would_hurt_the_platform_is_refused(identity):
-    assert "volttron.identity" in mistakes(volttron__identity=identity)
+    assert "volttron.identity" in problems(volttron__identity=identity)
 
 
 def test_an_order_of_topics_is_named_by_its_base():
     assert {base.name: base.order for base in config().bases()} == {"devices": "depth", "points": "breadth"}
     given = {base.name: base.order for base in config(topic__order="devices=both, x/y = breadth").bases()}
     assert given == {"devices": "both", "points": "breadth", "x/y": "breadth"}
-    assert "write base=depth" in mistakes(topic__order="devices")["topic.order"]
+    assert "write base=depth" in problems(topic__order="devices")["topic.order"]
 
 
 def test_all_stands_for_four_prefixes_and_record_is_named():
@@ -118,7 +118,7 @@ def test_routes_name_a_topic_for_a_prefix():
     ],
 )
 def test_a_wrong_route_is_told(route, message):
-    assert message in mistakes(topic__routes=route)["topic.routes"]
+    assert message in problems(topic__routes=route)["topic.routes"]
 
 
 def test_keys_are_taken_in_both_spellings(keys):
@@ -176,11 +176,11 @@ def test_a_file_without_keys_is_told_by_name_and_never_quoted(content, tmp_path)
 
 def test_keys_that_are_of_no_use_are_told(keys):
     public, secret, _ = keys
-    assert "without volttron.serverkey" in mistakes(volttron__secretkey=secret.decode())["volttron.secretkey"]
-    assert "without volttron.secretkey" in mistakes(volttron__publickey=public.decode())["volttron.publickey"]
+    assert "without volttron.serverkey" in problems(volttron__secretkey=secret.decode())["volttron.secretkey"]
+    assert "without volttron.secretkey" in problems(volttron__publickey=public.decode())["volttron.publickey"]
     assert (
         "one of the two"
-        in mistakes(volttron__serverkey=public.decode(), volttron__server__credentials__file="f")[
+        in problems(volttron__serverkey=public.decode(), volttron__server__credentials__file="f")[
             "volttron.server.credentials.file"
         ]
     )
@@ -232,14 +232,14 @@ PATTERNS = {
 
 @pytest.mark.parametrize(("prefix", "fix"), PATTERNS.items())
 def test_a_prefix_that_is_a_pattern_is_an_error_with_the_fix(prefix, fix):
-    assert fix in mistakes(bus__prefixes=f"analysis, {prefix}")["bus.prefixes"]
+    assert fix in problems(bus__prefixes=f"analysis, {prefix}")["bus.prefixes"]
 
 
 @pytest.mark.parametrize("prefix", [p for p in PATTERNS if p.lower() != "all" and p != "/"])
 def test_so_it_is_in_a_route_and_in_an_order_of_topics(prefix):
-    assert mistakes(topic__routes=f"{prefix}=t")["topic.routes"]
+    assert problems(topic__routes=f"{prefix}=t")["topic.routes"]
     if prefix != "/devices":  # slashes at its ends have always been left out there
-        assert mistakes(topic__order=f"{prefix}=depth")["topic.order"]
+        assert problems(topic__order=f"{prefix}=depth")["topic.order"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tieline.api import AlreadyOwned, Fatal
+from tieline.api import DataDirInUseError, FatalError
 from tieline.api.locks import lock_exclusively
 from tieline_connectors.command.audit.chain import (
     MAX_LINE,
@@ -47,8 +47,8 @@ class AuditFile:
     def __init__(self, path: Path) -> None:
         """Opens or makes the log and checks its end.
 
-        Raises ``AlreadyOwned`` when another process has it, ``Fatal`` when its end is not what was written
-        (it is left as it is), ``OSError``.
+        Raises ``DataDirInUseError`` if another process has the file open, ``FatalError`` if its end is not
+        what was written (the file is left unchanged), and ``OSError``.
         """
         self.path = path
         self.healed = ""
@@ -165,7 +165,7 @@ class AuditFile:
     def _another(self) -> int:
         try:
             return _open_locked(self.path)
-        except (AlreadyOwned, Fatal) as error:
+        except (DataDirInUseError, FatalError) as error:
             raise self._unusable(f"another file is in its place ({error})") from error
 
     def _unusable(self, why: str) -> OSError:
@@ -180,7 +180,7 @@ class AuditFile:
     def _heal(self) -> None:
         """Cut off a last line without its end: it was never acknowledged.
 
-        Raises ``Fatal`` where what has no end is no line of an audit log: the file may be somebody else's.
+        Raises ``FatalError`` if the unfinished line is not a line of an audit log: the file may not be ours.
         """
         size = os.fstat(self._file).st_size
         start = max(0, size - MAX_LINE)
@@ -190,7 +190,7 @@ class AuditFile:
         if torn:
             begun = rest.rstrip(b"\0")[: len(_BEGINNING)]  # a power loss may leave zeros
             if not _BEGINNING.startswith(begun):
-                raise Fatal(f"{self.path}: it is not an audit log; give audit.file another path")
+                raise FatalError(f"{self.path}: it is not an audit log; give audit.file another path")
             os.ftruncate(self._file, size - torn)
             os.fsync(self._file)
             self.healed = f"{self.path}: a last line of {torn} bytes was torn by a crash and cut off"
@@ -210,9 +210,9 @@ class AuditFile:
             raise self._refused("its last line is another than the one that was written")
         return last
 
-    def _refused(self, why: str) -> Fatal:
+    def _refused(self, why: str) -> FatalError:
         way_out = f"look with `tieline command audit verify`, then move it and {self._head_path.name} away"
-        return Fatal(f"{self.path}: {why}; {way_out}")
+        return FatalError(f"{self.path}: {why}; {way_out}")
 
     def _known_head(self) -> Head | None:
         try:
@@ -237,7 +237,7 @@ def _open_locked(path: Path) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o600)
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise Fatal(f"{path}: it is not a regular file; give audit.file another path")
+                raise FatalError(f"{path}: it is not a regular file; give audit.file another path")
             lock_exclusively(file, f"the audit log {path}", fix)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(file)):

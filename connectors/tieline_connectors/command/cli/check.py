@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tieline.api import ConfigError, Mistake
+from tieline.api import ConfigError, ConfigProblem
 from tieline_connectors.command.audit.chain import Head, begins_after, head_of
 from tieline_connectors.command.audit.file import head_beside, verify_files
 from tieline_connectors.command.cli import parsing
@@ -41,16 +41,16 @@ def check(
     signed_with: Annotated[list[str] | None, typer.Option(help="Signed with the key of this name.")] = None,
     reads: Annotated[str | None, typer.Option(help="While the point reads this value.")] = None,
 ) -> None:
-    """Tell every mistake of a policy file; and whether it would allow a command, and by which rule.
+    """Tell every problem of a policy file; and whether it would allow a command, and by which rule.
 
     What was done before (rate limits, dwell times) is not known here, and a limit of change is looked at
     only with --reads.
 
-    Exit status: 0 no mistakes, and allowed; 10 not allowed; 2 mistakes.
+    Exit status: 0 no problems, and allowed; 10 not allowed; 2 problems.
     """
     found = parse(_read(file), str(file))
     if issuer is None and command is None:
-        typer.echo(f"{file}: {len(found.rules)} rules, no mistakes")
+        typer.echo(f"{file}: {len(found.rules)} rules, no problems")
         return
     try:
         if command is not None:
@@ -178,11 +178,11 @@ def _answer(policy: Policy, command: Command, facts: Facts) -> None:
 def _read(file: Path) -> str:
     try:
         if file.stat().st_size > _MOST:
-            raise ConfigError([Mistake(str(file), "", f"is larger than {_MOST} bytes")])
+            raise ConfigError([ConfigProblem(str(file), "", f"is larger than {_MOST} bytes")])
         return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else "is no UTF-8"
-        raise ConfigError([Mistake(str(file), "", f"cannot be read: {told}")]) from None
+        raise ConfigError([ConfigProblem(str(file), "", f"cannot be read: {told}")]) from None
 
 
 def _head(text: str) -> Head:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import typer
 
-from tieline.api import Following, RecordMetadata, Retriable, SourceRecord, Topics
+from tieline.api import RecordMetadata, RetriableError, SourceRecord
+from tieline.api.commands import TopicClient, TopicFollower
 from tieline_connectors.command.cli import parsing
 from tieline_connectors.command.cli.display import Screen
 from tieline_connectors.command.cli.options import AWAY, INTERRUPTED
@@ -51,7 +52,7 @@ class Sender:
     """Sends over one connection, and shows the results of what it has sent."""
 
     def __init__(
-        self, topics: Topics, results: str, create: bool, screen: Screen, unnamed: str | None = None
+        self, topics: TopicClient, results: str, create: bool, screen: Screen, unnamed: str | None = None
     ) -> None:
         """``results``: the topic of results; ``create``: make topics of commands that are not there.
 
@@ -62,12 +63,13 @@ class Sender:
         self._create = create
         self._screen = screen
         self._results = results
-        self._reader: Following | None = None
+        self._reader: TopicFollower | None = None
 
     def deliver(self, outgoing: Sequence[Outgoing], wait: float | None) -> int:
         """Send all and wait; the exit status.
 
-        Raises ``ValueError`` (a topic is not there), as ``Topics.send``, ``typer.Exit`` when interrupted.
+        Raises ``ValueError`` if a topic does not exist, ``typer.Exit`` when interrupted, and what
+        ``TopicClient.send`` raises.
         """
         self._look_for({out.record.topic for out in outgoing})
         if self._reader is None and wait != 0:
@@ -105,12 +107,12 @@ class Sender:
     def _send(self, batch: Sequence[Outgoing], sent: int) -> list[RecordMetadata]:
         try:
             return self._topics.send([out.record for out in batch])
-        except (Retriable, KeyboardInterrupt) as error:
+        except (RetriableError, KeyboardInterrupt) as error:
             first = batch[0].command_id
             ours = f"its id is {first}: with --id {first} it may be sent again and is executed once at most"
             told = ours if len(batch) == 1 and first else f"{sent} were sent before it"
             self._screen.say(f"perhaps sent, perhaps not ({str(error) or 'interrupted'}); {told}", "red")
-            raise typer.Exit(AWAY if isinstance(error, Retriable) else INTERRUPTED) from None
+            raise typer.Exit(AWAY if isinstance(error, RetriableError) else INTERRUPTED) from None
 
     def _wait(self, watch: Watch, started: float, until: float, several: bool) -> int:
         assert self._reader is not None
@@ -120,7 +122,7 @@ class Sender:
                 try:
                     found = self._reader.poll(min(left, _LOOK))
                     away = False
-                except Retriable as error:
+                except RetriableError as error:
                     if not away:
                         self._screen.say(f"the broker is away, results come later: {error}", "yellow")
                     away = True
@@ -154,7 +156,7 @@ class Sender:
 
 
 def similar(topic: str, there: Collection[str]) -> list[str]:
-    """Topics that may have been meant, the nearest first."""
+    """TopicClient that may have been meant, the nearest first."""
     names = sorted(name for name in there if not name.endswith("-changelog"))
     near = difflib.get_close_matches(topic, names, n=3)
     return near or [name for name in names if topic.removesuffix("s") in name][:3]

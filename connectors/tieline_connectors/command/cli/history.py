@@ -8,10 +8,11 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from tieline.api import Following, Program, Retriable
+from tieline.api import RetriableError
+from tieline.api.commands import CommandContext, TopicFollower
 from tieline_connectors.command.cli import parsing
 from tieline_connectors.command.cli.display import Screen, time_of
-from tieline_connectors.command.cli.options import AsJson, ResultsTopic, WorkerFile, explained
+from tieline_connectors.command.cli.options import AsJson, ResultsTopic, WorkerFile, report_errors
 from tieline_connectors.command.model.point import key_of
 
 _LOOK = 0.5
@@ -43,10 +44,10 @@ def history(
     Exit status: 0, 1 the broker is away or refuses, 2 wrong options.
     """
     screen = Screen(as_json)
-    with explained(screen):
+    with report_errors(screen):
         start = time.time_ns() // 1_000_000 - int(parsing.seconds_of(since, "--since") * 1000)
         wanted = _Wanted(point, issuer, command_id, state or ())
-        program: Program = context.obj
+        program: CommandContext = context.obj
         with program.topics(worker) as topics:
             found = _latest(topics.reader(results, since=max(0, start)), wanted, limit, every)
         for value in sorted(found, key=lambda value: str(value.get("at"))):
@@ -76,14 +77,14 @@ class _Wanted(NamedTuple):
         return found == asked or found.startswith(f"{asked}/")
 
 
-def _latest(reader: Following, wanted: _Wanted, limit: int, every: bool) -> list[Mapping[str, Any]]:
+def _latest(reader: TopicFollower, wanted: _Wanted, limit: int, every: bool) -> list[Mapping[str, Any]]:
     """The newest ``limit`` results that fit: of each command the last one, or ``every`` one."""
     kept: dict[Any, Mapping[str, Any]] = {}
     patience = time.monotonic() + _PATIENCE
     while not reader.at_end:
         try:
             records = reader.poll(_LOOK)
-        except Retriable:
+        except RetriableError:
             if time.monotonic() > patience:
                 raise
             time.sleep(_LOOK)

@@ -69,7 +69,7 @@ FormOf = Annotated[
 
 
 @contextmanager
-def explained(screen: Screen) -> Iterator[None]:
+def report_errors(screen: Screen) -> Iterator[None]:
     """What is wrong with options and files, as one sentence and an exit status."""
     try:
         yield

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tieline.api import Program
+from tieline.api.commands import CommandContext
 from tieline_connectors.command.cli import parsing
 from tieline_connectors.command.cli.client import Completion, Sender, outgoing
 from tieline_connectors.command.cli.display import Screen
@@ -31,7 +31,7 @@ from tieline_connectors.command.cli.options import (
     SignWith,
     Wait,
     WorkerFile,
-    explained,
+    report_errors,
 )
 from tieline_connectors.command.cli.parsing import Wish
 from tieline_connectors.command.config import keys_of
@@ -80,7 +80,7 @@ def send(
     interrupted: a command that was sent may still be executed.
     """
     screen = Screen(as_json)
-    with explained(screen):
+    with report_errors(screen):
         now = time.time_ns() // 1000
         if (file is None) == (point is None):
             raise ValueError("give POINT VALUE, or --file")
@@ -112,7 +112,7 @@ def send(
                 batch.append(outgoing(wish, topic, chosen, complete))
             except ValueError as error:
                 raise ValueError(f"command {number}: {error}" if file is not None else str(error)) from None
-        program: Program = context.obj
+        program: CommandContext = context.obj
         with program.topics(worker) as topics:
             unnamed = None if _is_typed(context, "topic") else topic
             status = Sender(topics, results, create, screen, unnamed).deliver(batch, wait)
@@ -139,11 +139,11 @@ def prompt(
     """
     screen = Screen(as_json)
     ends = [0]
-    with explained(screen):
+    with report_errors(screen):
         lifetime = int(parsing.seconds_of(ttl, "--ttl") * 1_000_000)
         key = None if sign_with is None else _key(sign_with)
         chosen = None if form is None else form.form
-        program: Program = context.obj
+        program: CommandContext = context.obj
         with program.topics(worker) as topics:
             sender = Sender(topics, results, create, screen)
             for line in _lines(screen):

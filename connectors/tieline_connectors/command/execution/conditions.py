@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from tieline.api import ConfigError, Mistake
+from tieline.api import ConfigError, ConfigProblem
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.execution.clock_sources import Word, vouched
 from tieline_connectors.command.execution.wall_clock import WallClock, clocks
@@ -66,7 +66,7 @@ class Surroundings:
                 return content
             if time.monotonic() > until:
                 told = "is being written: no policy is taken before it is whole; start again then"
-                raise ConfigError([Mistake(str(self._config.policy_file), "", told)])
+                raise ConfigError([ConfigProblem(str(self._config.policy_file), "", told)])
             time.sleep(0.05)
 
     def _current_policy(self) -> InForce:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tieline.api import Retriable
+from tieline.api import RetriableError
 from tieline_connectors.command.execution import writer
 from tieline_connectors.command.execution.conditions import Surroundings
 from tieline_connectors.command.execution.counters import Measures
@@ -291,7 +291,7 @@ class Execution:
                 try:
                     owned.store(unit)
                     return
-                except Retriable as error:
+                except RetriableError as error:
                     self._told.say("ledger", f"the ledger cannot be written, commands wait: {error}")
                 except OSError as error:
                     self._told.say("audit", f"the audit log cannot be written, commands wait: {error}")

@@ -10,7 +10,7 @@ from tieline.api import Changelog, TopicPartition
 from tieline_connectors.command.audit.file import AuditFile
 from tieline_connectors.command.model.clock import CLOCK_STEP, Now, Seen
 from tieline_connectors.command.model.command import Result
-from tieline_connectors.command.model.ledger import Entry, Ledger, Retention, check_step
+from tieline_connectors.command.model.ledger import CommandLedger, Entry, Retention, check_step
 from tieline_connectors.command.model.partition_note import KEY, Note, with_times
 from tieline_connectors.command.model.result_records import audit_event, audit_revert, records, taken_over
 from tieline_connectors.command.rules.decisions import Situation
@@ -30,7 +30,7 @@ class Clock(Protocol):
     def now(self) -> Now:
         """The moment."""
 
-    def recall(self, ledger: Ledger) -> Now:
+    def recall(self, ledger: CommandLedger) -> Now:
         """The moment, after what a ledger knows of this computer's clock."""
 
 
@@ -66,7 +66,7 @@ class OwnedPartition:
         found = dict(changelog.entries)
         note = Note.from_value(found.pop(KEY, None))
         self._stored_note = note
-        self.ledger = Ledger(map(Entry.from_value, found.values()), clock.now(), note)
+        self.ledger = CommandLedger(map(Entry.from_value, found.values()), clock.now(), note)
         now = clock.recall(self.ledger)
         self.ledger.keep_time(now)
         waiting = (entry for entry in self.ledger if entry.state == "RECEIVED")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from tieline.api import Fenced, Retriable, TopicPartition
+from tieline.api import FencedError, RetriableError, TopicPartition
 from tieline_connectors.command.execution.conditions import Surroundings
 from tieline_connectors.command.execution.counters import Measures
 from tieline_connectors.command.execution.execution import IDLE, Execution, Gone, Pace
@@ -127,7 +127,7 @@ class Executor:
             return self._execution.do(owned, entry, early)
         except Gone:
             return 0.0
-        except Fenced as error:
+        except FencedError as error:
             log.warning("%s-%d belongs to somebody else: %s", *owned.at, error)
             with self.lock:
                 owned.released = True
@@ -158,7 +158,7 @@ class Executor:
         for one in owned:
             try:
                 one.keep_time(now)
-            except (Retriable, Fenced) as error:
+            except (RetriableError, FencedError) as error:
                 log.info("the time that is believed is written down later: %s", error)
         begun = [(one, entry) for one in owned for entry in one.ledger.unfinished()]
         due = [(one, entry) for one in owned for entry in one.ledger.due(now.wall)[:_AT_ONCE]]
@@ -197,7 +197,7 @@ class Executor:
         for owned in self._owned.values():
             try:
                 owned.forget(now, self._pace.retention)
-            except (Retriable, Fenced) as error:
+            except (RetriableError, FencedError) as error:
                 log.info("old commands are forgotten later: %s", error)
 
     def _watch_devices(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tieline_connectors.command.model.clock import ClockWatch, Now
-from tieline_connectors.command.model.ledger import Ledger
+from tieline_connectors.command.model.ledger import CommandLedger
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class WallClock:
         with self._lock:
             return self._alarmed(self._read())
 
-    def recall(self, ledger: Ledger) -> Now:
+    def recall(self, ledger: CommandLedger) -> Now:
         """The moment, after what a ledger knows of this computer's clock."""
         with self._lock:
             seen = ledger.last_seen(self._read().boot)

@@ -51,7 +51,7 @@ STRANGERS = frozenset({"NOT_ALLOWED", "POLICY_DENIED"})
 
 
 class IllegalStep(ValueError):
-    """A step that the ledger does not allow: a mistake in the program, never in a command."""
+    """A step that the ledger does not allow: a problem in the program, never in a command."""
 
 
 class Entry(NamedTuple):
@@ -179,7 +179,7 @@ class Pending:
         self.entries[entry.command_id] = entry
 
 
-class Ledger:
+class CommandLedger:
     """The entries of one partition of commands, in memory. Used by one thread.
 
     It compares times of entries that were written by different clocks: those written since the computer was

@@ -62,7 +62,7 @@ class PolicyChanges:
         self._good_text = self._text = first.text
         self._stamp = first.stamp
         self._newest: Policy | None = None
-        self._mistake = ""
+        self._problem = ""
         self._changed_at = 0
         self._told = ""
         self._is_pending = False
@@ -95,7 +95,7 @@ class PolicyChanges:
         same = content.text == self._text
         if not same:
             self._text = content.text
-            self._newest, self._mistake = _parsed(content.text, self._where)
+            self._newest, self._problem = _parsed(content.text, self._where)
         if replaced and whole:
             return self._settle(content)
         self._file = self._file if self._file is None else content.file
@@ -118,7 +118,7 @@ class PolicyChanges:
             return None
         if self._newest is None:
             told = f"the policy {self._where} has changed and is wrong, the last good one still holds"
-            return Event("wrong", f"{told}: {self._mistake}")
+            return Event("wrong", f"{told}: {self._problem}")
         self.in_force, self._good_text = InForce(self._newest), self._text
         return Event("changed", "the policy has changed, the new one holds from now on")
 

@@ -1,4 +1,4 @@
-"""The text of a policy file, YAML or JSON, to a `Policy`; pure. All mistakes are told together.
+"""The text of a policy file, YAML or JSON, to a `Policy`; pure. All problems are told together.
 
 A policy decides about equipment, so nothing in it is guessed: keys may not stand twice, ``on``, ``off``,
 ``yes`` and ``no`` are texts and not booleans, ``12:30`` and ``0644`` are texts and not numbers, and
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tieline.api import ConfigError, Mistake
+from tieline.api import ConfigError, ConfigProblem
 from tieline.api.strict_yaml import Duplicate, StrictLoader, load_json, load_yaml
 from tieline_connectors.command.model.point import pattern as point_pattern
 from tieline_connectors.command.policy.policy import Policy
@@ -29,7 +29,7 @@ MAX_DEPTH = 10
 def parse(text: str, where: str) -> Policy:
     """The policy of a file's text; ``where`` is its name (``.json``: JSON, else YAML).
 
-    Raises ``ConfigError`` with every mistake, each with its place and the way out.
+    Raises ``ConfigError`` with every problem, each with its place and the way out.
     """
     try:
         if len(text) > MAX_CHARACTERS:
@@ -37,34 +37,34 @@ def parse(text: str, where: str) -> Policy:
         is_json = where.lower().endswith(".json")
         loaded, duplicates = _json(text) if is_json else load_yaml(text, _Loader)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError([Mistake(where, "", f"cannot be read: {_told(error)}")]) from None
+        raise ConfigError([ConfigProblem(where, "", f"cannot be read: {_told(error)}")]) from None
     if not isinstance(loaded, dict):
-        raise ConfigError([Mistake(where, "", "holds no map; it begins with version: 1 and rules:")])
-    mistakes = [Mistake(where, duplicate.key, str(duplicate)) for duplicate in duplicates]
+        raise ConfigError([ConfigProblem(where, "", "holds no map; it begins with version: 1 and rules:")])
+    problems = [ConfigProblem(where, duplicate.key, str(duplicate)) for duplicate in duplicates]
     policy: Policy | None = None
     try:
         policy = Policy.model_validate(loaded)
     except ValidationError as error:
-        mistakes += [_mistake(where, line) for line in error.errors()]
-    mistakes += _rules_mistakes(loaded.get("rules"), where)
-    if mistakes or policy is None:
-        raise ConfigError(mistakes)
+        problems += [_problem(where, line) for line in error.errors()]
+    problems += _rules_problems(loaded.get("rules"), where)
+    if problems or policy is None:
+        raise ConfigError(problems)
     return policy
 
 
-def _rules_mistakes(rules: Any, where: str) -> list[Mistake]:
+def _rules_problems(rules: Any, where: str) -> list[ConfigProblem]:
     """What is wrong with the patterns; and between the keys of those rules whose keys are each right."""
-    found: list[Mistake] = []
+    found: list[ConfigProblem] = []
     for number, item in enumerate(rules if isinstance(rules, list) else (), start=1):
         points = item.get("points") if isinstance(item, dict) else None
         patterns = [points] if isinstance(points, str) else points if isinstance(points, list) else []
         wrong = [_wrong_pattern(pattern) for pattern in patterns if isinstance(pattern, str)]
-        found += [Mistake(where, f"rule {number}: points", told) for told in wrong if told]
+        found += [ConfigProblem(where, f"rule {number}: points", told) for told in wrong if told]
         try:
             rule = Rule.model_validate(item)
         except ValidationError:
             continue
-        found += [Mistake(where, f"rule {number}: {key}", told) for key, told in rule.mistakes()]
+        found += [ConfigProblem(where, f"rule {number}: {key}", told) for key, told in rule.problems()]
     return found
 
 
@@ -85,17 +85,17 @@ _KINDS: Mapping[str, type[BaseModel]] = {
 }
 
 
-def _mistake(where: str, line: Any) -> Mistake:
+def _problem(where: str, line: Any) -> ConfigProblem:
     place, key, kind = _place(line["loc"])
     shown = f"{place}: {key}" if place and key else place or key
     if line["type"] == "extra_forbidden":
         known = list(_KINDS[kind].model_fields)
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-        return Mistake(where, shown, f"no such key; {hint}")
+        return ConfigProblem(where, shown, f"no such key; {hint}")
     if line["type"] == "missing":
-        return Mistake(where, shown, "is required")
-    return Mistake(where, shown, _lower(str(line["msg"])))
+        return ConfigProblem(where, shown, "is required")
+    return ConfigProblem(where, shown, _lower(str(line["msg"])))
 
 
 def _place(loc: tuple[Any, ...]) -> tuple[str, str, str]:

@@ -105,7 +105,7 @@ class Rule(Part):
     key: Text | None = None
     highest_priority: Priority | None = None
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """What no key alone can show: the key, and what is wrong with the way out."""
         if self.deny is not None:
             limits = self.model_fields_set - {"issuers", "points", "actions", "deny"}
@@ -116,9 +116,9 @@ class Rule(Part):
                 *("max_tolerance", "max_hold_minutes", "hold_required"),
             }
             return [(key, "has no meaning without the action SET: leave it out") for key in sorted(limits)]
-        return [*self._mistakes_of_type(), *self._mistakes_of_change()]
+        return [*self._problems_of_type(), *self._problems_of_change()]
 
-    def _mistakes_of_type(self) -> list[tuple[str, str]]:
+    def _problems_of_type(self) -> list[tuple[str, str]]:
         if self.type is None:
             return [("type", "is required with the action SET: bool, int, float or text")]
         found: list[tuple[str, str]] = []
@@ -141,7 +141,7 @@ class Rule(Part):
             found.append(("step", "has no meaning beside values: leave it out"))
         return found
 
-    def _mistakes_of_change(self) -> list[tuple[str, str]]:
+    def _problems_of_change(self) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         if (self.max_change is None) != (self.max_change_minutes is None):
             found.append(("max_change", "and max_change_minutes go together: so much in so many minutes"))

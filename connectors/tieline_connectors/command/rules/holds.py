@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tieline_connectors.command.model.clock import Now
 from tieline_connectors.command.model.command import Outcome, WriteResult
 from tieline_connectors.command.model.facts import Reading
-from tieline_connectors.command.model.ledger import Entry, Ledger
+from tieline_connectors.command.model.ledger import CommandLedger, Entry
 from tieline_connectors.command.rules.decisions import (
     Call,
     End,
@@ -42,7 +42,7 @@ FIRST_RETRY, LONGEST_RETRY = 1_000_000, 300_000_000
 
 
 def hold_due(
-    entry: Entry, ledger: Ledger, situation: Situation, early: bool = False
+    entry: Entry, ledger: CommandLedger, situation: Situation, early: bool = False
 ) -> Wait | NotYet | End | Revert:
     """The time of a hold is over: give its points back, unless a later command wrote them.
 
@@ -78,7 +78,7 @@ def may_give_back(revert: Revert, situation: Situation) -> bool:
 
 
 def hold_refused(
-    entry: Entry, revert: Revert, refusal: Refusal, after: Readings, ledger: Ledger, now: int
+    entry: Entry, revert: Revert, refusal: Refusal, after: Readings, ledger: CommandLedger, now: int
 ) -> Owed:
     """Another agent keeps the device, so nothing could be tried. ``after``: what all points read now."""
     writes = tuple(
@@ -92,7 +92,7 @@ def hold_refused(
 
 
 def hold_outcome(
-    entry: Entry, calls: Mapping[str, Call], after: Readings, ledger: Ledger, now: int
+    entry: Entry, calls: Mapping[str, Call], after: Readings, ledger: CommandLedger, now: int
 ) -> NotYet | End | Owed:
     """What became of the points that a hold gave back. ``after``: what all of its points read now.
 
@@ -156,7 +156,7 @@ def _owed(write: WriteResult, outcome: Outcome, why: str) -> WriteResult:
 
 
 def hold_after_crash(
-    entry: Entry, after: Readings, ledger: Ledger, situation: Situation
+    entry: Entry, after: Readings, ledger: CommandLedger, situation: Situation
 ) -> Wait | NotYet | End | Owed | Revert:
     """It was in REVERTING when a worker began here: look, and give back only what is proved to be held.
 
@@ -184,7 +184,7 @@ def _still_held(entry: Entry, write: WriteResult, reading: Reading | None) -> bo
 
 
 def _given_back(
-    entry: Entry, write: WriteResult, calls: Mapping[str, Call], after: Readings, ledger: Ledger
+    entry: Entry, write: WriteResult, calls: Mapping[str, Call], after: Readings, ledger: CommandLedger
 ) -> WriteResult:
     reading = after.get(write.point)
     told = write._replace(requested=None, previous=write.requested, actual=value_of(reading), reason="")

@@ -63,7 +63,7 @@ from tieline.api import TopicPartition, partition_of
 from tieline_connectors.command.model.clock import CLOCK_STEP
 from tieline_connectors.command.model.command import Command, Result, Write, digest, signed_by
 from tieline_connectors.command.model.facts import Facts, Refusal
-from tieline_connectors.command.model.ledger import STRANGERS, Entry, Ledger, Pending
+from tieline_connectors.command.model.ledger import STRANGERS, CommandLedger, Entry, Pending
 from tieline_connectors.command.model.parsing import Malformed
 from tieline_connectors.command.rules.decisions import (
     Accept,
@@ -127,7 +127,7 @@ def misplaced(command: Command, at: TopicPartition, partitions: int, platform: s
 def arrived(
     command: Command,
     record_at: int | None,
-    ledger: Ledger,
+    ledger: CommandLedger,
     situation: Situation,
     elsewhere: Refusal | None = None,
     pending: Pending | None = None,
@@ -209,7 +209,7 @@ def malformed(error: Malformed, record_id: str, raw: bytes | None, now: int) -> 
     )
 
 
-def clock_doubt(ledger: Ledger, situation: Situation) -> Wait | None:
+def clock_doubt(ledger: CommandLedger, situation: Situation) -> Wait | None:
     """A clock that is behind what has already happened would execute what expired long ago."""
     now, terms = situation.now, situation.terms
     if now.doubt:
@@ -269,7 +269,7 @@ def _impossible(entry: Entry, situation: Situation) -> Refusal | None:
 
 
 def to_start(
-    entry: Entry, deadline: int, readings: Readings, ledger: Ledger, situation: Situation
+    entry: Entry, deadline: int, readings: Readings, ledger: CommandLedger, situation: Situation
 ) -> Wait | NotYet | End | Start:
     """May it be executed now? ``readings``: what its points read at this moment.
 
@@ -335,12 +335,14 @@ def _why_expired(entry: Entry, situation: Situation) -> tuple[str, str]:
 
 
 def _forbidden(
-    entry: Entry, ledger: Ledger, situation: Situation, readings: Readings | None
+    entry: Entry, ledger: CommandLedger, situation: Situation, readings: Readings | None
 ) -> Refusal | None:
     return _killed(situation) or _denied(entry, ledger, situation, readings)
 
 
-def _denied(entry: Entry, ledger: Ledger, situation: Situation, readings: Readings | None) -> Refusal | None:
+def _denied(
+    entry: Entry, ledger: CommandLedger, situation: Situation, readings: Readings | None
+) -> Refusal | None:
     keys = situation.keys
     if situation.terms.signed_place and None in (entry.command.topic, entry.command.platform):
         keys = {}

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tieline.api import ended_by_signals, instant
+from tieline.api.commands import parse_time, until_interrupted
 from tieline_connectors.mongo.client import CODEC, connect, redacted
 from tieline_connectors.mongo.query.following import follow
 from tieline_connectors.mongo.query.questions import (
@@ -88,7 +88,7 @@ def query(
     """
     console = Console(stderr=True, highlight=False)
     show = _Lines() if output is Format.JSON else _Rows()
-    with explained(console, uri), ended_by_signals():
+    with report_errors(console, uri), until_interrupted():
         question = _question(topic, regex, device, since, until)._replace(
             history=None if history is None else history.value, command=command
         )
@@ -125,8 +125,8 @@ def _question(
         topic,
         regex,
         device,
-        None if since is None else instant(since, now),
-        None if until is None else instant(until, now),
+        None if since is None else parse_time(since, now),
+        None if until is None else parse_time(until, now),
     )
 
 
@@ -179,7 +179,7 @@ class _Rows:
 
 
 @contextmanager
-def explained(console: Console, uri: str) -> Iterator[None]:
+def report_errors(console: Console, uri: str) -> Iterator[None]:
     """Every error: what, where, the way out, an exit status; never a secret."""
     where = redacted(uri, uri)
     try:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tieline_connectors.mongo.client import CODEC, connect
 from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD, TIME_FIELD, Document
-from tieline_connectors.mongo.query.command import explained
+from tieline_connectors.mongo.query.command import report_errors
 
 _CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
 
@@ -50,7 +50,7 @@ def dedupe(
     6 ids with several contents were found (they are left alone).
     """
     console = Console(stderr=True, highlight=False)
-    with explained(console, uri), closing(connect(uri, _CLIENT, {})) as client:
+    with report_errors(console, uri), closing(connect(uri, _CLIENT, {})) as client:
         found = without_copies(client[database].get_collection(collection, codec_options=CODEC), delete)
     typer.echo(f"{found.surplus} surplus documents {'deleted' if delete else 'found'}")
     if found.clashes:

@@ -20,7 +20,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, NetworkTimeout, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from tieline.api import Retriable
+from tieline.api import RetriableError
 from tieline_connectors.mongo.client import CODEC
 from tieline_connectors.mongo.documents.compact import compact
 from tieline_connectors.mongo.documents.layouts import DIGEST, Document, IndexKeys
@@ -54,7 +54,7 @@ class Inserted(NamedTuple):
 
 
 class Documents:
-    """One collection, as the sink uses it. Raises ``Retriable`` and ``Fatal``."""
+    """One collection, as the sink uses it. Raises ``RetriableError`` and ``Fatal``."""
 
     _never_folded: frozenset[str] = frozenset({"_id", DIGEST})
 
@@ -219,7 +219,7 @@ def _not_by_id(error: Mapping[str, Any]) -> Exception:
     """Error 11000 on a document whose id is not there: an index of the user's, or it has just gone."""
     pattern = error.get("keyPattern")
     if "_id" in pattern if pattern else "index: _id_" in error["errmsg"]:
-        raise Retriable("MongoDB: a document was there and has gone, or is not yet safe; trying again")
+        raise RetriableError("MongoDB: a document was there and has gone, or is not yet safe; trying again")
     return about_document(error)
 
 

@@ -2,11 +2,11 @@
 
 | error                                              | meaning                                        |
 |----------------------------------------------------|------------------------------------------------|
-| no connection, no primary, a full pool             | ``Retriable``                                  |
+| no connection, no primary, a full pool             | ``RetriableError``                                  |
 | time-outs, lost connections, too much at once      | ``TooSlow``: a smaller insert may get through   |
-| shutting down, stepping down, too busy, full disk  | ``Retriable``                                  |
-| a write concern that was not reached in time       | ``Retriable``: what was written is not yet safe |
-| credentials, rights, options                       | ``Fatal``, with the way out                    |
+| shutting down, stepping down, too busy, full disk  | ``RetriableError``                                  |
+| a write concern that was not reached in time       | ``RetriableError``: what was written is not yet safe |
+| credentials, rights, options                       | ``FatalError``, with the way out                    |
 | anything the server says of one document           | a data error of that record                    |
 """
 
@@ -30,7 +30,7 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
 )
 
-from tieline.api import Fatal, Retriable
+from tieline.api import FatalError, RetriableError
 
 DUPLICATE_KEY = 11000
 
@@ -100,33 +100,37 @@ WHOLE_BATCH = {2, 9, 15, 22, 10334, 17419, 17420}
 """Bad value, unparsable, too deep, no BSON, too large: said of a batch, the fault of one of its documents."""
 
 
-class TooSlow(Retriable):
+class TooSlow(RetriableError):
     """No answer in time, or the connection was lost on the way: it may be that too much was asked at once."""
 
 
-def judged(error: PyMongoError) -> Retriable | Fatal:
+def judged(error: PyMongoError) -> RetriableError | FatalError:
     """What the runtime shall do after an error that is not about single documents."""
     if isinstance(error, OperationFailure):
         if isinstance(error, ExecutionTimeout) or any(map(error.has_error_label, _LABELS)):
-            kind = TooSlow if isinstance(error, ExecutionTimeout) or error.code in _TOO_MUCH else Retriable
+            kind = (
+                TooSlow if isinstance(error, ExecutionTimeout) or error.code in _TOO_MUCH else RetriableError
+            )
             return kind(f"MongoDB is not available: {_said(error)}")
         return by_code(error.code, _said(error))
     if isinstance(error, AutoReconnect) and not isinstance(error, _BEFORE_SENDING):
         return TooSlow(f"MongoDB is not available: {_short(str(error))}")
     if isinstance(error, ConnectionFailure):
-        return Retriable(f"MongoDB is not available: {_short(str(error))}")
+        return RetriableError(f"MongoDB is not available: {_short(str(error))}")
     if isinstance(error, (ConfigurationError, InvalidName, InvalidOperation)):
-        return Fatal(f"MongoDB cannot be used so: {_short(str(error))}; check connection.uri and collection")
-    return Fatal(f"MongoDB: {type(error).__name__}: {_short(str(error))}")
+        return FatalError(
+            f"MongoDB cannot be used so: {_short(str(error))}; check connection.uri and collection"
+        )
+    return FatalError(f"MongoDB: {type(error).__name__}: {_short(str(error))}")
 
 
-def by_code(code: int | None, said: str) -> Retriable | Fatal:
+def by_code(code: int | None, said: str) -> RetriableError | FatalError:
     """The same for a code that the server gave."""
     if code in OUTAGES:
-        kind = TooSlow if code in _TOO_MUCH else Retriable
+        kind = TooSlow if code in _TOO_MUCH else RetriableError
         return kind(f"MongoDB is not available ({OUTAGES[code]}): {said}")
     hint = WAYS_OUT.get(code or 0, "see the server's log")
-    return Fatal(f"MongoDB refuses it (code {code}): {said}; {hint}")
+    return FatalError(f"MongoDB refuses it (code {code}): {said}; {hint}")
 
 
 def is_about_the_server(code: int | None) -> bool:

@@ -25,7 +25,7 @@ import pymongo
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
-from tieline.api import Fatal, Retriable
+from tieline.api import FatalError, RetriableError
 from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD, TIME_FIELD, Document
 from tieline_connectors.mongo.writing.collection import Documents, Inserted, Stored
 from tieline_connectors.mongo.writing.failures import about_document, by_code, is_about_the_server, judged
@@ -47,7 +47,7 @@ class TimeSeries(Documents):
         self._settled = 0.0
 
     def prepare(self) -> None:
-        """Create the collection. Raises ``Fatal`` where one is there that is no such time series."""
+        """Create the collection. Raises ``FatalError`` where one is there that is no such time series."""
         wanted = {"timeField": TIME_FIELD, "metaField": META_FIELD}
         database, name = self._collection.database, self._collection.name
         try:
@@ -61,21 +61,23 @@ class TimeSeries(Documents):
             raise judged(error) from error
         given = found.get("options", {}).get("timeseries", {})
         if {field: given.get(field) for field in wanted} != wanted:
-            raise Fatal(
+            raise FatalError(
                 f"{self._collection.full_name} is there and no time series of {TIME_FIELD} and {META_FIELD}; "
                 "name another collection, or rename that one"
             )
 
     def insert(self, documents: Sequence[Document], patience: float | None = None) -> Inserted:
-        """Raises ``Retriable`` as long as an earlier insert may still take effect."""
+        """Raises ``RetriableError`` as long as an earlier insert may still take effect."""
         self._patience = patience or self._timeout
         return super().insert(documents, patience)
 
     def _insert(self, documents: Sequence[Stored]) -> Inserted:
-        """Those that are not there yet. Raises as pymongo does, ``Retriable``."""
+        """Those that are not there yet. Raises as pymongo does, ``RetriableError``."""
         left = self._settled - time.monotonic()
         if left > 0:
-            raise Retriable("MongoDB: an earlier insert may still take effect; waiting for that", after=left)
+            raise RetriableError(
+                "MongoDB: an earlier insert may still take effect; waiting for that", after=left
+            )
         fresh, duplicates, failures = self._sorted(documents)
         if fresh:
             failures |= self._send(documents, fresh)
@@ -105,7 +107,7 @@ class TimeSeries(Documents):
         primary = self._collection.with_options(read_preference=pymongo.ReadPreference.PRIMARY)
         here = self._digests_of(primary, asked)
         if here and self._digests_of(self._majority, asked).keys() != here.keys():
-            raise Retriable("MongoDB: a document is there and not yet safe; trying again")
+            raise RetriableError("MongoDB: a document is there and not yet safe; trying again")
         return here
 
     def _digests_of(self, collection: Collection[Document], asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,22 +14,22 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from tieline.api import Fatal, Retriable
+from tieline.api import FatalError, RetriableError
 from tieline.broker.kafka.changelog import CONFIG as CHANGELOG
-from tieline.broker.kafka.changelog import Ground
+from tieline.broker.kafka.changelog import ChangelogServices
 from tieline.broker.kafka.cluster import Cluster
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.consumer import KafkaConsumer
-from tieline.broker.kafka.errors import begun, translated
-from tieline.broker.kafka.exclusive import held
+from tieline.broker.kafka.errors import run_in_thread, to_tieline_error
+from tieline.broker.kafka.exclusive import hold_topic
 from tieline.broker.kafka.handshake import handshakes
 from tieline.broker.kafka.offset_store import KafkaOffsetStore
 from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
 from tieline.broker.kafka.reading import read_to_end
-from tieline.broker.kafka.settings import consumer_settings, log, made, producer_settings
+from tieline.broker.kafka.settings import consumer_settings, create_client, log, producer_settings
 from tieline.broker.kafka.topic_reader import KafkaTopicReader
-from tieline.broker.port import ConsumedRecord, Exclusive, TopicInfo
+from tieline.broker.port import ConsumedRecord, ExclusiveWriter, TopicInfo
 
 T = TypeVar("T")
 
@@ -61,9 +61,9 @@ class KafkaBroker:
         self._offsets_layout = (offsets_partitions, offsets_replication)
         self._offsets_topic_exists = False
         self._offsets = OffsetsTopic(offsets_topic, self._read)
-        self._refused: Fatal | None = None
+        self._refused: FatalError | None = None
         own = {"logger": log, "error_cb": self._client_error}
-        self._admin = made(AdminClient, {**self._client, **own}, "")
+        self._admin = create_client(AdminClient, {**self._client, **own}, "")
         self._cluster_id = ""
         self._lock = threading.Lock()
 
@@ -88,7 +88,7 @@ class KafkaBroker:
         """See ``Broker.consumer``. Raises ``ConfigError`` for an override that would break a promise."""
         settings = consumer_settings(self._client, overrides)
         refresh = int(settings.pop("metadata.max.age.ms")) / 1000
-        ground = Ground(
+        ground = ChangelogServices(
             {"client.id": client_id, **producer_settings(self._client, {})},
             self._ensure_changelog,
             self._read,
@@ -125,7 +125,7 @@ class KafkaBroker:
             self._answer(futures[name], f"creating the topic {name}", timeout)
         except _Exists:
             return False
-        except Fatal:  # no right to create topics is no harm where an administrator has created this one
+        except FatalError:  # no right to create topics is no harm where an administrator has created this one
             if name in self._names(timeout):
                 return False
             raise
@@ -184,9 +184,9 @@ class KafkaBroker:
         del settings["metadata.max.age.ms"]
         return KafkaTopicReader(settings, topic, since, partitions, self._bounded(timeout))
 
-    def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[Exclusive]:
+    def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[ExclusiveWriter]:
         """See ``Broker.exclusive``. Who comes later wins."""
-        return held(producer_settings(self._client, {}), topic, timeout)
+        return hold_topic(producer_settings(self._client, {}), topic, timeout)
 
     def protect(self, groups: Mapping[str, tuple[Sequence[str], str | None]]) -> None:
         """See ``Broker.protect``: retention is the topics' own."""
@@ -226,7 +226,7 @@ class KafkaBroker:
         )
         end = self._answer(futures[at], f"the end of {topic}-{partition}", timeout).offset
         if reached < end:
-            raise Retriable(
+            raise RetriableError(
                 f"{topic}-{partition}: from offset {reached} to {end} a transaction without an end hides it "
                 "(Kafka's kafka-transactions.sh finds and aborts it)"
             )
@@ -245,11 +245,11 @@ class KafkaBroker:
         try:
             return len(self._answer(futures[topic], f"describing the topic {topic}", timeout).partitions)
         except _Missing:
-            raise Retriable(f"the topic {topic} is not there (yet)") from None
+            raise RetriableError(f"the topic {topic} is not there (yet)") from None
 
     def _ensure_offsets_topic(self, timeout: float) -> None:
         if not self._lock.acquire(timeout=timeout):
-            raise Retriable(f"creating the topic {self._offsets_topic}: no answer within {timeout} s")
+            raise RetriableError(f"creating the topic {self._offsets_topic}: no answer within {timeout} s")
         try:
             if not self._offsets_topic_exists:
                 partitions, replication = self._offsets_layout
@@ -268,22 +268,24 @@ class KafkaBroker:
         return min(timeout, self._call_timeout)
 
     def _topic_names(self) -> Future[Collection[str]]:
-        return begun(lambda: self._names(self._call_timeout), "listing the topics")
+        return run_in_thread(lambda: self._names(self._call_timeout), "listing the topics")
 
     def _names(self, timeout: float) -> Collection[str]:
         try:
             return list(self._admin.list_topics(timeout=timeout).topics)
         except KafkaException as error:
             refusal, hint = self._refusal(), handshakes.hint()
-            cause = refusal or translated(error, "listing the topics", Operation.METADATA)
-            raise Retriable(f"{cause}; {hint}") if hint and isinstance(cause, Retriable) else cause from error
+            cause = refusal or to_tieline_error(error, "listing the topics", Operation.METADATA)
+            raise (
+                RetriableError(f"{cause}; {hint}") if hint and isinstance(cause, RetriableError) else cause
+            ) from error
 
     def _client_error(self, error: KafkaError) -> None:
-        cause = translated(error, "the admin client", Operation.ADMIN)
-        if isinstance(cause, Fatal):
+        cause = to_tieline_error(error, "the admin client", Operation.ADMIN)
+        if isinstance(cause, FatalError):
             self._refused = cause
 
-    def _refusal(self) -> Fatal | None:
+    def _refusal(self) -> FatalError | None:
         """What the brokers said about our credentials, where a call of the client only timed out."""
         self._admin.poll(0)
         refused, self._refused = self._refused, None
@@ -293,14 +295,14 @@ class KafkaBroker:
         try:
             return future.result(timeout)
         except FutureTimeout:
-            raise self._refusal() or Retriable(f"{what}: no answer within {timeout} s") from None
+            raise self._refusal() or RetriableError(f"{what}: no answer within {timeout} s") from None
         except KafkaException as error:
             code = error.args[0].code()
             if code == KafkaError.TOPIC_ALREADY_EXISTS:
                 raise _Exists from error
             if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise _Missing from error
-            raise self._refusal() or translated(error, what, Operation.ADMIN) from error
+            raise self._refusal() or to_tieline_error(error, what, Operation.ADMIN) from error
 
 
 class _Exists(Exception):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from tieline.api import DataError, Fenced, Retriable, TielineError, TopicPartition
+from tieline.api import DataError, FencedError, RetriableError, TielineError, TopicPartition
 from tieline.broker.kafka.settings import ClientSettings
 from tieline.broker.kafka.transactions import Batch, GroupMetadata, TransactionalProducer
 from tieline.broker.port import ConsumedRecord, ProducerRecord
@@ -31,7 +31,7 @@ _MARK = b""
 
 
 @dataclass(frozen=True)
-class Ground:
+class ChangelogServices:
     """What the broker lends its changelogs.
 
     ``ensure(topic, consumed, timeout)`` makes the changelog topic with the consumed one's partitions;
@@ -55,7 +55,7 @@ class Place:
 class KafkaChangelog:
     """See ``PartitionWriter``. ``open`` it until that succeeds, then write."""
 
-    def __init__(self, ground: Ground, place: Place) -> None:
+    def __init__(self, ground: ChangelogServices, place: Place) -> None:
         self.entries: dict[bytes, bytes] = {}
         self._ground = ground
         self._place = place
@@ -115,10 +115,10 @@ class KafkaChangelog:
     @contextmanager
     def _locked(self, timeout: float) -> Iterator[TransactionalProducer]:
         if not self._lock.acquire(timeout=timeout):
-            raise Retriable(f"{self._what}: an earlier write has not ended within {timeout} s")
+            raise RetriableError(f"{self._what}: an earlier write has not ended within {timeout} s")
         try:
             if self._closed or self._producer is None:
-                raise Fenced(f"{self._what}: it was let go; nothing was written")
+                raise FencedError(f"{self._what}: it was let go; nothing was written")
             yield self._producer
         finally:
             self._lock.release()
@@ -127,7 +127,7 @@ class KafkaChangelog:
         assert self._producer is not None
         try:
             self._producer.write(batch, deadline)
-        except Retriable:
+        except RetriableError:
             if self._producer.open is not None or self._producer.broken:
                 raise  # it has no end yet
             # It is aborted. What has led to it may be over: a generation of the group, or a sequence
@@ -144,7 +144,7 @@ class KafkaChangelog:
         if not producer.broken:
             try:
                 return producer.settle(deadline)
-            except Retriable:
+            except RetriableError:
                 if not producer.broken:
                     raise
         unanswered = producer.open
@@ -152,7 +152,7 @@ class KafkaChangelog:
         producer.abandon()
         if self._last_mark != self._mark_at_open and not (self._last_mark or b"").startswith(self._own):
             self._closed = True  # what it knows is old; who has written takes over again
-            raise Fenced(f"{self._what}: somebody else has written it; nothing was written")
+            raise FencedError(f"{self._what}: somebody else has written it; nothing was written")
         written = unanswered is not None and unanswered.mark == self._last_mark
         return unanswered if written else None
 

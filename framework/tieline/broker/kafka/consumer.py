@@ -12,16 +12,16 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Messag
 from confluent_kafka import Consumer as Client
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from tieline.api import Fatal, Retriable, TielineError, TopicPartition
+from tieline.api import FatalError, RetriableError, TielineError, TopicPartition
 from tieline.broker.internal import takes
-from tieline.broker.kafka.changelog import Ground, KafkaChangelog, Place
+from tieline.broker.kafka.changelog import ChangelogServices, KafkaChangelog, Place
 from tieline.broker.kafka.cluster import Cluster
 from tieline.broker.kafka.codes import Meaning, Operation, meaning
 from tieline.broker.kafka.ends import Ends
-from tieline.broker.kafka.errors import bounded, served, translated
-from tieline.broker.kafka.records import consumed
+from tieline.broker.kafka.errors import call_with_timeout, poll_client, to_tieline_error
+from tieline.broker.kafka.records import to_record
 from tieline.broker.kafka.resets import POLICIES, reset, unreadable
-from tieline.broker.kafka.settings import ClientSettings, log, made
+from tieline.broker.kafka.settings import ClientSettings, create_client, log
 from tieline.broker.kafka.topic_ids import TopicIds
 from tieline.broker.port import ConsumedRecord, RebalanceListener, Skipped, Unreadable
 
@@ -48,10 +48,12 @@ class KafkaConsumer:
     """A pattern is matched here and not by librdkafka, whose regular expressions are others.
 
     ``seek``, ``pause`` and ``commit`` of a partition that is not owned (any more): the first two do
-    nothing, the last raises ``Retriable``. A commit that comes too late for its generation, too.
+    nothing, the last raises ``RetriableError``. A commit that comes too late for its generation, too.
     """
 
-    def __init__(self, settings: ClientSettings, cluster: Cluster, refresh: float, ground: Ground) -> None:
+    def __init__(
+        self, settings: ClientSettings, cluster: Cluster, refresh: float, ground: ChangelogServices
+    ) -> None:
         self._policy = POLICIES[str(settings.get("auto.offset.reset", "earliest"))]
         own = {
             "auto.offset.reset": "error",  # so that it is told here what there is no record for
@@ -59,7 +61,7 @@ class KafkaConsumer:
             "on_commit": self._on_commit,
             "topic.metadata.refresh.interval.ms": int(refresh * 1000),
         }
-        self._client = made(Client, settings | own, "consumer.override.")
+        self._client = create_client(Client, settings | own, "consumer.override.")
         self._group = str(settings["group.id"])
         self._committing = f"group {self._group}: committing"
         self._cluster = cluster
@@ -99,7 +101,7 @@ class KafkaConsumer:
         try:
             self._pattern = None if pattern is None else re.compile(pattern)
         except re.error as error:
-            raise Fatal(f"group {self._group}: {pattern!r} is no regular expression: {error}") from None
+            raise FatalError(f"group {self._group}: {pattern!r} is no regular expression: {error}") from None
         self._topics = frozenset(topics)
         self._listener = listener
         self._subscribe(self._topics)
@@ -154,12 +156,12 @@ class KafkaConsumer:
             return self._client.commit(offsets=wanted, asynchronous=False)
 
         if not self._rebalancing:
-            self._raise_refusal(bounded(commit, timeout, self._committing, Operation.COMMIT))
+            self._raise_refusal(call_with_timeout(commit, timeout, self._committing, Operation.COMMIT))
             return
         try:  # another thread would wait for this one for ever; the client's own limit: socket.timeout.ms
             self._raise_refusal(commit())
         except KafkaException as error:
-            raise translated(error, self._committing, Operation.COMMIT) from error
+            raise to_tieline_error(error, self._committing, Operation.COMMIT) from error
 
     def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
         """See ``Consumer.commit_async``."""
@@ -169,8 +171,8 @@ class KafkaConsumer:
             self._still_the_same(offsets, _CONFIRM_AT_MOST)
             self._client.commit(offsets=[KafkaPartition(*at, to) for at, to in offsets.items()])
         except KafkaException as error:
-            self._answer.set_exception(translated(error, self._committing, Operation.COMMIT))
-        except Retriable as error:
+            self._answer.set_exception(to_tieline_error(error, self._committing, Operation.COMMIT))
+        except RetriableError as error:
             self._answer.set_exception(error)
         else:
             self._asked = dict(offsets)
@@ -182,10 +184,10 @@ class KafkaConsumer:
         try:
             stored = self._client.committed(_kafka(partitions), timeout=timeout) if partitions else []
         except KafkaException as error:
-            raise translated(error, what, Operation.COMMIT) from error
+            raise to_tieline_error(error, what, Operation.COMMIT) from error
         for result in stored:
             if result.error is not None:
-                raise translated(result.error, what, Operation.COMMIT)
+                raise to_tieline_error(result.error, what, Operation.COMMIT)
         return {
             TopicPartition(result.topic, result.partition): result.offset
             for result in stored
@@ -214,7 +216,7 @@ class KafkaConsumer:
     def lag(self) -> dict[TopicPartition, int | None]:
         """See ``Consumer.lag``."""
         if not self._assigned:
-            raise Retriable(f"group {self._group}: partitions are not assigned yet")
+            raise RetriableError(f"group {self._group}: partitions are not assigned yet")
         ends = self._ends.look(self._owned)
         lag: dict[TopicPartition, int | None] = {}
         for at in self._owned:
@@ -240,21 +242,21 @@ class KafkaConsumer:
             self._owned.clear()
             self._positions.clear()
             left = max(0.1, deadline - time.monotonic())
-            bounded(self._client.close, left, f"group {self._group}: leaving")
+            call_with_timeout(self._client.close, left, f"group {self._group}: leaving")
 
     def _take(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
         messages: list[Message] = []
         try:
-            first = served(self._client.poll, timeout)
+            first = poll_client(self._client.poll, timeout)
             self._left.clear()
             if first is not None:
                 messages.append(first)
                 if max_records > 1:
                     messages += self._client.consume(max_records - 1, 0)
         except KafkaException as error:  # what was taken before is handed over first
-            self._error = translated(error, f"group {self._group}", Operation.READ)
+            self._error = to_tieline_error(error, f"group {self._group}", Operation.READ)
         self._know_member()
-        records = [consumed(message) for message in messages if message.error() is None]
+        records = [to_record(message) for message in messages if message.error() is None]
         others = [message for message in messages if message.error() is not None]
         if self._left:  # taken away while we were collecting: whoever owns it now reads it
             gone = self._left - self._owned
@@ -310,7 +312,7 @@ class KafkaConsumer:
         elif meaning(error.name(), Operation.READ) is Meaning.UNREADABLE and found.topic() is not None:
             self._could_not_read(TopicPartition(found.topic(), found.partition()), error)
         elif error.code() not in _NO_ERROR:
-            self._error = translated(error, f"group {self._group}", Operation.READ)
+            self._error = to_tieline_error(error, f"group {self._group}", Operation.READ)
 
     def _could_not_read(self, at: TopicPartition, error: KafkaError) -> None:
         """Give up on what came damaged several times in a row: on its way it is damaged only once."""
@@ -347,7 +349,7 @@ class KafkaConsumer:
             return True
         if self._ids.error is not None:
             error, self._ids.error = self._ids.error, None
-            self._error = translated(error, "looking at the id of a topic", Operation.METADATA)
+            self._error = to_tieline_error(error, "looking at the id of a topic", Operation.METADATA)
         return False
 
     def _begin_anew(self, records: list[ConsumedRecord]) -> list[ConsumedRecord]:
@@ -420,13 +422,13 @@ class KafkaConsumer:
             return
         self._ids.confirm(topics, _CONFIRMED_FOR, timeout)
         if anew := sorted(topics & self._ids.changed):
-            raise Retriable(
+            raise RetriableError(
                 f"{self._committing}: deleted and made again, nothing committed: {', '.join(anew)}"
             )
 
     def _client_error(self, error: KafkaError) -> None:
-        cause = translated(error, f"group {self._group}", Operation.METADATA)
-        if isinstance(cause, Fatal):
+        cause = to_tieline_error(error, f"group {self._group}", Operation.METADATA)
+        if isinstance(cause, FatalError):
             self._error = cause
 
     def _match_topics(self) -> None:
@@ -455,17 +457,17 @@ class KafkaConsumer:
                 sorted(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
         except KafkaException as error:
-            raise translated(error, f"group {self._group}: subscribing", Operation.METADATA) from error
+            raise to_tieline_error(error, f"group {self._group}: subscribing", Operation.METADATA) from error
 
     def _still_owned(self, offsets: Mapping[TopicPartition, int]) -> None:
         gone = sorted(offsets.keys() - self._owned) if self._listener is not None else []
         if gone:
-            raise Retriable(f"{self._committing}: not owned any more, nothing committed: {gone}")
+            raise RetriableError(f"{self._committing}: not owned any more, nothing committed: {gone}")
 
     def _raise_refusal(self, results: list[KafkaPartition] | None) -> None:
         for result in results or []:
             if result.error is not None:
-                raise translated(
+                raise to_tieline_error(
                     result.error, f"{self._committing} {result.topic}-{result.partition}", Operation.COMMIT
                 )
 
@@ -482,7 +484,7 @@ class KafkaConsumer:
             return  # of an earlier one, or of one that was waited for
         try:
             if error is not None:
-                raise translated(error, self._committing, Operation.COMMIT)
+                raise to_tieline_error(error, self._committing, Operation.COMMIT)
             self._raise_refusal(results)
         except TielineError as cause:
             self._answer.set_exception(cause)

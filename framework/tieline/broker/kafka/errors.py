@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
-from tieline.api import DataError, Denied, Fatal, Retriable, TielineError
+from tieline.api import AccessDeniedError, DataError, FatalError, RetriableError, TielineError
 from tieline.broker.kafka.codes import Meaning, Operation, meaning
 from tieline.broker.port import RefusedNow, Unreadable
 
@@ -24,34 +24,34 @@ _FIXES = {
 }
 
 
-def translated(error: KafkaError | KafkaException, what: str, operation: Operation) -> TielineError:
+def to_tieline_error(error: KafkaError | KafkaException, what: str, operation: Operation) -> TielineError:
     """Return the error of the port for an error of Kafka, by the table in ``codes``.
 
-    A client that broke for good (``error.fatal()``, a fence) is ``Retriable``: its user makes a new one.
+    A client that broke for good (``error.fatal()``, a fence) is ``RetriableError``: its user makes a new one.
     """
     if isinstance(error, KafkaException):
         first = error.args[0] if error.args else None
         if not isinstance(first, KafkaError):
-            return Retriable(f"{what}: {error}")
+            return RetriableError(f"{what}: {error}")
         error = first
     name = error.name()
     fix = f". {_FIXES[name]}" if name in _FIXES else ""
     message = f"{what}: {name}: {error.str()}{fix}"
     means = meaning(name, operation)
     if means is Meaning.DENIED:
-        return Denied(message)
+        return AccessDeniedError(message)
     if means is Meaning.STOP:
-        return Fatal(message)
+        return FatalError(message)
     if means is Meaning.UNREADABLE:
         return Unreadable(message)
     if means is Meaning.RECORD:
         return DataError({0: ValueError(message)})
     if means is Meaning.REFUSED:
         return DataError({0: RefusedNow(message)})
-    return Retriable(message)
+    return RetriableError(message)
 
 
-def served(call: Callable[[float], T], timeout: float) -> T:
+def poll_client(call: Callable[[float], T], timeout: float) -> T:
     """``poll`` or ``flush``. Raises ``KafkaException`` when the client broke for good.
 
     The client raises it while it calls our callbacks; Python then calls it a ``SystemError`` of theirs.
@@ -64,7 +64,7 @@ def served(call: Callable[[float], T], timeout: float) -> T:
         raise
 
 
-def begun(call: Callable[[], T], name: str) -> Future[T]:
+def run_in_thread(call: Callable[[], T], name: str) -> Future[T]:
     """A call in a thread of its own, which ends when it will and holds up nobody's exit."""
     future: Future[T] = Future()
 
@@ -78,16 +78,18 @@ def begun(call: Callable[[], T], name: str) -> Future[T]:
     return future
 
 
-def bounded(call: Callable[[], T], timeout: float, what: str, operation: Operation = Operation.METADATA) -> T:
-    """A call of the client that has no time-out of its own. Raises ``Retriable`` after ``timeout``."""
-    return answer(begun(call, what), timeout, what, operation)
+def call_with_timeout(
+    call: Callable[[], T], timeout: float, what: str, operation: Operation = Operation.METADATA
+) -> T:
+    """A call of the client that has no time-out of its own. Raises ``RetriableError`` after ``timeout``."""
+    return answer(run_in_thread(call, what), timeout, what, operation)
 
 
 def answer(future: Future[T], timeout: float, what: str, operation: Operation = Operation.METADATA) -> T:
-    """What a call has begun to find out. Raises ``Retriable`` after ``timeout``."""
+    """What a call has begun to find out. Raises ``RetriableError`` after ``timeout``."""
     try:
         return future.result(timeout)
     except KafkaException as error:
-        raise translated(error, what, operation) from error
+        raise to_tieline_error(error, what, operation) from error
     except FutureTimeout:
-        raise Retriable(f"{what}: no answer within {timeout} s") from None
+        raise RetriableError(f"{what}: no answer within {timeout} s") from None

@@ -11,15 +11,15 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tieline.api import DataError
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import served, translated
+from tieline.broker.kafka.errors import poll_client, to_tieline_error
 from tieline.broker.kafka.records import produce
-from tieline.broker.kafka.settings import ClientSettings, made
-from tieline.broker.pending_writes import Held
-from tieline.broker.port import Exclusive, ProducerRecord
+from tieline.broker.kafka.settings import ClientSettings, create_client
+from tieline.broker.pending_writes import PendingWrites
+from tieline.broker.port import ExclusiveWriter, ProducerRecord
 
 
 @contextmanager
-def held(settings: ClientSettings, topic: str, timeout: float) -> Iterator[Exclusive]:
+def hold_topic(settings: ClientSettings, topic: str, timeout: float) -> Iterator[ExclusiveWriter]:
     """See ``Broker.exclusive``. Who comes later fences who came earlier."""
     what = f"holding {topic}"
     settings = {key: value for key, value in settings.items() if key != "message.timeout.ms"}
@@ -28,15 +28,15 @@ def held(settings: ClientSettings, topic: str, timeout: float) -> Iterator[Exclu
         "transactional.id": f"tieline-exclusive-{topic}",
         "transaction.timeout.ms": max(1000, int(timeout * 1000)),
     }
-    client = made(Producer, settings | limits, "producer.override.")
+    client = create_client(Producer, settings | limits, "producer.override.")
     try:
         client.init_transactions(timeout)
-        holding = Held(topic)
+        holding = PendingWrites(topic)
         yield holding
         if holding.records:
             _write(client, holding.records, timeout)
     except KafkaException as error:
-        raise translated(error, what, Operation.TRANSACTION) from error
+        raise to_tieline_error(error, what, Operation.TRANSACTION) from error
     finally:
         client.purge()
 
@@ -56,10 +56,10 @@ def _write(client: Producer, records: Sequence[ProducerRecord], timeout: float) 
                 produce(client, record, partial(delivered, index))
             except KafkaException as error:
                 failures[index] = error.args[0]
-        served(client.flush, max(0.0, deadline - time.monotonic()))
+        poll_client(client.flush, max(0.0, deadline - time.monotonic()))
         if failures:
             causes = {
-                i: translated(error, f"writing to {records[i].topic}", Operation.TRANSACTION)
+                i: to_tieline_error(error, f"writing to {records[i].topic}", Operation.TRANSACTION)
                 for i, error in failures.items()
             }
             lasting = next((cause for cause in causes.values() if not isinstance(cause, DataError)), None)

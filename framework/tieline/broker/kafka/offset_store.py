@@ -11,9 +11,9 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka import admin as kafka_admin
 
-from tieline.api import DataError, Fatal, Retriable, TielineError, TopicPartition
+from tieline.api import DataError, FatalError, RetriableError, TielineError, TopicPartition
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import translated
+from tieline.broker.kafka.errors import to_tieline_error
 from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
 from tieline.broker.offsets import GroupState, Span
@@ -54,7 +54,7 @@ class KafkaOffsetStore:
         asked: Any = self._admin.describe_consumer_groups([name], request_timeout=timeout)
         try:
             members = self._answer(asked[name], f"describing the group {name}", timeout).members
-        except Retriable as error:
+        except RetriableError as error:
             if _code(error) != KafkaError.GROUP_ID_NOT_FOUND:
                 raise
             members = []
@@ -99,7 +99,7 @@ class KafkaOffsetStore:
             if at.error is not None:
                 code = at.error.code()
                 if code in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS):
-                    raise Fatal(f"the offsets of the group {group} cannot be set: it has members now")
+                    raise FatalError(f"the offsets of the group {group} cannot be set: it has members now")
                 _raise(at.error, f"setting the offset of {at.topic}-{at.partition}", Operation.COMMIT)
 
     def forget(self, group: str, timeout: float) -> None:
@@ -110,9 +110,9 @@ class KafkaOffsetStore:
         asked: Any = self._admin.delete_consumer_groups([group], request_timeout=timeout)
         try:
             self._answer(asked[group], f"deleting the group {group}", timeout)
-        except Retriable as error:
+        except RetriableError as error:
             if _code(error) == KafkaError.NON_EMPTY_GROUP:
-                raise Fatal(
+                raise FatalError(
                     f"the offsets of the group {group} cannot be removed: it has members now"
                 ) from None
             raise
@@ -142,7 +142,7 @@ class KafkaOffsetStore:
         finally:
             producer.close(0)
         if not deliveries:
-            raise Retriable(f"{self._saved.topic}: no acknowledgement within {timeout:g} s")
+            raise RetriableError(f"{self._saved.topic}: no acknowledgement within {timeout:g} s")
         if deliveries[0].failures:
             raise DataError(deliveries[0].failures)
 
@@ -167,11 +167,11 @@ class KafkaOffsetStore:
         try:
             found = self._admin.list_topics(timeout=timeout).topics
         except KafkaException as error:
-            raise translated(error, "listing the topics", Operation.METADATA) from error
+            raise to_tieline_error(error, "listing the topics", Operation.METADATA) from error
         return {name: list(topic.partitions) for name, topic in found.items() if topic.error is None}
 
 
-def _code(error: Retriable) -> Any:
+def _code(error: RetriableError) -> Any:
     """Kafka's own code behind an error."""
     return error.__cause__.args[0].code() if isinstance(error.__cause__, KafkaException) else None
 
@@ -191,7 +191,7 @@ def _at_coordinator(call: Callable[[float], T], timeout: float) -> T:
     while True:
         try:
             return call(max(0.1, deadline - time.monotonic()))
-        except Retriable as error:
+        except RetriableError as error:
             if _code(error) not in _PASSES or time.monotonic() + _PAUSE >= deadline:
                 raise
         time.sleep(_PAUSE)
@@ -199,4 +199,4 @@ def _at_coordinator(call: Callable[[float], T], timeout: float) -> T:
 
 def _raise(error: KafkaError | None, what: str, operation: Operation) -> None:
     if error is not None:
-        raise translated(error, what, operation) from KafkaException(error)
+        raise to_tieline_error(error, what, operation) from KafkaException(error)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from tieline.api import Retriable
+from tieline.api import RetriableError
 from tieline.broker.port import ConsumedRecord
 
 Visit = Callable[[ConsumedRecord], None]
@@ -28,19 +28,19 @@ class OffsetsTopic:
         self._offsets: dict[str, dict[str, str]] = {}
 
     def of(self, connector: str, timeout: float) -> dict[str, str]:
-        """The saved offsets of a connector, as of now. Raises ``Retriable``."""
+        """The saved offsets of a connector, as of now. Raises ``RetriableError``."""
         with self._read_to_end(timeout) as offsets:
             return dict(offsets.get(connector, {}))
 
     def connectors(self, timeout: float) -> list[str]:
-        """The connectors that have saved offsets now. Raises ``Retriable``."""
+        """The connectors that have saved offsets now. Raises ``RetriableError``."""
         with self._read_to_end(timeout) as offsets:
             return sorted(connector for connector, saved in offsets.items() if saved)
 
     @contextmanager
     def _read_to_end(self, timeout: float) -> Iterator[dict[str, dict[str, str]]]:
         if not self._lock.acquire(timeout=timeout):
-            raise Retriable(f"{self.topic}: still being read after {timeout} s")
+            raise RetriableError(f"{self.topic}: still being read after {timeout} s")
         try:
             self._position = self._read(self.topic, self._visit, self._position, timeout)
             yield self._offsets

@@ -11,11 +11,11 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
 
-from tieline.api import DataError, Denied, Fatal, RecordMetadata, Retriable, TielineError
+from tieline.api import AccessDeniedError, DataError, FatalError, RecordMetadata, RetriableError, TielineError
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import served, translated
+from tieline.broker.kafka.errors import poll_client, to_tieline_error
 from tieline.broker.kafka.records import produce
-from tieline.broker.kafka.settings import LARGEST_BATCH, ClientSettings, made
+from tieline.broker.kafka.settings import LARGEST_BATCH, ClientSettings, create_client
 from tieline.broker.port import Delivery, RefusedNow, Unit
 
 _OVERHEAD = 512
@@ -54,7 +54,7 @@ class KafkaProducer:
     def __init__(self, settings: ClientSettings, offsets_topic: str) -> None:
         self._settings = settings | {"error_cb": self._client_error}
         self._offsets_topic = offsets_topic
-        self._client = made(Client, self._settings, "producer.override.")
+        self._client = create_client(Client, self._settings, "producer.override.")
         self._open: deque[_Sent] = deque()
         self._unfed: deque[_Sent] = deque()
         self._in_flight_bytes = 0
@@ -110,23 +110,23 @@ class KafkaProducer:
                     self._offsets_topic, offset.encode(), key, on_delivery=partial(saved, partition)
                 )
             except KafkaException as error:
-                raise translated(
+                raise to_tieline_error(
                     error, f"saving offsets to {self._offsets_topic}", Operation.WRITE
                 ) from error
             except BufferError:
-                raise Retriable("saving offsets: the producer's queue is full") from None
+                raise RetriableError("saving offsets: the producer's queue is full") from None
         while waiting and not refused:
             if self._broken is not None:
                 raise self._broken
             left = deadline - time.monotonic()
             if left <= 0:
-                raise Retriable(f"{self._offsets_topic}: no acknowledgement within {timeout} s")
+                raise RetriableError(f"{self._offsets_topic}: no acknowledgement within {timeout} s")
             self._serve(left)
         if refused:
-            cause = translated(refused[0], f"saving offsets to {self._offsets_topic}", Operation.WRITE)
+            cause = to_tieline_error(refused[0], f"saving offsets to {self._offsets_topic}", Operation.WRITE)
             if isinstance(cause, DataError):  # the record is our own
                 passing = isinstance(cause.failures[0], RefusedNow)
-                raise Denied(str(cause.failures[0])) if passing else Fatal(str(cause))
+                raise AccessDeniedError(str(cause.failures[0])) if passing else FatalError(str(cause))
             raise cause
 
     def close(self, timeout: float) -> None:
@@ -143,9 +143,9 @@ class KafkaProducer:
     def _serve(self, timeout: float, call: Callable[[float], int] | None = None) -> None:
         """Let the client tell what happened. Never raises: ``_broken`` says what did."""
         try:
-            served(call or self._client.poll, timeout)
+            poll_client(call or self._client.poll, timeout)
         except KafkaException as error:
-            self._break(translated(error, "the producer", Operation.METADATA))
+            self._break(to_tieline_error(error, "the producer", Operation.METADATA))
 
     def _feed(self) -> None:
         """Give the client what its queue has room for."""
@@ -178,7 +178,7 @@ class KafkaProducer:
 
     def _failed(self, sent: _Sent, index: int, error: KafkaError) -> None:
         record = sent.unit.records[index]
-        cause = translated(error, f"producing to {record.topic}", Operation.WRITE)
+        cause = to_tieline_error(error, f"producing to {record.topic}", Operation.WRITE)
         if not isinstance(cause, DataError) or error.fatal():
             self._break(cause)
             return
@@ -202,24 +202,24 @@ class KafkaProducer:
     def _send_alone(self) -> None:
         self._abandon()
         self._alone, self._batch_refused = True, False
-        self._client = made(Client, self._settings | {"batch.num.messages": 1}, "producer.override.")
+        self._client = create_client(Client, self._settings | {"batch.num.messages": 1}, "producer.override.")
         for sent in self._open:
             sent.reset()
         self._unfed = deque(self._open)
 
     def _abandon(self) -> None:
         """Forget what the client has not sent; late reports then belong to nobody."""
-        broken, self._broken = self._broken, Retriable("abandoned")
+        broken, self._broken = self._broken, RetriableError("abandoned")
         self._client.purge()
         self._serve(0)
         self._broken = broken
         self._unfed.clear()
 
     def _client_error(self, error: KafkaError) -> None:
-        cause = translated(error, "the producer", Operation.METADATA)
-        if isinstance(cause, Fatal):
+        cause = to_tieline_error(error, "the producer", Operation.METADATA)
+        if isinstance(cause, FatalError):
             self._break(cause)
 
     def _break(self, cause: TielineError) -> None:
         if self._broken is None:
-            self._broken = Retriable(str(cause)) if isinstance(cause, DataError) else cause
+            self._broken = RetriableError(str(cause)) if isinstance(cause, DataError) else cause

@@ -9,11 +9,11 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from tieline.api import Fatal, Retriable, TielineError
+from tieline.api import FatalError, RetriableError, TielineError
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import bounded, translated
-from tieline.broker.kafka.records import consumed
-from tieline.broker.kafka.settings import ClientSettings, made
+from tieline.broker.kafka.errors import call_with_timeout, to_tieline_error
+from tieline.broker.kafka.records import to_record
+from tieline.broker.kafka.settings import ClientSettings, create_client
 from tieline.broker.port import ConsumedRecord
 
 _BATCH = 1_000
@@ -36,19 +36,19 @@ def read_to_end(
     refused: list[TielineError] = []
 
     def client_error(error: KafkaError) -> None:
-        cause = translated(error, what, Operation.METADATA)
-        if isinstance(cause, Fatal):
+        cause = to_tieline_error(error, what, Operation.METADATA)
+        if isinstance(cause, FatalError):
             refused.append(cause)
 
     own = {"fetch.wait.max.ms": 10, "enable.partition.eof": "true", "error_cb": client_error}
-    client = made(Consumer, settings | own, "")
+    client = create_client(Consumer, settings | own, "")
 
     def left() -> float:
         if refused:
             raise refused[0]
         seconds = deadline - time.monotonic()
         if seconds <= 0:
-            raise Retriable(f"{what}: the end was not reached within {timeout} s")
+            raise RetriableError(f"{what}: the end was not reached within {timeout} s")
         return seconds
 
     try:
@@ -67,21 +67,21 @@ def read_to_end(
                 partition, error = message.partition(), message.error()
                 if error is None:
                     if message.offset() < ends[partition][1]:
-                        visit(consumed(message))
+                        visit(to_record(message))
                         reached[partition] = message.offset() + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
                     reached[partition] = max(reached[partition], message.offset())
                     open_.discard(partition)
                 else:
-                    raise translated(error, what, Operation.READ)
+                    raise to_tieline_error(error, what, Operation.READ)
                 if reached[partition] >= ends[partition][1]:
                     open_.discard(partition)
         return reached
     except KafkaException as error:
         client.poll(0)
-        raise (refused[0] if refused else translated(error, what, Operation.METADATA)) from error
+        raise (refused[0] if refused else to_tieline_error(error, what, Operation.METADATA)) from error
     finally:
-        bounded(client.close, 10.0, f"{what}: closing")
+        call_with_timeout(client.close, 10.0, f"{what}: closing")
 
 
 def _ends(
@@ -90,15 +90,15 @@ def _ends(
     """The first offset and the end of each partition; empty where there is no such topic."""
     found = client.list_topics(topic, timeout=left()).topics.get(topic)
     if only is not None and (found is None or only not in found.partitions):
-        raise Retriable(f"reading {topic}: partition {only} is not known yet")
+        raise RetriableError(f"reading {topic}: partition {only} is not known yet")
     if found is None or (found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
         return {}
     if found.error is not None:
-        raise translated(found.error, f"reading {topic}", Operation.METADATA)
+        raise to_tieline_error(found.error, f"reading {topic}", Operation.METADATA)
     ends: dict[int, tuple[int, int]] = {}
     for partition in found.partitions if only is None else [only]:
         marks = client.get_watermark_offsets(KafkaPartition(topic, partition), timeout=left())
         if marks is None:
-            raise Retriable(f"reading {topic}: no answer about its end")
+            raise RetriableError(f"reading {topic}: no answer about its end")
         ends[partition] = marks
     return ends

@@ -14,7 +14,7 @@ from tieline.broker.port import UNREADABLE_HEADERS, ConsumedRecord, ProducerReco
 _record: Callable[[tuple[Any, ...]], ConsumedRecord] = partial(tuple.__new__, ConsumedRecord)
 
 
-def consumed(message: Message) -> ConsumedRecord:
+def to_record(message: Message) -> ConsumedRecord:
     """A record of a message that is no error."""
     found: Any = message  # the stubs say that each may be none, which holds for errors only
     try:

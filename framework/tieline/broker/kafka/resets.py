@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tieline.api import Fatal, TopicPartition
+from tieline.api import FatalError, TopicPartition
 from tieline.broker.port import Skipped
 
 POLICIES = {
@@ -28,12 +28,12 @@ def reset(group: str, at: TopicPartition, position: int | None, start: int, end:
 
     ``start`` and ``end``: the first offset that the partition holds, and the one after its last. Only
     offsets that the log has removed count as skipped, and with ``latest`` what that passes over. Raises
-    ``Fatal`` for the policy ``error``, with the command that helps.
+    ``FatalError`` for the policy ``error``, with the command that helps.
     """
     if position is not None and start <= position <= end:
         return Reset(position)  # it was a replica behind its leader
     if policy == "error":
-        raise Fatal(_refusal(group, at, position, start, end))
+        raise FatalError(_refusal(group, at, position, start, end))
     target = end if policy == "latest" else start
     if position is None:
         return Reset(target)

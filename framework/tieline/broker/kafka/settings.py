@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from tieline.api import ConfigError, Mistake
+from tieline.api import ConfigError, ConfigProblem
 from tieline.broker.kafka.handshake import handshakes
 
 T = TypeVar("T")
@@ -104,12 +104,12 @@ def consumer_settings(client: Mapping[str, str], overrides: Mapping[str, str]) -
     return {**CONSUMER, **client, **overrides, "logger": log}
 
 
-def mistakes(
+def problems(
     client: Mapping[str, str],
     *,
     producer: Mapping[str, str] | None = None,
     consumer: Mapping[str, str] | None = None,
-) -> list[Mistake]:
+) -> list[ConfigProblem]:
     """All that is wrong with these settings, found without a connection; ``where`` is left to the caller.
 
     ``client``: the worker's for every client; ``producer`` and ``consumer``: the overrides of either.
@@ -128,13 +128,13 @@ def mistakes(
     # With a logger of its own a client keeps what it says until it is asked, which nobody does here; and
     # it knows no broker, so that it connects to none.
     settings |= {k: v for k, v in overrides.items() if k not in promises} | {"logger": log}
-    while True:  # librdkafka stops at the first mistake
+    while True:  # librdkafka stops at the first problem
         try:
-            made_client: Any = made(kind, settings, "")
+            made_client: Any = create_client(kind, settings, "")
         except ConfigError as error:
-            (mistake,) = error.mistakes
-            key = mistake.key or _culprit(kind, settings, mistake)
-            found.append(mistake._replace(key=prefix + key if key in overrides else key))
+            (problem,) = error.problems
+            key = problem.key or _culprit(kind, settings, problem)
+            found.append(problem._replace(key=prefix + key if key in overrides else key))
             if settings.pop(key, None) is None:
                 return found
         else:
@@ -143,14 +143,14 @@ def mistakes(
             return found
 
 
-def _culprit(kind: Any, settings: ClientSettings, mistake: Mistake) -> str:
+def _culprit(kind: Any, settings: ClientSettings, problem: ConfigProblem) -> str:
     """The setting that is refused in the same words alone: librdkafka may call it by another name."""
     always: ClientSettings = {key: settings[key] for key in ("group.id", "logger") if key in settings}
     for key, value in settings.items():
         try:
-            made(kind, {**always, key: value}, "")
+            create_client(kind, {**always, key: value}, "")
         except ConfigError as error:
-            if error.mistakes[0].message == mistake.message:
+            if error.problems[0].message == problem.message:
                 return key
     return ""
 
@@ -179,7 +179,7 @@ def without_secrets(message: str, settings: Mapping[str, Any]) -> str:
     return message
 
 
-def made(kind: Callable[..., T], settings: ClientSettings, prefix: str) -> T:
+def create_client(kind: Callable[..., T], settings: ClientSettings, prefix: str) -> T:
     """A client of these settings. Raises ``ConfigError`` for what librdkafka does not know or take."""
     from confluent_kafka import KafkaException  # loads librdkafka: only where it is used
 
@@ -188,7 +188,7 @@ def made(kind: Callable[..., T], settings: ClientSettings, prefix: str) -> T:
     except (KafkaException, TypeError, ValueError) as error:
         message = str(error.args[0].str() if hasattr(error.args[0], "str") else error)
         key = next((word for word in re.findall(r"[\w.]+", message) if word in settings), "")
-        raise ConfigError([Mistake("", prefix + key, without_secrets(message, settings))]) from None
+        raise ConfigError([ConfigProblem("", prefix + key, without_secrets(message, settings))]) from None
 
 
 def _refuse(overrides: Mapping[str, str], promises: Mapping[str, str], prefix: str) -> None:
@@ -197,7 +197,9 @@ def _refuse(overrides: Mapping[str, str], promises: Mapping[str, str], prefix: s
         raise ConfigError(found)
 
 
-def _refused(overrides: Mapping[str, str], promises: Mapping[str, str], prefix: str) -> list[Mistake]:
+def _refused(overrides: Mapping[str, str], promises: Mapping[str, str], prefix: str) -> list[ConfigProblem]:
     return [
-        Mistake("", prefix + key, f"cannot be set: {promises[key]}") for key in overrides if key in promises
+        ConfigProblem("", prefix + key, f"cannot be set: {promises[key]}")
+        for key in overrides
+        if key in promises
     ]

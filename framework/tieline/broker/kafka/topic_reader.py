@@ -9,11 +9,11 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from tieline.api import Fatal, Retriable, TielineError
+from tieline.api import FatalError, RetriableError, TielineError
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import bounded, translated
-from tieline.broker.kafka.records import consumed
-from tieline.broker.kafka.settings import ClientSettings, made
+from tieline.broker.kafka.errors import call_with_timeout, to_tieline_error
+from tieline.broker.kafka.records import to_record
+from tieline.broker.kafka.settings import ClientSettings, create_client
 from tieline.broker.port import ConsumedRecord
 
 _LOOK_EVERY = 10.0  # for partitions that were added
@@ -39,7 +39,7 @@ class KafkaTopicReader:
         timeout: float,
     ) -> None:
         own = {"enable.partition.eof": "true", "error_cb": self._client_error}
-        self._client = made(Consumer, settings | own, "")
+        self._client = create_client(Consumer, settings | own, "")
         self._topic = topic
         self._wanted = partitions
         self._what = f"reading {topic}"
@@ -75,18 +75,18 @@ class KafkaTopicReader:
 
     def close(self, timeout: float) -> None:
         """See ``TopicReader.close``."""
-        bounded(self._client.close, timeout, f"{self._what}: closing")
+        call_with_timeout(self._client.close, timeout, f"{self._what}: closing")
 
     def _begin(self, since: int | None, timeout: float) -> None:
         deadline = time.monotonic() + timeout
 
         def left() -> float:
             self._client.poll(0)
-            if isinstance(self._error, Fatal):
+            if isinstance(self._error, FatalError):
                 raise self._error
             seconds = deadline - time.monotonic()
             if seconds <= 0:
-                raise Retriable(f"{self._what}: no answer within {timeout} s")
+                raise RetriableError(f"{self._what}: no answer within {timeout} s")
             return seconds
 
         try:
@@ -97,15 +97,15 @@ class KafkaTopicReader:
                     KafkaPartition(self._topic, partition), timeout=left()
                 )
                 if marks is None:
-                    raise Retriable(f"{self._what}: no answer about its end")
+                    raise RetriableError(f"{self._what}: no answer about its end")
                 starts[partition] = marks[1] if since is None else marks[0]
                 self._ends[partition] = marks[1]
             if since is not None and since > 0:
                 starts |= self._since(since, left)
         except KafkaException as error:
             self._client.poll(0)
-            refused = self._error if isinstance(self._error, Fatal) else None
-            raise refused or translated(error, self._what, Operation.METADATA) from error
+            refused = self._error if isinstance(self._error, FatalError) else None
+            raise refused or to_tieline_error(error, self._what, Operation.METADATA) from error
         for partition, start in starts.items():
             if start >= self._ends[partition]:
                 del self._ends[partition]
@@ -118,7 +118,7 @@ class KafkaTopicReader:
         starts = {}
         for found in self._client.offsets_for_times(asked, timeout=left()) if asked else ():
             if found.error is not None:
-                raise translated(found.error, self._what, Operation.METADATA)
+                raise to_tieline_error(found.error, self._what, Operation.METADATA)
             starts[found.partition] = found.offset if found.offset >= 0 else self._ends[found.partition]
         return starts
 
@@ -127,7 +127,7 @@ class KafkaTopicReader:
         if found is None or (found.error is not None and found.error.code() in _GONE):
             return set()
         if found.error is not None:
-            raise translated(found.error, self._what, Operation.METADATA)
+            raise to_tieline_error(found.error, self._what, Operation.METADATA)
         return {p for p in found.partitions if self._wanted is None or p in self._wanted}
 
     def _look_for_partitions(self, timeout: float) -> None:
@@ -136,7 +136,7 @@ class KafkaTopicReader:
             return
         try:
             coming = self._partitions(max(timeout, 0.01)) - self._known
-        except (KafkaException, Retriable):
+        except (KafkaException, RetriableError):
             coming = set()  # the next look will do
         self._known |= coming
         self._due = time.monotonic() + (_LOOK_EVERY if self._known else _LOOK_FOR_TOPIC_EVERY)
@@ -151,14 +151,14 @@ class KafkaTopicReader:
             if messages[0] is not None and max_records > 1:
                 messages += self._client.consume(max_records - 1, 0)
         except KafkaException as error:
-            raise translated(error, self._what, Operation.READ) from error
+            raise to_tieline_error(error, self._what, Operation.READ) from error
         records: list[ConsumedRecord] = []
         for message in messages:
             if message is None:
                 continue
             partition, problem = message.partition(), message.error()
             if problem is None:
-                records.append(consumed(message))
+                records.append(to_record(message))
                 if message.offset() + 1 >= self._ends.get(partition, 0):
                     self._ends.pop(partition, None)
             elif problem.code() == KafkaError._PARTITION_EOF:  # also where only markers follow
@@ -166,10 +166,10 @@ class KafkaTopicReader:
             elif problem.code() in _GONE:
                 self._ends.clear()
             else:
-                self._error = translated(problem, self._what, Operation.READ)
+                self._error = to_tieline_error(problem, self._what, Operation.READ)
         return records
 
     def _client_error(self, error: KafkaError) -> None:
-        cause = translated(error, self._what, Operation.METADATA)
-        if isinstance(cause, Fatal) or error.code() == KafkaError._ALL_BROKERS_DOWN:
+        cause = to_tieline_error(error, self._what, Operation.METADATA)
+        if isinstance(cause, FatalError) or error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._error = cause

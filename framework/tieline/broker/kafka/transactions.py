@@ -13,11 +13,11 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from tieline.api import DataError, Fenced, Retriable, TielineError, TopicPartition
+from tieline.api import DataError, FencedError, RetriableError, TielineError, TopicPartition
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import begun, served, translated
+from tieline.broker.kafka.errors import poll_client, run_in_thread, to_tieline_error
 from tieline.broker.kafka.records import produce
-from tieline.broker.kafka.settings import ClientSettings, made
+from tieline.broker.kafka.settings import ClientSettings, create_client
 from tieline.broker.port import ProducerRecord
 
 _TIMEOUT_MS = 60_000  # of a transaction: after that the brokers abort it, and readers go past it
@@ -68,7 +68,7 @@ class TransactionalProducer:
         }
         self.open: Batch | None = None
         self.broken = False
-        self._client = made(Producer, own | limits, "")
+        self._client = create_client(Producer, own | limits, "")
         self._what = f"writing as {transactional_id}"
         self._partition = partition
         self._group_metadata = group_metadata
@@ -83,12 +83,13 @@ class TransactionalProducer:
             self._client.init_transactions(timeout)
         except KafkaException as error:
             cause = self._unfinished(error)
-            raise (Retriable(str(cause)) if isinstance(cause, Fenced) else cause) from error
+            raise (RetriableError(str(cause)) if isinstance(cause, FencedError) else cause) from error
         self._begun, self._failing_since = True, None
 
     def write(self, batch: Batch, deadline: float) -> None:
-        """One transaction. Raises ``Retriable``, ``DataError``, ``Fenced``; nothing of the batch was written
-        unless ``open`` still holds it.
+        """Write the batch in one transaction. Raises ``RetriableError``, ``DataError`` or ``FencedError``.
+
+        After an error nothing of the batch was written, unless ``open`` still holds it.
         """
         with self._explained():
             self._client.begin_transaction()
@@ -96,7 +97,7 @@ class TransactionalProducer:
         try:
             self._fill(batch, deadline)
         except BaseException as error:
-            if isinstance(error, Retriable):
+            if isinstance(error, RetriableError):
                 self._tire()
             if not self.broken:
                 self._abort(deadline)
@@ -131,7 +132,7 @@ class TransactionalProducer:
 
         def delivered(index: int, error: KafkaError | None, message: Message) -> None:
             if error is not None and error.code() not in _PURGED:  # else what aborted it says more
-                failures[index] = translated(
+                failures[index] = to_tieline_error(
                     error, f"writing to {batch.records[index].topic}", Operation.TRANSACTION
                 )
 
@@ -139,22 +140,22 @@ class TransactionalProducer:
             try:
                 produce(self._client, record, partial(delivered, index))
             except KafkaException as error:
-                failures[index] = translated(error, f"writing to {record.topic}", Operation.TRANSACTION)
+                failures[index] = to_tieline_error(error, f"writing to {record.topic}", Operation.TRANSACTION)
             except (TypeError, ValueError) as error:
                 failures[index] = DataError({0: error})
             except BufferError:
-                raise Retriable(f"{self._what}: the producer's queue is full") from None
+                raise RetriableError(f"{self._what}: the producer's queue is full") from None
         try:
             if batch.offset is not None and not failures:
                 self._send_offset(batch.offset, deadline)
-            waiting = 0 if failures else served(self._client.flush, _left(deadline))
+            waiting = 0 if failures else poll_client(self._client.flush, _left(deadline))
         except KafkaException as error:
-            served(self._client.poll, 0)
+            poll_client(self._client.poll, 0)
             if not failures:  # else it says only that a record has failed
                 raise self._translated(error) from error
         else:
             if waiting:
-                raise Retriable(f"{self._what}: {waiting} records were not acknowledged in time")
+                raise RetriableError(f"{self._what}: {waiting} records were not acknowledged in time")
         if failures:
             bad = {i: cause.failures[0] for i, cause in failures.items() if isinstance(cause, DataError)}
             lasting = next((cause for cause in failures.values() if not isinstance(cause, DataError)), None)
@@ -164,14 +165,14 @@ class TransactionalProducer:
         """With it goes the group's generation: who is out of the group is refused before it is fenced."""
         member = self._group_metadata()
         if member is None:
-            raise Retriable(f"{self._what}: the consumer is no member of its group now")
+            raise RetriableError(f"{self._what}: the consumer is no member of its group now")
         at = KafkaPartition(*self._partition, offset)
-        sending = begun(lambda: self._client.send_offsets_to_transaction([at], member), self._what)
+        sending = run_in_thread(lambda: self._client.send_offsets_to_transaction([at], member), self._what)
         try:
             sending.result(_left(deadline))
         except FutureTimeout:  # it keeps to no time-out of its own, and lets nothing else be done
             self.broken = True
-            raise Retriable(f"{self._what}: the group's offset was not taken in time") from None
+            raise RetriableError(f"{self._what}: the group's offset was not taken in time") from None
 
     def _abort(self, deadline: float) -> None:
         """What cannot be aborted now is by ``settle``, before anything else."""
@@ -201,12 +202,12 @@ class TransactionalProducer:
     def _translated(self, error: KafkaException) -> TielineError:
         cause: KafkaError = error.args[0]
         if cause.code() in _FENCES:
-            return Fenced(f"{self._what}: somebody else has taken over: {cause.str()}")
+            return FencedError(f"{self._what}: somebody else has taken over: {cause.str()}")
         if cause.fatal() or cause.code() == KafkaError._STATE:
             self.broken = True
-            return Retriable(f"{self._what}: the client broke: {cause.name()}: {cause.str()}")
-        said = translated(error, self._what, Operation.TRANSACTION)
-        return Retriable(str(said)) if isinstance(said, DataError) else said
+            return RetriableError(f"{self._what}: the client broke: {cause.name()}: {cause.str()}")
+        said = to_tieline_error(error, self._what, Operation.TRANSACTION)
+        return RetriableError(str(said)) if isinstance(said, DataError) else said
 
 
 def _left(deadline: float) -> float:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tieline.api import DataError, Fenced, Retriable, TielineError, TopicPartition
+from tieline.api import DataError, FencedError, RetriableError, TielineError, TopicPartition
 from tieline.broker.local.codec import encode_headers
 from tieline.broker.local.layout import LEGAL_TOPIC
 from tieline.broker.local.reader import MAX_BATCH_BYTES
@@ -50,7 +50,7 @@ class Place(NamedTuple):
     id: int
 
 
-class Ledger:
+class ChangelogFile:
     """The file of all changelogs of a local log. Raises ``AlreadyOwned``: one process has it."""
 
     def __init__(self, main: Store) -> None:
@@ -124,9 +124,9 @@ class _Begun:
 
 
 class Changelog:
-    """See ``PartitionWriter``. Made by ``Ledger.take_over``."""
+    """See ``PartitionWriter``. Made by ``ChangelogFile.take_over``."""
 
-    def __init__(self, ledger: Ledger, place: Place) -> None:
+    def __init__(self, ledger: ChangelogFile, place: Place) -> None:
         self.entries: dict[bytes, bytes] = {}
         self.offset: int | None = None
         """The group's offset that a write of the owner before has moved just now."""
@@ -193,14 +193,14 @@ class Changelog:
     @contextmanager
     def _locked(self, timeout: float) -> Iterator[None]:
         if not self._lock.acquire(timeout=timeout):
-            raise Retriable(f"{self._what}: an earlier write has not ended within {timeout} s")
+            raise RetriableError(f"{self._what}: an earlier write has not ended within {timeout} s")
         try:
             yield
         finally:
             self._lock.release()
 
     def _finish(self, deadline: float) -> _Write | None:
-        """Bring the begun write to its end, and say which it was. ``Retriable``: it still has none, or
+        """Bring the begun write to its end, and say which it was. ``RetriableError``: it still has none, or
         nothing of it was written.
         """
         begun = self._begun
@@ -236,7 +236,9 @@ class Changelog:
     def _enter(self, wanted: _Write, tables: Tables) -> _Entered:
         """Step 1, in the ledger's writer thread."""
         if self._ledger.owners.get(self.at) is not self:
-            raise Fenced(f"{self._what}: somebody else has taken the partition over; nothing was written")
+            raise FencedError(
+                f"{self._what}: somebody else has taken the partition over; nothing was written"
+            )
         tables.delete(self.at, [self._places[key] for key in wanted.entries if key in self._places])
         tables.delete(self.outbox, self._outboxes)
         kept = {key: value for key, value in wanted.entries.items() if value is not None}
@@ -319,4 +321,4 @@ def _answer(future: Future[T], deadline: float, what: str) -> T:
     except FutureTimeout:
         if future.done():
             raise
-        raise Retriable(f"{what}: the disk did not answer in time") from None
+        raise RetriableError(f"{what}: the disk did not answer in time") from None

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 
-from tieline.api import Fatal, Retriable, TielineError, TopicPartition
+from tieline.api import FatalError, RetriableError, TielineError, TopicPartition
 from tieline.broker.internal import takes
-from tieline.broker.local.changelog import Changelog, Ledger, Place
+from tieline.broker.local.changelog import Changelog, ChangelogFile, Place
 from tieline.broker.local.group import Group
 from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
 from tieline.broker.local.store import Store
@@ -21,7 +21,7 @@ _DISK_WAIT = 5.0  # seconds for a commit that nobody waits for
 class LocalConsumer:
     """Reads straight from the file, without a buffer of its own: what is paused or revoked is not fetched."""
 
-    def __init__(self, store: Store, name: str, group: Group, ledger: Callable[[], Ledger]) -> None:
+    def __init__(self, store: Store, name: str, group: Group, ledger: Callable[[], ChangelogFile]) -> None:
         self._store = store
         self._name = name
         self._group = group
@@ -48,7 +48,7 @@ class LocalConsumer:
         try:
             self._pattern = None if pattern is None else re.compile(pattern)
         except re.error as error:
-            raise Fatal(f"group {self._name}: {pattern!r} is no regular expression: {error}") from None
+            raise FatalError(f"group {self._name}: {pattern!r} is no regular expression: {error}") from None
         self._topics = frozenset(topics)
         self._listener = listener
         self._group.join(self)
@@ -83,7 +83,7 @@ class LocalConsumer:
         if self._listener is not None:
             gone = sorted(offsets.keys() - self._positions.keys())
             if gone:
-                raise Retriable(f"group {self._name}: not owned any more, nothing committed: {gone}")
+                raise RetriableError(f"group {self._name}: not owned any more, nothing committed: {gone}")
         self._store.commit(self._name, offsets, timeout, self._ids)
 
     def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
@@ -124,7 +124,7 @@ class LocalConsumer:
     def lag(self) -> dict[TopicPartition, int | None]:
         """See ``Consumer.lag``. ``None``: the topic was deleted."""
         if not self._assigned:
-            raise Retriable(f"group {self._name}: partitions are not assigned yet")
+            raise RetriableError(f"group {self._name}: partitions are not assigned yet")
         bounds = self._store.snapshot()
         return {
             at: max(0, bounds[at].end - max(position, bounds[at].start)) if at in bounds else None

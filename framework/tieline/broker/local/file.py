@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from tieline.api import Fatal, RefuseToStart, Retriable, TielineError
+from tieline.api import FatalError, RetriableError, StartupError, TielineError
 from tieline.broker.local.ownership import open_private
 
 APPLICATION_ID = 0x7469656C  # "tiel"
@@ -82,11 +82,11 @@ class LogSettings:
 
 
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
-    """A connection to a log file, which is made where there is none. Raises ``RefuseToStart``."""
+    """A connection to a log file, which is made where there is none. Raises ``StartupError``."""
     try:
         connection = apsw.Connection(str(path))
     except apsw.Error as error:
-        raise RefuseToStart(f"the log file {path} cannot be opened: {error}") from error
+        raise StartupError(f"the log file {path} cannot be opened: {error}") from error
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -98,8 +98,8 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     except apsw.Error as error:
         connection.close()
         said = _damaged(path, error) or f"the log file {path} cannot be opened: {error}"
-        raise RefuseToStart(said) from error
-    except RefuseToStart:
+        raise StartupError(said) from error
+    except StartupError:
         connection.close()
         raise
     return connection
@@ -121,9 +121,9 @@ def _ensure_schema(connection: apsw.Connection, path: Path) -> None:
                 connection.execute("ROLLBACK")
     version = connection.pragma("user_version")
     if connection.pragma("application_id") != APPLICATION_ID:
-        raise RefuseToStart(f"{path} is an SQLite file of another program")
+        raise StartupError(f"{path} is an SQLite file of another program")
     if version > SCHEMA_VERSION:
-        raise RefuseToStart(
+        raise StartupError(
             f"the log file {path} has format {version}, this tieline knows up to {SCHEMA_VERSION}: "
             "start it with the tieline that wrote it, or a newer one"
         )
@@ -163,17 +163,17 @@ class Reserve:
         return True
 
 
-def translated(error: BaseException, path: Path) -> Exception:
+def to_tieline_error(error: BaseException, path: Path) -> Exception:
     """What the runtime does about an error of SQLite: wait, or stop the task."""
     if isinstance(error, TielineError):
         return error
     if isinstance(error, apsw.FullError):
-        return Retriable(
+        return RetriableError(
             f"the disk of {path} is full; free some space, or lower spool.max.bytes or log.retention.bytes"
         )
     if isinstance(error, (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError)):
-        return Retriable(f"the log file {path} cannot be used now: {error}")
-    return Fatal(_damaged(path, error) or f"the log file {path}: {type(error).__name__}: {error}")
+        return RetriableError(f"the log file {path} cannot be used now: {error}")
+    return FatalError(_damaged(path, error) or f"the log file {path}: {type(error).__name__}: {error}")
 
 
 def _damaged(path: Path, error: BaseException) -> str | None:

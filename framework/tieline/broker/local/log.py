@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tieline.api import DataError, Fatal, Retriable, TopicPartition
-from tieline.broker.local.changelog import Ledger
+from tieline.api import DataError, FatalError, RetriableError, TopicPartition
+from tieline.broker.local.changelog import ChangelogFile
 from tieline.broker.local.consumer import LocalConsumer
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.group import Group
@@ -20,8 +20,8 @@ from tieline.broker.local.reader import MAX_BATCH_BYTES
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
 from tieline.broker.local.topic_reader import LocalTopicReader
-from tieline.broker.pending_writes import Held
-from tieline.broker.port import ConsumedRecord, Exclusive, TopicInfo
+from tieline.broker.pending_writes import PendingWrites
+from tieline.broker.port import ConsumedRecord, ExclusiveWriter, TopicInfo
 
 _READ_BATCH = 1_000
 
@@ -35,7 +35,7 @@ class LocalLog:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._groups: dict[str, Group] = {}
-        self._ledger: Ledger | None = None
+        self._ledger: ChangelogFile | None = None
         self._holders: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -64,11 +64,11 @@ class LocalLog:
             members = self._groups.setdefault(group, Group(self.store.wake))
         return LocalConsumer(self.store, group, members, self.ledger)
 
-    def ledger(self) -> Ledger:
+    def ledger(self) -> ChangelogFile:
         """The file of the changelogs, made when it is first asked for. Raises ``AlreadyOwned``."""
         with self._lock:
             if self._ledger is None:
-                self._ledger = Ledger(self.store)
+                self._ledger = ChangelogFile(self.store)
             return self._ledger
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
@@ -119,7 +119,7 @@ class LocalLog:
             position = max(reached.get(at.partition, 0), bounds.start)
             while position < bounds.end:
                 if time.monotonic() >= deadline:
-                    raise Retriable(f"{topic}: the end was not reached within {timeout} s")
+                    raise RetriableError(f"{topic}: the end was not reached within {timeout} s")
                 batch = self.store.read_known(at, bounds, position, _READ_BATCH, MAX_BATCH_BYTES)
                 for record in batch:
                     if record.offset >= bounds.end:
@@ -141,12 +141,12 @@ class LocalLog:
         return LocalTopicReader(self.store, topic, since, partitions)
 
     @contextmanager
-    def exclusive(self, topic: str, timeout: float = 10.0) -> Iterator[Exclusive]:
+    def exclusive(self, topic: str, timeout: float = 10.0) -> Iterator[ExclusiveWriter]:
         """See ``Broker.exclusive``. Other threads wait; a writer in another process makes it fail."""
         with self._lock:
             holder = self._holders.setdefault(topic, threading.Lock())
         if not holder.acquire(timeout=timeout):
-            raise Retriable(f"{topic}: somebody else held it for {timeout} s")
+            raise RetriableError(f"{topic}: somebody else held it for {timeout} s")
         try:
             seen = self._ends(topic)
             held = _Held(topic)
@@ -167,7 +167,7 @@ class LocalLog:
                 for name, (topics, pattern) in groups.items()
             ]
         except re.error as error:
-            raise Fatal(f"{error.pattern!r} is no regular expression: {error}") from None
+            raise FatalError(f"{error.pattern!r} is no regular expression: {error}") from None
 
         def unread() -> dict[TopicPartition, int]:
             keep: dict[TopicPartition, int] = {}
@@ -191,13 +191,13 @@ class LocalLog:
         return [bounds.end for _, bounds in sorted(self.store.bounds(topic).items())]
 
 
-class _Held(Held):
+class _Held(PendingWrites):
     """Written in one transaction of the log."""
 
     def write(self, tables: Tables, seen: Sequence[int]) -> None:
         """In the writer's transaction: all of it, or nothing."""
         if tables.ends(self.topic) != seen:
-            raise Retriable(f"{self.topic}: somebody else wrote meanwhile; nothing was written")
+            raise RetriableError(f"{self.topic}: somebody else wrote meanwhile; nothing was written")
         appended = tables.append(self.records)
         if appended.failures:
             raise DataError(appended.failures)

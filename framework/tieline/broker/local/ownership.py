@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tieline.api import AlreadyOwned
+from tieline.api import DataDirInUseError
 from tieline.api.locks import already_owned, lock_exclusively, lock_holder
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        """``path``: the log file. Raises ``AlreadyOwned`` with the owner's process id, ``OSError``."""
+        """``path``: the log file. Raises ``DataDirInUseError`` with the owner's process id, ``OSError``."""
         self._name = path.name
         with _guard:
             self._key, folder = _own_folder(path)
@@ -77,7 +77,7 @@ def _own_folder(path: Path) -> tuple[tuple[int, int], _OwnedFolder]:
             return key, _owned[key]
         try:
             lock_exclusively(descriptor, f"the folder {path.parent}", _FIX)
-        except AlreadyOwned as error:
+        except DataDirInUseError as error:
             known = lock_holder(descriptor) is not None
             os.close(descriptor)
             if known:
@@ -109,7 +109,7 @@ def _write_pid(path: Path) -> int:
     try:
         try:
             lock_exclusively(file, str(path), _FIX)
-        except AlreadyOwned:
+        except DataDirInUseError:
             raise already_owned(str(path), lock_holder(file) or _written_pid(path), _FIX) from None
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
-from tieline.api import DataError, Retriable
+from tieline.api import DataError, RetriableError
 from tieline.broker.local.layout import Appended
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
@@ -89,7 +89,7 @@ class LocalProducer:
     def _write(self, tables: Tables, unit: Unit) -> Appended:
         """In the writer's thread."""
         if self._broken is not None:
-            raise Retriable(f"an earlier unit of this producer was not written: {self._broken}")
+            raise RetriableError(f"an earlier unit of this producer was not written: {self._broken}")
         appended = tables.append(unit.records)
         if appended.failures:
             self._offsets_with_units = False

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from tieline.api import Headers, Retriable, TopicPartition
+from tieline.api import Headers, RetriableError, TopicPartition
 from tieline.broker.local.codec import decode_headers
-from tieline.broker.local.file import connect, translated
+from tieline.broker.local.file import connect, to_tieline_error
 from tieline.broker.local.layout import OFFSET_BITS, OFFSET_MASK
 from tieline.broker.port import UNREADABLE_HEADERS, ConsumedRecord, TopicInfo
 
@@ -208,7 +208,7 @@ class Reader:
 
     def _must_be_open(self) -> None:
         if not self._open:
-            raise Retriable(f"the log file {self.path} is closed")
+            raise RetriableError(f"the log file {self.path} is closed")
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
@@ -222,7 +222,7 @@ class Reader:
             yield connection
             kept = len(self._connections) < _IDLE_CONNECTIONS
         except apsw.Error as error:
-            raise translated(error, self.path) from error
+            raise to_tieline_error(error, self.path) from error
         finally:
             if kept:
                 self._connections.append(connection)

@@ -13,8 +13,8 @@ from typing import TypeVar
 import apsw
 from typing_extensions import Self
 
-from tieline.api import DataError, Fatal, RecordMetadata, RefuseToStart, TopicPartition
-from tieline.broker.local.file import LogSettings, Reserve, connect, translated
+from tieline.api import DataError, FatalError, RecordMetadata, StartupError, TopicPartition
+from tieline.broker.local.file import LogSettings, Reserve, connect, to_tieline_error
 from tieline.broker.local.keeper import Keeper, Unread
 from tieline.broker.local.layout import OFFSET_MASK, Removed
 from tieline.broker.local.ownership import Lock, make_private, tighten, tighten_folder
@@ -33,11 +33,11 @@ class Store(Reader):
 
     Its owner keeps the file small and is alone; a guest (``owner=False``) reads and writes beside it from
     another process, and who waits in the owner notices that in milliseconds. Writing calls return after
-    the fsync, which callers at the same moment share; each may raise ``Retriable`` or ``Fatal``.
+    the fsync, which callers at the same moment share; each may raise ``Retriable`` or ``FatalError``.
     """
 
     def __init__(self, path: Path, *, owner: bool = True, settings: LogSettings | None = None) -> None:
-        """Open a file, made where there is none. Raises ``AlreadyOwned`` and ``RefuseToStart``."""
+        """Open a file, made where there is none. Raises ``AlreadyOwned`` and ``StartupError``."""
         if path.is_symlink():  # all that SQLite and the lock have beside it belongs beside the file itself
             path = path.resolve()
         super().__init__(path)
@@ -46,7 +46,7 @@ class Store(Reader):
             make_private(path)
             self._lock = Lock(path) if owner else None
         except OSError as error:
-            raise RefuseToStart(
+            raise StartupError(
                 f"the folder {path.parent} cannot be written: {error.strerror}; check data.dir, its rights "
                 "and its disk"
             ) from error
@@ -145,7 +145,7 @@ class Store(Reader):
         try:
             return self._watch.look()
         except apsw.Error as error:
-            raise translated(error, self.path) from error
+            raise to_tieline_error(error, self.path) from error
 
     def wait(self, version: int, timeout: float) -> int:
         """Wait until somebody, in any process, commits after ``version``; the version then."""
@@ -186,7 +186,7 @@ class Store(Reader):
             change = partial(Tables.remove, at=at, before=before, max_records=step)
             try:
                 removed = self._writer.run(change, max(0.0, deadline - time.monotonic()))
-            except Fatal:  # a damaged page cannot be changed
+            except FatalError:  # a damaged page cannot be changed
                 change = partial(Tables.skip, at=at, before=before, max_records=step)
                 removed = self._writer.run(change, max(0.0, deadline - time.monotonic()))
             records += removed.records

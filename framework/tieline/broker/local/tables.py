@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from tieline.api import RecordMetadata, Retriable, TopicPartition
+from tieline.api import RecordMetadata, RetriableError, TopicPartition
 from tieline.api.partitioner import partition_of
 from tieline.broker.local.codec import encode_headers
 from tieline.broker.local.file import LogSettings, Reserve
@@ -148,7 +148,7 @@ class Tables:
         if not self._appending:
             self._appending = self._has_room()
             if not self._appending:
-                raise Retriable("the disk is full; records are taken again when there is room")
+                raise RetriableError("the disk is full; records are taken again when there is room")
         now = time.time_ns() // 1_000_000
         rows: list[tuple[int, int, bytes | None, bytes | None, bytes | None]] = []
         metadata: list[RecordMetadata | None] = []

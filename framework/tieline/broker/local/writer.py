@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import apsw
 
-from tieline.api import Retriable
-from tieline.broker.local.file import translated
+from tieline.api import RetriableError
+from tieline.broker.local.file import to_tieline_error
 from tieline.broker.local.tables import Tables
 
 T = TypeVar("T")
@@ -53,19 +53,19 @@ class Writer:
         future: Future[T] = Future()
         with self._ready:
             if self._closing:
-                raise Retriable(f"the log file {self._path} is closed")
+                raise RetriableError(f"the log file {self._path} is closed")
             self._waiting.append((change, future))
             self._ready.notify()
         return future
 
     def run(self, change: Callable[[Tables], T], timeout: float) -> T:
-        """Make a change and wait. Raises ``Retriable`` after ``timeout``: it may still happen then."""
+        """Make a change and wait. Raises ``RetriableError`` after ``timeout``: it may still happen then."""
         future = self.submit(change)
         try:
             return future.result(timeout)
         except FutureTimeout:
             future.cancel()
-            raise Retriable(f"the log file {self._path} did not answer within {timeout} s") from None
+            raise RetriableError(f"the log file {self._path} did not answer within {timeout} s") from None
 
     def checkpoint_soon(self) -> None:
         """Finish a checkpoint between two transactions, so that the write-ahead log starts over."""
@@ -103,7 +103,7 @@ class Writer:
                 if isinstance(error, apsw.FullError):
                     self._tables.disk_is_full()
                 if len(group) == 1:
-                    group[0][1].set_exception(translated(error, self._path))
+                    group[0][1].set_exception(to_tieline_error(error, self._path))
                 else:
                     for one in group:
                         self._make([one])

@@ -13,11 +13,12 @@ from typing import Annotated
 
 import typer
 
-from tieline.api import RefuseToStart, Retriable, ended_by_signals
+from tieline.api import RetriableError, StartupError
+from tieline.api.commands import until_interrupted
 from tieline.broker.port import TopicReader
 from tieline.cli.connection import (
-    Beside,
     BootstrapServers,
+    BrokerSession,
     DataDir,
     Place,
     RegistryUrl,
@@ -25,9 +26,9 @@ from tieline.cli.connection import (
     beside,
     say,
 )
-from tieline.cli.consuming.decoder import Decoder, Seen, ValueFormat
+from tieline.cli.consuming.decoder import Decoder, DisplayRecord, ValueFormat
 from tieline.cli.consuming.filters import Filter, filters, since_ms
-from tieline.cli.consuming.screen import Lines, Rows, Screen, let_go, nobody_reads
+from tieline.cli.consuming.screen import Lines, Rows, Screen, silence_stdout, stdout_closed
 
 _BATCH = 500
 _LOOK = 0.25  # how soon a reader of our output that is gone is noticed
@@ -80,12 +81,12 @@ def consume(
     SIGTERM and a closed pipe; 1 the broker is away or refuses; 2 nothing was started.
     """
     if from_beginning and since is not None:
-        raise RefuseToStart("give either --from-beginning or --since")
+        raise StartupError("give either --from-beginning or --since")
     start = 0 if from_beginning else None
     if since is not None:
         start = since_ms(since, dt.datetime.now(dt.timezone.utc))
     if start is None and not follow:
-        raise RefuseToStart("--no-follow shows what is there: add --from-beginning or --since")
+        raise StartupError("--no-follow shows what is there: add --from-beginning or --since")
     wanted = filters(key, where or (), header or (), start)
     is_rows = output is View.ROWS or (output is View.AUTO and sys.stdout.isatty())
     screen: Screen = Rows() if is_rows else Lines()
@@ -100,41 +101,41 @@ def consume(
             for batch in _passing(_arriving(reader, decoder, follow), wanted, limit):
                 screen.show(batch)
         finally:
-            with suppress(Retriable):  # a broker that is away keeps nobody here
+            with suppress(RetriableError):  # a broker that is away keeps nobody here
                 reader.close(5.0)
 
 
-def _look_for(opened: Beside, topic: str, partitions: Collection[int] | None, follow: bool) -> None:
-    """A topic that is not there is waited for, but only by who follows. Raises ``RefuseToStart``."""
+def _look_for(opened: BrokerSession, topic: str, partitions: Collection[int] | None, follow: bool) -> None:
+    """A topic that is not there is waited for, but only by who follows. Raises ``StartupError``."""
     topics = opened.broker.topics()
     found = topics.get(topic)
     if found is None:
         near = difflib.get_close_matches(topic, topics, n=3)
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         if not follow:
-            raise RefuseToStart(f"{opened.called} has no topic {topic}{hint}")
+            raise StartupError(f"{opened.called} has no topic {topic}{hint}")
         say(f"there is no topic {topic} yet{hint}; waiting for it")
     elif missing := sorted(set(partitions or ()) - set(range(found.partitions))):
-        raise RefuseToStart(
+        raise StartupError(
             f"{topic} has no partition {', '.join(map(str, missing))}; it has {found.partitions}, from 0 on"
         )
 
 
-def _arriving(reader: TopicReader, decoder: Decoder, follow: bool) -> Iterator[list[Seen]]:
+def _arriving(reader: TopicReader, decoder: Decoder, follow: bool) -> Iterator[list[DisplayRecord]]:
     """Batch by batch, as they come; who follows waits for a broker that is away."""
     is_away = False
     while follow or not reader.at_end:
-        if nobody_reads():
+        if stdout_closed():
             raise BrokenPipeError
         try:
             records = reader.poll(_BATCH, _LOOK)
-        except Retriable as error:
+        except RetriableError as error:
             is_away = _waited(error, follow, is_away)
             continue
         while records:
             try:
                 seen = decoder.decode(records)
-            except Retriable as error:
+            except RetriableError as error:
                 is_away = _waited(error, follow, is_away)
                 continue
             is_away = False
@@ -142,7 +143,7 @@ def _arriving(reader: TopicReader, decoder: Decoder, follow: bool) -> Iterator[l
             break
 
 
-def _waited(error: Retriable, follow: bool, is_away: bool) -> bool:
+def _waited(error: RetriableError, follow: bool, is_away: bool) -> bool:
     """Raises it to who does not follow; told once."""
     if not follow:
         raise error
@@ -153,8 +154,8 @@ def _waited(error: Retriable, follow: bool, is_away: bool) -> bool:
 
 
 def _passing(
-    batches: Iterator[list[Seen]], wanted: Sequence[Filter], limit: int | None
-) -> Iterator[list[Seen]]:
+    batches: Iterator[list[DisplayRecord]], wanted: Sequence[Filter], limit: int | None
+) -> Iterator[list[DisplayRecord]]:
     """What passes every filter, so many at most."""
     left = limit
     for batch in batches:
@@ -171,7 +172,7 @@ def _passing(
 def _ended_quietly() -> Iterator[None]:
     """Ctrl-C, SIGTERM and a closed pipe end it, with exit status 0."""
     try:
-        with ended_by_signals():
+        with until_interrupted():
             yield
     except BrokenPipeError:
-        let_go()
+        silence_stdout()

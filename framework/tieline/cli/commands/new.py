@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tieline.api import RefuseToStart
+from tieline.api import StartupError
 
 new = typer.Typer(help="Begin a plugin of your own.", no_args_is_help=True)
 
@@ -30,13 +30,13 @@ def connector(
 ) -> None:
     """Make a distribution with a connector that works, its tests and a README."""
     if source == sink:
-        raise RefuseToStart("say which: --source or --sink")
+        raise StartupError("say which: --source or --sink")
     if not _NAME.fullmatch(name) or len(name) > 50:
         told = "a name is of lower case letters and digits, with hyphens between, and begins with a letter"
-        raise RefuseToStart(f"{name!r}: {told}")
+        raise StartupError(f"{name!r}: {told}")
     to = folder or Path(f"tieline-{name}")
     if to.exists() and any(to.iterdir() if to.is_dir() else [to]):
-        raise RefuseToStart(f"{to} is there already, and not empty; give another --folder")
+        raise StartupError(f"{to} is there already, and not empty; give another --folder")
     kind = "source" if source else "sink"
     _copy(resources.files("tieline_template").joinpath(kind), to, name)
     typer.echo(f"{to} is a {kind} that works. Next:\n")

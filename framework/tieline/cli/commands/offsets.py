@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tieline.api import AlreadyOwned
-from tieline.cli.connection import Beside, BootstrapServers, DataDir, Place, WorkerFile, beside, say
+from tieline.api import DataDirInUseError
+from tieline.cli.connection import BootstrapServers, BrokerSession, DataDir, Place, WorkerFile, beside, say
 from tieline.control.offsets import (
     ConnectorOffsets,
     OffsetsRefused,
@@ -154,26 +154,26 @@ def reset_offsets(
 
 
 @contextmanager
-def _opened(place: Place, connector: str, dry_run: bool) -> Iterator[Beside]:
+def _opened(place: Place, connector: str, dry_run: bool) -> Iterator[BrokerSession]:
     """What is to be changed: on the local log its owner, so that no worker runs meanwhile."""
     try:
         if not dry_run:
             refuse_if_worker_runs(connector, place.data_dir_used())
         with beside(place, offsets=True, owner=not dry_run) as found:
             yield found
-    except AlreadyOwned as error:
+    except DataDirInUseError as error:
         raise OffsetsRefused(
             f"the offsets of {connector} cannot be changed while a worker runs: "
             f"{str(error).partition(';')[0]}. Stop that process, and repeat this"
         ) from None
 
 
-def _refuse_source(found: Beside, connector: str, instead: str) -> None:
+def _refuse_source(found: BrokerSession, connector: str, instead: str) -> None:
     if known_connectors(found.broker.offsets).get(connector) == "source":
         raise OffsetsRefused(f"{connector} is a source; give {instead}")
 
 
-def _unknown(connector: str, known: dict[str, str], found: Beside) -> str:
+def _unknown(connector: str, known: dict[str, str], found: BrokerSession) -> str:
     near = difflib.get_close_matches(connector, known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     names = ", ".join(f"{name} ({kind})" for name, kind in sorted(known.items())) or "none"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tieline.api import Converter, PluginError, RefuseToStart, SinkConnector, SourceConnector, Transform
+from tieline.api import Converter, PluginError, SinkConnector, SourceConnector, StartupError, Transform
 from tieline.plugins import discovery
 
 plugins = typer.Typer(help="Connectors, converters, transforms and commands that are installed.")
@@ -61,7 +61,7 @@ def show(
     told = [_told(group, name) for group in _CONTRACTS if _known(group, name)]
     if not told:
         names = {plugin.name for group in _CONTRACTS for plugin in discovery.installed(group)}
-        raise RefuseToStart(discovery.unknown("plugin", name, names))
+        raise StartupError(discovery.unknown("plugin", name, names))
     if as_json:
         typer.echo(json.dumps(told))
         return

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from tieline.api import RefuseToStart, SchemaStore, ended_by_signals
+from tieline.api import SchemaStore, StartupError
+from tieline.api.commands import until_interrupted
 from tieline.cli.connection import (
-    Beside,
     BootstrapServers,
+    BrokerSession,
     DataDir,
     Place,
     RegistryUrl,
@@ -22,11 +23,11 @@ from tieline.cli.connection import (
     say,
 )
 from tieline.cli.printable import printable
-from tieline.cli.producing.messages import MAX_BYTES, Message, Wrong, arriving, message, messages
-from tieline.cli.producing.sender import Placed, Sending, Shape
+from tieline.cli.producing.messages import MAX_BYTES, InvalidLine, Message, arriving, message, messages
+from tieline.cli.producing.sender import Placed, RecordBuilder, Sending
 
 _STDIN = Path("-")
-_TOLD = 50  # mistakes; more only fill a screen
+_TOLD = 50  # problems; more only fill a screen
 
 
 def produce(
@@ -60,17 +61,17 @@ def produce(
         float, typer.Option(min=0.1, max=86_400, help="Seconds to wait for the broker to confirm.")
     ] = 30.0,
 ) -> None:
-    """Send messages: all are checked before the first is sent, every mistake is told with its line.
+    """Send messages: all are checked before the first is sent, every problem is told with its line.
 
     Exit status: 0 all sent; 1 some were not; 2 nothing was sent, there is something to change.
     """
     if key is not None and key_field is not None:
-        raise RefuseToStart("give either --key or --key-field")
+        raise StartupError("give either --key or --key-field")
     paths = files or [_STDIN]
     is_live = live if live is not None else paths == [_STDIN] and sys.stdin.isatty()
     if is_live and paths != [_STDIN]:
-        raise RefuseToStart("--live sends what comes from stdin; files are always checked as a whole")
-    shape = Shape(topic, schema, key, key_field, header or ())
+        raise StartupError("--live sends what comes from stdin; files are always checked as a whole")
+    shape = RecordBuilder(topic, schema, key, key_field, header or ())
     place = Place(worker, bootstrap_servers, data_dir, schema_registry_url)
     with beside(place) as opened:
         read = [] if is_live else _checked(paths, shape)
@@ -78,7 +79,7 @@ def produce(
         sending = Sending(opened.broker.producer("tieline-produce", {}), timeout)
         sending.given = len(read)
         try:
-            with ended_by_signals():
+            with until_interrupted():
                 if is_live:
                     say(f"sending to {topic} of {opened.called}, a line of JSON each; Ctrl-D ends it")
                     _live(sending, shape, opened.schemas)
@@ -91,33 +92,33 @@ def produce(
         raise typer.Exit(1)
 
 
-def _checked(paths: Sequence[Path], shape: Shape) -> list[Placed]:
-    """All of it, read and checked. Raises ``RefuseToStart`` with every mistake."""
+def _checked(paths: Sequence[Path], shape: RecordBuilder) -> list[Placed]:
+    """All of it, read and checked. Raises ``StartupError`` with every problem."""
     good: list[Placed] = []
-    wrong: list[Wrong] = []
+    wrong: list[InvalidLine] = []
     left = MAX_BYTES
     for path in paths:
         name = "" if path == _STDIN else str(path)
         try:
             data = _read(path, left + 1)
         except OSError as error:
-            wrong.append(Wrong(str(path), f"cannot be read: {error.strerror}"))
+            wrong.append(InvalidLine(str(path), f"cannot be read: {error.strerror}"))
             continue
         left -= len(data)
         if left < 0:
             way_out = "split them, or send lines by: tieline produce --live"
-            raise RefuseToStart(f"nothing was sent: more than {MAX_BYTES} bytes to check together; {way_out}")
+            raise StartupError(f"nothing was sent: more than {MAX_BYTES} bytes to check together; {way_out}")
         for found in messages(name, data):
             checked = shape.checked(found) if isinstance(found, Message) else found
-            if isinstance(checked, Wrong):
+            if isinstance(checked, InvalidLine):
                 wrong.append(checked)
             else:
                 good.append(checked)
     if wrong:
-        count = "1 mistake" if len(wrong) == 1 else f"{len(wrong)} mistakes"
+        count = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems"
         lines = [f"  - {printable(str(one))}" for one in wrong[:_TOLD]]
         lines += [f"  … and {len(wrong) - _TOLD} more"] if len(wrong) > _TOLD else []
-        raise RefuseToStart("\n".join([f"{count}, nothing was sent:", *lines]))
+        raise StartupError("\n".join([f"{count}, nothing was sent:", *lines]))
     return good
 
 
@@ -128,7 +129,7 @@ def _read(path: Path, limit: int) -> bytes:
         return file.read(limit)
 
 
-def _live(sending: Sending, shape: Shape, schemas: SchemaStore) -> None:
+def _live(sending: Sending, shape: RecordBuilder, schemas: SchemaStore) -> None:
     """Each line as it comes; what is wrong is told and costs itself alone."""
     number = 0
     try:
@@ -141,7 +142,7 @@ def _live(sending: Sending, shape: Shape, schemas: SchemaStore) -> None:
                     continue
                 sending.given += 1
                 checked = shape.checked(found) if isinstance(found, Message) else found
-                if isinstance(checked, Wrong):
+                if isinstance(checked, InvalidLine):
                     sending.refuse(checked)
                 else:
                     good.append(checked)
@@ -149,15 +150,15 @@ def _live(sending: Sending, shape: Shape, schemas: SchemaStore) -> None:
             sending.settle()
     except ValueError as error:
         sending.given += 1
-        sending.refuse(Wrong(f"line {number + 1}", f"{error}; what follows is not read"))
+        sending.refuse(InvalidLine(f"line {number + 1}", f"{error}; what follows is not read"))
 
 
-def _ensure_topic(opened: Beside, topic: str, create: bool) -> None:
+def _ensure_topic(opened: BrokerSession, topic: str, create: bool) -> None:
     topics = opened.broker.topics()
     if topic in topics:
         return
     if not create:
         near = difflib.get_close_matches(topic, topics, n=3)
         hint = f"did you mean {', '.join(near)}? " if near else ""
-        raise RefuseToStart(f"{opened.called} has no topic {topic}; {hint}--create makes it")
+        raise StartupError(f"{opened.called} has no topic {topic}; {hint}--create makes it")
     opened.broker.create_topic(topic)

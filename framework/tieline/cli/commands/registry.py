@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tieline.api import ended_by_signals
+from tieline.api.commands import until_interrupted
 from tieline.cli.connection import BootstrapServers, DataDir, Place, WorkerFile, beside, say
 
 registry = typer.Typer(
@@ -62,6 +62,6 @@ def run(
         server = RegistryServer(SchemaTopic(place.broker), config)
         server.start()
         say(f"schema registry at {server.url}, over {place.called}; Ctrl-C ends it")
-        with ended_by_signals():
+        with until_interrupted():
             threading.Event().wait()
         server.stop()

@@ -22,7 +22,7 @@ def run(
 ) -> None:
     """Run a worker with these connectors.
 
-    Every mistake in the files is told together before the first record (exit status 2). SIGTERM and
+    Every problem in the files is told together before the first record (exit status 2). SIGTERM and
     SIGINT stop cleanly inside task.shutdown.graceful.timeout.ms (exit status 0); 1 if tasks failed.
     """
     from tieline.config.plan import plan
@@ -31,7 +31,7 @@ def run(
 
     planned = plan(worker, connectors)
     if check:
-        typer.echo(f"{len(planned.connectors)} connector(s) checked, no mistakes")
+        typer.echo(f"{len(planned.connectors)} connector(s) checked, no problems")
         return
     logs.redaction.add(planned.secrets)
     logs.set_up(style=planned.worker.log_format, level=planned.worker.log_level)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tieline.api import RefuseToStart, Schema, TielineError
+from tieline.api import Schema, StartupError, TielineError
 from tieline.cli.connection import BootstrapServers, DataDir, Place, RegistryUrl, WorkerFile, beside, say
 from tieline.registry.model.errors import RegistryError
 
@@ -91,7 +91,7 @@ def diff(
     try:
         one, other = (parse(each.get("schemaType", "AVRO"), each["schema"], {}) for each in found)
     except ValueError as error:
-        raise RefuseToStart(f"not compared: {error}") from None
+        raise StartupError(f"not compared: {error}") from None
     for reader, writer, told in (
         (names[1], names[0], differences(other, one)),
         (names[0], names[1], differences(one, other)),
@@ -114,7 +114,7 @@ def register(
     try:
         schema = Schema.parse(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise RefuseToStart(f"{file}: {error}") from None
+        raise StartupError(f"{file}: {error}") from None
     with _known(Place(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
         typer.echo(known.register(subject, schema))
 
@@ -131,7 +131,7 @@ def check(
 
     found = released.check(folder)
     if not found:
-        raise RefuseToStart(f"{folder} holds no format (OWNER/Name.avsc)")
+        raise StartupError(f"{folder} holds no format (OWNER/Name.avsc)")
     for each in found:
         told = "broken" if each.wrong else "ok" if each.released else "ok, never released"
         typer.echo(f"{each.name}: {told}")
@@ -152,7 +152,7 @@ def docs(
     try:
         typer.echo(page(Schema.parse(file.read_text("utf-8")).text for file in files), nl=False)
     except (OSError, ValueError, KeyError) as error:
-        raise RefuseToStart(f"{folder}: {type(error).__name__}: {error}") from None
+        raise StartupError(f"{folder}: {type(error).__name__}: {error}") from None
 
 
 class _OfBroker:
@@ -173,7 +173,7 @@ class _OfBroker:
         chosen = [v for v in found if number in ("latest", str(v.number))]
         if not chosen:
             there = ", ".join(str(v.number) for v in found) or "none"
-            raise RefuseToStart(f"{subject} has no version {number}; there are: {there}")
+            raise StartupError(f"{subject} has no version {number}; there are: {there}")
         last = chosen[-1]
         shown = {"version": last.number, "id": last.id, "schema": last.content.text}
         return {**shown, "schemaType": last.content.type}

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tieline.api import RefuseToStart
+from tieline.api import StartupError
 from tieline.cli.printable import printable
 
 _NO_WORKER = "no worker runs"
@@ -108,14 +108,14 @@ def _number(value: int | None) -> str:
 
 
 def look(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The same as data. Raises ``RefuseToStart`` where the folder holds nothing of a worker."""
+    """The same as data. Raises ``StartupError`` where the folder holds nothing of a worker."""
     from tieline.broker.local.store import Store
     from tieline.runtime.worker.status_file import statuses
 
     log, spools = folder / "log.db", sorted((folder / "spools").glob("*.db"))
     workers = list(statuses(folder))
     if not log.exists() and not spools and not workers:
-        raise RefuseToStart(f"{folder} holds no log and no spool; give the data.dir of a worker's settings")
+        raise StartupError(f"{folder} holds no log and no spool; give the data.dir of a worker's settings")
     found: dict[str, list[dict[str, Any]]] = {"connectors": [], "topics": [], "readers": [], "spools": []}
     for worker in workers:
         found["connectors"] += _connectors(worker)

@@ -34,7 +34,7 @@ class Decoded(NamedTuple):
     error: str | None = None
 
 
-class Seen(NamedTuple):
+class DisplayRecord(NamedTuple):
     """One record, decoded."""
 
     topic: str
@@ -84,11 +84,13 @@ class Decoder:
         }
         self._value = self._ways[form]
 
-    def decode(self, records: Sequence[ConsumedRecord]) -> list[Seen]:
+    def decode(self, records: Sequence[ConsumedRecord]) -> list[DisplayRecord]:
         """The same records, in their order; a batch that has just come."""
         self._looking.new_batch()
         return [
-            Seen(r.topic, r.partition, r.offset, r.timestamp, self._key(r.key), r.headers, self._one(r.value))
+            DisplayRecord(
+                r.topic, r.partition, r.offset, r.timestamp, self._key(r.key), r.headers, self._one(r.value)
+            )
             for r in records
         ]
 

@@ -7,26 +7,27 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tieline.api import RefuseToStart, instant, parse_json
-from tieline.cli.consuming.decoder import Seen
+from tieline.api import StartupError, parse_json
+from tieline.api.commands import parse_time
+from tieline.cli.consuming.decoder import DisplayRecord
 from tieline.cli.printable import json_text
 
-Filter = Callable[[Seen], bool]
+Filter = Callable[[DisplayRecord], bool]
 
 MISSING = object()
 """What ``field_at`` returns where there is no such field."""
 
 
 def since_ms(text: str, now: dt.datetime) -> int:
-    """``--since`` in ms since 1970. Raises ``RefuseToStart`` with the forms that are known."""
+    """``--since`` in ms since 1970. Raises ``StartupError`` with the forms that are known."""
     try:
-        return max(0, int(instant(text, now).timestamp() * 1000))
+        return max(0, int(parse_time(text, now).timestamp() * 1000))
     except (ValueError, OverflowError) as error:
-        raise RefuseToStart(f"--since: {error}") from None
+        raise StartupError(f"--since: {error}") from None
 
 
 def filters(key: str | None, where: Iterable[str], headers: Iterable[str], since: int | None) -> list[Filter]:
-    """All of these have to let a record pass. Raises ``RefuseToStart`` for what is no filter."""
+    """All of these have to let a record pass. Raises ``StartupError`` for what is no filter."""
     found: list[Filter] = []
     if since:
         found.append(lambda seen: seen.timestamp >= since)
@@ -44,7 +45,7 @@ def _key(pattern: re.Pattern[str]) -> Filter:
 def _header(text: str) -> Filter:
     name, equals, wanted = text.partition("=")
     if not equals or not name:
-        raise RefuseToStart(f"--header: {text!r} is not name=value")
+        raise StartupError(f"--header: {text!r} is not name=value")
     value = wanted.encode("utf-8", "surrogateescape")
     return lambda seen: (name, value) in seen.headers
 
@@ -52,7 +53,7 @@ def _header(text: str) -> Filter:
 def _where(text: str) -> Filter:
     found = re.search("[=~]", text)
     if found is None:
-        raise RefuseToStart(f"--where: {text!r} is neither field=value nor field~expression")
+        raise StartupError(f"--where: {text!r} is neither field=value nor field~expression")
     path, wanted = text[: found.start()].strip(), text[found.end() :]
     if found[0] == "~":
         pattern = _compiled("--where", wanted)
@@ -64,7 +65,7 @@ def _where(text: str) -> Filter:
     except (ValueError, RecursionError):
         parsed = wanted
 
-    def equal(seen: Seen) -> bool:
+    def equal(seen: DisplayRecord) -> bool:
         item = field_at(seen.value.data, path)
         if item is MISSING:
             return False
@@ -106,4 +107,4 @@ def _compiled(option: str, pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise RefuseToStart(f"{option}: {pattern!r} is no regular expression: {error}") from None
+        raise StartupError(f"{option}: {pattern!r} is no regular expression: {error}") from None

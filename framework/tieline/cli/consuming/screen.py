@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tieline.cli.consuming.decoder import Decoded, Seen
+from tieline.cli.consuming.decoder import Decoded, DisplayRecord
 from tieline.cli.printable import json_text, printable, time_text
 
 _LONGEST = 4_000
@@ -22,14 +22,14 @@ _LONGEST = 4_000
 class Screen(Protocol):
     """Shows records."""
 
-    def show(self, batch: Iterable[Seen]) -> None:
+    def show(self, batch: Iterable[DisplayRecord]) -> None:
         """At once: nothing is held back. Raises ``BrokenPipeError`` when nobody reads any more."""
 
 
 class Lines:
     """A line of JSON a record, UTF-8 whatever the locale."""
 
-    def show(self, batch: Iterable[Seen]) -> None:
+    def show(self, batch: Iterable[DisplayRecord]) -> None:
         """See ``Screen.show``."""
         text = "".join(json_text(seen.as_json()) + "\n" for seen in batch)
         sys.stdout.buffer.write(text.encode())
@@ -43,7 +43,7 @@ class Rows:
         self._console = Console(highlight=False)
         self._first = True
 
-    def show(self, batch: Iterable[Seen]) -> None:
+    def show(self, batch: Iterable[DisplayRecord]) -> None:
         """See ``Screen.show``."""
         rows = [row(seen) for seen in batch]
         if not rows:
@@ -60,7 +60,7 @@ class Rows:
         self._first = False
 
 
-def row(seen: Seen) -> tuple[str, str, str, str]:
+def row(seen: DisplayRecord) -> tuple[str, str, str, str]:
     """The cells of a row; ``place`` is partition@offset."""
     value = _cell(seen.value)
     if seen.value.schema is not None:
@@ -71,7 +71,7 @@ def row(seen: Seen) -> tuple[str, str, str, str]:
     return time, f"{seen.partition}@{seen.offset}", printable(_cell(seen.key)), printable(value)
 
 
-def nobody_reads() -> bool:
+def stdout_closed() -> bool:
     """Whether standard output is a pipe whose reader is gone."""
     poller = select.poll()
     try:
@@ -81,7 +81,7 @@ def nobody_reads() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0))
 
 
-def let_go() -> None:
+def silence_stdout() -> None:
     """After a broken pipe: what Python would flush at its exit goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

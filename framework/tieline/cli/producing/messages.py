@@ -28,7 +28,7 @@ class Message(NamedTuple):
     text: bytes
 
 
-class Wrong(NamedTuple):
+class InvalidLine(NamedTuple):
     """What cannot be sent, and where it stands."""
 
     where: str
@@ -39,7 +39,7 @@ class Wrong(NamedTuple):
         return f"{self.where}: {self.message}"
 
 
-def messages(name: str, data: bytes) -> Iterator[Message | Wrong]:
+def messages(name: str, data: bytes) -> Iterator[Message | InvalidLine]:
     """All of a file: a message a line, or the old ``{"message_list": [...]}``."""
     prefix = f"{name}: " if name else ""
     if _is_old_file(data):
@@ -51,7 +51,7 @@ def messages(name: str, data: bytes) -> Iterator[Message | Wrong]:
             yield found
 
 
-def message(where: str, line: bytes) -> Message | Wrong | None:
+def message(where: str, line: bytes) -> Message | InvalidLine | None:
     """One line; none where it is empty."""
     text = line.strip()
     if not text:
@@ -59,7 +59,7 @@ def message(where: str, line: bytes) -> Message | Wrong | None:
     try:
         return Message(where, parse_json(text), text)
     except (ValueError, RecursionError) as error:
-        return Wrong(where, f"not JSON: {_told(error)}")
+        return InvalidLine(where, f"not JSON: {_told(error)}")
 
 
 def arriving(source: int) -> Iterator[list[bytes]]:
@@ -93,25 +93,25 @@ def _is_old_file(data: bytes) -> bool:
     return isinstance(whole, dict) and any(name.decode() in whole for name in _LISTS)
 
 
-def _listed(prefix: str, data: bytes) -> Iterator[Message | Wrong]:
+def _listed(prefix: str, data: bytes) -> Iterator[Message | InvalidLine]:
     try:
         whole = parse_json(data)
         places = list(_places(data.decode("utf-8", "surrogatepass").removeprefix("\ufeff")))
     except (ValueError, RecursionError) as error:
-        yield Wrong(f"{prefix}{_line_of(error)}", f"not JSON: {_told(error)}")
+        yield InvalidLine(f"{prefix}{_line_of(error)}", f"not JSON: {_told(error)}")
         return
     if "message_list" not in whole:
         way_out = "commands (device_point_list) are sent with: tieline command send --file"
-        yield Wrong(f"{prefix}line 1", f"has no message_list; {way_out}")
+        yield InvalidLine(f"{prefix}line 1", f"has no message_list; {way_out}")
         return
     if not isinstance(whole["message_list"], list):
-        yield Wrong(f"{prefix}line 1", "message_list is no list")
+        yield InvalidLine(f"{prefix}line 1", "message_list is no list")
         return
     for item, line in zip(whole["message_list"], places, strict=True):
         where = f"{prefix}line {line}"
         wrong = _what_is_wrong(item)
         if wrong:
-            yield Wrong(where, wrong)
+            yield InvalidLine(where, wrong)
         else:
             yield Message(where, item, json.dumps(item, separators=(",", ":")).encode())
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
-from tieline.api import DataError, Datum, Headers, RefuseToStart, Retriable, Schema, SchemaStore
+from tieline.api import DataError, Datum, Headers, RetriableError, Schema, SchemaStore, StartupError
 from tieline.broker.port import Delivery, Producer, ProducerRecord, Unit
 from tieline.cli.connection import say
 from tieline.cli.consuming.filters import MISSING, field_at, text_of
 from tieline.cli.producing.fit_to_schema import Fitting
-from tieline.cli.producing.messages import MAX_LINE, Message, Wrong
+from tieline.cli.producing.messages import MAX_LINE, InvalidLine, Message
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.codec import AvroBytes, AvroCodec
 
@@ -24,8 +24,8 @@ _UNIT_BYTES = 1 << 20
 _IN_FLIGHT = 32 << 20
 
 
-class Shape:
-    """What every message becomes: its value, key and headers. Raises ``RefuseToStart`` for wrong options."""
+class RecordBuilder:
+    """What every message becomes: its value, key and headers. Raises ``StartupError`` for wrong options."""
 
     def __init__(
         self, topic: str, schema: str | None, key: str | None, key_field: str | None, headers: Iterable[str]
@@ -37,7 +37,7 @@ class Shape:
         self._key_field = key_field
         self._headers: Headers = tuple(map(_header, headers))
 
-    def checked(self, one: Message) -> Placed | Wrong:
+    def checked(self, one: Message) -> Placed | InvalidLine:
         """The record, still without its schema's id, and where the message stands."""
         value: bytes | None = one.text
         try:
@@ -47,16 +47,16 @@ class Shape:
             elif one.value is None:
                 value = None  # what deletes a key in a compacted topic
         except (ValueError, RecursionError) as error:
-            return Wrong(one.where, str(error) or "nested too deep")
+            return InvalidLine(one.where, str(error) or "nested too deep")
         size = len(value or b"") + len(key or b"")
         if size > MAX_LINE:
-            return Wrong(one.where, f"takes {size} bytes; {MAX_LINE} are possible")
+            return InvalidLine(one.where, f"takes {size} bytes; {MAX_LINE} are possible")
         return one.where, ProducerRecord(self._topic, value, key, self._headers)
 
     def framed(self, records: Iterable[Placed], schemas: SchemaStore) -> Iterator[Placed]:
         """The same with the schema's id in front, which it gets with the first of them.
 
-        Raises ``Retriable``, ``Fatal`` (a registry refuses the schema).
+        Raises ``RetriableError``, ``Fatal`` (a registry refuses the schema).
         """
         if self._schema is None:
             yield from records
@@ -90,13 +90,13 @@ class Sending:
             told += f", {unknown} not confirmed (they may be there or not)"
         return told
 
-    def refuse(self, wrong: Wrong) -> None:
+    def refuse(self, wrong: InvalidLine) -> None:
         """One that is not sent."""
         self.refused += 1
         say(str(wrong), wrong=True)
 
     def send(self, records: Iterable[Placed]) -> None:
-        """In units; waits where too much is on its way. Raises ``Retriable``."""
+        """In units; waits where too much is on its way. Raises ``RetriableError``."""
         places: list[str] = []
         unit: list[ProducerRecord] = []
         size = 0
@@ -111,7 +111,7 @@ class Sending:
             self._unit(unit, places)
 
     def settle(self) -> None:
-        """Wait for the end of all of it. Raises ``Retriable`` when nothing moves for the time-out."""
+        """Wait for the end of all of it. Raises ``RetriableError`` when nothing moves for the time-out."""
         self._wait(lambda: bool(self._places))
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ class Sending:
         deadline = time.monotonic() + self._timeout
         while not_yet():
             if time.monotonic() >= deadline:
-                raise Retriable(f"the broker has confirmed nothing for {self._timeout:g} s")
+                raise RetriableError(f"the broker has confirmed nothing for {self._timeout:g} s")
             ended = self._producer.poll(0.25)
             if ended:
                 self._take(ended)
@@ -141,7 +141,7 @@ class Sending:
             self.sent += len(metadata) - len(failures)
             for index, error in sorted(failures.items()):
                 reason = error.failures.get(0, error) if isinstance(error, DataError) else error
-                self.refuse(Wrong(places[index], f"refused: {reason}"))
+                self.refuse(InvalidLine(places[index], f"refused: {reason}"))
 
 
 def _schema(name: str) -> Schema:
@@ -159,17 +159,17 @@ def _schema(name: str) -> Schema:
             if file.name.endswith(".avsc")
         )
         message = f"--schema: there is no {name}; a file ends with .avsc, known names: {', '.join(known)}"
-        raise RefuseToStart(message) from None
+        raise StartupError(message) from None
     except OSError as error:
-        raise RefuseToStart(f"--schema: {name} cannot be read: {error.strerror}") from None
+        raise StartupError(f"--schema: {name} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise RefuseToStart(f"--schema: {name}: {error}") from None
+        raise StartupError(f"--schema: {name}: {error}") from None
 
 
 def _header(text: str) -> tuple[str, bytes]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise RefuseToStart(f"--header: {text!r} is not name=value")
+        raise StartupError(f"--header: {text!r} is not name=value")
     return name, value.encode("utf-8", "surrogateescape")
 
 

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tieline.api import TielineError
-from tieline.registry.http.request import Access, Asked
+from tieline.registry.http.request import Access, RegistryRequest
 from tieline.registry.http.responses import content_told
 from tieline.registry.http.routes import ROUTES, CallRoute
 from tieline.registry.http.schema_routes import as_id
@@ -114,7 +114,7 @@ def _endpoint(
 
             def call() -> bytes:
                 body = _object(data) if data else {}
-                asked = Asked(topic, request.path_params, request.query_params, body, route.access)
+                asked = RegistryRequest(topic, request.path_params, request.query_params, body, route.access)
                 return _json(route.call(asked))
 
             return Response(

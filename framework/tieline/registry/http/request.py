@@ -26,7 +26,7 @@ class Access(enum.Enum):
 READ, WRITE = Access.READ, Access.WRITE
 
 
-class Asked(NamedTuple):
+class RegistryRequest(NamedTuple):
     """One request. ``access``: what its route needs, so what it may do."""
 
     topic: SchemaTopic

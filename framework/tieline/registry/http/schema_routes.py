@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tieline.registry.http.request import Asked
+from tieline.registry.http.request import RegistryRequest
 from tieline.registry.http.responses import content_told, text_told
 from tieline.registry.model import errors
 from tieline.registry.model.events import Content
 from tieline.registry.model.state import Subjects, Version
 
 
-def schema_by_id(asked: Asked) -> Any:
+def schema_by_id(asked: RegistryRequest) -> Any:
     """``GET /schemas/ids/{id}``."""
     schema_id = _id(asked)
 
@@ -26,12 +26,12 @@ def schema_by_id(asked: Asked) -> Any:
     return {**content_told(content), **more}
 
 
-def text_by_id(asked: Asked) -> Any:
+def text_by_id(asked: RegistryRequest) -> Any:
     """``GET /schemas/ids/{id}/schema``."""
     return text_told(schema_by_id(asked)["schema"])
 
 
-def places(asked: Asked) -> list[Version]:
+def places(asked: RegistryRequest) -> list[Version]:
     """Where the schema of an id is registered."""
     schema_id, only = _id(asked), asked.query.get("subject")
 
@@ -44,12 +44,12 @@ def places(asked: Asked) -> list[Version]:
     return asked.page(asked.topic.ask(find))
 
 
-def versions_by_id(asked: Asked) -> Any:
+def versions_by_id(asked: RegistryRequest) -> Any:
     """``GET /schemas/ids/{id}/versions``."""
     return [{"subject": version.subject, "version": version.number} for version in places(asked)]
 
 
-def guid(asked: Asked) -> int:
+def guid(asked: RegistryRequest) -> int:
     """The id of a guid."""
     guid = asked.path["guid"].lower()
 
@@ -62,17 +62,17 @@ def guid(asked: Asked) -> int:
     return asked.topic.ask(find)
 
 
-def subjects_by_id(asked: Asked) -> Any:
+def subjects_by_id(asked: RegistryRequest) -> Any:
     """``GET /schemas/ids/{id}/subjects``."""
     return [version.subject for version in places(asked)]
 
 
-def ids_by_guid(asked: Asked) -> Any:
+def ids_by_guid(asked: RegistryRequest) -> Any:
     """``GET /schemas/guids/{guid}/ids``."""
     return [{"context": ".", "id": guid(asked)}]
 
 
-def schema_by_guid(asked: Asked) -> Any:
+def schema_by_guid(asked: RegistryRequest) -> Any:
     """``GET /schemas/guids/{guid}``."""
     content = asked.topic.content(guid(asked))
     return {} if content is None else content_told(content)
@@ -83,7 +83,7 @@ def as_id(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
 
 
-def _id(asked: Asked) -> int:
+def _id(asked: RegistryRequest) -> int:
     found = as_id(asked.path["id"])
     if found is None:
         raise errors.schema_not_found(asked.path["id"][:50])

@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from tieline.api import Config, RefuseToStart, setting
+from tieline.api import Config, StartupError, setting
 from tieline.registry.schema_topic import SchemaTopic
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ class RegistryConfig(Config):
         doc="Beyond, a new connection closes the one whose client has been waited for longest.",
     )
 
-    def mistakes(self) -> list[tuple[str, str]]:
-        """See ``Config.mistakes``: the address, and the files."""
+    def problems(self) -> list[tuple[str, str]]:
+        """See ``Config.problems``: the address, and the files."""
         wrong = []
         try:
             self.address()
@@ -79,7 +79,7 @@ class RegistryConfig(Config):
 
 
 class RegistryServer:
-    """Serves the topic until ``stop``. Raises ``RefuseToStart`` where the address is taken."""
+    """Serves the topic until ``stop``. Raises ``StartupError`` where the address is taken."""
 
     def __init__(self, topic: SchemaTopic, config: RegistryConfig) -> None:
         from starlette.middleware import Middleware
@@ -97,7 +97,7 @@ class RegistryServer:
         try:
             listener = socket.create_server((host, port), family=family, backlog=128)
         except OSError as error:
-            raise RefuseToStart(f"the schema registry cannot listen on {config.listen}: {error}") from error
+            raise StartupError(f"the schema registry cannot listen on {config.listen}: {error}") from error
         port = listener.getsockname()[1]
         certificate = (config.certificate, config.key) if config.certificate and config.key else None
         self.url = f"http{'s' if certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tieline.registry.http.request import Asked
+from tieline.registry.http.request import RegistryRequest
 from tieline.registry.http.responses import content_told, guid_told, text_told, told
 from tieline.registry.model import config_and_mode, errors, rules
 from tieline.registry.model.events import MAX_ID, Content
@@ -15,13 +15,13 @@ from tieline.registry.model.state import Subjects, Version
 
 _MOST_IN_A_LIST = 10_000
 
-Call = Callable[[Asked], Any]
+Call = Callable[[RegistryRequest], Any]
 
 
 # -- subjects
 
 
-def schemas(asked: Asked) -> Any:
+def schemas(asked: RegistryRequest) -> Any:
     """``GET /schemas``."""
     prefix, deleted = _prefix(asked), asked.flag("deleted")
 
@@ -33,12 +33,12 @@ def schemas(asked: Asked) -> Any:
     return [told(version) for version in asked.page(asked.topic.ask(find))[:_MOST_IN_A_LIST]]
 
 
-def _prefix(asked: Asked) -> str:
+def _prefix(asked: RegistryRequest) -> str:
     """``:*:`` is all contexts, ``:.:`` the default one, which is all that there are."""
     return asked.query.get("subjectPrefix", "").removeprefix(":*:").removeprefix(":.:")
 
 
-def subjects(asked: Asked) -> Any:
+def subjects(asked: RegistryRequest) -> Any:
     """``GET /subjects``."""
     prefix, only, deleted = (
         _prefix(asked),
@@ -55,7 +55,7 @@ def subjects(asked: Asked) -> Any:
     return asked.page(asked.topic.ask(find))
 
 
-def versions(asked: Asked) -> Any:
+def versions(asked: RegistryRequest) -> Any:
     """``GET /subjects/{subject}/versions``."""
     only = asked.flag("deletedOnly")
 
@@ -68,22 +68,22 @@ def versions(asked: Asked) -> Any:
     return asked.page(asked.topic.ask(find))
 
 
-def version(asked: Asked) -> Version:
+def version(asked: RegistryRequest) -> Version:
     """``GET /subjects/{subject}/versions/{version}``, before it is JSON."""
     return asked.topic.ask(lambda state: _found(state, asked, deleted=asked.flag("deleted")))
 
 
-def version_as_json(asked: Asked) -> Any:
+def version_as_json(asked: RegistryRequest) -> Any:
     """``GET /subjects/{subject}/versions/{version}``."""
     return told(version(asked))
 
 
-def text_of_version(asked: Asked) -> Any:
+def text_of_version(asked: RegistryRequest) -> Any:
     """``GET /subjects/{subject}/versions/{version}/schema``."""
     return text_told(version(asked).content.text)
 
 
-def _found(state: Subjects, asked: Asked, *, deleted: bool = False) -> Version:
+def _found(state: Subjects, asked: RegistryRequest, *, deleted: bool = False) -> Version:
     """The version in the path: a number, ``latest`` or ``-1``. The latest is never one that was deleted."""
     subject, number = asked.subject, asked.path["version"]
     versions = state.versions(subject, deleted=deleted)
@@ -107,7 +107,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def with_metadata(asked: Asked) -> Any:
+def with_metadata(asked: RegistryRequest) -> Any:
     """The latest version whose metadata have these properties: ``?key=…&value=…``, each maybe again."""
     wanted = dict(zip(asked.query.getlist("key"), asked.query.getlist("value"), strict=False))
 
@@ -128,7 +128,7 @@ def _properties(content: Content) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def referenced_by(asked: Asked) -> Any:
+def referenced_by(asked: RegistryRequest) -> Any:
     """``GET …/versions/{version}/referencedby``."""
 
     def find(state: Subjects) -> list[int]:
@@ -138,7 +138,7 @@ def referenced_by(asked: Asked) -> Any:
     return asked.topic.ask(find)
 
 
-def register(asked: Asked) -> Any:
+def register(asked: RegistryRequest) -> Any:
     """``POST /subjects/{subject}/versions``."""
     normalize = asked.flag("normalize")
     found: Version = asked.answer_of(
@@ -152,7 +152,7 @@ def register(asked: Asked) -> Any:
     }
 
 
-def lookup(asked: Asked) -> Any:
+def lookup(asked: RegistryRequest) -> Any:
     """``POST /subjects/{subject}``."""
     deleted = asked.flag("deleted")
 
@@ -167,13 +167,13 @@ def lookup(asked: Asked) -> Any:
     return told(asked.topic.ask(find))
 
 
-def delete_subject(asked: Asked) -> Any:
+def delete_subject(asked: RegistryRequest) -> Any:
     """``DELETE /subjects/{subject}``."""
     permanent = asked.flag("permanent")
     return asked.answer_of(lambda state: rules.delete_subject(state, asked.subject, permanent=permanent))
 
 
-def delete_version(asked: Asked) -> Any:
+def delete_version(asked: RegistryRequest) -> Any:
     """``DELETE /subjects/{subject}/versions/{version}``."""
     permanent = asked.flag("permanent")
 
@@ -184,7 +184,7 @@ def delete_version(asked: Asked) -> Any:
     return asked.answer_of(delete)
 
 
-def check(asked: Asked) -> Any:
+def check(asked: RegistryRequest) -> Any:
     """``POST /compatibility/subjects/{subject}/versions[/{version}]``.
 
     The latest version of a subject without versions forbids nothing, as for Confluent's registry. What is no
@@ -209,7 +209,7 @@ def check(asked: Asked) -> Any:
     return {"is_compatible": not messages, **more}
 
 
-def _to_check(state: Subjects, asked: Asked) -> list[Version]:
+def _to_check(state: Subjects, asked: RegistryRequest) -> list[Version]:
     """The versions that a schema is checked against; never one that was deleted."""
     there, number = state.versions(asked.subject), asked.path.get("version")
     if number is None:
@@ -226,29 +226,29 @@ def _to_check(state: Subjects, asked: Asked) -> list[Version]:
 # -- configuration and mode
 
 
-def config(asked: Asked) -> Any:
+def config(asked: RegistryRequest) -> Any:
     """``GET /config[/{subject}]``."""
     subject, wider = asked.maybe_subject, asked.flag("defaultToGlobal")
     return asked.topic.ask(lambda state: config_and_mode.config(state, subject, default_to_global=wider))
 
 
-def set_config(asked: Asked) -> Any:
+def set_config(asked: RegistryRequest) -> Any:
     """``PUT /config[/{subject}]``."""
     return asked.answer_of(lambda state: config_and_mode.set_config(state, asked.maybe_subject, asked.body))
 
 
-def delete_config(asked: Asked) -> Any:
+def delete_config(asked: RegistryRequest) -> Any:
     """``DELETE /config[/{subject}]``."""
     return asked.answer_of(lambda state: config_and_mode.delete_config(state, asked.maybe_subject))
 
 
-def mode(asked: Asked) -> Any:
+def mode(asked: RegistryRequest) -> Any:
     """``GET /mode[/{subject}]``."""
     subject, wider = asked.maybe_subject, asked.flag("defaultToGlobal")
     return asked.topic.ask(lambda state: config_and_mode.mode(state, subject, default_to_global=wider))
 
 
-def set_mode(asked: Asked) -> Any:
+def set_mode(asked: RegistryRequest) -> Any:
     """``PUT /mode[/{subject}]``."""
     mode, force = asked.body.get("mode"), asked.flag("force")
     return asked.answer_of(
@@ -256,12 +256,12 @@ def set_mode(asked: Asked) -> Any:
     )
 
 
-def delete_mode(asked: Asked) -> Any:
+def delete_mode(asked: RegistryRequest) -> Any:
     """``DELETE /mode/{subject}``."""
     return asked.answer_of(lambda state: config_and_mode.delete_mode(state, asked.subject))
 
 
-def metadata(asked: Asked) -> Any:
+def metadata(asked: RegistryRequest) -> Any:
     """``GET /v1/metadata/id``."""
     clusters = {"kafka-cluster": asked.topic.cluster_id, "schema-registry-cluster": "schema-registry"}
     return {"id": "", "scope": {"path": [], "clusters": clusters}}

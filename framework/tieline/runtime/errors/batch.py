@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tieline.api import Retriable, TopicPartition
+from tieline.api import RetriableError, TopicPartition
 from tieline.broker.port import ConsumedRecord
 from tieline.runtime.errors.table import Stage
 
 
-def before_failure(batch: Sequence[ConsumedRecord], failures: Mapping[int, Exception]) -> list[bool]:
+def precedes_failure(batch: Sequence[ConsumedRecord], failures: Mapping[int, Exception]) -> list[bool]:
     """Whether each record stands before the first failed one of its partition."""
     if not failures:
         return [True] * len(batch)
@@ -22,13 +22,13 @@ def before_failure(batch: Sequence[ConsumedRecord], failures: Mapping[int, Excep
     return out
 
 
-def written_nevertheless(batch: Sequence[ConsumedRecord], error: Exception) -> list[bool]:
+def written_despite(batch: Sequence[ConsumedRecord], error: Exception) -> list[bool]:
     """Whether each record of a batch that ended with this error was written.
 
     An error that names partitions which the batch has not (those of renamed topics, say) is not understood:
     nothing is taken for written by it.
     """
-    if not isinstance(error, Retriable):
+    if not isinstance(error, RetriableError):
         return [False] * len(batch)
     places = [TopicPartition(record.topic, record.partition) for record in batch]
     named = error.partitions if error.partitions is not None and error.partitions <= set(places) else None
@@ -38,7 +38,9 @@ def written_nevertheless(batch: Sequence[ConsumedRecord], error: Exception) -> l
     ]
 
 
-def sentence_of(stage: Stage, record: ConsumedRecord, cause: Exception, failures: int, connector: str) -> str:
+def describe_failure(
+    stage: Stage, record: ConsumedRecord, cause: Exception, failures: int, connector: str
+) -> str:
     """What a person reads first: stage, record, cause, and the way out."""
     more = f" (and {failures - 1} more in this batch)" if failures > 1 else ""
     where = f"{record.topic}-{record.partition}@{record.offset}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 
-from tieline.api import Denied, TielineError
+from tieline.api import AccessDeniedError, TielineError
 from tieline.config.retry_policy import RetryPolicy
 from tieline.runtime.errors.table import Retry, Stage, Stop, decide
 from tieline.runtime.task.clock import Clock, Counters
@@ -33,15 +33,15 @@ class StageError(Exception):
         self.error = error
 
 
-class TaskFailed(TielineError):
+class TaskFailedError(TielineError):
     """The task stops and its state is FAILED; the message is what a person reads first."""
 
 
-class Stopping(Exception):
+class StopRequested(Exception):
     """Not an error: leave what you are doing, the task was asked to stop while it waited."""
 
 
-class Patience:
+class RetryState:
     """One outage from its first error to its end: asks the failure table, and logs once at each end."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Patience:
         self._to: set[str] = set()
 
     def after(self, error: Exception) -> float:
-        """Seconds until the next attempt. Raises ``TaskFailed`` when the table says stop."""
+        """Seconds until the next attempt. Raises ``TaskFailedError`` when the table says stop."""
         stage = self._stage
         if isinstance(error, StageError):
             stage, error = error.stage, error.error
@@ -78,11 +78,11 @@ class Patience:
             jitter=random.random(),
         )
         if isinstance(decision, Stop):
-            raise TaskFailed(decision.reason) from error
+            raise TaskFailedError(decision.reason) from error
         assert isinstance(decision, Retry)
         if self._attempt == 0:
             log.log(
-                logging.ERROR if isinstance(error, Denied) else logging.WARNING,
+                logging.ERROR if isinstance(error, AccessDeniedError) else logging.WARNING,
                 "unavailable, waiting: %s",
                 error,
                 extra={"stage": stage.value, "retry_after_s": round(decision.after, 2)},

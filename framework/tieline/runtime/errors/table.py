@@ -2,10 +2,10 @@
 
 | error       | what the runtime does                                                        |
 |-------------|------------------------------------------------------------------------------|
-| Retriable   | waits (exponential backoff with jitter), offers the same batch again          |
-| Denied      | the same, and reports it as an error: an operator has to change something     |
+| RetriableError   | waits (exponential backoff with jitter), offers the same batch again          |
+| AccessDeniedError      | the same, and reports it as an error: an operator has to change something     |
 | DataError   | stops the task; with a dead letter queue the record goes there (a later row)  |
-| Fatal       | stops the task                                                                |
+| FatalError       | stops the task                                                                |
 | anything    | stops the task: a bug in the connector                                        |
 
 Unavailable is not bad: an outage is waited out without a limit unless ``errors.retry.timeout`` sets one.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from tieline.api import DataError, Denied, Fatal, RefuseToStart, Retriable
+from tieline.api import AccessDeniedError, DataError, FatalError, RetriableError, StartupError
 from tieline.config.retry_policy import RetryPolicy
 
 
@@ -62,17 +62,17 @@ def decide(
     ``attempt`` counts from 0 the failures of this batch in a row, ``waited`` is the time since the
     first of them, ``jitter`` in [0, 1) is the caller's dice.
     """
-    if isinstance(error, (Retriable, Denied)):
+    if isinstance(error, (RetriableError, AccessDeniedError)):
         if 0 <= policy.timeout <= waited:
             return Stop(
                 f"{stage.value}: still unavailable after {waited:.0f} s (errors.retry.timeout): {error}"
             )
-        if isinstance(error, Retriable) and error.after is not None:
+        if isinstance(error, RetriableError) and error.after is not None:
             return Retry(error.after)
         return Retry(backoff(policy, attempt, jitter))
     if isinstance(error, DataError):
         return Stop(f"{stage.value}: {error}")
-    if isinstance(error, (Fatal, RefuseToStart)):
+    if isinstance(error, (FatalError, StartupError)):
         return Stop(f"{stage.value}: {error}")
     return Stop(
         f"{stage.value}: {type(error).__name__}: {error} (an error that the connector did not handle)"

@@ -10,16 +10,16 @@ from typing import Any
 from tieline.api import (
     DataError,
     Datum,
-    Fatal,
-    Fenced,
-    Retriable,
+    FatalError,
+    FencedError,
+    RetriableError,
     Schema,
     SchemaStore,
     SourceRecord,
     TopicPartition,
 )
-from tieline.broker.port import Consumer, PartitionWriter, ProducerRecord
-from tieline.converters.default_codec import OwnForm
+from tieline.broker.port import Consumer, PartitionChangelog, ProducerRecord
+from tieline.converters.default_codec import DefaultCodec
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class TaskChangelog:
     """
 
     def __init__(
-        self, writer: PartitionWriter, topic: str, schema: Schema, schemas: SchemaStore, timeout: float
+        self, writer: PartitionChangelog, topic: str, schema: Schema, schemas: SchemaStore, timeout: float
     ) -> None:
         self._writer = writer
         self._topic = topic
@@ -41,10 +41,10 @@ class TaskChangelog:
         self._lock = threading.Lock()
         self._offset = self._tried = -1
         self.first_partitions = 0
-        self.fenced: Fenced | None = None
+        self.fenced: FencedError | None = None
         """Set once the partition was taken over by somebody else."""
-        self._form = OwnForm(schemas)
-        self._form_of_keys = OwnForm(schemas, is_key=True)
+        self._form = DefaultCodec(schemas)
+        self._form_of_keys = DefaultCodec(schemas, is_key=True)
         self._entries = {key.decode(): self._value(key, value) for key, value in writer.entries.items()}
 
     @property
@@ -69,12 +69,12 @@ class TaskChangelog:
             self._write(coded, sent, offset)
 
     def commit(self, offset: int) -> None:
-        """Move the group's offset and nothing else. Raises ``Retriable``, ``Fenced``."""
+        """Move the group's offset and nothing else. Raises ``RetriableError``, ``FencedError``."""
         with self._lock:
             self._write({}, [], offset)
 
     def close(self, timeout: float) -> None:
-        """See ``PartitionWriter.close``."""
+        """See ``PartitionChangelog.close``."""
         self._writer.close(timeout)
 
     def _write(
@@ -87,7 +87,7 @@ class TaskChangelog:
             return
         try:
             self._writer.write(entries, records, ahead, self._timeout)
-        except Fenced as error:
+        except FencedError as error:
             self.fenced = error
             raise
         if ahead is not None:
@@ -128,10 +128,10 @@ class TaskChangelog:
         try:
             return self._form.avro.read_as(value, self._schema)
         except ValueError as error:
-            raise Fatal(f"{self._topic}: the entry {key[:100]!r} cannot be read: {error}") from error
+            raise FatalError(f"{self._topic}: the entry {key[:100]!r} cannot be read: {error}") from error
 
 
-def _bytes(form: OwnForm, datum: Datum) -> bytes | None:
+def _bytes(form: DefaultCodec, datum: Datum) -> bytes | None:
     """Null is null, whatever its schema: it deletes."""
     return None if datum.data is None else form.encode(datum)
 
@@ -149,7 +149,7 @@ class TaskChangelogs:
     def take_over(
         self, consumer: Consumer, partition: TopicPartition, schema: Schema, owner: str = ""
     ) -> TaskChangelog:
-        """That of a partition; the same one where ``open`` is repeated. Raises ``Retriable``.
+        """That of a partition; the same one where ``open`` is repeated. Raises ``RetriableError``.
 
         ``owner``: the connector under whose name it is kept; empty: this one.
         """
@@ -180,5 +180,5 @@ class TaskChangelogs:
             if changelog is not None:
                 try:
                     changelog.close(self._timeout)
-                except Retriable as error:  # the next owner fences it
+                except RetriableError as error:  # the next owner fences it
                     log.warning("a changelog could not be let go in time: %s", error)

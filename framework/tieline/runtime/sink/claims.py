@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tieline.api import AlreadyOwned, Fatal
+from tieline.api import DataDirInUseError, FatalError
 from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord
 
 log = logging.getLogger(__name__)
@@ -41,14 +41,14 @@ class Claims:
     def claim(self, name: str, topic: str, acts_on: str, partitions: Callable[[], int]) -> Claim:
         """Make or find the claim of the connector ``name`` to a topic, for what it acts on.
 
-        ``partitions``: asked for the number of a new claim, as in `Claim`. Raises ``AlreadyOwned`` (another
-        connector has it), ``Retriable``.
+        ``partitions``: asked for the number of a new claim, as in `Claim`. Raises
+        ``DataDirInUseError`` if another connector has it, and ``RetriableError``.
         """
         found = self._known.get((topic, acts_on))
         if found is None:
             try:
                 found = self._made(lambda: Claim(name, partitions()), topic, acts_on)
-            except Fatal as error:
+            except FatalError as error:
                 log.warning(
                     "whether another connector has acted on %s already is not checked: %s."
                     " Give this worker the right to create, read and write the topic %s",
@@ -58,7 +58,7 @@ class Claims:
             self._known[topic, acts_on] = found
         if found.name != name:
             del self._known[topic, acts_on]
-            raise AlreadyOwned(
+            raise DataDirInUseError(
                 f"the records of {topic} for {acts_on} belong to the connector {found.name}, which has"
                 f" executed them: {name} would do it again"
             )
@@ -90,4 +90,4 @@ class Claims:
         try:
             return None if found[0] is None else Claim(**json.loads(found[0]))
         except (ValueError, TypeError) as error:
-            raise Fatal(f"{TOPIC}: the claim {key!r} cannot be read: {error}") from error
+            raise FatalError(f"{TOPIC}: the claim {key!r} cannot be read: {error}") from error

@@ -9,20 +9,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from tieline.api import TopicPartition
 from tieline.broker.port import ConsumedRecord
 from tieline.runtime.sink.changelog import TaskChangelogs
-from tieline.runtime.task.ledger import Counts, Entry, Ledger
+from tieline.runtime.task.ledger import Counts, DeliveryLedger, Entry
 
 Store = Callable[[Mapping[TopicPartition, int]], bool]
 """Stores offsets; false: they are on their way."""
 
 
-class Progress:
+class CommitTracker:
     """The delivery ledger of a sink's task. A partition with a changelog commits through that: it has one
     writer for all that concerns it, so nothing sets its offset back.
     """
 
     def __init__(self, changelogs: TaskChangelogs) -> None:
         self._changelogs = changelogs
-        self._ledger: Ledger[TopicPartition, int] = Ledger()
+        self._ledger: DeliveryLedger[TopicPartition, int] = DeliveryLedger()
         self._positions: dict[TopicPartition, int] = {}
         self._delivered_of: dict[Entry[TopicPartition, int], array[int]] = {}
         """The offsets of an entry's records, but for the filtered ones: a task may call a part of it safe."""

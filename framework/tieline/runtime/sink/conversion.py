@@ -19,7 +19,7 @@ from tieline.api import (
     Datum,
     Encoded,
     Headers,
-    Retriable,
+    RetriableError,
     SinkRecord,
     Unreadable,
     identity,
@@ -29,7 +29,7 @@ from tieline.broker.port import UNREADABLE_HEADERS, Broker, ConsumedRecord
 from tieline.runtime.errors.retry import StageError
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.task.timestamps import as_written
-from tieline.runtime.task.transform_chain import Transforms
+from tieline.runtime.task.transform_chain import TransformChain
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Converted(NamedTuple):
         return Converted(self.records[first:last], indexes, self.stage, failures)
 
 
-class Inbound:
+class SinkConversion:
     """Makes consumed records ready for a sink; used by one thread.
 
     A record that carries no identity was made by somebody else: it is known by (cluster, topic's id,
@@ -74,7 +74,7 @@ class Inbound:
     def __init__(
         self,
         broker: Broker,
-        transforms: Transforms,
+        transforms: TransformChain,
         key: Converter[Any],
         value: Converter[Any],
         count: Callable[[str, int], None] = lambda name, number: None,
@@ -241,17 +241,17 @@ class Inbound:
         return origin
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic has, as the broker said last. Raises ``Retriable``."""
+        """How many partitions a topic has, as the broker said last. Raises ``RetriableError``."""
         if time.monotonic() >= self._asked_at + _KNOWN_FOR:
             try:
                 found = self._broker.topics(_ASK_FOR)
                 self._partitions = {name: info.partitions for name, info in found.items()}
-            except Retriable:
+            except RetriableError:
                 if topic not in self._partitions:
                     raise
             self._asked_at = time.monotonic()
         if topic not in self._partitions:
-            raise Retriable(f"the topic {topic} is gone, or not there yet")
+            raise RetriableError(f"the topic {topic} is gone, or not there yet")
         return self._partitions[topic]
 
     def _topic_id(self, topic: str) -> str:
@@ -260,7 +260,9 @@ class Inbound:
         if topic not in self._topic_ids:
             self._topic_ids = {name: info.id for name, info in self._broker.topics().items()}
         if topic not in self._topic_ids:
-            raise StageError(Stage.KAFKA_CONSUME, Retriable(f"the topic {topic} is gone, or not there yet"))
+            raise StageError(
+                Stage.KAFKA_CONSUME, RetriableError(f"the topic {topic} is gone, or not there yet")
+            )
         return self._topic_ids[topic]
 
 

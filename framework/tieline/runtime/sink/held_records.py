@@ -8,7 +8,7 @@ from tieline.api import TopicPartition
 from tieline.broker.port import ConsumedRecord, Consumer
 
 
-class Flow:
+class HeldRecords:
     """A partition stands still when the task asked for that, when records of it are held, or when all do
     (``stopped``). Used by the task's thread; ``due`` is when what is held shall be offered again.
     """

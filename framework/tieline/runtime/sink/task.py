@@ -12,26 +12,26 @@ from tieline.api import (
     Changelog,
     Config,
     DataError,
-    Fatal,
-    Fenced,
-    Retriable,
+    FatalError,
+    FencedError,
+    RetriableError,
     Schema,
     SinkRecord,
     SinkTask,
     TopicPartition,
 )
 from tieline.broker.port import ConsumedRecord, Consumer
-from tieline.config.settings import Pace, Subscription
-from tieline.runtime.errors.batch import before_failure, sentence_of, written_nevertheless
-from tieline.runtime.errors.retry import Patience, StageError, Stopping, TaskFailed
+from tieline.config.settings import Subscription, Timing
+from tieline.runtime.errors.batch import describe_failure, precedes_failure, written_despite
+from tieline.runtime.errors.retry import RetryState, StageError, StopRequested, TaskFailedError
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import USED_BEFORE, Claims
-from tieline.runtime.sink.commit_tracker import Progress, Store
-from tieline.runtime.sink.conversion import Converted, Inbound
-from tieline.runtime.sink.held_records import Flow
+from tieline.runtime.sink.commit_tracker import CommitTracker, Store
+from tieline.runtime.sink.conversion import Converted, SinkConversion
+from tieline.runtime.sink.held_records import HeldRecords
 from tieline.runtime.task.context import TaskContext
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import SKIPPED, Counts
 
 log = logging.getLogger(__name__)
@@ -45,11 +45,11 @@ _SKIPPED_BECAUSE = {
 
 
 @dataclass(frozen=True)
-class Intake:
+class SinkInputs:
     """Where a sink's records come from, and what is kept beside them."""
 
     join: Callable[[], Consumer]
-    inbound: Inbound
+    inbound: SinkConversion
     changelogs: TaskChangelogs
     claims: Claims
 
@@ -74,7 +74,9 @@ class WorkerSinkTask(TaskContext):
     polled so that the group keeps the task, and the same records are offered again when they are due.
     """
 
-    def __init__(self, scope: Scope, task: SinkTask[Any], config: Config, intake: Intake, pace: Pace) -> None:
+    def __init__(
+        self, scope: TaskEnvironment, task: SinkTask[Any], config: Config, intake: SinkInputs, pace: Timing
+    ) -> None:
         super().__init__(scope)
         self._task = task
         self._config = config
@@ -83,15 +85,15 @@ class WorkerSinkTask(TaskContext):
         self._changelogs = intake.changelogs
         self._claims = intake.claims
         self._pace = pace
-        self._progress = Progress(intake.changelogs)
-        self._flow = Flow()
+        self._progress = CommitTracker(intake.changelogs)
+        self._flow = HeldRecords()
         self._consumer: Consumer
         self._commit_requested = False
         self._next_commit = self._next_lag = 0.0
         self._storing: _Storing | None = None
-        self._away = scope.patience(Stage.TASK_PUT)
-        self._flush_away = scope.patience(Stage.TASK_FLUSH)
-        self._commit_away = scope.patience(Stage.OFFSET_COMMIT)
+        self._away = scope.retry_state(Stage.TASK_PUT)
+        self._flush_away = scope.retry_state(Stage.TASK_FLUSH)
+        self._commit_away = scope.retry_state(Stage.OFFSET_COMMIT)
         self._lag: int | None = None
 
     @property
@@ -108,19 +110,19 @@ class WorkerSinkTask(TaskContext):
         return self._lag
 
     def run(self, subscription: Subscription) -> None:
-        """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
-        outvoted = self._scope.patience(Stage.KAFKA_CONSUME)
+        """The whole life of the task. Raises ``TaskFailedError``; returns when asked to stop."""
+        outvoted = self._scope.retry_state(Stage.KAFKA_CONSUME)
         try:
-            self._scope.patiently(Stage.START, lambda: self._task.start(self, self._config))
+            self._scope.retry(Stage.START, lambda: self._task.start(self, self._config))
             while True:
                 try:
-                    self._be_member(subscription)
+                    self._run_in_group(subscription)
                     return
                 except _TakenOver as error:
-                    wait = outvoted.after(Retriable(f"{error}; the task joins its group again"))
+                    wait = outvoted.after(RetriableError(f"{error}; the task joins its group again"))
                     if self._scope.clock.wait(self._scope.stop, wait):
                         return
-        except Stopping:
+        except StopRequested:
             pass
         finally:
             try:
@@ -161,7 +163,7 @@ class WorkerSinkTask(TaskContext):
     def changelog(
         self, partition: TopicPartition, schema: Schema, *, name: str = "", acts_on: str = ""
     ) -> Changelog:
-        """Take it over. Raises ``Retriable``, ``AlreadyOwned``."""
+        """Take it over. Raises ``RetriableError``, ``AlreadyOwned``."""
         owner = name or self.connector
         first = 0
         if acts_on:
@@ -186,7 +188,7 @@ class WorkerSinkTask(TaskContext):
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
         """No dead letter queue yet: the task stops at this record."""
         where = f"{record.topic}-{record.partition}@{record.offset}"
-        raise Fatal(
+        raise FatalError(
             f"the record {where} cannot be handled: {error}; there is no dead letter queue"
         ) from error
 
@@ -197,7 +199,7 @@ class WorkerSinkTask(TaskContext):
         self._inbound.forget_topics()
         log.info("partitions assigned", extra={"partitions": _names(partitions)})
         self._flow.gained(partitions)
-        self._scope.patiently(Stage.START, lambda: self._task.open(partitions))
+        self._scope.retry(Stage.START, lambda: self._task.open(partitions))
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Flush within the time there is, commit only what is confirmed, let go."""
@@ -224,15 +226,15 @@ class WorkerSinkTask(TaskContext):
         self._flow.gone(partitions)
         try:
             self._task.close(partitions, lost)
-        except Retriable as error:  # they are gone anyway, and what was not confirmed comes again
+        except RetriableError as error:  # they are gone anyway, and what was not confirmed comes again
             log.warning("the sink could not let go of partitions: %s", error)
         finally:
             self._progress.settle({})  # what the task wrote in its changelogs until then
             self._progress.forget(partitions)
             self._changelogs.close(partitions)
 
-    def _be_member(self, subscription: Subscription) -> None:
-        self._consumer = self._scope.patiently(Stage.START, self._join)
+    def _run_in_group(self, subscription: Subscription) -> None:
+        self._consumer = self._scope.retry(Stage.START, self._join)
         self._flow.joined(self._consumer)
         self._inbound.consumed_id = self._consumer.topic_id
         self._storing = None
@@ -244,7 +246,7 @@ class WorkerSinkTask(TaskContext):
 
     def _consume(self) -> None:
         clock, stop, flow = self._scope.clock, self._scope.stop, self._flow
-        away = self._scope.patience(Stage.KAFKA_CONSUME)
+        away = self._scope.retry_state(Stage.KAFKA_CONSUME)
         self._next_commit = clock.now() + self._pace.offset_flush
         while not stop.is_set():
             if fenced := self._changelogs.fenced():  # heard by a thread of the task's own, perhaps
@@ -255,7 +257,7 @@ class WorkerSinkTask(TaskContext):
             wait = min(wait, max(self._next_commit - clock.now(), 0.0))
             try:
                 batch = self._consumer.poll(self._pace.max_records, wait)
-            except (TaskFailed, Stopping):
+            except (TaskFailedError, StopRequested):
                 raise  # of a rebalance, told by poll
             except Exception as error:
                 if clock.wait(stop, away.after(error)):
@@ -263,7 +265,7 @@ class WorkerSinkTask(TaskContext):
                 continue
             away.over()
             self._note_skipped()
-            self._look_at_commit()
+            self._check_commit()
             if batch:
                 self._deliver(batch)
             if flow.holding and not flow.stopped and clock.now() >= flow.due:
@@ -274,7 +276,7 @@ class WorkerSinkTask(TaskContext):
                 self._next_commit = clock.now() + self._pace.offset_flush
                 self._commit()
             if clock.now() >= self._next_lag:
-                self._look_at_lag()
+                self._update_lag()
 
     def _deliver(self, batch: Sequence[ConsumedRecord]) -> None:
         """⑧ ⑨ ⑩ for one batch. A record that cannot be read is the task's to refuse, in its place."""
@@ -307,7 +309,7 @@ class WorkerSinkTask(TaskContext):
         stage, failures = converted.stage, converted.failures
         indexes, records = converted.indexes, converted.records
         if failures:  # only what stands before the first bad record of each partition
-            before = before_failure(batch, failures)
+            before = precedes_failure(batch, failures)
             pairs = [(i, r) for i, r in zip(indexes, records, strict=True) if before[i]]
             indexes, records = [i for i, _ in pairs], [r for _, r in pairs]
         try:
@@ -321,12 +323,14 @@ class WorkerSinkTask(TaskContext):
             return False
         if not self._flow.holding:  # else some partitions are still away: their outage goes on
             self._away.over()
-        self._progress.written(batch, indexes, before_failure(batch, failures))
+        self._progress.written(batch, indexes, precedes_failure(batch, failures))
         if failures:
             self._commit()
             index = min(failures)
-            sentence = sentence_of(stage, batch[index], failures[index], len(failures), self._scope.connector)
-            raise TaskFailed(sentence) from failures[index]
+            sentence = describe_failure(
+                stage, batch[index], failures[index], len(failures), self._scope.connector
+            )
+            raise TaskFailedError(sentence) from failures[index]
         return True
 
     def _hold(
@@ -336,7 +340,7 @@ class WorkerSinkTask(TaskContext):
         failures: Mapping[int, Exception],
         error: Exception,
     ) -> None:
-        """Keep what was not written, to be offered again. Raises ``TaskFailed`` where the table says stop.
+        """Hold what was not written, to offer it again. Raises ``TaskFailedError`` if the table says stop.
 
         A bad record (``failures``) is kept, with all behind it: it stops the task when nothing is away.
         """
@@ -344,7 +348,7 @@ class WorkerSinkTask(TaskContext):
         done = [
             before and written
             for before, written in zip(
-                before_failure(batch, failures), written_nevertheless(batch, cause), strict=True
+                precedes_failure(batch, failures), written_despite(batch, cause), strict=True
             )
         ]
         if any(done):
@@ -353,9 +357,9 @@ class WorkerSinkTask(TaskContext):
         self._progress.written(batch, kept, done)
         self._flow.hold([record for record, is_done in zip(batch, done, strict=True) if not is_done], due)
 
-    def _due_after(self, patience: Patience, error: Exception) -> float:
-        """When to try again. Raises ``TaskFailed`` where the table says stop, ``_TakenOver``."""
-        if isinstance(error, Fenced) and self._changelogs.fenced():
+    def _due_after(self, patience: RetryState, error: Exception) -> float:
+        """When to try again. Raises ``TaskFailedError`` where the table says stop, ``_TakenOver``."""
+        if isinstance(error, FencedError) and self._changelogs.fenced():
             raise _TakenOver(str(error)) from error
         return self._scope.clock.now() + patience.after(error)
 
@@ -395,10 +399,12 @@ class WorkerSinkTask(TaskContext):
         overdue = now + self._pace.call_timeout
         self._storing = _Storing(offsets, self._consumer.commit_async(offsets), overdue)
         if before is not None:
-            raise Retriable(f"offsets are on their way for {self._pace.call_timeout} s without an answer")
-        return self._look_at_commit()
+            raise RetriableError(
+                f"offsets are on their way for {self._pace.call_timeout} s without an answer"
+            )
+        return self._check_commit()
 
-    def _look_at_commit(self) -> bool:
+    def _check_commit(self) -> bool:
         """Whether the offsets that were on their way are stored now."""
         if self._storing is None or not self._storing.answer.done():
             return False
@@ -416,7 +422,7 @@ class WorkerSinkTask(TaskContext):
         """Leave the group: ``revoked`` commits what is confirmed."""
         try:
             self._consumer.close(self._pace.call_timeout)
-        except Retriable as error:
+        except RetriableError as error:
             log.warning("the group was not told of the end, it waits for the session to expire: %s", error)
 
     def _note_skipped(self) -> None:
@@ -430,11 +436,11 @@ class WorkerSinkTask(TaskContext):
             elif at in self._flow.owned and not self._flow.holds(at):
                 self._progress.passed_over(at, end)  # else the next start counts them again
 
-    def _look_at_lag(self) -> None:
+    def _update_lag(self) -> None:
         self._next_lag = self._scope.clock.now() + min(self._pace.offset_flush, _LAG_EVERY)
         try:
             lags = list(self._consumer.lag().values())
-        except Retriable:
+        except RetriableError:
             lags = [None]
         known = [lag for lag in lags if lag is not None]
         self._lag = sum(known) + self._flow.held if len(known) == len(lags) else None

@@ -11,14 +11,18 @@ from tieline.runtime.errors.retry import StageError
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.task.clock import Clock
 from tieline.runtime.task.timestamps import at_broker
-from tieline.runtime.task.transform_chain import Transforms, mapped
+from tieline.runtime.task.transform_chain import TransformChain, with_batch_indexes
 
 
-class Outbound:
+class SourceConversion:
     """Makes a batch of source records ready for the broker; used by one thread."""
 
     def __init__(
-        self, transforms: Transforms, key: Converter[Any], value: Converter[Any], clock: Clock | None = None
+        self,
+        transforms: TransformChain,
+        key: Converter[Any],
+        value: Converter[Any],
+        clock: Clock | None = None,
     ) -> None:
         self._transforms = transforms
         self._key = key
@@ -55,6 +59,6 @@ def _serialized(
     try:
         return converter.serialize(data)
     except DataError as error:
-        raise StageError(stage, mapped(error, indexes)) from error
+        raise StageError(stage, with_batch_indexes(error, indexes)) from error
     except Exception as error:
         raise StageError(stage, error) from error

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 
 from tieline.api import SourceRecord
-from tieline.config.settings import Pace
-from tieline.runtime.errors.retry import Stopping
+from tieline.config.settings import Timing
+from tieline.runtime.errors.retry import StopRequested
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.source.sender import Positions, Sender
 from tieline.runtime.spool.spool import Spool
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,9 @@ class Pump:
     At most ``max_records`` are sent and not yet deleted, however many wait: so many may a kill double.
     """
 
-    def __init__(self, scope: Scope, spool: Spool, make_sender: Callable[[], Sender], pace: Pace) -> None:
+    def __init__(
+        self, scope: TaskEnvironment, spool: Spool, make_sender: Callable[[], Sender], pace: Timing
+    ) -> None:
         self._scope = scope
         self._spool = spool
         self._make_sender = make_sender
@@ -39,11 +41,11 @@ class Pump:
         """Raises ``TaskFailed``; returns when asked to stop."""
         try:
             sender = self._sender = self._make_sender()
-        except Stopping:
+        except StopRequested:
             return
         try:
             self._carry(sender)
-        except Stopping:
+        except StopRequested:
             pass
         finally:
             try:
@@ -61,7 +63,7 @@ class Pump:
         half = max(1, pace.max_records // 2)  # one half is converted while the other is on its way
         saved = 0
         next_save = clock.now() + pace.offset_flush
-        position = self._scope.patiently(Stage.SPOOL, lambda: spool.start)
+        position = self._scope.retry(Stage.SPOOL, lambda: spool.start)
         while not self._scope.stop.is_set():
             room = 0 if sender.full else pace.max_records - (sender.ledger.counts.received - saved)
             sender.poll(0 if room > 0 else 0.1)
@@ -80,4 +82,4 @@ class Pump:
                 next_save = clock.now() + pace.offset_flush
 
     def _read(self, position: int, limit: int, wait: float) -> tuple[list[SourceRecord], int]:
-        return self._scope.patiently(Stage.SPOOL, lambda: self._spool.read(position, limit, wait))
+        return self._scope.retry(Stage.SPOOL, lambda: self._spool.read(position, limit, wait))

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from tieline.api import Config, Retriable, SourceRecord, SourceTask
-from tieline.config.settings import Pace
-from tieline.runtime.errors.retry import Stopping
+from tieline.api import Config, RetriableError, SourceRecord, SourceTask
+from tieline.config.settings import Timing
+from tieline.runtime.errors.retry import StopRequested
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.source.repeats import Repeats
 from tieline.runtime.spool.spool import Spool
 from tieline.runtime.task.context import TaskSourceContext
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.environment import TaskEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 class Receiver:
     """① → ②, one thread: polls the task and commits each batch to the spool, whatever happens behind it."""
 
-    def __init__(self, scope: Scope, task: SourceTask[Any], config: Config, spool: Spool, pace: Pace) -> None:
+    def __init__(
+        self, scope: TaskEnvironment, task: SourceTask[Any], config: Config, spool: Spool, pace: Timing
+    ) -> None:
         self._scope = scope
         self._task = task
         self._config = config
@@ -35,8 +37,8 @@ class Receiver:
     def run(self) -> None:
         """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
         try:
-            self._scope.patiently(Stage.START, lambda: self._task.start(self._context, self._config))
-            away = self._scope.patience(Stage.TASK_POLL)
+            self._scope.retry(Stage.START, lambda: self._task.start(self._context, self._config))
+            away = self._scope.retry_state(Stage.TASK_POLL)
             while not self._scope.stop.is_set():
                 try:
                     batch = self._task.poll(self._pace.max_records, self._pace.max_wait)
@@ -50,7 +52,7 @@ class Receiver:
                 else:
                     self._spool.write_quarantine()
             self._last()
-        except Stopping:
+        except StopRequested:
             pass
         finally:
             try:
@@ -76,5 +78,5 @@ class Receiver:
                 if self._scope.clock.now() >= deadline:
                     log.warning("stopped although the source still has records to give")
                     break
-        except Retriable:
+        except RetriableError:
             pass  # it is away: it holds nothing

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from tieline.api import DataError, Denied, RecordMetadata, Retriable, SourceRecord
+from tieline.api import AccessDeniedError, DataError, RecordMetadata, RetriableError, SourceRecord
 from tieline.broker.port import Broker, Delivery, Producer, RefusedNow, Unit
-from tieline.runtime.errors.retry import StageError, Stopping, TaskFailed
+from tieline.runtime.errors.retry import StageError, StopRequested, TaskFailedError
 from tieline.runtime.errors.table import Stage
-from tieline.runtime.source.conversion import Outbound
-from tieline.runtime.task.environment import Scope
-from tieline.runtime.task.ledger import Entry, Ledger
+from tieline.runtime.source.conversion import SourceConversion
+from tieline.runtime.task.environment import TaskEnvironment
+from tieline.runtime.task.ledger import DeliveryLedger, Entry
 from tieline.runtime.task.timestamps import not_ahead
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,11 @@ class SavedPositions(Protocol):
     """A spool, seen from the sender."""
 
     def save(self, reached: Mapping[str, str]) -> None:
-        """Everything before these positions is acknowledged. Raises ``Retriable``."""
+        """Everything before these positions is acknowledged. Raises ``RetriableError``."""
 
 
 @dataclass(frozen=True)
-class Outlet:
+class ProducerOptions:
     """How a task's records get to the broker, from its settings."""
 
     broker: Broker
@@ -74,9 +74,13 @@ class Sender:
     """Sends in order, settles in order; used by one thread. ``ledger.counts`` may be read from any."""
 
     def __init__(
-        self, scope: Scope, outbound: Outbound, outlet: Outlet, acknowledged: Acknowledged | None = None
+        self,
+        scope: TaskEnvironment,
+        outbound: SourceConversion,
+        outlet: ProducerOptions,
+        acknowledged: Acknowledged | None = None,
     ) -> None:
-        self.ledger: Ledger[str, str] = Ledger()
+        self.ledger: DeliveryLedger[str, str] = DeliveryLedger()
         self._scope = scope
         self._outbound = outbound
         self._outlet = outlet
@@ -84,9 +88,9 @@ class Sender:
         self._refused = False  # the brokers refuse the oldest batch: nothing else is sent until they take it
         self._topics: set[str] = set()
         self._open: deque[_Sent] = deque()
-        self._producer = scope.patiently(Stage.START, outlet.producer)
-        self._broken = scope.patience(Stage.KAFKA_PRODUCE)
-        self._unsaved = scope.patience(Stage.OFFSET_COMMIT)
+        self._producer = scope.retry(Stage.START, outlet.producer)
+        self._broken = scope.retry_state(Stage.KAFKA_PRODUCE)
+        self._unsaved = scope.retry_state(Stage.OFFSET_COMMIT)
 
     @property
     def full(self) -> bool:
@@ -99,8 +103,8 @@ class Sender:
         return not self._open
 
     def send(self, batch: Sequence[SourceRecord], positions: Positions) -> None:
-        """③ ④ ⑤ for one batch; waits out an outage of a schema store. Raises ``TaskFailed``, ``Stopping``."""
-        converted = self._scope.patiently(Stage.VALUE_CONVERTER, lambda: self._outbound.convert(batch))
+        """Carry a batch through ③ ④ ⑤. Raises ``TaskFailedError``, ``StopRequested``."""
+        converted = self._scope.retry(Stage.VALUE_CONVERTER, lambda: self._outbound.convert(batch))
         records = [record for record in converted if record is not None]
         for topic in {record.topic for record in records} - self._topics:
             self._create(topic)
@@ -123,14 +127,14 @@ class Sender:
             return
         try:
             self._producer.send(unit)
-        except (Retriable, Denied) as error:
+        except (RetriableError, AccessDeniedError) as error:
             self._rebuild(error)
 
     def poll(self, timeout: float) -> None:
-        """⑥: settle what the broker has acknowledged. Raises ``TaskFailed``, ``Stopping``."""
+        """⑥: settle what the broker has acknowledged. Raises ``TaskFailedError``, ``StopRequested``."""
         try:
             deliveries = self._producer.poll(timeout)
-        except (Retriable, Denied) as error:
+        except (RetriableError, AccessDeniedError) as error:
             self._rebuild(error)
             return
         for delivery in deliveries:
@@ -152,7 +156,7 @@ class Sender:
         return True
 
     def try_save(self, timeout: float) -> bool:
-        """As ``save``; an outage is left to the next time. Raises ``TaskFailed``."""
+        """As ``save``; an outage is left to the next time. Raises ``TaskFailedError``."""
         try:
             saved = self.save(timeout)
         except Exception as error:
@@ -162,7 +166,7 @@ class Sender:
         return saved
 
     def save(self, timeout: float) -> bool:
-        """Save the positions that are safe; whether there were any. Raises ``Retriable``, ``Fatal``."""
+        """Save the positions that are safe; whether there were any. Raises ``RetriableError``, ``Fatal``."""
         offsets = self.ledger.committable()
         if offsets:
             if self._outlet.positions is None:
@@ -179,7 +183,7 @@ class Sender:
         """
         try:
             self.drain(self._scope.clock.now() + drain)
-        except Stopping:
+        except StopRequested:
             pass
         finally:
             try:
@@ -198,14 +202,14 @@ class Sender:
             ):
                 log.info("created the topic %s", topic)
 
-        self._scope.patiently(Stage.KAFKA_PRODUCE, create)
+        self._scope.retry(Stage.KAFKA_PRODUCE, create)
         self._topics.add(topic)
 
     def _settle(self, delivery: Delivery) -> bool:
         """Whether all of the batch is acknowledged; else what is refused is sent again, alone."""
         sent = self._open[0]
         if sent.unit is not delivery.unit:
-            raise TaskFailed("the broker acknowledged out of order; nothing more is taken as safe")
+            raise TaskFailedError("the broker acknowledged out of order; nothing more is taken as safe")
         for index, where in zip(sent.indexes, delivery.metadata, strict=True):
             sent.metadata[index] = where
         reasons = [_reason(error) for error in delivery.failures.values()]
@@ -213,14 +217,16 @@ class Sender:
             refused = sorted(delivery.failures)
             sent.indexes = [sent.indexes[i] for i in refused]
             sent.unit = replace(sent.unit, records=[sent.unit.records[i] for i in refused])
-            self._rebuild(Denied(f"{len(refused)} record(s) refused, the first: {reasons[0]}"), refused=True)
+            self._rebuild(
+                AccessDeniedError(f"{len(refused)} record(s) refused, the first: {reasons[0]}"), refused=True
+            )
             return False
         self._open.popleft()
         if delivery.failures:
             index, error = min(delivery.failures.items())
             cause = _reason(error)
             topic = delivery.unit.records[index].topic
-            raise TaskFailed(
+            raise TaskFailedError(
                 f"{Stage.KAFKA_PRODUCE.value}: {len(delivery.failures)} record(s) cannot be produced; "
                 f"the first, for the topic {topic}: {cause}. All from there on wait where they are: change "
                 "the topic's settings, or filter the record with a transform"
@@ -233,7 +239,7 @@ class Sender:
             try:
                 self._acknowledged(sent.batch, metadata)
             except Exception as error:
-                raise TaskFailed(f"commit_record: {type(error).__name__}: {error}") from error
+                raise TaskFailedError(f"commit_record: {type(error).__name__}: {error}") from error
         if self._refused:
             self._refused = False
             self._send_open(len(self._open))
@@ -246,9 +252,9 @@ class Sender:
         """
         delay = self._broken.after(StageError(Stage.KAFKA_PRODUCE, error))
         if self._scope.clock.wait(self._scope.stop, delay) and refused:
-            raise Stopping
+            raise StopRequested
         self._producer.close(0)
-        self._producer = self._scope.patiently(Stage.KAFKA_PRODUCE, self._outlet.producer)
+        self._producer = self._scope.retry(Stage.KAFKA_PRODUCE, self._outlet.producer)
         self._refused = refused or self._refused
         self._send_open(1 if self._refused else len(self._open))
 

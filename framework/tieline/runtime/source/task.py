@@ -9,16 +9,16 @@ from typing import Any
 from tieline.api import (
     Config,
     RecordMetadata,
-    Retriable,
+    RetriableError,
     SourceRecord,
     SourceTask,
 )
-from tieline.config.settings import Pace
-from tieline.runtime.errors.retry import Stopping
+from tieline.config.settings import Timing
+from tieline.runtime.errors.retry import StopRequested
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.source.sender import Acknowledged, Positions, Sender
 from tieline.runtime.task.context import TaskSourceContext, canonical
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
 
 log = logging.getLogger(__name__)
@@ -41,12 +41,12 @@ class WorkerSourceTask:
 
     def __init__(
         self,
-        scope: Scope,
+        scope: TaskEnvironment,
         task: SourceTask[Any],
         config: Config,
         make_sender: Callable[[Acknowledged | None], Sender],
         saved: Callable[[], Mapping[str, str]],
-        pace: Pace,
+        pace: Timing,
     ) -> None:
         self._scope = scope
         self._task = task
@@ -66,14 +66,14 @@ class WorkerSourceTask:
         try:
             sender = self._sender = self._make_sender(acknowledging(self._task))
             try:
-                self._scope.patiently(Stage.START, lambda: self._task.start(self._context, self._config))
+                self._scope.retry(Stage.START, lambda: self._task.start(self._context, self._config))
                 self._carry(sender)
-            except Stopping:
+            except StopRequested:
                 pass
             finally:
                 if sender.finish(self._pace.drain, self._pace.call_timeout):
                     self._saved()
-        except Stopping:
+        except StopRequested:
             pass
         finally:
             self._task.close()
@@ -86,13 +86,13 @@ class WorkerSourceTask:
     def _saved(self) -> None:
         try:
             self._task.commit()
-        except Retriable as error:
+        except RetriableError as error:
             log.warning("the source could not be told what is saved, it will be next time: %s", error)
 
     def _carry(self, sender: Sender) -> None:
         clock, pace = self._scope.clock, self._pace
         next_save = clock.now() + pace.offset_flush
-        away = self._scope.patience(Stage.TASK_POLL)
+        away = self._scope.retry_state(Stage.TASK_POLL)
         while not self._scope.stop.is_set():
             sender.poll(0.1 if sender.full else 0)
             if not sender.full:

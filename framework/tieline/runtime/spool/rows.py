@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from tieline.api import Fatal, TopicPartition
+from tieline.api import FatalError, TopicPartition
 from tieline.broker.local.reader import Bounds, RawRow
 from tieline.broker.local.store import Store
 
@@ -27,14 +27,14 @@ class Taken(NamedTuple):
 def take(store: Store, at: TopicPartition, position: int, max_records: int) -> Taken:
     """The rows at and after a position.
 
-    Raises ``Retriable``, and ``Fatal`` if the file is damaged beyond one row.
+    Raises ``Retriable``, and ``FatalError`` if the file is damaged beyond one row.
     """
     bounds = store.snapshot()[at]
     position = max(position, bounds.start)
     if position >= bounds.end:
         return Taken((), (), position)
     rows: Sequence[RawRow] = ()
-    with suppress(Fatal):  # looked at closer below
+    with suppress(FatalError):  # looked at closer below
         rows = store.read_raw(bounds, position, bounds.end, max_records)
     after = position + len(rows)
     if rows and [row.offset for row in rows] == list(range(position, after)):
@@ -49,7 +49,7 @@ def _each(store: Store, bounds: Bounds, numbers: Sequence[int]) -> Taken:
     """
     after = numbers[-1] + 1
     rows: list[RawRow] = []
-    with suppress(Fatal):  # no row behind a damaged one is found so
+    with suppress(FatalError):  # no row behind a damaged one is found so
         rows = store.read_raw(bounds, numbers[0], after, len(numbers), search=False)
     if len(rows) == len(numbers):
         return Taken([row._replace(offset=n) for row, n in zip(rows, numbers, strict=True)], (), after)
@@ -60,7 +60,7 @@ def _each(store: Store, bounds: Bounds, numbers: Sequence[int]) -> Taken:
             try:
                 for row in store.read_raw(bounds, number, number + 1, 1):
                     found[number] = row
-            except Fatal:
+            except FatalError:
                 damaged += 1
                 if damaged > 1:  # more than a record: SQLite's own structure
                     raise

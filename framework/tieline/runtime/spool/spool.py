@@ -17,9 +17,9 @@ from typing import NamedTuple
 from tieline.api import (
     ID_HEADER,
     DataError,
-    Fatal,
+    FatalError,
     Headers,
-    Retriable,
+    RetriableError,
     SourceRecord,
     TopicPartition,
     identity,
@@ -99,7 +99,7 @@ class Spool:
         for record in batch:
             try:
                 data = seal(self._codec.encode(record), record.headers)
-            except (Retriable, Fatal) as error:  # its schema could not be stored
+            except (RetriableError, FatalError) as error:  # its schema could not be stored
                 self._counters.add("dropped.spool_unavailable")
                 self._alarms.raise_alarm(
                     "unavailable", f"records dropped, the spool cannot be written: {error}"
@@ -148,9 +148,9 @@ class Spool:
     def read(self, position: int, max_records: int, timeout: float) -> tuple[list[SourceRecord], int]:
         """The records at and after a position, and the position after them; waits for the first.
 
-        Raises ``Retriable``, ``Fatal`` (the file is damaged beyond single records). A record that the disk
-        does not give back as it was given is quarantined as it is, one that it does not give back at all is
-        lost; both are counted and reported, and their neighbours are returned.
+        Raises ``RetriableError``, and ``FatalError`` if the file is damaged beyond single records. A record
+        that the disk returns changed is quarantined as it is; one that it does not return at all is lost.
+        Both are counted and reported, and their neighbours are returned.
         """
         version = self._store.version
         taken = self._take(position, max_records)
@@ -167,7 +167,7 @@ class Spool:
         return batch, taken.position
 
     def save(self, reached: Mapping[str, str]) -> None:
-        """Everything before this position was acknowledged; it is deleted. Raises ``Retriable``."""
+        """Everything before this position was acknowledged; it is deleted. Raises ``RetriableError``."""
         self._acknowledged_to = int(reached[self.id])
         self._mark.left(self._acknowledged_to)
         self._store.delete_before(_SPOOL, 0, self._acknowledged_to)

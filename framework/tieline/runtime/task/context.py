@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 from tieline.api import Position, TransactionContext
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.environment import TaskEnvironment
 
 
 def canonical(position: Position) -> str:
@@ -17,7 +17,7 @@ def canonical(position: Position) -> str:
 class TaskContext:
     """What every task is offered."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: TaskEnvironment) -> None:
         self._scope = scope
 
     @property
@@ -55,7 +55,7 @@ class TaskSourceContext(TaskContext):
 
     def __init__(
         self,
-        scope: Scope,
+        scope: TaskEnvironment,
         saved: Callable[[], Mapping[str, str]],
         keep: Callable[[bytes, str], None] | None = None,
     ) -> None:

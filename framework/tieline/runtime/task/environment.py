@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from tieline.config.retry_policy import RetryPolicy
-from tieline.runtime.errors.retry import Patience, Stopping
+from tieline.runtime.errors.retry import RetryState, StopRequested
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.task.clock import Clock, Counters
 from tieline.runtime.task.connections import Connections
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Scope:
+class TaskEnvironment:
     """One task: who it is, whether it is asked to stop, how it waits, what it counts."""
 
     connector: str
@@ -40,21 +40,21 @@ class Scope:
         """``connector-task``, as Kafka Connect prints it."""
         return f"{self.connector}-{self.task}"
 
-    def patience(self, stage: Stage) -> Patience:
-        """Patience for a new outage in this stage."""
-        return Patience(stage, self.policy, self.clock, self.connections, self.counters)
+    def retry_state(self, stage: Stage) -> RetryState:
+        """RetryState for a new outage in this stage."""
+        return RetryState(stage, self.policy, self.clock, self.connections, self.counters)
 
-    def patiently(self, stage: Stage, operation: Callable[[], T]) -> T:
-        """Do it, waiting out every outage. Raises ``TaskFailed``, or ``Stopping`` when asked to stop."""
-        patience = self.patience(stage)
+    def retry(self, stage: Stage, operation: Callable[[], T]) -> T:
+        """Do it, waiting out every outage. Raises ``TaskFailed``, or ``StopRequested`` when asked to stop."""
+        patience = self.retry_state(stage)
         while True:
             try:
                 result = operation()
-            except Stopping:
+            except StopRequested:
                 raise
             except Exception as error:
                 if self.clock.wait(self.stop, patience.after(error)):
-                    raise Stopping from error
+                    raise StopRequested from error
             else:
                 patience.over()
                 return result

@@ -58,7 +58,7 @@ class Entry(Generic[P, O]):
         self.outstanding = outstanding
 
 
-class Ledger(Generic[P, O]):
+class DeliveryLedger(Generic[P, O]):
     """Used by one thread; ``counts`` may be read from any."""
 
     def __init__(self) -> None:

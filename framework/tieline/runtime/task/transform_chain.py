@@ -10,7 +10,7 @@ from tieline.runtime.errors.retry import StageError
 from tieline.runtime.errors.table import Stage
 
 
-class Transforms:
+class TransformChain:
     """A chain of transforms; used by one thread."""
 
     def __init__(self, chain: Sequence[Transform[Any]]) -> None:
@@ -24,7 +24,7 @@ class Transforms:
             try:
                 out = transform.apply(live)
             except DataError as error:
-                raise StageError(Stage.TRANSFORMATION, mapped(error, indexes)) from error
+                raise StageError(Stage.TRANSFORMATION, with_batch_indexes(error, indexes)) from error
             except Exception as error:
                 raise StageError(Stage.TRANSFORMATION, error) from error
             if len(out) != len(live):
@@ -42,6 +42,6 @@ class Transforms:
             transform.stop()
 
 
-def mapped(error: DataError, indexes: Sequence[int]) -> DataError:
+def with_batch_indexes(error: DataError, indexes: Sequence[int]) -> DataError:
     """The same failures with the indexes of the whole batch."""
     return DataError({indexes[index]: cause for index, cause in error.failures.items()})

@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tieline.api import RefuseToStart, SinkConnector, SinkTask, SourceTask, TielineError
+from tieline.api import SinkConnector, SinkTask, SourceTask, StartupError, TielineError
 from tieline.config.plan import ConnectorPlan
 from tieline.logs import about
 from tieline.runtime.source.pump import Pump
 from tieline.runtime.source.receiver import Receiver
 from tieline.runtime.spool.spool import Spool
 from tieline.runtime.task.connections import Connections
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts, skipped
-from tieline.runtime.worker.factory import Parts, sink_settings
+from tieline.runtime.worker.factory import TaskFactory, sink_settings
 from tieline.runtime.worker.thread import TaskThread
 
 log = logging.getLogger(__name__)
@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 class RunningConnector:
     """One connector with its tasks; is its own ``ConnectorContext``."""
 
-    def __init__(self, plan: ConnectorPlan, parts: Parts) -> None:
+    def __init__(self, plan: ConnectorPlan, parts: TaskFactory) -> None:
         self.plan = plan
         self.type = "sink" if isinstance(plan.connector, SinkConnector) else "source"
         self.threads: list[TaskThread] = []
         self.spools: list[Spool] = []
         self._parts = parts
-        self._scopes: list[Scope] = []
+        self._scopes: list[TaskEnvironment] = []
         self._failure: str | None = None
         self.of_topics = Connections(time.monotonic, wall_ms)
         """Topics of a sink that are not there."""
@@ -64,10 +64,10 @@ class RunningConnector:
     # the runtime's side
 
     def prepare(self) -> None:
-        """Make every task; if the connector fails at it, the others go on. Raises ``RefuseToStart``."""
+        """Make every task; if the connector fails at it, the others go on. Raises ``StartupError``."""
         try:
             self._make_tasks()
-        except RefuseToStart:
+        except StartupError:
             raise
         except Exception as error:
             self._failure = f"START: {type(error).__name__}: {error}"
@@ -79,7 +79,7 @@ class RunningConnector:
         connector.start(self, self.plan.config)
         configs = connector.task_configs(self.plan.settings.tasks_max)[: self.plan.settings.tasks_max]
         for number, own in enumerate(configs):
-            scope = Scope(self.name, number, self.plan.settings.policy)
+            scope = TaskEnvironment(self.name, number, self.plan.settings.policy)
             self._scopes.append(scope)
             task = connector.task_type()  # type: ignore[attr-defined]
             if isinstance(task, SinkTask):
@@ -100,7 +100,7 @@ class RunningConnector:
             if name != self.name or not number.isdecimal() or not self.spools:
                 left.append(path)
                 continue
-            scope = Scope(self.name, int(number), self.plan.settings.policy)
+            scope = TaskEnvironment(self.name, int(number), self.plan.settings.policy)
             self._scopes.append(scope)
             self._pump(self._parts.open_spool(path, self.plan, scope), scope)
         return left
@@ -186,7 +186,7 @@ class RunningConnector:
             with about(connector=scope.connector, task=scope.task):
                 scope.connections.remind()
 
-    def _sink(self, task: SinkTask[Any], own: Mapping[str, str], scope: Scope) -> None:
+    def _sink(self, task: SinkTask[Any], own: Mapping[str, str], scope: TaskEnvironment) -> None:
         runner = self._parts.sink(self.plan, task, own, scope)
         subscription = sink_settings(self.plan).subscription
         self._counts.append(lambda: runner.counts)
@@ -194,19 +194,19 @@ class RunningConnector:
         self._lags.append(lambda: runner.lag if thread.state == "RUNNING" else None)  # it looks no more
         self.threads.append(thread)
 
-    def _source(self, task: SourceTask[Any], own: Mapping[str, str], scope: Scope) -> None:
+    def _source(self, task: SourceTask[Any], own: Mapping[str, str], scope: TaskEnvironment) -> None:
         runner = self._parts.source(self.plan, task, own, scope)
         self._counts.append(lambda: runner.counts)
         self.threads.append(TaskThread(scope, "source", runner.run, runner.ask_to_stop))
 
-    def _spooled(self, task: SourceTask[Any], own: Mapping[str, str], scope: Scope) -> None:
+    def _spooled(self, task: SourceTask[Any], own: Mapping[str, str], scope: TaskEnvironment) -> None:
         spool = self._parts.open_spool(self._parts.spool_path(scope), self.plan, scope)
         config = type(self.plan.config).parse(own)
         receiver = Receiver(scope, task, config, spool, self._parts.pace)
         self.threads.append(TaskThread(scope, "receiver", receiver.run, receiver.ask_to_stop))
         self._pump(spool, scope)
 
-    def _pump(self, spool: Spool, scope: Scope) -> None:
+    def _pump(self, spool: Spool, scope: TaskEnvironment) -> None:
         pump = Pump(scope, spool, lambda: self._parts.spool_sender(self.plan, scope, spool), self._parts.pace)
         self.spools.append(spool)
         self._counts.append(lambda: pump.counts)

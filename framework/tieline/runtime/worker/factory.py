@@ -14,20 +14,20 @@ from tieline.broker.local.log import LocalLog
 from tieline.broker.local.ownership import tighten_folder
 from tieline.broker.port import Broker
 from tieline.config.plan import ConnectorPlan, ConverterPlan, Plan
-from tieline.config.settings import Pace, SinkSettings, SourceSettings
+from tieline.config.settings import SinkSettings, SourceSettings, Timing
 from tieline.converters.avro import AvroConverter
 from tieline.registry.client import RemoteSchemaStore
 from tieline.registry.schema_topic import SchemaTopic, TopicSchemaStore
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import Claims
-from tieline.runtime.sink.conversion import Inbound
-from tieline.runtime.sink.task import Intake, WorkerSinkTask
-from tieline.runtime.source.conversion import Outbound
-from tieline.runtime.source.sender import Acknowledged, Outlet, Sender
+from tieline.runtime.sink.conversion import SinkConversion
+from tieline.runtime.sink.task import SinkInputs, WorkerSinkTask
+from tieline.runtime.source.conversion import SourceConversion
+from tieline.runtime.source.sender import Acknowledged, ProducerOptions, Sender
 from tieline.runtime.source.task import WorkerSourceTask
 from tieline.runtime.spool.spool import Limits, Spool
-from tieline.runtime.task.environment import Scope
-from tieline.runtime.task.transform_chain import Transforms
+from tieline.runtime.task.environment import TaskEnvironment
+from tieline.runtime.task.transform_chain import TransformChain
 
 
 def open_broker(plan: Plan) -> Broker:
@@ -49,10 +49,10 @@ def open_broker(plan: Plan) -> Broker:
     return LocalLog.open(worker.data_dir, settings=settings)
 
 
-class Parts:
+class TaskFactory:
     """Makes the parts of tasks; schema stores are shared by all tasks of a worker."""
 
-    def __init__(self, broker: Broker, pace: Pace, spools: Path) -> None:
+    def __init__(self, broker: Broker, pace: Timing, spools: Path) -> None:
         self._broker = broker
         self.pace = pace
         self._spools = spools
@@ -62,7 +62,7 @@ class Parts:
         """The broker's own schemas, for the converters and for a registry that serves them."""
 
     def source(
-        self, plan: ConnectorPlan, task: SourceTask[Any], own: Mapping[str, str], scope: Scope
+        self, plan: ConnectorPlan, task: SourceTask[Any], own: Mapping[str, str], scope: TaskEnvironment
     ) -> WorkerSourceTask:
         """A task of a source whose records can be asked for again."""
         settings = _source(plan)
@@ -79,19 +79,19 @@ class Parts:
             self.pace._replace(max_records=settings.max_poll_records),
         )
 
-    def spool_sender(self, plan: ConnectorPlan, scope: Scope, spool: Spool) -> Sender:
+    def spool_sender(self, plan: ConnectorPlan, scope: TaskEnvironment, spool: Spool) -> Sender:
         """What a pump sends with."""
         return Sender(scope, self._outbound(plan, scope), self._outlet(plan, scope, spool))
 
     def sink(
-        self, plan: ConnectorPlan, task: SinkTask[Any], own: Mapping[str, str], scope: Scope
+        self, plan: ConnectorPlan, task: SinkTask[Any], own: Mapping[str, str], scope: TaskEnvironment
     ) -> WorkerSinkTask:
         """A task of a sink."""
-        inbound = Inbound(self._broker, _transforms(plan), *self._converters(plan), scope.counters.add)
+        inbound = SinkConversion(self._broker, _transforms(plan), *self._converters(plan), scope.counters.add)
         overrides = dict(plan.overrides)
         if "group.instance.id" in overrides and scope.task:  # each task is a member: one name, one task
             overrides["group.instance.id"] += f"-{scope.task}"
-        intake = Intake(
+        intake = SinkInputs(
             lambda: self._broker.consumer(f"connect-{plan.name}", scope.id, overrides),
             inbound,
             TaskChangelogs(plan.name, self._schemas(plan.value), self.pace.call_timeout),
@@ -105,7 +105,7 @@ class Parts:
             self.pace._replace(max_records=plan.settings.max_poll_records),
         )
 
-    def open_spool(self, path: Path, plan: ConnectorPlan, scope: Scope) -> Spool:
+    def open_spool(self, path: Path, plan: ConnectorPlan, scope: TaskEnvironment) -> Spool:
         """Open a spool's file. Raises ``AlreadyOwned``, ``RefuseToStart``."""
         settings = _source(plan)
         limits = Limits(
@@ -116,7 +116,7 @@ class Parts:
         as_avro = plan.value.type is AvroConverter and not plan.transforms  # nothing looks into the values
         return Spool(path, limits, scope.counters, scope.clock, as_avro=as_avro)
 
-    def spool_path(self, scope: Scope) -> Path:
+    def spool_path(self, scope: TaskEnvironment) -> Path:
         """Where a task's spool is."""
         return self._spools / f"{scope.id}.db"
 
@@ -130,9 +130,11 @@ class Parts:
             if isinstance(store, RemoteSchemaStore):
                 store.close()
 
-    def _outlet(self, plan: ConnectorPlan, scope: Scope, spool: Spool | None = None) -> Outlet:
+    def _outlet(
+        self, plan: ConnectorPlan, scope: TaskEnvironment, spool: Spool | None = None
+    ) -> ProducerOptions:
         settings = _source(plan)
-        return Outlet(
+        return ProducerOptions(
             self._broker,
             scope.id,
             plan.overrides,
@@ -142,8 +144,8 @@ class Parts:
             spool,
         )
 
-    def _outbound(self, plan: ConnectorPlan, scope: Scope) -> Outbound:
-        return Outbound(_transforms(plan), *self._converters(plan), scope.clock)
+    def _outbound(self, plan: ConnectorPlan, scope: TaskEnvironment) -> SourceConversion:
+        return SourceConversion(_transforms(plan), *self._converters(plan), scope.clock)
 
     def _converters(self, plan: ConnectorPlan) -> tuple[Any, Any]:
         made = []
@@ -176,10 +178,10 @@ def sink_settings(plan: ConnectorPlan) -> SinkSettings:
     return plan.settings
 
 
-def _transforms(plan: ConnectorPlan) -> Transforms:
+def _transforms(plan: ConnectorPlan) -> TransformChain:
     chain = []
     for transform_plan in plan.transforms:
         transform = transform_plan.type()
         transform.start(transform_plan.config)
         chain.append(transform)
-    return Transforms(chain)
+    return TransformChain(chain)

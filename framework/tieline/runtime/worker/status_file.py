@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tieline.api import AlreadyOwned
+from tieline.api import DataDirInUseError
 from tieline.api.files import read_small_file
 from tieline.api.locks import lock_exclusively
 from tieline.broker.local.ownership import make_private, open_private
@@ -40,7 +40,7 @@ class StatusFile:
             make_private(lock)
             self._lock = open_private(lock)
             lock_exclusively(self._lock, str(lock), "give this worker a data.dir of its own")
-        except (OSError, AlreadyOwned) as error:
+        except (OSError, DataDirInUseError) as error:
             log.info("no status is kept in %s: %s", self._path.parent, error)
             self._close()
 
@@ -85,7 +85,7 @@ def _is_locked(path: Path) -> bool:
         return False
     try:
         lock_exclusively(file, str(path), "")
-    except (AlreadyOwned, OSError):
+    except (DataDirInUseError, OSError):
         return True
     finally:
         os.close(file)

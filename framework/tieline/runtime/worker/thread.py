@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 
 from tieline.logs import about
-from tieline.runtime.errors.retry import TaskFailed
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.errors.retry import TaskFailedError
+from tieline.runtime.task.environment import TaskEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ class TaskThread:
     """One thread of a task: its state, and the sentence that says why it failed."""
 
     def __init__(
-        self, scope: Scope, role: str, run: Callable[[], None], ask_to_stop: Callable[[], None]
+        self, scope: TaskEnvironment, role: str, run: Callable[[], None], ask_to_stop: Callable[[], None]
     ) -> None:
         self.scope = scope
         self.role = role
@@ -43,7 +43,7 @@ class TaskThread:
             try:
                 self._run()
                 self.state = "STOPPED"
-            except TaskFailed as error:
+            except TaskFailedError as error:
                 self._failed(str(error))
             except BaseException as error:  # also SystemExit: a dead thread must not look alive
                 self._failed(f"{type(error).__name__}: {error}")

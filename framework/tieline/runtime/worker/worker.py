@@ -17,7 +17,7 @@ from tieline.registry.http.server import RegistryServer
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.worker.broker_watch import BrokerWatch
 from tieline.runtime.worker.connector import RunningConnector, wall_ms
-from tieline.runtime.worker.factory import Parts, sink_settings
+from tieline.runtime.worker.factory import TaskFactory, sink_settings
 from tieline.runtime.worker.status_file import StatusFile
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Worker:
         self._plan = plan
         self._broker = broker
         self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
-        parts = Parts(broker, plan.worker.pace, plan.worker.data_dir / "spools")
+        parts = TaskFactory(broker, plan.worker.pace, plan.worker.data_dir / "spools")
         self._parts = parts
         self.connectors = [RunningConnector(planned, parts) for planned in plan.connectors]
         self._registry = RegistryServer(parts.schema_topic, plan.registry) if plan.registry else None

@@ -17,8 +17,8 @@ from tieline.api import TopicPartition
 from tieline.broker.port import (
     Broker,
     Consumer,
-    Exclusive,
-    PartitionWriter,
+    ExclusiveWriter,
+    PartitionChangelog,
     Producer,
     ProducerRecord,
     RebalanceListener,
@@ -189,7 +189,7 @@ class GuardedBroker(Guarded):
         return cast(Consumer, _GuardedConsumer(self._process, consumer))
 
     @contextmanager
-    def exclusive(self, topic: str, timeout: float = 10.0) -> Iterator[Exclusive]:
+    def exclusive(self, topic: str, timeout: float = 10.0) -> Iterator[ExclusiveWriter]:
         """See ``Broker.exclusive``: what was appended is written when the context ends."""
         self._process.alive()
         with self._inner.exclusive(topic, timeout) as held:
@@ -201,9 +201,9 @@ class GuardedBroker(Guarded):
 
 
 class _Holding:
-    """An ``Exclusive``; nothing happens before its end."""
+    """An ``ExclusiveWriter``; nothing happens before its end."""
 
-    def __init__(self, held: Exclusive) -> None:
+    def __init__(self, held: ExclusiveWriter) -> None:
         self._held = held
         self.appended = False
 
@@ -243,11 +243,11 @@ class _GuardedConsumer(Guarded):
         self._process.alive()
         self._inner.subscribe(topics, pattern, _GuardedListener(self._process, listener))
 
-    def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> PartitionWriter:
+    def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> PartitionChangelog:
         self._process.alive()
-        writer: PartitionWriter = self._inner.changelog(topic, partition, timeout)
+        writer: PartitionChangelog = self._inner.changelog(topic, partition, timeout)
         self._process.left_open(lambda: writer.close(1.0))
-        return cast(PartitionWriter, Guarded(self._process, writer, {"write": Step.CHANGELOG}))
+        return cast(PartitionChangelog, Guarded(self._process, writer, {"write": Step.CHANGELOG}))
 
 
 class _GuardedListener:

@@ -36,11 +36,11 @@ from typing_extensions import Self
 from tieline.api import SinkConnector, SinkTask
 from tieline.broker.port import Broker
 from tieline.config.plan import ConnectorPlan, Plan
-from tieline.config.settings import Pace
+from tieline.config.settings import Timing
 from tieline.runtime.spool.spool import Spool
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.worker.connector import RunningConnector
-from tieline.runtime.worker.factory import Parts
+from tieline.runtime.worker.factory import TaskFactory
 from tieline.runtime.worker.thread import TaskThread
 from tieline.testing.crash.points import Crash, CrashPoint, Guarded, GuardedBroker, Process, Step
 
@@ -57,7 +57,7 @@ class Life:
     """
 
     def __init__(
-        self, plan: Plan, broker: Broker, crash: CrashPoint | None = None, *, pace: Pace | None = None
+        self, plan: Plan, broker: Broker, crash: CrashPoint | None = None, *, pace: Timing | None = None
     ) -> None:
         self._process = Process(crash)
         self._plan = plan
@@ -149,14 +149,14 @@ class Life:
                 raise AssertionError(f"{thread.scope.id}: the {thread.role} did not end")
 
 
-class _GuardedParts(Parts):
+class _GuardedParts(TaskFactory):
     """Spools are guarded like brokers."""
 
-    def __init__(self, process: Process, broker: Broker, pace: Pace, spools: Path) -> None:
+    def __init__(self, process: Process, broker: Broker, pace: Timing, spools: Path) -> None:
         super().__init__(broker, pace, spools)
         self._process = process
 
-    def open_spool(self, path: Path, plan: ConnectorPlan, scope: Scope) -> Spool:
+    def open_spool(self, path: Path, plan: ConnectorPlan, scope: TaskEnvironment) -> Spool:
         spool = super().open_spool(path, plan, scope)
         self._process.left_open(spool.close)
         return cast(Spool, Guarded(self._process, spool, {"append": Step.SPOOL, "save": Step.SAVE}))

@@ -53,7 +53,7 @@ class ParquetSinkConfig(Config):
         "parquet.codec", "zstd", doc="How the files are compressed: zstd, snappy, gzip or none."
     )
 
-    def mistakes(self) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         """What one setting alone cannot show."""
         names = [path.rpartition(".")[2] for path in self.partition_fields]
         twice = sorted({name for name in names if names.count(name) > 1})

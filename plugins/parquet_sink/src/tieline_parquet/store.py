@@ -16,7 +16,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from fsspec.implementations.arrow import ArrowFSWrapper
 
-from tieline.api import Retriable
+from tieline.api import RetriableError
 
 SCRATCH = "_scratch"
 """Spark and Hive pass over what begins so."""
@@ -28,14 +28,14 @@ class Store(Protocol):
     """Takes one file at a time. What is there under that name is replaced."""
 
     def write(self, path: str, table: Any) -> None:
-        """``path``: below the root, with slashes. Returns when it is safe. Raises ``Retriable``."""
+        """``path``: below the root, with slashes. Returns when it is safe. Raises ``RetriableError``."""
 
     def close(self) -> None:
         """Let go of it."""
 
 
 def open_store(url: str, codec: str) -> Store:
-    """For a folder or a URL. Raises ``Retriable``, ``ValueError`` on a URL that nobody knows."""
+    """For a folder or a URL. Raises ``RetriableError``, ``ValueError`` on a URL that nobody knows."""
     if _is_local(url):
         return LocalStore(Path(url.removeprefix("file://")), codec)
     return RemoteStore(url, codec)
@@ -177,6 +177,6 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _away(where: str, error: Exception) -> Retriable:
+def _away(where: str, error: Exception) -> RetriableError:
     why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    return Retriable(f"{where} cannot be written: {why}")
+    return RetriableError(f"{where} cannot be written: {why}")

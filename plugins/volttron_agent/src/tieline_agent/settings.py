@@ -19,11 +19,11 @@ _PASSED_ON = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 class SettingsError(Exception):
-    """Why these settings are not taken: every mistake, a line each; no value is shown."""
+    """Why these settings are not taken: every problem, a line each; no value is shown."""
 
 
 class NothingToRun(SettingsError):
-    """There is no configuration, or no connector in it: somebody's wish, not a mistake."""
+    """There is no configuration, or no connector in it: somebody's wish, not a problem."""
 
 
 class Settings(NamedTuple):
@@ -50,7 +50,7 @@ class Settings(NamedTuple):
 def read(entries: Mapping[str, Any], data: Path) -> Settings:
     """The settings in these entries of the config store.
 
-    Raises ``SettingsError`` with every mistake, ``NothingToRun`` where there is none but nothing to start.
+    Raises ``SettingsError`` with every problem, ``NothingToRun`` where there is none but nothing to start.
 
     ``data``: the agent's folder for data; the worker keeps its log and spools in it, unless told otherwise.
     """

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from tieline.runtime.task.ledger import Ledger, skipped
+from tieline.runtime.task.ledger import DeliveryLedger, skipped
 
 ROOM = 1000  # between the offsets of two batches, for those at which a batch is split
 
@@ -15,7 +15,7 @@ class LedgerAndModel(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.ledger: Ledger[str, int] = Ledger()
+        self.ledger: DeliveryLedger[str, int] = DeliveryLedger()
         self.model = {}
         self.reported = {}
         self.next_offset = 0

@@ -5,7 +5,7 @@ import json
 import pytest
 import typer
 
-from tieline.api import RefuseToStart, Retriable
+from tieline.api import RetriableError, StartupError
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
 from tieline.cli.commands.consume import View, consume
@@ -105,7 +105,7 @@ def test_rows_show_nothing_raw(log, capfd, tmp_path):
 )
 def test_what_cannot_be_shown_is_told_with_the_way_out(log, tmp_path, options, told):
     write(log, ProducerRecord("t", b"1"))
-    with pytest.raises(RefuseToStart, match=told):
+    with pytest.raises(StartupError, match=told):
         consume(options.pop("topic", "t"), **place(tmp_path), follow=False, **options)
 
 
@@ -114,23 +114,23 @@ def test_a_place_that_is_none_is_told_and_nothing_is_made_there(command, tmp_pat
     def run(**options):
         command("t", **options)
 
-    with pytest.raises(RefuseToStart, match="holds no local log"):
+    with pytest.raises(StartupError, match="holds no local log"):
         run(data_dir=tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
-    with pytest.raises(RefuseToStart, match="--worker"):
+    with pytest.raises(StartupError, match="--worker"):
         run()
-    with pytest.raises(RefuseToStart, match="either"):
+    with pytest.raises(StartupError, match="either"):
         run(data_dir=tmp_path, bootstrap_servers="127.0.0.1:1")
 
 
-def test_a_worker_file_names_the_place_and_its_mistakes_are_told(log, capfd, tmp_path):
+def test_a_worker_file_names_the_place_and_its_problems_are_told(log, capfd, tmp_path):
     write(log, ProducerRecord("t", b"1"))
     (tmp_path / "worker.yaml").write_text(f"data.dir: {tmp_path / 'data'}\n")
     capfd.readouterr()
     consume("t", worker=tmp_path / "worker.yaml", from_beginning=True, follow=False)
     assert json.loads(capfd.readouterr().out)["value"] == 1
     (tmp_path / "worker.yaml").write_text("data.dirr: x\nlog.level: LOUD\n")
-    with pytest.raises(RefuseToStart, match=r"(?s)data\.dirr.*log\.level|log\.level.*data\.dirr"):
+    with pytest.raises(StartupError, match=r"(?s)data\.dirr.*log\.level|log\.level.*data\.dirr"):
         consume("t", worker=tmp_path / "worker.yaml")
 
 
@@ -142,7 +142,7 @@ def test_an_error_is_one_line_with_its_place_and_without_a_secret(log, capfd, tm
     }
     (tmp_path / "worker.json").write_text(json.dumps(settings))
     with pytest.raises(SystemExit) as ended, beside(Place(tmp_path / "worker.json")):
-        raise Retriable("refused me:other-secret\x1b[2J")
+        raise RetriableError("refused me:other-secret\x1b[2J")
     assert ended.value.code == 1
     told = capfd.readouterr().err
     assert told == f"the local log in {tmp_path / 'data'}: refused ********\\x1b[2J\n"
@@ -196,15 +196,15 @@ def test_the_old_message_file_is_sent_an_entry_a_record(log, capfd, tmp_path):
     assert [(r["key"], r["value"]) for r in shown(capfd, tmp_path)] == [(e["topic"], e) for e in entries]
 
 
-def test_one_mistake_in_many_files_and_nothing_is_sent_nor_registered(log, tmp_path):
+def test_one_problem_in_many_files_and_nothing_is_sent_nor_registered(log, tmp_path):
     log.create_topic("t")
     good = '{"command_id": "1", "issuer": "i", "issued_at": 1, "writes": []}\n'
     files = [*file(tmp_path, good * 3), *file(tmp_path, good + '{"issuer": 1}\n{\n', "second")]
     files.append(tmp_path / "third")
-    with pytest.raises(RefuseToStart) as refused:
+    with pytest.raises(StartupError) as refused:
         produce("t", files, **place(tmp_path), schema="command.Command")
     lines = str(refused.value).splitlines()
-    assert lines[0] == "3 mistakes, nothing was sent:"
+    assert lines[0] == "3 problems, nothing was sent:"
     assert [line.partition("second: line ")[2][:1] for line in lines[1:3]] == ["2", "3"]
     assert "third" in lines[3]
     assert held(log, "t") == []
@@ -225,7 +225,7 @@ def test_one_mistake_in_many_files_and_nothing_is_sent_nor_registered(log, tmp_p
 )
 def test_what_cannot_be_sent_is_told_with_the_way_out(log, tmp_path, text, options, told):
     log.create_topic("t")
-    with pytest.raises(RefuseToStart, match=told):
+    with pytest.raises(StartupError, match=told):
         produce("t", file(tmp_path, text), **place(tmp_path), **options)
     assert held(log, "t") == []
 
@@ -233,7 +233,7 @@ def test_what_cannot_be_sent_is_told_with_the_way_out(log, tmp_path, text, optio
 def test_a_topic_that_is_not_there_is_made_only_when_asked(log, tmp_path):
     log.create_topic("telemetry")
     lines = file(tmp_path, "1\n")
-    with pytest.raises(RefuseToStart, match=r"did you mean telemetry\? --create"):
+    with pytest.raises(StartupError, match=r"did you mean telemetry\? --create"):
         produce("telemetri", lines, **place(tmp_path))
     produce("telemetri", lines, **place(tmp_path), create=True)
     assert len(held(log, "telemetri")) == 1
@@ -253,7 +253,7 @@ def test_a_record_that_the_broker_refuses_is_told_by_its_line_and_the_others_are
 
 def test_a_record_that_no_broker_takes_is_refused_before_anything_is_sent(log, tmp_path):
     log.create_topic("t")
-    with pytest.raises(RefuseToStart, match=r"line 2: takes \d+ bytes"):
+    with pytest.raises(StartupError, match=r"line 2: takes \d+ bytes"):
         produce("t", file(tmp_path, "1\n" + json.dumps("x" * (16 << 20))), **place(tmp_path))
     assert held(log, "t") == []
 
@@ -276,6 +276,6 @@ def test_decimals_keep_their_digits_and_what_cannot_be_read_back_is_not_sent(log
     (record,) = shown(capfd, tmp_path)
     assert record["value"]["n"] == "12345678901234567890.0123456789"
 
-    with pytest.raises(RefuseToStart, match=r"x\.Order\.id: 'none' is no UUID"):
+    with pytest.raises(StartupError, match=r"x\.Order\.id: 'none' is no UUID"):
         produce("t", file(tmp_path, '{"n": 1, "id": "none"}'), **place(tmp_path), schema=str(schema))
     assert len(held(log, "t")) == 1

@@ -9,13 +9,13 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from tieline.api import RefuseToStart
+from tieline.api import StartupError
 from tieline.cli.commands.new import new
 
 
 def make(*words):
     ended = CliRunner().invoke(new, ["connector", *map(str, words)])
-    if isinstance(ended.exception, RefuseToStart):
+    if isinstance(ended.exception, StartupError):
         raise ended.exception
     assert ended.exit_code == 0, ended.output
     return ended.stdout
@@ -56,13 +56,13 @@ def test_its_tests_are_green_at_once(kind, tmp_path):
 )
 def test_what_cannot_be_made_is_told(words, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RefuseToStart, match=told):
+    with pytest.raises(StartupError, match=told):
         make(*words)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_that_is_there_is_overwritten(tmp_path):
     (tmp_path / "mine").write_text("mine")
-    with pytest.raises(RefuseToStart, match="not empty"):
+    with pytest.raises(StartupError, match="not empty"):
         make("meter", "--sink", "--folder", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

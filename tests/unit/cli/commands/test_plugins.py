@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from tieline.api import RefuseToStart
+from tieline.api import StartupError
 from tieline.cli.commands.plugins import plugins
 from tieline.plugins.discovery import SINKS
 from tieline.testing.distribution import distribution
@@ -73,5 +73,5 @@ def test_each_plugin_of_a_kind_can_be_shown(kind):
 
 def test_a_name_that_is_not_there_is_told_with_one_that_may_be_meant():
     ended = run("show", "mong")
-    assert isinstance(ended.exception, RefuseToStart)
+    assert isinstance(ended.exception, StartupError)
     assert "did you mean 'mongo'?" in str(ended.exception)

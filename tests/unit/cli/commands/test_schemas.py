@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from tieline.api import RefuseToStart
+from tieline.api import StartupError
 from tieline.broker.local.log import LocalLog
 from tieline.cli.commands.schemas import schemas
 from tieline.registry.http.server import RegistryConfig, RegistryServer
@@ -33,7 +33,7 @@ def run(request, tmp_path):
 
     def run(*words, status=0):
         ended = CliRunner().invoke(schemas, [*words, *where])
-        if isinstance(ended.exception, RefuseToStart):
+        if isinstance(ended.exception, StartupError):
             raise ended.exception
         assert ended.exit_code == status, ended.output
         return ended
@@ -82,7 +82,7 @@ def test_what_is_refused_is_one_sentence(run, file):
     refused = run("register", "s", file(BAD), status=1)
     assert "'n' is string here and int there" in refused.stderr
     assert "Traceback" not in refused.output
-    with pytest.raises(RefuseToStart, match="not an Avro schema"):
+    with pytest.raises(StartupError, match="not an Avro schema"):
         run("register", "s", file("{"))
 
 

@@ -4,8 +4,8 @@ import datetime as dt
 
 import pytest
 
-from tieline.api import RefuseToStart
-from tieline.cli.consuming.decoder import Decoded, Seen
+from tieline.api import StartupError
+from tieline.cli.consuming.decoder import Decoded, DisplayRecord
 from tieline.cli.consuming.filters import filters, since_ms
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
@@ -17,7 +17,7 @@ VALUE = {
 
 
 def record(value=VALUE, key="campus/ahu1", headers=(("site", b"campus"),), timestamp=0):
-    return Seen("t", 0, 0, timestamp, Decoded("text", key), headers, Decoded("json", value))
+    return DisplayRecord("t", 0, 0, timestamp, Decoded("text", key), headers, Decoded("json", value))
 
 
 def passes(seen, key=None, where=(), headers=(), since=None):
@@ -94,7 +94,7 @@ def test_a_time_is_iso_or_so_long_ago(text, before_now):
 
 @pytest.mark.parametrize("text", ["yesterday", "", "-5m", "5 weeks", "999999999d", "1" * 100 + "s"])
 def test_what_is_no_time_is_told_with_the_known_forms(text):
-    with pytest.raises(RefuseToStart, match="15m"):
+    with pytest.raises(StartupError, match="15m"):
         since_ms(text, NOW)
 
 
@@ -102,5 +102,5 @@ def test_what_is_no_time_is_told_with_the_known_forms(text):
     "wanted", [{"key": "["}, {"where": ["a~["]}, {"where": ["a"]}, {"headers": ["a"]}, {"headers": ["=a"]}]
 )
 def test_what_is_no_filter_is_refused(wanted):
-    with pytest.raises(RefuseToStart):
+    with pytest.raises(StartupError):
         passes(record(), **wanted)

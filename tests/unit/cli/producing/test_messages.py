@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tieline.cli.producing.messages import MAX_LINE, Message, Wrong, arriving, messages
+from tieline.cli.producing.messages import MAX_LINE, InvalidLine, Message, arriving, messages
 
 GOOD = {"sender": "a", "topic": "x/y", "value": 1.5, "description": "d"}
 
@@ -19,7 +19,7 @@ def read(data):
 
 
 def told(data):
-    return [str(one) for one in read(data) if isinstance(one, Wrong)]
+    return [str(one) for one in read(data) if isinstance(one, InvalidLine)]
 
 
 def sent(data):
@@ -54,7 +54,7 @@ def test_an_old_message_file_may_have_other_entries_before_and_no_description():
     assert sent(text) == [("f: line 4", GOOD), ("f: line 6", short)]
 
 
-def test_every_mistake_of_an_old_message_file_is_told_by_its_line():
+def test_every_problem_of_an_old_message_file_is_told_by_its_line():
     entries = [
         json.dumps(GOOD),
         "7",

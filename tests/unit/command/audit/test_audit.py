@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tieline.api import AlreadyOwned, Fatal
+from tieline.api import DataDirInUseError, FatalError
 from tieline_connectors.command.audit import file as audit_file
 from tieline_connectors.command.audit.chain import Head, head_of, next_line, verify
 from tieline_connectors.command.audit.file import AuditFile, verify_file, verify_files
@@ -136,7 +136,9 @@ def test_only_its_owner_reads_it_and_only_one_process_writes_it(opened, tmp_path
     }
     (tmp_path / "link.log").symlink_to("audit.log")
     for name in ("audit.log", "link.log", f"../{tmp_path.name}/audit.log"):
-        with pytest.raises(AlreadyOwned, match=rf"running process {os.getpid()}; .* audit.file of its own"):
+        with pytest.raises(
+            DataDirInUseError, match=rf"running process {os.getpid()}; .* audit.file of its own"
+        ):
             AuditFile(tmp_path / name)
 
 
@@ -148,7 +150,7 @@ def test_a_log_that_others_could_read_is_made_private(tmp_path):
 
 def test_what_is_not_a_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "audit.log")
-    with pytest.raises(Fatal, match="it is not a regular file"):
+    with pytest.raises(FatalError, match="it is not a regular file"):
         AuditFile(tmp_path / "audit.log")
 
 
@@ -178,7 +180,7 @@ def test_a_file_that_is_no_audit_log_is_refused_and_left_as_it_is(tmp_path, cont
         AuditFile(path).close()
         assert path.read_bytes() == b""
         return
-    with pytest.raises(Fatal, match=r"it is not an audit log; give audit\.file another path"):
+    with pytest.raises(FatalError, match=r"it is not an audit log; give audit\.file another path"):
         AuditFile(path)
     assert path.read_bytes() == content
     assert path.stat().st_mode & 0o777 == 0o644
@@ -221,7 +223,7 @@ def test_a_log_that_is_not_what_was_written_is_refused_and_left_as_it_is(opened,
     else:
         (tmp_path / "audit.log.head").write_bytes(b"x")
     before = path.read_bytes()
-    with pytest.raises(Fatal, match="tieline command audit verify"):
+    with pytest.raises(FatalError, match="tieline command audit verify"):
         AuditFile(path)
     assert path.read_bytes() == before
     assert verify_file(path) is not None
@@ -281,7 +283,7 @@ def test_no_file_stays_open(tmp_path):
     log.close()
     log.close()
     (tmp_path / "a").write_bytes(b"x\n")
-    with pytest.raises(Fatal):
+    with pytest.raises(FatalError):
         AuditFile(tmp_path / "a")
     assert len(os.listdir("/proc/self/fd")) == before
 

@@ -39,19 +39,19 @@ def check(tmp_path):
     return check
 
 
-def test_a_policy_without_mistakes_says_how_many_rules_it_has(check):
+def test_a_policy_without_problems_says_how_many_rules_it_has(check):
     status, told = check()
-    assert (status, told.endswith("2 rules, no mistakes\n")) == (0, True)
+    assert (status, told.endswith("2 rules, no problems\n")) == (0, True)
 
 
-def test_every_mistake_of_a_policy_is_told(tmp_path):
+def test_every_problem_of_a_policy_is_told(tmp_path):
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(
         "version: 1\nrules:\n  - issuers: a\n    pionts: b\n  - points: devices/x\n    type: flot\n"
     )
     result = CliRunner().invoke(policy, ["check", str(wrong)])
     assert isinstance(result.exception, ConfigError)  # which the program prints, with exit status 2
-    assert len(result.exception.mistakes) == 5
+    assert len(result.exception.problems) == 5
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from tieline.cli.command_context import WorkerProgram
-from tieline.config.plan import checked
+from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline_connectors.command.cli.client import Completion, Sender, outgoing
 from tieline_connectors.command.cli.display import Screen
@@ -23,7 +23,7 @@ class Log:
         worker = {"data.dir": str(folder / "data")}
         self.worker = folder / "worker.json"
         self.worker.write_text(json.dumps(worker))
-        with closing(open_broker(checked("test", worker, []))) as broker:
+        with closing(open_broker(check_plan("test", worker, []))) as broker:
             for name in names:
                 broker.create_topic(name)
 

@@ -10,7 +10,7 @@ from tieline_connectors.command.cli.app import command
 from tieline_connectors.command.execution.clock_sources import Word, kept_by_ntp
 from tieline_connectors.command.execution.wall_clock import WallClock, clocks
 from tieline_connectors.command.model.clock import ClockWatch, Now, Seen
-from tieline_connectors.command.model.ledger import Entry, Ledger, Retention
+from tieline_connectors.command.model.ledger import CommandLedger, Entry, Retention
 from tieline_connectors.command.model.partition_note import Note, with_times
 from tieline_connectors.command.rules import holds
 from tieline_connectors.command.rules import rules as the_rules
@@ -171,7 +171,7 @@ def at(given, computer):
 @pytest.fixture
 def held(given, computer, at):
     """A ledger with a command that holds its point for an hour."""
-    ledger = Ledger((), computer.now())
+    ledger = CommandLedger((), computer.now())
     accept = rules.arrived(given.command(hold_ms=3_600_000), given.T0, ledger, at())
     ledger.put(accept.entry)
     start = rules.to_start(accept.entry, accept.deadline, {}, ledger, at())
@@ -190,7 +190,9 @@ def test_a_hold_ends_after_its_time_whatever_the_clock_says(held, computer, at, 
     computer.set_by = step * SECOND
     computer.go_on(200 if believed else 4)
     if restarted:
-        ledger = Ledger([Entry.from_value(entry.to_value())], computer.restart(ledger.last_seen("boot")))
+        ledger = CommandLedger(
+            [Entry.from_value(entry.to_value())], computer.restart(ledger.last_seen("boot"))
+        )
     ledger.keep_time(computer.now())
     assert isinstance(holds.hold_due(entry, ledger, at()), NotYet)
     assert ledger.due(computer.now().wall) == []
@@ -205,7 +207,7 @@ def test_a_hold_ends_after_its_time_whatever_the_clock_says(held, computer, at, 
 
 @pytest.mark.parametrize("step", [*STEPS, *(-step for step in STEPS)])
 def test_nothing_is_accepted_or_begun_while_the_clock_is_in_doubt(given, computer, at, step):
-    ledger = Ledger((), computer.now())
+    ledger = CommandLedger((), computer.now())
     first = rules.arrived(given.command(), given.T0, ledger, at())
     ledger.put(first.entry)
     computer.set_by = step * SECOND
@@ -225,7 +227,7 @@ def test_times_that_a_clock_ahead_has_written_stop_nothing_when_it_is_right_agai
     computer.set_by = days * DAY
     computer.watch = computer.new_watch()  # it was wrong from the beginning
     ahead = computer.now()
-    ledger = Ledger((), ahead)
+    ledger = CommandLedger((), ahead)
     first = rules.arrived(
         given.command(issued_at=ahead.wall, expires_at=ahead.wall + 60 * SECOND), None, ledger, at()
     )
@@ -237,7 +239,7 @@ def test_times_that_a_clock_ahead_has_written_stop_nothing_when_it_is_right_agai
     now = computer.restart(ledger.last_seen("boot"))
     assert now.doubt
     computer.go_on(120 + 320)
-    ledger = Ledger(list(ledger), computer.now())
+    ledger = CommandLedger(list(ledger), computer.now())
     fresh = given.command(command_id="c2", issued_at=computer.true, expires_at=computer.true + 60 * SECOND)
     accept = rules.arrived(fresh, None, ledger, at())
     assert isinstance(accept, Accept)
@@ -245,7 +247,7 @@ def test_times_that_a_clock_ahead_has_written_stop_nothing_when_it_is_right_agai
 
 
 def test_what_has_waited_unread_is_not_executed_because_the_clock_went_back(given, computer, at):
-    ledger = Ledger((), computer.now())
+    ledger = CommandLedger((), computer.now())
     computer.true += 7200 * SECOND  # nothing was read for two hours
     computer.now()
     computer.set_by = -7200 * SECOND
@@ -267,7 +269,7 @@ def forget_all(ledger, now):
 
 
 def test_a_command_that_a_wrong_clock_has_forgotten_is_refused_and_a_new_one_is_not(given, computer, at):
-    ledger = Ledger((), computer.now())
+    ledger = CommandLedger((), computer.now())
     first = rules.arrived(given.command(), given.T0, ledger, at())
     ledger.put(rules.to_start(first.entry, first.deadline, {}, ledger, at()._replace(killed="drill")).entry)
     computer.set_by = 32 * DAY
@@ -295,7 +297,7 @@ def test_spans_hold_every_time_are_few_and_keep_a_time_far_ahead_apart():
 
 
 def test_a_stranger_bars_no_time(given, computer, at):
-    ledger = Ledger((), computer.now())
+    ledger = CommandLedger((), computer.now())
     policy = given.policy({**given.RULE, "issuers": "boss"})
     refused = rules.arrived(given.command(), given.T0, ledger, at()._replace(policy=policy))
     ledger.put(refused.entry)
@@ -361,7 +363,7 @@ def test_a_ledger_from_before_a_restart_that_is_ahead_stops_nothing_once_the_clo
     computer.set_by = DAY
     computer.watch = computer.new_watch()
     ahead = given.command(issued_at=T0 + DAY, expires_at=T0 + DAY + 60 * SECOND)
-    ledger = Ledger((), computer.now())
+    ledger = CommandLedger((), computer.now())
     accept = rules.arrived(ahead, None, ledger, at())
     ledger.put(accept.entry)
     ledger.put(rules.to_start(accept.entry, accept.deadline, {}, ledger, at()).entry)
@@ -369,7 +371,7 @@ def test_a_ledger_from_before_a_restart_that_is_ahead_stops_nothing_once_the_clo
     computer.set_by = 0
     computer.true += 10 * SECOND
     right = Now(computer.true, 5 * SECOND, boot="the next boot")
-    ledger = Ledger(list(ledger), right)
+    ledger = CommandLedger(list(ledger), right)
     fresh = given.command(command_id="c2", issued_at=computer.true, expires_at=computer.true + 60 * SECOND)
     here = given.situation()._replace(now=right)
     waits = rules.arrived(fresh, None, ledger, here)

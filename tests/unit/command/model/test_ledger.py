@@ -6,7 +6,7 @@ import pytest
 
 from tieline.api import Schema
 from tieline_connectors.command.model.command import Result, WriteResult, digest
-from tieline_connectors.command.model.ledger import Entry, IllegalStep, Ledger, Retention, Written
+from tieline_connectors.command.model.ledger import CommandLedger, Entry, IllegalStep, Retention, Written
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_the_legal_steps_and_no_others(entry):
         for after_name, after in states.items():
             if after is None or before == after:
                 continue
-            ledger = Ledger([] if before is None else [before])
+            ledger = CommandLedger([] if before is None else [before])
             after = (
                 after._replace(reverting_at=before.reverting_at) if before and before.reverting_at else after
             )
@@ -112,7 +112,7 @@ def test_the_legal_steps_and_no_others(entry):
 
 
 def test_a_step_keeps_what_made_it_this_command(entry):
-    ledger = Ledger([entry()])
+    ledger = CommandLedger([entry()])
     with pytest.raises(IllegalStep):
         ledger.put(started(entry(reason="another"), 1))
     with pytest.raises(IllegalStep):
@@ -122,7 +122,7 @@ def test_a_step_keeps_what_made_it_this_command(entry):
 
 
 def test_the_same_step_again_is_none(entry):
-    ledger = Ledger()
+    ledger = CommandLedger()
     ledger.put(entry())
     ledger.put(entry())
     assert len(ledger) == 1
@@ -133,7 +133,7 @@ def test_what_is_due_and_when_the_next_is(given, entry):
     later = entry("later", not_before=now + 50)
     expiring = entry("expiring", not_before=now + given.MINUTE + 5)
     held = ended(started(entry("held", hold_ms=5), now), now, hold_until=now + 20)
-    ledger = Ledger(
+    ledger = CommandLedger(
         [later, entry("now"), expiring, held, started(entry("begun"), now), ended(entry("done"), now)]
     )
     assert [e.command_id for e in ledger.due(now)] == ["now"]
@@ -146,21 +146,21 @@ def test_what_is_due_and_when_the_next_is(given, entry):
     ledger.put(reverting(held, now + 30))
     assert [e.command_id for e in ledger.unfinished()] == ["begun", "held"]
     assert ledger.next_due() == now + 50
-    assert Ledger().next_due() is None
+    assert CommandLedger().next_due() is None
 
 
 def test_the_newest_time_is_of_the_workers_clock_alone(given, entry):
     far = given.T0 + given.MINUTE - 1
-    assert Ledger([entry(issued_at=far, not_before=far)]).newest == given.T0
+    assert CommandLedger([entry(issued_at=far, not_before=far)]).newest == given.T0
     held = ended(started(entry(hold_ms=5), given.T0 + 3), given.T0 + 4, hold_until=far)
-    assert Ledger([held]).newest == given.T0 + 4
-    assert Ledger([reverting(held, given.T0 + 9)]).newest == given.T0 + 9
-    assert Ledger().newest == 0
+    assert CommandLedger([held]).newest == given.T0 + 4
+    assert CommandLedger([reverting(held, given.T0 + 9)]).newest == given.T0 + 9
+    assert CommandLedger().newest == 0
 
 
 @pytest.mark.parametrize("reload", [False, True])
 def test_what_was_written_to_a_point_newest_first_and_the_one_before(given, entry, reload):
-    ledger = Ledger()
+    ledger = CommandLedger()
 
     def put(*entries):
         for step in entries:
@@ -175,7 +175,7 @@ def test_what_was_written_to_a_point_newest_first_and_the_one_before(given, entr
     put(reverting(held, 500))
     put(entry("5"))
     if reload:
-        ledger = Ledger(reversed(list(ledger)))
+        ledger = CommandLedger(reversed(list(ledger)))
     all_of_it = [
         Written(500, "2", None),
         Written(300, "3", 21.5),
@@ -195,7 +195,7 @@ def test_what_was_written_to_a_point_newest_first_and_the_one_before(given, entr
 @pytest.mark.parametrize("reload", [False, True])
 def test_starts_are_counted_by_issuer_device_and_in_all(given, entry, reload):
     elsewhere = {"writes": [{"point": "campus/b2/vav/x", "value": 1}]}
-    ledger = Ledger()
+    ledger = CommandLedger()
     changes: list[dict[str, Any]] = [{}, {"issuer": "else"}, elsewhere]
     for number, change in enumerate(changes):
         ledger.put(started(entry(str(number), **change), 100 + number))
@@ -203,7 +203,7 @@ def test_starts_are_counted_by_issuer_device_and_in_all(given, entry, reload):
     ledger.put(ended(entry("refused"), 150, state="REJECTED", outcome="NOT_WRITTEN"))
     ledger.put(ended(ledger.get("0"), 150))
     if reload:
-        ledger = Ledger(list(ledger))
+        ledger = CommandLedger(list(ledger))
     assert ledger.starts(0) == 3
     assert ledger.starts(100) == 2
     assert ledger.starts(102) == 0
@@ -221,7 +221,9 @@ def refused(entry, at):
 
 def test_a_strangers_refusal_is_forgotten_earlier_and_counted_while_it_is_kept(given, entry):
     now = given.T0
-    ledger = Ledger([refused(entry("stranger"), now + 2), ended(started(entry("done"), now + 1), now + 2)])
+    ledger = CommandLedger(
+        [refused(entry("stranger"), now + 2), ended(started(entry("done"), now + 1), now + 2)]
+    )
     ledger.put(entry("later"))
     ledger.put(refused(ledger.get("later"), now + 50))
     assert ledger.strangers == 2
@@ -229,7 +231,7 @@ def test_a_strangers_refusal_is_forgotten_earlier_and_counted_while_it_is_kept(g
     assert ledger.forgettable(now + 12, Retention(100, 10)) == ["stranger"]
     assert ledger.forgettable(now + 102, Retention(100, 10)) == ["stranger", "done", "later"]
     ledger.forget(["stranger", "done"], now + 102)
-    assert (ledger.strangers, Ledger(list(ledger)).strangers) == (1, 1)
+    assert (ledger.strangers, CommandLedger(list(ledger)).strangers) == (1, 1)
 
 
 def test_who_wrote_over_a_hold_is_remembered_until_it_has_ended(given, entry):
@@ -237,17 +239,17 @@ def test_who_wrote_over_a_hold_is_remembered_until_it_has_ended(given, entry):
     now = given.T0
     held = ended(started(entry("held", hold_ms=5), now + 1), now + 2, hold_until=now + 10**9)
     later = ended(started(entry("later"), now + 3), now + 4)
-    ledger = Ledger([held, later])
+    ledger = CommandLedger([held, later])
     assert ledger.forgettable(now + 1000, Retention(100, 50)) == []
     assert ledger.written_after(held, given.POINT)
-    assert Ledger([later]).forgettable(now + 1000, Retention(100, 50)) == ["later"]
+    assert CommandLedger([later]).forgettable(now + 1000, Retention(100, 50)) == ["later"]
 
 
 def test_only_what_is_at_rest_is_forgotten_and_with_it_what_it_wrote(given, entry):
     now = given.T0
     done = ended(started(entry("done"), now + 1), now + 2)
     held = ended(started(entry("held", hold_ms=5), now + 3), now + 4, hold_until=now + 9)
-    ledger = Ledger([done, held, entry("waits"), started(entry("begun"), now + 5)])
+    ledger = CommandLedger([done, held, entry("waits"), started(entry("begun"), now + 5)])
     retention = Retention(100, 50)
     assert ledger.forgettable(now + 101, retention) == []
     assert ledger.forgettable(now + 102, retention) == ["done"]

@@ -86,10 +86,10 @@ def test_a_device_that_fails_is_left_alone_for_a_while(given, failures, minutes_
     assert given.policy(given.RULE).refusal(given.command(), Facts(given.T0, history)) is None
 
 
-def test_mistakes_in_a_breaker_are_told_with_its_own_keys(given):
+def test_problems_in_a_breaker_are_told_with_its_own_keys(given):
     with pytest.raises(ConfigError) as told:
         given.policy(given.RULE, limits={"breaker": {"failure": 3, "minutes": 0}})
-    assert [str(mistake) for mistake in told.value.mistakes] == [
+    assert [str(problem) for problem in told.value.problems] == [
         "policy.json: limits.breaker: failures: is required",
         "policy.json: limits.breaker: minutes: input should be greater than 0",
         "policy.json: limits.breaker: failure: no such key; did you mean 'failures'?",

@@ -343,7 +343,7 @@ GOOD = {"issuers": ["x"], "points": ["a/b"], "type": "float", "min": 0, "max": 1
         ({"wings": 5}, "rule 1: wings: no such key; known here: issuers, points, actions"),
     ],
 )
-def test_a_mistake_in_a_rule_is_told_with_its_place_and_the_way_out(changes, told):
+def test_a_problem_in_a_rule_is_told_with_its_place_and_the_way_out(changes, told):
     rule = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
     with pytest.raises(ConfigError) as caught:
         parse(json.dumps({"version": 1, "rules": [rule]}), "p.json")
@@ -371,7 +371,7 @@ def test_a_mistake_in_a_rule_is_told_with_its_place_and_the_way_out(changes, tol
         ("version: 1\nrules: 7", "rules"),
     ],
 )
-def test_a_mistake_in_the_file_is_told_with_its_place_and_the_way_out(text, told):
+def test_a_problem_in_the_file_is_told_with_its_place_and_the_way_out(text, told):
     with pytest.raises(ConfigError) as caught:
         parse(text, "p.yaml")
     assert told in str(caught.value)
@@ -388,10 +388,10 @@ def test_hostile_json_is_refused(text):
 def test_a_duplicate_key_does_not_hide_the_rest_of_a_policy():
     with pytest.raises(ConfigError) as caught:
         parse("version: 1\nrules:\n  - {points: a/b, points: a/c}\nversion: 2", "p.yaml")
-    assert {mistake.key for mistake in caught.value.mistakes} >= {"points", "version", "rule 1: issuers"}
+    assert {problem.key for problem in caught.value.problems} >= {"points", "version", "rule 1: issuers"}
 
 
-def test_all_mistakes_are_told_together():
+def test_all_problems_are_told_together():
     text = """
 version: 1
 limits: {total: {commands: 0, minutes: 1}}
@@ -401,7 +401,7 @@ rules:
 """
     with pytest.raises(ConfigError) as caught:
         parse(text, "p.yaml")
-    assert [(mistake.where, mistake.key) for mistake in caught.value.mistakes] == [
+    assert [(problem.where, problem.key) for problem in caught.value.problems] == [
         ("p.yaml", "limits.total: commands"),
         ("p.yaml", "rule 1: issuers"),
         ("p.yaml", "rule 1: issuer"),

@@ -6,7 +6,7 @@ import pytest
 
 from tieline_connectors.command.model.command import Defaults, sign
 from tieline_connectors.command.model.facts import Reading
-from tieline_connectors.command.model.ledger import Ledger
+from tieline_connectors.command.model.ledger import CommandLedger
 from tieline_connectors.command.model.parsing import Malformed, from_value
 from tieline_connectors.command.rules import holds as the_holds
 from tieline_connectors.command.rules import rules as the_rules
@@ -36,7 +36,7 @@ def arrive(given):
     """What is decided of a command that comes after so many seconds."""
 
     def of(seconds=1.0, *, ledger=None, record_at=None, change=None, **rest):
-        ledger = Ledger() if ledger is None else ledger
+        ledger = CommandLedger() if ledger is None else ledger
         record_at = given.T0 if record_at is None else record_at
         return rules.arrived(
             given.command(**(change or {})), record_at, ledger, given.situation(seconds, **rest)
@@ -50,7 +50,7 @@ def accepted(given, arrive):
     """A ledger with one command that was accepted after a second."""
 
     def of(**change):
-        ledger = Ledger()
+        ledger = CommandLedger()
         decision = arrive(ledger=ledger, change=change)
         assert isinstance(decision, Accept)
         ledger.put(decision.entry)
@@ -128,7 +128,7 @@ def test_a_clock_behind_the_build_decides_nothing(arrive, seconds, doubtful):
 
 @pytest.mark.parametrize("ahead", [0, 11, 3540, 366 * 86_400])
 def test_a_records_timestamp_ahead_makes_its_command_no_younger_and_stops_no_other(given, arrive, ahead):
-    ledger, at = Ledger(), given.T0 + ahead * given.SECOND
+    ledger, at = CommandLedger(), given.T0 + ahead * given.SECOND
     decision = arrive(ledger=ledger, record_at=at)
     assert decision.entry.deadline == given.T0 + given.MINUTE
     ledger.put(decision.entry)
@@ -159,7 +159,7 @@ def test_nothing_that_a_stranger_sends_uses_up_the_id_of_a_command(given, arrive
         {**given.RULE, "issuers": issuers, **({"key": key} if key else {})},
     )
     signed = {"signature": sign(given.command(), b"secret")} if key else {}
-    ledger, keys = Ledger(), {"ops": b"secret"}
+    ledger, keys = CommandLedger(), {"ops": b"secret"}
     decision = arrive(ledger=ledger, policy=policy, keys=keys, change={**STRANGE, **change}, **rest)
     assert decision.result.state in ("REJECTED", "EXPIRED")
     if isinstance(decision, End):
@@ -210,7 +210,7 @@ def test_a_malformed_command_is_answered_and_uses_up_no_id(given):
 
 
 def test_strangers_fill_no_ledger_and_are_refused_all_the_same(given, arrive):
-    ledger, policy = Ledger(), given.policy({**given.RULE, "issuers": "energy-manager"})
+    ledger, policy = CommandLedger(), given.policy({**given.RULE, "issuers": "energy-manager"})
 
     def of_stranger(**change):
         return arrive(ledger=ledger, policy=policy, change={"issuer": "stranger", **change})
@@ -224,7 +224,7 @@ def test_strangers_fill_no_ledger_and_are_refused_all_the_same(given, arrive):
     known = of_stranger(command_id="s1")
     assert known == Answer(known.result, known=True)
     assert isinstance(arrive(ledger=ledger, policy=policy), Accept)
-    ledger = Ledger()
+    ledger = CommandLedger()
     assert isinstance(of_stranger(), End)
     many = [{"point": f"campus/b1/ahu1/P{n}", "value": 20.0} for n in range(60)]
     assert isinstance(of_stranger(command_id="large", writes=many), Answer)

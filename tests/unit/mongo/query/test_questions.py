@@ -2,7 +2,7 @@ import datetime as dt
 
 import pytest
 
-from tieline.api import instant
+from tieline.api.commands import parse_time
 from tieline_connectors.mongo.query.following import _below
 from tieline_connectors.mongo.query.questions import Question, is_series, json_line, row
 
@@ -22,7 +22,7 @@ NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
     ],
 )
 def test_times_are_read_as_people_write_them(text, expected):
-    assert instant(text, NOW) == expected
+    assert parse_time(text, NOW) == expected
 
 
 def test_one_condition_stands_alone_so_that_its_index_is_plain_to_see():

@@ -12,7 +12,7 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
 )
 
-from tieline.api import Fatal, Retriable
+from tieline.api import FatalError, RetriableError
 from tieline_connectors.mongo.writing.collection import Documents
 from tieline_connectors.mongo.writing.failures import by_code, judged
 
@@ -33,7 +33,7 @@ from tieline_connectors.mongo.writing.failures import by_code, judged
     ],
 )
 def test_what_passes_is_waited_out(error):
-    assert isinstance(judged(error), Retriable)
+    assert isinstance(judged(error), RetriableError)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_what_passes_is_waited_out(error):
 def test_what_does_not_pass_stops_the_task_and_tells_the_way_out(error, way_out):
     answer = judged(error)
 
-    assert isinstance(answer, Fatal)
+    assert isinstance(answer, FatalError)
     assert way_out in str(answer)
 
 
@@ -73,19 +73,19 @@ def answer(*write_errors, concern=()):
 def test_written_but_not_yet_safe_is_an_outage(documents):
     late = {"code": 64, "errmsg": "waiting for replication timed out"}
 
-    with pytest.raises(Retriable, match="timed out"):
+    with pytest.raises(RetriableError, match="timed out"):
         documents._sorted_out([{"_id": "1"}], answer(concern=[late]))
 
 
 def test_a_write_concern_that_can_never_be_reached_is_fatal(documents):
-    with pytest.raises(Fatal, match=r"write\.concern"):
+    with pytest.raises(FatalError, match=r"write\.concern"):
         documents._sorted_out([{"_id": "1"}], answer(concern=[{"code": 100, "errmsg": "not enough"}]))
 
 
 def test_an_outage_told_with_one_document_is_an_outage_of_the_batch(documents):
     bad, down = {"index": 0, "code": 121, "errmsg": "no"}, {"index": 1, "code": 11600, "errmsg": "down"}
 
-    with pytest.raises(Retriable):
+    with pytest.raises(RetriableError):
         documents._sorted_out([{"_id": "1"}, {"_id": "2"}], answer(bad, down))
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tieline.api import DataError, Fatal, PluginError, Retriable
+from tieline.api import DataError, FatalError, PluginError, RetriableError
 from tieline.config.retry_policy import RetryPolicy
 from tieline.runtime.errors.table import Retry, Stage, Stop, backoff, decide
 
@@ -12,24 +12,24 @@ def outcome(error, *, attempt=0, waited=0.0, policy=POLICY, jitter=0.0):
 
 
 def test_an_outage_is_waited_out_without_a_limit_unless_one_is_set():
-    assert outcome(Retriable("away"), attempt=500, waited=1e9) == Retry(60.0)
+    assert outcome(RetriableError("away"), attempt=500, waited=1e9) == Retry(60.0)
 
 
 def test_an_outage_longer_than_the_retry_timeout_stops_the_task():
-    stopped = outcome(Retriable("away"), waited=10.0, policy=POLICY._replace(timeout=10.0))
+    stopped = outcome(RetriableError("away"), waited=10.0, policy=POLICY._replace(timeout=10.0))
     assert isinstance(stopped, Stop)
     assert "errors.retry.timeout" in stopped.reason
 
 
 def test_a_retriable_error_that_names_its_own_delay_is_retried_then():
-    assert outcome(Retriable("busy", after=7.0), attempt=3) == Retry(7.0)
+    assert outcome(RetriableError("busy", after=7.0), attempt=3) == Retry(7.0)
 
 
 @pytest.mark.parametrize(
     ("error", "says"),
     [
         (DataError({3: ValueError("bad")}), "record 3"),
-        (Fatal("no right to write"), "no right"),
+        (FatalError("no right to write"), "no right"),
         (PluginError("gone"), "gone"),
         (KeyError("surprise"), "did not handle"),
     ],

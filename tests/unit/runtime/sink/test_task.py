@@ -12,9 +12,9 @@ from tieline.api import (
     Config,
     DataError,
     Datum,
-    Fatal,
-    Fenced,
-    Retriable,
+    FatalError,
+    FencedError,
+    RetriableError,
     Schema,
     SinkRecord,
     SinkTask,
@@ -28,18 +28,18 @@ from tieline.broker.local.codec import encode_headers
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ConsumedRecord, ProducerRecord
 from tieline.config.retry_policy import RetryPolicy
-from tieline.config.settings import Pace, Subscription
+from tieline.config.settings import Subscription, Timing
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore
-from tieline.runtime.errors.retry import TaskFailed
+from tieline.runtime.errors.retry import TaskFailedError
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import Claims
-from tieline.runtime.sink.commit_tracker import Progress
-from tieline.runtime.sink.conversion import Inbound
-from tieline.runtime.sink.task import Intake, WorkerSinkTask
-from tieline.runtime.task.environment import Scope
-from tieline.runtime.task.transform_chain import Transforms
+from tieline.runtime.sink.commit_tracker import CommitTracker
+from tieline.runtime.sink.conversion import SinkConversion
+from tieline.runtime.sink.task import SinkInputs, WorkerSinkTask
+from tieline.runtime.task.environment import TaskEnvironment
+from tieline.runtime.task.transform_chain import TransformChain
 from tieline.testing.clock import FakeClock
 from tieline.transforms.filter import Filter, FilterConfig
 
@@ -61,7 +61,7 @@ class Sink(SinkTask[Config]):
         self.puts.append([r.value for r in batch])
         try:
             self.meet(batch)
-        except Retriable as error:
+        except RetriableError as error:
             if error.partitions is not None:
                 self.keep([r for r in batch if (r.topic, r.partition) not in error.partitions])
             raise
@@ -99,7 +99,7 @@ def inbound(log, *transforms, values=StringConverter, count):
         converter = StringConverter() if is_key else values()
         converter.start(StringConverterConfig.parse({}), is_key=is_key, schemas=None)
         converters.append(converter)
-    return Inbound(log, Transforms(transforms), converters[0], converters[1], count)
+    return SinkConversion(log, TransformChain(transforms), converters[0], converters[1], count)
 
 
 class Running:
@@ -107,18 +107,18 @@ class Running:
 
     def __init__(self, log, sink, *transforms, policy=None, converter=StringConverter):
         self.clock = FakeClock(step=0.01)
-        self.scope = Scope("c", 0, clock=self.clock, **({"policy": policy} if policy else {}))
+        self.scope = TaskEnvironment("c", 0, clock=self.clock, **({"policy": policy} if policy else {}))
         self.task = WorkerSinkTask(
             self.scope,
             sink,
             Config(),
-            Intake(
+            SinkInputs(
                 lambda: log.consumer("connect-c", "c-0", {}),
                 inbound(log, *transforms, values=converter, count=self.scope.counters.add),
                 TaskChangelogs("c", TopicSchemaStore(log), 10.0),
                 Claims(log, 10.0),
             ),
-            Pace(offset_flush=1e9, max_records=100, max_wait=0.02),
+            Timing(offset_flush=1e9, max_records=100, max_wait=0.02),
         )
         self.error = None
         self.thread = threading.Thread(target=self._run)
@@ -127,7 +127,7 @@ class Running:
     def _run(self):
         try:
             self.task.run(Subscription(("t",), None))
-        except TaskFailed as error:
+        except TaskFailedError as error:
             self.error = error
 
     def stop(self):
@@ -164,7 +164,7 @@ def test_an_outage_is_waited_out_and_the_same_batch_is_offered_again(log):
     def away(batch):
         if left[0]:
             left[0] -= 1
-            raise Retriable("the database is away")
+            raise RetriableError("the database is away")
 
     sink = Sink(2, away)
     running = Running(log, sink)
@@ -187,7 +187,7 @@ def test_an_outage_of_one_partition_holds_only_that_partition_and_keeps_its_orde
             if left[0] == 1:
                 fill(log, ["a3"])
                 fill(log, ["b3"], 1)
-            raise Retriable("one shard is away", partitions={TopicPartition("t", 1)})
+            raise RetriableError("one shard is away", partitions={TopicPartition("t", 1)})
 
     sink = Sink(6, half_away)
     running = Running(log, sink)
@@ -206,7 +206,7 @@ def test_an_outage_that_names_partitions_of_another_topic_holds_everything(log):
     def away(batch):
         if left[0]:
             left[0] -= 1
-            raise Retriable("away", partitions={TopicPartition("renamed", 0)})
+            raise RetriableError("away", partitions={TopicPartition("renamed", 0)})
 
     sink = Sink(2, away)
     running = Running(log, sink)
@@ -231,7 +231,7 @@ def test_where_a_record_was_consumed_is_not_a_transforms_to_change(log):
     def away(batch):
         if left[0]:
             left[0] -= 1
-            raise Retriable("away", partitions={record.consumed_from for record in batch})
+            raise RetriableError("away", partitions={record.consumed_from for record in batch})
 
     sink = Sink(6, away)  # it takes itself to have kept what its error does not name
     running = Running(log, sink, Displacing())
@@ -273,7 +273,7 @@ def test_what_a_sink_has_reached_before_an_outage_is_committed_and_not_offered_a
             left[0] -= 1
             sink.keep([r for r in batch if r.value in ("a1", "a2")])
             sink.context.request_commit()
-            raise Retriable("broke off", after=1e9, reached={TopicPartition("t", 0): 2})
+            raise RetriableError("broke off", after=1e9, reached={TopicPartition("t", 0): 2})
 
     sink = Sink(2, broke_off)
     running = Running(log, sink)
@@ -296,7 +296,7 @@ def test_a_sink_that_gets_on_slowly_is_not_given_up_however_long_it_takes(log):
         sink.keep(batch[:1])
         written.append(batch[0].value)
         if len(batch) > 1:
-            raise Retriable("slow", after=0.4, reached={TopicPartition("t", 0): batch[0].offset + 1})
+            raise RetriableError("slow", after=0.4, reached={TopicPartition("t", 0): batch[0].offset + 1})
 
     sink = Sink(8, one_at_a_time)
     running = Running(log, sink, policy=RetryPolicy(0.05, 0.2, 1.0))
@@ -313,7 +313,7 @@ def test_while_an_outage_lasts_nothing_is_committed_and_a_stop_gives_the_records
 
     def away(batch):
         met.set()
-        raise Retriable("away for good", after=1e6)
+        raise RetriableError("away for good", after=1e6)
 
     running = Running(log, Sink(1, away))
     assert met.wait(10)
@@ -353,7 +353,7 @@ def test_a_fatal_error_stops_the_task_and_commits_nothing_of_the_batch(log):
     fill(log, ["a"])
 
     def refuse(batch):
-        raise Fatal("no right to write")
+        raise FatalError("no right to write")
 
     running = Running(log, Sink(1, refuse))
     running.join()
@@ -421,7 +421,7 @@ def test_bad_bytes_beside_a_partition_that_is_away_are_told_and_never_committed(
     def half_away(batch):
         if left[0] and any(r.partition == 1 for r in batch):
             left[0] -= 1
-            raise Retriable("one shard is away", partitions={TopicPartition("t", 1)})
+            raise RetriableError("one shard is away", partitions={TopicPartition("t", 1)})
 
     sink = Sink(99, half_away)
     running = Running(log, sink)
@@ -437,7 +437,7 @@ def test_an_outage_of_one_partition_ends_by_its_own_limit_although_another_is_wr
 
     def half_away(batch):
         if any(r.partition == 1 for r in batch):
-            raise Retriable("one shard is away", partitions={TopicPartition("t", 1)})
+            raise RetriableError("one shard is away", partitions={TopicPartition("t", 1)})
         written[0] += len(batch)
         fill(log, ["more"])
 
@@ -461,10 +461,10 @@ def test_a_sink_that_is_away_when_it_is_given_partitions_is_asked_again(log):
         def open(self, partitions):
             tries.append(sorted(partitions))
             if len(tries) < 3:
-                raise Retriable("the store of offsets is away")
+                raise RetriableError("the store of offsets is away")
 
         def close(self, partitions, lost):
-            raise Retriable("still away")
+            raise RetriableError("still away")
 
     sink = Opening(1)
     running = Running(log, sink)
@@ -494,7 +494,7 @@ def test_what_was_read_of_one_partition_is_kept_when_the_next_cannot_be_read(log
     def failing(*arguments):  # as on a disk that is away for a moment
         reads[0] += 1
         if reads[0] % 2 == 0:
-            raise Retriable("the disk is away")
+            raise RetriableError("the disk is away")
         return read_known(*arguments)
 
     fill(log, [f"a{n}" for n in range(5)])
@@ -549,7 +549,7 @@ class Buffering(Sink):
 def test_a_sink_that_cannot_flush_is_given_no_more_until_it_can(log):
     for start in range(0, 500, 100):
         fill(log, [str(n) for n in range(start, start + 100)])
-    sink = Buffering(500, Retriable("the disk is away", after=0.1), times=5)
+    sink = Buffering(500, RetriableError("the disk is away", after=0.1), times=5)
     running = Running(log, sink)
     assert sink.enough.wait(10)
     counts = running.stop()
@@ -562,7 +562,7 @@ def test_a_sink_that_cannot_flush_is_given_no_more_until_it_can(log):
 
 def test_a_sink_that_can_never_flush_stops_with_its_reason_and_commits_nothing(log):
     fill(log, ["a"])
-    running = Running(log, Buffering(1, Fatal("the certificate has expired"), times=99))
+    running = Running(log, Buffering(1, FatalError("the certificate has expired"), times=99))
     running.join()
     assert "TASK_FLUSH: the certificate has expired" in str(running.error)
     assert committed(log) == {}
@@ -618,7 +618,7 @@ class Refusing(Sink):
     def refuse(self, record, error):
         if self.away:
             self.away -= 1
-            raise Retriable("the results topic is away")
+            raise RetriableError("the results topic is away")
         self.refused.append((record.offset, record.value, record.key, len(self.written[record.partition])))
         assert isinstance(error, ValueError)
         assert dict(record.headers)["tieline.id"]
@@ -647,7 +647,7 @@ def test_a_task_may_be_given_what_nobody_can_read_with_the_others_and_in_its_pla
     def meet(batch):
         if left[0]:
             left[0] -= 1
-            raise Retriable("away")
+            raise RetriableError("away")
 
     sink.meet = meet
     running = Running(log, sink)
@@ -698,7 +698,7 @@ def test_a_bad_record_behind_one_that_is_held_waits_for_it(log):
     def away(batch):
         if left[0]:
             left[0] -= 1
-            raise Retriable("away")
+            raise RetriableError("away")
 
     sink.meet = away
     running = Running(log, sink)
@@ -714,7 +714,7 @@ def test_a_fatal_error_while_a_record_is_refused_stops_the_task_and_commits_noth
 
     class Failing(Sink):
         def refuse(self, record, error):
-            raise Fatal("no right to write results")
+            raise FatalError("no right to write results")
 
     running = Running(log, Failing(99))
     running.join()
@@ -959,7 +959,7 @@ def test_a_task_that_hears_of_its_fence_by_itself_joins_again_though_no_record_c
                 again.set()
 
         def act(self):
-            with pytest.raises(Fenced):
+            with pytest.raises(FencedError):
                 self.logs[at].write({"a": {"value": "done"}})
 
     sink = Acting(1)
@@ -981,7 +981,7 @@ def test_a_changelog_that_is_away_at_the_assignment_is_asked_for_again(log):
     def away():
         tries.append(1)
         if len(tries) < 4:
-            raise Retriable("the disk is away")
+            raise RetriableError("the disk is away")
         return ledger()
 
     log.ledger = away
@@ -1047,7 +1047,7 @@ def test_what_expired_with_nothing_behind_it_is_not_counted_again_at_the_next_st
 def test_what_expired_is_committed_only_after_what_was_read_before_it(log):
     at = TopicPartition("t", 0)
     stored: dict[TopicPartition, int] = {}
-    progress = Progress(TaskChangelogs("c", TopicSchemaStore(log), 10.0))
+    progress = CommitTracker(TaskChangelogs("c", TopicSchemaStore(log), 10.0))
     progress.written([ConsumedRecord("t", 0, 2, b"read", None, (), 0)], [0], [True])
     progress.passed_over(at, 9)
     progress.commit(lambda offsets: not stored.update(offsets), None)

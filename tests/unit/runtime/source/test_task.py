@@ -4,23 +4,23 @@ import threading
 
 import pytest
 
-from tieline.api import Config, Fatal, Retriable, SourceRecord, SourceTask
+from tieline.api import Config, FatalError, RetriableError, SourceRecord, SourceTask
 from tieline.broker.local.log import LocalLog
-from tieline.config.settings import Pace
+from tieline.config.settings import Timing
 from tieline.converters.plain import StringConverter, StringConverterConfig
-from tieline.runtime.errors.retry import TaskFailed
-from tieline.runtime.source.conversion import Outbound
+from tieline.runtime.errors.retry import TaskFailedError
+from tieline.runtime.source.conversion import SourceConversion
 from tieline.runtime.source.pump import Pump
 from tieline.runtime.source.receiver import Receiver
-from tieline.runtime.source.sender import Outlet, Sender
+from tieline.runtime.source.sender import ProducerOptions, Sender
 from tieline.runtime.source.task import WorkerSourceTask
 from tieline.runtime.spool.spool import Limits, Spool
-from tieline.runtime.task.environment import Scope
-from tieline.runtime.task.transform_chain import Transforms
+from tieline.runtime.task.environment import TaskEnvironment
+from tieline.runtime.task.transform_chain import TransformChain
 from tieline.testing.clock import FakeClock
 from tieline.transforms.filter import Filter, FilterConfig
 
-PACE = Pace(offset_flush=0.05, max_records=10, max_wait=0.01, drain=5.0, call_timeout=5.0)
+PACE = Timing(offset_flush=0.05, max_records=10, max_wait=0.01, drain=5.0, call_timeout=5.0)
 
 
 class Numbers(SourceTask[Config]):
@@ -73,12 +73,12 @@ def log(tmp_path):
 def outbound(*transforms):
     converter = StringConverter()
     converter.start(StringConverterConfig.parse({}))
-    return Outbound(Transforms(transforms), converter, converter)
+    return SourceConversion(TransformChain(transforms), converter, converter)
 
 
 def running(log, task, *transforms, broker=None):
-    scope = Scope("c", 0, clock=FakeClock(step=0.001))
-    outlet = Outlet(broker or log, "c-0", {})
+    scope = TaskEnvironment("c", 0, clock=FakeClock(step=0.001))
+    outlet = ProducerOptions(broker or log, "c-0", {})
     worker = WorkerSourceTask(
         scope,
         task,
@@ -97,7 +97,7 @@ def run_until(worker, event):
     def target():
         try:
             worker.run()
-        except TaskFailed as error:
+        except TaskFailedError as error:
             failures.append(error)
 
     thread = threading.Thread(target=target)
@@ -151,7 +151,7 @@ def test_a_source_that_is_away_is_asked_again_later(log):
     def away(number):
         if number == 10 and left[0]:
             left[0] -= 1
-            raise Retriable("the source is away")
+            raise RetriableError("the source is away")
 
     task = Numbers(25, away)
     worker, scope = running(log, task)
@@ -163,7 +163,7 @@ def test_a_source_that_is_away_is_asked_again_later(log):
 def test_a_fatal_source_stops_after_what_it_gave_is_acknowledged_and_saved(log):
     def dies(number):
         if number == 20:
-            raise Fatal("the licence is over")
+            raise FatalError("the licence is over")
 
     worker, _ = running(log, Numbers(99, dies))
     failure = run_until(worker, None)
@@ -202,7 +202,7 @@ class BreakingProducer:
     def poll(self, timeout):
         delivered = self._real.poll(5 if self._left < 0 else timeout)
         if self._left < 0 and not delivered:
-            raise Retriable("the producer broke")
+            raise RetriableError("the producer broke")
         return delivered
 
 
@@ -217,10 +217,10 @@ def test_a_broken_producer_is_made_anew_and_only_what_was_not_acknowledged_is_se
 
 
 def spooled(log, task, path, made=None):
-    scope = Scope("c", 0, clock=FakeClock(step=0.001))
+    scope = TaskEnvironment("c", 0, clock=FakeClock(step=0.001))
     spool = Spool(path, Limits(1 << 30, True, 1 << 20), scope.counters)
     receiver = Receiver(scope, task, Config(), spool, PACE)
-    sender = made or (lambda: Sender(scope, outbound(), Outlet(log, "c-0", {}, positions=spool)))
+    sender = made or (lambda: Sender(scope, outbound(), ProducerOptions(log, "c-0", {}, positions=spool)))
     return scope, spool, receiver, Pump(scope, spool, sender, PACE)
 
 
@@ -252,11 +252,13 @@ def test_a_pump_that_fails_does_not_stop_the_reception(log, tmp_path):
     task = Stream(50)
     scope, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
     converter = Broken()
-    bad = Outbound(Transforms([]), converter, converter)
-    pump = Pump(scope, spool, lambda: Sender(scope, bad, Outlet(log, "c-0", {}, positions=spool)), PACE)
+    bad = SourceConversion(TransformChain([]), converter, converter)
+    pump = Pump(
+        scope, spool, lambda: Sender(scope, bad, ProducerOptions(log, "c-0", {}, positions=spool)), PACE
+    )
     thread = threading.Thread(target=receiver.run)
     thread.start()
-    with pytest.raises(TaskFailed, match="a bug in a converter"):
+    with pytest.raises(TaskFailedError, match="a bug in a converter"):
         pump.run()
     assert task.done.wait(10)
     receiver.ask_to_stop()
@@ -286,14 +288,14 @@ class DiskAway:
     def save(self, reached):
         if not self.back:
             self.refused += 1
-            raise Retriable("the disk is away")
+            raise RetriableError("the disk is away")
         self.spool.save(reached)
 
 
 def test_no_more_than_one_batch_is_sent_and_still_in_the_spool(log, tmp_path):
-    scope: Scope
+    scope: TaskEnvironment
     task, disk = Stream(50), DiskAway()
-    outlet = Outlet(log, "c-0", {}, positions=disk)
+    outlet = ProducerOptions(log, "c-0", {}, positions=disk)
     scope, spool, receiver, pump = spooled(
         log, task, tmp_path / "s.db", lambda: Sender(scope, outbound(), outlet)
     )
@@ -327,7 +329,7 @@ class AwayOrEndless(Stream):
 
 
 def away(number):
-    raise Retriable("the bus is away")
+    raise RetriableError("the bus is away")
 
 
 @pytest.mark.parametrize("fail", [away, lambda number: None])
@@ -347,7 +349,7 @@ def test_a_source_that_cannot_be_told_what_is_saved_goes_on(log):
     class Untold(Numbers):
         def commit(self):
             super().commit()
-            raise Retriable("the queue manager is away")
+            raise RetriableError("the queue manager is away")
 
     task = Untold(25)
     worker, _ = running(log, task)

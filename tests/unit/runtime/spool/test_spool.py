@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tieline.api import AlreadyOwned, Datum, Schema, SourceRecord, header
+from tieline.api import DataDirInUseError, Datum, Schema, SourceRecord, header
 from tieline.broker.port import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.codec import AvroBytes
@@ -210,7 +210,7 @@ def test_a_disk_that_cannot_be_written_drops_and_counts_and_does_not_raise(opene
 
 def test_a_spool_has_one_owner(opened):
     opened()
-    with pytest.raises(AlreadyOwned):
+    with pytest.raises(DataDirInUseError):
         opened()
 
 

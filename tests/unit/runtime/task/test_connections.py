@@ -4,11 +4,11 @@ import logging
 
 import pytest
 
-from tieline.api import Retriable
+from tieline.api import RetriableError
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.task.context import TaskContext
-from tieline.runtime.task.environment import Scope
+from tieline.runtime.task.environment import TaskEnvironment
 from tieline.testing.clock import FakeClock
 
 MIDNIGHT = 1_767_225_600_000
@@ -88,10 +88,10 @@ def test_a_wrong_clock_breaks_nothing():
 
 
 def test_an_outage_that_the_runtime_waits_out_is_shown_without_the_connectors_help():
-    scope = Scope("out", 0, clock=FakeClock())
-    patience = scope.patience(Stage.TASK_PUT)
-    patience.after(Retriable("MongoDB at h: connection refused"))
-    patience.after(Retriable("MongoDB at h: timed out"))
+    scope = TaskEnvironment("out", 0, clock=FakeClock())
+    patience = scope.retry_state(Stage.TASK_PUT)
+    patience.after(RetriableError("MongoDB at h: connection refused"))
+    patience.after(RetriableError("MongoDB at h: timed out"))
     (outage,) = scope.connections.all()
     assert outage["to"] == "the external system (TASK_PUT)"
     assert outage["because"] == "MongoDB at h: timed out"
@@ -100,7 +100,7 @@ def test_an_outage_that_the_runtime_waits_out_is_shown_without_the_connectors_he
 
 
 def test_a_connector_reports_what_it_keeps_connected_itself():
-    scope = Scope("in", 0, clock=FakeClock())
+    scope = TaskEnvironment("in", 0, clock=FakeClock())
     context = TaskContext(scope)
     context.not_connected("the platform at tcp://h:1", "keys refused")
     assert scope.connections.all()[0]["because"] == "keys refused"

@@ -8,7 +8,7 @@ import pytest
 
 from tieline.api import Config, SinkConnector, SinkTask
 from tieline.config.settings import SinkSettings
-from tieline.runtime.errors.retry import TaskFailed
+from tieline.runtime.errors.retry import TaskFailedError
 from tieline.runtime.task.ledger import Counts
 from tieline.runtime.worker.connector import RunningConnector
 
@@ -71,7 +71,7 @@ def test_the_lag_of_a_sink_is_unknown_before_its_tasks_start(connector):
 def test_the_lag_of_a_sink_is_unknown_once_one_of_its_tasks_has_failed(connector, runners):
     connector.start()
     assert connector.ledger()["lag"] == 0
-    runners[0].error = TaskFailed("a record that cannot be handled")
+    runners[0].error = TaskFailedError("a record that cannot be handled")
     runners[0].end.set()
     assert connector.threads[0].join(10)
     found = connector.ledger()

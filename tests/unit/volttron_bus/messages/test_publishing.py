@@ -264,7 +264,7 @@ def test_nothing_is_allowed_unless_it_is_named():
         VolttronBusSinkConfig.parse({k: v for k, v in MINIMAL.items() if k != "bus.allowed.prefixes"})
 
 
-def test_every_mistake_is_told_together():
+def test_every_problem_is_told_together():
     wrong = {
         "volttron.address": "127.0.0.1",
         "volttron.identity": "42",
@@ -279,7 +279,7 @@ def test_every_mistake_is_told_together():
     }
     with pytest.raises(ConfigError) as error:
         VolttronBusSinkConfig.parse(MINIMAL | wrong)
-    assert {mistake.key for mistake in error.value.mistakes} == set(wrong)
+    assert {problem.key for problem in error.value.problems} == set(wrong)
 
 
 @pytest.mark.parametrize(("prefixes", "message"), [("", "at least one"), ("日本", "ISO-8859-1")])

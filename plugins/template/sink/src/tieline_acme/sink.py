@@ -10,7 +10,7 @@ from pathlib import Path
 from tieline.api import (
     Config,
     DataError,
-    Retriable,
+    RetriableError,
     SinkConnector,
     SinkContext,
     SinkRecord,
@@ -30,11 +30,11 @@ class AcmeTask(SinkTask[AcmeConfig]):
     """What does the work, in one thread."""
 
     def start(self, context: SinkContext, config: AcmeConfig) -> None:
-        """Open what is written to; an outage is ``Retriable``: the runtime waits, and calls again."""
+        """Open what is written to; an outage is ``RetriableError``: the runtime waits, and calls again."""
         try:
             self.file = config.file.open("ab")
         except OSError as error:
-            raise Retriable(f"{config.file}: {error}") from error
+            raise RetriableError(f"{config.file}: {error}") from error
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Write what can be written; name what never can be, by its index."""
@@ -53,7 +53,7 @@ class AcmeTask(SinkTask[AcmeConfig]):
             self.file.flush()
             os.fsync(self.file.fileno())
         except OSError as error:
-            raise Retriable(f"{self.file.name}: {error}") from error
+            raise RetriableError(f"{self.file.name}: {error}") from error
 
     def shutdown(self) -> None:
         """At the end, also after a start that failed."""

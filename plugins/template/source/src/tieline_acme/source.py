@@ -5,7 +5,15 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from tieline.api import Config, Retriable, SourceConnector, SourceContext, SourceRecord, SourceTask, setting
+from tieline.api import (
+    Config,
+    RetriableError,
+    SourceConnector,
+    SourceContext,
+    SourceRecord,
+    SourceTask,
+    setting,
+)
 
 
 class AcmeConfig(Config):
@@ -40,7 +48,7 @@ class AcmeTask(SourceTask[AcmeConfig]):
                     offset = {"position": self.position}
                     records.append(SourceRecord(self.config.topic, text, None, self.place, offset))
         except OSError as error:  # the runtime waits, and calls again
-            raise Retriable(f"{self.config.file}: {error}") from error
+            raise RetriableError(f"{self.config.file}: {error}") from error
         if not records:
             self.stopping.wait(max_wait)
         return records
