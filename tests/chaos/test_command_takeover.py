@@ -17,7 +17,7 @@ import pytest
 from tieline.api import ID_HEADER, Schema, SourceRecord
 from tieline.broker.port import ProducerRecord, Unit
 from tieline.cli.command_context import WorkerProgram
-from tieline.cli.connection import Place, beside
+from tieline.cli.connection import BrokerOptions, open_session
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
@@ -242,7 +242,10 @@ def test_a_command_as_large_as_a_record_may_be_is_refused_and_blocks_nothing(sta
         (json.dumps({"command_id": "odd", text(70_000): 1}), ()),
         ("{" + text(200_000), ()),
     ]
-    with stand.worker("one") as worker, beside(Place(stand.folder / "one" / "worker.json")) as opened:
+    with (
+        stand.worker("one") as worker,
+        open_session(BrokerOptions(stand.folder / "one" / "worker.json")) as opened,
+    ):
         worker.wait_for("partitions assigned", 60)
         producer = opened.broker.producer("test", {})
         good = [(json.dumps(command(20.0, command_id="good")), ())]

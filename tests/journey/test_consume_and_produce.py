@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.store import Store
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.cli.connection import Place, beside
+from tieline.cli.connection import BrokerOptions, open_session
 from tieline.testing.worker_process import WorkerProcess
 from tieline_lab import kafka
 
@@ -142,7 +142,7 @@ def test_what_is_produced_reaches_the_worker_and_who_follows_and_what_the_worker
 
 def test_a_record_is_shown_when_it_arrives_and_not_when_a_timer_looks(home, worker, at, topics):
     """Forty, one after another, each sent when the last was seen: a timer would add half its period."""
-    with beside(Place(worker=at[1])) as opened:
+    with open_session(BrokerOptions(worker=at[1])) as opened:
         topic = topics[1]
         opened.broker.create_topic(topic)
         producer = opened.broker.producer("test", {"linger.ms": "0"})
@@ -221,7 +221,7 @@ def test_a_topic_that_is_made_later_is_waited_for_and_shown_from_its_beginning(h
 
 
 def test_looking_at_data_that_is_like_avro_makes_no_topic_of_schemas(home, worker, at, topics):
-    with beside(Place(worker=at[1])) as opened:
+    with open_session(BrokerOptions(worker=at[1])) as opened:
         before = set(opened.broker.topics()) | {topics[1]}
         opened.broker.create_topic(topics[1])
         producer = opened.broker.producer("test", {})

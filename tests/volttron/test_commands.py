@@ -17,7 +17,7 @@ import pytest
 from tieline.api import Schema, SourceRecord
 from tieline.broker.port import ProducerRecord, Unit
 from tieline.cli.command_context import WorkerProgram
-from tieline.cli.connection import Place, beside
+from tieline.cli.connection import BrokerOptions, open_session
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
@@ -105,7 +105,7 @@ class Plant:
         self._topics.send([SourceRecord(self.topic, value, "d", value_schema=schema) for value in values])
 
     def send_bytes(self, value: bytes) -> None:
-        with beside(Place(self.folder / "worker" / "worker.json")) as opened:
+        with open_session(BrokerOptions(self.folder / "worker" / "worker.json")) as opened:
             producer = opened.broker.producer("test", {})
             producer.send(Unit([ProducerRecord(self.topic, value, b"d")]))
             while not producer.poll(1.0):

@@ -19,7 +19,7 @@ from tieline.api import (
 )
 from tieline.api.commands import TopicClient
 from tieline.broker.port import ConsumedRecord, ProducerRecord, TopicReader, Unit
-from tieline.cli.connection import BrokerSession, Place, beside
+from tieline.cli.connection import BrokerOptions, BrokerSession, open_session
 from tieline.cli.consuming.decoder import Decoder, ValueFormat
 from tieline.converters.default_codec import DefaultCodec
 from tieline.converters.plain import BytesConverter
@@ -33,7 +33,7 @@ _BATCH = 500
 @contextmanager
 def open_topics(worker: Path) -> Iterator[TopicClient]:
     """See ``tieline.api.Program.topics``."""
-    with beside(Place(worker)) as found, ExitStack() as at_end:
+    with open_session(BrokerOptions(worker)) as found, ExitStack() as at_end:
         yield WorkerTopics(found, at_end)
 
 
@@ -67,7 +67,7 @@ class WorkerTopics:
                 if delivery.failures:
                     raise DataError(delivery.failures)
                 return [placed for placed in delivery.metadata if placed is not None]
-        raise RetriableError(f"{self._beside.called} has not confirmed it within {timeout:g} s")
+        raise RetriableError(f"{self._beside.name} has not confirmed it within {timeout:g} s")
 
     def reader(self, topic: str, since: int | None = None) -> WorkerReader:
         """See ``TopicClient.reader``."""

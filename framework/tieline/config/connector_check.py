@@ -19,7 +19,7 @@ from tieline.api import (
     Transform,
 )
 from tieline.api.config import Unresolved
-from tieline.broker.kafka import settings as kafka
+from tieline.broker.backend import client_problems
 from tieline.config.planned import ConnectorPlan, ConverterPlan, TransformPlan
 from tieline.config.problems import Problems
 from tieline.config.settings import (
@@ -118,7 +118,7 @@ class ConnectorCheck:
         }
         if overrides and self._reach.clients is not None:
             side = {"consumer" if sink else "producer": overrides}
-            self._found.extend(kafka.problems(self._reach.clients, **side), self._where)
+            self._found.extend(client_problems(self._reach.clients, **side), self._where)
         return overrides
 
     def _type(self) -> type[Connector[Any]] | None:

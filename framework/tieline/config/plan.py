@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tieline.api import ConfigError, ConfigProblem
 from tieline.api.config import Unresolved
-from tieline.broker.kafka import settings as kafka
+from tieline.broker.backend import client_problems
+from tieline.broker.client_secrets import secrets as client_secrets
 from tieline.config.connector_check import ConnectorCheck, Reach, known_defaults, secrets_of
 from tieline.config.files import read_file
 from tieline.config.planned import ConnectorPlan, ConverterPlan, Plan, TransformPlan
@@ -73,7 +74,7 @@ def check_plan(
     found.extend(wrong, where)
     reach = Reach(where, worker, converters, clients if own.get("bootstrap.servers") else None, plugins_known)
     if reach.clients is not None:
-        wrong = kafka.problems(reach.clients)
+        wrong = client_problems(reach.clients)
         found.extend(wrong, where)
         if wrong:  # told once; what the connectors override is looked at without them
             reach = reach._replace(clients={})
@@ -98,7 +99,7 @@ def check_plan(
     ]
     secrets = [secret for config in configs for secret in secrets_of(config)]
     passed = [clients, *(part for p in plans for part in (p.value.registry, p.key.registry, p.overrides))]
-    secrets += [secret for part in passed for secret in kafka.secrets(part)]
+    secrets += [secret for part in passed for secret in client_secrets(part)]
     return Plan(worker, clients, plans, ignored, secrets, registry)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tieline.api import Config, Connector, Converter, Transform
+from tieline.broker.backend import Backend
 from tieline.config.settings import ConnectorSettings, WorkerSettings
 from tieline.registry.http.server import RegistryConfig
 
@@ -61,4 +62,20 @@ class Plan:
     """Settings of Kafka Connect that mean nothing here, and why."""
     secrets: Sequence[str]
     registry: RegistryConfig | None = None
-    """How this worker serves its broker's schemas over HTTP; none: it does not."""
+    """How this worker serves its broker's schemas over HTTP; ``None``: it does not."""
+
+    @property
+    def backend(self) -> Backend:
+        """The broker that the worker's settings mean."""
+        worker = self.worker
+        return Backend(
+            worker.data_dir,
+            ",".join(worker.bootstrap_servers),
+            self.clients,
+            worker.offset_storage_topic,
+            worker.offset_storage_partitions,
+            worker.offset_storage_replication_factor,
+            worker.pace.call_timeout,
+            worker.log_retention_ms,
+            worker.log_retention_bytes,
+        )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tieline.api import ConfigError, ConfigProblem, FatalError, RetriableError, Schema
-from tieline.broker.kafka.settings import without_secrets
+from tieline.broker.client_secrets import without_secrets
 from tieline.registry.model.events import Reference
 from tieline.registry.model.stored_schema import readable_schema, resolve, written_out
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BeforeValidator
 
 from tieline.api import Config, ConfigError, setting
-from tieline.broker.kafka import settings as kafka
+from tieline.broker.client_secrets import secrets, without_secrets
 from tieline.config.plan import check_plan
 from tieline.plugins.discovery import CONVERTERS, SINKS
 from tieline.testing.distribution import distribution
@@ -220,8 +220,8 @@ def test_what_a_connector_raises_while_it_is_checked_is_a_problem_among_the_othe
     ],
 )
 def test_the_secrets_among_the_settings_of_a_client_are_known(settings, expected):
-    assert set(kafka.secrets(settings)) == expected
-    assert not any(s in kafka.without_secrets(" ".join(expected), settings) for s in expected)
+    assert set(secrets(settings)) == expected
+    assert not any(s in without_secrets(" ".join(expected), settings) for s in expected)
 
 
 def test_a_password_in_the_url_of_a_registry_is_masked_in_the_log():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from tieline.api import ConfigError, ConfigProblem
+from tieline.broker.client_secrets import without_secrets
 from tieline.broker.kafka.handshake import handshakes
 
 T = TypeVar("T")
@@ -57,12 +57,6 @@ CONSUMER: Mapping[str, str | int] = {
     "topic.metadata.refresh.interval.ms": 5_000,  # how soon a leader is found that a new topic lacked
     "metadata.max.age.ms": 5_000,  # how soon a topic is found that a subscription waits for
 }
-
-_SECRET_WORDS = (
-    *("password", "passphrase", "secret", "user.info", "jaas", "token", "credential"),
-    *("key.pem", "private.key", "keystore.key"),
-)
-_NO_SECRETS = (".location", ".source", ".url")  # says where a secret is, not what it is
 
 _SHARED = {"bootstrap.servers": "one worker is joined to one cluster"}
 
@@ -153,30 +147,6 @@ def _culprit(kind: Any, settings: ClientSettings, problem: ConfigProblem) -> str
             if error.problems[0].message == problem.message:
                 return key
     return ""
-
-
-def secrets(settings: Mapping[str, Any]) -> Iterator[str]:
-    """What must not be printed of the settings of a client of Kafka's or of a schema registry's."""
-    for key, value in settings.items():
-        text = value if isinstance(value, str) else ""
-        if any(word in key.lower() for word in _SECRET_WORDS) and not key.endswith(_NO_SECRETS) and text:
-            yield text
-            if key.endswith("user.info") and text.partition(":")[2]:
-                yield text.partition(":")[2]
-        for url in text.split(",") if "@" in text else ():
-            try:
-                password = urlsplit(url.strip()).password
-            except ValueError:  # no url
-                continue
-            if password:
-                yield from {password, unquote(password)}
-
-
-def without_secrets(message: str, settings: Mapping[str, Any]) -> str:
-    """The message with every secret of these settings masked."""
-    for secret in sorted(secrets(settings), key=len, reverse=True):
-        message = message.replace(secret, "***")
-    return message
 
 
 def create_client(kind: Callable[..., T], settings: ClientSettings, prefix: str) -> T:

@@ -18,12 +18,12 @@ from tieline.api.commands import until_interrupted
 from tieline.broker.port import TopicReader
 from tieline.cli.connection import (
     BootstrapServers,
+    BrokerOptions,
     BrokerSession,
     DataDir,
-    Place,
     RegistryUrl,
     WorkerFile,
-    beside,
+    open_session,
     say,
 )
 from tieline.cli.consuming.decoder import Decoder, DisplayRecord, ValueFormat
@@ -90,14 +90,14 @@ def consume(
     wanted = filters(key, where or (), header or (), start)
     is_rows = output is View.ROWS or (output is View.AUTO and sys.stdout.isatty())
     screen: Screen = Rows() if is_rows else Lines()
-    place = Place(worker, bootstrap_servers, data_dir, schema_registry_url)
-    with beside(place) as opened, _ended_quietly():
+    place = BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)
+    with open_session(place) as opened, _ended_quietly():
         _look_for(opened, topic, partition, follow)
         decoder = Decoder(value_format, opened.broker, opened.registry)
         reader = opened.broker.reader(topic, since=start, partitions=partition)
         try:
             if follow:
-                say(f"following {topic} of {opened.called}; Ctrl-C ends it")
+                say(f"following {topic} of {opened.name}; Ctrl-C ends it")
             for batch in _passing(_arriving(reader, decoder, follow), wanted, limit):
                 screen.show(batch)
         finally:
@@ -113,7 +113,7 @@ def _look_for(opened: BrokerSession, topic: str, partitions: Collection[int] | N
         near = difflib.get_close_matches(topic, topics, n=3)
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         if not follow:
-            raise StartupError(f"{opened.called} has no topic {topic}{hint}")
+            raise StartupError(f"{opened.name} has no topic {topic}{hint}")
         say(f"there is no topic {topic} yet{hint}; waiting for it")
     elif missing := sorted(set(partitions or ()) - set(range(found.partitions))):
         raise StartupError(
@@ -148,7 +148,7 @@ def _waited(error: RetriableError, follow: bool, is_away: bool) -> bool:
     if not follow:
         raise error
     if not is_away:
-        say(f"waiting: {error}", wrong=True)
+        say(f"waiting: {error}", error=True)
     time.sleep(_AGAIN)
     return True
 

@@ -15,7 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from tieline.api import DataDirInUseError
-from tieline.cli.connection import BootstrapServers, BrokerSession, DataDir, Place, WorkerFile, beside, say
+from tieline.cli.connection import (
+    BootstrapServers,
+    BrokerOptions,
+    BrokerSession,
+    DataDir,
+    WorkerFile,
+    open_session,
+    say,
+)
 from tieline.control.offsets import (
     ConnectorOffsets,
     OffsetsRefused,
@@ -52,7 +60,7 @@ def list_offsets(
 
     A source whose records cannot be asked for again (a bus) has no offsets: what waits is in its spool.
     """
-    with beside(Place(worker, bootstrap_servers, data_dir), offsets=True) as found:
+    with open_session(BrokerOptions(worker, bootstrap_servers, data_dir), offsets=True) as found:
         known = known_connectors(found.broker.offsets)
         if connector is not None and connector not in known:
             raise OffsetsRefused(_unknown(connector, known, found))
@@ -75,7 +83,7 @@ def list_offsets(
     _print([{k: v for k, v in row.items() if k != "type"} for row in sinks])
     _print([{k: v for k, v in row.items() if k != "type"} for row in sources])
     if not sinks and not sources:
-        say(f"no connector has offsets in {found.called}")
+        say(f"no connector has offsets in {found.name}")
 
 
 @offsets.command("set")
@@ -108,7 +116,7 @@ def set_offsets(
     Exit status: 0 done; 1 the broker is away or refuses; 2 refused, nothing was changed.
     """
     chosen = partition or []
-    place = Place(worker, bootstrap_servers, data_dir)
+    place = BrokerOptions(worker, bootstrap_servers, data_dir)
     with _opened(place, connector, dry_run) as found:
         store = ConnectorOffsets(found.broker.offsets, connector)
         if any(text.lstrip().startswith("{") for text in chosen):
@@ -136,7 +144,7 @@ def reset_offsets(
 
     Exit status: 0 done; 1 the broker is away or refuses; 2 refused, nothing was changed.
     """
-    with _opened(Place(worker, bootstrap_servers, data_dir), connector, dry_run) as found:
+    with _opened(BrokerOptions(worker, bootstrap_servers, data_dir), connector, dry_run) as found:
         store = ConnectorOffsets(found.broker.offsets, connector)
         saved = found.broker.source_offsets(connector, 10.0)
         if saved:
@@ -154,12 +162,12 @@ def reset_offsets(
 
 
 @contextmanager
-def _opened(place: Place, connector: str, dry_run: bool) -> Iterator[BrokerSession]:
+def _opened(place: BrokerOptions, connector: str, dry_run: bool) -> Iterator[BrokerSession]:
     """What is to be changed: on the local log its owner, so that no worker runs meanwhile."""
     try:
         if not dry_run:
-            refuse_if_worker_runs(connector, place.data_dir_used())
-        with beside(place, offsets=True, owner=not dry_run) as found:
+            refuse_if_worker_runs(connector, place.worker_data_dir())
+        with open_session(place, offsets=True, owner=not dry_run) as found:
             yield found
     except DataDirInUseError as error:
         raise OffsetsRefused(
@@ -178,7 +186,7 @@ def _unknown(connector: str, known: dict[str, str], found: BrokerSession) -> str
     hint = f"did you mean {near[0]}? " if near else ""
     names = ", ".join(f"{name} ({kind})" for name, kind in sorted(known.items())) or "none"
     return (
-        f"no connector {connector} has offsets in {found.called}; {hint}connectors that have some: {names}. "
+        f"no connector {connector} has offsets in {found.name}; {hint}connectors that have some: {names}. "
         "(A source whose records cannot be asked for again, as a bus, has a spool instead)"
     )
 

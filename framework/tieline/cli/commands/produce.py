@@ -14,12 +14,12 @@ from tieline.api import SchemaStore, StartupError
 from tieline.api.commands import until_interrupted
 from tieline.cli.connection import (
     BootstrapServers,
+    BrokerOptions,
     BrokerSession,
     DataDir,
-    Place,
     RegistryUrl,
     WorkerFile,
-    beside,
+    open_session,
     say,
 )
 from tieline.cli.printable import printable
@@ -72,8 +72,8 @@ def produce(
     if is_live and paths != [_STDIN]:
         raise StartupError("--live sends what comes from stdin; files are always checked as a whole")
     shape = RecordBuilder(topic, schema, key, key_field, header or ())
-    place = Place(worker, bootstrap_servers, data_dir, schema_registry_url)
-    with beside(place) as opened:
+    place = BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)
+    with open_session(place) as opened:
         read = [] if is_live else _checked(paths, shape)
         _ensure_topic(opened, topic, create)
         sending = Sending(opened.broker.producer("tieline-produce", {}), timeout)
@@ -81,13 +81,13 @@ def produce(
         try:
             with until_interrupted():
                 if is_live:
-                    say(f"sending to {topic} of {opened.called}, a line of JSON each; Ctrl-D ends it")
+                    say(f"sending to {topic} of {opened.name}, a line of JSON each; Ctrl-D ends it")
                     _live(sending, shape, opened.schemas)
                 sending.send(shape.framed(read, opened.schemas))
                 sending.settle()
         finally:
             sending.close()
-            say(f"{sending.told} to {topic} of {opened.called}")
+            say(f"{sending.told} to {topic} of {opened.name}")
     if sending.sent < sending.given:
         raise typer.Exit(1)
 
@@ -160,5 +160,5 @@ def _ensure_topic(opened: BrokerSession, topic: str, create: bool) -> None:
     if not create:
         near = difflib.get_close_matches(topic, topics, n=3)
         hint = f"did you mean {', '.join(near)}? " if near else ""
-        raise StartupError(f"{opened.called} has no topic {topic}; {hint}--create makes it")
+        raise StartupError(f"{opened.name} has no topic {topic}; {hint}--create makes it")
     opened.broker.create_topic(topic)

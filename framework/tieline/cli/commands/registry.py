@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tieline.api.commands import until_interrupted
-from tieline.cli.connection import BootstrapServers, DataDir, Place, WorkerFile, beside, say
+from tieline.cli.connection import BootstrapServers, BrokerOptions, DataDir, WorkerFile, open_session, say
 
 registry = typer.Typer(
     help="A schema registry that Confluent's clients can use, over the topic _schemas.", no_args_is_help=True
@@ -58,10 +58,10 @@ def run(
     flat = {name: str(value) for name, value in given.items() if value is not None}
     config = RegistryConfig.parse(flat, "tieline registry run")
     logs.set_up(style="human", level="INFO")
-    with beside(Place(worker, bootstrap_servers, data_dir), make=True) as place:
+    with open_session(BrokerOptions(worker, bootstrap_servers, data_dir), make=True) as place:
         server = RegistryServer(SchemaTopic(place.broker), config)
         server.start()
-        say(f"schema registry at {server.url}, over {place.called}; Ctrl-C ends it")
+        say(f"schema registry at {server.url}, over {place.name}; Ctrl-C ends it")
         with until_interrupted():
             threading.Event().wait()
         server.stop()

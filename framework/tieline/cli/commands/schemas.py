@@ -14,7 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from tieline.api import Schema, StartupError, TielineError
-from tieline.cli.connection import BootstrapServers, DataDir, Place, RegistryUrl, WorkerFile, beside, say
+from tieline.cli.connection import (
+    BootstrapServers,
+    BrokerOptions,
+    DataDir,
+    RegistryUrl,
+    WorkerFile,
+    open_session,
+    say,
+)
 from tieline.registry.model.errors import RegistryError
 
 schemas = typer.Typer(
@@ -34,7 +42,7 @@ def list_all(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
 ) -> None:
     """List the subjects with their versions, the newest one's id and name."""
-    with _known(Place(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
+    with _known(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
         rows = []
         for subject in known.subjects():
             found = known.version(subject, "latest")
@@ -60,7 +68,7 @@ def show(
     schema_registry_url: RegistryUrl = None,
 ) -> None:
     """Print a schema as indented JSON; its id and version go to standard error."""
-    with _known(Place(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
+    with _known(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
         found = known.version(subject, version)
     say(f"{subject} version {found['version']}, id {found['id']}")
     typer.echo(json.dumps(json.loads(found["schema"]), indent=2))
@@ -82,7 +90,7 @@ def diff(
     from tieline.registry.model.avro_schema import parse
     from tieline.registry.model.compatibility import differences
 
-    with _known(Place(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
+    with _known(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
         found = [known.version(subject, each) for each in (old, new)]
     names = [f"version {each['version']}" for each in found]
     before, after = (json.dumps(json.loads(each["schema"]), indent=2).splitlines() for each in found)
@@ -115,7 +123,7 @@ def register(
         schema = Schema.parse(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise StartupError(f"{file}: {error}") from None
-    with _known(Place(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
+    with _known(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
         typer.echo(known.register(subject, schema))
 
 
@@ -206,7 +214,7 @@ class _OfRegistry:
 
 
 @contextmanager
-def _known(place: Place) -> Iterator[_OfBroker | _OfRegistry]:
+def _known(place: BrokerOptions) -> Iterator[_OfBroker | _OfRegistry]:
     """What is asked. What it refuses becomes one sentence and exit status 1."""
     if place.registry_url and not (place.worker or place.bootstrap_servers or place.data_dir):
         from tieline.registry.client import RemoteSchemaStore, told
@@ -216,16 +224,16 @@ def _known(place: Place) -> Iterator[_OfBroker | _OfRegistry]:
             with told("answer"):
                 yield _OfRegistry(store)
         except TielineError as error:
-            say(str(error), wrong=True)
+            say(str(error), error=True)
             raise typer.Exit(1) from None
         finally:
             store.close()
         return
-    with beside(place) as opened:
+    with open_session(place) as opened:
         try:
             yield _OfBroker(opened.broker) if opened.registry is None else _OfRegistry(opened.registry)
         except RegistryError as error:
-            say(str(error), wrong=True)
+            say(str(error), error=True)
             raise typer.Exit(1) from None
 
 

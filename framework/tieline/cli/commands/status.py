@@ -1,4 +1,4 @@
-"""``tieline status``: what a worker's folder holds, looked at from beside the running worker."""
+"""``tieline status``: what is in a worker's folder, read beside the running worker."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import datetime as dt
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,40 +18,45 @@ from rich.text import Text
 from tieline.api import StartupError
 from tieline.cli.printable import printable
 
+if TYPE_CHECKING:
+    from tieline.broker.backend import Backend
+
 _NO_WORKER = "no worker runs"
+_TIMEOUT = 10.0
 
 
 def status(
     folder: Annotated[Path, typer.Argument(help="The worker's data.dir.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
-    """Show connectors, topics, readers and spools of a worker's folder; the worker may be running.
+    """Show the connectors, topics, readers and spools in a worker's folder; the worker may be running.
 
-    Only reads. What a connector's state is the worker has written down last; NOT CONNECTED: it runs, and
-    what it needs is not there. The lines below the connectors say since when and why, and why a connector
-    FAILED. A topic's lag is what a reader (a sink's consumer group) has not committed yet; what waits in a
-    spool has not been acknowledged by the broker yet; a quarantine holds what could not be parsed.
+    Changes nothing. A connector's state is the last one that its worker wrote. NOT CONNECTED: the connector
+    runs, but a system that it needs is unavailable. The lines below the connectors say since when and why,
+    and why a connector FAILED. The lag of a reader (a sink's consumer group) is what it has not committed
+    yet. What waits in a spool is not acknowledged by the broker yet. A quarantine holds input that could
+    not be parsed.
     """
-    found = look(folder)
+    state = look(folder)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(state))
         return
     console = Console()
-    if found["connectors"]:
-        console.print(_of_connectors(found["connectors"]))
-        for line in lines(found["connectors"], time.time()):
+    if state["connectors"]:
+        console.print(_connector_table(state["connectors"]))
+        for line in lines(state["connectors"], time.time()):
             typer.echo(line)
     topics = _table("local log", "topic", "partition", "first", "next", "records")
-    for row in found["topics"]:
+    for row in state["topics"]:
         topics.add_row(*(Text(str(row[name])) for name in ("topic", "partition", "first", "next", "records")))
     readers = _table("readers", "reader", "topic", "partition", "committed", "lag")
-    for row in found["readers"]:
+    for row in state["readers"]:
         readers.add_row(
             *(Text(str(row[name])) for name in ("reader", "topic", "partition", "committed")),
             Text(_number(row["lag"])),
         )
     spools = _table("spools", "spool", "waiting", "bytes", "quarantined")
-    for row in found["spools"]:
+    for row in state["spools"]:
         spools.add_row(*(Text(str(row[name])) for name in ("spool", "waiting", "bytes", "quarantined")))
     for table in (topics, readers, spools):
         if table.row_count:
@@ -58,7 +64,7 @@ def status(
 
 
 def lines(connectors: Sequence[Mapping[str, Any]], now: float) -> Iterator[str]:
-    """Yield what is wrong with each connector, a line each. ``now``: seconds since 1970."""
+    """Yield a line for each problem of each connector. ``now``: seconds since 1970."""
     for row in connectors:
         name = printable(row["connector"])
         if row["trace"]:
@@ -88,7 +94,7 @@ def _one_line(text: str) -> str:
     return printable(" ".join(line.strip() for line in text.splitlines()))
 
 
-def _of_connectors(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _connector_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = _table("connectors", "connector", "state", "received", "delivered", "lag")
     for row in rows:
         table.add_row(
@@ -108,51 +114,51 @@ def _number(value: int | None) -> str:
 
 
 def look(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The same as data. Raises ``StartupError`` where the folder holds nothing of a worker."""
-    from tieline.broker.local.store import Store
+    """Return the same as data. Raises ``StartupError`` if the folder holds nothing of a worker."""
+    from tieline.broker.backend import Backend
+    from tieline.runtime.spool.sizes import spool_sizes
     from tieline.runtime.worker.status_file import statuses
 
-    log, spools = folder / "log.db", sorted((folder / "spools").glob("*.db"))
+    log = Backend(folder)
+    spools = [size._asdict() for size in spool_sizes(folder / "spools")]
     workers = list(statuses(folder))
-    if not log.exists() and not spools and not workers:
+    if log.is_missing and not spools and not workers:
         raise StartupError(f"{folder} holds no log and no spool; give the data.dir of a worker's settings")
-    found: dict[str, list[dict[str, Any]]] = {"connectors": [], "topics": [], "readers": [], "spools": []}
-    for worker in workers:
-        found["connectors"] += _connectors(worker)
-    if log.exists():
-        with Store(log, owner=False) as store:
-            bounds = store.snapshot()
-            for at, there in sorted(bounds.items()):
-                found["topics"].append({**at._asdict(), "first": there.start, "next": there.end,
-                                        "records": there.end - there.start})  # fmt: skip
-            for group in store.groups():
-                for at, offset in sorted(store.committed(group).items()):
-                    end = bounds[at].end if at in bounds else -1
-                    lag = end - offset if offset <= end else None  # committed for a topic that is gone
-                    found["readers"].append(
-                        {"reader": group, **at._asdict(), "committed": offset, "lag": lag}
-                    )
-    for path in spools:
-        with Store(path, owner=False) as store:
-            (waiting, size), (quarantined, _) = store.size("spool"), store.size("quarantine")
-        found["spools"].append(
-            {"spool": path.stem, "waiting": waiting, "bytes": size, "quarantined": quarantined}
-        )
-    return found
+    connectors = [row for worker in workers for row in _connectors(worker)]
+    topics, readers = ([], []) if log.is_missing else _topics_and_readers(log)
+    return {"connectors": connectors, "topics": topics, "readers": readers, "spools": spools}
+
+
+def _topics_and_readers(log: Backend) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return a row for each partition of a local log, and a row for each committed offset."""
+    readers = []
+    with closing(log.open(owner=False)) as broker:
+        offsets = broker.offsets
+        spans = offsets.spans(broker.topic_names(), _TIMEOUT)
+        for group in offsets.groups(_TIMEOUT):
+            for partition, committed in sorted(offsets.group(group, _TIMEOUT).committed.items()):
+                end = spans[partition].end if partition in spans else -1
+                lag = end - committed if committed <= end else None  # the topic was deleted
+                readers.append({"reader": group, **partition._asdict(), "committed": committed, "lag": lag})
+    topics = [
+        {**partition._asdict(), "first": first, "next": end, "records": end - first}
+        for partition, (first, end) in sorted(spans.items())
+    ]
+    return topics, readers
 
 
 def _connectors(worker: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each connector of what a worker has written down."""
+    """Yield a row for each connector in a worker's status file."""
     connectors = worker.get("connectors")
-    for name, ledger in sorted(connectors.items()) if isinstance(connectors, dict) else ():
-        outages = ledger.get("not_connected", [])
-        state = ledger.get("state") if worker["running"] else _NO_WORKER
+    for name, stats in sorted(connectors.items()) if isinstance(connectors, dict) else ():
+        outages = stats.get("not_connected", [])
+        state = stats.get("state") if worker["running"] else _NO_WORKER
         yield {
             "connector": name,
             "worker": worker.get("pid"),
             "written": worker.get("written"),
             "state": "NOT CONNECTED" if state == "RUNNING" and outages else state,
-            **{key: ledger.get(key) for key in ("type", "received", "delivered", "trace")},
-            "lag": ledger.get("lag") if worker["running"] else None,
+            **{key: stats.get(key) for key in ("type", "received", "delivered", "trace")},
+            "lag": stats.get("lag") if worker["running"] else None,
             "not_connected": outages,
         }

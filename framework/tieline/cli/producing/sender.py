@@ -93,7 +93,7 @@ class Sending:
     def refuse(self, wrong: InvalidLine) -> None:
         """One that is not sent."""
         self.refused += 1
-        say(str(wrong), wrong=True)
+        say(str(wrong), error=True)
 
     def send(self, records: Iterable[Placed]) -> None:
         """In units; waits where too much is on its way. Raises ``RetriableError``."""

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tieline.api import SchemaStore, SinkTask, SourceTask
-from tieline.broker.local.file import LogSettings
-from tieline.broker.local.log import LocalLog
 from tieline.broker.local.ownership import tighten_folder
 from tieline.broker.port import Broker
 from tieline.config.plan import ConnectorPlan, ConverterPlan, Plan
@@ -31,22 +29,9 @@ from tieline.runtime.task.transform_chain import TransformChain
 
 
 def open_broker(plan: Plan) -> Broker:
-    """Kafka where ``bootstrap.servers`` is given, else the local log. Raises ``AlreadyOwned``."""
-    worker = plan.worker
-    tighten_folder(worker.data_dir)  # on Kafka only the spools in it are opened
-    if worker.bootstrap_servers:
-        from tieline.broker.kafka.broker import KafkaBroker
-
-        return KafkaBroker(
-            ",".join(worker.bootstrap_servers),
-            plan.clients,
-            offsets_topic=worker.offset_storage_topic,
-            offsets_partitions=worker.offset_storage_partitions,
-            offsets_replication=worker.offset_storage_replication_factor,
-            call_timeout=worker.pace.call_timeout,
-        )
-    settings = LogSettings(retention_ms=worker.log_retention_ms, retention_bytes=worker.log_retention_bytes)
-    return LocalLog.open(worker.data_dir, settings=settings)
+    """Open the broker of a worker, in a data folder that is private. Raises ``DataDirInUseError``."""
+    tighten_folder(plan.worker.data_dir)  # on Kafka only the spools in it are opened
+    return plan.backend.open()
 
 
 class TaskFactory:

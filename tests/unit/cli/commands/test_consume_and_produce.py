@@ -10,7 +10,7 @@ from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
 from tieline.cli.commands.consume import View, consume
 from tieline.cli.commands.produce import produce
-from tieline.cli.connection import Place, beside
+from tieline.cli.connection import BrokerOptions, open_session
 from tieline.registry.schema_topic import TOPIC
 
 
@@ -141,7 +141,7 @@ def test_an_error_is_one_line_with_its_place_and_without_a_secret(log, capfd, tm
         "value.converter.schema.registry.basic.auth.user.info": "me:other-secret",
     }
     (tmp_path / "worker.json").write_text(json.dumps(settings))
-    with pytest.raises(SystemExit) as ended, beside(Place(tmp_path / "worker.json")):
+    with pytest.raises(SystemExit) as ended, open_session(BrokerOptions(tmp_path / "worker.json")):
         raise RetriableError("refused me:other-secret\x1b[2J")
     assert ended.value.code == 1
     told = capfd.readouterr().err
