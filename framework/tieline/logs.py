@@ -14,6 +14,7 @@ import structlog
 import structlog.tracebacks
 
 from tieline.log_limits import Repeats
+from tieline.log_queue import QueuedHandler
 
 _MASK = "********"
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
@@ -68,7 +69,10 @@ repeats = Repeats()
 
 
 def set_up(*, style: str, level: str) -> None:
-    """Send every log line of the process to standard error in this style (``json`` or ``human``)."""
+    """Send every log line of the process to standard error, in the style ``json`` or ``human``.
+
+    A thread that logs never waits for standard error; see ``QueuedHandler``.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -89,12 +93,15 @@ def set_up(*, style: str, level: str) -> None:
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = QueuedHandler(sys.stderr)
     handler.setFormatter(formatter)
     handler.setLevel(level)
     repeats.clear()
     handler.addFilter(repeats)
     root = logging.getLogger()
+    for former in root.handlers:
+        if isinstance(former, QueuedHandler):
+            former.close()
     root.handlers[:] = [handler]
     root.setLevel(level)
     for noisy in ("pymongo", "httpx", "httpcore", "stevedore"):

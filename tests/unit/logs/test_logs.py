@@ -22,10 +22,16 @@ WRITTEN = [
 ]
 
 
+class Written(io.StringIO):
+    def getvalue(self):
+        logging.getLogger().handlers[0].flush()
+        return super().getvalue()
+
+
 @pytest.fixture(params=["json", "human"])
 def output(request, monkeypatch):
     """Standard error of a process whose log is set up in either style; all as it was afterwards."""
-    stream = io.StringIO()
+    stream = Written()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(logs, "redaction", logs.Redaction())
     root = logging.getLogger()
@@ -33,6 +39,7 @@ def output(request, monkeypatch):
     logs.redaction.add([SECRET, "secret-2", "abc"])
     logs.set_up(style=request.param, level="DEBUG")
     yield stream
+    root.handlers[0].close()
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.contextvars.clear_contextvars()
