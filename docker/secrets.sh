@@ -6,9 +6,10 @@ cd "$(dirname "$0")"
 mkdir -p -m 700 secrets
 new() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
 if [ ! -e secrets/mongo_password ]; then new >secrets/mongo_password; fi
-if [ ! -e secrets/registry_users ]; then
-  admin=$(new) reader=$(new)
-  printf 'basic tieline %s\nbasic ui %s read\n' "$admin" "$reader" >secrets/registry_users
-  sed "s/REGISTRY_PASSWORD/$reader/" ui.yml >secrets/ui.yml
+if [ ! -e secrets/registry_admin_password ]; then new >secrets/registry_admin_password; fi
+if [ ! -e secrets/registry_viewer_password ]; then
+  viewer=$(new)
+  echo "$viewer" >secrets/registry_viewer_password
+  sed "s/REGISTRY_PASSWORD/$viewer/" ui.yml >secrets/ui.yml
 fi
 chmod 444 secrets/*

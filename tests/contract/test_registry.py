@@ -40,7 +40,9 @@ from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import Broker
 from tieline.http.connections import Limits
+from tieline.http.passwords import hash_password, hash_token
 from tieline.http.server import WebServer
+from tieline.http.users import Account, Role, User, edit_users
 from tieline.registry.http.server import RegistryConfig, RegistryServer
 from tieline.registry.schema_topic import SchemaTopic, TopicSchemaStore
 
@@ -385,8 +387,10 @@ def test_a_worker_and_a_registry_on_one_broker_share_ids_and_rules(client, broke
     assert client.register_schema(subject, Sent(READING.text, "AVRO")) == schema_id
 
 
-def test_who_is_not_in_the_file_is_refused_and_who_may_look_changes_nothing(serve, tmp_path):
-    (tmp_path / "users").write_text("# people\nbasic ann s3cret\nbearer t0ken read\n")
+def test_a_client_without_credentials_is_refused_and_a_viewer_changes_nothing(serve, tmp_path):
+    with edit_users(tmp_path / "users") as users:
+        users.put(Account(User("ann", Role.OPERATOR), "password", hash_password("s3cret")))
+        users.put(Account(User("ui", Role.VIEWER), "token", hash_token("t0ken")))
     url = serve(users_file=tmp_path / "users")
     assert ask(f"{url}/subjects")[0] == 401
     assert ask(f"{url}/subjects", Authorization="Basic !!!")[0] == 401
@@ -456,16 +460,21 @@ def test_a_client_that_does_not_shake_hands_is_closed_and_keeps_nobody_out(certi
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
-        ({"listen": "0.0.0.0:8081"}, "lets other machines in: name who may use it in users.file"),
+        (
+            {"listen": "0.0.0.0:8081"},
+            "Create a users file with `tieline users add` and set users.file, or listen",
+        ),
+        ({"listen": "[::]:8081"}, "other machines can reach"),
+        ({"listen": "127.0.0.1.example.com:8081"}, "other machines can reach"),
         ({"listen": "127.0.0.1"}, "is not HOST:PORT"),
         ({"users_file": "none"}, "No such file"),
-        ({"ssl_key_location": "key.pem"}, "a certificate and its key come together"),
+        ({"ssl_key_location": "key.pem"}, "must be set together"),
         ({"ssl_key_location": "none", "ssl_certificate_location": "none"}, "FileNotFoundError"),
     ],
 )
-def test_what_cannot_be_served_is_told_before_anything_listens(settings, told):
+def test_settings_that_cannot_be_served_are_rejected_before_the_server_listens(settings, message):
     flat = {name.replace("_", "."): value for name, value in settings.items()}
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         RegistryConfig.parse(flat)

@@ -103,7 +103,7 @@ def test_every_problem_of_the_served_registry_is_told_before_the_start(tmp_path)
     for said in (
         "schema.registry.users.fil: no such setting",
         "schema.registry.max.request.bytes: ",
-        "schema.registry.listen: lets other machines in: name who may use it in users.file",
+        "schema.registry.listen: other machines can reach 0.0.0.0:8081, and users.file is not set",
         "none.json: cannot be read",
     ):
         assert said in ended.stderr

@@ -19,6 +19,7 @@ from tieline.cli.commands.registry import registry
 from tieline.cli.commands.run import run
 from tieline.cli.commands.schemas import schemas
 from tieline.cli.commands.status import status
+from tieline.cli.commands.users import users
 from tieline.plugins import discovery
 from tieline.plugins import path as plugin_path
 
@@ -38,6 +39,7 @@ app.add_typer(offsets, name="offsets")
 app.add_typer(plugins_command, name="plugins")
 app.add_typer(registry, name="registry")
 app.add_typer(schemas, name="schemas")
+app.add_typer(users, name="users")
 
 
 @app.command()

@@ -1,1 +1,1 @@
-"""The HTTP server that the registry and the worker share."""
+"""The HTTP server that the schema registry and a worker's other interfaces share."""

@@ -113,7 +113,7 @@ def test_what_an_earlier_release_stored_as_it_was_sent_is_the_same_schema(log, o
     assert (new.id, json.loads(new.content.text)) == (7, one)  # an id has one text
     again = SchemaTopic(log)
     again.catch_up()
-    assert (again.skipped, [place.subject for place in again.snapshot().places(7)]) == (0, ["s", "t"])
+    assert (again.skipped, [place.subject for place in again.snapshot().versions_of_id(7)]) == (0, ["s", "t"])
 
 
 def test_of_two_ids_that_one_schema_has_of_old_the_first_is_found_and_none_is_changed(log):
@@ -225,5 +225,8 @@ def test_a_union_that_an_earlier_release_named_by_its_text_keeps_its_id(log):
     converter.start(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log, topic))
     (data,) = converter.serialize([Datum("t", {}, Schema(text))])
     assert data == b"\x00\x00\x00\x00\x05\x02"
-    assert [place.subject for place in topic.snapshot().places(5)] == [str(json.loads(text)), "t-value"]
+    assert [place.subject for place in topic.snapshot().versions_of_id(5)] == [
+        str(json.loads(text)),
+        "t-value",
+    ]
     assert converter.deserialize([Encoded("t", data)])[0].data == {}

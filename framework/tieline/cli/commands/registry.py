@@ -1,4 +1,4 @@
-"""``tieline registry``: a schema registry on its own, for whoever speaks Confluent's interface."""
+"""``tieline registry``: serve a schema registry without a worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ registry = typer.Typer(
 
 @registry.callback()
 def group() -> None:
-    """Keep ``run`` a command of its own, though it is the only one."""
+    """Keep ``run`` as a subcommand although it is the only one."""
 
 
 @registry.command()
@@ -30,32 +30,37 @@ def run(
     users_file: Annotated[
         Path | None,
         typer.Option(
-            help="Who may use it: lines `basic NAME PASSWORD` or `bearer TOKEN`, `read` behind who may only "
-            "look. Needed where it listens to other machines."
+            help="Who may use the registry: a file written by `tieline users add`. Required if other "
+            "machines can connect."
         ),
     ] = None,
-    certificate: Annotated[Path | None, typer.Option(help="PEM; with it HTTPS is spoken.")] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM, without a passphrase.")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of a certificate; with it the registry speaks HTTPS.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its key, without a passphrase.")] = None,
     max_request_bytes: Annotated[
-        int, typer.Option(min=1024, max=100_000_000, help="The largest schema, about.")
+        int,
+        typer.Option(
+            min=1024, max=100_000_000, help="The largest request body, and so about the largest schema."
+        ),
     ] = 1_000_000,
 ) -> None:
-    """Serve the schemas of a broker until SIGTERM or SIGINT; a worker may run beside.
+    """Serve the schemas of a broker until SIGTERM or SIGINT. A worker may run at the same time.
 
-    Several registries on one Kafka agree: each change is made by one of them at a time.
+    Several registries may serve one Kafka: only one of them at a time makes a change.
     """
     from tieline import logs
     from tieline.registry.http.server import RegistryConfig, RegistryServer
     from tieline.registry.schema_topic import SchemaTopic
 
-    given = {
+    options = {
         "listen": listen,
         "users.file": users_file,
         "ssl.certificate.location": certificate,
         "ssl.key.location": key,
         "max.request.bytes": max_request_bytes,
     }
-    flat = {name: str(value) for name, value in given.items() if value is not None}
+    flat = {name: str(value) for name, value in options.items() if value is not None}
     config = RegistryConfig.parse(flat, "tieline registry run")
     logs.set_up(style="human", level="INFO")
     with open_session(BrokerOptions(worker, bootstrap_servers, data_dir), make=True) as place:

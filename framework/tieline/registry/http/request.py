@@ -1,13 +1,13 @@
-"""What a request to the registry asks: its path, parameters and body, checked where they are read."""
+"""One request to the registry: its path, parameters and body, each validated when it is read."""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from starlette.datastructures import QueryParams
 
+from tieline.registry.http.access import WRITE, Access
 from tieline.registry.model import errors, rules
 from tieline.registry.model.events import MAX_ID, Content, Reference, canonical_json
 from tieline.registry.model.state import Subjects
@@ -16,18 +16,8 @@ from tieline.registry.schema_topic import SchemaTopic
 _MAX_DEPTH = 50  # of metadata and rules
 
 
-class Access(enum.Enum):
-    """What a route needs."""
-
-    READ = "read"
-    WRITE = "write"
-
-
-READ, WRITE = Access.READ, Access.WRITE
-
-
 class RegistryRequest(NamedTuple):
-    """One request. ``access``: what its route needs, so what it may do."""
+    """A request. ``access`` is what its route needs, and so the most that it may do."""
 
     topic: SchemaTopic
     path: Mapping[str, str]
@@ -37,85 +27,89 @@ class RegistryRequest(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """The subject in the path."""
+        """The subject in the path. Raises ``RegistryError`` (42208)."""
         subject = self.path["subject"]
         if not subject.strip() or any(ord(character) < 32 for character in subject):
             raise errors.invalid_subject(subject)
         return subject
 
     @property
-    def maybe_subject(self) -> str | None:
-        """None where the request is about all subjects."""
+    def subject_or_none(self) -> str | None:
+        """The subject in the path, or ``None`` if the request is about all subjects."""
         return self.subject if "subject" in self.path else None
 
     def flag(self, name: str) -> bool:
-        """A parameter that is ``true``."""
+        """Return whether a query parameter is ``true``."""
         return self.query.get(name, "").lower() == "true"
 
     def number(self, name: str, default: int) -> int:
-        """A parameter that is a number."""
+        """Return a query parameter that is an integer. Raises ``RegistryError`` (422)."""
         text = self.query.get(name, "")
         try:
             return int(text[:20]) if text else default
         except ValueError:
-            raise errors.unprocessable(f"{name}: {text[:50]!r} is no number") from None
+            raise errors.unprocessable(f"{name}: {text[:50]!r} is not a number") from None
 
-    def page(self, found: list[Any]) -> list[Any]:
-        """The part of a list that ``offset`` and ``limit`` ask for."""
+    def page(self, items: list[Any]) -> list[Any]:
+        """Return the part of a list that ``offset`` and ``limit`` select."""
         offset, limit = max(0, self.number("offset", 0)), self.number("limit", -1)
-        return found[offset:] if limit < 0 else found[offset : offset + limit]
+        return items[offset:] if limit < 0 else items[offset : offset + limit]
 
     def schema(self, state: Subjects) -> rules.Request:
-        """The schema in the body, as it was sent."""
+        """Return the schema in the body as it was sent. Raises ``RegistryError``."""
         text, kind = self.body.get("schema"), self.body.get("schemaType") or "AVRO"
         if not isinstance(text, str) or not text.strip():
-            raise errors.invalid_schema("Empty schema: the body needs a text 'schema'")
+            raise errors.invalid_schema("Empty schema: the body needs a string 'schema'")
         references = self.body.get("references") or []
         if not isinstance(kind, str) or not isinstance(references, list):
-            raise errors.invalid_schema("schemaType is a text, and references are a list")
+            raise errors.invalid_schema("schemaType must be a string, and references a list")
         content = Content(
             kind.upper(),
             text,
-            tuple(_reference(state, each) for each in references),
-            canonical_json(_map(self.body.get("metadata"), "metadata")),
-            canonical_json(_map(self.body.get("ruleSet"), "ruleSet")),
+            tuple(_parse_reference(state, each) for each in references),
+            canonical_json(_parse_map(self.body.get("metadata"), "metadata")),
+            canonical_json(_parse_map(self.body.get("ruleSet"), "ruleSet")),
         )
-        schema_id, version = _whole(self.body.get("id"), "id"), _whole(self.body.get("version"), "version")
+        schema_id = _parse_integer(self.body.get("id"), "id")
+        version = _parse_integer(self.body.get("version"), "version")
         return rules.Request(content, schema_id, version)
 
     def content(self, state: Subjects) -> Content:
-        """The same as it is stored and compared."""
+        """Return the schema in the body as it is stored and compared. Raises ``RegistryError``."""
         normalize = self.flag("normalize") or state.normalizes(self.subject)
         return rules.canonical(state, self.schema(state).content, normalize=normalize)
 
-    def answer_of(self, rule: Callable[[Subjects], rules.Decision]) -> Any:
-        """Make a change; what is to be answered. A route that only reads cannot, whoever asks."""
+    def change(self, rule: Callable[[Subjects], rules.Decision]) -> Any:
+        """Make a change and return its answer. Raises ``RegistryError``.
+
+        A route that only reads cannot make one, whatever the role of the user.
+        """
         if self.access is not WRITE:
             raise errors.forbidden()
         return self.topic.change(rule).answer
 
 
-def _reference(state: Subjects, value: Any) -> Reference:
-    given = value if isinstance(value, dict) else {}
-    name, subject, version = given.get("name"), given.get("subject"), given.get("version")
+def _parse_reference(state: Subjects, value: Any) -> Reference:
+    fields = value if isinstance(value, dict) else {}
+    name, subject, version = fields.get("name"), fields.get("subject"), fields.get("version")
     if not (isinstance(name, str) and name and isinstance(subject, str) and type(version) is int):
         raise errors.invalid_schema("a reference needs name, subject and version")
     if version == -1:
-        newest = state.versions(subject)
-        version = newest[-1].number if newest else 1
+        versions = state.versions(subject)
+        version = versions[-1].number if versions else 1
     return Reference(name, subject, version)
 
 
-def _map(value: Any, name: str) -> Mapping[str, Any] | None:
+def _parse_map(value: Any, name: str) -> Mapping[str, Any] | None:
     if value is not None and not isinstance(value, dict):
-        raise errors.unprocessable(f"{name} is no object")
-    if _is_deep(value):
+        raise errors.unprocessable(f"{name} is not an object")
+    if _is_too_deep(value):
         raise errors.unprocessable(f"{name} is nested deeper than {_MAX_DEPTH}")
     return value
 
 
-def _is_deep(value: Any) -> bool:
-    """Whether it might be too deep for another instance to read from the topic."""
+def _is_too_deep(value: Any) -> bool:
+    """Return whether another instance might fail to read the value from the topic."""
     level = [value]
     for _ in range(_MAX_DEPTH):
         level = [
@@ -129,7 +123,7 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _whole(value: Any, name: str) -> int | None:
+def _parse_integer(value: Any, name: str) -> int | None:
     if value is not None and (type(value) is not int or not -1 <= value <= MAX_ID):
-        raise errors.unprocessable(f"{name} is no number up to {MAX_ID}")
+        raise errors.unprocessable(f"{name} is not a number from -1 to {MAX_ID}")
     return value if value and value > 0 else None

@@ -1,19 +1,19 @@
-"""The calls of Confluent's interface that ask for schemas by their ids."""
+"""The calls that find schemas by their id or guid."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tieline.registry.http.request import RegistryRequest
-from tieline.registry.http.responses import content_told, text_told
+from tieline.registry.http.responses import text_json
 from tieline.registry.model import errors
-from tieline.registry.model.events import Content
+from tieline.registry.model.events import Content, content_json
 from tieline.registry.model.state import Subjects, Version
 
 
-def schema_by_id(asked: RegistryRequest) -> Any:
+def schema_by_id(request: RegistryRequest) -> Any:
     """``GET /schemas/ids/{id}``."""
-    schema_id = _id(asked)
+    schema_id = _path_id(request)
 
     def find(state: Subjects) -> Content:
         content = state.content(schema_id)
@@ -21,70 +21,75 @@ def schema_by_id(asked: RegistryRequest) -> Any:
             raise errors.schema_not_found(schema_id)
         return content
 
-    content = asked.topic.ask(find)
-    more = {"maxId": asked.topic.peek(lambda state: state.max_id)} if asked.flag("fetchMaxId") else {}
-    return {**content_told(content), **more}
+    answer = content_json(request.topic.ask(find))
+    if request.flag("fetchMaxId"):
+        answer["maxId"] = request.topic.peek(lambda state: state.max_id)
+    return answer
 
 
-def text_by_id(asked: RegistryRequest) -> Any:
+def text_by_id(request: RegistryRequest) -> Any:
     """``GET /schemas/ids/{id}/schema``."""
-    return text_told(schema_by_id(asked)["schema"])
+    return text_json(schema_by_id(request)["schema"])
 
 
-def places(asked: RegistryRequest) -> list[Version]:
-    """Where the schema of an id is registered."""
-    schema_id, only = _id(asked), asked.query.get("subject")
-
-    def find(state: Subjects) -> list[Version]:
-        found = state.places(schema_id)
-        if not found:
-            raise errors.schema_not_found(schema_id)
-        return [v for v in found if (asked.flag("deleted") or not v.deleted) and only in (None, v.subject)]
-
-    return asked.page(asked.topic.ask(find))
-
-
-def versions_by_id(asked: RegistryRequest) -> Any:
-    """``GET /schemas/ids/{id}/versions``."""
-    return [{"subject": version.subject, "version": version.number} for version in places(asked)]
-
-
-def guid(asked: RegistryRequest) -> int:
-    """The id of a guid."""
-    guid = asked.path["guid"].lower()
-
-    def find(state: Subjects) -> int:
-        found = state.find_guid(guid)
-        if found is None:
-            raise errors.schema_not_found(guid)
-        return found
-
-    return asked.topic.ask(find)
-
-
-def subjects_by_id(asked: RegistryRequest) -> Any:
+def subjects_by_id(request: RegistryRequest) -> Any:
     """``GET /schemas/ids/{id}/subjects``."""
-    return [version.subject for version in places(asked)]
+    return [version.subject for version in _versions(request)]
 
 
-def ids_by_guid(asked: RegistryRequest) -> Any:
-    """``GET /schemas/guids/{guid}/ids``."""
-    return [{"context": ".", "id": guid(asked)}]
+def versions_by_id(request: RegistryRequest) -> Any:
+    """``GET /schemas/ids/{id}/versions``."""
+    return [{"subject": version.subject, "version": version.number} for version in _versions(request)]
 
 
-def schema_by_guid(asked: RegistryRequest) -> Any:
+def schema_by_guid(request: RegistryRequest) -> Any:
     """``GET /schemas/guids/{guid}``."""
-    content = asked.topic.content(guid(asked))
-    return {} if content is None else content_told(content)
+    content = request.topic.content(_id_of_guid(request))
+    return {} if content is None else content_json(content)
 
 
-def as_id(text: str) -> int | None:
-    """The id in a path; none where it is none."""
+def ids_by_guid(request: RegistryRequest) -> Any:
+    """``GET /schemas/guids/{guid}/ids``."""
+    return [{"context": ".", "id": _id_of_guid(request)}]
+
+
+def parse_id(text: str) -> int | None:
+    """Return the id in a path, or ``None`` if it is not a number."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
 
 
-def _id(asked: RegistryRequest) -> int:
-    found = as_id(asked.path["id"])
-    if found is None:
-        raise errors.schema_not_found(asked.path["id"][:50])
-    return found
+def _versions(request: RegistryRequest) -> list[Version]:
+    """Return the versions with the id in the path, of all subjects or of ``?subject=``."""
+    schema_id, subject = _path_id(request), request.query.get("subject")
+    with_deleted = request.flag("deleted")
+
+    def find(state: Subjects) -> list[Version]:
+        versions = state.versions_of_id(schema_id)
+        if not versions:
+            raise errors.schema_not_found(schema_id)
+        return [
+            version
+            for version in versions
+            if (with_deleted or not version.deleted) and subject in (None, version.subject)
+        ]
+
+    return request.page(request.topic.ask(find))
+
+
+def _id_of_guid(request: RegistryRequest) -> int:
+    guid = request.path["guid"].lower()
+
+    def find(state: Subjects) -> int:
+        schema_id = state.find_guid(guid)
+        if schema_id is None:
+            raise errors.schema_not_found(guid)
+        return schema_id
+
+    return request.topic.ask(find)
+
+
+def _path_id(request: RegistryRequest) -> int:
+    schema_id = parse_id(request.path["id"])
+    if schema_id is None:
+        raise errors.schema_not_found(request.path["id"][:50])
+    return schema_id

@@ -1,4 +1,4 @@
-"""The calls of Confluent's interface about subjects, compatibility, configuration and mode."""
+"""The calls about subjects, compatibility, configuration and mode."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tieline.registry.http.request import RegistryRequest
-from tieline.registry.http.responses import content_told, guid_told, text_told, told
+from tieline.registry.http.responses import guid_json, text_json, version_json
 from tieline.registry.model import config_and_mode, errors, rules
-from tieline.registry.model.events import MAX_ID, Content
+from tieline.registry.model.events import MAX_ID, Content, content_json
 from tieline.registry.model.state import Subjects, Version
 
-_MOST_IN_A_LIST = 10_000
+_MAX_LISTED_SCHEMAS = 10_000
 
 Call = Callable[[RegistryRequest], Any]
 
@@ -21,71 +21,75 @@ Call = Callable[[RegistryRequest], Any]
 # -- subjects
 
 
-def schemas(asked: RegistryRequest) -> Any:
+def list_schemas(request: RegistryRequest) -> Any:
     """``GET /schemas``."""
-    prefix, deleted = _prefix(asked), asked.flag("deleted")
+    prefix, deleted, latest_only = _prefix(request), request.flag("deleted"), request.flag("latestOnly")
 
     def find(state: Subjects) -> list[Version]:
-        names = [name for name in state.names() if name.startswith(prefix)]
-        found = [state.versions(name, deleted=deleted) for name in names]
-        return [v for versions in found for v in (versions[-1:] if asked.flag("latestOnly") else versions)]
+        by_subject = [
+            state.versions(name, deleted=deleted) for name in state.names() if name.startswith(prefix)
+        ]
+        return [
+            version for versions in by_subject for version in (versions[-1:] if latest_only else versions)
+        ]
 
-    return [told(version) for version in asked.page(asked.topic.ask(find))[:_MOST_IN_A_LIST]]
+    versions = request.page(request.topic.ask(find))
+    return [version_json(version) for version in versions[:_MAX_LISTED_SCHEMAS]]
 
 
-def _prefix(asked: RegistryRequest) -> str:
-    """``:*:`` is all contexts, ``:.:`` the default one, which is all that there are."""
-    return asked.query.get("subjectPrefix", "").removeprefix(":*:").removeprefix(":.:")
-
-
-def subjects(asked: RegistryRequest) -> Any:
+def list_subjects(request: RegistryRequest) -> Any:
     """``GET /subjects``."""
-    prefix, only, deleted = (
-        _prefix(asked),
-        asked.flag("deletedOnly"),
-        asked.flag("deleted"),
-    )
+    prefix, deleted, deleted_only = _prefix(request), request.flag("deleted"), request.flag("deletedOnly")
 
     def find(state: Subjects) -> list[str]:
         names = [name for name in state.names() if name.startswith(prefix)]
-        if only:
+        if deleted_only:
             return [name for name in names if not state.has(name)]
         return [name for name in names if state.has(name, deleted=deleted)]
 
-    return asked.page(asked.topic.ask(find))
+    return request.page(request.topic.ask(find))
 
 
-def versions(asked: RegistryRequest) -> Any:
+def _prefix(request: RegistryRequest) -> str:
+    """Return the prefix without its context: all contexts (``:*:``) or the default one (``:.:``).
+
+    Both mean the same here, since there is no other context.
+    """
+    return request.query.get("subjectPrefix", "").removeprefix(":*:").removeprefix(":.:")
+
+
+def list_versions(request: RegistryRequest) -> Any:
     """``GET /subjects/{subject}/versions``."""
-    only = asked.flag("deletedOnly")
+    subject, deleted_only = request.subject, request.flag("deletedOnly")
+    deleted = deleted_only or request.flag("deleted")
 
     def find(state: Subjects) -> list[int]:
-        found = state.versions(asked.subject, deleted=only or asked.flag("deleted"))
-        if not found:
-            raise errors.subject_not_found(asked.subject)
-        return [version.number for version in found if version.deleted or not only]
+        versions = state.versions(subject, deleted=deleted)
+        if not versions:
+            raise errors.subject_not_found(subject)
+        return [version.number for version in versions if version.deleted or not deleted_only]
 
-    return asked.page(asked.topic.ask(find))
-
-
-def version(asked: RegistryRequest) -> Version:
-    """``GET /subjects/{subject}/versions/{version}``, before it is JSON."""
-    return asked.topic.ask(lambda state: _found(state, asked, deleted=asked.flag("deleted")))
+    return request.page(request.topic.ask(find))
 
 
-def version_as_json(asked: RegistryRequest) -> Any:
+def get_version(request: RegistryRequest) -> Any:
     """``GET /subjects/{subject}/versions/{version}``."""
-    return told(version(asked))
+    return version_json(_version(request))
 
 
-def text_of_version(asked: RegistryRequest) -> Any:
+def text_of_version(request: RegistryRequest) -> Any:
     """``GET /subjects/{subject}/versions/{version}/schema``."""
-    return text_told(version(asked).content.text)
+    return text_json(_version(request).content.text)
 
 
-def _found(state: Subjects, asked: RegistryRequest, *, deleted: bool = False) -> Version:
-    """The version in the path: a number, ``latest`` or ``-1``. The latest is never one that was deleted."""
-    subject, number = asked.subject, asked.path["version"]
+def _version(request: RegistryRequest) -> Version:
+    deleted = request.flag("deleted")
+    return request.topic.ask(lambda state: _find_version(state, request, deleted=deleted))
+
+
+def _find_version(state: Subjects, request: RegistryRequest, *, deleted: bool = False) -> Version:
+    """Return the version in the path: a number, ``latest`` or ``-1``. The latest is never a deleted one."""
+    subject, number = request.subject, request.path["version"]
     versions = state.versions(subject, deleted=deleted)
     if not versions:
         raise errors.subject_not_found(subject)
@@ -94,174 +98,176 @@ def _found(state: Subjects, asked: RegistryRequest, *, deleted: bool = False) ->
         if not live:
             raise errors.version_not_found(-1)
         return live[-1]
-    wanted = _number(number)
-    chosen = [version for version in versions if version.number == wanted]
-    if not chosen:
-        raise errors.version_not_found(wanted)
-    return chosen[0]
+    return _with_number(versions, number)
 
 
-def _number(text: str) -> int:
+def _with_number(versions: list[Version], text: str) -> Version:
+    number = _parse_version(text)
+    for version in versions:
+        if version.number == number:
+            return version
+    raise errors.version_not_found(number)
+
+
+def _parse_version(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 11 and 0 < int(text) <= MAX_ID):
         raise errors.invalid_version(text[:100])
     return int(text)
 
 
-def with_metadata(asked: RegistryRequest) -> Any:
-    """The latest version whose metadata have these properties: ``?key=…&value=…``, each maybe again."""
-    wanted = dict(zip(asked.query.getlist("key"), asked.query.getlist("value"), strict=False))
+def version_with_metadata(request: RegistryRequest) -> Any:
+    """``GET /subjects/{subject}/metadata?key=…&value=…``: the latest version with all these properties."""
+    subject, deleted = request.subject, request.flag("deleted")
+    wanted = dict(zip(request.query.getlist("key"), request.query.getlist("value"), strict=False))
 
     def find(state: Subjects) -> Version:
-        versions = state.versions(asked.subject, deleted=asked.flag("deleted"))
+        versions = state.versions(subject, deleted=deleted)
         if not versions:
-            raise errors.subject_not_found(asked.subject)
+            raise errors.subject_not_found(subject)
         matching = [version for version in versions if wanted.items() <= _properties(version.content).items()]
         if not matching:
             raise errors.schema_not_found()
         return matching[-1]
 
-    return told(asked.topic.ask(find))
+    return version_json(request.topic.ask(find))
 
 
 def _properties(content: Content) -> dict[str, Any]:
-    found = json.loads(content.metadata or "{}").get("properties")
-    return found if isinstance(found, dict) else {}
+    properties = json.loads(content.metadata or "{}").get("properties")
+    return properties if isinstance(properties, dict) else {}
 
 
-def referenced_by(asked: RegistryRequest) -> Any:
+def referenced_by(request: RegistryRequest) -> Any:
     """``GET …/versions/{version}/referencedby``."""
 
     def find(state: Subjects) -> list[int]:
-        version = _found(state, asked)
+        version = _find_version(state, request)
         return state.referrers(version.subject, version.number)
 
-    return asked.topic.ask(find)
+    return request.topic.ask(find)
 
 
-def register(asked: RegistryRequest) -> Any:
+def register(request: RegistryRequest) -> Any:
     """``POST /subjects/{subject}/versions``."""
-    normalize = asked.flag("normalize")
-    found: Version = asked.answer_of(
-        lambda state: rules.register(state, asked.subject, asked.schema(state), normalize=normalize)
+    normalize = request.flag("normalize")
+    version: Version = request.change(
+        lambda state: rules.register(state, request.subject, request.schema(state), normalize=normalize)
     )
     return {
-        "id": found.id,
-        "version": found.number,
-        **guid_told(found.content),
-        **content_told(found.content),
+        "id": version.id,
+        "version": version.number,
+        **guid_json(version.content),
+        **content_json(version.content),
     }
 
 
-def lookup(asked: RegistryRequest) -> Any:
+def lookup(request: RegistryRequest) -> Any:
     """``POST /subjects/{subject}``."""
-    deleted = asked.flag("deleted")
+    subject, deleted = request.subject, request.flag("deleted")
 
     def find(state: Subjects) -> Version:
-        if not state.has(asked.subject, deleted=deleted):
-            raise errors.subject_not_found(asked.subject)
-        found = rules.lookup(state, asked.subject, asked.content(state), deleted=deleted)
-        if found is None:
+        if not state.has(subject, deleted=deleted):
+            raise errors.subject_not_found(subject)
+        version = rules.lookup(state, subject, request.content(state), deleted=deleted)
+        if version is None:
             raise errors.schema_not_found()
-        return found
+        return version
 
-    return told(asked.topic.ask(find))
+    return version_json(request.topic.ask(find))
 
 
-def delete_subject(asked: RegistryRequest) -> Any:
+def delete_subject(request: RegistryRequest) -> Any:
     """``DELETE /subjects/{subject}``."""
-    permanent = asked.flag("permanent")
-    return asked.answer_of(lambda state: rules.delete_subject(state, asked.subject, permanent=permanent))
+    permanent = request.flag("permanent")
+    return request.change(lambda state: rules.delete_subject(state, request.subject, permanent=permanent))
 
 
-def delete_version(asked: RegistryRequest) -> Any:
+def delete_version(request: RegistryRequest) -> Any:
     """``DELETE /subjects/{subject}/versions/{version}``."""
-    permanent = asked.flag("permanent")
+    permanent = request.flag("permanent")
 
     def delete(state: Subjects) -> rules.Decision:
-        number = _found(state, asked, deleted=True).number
-        return rules.delete_version(state, asked.subject, number, permanent=permanent)
+        number = _find_version(state, request, deleted=True).number
+        return rules.delete_version(state, request.subject, number, permanent=permanent)
 
-    return asked.answer_of(delete)
+    return request.change(delete)
 
 
-def check(asked: RegistryRequest) -> Any:
+def check_compatibility(request: RegistryRequest) -> Any:
     """``POST /compatibility/subjects/{subject}/versions[/{version}]``.
 
-    The latest version of a subject without versions forbids nothing, as for Confluent's registry. What is no
-    schema is refused, or, if asked for messages, one of them.
+    As in Confluent's registry, a subject without versions is compatible with every schema. A text that is not
+    a schema is rejected; if the client asks for messages, the reason is one of them.
     """
-    verbose = asked.flag("verbose")
+    is_verbose = request.flag("verbose")
 
     def find(state: Subjects) -> list[str]:
-        earlier = _to_check(state, asked)
+        earlier = _versions_to_check(state, request)
         try:
-            sent = asked.schema(state).content
-            rules.check_readable(state, asked.subject, sent)
+            content = request.schema(state).content
+            rules.check_readable(state, request.subject, content)
         except errors.RegistryError as error:
-            if verbose and error.code == errors.INVALID_SCHEMA:
+            if is_verbose and error.code == errors.INVALID_SCHEMA:
                 return [str(error)]
             raise
-        return rules.messages(state, asked.subject, sent, earlier)
+        return rules.messages(state, request.subject, content, earlier)
 
-    asked.topic.catch_up(time.monotonic())
-    messages = asked.topic.ask(find)
-    more = {"messages": messages} if verbose else {}
-    return {"is_compatible": not messages, **more}
+    request.topic.catch_up(time.monotonic())
+    messages = request.topic.ask(find)
+    answer: dict[str, Any] = {"is_compatible": not messages}
+    return {**answer, "messages": messages} if is_verbose else answer
 
 
-def _to_check(state: Subjects, asked: RegistryRequest) -> list[Version]:
-    """The versions that a schema is checked against; never one that was deleted."""
-    there, number = state.versions(asked.subject), asked.path.get("version")
+def _versions_to_check(state: Subjects, request: RegistryRequest) -> list[Version]:
+    """Return the versions that a schema is checked against; never a deleted one."""
+    versions, number = state.versions(request.subject), request.path.get("version")
     if number is None:
-        return there
-    if number in ("latest", "-1"):
-        return there[-1:]
-    wanted = _number(number)
-    chosen = [version for version in there if version.number == wanted]
-    if not chosen:
-        raise errors.version_not_found(wanted)
-    return chosen
+        return versions
+    return versions[-1:] if number in ("latest", "-1") else [_with_number(versions, number)]
 
 
 # -- configuration and mode
 
 
-def config(asked: RegistryRequest) -> Any:
+def get_config(request: RegistryRequest) -> Any:
     """``GET /config[/{subject}]``."""
-    subject, wider = asked.maybe_subject, asked.flag("defaultToGlobal")
-    return asked.topic.ask(lambda state: config_and_mode.config(state, subject, default_to_global=wider))
-
-
-def set_config(asked: RegistryRequest) -> Any:
-    """``PUT /config[/{subject}]``."""
-    return asked.answer_of(lambda state: config_and_mode.set_config(state, asked.maybe_subject, asked.body))
-
-
-def delete_config(asked: RegistryRequest) -> Any:
-    """``DELETE /config[/{subject}]``."""
-    return asked.answer_of(lambda state: config_and_mode.delete_config(state, asked.maybe_subject))
-
-
-def mode(asked: RegistryRequest) -> Any:
-    """``GET /mode[/{subject}]``."""
-    subject, wider = asked.maybe_subject, asked.flag("defaultToGlobal")
-    return asked.topic.ask(lambda state: config_and_mode.mode(state, subject, default_to_global=wider))
-
-
-def set_mode(asked: RegistryRequest) -> Any:
-    """``PUT /mode[/{subject}]``."""
-    mode, force = asked.body.get("mode"), asked.flag("force")
-    return asked.answer_of(
-        lambda state: config_and_mode.set_mode(state, asked.maybe_subject, mode, force=force)
+    subject, or_global = request.subject_or_none, request.flag("defaultToGlobal")
+    return request.topic.ask(
+        lambda state: config_and_mode.config(state, subject, default_to_global=or_global)
     )
 
 
-def delete_mode(asked: RegistryRequest) -> Any:
+def set_config(request: RegistryRequest) -> Any:
+    """``PUT /config[/{subject}]``."""
+    subject = request.subject_or_none
+    return request.change(lambda state: config_and_mode.set_config(state, subject, request.body))
+
+
+def delete_config(request: RegistryRequest) -> Any:
+    """``DELETE /config[/{subject}]``."""
+    subject = request.subject_or_none
+    return request.change(lambda state: config_and_mode.delete_config(state, subject))
+
+
+def get_mode(request: RegistryRequest) -> Any:
+    """``GET /mode[/{subject}]``."""
+    subject, or_global = request.subject_or_none, request.flag("defaultToGlobal")
+    return request.topic.ask(lambda state: config_and_mode.mode(state, subject, default_to_global=or_global))
+
+
+def set_mode(request: RegistryRequest) -> Any:
+    """``PUT /mode[/{subject}]``."""
+    subject, mode, force = request.subject_or_none, request.body.get("mode"), request.flag("force")
+    return request.change(lambda state: config_and_mode.set_mode(state, subject, mode, force=force))
+
+
+def delete_mode(request: RegistryRequest) -> Any:
     """``DELETE /mode/{subject}``."""
-    return asked.answer_of(lambda state: config_and_mode.delete_mode(state, asked.subject))
+    subject = request.subject
+    return request.change(lambda state: config_and_mode.delete_mode(state, subject))
 
 
-def metadata(asked: RegistryRequest) -> Any:
+def get_cluster_ids(request: RegistryRequest) -> Any:
     """``GET /v1/metadata/id``."""
-    clusters = {"kafka-cluster": asked.topic.cluster_id, "schema-registry-cluster": "schema-registry"}
+    clusters = {"kafka-cluster": request.topic.cluster_id, "schema-registry-cluster": "schema-registry"}
     return {"id": "", "scope": {"path": [], "clusters": clusters}}

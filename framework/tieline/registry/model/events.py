@@ -194,17 +194,32 @@ def _mode(value: Mapping[str, Any]) -> str:
 
 
 def _schema_value(event: SchemaStored) -> dict[str, Any]:
-    content = event.content
-    value: dict[str, Any] = {"subject": event.subject, "version": event.version, "id": event.id}
+    return {
+        "subject": event.subject,
+        "version": event.version,
+        "id": event.id,
+        **_optional_fields(event.content),
+        "schema": event.content.text,
+        "deleted": event.deleted,
+    }
+
+
+def content_json(content: Content) -> dict[str, Any]:
+    """Return a schema as the JSON of Confluent's HTTP interface."""
+    return {"schema": content.text, **_optional_fields(content)}
+
+
+def _optional_fields(content: Content) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
     if content.type != "AVRO":
-        value["schemaType"] = content.type
+        fields["schemaType"] = content.type
     if content.references:
-        value["references"] = [reference._asdict() for reference in content.references]
+        fields["references"] = [reference._asdict() for reference in content.references]
     if content.metadata:
-        value["metadata"] = json.loads(content.metadata)
+        fields["metadata"] = json.loads(content.metadata)
     if content.rules:
-        value["ruleSet"] = json.loads(content.rules)
-    return {**value, "schema": content.text, "deleted": event.deleted}
+        fields["ruleSet"] = json.loads(content.rules)
+    return fields
 
 
 def _key(keytype: str, subject: str | None, version: int | None = None) -> bytes:

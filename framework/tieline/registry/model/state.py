@@ -93,7 +93,7 @@ class Subjects:
         """The schema of an id, also where all its versions were deleted softly. Safe for any thread."""
         return self._contents.get(schema_id)
 
-    def places(self, schema_id: int) -> list[Version]:
+    def versions_of_id(self, schema_id: int) -> list[Version]:
         """Where the schema of an id is registered, in order; deleted versions too."""
         places = sorted(self._places.get(schema_id))
         return [self._versions.get(subject)[number] for subject, number in places]

@@ -289,7 +289,9 @@ def test_fifty_schemas_that_wait_are_written_together_and_each_has_its_own_id(lo
     assert len(transactions) == 1
     again = SchemaTopic(log)
     again.catch_up()
-    assert {n: again.snapshot().places(found[n])[0].subject for n in found} == {n: f"s{n}" for n in found}
+    assert {n: again.snapshot().versions_of_id(found[n])[0].subject for n in found} == {
+        n: f"s{n}" for n in found
+    }
 
 
 def test_a_broker_that_is_away_is_told_to_all_who_wait_at_once(log):

@@ -1,4 +1,4 @@
-"""Whoever may only read changes nothing, however a request is written."""
+"""A viewer changes nothing, however a request is written, and each role is enforced on every route."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from urllib.parse import quote, unquote
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from starlette.middleware import Middleware
 
 from tieline.api import Schema
 from tieline.broker.local.log import LocalLog
-from tieline.registry.http.app import application
-from tieline.registry.http.auth import Authenticated, Users
-from tieline.registry.http.request import READ, WRITE
+from tieline.http.passwords import hash_password
+from tieline.http.users import Account, Role, User
+from tieline.registry.http.access import READ, WRITE
+from tieline.registry.http.app import create_app
 from tieline.registry.http.routes import ROUTES, CallRoute
 from tieline.registry.schema_topic import TOPIC, SchemaTopic, TopicSchemaStore
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "post"]
-READER, WRITER = (b"Basic " + base64.b64encode(pair) for pair in (b"eve:look", b"ann:s3cret"))
+CREDENTIALS = {role: b"Basic " + base64.b64encode(f"{role.value}:secret".encode()) for role in Role}
+READER, WRITER = CREDENTIALS[Role.VIEWER], CREDENTIALS[Role.OPERATOR]
+NOT_A_USER = [b"", b"Basic " + base64.b64encode(b"viewer:other"), b"Bearer secret", b"Basic !"]
 BODY = json.dumps({"schema": '"string"', "compatibility": "NONE", "mode": "READONLY"}).encode()
 
 
 class Registry:
-    """Its answers as a server gives them, and all that its topic holds."""
+    """An application as a server calls it, and the records of its topic."""
 
     def __init__(self, folder):
-        (folder / "users").write_text("basic ann s3cret\nbasic eve look read\n")
         self.log = LocalLog.open(folder / "log")
         TopicSchemaStore(self.log).register("s", Schema('"long"'))
-        self.app = application(
-            SchemaTopic(self.log), users=Middleware(Authenticated, Users(folder / "users"))
-        )
+        hash_ = hash_password("secret")
+        accounts = [Account(User(role.value, role), "password", hash_) for role in Role]
+        self.app = create_app(SchemaTopic(self.log), accounts=accounts)
 
     def records(self):
-        found = []
-        self.log.read(TOPIC, lambda record: found.append((record.key, record.value)))
-        return found
+        records = []
+        self.log.read(TOPIC, lambda record: records.append((record.key, record.value)))
+        return records
 
-    def ask(self, method, target, credentials):
-        """The status, for a request target as it stands in the request's first line."""
+    def ask(self, method, target, credentials, client="127.0.0.1"):
+        """Return the status of a request whose first line has this target."""
         raw, _, query = target.partition(b"?")
         headers = [(b"authorization", credentials), (b"content-type", b"application/json")]
         scope = {
@@ -56,7 +57,7 @@ class Registry:
             "http_version": "1.1",
             "scheme": "http",
             "server": ("127.0.0.1", 8081),
-            "client": ("127.0.0.1", 1),
+            "client": (client, 1),
             "state": {},
         }
         sent = []
@@ -73,13 +74,21 @@ class Registry:
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    made = Registry(tmp_path_factory.mktemp("access"))
-    yield made
-    made.log.close()
+    registry = Registry(tmp_path_factory.mktemp("access"))
+    yield registry
+    registry.log.close()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A registry that tests may change."""
+    registry = Registry(tmp_path_factory.mktemp("written"))
+    yield registry
+    registry.log.close()
 
 
 def paths():
-    """Paths of routes with a subject, and parts of them, put together in any way."""
+    """Generate paths of routes with a subject, and parts of them in any combination."""
     subjects = st.sampled_from(["s", "new", "a/b", "versions", "s/versions", "ünï", "", ".", ".."])
     numbers = st.sampled_from(["1", "latest", "-1", "x", "1;v=2"])
     whole = st.builds(
@@ -102,7 +111,7 @@ def paths():
 
 
 def encoded():
-    """As it is, escaped everywhere, or twice, and with another case."""
+    """Generate paths as they are, escaped everywhere or twice, and in upper case."""
     ways = [
         lambda path: quote(path, safe="/"),
         lambda path: quote(path, safe=""),
@@ -116,7 +125,7 @@ def encoded():
 
 @given(method=st.sampled_from(METHODS), target=encoded())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whoever_may_only_read_changes_nothing_however_the_request_is_written(registry, method, target):
+def test_a_viewer_changes_nothing_however_the_request_is_written(registry, method, target):
     before = registry.records()
     event(str(registry.ask(method, target, READER)))
     assert registry.records() == before
@@ -136,14 +145,14 @@ def test_whoever_may_only_read_changes_nothing_however_the_request_is_written(re
     ],
 )
 @pytest.mark.parametrize("method", METHODS)
-def test_no_spelling_of_a_path_lets_a_reader_write(registry, method, target):
+def test_no_spelling_of_a_path_lets_a_viewer_write(registry, method, target):
     before = registry.records()
     status = registry.ask(method, target.encode(), READER)
     assert registry.records() == before
     assert status != 200 or method in ("GET", "HEAD")
 
 
-def test_a_path_with_a_line_break_behind_it_is_another_path(registry):
+def test_a_path_that_ends_with_a_line_break_is_another_path(registry):
     before = registry.records()
     assert registry.ask("POST", b"/subjects/s/versions%0A", WRITER) == 422  # a subject "s/versions\n"
     assert registry.ask("PUT", b"/config%0A", WRITER) == 404
@@ -151,17 +160,28 @@ def test_a_path_with_a_line_break_behind_it_is_another_path(registry):
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_each_route_that_writes_is_refused_to_a_reader_and_the_others_are_not(registry, route):
+@pytest.mark.parametrize("role", Role)
+def test_every_route_grants_reading_to_all_roles_and_writing_to_operators_and_admins(written, role, route):
     path = route.path.replace("{subject:path}", "s").replace("{version}", "7").replace("{id}", "7")
-    refused = registry.ask(route.method, path.encode(), READER) == 403
-    assert refused is (route.access is WRITE)
+    is_refused = written.ask(route.method, path.encode(), CREDENTIALS[role]) == 403
+    assert is_refused is (route.access is WRITE and role is Role.VIEWER)
 
 
-def test_a_route_says_what_it_needs():
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+@pytest.mark.parametrize("credentials", NOT_A_USER)
+def test_every_route_refuses_a_client_without_valid_credentials(registry, credentials, route):
+    path = route.path.replace("{subject:path}", "s").replace("{version}", "1").replace("{id}", "1")
+    before = registry.records()
+    client = f"127.0.1.{ROUTES.index(route)}"  # each with its own limit of failed logins
+    assert registry.ask(route.method, path.encode(), credentials, client) == 401
+    assert registry.records() == before
+
+
+def test_every_route_states_its_access():
     with pytest.raises(TypeError):
         CallRoute("/new", "POST", call=lambda _: {})  # type: ignore[call-arg]
-    asking = {(r.method, r.path) for r in ROUTES if r.access is READ and r.method != "GET"}
-    assert asking == {
+    reading = {(r.method, r.path) for r in ROUTES if r.access is READ and r.method != "GET"}
+    assert reading == {
         ("POST", "/"),
         ("POST", "/subjects/{subject:path}"),
         ("POST", "/compatibility/subjects/{subject:path}/versions"),
@@ -170,14 +190,14 @@ def test_a_route_says_what_it_needs():
     assert {r.access for r in ROUTES if r.method in ("PUT", "DELETE", "PATCH")} == {WRITE}
 
 
-def test_a_route_that_says_it_reads_cannot_write(registry, monkeypatch):
-    """Also where its declaration is wrong, and for those who may write."""
+def test_a_route_that_is_declared_to_read_cannot_write(registry, monkeypatch):
+    """This holds even if the declaration is wrong, and for operators."""
     register = next(
         r for r in ROUTES if r.path.endswith("/versions") and r.method == "POST" and r.access is WRITE
     )
     wrong = register._replace(access=READ, path="/wrong/{subject:path}")
     monkeypatch.setattr("tieline.registry.http.app.ROUTES", (*ROUTES, wrong))
-    app, registry.app = registry.app, application(SchemaTopic(registry.log))
+    app, registry.app = registry.app, create_app(SchemaTopic(registry.log))
     before = registry.records()
     try:
         assert registry.ask("POST", b"/wrong/s", WRITER) == 403
