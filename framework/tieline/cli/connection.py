@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from tieline.api import ConfigError, DataError, SchemaStore, StartupError, TielineError
+from tieline.api import DataError, SchemaStore, StartupError, TielineError
 from tieline.broker.backend import silence_clients
 from tieline.broker.client_secrets import secrets
 from tieline.broker.port import Broker, TopicInfo
@@ -23,6 +23,7 @@ from tieline.cli.printable import printable
 from tieline.config.files import read_settings
 from tieline.config.plan import check_plan
 from tieline.config.problems import Problems
+from tieline.config.schema_registry import registry_problems, registry_settings
 from tieline.config.settings import below
 from tieline.logs import Redaction
 from tieline.registry.client import RemoteSchemaStore
@@ -157,16 +158,11 @@ def say(text: str, *, error: bool = False) -> None:
 
 def _registry_settings(where: str, settings: Mapping[str, str], url: str) -> dict[str, str]:
     """Return what the worker's value converter would use; empty for the topic ``_schemas``."""
-    registry = below("value.converter.schema.registry", settings)
-    if not registry.get("url"):
-        registry["url"] = url
-    if not registry["url"]:
+    registry = registry_settings(below("value.converter.schema.registry", settings), url)
+    if not registry:
         return {}
     problems = Problems()
-    try:
-        RemoteSchemaStore(registry).close()  # connects with the first question only
-    except ConfigError as error:
-        problems.extend(error.problems, where)
+    problems.extend(registry_problems(registry), where)
     problems.report()
     return registry
 

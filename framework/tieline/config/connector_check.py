@@ -22,6 +22,7 @@ from tieline.api.config import Unresolved
 from tieline.broker.backend import client_problems
 from tieline.config.planned import ConnectorPlan, ConverterPlan, TransformPlan
 from tieline.config.problems import Problems
+from tieline.config.schema_registry import registry_problems, registry_settings
 from tieline.config.settings import (
     ConnectorSettings,
     SinkSettings,
@@ -31,9 +32,8 @@ from tieline.config.settings import (
     below,
     split,
 )
-from tieline.config.unsupported import NO_PREDICATES, refusal, url_problem
+from tieline.config.unsupported import NO_PREDICATES, refusal
 from tieline.plugins import discovery
-from tieline.registry.client import RemoteSchemaStore
 
 T = TypeVar("T")
 _REGISTRY = "schema.registry."
@@ -206,29 +206,18 @@ class ConnectorCheck:
         return None if wrong else ConverterPlan(loaded, config, registry)
 
     def _registry(self, given: Mapping[str, str], key: str) -> dict[str, str]:
-        """The settings of the client of a registry elsewhere; empty if there is none."""
-        where, prefix = self._where, f"{key}."
+        """Return the settings of the client of an external registry; empty if there is none."""
         if any(isinstance(value, Unresolved) for value in given.values()):
             return {}
-        registry = dict(given)
-        if not given.get("url") and self._reach.worker.registry_elsewhere:
-            registry["url"] = self._reach.worker.registry_elsewhere
-            if len(registry) == 1:  # all of it is the worker's
-                where, prefix = self._reach.where, ""
-        if not registry.get("url"):
+        registry = registry_settings(given, self._reach.worker.registry_elsewhere)
+        if not registry:
             for name in given.keys() - {"url"}:
-                message = f"means nothing without {key}.{_REGISTRY}url"
+                message = f"has no effect without {key}.{_REGISTRY}url"
                 self._found.add(ConfigProblem(self._where, f"{key}.{_REGISTRY}{name}", message))
-            return {}
-        if problem := url_problem(registry["url"]):
-            self._found.add(
-                ConfigProblem(where, f"{prefix}{_REGISTRY}url" if prefix else f"{_REGISTRY}url", problem)
-            )
-            return {}
-        try:
-            RemoteSchemaStore(registry).close()  # connects with the first question only
-        except ConfigError as error:
-            self._found.extend(error.problems, where, prefix)
+        elif given.get("url") or len(registry) > 1:
+            self._found.extend(registry_problems(registry), self._where, f"{key}.")
+        else:  # all of it is in the worker's file
+            self._found.extend(registry_problems(registry), self._reach.where)
         return registry
 
     def _transforms(self, parts: Split) -> list[TransformPlan]:

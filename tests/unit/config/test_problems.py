@@ -97,7 +97,7 @@ def test_settings_that_the_registrys_client_does_not_know_are_problems():
 
 def test_settings_of_a_registry_without_its_url_are_problems():
     found = told({**SOURCE, "value.converter": "avro", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
-    assert found == {("file0 (a)", f"{REGISTRY}.urll"): f"means nothing without {REGISTRY}.url"}
+    assert found == {("file0 (a)", f"{REGISTRY}.urll"): f"has no effect without {REGISTRY}.url"}
 
 
 def test_a_converter_that_needs_no_registry_refuses_its_settings():
