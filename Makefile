@@ -8,7 +8,7 @@ FAST := not kafka and not volttron and not mongo and not fresh and not stack
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab stack test chaos plugins-test agent-test parquet-test stack-test check style fast bench lock changelog release-check clean
+.PHONY: help lab stack test chaos plugins-test agent-test parquet-test stack-test check style fast bench docs docs-serve lock changelog release-check clean
 
 help:
 	@echo "make lab            a real VOLTTRON platform -> tieline -> MongoDB on this machine, live (Ctrl-C stops it)"
@@ -22,6 +22,8 @@ help:
 	@echo "make parquet-test   the Parquet sink, its files read by DuckDB and Spark (needs java)"
 	@echo "make stack-test     the containers, each restarted under load (without Docker: root on a Debian)"
 	@echo "make bench          what it can do, measured beside its peers: one JSON line a figure (ARGS=name: one)"
+	@echo "make docs           the documentation site, offline, in build/site; each warning and broken link is an error"
+	@echo "make docs-serve     the same on 127.0.0.1:8000, rebuilt at each change"
 	@echo "make changelog      what the fragments in changes/ add up to"
 	@echo "make release-check  wheel and sdist: built, checked, installed afresh, the lab run from an empty folder"
 	@echo "make lock           the packages of the images, anew, with their hashes"
@@ -111,6 +113,21 @@ agent-test: .venv/.check
 
 bench: .venv/.check
 	@$(BIN)/python -m bench $(ARGS)
+
+.venv/.docs: .venv/.python setup.cfg pyproject.toml
+	@echo "== installing tieline with what the documentation site needs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+# The theme advertises its successor at every run.
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
+docs: .venv/.docs
+	@echo "== the documentation site"
+	@$(MKDOCS) build --strict
+	@echo "open build/site/index.html"
+
+docs-serve: .venv/.docs
+	@$(MKDOCS) serve --strict --dev-addr 127.0.0.1:8000
 
 .venv/.release: .venv/.check
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'

@@ -1,4 +1,4 @@
-"""The examples of docs/cli.md are run, in their order, beside a worker."""
+"""The examples of docs/how-to/topics-and-offsets.md are run, in their order, beside a worker."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tieline.testing.worker_process import WorkerProcess
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "topics-and-offsets.md"
 
 
 def examples():

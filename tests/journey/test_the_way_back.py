@@ -196,7 +196,7 @@ def test_kill_9_under_load_loses_nothing_and_doubles_at_most_the_batch_that_was_
 
 
 def test_the_old_message_file_is_published_by_the_recipe_of_its_page(home, tmp_path):
-    """docs/old-agents.md: ``tieline produce`` beside the worker, and a bus sink of the old shape."""
+    """docs/how-to/old-agents.md: ``tieline produce`` beside the worker, and a bus sink of the old shape."""
     topic, entries = f"msg-to-volttron-{home.own}", 5
     listed = [
         {"sender": "ops", "topic": f"devices/campus/ahu{n}", "value": n, "description": "test"}

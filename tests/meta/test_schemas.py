@@ -96,9 +96,9 @@ def test_every_format_reads_all_that_was_ever_released_and_none_is_gone():
 
 
 def test_the_reference_page_is_the_one_that_the_schemas_make():
-    """`tieline schemas docs schemas > docs/formats.md` mends it."""
+    """`tieline schemas docs schemas > docs/reference/formats.md` mends it."""
     made = page(Schema.parse(path.read_text("utf-8")).text for path in FILES)
-    assert (SCHEMAS.parent / "docs" / "formats.md").read_text("utf-8") == made
+    assert (SCHEMAS.parent / "docs" / "reference" / "formats.md").read_text("utf-8") == made
 
 
 def test_a_format_that_was_released_and_is_gone_is_found(tmp_path):

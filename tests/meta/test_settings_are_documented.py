@@ -1,11 +1,13 @@
-"""Every setting stands in the documents, with its default; no document names one that is not there."""
+"""The generated references hold every setting and every command; the pages' examples are configurations."""
 
 import configparser
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
+from docs_generator import program, settings
 
 from tieline.api import Config
 from tieline.config.plan import plan
@@ -17,108 +19,112 @@ from tieline.config.settings import (
     SourceSettings,
     WorkerSettings,
 )
-from tieline.converters.avro import AvroConverterConfig
-from tieline.converters.json import JsonConverterConfig
-from tieline.converters.plain import StringConverterConfig
-from tieline.transforms.filter import FilterConfig
-from tieline.transforms.insert_header import InsertHeaderConfig
-from tieline.transforms.regex_router import RegexRouterConfig
-from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.file.sink import FileSinkConfig
-from tieline_connectors.file.source import FileSourceConfig
-from tieline_connectors.mongo.config import MongoSinkConfig
-from tieline_connectors.volttron_bus.sink_config import VolttronBusSinkConfig
-from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
 
 ROOT = Path(__file__).parents[2]
-COMMON = ConnectorSettings.keys()
-TABLES: dict[tuple[str, str], list[type[Config]]] = {
-    ("bus-source.md", "Settings"): [VolttronBusConfig],
-    ("bus-sink.md", "Settings"): [VolttronBusSinkConfig],
-    ("commands.md", "Settings"): [CommandSinkConfig],
-    ("mongo-sink.md", "Settings"): [MongoSinkConfig],
-    ("files.md", "Source"): [FileSourceConfig],
-    ("files.md", "Sink"): [FileSinkConfig],
-    ("configuration.md", "Worker"): [WorkerSettings],
-    ("configuration.md", "Every connector"): [ConnectorSettings],
-    ("configuration.md", "Sources"): [SourceSettings],
-    ("configuration.md", "Sinks"): [SinkSettings],
-    ("configuration.md", "Converters"): [AvroConverterConfig, JsonConverterConfig, StringConverterConfig],
-    ("configuration.md", "Transforms"): [FilterConfig, InsertHeaderConfig, RegexRouterConfig],
-}
+DOCS = ROOT / "docs"
+CONNECTORS = sorted((DOCS / "reference" / "connectors").glob("*.md"))
+OF_ALL = (WorkerSettings, ConnectorSettings, SourceSettings, SinkSettings)
 
 
 def page(name):
-    return (ROOT / "docs" / name).read_text("utf-8")
+    return (DOCS / name).read_text("utf-8")
 
 
-def told(name, heading):
-    """The table of settings below a heading: key → what its column of defaults says."""
-    (section,) = re.findall(rf"^#+ {heading}\n(.*?)(?=^#+ |\Z)", page(name), re.MULTILINE | re.DOTALL)
-    table = section.partition("| Key | Default | Meaning |\n|---|---|---|\n")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| `([^`]+)`[^|]*\| ([^|]*)\|", table, re.MULTILINE)
-    assert len(rows) == len(table.splitlines())
-    return {key.partition(".<")[0]: default.strip() for key, default in rows}
-
-
-def definitions(configs):
-    """What the code knows; settings of every connector only where they are the subject."""
-    left_out = COMMON if any(c in (SourceSettings, SinkSettings) for c in configs) else []
-    return {d["name"]: d for c in configs for d in c.definition() if d["name"] not in left_out}
-
-
-@pytest.mark.parametrize("place", TABLES, ids=" ".join)
-def test_a_page_names_exactly_the_settings_that_there_are(place):
-    assert set(told(*place)) == set(definitions(TABLES[place]))
-
-
-@pytest.mark.parametrize("place", TABLES, ids=" ".join)
-def test_a_page_tells_the_default_of_each_setting(place):
-    cells = told(*place)
-    wrong = []
-    for key, definition in definitions(TABLES[place]).items():
-        default, cell = definition["default_value"], cells[key]
-        if definition["required"] != (cell == "required"):
-            wrong.append((key, cell, "required"))
-        elif default and re.findall(r"[\w./-]+", cell)[:1] != [default]:
-            wrong.append((key, cell, default))
-    assert wrong == []
-
-
-def test_every_connector_of_ours_has_a_page():
+def plugins():
+    """Every connector, converter and transform of this distribution."""
     setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    groups = setup["options.entry_points"]
-    lines = "\n".join(groups[group] for group in ("tieline.sources", "tieline.sinks")).split("\n")
-    targets = {line.partition("=")[2].strip() for line in lines if line.strip()}
-    found = [getattr(importlib.import_module(t.partition(":")[0]), t.partition(":")[2]) for t in targets]
-    assert len(found) >= 4
-    documented = {config for configs in TABLES.values() for config in configs}
-    assert {connector.config_type for connector in found} - documented == set()
+    setup.optionxform = str
+    setup.read(ROOT / "setup.cfg", "utf-8")
+    groups = ("tieline.sources", "tieline.sinks", "tieline.converters", "tieline.transforms")
+    lines = [line for group in groups for line in setup["options.entry_points"][group].splitlines()]
+    for target in {line.partition("=")[2].strip() for line in lines if "=" in line}:
+        module, _, name = target.partition(":")
+        yield getattr(importlib.import_module(module), name)
 
 
-def test_what_is_ignored_or_passed_to_clients_is_told():
-    text = page("configuration.md")
-    ignored = text.partition("## What of Kafka Connect's files is ignored\n")[2].partition("\n## ")[0]
+def shown():
+    """``(page, class)`` of each marker."""
+    for path in sorted(DOCS.rglob("*.md")):
+        for marker in settings.MARKER.finditer(path.read_text("utf-8")):
+            yield path, settings.load(marker["config"])
+
+
+def test_every_class_of_settings_is_on_one_page():
+    classes = [plugin.config_type for plugin in plugins()]
+    expected = {cls for cls in [*OF_ALL, *classes] if cls is not Config and cls.keys()}
+    found = [cls for _, cls in shown()]
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+    assert len(expected) >= 15
+
+
+@pytest.mark.parametrize("config", [cls for _, cls in shown()], ids=lambda cls: cls.__name__)
+def test_the_reference_has_each_setting_with_its_default_range_and_meaning(config):
+    text = settings.settings(config)
+    for field, definition in zip(config.model_fields.values(), config.definition(), strict=True):
+        _, found, section = text.partition(f"#### `{definition['name']}` {{ #{definition['name']} }}\n")
+        section = section.partition("\n#### ")[0]
+        assert found
+        assert definition["documentation"] in re.sub(r"\\(?=[<>*_{}\[\]|#])", "", section)
+        assert f"importance {definition['importance'].lower()}" in section
+        if definition["required"]:
+            assert "**required**" in section
+        elif definition["default_value"]:
+            assert f"default `{definition['default_value']}`" in section
+        assert all(limit in section for limit in settings.limits(field, definition["name"]))
+
+
+def test_a_setting_is_shown_with_its_range_and_its_unit():
+    text = settings.settings(WorkerSettings)
+    assert "default `604800000` (7 days)" in text
+    assert "one of `json`, `human`" in text
+    assert "default `5000` (5 s)" in text
+
+
+def test_settings_of_every_connector_are_left_out_where_they_are_not_the_subject():
+    marker = "<!-- settings: tieline.config.settings:SourceSettings without tieline.config.settings:{} -->"
+    text = settings.insert(marker.format("ConnectorSettings"))
+    assert "#### `spool.max.bytes`" in text
+    assert "#### `tasks.max`" not in text
+
+
+def test_the_command_line_reference_has_every_command_and_every_option(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tieline"])
+    text = program.insert(page("reference/cli.md"))
+    found = dict(program.walk(program.program(), ()))
+    assert {path[0] for path in found} >= {"run", "status", "consume", "produce", "offsets", "lab", "query"}
+    for path, command in found.items():
+        section = text.partition(f"## tieline {' '.join(path)} {{ #{'-'.join(path)} }}\n")[2]
+        section = section.partition("\n## ")[0]
+        names = [name for option in command.params for name in option.opts if not option.hidden]
+        assert [n for n in names if n.startswith("-") and n != "--help" and f"`{n}`" not in section] == []
+        assert section.strip()
+
+
+def test_every_ignored_setting_is_listed_and_every_passed_one_explained():
+    text = page("how-to/from-kafka-connect.md")
+    ignored = text.partition("## Settings that are ignored\n")[2].partition("\n## ")[0]
     first_cells = re.findall(r"^\| (`[^|]*) \|", ignored, re.MULTILINE)
     named = [key for cell in first_cells for key in re.findall(r"`([^`]+)`", cell)]
     assert sorted(named) == sorted(IGNORED)
-    assert [key for key in PASSED_TO_CLIENTS if f"`{key}" not in text] == []
+    configuration = page("reference/configuration.md")
+    assert [key for key in PASSED_TO_CLIENTS if f"`{key}" not in configuration] == []
 
 
-@pytest.mark.parametrize("name", ["bus-sink.md", "bus-source.md", "commands.md", "files.md", "mongo-sink.md"])
-def test_the_examples_of_a_page_are_configurations(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", CONNECTORS, ids=lambda path: path.name)
+def test_the_examples_of_a_connectors_page_are_configurations(path, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)  # pages name files of examples
-    examples = re.findall(r"```properties\n(.*?)```", page(name), re.DOTALL)
+    examples = re.findall(r"```properties\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
     files = [tmp_path / f"{number}.properties" for number in range(len(examples))]
     for file, example in zip(files, examples, strict=True):
         file.write_text(re.sub(r"(?m)^.*credentials\.file=.*$", "", example))  # that file is not here
     assert len(plan(None, files).connectors) == len(examples) > 0
 
 
-@pytest.mark.parametrize("document", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
-def test_a_test_that_a_document_names_is_there(document):
-    named = set(re.findall(r"`(test_\w+)`", document.read_text("utf-8")))
-    tests = [path for root in ("tests", "plugins") for path in (ROOT / root).rglob("test_*.py")]
-    code = "".join(path.read_text("utf-8") for path in tests)
-    assert {name for name in named if f"def {name}(" not in code} == set()
+def test_the_files_of_the_raspberry_pi_are_a_worker_with_two_connectors(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONGO_URI", "mongodb://127.0.0.1:27017")
+    blocks = re.findall(r"```yaml\n(.*?)```", page("how-to/raspberry-pi.md"), re.DOTALL)
+    files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
+    for file, block in zip(files, blocks, strict=True):
+        file.write_text(re.sub(r"(?m)^.*credentials\.file.*$", "", block))
+    assert len(plan(files[0], files[1:]).connectors) == 2

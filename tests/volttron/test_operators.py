@@ -1,4 +1,4 @@
-"""What docs/operators.md tells an operator to do, done on real platforms."""
+"""What docs/how-to/volttron.md tells an operator to do, done on real platforms."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class CommandSinkConfig(PlatformConfig):
 
     policy_file: Path = setting(
         "policy.file",
-        doc="Who may write what: docs/command-policy.md. A change is read without a restart.",
+        doc="Who may write what: docs/reference/command-policy.md. A change is read without a restart.",
         importance="high",
     )
     results_topic: TopicName = setting(

@@ -116,7 +116,7 @@ def _refuse_old_agents(where: str, text: str) -> None:
         if len(found) >= 2:
             message = (
                 f"is a config file of {agent} ({found[0]}, {found[1]}), which tieline replaces: "
-                "docs/old-agents.md says, setting by setting, what to write instead"
+                "docs/how-to/old-agents.md says, setting by setting, what to write instead"
             )
             raise ConfigError([ConfigProblem(where, "", message)])
 

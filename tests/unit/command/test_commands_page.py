@@ -1,4 +1,4 @@
-"""docs/commands.md and its examples: they run."""
+"""docs/how-to/commands.md and its examples: they run."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from tieline_connectors.command.model.command import Defaults, signed_by
 from tieline_connectors.command.model.parsing import from_value
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "commands.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "commands.md").read_text("utf-8")
 
 
 def test_the_example_worker_with_its_connectors_has_no_problems():

@@ -303,4 +303,4 @@ def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
 def test_a_config_file_of_the_old_agents_is_recognized_and_the_page_is_named(name, agent, text, tmp_path):
     (message,) = problems(written(tmp_path, name, text))
     assert f"is a config file of {agent}" in message
-    assert "docs/old-agents.md" in message
+    assert "docs/how-to/old-agents.md" in message

@@ -2,7 +2,7 @@
 
 The rules are read from the top: **the first rule that names the issuer, the point and the action
 decides**, and all of its limits hold. `Policy.refusal` tells the first thing that is wrong in a sentence
-for whoever runs the plant. The file's reference, with examples, is docs/command-policy.md.
+for whoever runs the plant. The file's reference, with examples, is docs/reference/command-policy.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/command-policy.md is true: its examples are loaded from the page and do what it says of them."""
+"""docs/reference/command-policy.md is true: its examples are loaded from the page and do what it says of them."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from tieline_connectors.command.policy.rule import Limits, Rule
 from tieline_connectors.command.rules import rules
 
 ROOT = Path(__file__).parents[4]
-PAGE = (ROOT / "docs" / "command-policy.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "reference" / "command-policy.md").read_text("utf-8")
 FIRST, SAFETY, OPTIMISER, SIGNED, NIGHT = (
     parse(text, "policy.yaml") for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 )
