@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Collection
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -11,13 +12,14 @@ from pydantic.fields import FieldInfo
 from tieline.api import Config
 
 MARKER = re.compile(
-    r"^<!-- settings: (?P<config>[\w.:]+)(?: without (?P<without>[\w.:]+))?(?: as (?P<prefix>\S+))? -->$",
+    r"^<!-- settings: (?P<config>[\w.:]+)"
+    r"(?: without (?P<without>[\w.:]+))?(?: below (?P<below>\S+))?(?: as (?P<anchors>\S+))? -->$",
     re.M,
 )
 """A page has this line where the settings of a class are shown.
 
-``without`` leaves out the settings that another class has too; ``as`` goes in front of the anchors, where a
-page shows two classes that share a key.
+``without`` leaves out the settings that another class has too. ``below`` is what stands before each key in a
+file. ``as`` stands before the anchors, where a page shows two classes that share a key.
 """
 
 _UNITS = {
@@ -40,13 +42,16 @@ def insert(page: str) -> str:
 
     def section(marker: re.Match[str]) -> str:
         without = load(marker["without"]).keys() if marker["without"] else ()
-        prefix = f"{marker['prefix']}." if marker["prefix"] else ""
-        return settings(load(marker["config"]), leave_out=without, anchor_prefix=prefix)
+        anchors = f"{marker['anchors']}." if marker["anchors"] else ""
+        config = load(marker["config"])
+        return settings(config, leave_out=without, below=marker["below"] or "", anchors=anchors)
 
     return MARKER.sub(section, page)
 
 
-def settings(config: type[Config], *, leave_out: Any = (), anchor_prefix: str = "") -> str:
+def settings(
+    config: type[Config], *, leave_out: Collection[str] = (), below: str = "", anchors: str = ""
+) -> str:
     """Return a heading for each setting, with its meaning, type, default, range and importance."""
     parts = []
     for field, definition in zip(config.model_fields.values(), config.definition(), strict=True):
@@ -60,7 +65,8 @@ def settings(config: type[Config], *, leave_out: Any = (), anchor_prefix: str = 
             f"importance {definition['importance'].lower()}",
         ]
         meaning = _escape(definition["documentation"])
-        parts.append(f"#### `{key}` {{ #{anchor_prefix}{key} }}\n{meaning}\n\n*{' · '.join(facts)}*\n")
+        name = f"{below}{key}"
+        parts.append(f"#### `{name}` {{ #{anchors}{name} }}\n{meaning}\n\n*{' · '.join(facts)}*\n")
     return "\n".join(parts)
 
 

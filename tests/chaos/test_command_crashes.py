@@ -238,8 +238,8 @@ def test_a_crash_while_a_stopping_worker_gives_back_its_holds_gives_nothing_back
 def on_record(plant):
     """What the audit log says was stored, and what it says beside; each as often as it says it.
 
-    As docs/reference/connectors/command-sink.md tells to read it: a line whose number is above that of a later TAKEN_OVER was
-    decided, and never stored.
+    As docs/reference/connectors/command-sink.md explains: a line whose number is above that of a later
+    TAKEN_OVER was decided, and never stored.
     """
     stored: list[tuple[int, tuple[str, str, int]]] = []
     beside = []

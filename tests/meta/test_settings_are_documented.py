@@ -19,11 +19,12 @@ from tieline.config.settings import (
     SourceSettings,
     WorkerSettings,
 )
+from tieline.registry.http.server import RegistryConfig
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 CONNECTORS = sorted((DOCS / "reference" / "connectors").glob("*.md"))
-OF_ALL = (WorkerSettings, ConnectorSettings, SourceSettings, SinkSettings)
+OF_ALL = (WorkerSettings, ConnectorSettings, SourceSettings, SinkSettings, RegistryConfig)
 
 
 def page(name):
@@ -33,7 +34,7 @@ def page(name):
 def plugins():
     """Every connector, converter and transform of this distribution."""
     setup = configparser.ConfigParser()
-    setup.optionxform = str
+    setup.optionxform = str  # type: ignore[assignment,method-assign]
     setup.read(ROOT / "setup.cfg", "utf-8")
     groups = ("tieline.sources", "tieline.sinks", "tieline.converters", "tieline.transforms")
     lines = [line for group in groups for line in setup["options.entry_points"][group].splitlines()]

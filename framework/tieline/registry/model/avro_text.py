@@ -1,6 +1,7 @@
 """A schema's text as Avro Java's ``Schema.toString()`` writes it; it decides whether two are the same. Pure.
 
-``docs/reference/schema-registry.md`` has the rules; ``tests/unit/registry/model/avro_java`` has a table that the library made.
+``docs/reference/schema-registry.md`` has the rules; ``tests/unit/registry/model/avro_java`` has a table
+that the library made.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/reference/command-policy.md is true: its examples are loaded from the page and do what it says of them."""
+"""docs/reference/command-policy.md is true: its examples are loaded from the page and do what it says."""
 
 import re
 from pathlib import Path
