@@ -18,11 +18,11 @@ from tieline.api import FatalError, Headers, RecordMetadata, TopicPartition
 from tieline.broker.offsets import OffsetStore
 
 
-class Unreadable(FatalError):
+class UnreadableError(FatalError):
     """What a partition holds at a position cannot be read by this client, however often it is tried."""
 
 
-class RefusedNow(ValueError):
+class RefusedNowError(ValueError):
     """The cause of a record's ``DataError`` where the broker's present settings or a clock refuse it.
 
     The same record may be accepted later.

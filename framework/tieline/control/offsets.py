@@ -1,7 +1,7 @@
 """Seeing and changing the offsets of a stopped connector: what the command line and REST share.
 
 First a move is planned, which changes nothing and can be shown; then it is made. Everything that refuses
-it is an ``OffsetsRefused``, whose message says what to do.
+it is an ``OffsetsRefusedError``, whose message says what to do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tieline.runtime.worker.status_file import statuses
 _GROUP = "connect-"
 
 
-class OffsetsRefused(StartupError):
+class OffsetsRefusedError(StartupError):
     """A change of offsets that is not possible, or would be wrong; nothing was changed."""
 
 
@@ -80,17 +80,19 @@ class Target:
 
     @staticmethod
     def parse(text: str, now: dt.datetime) -> Target:
-        """From a command line. Raises ``OffsetsRefused`` with the forms that are known."""
+        """From a command line. Raises ``OffsetsRefusedError`` with the forms that are known."""
         if text in ("earliest", "latest"):
             return Target(text)
         if text.isascii() and text.isdigit():
             if len(text) > 18:
-                raise OffsetsRefused(f"the offset {text[:40]} is too large: no partition has so many records")
+                raise OffsetsRefusedError(
+                    f"the offset {text[:40]} is too large: no partition has so many records"
+                )
             return Target("offset", int(text))
         try:
             found = parse_time(text, now)
         except ValueError:
-            raise OffsetsRefused(
+            raise OffsetsRefusedError(
                 f"{text[:100]!r} is not a place to set offsets to; known are earliest, latest, an offset "
                 "(42), a time (2026-01-31T12:00:00Z) or so long ago (15m, 2h, 7d)"
             ) from None
@@ -122,12 +124,12 @@ class ConnectorOffsets:
     ) -> list[SinkMove]:
         """What setting would do; without ``topics`` in all that the sink has committed offsets of.
 
-        Raises ``OffsetsRefused``.
+        Raises ``OffsetsRefusedError``.
         """
         committed = self._store.group(self.group, self._timeout).committed
         wanted = set(topics) or {at.topic for at in committed}
         if not wanted:
-            raise OffsetsRefused(
+            raise OffsetsRefusedError(
                 f"the sink {self.connector} has no committed offset yet (group {self.group}): "
                 "name its topics with --topic, or look for its name with tieline offsets list"
             )
@@ -136,9 +138,9 @@ class ConnectorOffsets:
             numbers = {at.partition for at in spans if at.topic == topic}
             missing = sorted(set(partitions) - numbers)
             if not numbers:
-                raise OffsetsRefused(f"there is no topic {topic}; check --topic")
+                raise OffsetsRefusedError(f"there is no topic {topic}; check --topic")
             if missing:
-                raise OffsetsRefused(f"{topic} has no partition {missing[0]}, only 0 to {max(numbers)}")
+                raise OffsetsRefusedError(f"{topic} has no partition {missing[0]}, only 0 to {max(numbers)}")
         chosen = {at: span for at, span in spans.items() if not partitions or at.partition in partitions}
         reached = self._reached(target, wanted, chosen)
         moves = [SinkMove(*at, committed.get(at), reached[at], span) for at, span in sorted(chosen.items())]
@@ -149,7 +151,9 @@ class ConnectorOffsets:
         """What removing all offsets would do: the sink then begins where its topics do."""
         committed = self._store.group(self.group, self._timeout).committed
         if not committed:
-            raise OffsetsRefused(f"the sink {self.connector} has no committed offset (group {self.group})")
+            raise OffsetsRefusedError(
+                f"the sink {self.connector} has no committed offset (group {self.group})"
+            )
         spans = self._store.spans({at.topic for at in committed}, self._timeout)
         moves = [
             SinkMove(*at, offset, None, spans.get(at, Span(0, 0))) for at, offset in sorted(committed.items())
@@ -158,7 +162,10 @@ class ConnectorOffsets:
         return moves
 
     def set_sink(self, moves: Iterable[SinkMove]) -> None:
-        """Make a planned move; one without ``after`` removes all. Raises ``OffsetsRefused`` if it runs."""
+        """Make a planned move; one without ``after`` removes all.
+
+        Raises ``OffsetsRefusedError`` while the sink runs.
+        """
         self.refuse_if_running()
         after = {TopicPartition(m.topic, m.partition): m.after for m in moves}
         if None in after.values():
@@ -168,10 +175,10 @@ class ConnectorOffsets:
             self._store.commit(self.group, offsets, self._timeout)
 
     def refuse_if_running(self) -> None:
-        """Raises ``OffsetsRefused`` while the sink's group has members."""
+        """Raises ``OffsetsRefusedError`` while the sink's group has members."""
         members = self._store.group(self.group, self._timeout).members
         if members:
-            raise OffsetsRefused(
+            raise OffsetsRefusedError(
                 f"the offsets of {self.connector} cannot be changed: it is running, its group {self.group} "
                 f"has the member(s) {', '.join(sorted(members)[:5])}. Stop its workers, wait until their "
                 "session has ended, and repeat this"
@@ -188,7 +195,7 @@ class ConnectorOffsets:
             return self._store.first_since(topics, target.number, self._timeout)
         for at, span in sorted(chosen.items()):
             if not span.first <= target.number <= span.end:
-                raise OffsetsRefused(
+                raise OffsetsRefusedError(
                     f"{at.topic}-{at.partition} cannot be set to {target.number}: it holds the offsets from "
                     f"{span.first} on, and its next record gets {span.end}. Give one of these, or choose "
                     "other partitions with --topic and --partition"
@@ -203,7 +210,7 @@ class ConnectorOffsets:
             changelog = f"{self.connector}-{move.topic}-changelog"
             back = move.after is None or move.after < before
             if back and self._store.has_changelog(changelog, self._timeout):
-                raise OffsetsRefused(
+                raise OffsetsRefusedError(
                     f"{move.topic}-{move.partition} cannot be set back: {self.connector} keeps a changelog "
                     f"of what it has done ({changelog}), and what it reads again it could do a second time. "
                     "Its offsets only move forward; to do something again, send a new command"
@@ -223,13 +230,13 @@ class ConnectorOffsets:
 
 
 def refuse_if_worker_runs(connector: str, data_dir: Path) -> None:
-    """Raises ``OffsetsRefused`` while a worker on this folder runs the connector.
+    """Raises ``OffsetsRefusedError`` while a worker on this folder runs the connector.
 
     Of a source on Kafka there is no other sign: a worker on another folder is not seen.
     """
     for status in statuses(data_dir):
         if status["running"] and connector in (status.get("connectors") or {}):
-            raise OffsetsRefused(
+            raise OffsetsRefusedError(
                 f"the offsets of {connector} cannot be changed: it is running, in process "
                 f"{status.get('pid')}. Stop its worker, and repeat this"
             )
@@ -242,13 +249,13 @@ def known_connectors(store: OffsetStore, timeout: float = 10.0) -> dict[str, str
 
 
 def _position(text: str, option: str) -> str:
-    """A source partition or offset as it is stored. Raises ``OffsetsRefused``."""
+    """A source partition or offset as it is stored. Raises ``OffsetsRefusedError``."""
     try:
         found: Any = parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise OffsetsRefused(f"{option}: not JSON: {error}") from None
+        raise OffsetsRefusedError(f"{option}: not JSON: {error}") from None
     if not isinstance(found, dict) or any(isinstance(value, (list, dict)) for value in found.values()):
-        raise OffsetsRefused(
+        raise OffsetsRefusedError(
             f"{option}: a source's partitions and offsets are flat JSON objects, such as "
             f"{json.dumps({'filename': 'in.txt'})}; tieline offsets list shows them"
         )

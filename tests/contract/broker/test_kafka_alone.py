@@ -19,9 +19,9 @@ from tieline.broker.port import (
     UNREADABLE_HEADERS,
     ConsumedRecord,
     ProducerRecord,
-    RefusedNow,
+    RefusedNowError,
     Unit,
-    Unreadable,
+    UnreadableError,
 )
 
 ROUNDS = int(os.environ.get("TIELINE_TEST_ROUNDS", "5"))
@@ -199,7 +199,7 @@ def test_a_timestamp_that_is_ahead_is_refused_as_something_that_can_pass_and_ref
     assert set(delivery.failures) == {0, 3, 6}
     for failure in delivery.failures.values():
         assert isinstance(failure, DataError)
-        assert all(isinstance(cause, RefusedNow) for cause in failure.failures.values())
+        assert all(isinstance(cause, RefusedNowError) for cause in failure.failures.values())
     assert sorted(record.value for record in kit.read(topic)) == [b"1", b"2", b"4", b"5", b"7", b"8"]
 
 
@@ -388,7 +388,7 @@ def test_a_batch_that_cannot_be_read_is_no_outage_and_the_error_names_place_and_
         while time.monotonic() < deadline:
             found.extend(consumer.poll(100, 0.5))
 
-    with pytest.raises(Unreadable, match=f"{topic}-0 cannot be read: the batch at offset 2") as caught:
+    with pytest.raises(UnreadableError, match=f"{topic}-0 cannot be read: the batch at offset 2") as caught:
         read_on()
     assert len(found) == 2
     assert f"tieline offsets set s --worker FILE --topic {topic} --partition 0 --to" in str(caught.value)

@@ -8,7 +8,13 @@ import pytest
 
 from tieline.api import TopicPartition
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.control.offsets import ConnectorOffsets, OffsetsRefused, SinkOffset, Target, known_connectors
+from tieline.control.offsets import (
+    ConnectorOffsets,
+    OffsetsRefusedError,
+    SinkOffset,
+    Target,
+    known_connectors,
+)
 
 NOW = dt.datetime(2026, 1, 31, tzinfo=dt.timezone.utc)
 
@@ -90,13 +96,13 @@ def test_what_does_not_exist_is_refused_with_what_does(kit):
     topic = kit.topic()
     kit.fill(topic, 5)
     store = ConnectorOffsets(kit.home.offsets, committed(kit, topic, 3))
-    with pytest.raises(OffsetsRefused, match="holds the offsets from 0 on, and its next record gets 5"):
+    with pytest.raises(OffsetsRefusedError, match="holds the offsets from 0 on, and its next record gets 5"):
         store.plan_set(Target("offset", 6))
-    with pytest.raises(OffsetsRefused, match="has no partition 7, only 0 to 0"):
+    with pytest.raises(OffsetsRefusedError, match="has no partition 7, only 0 to 0"):
         store.plan_set(Target("earliest"), partitions=[7])
-    with pytest.raises(OffsetsRefused, match="there is no topic nowhere"):
+    with pytest.raises(OffsetsRefusedError, match="there is no topic nowhere"):
         store.plan_set(Target("earliest"), ["nowhere"])
-    with pytest.raises(OffsetsRefused, match="has no committed offset yet"):
+    with pytest.raises(OffsetsRefusedError, match="has no committed offset yet"):
         ConnectorOffsets(kit.home.offsets, kit.name()).plan_set(Target("earliest"))
 
 
@@ -121,7 +127,7 @@ def test_a_sink_that_runs_anywhere_is_refused_with_its_members(kafka_kit):
     kit.until(lambda: bool(listener.owned), consumer)
     store = ConnectorOffsets(kit.home.offsets, name)
     for moves in (store.plan_set(Target("earliest")), store.plan_reset()):
-        with pytest.raises(OffsetsRefused, match=r"is running, its group .* has the member\(s\) suite"):
+        with pytest.raises(OffsetsRefusedError, match=r"is running, its group .* has the member\(s\) suite"):
             store.set_sink(moves)
     assert store.of_sink()[0].committed == 3
 
@@ -135,11 +141,13 @@ def test_a_sink_that_keeps_a_changelog_is_never_set_back(kit):
     writer.write({b"done": b"1"}, [], 3, 20)
     consumer.close(10)
     store = ConnectorOffsets(kit.home.offsets, name)
-    with pytest.raises(OffsetsRefused, match="only move forward"):  # also before the offset can be seen
+    with pytest.raises(OffsetsRefusedError, match="only move forward"):  # also before the offset can be seen
         store.plan_set(Target("earliest"), [topic])
     kit.until(lambda: bool(store.of_sink()))  # Kafka shows it when the transaction's end is written
     for plan in (lambda: store.plan_set(Target("earliest")), store.plan_reset):
-        with pytest.raises(OffsetsRefused, match=r"could do a second time\. Its offsets only move forward"):
+        with pytest.raises(
+            OffsetsRefusedError, match=r"could do a second time\. Its offsets only move forward"
+        ):
             plan()
     store.set_sink(store.plan_set(Target("latest")))
     assert store.of_sink()[0].committed == 5
@@ -165,5 +173,5 @@ def test_the_saved_offsets_of_a_source_are_set_and_removed(kit):
         "ü": {"position": 9},
     }
     assert known_connectors(kit.home.offsets)[name] == "source"
-    with pytest.raises(OffsetsRefused, match="flat JSON objects"):
+    with pytest.raises(OffsetsRefusedError, match="flat JSON objects"):
         store.plan_source("[1]", None, saved)

@@ -44,7 +44,7 @@ class ChangelogServices:
 
 
 @dataclass(frozen=True)
-class Place:
+class ChangelogTarget:
     """Whose changelog: its topic, the consumed partition, and who proves to be the group's member."""
 
     topic: str
@@ -55,7 +55,7 @@ class Place:
 class KafkaChangelog:
     """See ``PartitionWriter``. ``open`` it until that succeeds, then write."""
 
-    def __init__(self, ground: ChangelogServices, place: Place) -> None:
+    def __init__(self, ground: ChangelogServices, place: ChangelogTarget) -> None:
         self.entries: dict[bytes, bytes] = {}
         self._ground = ground
         self._place = place

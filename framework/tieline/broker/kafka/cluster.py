@@ -21,7 +21,7 @@ class Cluster:
     admin: AdminClient
     timeout: float
     topic_names: Callable[[], Future[Collection[str]]]
-    own: Collection[str] = ()
+    internal: Collection[str] = ()
     """The topics that this worker keeps for itself."""
 
     def ends(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Future[Any]]:

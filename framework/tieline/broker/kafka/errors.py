@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from tieline.api import AccessDeniedError, DataError, FatalError, RetriableError, TielineError
 from tieline.broker.kafka.codes import Meaning, Operation, meaning
-from tieline.broker.port import RefusedNow, Unreadable
+from tieline.broker.port import RefusedNowError, UnreadableError
 
 T = TypeVar("T")
 
@@ -22,6 +22,16 @@ _FIXES = {
     "TOPIC_AUTHORIZATION_FAILED": "Grant this principal the right to read or write the topic",
     "GROUP_AUTHORIZATION_FAILED": "Grant this principal the right to read the group",
 }
+
+
+def error_code(name: str) -> int:
+    """Return the number of an error. The names of librdkafka's own begin with an underscore."""
+    return int(getattr(KafkaError, name))
+
+
+PARTITION_EOF = error_code("_PARTITION_EOF")
+UNKNOWN_TOPIC = error_code("_UNKNOWN_TOPIC")
+UNKNOWN_PARTITION = error_code("_UNKNOWN_PARTITION")
 
 
 def to_tieline_error(error: KafkaError | KafkaException, what: str, operation: Operation) -> TielineError:
@@ -43,11 +53,11 @@ def to_tieline_error(error: KafkaError | KafkaException, what: str, operation: O
     if means is Meaning.STOP:
         return FatalError(message)
     if means is Meaning.UNREADABLE:
-        return Unreadable(message)
+        return UnreadableError(message)
     if means is Meaning.RECORD:
         return DataError({0: ValueError(message)})
     if means is Meaning.REFUSED:
-        return DataError({0: RefusedNow(message)})
+        return DataError({0: RefusedNowError(message)})
     return RetriableError(message)
 
 

@@ -16,7 +16,7 @@ from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import poll_client, to_tieline_error
 from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import LARGEST_BATCH, ClientSettings, create_client
-from tieline.broker.port import Delivery, RefusedNow, Unit
+from tieline.broker.port import Delivery, RefusedNowError, Unit
 
 _OVERHEAD = 512
 """What a small record takes in memory beside its bytes: ours, and the client's copy."""
@@ -125,7 +125,7 @@ class KafkaProducer:
         if refused:
             cause = to_tieline_error(refused[0], f"saving offsets to {self._offsets_topic}", Operation.WRITE)
             if isinstance(cause, DataError):  # the record is our own
-                passing = isinstance(cause.failures[0], RefusedNow)
+                passing = isinstance(cause.failures[0], RefusedNowError)
                 raise AccessDeniedError(str(cause.failures[0])) if passing else FatalError(str(cause))
             raise cause
 

@@ -51,7 +51,7 @@ def command(group: str, at: TopicPartition, to: int | str) -> str:
     return f"tieline offsets set {name} --worker FILE --topic {at.topic} --partition {at.partition} --to {to}"
 
 
-def unreadable(group: str, at: TopicPartition, position: int | None, why: str) -> str:
+def describe_unreadable(group: str, at: TopicPartition, position: int | None, why: str) -> str:
     """What is said of a batch that this client cannot read, with the fix."""
     offset = "the next offset" if position is None else f"offset {position}"
     return (

@@ -26,7 +26,7 @@ from tieline.cli.connection import (
 )
 from tieline.control.offsets import (
     ConnectorOffsets,
-    OffsetsRefused,
+    OffsetsRefusedError,
     SinkMove,
     SourceMove,
     Target,
@@ -63,7 +63,7 @@ def list_offsets(
     with open_session(BrokerOptions(worker, bootstrap_servers, data_dir), offsets=True) as found:
         known = known_connectors(found.broker.offsets)
         if connector is not None and connector not in known:
-            raise OffsetsRefused(_unknown(connector, known, found))
+            raise OffsetsRefusedError(_unknown(connector, known, found))
         sinks, sources = [], []
         for name in sorted(known) if connector is None else [connector]:
             if known[name] == "sink":
@@ -152,12 +152,12 @@ def reset_offsets(
             _source(store, moves, dry_run, as_json)
             return
         if partition:
-            raise OffsetsRefused(
+            raise OffsetsRefusedError(
                 f"{connector} is not a source with saved offsets; to set back single partitions of a sink: "
                 f"tieline offsets set {connector} --partition {partition[0]} --to earliest"
             )
         if connector not in known_connectors(found.broker.offsets):
-            raise OffsetsRefused(_unknown(connector, known_connectors(found.broker.offsets), found))
+            raise OffsetsRefusedError(_unknown(connector, known_connectors(found.broker.offsets), found))
         _sink(store, store.plan_reset(), dry_run, as_json)
 
 
@@ -170,7 +170,7 @@ def _opened(place: BrokerOptions, connector: str, dry_run: bool) -> Iterator[Bro
         with open_session(place, offsets=True, owner=not dry_run) as found:
             yield found
     except DataDirInUseError as error:
-        raise OffsetsRefused(
+        raise OffsetsRefusedError(
             f"the offsets of {connector} cannot be changed while a worker runs: "
             f"{str(error).partition(';')[0]}. Stop that process, and repeat this"
         ) from None
@@ -178,7 +178,7 @@ def _opened(place: BrokerOptions, connector: str, dry_run: bool) -> Iterator[Bro
 
 def _refuse_source(found: BrokerSession, connector: str, instead: str) -> None:
     if known_connectors(found.broker.offsets).get(connector) == "source":
-        raise OffsetsRefused(f"{connector} is a source; give {instead}")
+        raise OffsetsRefusedError(f"{connector} is a source; give {instead}")
 
 
 def _unknown(connector: str, known: dict[str, str], found: BrokerSession) -> str:
@@ -194,7 +194,9 @@ def _unknown(connector: str, known: dict[str, str], found: BrokerSession) -> str
 def _numbers(texts: Sequence[str]) -> list[int]:
     for text in texts:
         if not (text.isascii() and text.isdigit() and len(text) < 10):
-            raise OffsetsRefused(f"--partition {text[:100]}: a partition of a topic is a number from 0 on")
+            raise OffsetsRefusedError(
+                f"--partition {text[:100]}: a partition of a topic is a number from 0 on"
+            )
     return [int(text) for text in texts]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from tieline.api import AccessDeniedError, DataError, RecordMetadata, RetriableError, SourceRecord
-from tieline.broker.port import Broker, Delivery, Producer, RefusedNow, Unit
+from tieline.broker.port import Broker, Delivery, Producer, RefusedNowError, Unit
 from tieline.runtime.errors.retry import StageError, StopRequested, TaskFailedError
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.source.conversion import SourceConversion
@@ -213,7 +213,7 @@ class Sender:
         for index, where in zip(sent.indexes, delivery.metadata, strict=True):
             sent.metadata[index] = where
         reasons = [_reason(error) for error in delivery.failures.values()]
-        if reasons and all(isinstance(reason, RefusedNow) for reason in reasons):
+        if reasons and all(isinstance(reason, RefusedNowError) for reason in reasons):
             refused = sorted(delivery.failures)
             sent.indexes = [sent.indexes[i] for i in refused]
             sent.unit = replace(sent.unit, records=[sent.unit.records[i] for i in refused])

@@ -10,7 +10,7 @@ from tieline.api import TopicPartition
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.cli.commands.offsets import list_offsets, reset_offsets, set_offsets
-from tieline.control.offsets import OffsetsRefused, Target, refuse_if_worker_runs
+from tieline.control.offsets import OffsetsRefusedError, Target, refuse_if_worker_runs
 from tieline.runtime.worker.status_file import StatusFile
 
 AT = TopicPartition("t", 0)
@@ -78,9 +78,9 @@ def test_a_sink_is_set_and_the_change_is_shown(data, capfd):
 def test_while_a_worker_runs_nothing_is_changed_and_its_pid_is_named(data):
     running = LocalLog.open(data)
     refused = rf"process {os.getpid()}\. Stop that process, and repeat this"
-    with pytest.raises(OffsetsRefused, match=refused):
+    with pytest.raises(OffsetsRefusedError, match=refused):
         set_offsets("out", "0", data_dir=data)
-    with pytest.raises(OffsetsRefused, match=refused):
+    with pytest.raises(OffsetsRefusedError, match=refused):
         reset_offsets("out", data_dir=data)
     running.close()
     assert committed(data)[0] == {AT: 3}
@@ -89,7 +89,7 @@ def test_while_a_worker_runs_nothing_is_changed_and_its_pid_is_named(data):
 def test_a_source_that_runs_on_kafka_is_known_by_what_its_worker_writes_down(tmp_path):
     status = StatusFile(tmp_path / "data")
     status.write({"pid": 4711, "connectors": {"in": {}}})
-    with pytest.raises(OffsetsRefused, match=r"it is running, in process 4711\. Stop its worker"):
+    with pytest.raises(OffsetsRefusedError, match=r"it is running, in process 4711\. Stop its worker"):
         refuse_if_worker_runs("in", tmp_path / "data")
     refuse_if_worker_runs("another", tmp_path / "data")
     status.close()
@@ -128,7 +128,7 @@ def test_a_source_is_set_and_reset_with_json(data, capfd):
 )
 def test_what_cannot_be_is_refused_with_the_fix_and_changes_nothing(data, change, told):
     before = committed(data)
-    with pytest.raises(OffsetsRefused, match=told):
+    with pytest.raises(OffsetsRefusedError, match=told):
         change(data)
     assert committed(data) == before
 
