@@ -52,7 +52,7 @@ class Kit:
     def __init__(self, home: Broker, delete_topic: Callable[[str], bool]) -> None:
         self.home = home
         self.delete_topic = delete_topic
-        self._close: list[Callable[[], None]] = []
+        self.at_close: list[Callable[[], None]] = []
 
     def name(self) -> str:
         return f"t{uuid.uuid4().hex[:12]}"
@@ -66,7 +66,7 @@ class Kit:
     def producer(self, **overrides: str) -> Producer:
         settings = {key.replace("_", "."): value for key, value in overrides.items()}
         producer = self.home.producer("suite", settings)
-        self._close.append(lambda: producer.close(0))
+        self.at_close.append(lambda: producer.close(0))
         return producer
 
     def ends(self, producer: Producer, count: int) -> list[Delivery]:
@@ -99,7 +99,7 @@ class Kit:
     ) -> tuple[Consumer, Listener]:
         quick = {"metadata.max.age.ms": "500", "heartbeat.interval.ms": "200"}
         consumer = self.home.consumer(group, "suite", quick)
-        self._close.append(lambda: consumer.close(10))
+        self.at_close.append(lambda: consumer.close(10))
         listener = Listener()
         consumer.subscribe(topics, pattern, listener)
         return consumer, listener
@@ -138,7 +138,7 @@ class Kit:
         raise NotImplementedError
 
     def close(self) -> None:
-        for close in reversed(self._close):
+        for close in reversed(self.at_close):
             close()
         self.home.close()
 

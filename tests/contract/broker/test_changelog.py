@@ -34,7 +34,7 @@ class Owner:
             except RetriableError:
                 if time.monotonic() > deadline:
                     raise
-        self.kit._close.append(lambda: log.close(1.0))
+        self.kit.at_close.append(lambda: log.close(1.0))
         return log
 
     def write(self, entries, records=(), offset=None):

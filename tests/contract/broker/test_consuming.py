@@ -295,7 +295,7 @@ def test_a_subscribed_topic_may_be_created_later(kit):
 
 def test_a_pattern_that_is_none_is_fatal(kit):
     consumer = kit.home.consumer(kit.name(), "suite", {})
-    with pytest.raises(FatalError, match="no regular expression"):
+    with pytest.raises(FatalError, match="not a regular expression"):
         consumer.subscribe([], "(", None)
     consumer.close(5)
 

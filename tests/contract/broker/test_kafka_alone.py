@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import threading
 import time
 from concurrent.futures import Future
 
@@ -11,10 +12,10 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as RawProducer
 
 from tieline.api import AccessDeniedError, DataError, FatalError, RetriableError, TopicPartition
+from tieline.broker.kafka.cluster import Cluster
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import to_tieline_error
+from tieline.broker.kafka.errors import UNKNOWN_PARTITION, to_tieline_error
 from tieline.broker.kafka.reading import read_to_end
-from tieline.broker.kafka.topic_ids import TopicIds
 from tieline.broker.port import (
     UNREADABLE_HEADERS,
     ConsumedRecord,
@@ -211,7 +212,7 @@ def test_the_end_of_a_partition_that_is_not_there_yet_is_no_data_error(kit):
             {"bootstrap.servers": kit.bootstrap, "group.id": "suite"}, changelog, print, {}, 5.0, only=3
         )
     assert isinstance(
-        to_tieline_error(KafkaError(KafkaError._UNKNOWN_PARTITION), "reading", Operation.METADATA),
+        to_tieline_error(KafkaError(UNKNOWN_PARTITION), "reading", Operation.METADATA),
         RetriableError,
     )
 
@@ -248,16 +249,23 @@ def test_round_after_round_all_records_of_a_topic_made_again_at_once_come_under_
     consumer.close(10)
 
 
-def test_without_the_right_to_describe_a_topic_its_records_wait_with_a_reason_and_come_with_the_right(kit):
+def test_without_the_right_to_describe_a_topic_its_records_wait_with_a_reason_and_come_with_the_right(
+    kit, monkeypatch
+):
     topic = kit.topic()
     kit.fill(topic, 3)
-    consumer, _ = kit.member(kit.name(), [topic])
     refusal: Future[None] = Future()
     refusal.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
-    allowed, consumer._ids = consumer._ids, TopicIds(lambda topics: dict.fromkeys(topics, refusal))
+    describe, allowed = Cluster.descriptions, threading.Event()
+
+    def descriptions(cluster, topics):
+        return describe(cluster, topics) if allowed.is_set() else dict.fromkeys(topics, refusal)
+
+    monkeypatch.setattr(Cluster, "descriptions", descriptions)
+    consumer, _ = kit.member(kit.name(), [topic])
     with pytest.raises(AccessDeniedError, match="looking at the id of a topic: TOPIC_AUTHORIZATION_FAILED"):
         kit.until(lambda: False, consumer)
-    consumer._ids = allowed
+    allowed.set()
     assert [record.value for record in kit.take(consumer, 3)] == [b"0", b"1", b"2"]
 
 
@@ -362,12 +370,12 @@ def _with_header(kit, topic, name):
 
 def test_a_header_whose_name_is_not_utf_8_stops_nobody_and_its_record_comes_without_headers(kit):
     topic = kit.topic()
-    kit.fill(topic, 1)
+    kit.fill(topic, 100)  # Python takes its fast path for a call only after some calls
     _with_header(kit, topic, b"\xff\xfe")
     _with_header(kit, topic, b"fine")
     consumer, _ = kit.member(kit.name(), [topic])
-    expected = [(), UNREADABLE_HEADERS, (("fine", b"1"),)]
-    assert [r.headers for r in kit.take(consumer, 3)] == expected
+    expected = [()] * 100 + [UNREADABLE_HEADERS, (("fine", b"1"),)]
+    assert [r.headers for r in kit.take(consumer, 102)] == expected
     read: list[ConsumedRecord] = []
     kit.home.read(topic, read.append)
     assert [r.headers for r in read] == expected

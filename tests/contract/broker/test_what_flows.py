@@ -36,7 +36,7 @@ class WhatFlows(RuleBasedStateMachine):
         self.kit, self.topic, self.producer, self.written = kit, topic, producer, written
         self.flow = HeldRecords()
         self.consumer = kit.home.consumer(kit.name(), "suite", {})
-        self.consumer._listener = self
+        self.consumer.membership.listener = self
         self.flow.joined(self.consumer)
         self.position = {p: len(written[p]) for p in PARTITIONS}  # the next number to be handed over
         self.paused, self.holding, self.stopped = set(), {}, False
@@ -63,13 +63,14 @@ class WhatFlows(RuleBasedStateMachine):
     @rule(partitions=subsets)
     def assign(self, partitions):
         coming = [KafkaPartition(self.topic, p, self.position[p]) for p in partitions - self.owned]
-        self.consumer._on_assign(self.consumer._client, coming)
+        self.consumer.membership.on_assign(None, coming)
 
     @rule(partitions=subsets, lost=st.booleans())
     def leave(self, partitions, lost):
         going = partitions & self.owned
-        told = self.consumer._on_lost if lost else self.consumer._on_revoke
-        told(self.consumer._client, [KafkaPartition(*at) for at in self.at(going)])
+        membership = self.consumer.membership
+        leave = membership.on_lost if lost else membership.on_revoke
+        leave(None, [KafkaPartition(*partition) for partition in self.at(going)])
         self.paused -= going
         for p in going & self.holding.keys():  # what was held was not committed: it comes again
             self.position[p] = self.holding.pop(p)

@@ -109,11 +109,13 @@ class Membership:
             self.listener = None
             self.owned.clear()
 
-    def on_assign(self, client: Client, partitions: list[KafkaPartition]) -> None:
+    def on_assign(self, _client: object, partitions: list[KafkaPartition]) -> None:
         """Take over partitions."""
         # The client keeps a pause beyond the assignment in which it was made.
-        client.resume([KafkaPartition(partition.topic, partition.partition) for partition in partitions])
-        client.incremental_assign(partitions)
+        self._client.resume(
+            [KafkaPartition(partition.topic, partition.partition) for partition in partitions]
+        )
+        self._client.incremental_assign(partitions)
         coming = from_kafka(partitions)
         self.owned.update(coming)
         self.assigned = True
@@ -124,7 +126,7 @@ class Membership:
         finally:
             self.rebalancing = False
 
-    def on_revoke(self, client: Client, partitions: list[KafkaPartition]) -> None:
+    def on_revoke(self, _client: object, partitions: list[KafkaPartition]) -> None:
         """Give partitions up; their offsets may be committed before."""
         going = [partition for partition in from_kafka(partitions) if partition in self.owned]
         self.left.update(going)
@@ -133,9 +135,9 @@ class Membership:
             if self.listener is not None and going:
                 self.listener.revoked(going)
         finally:
-            self._release(client, going, partitions)
+            self._release(going, partitions)
 
-    def on_lost(self, client: Client, partitions: list[KafkaPartition]) -> None:
+    def on_lost(self, _client: object, partitions: list[KafkaPartition]) -> None:
         """Forget partitions that another member may own already."""
         going = [partition for partition in from_kafka(partitions) if partition in self.owned]
         self.left.update(going)
@@ -146,13 +148,11 @@ class Membership:
                 self.owned.difference_update(going)
                 self.listener.lost(going)
         finally:
-            self._release(client, going, partitions)
+            self._release(going, partitions)
 
-    def _release(
-        self, client: Client, going: Collection[TopicPartition], partitions: list[KafkaPartition]
-    ) -> None:
+    def _release(self, going: Collection[TopicPartition], partitions: list[KafkaPartition]) -> None:
         self.rebalancing = False
         self.owned.difference_update(going)
         self.paused.difference_update(going)
         self._drop(going)
-        client.incremental_unassign(partitions)
+        self._client.incremental_unassign(partitions)

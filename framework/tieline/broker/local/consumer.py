@@ -48,7 +48,9 @@ class LocalConsumer:
         try:
             self._pattern = None if pattern is None else re.compile(pattern)
         except re.error as error:
-            raise FatalError(f"group {self._name}: {pattern!r} is no regular expression: {error}") from None
+            raise FatalError(
+                f"group {self._name}: {pattern!r} is not a regular expression: {error}"
+            ) from None
         self._topics = frozenset(topics)
         self._listener = listener
         self._group.join(self)

@@ -167,7 +167,7 @@ class LocalLog:
                 for name, (topics, pattern) in groups.items()
             ]
         except re.error as error:
-            raise FatalError(f"{error.pattern!r} is no regular expression: {error}") from None
+            raise FatalError(f"{error.pattern!r} is not a regular expression: {error}") from None
 
         def unread() -> dict[TopicPartition, int]:
             keep: dict[TopicPartition, int] = {}
