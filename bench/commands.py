@@ -18,7 +18,7 @@ from bench.latency import p50_ms, p99_ms
 from bench.stand import Stand, new_name
 from tieline.api import Schema, SourceRecord
 from tieline.api.commands import TopicClient
-from tieline.cli.command_context import WorkerProgram
+from tieline.cli.command_context import WorkerCommandContext
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
@@ -131,7 +131,7 @@ def _line(folder: Path, platform: VolttronPlatform, where: Mapping[str, str]) ->
     settings = {**where, "data.dir": str(folder / "data")}
     with WorkerProcess(folder, settings, [sink]) as worker:
         worker.wait_for("partitions assigned", 60)
-        with WorkerProgram().topics(folder / "worker.json") as topics:
+        with WorkerCommandContext().topics(folder / "worker.json") as topics:
             yield _Line(topics, topic, results)
 
 

@@ -14,7 +14,7 @@ from pymongo import DESCENDING, MongoClient
 from typing_extensions import Self
 
 from tieline.api.commands import TopicClient
-from tieline.cli.command_context import WorkerProgram
+from tieline.cli.command_context import WorkerCommandContext
 from tieline_lab import comparison, kafka, volttron
 from tieline_lab.commands_comparison import CommandFindings
 from tieline_lab.comparison import Findings, Message
@@ -178,7 +178,7 @@ class Stage:
         make_topics(files[0])
         self._say(f"starting the worker with the files in {self.config}")
         stack.enter_context(self.worker)
-        self.topics = stack.enter_context(WorkerProgram().topics(files[0]))
+        self.topics = stack.enter_context(WorkerCommandContext().topics(files[0]))
         self.exchange = Exchange(self.topics)
         self.dispatcher = Dispatcher(self.topics, self.settings.topics())
         self.observer = stack.enter_context(Observer(self.platform.connect("observer")))

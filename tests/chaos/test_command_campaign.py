@@ -19,7 +19,7 @@ from typing import Any
 import confluent_kafka
 import pytest
 
-from tieline.cli.command_context import WorkerProgram
+from tieline.cli.command_context import WorkerCommandContext
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
@@ -301,7 +301,7 @@ def test_a_campaign_of_faults_executes_nothing_twice_late_or_forged_and_every_co
             time.sleep(0.06)
         chaos.join()
         sender.flush()
-        topics = running.enter_context(WorkerProgram().topics(tmp_path / "one" / "worker.json"))
+        topics = running.enter_context(WorkerCommandContext().topics(tmp_path / "one" / "worker.json"))
         results = Results(topics.reader("results", since=0))
         without_end, unpaid = results.wait_for_all(sender.sent, 120)
         for each in workers:

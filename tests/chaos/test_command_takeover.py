@@ -16,7 +16,7 @@ import pytest
 
 from tieline.api import ID_HEADER, Schema, SourceRecord
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.cli.command_context import WorkerProgram
+from tieline.cli.command_context import WorkerCommandContext
 from tieline.cli.connection import BrokerOptions, open_session
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
@@ -100,7 +100,7 @@ class Stand:
         return WorkerProcess(self.folder / name, self.home, [sink])
 
     def open(self):
-        return WorkerProgram().topics(self.folder / "one" / "worker.json")
+        return WorkerCommandContext().topics(self.folder / "one" / "worker.json")
 
 
 def command(value, **more):

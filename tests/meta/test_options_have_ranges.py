@@ -18,7 +18,7 @@ def _options(command, path):
 def test_every_number_has_a_smallest_and_a_largest_value(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tieline"])
     for plugin in discovery.installed(discovery.COMMANDS):
-        main._add(plugin.name)
+        main.add_command(plugin.name)
     options = dict(_options(typer.main.get_command(main.app), []))
     numbers = {n: o for n, o in options.items() if str(o.type_descriptor.annotation) in _NUMBERS}
     assert "consume --limit" in numbers

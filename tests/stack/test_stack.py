@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient, SchemaRegistryError
 from pymongo import MongoClient
 
-from tieline.cli.command_context import WorkerProgram
+from tieline.cli.command_context import WorkerCommandContext
 from tieline_lab.commands_comparison import CommandFindings, judge_commands
 from tieline_lab.comparison import Message
 from tieline_lab.compose import FOLDER, ComposeStack
@@ -82,7 +82,7 @@ def database(stack, ports):
 def topics(stack, ports, tmp_path_factory):
     worker = tmp_path_factory.mktemp("stack") / "worker.yaml"
     worker.write_text(f"bootstrap.servers: 127.0.0.1:{ports.kafka}\n")
-    with WorkerProgram().topics(worker) as topics:
+    with WorkerCommandContext().topics(worker) as topics:
         yield topics
 
 

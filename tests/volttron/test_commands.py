@@ -16,7 +16,7 @@ import pytest
 
 from tieline.api import Schema, SourceRecord
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.cli.command_context import WorkerProgram
+from tieline.cli.command_context import WorkerCommandContext
 from tieline.cli.connection import BrokerOptions, open_session
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
@@ -89,7 +89,7 @@ class Plant:
         self.worker.wait_for("partitions assigned", 60, count=2 if self.uri else 1)
         if self.uri:
             self.worker.wait_for("subscribed", 60)
-        self._ends = WorkerProgram().topics(self.folder / "worker" / "worker.json")
+        self._ends = WorkerCommandContext().topics(self.folder / "worker" / "worker.json")
         self._topics = self._ends.__enter__()
         self._reader = self._topics.reader(self.results_topic, since=0)
         return self

@@ -1,4 +1,4 @@
-"""What commands of connectors are given."""
+"""The context of the commands that come with connectors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from tieline.api.commands import TopicClient
 
 
-class WorkerProgram:
-    """See ``tieline.api.Program``."""
+class WorkerCommandContext:
+    """A ``CommandContext`` for workers of this installation."""
 
     def topics(self, worker: Path) -> AbstractContextManager[TopicClient]:
-        """See ``Program.topics``."""
+        """See ``CommandContext.topics``."""
         from tieline.cli.topic_client import open_topics
 
         return open_topics(worker)

@@ -1,4 +1,4 @@
-"""``tieline``: the program. Commands that come with a connector are plugins (``tieline.commands``)."""
+"""The program ``tieline``. Commands that come with a connector are plugins (``tieline.commands``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from tieline import __version__
 from tieline.api import StartupError
-from tieline.cli.command_context import WorkerProgram
+from tieline.cli.command_context import WorkerCommandContext
 from tieline.cli.commands.consume import consume
 from tieline.cli.commands.new import new
 from tieline.cli.commands.offsets import offsets
@@ -25,7 +25,7 @@ from tieline.plugins import path as plugin_path
 
 app = typer.Typer(
     name="tieline",
-    help="Joins a VOLTTRON platform, Kafka and MongoDB, and loses nothing on the way.",
+    help="Moves records between VOLTTRON, Kafka and MongoDB without losing any.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,28 +49,28 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the program; a problem that refuses to start is one message and exit status 2."""
+    """Run the program. A ``StartupError`` becomes one message and exit status 2."""
     try:
         plugin_path.activate(os.environ.get("TIELINE_PLUGIN_PATH", ""), "TIELINE_PLUGIN_PATH")
         for plugin in discovery.installed(discovery.COMMANDS):
-            _add(plugin.name)
-        app(obj=WorkerProgram())
+            add_command(plugin.name)
+        app(obj=WorkerCommandContext())
     except StartupError as error:
         typer.secho(str(error), err=True, fg=typer.colors.RED)
         sys.exit(2)
 
 
-def _add(name: str) -> None:
-    """Add a plugin's command; it is imported only when it is the one that was asked for, or for the help."""
-    asked = [argument for argument in sys.argv[1:] if not argument.startswith("-")][:1]
-    if asked and asked != [name]:
+def add_command(name: str) -> None:
+    """Add a plugin's command. It is imported only if it is the one to run, or for the help."""
+    requested = [argument for argument in sys.argv[1:] if not argument.startswith("-")][:1]
+    if requested and requested != [name]:
         return
     try:
         command = discovery.load_object(discovery.COMMANDS, name)
     except StartupError as error:
-        if asked:
+        if requested:
             raise
-        typer.secho(f"left out of this help: {error}", err=True, fg=typer.colors.YELLOW)
+        typer.secho(f"not in this help: {error}", err=True, fg=typer.colors.YELLOW)
         return
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name)

@@ -1,4 +1,4 @@
-"""Text from outside as a terminal may have it: nothing in it moves a cursor, sets a title or hides."""
+"""Making foreign text safe for a terminal: nothing in it moves the cursor, sets a title or hides."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """The text with everything that is no printable character escaped as Python writes it."""
+    """Return the text with every character that is not printable escaped, as in Python."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def json_text(value: Any) -> str:
-    """One line of JSON, exact; what is not printable is escaped as JSON does it.
+    """Return a value as one line of JSON, with characters that are not printable escaped.
 
-    Bytes are base64, times ISO 8601. Raises ``ValueError``, ``RecursionError`` where it nests too deep.
+    Bytes become base64, times ISO 8601. Raises ``ValueError``, and ``RecursionError`` for too deep a nesting.
     """
     text = json.dumps(value, default=_plain, ensure_ascii=False, separators=(", ", ": "))
     if text.isprintable():
@@ -27,12 +27,12 @@ def json_text(value: Any) -> str:
 
 
 def time_text(milliseconds: int) -> str:
-    """Milliseconds since 1970, UTC, in ISO 8601; the number where no calendar has it."""
+    """Return milliseconds since 1970 as ISO 8601 in UTC, or as the number if that is not a date."""
     try:
-        found = dt.datetime.fromtimestamp(milliseconds / 1000, dt.timezone.utc)
+        time = dt.datetime.fromtimestamp(milliseconds / 1000, dt.timezone.utc)
     except (ValueError, OverflowError, OSError):
         return str(milliseconds)
-    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A worker's topics for commands of connectors; see ``tieline.api.TopicClient``."""
+"""A worker's topics, for the commands of connectors."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ _BATCH = 500
 
 @contextmanager
 def open_topics(worker: Path) -> Iterator[TopicClient]:
-    """See ``tieline.api.Program.topics``."""
-    with open_session(BrokerOptions(worker)) as found, ExitStack() as at_end:
-        yield WorkerTopics(found, at_end)
+    """Open the topics of a worker; see ``tieline.api.commands.CommandContext.topics``."""
+    with open_session(BrokerOptions(worker)) as session, ExitStack() as at_exit:
+        yield WorkerTopics(session, at_exit)
 
 
 class WorkerTopics:
-    """See ``tieline.api.TopicClient``; what it opens is closed with ``at_end``."""
+    """A ``TopicClient`` on the broker of a session; what it opens is closed with ``at_exit``."""
 
-    def __init__(self, found: BrokerSession, at_end: ExitStack) -> None:
-        self._beside = found
-        self._broker = found.broker
-        self._at_end = at_end
-        self._form = DefaultCodec(found.schemas)
-        # Somebody waits for the answer; while one request is on its way the others share the next anyway.
-        self._producer = found.broker.producer(_NAME, {"linger.ms": "0"})
-        at_end.callback(self._producer.close, 0)
+    def __init__(self, session: BrokerSession, at_exit: ExitStack) -> None:
+        self._session = session
+        self._broker = session.broker
+        self._at_exit = at_exit
+        self._codec = DefaultCodec(session.schemas)
+        # A person waits for the answer. Records that come during one request share the next anyway.
+        self._producer = session.broker.producer(_NAME, {"linger.ms": "0"})
+        at_exit.callback(self._producer.close, 0)
         self._known: set[str] = set()
 
     def names(self) -> Collection[str]:
@@ -57,7 +57,7 @@ class WorkerTopics:
     def send(self, records: Sequence[SourceRecord], timeout: float = 10.0) -> list[RecordMetadata]:
         """See ``TopicClient.send``."""
         deadline = time.monotonic() + timeout
-        encoded = self._encoded(records)
+        encoded = self._encode(records)
         for topic in sorted({record.topic for record in records} - self._known):
             self._broker.create_topic(topic, timeout=timeout)
             self._known.add(topic)
@@ -66,27 +66,27 @@ class WorkerTopics:
             for delivery in self._producer.poll(min(left, 0.5)):
                 if delivery.failures:
                     raise DataError(delivery.failures)
-                return [placed for placed in delivery.metadata if placed is not None]
-        raise RetriableError(f"{self._beside.name} has not confirmed it within {timeout:g} s")
+                return [metadata for metadata in delivery.metadata if metadata is not None]
+        raise RetriableError(f"{self._session.name} has not confirmed it within {timeout:g} s")
 
     def reader(self, topic: str, since: int | None = None) -> WorkerReader:
         """See ``TopicClient.reader``."""
         reader = self._broker.reader(topic, since=since)
-        self._at_end.callback(reader.close, 1.0)
-        return WorkerReader(reader, Decoder(ValueFormat.AUTO, self._broker, self._beside.registry))
+        self._at_exit.callback(reader.close, 1.0)
+        return WorkerReader(reader, Decoder(ValueFormat.AUTO, self._broker, self._session.registry))
 
     def record_id(self, at: RecordMetadata) -> str:
         """See ``TopicClient.record_id``."""
-        inbound = SinkConversion(self._broker, TransformChain([]), BytesConverter(), BytesConverter())
-        record = inbound.unread(ConsumedRecord(*at, None, None, (), 0))
+        conversion = SinkConversion(self._broker, TransformChain([]), BytesConverter(), BytesConverter())
+        record = conversion.unread(ConsumedRecord(*at, None, None, (), 0))
         return (header(record, ID_HEADER) or b"").decode("ascii")
 
-    def _encoded(self, records: Sequence[SourceRecord]) -> list[ProducerRecord]:
+    def _encode(self, records: Sequence[SourceRecord]) -> list[ProducerRecord]:
         failures: dict[int, Exception] = {}
         encoded: list[ProducerRecord] = []
         for index, record in enumerate(records):
             try:
-                value = self._form.encode(Datum(record.topic, record.value, record.value_schema))
+                value = self._codec.encode(Datum(record.topic, record.value, record.value_schema))
             except ValueError as error:
                 failures[index] = error
                 continue
@@ -100,7 +100,7 @@ class WorkerTopics:
 
 
 class WorkerReader:
-    """See ``tieline.api.Following``."""
+    """A ``TopicFollower`` on a reader of the broker."""
 
     def __init__(self, reader: TopicReader, decoder: Decoder) -> None:
         self._reader = reader
@@ -109,16 +109,16 @@ class WorkerReader:
 
     @property
     def at_end(self) -> bool:
-        """See ``Following.at_end``."""
+        """See ``TopicFollower.at_end``."""
         return self._reader.at_end and not self._undecoded
 
     def poll(self, timeout: float) -> list[SinkRecord]:
-        """See ``Following.poll``."""
-        if not self._undecoded:  # else the registry was away when these came
+        """See ``TopicFollower.poll``."""
+        if not self._undecoded:  # else the registry was unavailable when these arrived
             self._undecoded = self._reader.poll(_BATCH, timeout)
-        seen = self._decoder.decode(self._undecoded)
+        decoded = self._decoder.decode(self._undecoded)
         self._undecoded = []
         return [
-            SinkRecord(s.topic, s.partition, s.offset, s.value.data, s.key.data, s.headers, s.timestamp)
-            for s in seen
+            SinkRecord(r.topic, r.partition, r.offset, r.value.data, r.key.data, r.headers, r.timestamp)
+            for r in decoded
         ]

@@ -1,7 +1,7 @@
-"""Seeing and changing the offsets of a stopped connector: what the command line and REST share.
+"""Showing and changing the offsets of a stopped connector, for the command line and REST.
 
-First a move is planned, which changes nothing and can be shown; then it is made. Everything that refuses
-it is an ``OffsetsRefusedError``, whose message says what to do.
+A move is planned first, which changes nothing and can be shown; then it is applied. Every refusal is an
+``OffsetsRefusedError``, whose message says what to do.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _GROUP = "connect-"
 
 
 class OffsetsRefusedError(StartupError):
-    """A change of offsets that is not possible, or would be wrong; nothing was changed."""
+    """A change of offsets that is impossible or would be wrong. Nothing was changed."""
 
 
 class SinkOffset(NamedTuple):
-    """Where a sink is in one partition; None: no offset, or no such partition any more."""
+    """A sink's offset in one partition. ``None``: no committed offset, or the partition no longer exists."""
 
     topic: str
     partition: int
@@ -37,14 +37,14 @@ class SinkOffset(NamedTuple):
 
     @property
     def lag(self) -> int | None:
-        """Records behind the end; without a committed offset all there are."""
+        """Offsets behind the end; without a committed offset, all that the partition holds."""
         if self.end is None or self.first is None:
             return None
         return self.end - (self.first if self.committed is None else self.committed)
 
 
 class SinkMove(NamedTuple):
-    """One partition's offset before and after; ``after`` None removes it."""
+    """One partition's offset before and after the move. ``after`` is ``None`` to remove it."""
 
     topic: str
     partition: int
@@ -54,17 +54,17 @@ class SinkMove(NamedTuple):
 
     @property
     def effect(self) -> str:
-        """What the move means for records, in words."""
-        now = self.span.first if self.before is None else self.before
-        then = self.span.first if self.after is None else self.after
-        if then == now:
+        """What the move does, in words."""
+        before = self.span.first if self.before is None else self.before
+        after = self.span.first if self.after is None else self.after
+        if after == before:
             return "no change"
-        records = f"{abs(then - now)} offset(s)"
-        return f"passes over {records}" if then > now else f"reads {records} again"
+        count = f"{abs(after - before)} offset(s)"
+        return f"passes over {count}" if after > before else f"reads {count} again"
 
 
 class SourceMove(NamedTuple):
-    """One source partition's offset before and after; None: there is none."""
+    """One source partition's offset before and after the move. ``None``: not set."""
 
     partition: str
     before: str | None
@@ -73,14 +73,14 @@ class SourceMove(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """Where offsets are set to: ``earliest``, ``latest``, an offset, or a time (ms since 1970)."""
+    """What to set offsets to. ``kind``: ``earliest``, ``latest``, ``offset`` or ``time`` (ms since 1970)."""
 
     kind: str
     number: int = 0
 
     @staticmethod
     def parse(text: str, now: dt.datetime) -> Target:
-        """From a command line. Raises ``OffsetsRefusedError`` with the forms that are known."""
+        """Parse a target. Raises ``OffsetsRefusedError`` with the known forms."""
         if text in ("earliest", "latest"):
             return Target(text)
         if text.isascii() and text.isdigit():
@@ -90,17 +90,17 @@ class Target:
                 )
             return Target("offset", int(text))
         try:
-            found = parse_time(text, now)
+            time = parse_time(text, now)
         except ValueError:
             raise OffsetsRefusedError(
-                f"{text[:100]!r} is not a place to set offsets to; known are earliest, latest, an offset "
-                "(42), a time (2026-01-31T12:00:00Z) or so long ago (15m, 2h, 7d)"
+                f"{text[:100]!r} is not a target for offsets; known forms are earliest, latest, an "
+                "offset (42), a time (2026-01-31T12:00:00Z) and an age (15m, 2h, 7d)"
             ) from None
-        return Target("time", max(0, int(found.timestamp() * 1000)))  # to Kafka a negative time is a code
+        return Target("time", max(0, int(time.timestamp() * 1000)))  # Kafka takes a negative time for a code
 
 
 class ConnectorOffsets:
-    """The offsets of one connector. ``timeout``: seconds for each question to the broker."""
+    """The offsets of one connector. ``timeout``: seconds for each call to the broker."""
 
     def __init__(self, store: OffsetStore, connector: str, timeout: float = 10.0) -> None:
         self.connector = connector
@@ -108,61 +108,67 @@ class ConnectorOffsets:
         self._store = store
         self._timeout = timeout
 
-    # -- sinks
-
-    def of_sink(self) -> list[SinkOffset]:
-        """Every partition of the topics that the sink has committed offsets of."""
+    def sink_offsets(self) -> list[SinkOffset]:
+        """Return every partition of the topics in which the sink has committed offsets."""
         committed = self._store.group(self.group, self._timeout).committed
-        spans = self._store.spans({at.topic for at in committed}, self._timeout)
+        spans = self._store.spans({partition.topic for partition in committed}, self._timeout)
         return [
-            SinkOffset(*at, committed.get(at), *(spans.get(at) or (None, None)))
-            for at in sorted({*committed, *spans})
+            SinkOffset(*partition, committed.get(partition), *(spans.get(partition) or (None, None)))
+            for partition in sorted({*committed, *spans})
         ]
 
     def plan_set(
         self, target: Target, topics: Collection[str] = (), partitions: Collection[int] = ()
     ) -> list[SinkMove]:
-        """What setting would do; without ``topics`` in all that the sink has committed offsets of.
+        """Return what setting the offsets would do. Raises ``OffsetsRefusedError``.
 
-        Raises ``OffsetsRefusedError``.
+        Without ``topics``: in every topic in which the sink has committed offsets.
         """
         committed = self._store.group(self.group, self._timeout).committed
-        wanted = set(topics) or {at.topic for at in committed}
-        if not wanted:
+        names = set(topics) or {partition.topic for partition in committed}
+        if not names:
             raise OffsetsRefusedError(
                 f"the sink {self.connector} has no committed offset yet (group {self.group}): "
                 "name its topics with --topic, or look for its name with tieline offsets list"
             )
-        spans = self._store.spans(wanted, self._timeout)
-        for topic in sorted(wanted):
-            numbers = {at.partition for at in spans if at.topic == topic}
+        spans = self._store.spans(names, self._timeout)
+        for topic in sorted(names):
+            numbers = {partition.partition for partition in spans if partition.topic == topic}
             missing = sorted(set(partitions) - numbers)
             if not numbers:
                 raise OffsetsRefusedError(f"there is no topic {topic}; check --topic")
             if missing:
                 raise OffsetsRefusedError(f"{topic} has no partition {missing[0]}, only 0 to {max(numbers)}")
-        chosen = {at: span for at, span in spans.items() if not partitions or at.partition in partitions}
-        reached = self._reached(target, wanted, chosen)
-        moves = [SinkMove(*at, committed.get(at), reached[at], span) for at, span in sorted(chosen.items())]
-        self._keep_changelogs(moves)
+        chosen = {
+            partition: span
+            for partition, span in spans.items()
+            if not partitions or partition.partition in partitions
+        }
+        offsets = self._resolve(target, names, chosen)
+        moves = [
+            SinkMove(*partition, committed.get(partition), offsets[partition], span)
+            for partition, span in sorted(chosen.items())
+        ]
+        self._protect_changelogs(moves)
         return moves
 
     def plan_reset(self) -> list[SinkMove]:
-        """What removing all offsets would do: the sink then begins where its topics do."""
+        """Return what removing all offsets would do: the sink then starts at the beginning of its topics."""
         committed = self._store.group(self.group, self._timeout).committed
         if not committed:
             raise OffsetsRefusedError(
                 f"the sink {self.connector} has no committed offset (group {self.group})"
             )
-        spans = self._store.spans({at.topic for at in committed}, self._timeout)
+        spans = self._store.spans({partition.topic for partition in committed}, self._timeout)
         moves = [
-            SinkMove(*at, offset, None, spans.get(at, Span(0, 0))) for at, offset in sorted(committed.items())
+            SinkMove(*partition, offset, None, spans.get(partition, Span(0, 0)))
+            for partition, offset in sorted(committed.items())
         ]
-        self._keep_changelogs(moves)
+        self._protect_changelogs(moves)
         return moves
 
     def set_sink(self, moves: Iterable[SinkMove]) -> None:
-        """Make a planned move; one without ``after`` removes all.
+        """Apply planned moves; a move without ``after`` removes all offsets.
 
         Raises ``OffsetsRefusedError`` while the sink runs.
         """
@@ -171,11 +177,11 @@ class ConnectorOffsets:
         if None in after.values():
             self._store.forget(self.group, self._timeout)
         else:
-            offsets = {at: offset for at, offset in after.items() if offset is not None}
+            offsets = {partition: offset for partition, offset in after.items() if offset is not None}
             self._store.commit(self.group, offsets, self._timeout)
 
     def refuse_if_running(self) -> None:
-        """Raises ``OffsetsRefusedError`` while the sink's group has members."""
+        """Raise ``OffsetsRefusedError`` while the sink's group has members."""
         members = self._store.group(self.group, self._timeout).members
         if members:
             raise OffsetsRefusedError(
@@ -184,55 +190,54 @@ class ConnectorOffsets:
                 "session has ended, and repeat this"
             )
 
-    def _reached(
+    def _resolve(
         self, target: Target, topics: Collection[str], chosen: Mapping[TopicPartition, Span]
     ) -> Mapping[TopicPartition, int]:
+        """Return the offset that a target means in each partition."""
         if target.kind == "earliest":
-            return {at: span.first for at, span in chosen.items()}
+            return {partition: span.first for partition, span in chosen.items()}
         if target.kind == "latest":
-            return {at: span.end for at, span in chosen.items()}
+            return {partition: span.end for partition, span in chosen.items()}
         if target.kind == "time":
             return self._store.first_since(topics, target.number, self._timeout)
-        for at, span in sorted(chosen.items()):
+        for partition, span in sorted(chosen.items()):
             if not span.first <= target.number <= span.end:
                 raise OffsetsRefusedError(
-                    f"{at.topic}-{at.partition} cannot be set to {target.number}: it holds the offsets from "
-                    f"{span.first} on, and its next record gets {span.end}. Give one of these, or choose "
-                    "other partitions with --topic and --partition"
+                    f"{partition.topic}-{partition.partition} cannot be set to {target.number}: it holds "
+                    f"the offsets from {span.first} on, and its next record gets {span.end}. Give one of "
+                    "them, or choose other partitions with --topic and --partition"
                 )
         return dict.fromkeys(chosen, target.number)
 
-    def _keep_changelogs(self, moves: Iterable[SinkMove]) -> None:
-        """What a sink did once it must not be asked to do again."""
+    def _protect_changelogs(self, moves: Iterable[SinkMove]) -> None:
+        """Raise ``OffsetsRefusedError`` if a sink that acts would read again what it has acted on."""
         for move in moves:
-            # Without an offset it may have done all there is: the first one is on its way, or expired.
+            # Without an offset it may have acted on everything: its first commit is in flight, or expired.
             before = move.span.end if move.before is None else move.before
             changelog = f"{self.connector}-{move.topic}-changelog"
-            back = move.after is None or move.after < before
-            if back and self._store.has_changelog(changelog, self._timeout):
+            goes_back = move.after is None or move.after < before
+            if goes_back and self._store.has_changelog(changelog, self._timeout):
                 raise OffsetsRefusedError(
                     f"{move.topic}-{move.partition} cannot be set back: {self.connector} keeps a changelog "
-                    f"of what it has done ({changelog}), and what it reads again it could do a second time. "
-                    "Its offsets only move forward; to do something again, send a new command"
+                    f"of its actions ({changelog}), and could act a second time on what it reads again. "
+                    "Its offsets only move forward; to repeat an action, send a new command"
                 )
 
-    # -- sources
-
     def plan_source(self, partition: str, offset: str | None, saved: Mapping[str, str]) -> SourceMove:
-        """What setting a source partition (JSON) to an offset (JSON; None removes it) would do."""
-        key = _position(partition, "--partition")
-        value = None if offset is None else _position(offset, "--to")
+        """Return what setting a source partition would do. Both are JSON; offset ``None`` removes it."""
+        key = _parse_flat_json(partition, "--partition")
+        value = None if offset is None else _parse_flat_json(offset, "--to")
         return SourceMove(key, saved.get(key), value)
 
     def set_source(self, moves: Sequence[SourceMove]) -> None:
-        """Make planned moves."""
+        """Apply planned moves."""
         self._store.save_source(self.connector, {m.partition: m.after for m in moves}, self._timeout)
 
 
 def refuse_if_worker_runs(connector: str, data_dir: Path) -> None:
-    """Raises ``OffsetsRefusedError`` while a worker on this folder runs the connector.
+    """Raise ``OffsetsRefusedError`` while a worker on this folder runs the connector.
 
-    Of a source on Kafka there is no other sign: a worker on another folder is not seen.
+    For a source on Kafka there is no other sign, so a worker on another folder is not noticed.
     """
     for status in statuses(data_dir):
         if status["running"] and connector in (status.get("connectors") or {}):
@@ -243,20 +248,20 @@ def refuse_if_worker_runs(connector: str, data_dir: Path) -> None:
 
 
 def known_connectors(store: OffsetStore, timeout: float = 10.0) -> dict[str, str]:
-    """Every connector that has offsets: ``sink`` or ``source``, by name."""
+    """Return every connector that has offsets, with its type: ``sink`` or ``source``."""
     sinks = {g.removeprefix(_GROUP): "sink" for g in store.groups(timeout) if g.startswith(_GROUP)}
     return {**dict.fromkeys(store.sources(timeout), "source"), **sinks}
 
 
-def _position(text: str, option: str) -> str:
-    """A source partition or offset as it is stored. Raises ``OffsetsRefusedError``."""
+def _parse_flat_json(text: str, option: str) -> str:
+    """Return a source partition or offset in its canonical form. Raises ``OffsetsRefusedError``."""
     try:
-        found: Any = parse_json(text)
+        value: Any = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise OffsetsRefusedError(f"{option}: not JSON: {error}") from None
-    if not isinstance(found, dict) or any(isinstance(value, (list, dict)) for value in found.values()):
+    if not isinstance(value, dict) or any(isinstance(item, (list, dict)) for item in value.values()):
         raise OffsetsRefusedError(
             f"{option}: a source's partitions and offsets are flat JSON objects, such as "
             f"{json.dumps({'filename': 'in.txt'})}; tieline offsets list shows them"
         )
-    return canonical(found)
+    return canonical(value)

@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from tieline.api import SourceRecord
-from tieline.cli.command_context import WorkerProgram
+from tieline.cli.command_context import WorkerCommandContext
 from tieline_connectors.command.model.command import Defaults
 from tieline_connectors.command.model.facts import Facts, Reading
 from tieline_connectors.command.model.parsing import from_value
@@ -25,7 +25,7 @@ def topics(tmp_path):
     worker = tmp_path / "worker.yaml"
     worker.write_text(f"data.dir: {tmp_path / 'data'}\n")
     make_topics(worker)
-    with WorkerProgram().topics(worker) as topics:
+    with WorkerCommandContext().topics(worker) as topics:
         yield topics
 
 

@@ -1,4 +1,4 @@
-"""``tieline consume``: what a topic holds, and what arrives on it, beside a running worker."""
+"""``tieline consume``: print the records of a topic, beside a running worker."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tieline.cli.consuming.filters import Filter, filters, since_ms
 from tieline.cli.consuming.screen import Lines, Rows, Screen, silence_stdout, stdout_closed
 
 _BATCH = 500
-_LOOK = 0.25  # how soon a reader of our output that is gone is noticed
-_AGAIN = 0.5  # between two attempts while the broker is away
+_POLL_TIMEOUT = 0.25  # seconds; also how soon a closed standard output is noticed
+_RETRY_AFTER = 0.5  # seconds between two attempts while the broker is unavailable
 
 
 class View(str, enum.Enum):
-    """How records look."""
+    """How records are printed."""
 
     AUTO = "auto"
     ROWS = "rows"
@@ -50,35 +50,43 @@ def consume(
     data_dir: DataDir = None,
     schema_registry_url: RegistryUrl = None,
     from_beginning: Annotated[
-        bool, typer.Option("--from-beginning", help="All that the topic holds, then what comes.")
+        bool, typer.Option("--from-beginning", help="Start at the first record.")
     ] = False,
     since: Annotated[
-        str | None, typer.Option(help="Records of that time or later: ISO 8601, or 15m, 2h, 7d ago.")
+        str | None, typer.Option(help="Only records of this time or later: ISO 8601, or 15m, 2h, 7d ago.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", help="Go on with what comes, or end at the end.")
+        bool, typer.Option("--follow/--no-follow", help="Wait for new records, or stop at the end.")
     ] = True,
     partition: Annotated[
-        list[int] | None, typer.Option(min=0, max=2**31 - 1, help="Only this; may be repeated.")
+        list[int] | None, typer.Option(min=0, max=2**31 - 1, help="Only this partition; may be repeated.")
     ] = None,
-    key: Annotated[str | None, typer.Option(help="A regular expression, somewhere in the key.")] = None,
+    key: Annotated[str | None, typer.Option(help="A regular expression that the key must contain.")] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="field=value, or field~expression; a.b for a field inside. Repeated: all hold."),
+        typer.Option(
+            help="field=value or field~expression; a.b names a nested field. Repeated: all must match."
+        ),
     ] = None,
-    header: Annotated[list[str] | None, typer.Option(help="name=value. Repeated: all hold.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, max=10**12, help="End after so many records.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="name=value. Repeated: all must match.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=10**12, help="Stop after this many records.")
+    ] = None,
     value_format: Annotated[
-        ValueFormat, typer.Option(help="What values are; auto: found out for each record.")
+        ValueFormat, typer.Option(help="The format of values; auto detects it for each record.")
     ] = ValueFormat.AUTO,
     output: Annotated[
-        View, typer.Option("--format", help="Rows, a line of JSON a record; auto: rows on a terminal.")
+        View,
+        typer.Option(
+            "--format", help="Rows, or one line of JSON per record; auto prints rows on a terminal."
+        ),
     ] = View.AUTO,
 ) -> None:
-    """Show the records of a topic, decoded: those that come from now on, until Ctrl-C.
+    """Print the records of a topic, decoded: by default new ones, until Ctrl-C.
 
-    Looks only: no group, nothing committed, nothing kept from anybody. Exit status: 0, also at Ctrl-C,
-    SIGTERM and a closed pipe; 1 the broker is away or refuses; 2 nothing was started.
+    Only reads: joins no group, commits nothing and takes no record from another reader. Exit status: 0, also
+    after Ctrl-C, SIGTERM or a closed pipe; 1 if the broker is unavailable or refuses; 2 if nothing was
+    started.
     """
     if from_beginning and since is not None:
         raise StartupError("give either --from-beginning or --since")
@@ -86,91 +94,91 @@ def consume(
     if since is not None:
         start = since_ms(since, dt.datetime.now(dt.timezone.utc))
     if start is None and not follow:
-        raise StartupError("--no-follow shows what is there: add --from-beginning or --since")
-    wanted = filters(key, where or (), header or (), start)
+        raise StartupError("--no-follow prints what the topic holds: add --from-beginning or --since")
+    record_filters = filters(key, where or (), header or (), start)
     is_rows = output is View.ROWS or (output is View.AUTO and sys.stdout.isatty())
     screen: Screen = Rows() if is_rows else Lines()
-    place = BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)
-    with open_session(place) as opened, _ended_quietly():
-        _look_for(opened, topic, partition, follow)
-        decoder = Decoder(value_format, opened.broker, opened.registry)
-        reader = opened.broker.reader(topic, since=start, partitions=partition)
+    options = BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)
+    with open_session(options) as session, _exit_quietly():
+        _check_topic(session, topic, partition, follow)
+        decoder = Decoder(value_format, session.broker, session.registry)
+        reader = session.broker.reader(topic, since=start, partitions=partition)
         try:
             if follow:
-                say(f"following {topic} of {opened.name}; Ctrl-C ends it")
-            for batch in _passing(_arriving(reader, decoder, follow), wanted, limit):
+                say(f"following {topic} of {session.name}; Ctrl-C ends it")
+            for batch in _matching(_decoded_batches(reader, decoder, follow), record_filters, limit):
                 screen.show(batch)
         finally:
-            with suppress(RetriableError):  # a broker that is away keeps nobody here
+            with suppress(RetriableError):  # an unavailable broker must not delay the exit
                 reader.close(5.0)
 
 
-def _look_for(opened: BrokerSession, topic: str, partitions: Collection[int] | None, follow: bool) -> None:
-    """A topic that is not there is waited for, but only by who follows. Raises ``StartupError``."""
-    topics = opened.broker.topics()
-    found = topics.get(topic)
-    if found is None:
-        near = difflib.get_close_matches(topic, topics, n=3)
+def _check_topic(session: BrokerSession, name: str, partitions: Collection[int] | None, follow: bool) -> None:
+    """Raise ``StartupError`` for a topic or partition that does not exist. ``follow``: wait for the topic."""
+    topics = session.broker.topics()
+    topic = topics.get(name)
+    if topic is None:
+        near = difflib.get_close_matches(name, topics, n=3)
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         if not follow:
-            raise StartupError(f"{opened.name} has no topic {topic}{hint}")
-        say(f"there is no topic {topic} yet{hint}; waiting for it")
-    elif missing := sorted(set(partitions or ()) - set(range(found.partitions))):
-        raise StartupError(
-            f"{topic} has no partition {', '.join(map(str, missing))}; it has {found.partitions}, from 0 on"
-        )
+            raise StartupError(f"{session.name} has no topic {name}{hint}")
+        say(f"there is no topic {name} yet{hint}; waiting for it")
+    elif missing := sorted(set(partitions or ()) - set(range(topic.partitions))):
+        numbers = ", ".join(map(str, missing))
+        raise StartupError(f"{name} has no partition {numbers}; it has {topic.partitions}, from 0 on")
 
 
-def _arriving(reader: TopicReader, decoder: Decoder, follow: bool) -> Iterator[list[DisplayRecord]]:
-    """Batch by batch, as they come; who follows waits for a broker that is away."""
-    is_away = False
+def _decoded_batches(reader: TopicReader, decoder: Decoder, follow: bool) -> Iterator[list[DisplayRecord]]:
+    """Yield each batch as it arrives. ``follow``: wait for an unavailable broker, else raise its error."""
+    waiting = False
     while follow or not reader.at_end:
         if stdout_closed():
             raise BrokenPipeError
         try:
-            records = reader.poll(_BATCH, _LOOK)
+            records = reader.poll(_BATCH, _POLL_TIMEOUT)
         except RetriableError as error:
-            is_away = _waited(error, follow, is_away)
+            _wait(error, follow, waiting)
+            waiting = True
             continue
         while records:
             try:
-                seen = decoder.decode(records)
+                decoded = decoder.decode(records)
             except RetriableError as error:
-                is_away = _waited(error, follow, is_away)
+                _wait(error, follow, waiting)
+                waiting = True
                 continue
-            is_away = False
-            yield seen
+            waiting = False
+            yield decoded
             break
 
 
-def _waited(error: RetriableError, follow: bool, is_away: bool) -> bool:
-    """Raises it to who does not follow; told once."""
+def _wait(error: RetriableError, follow: bool, reported: bool) -> None:
+    """Wait before the next attempt, and report the error once. Raise it unless ``follow``."""
     if not follow:
         raise error
-    if not is_away:
+    if not reported:
         say(f"waiting: {error}", error=True)
-    time.sleep(_AGAIN)
-    return True
+    time.sleep(_RETRY_AFTER)
 
 
-def _passing(
-    batches: Iterator[list[DisplayRecord]], wanted: Sequence[Filter], limit: int | None
+def _matching(
+    batches: Iterator[list[DisplayRecord]], record_filters: Sequence[Filter], limit: int | None
 ) -> Iterator[list[DisplayRecord]]:
-    """What passes every filter, so many at most."""
+    """Yield the records that pass every filter, at most ``limit`` of them."""
     left = limit
     for batch in batches:
-        passed = [seen for seen in batch if all(one(seen) for one in wanted)][:left]
-        if passed:
-            yield passed
+        matching = [record for record in batch if all(passes(record) for passes in record_filters)][:left]
+        if matching:
+            yield matching
         if left is not None:
-            left -= len(passed)
+            left -= len(matching)
             if left <= 0:
                 return
 
 
 @contextmanager
-def _ended_quietly() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed pipe end it, with exit status 0."""
+def _exit_quietly() -> Iterator[None]:
+    """End on Ctrl-C, SIGTERM and a closed pipe, with exit status 0."""
     try:
         with until_interrupted():
             yield

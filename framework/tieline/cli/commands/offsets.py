@@ -1,4 +1,4 @@
-"""``tieline offsets``: where sinks and sources are, and setting that while they are stopped."""
+"""``tieline offsets``: show the offsets of sinks and sources, and set those of a stopped one."""
 
 from __future__ import annotations
 
@@ -42,10 +42,12 @@ offsets = typer.Typer(
 Connector = Annotated[str, typer.Argument(help="The connector's name.")]
 Topic = Annotated[
     list[str] | None,
-    typer.Option("--topic", help="Of a sink: only this topic; may be repeated. Default: all it has read."),
+    typer.Option(
+        "--topic", help="Of a sink: only this topic; may be repeated. Default: every topic it has read."
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes without making them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Lines of JSON instead of a table.")]
 
 
 @offsets.command("list")
@@ -56,22 +58,22 @@ def list_offsets(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show where connectors are; they may be running.
+    """Show the offsets of connectors, which may be running.
 
-    A source whose records cannot be asked for again (a bus) has no offsets: what waits is in its spool.
+    A source whose records cannot be re-read (a bus) has no offsets; its spool holds what waits.
     """
-    with open_session(BrokerOptions(worker, bootstrap_servers, data_dir), offsets=True) as found:
-        known = known_connectors(found.broker.offsets)
+    with open_session(BrokerOptions(worker, bootstrap_servers, data_dir), offsets=True) as session:
+        known = known_connectors(session.broker.offsets)
         if connector is not None and connector not in known:
-            raise OffsetsRefusedError(_unknown(connector, known, found))
+            raise OffsetsRefusedError(_unknown(connector, known, session))
         sinks, sources = [], []
         for name in sorted(known) if connector is None else [connector]:
             if known[name] == "sink":
                 sinks += [
                     {"connector": name, "type": "sink", **row._asdict(), "lag": row.lag}
-                    for row in ConnectorOffsets(found.broker.offsets, name).of_sink()
+                    for row in ConnectorOffsets(session.broker.offsets, name).sink_offsets()
                 ]
-            for key, value in sorted(found.broker.source_offsets(name, 10.0).items()):
+            for key, value in sorted(session.broker.source_offsets(name, 10.0).items()):
                 sources.append({"connector": name, "type": "source", "partition": key, "offset": value})
     if as_json:
         for sink in sinks:
@@ -80,10 +82,10 @@ def list_offsets(
             positions = {part: json.loads(source[part]) for part in ("partition", "offset")}
             typer.echo(json.dumps({**source, **positions}))
         return
-    _print([{k: v for k, v in row.items() if k != "type"} for row in sinks])
-    _print([{k: v for k, v in row.items() if k != "type"} for row in sources])
+    _print_table([{k: v for k, v in row.items() if k != "type"} for row in sinks])
+    _print_table([{k: v for k, v in row.items() if k != "type"} for row in sources])
     if not sinks and not sources:
-        say(f"no connector has offsets in {found.name}")
+        say(f"no connector has offsets in {session.name}")
 
 
 @offsets.command("set")
@@ -112,20 +114,26 @@ def set_offsets(
 ) -> None:
     """Set the offsets of a stopped connector, and show them before and after.
 
-    The record at the offset is the next one that a sink reads: to pass over the record at 41, set 42.
-    Exit status: 0 done; 1 the broker is away or refuses; 2 refused, nothing was changed.
+    The offset is that of the next record to read: to skip the record at 41, set 42. Exit status: 0 done;
+    1 the broker is unavailable or refuses; 2 refused, nothing was changed.
     """
-    chosen = partition or []
-    place = BrokerOptions(worker, bootstrap_servers, data_dir)
-    with _opened(place, connector, dry_run) as found:
-        store = ConnectorOffsets(found.broker.offsets, connector)
-        if any(text.lstrip().startswith("{") for text in chosen):
-            saved = found.broker.source_offsets(connector, 10.0)
-            _source(store, [store.plan_source(text, to, saved) for text in chosen], dry_run, as_json)
+    partitions = partition or []
+    options = BrokerOptions(worker, bootstrap_servers, data_dir)
+    with _open_to_change(options, connector, dry_run) as session:
+        store = ConnectorOffsets(session.broker.offsets, connector)
+        if any(text.lstrip().startswith("{") for text in partitions):
+            saved = session.broker.source_offsets(connector, 10.0)
+            _change_source(
+                store, [store.plan_source(text, to, saved) for text in partitions], dry_run, as_json
+            )
             return
-        _refuse_source(found, connector, "--partition and --to with JSON, as tieline offsets list shows them")
+        _refuse_source(
+            session, connector, "--partition and --to with JSON, as tieline offsets list shows them"
+        )
         target = Target.parse(to, dt.datetime.now(dt.timezone.utc))
-        _sink(store, store.plan_set(target, topic or [], _numbers(chosen)), dry_run, as_json)
+        _change_sink(
+            store, store.plan_set(target, topic or [], _partition_numbers(partitions)), dry_run, as_json
+        )
 
 
 @offsets.command("reset")
@@ -140,35 +148,35 @@ def reset_offsets(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the offsets of a stopped connector: it begins anew, and reads all that is there again.
+    """Remove the offsets of a stopped connector, so that it reads everything again from the beginning.
 
-    Exit status: 0 done; 1 the broker is away or refuses; 2 refused, nothing was changed.
+    Exit status: 0 done; 1 the broker is unavailable or refuses; 2 refused, nothing was changed.
     """
-    with _opened(BrokerOptions(worker, bootstrap_servers, data_dir), connector, dry_run) as found:
-        store = ConnectorOffsets(found.broker.offsets, connector)
-        saved = found.broker.source_offsets(connector, 10.0)
+    with _open_to_change(BrokerOptions(worker, bootstrap_servers, data_dir), connector, dry_run) as session:
+        store = ConnectorOffsets(session.broker.offsets, connector)
+        saved = session.broker.source_offsets(connector, 10.0)
         if saved:
             moves = [store.plan_source(text, None, saved) for text in partition or sorted(saved)]
-            _source(store, moves, dry_run, as_json)
+            _change_source(store, moves, dry_run, as_json)
             return
         if partition:
             raise OffsetsRefusedError(
                 f"{connector} is not a source with saved offsets; to set back single partitions of a sink: "
                 f"tieline offsets set {connector} --partition {partition[0]} --to earliest"
             )
-        if connector not in known_connectors(found.broker.offsets):
-            raise OffsetsRefusedError(_unknown(connector, known_connectors(found.broker.offsets), found))
-        _sink(store, store.plan_reset(), dry_run, as_json)
+        if connector not in known_connectors(session.broker.offsets):
+            raise OffsetsRefusedError(_unknown(connector, known_connectors(session.broker.offsets), session))
+        _change_sink(store, store.plan_reset(), dry_run, as_json)
 
 
 @contextmanager
-def _opened(place: BrokerOptions, connector: str, dry_run: bool) -> Iterator[BrokerSession]:
-    """What is to be changed: on the local log its owner, so that no worker runs meanwhile."""
+def _open_to_change(options: BrokerOptions, connector: str, dry_run: bool) -> Iterator[BrokerSession]:
+    """Open the broker; to change something, own the local log, so that no worker runs meanwhile."""
     try:
         if not dry_run:
-            refuse_if_worker_runs(connector, place.worker_data_dir())
-        with open_session(place, offsets=True, owner=not dry_run) as found:
-            yield found
+            refuse_if_worker_runs(connector, options.worker_data_dir())
+        with open_session(options, offsets=True, owner=not dry_run) as session:
+            yield session
     except DataDirInUseError as error:
         raise OffsetsRefusedError(
             f"the offsets of {connector} cannot be changed while a worker runs: "
@@ -176,31 +184,29 @@ def _opened(place: BrokerOptions, connector: str, dry_run: bool) -> Iterator[Bro
         ) from None
 
 
-def _refuse_source(found: BrokerSession, connector: str, instead: str) -> None:
-    if known_connectors(found.broker.offsets).get(connector) == "source":
+def _refuse_source(session: BrokerSession, connector: str, instead: str) -> None:
+    if known_connectors(session.broker.offsets).get(connector) == "source":
         raise OffsetsRefusedError(f"{connector} is a source; give {instead}")
 
 
-def _unknown(connector: str, known: dict[str, str], found: BrokerSession) -> str:
+def _unknown(connector: str, known: dict[str, str], session: BrokerSession) -> str:
     near = difflib.get_close_matches(connector, known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     names = ", ".join(f"{name} ({kind})" for name, kind in sorted(known.items())) or "none"
     return (
-        f"no connector {connector} has offsets in {found.name}; {hint}connectors that have some: {names}. "
-        "(A source whose records cannot be asked for again, as a bus, has a spool instead)"
+        f"no connector {connector} has offsets in {session.name}; {hint}connectors that have some: {names}. "
+        "(A source whose records cannot be re-read, such as a bus, has a spool instead)"
     )
 
 
-def _numbers(texts: Sequence[str]) -> list[int]:
+def _partition_numbers(texts: Sequence[str]) -> list[int]:
     for text in texts:
         if not (text.isascii() and text.isdigit() and len(text) < 10):
-            raise OffsetsRefusedError(
-                f"--partition {text[:100]}: a partition of a topic is a number from 0 on"
-            )
+            raise OffsetsRefusedError(f"--partition {text[:100]}: a topic's partition is a number from 0 on")
     return [int(text) for text in texts]
 
 
-def _sink(store: ConnectorOffsets, moves: list[SinkMove], dry_run: bool, as_json: bool) -> None:
+def _change_sink(store: ConnectorOffsets, moves: list[SinkMove], dry_run: bool, as_json: bool) -> None:
     if not dry_run:
         store.set_sink(moves)
     rows: list[dict[str, Any]] = [
@@ -215,28 +221,28 @@ def _sink(store: ConnectorOffsets, moves: list[SinkMove], dry_run: bool, as_json
         }
         for m in moves
     ]
-    _told(rows, store.connector, dry_run, as_json)
+    _print_changes(rows, store.connector, dry_run, as_json)
 
 
-def _source(store: ConnectorOffsets, moves: list[SourceMove], dry_run: bool, as_json: bool) -> None:
+def _change_source(store: ConnectorOffsets, moves: list[SourceMove], dry_run: bool, as_json: bool) -> None:
     if not dry_run:
         store.set_source(moves)
     rows: list[dict[str, Any]] = [dict(m._asdict()) for m in moves]
     if as_json:
         rows = [{k: None if v is None else json.loads(v) for k, v in row.items()} for row in rows]
-    _told(rows, store.connector, dry_run, as_json)
+    _print_changes(rows, store.connector, dry_run, as_json)
 
 
-def _told(rows: list[dict[str, Any]], connector: str, dry_run: bool, as_json: bool) -> None:
+def _print_changes(rows: list[dict[str, Any]], connector: str, dry_run: bool, as_json: bool) -> None:
     if as_json:
         for row in rows:
             typer.echo(json.dumps({"connector": connector, **row, "changed": not dry_run}))
     else:
-        _print(rows)
+        _print_table(rows)
     say("dry run: nothing was changed" if dry_run else f"the offsets of {connector} are set")
 
 
-def _print(rows: Sequence[dict[str, Any]]) -> None:
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
     table = Table(*rows[0], box=None, padding=(0, 2, 0, 0))

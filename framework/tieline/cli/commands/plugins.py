@@ -1,4 +1,4 @@
-"""``tieline plugins``: what is installed, whether it works, and what one of them can be told."""
+"""``tieline plugins``: what is installed, whether it works, and the settings of each plugin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from tieline.api import Converter, PluginError, SinkConnector, SourceConnector, StartupError, Transform
 from tieline.plugins import discovery
 
-plugins = typer.Typer(help="Connectors, converters, transforms and commands that are installed.")
+plugins = typer.Typer(help="List the installed connectors, converters, transforms and commands.")
 
 _CONTRACTS: dict[str, Any] = {
     discovery.SOURCES: SourceConnector,
@@ -30,9 +30,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")
 def list_all(
     context: typer.Context,
     as_json: AsJson = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit status 1 if one is broken.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="End with exit status 1 if a plugin is broken.")
+    ] = False,
 ) -> None:
-    """List every plugin: kind, name, version, distribution, status; each is imported to find that out."""
+    """List every plugin with kind, name, version, distribution and status. Each one is imported."""
     if context.invoked_subcommand is not None:
         return
     rows = [_row(group, plugin) for group in discovery.KIND for plugin in discovery.installed(group)]
@@ -57,16 +59,16 @@ def show(
     name: Annotated[str, typer.Argument(help="A plugin's name, such as mongo.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a plugin is and its settings: key, type, default, meaning."""
-    told = [_told(group, name) for group in _CONTRACTS if _known(group, name)]
-    if not told:
+    """Show a plugin and its settings: key, type, default, meaning."""
+    descriptions = [_describe(group, name) for group in _CONTRACTS if _known(group, name)]
+    if not descriptions:
         names = {plugin.name for group in _CONTRACTS for plugin in discovery.installed(group)}
         raise StartupError(discovery.unknown("plugin", name, names))
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(descriptions))
         return
     console = Console()
-    for plugin in told:
+    for plugin in descriptions:
         console.print(Text(f"{plugin['kind']} {plugin['name']} {plugin['version']}".rstrip(), style="bold"))
         console.print(f"{plugin['doc']}\n", highlight=False, markup=False)
         table = Table("key", "type", "default", "meaning")
@@ -101,13 +103,13 @@ def _known(group: str, name: str) -> bool:
     return discovery.known_as(name, {plugin.name for plugin in discovery.installed(group)}) is not None
 
 
-def _told(group: str, name: str) -> dict[str, Any]:
-    """Raises ``PluginError`` where it is broken."""
+def _describe(group: str, name: str) -> dict[str, Any]:
+    """Return a plugin and its settings. Raises ``PluginError`` if it is broken."""
     kind = discovery.load(group, name, _CONTRACTS[group])
     return {
         "kind": discovery.KIND[group],
         "name": name,
-        "version": getattr(kind, "version", ""),  # converters and transforms have none of their own
+        "version": getattr(kind, "version", ""),  # converters and transforms have no version
         "doc": inspect.getdoc(kind) or "",
         "settings": kind.config_type.definition(),
     }

@@ -1,4 +1,4 @@
-"""``tieline produce``: messages onto a topic, beside a running worker."""
+"""``tieline produce``: send messages to a topic, beside a running worker."""
 
 from __future__ import annotations
 
@@ -23,17 +23,25 @@ from tieline.cli.connection import (
     say,
 )
 from tieline.cli.printable import printable
-from tieline.cli.producing.messages import MAX_BYTES, InvalidLine, Message, arriving, message, messages
-from tieline.cli.producing.sender import Placed, RecordBuilder, Sending
+from tieline.cli.producing.messages import (
+    MAX_BYTES,
+    InvalidLine,
+    Message,
+    arriving_lines,
+    messages,
+    parse_line,
+)
+from tieline.cli.producing.sender import LocatedRecord, RecordBuilder, RecordSender
 
 _STDIN = Path("-")
-_TOLD = 50  # problems; more only fill a screen
+_MAX_PROBLEMS = 50  # that are printed; more only fill the screen
 
 
 def produce(
     topic: Annotated[str, typer.Argument(help="The topic.")],
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Lines of JSON, or old message files; none, or -: stdin.")
+        list[Path] | None,
+        typer.Argument(help="Lines of JSON, or old message files. Default, and -: standard input."),
     ] = None,
     worker: WorkerFile = None,
     bootstrap_servers: BootstrapServers = None,
@@ -41,85 +49,90 @@ def produce(
     schema_registry_url: RegistryUrl = None,
     schema: Annotated[
         str | None,
-        typer.Option(help="volttron.DeviceReading and the like, or a file.avsc. None: plain JSON."),
+        typer.Option(
+            help="A schema's name, such as volttron.DeviceReading, or a file.avsc. Default: plain JSON."
+        ),
     ] = None,
-    key: Annotated[str | None, typer.Option(help="The key of all of them.")] = None,
+    key: Annotated[str | None, typer.Option(help="The key of every message.")] = None,
     key_field: Annotated[
-        str | None, typer.Option(help="The field that is the key; a.b for a field inside.")
+        str | None, typer.Option(help="The field to use as the key; a.b names a nested field.")
     ] = None,
-    header: Annotated[list[str] | None, typer.Option(help="name=value, on all; may be repeated.")] = None,
-    create: Annotated[bool, typer.Option("--create", help="Make the topic if it is not there.")] = False,
+    header: Annotated[
+        list[str] | None, typer.Option(help="name=value, for every message; may be repeated.")
+    ] = None,
+    create: Annotated[bool, typer.Option("--create", help="Create the topic if it does not exist.")] = False,
     live: Annotated[
         bool | None,
         typer.Option(
             "--live/--together",
-            help="Send each line of stdin as it comes, or all after all are checked. Default: live at a "
-            "keyboard.",
+            help="Send each line of standard input as it arrives, or all lines after all were checked. "
+            "Default: live at a keyboard.",
         ),
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, max=86_400, help="Seconds to wait for the broker to confirm.")
     ] = 30.0,
 ) -> None:
-    """Send messages: all are checked before the first is sent, every problem is told with its line.
+    """Send messages. All are checked before the first is sent, and every problem is reported with its line.
 
-    Exit status: 0 all sent; 1 some were not; 2 nothing was sent, there is something to change.
+    Exit status: 0 all sent; 1 some were not; 2 nothing was sent, because something must be changed.
     """
     if key is not None and key_field is not None:
         raise StartupError("give either --key or --key-field")
     paths = files or [_STDIN]
     is_live = live if live is not None else paths == [_STDIN] and sys.stdin.isatty()
     if is_live and paths != [_STDIN]:
-        raise StartupError("--live sends what comes from stdin; files are always checked as a whole")
-    shape = RecordBuilder(topic, schema, key, key_field, header or ())
-    place = BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)
-    with open_session(place) as opened:
-        read = [] if is_live else _checked(paths, shape)
-        _ensure_topic(opened, topic, create)
-        sending = Sending(opened.broker.producer("tieline-produce", {}), timeout)
-        sending.given = len(read)
+        raise StartupError("--live sends lines of standard input; files are always checked as a whole")
+    builder = RecordBuilder(topic, schema, key, key_field, header or ())
+    options = BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)
+    with open_session(options) as session:
+        records = [] if is_live else _check_files(paths, builder)
+        _ensure_topic(session, topic, create)
+        sender = RecordSender(session.broker.producer("tieline-produce", {}), timeout)
+        sender.given = len(records)
         try:
             with until_interrupted():
                 if is_live:
-                    say(f"sending to {topic} of {opened.name}, a line of JSON each; Ctrl-D ends it")
-                    _live(sending, shape, opened.schemas)
-                sending.send(shape.framed(read, opened.schemas))
-                sending.settle()
+                    say(f"sending to {topic} of {session.name}, a line of JSON each; Ctrl-D ends it")
+                    _send_live(sender, builder, session.schemas)
+                sender.send(builder.framed(records, session.schemas))
+                sender.settle()
         finally:
-            sending.close()
-            say(f"{sending.told} to {topic} of {opened.name}")
-    if sending.sent < sending.given:
+            sender.close()
+            say(f"{sender.summary} to {topic} of {session.name}")
+    if sender.sent < sender.given:
         raise typer.Exit(1)
 
 
-def _checked(paths: Sequence[Path], shape: RecordBuilder) -> list[Placed]:
-    """All of it, read and checked. Raises ``StartupError`` with every problem."""
-    good: list[Placed] = []
-    wrong: list[InvalidLine] = []
+def _check_files(paths: Sequence[Path], builder: RecordBuilder) -> list[LocatedRecord]:
+    """Return the records of all files. Raises ``StartupError`` with every problem."""
+    records: list[LocatedRecord] = []
+    problems: list[InvalidLine] = []
     left = MAX_BYTES
     for path in paths:
         name = "" if path == _STDIN else str(path)
         try:
             data = _read(path, left + 1)
         except OSError as error:
-            wrong.append(InvalidLine(str(path), f"cannot be read: {error.strerror}"))
+            problems.append(InvalidLine(str(path), f"cannot be read: {error.strerror}"))
             continue
         left -= len(data)
         if left < 0:
-            way_out = "split them, or send lines by: tieline produce --live"
-            raise StartupError(f"nothing was sent: more than {MAX_BYTES} bytes to check together; {way_out}")
-        for found in messages(name, data):
-            checked = shape.checked(found) if isinstance(found, Message) else found
+            fix = "split them, or send lines by: tieline produce --live"
+            raise StartupError(f"nothing was sent: more than {MAX_BYTES} bytes to check together; {fix}")
+        for line in messages(name, data):
+            checked = builder.check(line) if isinstance(line, Message) else line
             if isinstance(checked, InvalidLine):
-                wrong.append(checked)
+                problems.append(checked)
             else:
-                good.append(checked)
-    if wrong:
-        count = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems"
-        lines = [f"  - {printable(str(one))}" for one in wrong[:_TOLD]]
-        lines += [f"  … and {len(wrong) - _TOLD} more"] if len(wrong) > _TOLD else []
+                records.append(checked)
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = [f"  - {printable(str(problem))}" for problem in problems[:_MAX_PROBLEMS]]
+        if len(problems) > _MAX_PROBLEMS:
+            lines.append(f"  … and {len(problems) - _MAX_PROBLEMS} more")
         raise StartupError("\n".join([f"{count}, nothing was sent:", *lines]))
-    return good
+    return records
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -129,36 +142,36 @@ def _read(path: Path, limit: int) -> bytes:
         return file.read(limit)
 
 
-def _live(sending: Sending, shape: RecordBuilder, schemas: SchemaStore) -> None:
-    """Each line as it comes; what is wrong is told and costs itself alone."""
+def _send_live(sender: RecordSender, builder: RecordBuilder, schemas: SchemaStore) -> None:
+    """Send each line as it arrives. An invalid line is reported, and does not affect the others."""
     number = 0
     try:
-        for lines in arriving(sys.stdin.fileno()):
-            good: list[Placed] = []
+        for lines in arriving_lines(sys.stdin.fileno()):
+            records: list[LocatedRecord] = []
             for line in lines:
                 number += 1
-                found = message(f"line {number}", line)
-                if found is None:
+                parsed = parse_line(f"line {number}", line)
+                if parsed is None:
                     continue
-                sending.given += 1
-                checked = shape.checked(found) if isinstance(found, Message) else found
+                sender.given += 1
+                checked = builder.check(parsed) if isinstance(parsed, Message) else parsed
                 if isinstance(checked, InvalidLine):
-                    sending.refuse(checked)
+                    sender.refuse(checked)
                 else:
-                    good.append(checked)
-            sending.send(shape.framed(good, schemas))
-            sending.settle()
+                    records.append(checked)
+            sender.send(builder.framed(records, schemas))
+            sender.settle()
     except ValueError as error:
-        sending.given += 1
-        sending.refuse(InvalidLine(f"line {number + 1}", f"{error}; what follows is not read"))
+        sender.given += 1
+        sender.refuse(InvalidLine(f"line {number + 1}", f"{error}; what follows is not read"))
 
 
-def _ensure_topic(opened: BrokerSession, topic: str, create: bool) -> None:
-    topics = opened.broker.topics()
+def _ensure_topic(session: BrokerSession, topic: str, create: bool) -> None:
+    topics = session.broker.topics()
     if topic in topics:
         return
     if not create:
         near = difflib.get_close_matches(topic, topics, n=3)
         hint = f"did you mean {', '.join(near)}? " if near else ""
-        raise StartupError(f"{opened.name} has no topic {topic}; {hint}--create makes it")
-    opened.broker.create_topic(topic)
+        raise StartupError(f"{session.name} has no topic {topic}; {hint}--create makes it")
+    session.broker.create_topic(topic)

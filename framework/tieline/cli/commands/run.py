@@ -15,15 +15,13 @@ from tieline import logs
 
 def run(
     worker: Annotated[Path, typer.Argument(help="The worker's settings: YAML, JSON or .properties.")],
-    connectors: Annotated[list[Path], typer.Argument(help="A file each connector.")],
-    check: Annotated[
-        bool, typer.Option("--check", help="Check the files, say so, and do not start.")
-    ] = False,
+    connectors: Annotated[list[Path], typer.Argument(help="A file for each connector.")],
+    check: Annotated[bool, typer.Option("--check", help="Check the files, and do not start.")] = False,
 ) -> None:
     """Run a worker with these connectors.
 
-    Every problem in the files is told together before the first record (exit status 2). SIGTERM and
-    SIGINT stop cleanly inside task.shutdown.graceful.timeout.ms (exit status 0); 1 if tasks failed.
+    All problems in the files are reported together, before anything starts (exit status 2). SIGTERM and
+    SIGINT stop the worker within task.shutdown.graceful.timeout.ms (exit status 0, or 1 if tasks failed).
     """
     from tieline.config.plan import plan
     from tieline.runtime.worker.factory import open_broker
@@ -36,8 +34,8 @@ def run(
     logs.redaction.add(planned.secrets)
     logs.set_up(style=planned.worker.log_format, level=planned.worker.log_level)
     running = Worker(planned, open_broker(planned))
-    # A batch is thousands of containers that are about to be freed by reference counting: looking
-    # through them for cycles every 700 of them costs a third of the time (measured) and finds nothing.
+    # A batch is thousands of containers, which reference counting is about to free. To search them for
+    # cycles every 700 objects costs a third of the time (measured) and finds nothing.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     for number in (signal.SIGTERM, signal.SIGINT):

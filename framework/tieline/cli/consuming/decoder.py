@@ -1,4 +1,4 @@
-"""What a record says: Avro by its schema's id, JSON, text or bytes, decided for each record by itself."""
+"""Decoding records for display: Avro by its schema's id, JSON, text or bytes, for each record on its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FRAME = 5
 
 
 class ValueFormat(str, enum.Enum):
-    """What values are taken for."""
+    """How values are decoded."""
 
     AUTO = "auto"
     AVRO = "avro"
@@ -26,7 +26,7 @@ class ValueFormat(str, enum.Enum):
 
 
 class Decoded(NamedTuple):
-    """One datum; ``error`` says why it is shown as bytes where it should be something else."""
+    """A decoded key or value. ``error``: why it is shown as bytes, although another format was expected."""
 
     format: str
     data: Any
@@ -35,7 +35,7 @@ class Decoded(NamedTuple):
 
 
 class DisplayRecord(NamedTuple):
-    """One record, decoded."""
+    """A decoded record."""
 
     topic: str
     partition: int
@@ -46,7 +46,7 @@ class DisplayRecord(NamedTuple):
     value: Decoded
 
     def as_json(self) -> dict[str, Any]:
-        """For a line of JSON. Bytes become base64, which ``format`` and ``key_format`` say."""
+        """Return the record for a line of JSON. Bytes become base64; ``format`` and ``key_format`` say so."""
         out: dict[str, Any] = {
             "topic": self.topic,
             "partition": self.partition,
@@ -67,58 +67,58 @@ class DisplayRecord(NamedTuple):
 
 
 class Decoder:
-    """Never fails at what a record holds; raises ``Retriable`` while the schema store is away."""
+    """Decodes any content. Raises ``RetriableError`` only while the schema store is unavailable."""
 
-    def __init__(self, form: ValueFormat, broker: Broker, registry: SchemaStore | None) -> None:
-        """``registry``: where schemas have ids; none: the topic of the broker."""
-        self._looking = _LookingOnce(broker)
-        schemas = registry or TopicSchemaStore(cast(Broker, self._looking))
+    def __init__(self, value_format: ValueFormat, broker: Broker, registry: SchemaStore | None) -> None:
+        """``registry``: the store of schemas by id; ``None`` for the broker's own topic."""
+        self._broker = _OneReadPerBatch(broker)
+        schemas = registry or TopicSchemaStore(cast(Broker, self._broker))
         self._avro = AvroConverter()
         self._avro.start(AvroConverterConfig.parse({}), is_key=False, schemas=schemas)
-        self._ways: Mapping[ValueFormat, Callable[[bytes], Decoded]] = {
-            ValueFormat.AUTO: self._guessed,
+        decoders: Mapping[ValueFormat, Callable[[bytes], Decoded]] = {
+            ValueFormat.AUTO: self._detect,
             ValueFormat.AVRO: self._by_schema,
             ValueFormat.JSON: _json,
             ValueFormat.TEXT: lambda data: Decoded("text", data.decode()),
             ValueFormat.BYTES: lambda data: Decoded("bytes", data),
         }
-        self._value = self._ways[form]
+        self._decode_value = decoders[value_format]
 
     def decode(self, records: Sequence[ConsumedRecord]) -> list[DisplayRecord]:
-        """The same records, in their order; a batch that has just come."""
-        self._looking.new_batch()
+        """Return a batch that has just arrived, decoded, in its order."""
+        self._broker.new_batch()
         return [
             DisplayRecord(
-                r.topic, r.partition, r.offset, r.timestamp, self._key(r.key), r.headers, self._one(r.value)
+                r.topic, r.partition, r.offset, r.timestamp, self._key(r.key), r.headers, self._value(r.value)
             )
             for r in records
         ]
 
-    def _one(self, data: bytes | None) -> Decoded:
+    def _value(self, data: bytes | None) -> Decoded:
         if data is None:
             return Decoded("null", None)
         try:
-            return self._value(data)
+            return self._decode_value(data)
         except (ValueError, RecursionError) as error:
             return Decoded("bytes", data, error=str(error) or type(error).__name__)
 
     def _key(self, data: bytes | None) -> Decoded:
-        """Text is not taken for JSON: the key 7 is a name, not a number."""
+        """Decode a key. It is never decoded as JSON: the key 7 is a name, not a number."""
         if data is None:
             return Decoded("null", None)
-        for way in (self._by_schema, _text) if data[:1] == b"\0" else (_text,):
+        for decode in (self._by_schema, _text) if data[:1] == b"\0" else (_text,):
             try:
-                return way(data)
+                return decode(data)
             except ValueError:
                 continue
         return Decoded("bytes", data)
 
-    def _guessed(self, data: bytes) -> Decoded:
-        if data[:1] == b"\0" and len(data) >= _FRAME:  # no JSON and hardly a text begins so
+    def _detect(self, data: bytes) -> Decoded:
+        if data[:1] == b"\0" and len(data) >= _FRAME:  # no JSON and hardly any text begins with it
             return self._by_schema(data)
-        for way in (_json, _text):
+        for decode in (_json, _text):
             try:
-                return way(data)
+                return decode(data)
             except (ValueError, RecursionError):
                 continue
         return Decoded("bytes", data)
@@ -136,15 +136,15 @@ def _json(data: bytes) -> Decoded:
 
 
 def _text(data: bytes) -> Decoded:
-    """UTF-8 without control characters, but for those of lines and columns."""
+    """Decode UTF-8. Raises ``ValueError`` for control characters other than tab and line breaks."""
     text = data.decode()
     if any(ord(c) < 32 and c not in "\t\n\r" for c in text):
-        raise ValueError("control characters, which no text has")
+        raise ValueError("it has control characters")
     return Decoded("text", text)
 
 
 def _showable(decoded: Decoded) -> Decoded:
-    """Raises ``ValueError``, ``RecursionError`` for what was read and cannot be written."""
+    """Return the same, or raise ``ValueError`` or ``RecursionError`` if it cannot be written as JSON."""
     json_text(decoded.data)
     return decoded
 
@@ -156,20 +156,20 @@ def _header(value: bytes | None) -> Any:
         return {"base64": value}
 
 
-class _LookingOnce:
-    """The broker of a schema store that reads its topic once a batch, however many ids are unknown.
+class _OneReadPerBatch:
+    """The broker of a schema store, which reads its topic at most once per batch.
 
-    A schema is registered before its first record is written: one look after a batch came knows all of
-    its ids. Without this, data that begins with 0x00 and is no Avro costs a look a record.
+    A schema is registered before its first record is written, so one read after a batch arrived finds all of
+    its ids. Without this, data that begins with 0x00 but is not Avro would cost a read per record.
     """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._looked = False
+        self._has_read = False
 
     def new_batch(self) -> None:
-        """A batch came: the next unknown id is worth a look again."""
-        self._looked = False
+        """Allow one read for the next unknown id."""
+        self._has_read = False
 
     def read(
         self,
@@ -180,8 +180,8 @@ class _LookingOnce:
         timeout: float = 30.0,
     ) -> dict[int, int]:
         """See ``Broker.read``."""
-        if self._looked:
+        if self._has_read:
             return dict(start or {})
         reached = self._broker.read(topic, visit, start=start, timeout=timeout)
-        self._looked = True
+        self._has_read = True
         return reached

@@ -1,4 +1,4 @@
-"""Which records are wanted; pure."""
+"""The filters of ``tieline consume``. Pure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tieline.cli.printable import json_text
 Filter = Callable[[DisplayRecord], bool]
 
 MISSING = object()
-"""What ``field_at`` returns where there is no such field."""
+"""What ``field_at`` returns if there is no such field."""
 
 
 def since_ms(text: str, now: dt.datetime) -> int:
-    """``--since`` in ms since 1970. Raises ``StartupError`` with the forms that are known."""
+    """Return ``--since`` in ms since 1970. Raises ``StartupError`` with the known forms."""
     try:
         return max(0, int(parse_time(text, now).timestamp() * 1000))
     except (ValueError, OverflowError) as error:
@@ -27,49 +27,49 @@ def since_ms(text: str, now: dt.datetime) -> int:
 
 
 def filters(key: str | None, where: Iterable[str], headers: Iterable[str], since: int | None) -> list[Filter]:
-    """All of these have to let a record pass. Raises ``StartupError`` for what is no filter."""
-    found: list[Filter] = []
+    """Return filters that must all let a record pass. Raises ``StartupError`` for an invalid one."""
+    result: list[Filter] = []
     if since:
-        found.append(lambda seen: seen.timestamp >= since)
+        result.append(lambda record: record.timestamp >= since)
     if key is not None:
-        found.append(_key(_compiled("--key", key)))
-    found += [_header(text) for text in headers]
-    found += [_where(text) for text in where]
-    return found
+        result.append(_key(_compile("--key", key)))
+    result += [_header(text) for text in headers]
+    result += [_where(text) for text in where]
+    return result
 
 
 def _key(pattern: re.Pattern[str]) -> Filter:
-    return lambda seen: seen.key.data is not None and bool(pattern.search(text_of(seen.key.data)))
+    return lambda record: record.key.data is not None and bool(pattern.search(text_of(record.key.data)))
 
 
 def _header(text: str) -> Filter:
-    name, equals, wanted = text.partition("=")
+    name, equals, content = text.partition("=")
     if not equals or not name:
         raise StartupError(f"--header: {text!r} is not name=value")
-    value = wanted.encode("utf-8", "surrogateescape")
-    return lambda seen: (name, value) in seen.headers
+    value = content.encode("utf-8", "surrogateescape")
+    return lambda record: (name, value) in record.headers
 
 
 def _where(text: str) -> Filter:
-    found = re.search("[=~]", text)
-    if found is None:
+    operator = re.search("[=~]", text)
+    if operator is None:
         raise StartupError(f"--where: {text!r} is neither field=value nor field~expression")
-    path, wanted = text[: found.start()].strip(), text[found.end() :]
-    if found[0] == "~":
-        pattern = _compiled("--where", wanted)
-        return lambda seen: (
-            (item := field_at(seen.value.data, path)) is not MISSING and bool(pattern.search(text_of(item)))
+    path, wanted = text[: operator.start()].strip(), text[operator.end() :]
+    if operator[0] == "~":
+        pattern = _compile("--where", wanted)
+        return lambda record: (
+            (item := field_at(record.value.data, path)) is not MISSING and bool(pattern.search(text_of(item)))
         )
     try:
         parsed = parse_json(wanted)
     except (ValueError, RecursionError):
         parsed = wanted
 
-    def equal(seen: DisplayRecord) -> bool:
-        item = field_at(seen.value.data, path)
+    def equal(record: DisplayRecord) -> bool:
+        item = field_at(record.value.data, path)
         if item is MISSING:
             return False
-        # true is not 1, and the text "72" is what somebody means who writes 72
+        # true is not 1; a field with the text "72" matches 72
         same_kind = isinstance(item, bool) == isinstance(parsed, bool)
         return (same_kind and bool(item == parsed)) or (isinstance(item, str) and item == wanted)
 
@@ -77,9 +77,10 @@ def _where(text: str) -> Filter:
 
 
 def field_at(value: Any, path: str) -> Any:
-    """What is at a.b.c: the longest name that is there is taken, since a name may have dots itself.
+    """Return the field at a path such as a.b.c, or ``MISSING``.
 
-    No path: the whole value. A number is an index into a list.
+    The longest name that exists is used, since a name may contain dots. An empty path means the whole value;
+    a number is an index into a list.
     """
     if not path:
         return value
@@ -88,9 +89,9 @@ def field_at(value: Any, path: str) -> Any:
         for count in range(len(parts), 0, -1):
             name = ".".join(parts[:count])
             if name in value:
-                found = field_at(value[name], ".".join(parts[count:]))
-                if found is not MISSING:
-                    return found
+                field = field_at(value[name], ".".join(parts[count:]))
+                if field is not MISSING:
+                    return field
     elif isinstance(value, list):
         index, _, rest = path.partition(".")
         if index.isdigit() and len(index) < 10 and int(index) < len(value):
@@ -99,12 +100,12 @@ def field_at(value: Any, path: str) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """A text as it is, anything else as JSON."""
+    """Return a text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json_text(value)
 
 
-def _compiled(option: str, pattern: str) -> re.Pattern[str]:
+def _compile(option: str, pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise StartupError(f"{option}: {pattern!r} is no regular expression: {error}") from None
+        raise StartupError(f"{option}: {pattern!r} is not a regular expression: {error}") from None

@@ -1,4 +1,4 @@
-"""Where records are shown: lines of JSON for programs, rows for people. Neither lets a control through."""
+"""Printing records: lines of JSON for programs, rows for people, without control characters."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from rich.text import Text
 from tieline.cli.consuming.decoder import Decoded, DisplayRecord
 from tieline.cli.printable import json_text, printable, time_text
 
-_LONGEST = 4_000
-"""Characters of a value in a row; JSON lines have all of it."""
+_MAX_CHARACTERS = 4_000
+"""Characters of a value in a row; lines of JSON hold the whole value."""
 
 
 class Screen(Protocol):
-    """Shows records."""
+    """Prints records."""
 
     def show(self, batch: Iterable[DisplayRecord]) -> None:
-        """At once: nothing is held back. Raises ``BrokenPipeError`` when nobody reads any more."""
+        """Print a batch at once. Raises ``BrokenPipeError`` if the reader of standard output is gone."""
 
 
 class Lines:
-    """A line of JSON a record, UTF-8 whatever the locale."""
+    """A line of JSON per record, in UTF-8 for any locale."""
 
     def show(self, batch: Iterable[DisplayRecord]) -> None:
         """See ``Screen.show``."""
-        text = "".join(json_text(seen.as_json()) + "\n" for seen in batch)
+        text = "".join(json_text(record.as_json()) + "\n" for record in batch)
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
 
 
 class Rows:
-    """Time, place, key and value; what comes later has the same columns."""
+    """Rows of time, place, key and value. Later batches continue the same columns."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
@@ -45,7 +45,7 @@ class Rows:
 
     def show(self, batch: Iterable[DisplayRecord]) -> None:
         """See ``Screen.show``."""
-        rows = [row(seen) for seen in batch]
+        rows = [row(record) for record in batch]
         if not rows:
             return
         table = Table(box=None, show_header=self._first, padding=(0, 2, 0, 0), expand=True)
@@ -60,19 +60,19 @@ class Rows:
         self._first = False
 
 
-def row(seen: DisplayRecord) -> tuple[str, str, str, str]:
-    """The cells of a row; ``place`` is partition@offset."""
-    value = _cell(seen.value)
-    if seen.value.schema is not None:
-        value = f"{seen.value.schema} {value}"
-    if seen.value.error is not None:
-        value = f"{value} ({seen.value.error})"
-    time = time_text(seen.timestamp)
-    return time, f"{seen.partition}@{seen.offset}", printable(_cell(seen.key)), printable(value)
+def row(record: DisplayRecord) -> tuple[str, str, str, str]:
+    """Return the cells of a row; ``place`` is partition@offset."""
+    value = _cell(record.value)
+    if record.value.schema is not None:
+        value = f"{record.value.schema} {value}"
+    if record.value.error is not None:
+        value = f"{value} ({record.value.error})"
+    time = time_text(record.timestamp)
+    return time, f"{record.partition}@{record.offset}", printable(_cell(record.key)), printable(value)
 
 
 def stdout_closed() -> bool:
-    """Whether standard output is a pipe whose reader is gone."""
+    """Return whether standard output is a pipe whose reader is gone."""
     poller = select.poll()
     try:
         poller.register(sys.stdout.fileno(), 0)
@@ -82,16 +82,20 @@ def stdout_closed() -> bool:
 
 
 def silence_stdout() -> None:
-    """After a broken pipe: what Python would flush at its exit goes nowhere."""
+    """Discard what Python would flush at its exit. Called after a broken pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _cell(decoded: Decoded) -> str:
     text = _text_of(decoded.data)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST} more)"
+    return (
+        text
+        if len(text) <= _MAX_CHARACTERS
+        else f"{text[:_MAX_CHARACTERS]}… ({len(text) - _MAX_CHARACTERS} more)"
+    )
 
 
 def _text_of(data: Any) -> str:
     if isinstance(data, bytes):
-        return f"0x{data[:_LONGEST].hex()}"
+        return f"0x{data[:_MAX_CHARACTERS].hex()}"
     return data if isinstance(data, str) else json_text(data)

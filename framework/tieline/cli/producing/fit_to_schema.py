@@ -1,7 +1,7 @@
-"""JSON as somebody writes it, made true to a schema.
+"""Converting JSON, as people write it, into the data that an Avro schema describes.
 
-A field that has a default may be left out. Bytes are written in base64, dates, times and timestamps in ISO
-8601, decimals as numbers or as their text: as ``tieline consume`` prints them. All else has to be what the
+A field with a default may be left out. Values are written as ``tieline consume`` prints them: bytes in
+base64, dates, times and timestamps in ISO 8601, decimals as numbers or text. Anything else must be what the
 schema says; the converter checks it.
 """
 
@@ -26,41 +26,41 @@ _FLOATS = ("float", "double")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?\Z", re.ASCII)
 
 
-class _Unfit(ValueError):
-    """A value that is not what its type is written as; still without its place."""
+class _UnfitError(ValueError):
+    """A value that does not fit its type; the message still lacks the field."""
 
 
-class Fitting:
-    """For one schema; ``fit`` raises ``ValueError`` with the place."""
+class SchemaFitter:
+    """Fits values to one schema. ``fit`` raises ``ValueError`` with the field."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema.parsed
         self._named: dict[str, Any] = {}
         self._has_decimals = False
-        self._remember(schema.parsed)
+        self._index(schema.parsed)
 
     def fit(self, value: Any, text: bytes | None = None) -> Any:
-        """The data that the Avro converter takes.
+        """Return the data that the Avro converter takes.
 
-        ``text``: the JSON from which the value was read, for the digits of decimals that a double has not.
+        ``text``: the JSON of the value, for the digits of a decimal that a double does not hold.
         """
         if self._has_decimals and text is not None:
             value = json.loads(text.decode("utf-8", "surrogatepass"), parse_float=decimal.Decimal)
         return self._fit(self._schema, value)
 
-    def _remember(self, schema: Any) -> None:
+    def _index(self, schema: Any) -> None:
         if isinstance(schema, list):
             for branch in schema:
-                self._remember(branch)
+                self._index(branch)
         elif isinstance(schema, dict):
             if "name" in schema:
                 self._named[schema["name"]] = schema
             self._has_decimals |= logical_type(schema) == "decimal"
             for field in schema.get("fields", ()):
-                self._remember(field["type"])
+                self._index(field["type"])
             for inner in ("items", "values", "type"):
                 if isinstance(schema.get(inner), (list, dict)):
-                    self._remember(schema[inner])
+                    self._index(schema[inner])
 
     def _fit(self, schema: Any, value: Any) -> Any:
         if isinstance(schema, list):
@@ -69,12 +69,20 @@ class Fitting:
         kind = _kind(schema)
         if isinstance(kind, (list, dict)):
             return self._fit(kind, value)
-        if kind in _RECORDS and isinstance(value, dict):
+        if isinstance(value, dict):
+            return self._fit_object(schema, kind, value)
+        if isinstance(value, list):
+            return [self._fit(schema["items"], item) for item in value] if kind == "array" else value
+        return self._fit_scalar(schema, kind, value)
+
+    def _fit_object(self, schema: Any, kind: Any, value: dict[str, Any]) -> Any:
+        if kind in _RECORDS:
             return self._record(schema, value)
-        if kind == "map" and isinstance(value, dict):
+        if kind == "map":
             return {name: self._fit(schema["values"], item) for name, item in value.items()}
-        if kind == "array" and isinstance(value, list):
-            return [self._fit(schema["items"], item) for item in value]
+        return value
+
+    def _fit_scalar(self, schema: Any, kind: Any, value: Any) -> Any:
         logical = logical_type(schema) if isinstance(schema, dict) else None
         if logical == "decimal":
             return _decimal(value)
@@ -91,20 +99,20 @@ class Fitting:
         missing = [f["name"] for f in schema["fields"] if f["name"] not in value and "default" not in f]
         if missing:
             raise ValueError(f"{schema['name']}: lacks {', '.join(missing)}")
-        out = dict(value)
+        fitted = dict(value)
         for field in schema["fields"]:
             name = field["name"]
             if name in value:
                 try:
-                    out[name] = self._fit(field["type"], value[name])
-                except _Unfit as error:
+                    fitted[name] = self._fit(field["type"], value[name])
+                except _UnfitError as error:
                     raise ValueError(f"{schema['name']}.{name}: {error}") from None
             else:
-                out[name] = _default(field)
-        return out
+                fitted[name] = _default(field)
+        return fitted
 
     def _union(self, branches: list[Any], value: Any) -> Any:
-        """A text stays one where there is a branch for any; of records the first that these fields fit."""
+        """Fit a value to the first branch that takes it. A text stays a text if a branch takes any text."""
         kinds = [self._kinds(branch) for branch in branches]
         if isinstance(value, dict):
             for (kind, _), branch in zip(kinds, branches, strict=True):
@@ -117,15 +125,15 @@ class Fitting:
         elif isinstance(value, str):
             return self._text_in_union(branches, kinds, value)
         elif type(value) in (int, float, decimal.Decimal):
-            found = {kind for kind, _ in kinds}
+            types = {kind for kind, _ in kinds}
             plain = _FLOATS if type(value) is not int else (*_FLOATS, "int", "long")
-            if found.isdisjoint(plain) and any(logical == "decimal" for _, logical in kinds):
+            if types.isdisjoint(plain) and any(logical == "decimal" for _, logical in kinds):
                 return _decimal(value)
             return float(value) if isinstance(value, decimal.Decimal) else value
         return value
 
     def _text_in_union(self, branches: list[Any], kinds: list[tuple[Any, str | None]], text: str) -> Any:
-        """As the first branch that the text can be."""
+        """Fit a text to the first branch that it can be converted to."""
         if any(kind == "enum" or (kind == "string" and logical is None) for kind, logical in kinds):
             return text
         cause: Exception | None = None
@@ -133,7 +141,7 @@ class Fitting:
             if kind in _BINARY or (kind, logical) in _FROM_TEXT:
                 try:
                     return self._fit(branch, text)
-                except _Unfit as error:
+                except _UnfitError as error:
                     cause = cause or error
         if cause is not None:
             raise cause
@@ -154,7 +162,7 @@ def _kind(schema: Any) -> Any:
 
 
 def _default(field: Any) -> Any:
-    """As the schema writes it; that of bytes is text there (Avro 1.11, "Complex Types")."""
+    """Return a field's default. For bytes, a schema writes it as text (Avro 1.11, "Complex Types")."""
     default, kind = field["default"], field["type"]
     first = _kind(kind[0] if isinstance(kind, list) else kind)
     return default.encode("latin-1") if first in _BINARY and isinstance(default, str) else default
@@ -164,11 +172,11 @@ def _bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise _Unfit(f"{text[:20]!r} is no base64, in which bytes are written") from None
+        raise _UnfitError(f"{text[:20]!r} is not base64, in which bytes are written") from None
 
 
 def _decimal(value: Any) -> Any:
-    """A number, or the text of one; else the bytes, in base64."""
+    """Return a decimal for a number or the text of one, else the bytes that the base64 text encodes."""
     if isinstance(value, str):
         return decimal.Decimal(value) if _NUMBER.match(value) else _bytes(value)
     if type(value) is int or type(value) is float:
@@ -180,38 +188,38 @@ def _timestamp(text: str) -> dt.datetime:
     try:
         return dt.datetime.fromisoformat(text.replace("Z", "+00:00").replace("z", "+00:00"))
     except ValueError:
-        raise _Unfit(f"{text[:40]!r} is no time in ISO 8601, as 2026-01-02T12:30:00Z") from None
+        raise _UnfitError(f"{text[:40]!r} is not a time in ISO 8601, such as 2026-01-02T12:30:00Z") from None
 
 
 def _local_timestamp(text: str) -> dt.datetime:
-    found = _timestamp(text)
-    if found.tzinfo is not None:
-        raise _Unfit(f"{text[:40]!r} has a time zone, which a local timestamp has not")
-    return found
+    timestamp = _timestamp(text)
+    if timestamp.tzinfo is not None:
+        raise _UnfitError(f"{text[:40]!r} has a time zone; a local timestamp must not have one")
+    return timestamp
 
 
 def _date(text: str) -> dt.date:
     try:
         return dt.date.fromisoformat(text)
     except ValueError:
-        raise _Unfit(f"{text[:40]!r} is no date, as 2026-01-02") from None
+        raise _UnfitError(f"{text[:40]!r} is not a date, such as 2026-01-02") from None
 
 
 def _time(text: str) -> dt.time:
     try:
-        found = dt.time.fromisoformat(text)
+        time = dt.time.fromisoformat(text)
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is not None:
-        raise _Unfit(f"{text[:40]!r} is no time of a day, as 12:30:00") from None
-    return found
+        time = None
+    if time is None or time.tzinfo is not None:
+        raise _UnfitError(f"{text[:40]!r} is not a time of day, such as 12:30:00") from None
+    return time
 
 
 def _uuid(text: str) -> uuid.UUID:
-    found = uuid_of(text)
-    if isinstance(found, str):
-        raise _Unfit(f"{text[:40]!r} is no UUID")
-    return found
+    value = uuid_of(text)
+    if isinstance(value, str):
+        raise _UnfitError(f"{text[:40]!r} is not a UUID")
+    return value
 
 
 _FROM_TEXT = {
@@ -223,4 +231,4 @@ _FROM_TEXT = {
     ("fixed", "uuid"): _uuid,
     ("string", "uuid"): _uuid,
 }
-"""Logical types whose values are written as text, though text is not what is stored."""
+"""Logical types that are written as text and stored as something else."""

@@ -1,4 +1,4 @@
-"""From messages to records on their way: checked, keyed, framed, sent, accounted for."""
+"""Turning messages into records, sending them, and counting what became of each."""
 
 from __future__ import annotations
 
@@ -11,52 +11,54 @@ from tieline.api import DataError, Datum, Headers, RetriableError, Schema, Schem
 from tieline.broker.port import Delivery, Producer, ProducerRecord, Unit
 from tieline.cli.connection import say
 from tieline.cli.consuming.filters import MISSING, field_at, text_of
-from tieline.cli.producing.fit_to_schema import Fitting
+from tieline.cli.producing.fit_to_schema import SchemaFitter
 from tieline.cli.producing.messages import MAX_LINE, InvalidLine, Message
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.codec import AvroBytes, AvroCodec
 
-Placed = tuple[str, ProducerRecord]
-"""Where a message stands, and its record."""
+LocatedRecord = tuple[str, ProducerRecord]
+"""Where a message is (file and line), and its record."""
 
-_UNIT = 500  # records, and
+_UNIT_RECORDS = 500
 _UNIT_BYTES = 1 << 20
-_IN_FLIGHT = 32 << 20
+_MAX_IN_FLIGHT_BYTES = 32 << 20
 
 
 class RecordBuilder:
-    """What every message becomes: its value, key and headers. Raises ``StartupError`` for wrong options."""
+    """Builds the record of each message. Raises ``StartupError`` for invalid options."""
 
     def __init__(
         self, topic: str, schema: str | None, key: str | None, key_field: str | None, headers: Iterable[str]
     ) -> None:
         self._topic = topic
         self._schema = None if schema is None else _schema(schema)
-        self._fitting = None if self._schema is None else Fitting(self._schema)
+        self._fitter = None if self._schema is None else SchemaFitter(self._schema)
         self._key = None if key is None else key.encode("utf-8", "surrogateescape")
         self._key_field = key_field
         self._headers: Headers = tuple(map(_header, headers))
 
-    def checked(self, one: Message) -> Placed | InvalidLine:
-        """The record, still without its schema's id, and where the message stands."""
-        value: bytes | None = one.text
+    def check(self, message: Message) -> LocatedRecord | InvalidLine:
+        """Return the record, still without its schema's id, or why it cannot be sent."""
+        value: bytes | None = message.text
         try:
-            key = self._key if self._key_field is None else _key_of(one.value, self._key_field)
-            if self._schema is not None and self._fitting is not None:
-                value = AvroBytes(AvroCodec.of(self._schema).encode(self._fitting.fit(one.value, one.text)))
-            elif one.value is None:
+            key = self._key if self._key_field is None else _key_of(message.value, self._key_field)
+            if self._schema is not None and self._fitter is not None:
+                value = AvroBytes(
+                    AvroCodec.of(self._schema).encode(self._fitter.fit(message.value, message.text))
+                )
+            elif message.value is None:
                 value = None  # what deletes a key in a compacted topic
         except (ValueError, RecursionError) as error:
-            return InvalidLine(one.where, str(error) or "nested too deep")
+            return InvalidLine(message.where, str(error) or "nested too deep")
         size = len(value or b"") + len(key or b"")
         if size > MAX_LINE:
-            return InvalidLine(one.where, f"takes {size} bytes; {MAX_LINE} are possible")
-        return one.where, ProducerRecord(self._topic, value, key, self._headers)
+            return InvalidLine(message.where, f"takes {size} bytes; {MAX_LINE} are possible")
+        return message.where, ProducerRecord(self._topic, value, key, self._headers)
 
-    def framed(self, records: Iterable[Placed], schemas: SchemaStore) -> Iterator[Placed]:
-        """The same with the schema's id in front, which it gets with the first of them.
+    def framed(self, records: Iterable[LocatedRecord], schemas: SchemaStore) -> Iterator[LocatedRecord]:
+        """Yield the records with the schema's id in front; the first one registers the schema.
 
-        Raises ``RetriableError``, ``Fatal`` (a registry refuses the schema).
+        Raises ``RetriableError``, and ``FatalError`` if a registry refuses the schema.
         """
         if self._schema is None:
             yield from records
@@ -68,35 +70,35 @@ class RecordBuilder:
             yield where, record._replace(value=value)
 
 
-class Sending:
-    """Units on their way, and what became of them."""
+class RecordSender:
+    """Sends records in units, and counts what became of them."""
 
     def __init__(self, producer: Producer, timeout: float) -> None:
         self._producer = producer
         self._timeout = timeout
-        self._places: dict[Unit, list[str]] = {}
+        self._in_flight: dict[Unit, list[str]] = {}
         self.given = self.sent = self.refused = 0
 
     @property
-    def told(self) -> str:
-        """The count."""
+    def summary(self) -> str:
+        """How many records were sent, refused or not confirmed."""
         if self.sent == self.given:
             return f"{self.sent} sent"
-        unknown = sum(map(len, self._places.values()))
-        told = f"{self.sent} of {self.given} sent"
+        unknown = sum(map(len, self._in_flight.values()))
+        text = f"{self.sent} of {self.given} sent"
         if self.refused:
-            told += f", {self.refused} refused"
+            text += f", {self.refused} refused"
         if unknown:
-            told += f", {unknown} not confirmed (they may be there or not)"
-        return told
+            text += f", {unknown} not confirmed (they may be there or not)"
+        return text
 
-    def refuse(self, wrong: InvalidLine) -> None:
-        """One that is not sent."""
+    def refuse(self, line: InvalidLine) -> None:
+        """Count and report a line that is not sent."""
         self.refused += 1
-        say(str(wrong), error=True)
+        say(str(line), error=True)
 
-    def send(self, records: Iterable[Placed]) -> None:
-        """In units; waits where too much is on its way. Raises ``RetriableError``."""
+    def send(self, records: Iterable[LocatedRecord]) -> None:
+        """Send in units, waiting while too much is in flight. Raises ``RetriableError``."""
         places: list[str] = []
         unit: list[ProducerRecord] = []
         size = 0
@@ -104,30 +106,30 @@ class Sending:
             places.append(where)
             unit.append(record)
             size += len(record.value or b"")
-            if len(unit) >= _UNIT or size >= _UNIT_BYTES:
-                self._unit(unit, places)
+            if len(unit) >= _UNIT_RECORDS or size >= _UNIT_BYTES:
+                self._send_unit(unit, places)
                 places, unit, size = [], [], 0
         if unit:
-            self._unit(unit, places)
+            self._send_unit(unit, places)
 
     def settle(self) -> None:
-        """Wait for the end of all of it. Raises ``RetriableError`` when nothing moves for the time-out."""
-        self._wait(lambda: bool(self._places))
+        """Wait until every unit has ended. Raises ``RetriableError`` if none ends within the time-out."""
+        self._wait_while(lambda: bool(self._in_flight))
 
     def close(self) -> None:
-        """Whatever is not confirmed is given up."""
+        """Close the producer, and abandon what is not confirmed."""
         self._producer.close(1.0)
 
-    def _unit(self, records: Sequence[ProducerRecord], places: list[str]) -> None:
+    def _send_unit(self, records: Sequence[ProducerRecord], places: list[str]) -> None:
         unit = Unit(records)
-        self._places[unit] = places
+        self._in_flight[unit] = places
         self._producer.send(unit)
         self._take(self._producer.poll(0))
-        self._wait(lambda: self._producer.in_flight_bytes > _IN_FLIGHT)
+        self._wait_while(lambda: self._producer.in_flight_bytes > _MAX_IN_FLIGHT_BYTES)
 
-    def _wait(self, not_yet: Callable[[], bool]) -> None:
+    def _wait_while(self, busy: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self._timeout
-        while not_yet():
+        while busy():
             if time.monotonic() >= deadline:
                 raise RetriableError(f"the broker has confirmed nothing for {self._timeout:g} s")
             ended = self._producer.poll(0.25)
@@ -137,7 +139,7 @@ class Sending:
 
     def _take(self, ended: Iterable[Delivery]) -> None:
         for unit, metadata, failures in ended:
-            places = self._places.pop(unit)
+            places = self._in_flight.pop(unit)
             self.sent += len(metadata) - len(failures)
             for index, error in sorted(failures.items()):
                 reason = error.failures.get(0, error) if isinstance(error, DataError) else error
@@ -145,7 +147,7 @@ class Sending:
 
 
 def _schema(name: str) -> Schema:
-    """A schema of ours by its full name, or of a file."""
+    """Return one of tieline's schemas by its full name, or the schema in a file."""
     try:
         if name.endswith(".avsc"):
             return Schema.parse(Path(name).read_text("utf-8"))
@@ -174,7 +176,7 @@ def _header(text: str) -> tuple[str, bytes]:
 
 
 def _key_of(value: object, path: str) -> bytes:
-    found = field_at(value, path)
-    if found is MISSING or found is None:
+    key = field_at(value, path)
+    if key is MISSING or key is None:
         raise ValueError(f"has no {path}, which is to be the key")
-    return text_of(found).encode()
+    return text_of(key).encode()

@@ -276,6 +276,6 @@ def test_decimals_keep_their_digits_and_what_cannot_be_read_back_is_not_sent(log
     (record,) = shown(capfd, tmp_path)
     assert record["value"]["n"] == "12345678901234567890.0123456789"
 
-    with pytest.raises(StartupError, match=r"x\.Order\.id: 'none' is no UUID"):
+    with pytest.raises(StartupError, match=r"x\.Order\.id: 'none' is not a UUID"):
         produce("t", file(tmp_path, '{"n": 1, "id": "none"}'), **place(tmp_path), schema=str(schema))
     assert len(held(log, "t")) == 1

@@ -48,10 +48,10 @@ def test_its_tests_are_green_at_once(kind, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["meter"], "say which: --source or --sink"),
-        (["meter", "--source", "--sink"], "say which: --source or --sink"),
-        (["My Meter", "--sink"], "a name is of lower case letters"),
-        (["../meter", "--sink"], "a name is of lower case letters"),
+        (["meter"], "give either --source or --sink"),
+        (["meter", "--source", "--sink"], "give either --source or --sink"),
+        (["My Meter", "--sink"], "a name has lower case letters"),
+        (["../meter", "--sink"], "a name has lower case letters"),
     ],
 )
 def test_what_cannot_be_made_is_told(words, told, tmp_path, monkeypatch):

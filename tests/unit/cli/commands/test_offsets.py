@@ -108,9 +108,9 @@ def test_a_source_is_set_and_reset_with_json(data, capfd):
     ("change", "told"),
     [
         (lambda d: set_offsets("out", "6", data_dir=d), "its next record gets 5"),
-        (lambda d: set_offsets("out", "-1", data_dir=d), "is not a place to set offsets to"),
+        (lambda d: set_offsets("out", "-1", data_dir=d), "is not a target for offsets"),
         (lambda d: set_offsets("out", "9" * 30, data_dir=d), "is too large"),
-        (lambda d: set_offsets("out", "soon", data_dir=d), "known are earliest, latest"),
+        (lambda d: set_offsets("out", "soon", data_dir=d), "known forms are earliest, latest"),
         (lambda d: set_offsets("out", "earliest", data_dir=d, partition=["x"]), "a number from 0 on"),
         (lambda d: set_offsets("out", "earliest", data_dir=d, partition=["9" * 30]), "a number from 0 on"),
         (lambda d: set_offsets("out", "earliest", data_dir=d, topic=["u"]), "there is no topic u"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tieline.api import Schema, parse_json
 from tieline.cli.printable import json_text
-from tieline.cli.producing.fit_to_schema import Fitting
+from tieline.cli.producing.fit_to_schema import SchemaFitter
 from tieline.converters.codec import AvroCodec
 
 LONG = st.integers(-(2**63), 2**63 - 1)
@@ -50,7 +50,7 @@ def fitted(definition, value):
     """What a reader gets."""
     schema = Schema.parse(json.dumps(definition))
     codec = AvroCodec.of(schema)
-    return codec.decode(codec.encode(Fitting(schema).fit(value)))
+    return codec.decode(codec.encode(SchemaFitter(schema).fit(value)))
 
 
 def record(*fields):
@@ -86,7 +86,7 @@ def test_a_field_with_a_default_may_be_left_out_also_inside_a_union_and_a_list()
 def test_a_command_needs_no_more_than_what_makes_it_one():
     schema = Schema.named("command.Command")
     value = {"command_id": "1", "issuer": "i", "issued_at": 1, "writes": [{"point": "p", "value": 21.5}]}
-    data = Fitting(schema).fit(value)
+    data = SchemaFitter(schema).fit(value)
     assert AvroCodec.of(schema).decode(AvroCodec.of(schema).encode(data))["priority"] is None
 
 
@@ -178,7 +178,7 @@ def test_a_decimal_may_be_a_number_with_all_of_its_digits(number):
     text = f'{{"n":{number:f},"m":{number:f},"plain":0.5}}'
     definition = record(*(field for field in FIELDS if field["name"] in ("n", "m", "plain")))
     schema = Schema.parse(json.dumps(definition))
-    data = Fitting(schema).fit(parse_json(text), text.encode())
+    data = SchemaFitter(schema).fit(parse_json(text), text.encode())
     codec = AvroCodec.of(schema)
     assert codec.decode(codec.encode(data)) == {"n": number, "m": number, "plain": 0.5}
 
@@ -186,18 +186,18 @@ def test_a_decimal_may_be_a_number_with_all_of_its_digits(number):
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("d", "2026-13-01", "x.Logical.d: '2026-13-01' is no date, as 2026-01-02"),
-        ("t", "25:00:00", "x.Logical.t: '25:00:00' is no time of a day"),
-        ("t", "12:00:00+01:00", "is no time of a day"),
-        ("at", "yesterday", "x.Logical.at: 'yesterday' is no time in ISO 8601"),
+        ("d", "2026-13-01", "x.Logical.d: '2026-13-01' is not a date, such as 2026-01-02"),
+        ("t", "25:00:00", "x.Logical.t: '25:00:00' is not a time of day"),
+        ("t", "12:00:00+01:00", "is not a time of day"),
+        ("at", "yesterday", "x.Logical.at: 'yesterday' is not a time in ISO 8601"),
         ("here", "2026-01-01T00:00:00Z", "has a time zone"),
-        ("id", "4711", "x.Logical.id: '4711' is no UUID"),
+        ("id", "4711", "x.Logical.id: '4711' is not a UUID"),
         ("n", "1e30", "x.Logical.n: 1E\\+30 has more than 20 digits before the point"),
         ("n", "0.123456789012345678901", "more than 20 digits behind the point"),
-        ("n", "not a number!", "x.Logical.n: .* is no base64"),
-        ("m", "not a number!", "x.Logical.m: .* is no base64"),
+        ("n", "not a number!", "x.Logical.n: .* is not base64"),
+        ("m", "not a number!", "x.Logical.m: .* is not base64"),
         ("t", 86_400_000, "x.Logical.t: 86400000 is not a time of a day"),
-        ("ids", ["1"], "x.Logical.ids: '1' is no UUID"),
+        ("ids", ["1"], "x.Logical.ids: '1' is not a UUID"),
     ],
 )
 def test_what_could_not_be_read_back_is_not_sent_and_its_field_is_named(name, value, told):
@@ -219,5 +219,5 @@ def test_a_text_in_a_union_is_the_first_type_that_it_can_be():
         2026, 1, 2, tzinfo=dt.timezone.utc
     )
     assert fitted(definition, {"v": "AP8="}) == {"v": b"\x00\xff"}
-    with pytest.raises(ValueError, match=r"x\.R\.v: .* is no date"):
+    with pytest.raises(ValueError, match=r"x\.R\.v: .* is not a date"):
         fitted(definition, {"v": "?"})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tieline.cli.producing.messages import MAX_LINE, InvalidLine, Message, arriving, messages
+from tieline.cli.producing.messages import MAX_LINE, InvalidLine, Message, arriving_lines, messages
 
 GOOD = {"sender": "a", "topic": "x/y", "value": 1.5, "description": "d"}
 
@@ -63,9 +63,9 @@ def test_every_problem_of_an_old_message_file_is_told_by_its_line():
         json.dumps({**GOOD, "extra": 1}),
     ]
     assert told('{"message_list": [\n' + ",\n".join(entries) + "\n]}") == [
-        "f: line 3: is no object; a message is {sender, topic, value, description}",
+        "f: line 3: is not an object; a message is {sender, topic, value, description}",
         "f: line 4: has no value; a message is {sender, topic, value, description}",
-        "f: line 6: sender is no text; topic is empty",
+        "f: line 6: sender is not a text; topic is empty",
         "f: line 7: has extra; a message is {sender, topic, value, description}",
     ]
 
@@ -79,7 +79,7 @@ def test_a_broken_old_file_is_told_once_with_the_line_of_the_break():
 def test_a_file_of_commands_is_told_where_it_belongs():
     (found,) = told('{"kafka_topic": "t", "device_point_list": []}')
     assert "tieline command send --file" in found
-    assert told('{"message_list": {}}') == ["f: line 1: message_list is no list"]
+    assert told('{"message_list": {}}') == ["f: line 1: message_list is not a list"]
 
 
 def test_lines_of_json_that_speak_of_a_message_list_stay_lines():
@@ -113,7 +113,7 @@ def pipe():
 
 def test_lines_arrive_as_they_are_written_also_in_pieces_and_without_an_end(pipe):
     source, target = pipe
-    lines = arriving(source.fileno())
+    lines = arriving_lines(source.fileno())
     target.write(b"one\ntw")
     assert next(lines) == [b"one"]
     target.write(b"o\n\nthree\nfour")
@@ -133,6 +133,6 @@ def test_a_line_without_an_end_is_not_kept_for_ever(pipe):
     thread = threading.Thread(target=write)
     thread.start()
     with pytest.raises(ValueError, match=str(MAX_LINE)):
-        list(arriving(source.fileno()))
+        list(arriving_lines(source.fileno()))
     source.close()
     thread.join()

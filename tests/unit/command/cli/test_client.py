@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from tieline.cli.command_context import WorkerProgram
+from tieline.cli.command_context import WorkerCommandContext
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline_connectors.command.cli.client import Completion, Sender, outgoing
@@ -28,14 +28,14 @@ class Log:
                 broker.create_topic(name)
 
     def names(self):
-        with WorkerProgram().topics(self.worker) as topics:
+        with WorkerCommandContext().topics(self.worker) as topics:
             return {name for name in topics.names() if not name.startswith("_")}
 
     def send(self, topic, *, typed, create=False):
         out = outgoing(
             Wish({"writes": [{"point": "a/b", "value": 5}]}), topic, None, Completion({}, "me", NOW, NOW + 1)
         )
-        with WorkerProgram().topics(self.worker) as topics:
+        with WorkerCommandContext().topics(self.worker) as topics:
             return Sender(topics, RESULTS, create, Screen(), None if typed else topic).deliver([out], 0)
 
 
