@@ -121,5 +121,5 @@ def _number(key: str, value: Any) -> str:
 
 
 def _escape(text: str) -> str:
-    """Texts of settings are plain: angle brackets, braces and stars in them are not Markdown."""
-    return re.sub(r"([<>*_{}\[\]|#])", r"\\\1", text)
+    """Texts of settings are plain but for code in backquotes: nothing else in them is Markdown."""
+    return re.sub(r"([*_{}\[\]])", r"\\\1", text).replace("<", "&lt;")
