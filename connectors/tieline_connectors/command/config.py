@@ -32,49 +32,56 @@ class CommandSinkConfig(PlatformConfig):
 
     policy_file: Path = setting(
         "policy.file",
-        doc="Who may write what: docs/reference/command-policy.md. A change is read without a restart.",
+        doc="Who may write what: docs/reference/command-policy.md. A change takes effect without a restart.",
         importance="high",
     )
     results_topic: TopicName = setting(
         "results.topic",
         "command-results",
         min_length=1,
-        doc="The topic of command.CommandResult.",
+        doc="The topic of results, as command.CommandResult.",
         importance="high",
     )
     audit_file: Path = setting(
         "audit.file",
-        doc="The append-only, hash-chained log of all that was decided; a task above the first adds its"
-        " number. tieline command audit verify checks it.",
+        doc="The append-only, hash-chained log of every decision. A task above the first adds its "
+        "number. tieline command audit verify checks it.",
         importance="high",
     )
     kill_switch_file: Path | None = setting(
         "kill.switch.file",
         None,
-        doc="While this file is there nothing is written to any device; its first line is told as the"
-        " reason. It works at once, without a restart.",
+        doc="While this file exists, no device is written; its first line is the reason in the "
+        "results. It takes effect at once, without a restart.",
         importance="high",
     )
     old_results_topic: TopicName = setting(
-        "results.old.topic", "", doc="Also results in the old agents' JSON (command-to-cloud); empty: none."
+        "results.old.topic",
+        "",
+        doc="A topic for the end of each command in the old agents' JSON, such as command-to-cloud. "
+        "Empty: it is not written.",
     )
     old_issuer: str = setting(
         "old.issuer",
         "",
-        doc="Take the old agents' JSON {message, new_value, device_point} too, as commands of this issuer,"
-        " which expire max.age.ms after their record's timestamp. Empty: they are refused.",
+        doc="Take the old agents' JSON {message, new_value, device_point} too, as commands of this "
+        "issuer that expire max.age.ms after their record's timestamp. Empty: they are rejected.",
     )
     default_ttl_ms: int = setting(
-        "default.ttl.ms", 60_000, ge=1, doc="When a command without expires_at expires, after its issued_at."
+        "default.ttl.ms",
+        60_000,
+        ge=1,
+        doc="How long after its issued_at a command without expires_at expires.",
     )
     default_priority: int | None = setting(
-        "default.priority", None, ge=1, le=16, doc="The priority of a command that has none."
+        "default.priority", None, ge=1, le=16, doc="The priority of a command without one."
     )
     max_age_ms: int = setting(
         "max.age.ms",
         300_000,
         ge=1,
-        doc="What is older, by its issued_at or its record's timestamp, is EXPIRED, whatever it says itself.",
+        doc="A command older than this, by its issued_at or its record's timestamp, is EXPIRED, "
+        "whatever its expires_at says.",
     )
     max_clock_skew_ms: int = setting(
         "max.clock.skew.ms", 10_000, ge=0, doc="How far in the future a command may have been issued."
@@ -83,47 +90,57 @@ class CommandSinkConfig(PlatformConfig):
         "clock.believe.ms",
         120_000,
         ge=0,
-        doc="How long a clock that was set must stand until it is believed; until then commands wait.",
+        doc="How long a clock that was set must stand before it is believed. Until then commands wait.",
     )
     verify_tolerance: float = setting(
-        "verify.tolerance", 0.0, ge=0, doc="How far what is read back may be from what was written."
+        "verify.tolerance",
+        0.0,
+        ge=0,
+        doc="How far the value that is read back may be from the written one, for commands without a "
+        "tolerance of their own.",
     )
     verify_delay_ms: int = setting(
-        "verify.delay.ms", 0, ge=0, le=60_000, doc="How long a device has until it is read back."
+        "verify.delay.ms",
+        0,
+        ge=0,
+        le=60_000,
+        doc="How long to wait after a write before the device is read back.",
     )
     rpc_timeout_ms: int = setting(
-        "rpc.timeout.ms", 5_000, ge=1, le=60_000, doc="How long an answer of the platform may take."
+        "rpc.timeout.ms", 5_000, ge=1, le=60_000, doc="How long the platform may take to answer a call."
     )
     hold_revert_on_stop_ms: int = setting(
         "hold.revert.on.stop.ms",
         0,
         ge=0,
         le=600_000,
-        doc="How long a clean stop may take to give back what is held, before its time; 0: holds stay, and"
-        " the next start ends them. Below the worker's task.shutdown.graceful.timeout.ms.",
+        doc="How long a clean stop may take to give back held points before their time; below the "
+        "worker's task.shutdown.graceful.timeout.ms. 0: holds stay, and the next start ends them.",
     )
     hold_forgive: str = setting(
         "hold.forgive",
         "",
-        doc="Ids of commands, with commas, whose hold ends without giving back; their points stay so.",
+        doc="Ids of commands, separated by commas, whose hold ends without giving the points back.",
     )
     device_agent: DeviceAgent = setting(
         "volttron.device.agent",
         "auto",
-        doc="Through which agent points are written: driver (2.x, or no actuator on 8, 9, 10), actuator"
-        " (8, 9, 10), or auto, which asks the platform's driver and remembers an actuator for ever.",
+        doc="The agent through which points are written: driver (2.x, or 8, 9, 10 without an "
+        "actuator), actuator (8, 9, 10), or auto, which asks the platform's driver and remembers "
+        "an actuator for ever.",
     )
     claim_ms: int = setting(
         "claim.ms",
         10_000,
         ge=100,
-        doc="How long after STARTED the write may begin; at most half of the session time-out of the group.",
+        doc="How long after STARTED the write may begin; at most half of the group's session timeout.",
     )
     session_timeout_ms: int = setting(
         "consumer.override.session.timeout.ms",
         45_000,
         ge=1,
-        doc="Kafka's: after so long a silent worker is replaced. Read here to check claim.ms by it.",
+        doc="Kafka's own: a worker that is silent for this long is replaced. The sink reads it to "
+        "check claim.ms.",
     )
     ledger_retention_ms: int = setting(
         "ledger.retention.ms", 30 * _DAY_MS, ge=1, doc="How long a command is remembered; above max.age.ms."
@@ -132,27 +149,28 @@ class CommandSinkConfig(PlatformConfig):
         "ledger.name",
         "",
         max_length=200,
-        doc="The connector whose ledger this one keeps, if it had another name before; empty: its own.",
+        doc="The connector whose ledger this one continues, after it was renamed. Empty: its own.",
     )
     max_waiting: int = setting(
         "max.waiting",
         10_000,
         ge=1,
-        doc="Commands that may wait in a partition, half as many of one issuer; more are refused.",
+        doc="How many commands may wait in a partition, and half as many of one issuer. Further ones "
+        "are rejected (TOO_MANY_WAIT).",
     )
-    dry_run: bool = setting("dry.run", False, doc="Check everything, write nothing.")
+    dry_run: bool = setting("dry.run", False, doc="Check everything and write nothing; each result says so.")
     signature_keys: Secret = setting(
         "signature.keys",
         Secret(""),
-        doc="Keys of signatures, name:base64 with commas (16 bytes or more each); a rule of the policy names"
-        " the one it asks for.",
+        doc="Keys of signatures as name:base64, separated by commas, 16 bytes or more each. A rule of"
+        " the policy names the key that it requires.",
     )
 
     signature_place_required: bool = setting(
         "signature.place.required",
         False,
-        doc="Whether a signature counts only where it names topic and platform; else one of the old version,"
-        " which names neither, counts too.",
+        doc="Whether a signature counts only if the command names topic and platform. Otherwise "
+        "signatures of version 1, which name neither, count too.",
     )
 
     def problems(self) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ class FileSinkConfig(Config):
     """Kafka Connect's key (FileStreamSink)."""
 
     file: PathText = setting(
-        "file", min_length=1, doc="The file to append to; made where there is none.", importance="high"
+        "file", min_length=1, doc="The file to append to; created if it does not exist.", importance="high"
     )
 
     def problems(self) -> list[tuple[str, str]]:

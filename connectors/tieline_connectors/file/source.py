@@ -33,7 +33,9 @@ class FileSourceConfig(Config):
         "file", min_length=1, doc="The file to read; it may appear later.", importance="high"
     )
     topic: TopicName = setting("topic", min_length=1, doc="The topic to write to.", importance="high")
-    batch_size: int = setting("batch.size", 2000, ge=1, le=1_000_000, doc="The most lines of one poll.")
+    batch_size: int = setting(
+        "batch.size", 2000, ge=1, le=1_000_000, doc="The largest number of lines in one poll."
+    )
     max_line_bytes: int = setting(
         "max.line.bytes", 1024 * 1024, ge=1, le=1024**3, doc="A longer line is cut into records of this size."
     )

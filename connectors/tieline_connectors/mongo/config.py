@@ -117,77 +117,78 @@ class MongoSinkConfig(Config):
     connection_uri: Secret = setting(
         "connection.uri",
         Secret("mongodb://127.0.0.1:27017"),
-        doc="The MongoDB connection string, with any option that MongoDB's drivers know.",
+        doc="Any connection string of MongoDB, with every option of pymongo: TLS, several hosts, "
+        "mongodb+srv, X.509, and others. Default: mongodb://127.0.0.1:27017.",
         importance="high",
     )
     database: Annotated[str, AfterValidator(_database)] = setting(
         "database", doc="The database to write to.", min_length=1, importance="high"
     )
     collection: Annotated[str, AfterValidator(_collection)] = setting(
-        "collection", "", doc="The collection; empty: the topic's name.", importance="high"
+        "collection", "", doc="The collection to write to. Empty: the topic's name.", importance="high"
     )
     layout: Annotated[str, AfterValidator(_layout)] = setting(
         "layout",
         "reading",
-        doc="How documents look: reading, point (a document a value), timeseries, cloudagent (as the old"
-        " agent's), command-history (commands and results), value (any data as it is).",
+        doc="The form of documents: reading, point (one document for each value), timeseries, "
+        "cloudagent (the old agent's), command-history (commands and results), value (any data as"
+        " it is).",
         importance="high",
     )
     publishes: CommaList = setting(
         "publishes",
         (),
-        doc="Which publications of a device to take: ALL, MULTI, POINT, OTHER; the others are counted as"
-        " skipped.<kind>. Empty: ALL,MULTI for layout reading, also POINT for layouts point and timeseries.",
+        doc="The publications of a device to take: ALL, MULTI, POINT, OTHER. Others are counted as "
+        "skipped.<kind>. Empty: ALL,MULTI for layout reading, also POINT for layouts point and "
+        "timeseries.",
     )
     topic_overrides: tuple[TopicOverride, ...] = setting(
         "topic.override",
         (),
-        doc="topic.override.<topic>.database, .collection, .layout: for one topic.",
+        doc="Settings for one topic: topic.override.<topic>.database, .collection, .layout.",
     )
     tombstones: Literal["skip", "store"] = setting(
         "tombstones",
         "skip",
-        doc="Records without a value, which say that their key is deleted: skip counts them as"
-        " skipped.tombstone; store, with layout value, writes {key, value: null}.",
+        doc="Records without a value, which mean that their key is deleted. skip counts them as "
+        "skipped.tombstone; store, with layout value, writes {key, value: null}.",
     )
     write_concern: Annotated[str | None, AfterValidator(_concern)] = setting(
         "write.concern",
         None,
-        doc="majority, a number of members, or a tag; majority unless the URI says w=. 0 is refused.",
+        doc="majority, a number of members, or a tag. Default: the URI's w, else majority. 0 is rejected.",
     )
     max_batch_size: int = setting(
-        "max.batch.size", 1000, ge=1, le=100_000, doc="The most documents of one insert."
+        "max.batch.size", 1000, ge=1, le=100_000, doc="The largest number of documents in one insert."
     )
-    create_indexes: bool = setting(
-        "create.indexes", True, doc="Create the indexes that the layout's questions need."
-    )
+    create_indexes: bool = setting("create.indexes", True, doc="Whether to create the indexes of the layout.")
     server_selection_timeout_ms: int | None = setting(
         "server.selection.timeout.ms",
         None,
         ge=1,
-        doc="How long one call looks for a server; 2000 unless the URI says it.",
+        doc="How long one call looks for a server. Default: the URI's, else 2000.",
     )
     socket_timeout_ms: int | None = setting(
         "socket.timeout.ms",
         None,
         ge=1,
-        doc="How long one call waits for an answer; 4000 unless the URI says it.",
+        doc="How long one call waits for an answer. Default: the URI's, else 4000.",
     )
     socket_timeout_max_ms: int = setting(
         "socket.timeout.max.ms",
         60_000,
         ge=1,
-        doc="How long an insert of a single document may last at most, where socket.timeout.ms is too short"
-        " for it. A larger insert that gets no answer in socket.timeout.ms is tried again with half as many"
-        " documents.",
+        doc="How long an insert of a single document may take, if socket.timeout.ms is too short for "
+        "it. A larger insert that gets no answer in socket.timeout.ms is tried again with half as"
+        " many documents.",
     )
     cloudagent_source: str = setting(
-        "cloudagent.source", "", doc="Layout cloudagent: its field source; empty: the platform's name."
+        "cloudagent.source", "", doc="Layout cloudagent: the field source. Empty: the platform's name."
     )
     cloudagent_date: Literal["date", "text"] = setting(
         "cloudagent.date",
         "date",
-        doc="Layout cloudagent: date as a BSON date, or as text like the old agent's (but UTC).",
+        doc="Layout cloudagent: date (a BSON date), or text like the old agent's, but in UTC.",
     )
 
     @model_validator(mode="before")

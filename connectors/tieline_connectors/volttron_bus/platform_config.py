@@ -19,31 +19,44 @@ class PlatformConfig(Config):
     """A connection to a platform's router. Keys come from settings, or from files of its home."""
 
     address: str = setting(
-        "volttron.address", doc="The platform, such as tcp://127.0.0.1:22916.", importance="high"
+        "volttron.address",
+        doc="The platform: tcp://host:port, ipc:///path or ipc://@/path.",
+        importance="high",
     )
     platform: str = setting(
         "platform.name",
         pattern=r"\S",
-        doc="The platform's name: part of every record that is read from it, and the mark on what is"
-        " published to it. All connectors of one platform must say the same, those of two must not.",
+        doc="The platform's name: part of every record that is read from it, and the mark on messages"
+        " published to it. All connectors of one platform must use the same name, those of two "
+        "platforms different ones.",
         importance="high",
     )
     identity: str = setting(
-        "volttron.identity", "", doc="Who we are on the bus; empty: tieline.<connector>. One connection each."
+        "volttron.identity",
+        "",
+        doc="The identity on the bus, which lets in one connection. Empty: tieline.<connector>.",
     )
-    serverkey: str = setting("volttron.serverkey", "", doc="The platform's public CURVE key, z85 or base64.")
+    serverkey: str = setting(
+        "volttron.serverkey",
+        "",
+        doc="The platform's public CURVE key, z85 (40 characters) or VOLTTRON's url-safe base64 (43).",
+    )
     publickey: str = setting(
-        "volttron.publickey", "", doc="Our public CURVE key; follows from the secret one."
+        "volttron.publickey",
+        "",
+        doc="The connector's public CURVE key. Empty: it follows from the secret one.",
     )
     secretkey: Secret = setting(
         "volttron.secretkey",
         Secret(""),
-        doc="Our secret CURVE key, z85 or base64; empty: a new pair at each start (2.x lets it in).",
+        doc="The connector's secret CURVE key, z85 or base64. Empty: a new pair at each start, which "
+        "2.x lets in.",
     )
     credentials_file: PathText = setting(
         "volttron.credentials.file",
         "",
-        doc="Our keys as a file of the home's credentials_store, instead of the two settings before.",
+        doc="The connector's keys as a file of the home's credentials_store, instead of the two "
+        "settings before.",
     )
     server_credentials_file: PathText = setting(
         "volttron.server.credentials.file",

@@ -20,9 +20,10 @@ class VolttronBusSinkConfig(PlatformConfig):
 
     prefixes: CommaList = setting(
         "bus.allowed.prefixes",
-        doc="What may be published, as prefixes of the bus in whole segments (devices/campus does not allow"
-        " devices/campus2); all else is refused. What lies below devices/actuators commands devices on 10.x,"
-        " and is allowed only by a prefix that lies there too.",
+        doc="The prefixes of the bus that may be published, as whole segments: devices/campus does "
+        "not allow devices/campus2. Everything else is rejected. Messages at or below "
+        "devices/actuators command devices on 10.x; only a prefix that lies there too allows "
+        "them.",
         importance="high",
     )
     shape: Literal["avro", "json", "kafkaagent"] = setting(
@@ -35,21 +36,21 @@ class VolttronBusSinkConfig(PlatformConfig):
     topic_from: Literal["key", "header"] = setting(
         "topic.from",
         "key",
-        doc="Where the topic of the bus is, if the value does not name it: the record's key, or its header"
-        " volttron.topic.",
+        doc="Where the topic of the bus is if the value does not name it: the record's key, or its "
+        "header volttron.topic.",
     )
     on_refused: Literal["skip", "stop"] = setting(
         "on.refused",
         "skip",
-        doc="What becomes of a record that may not be published: skip (counted and logged), or stop (a data"
-        " error of that record).",
+        doc="What happens to a record that may not be published: skip (counted, and logged with its "
+        "place), or stop (a data error of that record).",
     )
     max_age_ms: int = setting(
         "max.age.ms",
         300_000,
         ge=-1,
-        doc="A record older than this, by its timestamp, is not published any more (filtered.expired); -1:"
-        " all are, however old.",
+        doc="A record older than this, by its timestamp, is not published (filtered.expired). -1: "
+        "records of any age are.",
     )
     rate_limit: float = setting(
         "rate.limit",
@@ -57,23 +58,27 @@ class VolttronBusSinkConfig(PlatformConfig):
         ge=0,
         le=1e6,
         allow_inf_nan=False,
-        doc="The most messages a second; what comes faster waits in its topic. 0: no limit.",
+        doc="The largest number of messages a second; the rest waits in its topic. 0: as fast as the "
+        "router confirms.",
     )
-    rate_burst: int = setting("rate.burst", 500, ge=1, doc="How many of them may come at once.")
+    rate_burst: int = setting("rate.burst", 500, ge=1, doc="How many of these messages may come at once.")
     max_message_bytes: int = setting(
-        "bus.max.message.bytes", 1024 * 1024, ge=1, doc="A larger message is refused (refused.too_large)."
+        "bus.max.message.bytes",
+        1024 * 1024,
+        ge=1,
+        doc="A message whose topic, headers and body are larger is rejected (refused.too_large).",
     )
     publish_timeout_ms: int = setting(
         "publish.timeout.ms",
         2_000,
         ge=10,
-        doc="How long the router may take to confirm a message until we connect anew.",
+        doc="How long the router may take to confirm a message before the sink reconnects.",
     )
     reconnect_backoff_ms: int = setting(
         "reconnect.backoff.ms",
         100,
         ge=1,
-        doc="The pause before the first attempt after a loss; it grows to a twentieth of the outage.",
+        doc="The pause before the first attempt after a loss. It grows to a twentieth of the outage.",
     )
     reconnect_backoff_max_ms: int = setting(
         "reconnect.backoff.max.ms", 10_000, ge=1, doc="The longest pause."

@@ -31,28 +31,29 @@ class VolttronBusConfig(PlatformConfig):
     prefixes: CommaList = setting(
         "bus.prefixes",
         ("all",),
-        doc="What to read, as whole segments without wildcards (devices/campus does not read"
-        f" devices/campus2). all stands for {', '.join(ALL_PREFIXES)}. A message under several of them"
-        " gives one record.",
+        doc="The prefixes to read, as whole segments without wildcards: devices/campus does not read "
+        "devices/campus2. all stands for devices, datalogger, actuators, analysis; name record to"
+        " read it too. A message under several prefixes gives one record.",
         importance="high",
     )
     all_platforms: bool = setting(
-        "bus.all.platforms", False, doc="Also messages of the platforms federated with this one."
+        "bus.all.platforms", False, doc="Whether messages of federated platforms are read too."
     )
     topic: str = setting(
-        "topic", "volttron", doc="The topic of Kafka for what no route names.", importance="high"
+        "topic", "volttron", doc="The Kafka topic for messages that no route names.", importance="high"
     )
     routes: CommaList = setting(
         "topic.routes",
         (),
-        doc="A topic of Kafka for a prefix of the bus, the longest fitting one: devices=bus.devices,"
-        " analysis=bus.analysis. Each prefix must lie within bus.prefixes.",
+        doc="Kafka topics by prefix of the bus, such as devices=bus.devices, analysis=bus.analysis. "
+        "The longest matching prefix decides. Each prefix must lie within bus.prefixes.",
     )
     order: CommaList = setting(
         "topic.order",
         (),
-        doc="How topics below a base name a device: base=depth, breadth (the path reversed), or both (10.x"
-        " publishing both ways under devices). Unless named, devices is depth and points is breadth.",
+        doc="How topics below a base name a device: base=depth, base=breadth (the path reversed) or "
+        "base=both (10.x publishing both ways under devices). By default devices is depth and "
+        "points is breadth. bus.prefixes decides what is read.",
     )
     shape: Literal["avro", "kafkaagent", "cloudagent"] = setting(
         "value.shape",
@@ -64,8 +65,9 @@ class VolttronBusConfig(PlatformConfig):
     naive_time_zone: str = setting(
         "bus.naive.time.zone",
         "UTC",
-        doc="What a time without a zone is taken in: UTC, as VOLTTRON's historians do, a zone such as"
-        " Europe/Paris, or points: the tz of the message's points where all that name one agree, else UTC.",
+        doc="The zone of a time without a zone: UTC, as VOLTTRON's historians assume; a zone such as "
+        "Europe/Paris; or points: the tz of the message's points if all that name one agree, else"
+        " UTC.",
     )
     max_message_bytes: int = setting(
         "bus.max.message.bytes", 16 * _MIB, ge=1, doc="A larger message is dropped (dropped.too_large)."
@@ -80,7 +82,8 @@ class VolttronBusConfig(PlatformConfig):
         "buffer.max.messages",
         100_000,
         ge=1,
-        doc="Received and not yet in the spool; what comes when it is full is dropped (dropped.buffer_full).",
+        doc="The largest number of messages that are received and not yet in the spool; when it is "
+        "reached, new ones are dropped (dropped.buffer_full).",
     )
     buffer_max_bytes: int = setting(
         "buffer.max.bytes", 64 * _MIB, ge=1, doc="As buffer.max.messages, in bytes of the bus."
@@ -89,7 +92,7 @@ class VolttronBusConfig(PlatformConfig):
         "reconnect.backoff.ms",
         100,
         ge=1,
-        doc="The pause before the first attempt after a loss; it grows to a twentieth of the outage.",
+        doc="The pause before the first attempt after a loss. It grows to a twentieth of the outage.",
     )
     reconnect_backoff_max_ms: int = setting(
         "reconnect.backoff.max.ms", 10_000, ge=1, doc="The longest pause."
@@ -98,10 +101,13 @@ class VolttronBusConfig(PlatformConfig):
         "ping.interval.ms",
         10_000,
         ge=10,
-        doc="How long it may be quiet until the router is asked for a sign.",
+        doc="How long the bus may be quiet before the router is pinged.",
     )
     ping_timeout_ms: int = setting(
-        "ping.timeout.ms", 5_000, ge=10, doc="How long an answer of the router may take until we reconnect."
+        "ping.timeout.ms",
+        5_000,
+        ge=10,
+        doc="How long the router may take to answer a ping before the source reconnects.",
     )
 
     def problems(self) -> list[tuple[str, str]]:

@@ -58,27 +58,32 @@ class WorkerSettings(Config):
     bootstrap_servers: CommaList = setting(
         "bootstrap.servers",
         (),
-        doc="Kafka brokers, host:port, several with commas. Empty: the local log.",
+        doc="Kafka brokers as host:port, separated by commas. Empty: the local log, a SQLite file in "
+        "data.dir.",
         importance="high",
     )
     data_dir: Path = setting(
         "data.dir",
         Path("tieline-data"),
-        doc="Folder of the local log and the spools; one worker owns it.",
+        doc="Folder of the local log and the spools. Only one worker may use it.",
         importance="high",
     )
     plugin_path: CommaList = setting(
         "plugin.path",
         (),
-        doc="Folders of dropped-in distributions: wheels, or unpacked; with commas.",
+        doc="Folders of dropped-in plugins (wheels, or unpacked distributions), separated by commas.",
     )
-    key_converter: str = setting("key.converter", "string", doc="The connectors' default for keys.")
-    value_converter: str = setting("value.converter", "avro", doc="The connectors' default for values.")
+    key_converter: str = setting(
+        "key.converter", "string", doc="The converter for keys. A connector without one uses the worker's."
+    )
+    value_converter: str = setting(
+        "value.converter", "avro", doc="The converter for values. A connector without one uses the worker's."
+    )
     schema_registry_url: str = setting(
         "schema.registry.url",
         "",
-        doc="A schema registry elsewhere; empty: the topic _schemas of the broker; embedded: that topic, "
-        "served to others from this worker.",
+        doc="A schema registry elsewhere. Empty: the topic _schemas of the broker. embedded: that "
+        "topic, served to other programs from this worker.",
     )
     offset_flush_interval_ms: int = setting(
         "offset.flush.interval.ms", 5000, ge=10, doc="How often offsets are committed (Kafka Connect: 60000)."
@@ -87,39 +92,40 @@ class WorkerSettings(Config):
         "task.shutdown.graceful.timeout.ms",
         5000,
         ge=100,
-        doc="What all tasks together have for a clean stop.",
+        doc="The time that all tasks together have for a clean stop.",
     )
     offset_storage_topic: TopicName = setting(
         "offset.storage.topic",
         "tieline-offsets",
         min_length=1,
-        doc="Source offsets on Kafka: a compacted topic.",
+        doc="The compacted topic of source offsets on Kafka.",
     )
     offset_storage_partitions: int = setting(
-        "offset.storage.partitions", 25, ge=1, le=10_000, doc="Its partitions."
+        "offset.storage.partitions", 25, ge=1, le=10_000, doc="Partitions of offset.storage.topic."
     )
     offset_storage_replication_factor: int = setting(
         "offset.storage.replication.factor",
         -1,
         ge=-1,
         le=1_000,
-        doc="Its replication; -1: the broker's default.",
+        doc="Replication of offset.storage.topic. -1: the broker's default.",
     )
     log_retention_ms: int = setting(
         "log.retention.ms",
         604_800_000,
         ge=-1,
-        doc="Local log: how long records that every connector has read are kept; -1: for ever.",
+        doc="Local log: how long records are kept that every connector has read. -1: for ever.",
     )
     log_retention_bytes: int = setting(
         "log.retention.bytes",
         4 * 1024**3,
         ge=-1,
-        doc="Local log: how many bytes a topic keeps of what every connector has read; -1: no limit.",
+        doc="Local log: how many bytes a partition of a topic keeps of records that every connector "
+        "has read. -1: no limit.",
     )
     log_format: Literal["json", "human"] = setting("log.format", "human", doc="How log lines look.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
-        "log.level", "INFO", doc="What is logged."
+        "log.level", "INFO", doc="The lowest level that is logged."
     )
     progress_interval_ms: int = setting(
         "progress.interval.ms", 10_000, ge=100, doc="How often the ledger of every connector is logged."
@@ -159,24 +165,39 @@ class ConnectorSettings(Config):
     """What every connector has; its own settings stand beside these in the same flat map."""
 
     name: str = setting(
-        "name", doc="Unique in the worker.", pattern=r"^[A-Za-z0-9._-]{1,200}$", importance="high"
+        "name",
+        doc="Unique in the worker.",
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        importance="high",
     )
-    connector_class: str = setting("connector.class", doc="The plugin's name.", importance="high")
+    connector_class: str = setting(
+        "connector.class",
+        doc="The plugin's name.",
+        importance="high",
+    )
     tasks_max: int = setting(
-        "tasks.max", 1, ge=1, le=1000, doc="The most tasks to split the work into.", importance="high"
+        "tasks.max",
+        1,
+        ge=1,
+        le=1000,
+        doc="The largest number of tasks to split the work into.",
+        importance="high",
     )
-    key_converter: str | None = setting("key.converter", None, doc="For keys; the worker's if not given.")
+    key_converter: str | None = setting(
+        "key.converter", None, doc="The converter for keys. A connector without one uses the worker's."
+    )
     value_converter: str | None = setting(
-        "value.converter", None, doc="For values; the worker's if not given."
+        "value.converter", None, doc="The converter for values. A connector without one uses the worker's."
     )
     transforms: CommaList = setting(
-        "transforms", (), doc="Names of transforms, in order; transforms.NAME.type each."
+        "transforms", (), doc="Names of transforms, in order; each has a transforms.NAME.type."
     )
     errors_retry_timeout: int = setting(
         "errors.retry.timeout",
         -1,
         ge=-1,
-        doc="How long an outage is waited out, ms; -1: without a limit (Kafka Connect: 0).",
+        doc="How long an outage is waited out, in ms; then the task fails. -1: without a limit (Kafka"
+        " Connect: 0).",
     )
     errors_retry_delay_max_ms: int = setting(
         "errors.retry.delay.max.ms", 60_000, ge=1, doc="The longest backoff."
@@ -184,10 +205,11 @@ class ConnectorSettings(Config):
     errors_tolerance: str = setting(
         "errors.tolerance",
         "none",
-        doc="A data error stops the task; the dead letter queue comes in a later version.",
+        doc="none: a data error stops the task. all is rejected until there is a dead letter queue; "
+        "tieline offsets set passes over a single record.",
     )
     max_poll_records: int = setting(
-        "max.poll.records", 2000, ge=1, le=100_000, doc="The most records of one batch."
+        "max.poll.records", 2000, ge=1, le=100_000, doc="The largest number of records in one batch."
     )
 
     @property
@@ -213,36 +235,40 @@ class SourceSettings(ConnectorSettings):
         -1,
         ge=-1,
         le=1_000_000,
-        doc="Partitions of a new topic; -1: the broker's default.",
+        doc="Partitions of a new topic. -1: the broker's default.",
     )
     topic_creation_default_replication_factor: int = setting(
         "topic.creation.default.replication.factor",
         -1,
         ge=-1,
         le=1_000,
-        doc="Its replication; -1: the broker's default.",
+        doc="Replication of a new topic. -1: the broker's default.",
     )
     producer_in_flight_bytes: int = setting(
         "producer.in.flight.bytes",
         32 * 1024**2,
         ge=1024,
         le=1024**4,
-        doc="The most bytes sent and not yet acknowledged.",
+        doc="The largest number of bytes that are sent and not yet acknowledged.",
     )
     spool_max_bytes: int = setting(
         "spool.max.bytes",
         1024**3,
         ge=64 * 1024,
-        doc="Sources that cannot be asked again: the most bytes that wait on disk.",
+        doc="Sources that cannot be re-read: the largest number of bytes that wait on disk "
+        "(data.dir/spools).",
     )
     spool_full_policy: Literal["drop_oldest", "drop_newest"] = setting(
         "spool.full.policy",
         "drop_oldest",
-        doc="What is dropped (counted, alarmed) when the spool is full. There is no 'block': "
-        "a subscriber that stops reading takes the platform down.",
+        doc="What is dropped, counted and alarmed when the spool is full. There is no 'block': a "
+        "subscriber that stops reading takes the platform down.",
     )
     quarantine_max_bytes: int = setting(
-        "quarantine.max.bytes", 16 * 1024**2, ge=0, doc="The most bytes kept of what could not be parsed."
+        "quarantine.max.bytes",
+        16 * 1024**2,
+        ge=0,
+        doc="The largest number of bytes kept of input that could not be parsed.",
     )
 
     def problems(self) -> list[tuple[str, str]]:
@@ -257,8 +283,17 @@ class SourceSettings(ConnectorSettings):
 class SinkSettings(ConnectorSettings):
     """Beside those of every connector."""
 
-    topics: TopicNames = setting("topics", (), doc="The topics to read; or topics.regex.", importance="high")
-    topics_regex: str | None = setting("topics.regex", None, doc="All topics whose whole name matches.")
+    topics: TopicNames = setting(
+        "topics",
+        (),
+        doc="The topics to read, separated by commas. Either this or topics.regex.",
+        importance="high",
+    )
+    topics_regex: str | None = setting(
+        "topics.regex",
+        None,
+        doc="A regular expression: all topics whose whole name matches. It never matches an internal topic.",
+    )
 
     @property
     def subscription(self) -> Subscription:

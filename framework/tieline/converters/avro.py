@@ -23,7 +23,10 @@ class AvroConverterConfig(Config):
     """``schema.registry.url`` itself is read by the runtime, which chooses the schema store."""
 
     schema_registry_url: str = setting(
-        "schema.registry.url", "", doc="A schema registry elsewhere; empty: the topic _schemas of the broker."
+        "schema.registry.url",
+        "",
+        doc="A schema registry for this converter alone. Empty: the worker's, or the topic _schemas "
+        "of the broker.",
     )
 
 

@@ -31,15 +31,16 @@ class JsonConverterConfig(Config):
     schemas_enable: bool = setting(
         "schemas.enable",
         False,
-        doc="Kafka Connect's envelope, {schema, payload}: its types, logical ones too, are read and written.",
+        doc="Whether data has Kafka Connect's envelope {schema, payload}, with its types, logical "
+        "ones too. Kafka Connect's default is true.",
     )
     schemas_cache_size: int = setting(
-        "schemas.cache.size", 1000, ge=1, doc="How many of these schemas are remembered."
+        "schemas.cache.size", 1000, ge=1, doc="How many schemas of envelopes are remembered."
     )
     replace_null_with_default: bool = setting(
         "replace.null.with.default",
         True,
-        doc="In the envelope: a null is read as the default of its field, where it has one.",
+        doc="Whether a null in the envelope is read as the default of its field, if it has one.",
     )
 
 

@@ -12,7 +12,7 @@ class FilterConfig(Config):
     """At least one of the two."""
 
     topic_regex: str | None = setting("topic.regex", None, doc="Drop records whose whole topic matches.")
-    key_regex: str | None = setting("key.regex", None, doc="Drop records whose whole key (as text) matches.")
+    key_regex: str | None = setting("key.regex", None, doc="Drop records whose whole key, as text, matches.")
 
     def problems(self) -> list[tuple[str, str]]:
         """Nothing to filter by, or what does not compile."""

@@ -11,7 +11,7 @@ from tieline.api import AnyRecord, Config, Transform, setting
 class RegexRouterConfig(Config):
     """Connect's keys."""
 
-    regex: str = setting("regex", doc="Matched against the whole topic.")
+    regex: str = setting("regex", doc="A regular expression that must match the whole topic.")
     replacement: str = setting("replacement", doc="The new topic; $1 is the first group.")
 
     def problems(self) -> list[tuple[str, str]]:
