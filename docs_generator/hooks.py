@@ -35,7 +35,9 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return repository.relinked(text, repository.DOCS / page.file.src_uri, page.file.src_uri, _FILES)
 
 
-_FETCHED = re.compile(r"<(?:script|img|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
+_FETCHED = re.compile(
+    r"<(?:script|img|link)\b(?![^>]*canonical)[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>"
+)
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:

@@ -61,9 +61,12 @@ def linked_files(pages: Iterable[Path]) -> dict[Path, str]:
 def place_of(path: Path) -> str:
     """Return where a file of the repository stands in the site."""
     inside = path.relative_to(ROOT).as_posix()
+    if inside in PAGES:
+        return PAGES[inside]
+    inside = "/".join(part.lstrip(".") for part in inside.split("/"))  # MkDocs leaves out hidden files
     if path.is_dir():
         return f"source/{inside}/{'README' if (path / 'README.md').exists() else 'index'}.md"
-    return PAGES.get(inside) or f"source/{inside}{'' if path.suffix == '.md' else '.md'}"
+    return f"source/{inside}{'' if path.suffix == '.md' else '.md'}"
 
 
 def relinked(text: str, origin: Path, place: str, files: dict[Path, str]) -> str:

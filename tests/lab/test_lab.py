@@ -17,7 +17,7 @@ import pytest
 
 from tieline_lab import kafka, mongo, volttron
 
-README = Path(__file__).parents[2] / "README.md"
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "first-reading.md"
 LAB = [sys.executable, "-m", "tieline.cli.main", "lab"]
 why_not = volttron.why_not() or mongo.why_not()
 real = [pytest.mark.volttron, pytest.mark.mongo, pytest.mark.skipif(bool(why_not), reason=str(why_not))]
@@ -142,9 +142,9 @@ def test_a_planted_loss_and_a_planted_write_are_noticed(tmp_path):
 
 
 def walk_through(folder):
-    """What README's walk through one command says to type, for a lab in this folder; then what came of it."""
-    section = README.read_text().split("### One command")[1].split("\n## ")[0]
-    commands = re.findall(r"^tieline .*$|(?<=`)(?:echo [^`|]*\| )?tieline [^`]*(?=`)", section, re.MULTILINE)
+    """Each command that the tutorial says to type beside the lab, for a lab here, and its output."""
+    section = TUTORIAL.read_text("utf-8").split("## 2.")[1].split("## 5.")[0]
+    commands = re.findall(r"^(?:echo [^|]*\| )?tieline .*$|(?<=`)tieline [^`]*(?=`)", section, re.MULTILINE)
     port = re.search(r"127\.0\.0\.1:(\d+)", (folder / "config" / "readings.yaml").read_text())
     assert port is not None
     paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -159,7 +159,7 @@ def walk_through(folder):
 
 
 @on_real_servers
-def test_a_command_goes_as_the_readme_says_and_sigterm_ends_all_in_order_and_counted(tmp_path):
+def test_the_tutorials_commands_work_and_sigterm_ends_all_in_order_and_counted(tmp_path):
     with started(tmp_path / "run", "--duration", "600", until="readings arrive") as lab:
         family = psutil.Process(lab.pid).children(recursive=True)
         names = {process.pid: process.cmdline() for process in family}
@@ -171,9 +171,9 @@ def test_a_command_goes_as_the_readme_says_and_sigterm_ends_all_in_order_and_cou
         ):
             assert any(program in word for command in names.values() for word in command), names
         typed = dict(walk_through(tmp_path / "run"))
-        verbs = ("send", "query", "history", "audit", "produce")
+        verbs = ("send", "consume", "query", "history", "audit", "produce")
         assert [next(verb for verb in verbs if verb in command) for command in typed] == [
-            "send", "history", "query", "audit", "produce"
+            "query", "consume", "send", "history", "query", "audit", "produce"
         ]  # fmt: skip
         assert all("SUCCEEDED" in said for command, said in typed.items() if "send" in command)
         lab.send_signal(signal.SIGTERM)
