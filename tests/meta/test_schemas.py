@@ -14,8 +14,8 @@ import avro.schema
 import pytest
 
 from tieline.api import Schema
-from tieline.registry.release.check import check
-from tieline.registry.release.reference_page import page
+from tieline.registry.release.check import check_formats
+from tieline.registry.release.reference_page import render_page
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 FILES = sorted(p for p in SCHEMAS.glob("*/*.avsc") if p.parent.name != "released")
@@ -30,9 +30,9 @@ def wrong(folder: Path, *released: str, now: str) -> list[str]:
         path.write_text(text, "utf-8")
     (folder / "lab").mkdir()
     (folder / "lab" / "Reading.avsc").write_text(now, "utf-8")
-    (found,) = check(folder)
+    (found,) = check_formats(folder)
     assert (found.name, found.released) == ("lab.Reading", len(released))
-    return found.wrong
+    return found.problems
 
 
 def fields(schema: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -89,23 +89,23 @@ def test_every_enum_has_a_default_so_that_it_may_get_a_symbol(path):
 
 
 def test_every_format_reads_all_that_was_ever_released_and_none_is_gone():
-    found = check(SCHEMAS)
+    found = check_formats(SCHEMAS)
     assert {each.name for each in found} >= set(NAMES)
-    assert [each for each in found if each.wrong] == []
+    assert [each for each in found if each.problems] == []
     assert min(each.released for each in found) >= 1
 
 
 def test_the_reference_page_is_the_one_that_the_schemas_make():
-    """`tieline schemas docs schemas > docs/reference/formats.md` mends it."""
-    made = page(Schema.parse(path.read_text("utf-8")).text for path in FILES)
-    assert (SCHEMAS.parent / "docs" / "reference" / "formats.md").read_text("utf-8") == made
+    """If not, run `tieline schemas docs schemas > docs/reference/formats.md`."""
+    page = render_page(Schema.parse(path.read_text("utf-8")).text for path in FILES)
+    assert (SCHEMAS.parent / "docs" / "reference" / "formats.md").read_text("utf-8") == page
 
 
 def test_a_format_that_was_released_and_is_gone_is_found(tmp_path):
     path = tmp_path / "released" / "1.0" / "lab" / "Gone.avsc"
     path.parent.mkdir(parents=True)
     path.write_text('"long"', "utf-8")
-    assert [(each.name, len(each.wrong)) for each in check(tmp_path)] == [("lab.Gone", 1)]
+    assert [(each.name, len(each.problems)) for each in check_formats(tmp_path)] == [("lab.Gone", 1)]
 
 
 READING = {

@@ -1,1 +1,1 @@
-"""Where schemas have ids: the topic ``_schemas`` and the registry that serves it, or one elsewhere."""
+"""The schema registry: ids of schemas in the topic ``_schemas``, over HTTP, or in an external registry."""

@@ -1,4 +1,4 @@
-"""A schema registry elsewhere, through confluent-kafka's own client (extra ``registry``)."""
+"""An external schema registry, through confluent-kafka's own client (extra ``registry``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tieline.api import ConfigError, ConfigProblem, FatalError, RetriableError, Schema
 from tieline.broker.client_secrets import without_secrets
 from tieline.registry.model.events import Reference
-from tieline.registry.model.stored_schema import readable_schema, resolve, written_out
+from tieline.registry.model.stored_schema import inline_references, parse_stored_schema, resolve_references
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema as RegistrySchema
@@ -21,91 +21,99 @@ _NUMBERS = (
     *("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms"),
     *("cache.capacity", "cache.latest.ttl.sec"),
 )
-_BOUNDED = {"timeout": 2.0, "max.retries": 0}  # the runtime waits and tries again, and can be stopped then
+_DEFAULTS = {"timeout": 2.0, "max.retries": 0}  # the runtime retries itself, and can be stopped meanwhile
 
 
 class RemoteSchemaStore:
-    """A ``SchemaStore`` over HTTP. Safe for many threads; what was found once is not asked again.
+    """A ``SchemaStore`` over HTTP. Safe for many threads. Ids and schemas are requested once.
 
-    ``settings`` are the client's own (``url``, ``basic.auth.user.info``, ``ssl.ca.location``, …), as text.
-    Raises ``ConfigError`` where the client is not installed or refuses its settings.
+    ``settings`` are the client's own (``url``, ``basic.auth.user.info``, ``ssl.ca.location``, …), as strings.
+    Nothing is sent before the first call. Raises ``ConfigError`` if the client is not installed or rejects
+    its settings.
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         try:
             from confluent_kafka.schema_registry import SchemaRegistryClient
         except ImportError as error:
-            way_out = f"needs more packages ({error}): pip install 'tieline[registry]'"
-            raise ConfigError([ConfigProblem("", "schema.registry.url", way_out)]) from error
+            fix = f"needs more packages ({error}): pip install 'tieline[registry]'"
+            raise ConfigError([ConfigProblem("", "schema.registry.url", fix)]) from error
         try:
-            given = {k: float(v) if k in _NUMBERS else v for k, v in settings.items()}
-            self.client: SchemaRegistryClient = SchemaRegistryClient({**_BOUNDED, **given})
-        except (ValueError, TypeError, OSError) as error:  # OSError: certificates that cannot be read
+            typed = {key: float(v) if key in _NUMBERS else v for key, v in settings.items()}
+            self.client: SchemaRegistryClient = SchemaRegistryClient({**_DEFAULTS, **typed})
+        except (ValueError, TypeError, OSError) as error:  # OSError: a certificate cannot be read
             message = without_secrets(str(error), settings)
             raise ConfigError([ConfigProblem("", "schema.registry.url", message)]) from None
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, str], int] = {}
-        self._by_id: dict[int, Schema] = {}
+        self._schemas: dict[int, Schema] = {}
 
     def register(self, subject: str, schema: Schema) -> int:
-        """Register it. Raises ``RetriableError`` while unavailable, ``FatalError`` if it is refused."""
-        from confluent_kafka.schema_registry import Schema as Asked
+        """Register a schema and return its id.
+
+        Raises ``RetriableError`` if the registry is unavailable, ``FatalError`` if it rejects the schema.
+        """
+        from confluent_kafka.schema_registry import Schema as ClientSchema
 
         key = subject, schema.text
         with self._lock:
             if key not in self._ids:
-                asked = Asked(schema.text, "AVRO")
-                with told(f"register {subject}"):
-                    self._ids[key] = self.client.register_schema(subject, asked)
+                with translate_errors(f"register {subject}"):
+                    self._ids[key] = self.client.register_schema(subject, ClientSchema(schema.text, "AVRO"))
             return self._ids[key]
 
     def schema(self, schema_id: int) -> Schema | None:
-        """Fetch it. Raises ``RetriableError`` while unavailable, ``ValueError`` if it is not usable."""
+        """Return the schema of an id, or ``None`` if the registry does not know it.
+
+        Raises ``RetriableError`` if the registry is unavailable, ``ValueError`` if the schema is not usable.
+        """
         with self._lock:
-            if schema_id not in self._by_id:
+            if schema_id not in self._schemas:
                 try:
-                    with told(f"look up id {schema_id}"):
-                        found = self.client.get_schema(schema_id)
-                except _NotFound:
+                    with translate_errors(f"look up id {schema_id}"):
+                        response = self.client.get_schema(schema_id)
+                except _NotFoundError:
                     return None
-                self._by_id[schema_id] = self._read(schema_id, found)
-            return self._by_id[schema_id]
-
-    def _read(self, schema_id: int, found: RegistrySchema) -> Schema:
-        """With all that it refers to. Raises ``ValueError`` where that is not there, or has no end."""
-        text = found.schema_str or ""
-        if found.references and found.schema_type == "AVRO":
-            texts = resolve(map(_reference, found.references), lambda asked: self._version(schema_id, asked))
-            text = written_out(text, texts)
-        return readable_schema(schema_id, found.schema_type or "AVRO", text)
-
-    def _version(self, schema_id: int, asked: Reference) -> tuple[str, list[Reference]]:
-        try:
-            with told(f"look up {asked.subject} version {asked.version}"):
-                found = self.client.get_version(asked.subject, asked.version, deleted=True).schema
-        except _NotFound:
-            raise ValueError(
-                f"the schema with id {schema_id} refers to version {asked.version} of subject"
-                f" {asked.subject!r}, and the registry has no such version. Register it there again"
-            ) from None
-        return found.schema_str or "", [*map(_reference, found.references or ())]
+                self._schemas[schema_id] = self._parse(schema_id, response)
+            return self._schemas[schema_id]
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         self.client.__exit__()  # type: ignore[no-untyped-call]
 
+    def _parse(self, schema_id: int, response: RegistrySchema) -> Schema:
+        """Return a schema with all its references. Raises ``ValueError``."""
+        text = response.schema_str or ""
+        if response.references and response.schema_type == "AVRO":
+            references = map(_reference, response.references)
+            texts = resolve_references(references, lambda reference: self._fetch(schema_id, reference))
+            text = inline_references(text, texts)
+        return parse_stored_schema(schema_id, response.schema_type or "AVRO", text)
 
-def _reference(given: SchemaReference) -> Reference:
-    return Reference(str(given.name), str(given.subject), int(given.version or 0))
+    def _fetch(self, schema_id: int, reference: Reference) -> tuple[str, list[Reference]]:
+        subject, version = reference.subject, reference.version
+        try:
+            with translate_errors(f"look up {subject} version {version}"):
+                schema = self.client.get_version(subject, version, deleted=True).schema
+        except _NotFoundError:
+            raise ValueError(
+                f"the schema with id {schema_id} refers to version {version} of subject {subject!r}, and the"
+                " registry has no such version. Register it there again"
+            ) from None
+        return schema.schema_str or "", [*map(_reference, schema.references or ())]
 
 
-class _NotFound(FatalError):
-    """404."""
+class _NotFoundError(FatalError):
+    """The registry answered 404."""
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """The client's errors as ours: ``RetriableError`` where it is away, ``FatalError`` where it refuses."""
+def translate_errors(what: str) -> Iterator[None]:
+    """Translate errors of the client that occur inside.
+
+    ``RetriableError`` means that the registry is unavailable, ``FatalError`` that it rejects the request.
+    ``what``: the request, for the message.
+    """
     from confluent_kafka.schema_registry.error import SchemaRegistryError
 
     try:
@@ -114,9 +122,13 @@ def told(what: str) -> Iterator[None]:
         status = error.http_status_code
         if status in (408, 429) or status >= 500:
             raise RetriableError(f"the schema registry could not {what}: {error}") from error
-        kind = _NotFound if status == 404 else FatalError
-        raise kind(f"the schema registry refused to {what}: {error}") from error
-    except Exception as error:  # its HTTP library's own: connection refused, time-out, TLS
+        error_type = _NotFoundError if status == 404 else FatalError
+        raise error_type(f"the schema registry refused to {what}: {error}") from error
+    except Exception as error:  # of its HTTP library: connection refused, time-out, TLS
         raise RetriableError(
-            f"the schema registry is away ({what}): {type(error).__name__}: {error}"
+            f"the schema registry is unavailable ({what}): {type(error).__name__}: {error}"
         ) from error
+
+
+def _reference(reference: SchemaReference) -> Reference:
+    return Reference(str(reference.name), str(reference.subject), int(reference.version or 0))

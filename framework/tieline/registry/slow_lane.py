@@ -1,4 +1,4 @@
-"""Where what takes long is computed: one request at a time, so that all others have the processor too."""
+"""Compute slow answers one at a time, so that fast ones always get processor time."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tieline.registry.model import errors
-from tieline.registry.model.budget import LONG, QUICK, OverBudget, limited
+from tieline.registry.model.budget import LONG, QUICK, OverBudgetError, step_limit
 
 T = TypeVar("T")
 
-_MOST_WAITING = 4
+_MAX_WAITING = 4
 
 
-class Lane:
-    """Answers questions within their budgets. Safe for many threads; nothing else is locked meanwhile."""
+class SlowLane:
+    """Answers questions within their budgets. Safe for many threads; holds no lock while it computes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._is_taken = False
-        self._waiting: deque[threading.Event] = deque()  # a lock would let the last one in first
+        self._waiting: deque[threading.Event] = deque()  # a lock alone would not keep the order
 
     def answer(self, question: Callable[[], T]) -> T:
-        """At once with `QUICK` steps; what needs more is asked again with `LONG`, when it is its turn.
+        """Return the answer at once if `QUICK` steps suffice. Otherwise wait for a turn with `LONG` steps.
 
-        Raises ``RegistryError``: 42209 where that is not enough either, 503 where too many wait for a turn.
+        Raises ``RegistryError``: 42209 if these do not suffice either, 503 if too many questions wait.
         """
         try:
-            with limited(QUICK):
+            with step_limit(QUICK):
                 return question()
-        except OverBudget:
+        except OverBudgetError:
             pass
         self._enter()
         try:
-            with limited(LONG):
+            with step_limit(LONG):
                 return question()
-        except OverBudget:
+        except OverBudgetError:
             raise errors.too_complex() from None
         finally:
             self._leave()
@@ -47,7 +47,7 @@ class Lane:
             if not self._is_taken:
                 self._is_taken = True
                 return
-            if len(self._waiting) >= _MOST_WAITING:
+            if len(self._waiting) >= _MAX_WAITING:
                 raise errors.busy()
             turn = threading.Event()
             self._waiting.append(turn)

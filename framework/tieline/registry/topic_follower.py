@@ -1,4 +1,4 @@
-"""A topic that is followed as it grows."""
+"""Read a topic as it grows, in a thread."""
 
 from __future__ import annotations
 
@@ -12,58 +12,65 @@ from tieline.broker.port import Broker, ConsumedRecord, TopicReader
 log = logging.getLogger(__name__)
 
 _TIMEOUT = 10.0  # seconds, of one call to the broker
-_PAUSE = 0.05
-_POLL = 0.2  # seconds until it notices that it is to stop
+_MIN_PAUSE = 0.05
+_MAX_PAUSE = 5.0
+_POLL_TIMEOUT = 0.2  # seconds, and so the longest that ``close`` waits for a poll
 
 
-class Follower:
-    """A thread that reads the topic as it grows."""
+class TopicFollower:
+    """A thread that passes each record of a topic to ``visit``.
+
+    ``is_current``: whether the last read succeeded, so that records are seen within milliseconds.
+    """
 
     def __init__(self, broker: Broker, topic: str, visit: Callable[[ConsumedRecord], None]) -> None:
-        self.well = False
+        self.is_current = False
         self._broker = broker
         self._topic = topic
         self._visit = visit
         self._stop = threading.Event()
         self._at_end = threading.Event()
-        self._refused: TielineError | None = None
+        self._failure: TielineError | None = None
         self._thread = threading.Thread(target=self._run, name=f"{topic} follower", daemon=True)
 
     def start(self, timeout: float) -> bool:
-        """Whether all that the topic held was read in time; it goes on in any case."""
+        """Start to read, and return whether the end of the topic was reached within ``timeout`` seconds.
+
+        The thread continues in any case. Raises the error by which the broker rejects the read.
+        """
         self._thread.start()
-        read = self._at_end.wait(timeout)
-        if self._refused is not None:
-            raise self._refused
-        return read
+        is_read = self._at_end.wait(timeout)
+        if self._failure is not None:
+            raise self._failure
+        return is_read
 
     def close(self) -> None:
-        """Stop, and wait for it."""
+        """Stop the thread and wait for it."""
         self._stop.set()
         self._thread.join(_TIMEOUT)
 
     def _run(self) -> None:
         reader: TopicReader | None = None
-        pause = _PAUSE
+        pause = _MIN_PAUSE
         while not self._stop.is_set():
             try:
                 reader = reader or self._broker.reader(self._topic, since=0, timeout=_TIMEOUT)
-                for record in reader.poll(1_000, 0.0 if not reader.at_end else _POLL):
+                for record in reader.poll(1_000, _POLL_TIMEOUT if reader.at_end else 0.0):
                     self._visit(record)
-                self.well, pause = True, _PAUSE
+                self.is_current, pause = True, _MIN_PAUSE
                 if reader.at_end:
                     self._at_end.set()
             except RetriableError as error:
-                if self.well:
-                    log.warning("the registry's topic cannot be followed now: %s", error)
-                self.well = False
+                if self.is_current:
+                    log.warning("cannot read new records of the topic %s at present: %s", self._topic, error)
+                self.is_current = False
                 self._stop.wait(pause)
-                pause = min(2 * pause, 5.0)
+                pause = min(2 * pause, _MAX_PAUSE)
             except TielineError as error:
-                self.well = False
-                self._refused = error
-                log.error("the registry's topic cannot be followed any more: %s", error)
+                self.is_current = False
+                self._failure = error
+                log.error("cannot read new records of the topic %s any more: %s", self._topic, error)
                 break
         self._at_end.set()
         if reader is not None:
-            reader.close(_POLL)
+            reader.close(_POLL_TIMEOUT)

@@ -128,7 +128,7 @@ def test_a_refusal_to_register_is_fatal(status, store, registry):
 
 def test_an_answer_that_is_no_registrys_is_an_outage(store, registry):
     registry.body = b"<html>sign in</html>"
-    with pytest.raises(RetriableError, match="the schema registry is away"):
+    with pytest.raises(RetriableError, match="the schema registry is unavailable"):
         store.register("t-value", LONG)
 
 
@@ -137,9 +137,9 @@ def test_a_connection_that_is_refused_is_an_outage():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         store = RemoteSchemaStore({"url": f"http://127.0.0.1:{port}"})
-        with pytest.raises(RetriableError, match="the schema registry is away"):
+        with pytest.raises(RetriableError, match="the schema registry is unavailable"):
             store.register("t-value", LONG)
-        with pytest.raises(RetriableError, match="the schema registry is away"):
+        with pytest.raises(RetriableError, match="the schema registry is unavailable"):
             store.schema(1)
         store.close()
 
@@ -149,7 +149,7 @@ def test_a_registry_that_does_not_answer_is_an_outage_within_its_time_out():
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         store = RemoteSchemaStore({"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "timeout": "0.2"})
-        with pytest.raises(RetriableError, match="the schema registry is away"):
+        with pytest.raises(RetriableError, match="the schema registry is unavailable"):
             store.schema(1)
         store.close()
 

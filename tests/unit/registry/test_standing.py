@@ -39,7 +39,7 @@ def stored(subject, version, schema_id, schema, *references, deleted=False):
 
 
 def register(topic, subject, schema, *references, **more):
-    asked = rules.Request(Content("AVRO", json.dumps(schema), references), **more)
+    asked = rules.SchemaRequest(Content("AVRO", json.dumps(schema), references), **more)
     return topic.change(lambda state: rules.register(state, subject, asked)).answer
 
 

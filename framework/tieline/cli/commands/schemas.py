@@ -1,4 +1,4 @@
-"""``tieline schemas``: the schemas of a registry or of a broker, and whether changed ones may be released."""
+"""``tieline schemas``: the schemas of a registry or of a broker, and checks before a release."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tieline.api import Schema, StartupError, TielineError
+from tieline.broker.port import Broker
 from tieline.cli.connection import (
     BootstrapServers,
     BrokerOptions,
@@ -23,6 +24,7 @@ from tieline.cli.connection import (
     open_session,
     say,
 )
+from tieline.registry.client import RemoteSchemaStore, translate_errors
 from tieline.registry.model.errors import RegistryError
 
 schemas = typer.Typer(
@@ -41,13 +43,13 @@ def list_all(
     schema_registry_url: RegistryUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
 ) -> None:
-    """List the subjects with their versions, the newest one's id and name."""
-    with _known(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
+    """List the subjects with the number, id and name of their latest version."""
+    with _open_schemas(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as source:
         rows = []
-        for subject in known.subjects():
-            found = known.version(subject, "latest")
-            row = {"subject": subject, "version": found["version"], "id": found["id"]}
-            rows.append({**row, "name": _name(found["schema"])})
+        for subject in source.subjects():
+            version = source.version(subject, "latest")
+            row = {"subject": subject, "version": version["version"], "id": version["id"]}
+            rows.append({**row, "name": _name(version["schema"])})
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
@@ -67,11 +69,11 @@ def show(
     data_dir: DataDir = None,
     schema_registry_url: RegistryUrl = None,
 ) -> None:
-    """Print a schema as indented JSON; its id and version go to standard error."""
-    with _known(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
-        found = known.version(subject, version)
-    say(f"{subject} version {found['version']}, id {found['id']}")
-    typer.echo(json.dumps(json.loads(found["schema"]), indent=2))
+    """Print a schema as indented JSON. Its id and version go to standard error."""
+    with _open_schemas(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as source:
+        shown = source.version(subject, version)
+    say(f"{subject} version {shown['version']}, id {shown['id']}")
+    typer.echo(json.dumps(json.loads(shown["schema"]), indent=2))
 
 
 @schemas.command()
@@ -90,23 +92,27 @@ def diff(
     from tieline.registry.model.avro_schema import parse
     from tieline.registry.model.compatibility import differences
 
-    with _known(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
-        found = [known.version(subject, each) for each in (old, new)]
-    names = [f"version {each['version']}" for each in found]
-    before, after = (json.dumps(json.loads(each["schema"]), indent=2).splitlines() for each in found)
-    for line in difflib.unified_diff(before, after, names[0], names[1], lineterm=""):
+    with _open_schemas(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as source:
+        before, after = source.version(subject, old), source.version(subject, new)
+    old_name, new_name = f"version {before['version']}", f"version {after['version']}"
+    old_lines, new_lines = (
+        json.dumps(json.loads(each["schema"]), indent=2).splitlines() for each in (before, after)
+    )
+    for line in difflib.unified_diff(old_lines, new_lines, old_name, new_name, lineterm=""):
         typer.echo(line)
     try:
-        one, other = (parse(each.get("schemaType", "AVRO"), each["schema"], {}) for each in found)
+        old_schema, new_schema = (
+            parse(each.get("schemaType", "AVRO"), each["schema"], {}) for each in (before, after)
+        )
     except ValueError as error:
-        raise StartupError(f"not compared: {error}") from None
-    for reader, writer, told in (
-        (names[1], names[0], differences(other, one)),
-        (names[0], names[1], differences(one, other)),
+        raise StartupError(f"the versions cannot be compared: {error}") from None
+    for reader, writer, problems in (
+        (new_name, old_name, differences(new_schema, old_schema)),
+        (old_name, new_name, differences(old_schema, new_schema)),
     ):
-        typer.echo(f"{reader} reads what {writer} wrote: {'no' if told else 'yes'}")
-        for each in told:
-            typer.echo(f"  {each}")
+        typer.echo(f"{reader} reads what {writer} wrote: {'no' if problems else 'yes'}")
+        for problem in problems:
+            typer.echo(f"  {problem}")
 
 
 @schemas.command()
@@ -118,55 +124,59 @@ def register(
     data_dir: DataDir = None,
     schema_registry_url: RegistryUrl = None,
 ) -> None:
-    """Register a schema; the same one again has the same id. Exit status 1 where it is refused."""
+    """Register a schema and print its id. The same schema always has the same id.
+
+    The exit status is 1 if the registry rejects the schema.
+    """
     try:
         schema = Schema.parse(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise StartupError(f"{file}: {error}") from None
-    with _known(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as known:
-        typer.echo(known.register(subject, schema))
+    with _open_schemas(BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)) as source:
+        typer.echo(source.register(subject, schema))
 
 
 @schemas.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="OWNER/Name.avsc, and released/VERSION/OWNER/Name.avsc.")],
 ) -> None:
-    """Hold formats in files against all released versions: each must read what any of them wrote.
+    """Check that each schema in files reads what all of its released versions wrote.
 
-    Exit status 1 where one does not.
+    The exit status is 1 if one does not.
     """
-    from tieline.registry.release import check as released
+    from tieline.registry.release.check import check_formats
 
-    found = released.check(folder)
-    if not found:
-        raise StartupError(f"{folder} holds no format (OWNER/Name.avsc)")
-    for each in found:
-        told = "broken" if each.wrong else "ok" if each.released else "ok, never released"
-        typer.echo(f"{each.name}: {told}")
-        for wrong in each.wrong:
-            typer.echo(f"  {wrong}")
-    if any(each.wrong for each in found):
+    checks = check_formats(folder)
+    if not checks:
+        raise StartupError(f"{folder} has no schemas (OWNER/Name.avsc)")
+    for each in checks:
+        verdict = "broken" if each.problems else "ok" if each.released else "ok, never released"
+        typer.echo(f"{each.name}: {verdict}")
+        for problem in each.problems:
+            typer.echo(f"  {problem}")
+    if any(each.problems for each in checks):
         raise typer.Exit(1)
 
 
 @schemas.command()
 def docs(
-    folder: Annotated[Path, typer.Argument(help="Formats as OWNER/Name.avsc.")],
+    folder: Annotated[Path, typer.Argument(help="Schemas as OWNER/Name.avsc.")],
 ) -> None:
-    """Print the reference page of formats, made from their own documentation."""
-    from tieline.registry.release.reference_page import page
+    """Print a reference page of message formats from the schemas' own documentation."""
+    from tieline.registry.release.reference_page import render_page
 
     files = sorted(folder.glob("*/*.avsc"))
     try:
-        typer.echo(page(Schema.parse(file.read_text("utf-8")).text for file in files), nl=False)
+        page = render_page(Schema.parse(file.read_text("utf-8")).text for file in files)
     except (OSError, ValueError, KeyError) as error:
         raise StartupError(f"{folder}: {type(error).__name__}: {error}") from None
+    typer.echo(page, nl=False)
 
 
-class _OfBroker:
-    """The topic of a broker, as a registry would show it."""
+class _TopicSchemas:
+    """The schemas in the topic of a broker, as a registry would show them."""
 
-    def __init__(self, broker: Any) -> None:
+    def __init__(self, broker: Broker) -> None:
         from tieline.registry.schema_topic import SchemaTopic, TopicSchemaStore
 
         self._topic = SchemaTopic(broker)
@@ -177,61 +187,70 @@ class _OfBroker:
         return self._topic.peek(lambda state: [name for name in state.names() if state.has(name)])
 
     def version(self, subject: str, number: str) -> dict[str, Any]:
-        found = self._topic.peek(lambda state: state.versions(subject))
-        chosen = [v for v in found if number in ("latest", str(v.number))]
-        if not chosen:
-            there = ", ".join(str(v.number) for v in found) or "none"
-            raise StartupError(f"{subject} has no version {number}; there are: {there}")
-        last = chosen[-1]
-        shown = {"version": last.number, "id": last.id, "schema": last.content.text}
-        return {**shown, "schemaType": last.content.type}
+        versions = self._topic.peek(lambda state: state.versions(subject))
+        matching = [version for version in versions if number in ("latest", str(version.number))]
+        if not matching:
+            known = ", ".join(str(version.number) for version in versions) or "none"
+            raise StartupError(f"{subject} has no version {number}; its versions: {known}")
+        version = matching[-1]
+        return {
+            "version": version.number,
+            "id": version.id,
+            "schema": version.content.text,
+            "schemaType": version.content.type,
+        }
 
     def register(self, subject: str, schema: Schema) -> int:
         return self._store.register(subject, schema)
 
 
-class _OfRegistry:
-    """A registry elsewhere."""
+class _RegistrySchemas:
+    """The schemas of an external registry."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: RemoteSchemaStore) -> None:
         self._store = store
-        self._client = store.client
 
     def subjects(self) -> list[str]:
-        return sorted(self._client.get_subjects())
+        return sorted(self._store.client.get_subjects())
 
     def version(self, subject: str, number: str) -> dict[str, Any]:
-        latest = number == "latest"
-        found = (
-            self._client.get_latest_version(subject) if latest else self._client.get_version(subject, number)
-        )
-        kind = found.schema.schema_type or "AVRO"
-        shown = {"version": found.version, "id": found.schema_id, "schema": found.schema.schema_str}
-        return {**shown, "schemaType": kind}
+        client = self._store.client
+        if number == "latest":
+            version = client.get_latest_version(subject)
+        else:
+            # The registry rejects what is not a number.
+            version = client.get_version(subject, number)  # type: ignore[arg-type]
+        return {
+            "version": version.version,
+            "id": version.schema_id,
+            "schema": version.schema.schema_str,
+            "schemaType": version.schema.schema_type or "AVRO",
+        }
 
     def register(self, subject: str, schema: Schema) -> int:
-        return int(self._store.register(subject, schema))
+        return self._store.register(subject, schema)
 
 
 @contextmanager
-def _known(place: BrokerOptions) -> Iterator[_OfBroker | _OfRegistry]:
-    """What is asked. What it refuses becomes one sentence and exit status 1."""
-    if place.registry_url and not (place.worker or place.bootstrap_servers or place.data_dir):
-        from tieline.registry.client import RemoteSchemaStore, told
-
-        store = RemoteSchemaStore({"url": place.registry_url})
+def _open_schemas(options: BrokerOptions) -> Iterator[_TopicSchemas | _RegistrySchemas]:
+    """Open the schemas that the options name. A rejected request becomes one message and exit status 1."""
+    if options.registry_url and not (options.worker or options.bootstrap_servers or options.data_dir):
+        store = RemoteSchemaStore({"url": options.registry_url})
         try:
-            with told("answer"):
-                yield _OfRegistry(store)
+            with translate_errors("answer"):
+                yield _RegistrySchemas(store)
         except TielineError as error:
             say(str(error), error=True)
             raise typer.Exit(1) from None
         finally:
             store.close()
         return
-    with open_session(place) as opened:
+    with open_session(options) as session:
         try:
-            yield _OfBroker(opened.broker) if opened.registry is None else _OfRegistry(opened.registry)
+            if session.registry is None:
+                yield _TopicSchemas(session.broker)
+            else:
+                yield _RegistrySchemas(session.registry)
         except RegistryError as error:
             say(str(error), error=True)
             raise typer.Exit(1) from None

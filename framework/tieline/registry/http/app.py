@@ -68,7 +68,7 @@ def create_app(
 
 
 class _Calls:
-    """Makes endpoints of calls, with all that a request must pass before its call."""
+    """Wraps calls into endpoints that check access, size and types of a request before its call."""
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from starlette.datastructures import QueryParams
 
 from tieline.registry.http.access import WRITE, Access
 from tieline.registry.model import errors, rules
+from tieline.registry.model.errors import RegistryError
 from tieline.registry.model.events import MAX_ID, Content, Reference, canonical_json
 from tieline.registry.model.state import Subjects
 from tieline.registry.schema_topic import SchemaTopic
@@ -55,7 +56,7 @@ class RegistryRequest(NamedTuple):
         offset, limit = max(0, self.number("offset", 0)), self.number("limit", -1)
         return items[offset:] if limit < 0 else items[offset : offset + limit]
 
-    def schema(self, state: Subjects) -> rules.Request:
+    def schema(self, state: Subjects) -> rules.SchemaRequest:
         """Return the schema in the body as it was sent. Raises ``RegistryError``."""
         text, kind = self.body.get("schema"), self.body.get("schemaType") or "AVRO"
         if not isinstance(text, str) or not text.strip():
@@ -72,7 +73,7 @@ class RegistryRequest(NamedTuple):
         )
         schema_id = _parse_integer(self.body.get("id"), "id")
         version = _parse_integer(self.body.get("version"), "version")
-        return rules.Request(content, schema_id, version)
+        return rules.SchemaRequest(content, schema_id, version)
 
     def content(self, state: Subjects) -> Content:
         """Return the schema in the body as it is stored and compared. Raises ``RegistryError``."""
@@ -85,7 +86,7 @@ class RegistryRequest(NamedTuple):
         A route that only reads cannot make one, whatever the role of the user.
         """
         if self.access is not WRITE:
-            raise errors.forbidden()
+            raise RegistryError(403, 403, "This path cannot change anything")
         return self.topic.change(rule).answer
 
 

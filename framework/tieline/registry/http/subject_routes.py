@@ -210,7 +210,7 @@ def check_compatibility(request: RegistryRequest) -> Any:
             if is_verbose and error.code == errors.INVALID_SCHEMA:
                 return [str(error)]
             raise
-        return rules.messages(state, request.subject, content, earlier)
+        return rules.compatibility_messages(state, request.subject, content, earlier)
 
     request.topic.catch_up(time.monotonic())
     messages = request.topic.ask(find)

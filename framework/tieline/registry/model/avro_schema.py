@@ -1,7 +1,7 @@
-"""What a schema's text means: read, compared, refused. Pure, and what was computed once is remembered.
+"""A schema that is parsed on demand. Pure; results are cached.
 
-AVRO only. For JSON Schema and PROTOBUF there is no kept library in Python that decides whether one version
-reads another's data, and a registry that takes what it cannot check protects nobody.
+Only Avro is supported. No maintained Python library decides whether one version of a JSON Schema or a
+Protobuf schema reads another version's data, and a registry must not accept what it cannot check.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from typing import NamedTuple
 
 from tieline.registry.model.avro_rules import problems
 from tieline.registry.model.avro_text import text_of
-from tieline.registry.model.avro_types import AvroType, InvalidSchema, Read, read
-from tieline.registry.model.cache import Remembered
+from tieline.registry.model.avro_types import AvroType, InvalidSchemaError, Tree, read_tree
+from tieline.registry.model.cache import Cache
 
-__all__ = ["TYPES", "InvalidSchema", "Parsed", "canonical_digest", "parse"]
+__all__ = ["TYPES", "InvalidSchemaError", "Parsed", "canonical_digest", "parse"]
 
 TYPES = ("AVRO",)
 
 
-class Facts(NamedTuple):
-    """What a schema's text comes to."""
+class _Summary(NamedTuple):
+    """What is kept of a schema longer than its tree."""
 
     canonical: str
     problems: tuple[str, ...]
 
 
-_facts: Remembered[Facts] = Remembered(8_000_000)  # characters
-_trees: Remembered[Read] = Remembered(2_000_000)  # characters; a tree takes some 20 bytes for each
-_canonical: Remembered[bytes] = Remembered(200_000)
+_summaries: Cache[_Summary] = Cache(8_000_000)  # characters
+_trees: Cache[Tree] = Cache(2_000_000)  # characters; a tree takes about 20 bytes for each
+_canonical_digests: Cache[bytes] = Cache(200_000)
 
 
 class Parsed:
-    """An Avro schema that is read when it is asked about. ``digest``: stands for its text and references.
+    """An Avro schema that is parsed when a property is read. ``digest`` identifies its text and references.
 
-    Attributes raise ``InvalidSchema``, ``OverBudget``.
+    Properties raise ``InvalidSchemaError`` and ``OverBudgetError``.
     """
 
     __slots__ = ("digest", "references", "text")
@@ -47,75 +47,76 @@ class Parsed:
 
     @property
     def canonical(self) -> str:
-        """Avro Java's own text: two schemas are the same where it is."""
-        return self._known().canonical
+        """The text that Avro Java writes. Two schemas are the same if this text is."""
+        return self._summary().canonical
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Why clients on the JVM could not parse it; empty: they can."""
-        return self._known().problems
+        """Why clients on the JVM cannot parse it; empty if they can."""
+        return self._summary().problems
 
     @property
     def normalized(self) -> str:
-        """One text for schemas that say the same in another order of their attributes."""
-        found = self._read()
-        return self._canonical(text_of(found.schema, found.referred, normalized=True))
+        """One text for all schemas that differ only in the order of their attributes."""
+        tree = self._tree()
+        return self._remember_canonical(text_of(tree.schema, tree.references, normalized=True))
 
     @property
     def inlined(self) -> str:
-        """All that it refers to written into it, where each is named for the first time."""
-        return text_of(self._read().schema)
+        """The text in which each referenced schema is written where it is first named."""
+        return text_of(self._tree().schema)
 
     @property
     def definition(self) -> AvroType:
-        """The schema with its names resolved."""
-        return self._read().schema
+        """The schema with all names resolved."""
+        return self._tree().schema
 
-    def _known(self) -> Facts:
-        def make() -> Facts:
-            found = self._read()
+    def _summary(self) -> _Summary:
+        def compute() -> _Summary:
+            tree = self._tree()
             try:
-                told = (*found.odd, *problems(found.schema))
-                return Facts(self._canonical(text_of(found.schema, found.referred)), told)
-            except RecursionError:  # a default inside itself, say
-                raise InvalidSchema("not an Avro schema: a value is nested too deep") from None
+                faults = (*tree.deviations, *problems(tree.schema))
+                canonical = self._remember_canonical(text_of(tree.schema, tree.references))
+                return _Summary(canonical, faults)
+            except RecursionError:  # such as a default value that is nested too deep
+                raise InvalidSchemaError("not an Avro schema: a value is nested too deep") from None
 
-        return _facts.get(self.digest, 2 * len(self.text), make)
+        return _summaries.get(self.digest, 2 * len(self.text), compute)
 
-    def _canonical(self, text: str) -> str:
-        """A text that is its own canonical one, which is remembered."""
-        _canonical.get(_digest(text, *self.references), 1, lambda: _digest(text))
+    def _remember_canonical(self, text: str) -> str:
+        """Return a canonical text, and remember that it is its own canonical text."""
+        _canonical_digests.get(_digest(text, *self.references), 1, lambda: _digest(text))
         return text
 
-    def _read(self) -> Read:
+    def _tree(self) -> Tree:
         weight = len(self.text) + sum(map(len, self.references))
-        return _trees.get(self.digest, weight, lambda: read(self.text, self.references))
+        return _trees.get(self.digest, weight, lambda: read_tree(self.text, self.references))
 
 
 def parse(schema_type: str, text: str, references: Mapping[str, str]) -> Parsed:
-    """Read a schema, as leniently as readers do. ``references``: texts of what it is built on, each behind
-    what it needs itself.
+    """Parse a schema as leniently as readers do.
 
-    Raises ``InvalidSchema``, ``OverBudget``.
+    ``references``: the texts of the schemas that it refers to, by name; each follows its own references.
+
+    Raises ``InvalidSchemaError``, ``OverBudgetError``.
     """
     if schema_type not in TYPES:
-        told = (
-            f"{schema_type[:40]!r} schemas are not taken: there is nothing here to check them with; AVRO is"
+        raise InvalidSchemaError(
+            f"{schema_type[:40]!r} schemas are not supported, since they cannot be checked here. Use AVRO"
         )
-        raise InvalidSchema(told)
-    found = Parsed(text, references)
-    found.canonical  # noqa: B018  # whoever asks for a parsed schema wants to know now
-    return found
+    schema = Parsed(text, references)
+    schema.canonical  # noqa: B018  # raises now if the text is not a schema
+    return schema
 
 
 def canonical_digest(schema: Parsed) -> bytes:
-    """Stands for a schema's canonical text; remembered longer than that. Raises as ``parse``."""
-    return _canonical.get(schema.digest, 1, lambda: _digest(schema.canonical))
+    """Return the digest of a schema's canonical text, cached longer than the text. Raises as ``parse``."""
+    return _canonical_digests.get(schema.digest, 1, lambda: _digest(schema.canonical))
 
 
 def _digest(*texts: str) -> bytes:
-    found = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for each in texts:
         data = each.encode("utf-8", "surrogatepass")
-        found.update(len(data).to_bytes(8, "big") + data)
-    return found.digest()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.digest()

@@ -1,4 +1,4 @@
-"""What was computed once, kept within a limit."""
+"""Cache what was computed, within a limit."""
 
 from __future__ import annotations
 
@@ -9,31 +9,36 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_MIN_ENTRIES = 8
 
-class Remembered(Generic[T]):
-    """Results by key, until newer ones outweigh them; the newest eight always stay. Safe for many threads.
 
-    Two threads may compute the same at once: nothing is computed under the lock.
+class Cache(Generic[T]):
+    """Results by key, of which the least recently used are dropped. Safe for many threads.
+
+    ``max_weight``: the weight of all results together. The newest eight stay, whatever their weight.
+
+    Two threads may compute the same result at once, since nothing is computed under the lock.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_weight: int) -> None:
+        self._max_weight = max_weight
         self._weight = 0
-        self._found: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
+        self._results: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, weight: int, make: Callable[[], T]) -> T:
-        """The result that ``make`` gave, or gives. What it raises is not remembered."""
+    def get(self, key: Hashable, weight: int, compute: Callable[[], T]) -> T:
+        """Return the cached result, or compute it. An exception of ``compute`` is not cached."""
         with self._lock:
-            found = self._found.get(key)
-            if found is not None:
-                self._found.move_to_end(key)
-                return found[0]
-        made = make()
+            cached = self._results.get(key)
+            if cached is not None:
+                self._results.move_to_end(key)
+                return cached[0]
+        result = compute()
         with self._lock:
-            if key not in self._found:
-                self._found[key] = made, weight
+            if key not in self._results:
+                self._results[key] = result, weight
                 self._weight += weight
-                while self._weight > self._most and len(self._found) > 8:
-                    self._weight -= self._found.popitem(last=False)[1][1]
-        return made
+                while self._weight > self._max_weight and len(self._results) > _MIN_ENTRIES:
+                    _, (_, dropped) = self._results.popitem(last=False)
+                    self._weight -= dropped
+        return result

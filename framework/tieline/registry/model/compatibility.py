@@ -1,11 +1,11 @@
 """Whether one version of an Avro schema reads what another wrote (Avro 1.12, "Schema Resolution"). Pure.
 
-The rules are those of Apache avro (``avro.compatibility``), told by the place in the data. One is stricter,
-as the specification is: a decimal keeps its precision and scale, since a reader with another scale would
-take the number for another one without a word.
+The rules are those of Apache Avro (``avro.compatibility``), with messages that name the field. One rule is
+stricter, as in the specification: a decimal keeps its precision and scale, since a reader with another scale
+would silently take the number for another one.
 
-The time is in proportion to the schemas' length, but for unions whose branches have equal names in other
-namespaces and for recursive types that repeat at another length; those end with the request's budget.
+The time is proportional to the schemas' length, with two exceptions: unions whose branches have equal names
+in other namespaces, and recursive types that repeat at another length. These end with the request's budget.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tieline.registry.model.avro_schema import Parsed
-from tieline.registry.model.avro_types import NO_DEFAULT, AvroType, shortened
-from tieline.registry.model.budget import OverBudget, current
-from tieline.registry.model.cache import Remembered
+from tieline.registry.model.avro_types import NO_DEFAULT, AvroType, shorten
+from tieline.registry.model.budget import OverBudgetError, current_budget
+from tieline.registry.model.cache import Cache
 
 LEVELS = (
     "NONE",
@@ -36,162 +36,169 @@ _READERS_OF = {kind: [r for r, writers in _PROMOTIONS.items() if kind in writers
     "int": ["long", "float", "double"]
 }
 
-_AT_MOST = 20
-"""So many messages are enough to begin with."""
-_NAMED_AT_MOST = 10
-"""So many branches of a union, or symbols, are named in a message."""
+_MAX_MESSAGES = 20
+_MAX_NAMES = 10
+"""How many branches of a union, or symbols, a message names."""
 
-_verdicts: Remembered[list[str]] = Remembered(20_000)  # messages, and one for each verdict
+_messages: Cache[list[str]] = Cache(20_000)  # the weight counts the messages, and one for each comparison
 
 
 def incompatibilities(level: str, new: Parsed, earlier: Sequence[Parsed]) -> list[str]:
-    """Why a level forbids ``new``; empty: it does not.
+    """Return why a level forbids ``new``; empty if it does not.
 
-    ``earlier``: the versions there are, the newest last; the level says which count.
+    ``earlier``: the existing versions, newest last. The level decides which of them count.
     """
     if level == "NONE":
         return []
     counting = earlier if level.endswith("_TRANSITIVE") else earlier[-1:]
-    found: list[str] = []
+    messages: list[str] = []
     for back, old in enumerate(reversed(counting)):
-        which = f"the latest version but {back}" if back else "the latest version"
+        version = f"the latest version but {back}" if back else "the latest version"
         if not level.startswith("FORWARD"):
-            found += [f"what {which} wrote cannot be read: {one}" for one in differences(new, old)]
+            messages += [f"what {version} wrote cannot be read: {each}" for each in differences(new, old)]
         if not level.startswith("BACKWARD"):
-            found += [f"{which} cannot read it: {one}" for one in differences(old, new)]
-    return found[:_AT_MOST]
+            messages += [f"{version} cannot read it: {each}" for each in differences(old, new)]
+    return messages[:_MAX_MESSAGES]
 
 
 def differences(reader: Parsed, writer: Parsed) -> list[str]:
-    """Where ``reader`` cannot read what ``writer`` wrote: a sentence a place.
+    """Return where ``reader`` cannot read what ``writer`` wrote: one message per field.
 
-    Raises ``InvalidSchema``, ``OverBudget``.
+    Raises ``InvalidSchemaError``, ``OverBudgetError``.
     """
     if reader.digest == writer.digest:
         return []
 
-    def make() -> list[str]:
+    def compute() -> list[str]:
         if (reader.canonical, reader.references) == (writer.canonical, writer.references):
             return []
         try:
-            return list(dict.fromkeys(_Check().of(reader.definition, writer.definition, "")))[:_AT_MOST]
+            messages = _Comparison().compare(reader.definition, writer.definition, "")
+            return list(dict.fromkeys(messages))[:_MAX_MESSAGES]
         except RecursionError:
-            raise OverBudget from None
+            raise OverBudgetError from None
 
-    return _verdicts.get((reader.digest, writer.digest), _AT_MOST, make)
+    return _messages.get((reader.digest, writer.digest), _MAX_MESSAGES, compute)
 
 
-class _Check:
+class _Comparison:
+    """One comparison of two schemas. Pairs of types are compared once, so recursive types end."""
+
     def __init__(self) -> None:
-        self._budget = current()
-        self._seen: dict[tuple[int, int], list[str]] = {}
+        self._budget = current_budget()
+        self._compared: dict[tuple[int, int], list[str]] = {}
         self._order: list[tuple[int, int]] = []
         self._branches: dict[int, dict[str, list[AvroType]]] = {}
-        self._fields_of: dict[int, dict[str, AvroType]] = {}
+        self._fields_by_name: dict[int, dict[str, AvroType]] = {}
 
-    def of(self, reader: AvroType, writer: AvroType, path: str) -> list[str]:
+    def compare(self, reader: AvroType, writer: AvroType, path: str) -> list[str]:
         pair = id(reader), id(writer)
-        if pair not in self._seen:
+        if pair not in self._compared:
             self._budget.spend()
             self._order.append(pair)
-            self._seen[pair] = []  # a recursive type is readable if the rest of it is
-            self._seen[pair] = self._compare(reader, writer, path)
-        return self._seen[pair]
+            self._compared[pair] = []  # a recursive type is readable if the rest of it is
+            self._compared[pair] = self._compare(reader, writer, path)
+        return self._compared[pair]
 
+    # Each level of nesting takes few stack frames: schemas may be nested as deep as MAX_DEPTH.
     def _compare(self, reader: AvroType, writer: AvroType, path: str) -> list[str]:
         if reader is writer:
             return []
         if writer.kind == "union":
-            told: list[str] = []
+            messages: list[str] = []
             self._budget.spend(len(writer.inner) // 4)
             for branch in writer.inner:
-                told += self.of(reader, branch, path)
-                if len(told) >= _AT_MOST:
+                messages += self.compare(reader, branch, path)
+                if len(messages) >= _MAX_MESSAGES:
                     break
-            return told
+            return messages
         if reader.kind == "union":
-            return self._one_of(reader, writer, path)
+            return self._compare_with_union(reader, writer, path)
         if reader.kind != writer.kind:
-            return [] if writer.kind in _PROMOTIONS.get(reader.kind, ()) else [_types(reader, writer, path)]
+            is_promoted = writer.kind in _PROMOTIONS.get(reader.kind, ())
+            return [] if is_promoted else [_type_message(reader, writer, path)]
         if reader.kind in ("array", "map"):
-            return self.of(
-                reader.inner[0], writer.inner[0], f"{path}[]" if reader.kind == "array" else f"{path}{{}}"
-            )
-        if reader.is_named and not _same_name(reader, writer):
-            return [f"{_at(path)}is {_name(reader)} here and {_name(writer)} there, without an alias"]
+            suffix = "[]" if reader.kind == "array" else "{}"
+            return self.compare(reader.inner[0], writer.inner[0], path + suffix)
+        if reader.is_named and not _is_same_name(reader, writer):
+            names = f"{_describe(reader)} here and {_describe(writer)} there"
+            return [f"{_place(path)}is {names}, without an alias"]
         if reader.kind in ("record", "error"):
-            return self._fields(reader, writer, path)
+            return self._compare_fields(reader, writer, path)
+        return self._compare_simple(reader, writer, path)
+
+    def _compare_simple(self, reader: AvroType, writer: AvroType, path: str) -> list[str]:
         if reader.kind == "enum":
             self._budget.spend((len(reader.symbols) + len(writer.symbols)) // 8)
-            return _symbols(reader, writer, path)
+            return _symbol_messages(reader, writer, path)
         if reader.kind == "fixed" and reader.size != writer.size:
-            return [f"{_at(path)}has {reader.size} bytes here and {writer.size} there"]
-        return _decimals(reader, writer, path)
+            return [f"{_place(path)}has {reader.size} bytes here and {writer.size} there"]
+        return _decimal_messages(reader, writer, path)
 
-    def _one_of(self, reader: AvroType, writer: AvroType, path: str) -> list[str]:
-        told: list[str] = []
-        for branch in self._that_may_read(reader, writer):
+    def _compare_with_union(self, union: AvroType, writer: AvroType, path: str) -> list[str]:
+        messages: list[str] = []
+        for branch in self._branches_for(union, writer):
             known = len(self._order)
-            found = self.of(branch, writer, path)
-            if not found:
+            failures = self.compare(branch, writer, path)
+            if not failures:
                 return []
-            self._forget_assumed(known)
-            if branch.kind == writer.kind:  # what is wrong with the one that was meant says more
-                told = told or found
-        return told or [f"{_at(path)}may not be {_name(writer)}: {_name(reader)} lacks it"]
+            self._drop_assumed(known)
+            if branch.kind == writer.kind:  # the branch that was probably meant has the better messages
+                messages = messages or failures
+        return messages or [f"{_place(path)}may not be {_describe(writer)}: {_describe(union)} lacks it"]
 
-    def _that_may_read(self, union: AvroType, writer: AvroType) -> Iterator[AvroType]:
-        """The union's branches, but for those that cannot: of another kind, or of another name."""
-        known = self._branches.get(id(union))
-        if known is None:
+    def _branches_for(self, union: AvroType, writer: AvroType) -> Iterator[AvroType]:
+        """Return the union's branches, except those that cannot read because of their kind or name."""
+        by_key = self._branches.get(id(union))
+        if by_key is None:
             self._budget.spend(len(union.inner))
-            known = self._branches[id(union)] = {}
+            by_key = self._branches[id(union)] = {}
             for branch in union.inner:
-                for key in dict.fromkeys(_keys_of(branch)):
-                    known.setdefault(key, []).append(branch)
+                for key in dict.fromkeys(_branch_keys(branch)):
+                    by_key.setdefault(key, []).append(branch)
         if not writer.is_named:
             for kind in (writer.kind, *_READERS_OF.get(writer.kind, ())):
-                yield from known.get(kind, ())
+                yield from by_key.get(kind, ())
             return
-        by_name = known.get(f"{writer.kind} {writer.name}", [])
+        by_name = by_key.get(f"{writer.kind} {writer.name}", [])
         yield from by_name
-        yield from (
-            each for each in known.get(f"{writer.kind} alias {writer.full_name}", ()) if each not in by_name
-        )
+        by_alias = by_key.get(f"{writer.kind} alias {writer.full_name}", ())
+        yield from (branch for branch in by_alias if branch not in by_name)
 
-    def _forget_assumed(self, known: int) -> None:
-        """What was found readable since then may have been so only if the branch was, which it is not."""
+    def _drop_assumed(self, known: int) -> None:
+        """Drop pairs found readable since then: the branch that they may have assumed readable is not."""
         since = self._order[known:]
         self._budget.spend(len(since) // 8)
         del self._order[known:]
         for pair in since:
-            if self._seen[pair]:
+            if self._compared[pair]:
                 self._order.append(pair)
             else:
-                del self._seen[pair]
+                del self._compared[pair]
 
-    def _fields(self, reader: AvroType, writer: AvroType, path: str) -> list[str]:
+    def _compare_fields(self, reader: AvroType, writer: AvroType, path: str) -> list[str]:
         self._budget.spend(len(reader.fields) // 4)
-        there = self._fields_of.get(id(writer))
-        if there is None:
+        written = self._fields_by_name.get(id(writer))
+        if written is None:
             self._budget.spend(len(writer.fields) // 4)
-            there = self._fields_of[id(writer)] = {field.name: field.type for field in writer.fields}
-        found: list[str] = []
+            written = {field.name: field.type for field in writer.fields}
+            self._fields_by_name[id(writer)] = written
+        messages: list[str] = []
         for field in reader.fields:
-            place = f"{path}.{field.name}" if path else field.name
-            known = next((there[name] for name in (field.name, *field.aliases) if name in there), None)
-            if known is not None:
-                found += self.of(field.type, known, place)
+            field_path = f"{path}.{field.name}" if path else field.name
+            names = (field.name, *field.aliases)
+            type_ = next((written[name] for name in names if name in written), None)
+            if type_ is not None:
+                messages += self.compare(field.type, type_, field_path)
             elif field.default is NO_DEFAULT:
-                found.append(
-                    f"the field {shortened(place)!r} is missing there and has no default here; give it one"
-                )
-            if len(found) >= _AT_MOST:
+                name = shorten(field_path)
+                messages.append(f"the field {name!r} is missing there and has no default here; give it one")
+            if len(messages) >= _MAX_MESSAGES:
                 break
-        return found
+        return messages
 
 
-def _keys_of(branch: AvroType) -> Iterator[str]:
+def _branch_keys(branch: AvroType) -> Iterator[str]:
     if not branch.is_named:
         yield branch.kind
         return
@@ -199,47 +206,47 @@ def _keys_of(branch: AvroType) -> Iterator[str]:
     yield from (f"{branch.kind} alias {alias}" for alias in branch.aliases)
 
 
-def _symbols(reader: AvroType, writer: AvroType, path: str) -> list[str]:
+def _symbol_messages(reader: AvroType, writer: AvroType, path: str) -> list[str]:
     known = set(reader.symbols)
-    lacking = [symbol for symbol in writer.symbols if symbol not in known]
-    if not lacking or reader.default in known:
+    missing = [symbol for symbol in writer.symbols if symbol not in known]
+    if not missing or reader.default in known:
         return []
-    named = ", ".join(shortened(each) for each in lacking[:_NAMED_AT_MOST])
-    more = f" and {len(lacking) - _NAMED_AT_MOST} more" if len(lacking) > _NAMED_AT_MOST else ""
-    return [f"{_at(path)}lacks the symbol(s) {named}{more} and has no default symbol"]
+    names = ", ".join(shorten(symbol) for symbol in missing[:_MAX_NAMES])
+    rest = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
+    return [f"{_place(path)}lacks the symbol(s) {names}{rest} and has no default symbol"]
 
 
-def _decimals(reader: AvroType, writer: AvroType, path: str) -> list[str]:
-    mine, theirs = _decimal(reader), _decimal(writer)
-    if mine == theirs or mine is None or theirs is None:
+def _decimal_messages(reader: AvroType, writer: AvroType, path: str) -> list[str]:
+    here, there = _precision_and_scale(reader), _precision_and_scale(writer)
+    if here == there or here is None or there is None:
         return []
-    return [f"{_at(path)}is a decimal of precision and scale {mine} here and {theirs} there"]
+    return [f"{_place(path)}is a decimal of precision and scale {here} here and {there} there"]
 
 
-def _decimal(schema: AvroType) -> tuple[Any, Any] | None:
+def _precision_and_scale(schema: AvroType) -> tuple[Any, Any] | None:
     if schema.props.get("logicalType") != "decimal":
         return None
     return schema.props.get("precision"), schema.props.get("scale", 0)
 
 
-def _same_name(reader: AvroType, writer: AvroType) -> bool:
-    """Without their namespaces, as the specification has it; an alias counts with and without."""
+def _is_same_name(reader: AvroType, writer: AvroType) -> bool:
+    """Return whether the names match, without their namespaces, as in the specification; or an alias."""
     return reader.name == writer.name or writer.full_name in reader.aliases
 
 
-def _types(reader: AvroType, writer: AvroType, path: str) -> str:
-    return f"{_at(path)}is {_name(reader)} here and {_name(writer)} there"
+def _type_message(reader: AvroType, writer: AvroType, path: str) -> str:
+    return f"{_place(path)}is {_describe(reader)} here and {_describe(writer)} there"
 
 
-def _name(schema: AvroType) -> str:
+def _describe(schema: AvroType) -> str:
     if schema.is_named:
-        return f"the {schema.kind} {shortened(schema.full_name)}"
+        return f"the {schema.kind} {shorten(schema.full_name)}"
     if schema.kind == "union":
-        named = [_name(branch) for branch in schema.inner[:_NAMED_AT_MOST]]
-        more = len(schema.inner) - len(named)
-        return f"the union of {', '.join(named)}{f' and {more} more' if more else ''}"
+        names = [_describe(branch) for branch in schema.inner[:_MAX_NAMES]]
+        rest = len(schema.inner) - len(names)
+        return f"the union of {', '.join(names)}{f' and {rest} more' if rest else ''}"
     return schema.kind
 
 
-def _at(path: str) -> str:
-    return f"{shortened(path)!r} " if path else "it "
+def _place(path: str) -> str:
+    return f"{shorten(path)!r} " if path else "it "

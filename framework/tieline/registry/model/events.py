@@ -1,8 +1,8 @@
-"""The records of the topic ``_schemas`` as Confluent's registry writes them, and the events they stand for.
+"""The records of the topic ``_schemas`` as Confluent's registry writes them, and the events that they mean.
 
-Pure. Keys and values are JSON: what another registry knows more of is kept where it belongs to a schema
-(``metadata``, ``ruleSet``) or a configuration, and passed over elsewhere. The order of a key's fields
-matters, since compaction compares its bytes.
+Pure. Keys and values are JSON. Fields that only other registries use are kept if they belong to a schema
+(``metadata``, ``ruleSet``) or to a configuration, and ignored elsewhere. The order of a key's fields matters,
+since compaction compares its bytes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-MAX_ID = 2**31 - 1  # four bytes with a sign, as Java's registries have it
+MAX_ID = 2**31 - 1  # a signed integer of four bytes, as in Java's registries
 MODES = ("READWRITE", "READONLY", "READONLY_OVERRIDE", "IMPORT", "FORWARD")
 
 
 class Reference(NamedTuple):
-    """How a schema calls another one, and where that is registered."""
+    """The name by which a schema refers to another one, and where that is registered."""
 
     name: str
     subject: str
@@ -25,9 +25,9 @@ class Reference(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a schema is, wherever it is registered: two of equal content have one id.
+    """A schema without its subject and version. Equal contents have one id.
 
-    ``metadata`` and ``rules`` are JSON with sorted keys, as a client sent it; empty: none.
+    ``metadata`` and ``rules`` are JSON with sorted keys, as a client sent them; empty if it sent none.
     """
 
     type: str
@@ -38,7 +38,7 @@ class Content(NamedTuple):
 
 
 class SchemaStored(NamedTuple):
-    """A version of a subject: new, or ``deleted`` (softly: its id can still be read)."""
+    """A version of a subject was added, or softly deleted: its id can still be read."""
 
     subject: str
     version: int
@@ -48,45 +48,45 @@ class SchemaStored(NamedTuple):
 
 
 class SchemaGone(NamedTuple):
-    """A version was deleted for good."""
+    """A version was permanently deleted."""
 
     subject: str
     version: int
 
 
 class SubjectDeleted(NamedTuple):
-    """All versions of a subject up to this one were deleted softly."""
+    """All versions of a subject up to this one were softly deleted."""
 
     subject: str
     version: int
 
 
 class SubjectsCleared(NamedTuple):
-    """What was deleted softly is gone, of this subject or (none) of all: a registry prepared its import."""
+    """The softly deleted versions of a subject, or of all (``None``), were removed before an import."""
 
     subject: str | None
 
 
 @dataclass(frozen=True)
 class ConfigSet:
-    """The configuration of a subject, or (none) of all; no ``fields``: it was deleted."""
+    """The configuration of a subject, or of all (``None``), was set; without ``fields`` it was deleted."""
 
     subject: str | None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ModeSet(NamedTuple):
-    """The mode of a subject, or (none) of all; none: it was deleted."""
+    """The mode of a subject, or of all (``None``), was set; if ``mode`` is ``None`` it was deleted."""
 
     subject: str | None
     mode: str | None
 
 
 class IdsUsed(NamedTuple):
-    """No id up to this one is free, also where nothing with it is left.
+    """All ids up to this one are used, even if no schema with them is left.
 
-    Confluent's NOOP record, with a value that other registries do not look at: without it, an id whose
-    schema was deleted for good would be given away a second time, and old data read with the wrong one.
+    It is Confluent's NOOP record with a value that other registries ignore. Without it, the id of a
+    permanently deleted schema would be given to another one, and old data read by the wrong schema.
     """
 
     max_id: int
@@ -97,40 +97,40 @@ Event: TypeAlias = (
 )
 
 
-class Malformed(ValueError):
-    """No record of a registry's."""
+class MalformedRecordError(ValueError):
+    """A record that no registry writes."""
 
 
 def decode(key: bytes | None, value: bytes | None) -> Event | None:
-    """The event of a record, none where it has no effect. Raises ``Malformed``."""
-    name = _object(key)
-    if name is None:
-        raise Malformed("no key")
-    keytype, subject = name.get("keytype"), name.get("subject")
+    """Return the event of a record, or ``None`` if it has no effect. Raises ``MalformedRecordError``."""
+    fields = _object(key)
+    if fields is None:
+        raise MalformedRecordError("the record has no key")
+    keytype, subject = fields.get("keytype"), fields.get("subject")
     if not (subject is None or isinstance(subject, str)):
-        raise Malformed("a subject that is no text")
-    found = _object(value)
+        raise MalformedRecordError("the subject is not a string")
+    content = _object(value)
     if keytype == "SCHEMA":
-        return _schema(_text(subject), _number(name.get("version")), found)
+        return _schema(_text(subject), _number(fields.get("version")), content)
     if keytype == "CONFIG":
-        return ConfigSet(subject, _config(found) if found else {})
+        return ConfigSet(subject, _config(content) if content else {})
     if keytype == "MODE":
-        return ModeSet(subject, None if found is None else _mode(found))
+        return ModeSet(subject, None if content is None else _mode(content))
     if keytype == "NOOP":
-        used = found.get("maxId") if found else None
-        return IdsUsed(_number(used)) if used is not None else None
-    if found is None:
+        max_id = content.get("maxId") if content else None
+        return IdsUsed(_number(max_id)) if max_id is not None else None
+    if content is None:
         return None
     if keytype == "DELETE_SUBJECT":
-        # Version 0: a subject without versions was deleted.
-        return SubjectDeleted(_text(subject), _number(found.get("version"), least=0))
+        # Version 0 means that a subject without versions was deleted.
+        return SubjectDeleted(_text(subject), _number(content.get("version"), minimum=0))
     if keytype == "CLEAR_SUBJECT":
         return SubjectsCleared(subject)
-    return None  # CONTEXT, ASSOCIATION, and what is to come
+    return None  # CONTEXT, ASSOCIATION, and those of later versions of Confluent's registry
 
 
 def encode(event: Event) -> tuple[bytes, bytes | None]:
-    """Key and value of the record that stands for an event."""
+    """Return the key and value of the record of an event."""
     if isinstance(event, SchemaStored):
         return _key("SCHEMA", event.subject, event.version), _bytes(_schema_value(event))
     if isinstance(event, SchemaGone):
@@ -148,7 +148,7 @@ def encode(event: Event) -> tuple[bytes, bytes | None]:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys: equal values have equal texts. Nothing, or an empty map, is no text."""
+    """Return JSON with sorted keys, so that equal values have equal texts. An empty value has no text."""
     return json.dumps(value, separators=(",", ":"), sort_keys=True) if value else ""
 
 
@@ -158,10 +158,10 @@ def _schema(subject: str, version: int, value: Mapping[str, Any] | None) -> Even
     schema_id, text = _number(value.get("id")), value.get("schema")
     kind = value.get("schemaType") or "AVRO"
     if not isinstance(text, str) or not isinstance(kind, str):
-        raise Malformed("a schema that is no text")
+        raise MalformedRecordError("the schema or its type is not a string")
     references = value.get("references") or []
     if not isinstance(references, list):
-        raise Malformed("references that are no list")
+        raise MalformedRecordError("references are not a list")
     content = Content(
         kind,
         text,
@@ -174,22 +174,21 @@ def _schema(subject: str, version: int, value: Mapping[str, Any] | None) -> Even
 
 def _reference(value: Any) -> Reference:
     if not isinstance(value, dict):
-        raise Malformed("a reference that is no map")
-    name = value.get("name")
-    return Reference(_text(name), _text(value.get("subject")), _number(value.get("version")))
+        raise MalformedRecordError("a reference is not an object")
+    return Reference(_text(value.get("name")), _text(value.get("subject")), _number(value.get("version")))
 
 
 def _config(value: Mapping[str, Any]) -> dict[str, Any]:
     level = value.get("compatibilityLevel")
     if not (level is None or isinstance(level, str)):
-        raise Malformed("a compatibility level that is no text")
+        raise MalformedRecordError("the compatibility level is not a string")
     return {name: item for name, item in value.items() if item is not None}
 
 
 def _mode(value: Mapping[str, Any]) -> str:
     mode = value.get("mode")
     if mode not in MODES:
-        raise Malformed("an unknown mode")
+        raise MalformedRecordError("the mode is unknown")
     return str(mode)
 
 
@@ -223,15 +222,15 @@ def _optional_fields(content: Content) -> dict[str, Any]:
 
 
 def _key(keytype: str, subject: str | None, version: int | None = None) -> bytes:
-    of_version = {} if version is None else {"version": version}
+    version_field = {} if version is None else {"version": version}
     magic = 1 if keytype == "SCHEMA" else 0
-    return _bytes({"keytype": keytype, "subject": subject, **of_version, "magic": magic})
+    return _bytes({"keytype": keytype, "subject": subject, **version_field, "magic": magic})
 
 
 def _bytes(value: Any) -> bytes:
     try:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: JSON can say it, UTF-8 cannot
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can express and UTF-8 cannot
         return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -241,21 +240,21 @@ def _object(data: bytes | None) -> dict[str, Any] | None:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise Malformed("no JSON") from error
+        raise MalformedRecordError("not JSON") from error
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise Malformed("no JSON object")
+        raise MalformedRecordError("not a JSON object")
     return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise Malformed("a name that is no text")
+        raise MalformedRecordError("a name is missing or not a string")
     return value
 
 
-def _number(value: Any, least: int = 1) -> int:
-    if type(value) is not int or not least <= value <= MAX_ID:
-        raise Malformed("a number that is none, or out of range")
+def _number(value: Any, minimum: int = 1) -> int:
+    if type(value) is not int or not minimum <= value <= MAX_ID:
+        raise MalformedRecordError("a number is missing or out of range")
     return value

@@ -1,7 +1,7 @@
 """What a registry may do with a schema: look it up, check it, register it, delete it.
 
-Pure: a state and a request make an answer and the events that make it true, or a ``RegistryError``. Who
-calls sees to it that the state is up to date and that nobody else writes meanwhile.
+Pure: a state and a request give an answer with the events that make it true, or a ``RegistryError``. The
+caller ensures that the state is up to date and that no other registry writes at the same time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tieline.registry.model import errors
-from tieline.registry.model.avro_schema import InvalidSchema, Parsed, canonical_digest, parse
+from tieline.registry.model.avro_schema import InvalidSchemaError, Parsed, canonical_digest, parse
 from tieline.registry.model.compatibility import incompatibilities
 from tieline.registry.model.errors import RegistryError
 from tieline.registry.model.events import (
@@ -27,44 +27,47 @@ from tieline.registry.model.events import (
 )
 from tieline.registry.model.state import Subjects, Version
 
-_MAX_REFERENCES = 1000  # all in all, through however many schemas
-_MAX_EDGES = 20_000  # and from one to another
-_MAX_CHARACTERS = 8_000_000  # of them all
+_MAX_REFERENCES = 1000  # of one schema, direct and indirect
+_MAX_EDGES = 20_000  # between them
+_MAX_CHARACTERS = 8_000_000  # of all of them
 _IMPORTING = ("IMPORT", "FORWARD")
+_READ_ONLY = ("READONLY", "READONLY_OVERRIDE")
 
 
 class Decision(NamedTuple):
-    """What to answer, once these events are written (none: nothing is to be written)."""
+    """An answer, and the events to write before it is given; without events nothing changes."""
 
     answer: Any
     events: Sequence[Event] = ()
 
 
-class Request(NamedTuple):
-    """A schema as a client sends it; ``id`` and ``version`` only where it imports one."""
+class SchemaRequest(NamedTuple):
+    """A schema as a client sends it; ``id`` and ``version`` only if it imports one."""
 
     content: Content
     id: int | None = None
     version: int | None = None
 
 
-def resolve(state: Subjects, references: Iterable[Reference], *, deleted: bool = False) -> dict[str, str]:
-    """Name → text of all that a schema refers to, in the order in which they need each other.
+def resolve_references(
+    state: Subjects, references: Iterable[Reference], *, deleted: bool = False
+) -> dict[str, str]:
+    """Return the texts of all schemas that a schema refers to, by name. Each follows its own references.
 
-    ``deleted``: also what was deleted softly, to read what was written before. Raises ``RegistryError``
-    (42201) where one leads nowhere.
+    ``deleted``: also use softly deleted versions, to read what was written before. Raises ``RegistryError``
+    (42201) if a version does not exist.
     """
     texts: dict[str, str] = {}
-    open_ = [(reference, False) for reference in reversed(list(references))]
+    stack = [(reference, False) for reference in reversed(list(references))]
     seen: set[Reference] = set()
     edges = characters = 0
-    while open_:
-        reference, resolved = open_.pop()
+    while stack:
+        reference, is_resolved = stack.pop()
         version = state.version(reference.subject, reference.version)
         if version is None or (version.deleted and not deleted):
-            told = f"name='{reference.name}', subject='{reference.subject}', version={reference.version}"
-            raise errors.invalid_schema(f"no schema is registered for the reference {told}")
-        if resolved:
+            wanted = f"name='{reference.name}', subject='{reference.subject}', version={reference.version}"
+            raise errors.invalid_schema(f"no schema is registered for the reference {wanted}")
+        if is_resolved:
             texts[reference.name] = version.content.text
             continue
         if reference in seen:
@@ -77,132 +80,138 @@ def resolve(state: Subjects, references: Iterable[Reference], *, deleted: bool =
                 f"it refers to too much: more than {_MAX_REFERENCES} schemas, {_MAX_EDGES} references between"
                 f" them, or {_MAX_CHARACTERS} characters"
             )
-        open_.append((reference, True))
-        open_ += [(inner, False) for inner in reversed(version.content.references)]
+        stack.append((reference, True))
+        stack += [(inner, False) for inner in reversed(version.content.references)]
     return texts
 
 
-def parsed(state: Subjects, content: Content) -> Parsed:
-    """The schema, read as leniently as readers do. Raises ``RegistryError`` (42201)."""
+def parse_content(state: Subjects, content: Content) -> Parsed:
+    """Parse a schema as leniently as readers do. Raises ``RegistryError`` (42201)."""
     if not content.text.strip():
         raise errors.invalid_schema("Empty schema")
-    texts = resolve(state, content.references)
+    texts = resolve_references(state, content.references)
     try:
         return parse(content.type, content.text, texts)
-    except InvalidSchema as error:
+    except InvalidSchemaError as error:
         message = f"Invalid schema of type {content.type}, details: {error}"
         raise errors.invalid_schema(message) from None
 
 
 def canonical(state: Subjects, content: Content, *, normalize: bool) -> Content:
-    """The content as it is stored and compared. Raises ``RegistryError`` (42201)."""
-    found = parsed(state, content)
-    return content._replace(text=found.normalized if normalize else found.canonical)
+    """Return the content as it is stored and compared. Raises ``RegistryError`` (42201)."""
+    schema = parse_content(state, content)
+    return content._replace(text=schema.normalized if normalize else schema.canonical)
 
 
 def ids_of(state: Subjects, content: Content) -> Iterator[int]:
-    """The ids of this (canonical) content, the first one first: of old, one schema may have several."""
-    for schema_id in state.alike(content):
+    """Return the ids of a canonical content, lowest first. A schema of earlier releases may have several."""
+    for schema_id in state.candidate_ids(content):
         other = state.content(schema_id)
-        if other is not None and (other == content or _same(state, other, content)):
+        if other is not None and (other == content or _is_same(state, other, content)):
             yield schema_id
 
 
 def lookup(state: Subjects, subject: str, content: Content, *, deleted: bool = False) -> Version | None:
-    """The newest version of a subject with this (canonical) content, by the first id that it has there."""
-    versions = state.versions(subject, deleted=deleted)
-    there = {version.id: version for version in versions}
-    return next((there[schema_id] for schema_id in ids_of(state, content) if schema_id in there), None)
+    """Return the newest version of a subject with a canonical content, by its lowest id there."""
+    versions = {version.id: version for version in state.versions(subject, deleted=deleted)}
+    return next((versions[id_] for id_ in ids_of(state, content) if id_ in versions), None)
 
 
 def check_readable(state: Subjects, subject: str, sent: Content) -> None:
-    """A new schema must be one that JVM clients can parse, but for what stands in the subject already.
+    """Check that clients on the JVM can parse a new schema. Raises ``RegistryError`` (42201).
 
-    Raises ``RegistryError`` (42201).
+    A schema that is registered already passes, and so do faults that the subject's versions already have.
     """
-    wrong: Sequence[str] = parsed(state, sent).problems
-    if not wrong or next(ids_of(state, canonical(state, sent, normalize=False)), None) is not None:
+    problems: Sequence[str] = parse_content(state, sent).problems
+    if not problems or next(ids_of(state, canonical(state, sent, normalize=False)), None) is not None:
         return
     for version in state.versions(subject, deleted=True):
         known = _problems(state, version.content)
-        wrong = [each for each in wrong if each not in known]
-    if wrong:
-        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        told = f"clients on the JVM cannot parse it: {'; '.join(wrong[:5])}{more}"
-        raise errors.invalid_schema(f"Invalid schema of type {sent.type}, details: {told}")
+        problems = [problem for problem in problems if problem not in known]
+    if problems:
+        rest = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        details = f"clients on the JVM cannot parse it: {'; '.join(problems[:5])}{rest}"
+        raise errors.invalid_schema(f"Invalid schema of type {sent.type}, details: {details}")
 
 
-def messages(
+def compatibility_messages(
     state: Subjects, subject: str, content: Content, earlier: Sequence[Version], level: str | None = None
 ) -> list[str]:
-    """Why this content may not follow the earlier versions (oldest first); empty: it may.
+    """Return why a content may not follow earlier versions (oldest first); empty if it may.
 
-    ``level``: another than that of the subject. Raises ``RegistryError`` (42201).
+    ``level``: by default the subject's. Raises ``RegistryError`` (42201).
     """
     level = level or state.level(subject)
     if level == "NONE" or not earlier:
         return []
-    foreign = {version.content.type for version in earlier} - {content.type}
-    if foreign:
-        return [f"the subject's earlier schemas are {', '.join(sorted(foreign))}, the new one {content.type}"]
+    other_types = {version.content.type for version in earlier} - {content.type}
+    if other_types:
+        types = ", ".join(sorted(other_types))
+        return [f"the subject's earlier schemas are {types}, the new one {content.type}"]
     if not level.endswith("_TRANSITIVE"):
         earlier = earlier[-1:]  # the others need not even be parsed
-    new = parsed(state, content)
-    standing = [Parsed(v.content.text, resolve(state, v.content.references)) for v in earlier]
+    new = parse_content(state, content)
+    parsed = [Parsed(v.content.text, resolve_references(state, v.content.references)) for v in earlier]
     try:
-        return incompatibilities(level, new, standing)
-    except InvalidSchema as error:
+        return incompatibilities(level, new, parsed)
+    except InvalidSchemaError as error:
         return [f"an earlier version of the subject cannot be read: {error}"]
 
 
-def register(state: Subjects, subject: str, asked: Request, *, normalize: bool = False) -> Decision:
-    """Answers the ``Version``. The same content again is the same version, elsewhere the same id."""
-    content = canonical(state, asked.content, normalize=normalize or state.normalizes(subject))
+def register(state: Subjects, subject: str, request: SchemaRequest, *, normalize: bool = False) -> Decision:
+    """Register a schema; the answer is its ``Version``. Raises ``RegistryError``.
+
+    The same content again is the same version, and has the same id in other subjects.
+    """
+    content = canonical(state, request.content, normalize=normalize or state.normalizes(subject))
     known = lookup(state, subject, content)
-    if known is not None and asked.id in (None, known.id) and asked.version in (None, known.number):
+    if known is not None and request.id in (None, known.id) and request.version in (None, known.number):
         return Decision(known)
     mode = state.mode(subject)
-    _check_mode(subject, mode, asked)
+    _check_mode(subject, mode, request)
     if mode not in _IMPORTING:
-        check_readable(state, subject, asked.content)
-        told = messages(state, subject, asked.content, state.versions(subject))
-        if told:
-            raise errors.incompatible(subject, told)
-    there = state.versions(subject, deleted=True)
-    number = _number(state, subject, mode, asked, content)
-    schema_id = _id(state, asked, content)
-    replaced = [v for v in there if v.deleted and v.id == schema_id and v.number < number]
-    # What stands under this id is written as it stands: an id has one text.
+        check_readable(state, subject, request.content)
+        messages = compatibility_messages(state, subject, request.content, state.versions(subject))
+        if messages:
+            raise errors.incompatible(subject, messages)
+    versions = state.versions(subject, deleted=True)
+    number = _choose_number(state, subject, mode, request, content)
+    schema_id = _choose_id(state, request, content)
+    replaced = [v for v in versions if v.deleted and v.id == schema_id and v.number < number]
+    # An id has one text, so the one that it has already is written again.
     new = SchemaStored(subject, number, schema_id, state.content(schema_id) or content)
     return Decision(Version(*new), [*(SchemaGone(subject, v.number) for v in replaced), new])
 
 
 def delete_version(state: Subjects, subject: str, number: int, *, permanent: bool) -> Decision:
-    """Answers the version's number. Softly first, then for good."""
+    """Delete a version, first softly, then permanently; the answer is its number.
+
+    Raises ``RegistryError``.
+    """
     version = state.version(subject, number)
     if version is None:
-        is_there = state.has(subject, deleted=True)
-        raise errors.version_not_found(number) if is_there else errors.subject_not_found(subject)
+        exists = state.has(subject, deleted=True)
+        raise errors.version_not_found(number) if exists else errors.subject_not_found(subject)
     if version.deleted and not permanent:
         raise errors.version_soft_deleted(subject, number)
-    _check_writable(state, subject)
+    check_writable(state, subject)
     _check_unreferenced(state, version)
     if not permanent:
         return Decision(number, [SchemaStored(*version._replace(deleted=True))])
     if not version.deleted:
         raise errors.version_not_soft_deleted(subject, number)
-    last = len(state.versions(subject, deleted=True)) == 1
-    scope = _scope_gone(state, subject) if last else []
-    return Decision(number, [*_ids_used(state, [version]), SchemaGone(subject, number), *scope])
+    is_last = len(state.versions(subject, deleted=True)) == 1
+    settings = _delete_settings(state, subject) if is_last else []
+    return Decision(number, [*_keep_ids_used(state, [version]), SchemaGone(subject, number), *settings])
 
 
 def delete_subject(state: Subjects, subject: str, *, permanent: bool) -> Decision:
-    """Answers the numbers of the versions that were deleted."""
+    """Delete all versions of a subject; the answer is their numbers. Raises ``RegistryError``."""
     if not state.has(subject, deleted=True):
         raise errors.subject_not_found(subject)
     if not permanent and not state.has(subject):
         raise errors.subject_soft_deleted(subject)
-    _check_writable(state, subject)
+    check_writable(state, subject)
     versions = state.versions(subject, deleted=permanent)
     for version in versions:
         _check_unreferenced(state, version)
@@ -212,41 +221,43 @@ def delete_subject(state: Subjects, subject: str, *, permanent: bool) -> Decisio
     if any(not version.deleted for version in versions):
         raise errors.subject_not_soft_deleted(subject)
     gone = [SchemaGone(subject, number) for number in numbers]
-    return Decision(numbers, [*_ids_used(state, versions), *gone, *_scope_gone(state, subject)])
+    settings = _delete_settings(state, subject)
+    return Decision(numbers, [*_keep_ids_used(state, versions), *gone, *settings])
 
 
-def _same(state: Subjects, standing: Content, content: Content) -> bool:
-    if standing._replace(text="") != content._replace(text=""):
+def check_writable(state: Subjects, subject: str | None) -> None:
+    """Check that the mode of a subject, or of all (``None``), permits a change. Raises ``RegistryError``."""
+    if state.mode(subject) in _READ_ONLY:
+        scope = "The registry" if subject is None else f"Subject {subject}"
+        raise errors.not_permitted(f"{scope} is in read-only mode")
+
+
+def _is_same(state: Subjects, stored: Content, content: Content) -> bool:
+    if stored._replace(text="") != content._replace(text=""):
         return False
     try:
-        texts = resolve(state, standing.references, deleted=True)
-        one, other = Parsed(standing.text, texts), Parsed(content.text, texts)
-        return canonical_digest(one) == canonical_digest(other)
-    except (RegistryError, InvalidSchema):  # what another registry stored need not be a schema for us
+        texts = resolve_references(state, stored.references, deleted=True)
+        left, right = Parsed(stored.text, texts), Parsed(content.text, texts)
+        return canonical_digest(left) == canonical_digest(right)
+    except (RegistryError, InvalidSchemaError):  # another registry may store what is not a schema for us
         return False
 
 
 def _problems(state: Subjects, content: Content) -> frozenset[str]:
     try:
-        return frozenset(
-            parse(content.type, content.text, resolve(state, content.references, deleted=True)).problems
-        )
-    except (RegistryError, InvalidSchema):
+        texts = resolve_references(state, content.references, deleted=True)
+        return frozenset(parse(content.type, content.text, texts).problems)
+    except (RegistryError, InvalidSchemaError):
         return frozenset()
 
 
-def _check_mode(subject: str, mode: str, asked: Request) -> None:
-    if mode in ("READONLY", "READONLY_OVERRIDE"):
+def _check_mode(subject: str, mode: str, request: SchemaRequest) -> None:
+    if mode in _READ_ONLY:
         raise errors.not_permitted(f"Subject {subject} is in read-only mode")
-    if asked.id is not None and mode not in _IMPORTING:
+    if request.id is not None and mode not in _IMPORTING:
         raise errors.not_permitted(f"Subject {subject} is not in import mode")
-    if asked.id is None and mode != "READWRITE":
+    if request.id is None and mode != "READWRITE":
         raise errors.not_permitted(f"Subject {subject} is not in read-write mode")
-
-
-def _check_writable(state: Subjects, subject: str) -> None:
-    if state.mode(subject) in ("READONLY", "READONLY_OVERRIDE"):
-        raise errors.not_permitted(f"Subject {subject} is in read-only mode")
 
 
 def _check_unreferenced(state: Subjects, version: Version) -> None:
@@ -255,19 +266,19 @@ def _check_unreferenced(state: Subjects, version: Version) -> None:
         raise errors.reference_exists(version.subject, version.number, users)
 
 
-def _number(state: Subjects, subject: str, mode: str, asked: Request, content: Content) -> int:
-    """The number of the new version. Numbers of versions that were deleted softly are not used again."""
-    there = state.versions(subject, deleted=True)
-    following = there[-1].number + 1 if there else 1
-    if asked.version is None:
+def _choose_number(state: Subjects, subject: str, mode: str, request: SchemaRequest, content: Content) -> int:
+    """Return the number of the new version. Numbers of softly deleted versions are not reused."""
+    versions = state.versions(subject, deleted=True)
+    following = versions[-1].number + 1 if versions else 1
+    if request.version is None:
         number = following
     elif mode in _IMPORTING:
-        number = asked.version
+        number = request.version
         taken = state.version(subject, number)
         if taken is not None and taken.id not in ids_of(state, content):
-            message = f"Version {number} of subject {subject} has another schema already"
+            message = f"Version {number} of subject {subject} already has another schema"
             raise errors.not_permitted(message)
-    elif asked.version == following:
+    elif request.version == following:
         number = following
     else:
         raise errors.invalid_schema(f"Version is not one more than previous version: {following} is next")
@@ -276,30 +287,30 @@ def _number(state: Subjects, subject: str, mode: str, asked: Request, content: C
     return number
 
 
-def _id(state: Subjects, asked: Request, content: Content) -> int:
+def _choose_id(state: Subjects, request: SchemaRequest, content: Content) -> int:
     known = next(ids_of(state, content), None)
-    if asked.id is None:
+    if request.id is None:
         if known is not None:
             return known
         if state.max_id >= MAX_ID:
             raise errors.store_failed("no schema id is left")
         return state.max_id + 1
-    there = state.content(asked.id)
-    if there is not None and asked.id not in ids_of(state, content):
-        raise errors.not_permitted(f"Overwrite new schema with id {asked.id} is not permitted.")
-    return asked.id
+    is_taken = state.content(request.id) is not None
+    if is_taken and request.id not in ids_of(state, content):
+        raise errors.not_permitted(f"Overwrite new schema with id {request.id} is not permitted.")
+    return request.id
 
 
-def _ids_used(state: Subjects, versions: Sequence[Version]) -> list[Event]:
-    """The highest id stays used, also when compaction has taken away all that bore it."""
+def _keep_ids_used(state: Subjects, versions: Sequence[Version]) -> list[Event]:
+    """Return the event that keeps the highest id used, even when compaction has removed all its records."""
     return [IdsUsed(state.max_id)] if any(v.id == state.max_id for v in versions) else []
 
 
-def _scope_gone(state: Subjects, subject: str) -> list[Event]:
-    """With its last version, a subject's own configuration and mode go."""
-    gone: list[Event] = []
+def _delete_settings(state: Subjects, subject: str) -> list[Event]:
+    """Return the events that delete a subject's configuration and mode, together with its last version."""
+    events: list[Event] = []
     if subject in state.modes:
-        gone.append(ModeSet(subject, None))
+        events.append(ModeSet(subject, None))
     if subject in state.configs:
-        gone.append(ConfigSet(subject))
-    return gone
+        events.append(ConfigSet(subject))
+    return events

@@ -1,4 +1,4 @@
-"""What a registry holds under an id, as a schema to read by; pure."""
+"""Turn what a registry stores under an id into a schema to read records by. Pure."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterable, Mapping
 
 from tieline.api import Schema
 from tieline.registry.model.avro_schema import Parsed
-from tieline.registry.model.budget import LONG, OverBudget, limited
+from tieline.registry.model.budget import LONG, OverBudgetError, step_limit
 from tieline.registry.model.events import Reference
 
 MAX_REFERENCES = 200
 MAX_DEPTH = 32
 MAX_CHARACTERS = 4_000_000
-"""Of all schemas that one refers to, together."""
+"""The length of all schemas that one schema refers to, together."""
 
-_STEPS = 20 * LONG  # enough for so many characters
+_STEPS = 20 * LONG  # enough for this many characters
 
 _KINDS = {"JSON": "JSON Schema", "PROTOBUF": "Protobuf"}
 
 
-def readable_schema(schema_id: int, kind: str, text: str) -> Schema:
-    """The schema of an id; ``kind`` is its ``schemaType``. Raises ``ValueError``, with the fix."""
+def parse_stored_schema(schema_id: int, kind: str, text: str) -> Schema:
+    """Return the schema of an id; ``kind`` is its ``schemaType``. Raises ``ValueError`` with the fix."""
     if kind != "AVRO":
         name = _KINDS.get(kind, "of another kind")
         raise ValueError(
@@ -31,52 +31,52 @@ def readable_schema(schema_id: int, kind: str, text: str) -> Schema:
     return Schema.lenient(text)
 
 
-def resolve(
-    references: Iterable[Reference], version: Callable[[Reference], tuple[str, Iterable[Reference]]]
+def resolve_references(
+    references: Iterable[Reference], fetch: Callable[[Reference], tuple[str, Iterable[Reference]]]
 ) -> dict[str, str]:
-    """Name → text of all that a schema refers to, each behind what it needs itself.
+    """Return the texts of all schemas that a schema refers to, by name. Each follows its own references.
 
-    ``version``: the text of a reference, and its own references. Of two versions under one name the first
-    counts, as in Confluent's clients. Raises ``ValueError`` where there is no end, and what ``version``
-    raises.
+    ``fetch`` returns the text of a reference and its own references; what it raises is passed on. If two
+    versions have the same name, the first one counts, as in Confluent's clients. Raises ``ValueError`` if
+    references form a cycle or exceed a limit.
     """
     texts: dict[str, str] = {}
-    known: dict[Reference, str] = {}
+    fetched: dict[Reference, str] = {}
     path: list[Reference] = []
-    waiting = [(reference, False) for reference in reversed(list(references))]
+    stack = [(reference, False) for reference in reversed(list(references))]
     characters = 0
-    while waiting:
-        reference, is_resolved = waiting.pop()
+    while stack:
+        reference, is_resolved = stack.pop()
         if is_resolved:
             path.pop()
-            texts.setdefault(reference.name, known[reference])
+            texts.setdefault(reference.name, fetched[reference])
             continue
         if reference in path:
-            raise ValueError(f"a schema refers to itself, through {_named(reference)}")
-        if reference in known:
+            raise ValueError(f"a schema refers to itself, through {_describe(reference)}")
+        if reference in fetched:
             continue
-        text, inner = version(reference)
+        text, inner = fetch(reference)
         characters += len(text)
-        known[reference] = text
+        fetched[reference] = text
         path.append(reference)
-        if len(known) > MAX_REFERENCES or len(path) > MAX_DEPTH or characters > MAX_CHARACTERS:
+        if len(fetched) > MAX_REFERENCES or len(path) > MAX_DEPTH or characters > MAX_CHARACTERS:
             raise ValueError(
-                f"a schema refers to too much, at {_named(reference)}: more than {MAX_REFERENCES} schemas,"
+                f"a schema refers to too much, at {_describe(reference)}: more than {MAX_REFERENCES} schemas,"
                 f" {MAX_DEPTH} levels or {MAX_CHARACTERS} characters"
             )
-        waiting.append((reference, True))
-        waiting += [(each, False) for each in reversed(list(inner))]
+        stack.append((reference, True))
+        stack += [(each, False) for each in reversed(list(inner))]
     return texts
 
 
-def written_out(text: str, references: Mapping[str, str]) -> str:
-    """A schema with all that it refers to written into it. Raises ``ValueError``."""
+def inline_references(text: str, references: Mapping[str, str]) -> str:
+    """Return a schema's text with all schemas that it refers to written into it. Raises ``ValueError``."""
     try:
-        with limited(_STEPS):
+        with step_limit(_STEPS):
             return Parsed(text, references).inlined
-    except (OverBudget, RecursionError) as error:
+    except (OverBudgetError, RecursionError) as error:
         raise ValueError(f"not an Avro schema: {type(error).__name__}: {error}") from error
 
 
-def _named(reference: Reference) -> str:
+def _describe(reference: Reference) -> str:
     return f"{reference.name!r} (subject {reference.subject!r}, version {reference.version})"

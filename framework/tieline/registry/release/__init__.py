@@ -1,1 +1,1 @@
-"""Checks of released schemas, and their reference page."""
+"""Check schemas against their released versions, and render their reference page."""

@@ -1,4 +1,4 @@
-"""Formats in files: whether each still reads what any released version of it wrote."""
+"""Check that each schema in a folder still reads what every released version of it wrote."""
 
 from __future__ import annotations
 
@@ -6,41 +6,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tieline.registry.model.avro_schema import InvalidSchema, parse
+from tieline.registry.model.avro_schema import InvalidSchemaError, parse
 from tieline.registry.model.compatibility import incompatibilities
 
 LEVEL = "BACKWARD_TRANSITIVE"
 
 
-class Checked(NamedTuple):
-    """One format, ``OWNER/Name.avsc``: how many released versions it was held against, and what is wrong."""
+class FormatCheck(NamedTuple):
+    """The check of one schema, ``OWNER/Name.avsc``.
+
+    ``released``: how many released versions it was checked against. ``problems``: empty if it reads them all.
+    """
 
     name: str
     released: int
-    wrong: list[str]
+    problems: list[str]
 
 
-def check(folder: Path) -> list[Checked]:
-    """All formats of a folder against ``released/VERSION/OWNER/Name.avsc`` in it.
+def check_formats(folder: Path) -> list[FormatCheck]:
+    """Check all schemas of a folder against ``released/VERSION/OWNER/Name.avsc`` in it.
 
-    A format that was released and is not there any more is wrong, too. Raises ``OSError``.
+    A released schema that no longer exists is a problem, too. Raises ``OSError``.
     """
-    found = [_checked(folder, path) for path in sorted(folder.glob("*/*.avsc"))]
-    there = {each.name for each in found}
-    gone = {_name(path) for path in _released(folder, "*", "*")} - there
-    told = "was released and is not there any more; what it wrote still is"
-    return [*found, *(Checked(name, 1, [told]) for name in sorted(gone))]
+    checks = [_check(folder, path) for path in sorted(folder.glob("*/*.avsc"))]
+    names = {check.name for check in checks}
+    removed = {_name(path) for path in _released(folder, "*", "*")} - names
+    problem = "was released and no longer exists, but what it wrote does"
+    return [*checks, *(FormatCheck(name, 1, [problem]) for name in sorted(removed))]
 
 
-def _checked(folder: Path, path: Path) -> Checked:
+def _check(folder: Path, path: Path) -> FormatCheck:
     earlier = list(_released(folder, path.parent.name, path.stem))
     try:
         new = parse("AVRO", path.read_text("utf-8"), {})
         old = [parse("AVRO", each.read_text("utf-8"), {}) for each in earlier]
-        wrong = [*new.problems, *incompatibilities(LEVEL, new, old)]
-    except (InvalidSchema, UnicodeDecodeError) as error:
-        wrong = [str(error)]
-    return Checked(_name(path), len(earlier), wrong)
+        problems = [*new.problems, *incompatibilities(LEVEL, new, old)]
+    except (InvalidSchemaError, UnicodeDecodeError) as error:
+        problems = [str(error)]
+    return FormatCheck(_name(path), len(earlier), problems)
 
 
 def _released(folder: Path, owner: str, name: str) -> Iterator[Path]:

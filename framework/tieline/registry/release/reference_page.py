@@ -1,4 +1,4 @@
-"""The reference page of message formats, made from the schemas' own documentation. Pure."""
+"""Render the reference page of message formats from the schemas' own documentation. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Made by `tieline schemas docs` from the `doc` texts in [schemas](../../schemas/R
 """
 
 
-def page(schemas: Iterable[str]) -> str:
-    """Markdown: a section a schema, a table of its fields, and a table each type that is named in it."""
+def render_page(schemas: Iterable[str]) -> str:
+    """Return Markdown: a section for each schema, with a table of its fields and of each type inside it."""
     return "\n".join([_HEAD, *(_section(json.loads(text)) for text in schemas)])
 
 
 def _section(schema: Mapping[str, Any]) -> str:
-    space = str(schema.get("namespace", ""))
+    namespace = str(schema.get("namespace", ""))
     inner: list[Mapping[str, Any]] = []
-    lines = [f"## {_full(schema, space)}", _text(schema.get("doc", "")), "", *_table(schema, inner)]
-    for named in inner:  # grows while it is walked: what is named in what is named
+    lines = [f"## {_full_name(schema, namespace)}", _text(schema.get("doc", "")), "", *_table(schema, inner)]
+    for named in inner:  # grows during the loop, by the types inside these types
         lines += [f"### {named['name']}", *filter(None, [_text(named.get("doc", ""))]), ""]
         if named["type"] == "enum":
             default = f"; read as `{named['default']}` where it is unknown" if "default" in named else ""
@@ -56,9 +56,9 @@ def _type(kind: Any, inner: list[Mapping[str, Any]]) -> str:
     return _type(kind["type"], inner)
 
 
-def _full(schema: Mapping[str, Any], space: str) -> str:
+def _full_name(schema: Mapping[str, Any], namespace: str) -> str:
     name = str(schema["name"])
-    return name if "." in name or not space else f"{space}.{name}"
+    return name if "." in name or not namespace else f"{namespace}.{name}"
 
 
 def _text(doc: str) -> str:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tieline.api import Schema
-from tieline.registry.model.avro_schema import InvalidSchema, parse
+from tieline.registry.model.avro_schema import InvalidSchemaError, parse
 
 UNIT = {"type": "enum", "name": "Unit", "namespace": "lab", "symbols": ["C", "F"]}
 PAIR = {"type": "record", "name": "lab.Pair", "fields": [{"name": "a", "type": "Unit"}]}
@@ -49,11 +49,11 @@ def test_schemas_that_say_the_same_in_another_order_are_one_when_they_are_normal
     ["", "{", "7", "null", '"foo"', '{"type": "record"}', "[" * 10_000, record("lab.Unit"), '{"type": 7}'],
 )
 def test_what_is_no_schema_is_refused_with_a_sentence(text):
-    with pytest.raises(InvalidSchema, match="not an Avro schema"):
+    with pytest.raises(InvalidSchemaError, match="not an Avro schema"):
         parse("AVRO", text, {})
 
 
 @pytest.mark.parametrize("kind", ["JSON", "PROTOBUF", "", "x" * 1000])
 def test_other_types_are_refused_with_the_reason(kind):
-    with pytest.raises(InvalidSchema, match="there is nothing here to check them with"):
+    with pytest.raises(InvalidSchemaError, match="since they cannot be checked here"):
         parse(kind, "{}", {})

@@ -12,13 +12,13 @@ import pytest
 from tieline.broker.local.log import LocalLog
 from tieline.registry import slow_lane
 from tieline.registry.model import config_and_mode, rules
-from tieline.registry.model.avro_schema import InvalidSchema, parse
-from tieline.registry.model.budget import LONG, QUICK, OverBudget, current, limited
+from tieline.registry.model.avro_schema import InvalidSchemaError, parse
+from tieline.registry.model.budget import LONG, QUICK, OverBudgetError, current_budget, step_limit
 from tieline.registry.model.compatibility import differences
 from tieline.registry.model.errors import RegistryError
 from tieline.registry.model.events import Content
 from tieline.registry.schema_topic import SchemaTopic
-from tieline.registry.slow_lane import Lane
+from tieline.registry.slow_lane import SlowLane
 
 PATIENCE = 60  # seconds, of a machine that has much else to do
 
@@ -43,13 +43,13 @@ def steps(*schemas):
     """How many steps it takes to read schemas and compare the first with the second, both ways."""
     spent = 0
     found = []
-    with limited(LONG):
-        left = current()
+    with step_limit(LONG):
+        left = current_budget()
         for schema in schemas:
             found.append(parse("AVRO", json.dumps(schema), {}))
         differences(found[0], found[1])
         differences(found[1], found[0])
-        spent = LONG - left._left
+        spent = LONG - left.steps
     return spent
 
 
@@ -77,12 +77,12 @@ def test_what_is_compared_takes_time_in_proportion_to_its_length(make, size):
 @pytest.mark.parametrize("size", [300])
 def test_a_schema_against_itself_is_not_compared_at_all(size):
     schema = json.dumps([record(f"R{n}") for n in range(size)])
-    with limited(LONG):
+    with step_limit(LONG):
         one, other = parse("AVRO", schema, {}), parse("AVRO", f" {schema}", {})
         one.definition, other.definition  # noqa: B018
-        before = current()._left
+        before = current_budget().steps
         assert differences(one, other) == []
-        assert current()._left == before
+        assert current_budget().steps == before
 
 
 def test_what_would_take_too_long_ends_with_the_budget_and_is_refused_with_a_code(log, monkeypatch):
@@ -123,13 +123,13 @@ def test_defaults_that_multiply_end_with_the_budget():
             {"name": name, "type": kind, "default": {}} for name, kind in (("x", inner), ("y", f"A{n - 1}"))
         ]
         inner = record(f"A{n}", *fields)
-    with limited(QUICK), pytest.raises(OverBudget):
+    with step_limit(QUICK), pytest.raises(OverBudgetError):
         parse("AVRO", json.dumps(inner), {})
 
 
 def test_a_long_namespace_that_thousands_inherit_ends_with_the_budget():
     inner = [field(f"f{n}", record(f"A{n}")) for n in range(5_000)]
-    with limited(LONG), pytest.raises(OverBudget):
+    with step_limit(LONG), pytest.raises(OverBudgetError):
         parse("AVRO", json.dumps(record("R", *inner, namespace="n" * 400_000)), {})
 
 
@@ -144,11 +144,11 @@ def test_what_is_said_of_a_long_name_is_short():
 
 @pytest.mark.parametrize("union", [["int"] * 90_000, [["int"]] * 10, [7] * 90_000])
 def test_a_union_of_nothing_but_faults_is_read_in_no_time(union):
-    with limited(LONG):
-        before = current()._left
-        with contextlib.suppress(InvalidSchema):
+    with step_limit(LONG):
+        before = current_budget().steps
+        with contextlib.suppress(InvalidSchemaError):
             assert parse("AVRO", json.dumps(union), {}).problems == ("int is twice in a union",)
-        assert before - current()._left < LONG
+        assert before - current_budget().steps < LONG
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def log(tmp_path):
 
 
 def register(topic, subject, text):
-    asked = rules.Request(Content("AVRO", text))
+    asked = rules.SchemaRequest(Content("AVRO", text))
     return topic.change(lambda state: rules.register(state, subject, asked)).answer
 
 
@@ -193,7 +193,7 @@ def test_a_change_that_is_overtaken_by_another_is_decided_again_on_what_that_one
     """It was decided on a state in which the subject had no version; the other one forbids it."""
     topic = SchemaTopic(log)
     reached, go_on = threading.Event(), threading.Event()
-    asked = rules.Request(Content("AVRO", '"string"'))
+    asked = rules.SchemaRequest(Content("AVRO", '"string"'))
     refused = []
 
     def slow(state):
@@ -217,14 +217,14 @@ def test_a_change_that_is_overtaken_by_another_is_decided_again_on_what_that_one
 
 
 def test_what_takes_long_is_computed_one_at_a_time_and_too_many_are_refused():
-    slow_lane = Lane()
+    slow_lane = SlowLane()
     running: list[int] = []
     most: list[int] = []
     go_on = threading.Event()
     outcomes = []
 
     def long(number):
-        current().spend(QUICK + 1)
+        current_budget().spend(QUICK + 1)
         running.append(number)
         most.append(len(running))
         assert go_on.wait(PATIENCE)
@@ -278,7 +278,7 @@ def test_fifty_schemas_that_wait_are_written_together_and_each_has_its_own_id(lo
         found[number] = register(topic, f"s{number}", text.format(number)).id
 
     def until_all_wait():
-        while len(topic._commits._waiting) + len(found) < 50:
+        while topic.waiting_changes + len(found) < 50:
             threading.Event().wait(0.01)
 
     with counted(log, until_all_wait) as transactions:
@@ -306,7 +306,7 @@ def test_a_broker_that_is_away_is_told_to_all_who_wait_at_once(log):
             outcomes.append(str(error))
 
     def fail_when_all_wait():
-        while len(topic._commits._waiting) < 10:
+        while topic.waiting_changes < 10:
             threading.Event().wait(0.01)
         raise ConnectionError("away")
 

@@ -4,9 +4,9 @@ from tieline.registry.model.events import Reference
 from tieline.registry.model.stored_schema import (
     MAX_DEPTH,
     MAX_REFERENCES,
-    readable_schema,
-    resolve,
-    written_out,
+    inline_references,
+    parse_stored_schema,
+    resolve_references,
 )
 
 
@@ -24,7 +24,7 @@ def given(**schemas):
 
 def test_what_others_need_comes_first_and_is_asked_for_once():
     made, version, asked = given(top=["left", "right"], left=["base"], right=["base"], base=[])
-    assert list(resolve([made["top"], made["base"]], version)) == ["base", "left", "right", "top"]
+    assert list(resolve_references([made["top"], made["base"]], version)) == ["base", "left", "right", "top"]
     assert sorted(asked) == ["base", "left", "right", "top"]
 
 
@@ -32,7 +32,7 @@ def test_what_others_need_comes_first_and_is_asked_for_once():
 def test_references_in_a_circle_are_refused(schemas):
     made, version, _ = given(**schemas)
     with pytest.raises(ValueError, match="refers to itself, through 'a'"):
-        resolve([made["a"]], version)
+        resolve_references([made["a"]], version)
 
 
 def test_references_without_end_are_refused_in_depth_and_number():
@@ -40,19 +40,21 @@ def test_references_without_end_are_refused_in_depth_and_number():
         return "x", [Reference(reference.name + "x", "s", reference.version + 1)]
 
     with pytest.raises(ValueError, match=f"{MAX_DEPTH} levels"):
-        resolve([Reference("x", "s", 1)], deeper)
+        resolve_references([Reference("x", "s", 1)], deeper)
     with pytest.raises(ValueError, match=f"more than {MAX_REFERENCES} schemas"):
-        resolve([Reference(str(n), "s", 1) for n in range(MAX_REFERENCES + 1)], lambda _: ("x", []))
+        resolve_references(
+            [Reference(str(n), "s", 1) for n in range(MAX_REFERENCES + 1)], lambda _: ("x", [])
+        )
     with pytest.raises(ValueError, match="characters"):
-        resolve([Reference(str(n), "s", 1) for n in range(9)], lambda _: ("x" * 500_000, []))
+        resolve_references([Reference(str(n), "s", 1) for n in range(9)], lambda _: ("x" * 500_000, []))
 
 
 @pytest.mark.parametrize("text", ["7", "[]", "null", '{"type":"record","fields":7,"name":"R"}', "{"])
 def test_a_reference_that_is_no_named_schema_is_a_value_error(text):
     with pytest.raises(ValueError, match=r"Avro schema|Expecting"):
-        written_out('{"type":"record","name":"T","fields":[{"name":"f","type":"R"}]}', {"R": text})
+        inline_references('{"type":"record","name":"T","fields":[{"name":"f","type":"R"}]}', {"R": text})
 
 
 def test_another_kind_of_schema_is_named_with_what_to_do():
     with pytest.raises(ValueError, match=r"JSON Schema \(schemaType JSON\).*Set value.converter"):
-        readable_schema(5, "JSON", "{}")
+        parse_stored_schema(5, "JSON", "{}")
