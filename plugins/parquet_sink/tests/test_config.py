@@ -34,4 +34,6 @@ def test_the_readme_has_every_setting_with_its_default():
         setting["name"]: "required" if setting["required"] else f"`{setting['default_value']}`"
         for setting in ParquetSinkConfig.definition()
     }
-    assert rows == {key: "none" if default in ("`None`", "``") else default for key, default in told.items()}
+    assert rows == {
+        key: "not set" if default in ("`None`", "``") else default for key, default in told.items()
+    }
