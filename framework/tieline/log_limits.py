@@ -37,7 +37,7 @@ class _Kind:
         return self.since + PAUSES[min(self.pause, len(PAUSES) - 1)]
 
 
-class Repeats(logging.Filter):
+class RepeatFilter(logging.Filter):
     """A filter for a handler. ``now``: monotonic seconds. Any thread may log."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 import structlog
 import structlog.tracebacks
 
-from tieline.log_limits import Repeats
+from tieline.log_limits import RepeatFilter
 from tieline.log_queue import QueuedHandler
 
 _MASK = "********"
@@ -64,7 +64,7 @@ def _writings(text: str) -> set[str]:
 redaction = Redaction()
 """The process's own; the runtime adds every secret setting that it reads."""
 
-repeats = Repeats()
+repeats = RepeatFilter()
 """The process's own."""
 
 

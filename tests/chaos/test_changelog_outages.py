@@ -143,7 +143,7 @@ def test_a_broker_that_falls_silent_or_dies_within_a_write_costs_and_doubles_not
 
 def test_an_owner_whose_client_broke_does_not_come_back_where_another_has_written(server, monkeypatch):
     """A new client of its own would fence the new owner, and what it believes of the entries is old."""
-    monkeypatch.setattr(transactions, "_PATIENCE", 0.0)  # broken by the first call without an answer
+    monkeypatch.setattr(transactions, "_BROKEN_AFTER", 0.0)  # broken by the first call without an answer
     home = broker(server.bootstrap)
     first, old = owner(home, "first")
     old.write({b"attempt": b"1"}, [], None, 10.0)
@@ -156,7 +156,7 @@ def test_an_owner_whose_client_broke_does_not_come_back_where_another_has_writte
     second = home.consumer("second", "test", QUICK)
     new = taken_over(second)
     new.write({b"attempt": b"2"}, [], None, 10.0)
-    with pytest.raises(FencedError, match="somebody else has written it"):
+    with pytest.raises(FencedError, match="another owner has written it"):
         answered(lambda: old.write({b"attempt": b"3"}, [], None, 10.0))
     with pytest.raises(FencedError):
         new.write({b"attempt": b"3"}, [], None, 10.0)  # it has to look: the old one's client came later

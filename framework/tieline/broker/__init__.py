@@ -1,1 +1,1 @@
-"""One port, two homes: Apache Kafka and the local log. See :mod:`tieline.broker.port`."""
+"""One broker interface, :mod:`tieline.broker.port`, with two backends: Apache Kafka and the local log."""

@@ -1,4 +1,4 @@
-"""Which topics are tieline's and Kafka's own: a pattern takes them only where it names one exactly. Pure."""
+"""Which topics are internal to tieline or Kafka; a pattern matches one only if it names it exactly. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ SCHEMAS = "_schemas"
 _CHANGELOG = "-changelog"
 
 
-def takes(pattern: re.Pattern[str], topic: str, topics: Collection[str], own: Collection[str]) -> bool:
-    """Return whether a subscription by this pattern takes a topic.
+def matches(pattern: re.Pattern[str], topic: str, topics: Collection[str], internal: Collection[str]) -> bool:
+    """Return whether a subscription by this pattern includes a topic.
 
-    ``topics``: all that there are; ``own``: what this worker keeps there for itself. Left out are those,
-    schemas, Kafka's own (``__…``), and the changelog of a command sink: CONNECTOR-TOPIC-changelog of a topic
-    that there is.
+    ``topics``: all topics that exist. ``internal``: those that this worker keeps for itself. Not included are
+    these, the topic of schemas, Kafka's own (``__…``), and the changelogs of sinks:
+    CONNECTOR-TOPIC-changelog, where TOPIC exists.
     """
     if not pattern.fullmatch(topic):
         return False
     if pattern.pattern in (topic, re.escape(topic)):
         return True
-    if topic == SCHEMAS or topic in own or topic.startswith("__"):
+    if topic == SCHEMAS or topic in internal or topic.startswith("__"):
         return False
     connector_and_topic = topic.removesuffix(_CHANGELOG)
     if connector_and_topic == topic:

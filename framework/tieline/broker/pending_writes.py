@@ -1,4 +1,4 @@
-"""What the holder of a topic has appended, until its context ends; the same on both homes."""
+"""The records that an exclusive writer has appended, until its context ends; for both backends."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tieline.broker.port import ProducerRecord
 
 
 class PendingWrites:
-    """See ``Exclusive``; a home writes ``records`` together when the context ends."""
+    """An ``ExclusiveWriter``. The backend writes ``records`` together when the context ends."""
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.records: list[ProducerRecord] = []
 
     def append(self, records: Sequence[ProducerRecord]) -> None:
-        """See ``Exclusive.append``."""
+        """See ``ExclusiveWriter.append``."""
         foreign = {record.topic for record in records} - {self.topic}
         if foreign:
-            raise FatalError(f"{self.topic} is held, not {', '.join(sorted(foreign))}")
+            raise FatalError(f"only {self.topic} is held for writing, not {', '.join(sorted(foreign))}")
         self.records += records

@@ -1,9 +1,11 @@
-"""What the runtime asks of a broker; the local log and Kafka both keep this contract.
+"""The broker interface, which Kafka and the local log implement.
 
-The unit is (records, offsets), acknowledged as one. tests/contract/broker runs one suite on both homes.
+Records and source offsets are acknowledged together, as one unit. tests/contract/broker runs one suite on
+both backends.
 
-Errors, on every method: ``Retriable`` while the broker is unavailable, ``Denied`` while it refuses what an
-operator can allow, ``FatalError`` when waiting will not help. No call blocks longer than its time-out.
+Every method raises ``RetriableError`` while the broker is unavailable, ``AccessDeniedError`` while it refuses
+something that an operator can allow, and ``FatalError`` if waiting does not help. No call blocks longer than
+its time-out. Every ``timeout`` is in seconds.
 """
 
 from __future__ import annotations
@@ -19,20 +21,21 @@ from tieline.broker.offsets import OffsetStore
 
 
 class UnreadableError(FatalError):
-    """What a partition holds at a position cannot be read by this client, however often it is tried."""
+    """The client cannot read what a partition holds at a position, and trying again does not help."""
 
 
 class RefusedNowError(ValueError):
-    """The cause of a record's ``DataError`` where the broker's present settings or a clock refuse it.
+    """The cause of a ``DataError`` if the broker's present settings or a clock reject the record.
 
     The same record may be accepted later.
     """
 
 
 class ProducerRecord(NamedTuple):
-    """A record on its way to a topic; ``timestamp`` in ms since 1970 UTC, none: now.
+    """A record to write. ``timestamp`` is in ms since 1970 UTC; ``None`` means the time of writing.
 
-    ``partition`` none: murmur2 of the key, as Kafka's clients; any partition where the key is null.
+    If ``partition`` is ``None``, murmur2 of the key chooses it, as in Kafka's clients; without a key, it is
+    any.
     """
 
     topic: str
@@ -44,11 +47,11 @@ class ProducerRecord(NamedTuple):
 
 
 UNREADABLE_HEADERS: Headers = (("tieline.headers.unreadable", None),)
-"""What a record has in place of headers that cannot be read: its key and value are good all the same."""
+"""Stands in for headers that cannot be read. Key and value of such a record are intact."""
 
 
 class ConsumedRecord(NamedTuple):
-    """A record as a topic holds it. Offsets grow within a partition, and may have holes."""
+    """A record of a topic. Offsets grow within a partition, with possible gaps."""
 
     topic: str
     partition: int
@@ -60,11 +63,11 @@ class ConsumedRecord(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Offsets of a partition that its reader will never be given, from ``first`` to the one before ``end``.
+    """Offsets of a partition that its reader never receives, from ``first`` to the one before ``end``.
 
     ``reason``: ``expired`` (removed before they were read), ``recreated`` (of a topic that was deleted and
-    made again), ``reset`` (passed over because of ``auto.offset.reset=latest``). An offset may be that of a
-    transaction's marker: a log that is gone does not tell.
+    recreated), ``reset`` (skipped because of ``auto.offset.reset=latest``). Some may have been markers of
+    transactions, not records; of a deleted log this is unknown.
     """
 
     partition: TopicPartition
@@ -74,7 +77,7 @@ class Skipped(NamedTuple):
 
 
 class TopicInfo(NamedTuple):
-    """A topic: its id tells it from a later topic of the same name."""
+    """A topic. Its id differs from that of a later topic of the same name."""
 
     name: str
     id: str
@@ -83,11 +86,11 @@ class TopicInfo(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Records (perhaps none) and the source offsets that they reach, acknowledged as one.
+    """Records, perhaps none, and the source offsets that they reach, acknowledged together.
 
-    ``offsets``: canonical JSON of a source partition → JSON of its source offset; empty for a producer
-    without source offsets. The local log makes one transaction of both; Kafka saves them after the
-    acknowledgement, when the ledger of the task says so.
+    ``offsets``: canonical JSON of a source partition → JSON of its source offset; empty without source
+    offsets. The local log writes both in one transaction. On Kafka the offsets are saved after the
+    acknowledgement, when the task's delivery ledger calls them safe.
     """
 
     records: Sequence[ProducerRecord]
@@ -104,53 +107,53 @@ class Delivery(NamedTuple):
 
 
 class Producer(Protocol):
-    """Sends units in order and never gives up on its own. One thread uses one producer."""
+    """Sends units in order, and never gives up by itself. Used by one thread."""
 
     @property
     def in_flight_bytes(self) -> int:
-        """Bytes sent and not yet reported by ``poll``; its user bounds them."""
+        """The bytes that were sent and not yet reported by ``poll``. The caller limits them."""
 
     def send(self, unit: Unit) -> None:
-        """Hand over a unit; returns at once. Its end comes from ``poll``, in the order of sending."""
+        """Send a unit without waiting. ``poll`` reports the outcomes in the order of sending."""
 
     def poll(self, timeout: float) -> list[Delivery]:
-        """The units that have ended, waiting at most ``timeout`` seconds for the first.
+        """Return the units that have ended, waiting at most ``timeout`` seconds for the first.
 
-        Raises ``Retriable`` when the producer itself broke and its units in flight must be sent again.
+        Raises ``RetriableError`` if the producer broke; its units in flight must then be sent again.
         """
 
     def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
-        """Store source offsets that the task's ledger calls safe; returns when they are stored.
+        """Store source offsets that the task's delivery ledger calls safe; return when they are stored.
 
-        Never sets back an offset that came with a later unit.
+        An offset that came with a later unit is never set back.
         """
 
     def close(self, timeout: float) -> None:
-        """Let go; what is not acknowledged within ``timeout`` is abandoned (and not reported)."""
+        """Close. What is not acknowledged within ``timeout`` is abandoned and not reported."""
 
 
 class RebalanceListener(Protocol):
-    """Told by ``Consumer.poll`` and ``close``, in the caller's own thread."""
+    """Callbacks of ``Consumer.poll`` and ``close``, on the caller's thread."""
 
     def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        """These were added to what the consumer owns."""
+        """The consumer now also owns these."""
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        """These will be taken away when this returns; offsets may still be committed."""
+        """The consumer no longer owns these after this returns; it may still commit their offsets."""
 
     def lost(self, partitions: Collection[TopicPartition]) -> None:
-        """These are gone already, and somebody else may own them; commit nothing for them."""
+        """The consumer no longer owns these, and another member may; commit nothing for them."""
 
 
 class PartitionChangelog(Protocol):
     """The changelog of one consumed partition, and the only way to write it; see ``Consumer.changelog``.
 
-    Any thread may write, one call at a time: it locks, for at most its time-out.
+    Any thread may write. Calls wait for each other, at most for their time-out.
     """
 
     @property
     def entries(self) -> Mapping[bytes, bytes]:
-        """The latest value of each key when the partition was taken over; unchanged by ``write``."""
+        """The latest value of each key when the partition was taken over. ``write`` does not change it."""
 
     def write(
         self,
@@ -159,126 +162,130 @@ class PartitionChangelog(Protocol):
         offset: int | None,
         timeout: float,
     ) -> None:
-        """Write entries (none deletes the key), records of other topics and the group's offset, as one.
+        """Write entries, records of other topics and the group's offset, all or nothing.
 
-        ``Retriable``: it may have been written or not; the next call finds that out before it does
-        anything, and does nothing more where it is given the same. ``DataError``: nothing was written,
-        by index in ``entries`` and then ``records`` (a broker refuses whole batches: what shared one with
-        the bad record is named, too). ``Fenced``: this writer is of no use any more, since
-        the partition was taken over (or has to be, as far as the broker is concerned); nothing was written.
+        An entry ``None`` deletes its key; an offset ``None`` leaves the group's as it is. Raises
+
+        - ``RetriableError``: it may have been written. The next call first finds out, and writes nothing if
+          it has the same arguments and they were written.
+        - ``DataError``: nothing was written. The indices count ``entries``, then ``records``; a broker
+          rejects whole batches, so records that shared one with an invalid record are named, too.
+        - ``FencedError``: nothing was written, and this writer is of no further use, because the partition
+          was taken over or must be taken over again.
         """
 
     def close(self, timeout: float) -> None:
-        """Let go; ``write`` raises ``Fenced`` from now on."""
+        """Close. ``write`` raises ``FencedError`` from now on."""
 
 
 class Consumer(Protocol):
-    """A member of a consumer group. One thread uses one consumer.
+    """A member of a consumer group. Used by one thread.
 
-    A partition starts at the group's committed offset, else at its beginning. Where a topic is deleted and
-    made again, its partitions are reported as lost and assigned, and read from their beginning.
+    A partition starts at the group's committed offset, else at its beginning. If a topic is deleted and
+    recreated, its partitions are reported as lost and assigned, and read from their beginning.
     """
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
-        """Join the group for these topics, or for all whose whole name matches the regular expression."""
+        """Join the group for these topics, and for all whose whole name matches the pattern."""
 
     def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
-        """The next records, waiting at most ``timeout`` seconds for the first; also keeps the group alive."""
+        """Return the next records, waiting at most ``timeout`` seconds; also keeps the membership alive."""
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """Return nothing from these; ``poll`` may return nothing more of them from now on."""
+        """Return nothing from these partitions until ``resume``, starting with the next ``poll``."""
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """Return records from these again, from where it stopped."""
+        """Return records from these again, from where they stopped."""
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Go on at this offset, or at the next one there is."""
+        """Continue at this offset, or at the next one that exists."""
 
     def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
-        """Store the group's offsets (the position after the last record done); returns when they are safe.
+        """Commit offsets, each the position after the last record done; return when they are safe.
 
-        For whoever is about to leave (``revoked``, or no more ``poll``): without an answer it raises
-        ``Retriable`` after ``timeout`` seconds, and then every call but ``close`` may wait for the broker.
+        For use in ``revoked``, or when ``poll`` is not called again. Without an answer it raises
+        ``RetriableError`` after ``timeout`` seconds; then any call but ``close`` may wait for the broker.
         """
 
     def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
-        """Begin to store the group's offsets. The future is done when they are safe, or holds why they are
-        not (``Retriable``, …); ``poll`` hears of it. Only the last one that was begun is followed.
+        """Start to commit offsets. The future ends inside ``poll``, when they are safe or with an error.
+
+        Only the future of the last call is followed.
         """
 
     def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
-        """The group's stored offsets; a partition without one is left out."""
+        """Return the group's committed offsets. A partition without one is left out."""
 
     def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> PartitionChangelog:
-        """Take over the changelog ``topic`` of a partition that is owned; called by ``assigned`` or later.
+        """Take over the changelog ``topic`` of an owned partition; call this in ``assigned`` or later.
 
-        The topic is made where there is none, compacted, with as many partitions as the consumed one.
-        Whoever took it over before is fenced first, then it is read to its end. Raises ``Retriable``:
-        call again, what was read is not read twice.
+        A missing topic is created, compacted, with as many partitions as the consumed one. The previous owner
+        is fenced, then the changelog is read to its end. After a ``RetriableError`` call again; what was read
+        is not read twice.
         """
 
     def skipped(self) -> list[Skipped]:
-        """Return what was passed over since the last call, each range once."""
+        """Return the ranges that were passed over since the last call."""
 
     def topic_id(self, topic: str) -> str | None:
-        """Return the id of the topic whose records ``poll`` has returned last; ``None``: unknown."""
+        """Return the id of the topic that ``poll`` has last returned records of; ``None`` if unknown."""
 
     def lag(self) -> dict[TopicPartition, int | None]:
-        """Return how many offsets each owned partition's position is behind its end; returns at once.
+        """Return how many offsets each owned partition is behind its end, without waiting.
 
-        ``None``: unknown, because nothing of the partition was read yet or its leader does not answer. A
-        broker is asked for the next call, so a number is as old as the call before. Raises ``Retriable``
-        before the first assignment, and after a lost one: which partitions wait is not known then.
+        ``None``: unknown, because nothing of the partition was read yet or its leader does not answer. Each
+        call asks the broker for the next one, so a number is as old as the previous call. Raises
+        ``RetriableError`` before the first assignment and after a lost one, when the partitions are unknown.
         """
 
     def close(self, timeout: float) -> None:
-        """Leave the group: ``revoked`` is told first."""
+        """Leave the group, after a call of ``revoked``."""
 
 
 class TopicReader(Protocol):
-    """Reads one topic in no group: nothing is committed, nobody else's reading changes. For one thread."""
+    """Reads one topic outside any group: commits nothing, affects no other reader. Used by one thread."""
 
     @property
     def at_end(self) -> bool:
-        """All that the topic held when this reader was made was returned (or is gone)."""
+        """Whether everything that the topic held at the reader's creation was returned or has expired."""
 
     def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
-        """The next records, waiting at most ``timeout`` seconds for the first.
+        """Return the next records, waiting at most ``timeout`` seconds for the first.
 
-        Partitions that come later, and a topic that does, are read from their beginning. ``Retriable``:
-        the broker is away; call again, nothing is passed over.
+        Partitions and topics that are created later are read from their beginning. After a
+        ``RetriableError`` call again; no record is passed over.
         """
 
     def close(self, timeout: float) -> None:
-        """Let go."""
+        """Close the reader."""
 
 
 class ExclusiveWriter(Protocol):
-    """The only writer of one topic for as long as it is held; see ``Broker.exclusive``."""
+    """The only writer of a topic for as long as it is held; see ``Broker.exclusive``."""
 
     def append(self, records: Sequence[ProducerRecord]) -> None:
-        """Write these; they become visible together, when the context ends without an error."""
+        """Append records. All become visible together, when the context ends without an error."""
 
 
 class Broker(Protocol):
-    """One of the two homes. Safe for many threads; what it makes is not."""
+    """A broker. Any thread may use it; producers, consumers and readers belong to one thread each."""
 
     @property
     def cluster_id(self) -> str:
-        """The same for ever, on every worker of this broker."""
+        """The broker's permanent id, the same for every worker."""
 
     def producer(self, client_id: str, overrides: Mapping[str, str]) -> Producer:
-        """A new producer; ``overrides`` are ``producer.override.*`` (ignored by the local log)."""
+        """Return a new producer. ``overrides``: ``producer.override.*``, which the local log ignores."""
 
     def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> Consumer:
-        """A new member of a group; ``overrides`` are ``consumer.override.*`` (ignored by the local log)."""
+        """Return a new group member. ``overrides``: ``consumer.override.*``, which the local log ignores."""
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
-        """The saved source offsets of a connector, as in ``Unit.offsets``."""
+        """Return the saved source offsets of a connector, as in ``Unit.offsets``."""
 
     @property
     def offsets(self) -> OffsetStore:
-        """Offsets of stopped connectors, to be seen and changed from outside."""
+        """The offsets of stopped connectors, to show and change."""
 
     def create_topic(
         self,
@@ -289,13 +296,13 @@ class Broker(Protocol):
         config: Mapping[str, str] | None = None,
         timeout: float = 10.0,
     ) -> bool:
-        """Create a topic (-1: the broker's own default); false if it is there already."""
+        """Create a topic; -1 means the broker's default. Return ``False`` if it exists."""
 
     def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
-        """All topics by name."""
+        """Return all topics by name."""
 
     def topic_names(self, timeout: float = 10.0) -> Collection[str]:
-        """All topics, asked for in one short question."""
+        """Return the names of all topics, with a single request."""
 
     def read(
         self,
@@ -305,10 +312,10 @@ class Broker(Protocol):
         start: Mapping[int, int] | None = None,
         timeout: float = 30.0,
     ) -> dict[int, int]:
-        """Visit every record of a topic up to its end as it is now; returns the position after, a partition.
+        """Visit every committed record of a topic up to its present end.
 
-        ``start``: where to begin in each partition (what an earlier call returned). Only committed
-        records are seen. Raises ``Retriable`` when the end was not reached within ``timeout``.
+        Return the next position of each partition. ``start``: where to begin, as an earlier call returned it.
+        Raises ``RetriableError`` if the end was not reached within ``timeout``.
         """
 
     def reader(
@@ -319,24 +326,24 @@ class Broker(Protocol):
         partitions: Collection[int] | None = None,
         timeout: float = 10.0,
     ) -> TopicReader:
-        """Read a topic, perhaps only these of its partitions, in no group.
+        """Return a reader of a topic, or of some of its partitions, outside any group.
 
-        ``since``, in ms: from the first record of each partition with this timestamp or a later one
-        (0: from the beginning). None: from the end; all that is written after this returns is read.
+        ``since``, in ms since 1970: start at the first record of each partition with this timestamp or a
+        later one; 0 is the beginning. ``None``: read everything that is written after this returns.
         """
 
     def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[ExclusiveWriter]:
-        """Be the only writer of a topic: read it to its end inside, then append.
+        """Become the only writer of a topic: inside the context, read it to its end, then append.
 
-        Held by the broker's own means (a fenced transactional id; a lock on the local log). If it was
-        taken over meanwhile, leaving the context raises ``Retriable`` and nothing was written.
+        Kafka holds it with a fenced transactional id, the local log with a lock. If it was taken over
+        meanwhile, leaving the context raises ``RetriableError`` and nothing was written.
         """
 
     def protect(self, groups: Mapping[str, tuple[Sequence[str], str | None]]) -> None:
-        """Let retention begin, but never remove what these groups have not read (on Kafka: its own affair).
+        """Start retention, which never removes what these groups have not read. Kafka ignores this call.
 
         ``groups``: name → topics and pattern, as in ``Consumer.subscribe``. A later call replaces them.
         """
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close everything."""

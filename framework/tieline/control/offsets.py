@@ -72,23 +72,23 @@ class SourceMove(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Target:
+class OffsetTarget:
     """What to set offsets to. ``kind``: ``earliest``, ``latest``, ``offset`` or ``time`` (ms since 1970)."""
 
     kind: str
     number: int = 0
 
     @staticmethod
-    def parse(text: str, now: dt.datetime) -> Target:
+    def parse(text: str, now: dt.datetime) -> OffsetTarget:
         """Parse a target. Raises ``OffsetsRefusedError`` with the known forms."""
         if text in ("earliest", "latest"):
-            return Target(text)
+            return OffsetTarget(text)
         if text.isascii() and text.isdigit():
             if len(text) > 18:
                 raise OffsetsRefusedError(
                     f"the offset {text[:40]} is too large: no partition has so many records"
                 )
-            return Target("offset", int(text))
+            return OffsetTarget("offset", int(text))
         try:
             time = parse_time(text, now)
         except ValueError:
@@ -96,7 +96,9 @@ class Target:
                 f"{text[:100]!r} is not a target for offsets; known forms are earliest, latest, an "
                 "offset (42), a time (2026-01-31T12:00:00Z) and an age (15m, 2h, 7d)"
             ) from None
-        return Target("time", max(0, int(time.timestamp() * 1000)))  # Kafka takes a negative time for a code
+        return OffsetTarget(
+            "time", max(0, int(time.timestamp() * 1000))
+        )  # Kafka takes a negative time for a code
 
 
 class ConnectorOffsets:
@@ -118,7 +120,7 @@ class ConnectorOffsets:
         ]
 
     def plan_set(
-        self, target: Target, topics: Collection[str] = (), partitions: Collection[int] = ()
+        self, target: OffsetTarget, topics: Collection[str] = (), partitions: Collection[int] = ()
     ) -> list[SinkMove]:
         """Return what setting the offsets would do. Raises ``OffsetsRefusedError``.
 
@@ -175,7 +177,7 @@ class ConnectorOffsets:
         self.refuse_if_running()
         after = {TopicPartition(m.topic, m.partition): m.after for m in moves}
         if None in after.values():
-            self._store.forget(self.group, self._timeout)
+            self._store.remove(self.group, self._timeout)
         else:
             offsets = {partition: offset for partition, offset in after.items() if offset is not None}
             self._store.commit(self.group, offsets, self._timeout)
@@ -191,7 +193,7 @@ class ConnectorOffsets:
             )
 
     def _resolve(
-        self, target: Target, topics: Collection[str], chosen: Mapping[TopicPartition, Span]
+        self, target: OffsetTarget, topics: Collection[str], chosen: Mapping[TopicPartition, Span]
     ) -> Mapping[TopicPartition, int]:
         """Return the offset that a target means in each partition."""
         if target.kind == "earliest":

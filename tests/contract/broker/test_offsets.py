@@ -11,8 +11,8 @@ from tieline.broker.port import ProducerRecord, Unit
 from tieline.control.offsets import (
     ConnectorOffsets,
     OffsetsRefusedError,
+    OffsetTarget,
     SinkOffset,
-    Target,
     known_connectors,
 )
 
@@ -63,7 +63,7 @@ def test_a_stopped_sink_goes_on_where_it_was_set_to(kit, to, after):
     kit.delete_before(topic, 0, 1)
     name = committed(kit, topic, 3)
     store = ConnectorOffsets(kit.home.offsets, name)
-    moves = store.plan_set(Target.parse(to, NOW))
+    moves = store.plan_set(OffsetTarget.parse(to, NOW))
     assert [(move.before, move.after, move.span) for move in moves] == [(3, after, (1, 5))]
     assert store.sink_offsets()[0].committed == 3  # planning changes nothing
     store.set_sink(moves)
@@ -78,7 +78,7 @@ def test_a_time_is_the_first_record_of_that_time_or_the_end(kit):
     kit.produce(*(ProducerRecord(topic, b"%d" % n, timestamp=now + n * 1000) for n in range(3)))
     store = ConnectorOffsets(kit.home.offsets, committed(kit, topic, 3))
     for timestamp, after in ((now - 5_000, 0), (now + 1, 1), (now + 2_000, 2), (now + 2_001, 3)):
-        (move,) = store.plan_set(Target("time", timestamp))
+        (move,) = store.plan_set(OffsetTarget("time", timestamp))
         assert move.after == after
 
 
@@ -88,7 +88,7 @@ def test_only_the_partitions_that_are_named_are_set(kit):
         kit.fill(topic, 4, partition=partition)
     name = committed(kit, topic, 2, partition=1)
     store = ConnectorOffsets(kit.home.offsets, name)
-    store.set_sink(store.plan_set(Target("latest"), [topic], [0, 2]))
+    store.set_sink(store.plan_set(OffsetTarget("latest"), [topic], [0, 2]))
     assert [row.committed for row in store.sink_offsets()] == [4, 2, 4]
 
 
@@ -97,13 +97,13 @@ def test_what_does_not_exist_is_refused_with_what_does(kit):
     kit.fill(topic, 5)
     store = ConnectorOffsets(kit.home.offsets, committed(kit, topic, 3))
     with pytest.raises(OffsetsRefusedError, match="holds the offsets from 0 on, and its next record gets 5"):
-        store.plan_set(Target("offset", 6))
+        store.plan_set(OffsetTarget("offset", 6))
     with pytest.raises(OffsetsRefusedError, match="has no partition 7, only 0 to 0"):
-        store.plan_set(Target("earliest"), partitions=[7])
+        store.plan_set(OffsetTarget("earliest"), partitions=[7])
     with pytest.raises(OffsetsRefusedError, match="there is no topic nowhere"):
-        store.plan_set(Target("earliest"), ["nowhere"])
+        store.plan_set(OffsetTarget("earliest"), ["nowhere"])
     with pytest.raises(OffsetsRefusedError, match="has no committed offset yet"):
-        ConnectorOffsets(kit.home.offsets, kit.name()).plan_set(Target("earliest"))
+        ConnectorOffsets(kit.home.offsets, kit.name()).plan_set(OffsetTarget("earliest"))
 
 
 def test_reset_removes_all_offsets_so_that_the_sink_begins_anew(kit):
@@ -126,7 +126,7 @@ def test_a_sink_that_runs_anywhere_is_refused_with_its_members(kafka_kit):
     consumer, listener = kit.member(f"connect-{name}", [topic])
     kit.until(lambda: bool(listener.owned), consumer)
     store = ConnectorOffsets(kit.home.offsets, name)
-    for moves in (store.plan_set(Target("earliest")), store.plan_reset()):
+    for moves in (store.plan_set(OffsetTarget("earliest")), store.plan_reset()):
         with pytest.raises(OffsetsRefusedError, match=r"is running, its group .* has the member\(s\) suite"):
             store.set_sink(moves)
     assert store.sink_offsets()[0].committed == 3
@@ -142,15 +142,15 @@ def test_a_sink_that_keeps_a_changelog_is_never_set_back(kit):
     consumer.close(10)
     store = ConnectorOffsets(kit.home.offsets, name)
     with pytest.raises(OffsetsRefusedError, match="only move forward"):  # also before the offset can be seen
-        store.plan_set(Target("earliest"), [topic])
+        store.plan_set(OffsetTarget("earliest"), [topic])
     kit.until(lambda: bool(store.sink_offsets()))  # Kafka shows it when the transaction's end is written
-    for plan in (lambda: store.plan_set(Target("earliest")), store.plan_reset):
+    for plan in (lambda: store.plan_set(OffsetTarget("earliest")), store.plan_reset):
         with pytest.raises(
             OffsetsRefusedError,
             match=r"could act a second time .*\. Its offsets only move forward",
         ):
             plan()
-    store.set_sink(store.plan_set(Target("latest")))
+    store.set_sink(store.plan_set(OffsetTarget("latest")))
     assert store.sink_offsets()[0].committed == 5
 
 

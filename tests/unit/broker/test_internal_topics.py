@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tieline.broker.internal import takes
+from tieline.broker.internal import matches
 
 TOPICS = ["readings", "commands", "plant.x", "sink-commands-changelog", "my-changelog", "_schemas", "offsets"]
 
@@ -23,8 +23,8 @@ TOPICS = ["readings", "commands", "plant.x", "sink-commands-changelog", "my-chan
     ],
 )
 def test_a_pattern_takes_no_internal_topic_that_it_does_not_name_exactly(pattern, taken):
-    assert {t for t in TOPICS if takes(re.compile(pattern), t, TOPICS, {"offsets"})} == taken
+    assert {t for t in TOPICS if matches(re.compile(pattern), t, TOPICS, {"offsets"})} == taken
 
 
 def test_kafkas_own_topics_are_taken_by_no_pattern():
-    assert not takes(re.compile(".*"), "__consumer_offsets", ["__consumer_offsets"], ())
+    assert not matches(re.compile(".*"), "__consumer_offsets", ["__consumer_offsets"], ())

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from tieline.log_limits import Repeats
+from tieline.log_limits import RepeatFilter
 
 REFUSED = (
     "FAIL [{client}] [thrd:127.0.0.1:9092/{node}]: 127.0.0.1:9092/{node}: Connect to ipv4#127.0.0.1:9092 "
@@ -16,7 +16,7 @@ class Lines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.seconds = 0.0
-        self.repeats = Repeats(lambda: self.seconds)
+        self.repeats = RepeatFilter(lambda: self.seconds)
         self.addFilter(self.repeats)
         self.said: list[str] = []
 

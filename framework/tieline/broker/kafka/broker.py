@@ -1,4 +1,4 @@
-"""The broker port on Apache Kafka."""
+"""The broker interface on Apache Kafka."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from tieline.broker.kafka.changelog import ChangelogServices
 from tieline.broker.kafka.cluster import Cluster
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.consumer import KafkaConsumer
-from tieline.broker.kafka.errors import run_in_thread, to_tieline_error
+from tieline.broker.kafka.errors import (
+    MissingTopicError,
+    TopicExistsError,
+    run_in_thread,
+    to_tieline_error,
+)
 from tieline.broker.kafka.exclusive import hold_topic
 from tieline.broker.kafka.handshake import handshakes
 from tieline.broker.kafka.offset_store import KafkaOffsetStore
@@ -35,7 +40,7 @@ T = TypeVar("T")
 
 
 class KafkaBroker:
-    """A ``Broker`` on Kafka. Making one does not need the brokers to be there; using it does."""
+    """A ``Broker`` on Kafka. It can be created while the brokers are unavailable, but not used."""
 
     def __init__(
         self,
@@ -49,11 +54,11 @@ class KafkaBroker:
     ) -> None:
         """``client``: settings for every client (TLS, SASL). Raises ``ConfigError`` for unknown ones.
 
-        ``offsets_topic``: empty for who saves no source offsets.
+        ``offsets_topic``: empty if the caller stores no source offsets.
 
-        ``call_timeout``: seconds; no call waits longer, whatever time-out it is given, so that who was
-        asked to stop can. All but ``exclusive``: a transaction cut short leaves one for the next to end,
-        and the next may never come to its end either.
+        ``call_timeout``: seconds. No call waits longer, whatever time-out it is given, so that a stopping
+        worker is not delayed. ``exclusive`` alone keeps its time-out: if it were cut short, each attempt
+        would leave a transaction for the next to end, and none might succeed.
         """
         self._client = {**client, "bootstrap.servers": bootstrap_servers}
         self._call_timeout = call_timeout
@@ -61,9 +66,9 @@ class KafkaBroker:
         self._offsets_layout = (offsets_partitions, offsets_replication)
         self._offsets_topic_exists = False
         self._offsets = OffsetsTopic(offsets_topic, self._read)
-        self._refused: FatalError | None = None
-        own = {"logger": log, "error_cb": self._client_error}
-        self._admin = create_client(AdminClient, {**self._client, **own}, "")
+        self._fatal: FatalError | None = None
+        extra = {"logger": log, "error_cb": self._on_error}
+        self._admin = create_client(AdminClient, {**self._client, **extra}, "")
         self._cluster_id = ""
         self._lock = threading.Lock()
 
@@ -72,9 +77,8 @@ class KafkaBroker:
         """See ``Broker.cluster_id``."""
         if not self._cluster_id:
             timeout = self._call_timeout
-            asked = self._admin.describe_cluster(request_timeout=timeout)
-            found = self._answer(asked, "the cluster's id", timeout)
-            self._cluster_id = str(found.cluster_id)
+            future = self._admin.describe_cluster(request_timeout=timeout)
+            self._cluster_id = str(self._answer(future, "the cluster's id", timeout).cluster_id)
         return self._cluster_id
 
     def producer(self, client_id: str, overrides: Mapping[str, str]) -> KafkaProducer:
@@ -88,18 +92,18 @@ class KafkaBroker:
         """See ``Broker.consumer``. Raises ``ConfigError`` for an override that would break a promise."""
         settings = consumer_settings(self._client, overrides)
         refresh = int(settings.pop("metadata.max.age.ms")) / 1000
-        ground = ChangelogServices(
+        services = ChangelogServices(
             {"client.id": client_id, **producer_settings(self._client, {})},
             self._ensure_changelog,
             self._read,
         )
-        own = {"client.id": client_id, **settings, "group.id": group}
+        member = {"client.id": client_id, **settings, "group.id": group}
         cluster = Cluster(self._admin, self._call_timeout, self._topic_names, {self._offsets_topic})
-        return KafkaConsumer(own, cluster, refresh, ground)
+        return KafkaConsumer(member, cluster, refresh, services)
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """See ``Broker.source_offsets``."""
-        return self._offsets.of(connector, self._bounded(timeout))
+        return self._offsets.of(connector, self._limit(timeout))
 
     @property
     def offsets(self) -> KafkaOffsetStore:
@@ -118,31 +122,31 @@ class KafkaBroker:
         timeout: float = 10.0,
     ) -> bool:
         """See ``Broker.create_topic``."""
-        timeout = self._bounded(timeout)
+        timeout = self._limit(timeout)
         topic = NewTopic(name, partitions, replication, config=dict(config or {}))
         futures = self._admin.create_topics([topic], request_timeout=timeout)
         try:
             self._answer(futures[name], f"creating the topic {name}", timeout)
-        except _Exists:
+        except TopicExistsError:
             return False
-        except FatalError:  # no right to create topics is no harm where an administrator has created this one
+        except FatalError:  # without permission, an administrator may have created it
             if name in self._names(timeout):
                 return False
             raise
         return True
 
     def delete_topic(self, name: str, timeout: float = 10.0) -> bool:
-        """Delete a topic; false if there is none. The brokers forget it a moment later."""
+        """Delete a topic. Return ``False`` if it does not exist. It disappears a moment later."""
         futures = self._admin.delete_topics([name], request_timeout=timeout)
         try:
             self._answer(futures[name], f"deleting the topic {name}", timeout)
-        except _Missing:
+        except MissingTopicError:
             return False
         return True
 
     def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
-        """See ``Broker.topics``. Those that may not be described are left out."""
-        timeout = self._bounded(timeout)
+        """See ``Broker.topics``. Topics that this client may not describe are left out."""
+        timeout = self._limit(timeout)
         names = self._names(timeout)
         if not names:
             return {}
@@ -150,15 +154,15 @@ class KafkaBroker:
         topics = {}
         for name, future in futures.items():
             try:
-                found = self._answer(future, f"describing the topic {name}", timeout)
-            except _Missing:
-                continue  # deleted since
-            topics[name] = TopicInfo(name, str(found.topic_id), len(found.partitions))
+                topic = self._answer(future, f"describing the topic {name}", timeout)
+            except MissingTopicError:
+                continue  # deleted meanwhile
+            topics[name] = TopicInfo(name, str(topic.topic_id), len(topic.partitions))
         return topics
 
     def topic_names(self, timeout: float = 10.0) -> Collection[str]:
-        """See ``Broker.topic_names``. Those that may not be described are there too."""
-        return self._names(self._bounded(timeout))
+        """See ``Broker.topic_names``. Topics that this client may not describe are included."""
+        return self._names(self._limit(timeout))
 
     def read(
         self,
@@ -169,7 +173,7 @@ class KafkaBroker:
         timeout: float = 30.0,
     ) -> dict[int, int]:
         """See ``Broker.read``."""
-        return self._read(topic, visit, start or {}, self._bounded(timeout))
+        return self._read(topic, visit, start or {}, self._limit(timeout))
 
     def reader(
         self,
@@ -182,14 +186,14 @@ class KafkaBroker:
         """See ``Broker.reader``."""
         settings = consumer_settings(self._client, {}) | {"group.id": f"tieline-read-{topic}"}
         del settings["metadata.max.age.ms"]
-        return KafkaTopicReader(settings, topic, since, partitions, self._bounded(timeout))
+        return KafkaTopicReader(settings, topic, since, partitions, self._limit(timeout))
 
     def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[ExclusiveWriter]:
-        """See ``Broker.exclusive``. Who comes later wins."""
+        """See ``Broker.exclusive``. A later holder fences an earlier one."""
         return hold_topic(producer_settings(self._client, {}), topic, timeout)
 
     def protect(self, groups: Mapping[str, tuple[Sequence[str], str | None]]) -> None:
-        """See ``Broker.protect``: retention is the topics' own."""
+        """See ``Broker.protect``. Kafka's topics have their own retention."""
 
     def close(self) -> None:
         """See ``Broker.close``."""
@@ -215,25 +219,25 @@ class KafkaBroker:
         timeout: float,
         partition: int,
     ) -> None:
-        """All of it: a transaction without an end would hide what was committed after its beginning."""
-        timeout = self._bounded(timeout)
+        """Read a partition completely. An open transaction would hide everything that follows its start."""
+        timeout = self._limit(timeout)
         reached = self._read(topic, visit, start, timeout, partition)[partition]
-        at = KafkaPartition(topic, partition)
+        where = KafkaPartition(topic, partition)
         futures = self._admin.list_offsets(
-            {at: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
+            {where: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=timeout,
         )
-        end = self._answer(futures[at], f"the end of {topic}-{partition}", timeout).offset
+        end = self._answer(futures[where], f"the end of {topic}-{partition}", timeout).offset
         if reached < end:
             raise RetriableError(
-                f"{topic}-{partition}: from offset {reached} to {end} a transaction without an end hides it "
+                f"{topic}-{partition}: an open transaction hides the offsets from {reached} to {end} "
                 "(Kafka's kafka-transactions.sh finds and aborts it)"
             )
 
     def _ensure_changelog(self, topic: str, consumed: str, timeout: float) -> None:
-        """As many partitions as the topic whose partitions it follows, also where that has grown."""
-        timeout = self._bounded(timeout)
+        """Create a changelog with as many partitions as the consumed topic, or add those that it lacks."""
+        timeout = self._limit(timeout)
         wanted = self._partitions(consumed, timeout)
         self.create_topic(topic, partitions=wanted, config=CHANGELOG, timeout=timeout)
         if self._partitions(topic, timeout) < wanted:
@@ -244,8 +248,8 @@ class KafkaBroker:
         futures = self._admin.describe_topics(TopicCollection([topic]), request_timeout=timeout)
         try:
             return len(self._answer(futures[topic], f"describing the topic {topic}", timeout).partitions)
-        except _Missing:
-            raise RetriableError(f"the topic {topic} is not there (yet)") from None
+        except MissingTopicError:
+            raise RetriableError(f"the topic {topic} does not exist (yet)") from None
 
     def _ensure_offsets_topic(self, timeout: float) -> None:
         if not self._lock.acquire(timeout=timeout):
@@ -264,7 +268,7 @@ class KafkaBroker:
         finally:
             self._lock.release()
 
-    def _bounded(self, timeout: float) -> float:
+    def _limit(self, timeout: float) -> float:
         return min(timeout, self._call_timeout)
 
     def _topic_names(self) -> Future[Collection[str]]:
@@ -274,40 +278,32 @@ class KafkaBroker:
         try:
             return list(self._admin.list_topics(timeout=timeout).topics)
         except KafkaException as error:
-            refusal, hint = self._refusal(), handshakes.hint()
-            cause = refusal or to_tieline_error(error, "listing the topics", Operation.METADATA)
+            fatal, hint = self._take_fatal(), handshakes.hint()
+            cause = fatal or to_tieline_error(error, "listing the topics", Operation.METADATA)
             raise (
                 RetriableError(f"{cause}; {hint}") if hint and isinstance(cause, RetriableError) else cause
             ) from error
 
-    def _client_error(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         cause = to_tieline_error(error, "the admin client", Operation.ADMIN)
         if isinstance(cause, FatalError):
-            self._refused = cause
+            self._fatal = cause
 
-    def _refusal(self) -> FatalError | None:
-        """What the brokers said about our credentials, where a call of the client only timed out."""
+    def _take_fatal(self) -> FatalError | None:
+        """Return and forget a fatal error that the client reported, such as wrong credentials."""
         self._admin.poll(0)
-        refused, self._refused = self._refused, None
-        return refused
+        fatal, self._fatal = self._fatal, None
+        return fatal
 
     def _answer(self, future: Future[Any], what: str, timeout: float) -> Any:
         try:
             return future.result(timeout)
         except FutureTimeout:
-            raise self._refusal() or RetriableError(f"{what}: no answer within {timeout} s") from None
+            raise self._take_fatal() or RetriableError(f"{what}: no answer within {timeout} s") from None
         except KafkaException as error:
             code = error.args[0].code()
             if code == KafkaError.TOPIC_ALREADY_EXISTS:
-                raise _Exists from error
+                raise TopicExistsError from error
             if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise _Missing from error
-            raise self._refusal() or to_tieline_error(error, what, Operation.ADMIN) from error
-
-
-class _Exists(Exception):
-    pass
-
-
-class _Missing(Exception):
-    pass
+                raise MissingTopicError from error
+            raise self._take_fatal() or to_tieline_error(error, what, Operation.ADMIN) from error

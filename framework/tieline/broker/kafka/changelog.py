@@ -1,9 +1,9 @@
-"""The changelog of a consumed partition on Kafka: a compacted topic, and a transaction a write.
+"""The changelog of a consumed partition on Kafka: a compacted topic, and one transaction per write.
 
-The transactional id names connector, topic and partition, so that the partition's next owner fences this
-one, wherever it hangs. Each write sets a *mark* under the empty key: where the client broke in the middle,
-a new one reads whether that write is there, and whether somebody else has written since: a new client fences
-the rightful owner too, so one that finds the mark of another must not write.
+The transactional id names connector, topic and partition, so that the partition's next owner fences this one,
+wherever it hangs. Each write sets a *mark* under the empty key. If the client broke during a write, a new
+client reads the mark to find out whether that write succeeded. A new client also fences the rightful owner,
+so if it finds another owner's mark it must not write.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tieline.broker.kafka.transactions import Batch, GroupMetadata, Transactiona
 from tieline.broker.port import ConsumedRecord, ProducerRecord
 
 CONFIG: Mapping[str, str] = {
-    "cleanup.policy": "compact",  # no deletion by time: who writes it deletes keys
-    "segment.bytes": str(16 << 20),  # only closed segments are compacted; these are small topics
+    "cleanup.policy": "compact",  # no deletion by time: the writer deletes keys
+    "segment.bytes": str(16 << 20),  # only closed segments are compacted, and these topics are small
     "segment.ms": str(24 * 3_600_000),
     "delete.retention.ms": str(24 * 3_600_000),
 }
@@ -32,10 +32,10 @@ _MARK = b""
 
 @dataclass(frozen=True)
 class ChangelogServices:
-    """What the broker lends its changelogs.
+    """What changelogs need from the broker.
 
-    ``ensure(topic, consumed, timeout)`` makes the changelog topic with the consumed one's partitions;
-    ``read`` is ``Broker.read`` of one partition.
+    ``ensure(topic, consumed, timeout)`` creates the changelog topic with as many partitions as the consumed
+    one. ``read`` is ``Broker.read`` for one partition.
     """
 
     settings: ClientSettings
@@ -45,7 +45,7 @@ class ChangelogServices:
 
 @dataclass(frozen=True)
 class ChangelogTarget:
-    """Whose changelog: its topic, the consumed partition, and who proves to be the group's member."""
+    """A changelog's topic, the consumed partition, and the metadata that prove the group membership."""
 
     topic: str
     partition: TopicPartition
@@ -53,28 +53,28 @@ class ChangelogTarget:
 
 
 class KafkaChangelog:
-    """See ``PartitionWriter``. ``open`` it until that succeeds, then write."""
+    """A ``PartitionChangelog`` on Kafka. Repeat ``open`` until it succeeds, then write."""
 
-    def __init__(self, ground: ChangelogServices, place: ChangelogTarget) -> None:
+    def __init__(self, services: ChangelogServices, target: ChangelogTarget) -> None:
         self.entries: dict[bytes, bytes] = {}
-        self._ground = ground
-        self._place = place
-        self._what = f"the changelog {place.topic}-{place.partition.partition}"
+        self._services = services
+        self._target = target
+        self._what = f"the changelog {target.topic}-{target.partition.partition}"
         self._lock = threading.Lock()
         self._closed = False
         self._producer: TransactionalProducer | None = None
-        self._coming: TransactionalProducer | None = None  # begins, or reads, and has not come to the end
+        self._opening: TransactionalProducer | None = None  # until it has begun and read to the end
         self._position: dict[int, int] = {}
-        self._own = uuid.uuid4().hex.encode()
-        self._marks = (b"%b %d" % (self._own, n) for n in itertools.count())
+        self._writer_id = uuid.uuid4().hex.encode()
+        self._marks = (b"%b %d" % (self._writer_id, n) for n in itertools.count())
         self._last_mark: bytes | None = None
         self._mark_at_open: bytes | None = None
 
     def open(self, timeout: float) -> None:
-        """Fence whoever was here, then read to the end; goes on where an earlier attempt stopped."""
+        """Fence the previous owner, then read to the end. A later attempt continues where this stopped."""
         deadline = time.monotonic() + timeout
-        self._ground.ensure(self._place.topic, self._place.partition.topic, timeout)
-        self._begin(self._visit, deadline)
+        self._services.ensure(self._target.topic, self._target.partition.topic, timeout)
+        self._begin(self._read_entry, deadline)
         self._mark_at_open = self._last_mark
 
     def write(
@@ -84,24 +84,24 @@ class KafkaChangelog:
         offset: int | None,
         timeout: float,
     ) -> None:
-        """See ``PartitionWriter.write``."""
+        """See ``PartitionChangelog.write``."""
         deadline = time.monotonic() + timeout
-        topic, number = self._place.topic, self._place.partition.partition
-        own = [ProducerRecord(topic, value, key, partition=number) for key, value in entries.items()]
-        wanted = [*own, *records]
+        topic, number = self._target.topic, self._target.partition.partition
+        changes = [ProducerRecord(topic, value, key, partition=number) for key, value in entries.items()]
+        wanted = [*changes, *records]
         with self._locked(timeout) as producer:
-            committed = self._settled(producer, deadline)
+            committed = self._settle(producer, deadline)
             if committed and committed.records[:-1] == wanted and committed.offset == offset:
-                return  # an earlier call had no answer, and this is it
+                return  # an earlier call had no answer, and has written it
             mark = next(self._marks)
             wanted.append(ProducerRecord(topic, mark, _MARK, partition=number))
             self._write(Batch(wanted, offset, mark), deadline)
 
     def close(self, timeout: float) -> None:
-        """See ``PartitionWriter.close``. A transaction without an answer is given what time there is."""
+        """See ``PartitionChangelog.close``. An open transaction is ended if there is time."""
         self._closed = True
         if not self._lock.acquire(timeout=timeout):
-            return  # a write hangs: whoever takes over ends it
+            return  # a write hangs; the next owner ends its transaction
         try:
             producer, self._producer = self._producer, None
             if producer is not None:
@@ -118,7 +118,7 @@ class KafkaChangelog:
             raise RetriableError(f"{self._what}: an earlier write has not ended within {timeout} s")
         try:
             if self._closed or self._producer is None:
-                raise FencedError(f"{self._what}: it was let go; nothing was written")
+                raise FencedError(f"{self._what} is closed; nothing was written")
             yield self._producer
         finally:
             self._lock.release()
@@ -129,9 +129,9 @@ class KafkaChangelog:
             self._producer.write(batch, deadline)
         except RetriableError:
             if self._producer.open is not None or self._producer.broken:
-                raise  # it has no end yet
-            # It is aborted. What has led to it may be over: a generation of the group, or a sequence
-            # number that the client had wrong after a record that was refused.
+                raise  # it has not ended yet
+            # It is aborted, and its cause may have passed: an old generation of the group, or a wrong
+            # sequence number of the client after a rejected record.
             self._producer.write(batch, deadline)
         except DataError as error:
             named = {
@@ -139,8 +139,8 @@ class KafkaChangelog:
             }
             raise DataError(named or error.failures) from error
 
-    def _settled(self, producer: TransactionalProducer, deadline: float) -> Batch | None:
-        """Bring what is open to its end; the batch that is committed now."""
+    def _settle(self, producer: TransactionalProducer, deadline: float) -> Batch | None:
+        """End an open transaction. Return the batch that is committed now."""
         if not producer.broken:
             try:
                 return producer.settle(deadline)
@@ -148,41 +148,42 @@ class KafkaChangelog:
                 if not producer.broken:
                     raise
         unanswered = producer.open
-        self._begin(self._see, deadline)
+        self._begin(self._read_mark, deadline)
         producer.abandon()
-        if self._last_mark != self._mark_at_open and not (self._last_mark or b"").startswith(self._own):
-            self._closed = True  # what it knows is old; who has written takes over again
-            raise FencedError(f"{self._what}: somebody else has written it; nothing was written")
+        if self._last_mark != self._mark_at_open and not (self._last_mark or b"").startswith(self._writer_id):
+            self._closed = True  # its entries are outdated; the rightful owner takes over again
+            raise FencedError(f"{self._what}: another owner has written it; nothing was written")
         written = unanswered is not None and unanswered.mark == self._last_mark
         return unanswered if written else None
 
     def _begin(self, visit: Callable[[ConsumedRecord], None], deadline: float) -> None:
-        topic, at = self._place.topic, self._place.partition
-        if self._coming is None:
-            transactional_id = f"tieline-{topic}-{at.partition}"
-            self._coming = TransactionalProducer(
-                self._ground.settings, transactional_id, at, self._place.group_metadata
+        topic, partition = self._target.topic, self._target.partition
+        if self._opening is None:
+            transactional_id = f"tieline-{topic}-{partition.partition}"
+            self._opening = TransactionalProducer(
+                self._services.settings, transactional_id, partition, self._target.group_metadata
             )
         try:
-            self._coming.begin(max(0.1, deadline - time.monotonic()))
+            self._opening.begin(max(0.1, deadline - time.monotonic()))
         except TielineError:
-            if self._coming.broken:
-                self._coming = None
+            if self._opening.broken:
+                self._opening = None
             raise
-        # What was committed before shows from here on: the brokers have set its markers.
-        self._ground.read(topic, visit, self._position, max(0.1, deadline - time.monotonic()), at.partition)
-        self._producer, self._coming = self._coming, None
+        # Everything committed before is visible now: the brokers have written its markers.
+        left = max(0.1, deadline - time.monotonic())
+        self._services.read(topic, visit, self._position, left, partition.partition)
+        self._producer, self._opening = self._opening, None
 
-    def _visit(self, record: ConsumedRecord) -> None:
-        self._see(record)
+    def _read_entry(self, record: ConsumedRecord) -> None:
+        self._read_mark(record)
         key = record.key or b""
         if record.value is None:
             self.entries.pop(key, None)
         elif key != _MARK:
             self.entries[key] = record.value
 
-    def _see(self, record: ConsumedRecord) -> None:
-        # So far it was read, also where the end is not reached in time: the next attempt goes on from here.
+    def _read_mark(self, record: ConsumedRecord) -> None:
+        # Also if the end is not reached in time: the next attempt continues from here.
         self._position[record.partition] = record.offset + 1
         if not record.key:
             self._last_mark = record.value

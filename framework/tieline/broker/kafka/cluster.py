@@ -1,4 +1,4 @@
-"""What a consumer asks of the cluster beside its own client. No call waits: each begins and returns."""
+"""Questions of a consumer to the cluster, beside its own client. No call waits for the answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tieline.api import TopicPartition
 
 @dataclass(frozen=True)
 class Cluster:
-    """``timeout``: seconds after which each future has an answer or an error."""
+    """The admin client of a broker. Each future ends within ``timeout`` seconds."""
 
     admin: AdminClient
     timeout: float
@@ -34,16 +34,16 @@ class Cluster:
 
     def descriptions(self, names: Collection[str]) -> Mapping[str, Future[Any]]:
         """Ask for the description of each topic: its id is ``str(result.topic_id)``."""
-        found: Mapping[str, Future[Any]] = self.admin.describe_topics(
+        answers: Mapping[str, Future[Any]] = self.admin.describe_topics(
             TopicCollection(list(names)), request_timeout=self.timeout
         )
-        return found
+        return answers
 
     def _offsets(
         self, partitions: Collection[TopicPartition], spec: OffsetSpec
     ) -> Mapping[TopicPartition, Future[Any]]:
-        asked = {KafkaPartition(*at): spec for at in partitions}
+        wanted = {KafkaPartition(*partition): spec for partition in partitions}
         futures = self.admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self.timeout
+            wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self.timeout
         )
-        return {TopicPartition(at.topic, at.partition): future for at, future in futures.items()}
+        return {TopicPartition(p.topic, p.partition): future for p, future in futures.items()}

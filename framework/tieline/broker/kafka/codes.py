@@ -1,8 +1,8 @@
 """What each error code of Kafka means, by the operation that met it. Pure, and the only such table.
 
-The same code has another meaning in another operation: a partition that is unknown is not there yet for a
-reader, and impossible for a record that names it. A cause that can pass (a clock, a right, a setting of the
-broker) is never about a record alone, so that no task stays failed for a reason that has passed.
+The same code can mean different things: for a reader, an unknown partition does not exist yet; for a record
+that names it, it is an error of the record. A cause that can pass (a clock, a permission, a setting of the
+broker) is never blamed on a record alone, so that no task stays failed for a cause that has passed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 
 class Operation(enum.Enum):
-    """What was being done."""
+    """The operation that met an error."""
 
     READ = "read"
     METADATA = "metadata"
@@ -23,14 +23,14 @@ class Operation(enum.Enum):
 
 
 class Meaning(enum.Enum):
-    """What follows from a code."""
+    """What the runtime does about a code."""
 
     WAIT = "unavailable: it passes by itself"
-    DENIED = "the brokers refuse: it passes when an operator changes something"
-    REFUSED = "the brokers refuse this record with their present settings or clock"
+    DENIED = "refused until an operator changes something"
+    REFUSED = "this record is refused with the present settings or clock"
     RECORD = "this record can never be written"
     UNREADABLE = "these bytes of the log cannot be read by this client"
-    STOP = "waiting will not help: our own settings, or a fence"
+    STOP = "waiting does not help: our own settings, or a fence"
 
 
 _DENIED = """
@@ -106,7 +106,7 @@ MEANINGS_IN: Mapping[Operation, Mapping[str, Meaning]] = {
         **_all(f"INVALID_TIMESTAMP _INVALID_DIFFERENT_RECORD {_TOO_LARGE}", Meaning.REFUSED),
     },
     Operation.COMMIT: {},
-    Operation.TRANSACTION: {  # aborted as a whole: what the next attempt may cure is no bad record
+    Operation.TRANSACTION: {  # aborted as a whole; if the next attempt may succeed, no record is to blame
         **_all(f"{_NEVER} {_TOO_LARGE}", Meaning.RECORD),
         "INVALID_TIMESTAMP": Meaning.DENIED,
     },
@@ -116,5 +116,5 @@ MEANINGS_IN: Mapping[Operation, Mapping[str, Meaning]] = {
 
 
 def meaning(code: str, operation: Operation) -> Meaning:
-    """Return what a code means. One that a later library adds counts as unavailable."""
+    """Return what a code means. A code that a later library adds counts as unavailable."""
     return MEANINGS_IN[operation].get(code) or MEANINGS.get(code, Meaning.WAIT)

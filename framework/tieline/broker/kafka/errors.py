@@ -1,4 +1,4 @@
-"""What the runtime does about an error of Kafka: decided here, once."""
+"""Translating Kafka's errors into those of the broker interface."""
 
 from __future__ import annotations
 
@@ -34,10 +34,19 @@ UNKNOWN_TOPIC = error_code("_UNKNOWN_TOPIC")
 UNKNOWN_PARTITION = error_code("_UNKNOWN_PARTITION")
 
 
-def to_tieline_error(error: KafkaError | KafkaException, what: str, operation: Operation) -> TielineError:
-    """Return the error of the port for an error of Kafka, by the table in ``codes``.
+class TopicExistsError(Exception):
+    """A topic exists already."""
 
-    A client that broke for good (``error.fatal()``, a fence) is ``RetriableError``: its user makes a new one.
+
+class MissingTopicError(Exception):
+    """A topic does not exist."""
+
+
+def to_tieline_error(error: KafkaError | KafkaException, what: str, operation: Operation) -> TielineError:
+    """Return the error of the interface for an error of Kafka, by the table in ``codes``.
+
+    If the client is broken for good (``error.fatal()``, a fence), that is a ``RetriableError``, because its
+    user creates a new client.
     """
     if isinstance(error, KafkaException):
         first = error.args[0] if error.args else None
@@ -47,24 +56,24 @@ def to_tieline_error(error: KafkaError | KafkaException, what: str, operation: O
     name = error.name()
     fix = f". {_FIXES[name]}" if name in _FIXES else ""
     message = f"{what}: {name}: {error.str()}{fix}"
-    means = meaning(name, operation)
-    if means is Meaning.DENIED:
+    kind = meaning(name, operation)
+    if kind is Meaning.DENIED:
         return AccessDeniedError(message)
-    if means is Meaning.STOP:
+    if kind is Meaning.STOP:
         return FatalError(message)
-    if means is Meaning.UNREADABLE:
+    if kind is Meaning.UNREADABLE:
         return UnreadableError(message)
-    if means is Meaning.RECORD:
+    if kind is Meaning.RECORD:
         return DataError({0: ValueError(message)})
-    if means is Meaning.REFUSED:
+    if kind is Meaning.REFUSED:
         return DataError({0: RefusedNowError(message)})
     return RetriableError(message)
 
 
 def poll_client(call: Callable[[float], T], timeout: float) -> T:
-    """``poll`` or ``flush``. Raises ``KafkaException`` when the client broke for good.
+    """Call ``poll`` or ``flush`` of a client. Raises ``KafkaException`` if the client is broken for good.
 
-    The client raises it while it calls our callbacks; Python then calls it a ``SystemError`` of theirs.
+    The client raises that while it calls our callbacks, which Python reports as a ``SystemError``.
     """
     try:
         return call(timeout)
@@ -75,7 +84,7 @@ def poll_client(call: Callable[[float], T], timeout: float) -> T:
 
 
 def run_in_thread(call: Callable[[], T], name: str) -> Future[T]:
-    """A call in a thread of its own, which ends when it will and holds up nobody's exit."""
+    """Start a call in a thread of its own, which does not delay the exit of the process."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -91,14 +100,9 @@ def run_in_thread(call: Callable[[], T], name: str) -> Future[T]:
 def call_with_timeout(
     call: Callable[[], T], timeout: float, what: str, operation: Operation = Operation.METADATA
 ) -> T:
-    """A call of the client that has no time-out of its own. Raises ``RetriableError`` after ``timeout``."""
-    return answer(run_in_thread(call, what), timeout, what, operation)
-
-
-def answer(future: Future[T], timeout: float, what: str, operation: Operation = Operation.METADATA) -> T:
-    """What a call has begun to find out. Raises ``RetriableError`` after ``timeout``."""
+    """Call what has no time-out of its own. Raises ``RetriableError`` after ``timeout`` seconds."""
     try:
-        return future.result(timeout)
+        return run_in_thread(call, what).result(timeout)
     except KafkaException as error:
         raise to_tieline_error(error, what, operation) from error
     except FutureTimeout:

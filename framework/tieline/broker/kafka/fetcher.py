@@ -23,7 +23,7 @@ from tieline.broker.kafka.errors import (
 )
 from tieline.broker.kafka.membership import Membership
 from tieline.broker.kafka.pending_resets import PendingResets
-from tieline.broker.kafka.positions import Positions
+from tieline.broker.kafka.positions import ConsumerPositions
 from tieline.broker.kafka.records import to_record
 from tieline.broker.kafka.resets import describe_unreadable
 from tieline.broker.kafka.settings import log
@@ -67,7 +67,7 @@ class Fetcher:
         self._ids = TopicIds(cluster.descriptions)
         self._resets = PendingResets(cluster, group, policy)
         self._unconfirmed: list[ConsumedRecord] = []  # fetched, and perhaps of a topic that was recreated
-        self.positions = Positions()
+        self.positions = ConsumerPositions()
         self.skipped: list[Skipped] = []
         """Ranges that were passed over; the consumer takes them out."""
         self.error: TielineError | None = None

@@ -1,7 +1,7 @@
-"""Connections that a broker ends in their first moment: what librdkafka logs of them, and what it may mean.
+"""Explaining connections that a broker closes at once, from what librdkafka logs.
 
-Its lines say neither: with a wrong ``security.protocol`` there are 19 a second of ``Disconnected``, at a
-level that nobody logs.
+librdkafka does not explain them. With a wrong ``security.protocol`` it logs ``Disconnected`` 19 times a
+second, at a level that is usually not logged.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 _FAILED = re.compile(r"FAIL .*?: (?:\w+://)?(?P<broker>\S+:\d+)/\S+: (?P<what>.*)")
 _AT_ONCE = re.compile(r"(Disconnected|Receive failed|Connection reset).*\(after (\d+)ms in state (\w+)")
 _SOON_MS = 1_000
-_TIMES = 3
-_WITHIN = 10.0
-_AGAIN = 600.0
+_LINES_NEEDED = 3
+_WITHIN = 10.0  # seconds
+_REPEAT_AFTER = 600.0  # seconds
 
 
 def meaning(line: str) -> tuple[str, str, bool]:
-    """The broker, what the line may mean, and whether it says so alone; empty where it means nothing here."""
+    """Return the broker, what a line may mean, and whether one line is enough; empty for nothing."""
     failed = _FAILED.search(line)
     if failed is None:
         return "", "", False
@@ -53,40 +53,40 @@ def meaning(line: str) -> tuple[str, str, bool]:
 
 
 class Handshakes(logging.Filter):
-    """Looks at librdkafka's lines as they pass, and says once what they may mean."""
+    """Examines librdkafka's lines as they pass, and explains them once."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now = now
         self._lock = threading.Lock()
-        self._seen: deque[float] = deque(maxlen=_TIMES)
-        self._said_at = float("-inf")
+        self._times: deque[float] = deque(maxlen=_LINES_NEEDED)
+        self._logged_at = float("-inf")
         self._hint = ("", float("-inf"))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every line pass."""
-        broker, hint, alone = meaning(record.getMessage())
+        """Examine a line. Every line passes."""
+        broker, hint, is_enough = meaning(record.getMessage())
         if broker:
-            self._look(f"Kafka at {broker}: {hint}", alone)
+            self._note(f"Kafka at {broker}: {hint}", is_enough)
         return True
 
     def hint(self) -> str:
-        """What connections fail by now; empty: not known."""
-        hint, at = self._hint
-        return hint if self._now() - at <= 60.0 else ""
+        """Return why connections fail at present; empty if unknown."""
+        hint, noted = self._hint
+        return hint if self._now() - noted <= 60.0 else ""
 
-    def _look(self, hint: str, alone: bool) -> None:
+    def _note(self, hint: str, is_enough: bool) -> None:
         with self._lock:
             now = self._now()
-            self._seen.append(now)
-            if not alone and (len(self._seen) < _TIMES or now - self._seen[0] > _WITHIN):
+            self._times.append(now)
+            if not is_enough and (len(self._times) < _LINES_NEEDED or now - self._times[0] > _WITHIN):
                 return
             self._hint = (hint, now)
-            if now - self._said_at < _AGAIN:
+            if now - self._logged_at < _REPEAT_AFTER:
                 return
-            self._said_at = now
+            self._logged_at = now
         log.warning("%s", hint)
 
 
 handshakes = Handshakes()
-"""The process's own; see ``settings.log``."""
+"""The filter of this process; see ``settings.log``."""

@@ -1,4 +1,4 @@
-"""Offsets from outside, on Kafka: its admin calls, and the topic of source offsets."""
+"""Offsets of stopped connectors, on Kafka: admin calls, and the topic of source offsets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka import admin as kafka_admin
 
-from tieline.api import DataError, FatalError, RetriableError, TielineError, TopicPartition
+from tieline.api import DataError, FatalError, RetriableError, TopicPartition
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import to_tieline_error
+from tieline.broker.kafka.errors import MissingTopicError, to_tieline_error
 from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
 from tieline.broker.offsets import GroupState, Span
@@ -22,11 +22,11 @@ from tieline.broker.port import ProducerRecord, Unit
 _SPEC: Any = kafka_admin.OffsetSpec  # type: ignore[attr-defined]
 T = TypeVar("T")
 Answer = Callable[[Any, str, float], Any]
-"""What a future of the admin client comes to: ``(future, what, timeout)``; raises tieline's errors."""
+"""Waits for a future of the admin client: ``(future, what, timeout)``. Raises tieline's errors."""
 
 
 class KafkaOffsetStore:
-    """See ``OffsetStore``. Kafka itself refuses to change the offsets of a group that has members."""
+    """An ``OffsetStore`` on Kafka, which itself refuses to change the offsets of a group with members."""
 
     def __init__(
         self,
@@ -43,31 +43,33 @@ class KafkaOffsetStore:
     def groups(self, timeout: float) -> Collection[str]:
         """See ``OffsetStore.groups``."""
         future = self._admin.list_consumer_groups(request_timeout=timeout)
-        found = self._answer(future, "listing the groups", timeout)
-        return [group.group_id for group in found.valid]
+        groups = self._answer(future, "listing the groups", timeout)
+        return [group.group_id for group in groups.valid]
 
     def group(self, name: str, timeout: float) -> GroupState:
         """See ``OffsetStore.group``."""
-        return _at_coordinator(lambda left: self._group(name, left), timeout)
+        return _retry_at_coordinator(lambda left: self._group(name, left), timeout)
 
     def _group(self, name: str, timeout: float) -> GroupState:
-        asked: Any = self._admin.describe_consumer_groups([name], request_timeout=timeout)
+        futures: Any = self._admin.describe_consumer_groups([name], request_timeout=timeout)
         try:
-            members = self._answer(asked[name], f"describing the group {name}", timeout).members
+            members = self._answer(futures[name], f"describing the group {name}", timeout).members
         except RetriableError as error:
             if _code(error) != KafkaError.GROUP_ID_NOT_FOUND:
                 raise
             members = []
         wanted = [ConsumerGroupTopicPartitions(name)]
-        # An offset that a transaction has just moved is not there until its end is written everywhere.
-        asked = self._admin.list_consumer_group_offsets(wanted, require_stable=True, request_timeout=timeout)
-        found = self._answer(asked[name], f"the offsets of the group {name}", timeout)
-        for at in found.topic_partitions:
-            _raise(at.error, f"the offset of {at.topic}-{at.partition}", Operation.METADATA)
+        # The offset of a transaction that has just ended is unstable until its end is written everywhere.
+        futures = self._admin.list_consumer_group_offsets(
+            wanted, require_stable=True, request_timeout=timeout
+        )
+        group = self._answer(futures[name], f"the offsets of the group {name}", timeout)
+        for stored in group.topic_partitions:
+            _raise(stored.error, f"the offset of {stored.topic}-{stored.partition}", Operation.METADATA)
         committed = {
-            TopicPartition(at.topic, at.partition): at.offset
-            for at in found.topic_partitions
-            if at.offset >= 0
+            TopicPartition(stored.topic, stored.partition): stored.offset
+            for stored in group.topic_partitions
+            if stored.offset >= 0
         }
         return GroupState(committed, [f"{member.client_id}{member.host}" for member in members])
 
@@ -75,41 +77,46 @@ class KafkaOffsetStore:
         """See ``OffsetStore.spans``."""
         first = self._offsets(topics, _SPEC.earliest(), timeout)
         end = self._offsets(topics, _SPEC.latest(), timeout)
-        return {at: Span(first[at], end[at]) for at in first.keys() & end.keys()}
+        return {partition: Span(first[partition], end[partition]) for partition in first.keys() & end.keys()}
 
     def first_since(
         self, topics: Collection[str], timestamp: int, timeout: float
     ) -> dict[TopicPartition, int]:
         """See ``OffsetStore.first_since``."""
-        found = self._offsets(topics, _SPEC.for_timestamp(timestamp), timeout)
+        first = self._offsets(topics, _SPEC.for_timestamp(timestamp), timeout)
         end = self._offsets(topics, _SPEC.latest(), timeout)
-        return {at: offset if offset >= 0 else end[at] for at, offset in found.items() if at in end}
+        return {
+            partition: offset if offset >= 0 else end[partition]
+            for partition, offset in first.items()
+            if partition in end
+        }
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
         """See ``OffsetStore.commit``."""
-        _at_coordinator(lambda left: self._commit(group, offsets, left), timeout)
+        _retry_at_coordinator(lambda left: self._commit(group, offsets, left), timeout)
 
     def _commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
-        wanted = [KafkaPartition(*at, offset) for at, offset in offsets.items()]
-        asked: Any = self._admin.alter_consumer_group_offsets(
+        wanted = [KafkaPartition(*partition, offset) for partition, offset in offsets.items()]
+        futures: Any = self._admin.alter_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group, wanted)], request_timeout=timeout
         )
-        found = self._answer(asked[group], f"setting offsets of the group {group}", timeout)
-        for at in found.topic_partitions:
-            if at.error is not None:
-                code = at.error.code()
+        answer = self._answer(futures[group], f"setting offsets of the group {group}", timeout)
+        for result in answer.topic_partitions:
+            if result.error is not None:
+                code = result.error.code()
                 if code in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS):
                     raise FatalError(f"the offsets of the group {group} cannot be set: it has members now")
-                _raise(at.error, f"setting the offset of {at.topic}-{at.partition}", Operation.COMMIT)
+                what = f"setting the offset of {result.topic}-{result.partition}"
+                _raise(result.error, what, Operation.COMMIT)
 
-    def forget(self, group: str, timeout: float) -> None:
-        """See ``OffsetStore.forget``."""
-        _at_coordinator(lambda left: self._forget(group, left), timeout)
+    def remove(self, group: str, timeout: float) -> None:
+        """See ``OffsetStore.remove``."""
+        _retry_at_coordinator(lambda left: self._remove(group, left), timeout)
 
-    def _forget(self, group: str, timeout: float) -> None:
-        asked: Any = self._admin.delete_consumer_groups([group], request_timeout=timeout)
+    def _remove(self, group: str, timeout: float) -> None:
+        futures: Any = self._admin.delete_consumer_groups([group], request_timeout=timeout)
         try:
-            self._answer(asked[group], f"deleting the group {group}", timeout)
+            self._answer(futures[group], f"deleting the group {group}", timeout)
         except RetriableError as error:
             if _code(error) == KafkaError.NON_EMPTY_GROUP:
                 raise FatalError(
@@ -151,50 +158,48 @@ class KafkaOffsetStore:
         wanted = {KafkaPartition(topic, p): spec for topic in topics for p in known.get(topic, ())}
         if not wanted:
             return {}
-        asked = self._admin.list_offsets(wanted, request_timeout=timeout)
-        found: dict[TopicPartition, int] = {}
-        for at, future in asked.items():
+        futures = self._admin.list_offsets(wanted, request_timeout=timeout)
+        offsets: dict[TopicPartition, int] = {}
+        for where, future in futures.items():
             try:
-                answer = self._answer(future, f"the offsets of {at.topic}-{at.partition}", timeout)
-            except TielineError:
-                raise
-            except Exception:  # the topic was deleted since
+                answer = self._answer(future, f"the offsets of {where.topic}-{where.partition}", timeout)
+            except MissingTopicError:  # deleted meanwhile
                 continue
-            found[TopicPartition(at.topic, at.partition)] = answer.offset
-        return found
+            offsets[TopicPartition(where.topic, where.partition)] = answer.offset
+        return offsets
 
     def _partitions(self, timeout: float) -> dict[str, list[int]]:
         try:
-            found = self._admin.list_topics(timeout=timeout).topics
+            topics = self._admin.list_topics(timeout=timeout).topics
         except KafkaException as error:
             raise to_tieline_error(error, "listing the topics", Operation.METADATA) from error
-        return {name: list(topic.partitions) for name, topic in found.items() if topic.error is None}
+        return {name: list(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
 
 def _code(error: RetriableError) -> Any:
-    """Kafka's own code behind an error."""
+    """Return Kafka's code of an error."""
     return error.__cause__.args[0].code() if isinstance(error.__cause__, KafkaException) else None
 
 
-_PASSES = {
+_PASSING = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.UNSTABLE_OFFSET_COMMIT,
 }
-_PAUSE = 0.2
+_RETRY_AFTER = 0.2
 
 
-def _at_coordinator(call: Callable[[float], T], timeout: float) -> T:
-    """Ask again while the group's coordinator moves, or a transaction of it ends: that takes moments."""
+def _retry_at_coordinator(call: Callable[[float], T], timeout: float) -> T:
+    """Repeat a call while the group's coordinator moves or a transaction of the group ends."""
     deadline = time.monotonic() + timeout
     while True:
         try:
             return call(max(0.1, deadline - time.monotonic()))
         except RetriableError as error:
-            if _code(error) not in _PASSES or time.monotonic() + _PAUSE >= deadline:
+            if _code(error) not in _PASSING or time.monotonic() + _RETRY_AFTER >= deadline:
                 raise
-        time.sleep(_PAUSE)
+        time.sleep(_RETRY_AFTER)
 
 
 def _raise(error: KafkaError | None, what: str, operation: Operation) -> None:

@@ -15,9 +15,9 @@ Read = Callable[[str, Visit, Mapping[int, int], float], "dict[int, int]"]
 
 
 class OffsetsTopic:
-    """Reads what is new since the last time; safe for many threads.
+    """Reads the topic, each time only what is new. Safe for many threads.
 
-    Key: ``["connector",{source partition}]``, value: the source offset, null: deleted.
+    A key is ``["connector",{source partition}]``, a value the source offset, or null if it was removed.
     """
 
     def __init__(self, topic: str, read: Read) -> None:
@@ -28,12 +28,12 @@ class OffsetsTopic:
         self._offsets: dict[str, dict[str, str]] = {}
 
     def of(self, connector: str, timeout: float) -> dict[str, str]:
-        """The saved offsets of a connector, as of now. Raises ``RetriableError``."""
+        """Return the present saved offsets of a connector. Raises ``RetriableError``."""
         with self._read_to_end(timeout) as offsets:
             return dict(offsets.get(connector, {}))
 
     def connectors(self, timeout: float) -> list[str]:
-        """The connectors that have saved offsets now. Raises ``RetriableError``."""
+        """Return the connectors that have saved offsets. Raises ``RetriableError``."""
         with self._read_to_end(timeout) as offsets:
             return sorted(connector for connector, saved in offsets.items() if saved)
 
@@ -48,7 +48,7 @@ class OffsetsTopic:
             self._lock.release()
 
     def _visit(self, record: ConsumedRecord) -> None:
-        # So far it was read, also where the end is not reached in time: the next call goes on from here.
+        # Also if the end is not reached in time: the next call continues from here.
         self._position[record.partition] = record.offset + 1
         try:
             connector, partition = json.loads(record.key or b"")
@@ -57,7 +57,7 @@ class OffsetsTopic:
             if record.value is not None and not isinstance(json.loads(record.value), dict):
                 return
         except (ValueError, TypeError, RecursionError):
-            return  # not an offset: whoever wrote it
+            return  # not an offset
         canonical = json.dumps(partition, sort_keys=True, separators=(",", ":"))
         offsets = self._offsets.setdefault(connector, {})
         if record.value is None:

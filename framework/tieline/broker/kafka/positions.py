@@ -10,7 +10,7 @@ from tieline.broker.port import ConsumedRecord
 _UNREADABLE_AFTER = 3  # times in a row that a batch must arrive damaged; on the way it is damaged only once
 
 
-class Positions:
+class ConsumerPositions:
     """The next offset of each partition, the ends that were reached, and the batches that were damaged.
 
     Used by one thread.

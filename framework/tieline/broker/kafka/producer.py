@@ -1,4 +1,4 @@
-"""A producer on Kafka: idempotent, without a delivery time-out, outcomes in the order of sending."""
+"""A producer on Kafka: idempotent, without a delivery time-out, with outcomes in the order of sending."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from tieline.broker.kafka.settings import LARGEST_BATCH, ClientSettings, create_
 from tieline.broker.port import Delivery, RefusedNowError, Unit
 
 _OVERHEAD = 512
-"""What a small record takes in memory beside its bytes: ours, and the client's copy."""
+"""Bytes of memory for a record besides its content, including the client's copy."""
+
+_MAY_SHARE = LARGEST_BATCH // 2  # bytes; a smaller record may have shared its batch
 
 
-_SHARES = LARGEST_BATCH // 2  # bytes; a smaller record may have shared its batch
-
-
-class _Sent:
-    """A unit on its way."""
+class _UnitInFlight:
+    """A unit that has not ended."""
 
     __slots__ = ("failures", "fed", "metadata", "outstanding", "size", "unit")
 
@@ -36,7 +35,7 @@ class _Sent:
         self.reset()
 
     def reset(self) -> None:
-        """Nothing of it was sent yet."""
+        """Note that nothing of the unit was sent."""
         count = len(self.unit.records)
         self.fed = 0
         self.outstanding = count
@@ -45,18 +44,19 @@ class _Sent:
 
 
 class KafkaProducer:
-    """Once ``poll`` has raised, it always does: a new producer must be made.
+    """A ``Producer`` on Kafka. Once ``poll`` has raised, it always raises: create a new producer.
 
-    A broker refuses a whole batch where the batch is too large for the topic, or one of its records is bad.
-    The units from that one on are then sent again, each record alone, so that only that record is refused.
+    A broker rejects a whole batch if it is too large for the topic or one of its records is invalid. The
+    units from that one on are then sent again, each record alone, so that only the invalid record is
+    rejected.
     """
 
     def __init__(self, settings: ClientSettings, offsets_topic: str) -> None:
-        self._settings = settings | {"error_cb": self._client_error}
+        self._settings = settings | {"error_cb": self._on_error}
         self._offsets_topic = offsets_topic
         self._client = create_client(Client, self._settings, "producer.override.")
-        self._open: deque[_Sent] = deque()
-        self._unfed: deque[_Sent] = deque()
+        self._open: deque[_UnitInFlight] = deque()
+        self._unfed: deque[_UnitInFlight] = deque()
         self._in_flight_bytes = 0
         self._broken: TielineError | None = None
         self._alone = self._batch_refused = False
@@ -68,7 +68,7 @@ class KafkaProducer:
 
     def send(self, unit: Unit) -> None:
         """See ``Producer.send``."""
-        sent = _Sent(unit)
+        sent = _UnitInFlight(unit)
         self._open.append(sent)
         self._unfed.append(sent)
         self._in_flight_bytes += sent.size
@@ -80,7 +80,7 @@ class KafkaProducer:
         self._serve(0)
         while True:
             self._feed()
-            ended = self._ended()
+            ended = self._take_ended()
             if ended:
                 return ended
             if self._broken is not None:
@@ -96,38 +96,44 @@ class KafkaProducer:
         """See ``Producer.save_offsets``; in the format of Kafka Connect's ``offset.storage.topic``."""
         deadline = time.monotonic() + timeout
         waiting = set(offsets)
-        refused: list[KafkaError] = []
+        errors: list[KafkaError] = []
 
         def saved(partition: str, error: KafkaError | None, message: Message) -> None:
             waiting.discard(partition)
             if error is not None:
-                refused.append(error)
+                errors.append(error)
 
         for partition, offset in offsets.items():
-            key = f"[{json.dumps(connector)},{partition}]".encode()
-            try:
-                self._client.produce(
-                    self._offsets_topic, offset.encode(), key, on_delivery=partial(saved, partition)
-                )
-            except KafkaException as error:
-                raise to_tieline_error(
-                    error, f"saving offsets to {self._offsets_topic}", Operation.WRITE
-                ) from error
-            except BufferError:
-                raise RetriableError("saving offsets: the producer's queue is full") from None
-        while waiting and not refused:
+            self._produce_offset(connector, partition, offset, partial(saved, partition))
+        while waiting and not errors:
             if self._broken is not None:
                 raise self._broken
             left = deadline - time.monotonic()
             if left <= 0:
                 raise RetriableError(f"{self._offsets_topic}: no acknowledgement within {timeout} s")
             self._serve(left)
-        if refused:
-            cause = to_tieline_error(refused[0], f"saving offsets to {self._offsets_topic}", Operation.WRITE)
-            if isinstance(cause, DataError):  # the record is our own
+        if errors:
+            cause = to_tieline_error(errors[0], f"saving offsets to {self._offsets_topic}", Operation.WRITE)
+            if isinstance(cause, DataError):  # this class made the record
                 passing = isinstance(cause.failures[0], RefusedNowError)
                 raise AccessDeniedError(str(cause.failures[0])) if passing else FatalError(str(cause))
             raise cause
+
+    def _produce_offset(
+        self,
+        connector: str,
+        partition: str,
+        offset: str,
+        delivered: Callable[[KafkaError | None, Message], None],
+    ) -> None:
+        key = f"[{json.dumps(connector)},{partition}]".encode()
+        try:
+            self._client.produce(self._offsets_topic, offset.encode(), key, on_delivery=delivered)
+        except KafkaException as error:
+            what = f"saving offsets to {self._offsets_topic}"
+            raise to_tieline_error(error, what, Operation.WRITE) from error
+        except BufferError:
+            raise RetriableError("saving offsets: the producer's queue is full") from None
 
     def close(self, timeout: float) -> None:
         """See ``Producer.close``."""
@@ -141,14 +147,14 @@ class KafkaProducer:
         self._in_flight_bytes = 0
 
     def _serve(self, timeout: float, call: Callable[[float], int] | None = None) -> None:
-        """Let the client tell what happened. Never raises: ``_broken`` says what did."""
+        """Let the client run its callbacks. Never raises; an error goes to ``_broken``."""
         try:
             poll_client(call or self._client.poll, timeout)
         except KafkaException as error:
             self._break(to_tieline_error(error, "the producer", Operation.METADATA))
 
     def _feed(self) -> None:
-        """Give the client what its queue has room for."""
+        """Put records into the client's queue while it has room."""
         while self._unfed:
             sent = self._unfed[0]
             records = sent.unit.records
@@ -159,7 +165,7 @@ class KafkaProducer:
                 try:
                     produce(self._client, records[index], partial(self._delivered, sent, index))
                 except BufferError:
-                    return  # full: the next poll goes on here
+                    return  # full: the next poll continues here
                 except KafkaException as error:
                     self._failed(sent, index, error.args[0])
                 except (TypeError, ValueError) as error:
@@ -168,7 +174,7 @@ class KafkaProducer:
                 sent.fed += 1
             self._unfed.popleft()
 
-    def _delivered(self, sent: _Sent, index: int, error: KafkaError | None, message: Message) -> None:
+    def _delivered(self, sent: _UnitInFlight, index: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failed(sent, index, error)
             return
@@ -176,22 +182,24 @@ class KafkaProducer:
         topic = sent.unit.records[index].topic
         sent.metadata[index] = RecordMetadata(topic, message.partition() or 0, message.offset() or 0)
 
-    def _failed(self, sent: _Sent, index: int, error: KafkaError) -> None:
+    def _failed(self, sent: _UnitInFlight, index: int, error: KafkaError) -> None:
         record = sent.unit.records[index]
         cause = to_tieline_error(error, f"producing to {record.topic}", Operation.WRITE)
         if not isinstance(cause, DataError) or error.fatal():
             self._break(cause)
             return
         by_broker = sent.fed > index
-        if by_broker and not self._alone and len(record.value or b"") + len(record.key or b"") < _SHARES:
-            self._batch_refused = True  # perhaps another record of its batch is refused, or only the batch
+        if by_broker and not self._alone and len(record.value or b"") + len(record.key or b"") < _MAY_SHARE:
+            self._batch_refused = (
+                True  # another record of its batch may be invalid, or only the batch too large
+            )
             return
         sent.outstanding -= 1
         reason = cause.failures[0]
         cause = DataError({index: reason if by_broker else ValueError(str(reason))})
         sent.failures[index] = cause
 
-    def _ended(self) -> list[Delivery]:
+    def _take_ended(self) -> list[Delivery]:
         ended: list[Delivery] = []
         while self._open and self._open[0].outstanding == 0:
             sent = self._open.popleft()
@@ -208,14 +216,14 @@ class KafkaProducer:
         self._unfed = deque(self._open)
 
     def _abandon(self) -> None:
-        """Forget what the client has not sent; late reports then belong to nobody."""
+        """Drop what the client has not sent, with its late reports."""
         broken, self._broken = self._broken, RetriableError("abandoned")
         self._client.purge()
         self._serve(0)
         self._broken = broken
         self._unfed.clear()
 
-    def _client_error(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         cause = to_tieline_error(error, "the producer", Operation.METADATA)
         if isinstance(cause, FatalError):
             self._break(cause)

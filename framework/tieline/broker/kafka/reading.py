@@ -1,4 +1,4 @@
-"""Reading a topic to its end, without a group."""
+"""Reading a topic to its end, outside any group."""
 
 from __future__ import annotations
 
@@ -9,96 +9,121 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from tieline.api import FatalError, RetriableError, TielineError
+from tieline.api import FatalError, RetriableError
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import call_with_timeout, to_tieline_error
+from tieline.broker.kafka.errors import PARTITION_EOF, call_with_timeout, to_tieline_error
 from tieline.broker.kafka.records import to_record
 from tieline.broker.kafka.settings import ClientSettings, create_client
 from tieline.broker.port import ConsumedRecord
 
 _BATCH = 1_000
+_CLOSE_TIMEOUT = 10.0
+
+Visit = Callable[[ConsumedRecord], None]
 
 
 def read_to_end(
     settings: ClientSettings,
     topic: str,
-    visit: Callable[[ConsumedRecord], None],
+    visit: Visit,
     start: Mapping[int, int],
     timeout: float,
     only: int | None = None,
 ) -> dict[int, int]:
-    """See ``Broker.read``. The end of a partition is where only markers of transactions follow.
+    """Visit every record of a topic; see ``Broker.read``. ``only``: read just this partition.
 
-    ``only``: just this partition.
+    A partition has ended where only markers of transactions follow.
     """
-    deadline = time.monotonic() + timeout
-    what = f"reading {topic}"
-    refused: list[TielineError] = []
-
-    def client_error(error: KafkaError) -> None:
-        cause = to_tieline_error(error, what, Operation.METADATA)
-        if isinstance(cause, FatalError):
-            refused.append(cause)
-
-    own = {"fetch.wait.max.ms": 10, "enable.partition.eof": "true", "error_cb": client_error}
-    client = create_client(Consumer, settings | own, "")
-
-    def left() -> float:
-        if refused:
-            raise refused[0]
-        seconds = deadline - time.monotonic()
-        if seconds <= 0:
-            raise RetriableError(f"{what}: the end was not reached within {timeout} s")
-        return seconds
-
+    reading = _Reading(settings, topic, timeout)
     try:
+        ends = reading.ends(only)
         reached = dict(start)
-        ends = _ends(client, topic, left, only)
-        for partition, (low, _) in ends.items():
-            reached[partition] = max(reached.get(partition, 0), low)
-        open_ = {partition for partition, (_, end) in ends.items() if reached[partition] < end}
-        client.assign([KafkaPartition(topic, p, reached[p] or OFFSET_BEGINNING) for p in sorted(open_)])
-        while open_:
-            messages: list[Any] = [client.poll(left())]
-            messages += client.consume(_BATCH, 0)
+        for partition, (first, _) in ends.items():
+            reached[partition] = max(reached.get(partition, 0), first)
+        reading.visit_to({partition: end for partition, (_, end) in ends.items()}, reached, visit)
+        return reached
+    except KafkaException as error:
+        raise reading.translate(error) from error
+    finally:
+        reading.close()
+
+
+class _Reading:
+    """One client, which reads one topic within a time-out."""
+
+    def __init__(self, settings: ClientSettings, topic: str, timeout: float) -> None:
+        self._topic = topic
+        self._what = f"reading {topic}"
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+        self._fatal: FatalError | None = None
+        overrides = {"fetch.wait.max.ms": 10, "enable.partition.eof": "true", "error_cb": self._on_error}
+        self._client = create_client(Consumer, settings | overrides, "")
+
+    def ends(self, only: int | None) -> dict[int, tuple[int, int]]:
+        """Return the first offset and the end of each partition; empty if the topic does not exist."""
+        topic = self._client.list_topics(self._topic, timeout=self._left()).topics.get(self._topic)
+        if only is not None and (topic is None or only not in topic.partitions):
+            raise RetriableError(f"{self._what}: partition {only} is not known yet")
+        if topic is None:
+            return {}
+        if topic.error is not None:
+            if topic.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return {}
+            raise to_tieline_error(topic.error, self._what, Operation.METADATA)
+        ends: dict[int, tuple[int, int]] = {}
+        for partition in topic.partitions if only is None else [only]:
+            where = KafkaPartition(self._topic, partition)
+            marks = self._client.get_watermark_offsets(where, timeout=self._left())
+            if marks is None:
+                raise RetriableError(f"{self._what}: no answer about its end")
+            ends[partition] = marks
+        return ends
+
+    def visit_to(self, ends: Mapping[int, int], reached: dict[int, int], visit: Visit) -> None:
+        """Visit the records from ``reached`` to ``ends``, and move ``reached`` along."""
+        unfinished = {partition for partition, end in ends.items() if reached[partition] < end}
+        self._client.assign(
+            [KafkaPartition(self._topic, p, reached[p] or OFFSET_BEGINNING) for p in sorted(unfinished)]
+        )
+        while unfinished:
+            messages: list[Any] = [self._client.poll(self._left())]
+            messages += self._client.consume(_BATCH, 0)
             for message in messages:
-                if message is None or message.partition() not in open_:
+                if message is None or message.partition() not in unfinished:
                     continue
                 partition, error = message.partition(), message.error()
                 if error is None:
-                    if message.offset() < ends[partition][1]:
+                    if message.offset() < ends[partition]:
                         visit(to_record(message))
                         reached[partition] = message.offset() + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
+                elif error.code() == PARTITION_EOF:
                     reached[partition] = max(reached[partition], message.offset())
-                    open_.discard(partition)
+                    unfinished.discard(partition)
                 else:
-                    raise to_tieline_error(error, what, Operation.READ)
-                if reached[partition] >= ends[partition][1]:
-                    open_.discard(partition)
-        return reached
-    except KafkaException as error:
-        client.poll(0)
-        raise (refused[0] if refused else to_tieline_error(error, what, Operation.METADATA)) from error
-    finally:
-        call_with_timeout(client.close, 10.0, f"{what}: closing")
+                    raise to_tieline_error(error, self._what, Operation.READ)
+                if reached[partition] >= ends[partition]:
+                    unfinished.discard(partition)
 
+    def translate(self, error: KafkaException) -> Exception:
+        """Return the fatal error that the client has reported, else the translated one."""
+        self._client.poll(0)
+        return self._fatal or to_tieline_error(error, self._what, Operation.METADATA)
 
-def _ends(
-    client: Consumer, topic: str, left: Callable[[], float], only: int | None
-) -> dict[int, tuple[int, int]]:
-    """The first offset and the end of each partition; empty where there is no such topic."""
-    found = client.list_topics(topic, timeout=left()).topics.get(topic)
-    if only is not None and (found is None or only not in found.partitions):
-        raise RetriableError(f"reading {topic}: partition {only} is not known yet")
-    if found is None or (found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
-        return {}
-    if found.error is not None:
-        raise to_tieline_error(found.error, f"reading {topic}", Operation.METADATA)
-    ends: dict[int, tuple[int, int]] = {}
-    for partition in found.partitions if only is None else [only]:
-        marks = client.get_watermark_offsets(KafkaPartition(topic, partition), timeout=left())
-        if marks is None:
-            raise RetriableError(f"reading {topic}: no answer about its end")
-        ends[partition] = marks
-    return ends
+    def close(self) -> None:
+        """Close the client."""
+        call_with_timeout(self._client.close, _CLOSE_TIMEOUT, f"{self._what}: closing")
+
+    def _left(self) -> float:
+        """Return the seconds that are left. Raises what must end the reading."""
+        if self._fatal is not None:
+            raise self._fatal
+        seconds = self._deadline - time.monotonic()
+        if seconds <= 0:
+            raise RetriableError(f"{self._what}: the end was not reached within {self._timeout} s")
+        return seconds
+
+    def _on_error(self, error: KafkaError) -> None:
+        cause = to_tieline_error(error, self._what, Operation.METADATA)
+        if isinstance(cause, FatalError) and self._fatal is None:
+            self._fatal = cause

@@ -13,57 +13,63 @@ POLICIES = {
     **dict.fromkeys(("latest", "largest", "end"), "latest"),
     "error": "error",
 }
-"""The values of ``auto.offset.reset``, as librdkafka takes them."""
+"""The values of ``auto.offset.reset`` that librdkafka accepts, and what they mean."""
 
 
 class Reset(NamedTuple):
-    """The offset to continue at, and what is passed over by that."""
+    """The offset to continue at, and the ranges that are skipped by that."""
 
     offset: int
     skipped: Sequence[Skipped] = ()
 
 
-def reset(group: str, at: TopicPartition, position: int | None, start: int, end: int, policy: str) -> Reset:
-    """Return where to continue. ``position`` ``None``: the group has committed nothing.
+def reset(
+    group: str, partition: TopicPartition, position: int | None, start: int, end: int, policy: str
+) -> Reset:
+    """Return where to continue. ``position`` is ``None`` if the group has committed nothing.
 
-    ``start`` and ``end``: the first offset that the partition holds, and the one after its last. Only
-    offsets that the log has removed count as skipped, and with ``latest`` what that passes over. Raises
-    ``FatalError`` for the policy ``error``, with the command that helps.
+    ``start`` and ``end``: the first offset that the partition holds, and the one after its last. Skipped are
+    offsets that the log has removed, and what ``latest`` passes over. Raises ``FatalError`` for the policy
+    ``error``, with the command that helps.
     """
     if position is not None and start <= position <= end:
-        return Reset(position)  # it was a replica behind its leader
+        return Reset(position)  # the replica was behind its leader
     if policy == "error":
-        raise FatalError(_refusal(group, at, position, start, end))
+        raise FatalError(_describe_missing(group, partition, position, start, end))
     target = end if policy == "latest" else start
     if position is None:
         return Reset(target)
     skipped = []
     if position < start:
-        skipped.append(Skipped(at, position, start, "expired"))
+        skipped.append(Skipped(partition, position, start, "expired"))
     if policy == "latest" and max(position, start) < end:
-        skipped.append(Skipped(at, max(position, start), end, "reset"))
+        skipped.append(Skipped(partition, max(position, start), end, "reset"))
     return Reset(target, skipped)
 
 
-def command(group: str, at: TopicPartition, to: int | str) -> str:
-    """The command that sets the offset of a sink's partition."""
+def command(group: str, partition: TopicPartition, to: int | str) -> str:
+    """Return the command that sets the offset of a sink's partition."""
     name = group.removeprefix("connect-")
-    return f"tieline offsets set {name} --worker FILE --topic {at.topic} --partition {at.partition} --to {to}"
+    where = f"--topic {partition.topic} --partition {partition.partition}"
+    return f"tieline offsets set {name} --worker FILE {where} --to {to}"
 
 
-def describe_unreadable(group: str, at: TopicPartition, position: int | None, why: str) -> str:
-    """What is said of a batch that this client cannot read, with the fix."""
+def describe_unreadable(group: str, partition: TopicPartition, position: int | None, why: str) -> str:
+    """Return the message about a batch that the client cannot read, with the fix."""
     offset = "the next offset" if position is None else f"offset {position}"
     return (
-        f"{at.topic}-{at.partition} cannot be read: the batch at {offset} is damaged, or larger than this "
-        f"client takes: {why}. Raise consumer.override.receive.message.max.bytes if it is too large. To pass "
-        f"over it: find the offset after the batch (kafka-dump-log.sh prints its lastOffset), stop the sink, "
-        f"{command(group, at, 'OFFSET')}, and start it again"
+        f"{partition.topic}-{partition.partition} cannot be read: the batch at {offset} is damaged, or "
+        f"larger than this client accepts: {why}. If it is too large, raise "
+        "consumer.override.receive.message.max.bytes. To pass over it: find the offset after the batch "
+        "(kafka-dump-log.sh prints its lastOffset), stop the sink, "
+        f"{command(group, partition, 'OFFSET')}, and start it again"
     )
 
 
-def _refusal(group: str, at: TopicPartition, position: int | None, start: int, end: int) -> str:
-    place = f"{at.topic}-{at.partition}"
+def _describe_missing(
+    group: str, partition: TopicPartition, position: int | None, start: int, end: int
+) -> str:
+    place = f"{partition.topic}-{partition.partition}"
     if position is None:
         why = "the group has committed no offset"
     elif position < start:
@@ -73,5 +79,5 @@ def _refusal(group: str, at: TopicPartition, position: int | None, start: int, e
     holds = f"holds {start} to {end - 1}" if end > start else f"is empty (the next offset is {end})"
     return (
         f"{place} cannot be read: {why}; it {holds}, and auto.offset.reset is error. "
-        f"Choose where to continue: stop the sink, {command(group, at, start)}, and start it again"
+        f"Choose where to continue: stop the sink, {command(group, partition, start)}, and start it again"
     )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 
-from tieline.broker.internal import takes
+from tieline.broker.internal import matches
 
 ListTopics = Callable[[], "Future[Collection[str]]"]
 """Starts to ask the brokers for the names of all topics, without waiting."""
@@ -52,4 +52,4 @@ class TopicMatcher:
         if answer.exception() is not None:
             return None
         names, pattern = answer.result(), self._pattern
-        return self.topics | {name for name in names if takes(pattern, name, names, self._internal)}
+        return self.topics | {name for name in names if matches(pattern, name, names, self._internal)}

@@ -1,4 +1,4 @@
-"""Reading one topic of Kafka in no group, live."""
+"""Following one topic of Kafka, outside any group."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from tieline.api import FatalError, RetriableError, TielineError
 from tieline.broker.kafka.codes import Operation
-from tieline.broker.kafka.errors import call_with_timeout, to_tieline_error
+from tieline.broker.kafka.errors import (
+    PARTITION_EOF,
+    UNKNOWN_PARTITION,
+    UNKNOWN_TOPIC,
+    call_with_timeout,
+    error_code,
+    to_tieline_error,
+)
 from tieline.broker.kafka.records import to_record
 from tieline.broker.kafka.settings import ClientSettings, create_client
 from tieline.broker.port import ConsumedRecord
 
-_LOOK_EVERY = 10.0  # for partitions that were added
-_LOOK_FOR_TOPIC_EVERY = 0.25
-_LOOK_AT_MOST = 1.0
+_CHECK_PARTITIONS_EVERY = 10.0  # seconds between two looks for added partitions
+_CHECK_TOPIC_EVERY = 0.25  # seconds between two looks for a topic that does not exist
+_CHECK_TIMEOUT = 1.0
+_ALL_BROKERS_DOWN = error_code("_ALL_BROKERS_DOWN")
 _GONE = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError._UNKNOWN_PARTITION,
+    UNKNOWN_TOPIC,
+    UNKNOWN_PARTITION,
 }
-"""Deleted meanwhile; one of the same name may come."""
+"""The topic does not exist, or was deleted and may be recreated."""
 
 
 class KafkaTopicReader:
-    """See ``TopicReader``. Partitions are assigned, not subscribed to: the brokers know of no group."""
+    """A ``TopicReader`` on Kafka. Partitions are assigned, so the brokers know no group."""
 
     def __init__(
         self,
@@ -38,8 +46,8 @@ class KafkaTopicReader:
         partitions: Collection[int] | None,
         timeout: float,
     ) -> None:
-        own = {"enable.partition.eof": "true", "error_cb": self._client_error}
-        self._client = create_client(Consumer, settings | own, "")
+        extra = {"enable.partition.eof": "true", "error_cb": self._on_error}
+        self._client = create_client(Consumer, settings | extra, "")
         self._topic = topic
         self._wanted = partitions
         self._what = f"reading {topic}"
@@ -63,7 +71,7 @@ class KafkaTopicReader:
         deadline = time.monotonic() + timeout
         while True:
             left = max(0.0, deadline - time.monotonic())
-            self._look_for_partitions(min(left, _LOOK_AT_MOST))
+            self._add_partitions(min(left, _CHECK_TIMEOUT))
             records = self._take(max_records, min(left, max(0.0, self._due - time.monotonic())))
             if records:
                 return records
@@ -104,42 +112,42 @@ class KafkaTopicReader:
                 starts |= self._since(since, left)
         except KafkaException as error:
             self._client.poll(0)
-            refused = self._error if isinstance(self._error, FatalError) else None
-            raise refused or to_tieline_error(error, self._what, Operation.METADATA) from error
+            fatal = self._error if isinstance(self._error, FatalError) else None
+            raise fatal or to_tieline_error(error, self._what, Operation.METADATA) from error
         for partition, start in starts.items():
             if start >= self._ends[partition]:
                 del self._ends[partition]
         self._client.assign([KafkaPartition(self._topic, p, start) for p, start in sorted(starts.items())])
-        self._error = None  # of a broker among others, on the way
+        self._error = None  # of one broker among others, meanwhile
 
     def _since(self, since: int, left: Callable[[], float]) -> dict[int, int]:
-        """Its end was asked for before, so that nothing that comes meanwhile is passed over."""
-        asked = [KafkaPartition(self._topic, partition, since) for partition in self._known]
+        """Return the offsets at a time, or the ends, which are known before: no new record is skipped."""
+        wanted = [KafkaPartition(self._topic, partition, since) for partition in self._known]
         starts = {}
-        for found in self._client.offsets_for_times(asked, timeout=left()) if asked else ():
-            if found.error is not None:
-                raise to_tieline_error(found.error, self._what, Operation.METADATA)
-            starts[found.partition] = found.offset if found.offset >= 0 else self._ends[found.partition]
+        for start in self._client.offsets_for_times(wanted, timeout=left()) if wanted else ():
+            if start.error is not None:
+                raise to_tieline_error(start.error, self._what, Operation.METADATA)
+            starts[start.partition] = start.offset if start.offset >= 0 else self._ends[start.partition]
         return starts
 
     def _partitions(self, timeout: float) -> set[int]:
-        found = self._client.list_topics(self._topic, timeout=timeout).topics.get(self._topic)
-        if found is None or (found.error is not None and found.error.code() in _GONE):
+        topic = self._client.list_topics(self._topic, timeout=timeout).topics.get(self._topic)
+        if topic is None or (topic.error is not None and topic.error.code() in _GONE):
             return set()
-        if found.error is not None:
-            raise to_tieline_error(found.error, self._what, Operation.METADATA)
-        return {p for p in found.partitions if self._wanted is None or p in self._wanted}
+        if topic.error is not None:
+            raise to_tieline_error(topic.error, self._what, Operation.METADATA)
+        return {p for p in topic.partitions if self._wanted is None or p in self._wanted}
 
-    def _look_for_partitions(self, timeout: float) -> None:
+    def _add_partitions(self, timeout: float) -> None:
         now = time.monotonic()
         if now < self._due:
             return
         try:
             coming = self._partitions(max(timeout, 0.01)) - self._known
         except (KafkaException, RetriableError):
-            coming = set()  # the next look will do
+            coming = set()  # the next look finds them
         self._known |= coming
-        self._due = time.monotonic() + (_LOOK_EVERY if self._known else _LOOK_FOR_TOPIC_EVERY)
+        self._due = time.monotonic() + (_CHECK_PARTITIONS_EVERY if self._known else _CHECK_TOPIC_EVERY)
         if coming:
             self._client.incremental_assign(
                 [KafkaPartition(self._topic, partition, OFFSET_BEGINNING) for partition in sorted(coming)]
@@ -161,7 +169,7 @@ class KafkaTopicReader:
                 records.append(to_record(message))
                 if message.offset() + 1 >= self._ends.get(partition, 0):
                     self._ends.pop(partition, None)
-            elif problem.code() == KafkaError._PARTITION_EOF:  # also where only markers follow
+            elif problem.code() == PARTITION_EOF:  # also where only markers follow
                 self._ends.pop(partition, None)
             elif problem.code() in _GONE:
                 self._ends.clear()
@@ -169,7 +177,7 @@ class KafkaTopicReader:
                 self._error = to_tieline_error(problem, self._what, Operation.READ)
         return records
 
-    def _client_error(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         cause = to_tieline_error(error, self._what, Operation.METADATA)
-        if isinstance(cause, FatalError) or error.code() == KafkaError._ALL_BROKERS_DOWN:
+        if isinstance(cause, FatalError) or error.code() == _ALL_BROKERS_DOWN:
             self._error = cause

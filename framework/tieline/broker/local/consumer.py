@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 
 from tieline.api import FatalError, RetriableError, TielineError, TopicPartition
-from tieline.broker.internal import takes
+from tieline.broker.internal import matches
 from tieline.broker.local.changelog import Changelog, ChangelogFile, Place
 from tieline.broker.local.group import Group
 from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
@@ -41,7 +41,7 @@ class LocalConsumer:
         """See ``group.Member``."""
         if topic in self._topics:
             return True
-        return self._pattern is not None and takes(self._pattern, topic, (), ())
+        return self._pattern is not None and matches(self._pattern, topic, (), ())
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
         """See ``Consumer.subscribe``."""

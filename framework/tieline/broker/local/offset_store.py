@@ -1,4 +1,4 @@
-"""Offsets from outside, on the local log."""
+"""Offsets of stopped connectors, on the local log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tieline.broker.offsets import GroupState, Span
 
 
 class LocalOffsetStore:
-    """See ``OffsetStore``. Who changes something must be the log's owner: no worker runs then."""
+    """An ``OffsetStore`` on the local log. To change offsets, own the log, so that no worker runs."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -53,8 +53,8 @@ class LocalOffsetStore:
         """See ``OffsetStore.commit``."""
         self._store.commit(group, offsets, timeout)
 
-    def forget(self, group: str, timeout: float) -> None:
-        """See ``OffsetStore.forget``."""
+    def remove(self, group: str, timeout: float) -> None:
+        """See ``OffsetStore.remove``."""
         self._store.submit(lambda tables: tables.forget_group(group)).result(timeout)
 
     def sources(self, timeout: float) -> Collection[str]:

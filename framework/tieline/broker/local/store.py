@@ -20,7 +20,7 @@ from tieline.broker.local.layout import OFFSET_MASK, Removed
 from tieline.broker.local.ownership import Lock, make_private, tighten, tighten_folder
 from tieline.broker.local.reader import Bounds, Reader
 from tieline.broker.local.tables import Tables
-from tieline.broker.local.watch import Watch
+from tieline.broker.local.watch import CommitWatch
 from tieline.broker.local.writer import Writer
 from tieline.broker.port import ProducerRecord
 
@@ -52,7 +52,7 @@ class Store(Reader):
             ) from error
         try:
             connection = connect(path)
-            self._watch = Watch(path, owner=owner)
+            self._watch = CommitWatch(path, owner=owner)
         except BaseException:
             if self._lock is not None:
                 self._lock.release()

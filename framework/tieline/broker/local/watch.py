@@ -14,7 +14,7 @@ _LOOK_EVERY = 0.01  # a guest: SQLite tells other processes nothing, somebody ha
 _LOOK_ANYWAY = 1.0  # the owner, to whom guests ring: for one that died between its commit and the bell
 
 
-class Watch:
+class CommitWatch:
     """A version that grows with every commit to a file. Safe for many threads.
 
     A guest rings the owner's bell, a named pipe beside the file, after each commit: the owner sleeps

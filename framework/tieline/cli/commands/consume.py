@@ -28,7 +28,7 @@ from tieline.cli.connection import (
 )
 from tieline.cli.consuming.decoder import Decoder, DisplayRecord, ValueFormat
 from tieline.cli.consuming.filters import Filter, filters, since_ms
-from tieline.cli.consuming.screen import Lines, Rows, Screen, silence_stdout, stdout_closed
+from tieline.cli.consuming.screen import JsonLines, RecordPrinter, TableRows, silence_stdout, stdout_closed
 
 _BATCH = 500
 _POLL_TIMEOUT = 0.25  # seconds; also how soon a closed standard output is noticed
@@ -78,7 +78,7 @@ def consume(
     output: Annotated[
         View,
         typer.Option(
-            "--format", help="Rows, or one line of JSON per record; auto prints rows on a terminal."
+            "--format", help="TableRows, or one line of JSON per record; auto prints rows on a terminal."
         ),
     ] = View.AUTO,
 ) -> None:
@@ -97,7 +97,7 @@ def consume(
         raise StartupError("--no-follow prints what the topic holds: add --from-beginning or --since")
     record_filters = filters(key, where or (), header or (), start)
     is_rows = output is View.ROWS or (output is View.AUTO and sys.stdout.isatty())
-    screen: Screen = Rows() if is_rows else Lines()
+    screen: RecordPrinter = TableRows() if is_rows else JsonLines()
     options = BrokerOptions(worker, bootstrap_servers, data_dir, schema_registry_url)
     with open_session(options) as session, _exit_quietly():
         _check_topic(session, topic, partition, follow)

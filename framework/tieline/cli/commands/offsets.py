@@ -27,9 +27,9 @@ from tieline.cli.connection import (
 from tieline.control.offsets import (
     ConnectorOffsets,
     OffsetsRefusedError,
+    OffsetTarget,
     SinkMove,
     SourceMove,
-    Target,
     known_connectors,
     refuse_if_worker_runs,
 )
@@ -130,7 +130,7 @@ def set_offsets(
         _refuse_source(
             session, connector, "--partition and --to with JSON, as tieline offsets list shows them"
         )
-        target = Target.parse(to, dt.datetime.now(dt.timezone.utc))
+        target = OffsetTarget.parse(to, dt.datetime.now(dt.timezone.utc))
         _change_sink(
             store, store.plan_set(target, topic or [], _partition_numbers(partitions)), dry_run, as_json
         )

@@ -25,8 +25,8 @@ from tieline.cli.connection import (
 from tieline.cli.printable import printable
 from tieline.cli.producing.messages import (
     MAX_BYTES,
+    InputMessage,
     InvalidLine,
-    Message,
     arriving_lines,
     messages,
     parse_line,
@@ -121,7 +121,7 @@ def _check_files(paths: Sequence[Path], builder: RecordBuilder) -> list[LocatedR
             fix = "split them, or send lines by: tieline produce --live"
             raise StartupError(f"nothing was sent: more than {MAX_BYTES} bytes to check together; {fix}")
         for line in messages(name, data):
-            checked = builder.check(line) if isinstance(line, Message) else line
+            checked = builder.check(line) if isinstance(line, InputMessage) else line
             if isinstance(checked, InvalidLine):
                 problems.append(checked)
             else:
@@ -154,7 +154,7 @@ def _send_live(sender: RecordSender, builder: RecordBuilder, schemas: SchemaStor
                 if parsed is None:
                     continue
                 sender.given += 1
-                checked = builder.check(parsed) if isinstance(parsed, Message) else parsed
+                checked = builder.check(parsed) if isinstance(parsed, InputMessage) else parsed
                 if isinstance(checked, InvalidLine):
                     sender.refuse(checked)
                 else:

@@ -19,32 +19,32 @@ _MAX_CHARACTERS = 4_000
 """Characters of a value in a row; lines of JSON hold the whole value."""
 
 
-class Screen(Protocol):
+class RecordPrinter(Protocol):
     """Prints records."""
 
     def show(self, batch: Iterable[DisplayRecord]) -> None:
         """Print a batch at once. Raises ``BrokenPipeError`` if the reader of standard output is gone."""
 
 
-class Lines:
+class JsonLines:
     """A line of JSON per record, in UTF-8 for any locale."""
 
     def show(self, batch: Iterable[DisplayRecord]) -> None:
-        """See ``Screen.show``."""
+        """See ``RecordPrinter.show``."""
         text = "".join(json_text(record.as_json()) + "\n" for record in batch)
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
 
 
-class Rows:
-    """Rows of time, place, key and value. Later batches continue the same columns."""
+class TableRows:
+    """TableRows of time, place, key and value. Later batches continue the same columns."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
         self._first = True
 
     def show(self, batch: Iterable[DisplayRecord]) -> None:
-        """See ``Screen.show``."""
+        """See ``RecordPrinter.show``."""
         rows = [row(record) for record in batch]
         if not rows:
             return

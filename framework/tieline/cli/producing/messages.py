@@ -20,7 +20,7 @@ _OLD_FILE = re.compile(rb'\s*\{\s*"(message_list|device_point_list|kafka_topic)"
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-class Message(NamedTuple):
+class InputMessage(NamedTuple):
     """A value, its JSON text, and where it is (file and line)."""
 
     where: str
@@ -39,7 +39,7 @@ class InvalidLine(NamedTuple):
         return f"{self.where}: {self.message}"
 
 
-def messages(name: str, data: bytes) -> Iterator[Message | InvalidLine]:
+def messages(name: str, data: bytes) -> Iterator[InputMessage | InvalidLine]:
     """Yield the messages of a file: one per line, or those of the old ``{"message_list": [...]}``."""
     prefix = f"{name}: " if name else ""
     if _is_old_file(data):
@@ -51,13 +51,13 @@ def messages(name: str, data: bytes) -> Iterator[Message | InvalidLine]:
             yield parsed
 
 
-def parse_line(where: str, line: bytes) -> Message | InvalidLine | None:
+def parse_line(where: str, line: bytes) -> InputMessage | InvalidLine | None:
     """Parse a line. Return ``None`` if it is empty."""
     text = line.strip()
     if not text:
         return None
     try:
-        return Message(where, parse_json(text), text)
+        return InputMessage(where, parse_json(text), text)
     except (ValueError, RecursionError) as error:
         return InvalidLine(where, f"not JSON: {_describe_json_error(error)}")
 
@@ -90,7 +90,7 @@ def _is_old_file(data: bytes) -> bool:
     return isinstance(whole, dict) and any(name.decode() in whole for name in _LISTS)
 
 
-def _old_messages(prefix: str, data: bytes) -> Iterator[Message | InvalidLine]:
+def _old_messages(prefix: str, data: bytes) -> Iterator[InputMessage | InvalidLine]:
     try:
         whole = parse_json(data)
         item_lines = list(_item_lines(data.decode("utf-8", "surrogatepass").removeprefix("\ufeff")))
@@ -110,7 +110,7 @@ def _old_messages(prefix: str, data: bytes) -> Iterator[Message | InvalidLine]:
         if problem:
             yield InvalidLine(where, problem)
         else:
-            yield Message(where, item, json.dumps(item, separators=(",", ":")).encode())
+            yield InputMessage(where, item, json.dumps(item, separators=(",", ":")).encode())
 
 
 def _problem_of(item: Any) -> str | None:

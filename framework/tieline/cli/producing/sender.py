@@ -12,7 +12,7 @@ from tieline.broker.port import Delivery, Producer, ProducerRecord, Unit
 from tieline.cli.connection import say
 from tieline.cli.consuming.filters import MISSING, field_at, text_of
 from tieline.cli.producing.fit_to_schema import SchemaFitter
-from tieline.cli.producing.messages import MAX_LINE, InvalidLine, Message
+from tieline.cli.producing.messages import MAX_LINE, InputMessage, InvalidLine
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.codec import AvroBytes, AvroCodec
 
@@ -37,7 +37,7 @@ class RecordBuilder:
         self._key_field = key_field
         self._headers: Headers = tuple(map(_header, headers))
 
-    def check(self, message: Message) -> LocatedRecord | InvalidLine:
+    def check(self, message: InputMessage) -> LocatedRecord | InvalidLine:
         """Return the record, still without its schema's id, or why it cannot be sent."""
         value: bytes | None = message.text
         try:

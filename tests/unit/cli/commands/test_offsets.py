@@ -10,7 +10,7 @@ from tieline.api import TopicPartition
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ProducerRecord
 from tieline.cli.commands.offsets import list_offsets, reset_offsets, set_offsets
-from tieline.control.offsets import OffsetsRefusedError, Target, refuse_if_worker_runs
+from tieline.control.offsets import OffsetsRefusedError, OffsetTarget, refuse_if_worker_runs
 from tieline.runtime.worker.status_file import StatusFile
 
 AT = TopicPartition("t", 0)
@@ -136,6 +136,6 @@ def test_what_cannot_be_is_refused_with_the_fix_and_changes_nothing(data, change
 def test_times_are_read_as_people_write_them():
     now = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
     noon = int(now.timestamp() * 1000)
-    assert Target.parse("2h", now) == Target("time", noon - 7_200_000)
-    assert Target.parse("2026-01-31T13:00:00+01:00", now) == Target("time", noon)
-    assert Target.parse("2026-01-31", now) == Target("time", noon - 12 * 3_600_000)
+    assert OffsetTarget.parse("2h", now) == OffsetTarget("time", noon - 7_200_000)
+    assert OffsetTarget.parse("2026-01-31T13:00:00+01:00", now) == OffsetTarget("time", noon)
+    assert OffsetTarget.parse("2026-01-31", now) == OffsetTarget("time", noon - 12 * 3_600_000)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tieline.cli.producing.messages import MAX_LINE, InvalidLine, Message, arriving_lines, messages
+from tieline.cli.producing.messages import MAX_LINE, InputMessage, InvalidLine, arriving_lines, messages
 
 GOOD = {"sender": "a", "topic": "x/y", "value": 1.5, "description": "d"}
 
@@ -23,15 +23,15 @@ def told(data):
 
 
 def sent(data):
-    return [(one.where, one.value) for one in read(data) if isinstance(one, Message)]
+    return [(one.where, one.value) for one in read(data) if isinstance(one, InputMessage)]
 
 
 def test_each_line_is_a_message_as_it_is_written_and_empty_ones_are_none():
     found = read(b'{"a": 1.10}\r\n\n  "text" \nnull\n')
     assert found == [
-        Message("f: line 1", {"a": 1.1}, b'{"a": 1.10}'),
-        Message("f: line 3", "text", b'"text"'),
-        Message("f: line 4", None, b"null"),
+        InputMessage("f: line 1", {"a": 1.1}, b'{"a": 1.10}'),
+        InputMessage("f: line 3", "text", b'"text"'),
+        InputMessage("f: line 4", None, b"null"),
     ]
 
 
