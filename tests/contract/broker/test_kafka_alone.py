@@ -204,6 +204,43 @@ def test_a_timestamp_that_is_ahead_is_refused_as_something_that_can_pass_and_ref
     assert sorted(record.value for record in kit.read(topic)) == [b"1", b"2", b"4", b"5", b"7", b"8"]
 
 
+def test_a_changelog_whose_end_an_open_transaction_hides_is_not_used(kit):
+    """Its hidden entries could be commands that were already executed."""
+    topic = kit.topic()
+    at, changelog = TopicPartition(topic, 0), f"{topic}-changelog"
+    consumer, listener = kit.member(kit.name(), [topic])
+    kit.until(lambda: at in listener.owned, consumer)
+    assert kit.home.create_topic(changelog)
+    raw = _raw(kit, transactional_id=kit.name())
+    raw.init_transactions(30)
+    raw.begin_transaction()
+    raw.produce(changelog, b"hidden", b"key")
+    raw.flush(30)
+
+    def open_changelog():
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return consumer.changelog(changelog, at, 10.0)
+            except RetriableError as error:
+                if "open transaction" in str(error) or time.monotonic() > deadline:
+                    raise
+
+    with pytest.raises(RetriableError, match="an open transaction hides the offsets from 0 to 1"):
+        open_changelog()
+    raw.commit_transaction(30)
+    deadline = time.monotonic() + 30
+    opened = None
+    while opened is None:
+        assert time.monotonic() < deadline
+        try:
+            opened = open_changelog()
+        except RetriableError:
+            continue
+    assert opened.entries == {b"key": b"hidden"}
+    opened.close(5.0)
+
+
 def test_the_end_of_a_partition_that_is_not_there_yet_is_no_data_error(kit):
     """During a broker's restart the partitions of a topic are unknown for a moment."""
     changelog = kit.topic()

@@ -95,7 +95,7 @@ class KafkaBroker:
         services = ChangelogServices(
             {"client.id": client_id, **producer_settings(self._client, {})},
             self._ensure_changelog,
-            self._read,
+            self._read_changelog,
         )
         member = {"client.id": client_id, **settings, "group.id": group}
         cluster = Cluster(self._admin, self._call_timeout, self._topic_names, {self._offsets_topic})
