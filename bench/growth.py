@@ -79,8 +79,7 @@ def _fill(folder: Path, topics: int, partitions: int) -> list[str]:
     with contextlib.closing(LocalLog.open(folder / "data")) as log:
         for name in names:
             log.create_topic(name, partitions=partitions)
-        converter = AvroConverter()
-        converter.start(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(log))
+        converter = AvroConverter(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(log))
         made = list(records(names[0], _DISTINCT))
         values = converter.serialize([Datum(names[0], r.value, r.value_schema) for r in made])
         for start in range(0, _RECORDS, 2_000):

@@ -87,9 +87,9 @@ def run(stand: Stand) -> None:
         inbound = SinkConversion(log, TransformChain([]), *_converters(store))
         converted = _step("8-9-convert", lambda: [inbound.convert(batch).records for batch in consumed])
         settings = {"connection.uri": ends.enter_context(stand.null_mongo()), "database": "bench"}
-        task = MongoSinkTask()
-        ends.callback(task.shutdown)
-        task.start(RecordingSinkContext(), MongoSinkConfig.parse(settings))
+        task = MongoSinkTask(RecordingSinkContext(), MongoSinkConfig.parse(settings))
+        ends.callback(task.stop)
+        task.start()
         _step("10-put", lambda: _each(task.put, converted))
 
 
@@ -124,7 +124,6 @@ def _all(records: list[T | None]) -> list[T]:
 
 
 def _converters(store: SchemaStore) -> tuple[StringConverter, AvroConverter]:
-    key, value = StringConverter(), AvroConverter()
-    key.start(StringConverterConfig(), is_key=True, schemas=store)
-    value.start(AvroConverterConfig(), is_key=False, schemas=store)
+    key = StringConverter(StringConverterConfig(), is_key=True, schemas=store)
+    value = AvroConverter(AvroConverterConfig(), is_key=False, schemas=store)
     return key, value

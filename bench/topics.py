@@ -27,8 +27,7 @@ def avro_topic(stand: Stand, count: int) -> str:
     with stand.broker() as broker:
         if name in broker.topics():
             return name
-        converter = AvroConverter()
-        converter.start(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(broker))
+        converter = AvroConverter(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(broker))
         made = list(records(name, _DISTINCT))
         values = converter.serialize([Datum(name, r.value, r.value_schema) for r in made])
 

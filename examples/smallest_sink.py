@@ -6,7 +6,7 @@ tieline.sinks =
 
 from collections.abc import Mapping, Sequence
 
-from tieline.api import Config, SinkConnector, SinkContext, SinkRecord, SinkTask, TopicPartition, setting
+from tieline.api import Config, SinkRecord, SinkTask, TopicPartition, setting
 
 
 class PrinterConfig(Config):
@@ -15,25 +15,14 @@ class PrinterConfig(Config):
     prefix: str = setting("prefix", "", doc="Printed before each value.")
 
 
-class PrinterTask(SinkTask[PrinterConfig]):
-    """What does the work."""
-
-    def start(self, context: SinkContext, config: PrinterConfig) -> None:
-        """Get ready."""
-        self.prefix = config.prefix
+class Printer(SinkTask[PrinterConfig]):
+    """What the entry point names."""
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Write or buffer."""
         for record in batch:
-            print(f"{self.prefix}{record.value}")
+            print(f"{self.config.prefix}{record.value}")
 
     def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
         """When this returns, all of it is safe, and these offsets are committed."""
         print(end="", flush=True)
-
-
-class Printer(SinkConnector[PrinterConfig]):
-    """What the entry point names."""
-
-    config_type = PrinterConfig
-    task_type = PrinterTask

@@ -279,9 +279,9 @@ class Life:
 
     def __init__(self, plant, audit):
         self.plant, self.audit = plant, audit
-        self.task: Any = sink.CommandSinkTask()
         self.context = RecordingSinkContext(changelogs=plant.changelogs)
-        self.task.start(self.context, plant.config(audit))
+        self.task: Any = sink.CommandSinkTask(self.context, plant.config(audit))
+        self.task.start()
         self.task.open([AT])
         self.offset = plant.changelogs.offsets.get(AT, 0)
 
@@ -293,7 +293,7 @@ class Life:
             if readable:
                 self.task.put(readable)
             else:
-                assert self.task.refuse(batch[0], ValueError("no schema has the id 7"))
+                assert self.task.handle_undecodable(batch[0], ValueError("no schema has the id 7"))
         except RetriableError:
             return False
         self.offset += len(readable) or 1

@@ -272,8 +272,7 @@ def stopped(tmp_path_factory, mongo_uri):
     """
     folder = tmp_path_factory.mktemp("stopped")
     log = LocalLog.open(folder / "data")
-    avro = AvroConverter()
-    avro.start(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log))
+    avro = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log))
     good = avro.serialize([Datum("t", {"n": n, "s": "text"}, R) for n in range(6)])
     truncated = avro.serialize([Datum("t", {"n": 9, "s": "cut"}, R)])[0]
     unknown = struct.pack(">bI", 0, 4711) + (good[0] or b"")[5:]

@@ -219,7 +219,7 @@ def test_a_crash_while_a_stopping_worker_gives_back_its_holds_gives_nothing_back
         life.work()
         death(plant, kind, number, when)
         try:
-            life.task._executor.ask_to_stop(give_back=10.0)
+            life.task._executor.interrupt(give_back=10.0)
             assert life.task._executor.step() == 0.0
         except plant.Crash:
             died = True

@@ -137,9 +137,6 @@ ends = []
 
 
 class Outlives(SinkTask[Config]):
-    def start(self, context, config):
-        pass
-
     def put(self, batch):
         pass
 
@@ -149,15 +146,15 @@ class Outlives(SinkTask[Config]):
     def close(self, partitions, lost):
         ends.append("close")
 
+    def interrupt(self):
+        ends.append("interrupt")
+
     def stop(self):
         ends.append("stop")
 
-    def shutdown(self):
-        ends.append("shutdown")
-
 
 class One(SourceTask[Config]):
-    def start(self, context, config):
+    def start(self):
         self.batch = [SourceRecord("t", "1")]
 
     def poll(self, max_records, max_wait):
@@ -209,7 +206,7 @@ def test_a_task_ends_its_life_without_its_ends_and_is_let_go_afterwards(plan):
         ledger = life.ledger()
         assert ledger["one"]["received"] == 1
         assert ledger["outlives"]["received"] == 0, "nobody heard that the sink took it"
-    assert ends == ["shutdown"]
+    assert ends == ["stop"]
 
 
 def test_a_task_that_fails_by_itself_is_not_taken_for_a_crash(plan):

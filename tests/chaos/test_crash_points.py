@@ -6,7 +6,6 @@ begins. Steps are those of ARCHITECTURE.md.
 """
 
 import dataclasses
-import functools
 import json
 import random
 import re
@@ -87,23 +86,23 @@ class Outside:
 class Numbers(SourceTask[Config]):
     """Can be asked again: goes on at the saved offset."""
 
-    def __init__(self, outside):
+    def __init__(self, outside, context, config):
+        super().__init__(context, config)
         self.outside = outside
-        self.asked_to_stop = threading.Event()
+        self.interrupted = threading.Event()
 
-    def stop(self):
-        self.asked_to_stop.set()
+    def interrupt(self):
+        self.interrupted.set()
 
-    def start(self, context, config):
-        self.context = context
-        (saved,) = context.offsets([{"of": "numbers"}])
+    def start(self):
+        saved = self.context.offset({"of": "numbers"})
         self.outside.reached = saved["next"] if saved else 0
 
     def poll(self, max_records, max_wait):
         outside = self.outside
         batch = range(outside.reached, min(outside.reached + BATCH, outside.total))
         if not batch or not outside.may_give():
-            self.asked_to_stop.wait(0.002)
+            self.interrupted.wait(0.002)
             return []
         outside.given.append(batch)
         outside.reached = batch.stop
@@ -122,8 +121,8 @@ class Bus(Numbers):
 
     replayable = False
 
-    def start(self, context, config):
-        self.context = context
+    def start(self):
+        """It begins where it is."""
 
     def record(self, n):
         return super().record(n)._replace(source_partition={}, source_offset={}, headers=())
@@ -132,12 +131,10 @@ class Bus(Numbers):
 class Shelf(SinkTask[Config]):
     """What was put is safe after a flush, and not before."""
 
-    def __init__(self, outside):
+    def __init__(self, outside, context, config):
+        super().__init__(context, config)
         self.outside = outside
         self.buffer = []
-
-    def start(self, context, config):
-        self.context = context
 
     def put(self, batch):
         self.buffer += batch
@@ -149,7 +146,10 @@ class Shelf(SinkTask[Config]):
 
 
 def connector(kind, task, outside):
-    return type("Connector", (kind,), {"task_type": staticmethod(functools.partial(task, outside))})()
+    def __init__(self, context, config):
+        task.__init__(self, outside, context, config)
+
+    return type("Connector", (kind,), {"task_type": type(task.__name__, (task,), {"__init__": __init__})})
 
 
 def goes_out(n):

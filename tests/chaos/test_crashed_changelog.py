@@ -5,7 +5,6 @@ it acts, ENDED with the result after it; what is found STARTED at the takeover e
 """
 
 import dataclasses
-import functools
 import uuid
 from collections import Counter
 from contextlib import ExitStack
@@ -41,11 +40,9 @@ class Outside:
 class Actor(SinkTask[Config]):
     """Acts on each command once."""
 
-    def __init__(self, outside):
+    def __init__(self, outside, context, config):
+        super().__init__(context, config)
         self.outside, self.states, self.logs = outside, {}, {}
-
-    def start(self, context, config):
-        self.context = context
 
     def open(self, partitions):
         for at in partitions:
@@ -76,8 +73,12 @@ def planned(outside, worker, data):
     plan = check_plan("test", {**worker, "data.dir": str(data)}, [])
     text = ConverterPlan(StringConverter, StringConverter.config_type.parse({}), {})
     settings = SinkSettings.parse({"name": outside.name, "connector.class": "test", "topics": outside.topic})
-    task = staticmethod(functools.partial(Actor, outside))
-    connector = type("Acting", (SinkConnector,), {"task_type": task})()
+
+    def __init__(self, context, config):
+        Actor.__init__(self, outside, context, config)
+
+    task = type("Actor", (Actor,), {"__init__": __init__})
+    connector = type("Acting", (SinkConnector,), {"task_type": task})
     sink = ConnectorPlan(settings, connector, Config.parse({}), {}, text, text, [], {})
     return dataclasses.replace(plan, connectors=[sink])
 

@@ -22,8 +22,7 @@ from tieline.api import Config, SourceConnector, SourceRecord, SourceTask
 class Bus(SourceTask[Config]):
     replayable = False
 
-    def start(self, context, config):
-        self.context = context
+    def start(self):
         self.n = 0
 
     def poll(self, max_records, max_wait):
@@ -47,8 +46,8 @@ class Quits(Bus):
 
 
 class Clings(Bus):
-    def stop(self):
-        raise RuntimeError("a bug in stop")
+    def interrupt(self):
+        raise RuntimeError("a bug in interrupt")
 
 
 def source(task):
@@ -97,7 +96,7 @@ def run(tmp_path):
     with distribution(tmp_path, "hostile", {"tieline.sources": classes}, {"hostile": PLUGINS}):
         yield run
         for worker, thread in started:
-            worker.ask_to_stop()
+            worker.interrupt()
             thread.join(10)
             assert not thread.is_alive()
 
@@ -119,7 +118,7 @@ def test_a_pump_that_failed_does_not_end_the_worker_and_with_it_the_reception(ru
     enough = spooled(worker, "poison") + 300  # takes three times the interval at which the worker looks
     until(lambda: spooled(worker, "poison") > enough)
     assert thread.is_alive()
-    worker.ask_to_stop()
+    worker.interrupt()
     thread.join(10)
     assert ended == [False]
 
@@ -135,7 +134,7 @@ def test_a_task_that_leaves_the_interpreter_has_failed_and_does_not_look_alive(r
 def test_a_connector_that_cannot_be_stopped_keeps_no_other_from_it(run):
     worker, thread, ended = run("clings", "bus")
     until(lambda: spooled(worker, "bus") > 10)
-    worker.ask_to_stop()
+    worker.interrupt()
     thread.join(10)
     assert not thread.is_alive()
     assert {c.name: c.state for c in worker.connectors} == {"clings": "STOPPED", "bus": "STOPPED"}

@@ -187,8 +187,10 @@ def test_200_commands_on_wall_time_with_restarts_of_the_worker_and_of_the_platfo
             "rpc.timeout.ms": "100",
         }
         for life in range(4):
-            task = CommandSinkTask()
-            task.start(RecordingSinkContext(changelogs=changelogs), CommandSinkConfig.parse(settings))
+            task = CommandSinkTask(
+                RecordingSinkContext(changelogs=changelogs), CommandSinkConfig.parse(settings)
+            )
+            task.start()
             task.open([at])
             for number in range(life * 50, life * 50 + 50):
                 now = time.time()
@@ -213,9 +215,9 @@ def test_200_commands_on_wall_time_with_restarts_of_the_worker_and_of_the_platfo
                 while not all(ends().values()):
                     assert time.monotonic() < deadline, ends()
                     time.sleep(0.02)
-            task.stop()
+            task.interrupt()
             task.close([at], lost=False)
-            task.shutdown()
+            task.stop()
         assert bus.dropped == 0
     assert {id_: states for id_, states in ends().items() if len(states) != 1} == {}
     times = Counter(value for value, _ in device.sets)

@@ -39,8 +39,7 @@ def url(log):
 def converter(request, url, log):
     """The avro converter of a worker, with either store."""
     store = RemoteSchemaStore({"url": url}) if request.param == "over HTTP" else TopicSchemaStore(log)
-    made = AvroConverter()
-    made.start(AvroConverterConfig.parse({}), is_key=False, schemas=store)
+    made = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=store)
     yield made
     if isinstance(store, RemoteSchemaStore):
         store.close()

@@ -33,9 +33,8 @@ def broker(home):
 
 
 def converters(store):
-    key, value = StringConverter(), AvroConverter()
-    key.start(StringConverterConfig.parse({}), is_key=True, schemas=store)
-    value.start(AvroConverterConfig.parse({}), is_key=False, schemas=store)
+    key = StringConverter(StringConverterConfig.parse({}), is_key=True, schemas=store)
+    value = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=store)
     return key, value
 
 

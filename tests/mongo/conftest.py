@@ -69,16 +69,17 @@ def start_sink():
     tasks = []
 
     def start(uri, database, **settings):
-        task, context = MongoSinkTask(), RecordingSinkContext()
-        tasks.append(task)
+        context = RecordingSinkContext()
         given = {"collection": "readings", **{k.replace("__", "."): v for k, v in settings.items()}}
         config = MongoSinkConfig.parse({"connection.uri": uri, "database": database, **given})
-        task.start(context, config)
+        task = MongoSinkTask(context, config)
+        tasks.append(task)
+        task.start()
         return SimpleNamespace(task=task, context=context, put=task.put, counters=context.counters)
 
     yield start
     for task in tasks:
-        task.shutdown()
+        task.stop()
 
 
 @pytest.fixture

@@ -38,20 +38,21 @@ def sink(platform, **more):
         | {"bus.allowed.prefixes": "analysis", "value.shape": "kafkaagent", "reconnect.backoff.max.ms": "500"}
         | {key.replace("__", "."): value for key, value in more.items()}
     )
-    task, context = VolttronBusSinkTask(), RecordingSinkContext()
+    context = RecordingSinkContext()
+    task = VolttronBusSinkTask(context, config)
     try:
         deadline = time.monotonic() + 30
-        while not started(task, context, config):
+        while not started(task):
             assert time.monotonic() < deadline, "the platform lets nobody in"
         yield task, context
     finally:
+        task.interrupt()
         task.stop()
-        task.shutdown()
 
 
-def started(task, context, config):
+def started(task):
     try:
-        task.start(context, config)
+        task.start()
     except RetriableError:  # the connection of the test before may still hold our identity
         return False
     return True

@@ -38,13 +38,14 @@ def source(platform, **settings) -> Iterator[tuple[VolttronBusTask, RecordingSou
         }
         | {key.replace("__", "."): value for key, value in settings.items()}
     )
-    task, context = VolttronBusTask(), RecordingSourceContext()
-    task.start(context, config)
+    context = RecordingSourceContext()
+    task = VolttronBusTask(context, config)
+    task.start()
     try:
         yield task, context
     finally:
+        task.interrupt()
         task.stop()
-        task.close()
 
 
 @contextmanager

@@ -48,17 +48,17 @@ class Sink:
             "audit.file": str(self.folder / "audit.log"),
             "rpc.timeout.ms": "1500",
         }
-        task = CommandSinkTask()
-        self.task: Any = task
         context = RecordingSinkContext(changelogs=self.changelogs)
-        task.start(context, CommandSinkConfig.parse(settings | more))
+        task = CommandSinkTask(context, CommandSinkConfig.parse(settings | more))
+        self.task: Any = task
+        task.start()
         task.open([AT])
         try:
             yield self
         finally:
-            task.stop()
+            task.interrupt()
             task.close([AT], lost=False)
-            task.shutdown()
+            task.stop()
 
     def send(self, value, ttl=60.0, **more):
         now = time.time_ns() // 1000

@@ -35,22 +35,24 @@ def settings(platform, identity, **more):
 
 def come_and_leave(platform):
     """A source, a bus sink and a command sink, each stopped cleanly."""
-    source = VolttronBusTask()
-    source.start(RecordingSourceContext(), VolttronBusConfig.parse(settings(platform, "tieline", topic="t")))
+    source = VolttronBusTask(
+        RecordingSourceContext(), VolttronBusConfig.parse(settings(platform, "tieline", topic="t"))
+    )
+    source.start()
     deadline = time.monotonic() + 30
     while not source._receiver.is_subscribed:  # type: ignore[union-attr]
         source.poll(1000, 0.1)
         assert time.monotonic() < deadline
-    sink = VolttronBusSinkTask()
     wanted = settings(platform, "tieline.way-back", **{"bus.allowed.prefixes": "analysis"})
-    sink.start(RecordingSinkContext(), VolttronBusSinkConfig.parse(wanted))
+    sink = VolttronBusSinkTask(RecordingSinkContext(), VolttronBusSinkConfig.parse(wanted))
+    sink.start()
     keys = {name: key.encode() for name, key in platform.keys("tieline.command").items()}
     commands = Platform(Endpoint(platform.address, "tieline.command", CurveKeys(**keys)), 5.0, agent="driver")
     commands.connect()
+    source.interrupt()
     source.stop()
-    source.close()
+    sink.interrupt()
     sink.stop()
-    sink.shutdown()
     commands.close()
 
 

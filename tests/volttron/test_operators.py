@@ -21,13 +21,13 @@ def source(**settings):
     config = VolttronBusConfig.parse(
         {"platform.name": "lab"} | {key.replace("__", "."): value for key, value in settings.items()}
     )
-    task = VolttronBusTask()
-    task.start(RecordingSourceContext(), config)
+    task = VolttronBusTask(RecordingSourceContext(), config)
+    task.start()
     try:
         yield task
     finally:
+        task.interrupt()
         task.stop()
-        task.close()
 
 
 def is_subscribed(task, seconds):

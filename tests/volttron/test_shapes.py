@@ -80,14 +80,15 @@ def settings_of(platform, **settings):
 
 def read(platform, seconds, **settings):
     """The records of so many seconds, and what an independent observer saw, from before till after them."""
-    task, context = VolttronBusTask(), RecordingSourceContext()
+    context = RecordingSourceContext()
     records: list[SourceRecord] = []
     seen: list[str] = []
     config = settings_of(platform, **{"bus.prefixes": "devices, points"}) | settings
+    task = VolttronBusTask(context, VolttronBusConfig.parse(config))
     with platform.connect("observer") as observer:
         observer.subscribe("devices/")
         observer.subscribe("points/")
-        task.start(context, VolttronBusConfig.parse(config))
+        task.start()
         try:
             while not records:
                 records += task.poll(10_000, 1.0)
@@ -95,8 +96,8 @@ def read(platform, seconds, **settings):
             while (left := end - time.monotonic()) > 0:
                 records += task.poll(10_000, min(left, 0.2))
         finally:
+            task.interrupt()
             task.stop()
-            task.close()
         last = as_text(*rebuild(records[-1].value))
         while not seen or seen[-1] != last:
             message = observer.receive(10)

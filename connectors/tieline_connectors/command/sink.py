@@ -54,23 +54,25 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
     """
 
     takes_unreadable = True
-    _executor: Executor | None = None
-    _audit: AuditFile | None = None
 
-    def start(self, context: SinkContext, config: CommandSinkConfig) -> None:
+    def __init__(self, context: SinkContext, config: CommandSinkConfig) -> None:
+        super().__init__(context, config)
+        self._topics = Topics(config.results_topic, config.old_results_topic)
+        self._measures = Measures(context.count)
+        self._executor: Executor | None = None
+        self._audit: AuditFile | None = None
+
+    def start(self) -> None:
         """Read the policy, open the audit log; the platform is looked for when it is first needed.
 
         Raises ``FatalError`` on a policy, keys or an audit log that cannot be used.
         """
-        self.shutdown()
-        self._context = context
-        self._config = config
-        self._topics = Topics(config.results_topic, config.old_results_topic)
+        self.stop()
+        context, config = self.context, self.config
         try:
             self._surroundings = Surroundings(config)
             self._surroundings.count = context.count
             timeout = config.rpc_timeout_ms / 1000
-            self._measures = Measures(context.count)
             platform = Platform(
                 lambda: config.endpoint_of(context.connector, context.task),
                 timeout,
@@ -95,8 +97,8 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         for at in partitions:
             if executor.owned(at) is None:
                 try:
-                    changelog = self._context.changelog(
-                        at, ledger_schema(), name=self._config.ledger_name, acts_on=self._config.platform
+                    changelog = self.context.changelog(
+                        at, ledger_schema(), name=self.config.ledger_name, acts_on=self.config.platform
                     )
                     owned = OwnedPartition(at, changelog, audit, self._topics, self._surroundings.clock)
                 except DataDirInUseError as error:
@@ -117,7 +119,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         for record in batch:
             by_partition[record.consumed_from].append(record)
         # Asked before the lock is taken: a broker that is unavailable must not hold up the executor.
-        partitions = {at.topic: self._context.partitions(at.topic) for at in by_partition}
+        partitions = {at.topic: self.context.partitions(at.topic) for at in by_partition}
         waiting: dict[TopicPartition, str] = {}
         fenced: FencedError | None = None
         with executor.lock:
@@ -139,30 +141,30 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             told = "; ".join(sorted(set(waiting.values())))
             raise RetriableError(told, after=_AGAIN, partitions=waiting)
 
-    def refuse(self, record: SinkRecord, error: Exception) -> bool:
-        """What no converter can read is answered with its bytes, and blocks nothing."""
+    def handle_undecodable(self, record: SinkRecord, error: Exception) -> bool:
+        """Answer what no converter can read with its bytes; it blocks nothing."""
         self.put([record._replace(value=Unreadable(record.value, error))])
         return True
 
     def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
         """Begin nothing of these any more; a command that is being written is waited for."""
         executor, _ = self._ready()
-        give_back = self._config.hold_revert_on_stop_ms / 1000
-        if give_back and not lost and self._context.stopping:
-            executor.wait_for_the_holds(give_back + self._config.rpc_timeout_ms / 1000)
+        give_back = self.config.hold_revert_on_stop_ms / 1000
+        if give_back and not lost and self.context.stopping:
+            executor.wait_for_the_holds(give_back + self.config.rpc_timeout_ms / 1000)
         for at in partitions:
-            executor.release(at, 0.0 if lost else self._config.rpc_timeout_ms / 1000)
+            executor.release(at, 0.0 if lost else self.config.rpc_timeout_ms / 1000)
 
-    def stop(self) -> None:
+    def interrupt(self) -> None:
         """Begin nothing any more, but give back what is held if that is wished. From another thread."""
         if self._executor is not None:
-            self._executor.ask_to_stop(self._config.hold_revert_on_stop_ms / 1000)
+            self._executor.interrupt(self.config.hold_revert_on_stop_ms / 1000)
 
-    def shutdown(self) -> None:
-        """End the executor and let the files go."""
+    def stop(self) -> None:
+        """End the executor and close the files."""
         if self._executor is not None:
-            self._executor.ask_to_stop()
-            self._executor.join(self._config.rpc_timeout_ms / 1000 + 1)
+            self._executor.interrupt()
+            self._executor.join(self.config.rpc_timeout_ms / 1000 + 1)
             self._executor = None
         if self._audit is not None:
             self._audit.close()
@@ -191,7 +193,8 @@ class CommandSink(SinkConnector[CommandSinkConfig]):
     config_type = CommandSinkConfig
     task_type = CommandSinkTask
 
-    def validate(self, config: CommandSinkConfig) -> list[tuple[str, str]]:
+    @classmethod
+    def validate(cls, config: CommandSinkConfig) -> list[tuple[str, str]]:
         """Reads the policy and the files of keys that are named."""
         return config.file_problems()
 

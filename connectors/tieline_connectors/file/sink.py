@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from typing import Any
 
 from tieline.api import (
@@ -41,15 +42,19 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
     has torn, which was not flushed, is cut off.
     """
 
-    def start(self, context: SinkContext, config: FileSinkConfig) -> None:
-        """Open the file."""
+    def __init__(self, context: SinkContext, config: FileSinkConfig) -> None:
+        super().__init__(context, config)
         self._rest = b""
+        self._file: FileIO | None = None
+
+    def start(self) -> None:
+        """Open the file."""
         try:
-            self._file = open(config.file, "ab", buffering=0)  # noqa: SIM115 - open until shutdown()
+            self._file = open(self.config.file, "ab", buffering=0)  # noqa: SIM115 - open until stop()
             with self._alone():
-                _cut_torn_line(config.file)
+                _cut_torn_line(self.config.file)
         except OSError as error:
-            raise RetriableError(f"{config.file} cannot be written: {error.strerror}") from error
+            raise RetriableError(f"{self.config.file} cannot be written: {error.strerror}") from error
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Write a line a record."""
@@ -59,7 +64,7 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
         try:
             with self._told(), self._alone():
                 while done < len(data):
-                    done += self._file.write(memoryview(data)[done:])
+                    done += self._open_file.write(memoryview(data)[done:])
         finally:  # the batch comes again, and begins on a line of its own
             if done:
                 torn = done < len(data) and data[done - 1] != ord("\n")
@@ -68,28 +73,33 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
     def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Wait for the disk."""
         with self._told():
-            os.fsync(self._file.fileno())
+            os.fsync(self._open_file.fileno())
 
-    def shutdown(self) -> None:
+    def stop(self) -> None:
         """Close the file."""
-        if hasattr(self, "_file"):
+        if self._file is not None:
             self._file.close()
+
+    @property
+    def _open_file(self) -> FileIO:
+        assert self._file is not None
+        return self._file
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """A task that starts must not take for torn what another one is writing."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        fcntl.flock(self._open_file, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            fcntl.flock(self._open_file, fcntl.LOCK_UN)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise RetriableError(f"{self._file.name} cannot be written: {error.strerror}") from error
+            raise RetriableError(f"{self._open_file.name} cannot be written: {error.strerror}") from error
 
 
 class FileSink(SinkConnector[FileSinkConfig]):

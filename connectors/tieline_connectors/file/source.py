@@ -52,56 +52,59 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
     was moved away while no task ran is not found again.
     """
 
-    def start(self, context: SourceContext, config: FileSourceConfig) -> None:
-        """Find the saved position."""
-        self._config = config
-        self._stopped = threading.Event()
+    def __init__(self, context: SourceContext, config: FileSourceConfig) -> None:
+        super().__init__(context, config)
+        self._interrupted = threading.Event()
         self._partition: Position = {"filename": config.file}
-        saved = context.offsets([self._partition])[0] or {}
+        self._position = self._inode = 0
+        # Counts how often reading restarted at 0: an inode is used again, and so is a position after a
+        # truncation, but no record may ever have the id of another one.
+        self._generation = 0
+        self._head = ""
+        self._file: BinaryIO | None = None
+
+    def start(self) -> None:
+        """Resume from the saved position."""
+        saved = self.context.offset(self._partition) or {}
         self._position = int(saved.get("position") or 0)
         self._inode = int(saved.get("inode") or 0)
-        # Counts how often reading began anew: an inode comes again, and so does a position after a
-        # truncation, but no record may ever have the id of another one.
         self._generation = int(saved.get("generation") or 0)
         self._head = str(saved.get("head") or "")
-        self._file: BinaryIO | None = None
 
     def poll(self, max_records: int, max_wait: float) -> Sequence[SourceRecord]:
         """Lines that are there; waits when there are none."""
-        records = self._read(min(max_records, self._config.batch_size))
+        records = self._read(min(max_records, self.config.batch_size))
         if not records:
-            self._stopped.wait(min(max_wait, _LOOK_AGAIN))
+            self._interrupted.wait(min(max_wait, _LOOK_AGAIN))
         return records
 
-    def stop(self) -> None:
+    def interrupt(self) -> None:
         """Wake a waiting poll."""
-        if hasattr(self, "_stopped"):
-            self._stopped.set()
+        self._interrupted.set()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Close the file."""
-        file = getattr(self, "_file", None)
-        if file is not None:
-            file.close()
+        if self._file is not None:
+            self._file.close()
         self._file = None
 
     def _read(self, limit: int) -> list[SourceRecord]:
         try:
-            now = os.stat(self._config.file)
+            now = os.stat(self.config.file)
         except FileNotFoundError:
             now = None  # moved away; what is open is read to its end
         except OSError as error:
-            raise RetriableError(f"{self._config.file} cannot be read: {error.strerror}") from error
+            raise RetriableError(f"{self.config.file} cannot be read: {error.strerror}") from error
         if self._file is not None and now is not None and now.st_ino == self._inode:
             if now.st_size < self._position:
-                self.close()  # truncated
+                self.stop()  # truncated
             else:
                 return self._lines(self._file, limit, is_last=False)
         if self._file is not None:
             records = self._lines(self._file, limit, is_last=now is not None)
             if records or now is None:
                 return records
-            self.close()
+            self.stop()
         if now is None or not self._open():
             return []
         assert self._file is not None
@@ -109,7 +112,7 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
 
     def _lines(self, file: BinaryIO, limit: int, *, is_last: bool) -> list[SourceRecord]:
         """The next lines; with ``is_last`` also the one that has no line end."""
-        most = self._config.max_line_bytes
+        most = self.config.max_line_bytes
         records: list[SourceRecord] = []
         while len(records) < limit:
             line = file.readline(most + 1)
@@ -124,13 +127,13 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
         return records
 
     def _record(self, file: BinaryIO, line: bytes) -> SourceRecord:
-        where = identity(self._config.file, self._inode, self._generation, self._position, digest_of=line)
+        where = identity(self.config.file, self._inode, self._generation, self._position, digest_of=line)
         if self._position < _HEAD:
             self._head = _head(file, self._position + len(line))
         self._position += len(line)
         text = line[:-1].removesuffix(b"\r") if line.endswith(b"\n") else line
         return SourceRecord(
-            self._config.topic,
+            self.config.topic,
             text.decode("utf-8", "replace"),
             source_partition=self._partition,
             source_offset={
@@ -145,11 +148,11 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
     def _open(self) -> bool:
         """Open the file at the right position; false if it is gone again."""
         try:
-            self._file = open(self._config.file, "rb")  # noqa: SIM115 - open until close()
+            self._file = open(self.config.file, "rb")  # noqa: SIM115 - open until close()
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise RetriableError(f"{self._config.file} cannot be read: {error.strerror}") from error
+            raise RetriableError(f"{self.config.file} cannot be read: {error.strerror}") from error
         found = os.fstat(self._file.fileno())
         is_another = found.st_ino != self._inode or found.st_size < self._position
         if is_another or (self._head and self._head != _head(self._file, self._position)):

@@ -59,18 +59,20 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
     single one, more time).
     """
 
-    _client: Client | None = None
-
-    def start(self, context: SinkContext, config: MongoSinkConfig) -> None:
-        """Find the server, and create the indexes of a collection whose name is known already."""
-        self.shutdown()
-        self._context = context
-        self._config = config
+    def __init__(self, context: SinkContext, config: MongoSinkConfig) -> None:
+        super().__init__(context, config)
+        self._client: Client | None = None
+        self._size = InsertSize(config.max_batch_size, _SECONDS, config.socket_timeout_max_ms / 1000)
         self._max_bytes = _MAX_BYTES
         self._collections: dict[Destination, Documents] = {}
         self._routes: dict[str, _Route] = {}
         self._written: set[Place] = set()
         self._layouts = {name: layout(config.options) for name, layout in LAYOUTS.items()}
+
+    def start(self) -> None:
+        """Find the server, and create the indexes of a collection whose name is known already."""
+        self.stop()
+        config = self.config
         with self._told():
             self._client = config.client()
             timeout = self._client.options.pool_options.socket_timeout or _SECONDS
@@ -106,7 +108,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         """Why the records of a topic have no place, and the fix; empty: they have one."""
         if topic in self._routes:
             return ""
-        destination = self._config.destination(topic)
+        destination = self.config.destination(topic)
         if not (problem := collection_problem(destination.collection)):
             return ""
         return (
@@ -132,7 +134,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         """What of their records is written already is not remembered."""
         self._written.clear()
 
-    def shutdown(self) -> None:
+    def stop(self) -> None:
         """Close the connections."""
         if self._client is not None:
             self._client.close()
@@ -146,7 +148,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
             while at < len(group):
                 if started is None:
                     started = time.monotonic()
-                elif self._context.stopping or time.monotonic() - started > _PUT_SECONDS:
+                elif self.context.stopping or time.monotonic() - started > _PUT_SECONDS:
                     raise RetriableError(
                         "MongoDB takes documents slowly; the rest of the batch follows", after=0.0
                     )
@@ -190,7 +192,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
     def _count(self, numbers: Mapping[str, int]) -> None:
         for name, number in numbers.items():
             if number:
-                self._context.count(name, number)
+                self.context.count(name, number)
 
     def _grouped(
         self, batch: Sequence[SinkRecord], offered: Offered
@@ -223,14 +225,14 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
     def _route(self, topic: str) -> _Route:
         """Where a topic's records go; its collection is made ready when it is first met."""
         assert self._client is not None
-        destination = self._config.destination(topic)
+        destination = self.config.destination(topic)
         database, collection, layout_name = destination
         layout = self._layouts[layout_name]
         documents = self._collections.get(destination)
         if documents is None:
             documents = self._documents(database, collection, layout)
             documents.prepare()
-            if self._config.create_indexes:
+            if self.config.create_indexes:
                 documents.create_indexes(layout.indexes)
             self._collections[destination] = documents
         self._routes[topic] = _Route(documents, layout, Publishes(layout.kinds))
@@ -246,7 +248,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         """Errors in the runtime's terms, and never with a secret of the URI."""
-        uri = self._config.connection_uri.get_secret_value()
+        uri = self.config.connection_uri.get_secret_value()
         try:
             yield
         except (RetriableError, FatalError) as error:

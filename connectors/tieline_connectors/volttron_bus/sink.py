@@ -53,25 +53,23 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
     read; ``reconnects``.
     """
 
-    _publisher: Publisher | None = None
-    _zmq: zmq.Context[zmq.Socket[bytes]] | None = None
-
-    def __init__(self) -> None:
+    def __init__(self, context: SinkContext, config: VolttronBusSinkConfig) -> None:
+        super().__init__(context, config)
         self._stopping = threading.Event()
+        self._rules = config.publishing()
+        self._bucket = config.bucket()
+        self._was_connected = False
+        self._told: dict[str, float] = {}
+        self._publisher: Publisher | None = None
+        self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
 
-    def start(self, context: SinkContext, config: VolttronBusSinkConfig) -> None:
+    def start(self) -> None:
         """Connect. Raises ``RetriableError`` if unavailable, ``FatalError`` on unreadable keys."""
         if self._zmq is None:
-            self._config = config
             try:
-                self._reconnect = config.reconnect(context.connector)
+                self._reconnect = self.config.reconnect(self.context.connector)
             except ValueError as error:
                 raise FatalError(f"volttron_bus_sink: {error}") from error
-            self._context = context
-            self._rules = config.publishing()
-            self._bucket = config.bucket()
-            self._was_connected = False
-            self._told: dict[str, float] = {}
             self._zmq = zmq.Context()
         try:
             self._connected()
@@ -93,7 +91,7 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
                 counted["slow_subscribers"] += slow
                 if refusal:
                     objection = Refused("by_router", f"the router says {refusal[:200]}")
-                if isinstance(objection, Refused) and self._config.on_refused == "stop":
+                if isinstance(objection, Refused) and self.config.on_refused == "stop":
                     failures[index] = objection
                     stopped.add(partition)
                     continue
@@ -105,26 +103,26 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
             raise self._away(ended, reached) from ended
         finally:
             for name, number in (+counted).items():
-                self._context.count(name, number)
+                self.context.count(name, number)
             if reached:
-                self._context.request_commit()
+                self.context.request_commit()
         if self._short:
-            self._context.count("throttled")
+            self.context.count("throttled")
             after = self._bucket.until(self._short, time.monotonic()) if self._bucket else 0.0
             raise RetriableError(
-                f"rate.limit: {self._config.rate_limit:g} messages a second", after=after, reached=reached
+                f"rate.limit: {self.config.rate_limit:g} messages a second", after=after, reached=reached
             )
         if failures:
             for refused in failures.values():
-                self._context.count(f"refused.{refused.reason}")
+                self.context.count(f"refused.{refused.reason}")
             raise DataError(failures)
 
-    def stop(self) -> None:
+    def interrupt(self) -> None:
         """Wait no longer than half a second more for a confirmation. From another thread."""
         self._stopping.set()
 
-    def shutdown(self) -> None:
-        """Let the connection go."""
+    def stop(self) -> None:
+        """Close the connection."""
         self._disconnect()
         if self._zmq is not None:
             self._zmq.term()
@@ -168,11 +166,11 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
             self._disconnect()
         if self._publisher is None:
             assert self._zmq is not None
-            timeout = self._config.publish_timeout_ms / 1000
+            timeout = self.config.publish_timeout_ms / 1000
             endpoint = self._reconnect.endpoint
             self._publisher = Publisher(self._zmq, endpoint, timeout, self._reconnect.hello, self._stopping)
             if self._was_connected:
-                self._context.count("reconnects")
+                self.context.count("reconnects")
             self._was_connected = True
             log.info("publishing", extra={"address": endpoint.address, "identity": endpoint.identity})
         return self._publisher
@@ -198,7 +196,8 @@ class VolttronBusSink(SinkConnector[VolttronBusSinkConfig]):
     config_type = VolttronBusSinkConfig
     task_type = VolttronBusSinkTask
 
-    def validate(self, config: VolttronBusSinkConfig) -> list[tuple[str, str]]:
+    @classmethod
+    def validate(cls, config: VolttronBusSinkConfig) -> list[tuple[str, str]]:
         """Reads the files of keys that are named."""
         return config.file_problems()
 

@@ -35,21 +35,23 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
     replayable: ClassVar[bool] = False
     repeats_are_events: ClassVar[bool] = True  # the router hands each message on once
 
-    _receiver: Receiver | None = None
-
-    def start(self, context: SourceContext, config: VolttronBusConfig) -> None:
-        """Start to receive, without waiting for the platform. Raises ``FatalError`` on unreadable keys."""
-        try:
-            reconnect = config.reconnect(context.connector)
-        except ValueError as error:
-            raise FatalError(f"volttron_bus: {error}") from error
-        self._context = context
+    def __init__(self, context: SourceContext, config: VolttronBusConfig) -> None:
+        super().__init__(context, config)
+        self._receiver: Receiver | None = None
         self._limits = config.limits()
         self._naive = config.naive_zone()
         self._oddities = Oddities(context.count)
         self._silence = Silence(config.expected(), time.monotonic())
         self._recorder = Recorder(config.platform, config.all_routes(), config.shape, config.bases())
         self._buffer = Buffer(config.buffer_max_messages, config.buffer_max_bytes)
+
+    def start(self) -> None:
+        """Start to receive, without waiting for the platform. Raises ``FatalError`` on unreadable keys."""
+        context, config = self.context, self.config
+        try:
+            reconnect = config.reconnect(context.connector)
+        except ValueError as error:
+            raise FatalError(f"volttron_bus: {error}") from error
         report = reporter(context, reconnect.endpoint.address)
         self._receiver = Receiver(
             reconnect, config.subscription(), self._buffer, context.count, config.patience(), report
@@ -69,13 +71,13 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
             raise FatalError("volttron_bus: receiving ended by a bug") from self._receiver.failure
         return records
 
-    def stop(self) -> None:
+    def interrupt(self) -> None:
         """Receive no more; a waiting poll returns, and what was received can still be polled."""
         if self._receiver is not None:
             self._receiver.stop()
 
-    def close(self) -> None:
-        """Let the connection go."""
+    def stop(self) -> None:
+        """Close the connection."""
         if self._receiver is not None:
             self._receiver.stop()
             self._receiver.join()
@@ -86,9 +88,9 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
             self._silence.heard(message.topic)
             record = self._recorder.record(message)
         except Filtered as unwanted:
-            self._context.count(f"filtered.{unwanted.reason}")
+            self.context.count(f"filtered.{unwanted.reason}")
         except Malformed as error:
-            self._context.quarantine(pack(received.frames), error.reason)
+            self.context.quarantine(pack(received.frames), error.reason)
         else:
             if message.unreadable_time:
                 self._oddities.unreadable_time(message)
@@ -105,6 +107,7 @@ class VolttronBusSource(SourceConnector[VolttronBusConfig]):
     config_type = VolttronBusConfig
     task_type = VolttronBusTask
 
-    def validate(self, config: VolttronBusConfig) -> list[tuple[str, str]]:
+    @classmethod
+    def validate(cls, config: VolttronBusConfig) -> list[tuple[str, str]]:
         """Reads the files of keys that are named."""
         return config.file_problems()

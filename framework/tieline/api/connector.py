@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
 from tieline.api.config import Config
 from tieline.api.record import Position
@@ -26,70 +26,98 @@ class ConnectorContext(Protocol):
         """The connector's own settings as a flat map of strings: what a task configuration is made of."""
 
     def request_task_reconfiguration(self) -> None:
-        """Ask the runtime to call ``task_configs`` again and to restart the tasks if they differ."""
+        """Reserved: ask for ``task_configs`` to be called again, and changed tasks to be restarted."""
 
     def raise_error(self, error: Exception) -> None:
         """Report an error from a thread of the connector's own; the connector fails."""
 
 
 class Connector(ABC, Generic[C]):
-    """One use of a plugin, with a name and a configuration. In calling order:
+    """One use of a plugin, with a name and a configuration. The calls, in order:
 
-    1. ``validate(config)`` before anything starts: the problems that ``config_type`` alone cannot see
-       (something has to be looked up, say); all of them together.
-    2. ``start(context, config)``
-    3. ``task_configs(max_tasks)``: a flat map of settings a task, at most ``tasks.max`` of them.
-    4. ``reconfigure(config)`` when the configuration has changed (as it stands: stop, then start).
-    5. ``alter_offsets(config, offsets)`` while stopped, before somebody's new offsets are stored.
-    6. ``stop()``
+    1. ``Connector.validate(config)`` before anything starts, on the class: the problems that
+       ``config_type`` alone cannot see (a file must be read, say), all of them together.
+    2. ``Connector(context, config)``, then ``start()``.
+    3. ``task_configs(max_tasks)``: a flat map of settings for each task, at most ``tasks.max`` of them.
+    4. ``stop()``, last, after the tasks have stopped.
 
-    ``task_type`` is instantiated by the runtime without arguments, once a task.
+    Reserved, not called yet: ``reconfigure(config)`` when the configuration has changed, and
+    ``alter_offsets(config, offsets)`` before new offsets are stored for a stopped connector.
     """
 
     version: ClassVar[str] = "0"
     config_type: ClassVar[type[Config]] = Config
-    context: ConnectorContext
 
-    def validate(self, config: C) -> list[tuple[str, str]]:
-        """``(key, what is wrong and the way out)``, all of them. Called before ``start``."""
+    def __init__(self, context: ConnectorContext, config: C) -> None:
+        self.context = context
+        self.config = config
+
+    @classmethod
+    def validate(cls, config: C) -> list[tuple[str, str]]:
+        """Return ``(key, what is wrong and what to do)`` for every problem. Called before any instance."""
         return []
 
-    def start(self, context: ConnectorContext, config: C) -> None:
-        """Called once before ``task_configs``; override, and call this one first."""
-        self.context = context
+    def start(self) -> None:
+        """Called once, before ``task_configs``."""
 
     def task_configs(self, max_tasks: int) -> Sequence[Mapping[str, str]]:
-        """The settings of each task; at most ``max_tasks``."""
+        """Return the settings of each task; at most ``max_tasks``."""
         return [self.context.settings]
 
     def reconfigure(self, config: C) -> None:
-        """The configuration changed while running."""
+        """Reserved: the configuration changed while running. The default stops and starts."""
         self.stop()
-        self.start(self.context, config)
+        self.config = config
+        self.start()
 
     def alter_offsets(self, config: C, offsets: Mapping[Any, Position | None]) -> bool:
-        """Check offsets that somebody wants to set; true if this connector knows that they are right."""
+        """Reserved: check offsets that an operator wants to set; true if this connector can verify them."""
         return False
 
     def stop(self) -> None:
-        """Called once, after the tasks have stopped."""
+        """Release all resources. Called once, after the tasks have stopped."""
 
 
 class SourceConnector(Connector[C]):
-    """A connector whose tasks read from outside; one task unless ``task_configs`` says otherwise."""
+    """A connector whose tasks read from an external system; one task unless ``task_configs`` returns more."""
 
     task_type: ClassVar[type[SourceTask[Any]]]
 
     def exactly_once_support(self, config: C) -> Literal["supported", "unsupported", "unknown"]:
-        """Whether offsets and records can be one transaction without duplicates (KIP-618)."""
+        """Reserved: whether offsets and records can be one transaction without duplicates (KIP-618)."""
         return "unknown"
 
 
 class SinkConnector(Connector[C]):
-    """A connector whose tasks write outside; ``tasks.max`` equal tasks share the partitions."""
+    """A connector whose tasks write to an external system; ``tasks.max`` equal tasks share the partitions."""
 
     task_type: ClassVar[type[SinkTask[Any]]]
 
     def task_configs(self, max_tasks: int) -> Sequence[Mapping[str, str]]:
         """Equal tasks: the consumer group divides the partitions among them."""
         return [self.context.settings] * max_tasks
+
+
+def connector_of(task: type[SourceTask[Any]] | type[SinkTask[Any]]) -> type[Connector[Any]]:
+    """Return a connector for a task class that has none of its own: the runtime calls it for an entry point.
+
+    Its settings are the type parameter of the task (``class Counter(SourceTask[CounterConfig])``), its
+    documentation is the task's. Raises ``TypeError`` if the task names no settings class.
+    """
+    config = next((kind for base in task.__mro__ for kind in _configs_of(base)), None)
+    if config is None:
+        kind = "SinkTask" if issubclass(task, SinkTask) else "SourceTask"
+        raise TypeError(f"{task.__name__} names no settings: write class {task.__name__}({kind}[MyConfig])")
+    base: type[Connector[Any]] = SinkConnector if issubclass(task, SinkTask) else SourceConnector
+    attributes = {
+        "config_type": config,
+        "task_type": task,
+        "__doc__": task.__doc__,
+        "__module__": task.__module__,
+    }
+    return type(task.__name__, (base,), attributes)
+
+
+def _configs_of(base: type) -> list[type[Config]]:
+    arguments = [one for generic in base.__dict__.get("__orig_bases__", ()) for one in get_args(generic)]
+    return [one for one in arguments if isinstance(one, type) and issubclass(one, Config)]

@@ -13,7 +13,7 @@ C = TypeVar("C", bound=Config)
 
 
 class Datum(NamedTuple):
-    """A key or a value of a record of ``topic``, with the schema it is true to, or none."""
+    """A key or a value of a record of ``topic``, with its schema, or ``None``."""
 
     topic: str
     data: Any
@@ -21,17 +21,17 @@ class Datum(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A key or a value of a record of ``topic`` as bytes; none is Kafka's null (a tombstone)."""
+    """A key or a value of a record of ``topic`` as bytes; ``None`` is Kafka's null (a tombstone)."""
 
     topic: str
     data: bytes | None
 
 
 class SchemaStore(Protocol):
-    """Where schemas have ids: the ``_schemas`` topic, or a registry elsewhere. Safe for many threads."""
+    """Gives schemas their ids: the ``_schemas`` topic or another registry. Safe for many threads."""
 
     def register(self, subject: str, schema: Schema) -> int:
-        """The schema's id under this subject, registering it if it is new.
+        """Return the schema's id under this subject; register it if it is new.
 
         Raises ``Retriable`` while the store is unavailable, ``DataError`` never.
         """
@@ -41,24 +41,31 @@ class SchemaStore(Protocol):
 
 
 class Converter(ABC, Generic[C]):
-    """Between data and bytes, a batch at a time.
+    """Converts between data and bytes, a batch at a time.
 
-    1. ``start(config, is_key, schemas)``: once, before any batch.
+    1. ``Converter(config, is_key=…, schemas=…)``: before any batch.
     2. ``serialize`` on the source side, ``deserialize`` on the sink side, from the task's own thread.
+    3. ``stop()``, last: release all resources.
 
-    Both keep the order and the length of the batch, and raise ``DataError(index → cause)`` for what
-    can never be converted, ``Retriable`` when a schema store is unavailable. ``None`` stays ``None``.
+    Both keep the order and the length of the batch, and raise ``DataError`` with an index → cause map for
+    what can never be converted, ``RetriableError`` if the schema store is unavailable. ``None`` stays
+    ``None``.
     """
 
     config_type: ClassVar[type[Config]] = Config
 
-    def start(self, config: C, *, is_key: bool, schemas: SchemaStore) -> None:
-        """Called once, before any batch."""
+    def __init__(self, config: C, *, is_key: bool, schemas: SchemaStore) -> None:
+        self.config = config
+        self.is_key = is_key
+        self.schemas = schemas
 
     @abstractmethod
     def serialize(self, batch: Sequence[Datum]) -> list[bytes | None]:
-        """Data to bytes."""
+        """Convert data to bytes."""
 
     @abstractmethod
     def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
-        """Bytes to data."""
+        """Convert bytes to data."""
+
+    def stop(self) -> None:
+        """Release all resources. Always the last call."""

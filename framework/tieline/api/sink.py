@@ -11,7 +11,7 @@ from tieline.api.config import Config
 from tieline.api.record import SinkRecord, SourceRecord, TopicPartition
 from tieline.api.schema import Schema
 
-C_contra = TypeVar("C_contra", bound=Config, contravariant=True)
+C = TypeVar("C", bound=Config)
 
 
 class Changelog(Protocol):
@@ -123,34 +123,38 @@ class SinkContext(Protocol):
         """
 
 
-class SinkTask(ABC, Generic[C_contra]):
-    """Writes outside. In calling order, all from one thread but ``stop``:
+class SinkTask(ABC, Generic[C]):
+    """Writes to an external system. The calls, in order, all from one thread except ``interrupt``:
 
-    1. ``start(context, config)``
-    2. ``open(partitions)``: the task owns these from now on (also later, when it is given more).
-    3. ``put(batch)``, again and again. It writes or buffers, and **never sleeps or retries**: raise
-       ``Retriable`` and the runtime waits, keeps the consumer group alive and offers the batch again.
-       ``refuse(record, error)``, in its place among them, for what no converter can read.
-    4. ``pre_commit(offsets)``, at intervals: which of these offsets are safe to commit. As it stands:
-       ``flush`` what is buffered, then all of them.
-    5. ``close(partitions, lost)``: the task owns these no longer. Before it, unless they are lost
-       (another task may own them already), ``pre_commit`` was called once more.
-    6. ``stop()``, **from another thread**: make a waiting call return soon.
-    7. ``shutdown()``: after the last call of the others, from the task's own thread: let everything go.
+    1. ``Task(context, config)``: keep both; connect to nothing yet.
+    2. ``start()``: connect.
+    3. ``open(partitions)``: the task owns these from now on (called again when it is assigned more).
+    4. ``put(batch)``, again and again. It writes or buffers, and **never sleeps or retries**: raise
+       ``RetriableError`` and the runtime waits, keeps the consumer group alive and offers the batch again.
+       ``handle_undecodable(record, error)``, in order among them, for what no converter can read.
+    5. ``pre_commit(offsets)``, at intervals: which of these offsets are safe to commit. The default
+       flushes and returns every offset.
+    6. ``close(partitions, lost)``: the task no longer owns these. Unless they are lost (another task may
+       own them already), ``pre_commit`` is called once more before.
+    7. ``interrupt()``, **from another thread**: make a waiting call return soon.
+    8. ``stop()``, last, from the task's own thread, also if ``start`` failed: release all resources.
 
     An offset is the position after the last record handed over. A record may come again after a
     crash: ``tieline.id`` in its headers is then the same.
     """
 
     takes_unreadable: ClassVar[bool] = False
-    """Whether ``put`` is given what no converter can read, too, in its place; the value is an ``Unreadable``.
+    """Whether ``put`` also gets what no converter can read, in order; the value is an ``Unreadable``.
 
-    Instead of ``refuse``, for a task that deals with many of them at once.
+    Instead of ``handle_undecodable``, for a task that deals with many of them at once.
     """
 
-    @abstractmethod
-    def start(self, context: SinkContext, config: C_contra) -> None:
-        """Open the outside. Called once. May raise ``Retriable``; it is then called again."""
+    def __init__(self, context: SinkContext, config: C) -> None:
+        self.context = context
+        self.config = config
+
+    def start(self) -> None:
+        """Connect to the external system. Called once, and again after a ``RetriableError``."""
 
     def open(self, partitions: Collection[TopicPartition]) -> None:
         """The task owns these partitions from now on."""
@@ -159,35 +163,37 @@ class SinkTask(ABC, Generic[C_contra]):
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Write or buffer the batch; the records of one partition are in order.
 
-        Raises ``Retriable`` (nothing of the batch, or nothing of the partitions named, was written, but
-        for what it says was ``reached``), ``DataError(index → cause)`` (everything else was), ``Fatal``.
+        Raises ``RetriableError`` (nothing of the batch, or of the partitions named, was written, except up
+        to the offsets in ``reached``), ``DataError`` with an index → cause map (everything else was
+        written), or ``FatalError``.
         """
 
-    def refuse(self, record: SinkRecord, error: Exception) -> bool:
-        """A record that the converters cannot read, in its place in the order of its partition's records.
+    def handle_undecodable(self, record: SinkRecord, error: Exception) -> bool:
+        """Handle a record that the converters cannot read, in the order of its partition's records.
 
-        ``record``: its value and its key are the bytes as they came, without a schema. True: it was dealt
-        with, durably, and counts as delivered. False, as it stands: it is treated as any data error.
-        Raises ``Retriable`` (it is offered again), ``Fatal``.
+        ``record``: key and value are the original bytes, without a schema. Return true if it was handled,
+        durably; it then counts as delivered. The default returns false: it is treated as any data error.
+        Raises ``RetriableError`` (it is offered again), ``FatalError``.
         """
         return False
 
     def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Write what ``put`` has buffered; return only when it is safe. Raises as ``put``."""
+        """Write what ``put`` has buffered; return only when it is safe. Raises as ``put`` does."""
 
     def pre_commit(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
-        """Which of these offsets (or earlier ones) are safe to commit; an empty map commits nothing.
+        """Return which of these offsets (or earlier ones) are safe to commit; an empty map commits nothing.
 
-        A task that moves offsets with ``Changelog.write`` may always return an empty map.
+        The default flushes and returns every offset. A task that moves offsets with ``Changelog.write``
+        may always return an empty map.
         """
         self.flush(offsets)
         return offsets
 
     def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
-        """The task owns these partitions no longer; ``lost``: not for some time already."""
+        """The task no longer owns these partitions; ``lost``: it has not for some time already."""
+
+    def interrupt(self) -> None:
+        """Make a waiting call return soon. Called from another thread."""
 
     def stop(self) -> None:
-        """Make a waiting call return soon. From another thread."""
-
-    def shutdown(self) -> None:
-        """Let everything go. Called once, last."""
+        """Release all resources. Always the last call."""

@@ -9,17 +9,17 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from tieline.api.config import Config
 from tieline.api.record import Position, RecordMetadata, SourceRecord
 
-C_contra = TypeVar("C_contra", bound=Config, contravariant=True)
+C = TypeVar("C", bound=Config)
 
 
 class TransactionContext(Protocol):
-    """Lets a source task set the bounds of its transactions (``transaction.boundary=connector``, KIP-618)."""
+    """Reserved: lets a source task set the bounds of its transactions (``transaction.boundary``, KIP-618)."""
 
     def commit_transaction(self) -> None:
         """Commit after the batch that ``poll`` returns next."""
 
     def abort_transaction(self) -> None:
-        """Throw away what is in the transaction, after the batch that ``poll`` returns next."""
+        """Discard what is in the transaction, after the batch that ``poll`` returns next."""
 
 
 class SourceContext(Protocol):
@@ -35,14 +35,20 @@ class SourceContext(Protocol):
 
     @property
     def stopping(self) -> bool:
-        """True once the task was asked to stop."""
+        """Whether the task was asked to stop."""
 
     @property
     def transaction(self) -> TransactionContext | None:
-        """None unless the connector may set transaction bounds itself."""
+        """Reserved: ``None`` until connectors may set the bounds of transactions themselves."""
+
+    def offset(self, partition: Position) -> Position | None:
+        """Return the last saved source offset of one source partition, ``None`` if nothing was saved."""
 
     def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
-        """The last saved source offset of each source partition, none where there is none."""
+        """Return the last saved source offset of each source partition, ``None`` where nothing was saved.
+
+        Always ``None`` for a source with ``replayable = False``: its position is that of its spool.
+        """
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to one of the task's own counters, such as ``dropped.too_large``; shown with the ledger."""
@@ -51,67 +57,75 @@ class SourceContext(Protocol):
         """Report that ``to`` is connected (again). Cheap: call it whenever that is so. From any thread."""
 
     def not_connected(self, to: str, because: str) -> None:
-        """Report that ``to`` ("the platform at tcp://…") cannot be reached; call it at each attempt.
+        """Report that ``to`` ("the platform at tcp://…") cannot be reached. Call it at each attempt.
 
-        It is logged at once, again with growing pauses, and shown with the ledger until ``connected``.
-        Only for what a task does not raise ``Retriable`` for: that is reported by itself.
+        The runtime logs it at once and then at growing intervals, and shows it with the ledger until
+        ``connected``. Only for outages that the task does not raise ``RetriableError`` for: those are
+        reported anyway.
         """
 
     def quarantine(self, raw: bytes, reason: str) -> None:
-        """Keep something that cannot even be parsed, durably, bounded and counted; never raises.
+        """Keep input that cannot even be parsed, durably, bounded and counted. Never raises.
 
-        Kept where the source has a spool (``replayable = False``); only counted elsewhere.
+        It is kept if the source has a spool (``replayable = False``), and only counted otherwise.
         """
 
 
-class SourceTask(ABC, Generic[C_contra]):
-    """Reads from outside. In calling order, all from one thread but ``stop``:
+class SourceTask(ABC, Generic[C]):
+    """Reads from an external system. The calls, in order, all from one thread except ``interrupt``:
 
-    1. ``start(context, config)``: open the outside; ``context.offsets`` tells where to go on.
-    2. ``poll(max_records, max_wait)``, again and again: the next batch. The records are then
-       transformed, converted and produced; a source that cannot be asked again (``replayable = False``)
-       gets a durable spool in between, and ``poll`` is called by a thread that does nothing else.
-    3. ``commit_record(record, metadata)`` after the broker acknowledged a record (metadata none: it was
-       filtered); in the order of the records of a partition. Not called for a spooled source, whose
-       promise ends at the spool.
-    4. ``commit()`` after offsets were saved.
-    5. ``stop()``, **from another thread**: make a waiting ``poll`` return soon; called once, also when
-       ``start`` failed. What ``poll`` still returns after it is handled as any batch.
-    6. ``close()``: after the last call of the others, from the task's own thread: let everything go.
+    1. ``Task(context, config)``: keep both; connect to nothing yet.
+    2. ``start()``: connect, and resume from ``context.offsets``.
+    3. ``poll(max_records, max_wait)``, again and again: the next batch. Its records are then transformed,
+       converted and produced. A source that cannot be read again (``replayable = False``) gets a durable
+       spool in between, and ``poll`` is called by a thread that does nothing else.
+    4. ``commit_record(record, metadata)`` after the broker acknowledged a record (metadata ``None``: a
+       transform filtered it), in the order of a partition's records. Not called for a spooled source,
+       whose promise ends at the spool.
+    5. ``commit()`` after offsets were saved.
+    6. ``interrupt()``, **from another thread**: make a waiting ``poll`` return soon. Called once, also if
+       ``start`` failed. What ``poll`` still returns afterwards is handled as any batch.
+    7. ``stop()``, last, from the task's own thread, also if ``start`` failed: release all resources.
 
-    Offsets are saved only after every earlier record of the same source partition is acknowledged:
-    at least once. Raise ``Retriable`` for an outage, ``Fatal`` when waiting will not help.
+    Offsets are saved only after every earlier record of the same source partition was acknowledged:
+    delivery is at least once. Raise ``RetriableError`` for an outage, ``FatalError`` if waiting cannot help.
     """
 
     replayable: ClassVar[bool] = True
-    """False: what ``poll`` returned cannot be asked for again (a bus, MQTT)."""
+    """False if what ``poll`` returned cannot be read again (a bus, MQTT)."""
 
     repeats_are_events: ClassVar[bool] = False
-    """True: this source never gives one record twice, so that two with one ``identity`` are two events.
+    """True if this source never returns one record twice, so that two with one ``identity`` are two events.
 
-    The first keeps its identity, later ones get one that is made of it and their number: two redundant
-    sources that see the same stream number alike. Only where ``replayable`` is false.
+    The first keeps its identity. Later ones get an identity made of it and their number: two redundant
+    sources that see the same stream number alike. Only used if ``replayable`` is false.
     """
 
-    @abstractmethod
-    def start(self, context: SourceContext, config: C_contra) -> None:
-        """Open the outside. Called once. May raise ``Retriable``; it is then called again."""
+    def __init__(self, context: SourceContext, config: C) -> None:
+        self.context = context
+        self.config = config
+
+    def start(self) -> None:
+        """Connect to the external system and resume from ``context.offsets``.
+
+        Called once, and again after a ``RetriableError``.
+        """
 
     @abstractmethod
     def poll(self, max_records: int, max_wait: float) -> Sequence[SourceRecord]:
-        """The next batch: at most ``max_records``, after at most ``max_wait`` seconds (empty is fine).
+        """Return the next batch: at most ``max_records``, after at most ``max_wait`` seconds; may be empty.
 
-        ``max_records`` is what fits now; returning early with less is right.
+        ``max_records`` is what fits now. Returning fewer records earlier is right.
         """
 
     def commit_record(self, record: SourceRecord, metadata: RecordMetadata | None) -> None:
-        """The broker has this record (metadata none: it was filtered)."""
+        """The broker acknowledged this record (metadata ``None``: a transform filtered it)."""
 
     def commit(self) -> None:
         """Offsets were saved."""
 
-    def stop(self) -> None:
-        """Make a waiting ``poll`` return. From another thread."""
+    def interrupt(self) -> None:
+        """Make a waiting ``poll`` return soon. Called from another thread."""
 
-    def close(self) -> None:
-        """Let everything go. Called once, last."""
+    def stop(self) -> None:
+        """Release all resources. Always the last call."""

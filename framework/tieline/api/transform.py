@@ -1,4 +1,4 @@
-"""Transforms (Kafka Connect's SMT): a batch in, as many out, none where a record is filtered."""
+"""Transforms (Kafka Connect's SMT): one record out for each record in, ``None`` where it is filtered."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ C = TypeVar("C", bound=Config)
 
 
 class Transform(ABC, Generic[C]):
-    """Changes records on their way, on the source side before the converter, on the sink side after it.
+    """Changes or filters records: on the source side before the converter, on the sink side after it.
 
-    1. ``start(config)``: once, before any batch.
+    1. ``Transform(config)``: before any batch.
     2. ``apply(batch)``: from the task's own thread; a pure function of the batch.
-    3. ``stop()``: once, at the end.
+    3. ``stop()``, last: release all resources.
     """
 
     config_type: ClassVar[type[Config]] = Config
 
-    def start(self, config: C) -> None:
-        """Called once, before any batch."""
+    def __init__(self, config: C) -> None:
+        self.config = config
 
     @abstractmethod
     def apply(self, batch: Sequence[AnyRecord]) -> Sequence[AnyRecord | None]:
-        """A record for each record, at the same index; none filters it (counted as filtered).
+        """Return a record for each record, at the same index; ``None`` filters it (counted as filtered).
 
-        Raises ``DataError(index → cause)`` for records that can never be transformed.
+        Raises ``DataError`` with an index → cause map for records that can never be transformed.
         """
 
     def stop(self) -> None:
-        """Called once, at the end."""
+        """Release all resources. Always the last call."""

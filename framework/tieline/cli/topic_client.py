@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tieline.api import (
     ID_HEADER,
+    Config,
     DataError,
     Datum,
     RecordMetadata,
@@ -77,9 +78,14 @@ class WorkerTopics:
 
     def record_id(self, at: RecordMetadata) -> str:
         """See ``TopicClient.record_id``."""
-        conversion = SinkConversion(self._broker, TransformChain([]), BytesConverter(), BytesConverter())
+        conversion = SinkConversion(self._broker, TransformChain([]), *self._bytes_converters())
         record = conversion.unread(ConsumedRecord(*at, None, None, (), 0))
         return (header(record, ID_HEADER) or b"").decode("ascii")
+
+    def _bytes_converters(self) -> tuple[BytesConverter, BytesConverter]:
+        schemas = self._session.schemas
+        key = BytesConverter(Config(), is_key=True, schemas=schemas)
+        return key, BytesConverter(Config(), is_key=False, schemas=schemas)
 
     def _encode(self, records: Sequence[SourceRecord]) -> list[ProducerRecord]:
         failures: dict[int, Exception] = {}

@@ -95,17 +95,16 @@ class ConnectorCheck:
         parts = split(self._settings, common_type, kind.config_type.keys() if kind else ())
         common, wrong = common_type.check(parts.common, self._where)
         self._found.extend(wrong, self._where)
-        connector = self._own_code(kind) if kind else None
-        config = self._config(connector, parts, common_type) if connector else None
+        config = self._config(kind, parts, common_type) if kind else None
         key = self._converter("key", parts)
         value = self._converter("value", parts)
         transforms = self._transforms(parts)
         overrides = self._overrides(common_type, parts)
-        if connector is None or config is None or key is None or value is None:  # or something is wrong
+        if kind is None or config is None or key is None or value is None:  # or something is wrong
             return None
         if len(self._found.all) > count:
             return None
-        return ConnectorPlan(common, connector, config, parts.own, key, value, transforms, overrides)
+        return ConnectorPlan(common, kind, config, parts.own, key, value, transforms, overrides)
 
     def _overrides(self, common: type[ConnectorSettings], parts: Split) -> dict[str, str]:
         """What this connector's client of Kafka has of its own."""
@@ -142,7 +141,7 @@ class ConnectorCheck:
         return loaded
 
     def _config(
-        self, connector: Connector[Any], parts: Split, common: type[ConnectorSettings]
+        self, connector: type[Connector[Any]], parts: Split, common: type[ConnectorSettings]
     ) -> Config | None:
         own = dict(parts.own)
         for key in own.keys() - set(connector.config_type.keys()):

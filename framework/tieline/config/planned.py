@@ -35,7 +35,7 @@ class ConnectorPlan:
     """One connector, checked: ready to start."""
 
     settings: ConnectorSettings
-    connector: Connector[Any]
+    connector: type[Connector[Any]]
     config: Config
     own: Mapping[str, str]
     key: ConverterPlan

@@ -35,9 +35,8 @@ class AvroConverter(Converter[AvroConverterConfig]):
 
     config_type = AvroConverterConfig
 
-    def start(self, config: AvroConverterConfig, *, is_key: bool, schemas: SchemaStore) -> None:
-        """Nothing is asked of the store before the first batch."""
-        self._schemas = schemas
+    def __init__(self, config: AvroConverterConfig, *, is_key: bool, schemas: SchemaStore) -> None:
+        super().__init__(config, is_key=is_key, schemas=schemas)
         self._suffix = "key" if is_key else "value"
         self._writers: dict[tuple[str, Schema], tuple[bytes, Callable[[Any], bytes]]] = {}
         self._readers: dict[int, AvroCodec] = {}
@@ -86,7 +85,7 @@ class AvroConverter(Converter[AvroConverterConfig]):
         writer = self._writers.get((topic, schema))
         if writer is None:
             subject = schema.name if "." in schema.name else f"{topic}-{self._suffix}"
-            schema_id = self._schemas.register(subject, schema)
+            schema_id = self.schemas.register(subject, schema)
             writer = self._writers[topic, schema] = _FRAME.pack(0, schema_id), AvroCodec.of(schema).encode
         return writer
 
@@ -98,7 +97,7 @@ class AvroConverter(Converter[AvroConverterConfig]):
         _, schema_id = _FRAME.unpack_from(data)
         codec = self._readers.get(schema_id)
         if codec is None:
-            schema = self._schemas.schema(schema_id)
+            schema = self.schemas.schema(schema_id)
             if schema is None:
                 raise ValueError(f"no schema has the id {schema_id}; was it written with another registry?")
             codec = self._readers[schema_id] = AvroCodec.of(schema)

@@ -11,10 +11,8 @@ class DefaultCodec:
     """For keys or for values; used by one thread at a time. ``avro``: its converter."""
 
     def __init__(self, schemas: SchemaStore, *, is_key: bool = False) -> None:
-        self.avro = AvroConverter()
-        self.avro.start(AvroConverterConfig.parse({}), is_key=is_key, schemas=schemas)
-        self._json = JsonConverter()
-        self._json.start(JsonConverterConfig.parse({}))
+        self.avro = AvroConverter(AvroConverterConfig.parse({}), is_key=is_key, schemas=schemas)
+        self._json = JsonConverter(JsonConverterConfig.parse({}), is_key=is_key, schemas=schemas)
 
     def encode(self, datum: Datum) -> bytes | None:
         """Raises ``ValueError`` on what is not true to its schema, ``Retriable`` (the schemas are away)."""

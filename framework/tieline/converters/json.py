@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tieline.api import Config, Converter, Datum, Encoded, Schema, parse_json, setting
+from tieline.api import Config, Converter, Datum, Encoded, Schema, SchemaStore, parse_json, setting
 from tieline.api.exact_json import parse_strict
 from tieline.converters.connect import ConnectSchema, connect_schema
 from tieline.converters.connect_writing import connect_form
@@ -49,8 +49,8 @@ class JsonConverter(Converter[JsonConverterConfig]):
 
     config_type = JsonConverterConfig
 
-    def start(self, config: JsonConverterConfig, **_: Any) -> None:
-        """Remember whether there is an envelope."""
+    def __init__(self, config: JsonConverterConfig, *, is_key: bool, schemas: SchemaStore) -> None:
+        super().__init__(config, is_key=is_key, schemas=schemas)
         self._envelope = config.schemas_enable
         replace_null = config.replace_null_with_default
 

@@ -78,18 +78,14 @@ class StringConverter(Converter[StringConverterConfig]):
 
     config_type = StringConverterConfig
 
-    def start(self, config: StringConverterConfig, **_: Any) -> None:
-        """Remember the encoding."""
-        self._encoding = config.encoding
-
     def serialize(self, batch: Sequence[Datum]) -> list[bytes | None]:
         """Data to bytes."""
-        return serialize_each(batch, lambda datum: str(datum.data).encode(self._encoding))
+        return serialize_each(batch, lambda datum: str(datum.data).encode(self.config.encoding))
 
     def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
         """Bytes to text."""
-        quick = bytes.decode if self._encoding == "utf-8" else None
-        return deserialize_each(batch, lambda data: (data.decode(self._encoding), None), quick)
+        quick = bytes.decode if self.config.encoding == "utf-8" else None
+        return deserialize_each(batch, lambda data: (data.decode(self.config.encoding), None), quick)
 
 
 class BytesConverter(Converter[Config]):

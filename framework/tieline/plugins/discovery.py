@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from stevedore import ExtensionManager, NamedExtensionManager
 
-from tieline.api import PluginError
+from tieline.api import PluginError, SinkConnector, SinkTask, SourceConnector, SourceTask
+from tieline.api.connector import connector_of
 
 SOURCES, SINKS = "tieline.sources", "tieline.sinks"
 CONVERTERS, TRANSFORMS = "tieline.converters", "tieline.transforms"
@@ -29,6 +30,7 @@ KIND = {
 }
 
 
+_TASKS: dict[Any, Any] = {SourceConnector: SourceTask, SinkConnector: SinkTask}
 _LAST_WORDS = ("", "Connector", "Converter")
 
 
@@ -65,9 +67,10 @@ def unreadable() -> dict[str, str]:
 
 
 def load(group: str, name: str, contract: Any) -> Any:
-    """The class behind a plugin's name, a subclass of ``contract``.
+    """Return the class behind a plugin's name, a subclass of ``contract``.
 
-    Raises ``PluginError``: unknown, doubled, broken, or not what it says.
+    An entry point of a source or sink may also name a task class, for which a connector is made. Raises
+    ``PluginError`` if the plugin is unknown, installed twice, broken, or not what its group says.
     """
     kind = KIND[group]
     plugins = installed(group)
@@ -80,6 +83,11 @@ def load(group: str, name: str, contract: Any) -> Any:
         owners = ", ".join(f"{plugin.owner} ({plugin.target})" for plugin in here)
         raise PluginError(f"the {kind} {name!r} is there {len(here)} times: {owners}; uninstall all but one")
     found = _load(group, name)
+    if isinstance(found, type) and issubclass(found, _TASKS.get(contract, ())):
+        try:
+            return connector_of(found)
+        except TypeError as error:
+            raise PluginError(f"the {kind} {name!r} of {here[0].owner} is broken: {error}") from error
     if not (isinstance(found, type) and issubclass(found, contract)):
         raise PluginError(
             f"the {kind} {name!r} of {here[0].owner} is broken: {here[0].target} is no {contract.__name__}"

@@ -37,9 +37,9 @@ class ConnectorContract:
     def test_the_settings_of_every_task_are_a_configuration(self, settings: Mapping[str, str]) -> None:
         """``task_configs`` gives flat maps, at most as many as asked for."""
         config = self._config(settings)
-        connector = self.connector()
-        assert list(connector.validate(config)) == []
-        connector.start(_ConnectorContext(settings), config)
+        assert list(self.connector.validate(config)) == []
+        connector = self.connector(_ConnectorContext(settings), config)
+        connector.start()
         for most in (1, 3):
             tasks = connector.task_configs(most)
             assert 0 < len(tasks) <= most, f"{len(tasks)} tasks, {most} were asked for"

@@ -148,38 +148,45 @@ class SinkContract(ConnectorContract):
         with self._started(settings) as task:
             assert self._failures(task, [record._replace(value=None)]) in ([], [0])
 
-    def test_a_task_that_never_started_can_be_stopped_and_shut_down(self) -> None:
-        """``start`` was waited for, or raised, when the worker was asked to stop."""
-        task = self.connector.task_type()
+    def test_a_task_that_never_started_can_be_interrupted_and_stopped(
+        self, settings: Mapping[str, str]
+    ) -> None:
+        """The worker was asked to stop before ``start`` succeeded."""
+        task = self._task(settings)
+        task.interrupt()
         task.stop()
-        task.shutdown()
 
     def test_a_start_in_an_outage_can_be_repeated(self, outage: Mapping[str, str] | None) -> None:
-        """It may succeed, or raise ``RetriableError`` each time; then the task is stopped and shut down."""
+        """It may succeed, or raise ``RetriableError`` each time; then the task is interrupted and stopped."""
         if outage is None:
             pytest.skip("no settings of an outage are given")
-        task = self.connector.task_type()
+        task = self._task(outage)
         for _ in range(2):
             try:
-                task.start(RecordingSinkContext(), self._config(outage))
+                task.start()
                 break
             except RetriableError:
                 continue
+        task.interrupt()
         task.stop()
-        task.shutdown()
+
+    def _task(
+        self, settings: Mapping[str, str], context: RecordingSinkContext | None = None
+    ) -> SinkTask[Any]:
+        return self.connector.task_type(context or RecordingSinkContext(), self._config(settings))
 
     @contextmanager
     def _started(self, settings: Mapping[str, str]) -> Iterator[SinkTask[Any]]:
-        task = self.connector.task_type()
         context = RecordingSinkContext()
+        task = self._task(settings, context)
         try:
-            task.start(context, self._config(settings))
+            task.start()
             context.assignment = frozenset(TopicPartition("consumed", number) for number in (0, 1))
             task.open(context.assignment)
             yield task
         finally:
+            task.interrupt()
             task.stop()
-            task.shutdown()
 
     def _batch(self, partition: int, first: int, count: int) -> list[SinkRecord]:
         """Records whose offset is their number, so that values differ; in different partitions too.

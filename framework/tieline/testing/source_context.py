@@ -55,6 +55,10 @@ class RecordingSourceContext:
         for record in records:
             self._saved[_key(record.source_partition)] = json.dumps(dict(record.source_offset))
 
+    def offset(self, partition: Position) -> Position | None:
+        """Return the saved offset of one source partition."""
+        return self.offsets([partition])[0]
+
     def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
         """The saved offsets."""
         texts = [self._saved.get(_key(partition)) for partition in partitions]

@@ -58,44 +58,48 @@ class SourceContract(ConnectorContract):
             for wait in (0.0, self.soon / 5):
                 assert self._poll(task, 10, wait) == []
 
-    def test_stop_ends_a_waiting_poll(self, settings: Mapping[str, str]) -> None:
+    def test_interrupt_ends_a_waiting_poll(self, settings: Mapping[str, str]) -> None:
         """From another thread, while ``poll`` waits for something to read."""
-        with self._started(settings, stop=False) as task:
+        with self._started(settings, interrupt=False) as task:
             waiting = _Called(lambda: task.poll(10, 60.0))
             waiting.begun.wait(self.patience)
-            task.stop()
-            assert waiting.ended_within(2 * self.soon), "poll still waits after stop"
+            task.interrupt()
+            assert waiting.ended_within(2 * self.soon), "poll still waits after interrupt"
 
-    def test_stop_before_a_poll_is_not_lost(self, settings: Mapping[str, str]) -> None:
+    def test_interrupt_before_a_poll_is_not_lost(self, settings: Mapping[str, str]) -> None:
         """The task may be about to poll when it is asked to stop."""
-        with self._started(settings, stop=False) as task:
-            task.stop()
-            assert _Called(lambda: task.poll(10, 60.0)).ended_within(2 * self.soon), "poll waits after stop"
+        with self._started(settings, interrupt=False) as task:
+            task.interrupt()
+            assert _Called(lambda: task.poll(10, 60.0)).ended_within(2 * self.soon), (
+                "poll waits after interrupt"
+            )
 
-    def test_a_task_can_be_closed_without_a_poll(self, settings: Mapping[str, str]) -> None:
+    def test_a_task_can_be_stopped_without_a_poll(self, settings: Mapping[str, str]) -> None:
         """It was asked to stop at once."""
         with self._started(settings):
             pass
 
-    def test_a_task_that_never_started_can_be_stopped_and_closed(self) -> None:
-        """``start`` was waited for, or raised, when the worker was asked to stop."""
-        task = self.connector.task_type()
+    def test_a_task_that_never_started_can_be_interrupted_and_stopped(
+        self, settings: Mapping[str, str]
+    ) -> None:
+        """The worker was asked to stop before ``start`` succeeded."""
+        task = self._task(settings)
+        task.interrupt()
         task.stop()
-        task.close()
 
     def test_a_start_in_an_outage_can_be_repeated(self, outage: Mapping[str, str] | None) -> None:
-        """It may succeed, or raise ``RetriableError`` each time; then the task is stopped and closed."""
+        """It may succeed, or raise ``RetriableError`` each time; then the task is interrupted and stopped."""
         if outage is None:
             pytest.skip("no settings of an outage are given")
-        task = self.connector.task_type()
+        task = self._task(outage)
         for _ in range(2):
             try:
-                task.start(RecordingSourceContext(), self._config(outage))
+                task.start()
                 break
             except RetriableError:
                 continue
+        task.interrupt()
         task.stop()
-        task.close()
 
     def test_a_record_has_what_the_runtime_needs(self, settings: Mapping[str, str], feed: Feed) -> None:
         """A topic, positions of JSON primitives, headers of bytes, a time in milliseconds."""
@@ -143,19 +147,26 @@ class SourceContract(ConnectorContract):
             f"{(found - expected).total()} records came that were done, or are others"
         )
 
+    def _task(
+        self, settings: Mapping[str, str], context: RecordingSourceContext | None = None
+    ) -> SourceTask[Any]:
+        return self.connector.task_type(context or RecordingSourceContext(), self._config(settings))
+
     @contextmanager
     def _started(
-        self, settings: Mapping[str, str], context: RecordingSourceContext | None = None, stop: bool = True
+        self,
+        settings: Mapping[str, str],
+        context: RecordingSourceContext | None = None,
+        interrupt: bool = True,
     ) -> Iterator[SourceTask[Any]]:
-        task = self.connector.task_type()
-        context = context or RecordingSourceContext()
+        task = self._task(settings, context)
         try:
-            task.start(context, self._config(settings))
+            task.start()
             yield task
         finally:
-            if stop:
-                task.stop()
-            task.close()
+            if interrupt:
+                task.interrupt()
+            task.stop()
 
     def _poll(self, task: SourceTask[Any], most: int, wait: float) -> list[SourceRecord]:
         begun = time.monotonic()

@@ -35,8 +35,8 @@ class Filter(Transform[FilterConfig]):
 
     config_type = FilterConfig
 
-    def start(self, config: FilterConfig) -> None:
-        """Compile once."""
+    def __init__(self, config: FilterConfig) -> None:
+        super().__init__(config)
         self._topic = None if config.topic_regex is None else re.compile(config.topic_regex)
         self._key = None if config.key_regex is None else re.compile(config.key_regex)
 

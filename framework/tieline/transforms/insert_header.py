@@ -19,8 +19,8 @@ class InsertHeader(Transform[InsertHeaderConfig]):
 
     config_type = InsertHeaderConfig
 
-    def start(self, config: InsertHeaderConfig) -> None:
-        """Build the header once."""
+    def __init__(self, config: InsertHeaderConfig) -> None:
+        super().__init__(config)
         self._added = ((config.header, config.value_literal.encode()),)
 
     def apply(self, batch: Sequence[AnyRecord]) -> Sequence[AnyRecord | None]:

@@ -29,8 +29,8 @@ class RegexRouter(Transform[RegexRouterConfig]):
 
     config_type = RegexRouterConfig
 
-    def start(self, config: RegexRouterConfig) -> None:
-        """Compile once."""
+    def __init__(self, config: RegexRouterConfig) -> None:
+        super().__init__(config)
         self._pattern = re.compile(config.regex)
         literal = config.replacement.replace("\\", r"\\")
         self._replacement = re.sub(r"\$(\d+)", r"\\g<\1>", literal)

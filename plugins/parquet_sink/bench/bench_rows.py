@@ -48,7 +48,7 @@ def through_the_sink(records: Sequence[SinkRecord], folder: Path) -> None:
     for start in range(0, len(records), A_BATCH):
         task.put(records[start : start + A_BATCH])
         task.flush({})
-    task.shutdown()
+    task.stop()
 
 
 def bare(records: Sequence[SinkRecord], folder: Path) -> None:

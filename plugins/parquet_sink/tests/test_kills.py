@@ -90,8 +90,8 @@ def run(log, made, batches, killed):
     """
     committed = dict.fromkeys(log, 0)
     while True:
-        task = ParquetSinkTask()
-        task.start(RecordingSinkContext(), made)
+        task = ParquetSinkTask(RecordingSinkContext(), made)
+        task.start()
         task._store = Mortal(task._store, killed)
         task.open(list(log))
         position = dict(committed)
@@ -197,8 +197,8 @@ def test_the_cuts_are_a_function_of_the_rows_however_they_come(steps, size, rota
 
 def test_an_offset_inside_a_file_is_never_committed(tmp_path):
     """A bad record within it stops the task where there is no dead letter queue."""
-    task = ParquetSinkTask()
-    task.start(RecordingSinkContext(), config(tmp_path, 4, -1))
+    task = ParquetSinkTask(RecordingSinkContext(), config(tmp_path, 4, -1))
+    task.start()
     values = ["0", "1", {"n": object()}, "3", "4", "5"]
     batch = [SinkRecord("t", 0, n, value) for n, value in enumerate(values)]
     assert put(task, batch) == {2}
@@ -206,13 +206,13 @@ def test_an_offset_inside_a_file_is_never_committed(tmp_path):
     assert task.pre_commit({at: 2}) == {at: 0}
     assert task.pre_commit({at: 6}) == {at: 5}
     assert [row["value"] for row in rows(tmp_path)] == ["0", "1", "3", "4"]
-    task.shutdown()
+    task.stop()
 
 
 def test_topics_that_were_renamed_to_one_keep_their_offsets_and_their_files(tmp_path):
     """A router on the sink: what is committed is of the topic that was consumed."""
-    task = ParquetSinkTask()
-    task.start(RecordingSinkContext(), config(tmp_path, 2, -1))
+    task = ParquetSinkTask(RecordingSinkContext(), config(tmp_path, 2, -1))
+    task.start()
     task.put(
         [
             SinkRecord("all", 0, n, f"{topic}{n}", original_topic=topic)
@@ -224,20 +224,20 @@ def test_topics_that_were_renamed_to_one_keep_their_offsets_and_their_files(tmp_
     assert task.pre_commit(reached) == {TopicPartition(topic, 0): 2 for topic in ("a", "b")}
     assert sorted(row["value"] for row in rows(tmp_path)) == ["a0", "a1", "b0", "b1"]
     assert {name.partition("/")[0] for name in files(tmp_path)} == {"all"}
-    task.shutdown()
+    task.stop()
 
 
 def test_a_topic_whose_name_leaves_no_room_for_a_files_is_a_data_error(tmp_path):
-    task = ParquetSinkTask()
-    task.start(RecordingSinkContext(), config(tmp_path, 1, -1))
+    task = ParquetSinkTask(RecordingSinkContext(), config(tmp_path, 1, -1))
+    task.start()
     assert put(task, [SinkRecord("t" * 230, 0, 0, "x"), SinkRecord("t", 0, 0, "y")]) == {0}
-    task.shutdown()
+    task.stop()
 
 
 def test_a_disk_that_is_away_is_waited_for_and_nothing_of_the_batch_is_taken(tmp_path):
     root = tmp_path / "lake"
-    task = ParquetSinkTask()
-    task.start(RecordingSinkContext(), config(root, 2, -1))
+    task = ParquetSinkTask(RecordingSinkContext(), config(root, 2, -1))
+    task.start()
     task.put([SinkRecord("t", 0, n, str(n)) for n in range(2)])
     shutil.rmtree(root)
     root.write_text("in the way")
@@ -251,4 +251,4 @@ def test_a_disk_that_is_away_is_waited_for_and_nothing_of_the_batch_is_taken(tmp
     task.put([SinkRecord("t", 0, 3, "3")])
     assert task.pre_commit({TopicPartition("t", 0): 4}) == {TopicPartition("t", 0): 4}
     assert [row["value"] for row in rows(root)] == ["0", "1", "2", "3"]
-    task.shutdown()
+    task.stop()

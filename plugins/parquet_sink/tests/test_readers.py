@@ -39,8 +39,8 @@ def lake(tmp_path_factory):
     """Twelve readings of two devices, over midnight; six a file; then two with a field more."""
     root = tmp_path_factory.mktemp("lake")
     settings = {"store.url": str(root), "flush.size": "6", "partition.fields": "device", "time.field": "time"}
-    task = ParquetSinkTask()
-    task.start(RecordingSinkContext(), ParquetSinkConfig.parse(settings))
+    task = ParquetSinkTask(RecordingSinkContext(), ParquetSinkConfig.parse(settings))
+    task.start()
     task.put([
         SinkRecord("readings", 0, n, reading(n), f"campus/ahu{n % 2}", identity("r", n), 1_000 + n, READING)
         for n in range(12)
@@ -53,7 +53,7 @@ def lake(tmp_path_factory):
         for n in range(12, 18)
     ])  # fmt: skip
     task.flush({})
-    task.shutdown()
+    task.stop()
     return root
 
 

@@ -74,7 +74,7 @@ def run_until(lines, count, data_dir):
     try:
         lines.wait_for(count)
     finally:
-        worker.ask_to_stop()
+        worker.interrupt()
         thread.join(20)
     assert ended == [True]
     return worker.ledger()

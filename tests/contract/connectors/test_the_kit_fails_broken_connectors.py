@@ -21,31 +21,34 @@ class Nothing(Config):
     pass
 
 class ListSourceTask(SourceTask):
-    def start(self, context, config):
-        self.stopped = threading.Event()
-        saved = context.offsets([{"list": "outside"}])[0] or {"at": 0}
-        self.at = saved["at"]
+    def __init__(self, context, config):
+        super().__init__(context, config)
+        self.interrupted = threading.Event()
+
+    def start(self):
+        self.at = (self.context.offset({"list": "outside"}) or {"at": 0})["at"]
 
     def poll(self, max_records, max_wait):
         found = OUTSIDE[self.at : self.at + max_records]
         if not found:
-            self.stopped.wait(max_wait)
+            self.interrupted.wait(max_wait)
         return [self.record(value) for value in found]
 
     def record(self, value):
         self.at += 1
         return SourceRecord("t", value, source_partition={"list": "outside"}, source_offset={"at": self.at})
 
-    def stop(self):
-        if hasattr(self, "stopped"):
-            self.stopped.set()
+    def interrupt(self):
+        self.interrupted.set()
 
 class ListSource(SourceConnector):
     config_type = Nothing
     task_type = ListSourceTask
 
 class ListSinkTask(SinkTask):
-    def start(self, context, config):
+    waiting = ()
+
+    def start(self):
         self.waiting = []
 
     def put(self, batch):
@@ -105,8 +108,8 @@ del TestSink
 """
 SKIPS_ONE = """
 TestSource.patience = 0.2
-def start(self, context, config, start=ListSourceTask.start):
-    start(self, context, config)
+def start(self, start=ListSourceTask.start):
+    start(self)
     self.at += bool(self.at)
 ListSourceTask.start = start
 del TestSink
@@ -118,15 +121,15 @@ def record(self, value):
 ListSourceTask.record = record
 del TestSink
 """
-HANGS_AFTER_STOP = """
+HANGS_AFTER_INTERRUPT = """
 TestSource.soon = 0.2
-ListSourceTask.stop = lambda self: None
+ListSourceTask.interrupt = lambda self: None
 del TestSink
 """
-LOSES_A_STOP = """
+LOSES_AN_INTERRUPT = """
 TestSource.soon = 0.2
 def poll(self, max_records, max_wait, poll=ListSourceTask.poll):
-    self.stopped.clear()
+    self.interrupted.clear()
     return poll(self, max_records, max_wait)
 ListSourceTask.poll = poll
 del TestSink
@@ -160,7 +163,7 @@ ListSourceTask.record = record
 del TestSink
 """
 NEEDS_A_START = """
-ListSourceTask.close = lambda self: self.stopped.set()
+ListSourceTask.stop = lambda self: str(self.at)
 del TestSink
 """
 LOSES_THE_LAST = """
@@ -171,10 +174,10 @@ ListSinkTask.flush = flush
 del TestSource
 """
 FLUSHES_LATE = """
-def shutdown(self):
-    STORE.extend(r.value for r in getattr(self, "waiting", []))
+def stop(self):
+    STORE.extend(r.value for r in self.waiting)
 ListSinkTask.flush = lambda self, offsets: None
-ListSinkTask.shutdown = shutdown
+ListSinkTask.stop = stop
 del TestSource
 """
 SLEEPS = """
@@ -265,8 +268,8 @@ def test_a_connector_without_a_fault_passes(pytester):
         (IGNORES_MAX, {"a_poll_returns_at_most_what_was_asked_for"}),
         (SKIPS_ONE, {"reading_goes_on_after_the_saved_offsets"}),
         (REPEATS_ONE, {"reading_goes_on_after_the_saved_offsets"}),
-        (HANGS_AFTER_STOP, {"stop_ends_a_waiting_poll", "stop_before_a_poll_is_not_lost"}),
-        (LOSES_A_STOP, {"stop_before_a_poll_is_not_lost"}),
+        (HANGS_AFTER_INTERRUPT, {"interrupt_ends_a_waiting_poll", "interrupt_before_a_poll_is_not_lost"}),
+        (LOSES_AN_INTERRUPT, {"interrupt_before_a_poll_is_not_lost"}),
         (
             WAITS_TOO_LONG,
             {
@@ -278,7 +281,7 @@ def test_a_connector_without_a_fault_passes(pytester):
         (READS_TWICE, {"every_record_is_read_once_and_no_other"}),
         (OTHER_ID_EACH_TIME, {"reading_goes_on_after_the_saved_offsets"}),
         (DEEP_OFFSET, {"a_record_has_what_the_runtime_needs"}),
-        (NEEDS_A_START, {"a_task_that_never_started_can_be_stopped_and_closed"}),
+        (NEEDS_A_START, {"a_task_that_never_started_can_be_interrupted_and_stopped"}),
         (
             LOSES_THE_LAST,
             {
@@ -327,9 +330,9 @@ def test_a_connector_without_a_fault_passes(pytester):
         (TOO_MANY_TASKS, {"the_settings_of_every_task_are_a_configuration"}),
     ],
     ids=[
-        *("ignores max_records", "skips one on resume", "repeats one on resume", "hangs after stop"),
+        *("ignores max_records", "skips one on resume", "repeats one on resume", "hangs after interrupt"),
         *(
-            "loses a stop",
+            "loses an interrupt",
             "waits too long",
             "reads twice",
             "other id each time",

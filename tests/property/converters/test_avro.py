@@ -175,8 +175,7 @@ STORE = OneSchema(
 
 
 def converter():
-    made = AvroConverter()
-    made.start(AvroConverterConfig.parse({}), is_key=False, schemas=STORE)
+    made = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=STORE)
     return made
 
 
@@ -322,8 +321,7 @@ def test_a_schema_with_anything_in_one_place_is_a_value_error_or_can_be_used(dat
     except ValueError:
         return
     store.by_id[1] = schema
-    read = AvroConverter()
-    read.start(AvroConverterConfig.parse({}), is_key=False, schemas=store)
+    read = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=store)
     try:
         read.deserialize([Encoded("t", frame(1, data.draw(st.binary(max_size=20))))])
         read.serialize([Datum("t", data.draw(st.sampled_from([None, 1, {}, [], READING])), schema)])

@@ -29,8 +29,10 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
 def converter(**given):
-    made = JsonConverter()
-    made.start(JsonConverterConfig.parse({"schemas.enable": "true", **given}))
+    no_store: Any = None
+    made = JsonConverter(
+        JsonConverterConfig.parse({"schemas.enable": "true", **given}), is_key=False, schemas=no_store
+    )
     return made
 
 

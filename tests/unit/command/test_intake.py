@@ -52,15 +52,15 @@ class Stand:
         }
         self.context = RecordingSinkContext(connector, changelogs=self.changelogs)
         self.context.partition_counts["commands"] = partitions
-        self.task = CommandSinkTask()
-        self.task.start(self.context, CommandSinkConfig.parse(settings))
+        self.task = CommandSinkTask(self.context, CommandSinkConfig.parse(settings))
+        self.task.start()
         self.task.open([TopicPartition("commands", number) for number in range(partitions)])
 
     def stop(self):
         if self.task is not None:
             self.context.stopping = True
+            self.task.interrupt()
             self.task.stop()
-            self.task.shutdown()
 
     def put(self, *values, partition=0, topic="commands"):
         records = []

@@ -78,18 +78,18 @@ class Stand:
         self.task: Any = None
 
     def start(self, **more):
-        self.task = CommandSinkTask()
         settings = self.config | {key.replace("_", "."): value for key, value in more.items()}
         self.context = RecordingSinkContext(changelogs=self.changelogs)
-        self.task.start(self.context, CommandSinkConfig.parse(settings))
+        self.task = CommandSinkTask(self.context, CommandSinkConfig.parse(settings))
+        self.task.start()
         self.task.open([AT])
 
     def stop(self):
         if self.task is not None:
             self.context.stopping = True
-            self.task.stop()
+            self.task.interrupt()
             self.task.close([AT], lost=False)
-            self.task.shutdown()
+            self.task.stop()
             self.task = None
 
     def send(self, *values):
@@ -304,7 +304,7 @@ def test_no_answer_is_never_a_failure_and_is_proved_by_reading_back(stand):
 def test_what_cannot_be_decoded_is_answered_with_its_bytes_and_blocks_nothing(stand):
     stand.start()
     bad = SinkRecord(*AT, 0, b"\xff\x00", None, ((ID_HEADER, b"topic-0"),), 0)
-    assert stand.task.refuse(bad, ValueError("no schema has the id 7"))
+    assert stand.task.handle_undecodable(bad, ValueError("no schema has the id 7"))
     stand.offset = 1
     one = command()
     stand.send(one)
@@ -523,10 +523,10 @@ def test_a_device_that_a_driver_never_knows_is_a_failure_in_the_end(stand, monke
 
 def test_two_tasks_with_one_identity_set_are_two_on_the_bus_and_both_at_once(stand):
     stand.start(volttron_identity="me")
-    other = CommandSinkTask()
     config = stand.config | {"volttron.identity": "me"}
     context = RecordingSinkContext(task=1, changelogs=stand.changelogs)
-    other.start(context, CommandSinkConfig.parse(config))
+    other = CommandSinkTask(context, CommandSinkConfig.parse(config))
+    other.start()
     beside = TopicPartition("commands", 1)
     other.open([beside])
     try:
@@ -537,9 +537,9 @@ def test_two_tasks_with_one_identity_set_are_two_on_the_bus_and_both_at_once(sta
         stand.end(two["command_id"])
         assert stand.bus._peers == {b"me", b"me-1"}
     finally:
-        other.stop()
+        other.interrupt()
         other.close([beside], lost=False)
-        other.shutdown()
+        other.stop()
 
 
 @pytest.mark.parametrize("code", ["E_BUSY", None, [1], {"a": 1}, True, 2**70])

@@ -179,12 +179,14 @@ class RaisingConfig(Config):
 class Raising(SinkConnector):
     config_type = RaisingConfig
 
-    def validate(self, config):
+    @classmethod
+    def validate(cls, config):
         yield "password", "is too easy"
         raise KeyError(config.password.get_secret_value())
 
 class Unmade(Raising):
-    def __init__(self):
+    @classmethod
+    def validate(cls, config):
         raise RuntimeError("no libfoo")
 """
 

@@ -43,9 +43,8 @@ class Store:
             raise RetriableError("away")
 
 
-def started(converter: Converter[Any], settings=None, *, is_key=False, store=None):
-    converter.start(converter.config_type.parse(settings or {}), is_key=is_key, schemas=store or Store())
-    return converter
+def started(converter: type[Converter[Any]], settings=None, *, is_key=False, store=None):
+    return converter(converter.config_type.parse(settings or {}), is_key=is_key, schemas=store or Store())
 
 
 def failed(call, batch):
@@ -61,7 +60,7 @@ def round_trip(converter, *values, schema=None):
 
 def test_avro_is_confluents_wire_format_byte_by_byte():
     store = Store()
-    out = started(AvroConverter(), store=store).serialize(
+    out = started(AvroConverter, store=store).serialize(
         [Datum("t", {"v": 3}, POINT), Datum("t", {"v": "a"}, POINT)]
     )
     assert out == [b"\x00\x00\x00\x01\x02" + b"\x02\x06", b"\x00\x00\x00\x01\x02" + b"\x04\x02a"]
@@ -70,8 +69,8 @@ def test_avro_is_confluents_wire_format_byte_by_byte():
 
 def test_avro_gives_back_the_schema_that_it_was_written_with():
     store = Store()
-    (data,) = started(AvroConverter(), store=store).serialize([Datum("t", {"v": None}, POINT)])
-    assert started(AvroConverter(), store=store).deserialize([Encoded("u", data)]) == [
+    (data,) = started(AvroConverter, store=store).serialize([Datum("t", {"v": None}, POINT)])
+    assert started(AvroConverter, store=store).deserialize([Encoded("u", data)]) == [
         Datum("u", {"v": None}, POINT)
     ]
 
@@ -79,7 +78,7 @@ def test_avro_gives_back_the_schema_that_it_was_written_with():
 @pytest.mark.parametrize(("is_key", "subject"), [(True, "t-key"), (False, "t-value")])
 def test_the_subject_of_a_type_without_a_namespace_is_its_topic(is_key, subject):
     store = Store()
-    started(AvroConverter(), is_key=is_key, store=store).serialize([Datum("t", "x"), Datum("t", "y")])
+    started(AvroConverter, is_key=is_key, store=store).serialize([Datum("t", "x"), Datum("t", "y")])
     assert store.asked == [subject]
 
 
@@ -97,25 +96,25 @@ def test_the_subject_of_a_type_without_a_namespace_is_its_topic(is_key, subject)
 def test_the_subject_of_a_type_without_a_full_name_is_its_topic_whatever_is_in_it(schema, value):
     """So that changes of it are checked: a subject of its own for each text would let all pass."""
     store = Store()
-    started(AvroConverter(), store=store).serialize([Datum("t", value, Schema(schema))])
+    started(AvroConverter, store=store).serialize([Datum("t", value, Schema(schema))])
     assert store.asked == ["t-value"]
 
 
 @pytest.mark.parametrize("value", ["x", True, 7, 2**63 - 1, 0.5, b"\x00", ""])
 def test_avro_takes_a_primitive_without_a_schema(value):
-    (read,) = round_trip(started(AvroConverter()), value)
+    (read,) = round_trip(started(AvroConverter), value)
     assert (read, type(read)) == (value, type(value))
 
 
 def test_avro_keeps_null_as_kafkas_null_and_not_as_avros():
-    converter = started(AvroConverter())
+    converter = started(AvroConverter)
     assert converter.serialize([Datum("t", None)]) == [None]
     assert converter.deserialize([Encoded("t", None)]) == [Datum("t", None)]
 
 
 def test_a_null_with_a_schema_is_avros_null():
     schema = Schema('["null", "long"]')
-    converter = started(AvroConverter())
+    converter = started(AvroConverter)
     (data,) = converter.serialize([Datum("t", None, schema)])
     assert data == b"\x00\x00\x00\x01\x02\x00"
     assert converter.deserialize([Encoded("t", data)]) == [Datum("t", None, schema)]
@@ -130,7 +129,7 @@ def test_avro_names_every_record_that_cannot_be_written_and_only_these():
         Datum("t", {"w": 1}, POINT),
         Datum("t", 2**63),
     ]
-    found = failed(started(AvroConverter()).serialize, batch)
+    found = failed(started(AvroConverter).serialize, batch)
     assert list(found) == [1, 3, 4, 5]
     assert "the integer 9223372036854775808 fits no branch of ['null', 'long', 'string']" in found[1]
     assert found[3] == "a dict without a schema cannot be Avro; give it a schema or use json"
@@ -139,7 +138,7 @@ def test_avro_names_every_record_that_cannot_be_written_and_only_these():
 
 def test_avro_names_every_record_that_cannot_be_read_and_only_these():
     store = Store()
-    converter = started(AvroConverter(), store=store)
+    converter = started(AvroConverter, store=store)
     (good,) = converter.serialize([Datum("t", {"v": 1}, POINT)])
     assert good is not None
     batch = [good, b'{"v": 1}', None, good[:4], good[:-1], good + b"x", b"\x00\x00\x00\x00\x09\x02", b"\0"]
@@ -153,13 +152,13 @@ def test_avro_names_every_record_that_cannot_be_read_and_only_these():
 
 
 def test_an_id_of_more_than_31_bits_is_unknown_and_nothing_worse():
-    found = failed(started(AvroConverter()).deserialize, [Encoded("t", b"\x00\xff\xff\xff\xff\x02")])
+    found = failed(started(AvroConverter).deserialize, [Encoded("t", b"\x00\xff\xff\xff\xff\x02")])
     assert found == {0: "no schema has the id 4294967295; was it written with another registry?"}
 
 
 def test_a_store_that_is_away_is_an_outage_and_no_data_error():
     store = Store()
-    converter = started(AvroConverter(), store=store)
+    converter = started(AvroConverter, store=store)
     store.away = True
     with pytest.raises(RetriableError):
         converter.serialize([Datum("t", {"v": 1}, POINT)])
@@ -171,7 +170,7 @@ def test_a_store_that_is_away_is_an_outage_and_no_data_error():
 
 def test_a_known_schema_is_not_asked_for_again():
     store = Store()
-    converter = started(AvroConverter(), store=store)
+    converter = started(AvroConverter, store=store)
     encoded = converter.serialize([Datum("t", {"v": 1}, POINT)])
     converter.deserialize([Encoded("t", encoded[0])])
     store.away = True
@@ -196,21 +195,21 @@ def test_a_known_schema_is_not_asked_for_again():
     ],
 )
 def test_json_is_exact(value):
-    (read,) = round_trip(started(JsonConverter()), value)
+    (read,) = round_trip(started(JsonConverter), value)
     assert repr(read) == repr(value)
 
 
 def test_json_keeps_nan():
-    (read,) = round_trip(started(JsonConverter()), math.nan)
+    (read,) = round_trip(started(JsonConverter), math.nan)
     assert math.isnan(read)
 
 
 def test_json_is_compact_utf_8():
-    assert started(JsonConverter()).serialize([Datum("t", {"a": ["é", 1.0]})]) == ['{"a":["é",1.0]}'.encode()]
+    assert started(JsonConverter).serialize([Datum("t", {"a": ["é", 1.0]})]) == ['{"a":["é",1.0]}'.encode()]
 
 
 def test_json_names_what_it_cannot_write_and_read():
-    converter = started(JsonConverter())
+    converter = started(JsonConverter)
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -222,7 +221,7 @@ def test_json_names_what_it_cannot_write_and_read():
 
 @pytest.mark.parametrize(
     ("converter", "settings"),
-    [(JsonConverter(), {}), (JsonConverter(), {"schemas.enable": "true"}), (AvroConverter(), {})],
+    [(JsonConverter, {}), (JsonConverter, {"schemas.enable": "true"}), (AvroConverter, {})],
 )
 def test_an_empty_value_is_a_tombstone_where_it_can_be_nothing_else(converter, settings):
     read = started(converter, settings).deserialize([Encoded("t", b""), Encoded("t", None)])
@@ -242,7 +241,7 @@ def test_an_empty_value_is_a_tombstone_where_it_can_be_nothing_else(converter, s
     ],
 )
 def test_json_with_schemas_is_kafka_connects_envelope(value, schema):
-    converter = started(JsonConverter(), {"schemas.enable": "true"})
+    converter = started(JsonConverter, {"schemas.enable": "true"})
     (data,) = converter.serialize([Datum("t", value)])
     assert data is not None
     assert json.loads(data) == {"schema": schema, "payload": value}
@@ -255,7 +254,7 @@ def test_json_with_schemas_is_kafka_connects_envelope(value, schema):
     "data", [b"1", b'"x"', b'{"payload":1}', b'{"schema":null,"payload":1,"x":2}', b"{}"]
 )
 def test_json_without_the_envelope_that_was_asked_for_is_a_data_error(data):
-    converter = started(JsonConverter(), {"schemas.enable": "true"})
+    converter = started(JsonConverter, {"schemas.enable": "true"})
     assert list(failed(converter.deserialize, [Encoded("t", data)])) == [0]
 
 
@@ -263,7 +262,7 @@ def test_a_number_that_no_decimal_holds_is_a_data_error_of_its_record_alone():
     schema = {"type": "bytes", "name": f"{DATA}Decimal", "parameters": {"scale": "2"}}
     values = [b"1.5", b"1e999999999999999999999", b'"MDk="']
     batch = [Encoded("t", b'{"schema":%b,"payload":%b}' % (json.dumps(schema).encode(), v)) for v in values]
-    assert list(failed(started(JsonConverter(), {"schemas.enable": "true"}).deserialize, batch)) == [1]
+    assert list(failed(started(JsonConverter, {"schemas.enable": "true"}).deserialize, batch)) == [1]
 
 
 @pytest.mark.parametrize(
@@ -272,24 +271,24 @@ def test_a_number_that_no_decimal_holds_is_a_data_error_of_its_record_alone():
 def test_a_decimal_without_a_usable_scale_is_read_as_bytes_and_needs_no_precision(which, read):
     parameters = {"scale": "2", which: math.inf}
     schema = {"type": "bytes", "name": f"{DATA}Decimal", "parameters": parameters}
-    converter = started(JsonConverter(), {"schemas.enable": "true"})
+    converter = started(JsonConverter, {"schemas.enable": "true"})
     data = json.dumps({"schema": schema, "payload": "MDk="}).encode()
     assert [datum.data for datum in converter.deserialize([Encoded("t", data)])] == [read]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
 def test_string_keeps_text_in_its_encoding(encoding):
-    converter = started(StringConverter(), {"converter.encoding": encoding})
+    converter = started(StringConverter, {"converter.encoding": encoding})
     assert round_trip(converter, "é\n", "", None) == ["é\n", "", None]
     assert converter.serialize([Datum("t", "é")]) == ["é".encode(encoding)]
 
 
 def test_string_writes_other_data_as_python_prints_it():
-    assert started(StringConverter()).serialize([Datum("t", 1.5), Datum("t", [1])]) == [b"1.5", b"[1]"]
+    assert started(StringConverter).serialize([Datum("t", 1.5), Datum("t", [1])]) == [b"1.5", b"[1]"]
 
 
 def test_string_names_what_its_encoding_cannot_carry():
-    converter = started(StringConverter(), {"converter.encoding": "ascii"})
+    converter = started(StringConverter, {"converter.encoding": "ascii"})
     assert list(failed(converter.serialize, [Datum("t", "a"), Datum("t", "é")])) == [1]
     assert list(failed(converter.deserialize, [Encoded("t", b"\xff"), Encoded("t", b"a")])) == [0]
 
@@ -302,7 +301,7 @@ def test_an_encoding_that_there_is_not_is_a_problem_in_the_configuration():
 
 
 def test_bytes_are_kept_and_nothing_else_is_taken():
-    converter = started(BytesConverter())
+    converter = started(BytesConverter)
     assert round_trip(converter, b"\x00\xff", b"", None) == [b"\x00\xff", b"", None]
     assert failed(converter.serialize, [Datum("t", b"x"), Datum("t", "x")]) == {
         1: "the bytes converter writes bytes, not str"

@@ -11,8 +11,8 @@ from tieline_connectors.file.sink import FileSinkConfig, FileSinkTask
 
 
 def started(path):
-    task = FileSinkTask()
-    task.start(RecordingSinkContext(), FileSinkConfig.parse({"file": str(path)}))
+    task = FileSinkTask(RecordingSinkContext(), FileSinkConfig.parse({"file": str(path)}))
+    task.start()
     return task
 
 
@@ -27,7 +27,7 @@ def test_lines_are_appended_to_what_is_there(tmp_path):
     put(task, "a", "b")
     task.flush({})
     assert path.read_text("utf-8") == "before\na\nb\n"
-    task.shutdown()
+    task.stop()
 
 
 def test_flush_asks_the_disk(tmp_path, monkeypatch):
@@ -39,7 +39,7 @@ def test_flush_asks_the_disk(tmp_path, monkeypatch):
     assert synced == []
     task.flush({})
     assert len(synced) == 1
-    task.shutdown()
+    task.stop()
 
 
 def test_other_values_than_text_are_written_as_json(tmp_path):
@@ -49,7 +49,7 @@ def test_other_values_than_text_are_written_as_json(tmp_path):
     assert (tmp_path / "out.txt").read_text("utf-8").splitlines() == [
         *("null", "true", "1180591620717411303424", "0.5", '{"a": [1, "\\u00e9"]}', "NaN", "\\ud800")
     ]
-    task.shutdown()
+    task.stop()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_line_that_a_crash_has_torn_is_cut_off(before, kept, tmp_path):
     put(task, "torn")
     task.flush({})
     assert path.read_text("utf-8") == f"{kept}torn\n"
-    task.shutdown()
+    task.stop()
 
 
 def test_a_folder_that_is_not_there_is_an_outage(tmp_path):
@@ -74,7 +74,7 @@ def test_a_full_disk_is_an_outage():
     task = started("/dev/full")
     with pytest.raises(RetriableError, match="/dev/full cannot be written: No space left on device"):
         put(task, "a")
-    task.shutdown()
+    task.stop()
 
 
 class Filling:
@@ -112,7 +112,7 @@ def test_a_line_torn_by_a_full_disk_is_ended_before_the_batch_comes_again(room, 
     lines = path.read_text("utf-8").splitlines()
     assert lines[-3:] == ["abc", "def", "g"]
     assert set(lines) == set(batch)
-    task.shutdown()
+    task.stop()
 
 
 def test_a_task_that_starts_takes_nothing_away_that_another_is_writing(tmp_path):
@@ -121,7 +121,7 @@ def test_a_task_that_starts_takes_nothing_away_that_another_is_writing(tmp_path)
 
     def start_others():
         while not over.is_set():
-            started(path).shutdown()
+            started(path).stop()
 
     others = threading.Thread(target=start_others)
     others.start()
@@ -131,7 +131,7 @@ def test_a_task_that_starts_takes_nothing_away_that_another_is_writing(tmp_path)
     finally:
         over.set()
         others.join()
-    one.shutdown()
+    one.stop()
     assert len(path.read_text("utf-8").splitlines()) == 80_000
 
 
@@ -144,4 +144,4 @@ def test_two_tasks_may_append_to_one_file(tmp_path):
     put(one, "c")
     assert path.read_text("utf-8").splitlines() == ["a" * 10_000, "b" * 10_000, "c"]
     for task in (one, other):
-        task.shutdown()
+        task.stop()

@@ -20,13 +20,13 @@ class Reader:
         self.task = self.started()
 
     def started(self):
-        task = FileSourceTask()
         settings = {"file": str(self.path), "topic": "t", **self.settings}
-        task.start(self.context, FileSourceConfig.parse(settings))
+        task = FileSourceTask(self.context, FileSourceConfig.parse(settings))
+        task.start()
         return task
 
     def restart(self):
-        self.task.close()
+        self.task.stop()
         self.task = self.started()
 
     def append(self, text):
@@ -47,7 +47,7 @@ class Reader:
 def reader(tmp_path):
     made = Reader(tmp_path / "in.txt")
     yield made
-    made.task.close()
+    made.task.stop()
 
 
 def test_lines_that_are_appended_later_are_read_later(reader):
@@ -97,7 +97,7 @@ def test_a_record_has_the_same_identity_each_time_it_is_read(tmp_path):
     assert [record.headers for record in first] == [record.headers for record in again]
     assert len({header(record, ID_HEADER) for record in first}) == 3
     for reader in (one, other):
-        reader.task.close()
+        reader.task.stop()
 
 
 def test_a_file_that_was_moved_away_is_read_to_its_end_and_the_new_one_from_its_start(reader):
@@ -115,7 +115,7 @@ def test_a_file_that_was_moved_away_is_read_to_its_end_and_the_new_one_from_its_
 def test_a_file_that_was_moved_away_between_two_runs_is_given_up_and_the_new_one_is_read(reader):
     reader.append("a\nb\n")
     assert reader.lines() == ["a", "b"]
-    reader.task.close()
+    reader.task.stop()
     os.rename(reader.path, reader.path.with_suffix(".1"))
     reader.append("c\nd\ne\n")
     reader.restart()
@@ -135,7 +135,7 @@ def test_a_truncated_file_is_read_from_its_start(restart, reader):
 def test_a_new_file_with_the_inode_of_the_old_one_is_read_from_its_start(reader):
     reader.append("old1\nold2\n")
     assert len(reader.poll()) == 2
-    reader.task.close()
+    reader.task.stop()
     before = os.stat(reader.path).st_ino
     reader.path.write_text("new1\nnew2\nnew3\n", "utf-8")  # as long, and longer
     assert os.stat(reader.path).st_ino == before
@@ -153,7 +153,7 @@ def test_a_long_line_is_not_cut_inside_a_character_and_keeps_what_only_looks_lik
         "abcd\r",
         "efgh",
     ]
-    reader.task.close()
+    reader.task.stop()
 
 
 def test_a_line_in_the_place_of_another_has_an_id_of_its_own(reader):
@@ -178,14 +178,14 @@ def test_a_long_line_is_cut_and_no_byte_of_it_is_lost_or_made_up(length, tmp_pat
     assert "".join(parts) == text
     assert last == "next"
     assert len(parts) == -(-length // 10)
-    reader.task.close()
+    reader.task.stop()
 
 
 def test_a_batch_is_no_larger_than_its_setting(tmp_path):
     reader = Reader(tmp_path / "in.txt", **{"batch.size": "2"})
     reader.append("a\nb\nc\n")
     assert [reader.lines(), reader.lines()] == [["a", "b"], ["c"]]
-    reader.task.close()
+    reader.task.stop()
 
 
 def test_a_path_that_cannot_be_opened_is_an_outage(tmp_path):
@@ -193,4 +193,4 @@ def test_a_path_that_cannot_be_opened_is_an_outage(tmp_path):
     reader = Reader(tmp_path / "file" / "in.txt")
     with pytest.raises(RetriableError, match=r"in\.txt cannot be read: Not a directory"):
         reader.poll()
-    reader.task.close()
+    reader.task.stop()

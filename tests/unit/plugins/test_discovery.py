@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tieline.api import PluginError, SourceConnector
+from tieline.api import PluginError, SinkConnector, SourceConnector
 from tieline.plugins import discovery
 from tieline.plugins.discovery import SINKS, SOURCES
 from tieline.testing.distribution import distribution
@@ -32,6 +32,45 @@ def test_a_plugin_of_another_distribution_is_loaded_by_its_name(tmp_path):
         found = discovery.load(SOURCES, "mine", SourceConnector)
         assert issubclass(found, SourceConnector)
         assert found.__module__ == "fixture_mine"
+
+
+TASKS = """
+from tieline.api import Config, SinkTask, SourceTask, setting
+
+class Mine(Config):
+    place: str = setting("place", doc="Where.")
+
+class Reads(SourceTask[Mine]):
+    version = "7"
+    def poll(self, max_records, max_wait):
+        return []
+
+class ReadsMore(Reads):
+    pass
+
+class NoSettings(SinkTask):
+    def put(self, batch):
+        pass
+"""
+
+
+@pytest.mark.parametrize("name", ["Reads", "ReadsMore"])
+def test_an_entry_point_may_name_a_task_and_its_settings_are_the_tasks_type_parameter(tmp_path, name):
+    with distribution(
+        tmp_path, "fixture_task", {SOURCES: {"mine": f"fixture_task:{name}"}}, {"fixture_task": TASKS}
+    ):
+        found = discovery.load(SOURCES, "mine", SourceConnector)
+        assert issubclass(found, SourceConnector)
+        assert found.task_type.__name__ == name
+        assert list(found.config_type.keys()) == ["place"]
+
+
+def test_a_task_without_settings_is_reported_with_the_fix(tmp_path):
+    with distribution(
+        tmp_path, "fixture_task", {SINKS: {"mine": "fixture_task:NoSettings"}}, {"fixture_task": TASKS}
+    ):
+        text = load_error(SINKS, "mine", SinkConnector)
+    assert "NoSettings names no settings: write class NoSettings(SinkTask[MyConfig])" in text
 
 
 def test_a_plugin_is_gone_when_its_distribution_is(tmp_path):
@@ -173,9 +212,9 @@ def test_the_same_name_in_two_groups_is_no_clash():
     assert discovery.load(SINKS, "file", FileSink) is FileSink
 
 
-@pytest.mark.parametrize("what", ["number", "task"])
+@pytest.mark.parametrize("what", ["number", "transform"])
 def test_a_plugin_that_is_no_subclass_of_its_contract_is_refused(what, tmp_path):
-    text = "from tieline.api import SourceTask as task\nnumber = 5\n"
+    text = "from tieline.api import Transform as transform\nnumber = 5\n"
     with distribution(
         tmp_path, "fixture_odd", {SOURCES: {"odd": f"fixture_odd:{what}"}}, {"fixture_odd": text}
     ):

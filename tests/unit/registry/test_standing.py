@@ -207,8 +207,7 @@ def test_what_is_referred_to_has_a_limit(log):
 
 
 def test_a_change_of_a_union_is_checked(log):
-    converter = AvroConverter()
-    converter.start(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log))
+    converter = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log))
     text = '["null",{{"type":"record","name":"a.R","fields":[{{"name":"f","type":"{}"}}]}}]'
     old, wider, other = (Schema(text.format(kind)) for kind in ("int", "long", "string"))
     converter.serialize([Datum("t", {"f": 1}, old), Datum("t", {"f": 1}, wider)])
@@ -221,8 +220,9 @@ def test_a_change_of_a_union_is_checked(log):
 def test_a_union_that_an_earlier_release_named_by_its_text_keeps_its_id(log):
     text = '["null",{"type":"record","name":"a.R","fields":[]}]'
     topic = standing(log, stored(str(json.loads(text)), 1, 5, text))
-    converter = AvroConverter()
-    converter.start(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log, topic))
+    converter = AvroConverter(
+        AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log, topic)
+    )
     (data,) = converter.serialize([Datum("t", {}, Schema(text))])
     assert data == b"\x00\x00\x00\x00\x05\x02"
     assert [place.subject for place in topic.snapshot().versions_of_id(5)] == [

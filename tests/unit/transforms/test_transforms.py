@@ -9,13 +9,12 @@ from tieline.transforms.regex_router import RegexRouter
 
 
 def started(transform, **settings):
-    transform.start(type(transform).config_type.parse({k.replace("_", "."): v for k, v in settings.items()}))
-    return transform
+    return transform(transform.config_type.parse({k.replace("_", "."): v for k, v in settings.items()}))
 
 
 def problems(transform, **settings):
     with pytest.raises(ConfigError) as caught:
-        started(transform(), **settings)
+        started(transform, **settings)
     return [f"{problem.key}: {problem.message}" for problem in caught.value.problems]
 
 
@@ -25,17 +24,17 @@ def records(*topics, key=None):
 
 def test_filter_drops_whole_topics_that_match_and_keeps_the_indexes():
     batch = records("a", "ab", "b", "a")
-    assert started(Filter(), topic_regex="a").apply(batch) == [None, batch[1], batch[2], None]
+    assert started(Filter, topic_regex="a").apply(batch) == [None, batch[1], batch[2], None]
 
 
 def test_filter_drops_by_key_as_text_and_never_a_null_key():
     keep, drop, number = SourceRecord("t", 1, None), SourceRecord("t", 1, "None"), SourceRecord("t", 1, 5)
-    assert started(Filter(), key_regex="None|5").apply([keep, drop, number]) == [keep, None, None]
+    assert started(Filter, key_regex="None|5").apply([keep, drop, number]) == [keep, None, None]
 
 
 def test_filter_with_both_drops_what_either_matches():
     batch = [SourceRecord("a", 1, "x"), SourceRecord("b", 1, "y"), SourceRecord("b", 1, "x")]
-    assert started(Filter(), topic_regex="a", key_regex="y").apply(batch) == [None, None, batch[2]]
+    assert started(Filter, topic_regex="a", key_regex="y").apply(batch) == [None, None, batch[2]]
 
 
 def test_filter_needs_something_to_filter_by_that_compiles():
@@ -50,7 +49,7 @@ def test_filter_needs_something_to_filter_by_that_compiles():
 def test_insert_header_adds_behind_what_is_there(kind):
     rest = () if kind is SourceRecord else (0, 0)
     record = kind("t", *rest, 1)._replace(headers=(("h", b"1"),))
-    (out,) = started(InsertHeader(), header="h", value_literal="é").apply([record])
+    (out,) = started(InsertHeader, header="h", value_literal="é").apply([record])
     assert out == record._replace(headers=(("h", b"1"), ("h", "é".encode())))
 
 
@@ -77,13 +76,13 @@ def test_regex_router_rewrites_whole_topics(regex, replacement, topic, expected)
             "replacement: regex has no group 10"
         ]
     else:
-        (out,) = started(RegexRouter(), regex=regex, replacement=replacement).apply(records(topic))
+        (out,) = started(RegexRouter, regex=regex, replacement=replacement).apply(records(topic))
         assert out == SourceRecord(expected, 1)
 
 
 def test_regex_router_leaves_records_that_do_not_match_as_they_are():
     batch = records("a", "b")
-    out = started(RegexRouter(), regex="a", replacement="c").apply(batch)
+    out = started(RegexRouter, regex="a", replacement="c").apply(batch)
     assert [record.topic for record in out] == ["c", "b"]
     assert out[1] is batch[1]
 

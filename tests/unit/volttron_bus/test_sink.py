@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import zmq
@@ -59,13 +61,14 @@ def sink(address, **settings):
         {**QUICK, "volttron.address": address}
         | {key.replace("__", "."): value for key, value in settings.items()}
     )
-    task, context = VolttronBusSinkTask(), RecordingSinkContext()
+    context = RecordingSinkContext()
+    task = VolttronBusSinkTask(context, config)
     try:
-        task.start(context, config)
+        task.start()
         yield task, context
     finally:
+        task.interrupt()
         task.stop()
-        task.shutdown()
 
 
 def record(number, topic="analysis/x", partition=0, **more):
@@ -198,7 +201,7 @@ def test_a_half_open_connection_is_left_for_another_under_a_name_beside_the_firs
 def test_a_stop_ends_the_wait_for_a_silent_router(bus):
     with sink(bus.address, publish__timeout__ms="60000") as (task, _):
         bus.fall_silent()
-        stopper = threading.Timer(0.1, task.stop)
+        stopper = threading.Timer(0.1, task.interrupt)
         stopper.start()
         begun = time.monotonic()
         with pytest.raises(RetriableError):
@@ -250,7 +253,9 @@ def test_a_loss_within_a_batch_says_what_was_reached_refused_records_included():
 
 
 def test_one_task_however_many_are_allowed():
-    connector = VolttronBusSink()
     settings = {**QUICK, "volttron.address": "tcp://127.0.0.1:1"}
-    connector.context = type("Context", (), {"settings": settings})()
+    context: Any = SimpleNamespace(settings=settings)
+    connector = VolttronBusSink(
+        context, VolttronBusSinkConfig.parse({**settings, "bus.allowed.prefixes": "a"})
+    )
     assert connector.task_configs(7) == [settings]

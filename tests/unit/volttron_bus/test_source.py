@@ -41,13 +41,14 @@ def source(address, **settings):
     """A started task; closed at the end."""
     settings = {key.replace("__", "."): value for key, value in settings.items()}
     config = VolttronBusConfig.parse({**QUICK, "volttron.address": address, **settings})
-    task, context = VolttronBusTask(), RecordingSourceContext()
-    task.start(context, config)
+    context = RecordingSourceContext()
+    task = VolttronBusTask(context, config)
+    task.start()
     try:
         yield task, context
     finally:
+        task.interrupt()
         task.stop()
-        task.close()
 
 
 def polled(task, count, seconds=10.0):
@@ -345,7 +346,7 @@ def test_stop_wakes_a_waiting_poll(bus):
 
         def stop():
             stopped.append(time.monotonic())
-            task.stop()
+            task.interrupt()
 
         threading.Timer(0.05, stop).start()
         assert task.poll(10, 30) == []
@@ -358,15 +359,16 @@ def test_what_was_received_before_stop_can_still_be_polled(bus):
         reading(bus, 1)
         reading(bus, 2)
         context.wait_for("dropped.buffer_full")  # so the first is in the buffer
-        task.stop()
+        task.interrupt()
         assert values(task.poll(10, 30)) == [1]
         assert task.poll(10, 30) == []
 
 
-def test_a_task_that_never_started_can_be_stopped_and_closed():
-    task = VolttronBusTask()
+def test_a_task_that_never_started_can_be_interrupted_and_stopped():
+    config = VolttronBusConfig.parse({**QUICK, "volttron.address": "tcp://127.0.0.1:1"})
+    task = VolttronBusTask(RecordingSourceContext(), config)
+    task.interrupt()
     task.stop()
-    task.close()
 
 
 def test_a_task_whose_platform_never_comes_closes_at_once():
@@ -387,7 +389,7 @@ def test_keys_that_cannot_be_read_are_fatal(tmp_path):
         }
     )
     with pytest.raises(FatalError, match="cannot be read"):
-        VolttronBusTask().start(RecordingSourceContext(), config)
+        VolttronBusTask(RecordingSourceContext(), config).start()
 
 
 def test_a_dead_receiving_thread_fails_the_task(bus, monkeypatch):

@@ -158,7 +158,7 @@ def test_keys_are_read_from_the_files_of_a_home(keys, tmp_path):
     settings = {"volttron__credentials__file": str(own), "volttron__server__credentials__file": str(platform)}
     found = config(**settings).endpoint("bus").keys
     assert (found.publickey, found.secretkey, found.serverkey) == (public, secret, server)
-    assert VolttronBusSource().validate(config(**settings)) == []
+    assert VolttronBusSource.validate(config(**settings)) == []
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_file_without_keys_is_told_by_name_and_never_quoted(content, tmp_path)
     file = tmp_path / "keys.json"
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    ((key, message),) = VolttronBusSource().validate(config(volttron__server__credentials__file=str(file)))
+    ((key, message),) = VolttronBusSource.validate(config(volttron__server__credentials__file=str(file)))
     assert key == "volttron.server.credentials.file"
     assert message.startswith(str(file))
     assert "SECRET" not in message

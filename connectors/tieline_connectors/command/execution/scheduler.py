@@ -72,7 +72,7 @@ class Executor:
             if not self.lock.wait_for(lambda: self._busy != at, timeout):
                 log.warning("%s-%d is let go while a command of it is being written", *at)
 
-    def ask_to_stop(self, give_back: float = 0.0) -> None:
+    def interrupt(self, give_back: float = 0.0) -> None:
         """Begin nothing any more; ``give_back``: but for so many seconds end the holds. From any thread."""
         with self.lock:
             if give_back and self._give_back_until is None:

@@ -39,5 +39,5 @@ def run(
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: running.ask_to_stop())
+        signal.signal(number, lambda *_: running.interrupt())
     sys.exit(0 if running.run() else 1)

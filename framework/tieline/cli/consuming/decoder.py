@@ -73,8 +73,7 @@ class Decoder:
         """``registry``: the store of schemas by id; ``None`` for the broker's own topic."""
         self._broker = _OneReadPerBatch(broker)
         schemas = registry or TopicSchemaStore(cast(Broker, self._broker))
-        self._avro = AvroConverter()
-        self._avro.start(AvroConverterConfig.parse({}), is_key=False, schemas=schemas)
+        self._avro = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=schemas)
         decoders: Mapping[ValueFormat, Callable[[bytes], Decoded]] = {
             ValueFormat.AUTO: self._detect,
             ValueFormat.AVRO: self._by_schema,

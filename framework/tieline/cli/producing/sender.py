@@ -63,8 +63,7 @@ class RecordBuilder:
         if self._schema is None:
             yield from records
             return
-        avro = AvroConverter()
-        avro.start(AvroConverterConfig.parse({}), is_key=False, schemas=schemas)
+        avro = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=schemas)
         for where, record in records:
             (value,) = avro.serialize([Datum(self._topic, record.value, self._schema)])
             yield where, record._replace(value=value)

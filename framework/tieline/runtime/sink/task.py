@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from tieline.api import (
     Changelog,
-    Config,
     DataError,
     FatalError,
     FencedError,
     RetriableError,
     Schema,
+    SinkContext,
     SinkRecord,
     SinkTask,
     TopicPartition,
@@ -75,11 +75,13 @@ class WorkerSinkTask(TaskContext):
     """
 
     def __init__(
-        self, scope: TaskEnvironment, task: SinkTask[Any], config: Config, intake: SinkInputs, pace: Timing
+        self,
+        scope: TaskEnvironment,
+        make_task: Callable[[SinkContext], SinkTask[Any]],
+        intake: SinkInputs,
+        pace: Timing,
     ) -> None:
         super().__init__(scope)
-        self._task = task
-        self._config = config
         self._join = intake.join
         self._inbound = intake.inbound
         self._changelogs = intake.changelogs
@@ -95,6 +97,7 @@ class WorkerSinkTask(TaskContext):
         self._flush_away = scope.retry_state(Stage.TASK_FLUSH)
         self._commit_away = scope.retry_state(Stage.OFFSET_COMMIT)
         self._lag: int | None = None
+        self._task = make_task(self)
 
     @property
     def counts(self) -> Counts:
@@ -113,7 +116,7 @@ class WorkerSinkTask(TaskContext):
         """The whole life of the task. Raises ``TaskFailedError``; returns when asked to stop."""
         outvoted = self._scope.retry_state(Stage.KAFKA_CONSUME)
         try:
-            self._scope.retry(Stage.START, lambda: self._task.start(self, self._config))
+            self._scope.retry(Stage.START, self._task.start)
             while True:
                 try:
                     self._run_in_group(subscription)
@@ -126,14 +129,14 @@ class WorkerSinkTask(TaskContext):
             pass
         finally:
             try:
-                self._task.shutdown()
+                self._task.stop()
             finally:
                 self._inbound.stop()
 
-    def ask_to_stop(self) -> None:
+    def interrupt(self) -> None:
         """From another thread: ask the task to stop."""
         self._scope.stop.set()
-        self._task.stop()
+        self._task.interrupt()
 
     # SinkContext: what the task may ask.
 
@@ -294,7 +297,9 @@ class WorkerSinkTask(TaskContext):
                 return
             start = index
             try:
-                refused = self._task.refuse(self._inbound.unread(batch[index]), converted.failures[index])
+                refused = self._task.handle_undecodable(
+                    self._inbound.unread(batch[index]), converted.failures[index]
+                )
             except Exception as error:
                 self._flow.hold(batch[index:], self._due_after(self._away, error))
                 return

@@ -53,7 +53,7 @@ class Pump:
             finally:
                 self._spool.forget()
 
-    def ask_to_stop(self) -> None:
+    def interrupt(self) -> None:
         """From another thread."""
         self._scope.stop.set()
         self._spool.wake()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tieline.api import Config, RetriableError, SourceRecord, SourceTask
+from tieline.api import RetriableError, SourceContext, SourceRecord, SourceTask
 from tieline.config.settings import Timing
 from tieline.runtime.errors.retry import StopRequested
 from tieline.runtime.errors.table import Stage
@@ -22,22 +22,24 @@ class Receiver:
     """① → ②, one thread: polls the task and commits each batch to the spool, whatever happens behind it."""
 
     def __init__(
-        self, scope: TaskEnvironment, task: SourceTask[Any], config: Config, spool: Spool, pace: Timing
+        self,
+        scope: TaskEnvironment,
+        make_task: Callable[[SourceContext], SourceTask[Any]],
+        spool: Spool,
+        pace: Timing,
     ) -> None:
         self._scope = scope
-        self._task = task
-        self._config = config
+        self._task = make_task(TaskSourceContext(scope, dict, spool.quarantine))
         self._spool = spool
         self._pace = pace
-        self._context = TaskSourceContext(scope, dict, spool.quarantine)
         self._repeats = (
-            Repeats(spool.beside("seen"), scope.counters) if type(task).repeats_are_events else None
+            Repeats(spool.beside("seen"), scope.counters) if type(self._task).repeats_are_events else None
         )
 
     def run(self) -> None:
         """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
         try:
-            self._scope.retry(Stage.START, lambda: self._task.start(self._context, self._config))
+            self._scope.retry(Stage.START, self._task.start)
             away = self._scope.retry_state(Stage.TASK_POLL)
             while not self._scope.stop.is_set():
                 try:
@@ -56,15 +58,15 @@ class Receiver:
             pass
         finally:
             try:
-                self._task.close()
+                self._task.stop()
             finally:
                 if self._repeats is not None:
                     self._repeats.close()
 
-    def ask_to_stop(self) -> None:
+    def interrupt(self) -> None:
         """From another thread: ask the task to stop."""
         self._scope.stop.set()
-        self._task.stop()
+        self._task.interrupt()
 
     def _keep(self, batch: Sequence[SourceRecord]) -> None:
         self._spool.append(batch if self._repeats is None else self._repeats.number(batch))

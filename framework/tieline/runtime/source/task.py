@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tieline.api import (
-    Config,
     RecordMetadata,
     RetriableError,
+    SourceContext,
     SourceRecord,
     SourceTask,
 )
@@ -42,17 +42,14 @@ class WorkerSourceTask:
     def __init__(
         self,
         scope: TaskEnvironment,
-        task: SourceTask[Any],
-        config: Config,
+        make_task: Callable[[SourceContext], SourceTask[Any]],
         make_sender: Callable[[Acknowledged | None], Sender],
         saved: Callable[[], Mapping[str, str]],
         pace: Timing,
     ) -> None:
         self._scope = scope
-        self._task = task
-        self._config = config
+        self._task = make_task(TaskSourceContext(scope, saved))
         self._make_sender = make_sender
-        self._context = TaskSourceContext(scope, saved)
         self._pace = pace
         self._sender: Sender | None = None
 
@@ -66,7 +63,7 @@ class WorkerSourceTask:
         try:
             sender = self._sender = self._make_sender(acknowledging(self._task))
             try:
-                self._scope.retry(Stage.START, lambda: self._task.start(self._context, self._config))
+                self._scope.retry(Stage.START, self._task.start)
                 self._carry(sender)
             except StopRequested:
                 pass
@@ -76,12 +73,12 @@ class WorkerSourceTask:
         except StopRequested:
             pass
         finally:
-            self._task.close()
+            self._task.stop()
 
-    def ask_to_stop(self) -> None:
+    def interrupt(self) -> None:
         """From another thread: ask the task to stop."""
         self._scope.stop.set()
-        self._task.stop()
+        self._task.interrupt()
 
     def _saved(self) -> None:
         try:

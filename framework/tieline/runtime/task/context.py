@@ -63,6 +63,10 @@ class TaskSourceContext(TaskContext):
         self._saved = saved
         self._keep = keep
 
+    def offset(self, partition: Position) -> Position | None:
+        """Return the saved offset. Raises ``RetriableError`` if the broker is unavailable."""
+        return self.offsets([partition])[0]
+
     def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
         """The saved offsets. Raises ``Retriable`` while the broker is away."""
         saved = self._saved()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tieline.api import SinkConnector, SinkTask, SourceTask, StartupError, TielineError
+from tieline.api import Connector, SinkConnector, SinkTask, SourceTask, StartupError, TielineError
 from tieline.config.plan import ConnectorPlan
 from tieline.logs import about
 from tieline.runtime.source.pump import Pump
@@ -28,10 +28,11 @@ class RunningConnector:
 
     def __init__(self, plan: ConnectorPlan, parts: TaskFactory) -> None:
         self.plan = plan
-        self.type = "sink" if isinstance(plan.connector, SinkConnector) else "source"
+        self.type = "sink" if issubclass(plan.connector, SinkConnector) else "source"
         self.threads: list[TaskThread] = []
         self.spools: list[Spool] = []
         self._parts = parts
+        self._connector: Connector[Any] | None = None
         self._scopes: list[TaskEnvironment] = []
         self._failure: str | None = None
         self.of_topics = Connections(time.monotonic, wall_ms)
@@ -59,7 +60,7 @@ class RunningConnector:
         """Report an error from a thread of the connector's own: its tasks are stopped."""
         log.error("the connector %s failed: %s", self.name, error)
         self._failure = f"{type(error).__name__}: {error}"
-        self.ask_to_stop()
+        self.interrupt()
 
     # the runtime's side
 
@@ -75,19 +76,19 @@ class RunningConnector:
             log.exception("the connector %s failed at its start", self.name)
 
     def _make_tasks(self) -> None:
-        connector = self.plan.connector
-        connector.start(self, self.plan.config)
+        connector = self._connector = self.plan.connector(self, self.plan.config)
+        connector.start()
         configs = connector.task_configs(self.plan.settings.tasks_max)[: self.plan.settings.tasks_max]
         for number, own in enumerate(configs):
             scope = TaskEnvironment(self.name, number, self.plan.settings.policy)
             self._scopes.append(scope)
-            task = connector.task_type()  # type: ignore[attr-defined]
-            if isinstance(task, SinkTask):
-                self._sink(task, own, scope)
-            elif task.replayable:
-                self._source(task, own, scope)
+            task_type: Any = connector.task_type  # type: ignore[attr-defined]
+            if issubclass(task_type, SinkTask):
+                self._sink(task_type, own, scope)
+            elif task_type.replayable:
+                self._source(task_type, own, scope)
             else:
-                self._spooled(task, own, scope)
+                self._spooled(task_type, own, scope)
 
     def adopt(self, paths: list[Path]) -> list[Path]:
         """Drain the spools that an earlier number of tasks left; those that are not ours are returned."""
@@ -110,11 +111,11 @@ class RunningConnector:
         for thread in self.threads:
             thread.start()
 
-    def ask_to_stop(self) -> None:
+    def interrupt(self) -> None:
         """Ask every task to stop; returns at once. An error of one keeps no other from being asked."""
         for thread in self.threads:
             try:
-                thread.ask_to_stop()
+                thread.interrupt()
             except Exception:
                 log.exception("the task %s could not be asked to stop", thread.scope.id)
 
@@ -122,8 +123,10 @@ class RunningConnector:
         """After all threads have ended."""
         for spool in self.spools:
             spool.close()
+        if self._connector is None:
+            return
         try:
-            self.plan.connector.stop()
+            self._connector.stop()
         except Exception:
             log.exception("the connector %s did not stop cleanly", self.name)
 
@@ -186,31 +189,35 @@ class RunningConnector:
             with about(connector=scope.connector, task=scope.task):
                 scope.connections.remind()
 
-    def _sink(self, task: SinkTask[Any], own: Mapping[str, str], scope: TaskEnvironment) -> None:
-        runner = self._parts.sink(self.plan, task, own, scope)
+    def _sink(self, task_type: type[SinkTask[Any]], own: Mapping[str, str], scope: TaskEnvironment) -> None:
+        runner = self._parts.sink(self.plan, task_type, own, scope)
         subscription = sink_settings(self.plan).subscription
         self._counts.append(lambda: runner.counts)
-        thread = TaskThread(scope, "sink", lambda: runner.run(subscription), runner.ask_to_stop)
+        thread = TaskThread(scope, "sink", lambda: runner.run(subscription), runner.interrupt)
         self._lags.append(lambda: runner.lag if thread.state == "RUNNING" else None)  # it looks no more
         self.threads.append(thread)
 
-    def _source(self, task: SourceTask[Any], own: Mapping[str, str], scope: TaskEnvironment) -> None:
-        runner = self._parts.source(self.plan, task, own, scope)
+    def _source(
+        self, task_type: type[SourceTask[Any]], own: Mapping[str, str], scope: TaskEnvironment
+    ) -> None:
+        runner = self._parts.source(self.plan, task_type, own, scope)
         self._counts.append(lambda: runner.counts)
-        self.threads.append(TaskThread(scope, "source", runner.run, runner.ask_to_stop))
+        self.threads.append(TaskThread(scope, "source", runner.run, runner.interrupt))
 
-    def _spooled(self, task: SourceTask[Any], own: Mapping[str, str], scope: TaskEnvironment) -> None:
+    def _spooled(
+        self, task_type: type[SourceTask[Any]], own: Mapping[str, str], scope: TaskEnvironment
+    ) -> None:
         spool = self._parts.open_spool(self._parts.spool_path(scope), self.plan, scope)
         config = type(self.plan.config).parse(own)
-        receiver = Receiver(scope, task, config, spool, self._parts.pace)
-        self.threads.append(TaskThread(scope, "receiver", receiver.run, receiver.ask_to_stop))
+        receiver = Receiver(scope, lambda context: task_type(context, config), spool, self._parts.pace)
+        self.threads.append(TaskThread(scope, "receiver", receiver.run, receiver.interrupt))
         self._pump(spool, scope)
 
     def _pump(self, spool: Spool, scope: TaskEnvironment) -> None:
         pump = Pump(scope, spool, lambda: self._parts.spool_sender(self.plan, scope, spool), self._parts.pace)
         self.spools.append(spool)
         self._counts.append(lambda: pump.counts)
-        self.threads.append(TaskThread(scope, "pump", pump.run, pump.ask_to_stop))
+        self.threads.append(TaskThread(scope, "pump", pump.run, pump.interrupt))
 
 
 def wall_ms() -> int:

@@ -47,7 +47,11 @@ class TaskFactory:
         """The broker's own schemas, for the converters and for a registry that serves them."""
 
     def source(
-        self, plan: ConnectorPlan, task: SourceTask[Any], own: Mapping[str, str], scope: TaskEnvironment
+        self,
+        plan: ConnectorPlan,
+        task_type: type[SourceTask[Any]],
+        own: Mapping[str, str],
+        scope: TaskEnvironment,
     ) -> WorkerSourceTask:
         """A task of a source whose records can be asked for again."""
         settings = _source(plan)
@@ -57,8 +61,7 @@ class TaskFactory:
 
         return WorkerSourceTask(
             scope,
-            task,
-            type(plan.config).parse(own),
+            lambda context: task_type(context, type(plan.config).parse(own)),
             make_sender,
             lambda: self._broker.source_offsets(plan.name, self.pace.call_timeout),
             self.pace._replace(max_records=settings.max_poll_records),
@@ -69,7 +72,11 @@ class TaskFactory:
         return Sender(scope, self._outbound(plan, scope), self._outlet(plan, scope, spool))
 
     def sink(
-        self, plan: ConnectorPlan, task: SinkTask[Any], own: Mapping[str, str], scope: TaskEnvironment
+        self,
+        plan: ConnectorPlan,
+        task_type: type[SinkTask[Any]],
+        own: Mapping[str, str],
+        scope: TaskEnvironment,
     ) -> WorkerSinkTask:
         """A task of a sink."""
         inbound = SinkConversion(self._broker, _transforms(plan), *self._converters(plan), scope.counters.add)
@@ -84,8 +91,7 @@ class TaskFactory:
         )
         return WorkerSinkTask(
             scope,
-            task,
-            type(plan.config).parse(own),
+            lambda context: task_type(context, type(plan.config).parse(own)),
             intake,
             self.pace._replace(max_records=plan.settings.max_poll_records),
         )
@@ -135,9 +141,8 @@ class TaskFactory:
     def _converters(self, plan: ConnectorPlan) -> tuple[Any, Any]:
         made = []
         for is_key, converter_plan in ((True, plan.key), (False, plan.value)):
-            converter = converter_plan.type()
-            converter.start(converter_plan.config, is_key=is_key, schemas=self._schemas(converter_plan))
-            made.append(converter)
+            schemas = self._schemas(converter_plan)
+            made.append(converter_plan.type(converter_plan.config, is_key=is_key, schemas=schemas))
         return made[0], made[1]
 
     def _schemas(self, plan: ConverterPlan) -> SchemaStore:
@@ -164,9 +169,4 @@ def sink_settings(plan: ConnectorPlan) -> SinkSettings:
 
 
 def _transforms(plan: ConnectorPlan) -> TransformChain:
-    chain = []
-    for transform_plan in plan.transforms:
-        transform = transform_plan.type()
-        transform.start(transform_plan.config)
-        chain.append(transform)
-    return TransformChain(chain)
+    return TransformChain([planned.type(planned.config) for planned in plan.transforms])

@@ -23,7 +23,7 @@ class TaskThread:
         self.role = role
         self.state = "UNASSIGNED"
         self.trace: str | None = None
-        self.ask_to_stop = ask_to_stop
+        self.interrupt = ask_to_stop
         self._run = run
         self._thread = threading.Thread(target=self._main, name=f"{scope.id} {role}", daemon=True)
 

@@ -44,7 +44,7 @@ class Worker:
         self._watch = BrokerWatch(broker, self._home, self._of_broker, sinks, max(1.0, self._interval))
         self._started_at = wall_ms()
 
-    def ask_to_stop(self) -> None:
+    def interrupt(self) -> None:
         """From another thread, or a signal handler, which may interrupt any line, itself included: a
         ``SimpleQueue`` takes that, an ``Event`` may wait for its own lock for ever.
         """
@@ -130,7 +130,7 @@ class Worker:
         deadline = time.monotonic() + self._plan.worker.task_shutdown_graceful_timeout_ms / 1000
         log.info("stopping")
         for connector in self.connectors:
-            connector.ask_to_stop()
+            connector.interrupt()
         cut_off = [
             thread.scope.id
             for connector in self.connectors

@@ -20,7 +20,6 @@ process.
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
 from collections import Counter
@@ -33,7 +32,7 @@ from typing import Any, cast
 
 from typing_extensions import Self
 
-from tieline.api import SinkConnector, SinkTask
+from tieline.api import SinkConnector
 from tieline.broker.port import Broker
 from tieline.config.plan import ConnectorPlan, Plan
 from tieline.config.settings import Timing
@@ -143,7 +142,7 @@ class Life:
         """Also of the dead, whose threads it only wakes."""
         for thread in self._threads:
             with suppress(Crash):
-                thread.ask_to_stop()
+                thread.interrupt()
         for thread in self._threads:
             if not thread.join(20):
                 raise AssertionError(f"{thread.scope.id}: the {thread.role} did not end")
@@ -164,26 +163,33 @@ class _GuardedParts(TaskFactory):
 
 def _guarded(plan: ConnectorPlan, process: Process) -> ConnectorPlan:
     """The same connector; its tasks, converters and transforms pass their crash points."""
-    sink = isinstance(plan.connector, SinkConnector)
+    sink = issubclass(plan.connector, SinkConnector)
     transformed = {"apply": Step.TRANSFORM_IN if sink else Step.TRANSFORM_OUT}
     converted = {"serialize": Step.SERIALIZE, "deserialize": Step.DESERIALIZE}
 
-    def task() -> Any:
-        made = plan.connector.task_type()  # type: ignore[attr-defined]
-        process.left_open(made.shutdown if isinstance(made, SinkTask) else made.close)
-        steps = {"put": Step.PUT, "pre_commit": Step.FLUSH, "poll": Step.POLL, "commit": Step.COMMIT_SOURCE}
-        return process.patched(made, steps)
+    steps = {"put": Step.PUT, "pre_commit": Step.FLUSH, "poll": Step.POLL, "commit": Step.COMMIT_SOURCE}
+    connector: Any = plan.connector
 
-    def made(kind: Callable[[], Any], steps: Mapping[str, Step]) -> Any:
-        return lambda: process.patched(kind(), steps)
+    def build(kind: Callable[..., Any], steps: Mapping[str, Step]) -> Any:
+        return lambda *args, **options: process.patched(kind(*args, **options), steps)
 
-    connector: Any = copy.copy(plan.connector)
-    connector.task_type = task
-    process.left_open(connector.stop)
     return replace(
         plan,
-        connector=process.patched(connector, {}),
-        key=replace(plan.key, type=made(plan.key.type, {})),
-        value=replace(plan.value, type=made(plan.value.type, converted)),
-        transforms=[replace(planned, type=made(planned.type, transformed)) for planned in plan.transforms],
+        connector=_guarded_type(
+            connector, process, {}, task_type=_guarded_type(connector.task_type, process, steps)
+        ),
+        key=replace(plan.key, type=build(plan.key.type, {})),
+        value=replace(plan.value, type=build(plan.value.type, converted)),
+        transforms=[replace(planned, type=build(planned.type, transformed)) for planned in plan.transforms],
     )
+
+
+def _guarded_type(kind: Any, process: Process, steps: Mapping[str, Step], **attributes: Any) -> Any:
+    """A subclass whose every instance passes its crash points, and is stopped with the process."""
+
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        kind.__init__(self, *args, **options)
+        process.left_open(self.stop)
+        process.patched(self, steps)
+
+    return type(kind.__name__, (kind,), {"__init__": __init__, **attributes})

@@ -57,15 +57,23 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
     at a crash comes again, from the beginning of a segment, and is cut and written the same.
     """
 
-    def start(self, context: SinkContext, config: ParquetSinkConfig) -> None:
-        """Open the place for the files."""
-        self._context = context
+    def __init__(self, context: SinkContext, config: ParquetSinkConfig) -> None:
+        super().__init__(context, config)
         self._cutter = Cutter(config.flush_size, config.rotate_interval_ms)
         self._folders = Folders(
             config.date_name, config.time_field, config.time_unit, config.partition_fields
         )
         self._buffers: dict[TopicPartition, list[_Buffer]] = {}
-        self._store: Store = open_store(config.url, config.codec)
+        self._opened: Store | None = None
+
+    def start(self) -> None:
+        """Open the store for the files."""
+        self._opened = open_store(self.config.url, self.config.codec)
+
+    @property
+    def _store(self) -> Store:
+        assert self._opened is not None
+        return self._opened
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Write what has ended before; then take all of the batch, but for what can be no row."""
@@ -74,7 +82,7 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
         of_partition: dict[TopicPartition, list[_Numbered]] = {}
         for index, record in enumerate(batch):
             if record.value is None:
-                self._context.count("null_values")
+                self.context.count("null_values")
                 continue
             try:
                 time = self._folders.time(record)
@@ -108,10 +116,10 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
         for partition in partitions:
             self._buffers.pop(partition, None)
 
-    def shutdown(self) -> None:
-        """Let go of the place for the files."""
-        if hasattr(self, "_store"):
-            self._store.close()
+    def stop(self) -> None:
+        """Close the store for the files."""
+        if self._opened is not None:
+            self._opened.close()
 
     def _take(self, partition: TopicPartition, run: Sequence[_Numbered], failures: Failures) -> None:
         """Records of one schema."""
@@ -150,7 +158,7 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
         name = _file_name(partition, buffer.segment.start)
         for folder, batches in list(buffer.batches.items()):
             self._store.write(f"{folder}/{name}", pa.Table.from_batches(batches))
-            self._context.count("files")
+            self.context.count("files")
             del buffer.batches[folder]
         buffer.written = True
 
@@ -162,7 +170,8 @@ class ParquetSink(SinkConnector[ParquetSinkConfig]):
     config_type = ParquetSinkConfig
     task_type = ParquetSinkTask
 
-    def validate(self, config: ParquetSinkConfig) -> list[tuple[str, str]]:
+    @classmethod
+    def validate(cls, config: ParquetSinkConfig) -> list[tuple[str, str]]:
         """Whether the place for the files can be at all."""
         wrong = what_is_wrong(config.url)
         return [("store.url", wrong)] if wrong else []

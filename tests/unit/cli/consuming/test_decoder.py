@@ -36,8 +36,7 @@ def log(tmp_path):
 
 
 def avro(log, data, schema=READING):
-    converter = AvroConverter()
-    converter.start(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log))
+    converter = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log))
     return converter.serialize([Datum("t", data, schema)])[0]
 
 

@@ -54,8 +54,9 @@ class Sink(SinkTask[Config]):
         self.closed = []
         self.enough = threading.Event()
 
-    def start(self, context, config):
+    def given(self, context):
         self.context = context
+        return self
 
     def put(self, batch):
         self.puts.append([r.value for r in batch])
@@ -95,10 +96,10 @@ def fill(log, values, partition=0):
 
 def inbound(log, *transforms, values=StringConverter, count):
     converters = []
+    no_store: Any = None
     for is_key in (True, False):
-        converter = StringConverter() if is_key else values()
-        converter.start(StringConverterConfig.parse({}), is_key=is_key, schemas=None)
-        converters.append(converter)
+        kind = StringConverter if is_key else values
+        converters.append(kind(StringConverterConfig.parse({}), is_key=is_key, schemas=no_store))
     return SinkConversion(log, TransformChain(transforms), converters[0], converters[1], count)
 
 
@@ -110,8 +111,7 @@ class Running:
         self.scope = TaskEnvironment("c", 0, clock=self.clock, **({"policy": policy} if policy else {}))
         self.task = WorkerSinkTask(
             self.scope,
-            sink,
-            Config(),
+            sink.given,
             SinkInputs(
                 lambda: log.consumer("connect-c", "c-0", {}),
                 inbound(log, *transforms, values=converter, count=self.scope.counters.add),
@@ -131,7 +131,7 @@ class Running:
             self.error = error
 
     def stop(self):
-        self.task.ask_to_stop()
+        self.task.interrupt()
         return self.join()
 
     def join(self):
@@ -234,7 +234,7 @@ def test_where_a_record_was_consumed_is_not_a_transforms_to_change(log):
             raise RetriableError("away", partitions={record.consumed_from for record in batch})
 
     sink = Sink(6, away)  # it takes itself to have kept what its error does not name
-    running = Running(log, sink, Displacing())
+    running = Running(log, sink, Displacing(Config()))
     assert sink.enough.wait(10)
     counts = running.stop()
     assert [sorted(values) for values in sink.puts] == [["a1", "a2", "b1"]] * 2
@@ -364,8 +364,7 @@ def test_a_fatal_error_stops_the_task_and_commits_nothing_of_the_batch(log):
 def test_filtered_records_are_counted_and_their_offsets_advance(log):
     fill(log, ["a", "b"])
     log.store.append([ProducerRecord("t", b"c", b"drop", partition=0) for _ in range(3)])
-    drop = Filter()
-    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    drop = Filter(FilterConfig.parse({"key.regex": "drop"}))
     sink = Sink(2)
     running = Running(log, sink, drop)
     assert sink.enough.wait(10)
@@ -615,7 +614,7 @@ class Refusing(Sink):
         super().__init__(total)
         self.answer, self.away, self.refused = answer, away, []
 
-    def refuse(self, record, error):
+    def handle_undecodable(self, record, error):
         if self.away:
             self.away -= 1
             raise RetriableError("the results topic is away")
@@ -713,7 +712,7 @@ def test_a_fatal_error_while_a_record_is_refused_stops_the_task_and_commits_noth
     log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16)])
 
     class Failing(Sink):
-        def refuse(self, record, error):
+        def handle_undecodable(self, record, error):
             raise FatalError("no right to write results")
 
     running = Running(log, Failing(99))
@@ -894,8 +893,7 @@ def test_what_a_task_calls_safe_within_a_batch_is_committed_and_nothing_less(log
 def test_what_is_safe_within_a_batch_counts_filtered_records_apart(log):
     for value, key in ((b"a", b""), (b"x", b"drop"), (b"b", b""), (b"x", b"drop"), (b"c", b"")):
         log.store.append([ProducerRecord("t", value, key, partition=0)])
-    drop = Filter()
-    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    drop = Filter(FilterConfig.parse({"key.regex": "drop"}))
     sink = Holding(3)
     running = Running(log, sink, drop)
     assert sink.enough.wait(10)
@@ -907,8 +905,7 @@ def test_what_is_safe_within_a_batch_counts_filtered_records_apart(log):
 def test_filtered_records_of_a_partition_with_a_changelog_advance_its_offset_too(log):
     fill(log, ["a"])
     log.store.append([ProducerRecord("t", b"c", b"drop", partition=0) for _ in range(3)])
-    drop = Filter()
-    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    drop = Filter(FilterConfig.parse({"key.regex": "drop"}))
     sink = Keeping(1)
     running = Running(log, sink, drop)
     assert sink.enough.wait(10)
@@ -919,8 +916,7 @@ def test_filtered_records_of_a_partition_with_a_changelog_advance_its_offset_too
 def test_a_task_that_is_fenced_joins_its_group_again_and_goes_on_where_the_other_stopped(log):
     fill(log, ["a", "b"])
     at = TopicPartition("t", 0)
-    avro = AvroConverter()
-    avro.start(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(log))
+    avro = AvroConverter(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(log))
 
     def taken_over(batch):
         if batch[0].value == "a":  # somebody else is the owner, and we have not heard of it

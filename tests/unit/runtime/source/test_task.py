@@ -1,6 +1,7 @@
 """Sources on the real local log: offsets, filtered records, outages, broken producers, spooled ones."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -33,9 +34,13 @@ class Numbers(SourceTask[Config]):
         self.done = threading.Event()
         self.closed = False
 
-    def start(self, context, config):
-        saved = context.offsets([{"p": "n"}])[0]
-        self.next = saved["n"] if saved else 0
+    def given(self, context):
+        self.context = context
+        return self
+
+    def start(self):
+        saved = self.context.offset({"p": "n"})
+        self.next: int = saved["n"] if saved else 0  # type: ignore[assignment]
 
     def poll(self, max_records, max_wait):
         self.fail(self.next)
@@ -55,7 +60,7 @@ class Numbers(SourceTask[Config]):
     def commit(self):
         self.commits += 1
 
-    def close(self):
+    def stop(self):
         self.closed = True
 
 
@@ -70,9 +75,13 @@ def log(tmp_path):
     log.close()
 
 
+def strings(kind=StringConverter):
+    no_store: Any = None
+    return kind(StringConverterConfig.parse({}), is_key=False, schemas=no_store)
+
+
 def outbound(*transforms):
-    converter = StringConverter()
-    converter.start(StringConverterConfig.parse({}))
+    converter = strings()
     return SourceConversion(TransformChain(transforms), converter, converter)
 
 
@@ -81,8 +90,7 @@ def running(log, task, *transforms, broker=None):
     outlet = ProducerOptions(broker or log, "c-0", {})
     worker = WorkerSourceTask(
         scope,
-        task,
-        Config(),
+        task.given,
         lambda acknowledged: Sender(scope, outbound(*transforms), outlet, acknowledged),
         lambda: log.source_offsets("c", 1),
         PACE,
@@ -104,7 +112,7 @@ def run_until(worker, event):
     thread.start()
     if event is not None:
         assert event.wait(10)
-        worker.ask_to_stop()
+        worker.interrupt()
     thread.join(10)
     assert not thread.is_alive()
     return failures[0] if failures else None
@@ -135,8 +143,7 @@ def test_a_restarted_source_goes_on_after_its_saved_offset(log):
 
 
 def test_filtered_records_are_counted_acknowledged_without_metadata_and_advance_the_offset(log):
-    drop = Filter()
-    drop.start(FilterConfig.parse({"key.regex": "drop"}))
+    drop = Filter(FilterConfig.parse({"key.regex": "drop"}))
     task = Numbers(15)
     worker, _ = running(log, task, drop)
     run_until(worker, task.done)
@@ -219,7 +226,7 @@ def test_a_broken_producer_is_made_anew_and_only_what_was_not_acknowledged_is_se
 def spooled(log, task, path, made=None):
     scope = TaskEnvironment("c", 0, clock=FakeClock(step=0.001))
     spool = Spool(path, Limits(1 << 30, True, 1 << 20), scope.counters)
-    receiver = Receiver(scope, task, Config(), spool, PACE)
+    receiver = Receiver(scope, task.given, spool, PACE)
     sender = made or (lambda: Sender(scope, outbound(), ProducerOptions(log, "c-0", {}, positions=spool)))
     return scope, spool, receiver, Pump(scope, spool, sender, PACE)
 
@@ -235,7 +242,7 @@ def test_a_spooled_source_is_carried_on_and_its_spool_is_empty_afterwards(log, t
     while spool.waiting[0] and not deadline.wait(0.005):
         pass
     for part in (receiver, pump):
-        part.ask_to_stop()
+        part.interrupt()
     for thread in threads:
         thread.join(10)
     assert values(log) == [str(n) for n in range(40)]
@@ -251,7 +258,7 @@ def test_a_pump_that_fails_does_not_stop_the_reception(log, tmp_path):
 
     task = Stream(50)
     scope, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
-    converter = Broken()
+    converter = strings(Broken)
     bad = SourceConversion(TransformChain([]), converter, converter)
     pump = Pump(
         scope, spool, lambda: Sender(scope, bad, ProducerOptions(log, "c-0", {}, positions=spool)), PACE
@@ -261,7 +268,7 @@ def test_a_pump_that_fails_does_not_stop_the_reception(log, tmp_path):
     with pytest.raises(TaskFailedError, match="a bug in a converter"):
         pump.run()
     assert task.done.wait(10)
-    receiver.ask_to_stop()
+    receiver.interrupt()
     thread.join(10)
     assert spool.waiting[0] == 50
     spool.close()
@@ -271,7 +278,7 @@ def test_a_pump_that_fails_does_not_stop_the_reception(log, tmp_path):
     thread.start()
     while spool.waiting[0]:
         scope.stop.wait(0.005)
-    pump.ask_to_stop()
+    pump.interrupt()
     thread.join(10)
     assert values(log) == [str(n) for n in range(50)]
     spool.close()
@@ -314,7 +321,7 @@ def test_no_more_than_one_batch_is_sent_and_still_in_the_spool(log, tmp_path):
     disk.back = True
     while spool.waiting[0]:
         scope.stop.wait(0.005)
-    pump.ask_to_stop()
+    pump.interrupt()
     thread.join(10)
     assert values(log) == [str(n) for n in range(50)]
     spool.close()
@@ -336,7 +343,7 @@ def away(number):
 def test_a_receiver_ends_in_time_whatever_its_source_does_then(log, tmp_path, fail):
     scope, spool, _, _ = spooled(log, Stream(0), tmp_path / "s.db")
     pace = PACE._replace(drain=0.05)
-    receiver = Receiver(scope, AwayOrEndless(0, fail), Config(), spool, pace)
+    receiver = Receiver(scope, AwayOrEndless(0, fail).given, spool, pace)
     thread = threading.Thread(target=receiver.run)
     scope.stop.set()
     thread.start()

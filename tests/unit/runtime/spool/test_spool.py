@@ -71,8 +71,7 @@ def test_what_was_appended_is_read_in_order_and_leaves_when_it_is_saved(opened):
 def test_values_that_nobody_looks_into_leave_the_spool_as_the_bytes_that_the_converter_would_have_made(
     opened,
 ):
-    converter = AvroConverter()
-    converter.start(AvroConverterConfig(), is_key=False, schemas=FixedSchemas())
+    converter = AvroConverter(AvroConverterConfig(), is_key=False, schemas=FixedSchemas())
     given = [SourceRecord("t", {"n": n}, str(n), value_schema=SCHEMA) for n in range(5)]
     given.append(SourceRecord("t", "no schema", None))
     spool = opened(as_avro=True)

@@ -14,18 +14,12 @@ from tieline.runtime.worker.connector import RunningConnector
 
 
 class Task(SinkTask[Config]):
-    def start(self, context, config):
-        pass
-
     def put(self, records):
         pass
 
 
 class Connector(SinkConnector[Config]):
     task_type = Task
-
-    def start(self, context, config):
-        self.context = context
 
 
 class Runner:
@@ -43,7 +37,7 @@ class Runner:
         if self.error:
             raise self.error
 
-    def ask_to_stop(self):
+    def interrupt(self):
         self.end.set()
 
 
@@ -55,13 +49,13 @@ def runners():
 @pytest.fixture
 def connector(runners):
     settings = SinkSettings.parse({"name": "out", "connector.class": "x", "topics": "t", "tasks.max": "2"})
-    plan: Any = SimpleNamespace(name="out", connector=Connector(), config=None, settings=settings, own={})
+    plan: Any = SimpleNamespace(name="out", connector=Connector, config=None, settings=settings, own={})
     left = iter(runners)
     parts: Any = SimpleNamespace(sink=lambda plan, task, own, scope: next(left))
     found = RunningConnector(plan, parts)
     found.prepare()
     yield found
-    found.ask_to_stop()
+    found.interrupt()
 
 
 def test_the_lag_of_a_sink_is_unknown_before_its_tasks_start(connector):
@@ -79,10 +73,11 @@ def test_the_lag_of_a_sink_is_unknown_once_one_of_its_tasks_has_failed(connector
 
 
 def test_the_lag_of_a_sink_is_unknown_if_the_connector_failed_at_its_start(connector):
-    def fails(context, config):
-        raise ValueError("no")
+    class Failing(Connector):
+        def start(self):
+            raise ValueError("no")
 
-    connector.plan.connector.start = fails
+    connector.plan.connector = Failing
     no_parts: Any = SimpleNamespace()
     failed = RunningConnector(connector.plan, no_parts)
     failed.prepare()

@@ -1,4 +1,4 @@
-"""Appends each value to a file as a line of JSON. Put your own outside in its place."""
+"""Appends each value to a file as a line of JSON. Replace it with your own external system."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from tieline.api import (
     Config,
     DataError,
     RetriableError,
     SinkConnector,
-    SinkContext,
     SinkRecord,
     SinkTask,
     TopicPartition,
@@ -29,15 +29,18 @@ class AcmeConfig(Config):
 class AcmeTask(SinkTask[AcmeConfig]):
     """What does the work, in one thread."""
 
-    def start(self, context: SinkContext, config: AcmeConfig) -> None:
-        """Open what is written to; an outage is ``RetriableError``: the runtime waits, and calls again."""
+    file: BinaryIO | None = None
+
+    def start(self) -> None:
+        """Open the file. On ``RetriableError`` the runtime waits and calls again."""
         try:
-            self.file = config.file.open("ab")
+            self.file = self.config.file.open("ab")
         except OSError as error:
-            raise RetriableError(f"{config.file}: {error}") from error
+            raise RetriableError(f"{self.config.file}: {error}") from error
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Write what can be written; name what never can be, by its index."""
+        assert self.file is not None
         bad: dict[int, Exception] = {}
         for index, record in enumerate(batch):
             try:
@@ -49,15 +52,16 @@ class AcmeTask(SinkTask[AcmeConfig]):
 
     def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
         """When this returns, all of it is safe: these offsets are committed."""
+        assert self.file is not None
         try:
             self.file.flush()
             os.fsync(self.file.fileno())
         except OSError as error:
             raise RetriableError(f"{self.file.name}: {error}") from error
 
-    def shutdown(self) -> None:
-        """At the end, also after a start that failed."""
-        if hasattr(self, "file"):
+    def stop(self) -> None:
+        """Close the file. Always the last call, also after a start that failed."""
+        if self.file is not None:
             self.file.close()
 
 

@@ -1,4 +1,4 @@
-"""Reads the lines of a file, each once, also over restarts. Put your own outside in its place."""
+"""Reads the lines of a file, each once, also across restarts. Replace it with your own external system."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ class AcmeConfig(Config):
 class AcmeTask(SourceTask[AcmeConfig]):
     """What does the work, in one thread."""
 
-    def __init__(self) -> None:
-        self.stopping = threading.Event()
+    def __init__(self, context: SourceContext, config: AcmeConfig) -> None:
+        super().__init__(context, config)
+        self.interrupted = threading.Event()
+        self.partition = {"file": str(config.file)}
+        self.position = 0
 
-    def start(self, context: SourceContext, config: AcmeConfig) -> None:
-        """Find out where to go on: what is read has a name, and an offset of its own."""
-        self.config = config
-        self.place = {"file": str(config.file)}
-        (saved,) = context.offsets([self.place])
-        self.position = int((saved or {}).get("position") or 0)
+    def start(self) -> None:
+        """Resume from the offset that was saved for this source partition."""
+        saved = self.context.offset(self.partition) or {}
+        self.position = int(saved.get("position") or 0)
 
     def poll(self, max_records: int, max_wait: float) -> list[SourceRecord]:
-        """The next records, each with the offset at which to go on after it; none after ``max_wait``."""
+        """Return the next records, each with the offset from which to resume after it."""
         records: list[SourceRecord] = []
         try:
             with self.config.file.open("rb") as file:
@@ -45,17 +46,23 @@ class AcmeTask(SourceTask[AcmeConfig]):
                 while len(records) < max_records and (line := file.readline()).endswith(b"\n"):
                     self.position += len(line)
                     text = line[:-1].decode("utf-8", "replace")
-                    offset = {"position": self.position}
-                    records.append(SourceRecord(self.config.topic, text, None, self.place, offset))
+                    records.append(
+                        SourceRecord(
+                            topic=self.config.topic,
+                            value=text,
+                            source_partition=self.partition,
+                            source_offset={"position": self.position},
+                        )
+                    )
         except OSError as error:  # the runtime waits, and calls again
             raise RetriableError(f"{self.config.file}: {error}") from error
         if not records:
-            self.stopping.wait(max_wait)
+            self.interrupted.wait(max_wait)
         return records
 
-    def stop(self) -> None:
+    def interrupt(self) -> None:
         """From another thread: end a poll that waits."""
-        self.stopping.set()
+        self.interrupted.set()
 
 
 class AcmeSource(SourceConnector[AcmeConfig]):
