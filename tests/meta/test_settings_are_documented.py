@@ -6,10 +6,11 @@ import re
 import sys
 from pathlib import Path
 
+import certifi
 import pytest
 from docs_generator import program, settings
 
-from tieline.api import Config
+from tieline.api import Config, ConfigError
 from tieline.config.plan import plan
 from tieline.config.settings import (
     IGNORED,
@@ -130,3 +131,16 @@ def test_the_files_of_the_raspberry_pi_are_a_worker_with_two_connectors(tmp_path
     for file, block in zip(files, blocks, strict=True):
         file.write_text(re.sub(r"(?m)^.*credentials\.file.*$", "", block))
     assert len(plan(files[0], files[1:]).connectors) == 2
+
+
+def test_the_settings_of_a_secured_kafka_are_known_to_its_clients(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?)```", page("how-to/secured-kafka.md"), re.DOTALL)
+    text = block.replace("/etc/tieline/ca.pem", certifi.where()).replace("/etc/tieline", str(tmp_path))
+    (tmp_path / "secrets.properties").write_text("kafka_password=opensesame\n")
+    worker, connector = tmp_path / "worker.yaml", tmp_path / "lines.properties"
+    connector.write_text("name=lines\nconnector.class=file\nfile=in.txt\ntopic=lines\n")
+    worker.write_text(text)
+    assert len(plan(worker, [connector]).connectors) == 1
+    worker.write_text(text.replace("sasl.username", "sasl.user"))
+    with pytest.raises(ConfigError, match=r"sasl\.user"):
+        plan(worker, [connector])

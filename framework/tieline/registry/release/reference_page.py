@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _HEAD = """# Message formats
-Made by `tieline schemas docs` from the `doc` texts in [schemas](../../schemas/README.md); change them there.
+`tieline schemas docs` generates this page from the `doc` texts in [schemas](../../schemas/README.md).
 """
 
 
