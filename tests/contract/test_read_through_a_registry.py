@@ -1,4 +1,4 @@
-"""What Confluent's own serializer writes with a registry that is reached over HTTP, read by a worker."""
+"""A worker reads what Confluent's own serializer wrote with a registry over HTTP."""
 
 from __future__ import annotations
 
@@ -37,20 +37,19 @@ def url(log):
 
 @pytest.fixture(params=["over HTTP", "from the topic"])
 def converter(request, url, log):
-    """The avro converter of a worker, with either store."""
+    """The avro converter of a worker, with each of the two schema stores."""
     store = RemoteSchemaStore({"url": url}) if request.param == "over HTTP" else TopicSchemaStore(log)
-    made = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=store)
-    yield made
+    yield AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=store)
     if isinstance(store, RemoteSchemaStore):
         store.close()
 
 
 def record(name, **fields):
-    named = [{"name": field, "type": kind} for field, kind in fields.items()]
-    return json.dumps({"type": "record", "name": name, "namespace": "lab", "fields": named})
+    parts = [{"name": field, "type": kind} for field, kind in fields.items()]
+    return json.dumps({"type": "record", "name": name, "namespace": "lab", "fields": parts})
 
 
-def test_references_are_fetched_through_all_levels_and_each_once(url, converter):
+def test_references_of_references_are_fetched(url, converter):
     with SchemaRegistryClient({"url": url}) as client:
         unit = {"type": "enum", "name": "lab.Unit", "symbols": ["C", "F"]}
         client.register_schema("unit", Sent(json.dumps(unit), "AVRO"))
@@ -63,25 +62,25 @@ def test_references_are_fetched_through_all_levels_and_each_once(url, converter)
             [to_value, to_unit],
         )
         serializer = AvroSerializer(client, whole)
-        given = {"value": {"v": 20.5, "unit": "C"}, "unit": "F"}
-        data = serializer(given, SerializationContext("t", MessageField.VALUE))
+        datum = {"value": {"v": 20.5, "unit": "C"}, "unit": "F"}
+        data = serializer(datum, SerializationContext("t", MessageField.VALUE))
 
     (read,) = converter.deserialize([Encoded("t", data)])
-    assert read.data == given
+    assert read.data == datum
     assert read.schema is not None
     assert read.schema.name == "lab.Reading"
 
 
 @pytest.mark.parametrize(("kind", "name"), [("JSON", "JSON Schema"), ("PROTOBUF", "Protobuf")])
-def test_a_schema_of_another_kind_is_named_with_the_fix(log, url, converter, kind, name):
+def test_a_record_with_another_kind_of_schema_fails_with_the_fix(log, url, converter, kind, name):
     key, value = encode(SchemaStored("s", 1, 77, Content(kind, "{}")))
     log.create_topic("_schemas", partitions=1, config={"cleanup.policy": "compact"})
-    with log.exclusive("_schemas", 5.0) as held:
-        held.append([ProducerRecord("_schemas", value, key, partition=0)])
+    with log.exclusive("_schemas", 5.0) as writer:
+        writer.append([ProducerRecord("_schemas", value, key, partition=0)])
 
     with pytest.raises(DataError) as raised:
         converter.deserialize([Encoded("t", b"\0\0\0\0\x4d{}")])
 
-    told = str(raised.value.failures[0])
-    assert f"id 77 is {name} (schemaType {kind})" in told
-    assert "value.converter" in told
+    message = str(raised.value.failures[0])
+    assert f"id 77 is {name} (schemaType {kind})" in message
+    assert "value.converter" in message

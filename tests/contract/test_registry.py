@@ -1,4 +1,4 @@
-"""The registry as its clients see it: Confluent's own client and bare HTTP, on both homes of the broker."""
+"""The registry as its clients see it: Confluent's own client and plain HTTP, on both backends."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ MORE = record({"name": "n", "type": "long"}, {"name": "m", "type": ["null", "int
 
 @pytest.fixture(scope="module", params=["local", pytest.param("kafka", marks=pytest.mark.kafka)])
 def broker(request, tmp_path_factory):
-    """A home; its topic is shared by all tests, so subjects have names of their own."""
+    """A backend. All tests share its topic, so each uses its own subjects."""
     opened: Broker
     if request.param == "local":
         opened = LocalLog.open(tmp_path_factory.mktemp("registry"))
@@ -78,7 +78,7 @@ def broker(request, tmp_path_factory):
 
 @pytest.fixture
 def serve(broker):
-    """Makes registries of a test's own."""
+    """Starts registries for one test."""
     with contextlib.ExitStack() as running:
         yield lambda **settings: running.enter_context(registry(broker, **settings))
 
@@ -110,10 +110,10 @@ def subject():
 
 
 def ask(url, method="GET", body=None, **headers):
-    """Status and body; as any client without a library."""
+    """Return status and body, as a client without a library gets them."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    given = {"Content-Type": MEDIA, **{k.replace("_", "-"): v for k, v in headers.items()}}
-    request = urllib.request.Request(url, data, given, method=method)
+    all_headers = {"Content-Type": MEDIA, **{k.replace("_", "-"): v for k, v in headers.items()}}
+    request = urllib.request.Request(url, data, all_headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.status, json.loads(answer.read())
@@ -122,29 +122,29 @@ def ask(url, method="GET", body=None, **headers):
             return error.code, json.loads(error.read())
 
 
-def seen(broker, schema_id):
-    """As a worker sees it: Kafka shows the end of a transaction a moment after it was told."""
+def read_as_worker(broker, schema_id):
+    """Return a schema as a worker reads it. Kafka shows the end of a transaction only after a moment."""
     deadline = time.monotonic() + 20
     store = TopicSchemaStore(broker)
-    while (found := store.schema(schema_id)) is None:
-        assert time.monotonic() < deadline, f"nobody sees id {schema_id}"
-    return found
+    while (schema := store.schema(schema_id)) is None:
+        assert time.monotonic() < deadline, f"id {schema_id} is not visible"
+    return schema
 
 
-def code(call, *args, **kwargs):
+def error_of(call, *args, **kwargs):
     with pytest.raises(SchemaRegistryError) as caught:
         call(*args, **kwargs)
     return caught.value.http_status_code, caught.value.error_code
 
 
-def test_what_confluents_serializer_writes_its_deserializer_and_ours_read(client, broker, subject):
+def test_confluents_deserializer_and_ours_read_what_its_serializer_writes(client, broker, subject):
     context = SerializationContext(subject, MessageField.VALUE)
     serializer = AvroSerializer(client, MORE)
     data = serializer({"n": 7, "m": None}, context)
     assert AvroDeserializer(client)(data, context) == {"n": 7, "m": None}
     assert data is not None
     schema_id = int.from_bytes(data[1:5], "big")
-    assert seen(broker, schema_id).definition == json.loads(MORE)
+    assert read_as_worker(broker, schema_id).definition == json.loads(MORE)
     assert client.get_latest_version(f"{subject}-value").version == 1
 
 
@@ -159,7 +159,7 @@ def test_a_schema_is_registered_once_and_has_one_id_under_every_subject(client, 
     assert {subject, f"{subject}-b"} <= set(client.get_subjects())
 
 
-def test_what_the_level_forbids_is_refused_and_the_field_is_named(client, subject):
+def test_a_schema_that_the_level_forbids_is_rejected_and_the_field_is_named(client, subject):
     client.register_schema(subject, Sent(INT, "AVRO"))
     assert client.test_compatibility(subject, Sent(LONG, "AVRO"))
     assert not client.test_compatibility(subject, Sent(TEXT, "AVRO"))
@@ -188,34 +188,34 @@ def test_what_the_level_forbids_is_refused_and_the_field_is_named(client, subjec
         ("NONE", [INT], TEXT, True),
     ],
 )
-def test_each_level_asks_for_its_own(url, subject, level, old, new, good):
+def test_each_level_accepts_and_rejects_what_it_should(url, subject, level, old, new, good):
     ask(f"{url}/config/{subject}", "PUT", {"compatibility": "NONE"})
     for schema in old:
         assert ask(f"{url}/subjects/{subject}/versions", "POST", {"schema": schema})[0] == 200
     assert ask(f"{url}/config/{subject}", "PUT", {"compatibility": level}) == (200, {"compatibility": level})
-    asked = f"{url}/compatibility/subjects/{subject}/versions?verbose=true"
-    answer = ask(asked, "POST", {"schema": new})[1]
+    path = f"{url}/compatibility/subjects/{subject}/versions?verbose=true"
+    answer = ask(path, "POST", {"schema": new})[1]
     assert answer["is_compatible"] is good
     assert bool(answer["messages"]) is not good
     status = ask(f"{url}/subjects/{subject}/versions", "POST", {"schema": new})[0]
     assert status == (200 if good else 409)
 
 
-def test_what_nothing_was_registered_for_is_compatible_with_the_latest_version(client, url, subject):
-    """As Confluent's registry since 7.2.1; its clients take anything but a true for a no."""
+def test_every_schema_is_compatible_with_a_subject_without_versions(client, url, subject):
+    """As in Confluent's registry since 7.2.1. Its clients treat all but ``true`` as incompatible."""
 
-    def check(version="", schema=INT, of=subject, more=""):
-        asked = f"{url}/compatibility/subjects/{of}/versions{version}{more}"
-        status, answer = ask(asked, "POST", {"schema": schema})
+    def check(version="", schema=INT, query=""):
+        path = f"{url}/compatibility/subjects/{subject}/versions{version}{query}"
+        status, answer = ask(path, "POST", {"schema": schema})
         return (status, answer.get("is_compatible", answer.get("error_code")), *answer.get("messages", []))
 
     assert client.test_compatibility(subject, Sent(INT, "AVRO")) is True
     assert check("/latest") == check("/-1") == check() == (200, True)
-    assert check("/latest", more="?verbose=true") == (200, True)
+    assert check("/latest", query="?verbose=true") == (200, True)
     assert check("/1") == (404, 40402)
     assert check("/0") == check("/x") == (422, 42202)
     assert check("/latest", "{") == check("", "{") == (422, 42201)
-    status, compatible, message = check("/latest", "{", more="?verbose=true")
+    status, compatible, message = check("/latest", "{", query="?verbose=true")
     assert (status, compatible) == (200, False)
     assert "not an Avro schema" in message
     client.register_schema(subject, Sent(INT, "AVRO"))
@@ -230,21 +230,21 @@ def test_what_nothing_was_registered_for_is_compatible_with_the_latest_version(c
     assert check("/1", TEXT) == (404, 40402)
 
 
-def test_a_subject_is_deleted_softly_first_and_its_id_is_never_given_away_again(client, subject):
+def test_a_subject_is_first_deleted_softly_and_its_id_is_never_reused(client, subject):
     mine, next_ = (
         record({"name": "n", "type": type_}, name=f"lab.R{subject[2:]}") for type_ in ("int", "string")
     )
     first = client.register_schema(subject, Sent(mine, "AVRO"))
-    assert code(client.delete_subject, subject, True) == (404, 40405)
+    assert error_of(client.delete_subject, subject, True) == (404, 40405)
     assert client.delete_subject(subject) == [1]
-    assert code(client.get_latest_version, subject) == (404, 40401)
+    assert error_of(client.get_latest_version, subject) == (404, 40401)
     assert json.loads(client.get_schema(first).schema_str) == json.loads(mine)
     assert client.delete_subject(subject, True) == [1]
     other = client.register_schema(subject, Sent(next_, "AVRO"))
     assert other > first
 
 
-def test_the_latest_version_is_never_one_that_was_deleted(client, url, subject):
+def test_the_latest_version_is_never_a_deleted_one(client, url, subject):
     client.register_schema(subject, Sent(INT, "AVRO"))
     client.register_schema(subject, Sent(LONG, "AVRO"))
     assert client.delete_version(subject, 2) == 2
@@ -254,13 +254,13 @@ def test_the_latest_version_is_never_one_that_was_deleted(client, url, subject):
     assert ask(f"{url}/subjects/{subject}/versions?deleted=true")[1] == [1, 2]
 
 
-def test_the_prefix_of_all_contexts_is_none(client, url, subject):
+def test_a_prefix_of_contexts_selects_all_subjects(client, url, subject):
     client.register_schema(subject, Sent(INT, "AVRO"))
     for prefix in (":*:", ":.:", f":*:{subject}", subject):
         assert subject in ask(f"{url}/subjects?subjectPrefix={prefix}")[1]
 
 
-def test_a_version_that_others_refer_to_is_not_deleted_and_who_reads_finds_it(client, url, broker, subject):
+def test_a_referenced_version_is_not_deleted_and_is_still_read(client, url, broker, subject):
     unit = f"lab.Unit{subject[2:]}"
     client.register_schema(
         subject, Sent(json.dumps({"type": "enum", "name": unit, "symbols": ["C"]}), "AVRO")
@@ -270,38 +270,38 @@ def test_a_version_that_others_refer_to_is_not_deleted_and_who_reads_finds_it(cl
     sent = Sent(user, "AVRO", [SchemaReference(unit, subject, 1)])
     schema_id = client.register_schema(f"{subject}-user", sent)
     assert client.get_referenced_by(subject, 1) == [schema_id]
-    assert code(client.delete_version, subject, 1) == (422, 42206)
+    assert error_of(client.delete_version, subject, 1) == (422, 42206)
     context = SerializationContext(subject, MessageField.VALUE)
     serializer = AvroSerializer(client, sent, conf={"subject.name.strategy": lambda *_: f"{subject}-user"})
     data = serializer({"u": "C"}, context)
     assert AvroDeserializer(client)(data, context) == {"u": "C"}
-    ours = seen(broker, schema_id)
+    ours = read_as_worker(broker, schema_id)
     assert fastavro.schemaless_reader(io.BytesIO(data[5:]), ours.parsed, None) == {"u": "C"}
     client.delete_subject(f"{subject}-user")
     client.delete_subject(subject)
-    assert seen(broker, schema_id) == ours  # what was written before is still read
+    assert read_as_worker(broker, schema_id) == ours  # earlier records can still be read
 
 
-def test_the_latest_version_with_some_metadata_is_found(client, subject):
+def test_the_latest_version_with_given_metadata_is_found(client, subject):
     client.set_config(subject, ServerConfig(ConfigCompatibilityLevel.NONE))
     for text, owner in ((INT, "boiler"), (LONG, "boiler"), (TEXT, "roof")):
         owned = Metadata(tags=None, properties=MetadataProperties({"owner": owner}), sensitive=[])
         client.register_schema(subject, Sent(text, "AVRO", metadata=owned))
     assert client.get_latest_with_metadata(subject, {"owner": "boiler"}).version == 2
     assert client.get_latest_with_metadata(subject, {"owner": "roof"}).version == 3
-    assert code(client.get_latest_with_metadata, subject, {"owner": "nobody"}) == (404, 40403)
-    assert code(client.get_latest_with_metadata, f"{subject}-not", {"owner": "roof"}) == (404, 40401)
+    assert error_of(client.get_latest_with_metadata, subject, {"owner": "nobody"}) == (404, 40403)
+    assert error_of(client.get_latest_with_metadata, f"{subject}-not", {"owner": "roof"}) == (404, 40401)
 
 
-def test_modes_forbid_and_an_import_keeps_ids(client, url, subject):
+def test_a_read_only_subject_rejects_schemas_and_an_import_keeps_ids(client, url, subject):
     assert ask(f"{url}/mode/{subject}", "PUT", {"mode": "READONLY"}) == (200, {"mode": "READONLY"})
-    assert code(client.register_schema, subject, Sent(INT, "AVRO")) == (422, 42205)
+    assert error_of(client.register_schema, subject, Sent(INT, "AVRO")) == (422, 42205)
     assert ask(f"{url}/mode/{subject}", "PUT", {"mode": "IMPORT"})[0] == 200
     wanted = {"schema": record({"name": subject[2:], "type": "int"}), "id": 2_000_000, "version": 7}
     assert ask(f"{url}/subjects/{subject}/versions", "POST", wanted)[1]["id"] == 2_000_000
     assert ask(f"{url}/subjects/{subject}/versions")[1] == [7]
     assert ask(f"{url}/mode/{subject}", "DELETE") == (200, {"mode": "IMPORT"})
-    assert code(client.get_mode, subject) == (404, 40409)
+    assert error_of(client.get_mode, subject) == (404, 40409)
 
 
 @pytest.mark.parametrize(
@@ -334,14 +334,14 @@ def test_modes_forbid_and_an_import_keeps_ids(client, url, subject):
         ("GET", "/subjects?limit=many", None, 422, 422),
     ],
 )
-def test_what_cannot_be_is_refused_with_confluents_codes(url, method, path, body, status, error):
+def test_invalid_requests_are_rejected_with_confluents_codes(url, method, path, body, status, error):
     found, answer = ask(url + path, method, body)
     assert (found, answer["error_code"]) == (status, error)
     assert answer["message"]
     assert "Traceback" not in json.dumps(answer)
 
 
-def test_other_media_are_refused(url):
+def test_other_media_types_are_rejected(url):
     assert ask(f"{url}/subjects/s/versions", "POST", {"schema": INT}, Content_Type="text/xml")[0] == 415
     assert ask(f"{url}/subjects", Accept="text/html")[0] == 406
     assert ask(f"{url}/subjects", Accept="text/html, */*;q=0.1")[0] == 200
@@ -358,7 +358,7 @@ def test_a_path_may_end_in_a_slash_and_a_subject_may_have_one(url, subject):
 
 def test_two_registries_at_once_never_give_one_id_to_two_schemas(serve, subject):
     urls = [serve(), serve()]
-    found: list[dict[int, int]] = [{}, {}]
+    ids: list[dict[int, int]] = [{}, {}]
     gate = threading.Barrier(2)
 
     def register(which):
@@ -366,18 +366,18 @@ def test_two_registries_at_once_never_give_one_id_to_two_schemas(serve, subject)
         for n in range(8) if which == 0 else reversed(range(8)):
             schema = record({"name": f"f{n}_{subject[2:]}", "type": "int"})
             answer = ask(f"{urls[which]}/subjects/{subject}-{n}/versions", "POST", {"schema": schema})
-            found[which][n] = answer[1]["id"]
+            ids[which][n] = answer[1]["id"]
 
     threads = [threading.Thread(target=register, args=[which]) for which in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(found[0]) == len(set(found[0].values())) == 8
-    assert found[0] == found[1]
-    for n, schema_id in found[0].items():
-        told = ask(f"{urls[n % 2]}/schemas/ids/{schema_id}/versions")
-        assert told == (200, [{"subject": f"{subject}-{n}", "version": 1}])
+    assert len(ids[0]) == len(set(ids[0].values())) == 8
+    assert ids[0] == ids[1]
+    for n, schema_id in ids[0].items():
+        answer = ask(f"{urls[n % 2]}/schemas/ids/{schema_id}/versions")
+        assert answer == (200, [{"subject": f"{subject}-{n}", "version": 1}])
 
 
 def test_a_worker_and_a_registry_on_one_broker_share_ids_and_rules(client, broker, subject):
@@ -397,7 +397,7 @@ def test_a_client_without_credentials_is_refused_and_a_viewer_changes_nothing(se
     with SchemaRegistryClient({"url": url, "basic.auth.user.info": "ann:s3cret"}) as client:
         assert client.register_schema("s", Sent(INT, "AVRO")) > 0
     with SchemaRegistryClient({"url": url, "basic.auth.user.info": "ann:other", "max.retries": 0}) as client:
-        assert code(client.get_subjects)[0] == 401
+        assert error_of(client.get_subjects)[0] == 401
     bearer = {"Authorization": "Bearer t0ken"}
     assert "s" in ask(f"{url}/subjects", **bearer)[1]
     for path in ("/subjects/s/versions", "/subjects/s/versions/", "/subjects/s%2Fversions"):
@@ -408,7 +408,7 @@ def test_a_client_without_credentials_is_refused_and_a_viewer_changes_nothing(se
 
 @pytest.fixture
 def certificate(tmp_path):
-    """A certificate of this machine's own, and its key."""
+    """A self-signed certificate and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(timezone.utc)
@@ -428,7 +428,7 @@ def certificate(tmp_path):
     return tmp_path / "cert.pem", tmp_path / "key.pem"
 
 
-def test_with_a_certificate_it_speaks_https_and_only_that(serve, certificate):
+def test_a_registry_with_a_certificate_speaks_only_https(serve, certificate):
     path, key = certificate
     url = serve(ssl_certificate_location=path, ssl_key_location=key)
     assert url.startswith("https://127.0.0.1:")
@@ -439,7 +439,7 @@ def test_with_a_certificate_it_speaks_https_and_only_that(serve, certificate):
         ask(url.replace("https", "http"))
 
 
-def test_a_client_that_does_not_shake_hands_is_closed_and_keeps_nobody_out(certificate):
+def test_clients_that_do_not_finish_the_tls_handshake_do_not_block_others(certificate):
     async def app(scope, receive, send):
         await Response("here")(scope, receive, send)
 

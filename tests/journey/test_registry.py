@@ -1,4 +1,4 @@
-"""The registry in a worker's process, and on its own beside one."""
+"""The registry in a worker's process, and in a process of its own."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def get(url):
 
 @pytest.fixture
 def port():
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 @contextmanager
 def registry_run(data_dir):
-    """``tieline registry run``: its address. Ended by SIGTERM, cleanly."""
+    """Run ``tieline registry run`` and yield its address. SIGTERM ends it cleanly."""
     registry = subprocess.Popen(
         [*TIELINE, "registry", "run", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir)],
         stderr=subprocess.PIPE,
@@ -39,10 +39,10 @@ def registry_run(data_dir):
     )
     try:
         assert registry.stderr is not None
-        said = next(line for line in registry.stderr if "; Ctrl-C ends it" in line)
-        found = re.search(r"http://127\.0\.0\.1:\d+", said)
-        assert found
-        yield found[0]
+        line = next(line for line in registry.stderr if "; Ctrl-C ends it" in line)
+        address = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert address
+        yield address[0]
     finally:
         registry.send_signal(signal.SIGTERM)
         registry.communicate(timeout=15)
@@ -71,7 +71,7 @@ def test_a_worker_serves_the_schemas_that_its_converters_register(tmp_path, port
         get(f"{url}/subjects")
 
 
-def test_a_registry_that_was_there_before_the_first_worker_goes_on_with_it(tmp_path, port):
+def test_a_registry_that_started_before_the_first_worker_serves_its_schemas(tmp_path, port):
     with registry_run(tmp_path / "data") as url:
         body = json.dumps({"schema": '"int"'}).encode()
         request = urllib.request.Request(f"{url}/subjects/early/versions", body, method="POST")
@@ -85,7 +85,7 @@ def test_a_registry_that_was_there_before_the_first_worker_goes_on_with_it(tmp_p
             assert worker.stop() == 0
 
 
-def test_every_problem_of_the_served_registry_is_told_before_the_start(tmp_path):
+def test_every_problem_of_the_served_registry_is_reported_before_the_start(tmp_path):
     settings = {
         "schema.registry.url": "embedded",
         "schema.registry.listen": "0.0.0.0:8081",
@@ -100,10 +100,10 @@ def test_every_problem_of_the_served_registry_is_told_before_the_start(tmp_path)
         timeout=30,
     )
     assert ended.returncode == 2
-    for said in (
+    for problem in (
         "schema.registry.users.fil: no such setting",
         "schema.registry.max.request.bytes: ",
         "schema.registry.listen: other machines can reach 0.0.0.0:8081, and users.file is not set",
         "none.json: cannot be read",
     ):
-        assert said in ended.stderr
+        assert problem in ended.stderr

@@ -73,7 +73,7 @@ class GroupCommit:
         except DataError as error:  # the broker rejects a record; the other changes must not suffer
             for change in batch:
                 self._write_alone(change, error if len(batch) == 1 else None)
-        except Exception as error:  # each waiting thread raises it as its own
+        except Exception as error:  # noqa: BLE001  # each waiting thread raises it
             batch = batch or self._take(self.waiting)
             for change in batch:
                 change.error = error
@@ -89,7 +89,7 @@ class GroupCommit:
         if known is None:
             try:
                 self._write(lambda state: _decide([change], state))
-            except Exception as error:  # the waiting thread raises it
+            except Exception as error:  # noqa: BLE001  # the waiting thread raises it
                 change.error = error
 
 

@@ -1,4 +1,4 @@
-"""The client of a registry elsewhere, against a small HTTP server that speaks two of its calls."""
+"""The client of an external registry, with a small HTTP server that answers two of its calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONG = Schema('"long"')
 
 
 class Registry(ThreadingHTTPServer):
-    """Registers schemas, finds them by id; ``status`` makes every answer that error."""
+    """Registers schemas and returns them by id. ``status`` is the error of every answer, if set."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -33,28 +33,28 @@ class Registry(ThreadingHTTPServer):
 
     @staticmethod
     def handle_error(*_):
-        """A client that went away is no error here."""
+        """A client that disconnects is not an error here."""
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Registry
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if asked["schema"] not in self.server.schemas:
-            self.server.schemas.append(asked["schema"])
-        self._answer({"id": self.server.schemas.index(asked["schema"]) + 1})
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if sent["schema"] not in self.server.schemas:
+            self.server.schemas.append(sent["schema"])
+        self._answer({"id": self.server.schemas.index(sent["schema"]) + 1})
 
     def do_GET(self):
         number = int(self.path.partition("?")[0].rpartition("/")[2])
         known = 0 < number <= len(self.server.schemas)
         self._answer({"schema": self.server.schemas[number - 1]} if known else None)
 
-    def _answer(self, found):
+    def _answer(self, answer):
         self.server.requests.append(f"{self.command} {self.path.partition('?')[0]}")
-        status = self.server.status or (200 if found else 404)
+        status = self.server.status or (200 if answer else 404)
         error = {"error_code": status * 100 + 3, "message": "no"}
-        body = self.server.body or json.dumps(found if status == 200 else error).encode()
+        body = self.server.body or json.dumps(answer if status == 200 else error).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -77,9 +77,9 @@ def registry():
 
 @pytest.fixture
 def store(registry):
-    made = RemoteSchemaStore({"url": registry.url})
-    yield made
-    made.close()
+    store = RemoteSchemaStore({"url": registry.url})
+    yield store
+    store.close()
 
 
 def test_a_schema_is_registered_and_found_by_its_id(store, registry):
@@ -93,23 +93,23 @@ def test_a_schema_is_registered_and_found_by_its_id(store, registry):
     ]
 
 
-def test_what_was_found_once_is_not_asked_again(store, registry):
+def test_ids_and_schemas_are_requested_once(store, registry):
     store.register("t-value", LONG)
     store.schema(1)
-    asked = list(registry.requests)
+    requests = list(registry.requests)
     registry.status = 503
     assert (store.register("t-value", LONG), store.schema(1)) == (1, LONG)
-    assert registry.requests == asked
+    assert registry.requests == requests
 
 
-def test_an_id_that_there_is_not_is_none_and_is_asked_again(store, registry):
+def test_an_unknown_id_is_none_and_is_requested_again(store, registry):
     assert store.schema(1) is None
     registry.schemas.append('"long"')
     assert store.schema(1) == LONG
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 429])
-def test_a_registry_in_trouble_is_an_outage(status, store, registry):
+def test_a_server_error_is_an_outage(status, store, registry):
     registry.status = status
     with pytest.raises(RetriableError, match="the schema registry could not register t-value"):
         store.register("t-value", LONG)
@@ -120,13 +120,13 @@ def test_a_registry_in_trouble_is_an_outage(status, store, registry):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 422])
-def test_a_refusal_to_register_is_fatal(status, store, registry):
+def test_a_rejected_registration_is_fatal(status, store, registry):
     registry.status = status
     with pytest.raises(FatalError, match="the schema registry refused to register t-value"):
         store.register("t-value", LONG)
 
 
-def test_an_answer_that_is_no_registrys_is_an_outage(store, registry):
+def test_an_answer_that_is_not_from_a_registry_is_an_outage(store, registry):
     registry.body = b"<html>sign in</html>"
     with pytest.raises(RetriableError, match="the schema registry is unavailable"):
         store.register("t-value", LONG)
@@ -144,7 +144,7 @@ def test_a_connection_that_is_refused_is_an_outage():
         store.close()
 
 
-def test_a_registry_that_does_not_answer_is_an_outage_within_its_time_out():
+def test_a_registry_that_does_not_answer_is_an_outage_after_its_timeout():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -154,13 +154,13 @@ def test_a_registry_that_does_not_answer_is_an_outage_within_its_time_out():
         store.close()
 
 
-def test_a_text_from_the_registry_that_is_no_schema_is_a_value_error(store, registry):
+def test_a_text_from_the_registry_that_is_not_a_schema_is_a_value_error(store, registry):
     registry.schemas.append('{"type": "nonsense"}')
     with pytest.raises(ValueError, match="not an Avro schema"):
         store.schema(1)
 
 
 @pytest.mark.parametrize("settings", [{"url": ""}, {"url": "http://127.0.0.1:1", "max.retries": "many"}, {}])
-def test_settings_that_the_client_refuses_are_a_problem_in_the_configuration(settings):
+def test_settings_that_the_client_rejects_are_a_configuration_problem(settings):
     with pytest.raises(ConfigError, match=r"schema\.registry\.url"):
         RemoteSchemaStore(settings)

@@ -17,7 +17,7 @@ from tieline.registry.schema_topic import TOPIC, SchemaTopic, TopicSchemaStore
 
 
 def stored(schema):
-    """A schema as a registry gives it back: in Avro Java's own text."""
+    """Return a schema as a registry does: in Avro Java's own text."""
     return Schema.parse(parse("AVRO", schema.text, {}).canonical)
 
 
@@ -28,16 +28,16 @@ LONG = Schema('"long"')
 
 @pytest.fixture
 def log(tmp_path):
-    opened = LocalLog.open(tmp_path)
-    yield opened
-    opened.close()
+    log = LocalLog.open(tmp_path)
+    yield log
+    log.close()
 
 
 def append(log, *records):
-    """Write records as they are: pairs of key and value, bytes or JSON."""
+    """Write records as they are: pairs of key and value, as bytes or JSON."""
     log.create_topic(TOPIC, partitions=1)
-    with log.exclusive(TOPIC) as held:
-        held.append([ProducerRecord(TOPIC, raw(value), raw(key), partition=0) for key, value in records])
+    with log.exclusive(TOPIC) as writer:
+        writer.append([ProducerRecord(TOPIC, raw(value), raw(key), partition=0) for key, value in records])
 
 
 def raw(data):
@@ -45,7 +45,7 @@ def raw(data):
 
 
 def schema_record(subject, version, schema_id, text, **more):
-    """As Confluent's registry writes it."""
+    """Return a record as Confluent's registry writes it."""
     key = {"keytype": "SCHEMA", "subject": subject, "version": version, "magic": 1}
     value = {
         "subject": subject,
@@ -58,27 +58,27 @@ def schema_record(subject, version, schema_id, text, **more):
     return key, value
 
 
-def held(log):
-    found: list[ConsumedRecord] = []
-    log.read(TOPIC, found.append)
-    return [(json.loads(record.key or b""), json.loads(record.value or b"null")) for record in found]
+def read(log):
+    records: list[ConsumedRecord] = []
+    log.read(TOPIC, records.append)
+    return [(json.loads(record.key or b""), json.loads(record.value or b"null")) for record in records]
 
 
-def unchecked(log):
-    """Any schema may follow any other."""
+def allow_all(log):
+    """Let any schema follow any other."""
     append(log, ({"keytype": "CONFIG", "subject": None, "magic": 0}, {"compatibilityLevel": "NONE"}))
 
 
-def test_ids_begin_at_1_and_are_stable(log):
+def test_ids_start_at_1_and_are_stable(log):
     store = TopicSchemaStore(log)
     ids = [store.register(name, schema) for name, schema in (("r", READING), ("m", MESSAGE), ("r", READING))]
     assert ids == [1, 2, 1]
     assert [store.schema(n) for n in (1, 2, 3)] == [READING, MESSAGE, None]
 
 
-def test_what_is_written_is_confluents_record(log):
+def test_a_schema_is_written_as_confluents_record(log):
     TopicSchemaStore(log).register("t-value", LONG)
-    assert held(log) == [
+    assert read(log) == [
         (
             {"keytype": "SCHEMA", "subject": "t-value", "version": 1, "magic": 1},
             {"subject": "t-value", "version": 1, "id": 1, "schema": '"long"', "deleted": False},
@@ -89,10 +89,10 @@ def test_what_is_written_is_confluents_record(log):
 def test_one_schema_under_two_subjects_has_one_id(log):
     store = TopicSchemaStore(log)
     assert [store.register(subject, LONG) for subject in ("a", "b", "a")] == [1, 1, 1]
-    assert [key["subject"] for key, _ in held(log)] == ["a", "b"]
+    assert [key["subject"] for key, _ in read(log)] == ["a", "b"]
 
 
-def test_a_schema_that_cannot_read_what_the_last_one_wrote_is_refused_and_says_where(log):
+def test_an_incompatible_schema_is_rejected_and_the_field_is_named(log):
     store = TopicSchemaStore(log)
     number = {"type": "record", "name": "r", "fields": [{"name": "n", "type": "int"}]}
     wider = {**number, "fields": [{"name": "n", "type": "long"}]}
@@ -100,27 +100,27 @@ def test_a_schema_that_cannot_read_what_the_last_one_wrote_is_refused_and_says_w
     assert [store.register("a", Schema(json.dumps(each))) for each in (number, wider)] == [1, 2]
     with pytest.raises(FatalError, match=r"the latest version wrote .* 'n' is string here and long there"):
         store.register("a", Schema(json.dumps(other)))
-    assert len(held(log)) == 2
-    unchecked(log)
+    assert len(read(log)) == 2
+    allow_all(log)
     assert store.register("a", Schema(json.dumps(other))) == 3
 
 
-def test_another_schema_under_a_subject_is_its_next_version(log):
-    unchecked(log)
+def test_a_second_schema_of_a_subject_is_its_next_version(log):
+    allow_all(log)
     store = TopicSchemaStore(log)
     assert [store.register("a", schema) for schema in (LONG, READING)] == [1, 2]
-    assert [key["version"] for key, _ in held(log)[1:]] == [1, 2]
+    assert [key["version"] for key, _ in read(log)[1:]] == [1, 2]
 
 
-def test_white_space_in_a_schema_makes_no_other_schema(log):
+def test_white_space_does_not_make_another_schema(log):
     store = TopicSchemaStore(log)
     assert store.register("a", LONG) == store.register("a", Schema(' "long" ')) == 1
-    assert len(held(log)) == 1
+    assert len(read(log)) == 1
 
 
-def test_a_log_that_is_opened_again_still_has_every_schema(tmp_path):
+def test_a_reopened_log_still_has_every_schema(tmp_path):
     first = LocalLog.open(tmp_path)
-    unchecked(first)
+    allow_all(first)
     assert TopicSchemaStore(first).register("a", READING) == 1
     first.close()
     again = LocalLog.open(tmp_path)
@@ -130,14 +130,14 @@ def test_a_log_that_is_opened_again_still_has_every_schema(tmp_path):
     again.close()
 
 
-def test_two_stores_on_one_log_see_each_others_schemas(log):
-    unchecked(log)
-    one, other = TopicSchemaStore(log), TopicSchemaStore(log)
-    assert one.register("a", READING) == 1
-    assert other.schema(1) == READING
-    assert other.register("a", LONG) == 2
-    assert one.register("b", LONG) == 2
-    assert one.schema(2) == LONG
+def test_two_stores_on_one_log_see_the_schemas_of_each_other(log):
+    allow_all(log)
+    first, second = TopicSchemaStore(log), TopicSchemaStore(log)
+    assert first.register("a", READING) == 1
+    assert second.schema(1) == READING
+    assert second.register("a", LONG) == 2
+    assert first.register("b", LONG) == 2
+    assert first.schema(2) == LONG
 
 
 def test_a_later_record_that_equals_our_own_is_applied(log, monkeypatch):
@@ -169,7 +169,7 @@ def test_a_later_record_that_equals_our_own_is_applied(log, monkeypatch):
 
 
 def test_two_stores_at_once_never_give_one_id_to_two_schemas(log):
-    unchecked(log)
+    allow_all(log)
     stores = [TopicSchemaStore(log), TopicSchemaStore(log)]
     numbers = range(40)
     schemas = [Schema(json.dumps({"type": "fixed", "name": f"lab.F{n}", "size": n + 1})) for n in numbers]
@@ -188,10 +188,10 @@ def test_two_stores_at_once_never_give_one_id_to_two_schemas(log):
         thread.join(30)
     assert found[0] == found[1]
     assert sorted(found[0].values()) == list(range(1, 41))
-    assert len(held(log)) == 41
+    assert len(read(log)) == 41
 
 
-def test_the_topic_of_confluents_registry_is_read_without_harm(log):
+def test_the_topic_of_confluents_registry_is_read(log):
     append(
         log,
         ({"keytype": "NOOP", "magic": 0}, None),
@@ -222,7 +222,7 @@ def test_the_topic_of_confluents_registry_is_read_without_harm(log):
 def test_a_deleted_schema_that_is_registered_again_keeps_its_id_as_a_new_version(log):
     append(log, schema_record("a", 3, 8, '"string"', deleted=True))
     assert TopicSchemaStore(log).register("a", Schema('"string"')) == 8
-    assert held(log)[-1][0]["version"] == 4
+    assert read(log)[-1][0]["version"] == 4
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_deleted_schema_that_is_registered_again_keeps_its_id_as_a_new_version
         schema_record("x", 1, 3, {"type": "long"}),
     ],
 )
-def test_garbage_in_the_topic_is_passed_over(record, log):
+def test_invalid_records_in_the_topic_are_skipped(record, log):
     append(log, schema_record("a", 1, 5, '"long"'), record)
     store = TopicSchemaStore(log)
     assert store.schema(3) is None
@@ -256,7 +256,7 @@ def test_garbage_in_the_topic_is_passed_over(record, log):
 @pytest.mark.parametrize(
     "text", ["[" * 150_000, '{"type":' * 5_000 + '"long"' + "}" * 5_000, "[" * 900 + "]" * 900]
 )
-def test_a_hostile_schema_in_the_topic_is_no_schema_and_nothing_worse(text, log):
+def test_a_hostile_schema_in_the_topic_is_only_an_error(text, log):
     append(log, schema_record("x", 1, 3, text))
     store = TopicSchemaStore(log)
     with pytest.raises(ValueError, match="not an Avro schema: nested deeper than 200"):

@@ -1,7 +1,8 @@
-"""The verdict on two schemas against really reading with the one what the other wrote.
+"""The verdict on two schemas agrees with actually reading data that one wrote with the other.
 
-Compatible: fastavro reads every datum. Not compatible: it refuses one of many. And the verdict is that of
-Apache avro's checker. (Its reader for Python is no judge: it knows neither aliases nor an enum's default.)
+If they are compatible, fastavro reads every datum; if not, it rejects one of many. The verdict also equals
+that of Apache Avro's checker. Apache Avro's reader for Python is not used: it supports neither aliases nor
+defaults of enums.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ DEFAULTS = {
 
 
 class Maker:
-    """Makes schemas, data and changes from one dice; every named type has a name of its own."""
+    """Generates schemas, data and changes from a seed. Every named type has its own name."""
 
     def __init__(self, seed):
         self.dice = random.Random(seed)
@@ -82,7 +83,7 @@ class Maker:
             return [self.datum(schema["items"]) for _ in range(self.dice.randint(0, 3))]
         if kind == "map":
             return {f"k{n}": self.datum(schema["values"]) for n in range(self.dice.randint(0, 3))}
-        # Where bytes are read as text, they have to be some: no schema can promise that.
+        # Bytes may be read as a string, so they must be valid text; no schema can ensure that.
         return {
             "null": None,
             "boolean": self.dice.random() < 0.5,
@@ -95,7 +96,7 @@ class Maker:
         }[kind]
 
     def evolve(self, schema):
-        """Another schema, one to three changes away."""
+        """Return the schema after one to three changes."""
         changed = copy.deepcopy(schema)
         for _ in range(self.dice.randint(1, 3)):
             changed = self.change(changed)
@@ -136,14 +137,14 @@ class Maker:
     def change_record(self, record):
         fields = list(record["fields"])
         change = self.dice.choice(["type", "type", "drop", "add", "default", "rename", "alias", "shuffle"])
-        at = self.dice.randrange(len(fields)) if fields else None
-        if at is not None and change == "type":
-            fields[at] = {"name": fields[at]["name"], "type": self.change(fields[at]["type"])}
-        elif at is not None and change == "drop":
-            del fields[at]
-        elif at is not None and change in ("rename", "alias"):
-            aliases = {"aliases": [fields[at]["name"]]} if change == "alias" else {}
-            fields[at] = {**fields[at], "name": self.name("n"), **aliases}
+        index = self.dice.randrange(len(fields)) if fields else None
+        if index is not None and change == "type":
+            fields[index] = {"name": fields[index]["name"], "type": self.change(fields[index]["type"])}
+        elif index is not None and change == "drop":
+            del fields[index]
+        elif index is not None and change in ("rename", "alias"):
+            aliases = {"aliases": [fields[index]["name"]]} if change == "alias" else {}
+            fields[index] = {**fields[index], "name": self.name("n"), **aliases}
         elif change == "shuffle":
             self.dice.shuffle(fields)
         else:
@@ -153,7 +154,7 @@ class Maker:
         return {**record, "fields": fields}
 
 
-def written(schema, datum):
+def write(schema, datum):
     out = io.BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(copy.deepcopy(schema)), datum)
     return out.getvalue()
@@ -164,39 +165,39 @@ def read_by_fastavro(data, writer, reader):
     return fastavro.schemaless_reader(io.BytesIO(data), parsed[0], parsed[1])
 
 
-def apache_agrees(writer, reader, told):
-    mine, theirs = (avro.schema.parse(json.dumps(schema)) for schema in (reader, writer))
-    found = ReaderWriterCompatibilityChecker().get_compatibility(mine, theirs)
-    return (found.compatibility is SchemaCompatibilityType.compatible) is not bool(told)
+def apache_agrees(writer, reader, problems):
+    reading, writing = (avro.schema.parse(json.dumps(schema)) for schema in (reader, writer))
+    result = ReaderWriterCompatibilityChecker().get_compatibility(reading, writing)
+    return (result.compatibility is SchemaCompatibilityType.compatible) is not bool(problems)
 
 
 @given(seed=st.integers(0, 2**64))
-def test_the_verdict_is_what_reading_shows(seed):
+def test_the_verdict_agrees_with_reading_the_data(seed):
     maker = Maker(seed)
     writer = maker.record()
     reader = maker.evolve(writer)
-    told = differences(parse("AVRO", json.dumps(reader), {}), parse("AVRO", json.dumps(writer), {}))
-    assert apache_agrees(writer, reader, told)
-    if not told:
+    problems = differences(parse("AVRO", json.dumps(reader), {}), parse("AVRO", json.dumps(writer), {}))
+    assert apache_agrees(writer, reader, problems)
+    if not problems:
         event("compatible")
         for _ in range(8):
-            data = written(writer, maker.datum(writer))
+            data = write(writer, maker.datum(writer))
             read_by_fastavro(data, writer, reader)
         return
     for _ in range(200):
         try:
-            read_by_fastavro(written(writer, maker.datum(writer)), writer, reader)
-        except Exception:
+            read_by_fastavro(write(writer, maker.datum(writer)), writer, reader)
+        except Exception:  # noqa: BLE001  # fastavro raises many kinds
             event("not compatible, and a datum shows it")
             return
     event("not compatible, and no datum of 200 shows it")
-    raise AssertionError(f"{told}\nwriter {json.dumps(writer)}\nreader {json.dumps(reader)}")
+    raise AssertionError(f"{problems}\nwriter {json.dumps(writer)}\nreader {json.dumps(reader)}")
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @given(seed=st.integers(0, 2**64))
 @settings(max_examples=30)
-def test_a_level_is_made_of_both_directions_and_of_the_versions_that_count(level, seed):
+def test_each_level_checks_its_directions_and_versions(level, seed):
     maker = Maker(seed)
     first = maker.record()
     second = maker.evolve(first)
@@ -204,38 +205,38 @@ def test_a_level_is_made_of_both_directions_and_of_the_versions_that_count(level
     old = [parse("AVRO", json.dumps(schema), {}) for schema in (first, second)]
     new = parse("AVRO", json.dumps(third), {})
     counting = old if level.endswith("_TRANSITIVE") else old[-1:]
-    wrong = []
+    expected = []
     if level.startswith(("BACKWARD", "FULL")):
-        wrong += [differences(new, each) for each in counting]
+        expected += [differences(new, each) for each in counting]
     if level.startswith(("FORWARD", "FULL")):
-        wrong += [differences(each, new) for each in counting]
-    assert bool(incompatibilities(level, new, old)) is any(wrong)
+        expected += [differences(each, new) for each in counting]
+    assert bool(incompatibilities(level, new, old)) is any(expected)
 
 
-def test_what_only_a_branch_that_fails_would_make_readable_is_not_readable():
-    """Apache avro's own checker takes this pair."""
+def test_a_type_is_not_readable_because_a_failing_branch_assumed_it():
+    """Apache Avro's own checker accepts this pair."""
 
-    def schema(z, *more):
+    def schema(z, *branches):
         q = {"type": "record", "name": "Q", "fields": [{"name": "p", "type": ["null", "P"]}]}
         fields = [{"name": "q", "type": q}, {"name": "z", "type": z}]
         branch: Any = {"type": "record", "name": "P", "fields": fields}
-        one = [branch, *more] if more else branch
-        top = [{"name": "one", "type": one}, {"name": "two", "type": "Q"}]
+        first = [branch, *branches] if branches else branch
+        top = [{"name": "one", "type": first}, {"name": "two", "type": "Q"}]
         return {"type": "record", "name": "Top", "fields": top}
 
     takes_all = {"type": "record", "name": "P2", "aliases": ["P"], "fields": []}
     reader, writer = (
-        parse("AVRO", json.dumps(made), {}) for made in (schema("int", takes_all), schema("string"))
+        parse("AVRO", json.dumps(each), {}) for each in (schema("int", takes_all), schema("string"))
     )
-    (told,) = differences(reader, writer)
-    assert told.endswith(".z' is int here and string there")
+    (message,) = differences(reader, writer)
+    assert message.endswith(".z' is int here and string there")
 
 
-def test_what_a_hostile_pair_costs_has_an_end():
+def test_messages_about_a_hostile_pair_are_limited():
     def fixed(letter, number):
         types = [{"type": "fixed", "name": f"{letter}{n}", "size": 1} for n in range(number)]
         return parse("AVRO", json.dumps(types), {})
 
-    told = differences(fixed("A", 3000), fixed("B", 3000))
-    assert 0 < len(told) <= 40
-    assert sum(map(len, told)) < 20_000
+    messages = differences(fixed("A", 3000), fixed("B", 3000))
+    assert 0 < len(messages) <= 40
+    assert sum(map(len, messages)) < 20_000

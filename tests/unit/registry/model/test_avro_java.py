@@ -1,4 +1,4 @@
-"""A schema's text, and what is refused, held against what Avro Java itself did (see ``avro_java``)."""
+"""Canonical texts and rejected schemas, compared with what Avro Java did (``avro_java``)."""
 
 from __future__ import annotations
 
@@ -11,48 +11,50 @@ import pytest
 from tieline.registry.model.avro_schema import InvalidSchemaError, parse
 
 TABLE = json.loads(Path(__file__).parent.joinpath("avro_java", "table.json").read_text("utf-8"))
-TAKEN = [row for row in TABLE if not row.get("refused")]
-REFUSED = [row for row in TABLE if row.get("refused")]
+ACCEPTED = [row for row in TABLE if not row.get("refused")]
+REJECTED = [row for row in TABLE if row.get("refused")]
 
 
-def parsed(row):
-    return parse("AVRO", row["schema"], {str(at): text for at, text in enumerate(row.get("references", ()))})
+def parse_row(row):
+    return parse(
+        "AVRO", row["schema"], {str(index): text for index, text in enumerate(row.get("references", ()))}
+    )
 
 
-def test_each_schema_that_java_takes_is_taken_and_has_its_text():
+def test_each_schema_that_java_accepts_is_accepted_and_has_the_same_text():
     assert [
-        (row["schema"], found.canonical, found.problems)
-        for row in TAKEN
-        if ((found := parsed(row)).canonical, found.problems) != (row["text"], ())
+        (row["schema"], schema.canonical, schema.problems)
+        for row in ACCEPTED
+        if ((schema := parse_row(row)).canonical, schema.problems) != (row["text"], ())
     ] == []
 
 
-def test_each_schema_that_java_refuses_is_refused_with_the_reason_or_has_its_text_where_readers_take_it():
+def test_each_schema_that_java_rejects_is_rejected_or_has_problems_and_the_same_text():
     wrong = []
-    for row in REFUSED:
-        with suppress(InvalidSchemaError):  # readers do not take it either
-            found = parsed(row)
-            if not found.problems or row["text"] not in (None, found.canonical):
-                wrong.append((row["schema"], found.canonical, found.problems))
+    for row in REJECTED:
+        with suppress(InvalidSchemaError):  # readers reject it too
+            schema = parse_row(row)
+            if not schema.problems or row["text"] not in (None, schema.canonical):
+                wrong.append((row["schema"], schema.canonical, schema.problems))
     assert wrong == []
 
 
-def test_the_text_of_each_text_is_itself():
+def test_a_canonical_text_is_its_own_canonical_text():
     wrong = []
-    for row in TAKEN:
-        again = parsed({**row, "schema": row["text"]})
-        normal = parsed({**row, "schema": again.normalized})
+    for row in ACCEPTED:
+        again = parse_row({**row, "schema": row["text"]})
+        normal = parse_row({**row, "schema": again.normalized})
         if again.canonical != row["text"] or (normal.canonical, normal.normalized) != (again.normalized,) * 2:
             wrong.append((row["schema"], again.canonical, normal.canonical))
     assert wrong == []
 
 
-def test_the_table_holds_what_java_takes_and_what_it_refuses():
-    assert (len(TAKEN), len(REFUSED)) == (491, 627)
+def test_the_table_has_schemas_that_java_accepts_and_schemas_that_it_rejects():
+    assert (len(ACCEPTED), len(REJECTED)) == (491, 627)
 
 
 @pytest.mark.parametrize(
-    ("schema", "told"),
+    ("schema", "problem"),
     [
         (
             {"type": "record", "name": "R", "fields": [{"name": "a-b", "type": "int"}]},
@@ -78,5 +80,5 @@ def test_the_table_holds_what_java_takes_and_what_it_refuses():
         ),
     ],
 )
-def test_what_java_refuses_is_named(schema, told):
-    assert parse("AVRO", json.dumps(schema), {}).problems == (told,)
+def test_a_problem_names_what_java_rejects(schema, problem):
+    assert parse("AVRO", json.dumps(schema), {}).problems == (problem,)

@@ -1,4 +1,4 @@
-"""What a request may compute, and what it leaves to the others meanwhile."""
+"""What a request may compute, and that other requests continue meanwhile."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tieline.registry.model.events import Content
 from tieline.registry.schema_topic import SchemaTopic
 from tieline.registry.slow_lane import SlowLane
 
-PATIENCE = 60  # seconds, of a machine that has much else to do
+PATIENCE = 60  # seconds, for a busy machine
 
 
-def record(name, *fields, **more):
-    return {"type": "record", "name": name, "fields": list(fields), **more}
+def record(name, *fields, **attributes):
+    return {"type": "record", "name": name, "fields": list(fields), **attributes}
 
 
 def field(name, kind):
@@ -40,21 +40,16 @@ def symbols(first, number):
 
 
 def steps(*schemas):
-    """How many steps it takes to read schemas and compare the first with the second, both ways."""
-    spent = 0
-    found = []
+    """Return how many steps it takes to parse schemas and compare the first two in both directions."""
     with step_limit(LONG):
-        left = current_budget()
-        for schema in schemas:
-            found.append(parse("AVRO", json.dumps(schema), {}))
-        differences(found[0], found[1])
-        differences(found[1], found[0])
-        spent = LONG - left.steps
-    return spent
+        parsed = [parse("AVRO", json.dumps(schema), {}) for schema in schemas]
+        differences(parsed[0], parsed[1])
+        differences(parsed[1], parsed[0])
+        return LONG - current_budget().steps
 
 
 def namespaced(number):
-    """A union of records with one name; each reads only what it wrote itself."""
+    """Return a union of records with one name, of which each reads only its own data."""
     return [record("R", field(f"f{n}", "int"), namespace=f"n{n}") for n in range(number)]
 
 
@@ -69,24 +64,24 @@ def namespaced(number):
     ],
     ids=["a union in another order", "a union of other names", "symbols", "fields", "missing fields"],
 )
-def test_what_is_compared_takes_time_in_proportion_to_its_length(make, size):
+def test_comparing_takes_time_proportional_to_the_length(make, size):
     once, ten_times = steps(*make(size)), steps(*make(10 * size))
     assert 0 < ten_times <= 11 * once
 
 
 @pytest.mark.parametrize("size", [300])
-def test_a_schema_against_itself_is_not_compared_at_all(size):
+def test_a_schema_is_not_compared_with_itself(size):
     schema = json.dumps([record(f"R{n}") for n in range(size)])
     with step_limit(LONG):
-        one, other = parse("AVRO", schema, {}), parse("AVRO", f" {schema}", {})
-        one.definition, other.definition  # noqa: B018
+        first, second = parse("AVRO", schema, {}), parse("AVRO", f" {schema}", {})
+        first.definition, second.definition  # noqa: B018
         before = current_budget().steps
-        assert differences(one, other) == []
+        assert differences(first, second) == []
         assert current_budget().steps == before
 
 
-def test_what_would_take_too_long_ends_with_the_budget_and_is_refused_with_a_code(log, monkeypatch):
-    monkeypatch.setattr(slow_lane, "LONG", LONG // 20)  # the whole of it takes seconds
+def test_a_comparison_that_exceeds_its_budget_is_rejected_with_a_code(log, monkeypatch):
+    monkeypatch.setattr(slow_lane, "LONG", LONG // 20)  # since the full budget takes seconds
     topic = SchemaTopic(log)
     old, new = json.dumps(namespaced(500)), json.dumps(namespaced(500)[::-1])
     register(topic, "s", old)
@@ -94,7 +89,7 @@ def test_what_would_take_too_long_ends_with_the_budget_and_is_refused_with_a_cod
         register(topic, "s", new)
     assert (caught.value.status, caught.value.code) == (422, 42209)
     topic.change(lambda state: config_and_mode.set_config(state, "s", {"compatibility": "NONE"}))
-    assert register(topic, "s", new).number == 2  # as the message says
+    assert register(topic, "s", new).number == 2  # as the message recommends
 
 
 @pytest.mark.parametrize(
@@ -111,12 +106,12 @@ def test_what_would_take_too_long_ends_with_the_budget_and_is_refused_with_a_cod
         ),
     ],
 )
-def test_a_value_inside_itself_is_no_schema(schema):
+def test_a_default_that_is_nested_too_deep_is_rejected(schema):
     with pytest.raises(ValueError, match="nested too deep"):
         parse("AVRO", json.dumps(schema), {})
 
 
-def test_defaults_that_multiply_end_with_the_budget():
+def test_defaults_that_multiply_exceed_the_budget():
     inner = record("A0", {"name": "x", "type": "int", "default": 1})
     for n in range(1, 40):
         fields: list[Any] = [
@@ -127,23 +122,23 @@ def test_defaults_that_multiply_end_with_the_budget():
         parse("AVRO", json.dumps(inner), {})
 
 
-def test_a_long_namespace_that_thousands_inherit_ends_with_the_budget():
+def test_a_long_namespace_that_thousands_of_types_inherit_exceeds_the_budget():
     inner = [field(f"f{n}", record(f"A{n}")) for n in range(5_000)]
     with step_limit(LONG), pytest.raises(OverBudgetError):
         parse("AVRO", json.dumps(record("R", *inner, namespace="n" * 400_000)), {})
 
 
-def test_what_is_said_of_a_long_name_is_short():
+def test_messages_about_long_names_are_short():
     wrong = [
         {"name": f"f-{n}", "type": "int", "order": 7, "aliases": 3, "default": "x"} for n in range(2_000)
     ]
-    found = parse("AVRO", json.dumps(record("R-" + "n" * 200_000, *wrong)), {}).problems
-    assert len(found) > 2_000
-    assert max(map(len, found)) < 1_000
+    problems = parse("AVRO", json.dumps(record("R-" + "n" * 200_000, *wrong)), {}).problems
+    assert len(problems) > 2_000
+    assert max(map(len, problems)) < 1_000
 
 
 @pytest.mark.parametrize("union", [["int"] * 90_000, [["int"]] * 10, [7] * 90_000])
-def test_a_union_of_nothing_but_faults_is_read_in_no_time(union):
+def test_a_union_of_many_faulty_branches_stays_within_the_budget(union):
     with step_limit(LONG):
         before = current_budget().steps
         with contextlib.suppress(InvalidSchemaError):
@@ -153,81 +148,81 @@ def test_a_union_of_nothing_but_faults_is_read_in_no_time(union):
 
 @pytest.fixture
 def log(tmp_path):
-    opened = LocalLog.open(tmp_path)
-    yield opened
-    opened.close()
+    log = LocalLog.open(tmp_path)
+    yield log
+    log.close()
 
 
 def register(topic, subject, text):
-    asked = rules.SchemaRequest(Content("AVRO", text))
-    return topic.change(lambda state: rules.register(state, subject, asked)).answer
+    request = rules.SchemaRequest(Content("AVRO", text))
+    return topic.change(lambda state: rules.register(state, subject, request)).answer
 
 
-def begun(target):
+def start_thread(target):
     thread = threading.Thread(target=target)
     thread.start()
     return thread
 
 
-def test_while_a_question_takes_its_time_others_ask_and_write(log):
+def test_other_threads_ask_and_write_while_a_question_is_slow(log):
     topic = SchemaTopic(log)
     register(topic, "a", '"int"')
-    reached, go_on = threading.Event(), threading.Event()
+    reached, resume = threading.Event(), threading.Event()
     answers = []
 
     def slow(state):
         reached.set()
-        assert go_on.wait(PATIENCE)
+        assert resume.wait(PATIENCE)
         return [state.has("a"), state.has("b")]
 
-    asking = begun(lambda: answers.append(topic.peek(slow)))
+    asking = start_thread(lambda: answers.append(topic.peek(slow)))
     assert reached.wait(PATIENCE)
     assert topic.ask(lambda state: state.has("a"))
     assert register(topic, "b", '"long"').id == 2
-    go_on.set()
+    resume.set()
     asking.join(PATIENCE)
-    assert answers == [[True, False]]  # of the state as it was when it was asked
+    assert answers == [[True, False]]  # of the state at the time of the question
 
 
-def test_a_change_that_is_overtaken_by_another_is_decided_again_on_what_that_one_left(log):
-    """It was decided on a state in which the subject had no version; the other one forbids it."""
+def test_a_change_is_decided_again_if_another_one_was_written_first(log):
+    """It was decided when the subject had no version; the other change forbids it."""
     topic = SchemaTopic(log)
-    reached, go_on = threading.Event(), threading.Event()
-    asked = rules.SchemaRequest(Content("AVRO", '"string"'))
-    refused = []
+    reached, resume = threading.Event(), threading.Event()
+    request = rules.SchemaRequest(Content("AVRO", '"string"'))
+    codes = []
 
     def slow(state):
         if not reached.is_set():
             reached.set()
-            assert go_on.wait(PATIENCE)
-        return rules.register(state, "a", asked)
+            assert resume.wait(PATIENCE)
+        return rules.register(state, "a", request)
 
     def change():
         try:
             topic.change(slow)
         except RegistryError as error:
-            refused.append(error.code)
+            codes.append(error.code)
 
-    changing = begun(change)
+    changing = start_thread(change)
     assert reached.wait(PATIENCE)
     register(topic, "a", '"int"')
-    go_on.set()
+    resume.set()
     changing.join(PATIENCE)
-    assert refused == [40901]
+    assert codes == [40901]
 
 
-def test_what_takes_long_is_computed_one_at_a_time_and_too_many_are_refused():
+def test_slow_questions_run_one_at_a_time_and_too_many_are_refused():
     slow_lane = SlowLane()
     running: list[int] = []
     most: list[int] = []
-    go_on = threading.Event()
+    resume = threading.Event()
     outcomes = []
 
     def long(number):
         current_budget().spend(QUICK + 1)
         running.append(number)
         most.append(len(running))
-        assert go_on.wait(PATIENCE)
+        assert resume.wait(PATIENCE)
         running.remove(number)
         return number
 
@@ -237,12 +232,12 @@ def test_what_takes_long_is_computed_one_at_a_time_and_too_many_are_refused():
         except RegistryError as error:
             outcomes.append(error.status)
 
-    threads = [begun(lambda number=number: ask(number)) for number in range(12)]
+    threads = [start_thread(lambda number=number: ask(number)) for number in range(12)]
     refused = threading.Event()
-    while len(outcomes) < 7:  # all but one that runs and four that wait
+    while len(outcomes) < 7:  # all except one that runs and four that wait
         refused.wait(0.01)
     assert slow_lane.answer(lambda: "small") == "small"
-    go_on.set()
+    resume.set()
     for thread in threads:
         thread.join(PATIENCE)
     assert sorted(outcomes[:7]) == [503] * 7
@@ -251,55 +246,53 @@ def test_what_takes_long_is_computed_one_at_a_time_and_too_many_are_refused():
 
 
 @contextlib.contextmanager
-def counted(log, before):
-    """The transactions on the registry's topic; ``before`` is called in each, once it is held."""
-    found = []
+def count_transactions(log, before):
+    """Collect the transactions on the registry's topic; ``before`` is called in each, once it is held."""
+    transactions = []
     exclusive = log.exclusive
 
     @contextlib.contextmanager
     def hold(*args, **kwargs):
         with exclusive(*args, **kwargs) as held:
             before()
-            found.append(held)
+            transactions.append(held)
             yield held
 
     log.exclusive = hold
-    yield found
+    yield transactions
     del log.exclusive
 
 
-def test_fifty_schemas_that_wait_are_written_together_and_each_has_its_own_id(log):
+def test_fifty_waiting_schemas_are_written_together_and_each_has_its_own_id(log):
     topic = SchemaTopic(log)
     register(topic, "first", '"int"')
-    found = {}
+    ids = {}
     text = '{{"type":"fixed","name":"lab.F","size":{}}}'
 
-    def one(number):
-        found[number] = register(topic, f"s{number}", text.format(number)).id
+    def change(number):
+        ids[number] = register(topic, f"s{number}", text.format(number)).id
 
     def until_all_wait():
-        while topic.waiting_changes + len(found) < 50:
+        while topic.waiting_changes + len(ids) < 50:
             threading.Event().wait(0.01)
 
-    with counted(log, until_all_wait) as transactions:
-        threads = [begun(lambda number=number: one(number)) for number in range(1, 51)]
+    with count_transactions(log, until_all_wait) as transactions:
+        threads = [start_thread(lambda number=number: change(number)) for number in range(1, 51)]
         for thread in threads:
             thread.join(PATIENCE)
-    assert sorted(found.values()) == list(range(2, 52))
+    assert sorted(ids.values()) == list(range(2, 52))
     assert len(transactions) == 1
     again = SchemaTopic(log)
     again.catch_up()
-    assert {n: again.snapshot().versions_of_id(found[n])[0].subject for n in found} == {
-        n: f"s{n}" for n in found
-    }
+    assert {n: again.snapshot().versions_of_id(ids[n])[0].subject for n in ids} == {n: f"s{n}" for n in ids}
 
 
-def test_a_broker_that_is_away_is_told_to_all_who_wait_at_once(log):
+def test_every_waiting_change_fails_at_once_if_the_broker_is_unavailable(log):
     topic = SchemaTopic(log)
     register(topic, "first", '"int"')
     outcomes = []
 
-    def one(number):
+    def change(number):
         try:
             register(topic, f"s{number}", f'{{"type":"fixed","name":"F","size":{number}}}')
         except ConnectionError as error:
@@ -308,28 +301,28 @@ def test_a_broker_that_is_away_is_told_to_all_who_wait_at_once(log):
     def fail_when_all_wait():
         while topic.waiting_changes < 10:
             threading.Event().wait(0.01)
-        raise ConnectionError("away")
+        raise ConnectionError("unavailable")
 
-    with counted(log, fail_when_all_wait) as transactions:
-        threads = [begun(lambda number=number: one(number)) for number in range(1, 11)]
+    with count_transactions(log, fail_when_all_wait) as transactions:
+        threads = [start_thread(lambda number=number: change(number)) for number in range(1, 11)]
         for thread in threads:
             thread.join(PATIENCE)
-    assert (outcomes, transactions) == (["away"] * 10, [])
+    assert (outcomes, transactions) == (["unavailable"] * 10, [])
 
 
-def test_a_change_that_is_refused_costs_those_that_it_was_written_with_nothing(log):
+def test_a_rejected_change_does_not_affect_those_in_the_same_transaction(log):
     topic = SchemaTopic(log)
     register(topic, "a", '"int"')
     outcomes = {}
 
-    def one(subject, text):
+    def change(subject, text):
         try:
             outcomes[subject, text] = register(topic, subject, text).number
         except RegistryError as error:
             outcomes[subject, text] = error.code
 
-    asked = [("a", '"string"'), ("b", '"string"'), ("a", '"long"'), ("c", "{")]
-    threads = [begun(lambda each=each: one(*each)) for each in asked]
+    changes = [("a", '"string"'), ("b", '"string"'), ("a", '"long"'), ("c", "{")]
+    threads = [start_thread(lambda each=each: change(*each)) for each in changes]
     for thread in threads:
         thread.join(PATIENCE)
     assert outcomes == {("a", '"string"'): 40901, ("b", '"string"'): 1, ("a", '"long"'): 2, ("c", "{"): 42201}

@@ -1,3 +1,7 @@
+"""Stored schemas and their references."""
+
+from __future__ import annotations
+
 import pytest
 
 from tieline.registry.model.events import Reference
@@ -10,32 +14,35 @@ from tieline.registry.model.stored_schema import (
 )
 
 
-def given(**schemas):
-    """References by name to the text of each, and to what each refers to."""
-    made = {name: Reference(name, f"s-{name}", 1) for name in schemas}
-    asked = []
+def create_references(**schemas):
+    """Return references by name, a function that fetches one, and the list of what it has fetched."""
+    references = {name: Reference(name, f"s-{name}", 1) for name in schemas}
+    fetched = []
 
-    def version(reference):
-        asked.append(reference.name)
-        return f'"{reference.name}"', [made[inner] for inner in schemas[reference.name]]
+    def fetch(reference):
+        fetched.append(reference.name)
+        return f'"{reference.name}"', [references[inner] for inner in schemas[reference.name]]
 
-    return made, version, asked
+    return references, fetch, fetched
 
 
-def test_what_others_need_comes_first_and_is_asked_for_once():
-    made, version, asked = given(top=["left", "right"], left=["base"], right=["base"], base=[])
-    assert list(resolve_references([made["top"], made["base"]], version)) == ["base", "left", "right", "top"]
-    assert sorted(asked) == ["base", "left", "right", "top"]
+def test_each_reference_follows_its_own_references_and_is_fetched_once():
+    references, fetch, fetched = create_references(
+        top=["left", "right"], left=["base"], right=["base"], base=[]
+    )
+    texts = resolve_references([references["top"], references["base"]], fetch)
+    assert list(texts) == ["base", "left", "right", "top"]
+    assert sorted(fetched) == ["base", "left", "right", "top"]
 
 
 @pytest.mark.parametrize("schemas", [{"a": ["a"]}, {"a": ["b"], "b": ["c"], "c": ["a"]}])
-def test_references_in_a_circle_are_refused(schemas):
-    made, version, _ = given(**schemas)
+def test_cyclic_references_are_rejected(schemas):
+    references, fetch, _ = create_references(**schemas)
     with pytest.raises(ValueError, match="refers to itself, through 'a'"):
-        resolve_references([made["a"]], version)
+        resolve_references([references["a"]], fetch)
 
 
-def test_references_without_end_are_refused_in_depth_and_number():
+def test_references_are_limited_in_depth_number_and_length():
     def deeper(reference):
         return "x", [Reference(reference.name + "x", "s", reference.version + 1)]
 
@@ -50,11 +57,11 @@ def test_references_without_end_are_refused_in_depth_and_number():
 
 
 @pytest.mark.parametrize("text", ["7", "[]", "null", '{"type":"record","fields":7,"name":"R"}', "{"])
-def test_a_reference_that_is_no_named_schema_is_a_value_error(text):
+def test_a_reference_that_is_not_a_named_schema_is_a_value_error(text):
     with pytest.raises(ValueError, match=r"Avro schema|Expecting"):
         inline_references('{"type":"record","name":"T","fields":[{"name":"f","type":"R"}]}', {"R": text})
 
 
-def test_another_kind_of_schema_is_named_with_what_to_do():
+def test_a_schema_of_another_kind_is_rejected_with_the_fix():
     with pytest.raises(ValueError, match=r"JSON Schema \(schemaType JSON\).*Set value.converter"):
         parse_stored_schema(5, "JSON", "{}")

@@ -1,4 +1,4 @@
-"""Schemas whose text in Avro Java is asked for: ``python cases.py`` writes a line of JSON for each."""
+"""Schemas for Avro Java to parse and write: ``python cases.py`` prints a line of JSON for each."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Make ``table.json`` of what two releases of Avro Java answered: ``python make_table.py CASES NEW OLD``.
+"""Write ``table.json`` from answers of two releases of Avro Java: ``python make_table.py CASES NEW OLD``.
 
-``text``: what the newer release writes, or the older one where the newer cannot, without any validation.
-``refused``: whether either refuses to parse it by default; absent: both take it.
+``text``: what the newer release writes without validation, or the older one if the newer one fails.
+``refused``: present if one of them rejects the schema by default.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 
 
 def main(cases: str, *answers: str) -> None:
-    asked, *answered = (
+    questions, *answers_by_release = (
         [json.loads(line) for line in Path(name).read_text("utf-8").splitlines()]
         for name in (cases, *answers)
     )
     rows = []
-    for case, *found in zip(asked, *answered, strict=True):
-        text = next((each["lenient"] for each in found if "lenient" in each), None)
-        refused = {"refused": True} if any("strict" not in each for each in found) else {}
+    for case, *results in zip(questions, *answers_by_release, strict=True):
+        text = next((each["lenient"] for each in results if "lenient" in each), None)
+        refused = {"refused": True} if any("strict" not in each for each in results) else {}
         rows.append(json.dumps({**case, "text": text, **refused}, ensure_ascii=False))
     Path(__file__).with_name("table.json").write_text("[\n" + ",\n".join(rows) + "\n]\n", "utf-8")
 

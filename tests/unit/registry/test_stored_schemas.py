@@ -1,4 +1,4 @@
-"""What stands in ``_schemas`` already: which schemas are the same, and what is not judged any more."""
+"""Schemas that exist in ``_schemas``: which are the same, and that no new rule rejects them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tieline.registry.schema_topic import TOPIC, SchemaTopic, TopicSchemaStore
 
 @pytest.fixture
 def log(tmp_path):
-    opened = LocalLog.open(tmp_path)
-    yield opened
-    opened.close()
+    log = LocalLog.open(tmp_path)
+    yield log
+    log.close()
 
 
-def standing(log, *events):
-    """A topic in which another registry, or an earlier release, wrote these."""
+def topic_with(log, *events):
+    """Return a topic in which another registry or an earlier release wrote these events."""
     log.create_topic(TOPIC, partitions=1)
-    with log.exclusive(TOPIC) as held:
-        held.append([ProducerRecord(TOPIC, value, key, partition=0) for key, value in map(encode, events)])
+    with log.exclusive(TOPIC) as writer:
+        writer.append([ProducerRecord(TOPIC, value, key, partition=0) for key, value in map(encode, events)])
     topic = SchemaTopic(log)
     topic.catch_up()
     return topic
@@ -38,9 +38,9 @@ def stored(subject, version, schema_id, schema, *references, deleted=False):
     return SchemaStored(subject, version, schema_id, Content("AVRO", text, references), deleted)
 
 
-def register(topic, subject, schema, *references, **more):
-    asked = rules.SchemaRequest(Content("AVRO", json.dumps(schema), references), **more)
-    return topic.change(lambda state: rules.register(state, subject, asked)).answer
+def register(topic, subject, schema, *references, **imported):
+    request = rules.SchemaRequest(Content("AVRO", json.dumps(schema), references), **imported)
+    return topic.change(lambda state: rules.register(state, subject, request)).answer
 
 
 def look_up(topic, subject, schema, *references):
@@ -52,12 +52,12 @@ def look_up(topic, subject, schema, *references):
     return topic.ask(find)
 
 
-def record(*fields, name="R", **more):
-    return {"type": "record", "name": name, **more, "fields": list(fields)}
+def record(*fields, name="R", **attributes):
+    return {"type": "record", "name": name, **attributes, "fields": list(fields)}
 
 
-def field(kind, name="f", **more):
-    return {"name": name, "type": kind, **more}
+def field(kind, name="f", **attributes):
+    return {"name": name, "type": kind, **attributes}
 
 
 UNIT = {"type": "enum", "name": "Unit", "namespace": "c.x", "symbols": ["C"]}
@@ -89,51 +89,52 @@ DIFFERENT = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), SAME)
-def test_schemas_with_one_text_in_java_are_one(log, one, other):
+@pytest.mark.parametrize(("first", "second"), SAME)
+def test_schemas_with_the_same_text_in_java_are_the_same(log, first, second):
     topic = SchemaTopic(log)
-    first = register(topic, "s", one)
-    assert register(topic, "s", other) == first == look_up(topic, "s", other)
-    assert register(topic, "t", other).id == first.id
+    version = register(topic, "s", first)
+    assert register(topic, "s", second) == version == look_up(topic, "s", second)
+    assert register(topic, "t", second).id == version.id
 
 
-@pytest.mark.parametrize(("one", "other"), DIFFERENT)
-def test_schemas_with_another_text_in_java_are_two(log, one, other):
+@pytest.mark.parametrize(("first", "second"), DIFFERENT)
+def test_schemas_with_different_texts_in_java_are_different(log, first, second):
     topic = SchemaTopic(log)
-    first = register(topic, "s", one)
-    assert look_up(topic, "s", other) is None
-    assert register(topic, "t", other).id == first.id + 1
+    version = register(topic, "s", first)
+    assert look_up(topic, "s", second) is None
+    assert register(topic, "t", second).id == version.id + 1
 
 
-@pytest.mark.parametrize(("one", "other"), SAME)
-def test_what_an_earlier_release_stored_as_it_was_sent_is_the_same_schema(log, one, other):
-    topic = standing(log, stored("s", 1, 7, one))
-    assert look_up(topic, "s", other).id == register(topic, "s", other).id == 7
-    new = register(topic, "t", other)
-    assert (new.id, json.loads(new.content.text)) == (7, one)  # an id has one text
+@pytest.mark.parametrize(("first", "second"), SAME)
+def test_a_schema_that_an_earlier_release_stored_as_sent_is_recognized(log, first, second):
+    topic = topic_with(log, stored("s", 1, 7, first))
+    assert look_up(topic, "s", second).id == register(topic, "s", second).id == 7
+    new = register(topic, "t", second)
+    assert (new.id, json.loads(new.content.text)) == (7, first)  # an id has one text
     again = SchemaTopic(log)
     again.catch_up()
-    assert (again.skipped, [place.subject for place in again.snapshot().versions_of_id(7)]) == (0, ["s", "t"])
+    subjects = [version.subject for version in again.snapshot().versions_of_id(7)]
+    assert (again.skipped, subjects) == (0, ["s", "t"])
 
 
-def test_of_two_ids_that_one_schema_has_of_old_the_first_is_found_and_none_is_changed(log):
-    one, other = SAME[1]
-    topic = standing(log, stored("b", 1, 9, other), stored("s", 1, 3, one), stored("s", 2, 9, other))
-    assert register(topic, "s", one) == register(topic, "s", other) == look_up(topic, "s", one)
-    assert look_up(topic, "s", one)[:3] == ("s", 1, 3)
-    assert look_up(topic, "b", one)[:3] == ("b", 1, 9)  # the only one that it has there
-    assert register(topic, "new", one).id == 3
-    assert [topic.content(number).text for number in (3, 9)] == [json.dumps(one), json.dumps(other)]
+def test_the_lower_of_two_ids_of_one_schema_is_used_and_both_keep_their_texts(log):
+    first, second = SAME[1]
+    topic = topic_with(log, stored("b", 1, 9, second), stored("s", 1, 3, first), stored("s", 2, 9, second))
+    assert register(topic, "s", first) == register(topic, "s", second) == look_up(topic, "s", first)
+    assert look_up(topic, "s", first)[:3] == ("s", 1, 3)
+    assert look_up(topic, "b", first)[:3] == ("b", 1, 9)  # the only id that it has there
+    assert register(topic, "new", first).id == 3
+    assert [topic.content(number).text for number in (3, 9)] == [json.dumps(first), json.dumps(second)]
 
 
-def test_references_belong_to_what_is_the_same(log):
+def test_schemas_with_different_references_are_different(log):
     topic = SchemaTopic(log)
     register(topic, "unit", UNIT)
     unit = Reference("c.x.Unit", "unit", 1)
     first = register(topic, "s", record(field("Unit"), name="c.x.R"), unit)
     assert register(topic, "s", record(field("c.x.Unit"), namespace="c.x"), unit) == first
-    whole = register(topic, "t", record(field(UNIT), name="c.x.R"))
-    assert whole.id != first.id
+    inlined = register(topic, "t", record(field(UNIT), name="c.x.R"))
+    assert inlined.id != first.id
 
 
 LEGACY = [
@@ -147,32 +148,32 @@ LEGACY = [
 
 
 @pytest.mark.parametrize("schema", LEGACY)
-def test_what_stands_is_not_judged(log, schema):
-    """It is looked up, registered again, and registered elsewhere."""
-    topic = standing(log, stored("s", 1, 5, schema))
+def test_a_stored_schema_is_registered_again_whatever_its_faults(log, schema):
+    """It is also looked up, and registered in another subject."""
+    topic = topic_with(log, stored("s", 1, 5, schema))
     assert look_up(topic, "s", schema).id == 5
     assert register(topic, "s", schema)[:3] == ("s", 1, 5)
     assert register(topic, "t", schema)[:3] == ("t", 1, 5)
 
 
 @pytest.mark.parametrize("schema", LEGACY[:2])
-def test_what_stands_is_read_by_its_id(log, schema):
-    found = TopicSchemaStore(log, standing(log, stored("s", 1, 5, schema))).schema(5)
-    assert found is not None
-    assert found.definition == schema
+def test_a_stored_schema_is_read_by_its_id_whatever_its_faults(log, schema):
+    read = TopicSchemaStore(log, topic_with(log, stored("s", 1, 5, schema))).schema(5)
+    assert read is not None
+    assert read.definition == schema
 
 
 @pytest.mark.parametrize("schema", LEGACY)
-def test_what_jvm_clients_cannot_parse_is_refused_where_it_is_new(log, schema):
+def test_a_new_schema_that_jvm_clients_cannot_parse_is_rejected(log, schema):
     topic = SchemaTopic(log)
     with pytest.raises(RegistryError, match="clients on the JVM cannot parse it: ") as caught:
         register(topic, "s", schema)
     assert (caught.value.status, caught.value.code) == (422, 42201)
 
 
-def test_what_stands_evolves_and_only_new_faults_are_refused(log):
+def test_a_stored_schema_evolves_and_only_new_faults_are_rejected(log):
     old = record(field("int", "a-b"), namespace="com.my-company.plant")
-    topic = standing(log, stored("s", 1, 5, old))
+    topic = topic_with(log, stored("s", 1, 5, old))
     new = record(field("long", "a-b"), field("int", "good", default=0), namespace="com.my-company.plant")
     assert register(topic, "s", new)[:3] == ("s", 2, 6)
     worse = record(field("long", "a-b"), field("int", "c-d", default=0), namespace="com.my-company.plant")
@@ -183,13 +184,15 @@ def test_what_stands_evolves_and_only_new_faults_are_refused(log):
     assert "a-b" not in str(caught.value)
 
 
-def test_an_import_takes_what_another_registry_took(log):
-    topic = standing(log, ModeSet("s", "IMPORT"))
+def test_an_import_accepts_a_schema_that_jvm_clients_cannot_parse(log):
+    topic = topic_with(log, ModeSet("s", "IMPORT"))
     assert register(topic, "s", LEGACY[0], id=77, version=4)[:3] == ("s", 4, 77)
 
 
-def test_what_stands_and_is_no_schema_harms_nothing_else(log):
-    topic = standing(log, stored("s", 1, 1, "{"), stored("s", 2, 2, "[" * 90_000), stored("t", 1, 3, '"int"'))
+def test_a_stored_text_that_is_not_a_schema_does_not_affect_other_schemas(log):
+    topic = topic_with(
+        log, stored("s", 1, 1, "{"), stored("s", 2, 2, "[" * 90_000), stored("t", 1, 3, '"int"')
+    )
     assert register(topic, "t", "long")[:3] == ("t", 2, 4)
     assert look_up(topic, "s", "long") is None
     with pytest.raises(RegistryError, match="an earlier version of the subject cannot be read") as caught:
@@ -197,10 +200,10 @@ def test_what_stands_and_is_no_schema_harms_nothing_else(log):
     assert caught.value.code == 40901
 
 
-def test_what_is_referred_to_has_a_limit(log):
-    """A thousand schemas, or fewer where each refers to many."""
+def test_the_number_of_references_is_limited(log):
+    """At most a thousand schemas, and fewer if each refers to many."""
     many = tuple(Reference(f"n{n}", "s", n) for n in range(1, 300))
-    topic = standing(log, *(stored("s", n, n, '"int"', *many[: n - 1]) for n in range(1, 300)))
+    topic = topic_with(log, *(stored("s", n, n, '"int"', *many[: n - 1]) for n in range(1, 300)))
     with pytest.raises(RegistryError, match="it refers to too much") as caught:
         register(topic, "t", "int", *many)
     assert caught.value.code == 42201
@@ -219,13 +222,13 @@ def test_a_change_of_a_union_is_checked(log):
 
 def test_a_union_that_an_earlier_release_named_by_its_text_keeps_its_id(log):
     text = '["null",{"type":"record","name":"a.R","fields":[]}]'
-    topic = standing(log, stored(str(json.loads(text)), 1, 5, text))
+    topic = topic_with(log, stored(str(json.loads(text)), 1, 5, text))
     converter = AvroConverter(
         AvroConverterConfig.parse({}), is_key=False, schemas=TopicSchemaStore(log, topic)
     )
     (data,) = converter.serialize([Datum("t", {}, Schema(text))])
     assert data == b"\x00\x00\x00\x00\x05\x02"
-    assert [place.subject for place in topic.snapshot().versions_of_id(5)] == [
+    assert [version.subject for version in topic.snapshot().versions_of_id(5)] == [
         str(json.loads(text)),
         "t-value",
     ]
