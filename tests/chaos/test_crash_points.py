@@ -43,7 +43,7 @@ from tieline.testing.crash.runner import CrashPoint, Life, Step
 from tieline.transforms.filter import Filter
 
 BATCH, PARTITIONS = 10, 2
-PACE = Timing(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
+TIMING = Timing(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
 
 
 class Home(NamedTuple):
@@ -226,7 +226,7 @@ class Journey:
         if self.home.name == "kafka" and self.number == 0 and crash and crash.step is not Step.TOPIC:
             # It would be a second before a consumer there sees a new topic, in every case.
             broker.create_topic(outside.own, partitions=PARTITIONS)
-        life = self.lives.enter_context(Life(plan, broker, crash, pace=PACE))
+        life = self.lives.enter_context(Life(plan, broker, crash, timing=TIMING))
         outside.may_give = lambda: len(outside.given) < self.window + life.done[Step.SAVE]
         already = len(outside.written)
         crashed = life.run(lambda: self.arrived(life))

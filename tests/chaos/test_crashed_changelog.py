@@ -21,7 +21,7 @@ from tieline.converters.plain import StringConverter
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.crash.runner import CrashPoint, Life, Step
 
-PACE = Timing(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
+TIMING = Timing(offset_flush=0.002, max_wait=0.005, call_timeout=5.0)
 ENTRY = Schema.parse('{"type": "record", "name": "t.Entry", "fields": [{"name": "state", "type": "string"}]}')
 COMMANDS, PARTITIONS = 6, 2
 STARTED, ENDED = {"state": "STARTED"}, {"state": "ENDED"}
@@ -118,7 +118,7 @@ def test_a_crash_around_a_write_lets_no_command_act_twice_and_each_has_one_resul
     with ExitStack() as lives:
         for crash, folder in zip((point, None), data, strict=True):
             plan = planned(outside, worker, folder)
-            life = lives.enter_context(Life(plan, open_broker(plan), crash, pace=PACE))
+            life = lives.enter_context(Life(plan, open_broker(plan), crash, timing=TIMING))
             crashed = life.run(partial(_all_over, life, outside))
             assert crashed == (crash is not None)
             if crashed:

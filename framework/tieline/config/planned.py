@@ -75,7 +75,7 @@ class Plan:
             worker.offset_storage_topic,
             worker.offset_storage_partitions,
             worker.offset_storage_replication_factor,
-            worker.pace.call_timeout,
+            worker.timing.call_timeout,
             worker.log_retention_ms,
             worker.log_retention_bytes,
         )

@@ -153,7 +153,7 @@ class WorkerSettings(Config):
         return "" if self.serves_registry else self.schema_registry_url
 
     @property
-    def pace(self) -> Timing:
+    def timing(self) -> Timing:
         """Every blocking call and the wait for acknowledgements stay inside the graceful time-out."""
         graceful = self.task_shutdown_graceful_timeout_ms / 1000
         return Timing(

@@ -49,7 +49,7 @@ class SinkInputs:
     """Where a sink's records come from, and what is kept beside them."""
 
     join: Callable[[], Consumer]
-    inbound: SinkConversion
+    conversion: SinkConversion
     changelogs: TaskChangelogs
     claims: Claims
 
@@ -60,7 +60,7 @@ class _Storing(NamedTuple):
     offsets: Mapping[TopicPartition, int]
     answer: Future[None]
     overdue: float
-    """When, on the scope's clock, no answer yet is an outage."""
+    """When, on the task's clock, no answer yet is an outage."""
 
 
 class _TakenOver(Exception):
@@ -76,26 +76,26 @@ class WorkerSinkTask(TaskContext):
 
     def __init__(
         self,
-        scope: TaskEnvironment,
+        environment: TaskEnvironment,
         make_task: Callable[[SinkContext], SinkTask[Any]],
-        intake: SinkInputs,
-        pace: Timing,
+        inputs: SinkInputs,
+        timing: Timing,
     ) -> None:
-        super().__init__(scope)
-        self._join = intake.join
-        self._inbound = intake.inbound
-        self._changelogs = intake.changelogs
-        self._claims = intake.claims
-        self._pace = pace
-        self._progress = CommitTracker(intake.changelogs)
+        super().__init__(environment)
+        self._join = inputs.join
+        self._conversion = inputs.conversion
+        self._changelogs = inputs.changelogs
+        self._claims = inputs.claims
+        self._timing = timing
+        self._progress = CommitTracker(inputs.changelogs)
         self._flow = HeldRecords()
         self._consumer: Consumer
         self._commit_requested = False
         self._next_commit = self._next_lag = 0.0
         self._storing: _Storing | None = None
-        self._away = scope.retry_state(Stage.TASK_PUT)
-        self._flush_away = scope.retry_state(Stage.TASK_FLUSH)
-        self._commit_away = scope.retry_state(Stage.OFFSET_COMMIT)
+        self._away = environment.retry_state(Stage.TASK_PUT)
+        self._flush_away = environment.retry_state(Stage.TASK_FLUSH)
+        self._commit_away = environment.retry_state(Stage.OFFSET_COMMIT)
         self._lag: int | None = None
         self._task = make_task(self)
 
@@ -114,16 +114,16 @@ class WorkerSinkTask(TaskContext):
 
     def run(self, subscription: Subscription) -> None:
         """The whole life of the task. Raises ``TaskFailedError``; returns when asked to stop."""
-        outvoted = self._scope.retry_state(Stage.KAFKA_CONSUME)
+        outvoted = self._environment.retry_state(Stage.KAFKA_CONSUME)
         try:
-            self._scope.retry(Stage.START, self._task.start)
+            self._environment.retry(Stage.START, self._task.start)
             while True:
                 try:
                     self._run_in_group(subscription)
                     return
                 except _TakenOver as error:
                     wait = outvoted.after(RetriableError(f"{error}; the task joins its group again"))
-                    if self._scope.clock.wait(self._scope.stop, wait):
+                    if self._environment.clock.wait(self._environment.stop, wait):
                         return
         except StopRequested:
             pass
@@ -131,11 +131,11 @@ class WorkerSinkTask(TaskContext):
             try:
                 self._task.stop()
             finally:
-                self._inbound.stop()
+                self._conversion.stop()
 
     def interrupt(self) -> None:
         """From another thread: ask the task to stop."""
-        self._scope.stop.set()
+        self._environment.stop.set()
         self._task.interrupt()
 
     # SinkContext: what the task may ask.
@@ -182,11 +182,11 @@ class WorkerSinkTask(TaskContext):
         """How many partitions a topic has that is claimed now; an offset says that it was read before."""
         number = self.partitions(topic)
         places = [TopicPartition(topic, n) for n in range(number)]
-        return USED_BEFORE if self._consumer.committed(places, self._pace.call_timeout) else number
+        return USED_BEFORE if self._consumer.committed(places, self._timing.call_timeout) else number
 
     def partitions(self, topic: str) -> int:
         """See ``SinkContext.partitions``."""
-        return self._inbound.partitions(topic)
+        return self._conversion.partitions(topic)
 
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
         """No dead letter queue yet: the task stops at this record."""
@@ -199,10 +199,10 @@ class WorkerSinkTask(TaskContext):
 
     def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """The task owns more."""
-        self._inbound.forget_topics()
+        self._conversion.forget_topics()
         log.info("partitions assigned", extra={"partitions": _names(partitions)})
         self._flow.gained(partitions)
-        self._scope.retry(Stage.START, lambda: self._task.open(partitions))
+        self._environment.retry(Stage.START, lambda: self._task.open(partitions))
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Flush within the time there is, commit only what is confirmed, let go."""
@@ -237,9 +237,9 @@ class WorkerSinkTask(TaskContext):
             self._changelogs.close(partitions)
 
     def _run_in_group(self, subscription: Subscription) -> None:
-        self._consumer = self._scope.retry(Stage.START, self._join)
+        self._consumer = self._environment.retry(Stage.START, self._join)
         self._flow.joined(self._consumer)
-        self._inbound.consumed_id = self._consumer.topic_id
+        self._conversion.consumed_id = self._consumer.topic_id
         self._storing = None
         try:
             self._consumer.subscribe(subscription.topics, subscription.pattern, self)
@@ -248,18 +248,18 @@ class WorkerSinkTask(TaskContext):
             self._leave()
 
     def _consume(self) -> None:
-        clock, stop, flow = self._scope.clock, self._scope.stop, self._flow
-        away = self._scope.retry_state(Stage.KAFKA_CONSUME)
-        self._next_commit = clock.now() + self._pace.offset_flush
+        clock, stop, flow = self._environment.clock, self._environment.stop, self._flow
+        away = self._environment.retry_state(Stage.KAFKA_CONSUME)
+        self._next_commit = clock.now() + self._timing.offset_flush
         while not stop.is_set():
             if fenced := self._changelogs.fenced():  # heard by a thread of the task's own, perhaps
                 raise _TakenOver(f"{', '.join(_names(fenced))}: somebody else has taken over the changelog")
-            wait = self._pace.max_wait
+            wait = self._timing.max_wait
             if flow.holding:
                 wait = min(wait, max(flow.due - clock.now(), 0.0))
             wait = min(wait, max(self._next_commit - clock.now(), 0.0))
             try:
-                batch = self._consumer.poll(self._pace.max_records, wait)
+                batch = self._consumer.poll(self._timing.max_records, wait)
             except (TaskFailedError, StopRequested):
                 raise  # of a rebalance, told by poll
             except Exception as error:
@@ -276,7 +276,7 @@ class WorkerSinkTask(TaskContext):
                 self._deliver(held)
                 flow.release({TopicPartition(r.topic, r.partition) for r in held})
             if self._commit_requested or clock.now() >= self._next_commit:
-                self._next_commit = clock.now() + self._pace.offset_flush
+                self._next_commit = clock.now() + self._timing.offset_flush
                 self._commit()
             if clock.now() >= self._next_lag:
                 self._update_lag()
@@ -284,9 +284,9 @@ class WorkerSinkTask(TaskContext):
     def _deliver(self, batch: Sequence[ConsumedRecord]) -> None:
         """⑧ ⑨ ⑩ for one batch. A record that cannot be read is the task's to refuse, in its place."""
         try:
-            converted = self._inbound.convert(batch)
+            converted = self._conversion.convert(batch)
             if self._task.takes_unreadable:
-                converted = self._inbound.with_unreadable(converted, batch)
+                converted = self._conversion.with_unreadable(converted, batch)
         except Exception as error:
             self._hold(batch, range(len(batch)), {}, error)
             return
@@ -298,7 +298,7 @@ class WorkerSinkTask(TaskContext):
             start = index
             try:
                 refused = self._task.handle_undecodable(
-                    self._inbound.unread(batch[index]), converted.failures[index]
+                    self._conversion.unread(batch[index]), converted.failures[index]
                 )
             except Exception as error:
                 self._flow.hold(batch[index:], self._due_after(self._away, error))
@@ -333,7 +333,7 @@ class WorkerSinkTask(TaskContext):
             self._commit()
             index = min(failures)
             sentence = describe_failure(
-                stage, batch[index], failures[index], len(failures), self._scope.connector
+                stage, batch[index], failures[index], len(failures), self._environment.connector
             )
             raise TaskFailedError(sentence) from failures[index]
         return True
@@ -366,7 +366,7 @@ class WorkerSinkTask(TaskContext):
         """When to try again. Raises ``TaskFailedError`` where the table says stop, ``_TakenOver``."""
         if isinstance(error, FencedError) and self._changelogs.fenced():
             raise _TakenOver(str(error)) from error
-        return self._scope.clock.now() + patience.after(error)
+        return self._environment.clock.now() + patience.after(error)
 
     def _commit(self, only: frozenset[TopicPartition] | None = None, store: Store | None = None) -> None:
         """⑪: ask the task what is safe, settle it, store the offsets. An outage leaves all as it is.
@@ -393,19 +393,19 @@ class WorkerSinkTask(TaskContext):
             self._commit_away.over()
 
     def _store(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        self._consumer.commit(offsets, self._pace.call_timeout)
+        self._consumer.commit(offsets, self._timing.call_timeout)
         return True
 
     def _begin_to_store(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        now = self._scope.clock.now()
+        now = self._environment.clock.now()
         before = self._storing
         if before is not None and now < before.overdue:
             return False  # the next commit takes these along
-        overdue = now + self._pace.call_timeout
+        overdue = now + self._timing.call_timeout
         self._storing = _Storing(offsets, self._consumer.commit_async(offsets), overdue)
         if before is not None:
             raise RetriableError(
-                f"offsets are on their way for {self._pace.call_timeout} s without an answer"
+                f"offsets are on their way for {self._timing.call_timeout} s without an answer"
             )
         return self._check_commit()
 
@@ -426,14 +426,14 @@ class WorkerSinkTask(TaskContext):
     def _leave(self) -> None:
         """Leave the group: ``revoked`` commits what is confirmed."""
         try:
-            self._consumer.close(self._pace.call_timeout)
+            self._consumer.close(self._timing.call_timeout)
         except RetriableError as error:
             log.warning("the group was not told of the end, it waits for the session to expire: %s", error)
 
     def _note_skipped(self) -> None:
         for at, first, end, reason in self._consumer.skipped():
             topic, partition = at
-            self._scope.counters.add(f"{SKIPPED}{reason}", end - first)
+            self._environment.counters.add(f"{SKIPPED}{reason}", end - first)
             offsets = f"offsets {first} to {end - 1} ({end - first})" if end > first else "no known offset"
             log.warning("%s-%d: skipped %s: %s", topic, partition, offsets, _SKIPPED_BECAUSE[reason])
             if reason == "recreated":
@@ -442,7 +442,7 @@ class WorkerSinkTask(TaskContext):
                 self._progress.passed_over(at, end)  # else the next start counts them again
 
     def _update_lag(self) -> None:
-        self._next_lag = self._scope.clock.now() + min(self._pace.offset_flush, _LAG_EVERY)
+        self._next_lag = self._environment.clock.now() + min(self._timing.offset_flush, _LAG_EVERY)
         try:
             lags = list(self._consumer.lag().values())
         except RetriableError:

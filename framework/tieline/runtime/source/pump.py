@@ -24,12 +24,12 @@ class Pump:
     """
 
     def __init__(
-        self, scope: TaskEnvironment, spool: Spool, make_sender: Callable[[], Sender], pace: Timing
+        self, environment: TaskEnvironment, spool: Spool, make_sender: Callable[[], Sender], timing: Timing
     ) -> None:
-        self._scope = scope
+        self._environment = environment
         self._spool = spool
         self._make_sender = make_sender
-        self._pace = pace
+        self._timing = timing
         self._sender: Sender | None = None
 
     @property
@@ -49,37 +49,37 @@ class Pump:
             pass
         finally:
             try:
-                sender.finish(self._pace.drain, self._pace.call_timeout)
+                sender.finish(self._timing.drain, self._timing.call_timeout)
             finally:
                 self._spool.forget()
 
     def interrupt(self) -> None:
         """From another thread."""
-        self._scope.stop.set()
+        self._environment.stop.set()
         self._spool.wake()
 
     def _carry(self, sender: Sender) -> None:
-        clock, spool, pace = self._scope.clock, self._spool, self._pace
-        half = max(1, pace.max_records // 2)  # one half is converted while the other is on its way
+        clock, spool, timing = self._environment.clock, self._spool, self._timing
+        half = max(1, timing.max_records // 2)  # one half is converted while the other is on its way
         saved = 0
-        next_save = clock.now() + pace.offset_flush
-        position = self._scope.retry(Stage.SPOOL, lambda: spool.start)
-        while not self._scope.stop.is_set():
-            room = 0 if sender.full else pace.max_records - (sender.ledger.counts.received - saved)
+        next_save = clock.now() + timing.offset_flush
+        position = self._environment.retry(Stage.SPOOL, lambda: spool.start)
+        while not self._environment.stop.is_set():
+            room = 0 if sender.full else timing.max_records - (sender.ledger.counts.received - saved)
             sender.poll(0 if room > 0 else 0.1)
             if room > 0:
-                wait = pace.max_wait if sender.idle else 0.005
+                wait = timing.max_wait if sender.idle else 0.005
                 batch, position = self._read(position, min(room, half), wait)
                 if batch:
                     sender.send(batch, Positions([spool.id] * len(batch), {spool.id: str(position)}))
             counts = sender.ledger.counts
             done = counts.received - counts.in_flight
             if done - saved >= half or clock.now() >= next_save:
-                if sender.try_save(pace.call_timeout):
+                if sender.try_save(timing.call_timeout):
                     saved = done
                 elif room <= 0:  # the disk is away, and nothing is sent before it is back
-                    clock.wait(self._scope.stop, 0.1)
-                next_save = clock.now() + pace.offset_flush
+                    clock.wait(self._environment.stop, 0.1)
+                next_save = clock.now() + timing.offset_flush
 
     def _read(self, position: int, limit: int, wait: float) -> tuple[list[SourceRecord], int]:
-        return self._scope.retry(Stage.SPOOL, lambda: self._spool.read(position, limit, wait))
+        return self._environment.retry(Stage.SPOOL, lambda: self._spool.read(position, limit, wait))

@@ -23,29 +23,31 @@ class Receiver:
 
     def __init__(
         self,
-        scope: TaskEnvironment,
+        environment: TaskEnvironment,
         make_task: Callable[[SourceContext], SourceTask[Any]],
         spool: Spool,
-        pace: Timing,
+        timing: Timing,
     ) -> None:
-        self._scope = scope
-        self._task = make_task(TaskSourceContext(scope, dict, spool.quarantine))
+        self._environment = environment
+        self._task = make_task(TaskSourceContext(environment, dict, spool.quarantine))
         self._spool = spool
-        self._pace = pace
+        self._timing = timing
         self._repeats = (
-            Repeats(spool.beside("seen"), scope.counters) if type(self._task).repeats_are_events else None
+            Repeats(spool.beside("seen"), environment.counters)
+            if type(self._task).repeats_are_events
+            else None
         )
 
     def run(self) -> None:
         """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
         try:
-            self._scope.retry(Stage.START, self._task.start)
-            away = self._scope.retry_state(Stage.TASK_POLL)
-            while not self._scope.stop.is_set():
+            self._environment.retry(Stage.START, self._task.start)
+            away = self._environment.retry_state(Stage.TASK_POLL)
+            while not self._environment.stop.is_set():
                 try:
-                    batch = self._task.poll(self._pace.max_records, self._pace.max_wait)
+                    batch = self._task.poll(self._timing.max_records, self._timing.max_wait)
                 except Exception as error:
-                    if self._scope.clock.wait(self._scope.stop, away.after(error)):
+                    if self._environment.clock.wait(self._environment.stop, away.after(error)):
                         break
                     continue
                 away.over()
@@ -65,7 +67,7 @@ class Receiver:
 
     def interrupt(self) -> None:
         """From another thread: ask the task to stop."""
-        self._scope.stop.set()
+        self._environment.stop.set()
         self._task.interrupt()
 
     def _keep(self, batch: Sequence[SourceRecord]) -> None:
@@ -73,11 +75,11 @@ class Receiver:
 
     def _last(self) -> None:
         """What the task still held when it was asked to stop, as far as the time allows."""
-        deadline = self._scope.clock.now() + self._pace.drain
+        deadline = self._environment.clock.now() + self._timing.drain
         try:
-            while batch := self._task.poll(self._pace.max_records, 0):
+            while batch := self._task.poll(self._timing.max_records, 0):
                 self._keep(batch)
-                if self._scope.clock.now() >= deadline:
+                if self._environment.clock.now() >= deadline:
                     log.warning("stopped although the source still has records to give")
                     break
         except RetriableError:

@@ -75,27 +75,27 @@ class Sender:
 
     def __init__(
         self,
-        scope: TaskEnvironment,
-        outbound: SourceConversion,
-        outlet: ProducerOptions,
+        environment: TaskEnvironment,
+        conversion: SourceConversion,
+        options: ProducerOptions,
         acknowledged: Acknowledged | None = None,
     ) -> None:
         self.ledger: DeliveryLedger[str, str] = DeliveryLedger()
-        self._scope = scope
-        self._outbound = outbound
-        self._outlet = outlet
+        self._environment = environment
+        self._conversion = conversion
+        self._options = options
         self._acknowledged = acknowledged
         self._refused = False  # the brokers refuse the oldest batch: nothing else is sent until they take it
         self._topics: set[str] = set()
         self._open: deque[_Sent] = deque()
-        self._producer = scope.retry(Stage.START, outlet.producer)
-        self._broken = scope.retry_state(Stage.KAFKA_PRODUCE)
-        self._unsaved = scope.retry_state(Stage.OFFSET_COMMIT)
+        self._producer = environment.retry(Stage.START, options.producer)
+        self._broken = environment.retry_state(Stage.KAFKA_PRODUCE)
+        self._unsaved = environment.retry_state(Stage.OFFSET_COMMIT)
 
     @property
     def full(self) -> bool:
         """So much is in flight that nothing more should be sent now."""
-        return self._refused or self._producer.in_flight_bytes >= self._outlet.in_flight_bytes
+        return self._refused or self._producer.in_flight_bytes >= self._options.in_flight_bytes
 
     @property
     def idle(self) -> bool:
@@ -104,7 +104,7 @@ class Sender:
 
     def send(self, batch: Sequence[SourceRecord], positions: Positions) -> None:
         """Carry a batch through ③ ④ ⑤. Raises ``TaskFailedError``, ``StopRequested``."""
-        converted = self._scope.retry(Stage.VALUE_CONVERTER, lambda: self._outbound.convert(batch))
+        converted = self._environment.retry(Stage.VALUE_CONVERTER, lambda: self._conversion.convert(batch))
         records = [record for record in converted if record is not None]
         for topic in {record.topic for record in records} - self._topics:
             self._create(topic)
@@ -119,8 +119,8 @@ class Sender:
             )
             for partition, offset in positions.reached.items()
         ]
-        offsets = positions.reached if self._outlet.positions is None else {}
-        unit = Unit(records, self._scope.connector, offsets)
+        offsets = positions.reached if self._options.positions is None else {}
+        unit = Unit(records, self._environment.connector, offsets)
         kept = [record is not None for record in converted]
         self._open.append(_Sent(unit, batch, kept, entries, range(len(records)), [None] * len(records)))
         if self._refused:
@@ -143,9 +143,9 @@ class Sender:
             self._broken.over()
 
     def drain(self, deadline: float) -> bool:
-        """Wait until nothing is in flight; false if it still is at the deadline (of the scope's clock)."""
+        """Wait until nothing is in flight; false if it still is at the deadline (of the task's clock)."""
         while not self.idle:
-            left = deadline - self._scope.clock.now()
+            left = deadline - self._environment.clock.now()
             if left <= 0:
                 log.warning(
                     "stopped with records in flight; they will be sent again after the next start",
@@ -169,10 +169,10 @@ class Sender:
         """Save the positions that are safe; whether there were any. Raises ``RetriableError``, ``Fatal``."""
         offsets = self.ledger.committable()
         if offsets:
-            if self._outlet.positions is None:
-                self._producer.save_offsets(self._scope.connector, offsets, timeout)
+            if self._options.positions is None:
+                self._producer.save_offsets(self._environment.connector, offsets, timeout)
             else:
-                self._outlet.positions.save(offsets)
+                self._options.positions.save(offsets)
             self.ledger.committed(offsets)
         return bool(offsets)
 
@@ -182,7 +182,7 @@ class Sender:
         What is then still in flight is dropped: if it arrived, nobody would settle it any more.
         """
         try:
-            self.drain(self._scope.clock.now() + drain)
+            self.drain(self._environment.clock.now() + drain)
         except StopRequested:
             pass
         finally:
@@ -190,19 +190,19 @@ class Sender:
                 saved = self.try_save(timeout)
             finally:
                 self._producer.close(0)
-                self._outbound.stop()
+                self._conversion.stop()
         return saved
 
     def _create(self, topic: str) -> None:
-        outlet = self._outlet
+        options = self._options
 
         def create() -> None:
-            if outlet.broker.create_topic(
-                topic, partitions=outlet.new_topic_partitions, replication=outlet.new_topic_replication
+            if options.broker.create_topic(
+                topic, partitions=options.new_topic_partitions, replication=options.new_topic_replication
             ):
                 log.info("created the topic %s", topic)
 
-        self._scope.retry(Stage.KAFKA_PRODUCE, create)
+        self._environment.retry(Stage.KAFKA_PRODUCE, create)
         self._topics.add(topic)
 
     def _settle(self, delivery: Delivery) -> bool:
@@ -251,15 +251,15 @@ class Sender:
         ``refused``: only the oldest batch, so that what the brokers take is not written with each attempt.
         """
         delay = self._broken.after(StageError(Stage.KAFKA_PRODUCE, error))
-        if self._scope.clock.wait(self._scope.stop, delay) and refused:
+        if self._environment.clock.wait(self._environment.stop, delay) and refused:
             raise StopRequested
         self._producer.close(0)
-        self._producer = self._scope.retry(Stage.KAFKA_PRODUCE, self._outlet.producer)
+        self._producer = self._environment.retry(Stage.KAFKA_PRODUCE, self._options.producer)
         self._refused = refused or self._refused
         self._send_open(1 if self._refused else len(self._open))
 
     def _send_open(self, number: int) -> None:
-        now = self._scope.clock.wall_ms()
+        now = self._environment.clock.wall_ms()
         for sent in itertools.islice(self._open, number):
             sent.unit = replace(sent.unit, records=not_ahead(sent.unit.records, now))
             self._producer.send(sent.unit)

@@ -41,16 +41,16 @@ class WorkerSourceTask:
 
     def __init__(
         self,
-        scope: TaskEnvironment,
+        environment: TaskEnvironment,
         make_task: Callable[[SourceContext], SourceTask[Any]],
         make_sender: Callable[[Acknowledged | None], Sender],
         saved: Callable[[], Mapping[str, str]],
-        pace: Timing,
+        timing: Timing,
     ) -> None:
-        self._scope = scope
-        self._task = make_task(TaskSourceContext(scope, saved))
+        self._environment = environment
+        self._task = make_task(TaskSourceContext(environment, saved))
         self._make_sender = make_sender
-        self._pace = pace
+        self._timing = timing
         self._sender: Sender | None = None
 
     @property
@@ -63,12 +63,12 @@ class WorkerSourceTask:
         try:
             sender = self._sender = self._make_sender(acknowledging(self._task))
             try:
-                self._scope.retry(Stage.START, self._task.start)
+                self._environment.retry(Stage.START, self._task.start)
                 self._carry(sender)
             except StopRequested:
                 pass
             finally:
-                if sender.finish(self._pace.drain, self._pace.call_timeout):
+                if sender.finish(self._timing.drain, self._timing.call_timeout):
                     self._saved()
         except StopRequested:
             pass
@@ -77,7 +77,7 @@ class WorkerSourceTask:
 
     def interrupt(self) -> None:
         """From another thread: ask the task to stop."""
-        self._scope.stop.set()
+        self._environment.stop.set()
         self._task.interrupt()
 
     def _saved(self) -> None:
@@ -87,25 +87,25 @@ class WorkerSourceTask:
             log.warning("the source could not be told what is saved, it will be next time: %s", error)
 
     def _carry(self, sender: Sender) -> None:
-        clock, pace = self._scope.clock, self._pace
-        next_save = clock.now() + pace.offset_flush
-        away = self._scope.retry_state(Stage.TASK_POLL)
-        while not self._scope.stop.is_set():
+        clock, timing = self._environment.clock, self._timing
+        next_save = clock.now() + timing.offset_flush
+        away = self._environment.retry_state(Stage.TASK_POLL)
+        while not self._environment.stop.is_set():
             sender.poll(0.1 if sender.full else 0)
             if not sender.full:
                 try:
-                    batch = self._task.poll(pace.max_records, pace.max_wait)
+                    batch = self._task.poll(timing.max_records, timing.max_wait)
                 except Exception as error:
-                    if clock.wait(self._scope.stop, away.after(error)):
+                    if clock.wait(self._environment.stop, away.after(error)):
                         break
                     continue
                 away.over()
                 if batch:
                     sender.send(batch, _positions(batch))
             if clock.now() >= next_save:
-                if sender.try_save(pace.call_timeout):
+                if sender.try_save(timing.call_timeout):
                     self._saved()
-                next_save = clock.now() + pace.offset_flush
+                next_save = clock.now() + timing.offset_flush
 
 
 def _positions(batch: Sequence[SourceRecord]) -> Positions:

@@ -17,35 +17,35 @@ def canonical(position: Position) -> str:
 class TaskContext:
     """What every task is offered."""
 
-    def __init__(self, scope: TaskEnvironment) -> None:
-        self._scope = scope
+    def __init__(self, environment: TaskEnvironment) -> None:
+        self._environment = environment
 
     @property
     def connector(self) -> str:
         """The connector's name."""
-        return self._scope.connector
+        return self._environment.connector
 
     @property
     def task(self) -> int:
         """The task's number."""
-        return self._scope.task
+        return self._environment.task
 
     @property
     def stopping(self) -> bool:
         """Asked to stop."""
-        return self._scope.stop.is_set()
+        return self._environment.stop.is_set()
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter."""
-        self._scope.counters.add(name, number)
+        self._environment.counters.add(name, number)
 
     def connected(self, to: str) -> None:
         """See ``SinkContext.connected``."""
-        self._scope.connections.found(to)
+        self._environment.connections.found(to)
 
     def not_connected(self, to: str, because: str) -> None:
         """See ``SinkContext.not_connected``."""
-        self._scope.connections.lost(to, because)
+        self._environment.connections.lost(to, because)
 
 
 class TaskSourceContext(TaskContext):
@@ -55,11 +55,11 @@ class TaskSourceContext(TaskContext):
 
     def __init__(
         self,
-        scope: TaskEnvironment,
+        environment: TaskEnvironment,
         saved: Callable[[], Mapping[str, str]],
         keep: Callable[[bytes, str], None] | None = None,
     ) -> None:
-        super().__init__(scope)
+        super().__init__(environment)
         self._saved = saved
         self._keep = keep
 
@@ -75,6 +75,6 @@ class TaskSourceContext(TaskContext):
 
     def quarantine(self, raw: bytes, reason: str) -> None:
         """Keep it where there is a spool; count it always."""
-        self._scope.counters.add(f"quarantined.{reason}")
+        self._environment.counters.add(f"quarantined.{reason}")
         if self._keep is not None:
             self._keep(raw, reason)

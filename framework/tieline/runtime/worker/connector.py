@@ -80,20 +80,20 @@ class RunningConnector:
         connector.start()
         configs = connector.task_configs(self.plan.settings.tasks_max)[: self.plan.settings.tasks_max]
         for number, own in enumerate(configs):
-            scope = TaskEnvironment(self.name, number, self.plan.settings.policy)
-            self._scopes.append(scope)
+            environment = TaskEnvironment(self.name, number, self.plan.settings.policy)
+            self._scopes.append(environment)
             task_type: Any = connector.task_type  # type: ignore[attr-defined]
             if issubclass(task_type, SinkTask):
-                self._sink(task_type, own, scope)
+                self._sink(task_type, own, environment)
             elif task_type.replayable:
-                self._source(task_type, own, scope)
+                self._source(task_type, own, environment)
             else:
-                self._spooled(task_type, own, scope)
+                self._spooled(task_type, own, environment)
 
     def adopt(self, paths: list[Path]) -> list[Path]:
         """Drain the spools that an earlier number of tasks left; those that are not ours are returned."""
         left = []
-        open_now = {self._parts.spool_path(scope) for scope in self._scopes}
+        open_now = {self._parts.spool_path(environment) for environment in self._scopes}
         for path in paths:
             if path in open_now and self.spools:
                 continue
@@ -101,9 +101,9 @@ class RunningConnector:
             if name != self.name or not number.isdecimal() or not self.spools:
                 left.append(path)
                 continue
-            scope = TaskEnvironment(self.name, int(number), self.plan.settings.policy)
-            self._scopes.append(scope)
-            self._pump(self._parts.open_spool(path, self.plan, scope), scope)
+            environment = TaskEnvironment(self.name, int(number), self.plan.settings.policy)
+            self._scopes.append(environment)
+            self._pump(self._parts.open_spool(path, self.plan, environment), environment)
         return left
 
     def start(self) -> None:
@@ -117,7 +117,7 @@ class RunningConnector:
             try:
                 thread.interrupt()
             except Exception:
-                log.exception("the task %s could not be asked to stop", thread.scope.id)
+                log.exception("the task %s could not be asked to stop", thread.environment.id)
 
     def close(self) -> None:
         """After all threads have ended."""
@@ -146,8 +146,8 @@ class RunningConnector:
         counts = [count() for count in self._counts]
         totals = Counts(*(sum(column) for column in zip(*counts, strict=True))) if counts else Counts()
         counters: dict[str, int] = {}
-        for scope in self._scopes:
-            for name, number in scope.counters.all().items():
+        for environment in self._scopes:
+            for name, number in environment.counters.all().items():
                 counters[name] = counters.get(name, 0) + number
         out: dict[str, Any] = {
             "type": self.type,
@@ -175,7 +175,7 @@ class RunningConnector:
     def outages(self) -> list[dict[str, Any]]:
         """What its tasks cannot reach now, each once: since the first of them could not."""
         found: dict[str, dict[str, Any]] = {}
-        for connections in (self.of_topics, *(scope.connections for scope in self._scopes)):
+        for connections in (self.of_topics, *(environment.connections for environment in self._scopes)):
             for outage in connections.all():
                 earlier = found.setdefault(outage["to"], outage)
                 earlier["since"] = min(earlier["since"], outage["since"])
@@ -185,39 +185,48 @@ class RunningConnector:
         """Log again what is still not connected."""
         with about(connector=self.name):
             self.of_topics.remind()
-        for scope in self._scopes:
-            with about(connector=scope.connector, task=scope.task):
-                scope.connections.remind()
+        for environment in self._scopes:
+            with about(connector=environment.connector, task=environment.task):
+                environment.connections.remind()
 
-    def _sink(self, task_type: type[SinkTask[Any]], own: Mapping[str, str], scope: TaskEnvironment) -> None:
-        runner = self._parts.sink(self.plan, task_type, own, scope)
+    def _sink(
+        self, task_type: type[SinkTask[Any]], own: Mapping[str, str], environment: TaskEnvironment
+    ) -> None:
+        runner = self._parts.sink(self.plan, task_type, own, environment)
         subscription = sink_settings(self.plan).subscription
         self._counts.append(lambda: runner.counts)
-        thread = TaskThread(scope, "sink", lambda: runner.run(subscription), runner.interrupt)
+        thread = TaskThread(environment, "sink", lambda: runner.run(subscription), runner.interrupt)
         self._lags.append(lambda: runner.lag if thread.state == "RUNNING" else None)  # it looks no more
         self.threads.append(thread)
 
     def _source(
-        self, task_type: type[SourceTask[Any]], own: Mapping[str, str], scope: TaskEnvironment
+        self, task_type: type[SourceTask[Any]], own: Mapping[str, str], environment: TaskEnvironment
     ) -> None:
-        runner = self._parts.source(self.plan, task_type, own, scope)
+        runner = self._parts.source(self.plan, task_type, own, environment)
         self._counts.append(lambda: runner.counts)
-        self.threads.append(TaskThread(scope, "source", runner.run, runner.interrupt))
+        self.threads.append(TaskThread(environment, "source", runner.run, runner.interrupt))
 
     def _spooled(
-        self, task_type: type[SourceTask[Any]], own: Mapping[str, str], scope: TaskEnvironment
+        self, task_type: type[SourceTask[Any]], own: Mapping[str, str], environment: TaskEnvironment
     ) -> None:
-        spool = self._parts.open_spool(self._parts.spool_path(scope), self.plan, scope)
+        spool = self._parts.open_spool(self._parts.spool_path(environment), self.plan, environment)
         config = type(self.plan.config).parse(own)
-        receiver = Receiver(scope, lambda context: task_type(context, config), spool, self._parts.pace)
-        self.threads.append(TaskThread(scope, "receiver", receiver.run, receiver.interrupt))
-        self._pump(spool, scope)
+        receiver = Receiver(
+            environment, lambda context: task_type(context, config), spool, self._parts.timing
+        )
+        self.threads.append(TaskThread(environment, "receiver", receiver.run, receiver.interrupt))
+        self._pump(spool, environment)
 
-    def _pump(self, spool: Spool, scope: TaskEnvironment) -> None:
-        pump = Pump(scope, spool, lambda: self._parts.spool_sender(self.plan, scope, spool), self._parts.pace)
+    def _pump(self, spool: Spool, environment: TaskEnvironment) -> None:
+        pump = Pump(
+            environment,
+            spool,
+            lambda: self._parts.spool_sender(self.plan, environment, spool),
+            self._parts.timing,
+        )
         self.spools.append(spool)
         self._counts.append(lambda: pump.counts)
-        self.threads.append(TaskThread(scope, "pump", pump.run, pump.interrupt))
+        self.threads.append(TaskThread(environment, "pump", pump.run, pump.interrupt))
 
 
 def wall_ms() -> int:

@@ -37,9 +37,9 @@ def open_broker(plan: Plan) -> Broker:
 class TaskFactory:
     """Makes the parts of tasks; schema stores are shared by all tasks of a worker."""
 
-    def __init__(self, broker: Broker, pace: Timing, spools: Path) -> None:
+    def __init__(self, broker: Broker, timing: Timing, spools: Path) -> None:
         self._broker = broker
-        self.pace = pace
+        self.timing = timing
         self._spools = spools
         self._lock = threading.Lock()
         self._stores: dict[str, SchemaStore] = {}
@@ -51,52 +51,61 @@ class TaskFactory:
         plan: ConnectorPlan,
         task_type: type[SourceTask[Any]],
         own: Mapping[str, str],
-        scope: TaskEnvironment,
+        environment: TaskEnvironment,
     ) -> WorkerSourceTask:
         """A task of a source whose records can be asked for again."""
         settings = _source(plan)
 
         def make_sender(acknowledged: Acknowledged | None) -> Sender:
-            return Sender(scope, self._outbound(plan, scope), self._outlet(plan, scope), acknowledged)
+            return Sender(
+                environment,
+                self._conversion(plan, environment),
+                self._options(plan, environment),
+                acknowledged,
+            )
 
         return WorkerSourceTask(
-            scope,
+            environment,
             lambda context: task_type(context, type(plan.config).parse(own)),
             make_sender,
-            lambda: self._broker.source_offsets(plan.name, self.pace.call_timeout),
-            self.pace._replace(max_records=settings.max_poll_records),
+            lambda: self._broker.source_offsets(plan.name, self.timing.call_timeout),
+            self.timing._replace(max_records=settings.max_poll_records),
         )
 
-    def spool_sender(self, plan: ConnectorPlan, scope: TaskEnvironment, spool: Spool) -> Sender:
+    def spool_sender(self, plan: ConnectorPlan, environment: TaskEnvironment, spool: Spool) -> Sender:
         """What a pump sends with."""
-        return Sender(scope, self._outbound(plan, scope), self._outlet(plan, scope, spool))
+        return Sender(
+            environment, self._conversion(plan, environment), self._options(plan, environment, spool)
+        )
 
     def sink(
         self,
         plan: ConnectorPlan,
         task_type: type[SinkTask[Any]],
         own: Mapping[str, str],
-        scope: TaskEnvironment,
+        environment: TaskEnvironment,
     ) -> WorkerSinkTask:
         """A task of a sink."""
-        inbound = SinkConversion(self._broker, _transforms(plan), *self._converters(plan), scope.counters.add)
+        conversion = SinkConversion(
+            self._broker, _transforms(plan), *self._converters(plan), environment.counters.add
+        )
         overrides = dict(plan.overrides)
-        if "group.instance.id" in overrides and scope.task:  # each task is a member: one name, one task
-            overrides["group.instance.id"] += f"-{scope.task}"
-        intake = SinkInputs(
-            lambda: self._broker.consumer(f"connect-{plan.name}", scope.id, overrides),
-            inbound,
-            TaskChangelogs(plan.name, self._schemas(plan.value), self.pace.call_timeout),
-            Claims(self._broker, self.pace.call_timeout),
+        if "group.instance.id" in overrides and environment.task:  # each task is a member: one name, one task
+            overrides["group.instance.id"] += f"-{environment.task}"
+        inputs = SinkInputs(
+            lambda: self._broker.consumer(f"connect-{plan.name}", environment.id, overrides),
+            conversion,
+            TaskChangelogs(plan.name, self._schemas(plan.value), self.timing.call_timeout),
+            Claims(self._broker, self.timing.call_timeout),
         )
         return WorkerSinkTask(
-            scope,
+            environment,
             lambda context: task_type(context, type(plan.config).parse(own)),
-            intake,
-            self.pace._replace(max_records=plan.settings.max_poll_records),
+            inputs,
+            self.timing._replace(max_records=plan.settings.max_poll_records),
         )
 
-    def open_spool(self, path: Path, plan: ConnectorPlan, scope: TaskEnvironment) -> Spool:
+    def open_spool(self, path: Path, plan: ConnectorPlan, environment: TaskEnvironment) -> Spool:
         """Open a spool's file. Raises ``AlreadyOwned``, ``RefuseToStart``."""
         settings = _source(plan)
         limits = Limits(
@@ -105,11 +114,11 @@ class TaskFactory:
             settings.quarantine_max_bytes,
         )
         as_avro = plan.value.type is AvroConverter and not plan.transforms  # nothing looks into the values
-        return Spool(path, limits, scope.counters, scope.clock, as_avro=as_avro)
+        return Spool(path, limits, environment.counters, environment.clock, as_avro=as_avro)
 
-    def spool_path(self, scope: TaskEnvironment) -> Path:
+    def spool_path(self, environment: TaskEnvironment) -> Path:
         """Where a task's spool is."""
-        return self._spools / f"{scope.id}.db"
+        return self._spools / f"{environment.id}.db"
 
     def spools_found(self) -> list[Path]:
         """The files of all spools on this disk."""
@@ -121,13 +130,13 @@ class TaskFactory:
             if isinstance(store, RemoteSchemaStore):
                 store.close()
 
-    def _outlet(
-        self, plan: ConnectorPlan, scope: TaskEnvironment, spool: Spool | None = None
+    def _options(
+        self, plan: ConnectorPlan, environment: TaskEnvironment, spool: Spool | None = None
     ) -> ProducerOptions:
         settings = _source(plan)
         return ProducerOptions(
             self._broker,
-            scope.id,
+            environment.id,
             plan.overrides,
             settings.producer_in_flight_bytes,
             settings.topic_creation_default_partitions,
@@ -135,8 +144,8 @@ class TaskFactory:
             spool,
         )
 
-    def _outbound(self, plan: ConnectorPlan, scope: TaskEnvironment) -> SourceConversion:
-        return SourceConversion(_transforms(plan), *self._converters(plan), scope.clock)
+    def _conversion(self, plan: ConnectorPlan, environment: TaskEnvironment) -> SourceConversion:
+        return SourceConversion(_transforms(plan), *self._converters(plan), environment.clock)
 
     def _converters(self, plan: ConnectorPlan) -> tuple[Any, Any]:
         made = []

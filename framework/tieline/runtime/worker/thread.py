@@ -17,15 +17,19 @@ class TaskThread:
     """One thread of a task: its state, and the sentence that says why it failed."""
 
     def __init__(
-        self, scope: TaskEnvironment, role: str, run: Callable[[], None], ask_to_stop: Callable[[], None]
+        self,
+        environment: TaskEnvironment,
+        role: str,
+        run: Callable[[], None],
+        ask_to_stop: Callable[[], None],
     ) -> None:
-        self.scope = scope
+        self.environment = environment
         self.role = role
         self.state = "UNASSIGNED"
         self.trace: str | None = None
         self.interrupt = ask_to_stop
         self._run = run
-        self._thread = threading.Thread(target=self._main, name=f"{scope.id} {role}", daemon=True)
+        self._thread = threading.Thread(target=self._main, name=f"{environment.id} {role}", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -39,7 +43,7 @@ class TaskThread:
         return not self._thread.is_alive()
 
     def _main(self) -> None:
-        with about(connector=self.scope.connector, task=self.scope.task):
+        with about(connector=self.environment.connector, task=self.environment.task):
             try:
                 self._run()
                 self.state = "STOPPED"

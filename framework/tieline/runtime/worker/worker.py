@@ -30,7 +30,7 @@ class Worker:
         self._plan = plan
         self._broker = broker
         self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
-        parts = TaskFactory(broker, plan.worker.pace, plan.worker.data_dir / "spools")
+        parts = TaskFactory(broker, plan.worker.timing, plan.worker.data_dir / "spools")
         self._parts = parts
         self.connectors = [RunningConnector(planned, parts) for planned in plan.connectors]
         self._registry = RegistryServer(parts.schema_topic, plan.registry) if plan.registry else None
@@ -132,7 +132,7 @@ class Worker:
         for connector in self.connectors:
             connector.interrupt()
         cut_off = [
-            thread.scope.id
+            thread.environment.id
             for connector in self.connectors
             for thread in connector.threads
             if not thread.join(deadline - time.monotonic())

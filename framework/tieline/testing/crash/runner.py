@@ -50,21 +50,21 @@ class Life:
     """One life of a worker: its connectors run as the worker runs them, until it crashes or all is done.
 
     ``plan``: made anew for each life, as a new process makes it. ``broker``: opened for this life, and
-    closed with it. ``pace``: none is the plan's own. A context manager; leave that of a crashed life only
+    closed with it. ``timing``: none is the plan's own. A context manager; leave that of a crashed life only
     when the next one has ended, because letting go of what is left of it (files, sockets) may do what a
     kill does not.
     """
 
     def __init__(
-        self, plan: Plan, broker: Broker, crash: CrashPoint | None = None, *, pace: Timing | None = None
+        self, plan: Plan, broker: Broker, crash: CrashPoint | None = None, *, timing: Timing | None = None
     ) -> None:
         self._process = Process(crash)
         self._plan = plan
         self._broker = broker
         self._process.left_open(broker.close)
         guarded = cast(Broker, GuardedBroker(self._process, broker))
-        pace, spools = pace or plan.worker.pace, plan.worker.data_dir / "spools"
-        self._parts = _GuardedParts(self._process, guarded, pace, spools)
+        timing, spools = timing or plan.worker.timing, plan.worker.data_dir / "spools"
+        self._parts = _GuardedParts(self._process, guarded, timing, spools)
         self._connectors = [
             RunningConnector(_guarded(planned, self._process), self._parts) for planned in plan.connectors
         ]
@@ -145,18 +145,18 @@ class Life:
                 thread.interrupt()
         for thread in self._threads:
             if not thread.join(20):
-                raise AssertionError(f"{thread.scope.id}: the {thread.role} did not end")
+                raise AssertionError(f"{thread.environment.id}: the {thread.role} did not end")
 
 
 class _GuardedParts(TaskFactory):
     """Spools are guarded like brokers."""
 
-    def __init__(self, process: Process, broker: Broker, pace: Timing, spools: Path) -> None:
-        super().__init__(broker, pace, spools)
+    def __init__(self, process: Process, broker: Broker, timing: Timing, spools: Path) -> None:
+        super().__init__(broker, timing, spools)
         self._process = process
 
-    def open_spool(self, path: Path, plan: ConnectorPlan, scope: TaskEnvironment) -> Spool:
-        spool = super().open_spool(path, plan, scope)
+    def open_spool(self, path: Path, plan: ConnectorPlan, environment: TaskEnvironment) -> Spool:
+        spool = super().open_spool(path, plan, environment)
         self._process.left_open(spool.close)
         return cast(Spool, Guarded(self._process, spool, {"append": Step.SPOOL, "save": Step.SAVE}))
 

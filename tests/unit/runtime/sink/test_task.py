@@ -94,7 +94,7 @@ def fill(log, values, partition=0):
     log.store.append([ProducerRecord("t", v.encode(), partition=partition) for v in values])
 
 
-def inbound(log, *transforms, values=StringConverter, count):
+def conversion(log, *transforms, values=StringConverter, count):
     converters = []
     no_store: Any = None
     for is_key in (True, False):
@@ -108,13 +108,13 @@ class Running:
 
     def __init__(self, log, sink, *transforms, policy=None, converter=StringConverter):
         self.clock = FakeClock(step=0.01)
-        self.scope = TaskEnvironment("c", 0, clock=self.clock, **({"policy": policy} if policy else {}))
+        self.environment = TaskEnvironment("c", 0, clock=self.clock, **({"policy": policy} if policy else {}))
         self.task = WorkerSinkTask(
-            self.scope,
+            self.environment,
             sink.given,
             SinkInputs(
                 lambda: log.consumer("connect-c", "c-0", {}),
-                inbound(log, *transforms, values=converter, count=self.scope.counters.add),
+                conversion(log, *transforms, values=converter, count=self.environment.counters.add),
                 TaskChangelogs("c", TopicSchemaStore(log), 10.0),
                 Claims(log, 10.0),
             ),
@@ -173,7 +173,7 @@ def test_an_outage_is_waited_out_and_the_same_batch_is_offered_again(log):
     assert sink.puts == [["a", "b"]] * 4
     assert sink.written == {0: ["a", "b"]}
     assert counts == (2, 2, 0, 0, 0)
-    assert running.scope.counters["retries"] == 3
+    assert running.environment.counters["retries"] == 3
 
 
 def test_an_outage_of_one_partition_holds_only_that_partition_and_keeps_its_order(log):
@@ -552,7 +552,7 @@ def test_a_sink_that_cannot_flush_is_given_no_more_until_it_can(log):
     running = Running(log, sink)
     assert sink.enough.wait(10)
     counts = running.stop()
-    assert running.scope.counters["retries"] == 5
+    assert running.environment.counters["retries"] == 5
     assert sink.written == {0: [str(n) for n in range(500)]}
     assert len(sink.puts) <= 6
     assert committed(log) == {0: 500}
@@ -579,7 +579,7 @@ def test_a_key_that_cannot_be_read_is_handed_on_as_bytes_counted_and_stops_nothi
     assert sink.enough.wait(10)
     assert running.stop() == (4, 4, 0, 0, 0)
     assert keys == [("text", None), (UTF16, None), (None, None), (UTF16, None)]
-    assert running.scope.counters["keys.unreadable"] == 2
+    assert running.environment.counters["keys.unreadable"] == 2
     told = [r.message for r in caplog.records if "key.converter" in r.message]
     assert len(told) == 1
     assert "t-0@1" in told[0]
@@ -601,7 +601,7 @@ def test_headers_that_a_disk_has_damaged_are_left_out_counted_and_stop_nothing(l
     assert sink.enough.wait(10)
     assert running.stop() == (5, 5, 0, 0, 0)
     assert seen == [[], list(headers), [], [], []]
-    assert running.scope.counters["headers.unreadable"] == 3
+    assert running.environment.counters["headers.unreadable"] == 3
     told = [r.message for r in caplog.records if "headers that cannot be read" in r.message]
     assert len(told) == 1
     assert "t-0@2" in told[0]
@@ -674,7 +674,7 @@ def test_a_record_that_nobody_can_read_is_refused_in_its_place_and_blocks_nothin
     assert counts == (9, 9, 0, 0, 0)
     assert committed(log) == {0: 7, 1: 2}
     assert running.error is None
-    assert running.scope.counters["retries"] == away
+    assert running.environment.counters["retries"] == away
 
 
 def test_a_record_that_the_task_does_not_refuse_stops_it_after_what_stands_before(log):
@@ -985,7 +985,7 @@ def test_a_changelog_that_is_away_at_the_assignment_is_asked_for_again(log):
     running = Running(log, sink)
     assert sink.enough.wait(10)
     assert running.stop() == (1, 1, 0, 0, 0)
-    assert running.scope.counters["retries"] == 3
+    assert running.environment.counters["retries"] == 3
 
 
 def test_an_entry_that_cannot_be_read_stops_the_task_before_it_does_anything_again(log):
@@ -1015,7 +1015,7 @@ def test_records_that_expired_before_they_were_read_are_counted_and_reported_onc
     assert sink.enough.wait(10)
     assert running.stop() == (1, 1, 0, 0, 0)
     assert sink.written == {0: ["e"]}
-    assert running.scope.counters["skipped.expired"] == 3
+    assert running.environment.counters["skipped.expired"] == 3
     told = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
     assert told == [
         "t-0: skipped offsets 1 to 3 (3): the log had removed them before they were read. "
@@ -1035,7 +1035,7 @@ def test_what_expired_with_nothing_behind_it_is_not_counted_again_at_the_next_st
         while running.task.lag != 0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert running.stop() == (0, 0, 0, 0, 0)
-        counted.append(running.scope.counters["skipped.expired"])
+        counted.append(running.environment.counters["skipped.expired"])
     assert counted == [2, 0]
     assert committed(log) == {0: 3}
 

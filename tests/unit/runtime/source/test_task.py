@@ -21,7 +21,7 @@ from tieline.runtime.task.transform_chain import TransformChain
 from tieline.testing.clock import FakeClock
 from tieline.transforms.filter import Filter, FilterConfig
 
-PACE = Timing(offset_flush=0.05, max_records=10, max_wait=0.01, drain=5.0, call_timeout=5.0)
+TIMING = Timing(offset_flush=0.05, max_records=10, max_wait=0.01, drain=5.0, call_timeout=5.0)
 
 
 class Numbers(SourceTask[Config]):
@@ -80,22 +80,22 @@ def strings(kind=StringConverter):
     return kind(StringConverterConfig.parse({}), is_key=False, schemas=no_store)
 
 
-def outbound(*transforms):
+def conversion(*transforms):
     converter = strings()
     return SourceConversion(TransformChain(transforms), converter, converter)
 
 
 def running(log, task, *transforms, broker=None):
-    scope = TaskEnvironment("c", 0, clock=FakeClock(step=0.001))
-    outlet = ProducerOptions(broker or log, "c-0", {})
+    environment = TaskEnvironment("c", 0, clock=FakeClock(step=0.001))
+    options = ProducerOptions(broker or log, "c-0", {})
     worker = WorkerSourceTask(
-        scope,
+        environment,
         task.given,
-        lambda acknowledged: Sender(scope, outbound(*transforms), outlet, acknowledged),
+        lambda acknowledged: Sender(environment, conversion(*transforms), options, acknowledged),
         lambda: log.source_offsets("c", 1),
-        PACE,
+        TIMING,
     )
-    return worker, scope
+    return worker, environment
 
 
 def run_until(worker, event):
@@ -161,10 +161,10 @@ def test_a_source_that_is_away_is_asked_again_later(log):
             raise RetriableError("the source is away")
 
     task = Numbers(25, away)
-    worker, scope = running(log, task)
+    worker, environment = running(log, task)
     assert run_until(worker, task.done) is None
     assert values(log) == [str(n) for n in range(25)]
-    assert scope.counters["retries"] == 3
+    assert environment.counters["retries"] == 3
 
 
 def test_a_fatal_source_stops_after_what_it_gave_is_acknowledged_and_saved(log):
@@ -224,16 +224,18 @@ def test_a_broken_producer_is_made_anew_and_only_what_was_not_acknowledged_is_se
 
 
 def spooled(log, task, path, made=None):
-    scope = TaskEnvironment("c", 0, clock=FakeClock(step=0.001))
-    spool = Spool(path, Limits(1 << 30, True, 1 << 20), scope.counters)
-    receiver = Receiver(scope, task.given, spool, PACE)
-    sender = made or (lambda: Sender(scope, outbound(), ProducerOptions(log, "c-0", {}, positions=spool)))
-    return scope, spool, receiver, Pump(scope, spool, sender, PACE)
+    environment = TaskEnvironment("c", 0, clock=FakeClock(step=0.001))
+    spool = Spool(path, Limits(1 << 30, True, 1 << 20), environment.counters)
+    receiver = Receiver(environment, task.given, spool, TIMING)
+    sender = made or (
+        lambda: Sender(environment, conversion(), ProducerOptions(log, "c-0", {}, positions=spool))
+    )
+    return environment, spool, receiver, Pump(environment, spool, sender, TIMING)
 
 
 def test_a_spooled_source_is_carried_on_and_its_spool_is_empty_afterwards(log, tmp_path):
     task = Stream(40)
-    scope, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
+    environment, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
     threads = [threading.Thread(target=part.run) for part in (receiver, pump)]
     for thread in threads:
         thread.start()
@@ -246,7 +248,7 @@ def test_a_spooled_source_is_carried_on_and_its_spool_is_empty_afterwards(log, t
     for thread in threads:
         thread.join(10)
     assert values(log) == [str(n) for n in range(40)]
-    assert scope.counters["spooled"] == 40
+    assert environment.counters["spooled"] == 40
     assert pump.counts == (40, 40, 0, 0, 0)
     spool.close()
 
@@ -257,11 +259,14 @@ def test_a_pump_that_fails_does_not_stop_the_reception(log, tmp_path):
             raise ValueError("a bug in a converter")
 
     task = Stream(50)
-    scope, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
+    environment, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
     converter = strings(Broken)
     bad = SourceConversion(TransformChain([]), converter, converter)
     pump = Pump(
-        scope, spool, lambda: Sender(scope, bad, ProducerOptions(log, "c-0", {}, positions=spool)), PACE
+        environment,
+        spool,
+        lambda: Sender(environment, bad, ProducerOptions(log, "c-0", {}, positions=spool)),
+        TIMING,
     )
     thread = threading.Thread(target=receiver.run)
     thread.start()
@@ -273,11 +278,11 @@ def test_a_pump_that_fails_does_not_stop_the_reception(log, tmp_path):
     assert spool.waiting[0] == 50
     spool.close()
     task = Stream(0)
-    scope, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
+    environment, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
     thread = threading.Thread(target=pump.run)
     thread.start()
     while spool.waiting[0]:
-        scope.stop.wait(0.005)
+        environment.stop.wait(0.005)
     pump.interrupt()
     thread.join(10)
     assert values(log) == [str(n) for n in range(50)]
@@ -300,27 +305,27 @@ class DiskAway:
 
 
 def test_no_more_than_one_batch_is_sent_and_still_in_the_spool(log, tmp_path):
-    scope: TaskEnvironment
+    environment: TaskEnvironment
     task, disk = Stream(50), DiskAway()
-    outlet = ProducerOptions(log, "c-0", {}, positions=disk)
-    scope, spool, receiver, pump = spooled(
-        log, task, tmp_path / "s.db", lambda: Sender(scope, outbound(), outlet)
+    options = ProducerOptions(log, "c-0", {}, positions=disk)
+    environment, spool, receiver, pump = spooled(
+        log, task, tmp_path / "s.db", lambda: Sender(environment, conversion(), options)
     )
     disk.spool = spool
     run_until(receiver, task.done)
-    scope.stop.clear()
+    environment.stop.clear()
     thread = threading.Thread(target=pump.run)
     thread.start()
-    while pump.counts.delivered < PACE.max_records:
-        scope.stop.wait(0.005)
+    while pump.counts.delivered < TIMING.max_records:
+        environment.stop.wait(0.005)
     enough = disk.refused + 3
     while disk.refused < enough:
-        scope.stop.wait(0.005)
-    assert values(log) == [str(n) for n in range(PACE.max_records)]
+        environment.stop.wait(0.005)
+    assert values(log) == [str(n) for n in range(TIMING.max_records)]
     assert spool.waiting[0] == 50
     disk.back = True
     while spool.waiting[0]:
-        scope.stop.wait(0.005)
+        environment.stop.wait(0.005)
     pump.interrupt()
     thread.join(10)
     assert values(log) == [str(n) for n in range(50)]
@@ -341,11 +346,11 @@ def away(number):
 
 @pytest.mark.parametrize("fail", [away, lambda number: None])
 def test_a_receiver_ends_in_time_whatever_its_source_does_then(log, tmp_path, fail):
-    scope, spool, _, _ = spooled(log, Stream(0), tmp_path / "s.db")
-    pace = PACE._replace(drain=0.05)
-    receiver = Receiver(scope, AwayOrEndless(0, fail).given, spool, pace)
+    environment, spool, _, _ = spooled(log, Stream(0), tmp_path / "s.db")
+    timing = TIMING._replace(drain=0.05)
+    receiver = Receiver(environment, AwayOrEndless(0, fail).given, spool, timing)
     thread = threading.Thread(target=receiver.run)
-    scope.stop.set()
+    environment.stop.set()
     thread.start()
     thread.join(10)
     assert not thread.is_alive()

@@ -88,21 +88,21 @@ def test_a_wrong_clock_breaks_nothing():
 
 
 def test_an_outage_that_the_runtime_waits_out_is_shown_without_the_connectors_help():
-    scope = TaskEnvironment("out", 0, clock=FakeClock())
-    patience = scope.retry_state(Stage.TASK_PUT)
+    environment = TaskEnvironment("out", 0, clock=FakeClock())
+    patience = environment.retry_state(Stage.TASK_PUT)
     patience.after(RetriableError("MongoDB at h: connection refused"))
     patience.after(RetriableError("MongoDB at h: timed out"))
-    (outage,) = scope.connections.all()
+    (outage,) = environment.connections.all()
     assert outage["to"] == "the external system (TASK_PUT)"
     assert outage["because"] == "MongoDB at h: timed out"
     patience.over()
-    assert scope.connections.all() == []
+    assert environment.connections.all() == []
 
 
 def test_a_connector_reports_what_it_keeps_connected_itself():
-    scope = TaskEnvironment("in", 0, clock=FakeClock())
-    context = TaskContext(scope)
+    environment = TaskEnvironment("in", 0, clock=FakeClock())
+    context = TaskContext(environment)
     context.not_connected("the platform at tcp://h:1", "keys refused")
-    assert scope.connections.all()[0]["because"] == "keys refused"
+    assert environment.connections.all()[0]["because"] == "keys refused"
     context.connected("the platform at tcp://h:1")
-    assert scope.connections.all() == []
+    assert environment.connections.all() == []

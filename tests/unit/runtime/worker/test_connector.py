@@ -51,7 +51,7 @@ def connector(runners):
     settings = SinkSettings.parse({"name": "out", "connector.class": "x", "topics": "t", "tasks.max": "2"})
     plan: Any = SimpleNamespace(name="out", connector=Connector, config=None, settings=settings, own={})
     left = iter(runners)
-    parts: Any = SimpleNamespace(sink=lambda plan, task, own, scope: next(left))
+    parts: Any = SimpleNamespace(sink=lambda plan, task, own, environment: next(left))
     found = RunningConnector(plan, parts)
     found.prepare()
     yield found
