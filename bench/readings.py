@@ -7,8 +7,8 @@ import random
 from collections.abc import Iterator
 
 from tieline.api import SourceRecord
-from tieline_connectors.volttron_bus.messages.message import Limits, parse
-from tieline_connectors.volttron_bus.messages.records import Recorder, Route
+from tieline_connectors.volttron_bus.messages.message import ParseLimits, parse_message
+from tieline_connectors.volttron_bus.messages.records import RecordMapper, Route
 from tieline_connectors.volttron_bus.vip.frames import PROTOCOL
 
 POINTS = ("ZoneTemperature", "CoolingSetpoint", "SupplyFanSpeed", "DamperPosition", "CO2", "Humidity")
@@ -38,6 +38,8 @@ def frames(number: int) -> list[bytes]:
 
 def records(topic: str, count: int, first: int = 0) -> Iterator[SourceRecord]:
     """What the bus source makes of them."""
-    recorder = Recorder("lab", [Route("devices", topic)], "")
+    recorder = RecordMapper("lab", [Route("devices", topic)], "")
     for number in range(first, first + count):
-        yield recorder.record(parse(frames(number), (_START + number // 500) * 1_000_000, Limits()))
+        yield recorder.record(
+            parse_message(frames(number), (_START + number // 500) * 1_000_000, ParseLimits())
+        )

@@ -24,9 +24,8 @@ from tieline.runtime.task.transform_chain import TransformChain
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.mongo.config import MongoSinkConfig
 from tieline_connectors.mongo.sink import MongoSinkTask
-from tieline_connectors.volttron_bus.messages.message import Limits as MessageLimits
-from tieline_connectors.volttron_bus.messages.message import parse
-from tieline_connectors.volttron_bus.messages.records import Recorder, Route
+from tieline_connectors.volttron_bus.messages.message import ParseLimits, parse_message
+from tieline_connectors.volttron_bus.messages.records import RecordMapper, Route
 
 T = TypeVar("T")
 _COUNT = 20_000
@@ -48,8 +47,8 @@ def run(stand: Stand) -> None:
     """One journey, step by step, each by itself; in this process, with the local log."""
     say("(g) CPU by step")
     raw = [frames(number) for number in range(_COUNT)]
-    recorder = Recorder("lab", [Route("devices", _TOPIC)], "")
-    records = _step("1-receive", lambda: [recorder.record(parse(f, 0, MessageLimits())) for f in raw])
+    mapper = RecordMapper("lab", [Route("devices", _TOPIC)], "")
+    records = _step("1-receive", lambda: [mapper.record(parse_message(f, 0, ParseLimits())) for f in raw])
     folder = stand.folder("stages")
     with contextlib.ExitStack() as ends:
         spool = Spool(folder / "s.db", Limits(1 << 33, True, 0), Counters(), as_avro=True)

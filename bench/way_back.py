@@ -19,7 +19,7 @@ from confluent_kafka import Producer
 from bench.figure import figure, say
 from bench.stand import Stand, new_name
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_lab.vip import Vip
 from tieline_lab.volttron import VolttronPlatform, why_not
 
@@ -116,7 +116,7 @@ def _through_kafka(stand: Stand, platform: VolttronPlatform, more: Mapping[str, 
 @contextlib.contextmanager
 def _from_another_bus(stand: Stand, platform: VolttronPlatform) -> Iterator[Send]:
     topic = new_name("way-back")
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         source = {
             "name": "there",
             "connector.class": "volttron_bus",

@@ -28,7 +28,7 @@ from tieline.registry.schema_topic import TopicSchemaStore
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.frames import pack
 
 pytestmark = pytest.mark.mongo
@@ -140,7 +140,7 @@ class Road:
 def road(tmp_path_factory, mongo_uri):
     folder = tmp_path_factory.mktemp("road")
     client: pymongo.MongoClient[dict[str, Any]]
-    with FakeBus() as bus, pymongo.MongoClient(mongo_uri) as client:
+    with FakeRouter() as bus, pymongo.MongoClient(mongo_uri) as client:
         connectors = [
             bus_source(bus.address, **{"buffer.max.bytes": str(128 << 20)}),
             mongo_sink("mongo", "bus", mongo_uri, "bad_input", layout="cloudagent"),
@@ -222,7 +222,7 @@ def test_a_message_that_the_log_does_not_take_stops_the_pump_before_it_and_stays
     """Let in by a larger ``bus.max.message.bytes``; nothing behind it is lost either, and a smaller log is
     no reason to stop the reception."""
     settings = {"bus.max.message.bytes": str(40 << 20), "buffer.max.bytes": str(128 << 20)}
-    with FakeBus() as bus, WorkerProcess(tmp_path, {}, [bus_source(bus.address, **settings)]) as worker:
+    with FakeRouter() as bus, WorkerProcess(tmp_path, {}, [bus_source(bus.address, **settings)]) as worker:
         bus.wait_for_subscriber("tieline")
         bus.publish("devices/a/all", {}, [{"n": 0}, {}])
         worker.wait_for_ledger(

@@ -26,7 +26,7 @@ from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.command.audit.file import verify_file
 from tieline_connectors.command.model.command import TERMINAL, Defaults, sign
 from tieline_connectors.command.model.parsing import from_value
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_lab import kafka
 
 DEVICES = [f"site/b{n % 3}/ahu{n}" for n in range(12)]
@@ -287,7 +287,7 @@ def test_a_campaign_of_faults_executes_nothing_twice_late_or_forged_and_every_co
     with closing(open_broker(check_plan("test", worker_settings(broker, tmp_path), []))) as opened:
         opened.create_topic("commands", partitions=PARTITIONS)
     sender = Sender(dice, broker, "commands")
-    with FakeBus(rpc=devices.methods) as bus, ExitStack() as running:
+    with FakeRouter(rpc=devices.methods) as bus, ExitStack() as running:
         workers = [running.enter_context(worker(tmp_path, name, broker, bus)) for name in ("one", "two")]
         workers[0].wait_for("partitions assigned", 60)
         faults = Faults(random.Random(seed), workers, broker, devices)

@@ -22,7 +22,7 @@ from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.command.model.command import TERMINAL
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 CUSTOMIZE = """
 import os, signal, threading
@@ -163,7 +163,7 @@ def stand(tmp_path, home, device, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.setenv("TIELINE_TEST_FLAG", str(tmp_path / "flag"))
     methods = {name: getattr(device, name) for name in ("set_point", "get_point", "revert_point")}
-    with FakeBus(rpc={"platform.driver": methods}) as bus:
+    with FakeRouter(rpc={"platform.driver": methods}) as bus:
         yield Stand(tmp_path, home, bus)
         assert bus.dropped == 0
 

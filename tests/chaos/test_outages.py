@@ -31,7 +31,7 @@ from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.proxy import TcpProxy
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_lab import kafka, mongo
 from tieline_lab.process import free_port
 
@@ -222,7 +222,7 @@ def test_a_sink_that_waits_out_more_than_the_poll_interval_keeps_its_partitions_
     topic, registry_port = "waits", free_port()
     schemas: list[str] = []
     url = f"http://127.0.0.1:{registry_port}"
-    with FakeBus() as bus, TcpProxy("127.0.0.1", int(bus.address.rpartition(":")[2])) as proxy:
+    with FakeRouter() as bus, TcpProxy("127.0.0.1", int(bus.address.rpartition(":")[2])) as proxy:
         worker = WorkerProcess(
             tmp_path,
             {
@@ -345,7 +345,7 @@ def killed(server, mongo_uri, tmp_path_factory):
         "offset.storage.partitions": "1",
         "value.converter": "json",
     }
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         torn = bus_source("torn", bus.address, **{"topic.creation.default.partitions": "1"})
         torn |= {"name": "torn", "volttron.identity": "torn", "bus.prefixes": "analysis"}
         loaded = bus_source("killed", bus.address, **{"producer.in.flight.bytes": str(1 << 20)})

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 pytestmark = pytest.mark.kafka
 MESSAGES = 100
@@ -46,7 +46,7 @@ def test_a_source_waits_while_a_broker_refuses_its_records_and_each_arrives_once
     broker = open_broker(check_plan("test", {**settings, "data.dir": str(tmp_path / "data")}, []))
     broker.create_topic(topic, partitions=1, config={name: narrow})
     ahead = datetime.now(timezone.utc) + timedelta(minutes=20)
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         source = {
             "name": "bus",
             "connector.class": "volttron_bus",

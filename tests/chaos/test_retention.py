@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_lab.kafka import KafkaServer
 
 NOW = dt.datetime.now(dt.timezone.utc)
@@ -64,7 +64,7 @@ def test_what_is_old_or_ahead_of_its_time_waits_in_kafka_for_its_sink(kafka, tmp
     }
     settings = {"bootstrap.servers": kafka.bootstrap}
     sent: collections.Counter[tuple[int, dt.datetime]] = collections.Counter()
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         source["volttron.address"] = bus.address
         with WorkerProcess(tmp_path / "source", settings, [source]) as worker:
             worker.wait_for("subscribed")

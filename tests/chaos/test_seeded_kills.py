@@ -22,7 +22,7 @@ from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_lab import kafka, mongo
 
 PER_SECOND = 1000
@@ -247,11 +247,11 @@ def test_worker_broker_and_mongo_are_killed_a_dozen_times_and_every_message_is_t
 ):
     if reason := kafka.why_not():
         pytest.skip(reason)
-    with kafka.KafkaServer(tmp_path / "kafka") as broker, FakeBus() as bus:
+    with kafka.KafkaServer(tmp_path / "kafka") as broker, FakeRouter() as bus:
         journey = Journey(tmp_path, bus, server, broker)
         check(journey, bus, schedule(seed, journey.victims, 4))
 
 
 def test_on_the_local_log_worker_and_mongo_are_killed_and_every_message_is_there_once(seed, tmp_path, server):
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         check(Journey(tmp_path, bus, server), bus, schedule(seed, ("worker", "mongo"), 3))

@@ -25,7 +25,7 @@ from tieline.broker.local.codec import decode_headers
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 LIMITS = Limits(1 << 30, drop_oldest=True, quarantine_bytes=1 << 20)
 PAGE = 4096
@@ -372,7 +372,7 @@ def test_a_damaged_page_stops_the_pump_with_the_way_out_and_not_the_reception(at
     (tmp_path / "data" / "spools").mkdir(parents=True)
     there = tmp_path / "data" / "spools" / "bus-0.db"
     there.write_bytes(data)
-    with FakeBus() as bus, bus_worker(tmp_path, bus.address, **{"value.converter": "string"}) as worker:
+    with FakeRouter() as bus, bus_worker(tmp_path, bus.address, **{"value.converter": "string"}) as worker:
         bus.wait_for_subscriber("tieline")
         ledger = worker.wait_for_ledger(lambda ledger: ledger["bus"]["state"] == "FAILED")
         assert ledger["bus"]["trace"] == f"SPOOL: the log file {there} {WAY_OUT}"
@@ -481,7 +481,7 @@ def test_a_full_disk_drops_counted_and_alarmed_and_all_else_arrives_once_when_th
         "collection": "c",
         "layout": "cloudagent",
     }
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         worker = bus_worker(tmp_path, bus.address, sink, **{"data.dir": str(full.folder / "data")})
         with worker:
             bus.wait_for_subscriber("tieline")

@@ -16,7 +16,7 @@ from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.model.command import TERMINAL
 from tieline_connectors.command.sink import CommandSinkTask
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 TOTAL = 10_000
 KINDS = {
@@ -178,7 +178,7 @@ def test_200_commands_on_wall_time_with_restarts_of_the_worker_and_of_the_platfo
             command_id: {r["state"] for r in told if r["command_id"] == command_id} for command_id in sent
         }
 
-    with FakeBus(rpc=rpc) as bus:
+    with FakeRouter(rpc=rpc) as bus:
         settings = {
             "volttron.address": bus.address,
             "platform.name": "lab",

@@ -6,7 +6,7 @@ import pytest
 
 from tieline.broker.port import ProducerRecord, Unit
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 POLICY = "{version: 1, rules: []}"
 TOTAL = 2000
@@ -30,7 +30,7 @@ def worker(home, tmp_path):
     broker.create_topic(f"results-{home.own}", partitions=1)
     produce(broker, topic, TOTAL)
     broker.close()
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         connector = {
             "name": f"commands-{home.own}",
             "connector.class": "command",

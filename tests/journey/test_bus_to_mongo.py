@@ -13,7 +13,7 @@ import pytest
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 
 @pytest.fixture
@@ -70,7 +70,10 @@ def message(number):
 def test_every_message_of_the_bus_is_one_document_with_topic_headers_and_body(
     home, tmp_path, mongo_uri, readings
 ):
-    with FakeBus() as bus, worker_for(home, tmp_path, mongo_uri, {"volttron.address": bus.address}) as worker:
+    with (
+        FakeRouter() as bus,
+        worker_for(home, tmp_path, mongo_uri, {"volttron.address": bus.address}) as worker,
+    ):
         line = worker.wait_for("subscribed")
         assert (line["connector"], line["task"]) == (f"bus-{home.own}", 0)
         for number in range(500):
@@ -95,7 +98,7 @@ def test_kill_9_under_load_loses_nothing_that_the_spool_had(home, tmp_path, mong
     folder = tmp_path
     covered, stop, published = set(), threading.Event(), [0]
     in_flight = 0
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
 
         def talk():
             while not stop.is_set():
@@ -185,7 +188,7 @@ def topic_numbers(home):
 
 def test_a_second_source_feeds_command_to_cloud_in_the_old_json_shape(home, tmp_path, mongo_uri, readings):
     """Row 4 of the mission: CloudAgent's bus → Kafka, beside the main journey."""
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         second = {
             "name": f"cloud-{home.own}",
             "connector.class": "volttron_bus",

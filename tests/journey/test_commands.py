@@ -12,7 +12,7 @@ import pytest
 from pymongo import MongoClient
 
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_lab.process import free_port
 
 POINT = "campus/b1/ahu1/CoolingSetpoint"
@@ -118,7 +118,7 @@ class Plant:
 @pytest.fixture
 def plant(home, tmp_path):
     device = Device()
-    with FakeBus(rpc={"platform.driver": device.methods}) as bus:
+    with FakeRouter(rpc={"platform.driver": device.methods}) as bus:
         yield Plant(home, tmp_path, bus, device)
         assert bus.dropped == 0
 

@@ -14,7 +14,7 @@ import pytest
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 POINT = "campus/b1/ahu1/CoolingSetpoint"
 POLICY = "{version: 1, rules: [{issuers: boss, points: campus/**, type: float, min: 0, max: 100}]}"
@@ -153,7 +153,7 @@ def command(name, value, **more):
 
 @pytest.fixture
 def plant(tmp_path):
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         plant = Plant(tmp_path, bus)
         yield plant
         if plant.worker.running:

@@ -7,7 +7,7 @@ import pymongo
 import pytest
 
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 BODY = [{"temp": 20.5}, {"temp": {"units": "C"}}]
 TOPIC = "devices/campus/b/d/all"
@@ -61,7 +61,7 @@ def timed(number):
 
 
 def test_an_equal_body_twice_is_two_documents_with_and_without_a_time(home, tmp_path, mongo_uri, collection):
-    with FakeBus() as bus, worker(home, tmp_path, mongo_uri, bus_source(home, bus)) as running:
+    with FakeRouter() as bus, worker(home, tmp_path, mongo_uri, bus_source(home, bus)) as running:
         running.wait_for("subscribed")
         untimed: dict[str, str] = {}
         for headers in (untimed, untimed, timed(1), timed(1), timed(2)):
@@ -77,7 +77,7 @@ def test_an_equal_body_twice_is_two_documents_with_and_without_a_time(home, tmp_
 def test_two_redundant_sources_on_one_platform_give_one_document_a_message(
     home, tmp_path, mongo_uri, collection
 ):
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         sources = [bus_source(home, bus, name) for name in ("bus-a", "bus-b")]
         with worker(home, tmp_path, mongo_uri, *sources) as running:
             running.wait_for("subscribed", count=2)
@@ -101,7 +101,7 @@ def test_on_off_on_under_one_time_stamp_are_three_documents_also_through_redunda
     """And five equal alarms are five, also where the worker is killed between them."""
     topic, alarm = "devices/campus/b/d/fan", "devices/campus/b/d/alarm"
     sources_of = lambda bus: [bus_source(home, bus, name) for name in ("bus-a", "bus-b")]  # noqa: E731
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         with worker(home, tmp_path, mongo_uri, *sources_of(bus)) as running:
             running.wait_for("subscribed", count=2)
             for body in (ON, OFF, ON):
@@ -125,7 +125,7 @@ def test_what_comes_after_a_spool_or_a_topic_was_made_anew_is_no_duplicate_of_wh
     home, tmp_path, mongo_uri, collection, lost
 ):
     """Without a time, only the spool tells two messages apart: a new one may not count as the old did."""
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         running = worker(home, tmp_path, mongo_uri, bus_source(home, bus))
         for run in range(2):
             with running:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "read_elsewhere"
 COUNT = 50
@@ -29,7 +29,7 @@ def topic(kafka_bootstrap, tmp_path_factory):
         "schema.registry.url": "embedded",
         "schema.registry.listen": f"127.0.0.1:{port}",
     }
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         source = {
             "name": "bus",
             "connector.class": "volttron_bus",

@@ -9,7 +9,7 @@ from collections import Counter
 
 from tieline.broker.port import ProducerRecord, Unit
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.client import BusMessage, VipClient
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
@@ -81,7 +81,7 @@ def counters(ledger, home, name):
 def test_what_one_platform_says_another_one_hears_and_nothing_comes_back(home, tmp_path):
     """One topic, two platforms, a source and a sink on each: both ways, 300 messages of each."""
     topic, count = f"shared-{home.own}", 300
-    with FakeBus() as north, FakeBus() as south:
+    with FakeRouter() as north, FakeRouter() as south:
         connectors = []
         for bus, platform in ((north, "north"), (south, "south")):
             connectors += [source(home, bus, platform, topic), sink(home, bus, platform, topic)]
@@ -125,7 +125,7 @@ def test_what_one_platform_says_another_one_hears_and_nothing_comes_back(home, t
 def test_both_ways_on_one_platform_give_no_echo(home, tmp_path):
     """A source, and a sink that reads the source's topic and another's, on one platform, for 3 s."""
     topic, other = f"here-{home.own}", f"elsewhere-{home.own}"
-    with FakeBus() as here, FakeBus() as elsewhere:
+    with FakeRouter() as here, FakeRouter() as elsewhere:
         connectors = [
             source(home, here, "here", topic),
             source(home, elsewhere, "elsewhere", other),
@@ -171,7 +171,7 @@ def fill(home, topic, count):
 def test_kill_9_under_load_loses_nothing_and_doubles_at_most_the_batch_that_was_under_way(home, tmp_path):
     topic, count, batch, kills = f"t-{home.own}", 600, 40, 3
     fill(home, topic, count)
-    with FakeBus() as bus, observer(bus) as seen:
+    with FakeRouter() as bus, observer(bus) as seen:
         more = {"value.shape": "kafkaagent", "value.converter": "json", "max.poll.records": str(batch)}
         back = sink(home, bus, "south", topic, **more, **{"rate.limit": "400", "rate.burst": "20"})
         worker = WorkerProcess(tmp_path, home.worker, [back])
@@ -207,7 +207,7 @@ def test_the_old_message_file_is_published_by_the_recipe_of_its_page(home, tmp_p
     settings = tmp_path / "worker.properties"
     place = {**home.worker, "data.dir": str(home.data)}
     settings.write_text("".join(f"{name}={value}\n" for name, value in place.items()))
-    with FakeBus() as bus, observer(bus) as heard:
+    with FakeRouter() as bus, observer(bus) as heard:
         old = {"value.shape": "kafkaagent", "value.converter": "json", "max.age.ms": "300000"}
         connectors = [sink(home, bus, "lab", topic, **old)]
         with WorkerProcess(tmp_path, home.worker, connectors) as worker:

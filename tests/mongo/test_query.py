@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tieline.api import SinkRecord
 from tieline_connectors.mongo.query.command import query
 from tieline_connectors.volttron_bus.messages.message import Message
-from tieline_connectors.volttron_bus.messages.records import Recorder, Route
+from tieline_connectors.volttron_bus.messages.records import RecordMapper, Route
 from tieline_lab.process import free_port
 
 START = 1_767_225_600_000_000
@@ -278,7 +278,7 @@ def test_a_reading_without_metadata_is_found_by_its_device_in_every_layout(datab
 def of_bus(number, topic, body):
     time = START + number * 1_000_000
     message = Message(topic, "agent", {}, body, time, "TIMESTAMP", time, is_text=True)
-    record = Recorder("lab", [Route("devices", "t")], "avro").record(message)
+    record = RecordMapper("lab", [Route("devices", "t")], "avro").record(message)
     return SinkRecord(
         "t", 0, number, record.value, record.key, record.headers, record.timestamp, record.value_schema
     )

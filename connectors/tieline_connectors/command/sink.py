@@ -32,7 +32,7 @@ from tieline_connectors.command.execution.platform import Platform
 from tieline_connectors.command.execution.scheduler import Executor
 from tieline_connectors.command.intake import Intake
 from tieline_connectors.command.model.result_records import ledger_schema
-from tieline_connectors.volttron_bus.reporting import reporter
+from tieline_connectors.volttron_bus.reporting import connection_reporter
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
                 self._measures.called,
                 config.device_agent,
             )
-            platform.report = reporter(context, config.address)
+            platform.report = connection_reporter(context, config.address)
             self._audit = AuditFile(_of_task(config.audit_file, context.task))
             self._audit.count = context.count
         except (ConfigError, DataDirInUseError, ValueError, OSError) as error:

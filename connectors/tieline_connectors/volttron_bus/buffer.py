@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Received(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """A message as it came: its frames, and when (microseconds since 1970, UTC)."""
 
     frames: list[bytes]
     time: int
 
 
-class Buffer:
+class ReceiveBuffer:
     """Between the thread that reads the socket and the one that polls. Neither waits for the other."""
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
@@ -23,12 +23,12 @@ class Buffer:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._closed = False
-        self._waiting: deque[tuple[Received, int]] = deque()
+        self._waiting: deque[tuple[ReceivedMessage, int]] = deque()
         self._changed = threading.Condition()
 
     def put(self, messages: Sequence[list[bytes]], time: int) -> int:
         """Keep what fits; the number of messages that did not and are lost."""
-        sized = [(Received(frames, time), sum(map(len, frames))) for frames in messages]
+        sized = [(ReceivedMessage(frames, time), sum(map(len, frames))) for frames in messages]
         dropped = 0
         with self._changed:
             for item in sized:
@@ -41,7 +41,7 @@ class Buffer:
             self._changed.notify()
         return dropped
 
-    def take(self, limit: int, seconds: float) -> list[Received]:
+    def take(self, limit: int, seconds: float) -> list[ReceivedMessage]:
         """The oldest, ``limit`` at most; waits while there is nothing, unless closed."""
         with self._changed:
             if not self._waiting and seconds > 0:

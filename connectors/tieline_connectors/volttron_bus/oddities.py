@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 _MOST_TOPICS = 1_000
 
 
-class Silence:
+class SilentPrefixes:
     """Groups of prefixes under which nothing has come yet: each is reported once, ten minutes after a start.
 
     A group is heard when a message comes under one of its prefixes. Time away from the platform does not
@@ -50,7 +50,7 @@ class Silence:
             self._groups = []
 
 
-class Oddities:
+class MessageDiagnostics:
     """Counters: ``times.unreadable``, ``readings.without_points``. Beyond 1,000 topics it only counts."""
 
     def __init__(self, count: Callable[[str], None]) -> None:

@@ -9,8 +9,13 @@ from pathlib import Path
 from tieline.api import Config, Secret, setting
 from tieline.api.config import PathText
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
-from tieline_connectors.volttron_bus.vip.credentials import CurveKeys, curve_key, key_pair, stored_key
-from tieline_connectors.volttron_bus.vip.frames import plain
+from tieline_connectors.volttron_bus.vip.credentials import (
+    CurveKeys,
+    complete_key_pair,
+    parse_curve_key,
+    read_stored_key,
+)
+from tieline_connectors.volttron_bus.vip.frames import check_text
 
 _ADDRESS = re.compile(r"tcp://[^\s?#]+:\d{1,5}|ipc://[^\s?#]+")
 
@@ -69,12 +74,12 @@ class PlatformConfig(Config):
         wrong = [
             (key, message)
             for key, check in (
-                ("volttron.identity", lambda: self.identity and plain("identity", self.identity)),
-                ("volttron.serverkey", lambda: self.serverkey and curve_key(self.serverkey)),
-                ("volttron.publickey", lambda: self.publickey and curve_key(self.publickey)),
-                ("volttron.secretkey", lambda: self._secret() and curve_key(self._secret())),
+                ("volttron.identity", lambda: self.identity and check_text("identity", self.identity)),
+                ("volttron.serverkey", lambda: self.serverkey and parse_curve_key(self.serverkey)),
+                ("volttron.publickey", lambda: self.publickey and parse_curve_key(self.publickey)),
+                ("volttron.secretkey", lambda: self._secret() and parse_curve_key(self._secret())),
             )
-            if (message := complaint(check))
+            if (message := error_message(check))
         ]
         if message := _address_problem(getattr(self, "address", "")):
             wrong.append(("volttron.address", message))
@@ -99,20 +104,22 @@ class PlatformConfig(Config):
             ("volttron.credentials.file", self.own_keys),
             ("volttron.server.credentials.file", self.server_key),
         )
-        return [(key, message) for key, check in checks if self._given(key) and (message := complaint(check))]
+        return [
+            (key, message) for key, check in checks if self._given(key) and (message := error_message(check))
+        ]
 
     def own_keys(self) -> tuple[bytes, bytes]:
         """Our public and secret key; a new pair where none is given. Raises ``ValueError``."""
         if self.credentials_file:
             return tuple(_stored(self.credentials_file, "publickey", "secretkey"))  # type: ignore[return-value]
-        public = curve_key(self.publickey) if self.publickey else None
-        return key_pair(public, curve_key(self._secret()) if self._secret() else None)
+        public = parse_curve_key(self.publickey) if self.publickey else None
+        return complete_key_pair(public, parse_curve_key(self._secret()) if self._secret() else None)
 
     def server_key(self) -> bytes | None:
         """The platform's key, none where its authentication is off. Raises ``ValueError``."""
         if self.server_credentials_file:
             return _stored(self.server_credentials_file, "publickey", address=self.address)[0]
-        return curve_key(self.serverkey) if self.serverkey else None
+        return parse_curve_key(self.serverkey) if self.serverkey else None
 
     def endpoint(self, connector: str) -> Endpoint:
         """Where to connect, and as whom; reads the files of keys. Raises ``ValueError``."""
@@ -142,7 +149,7 @@ class PlatformConfig(Config):
         return self.secretkey.get_secret_value()
 
 
-def complaint(check: Callable[[], object]) -> str:
+def error_message(check: Callable[[], object]) -> str:
     """What a check raises as a text for the person who configures; empty if it raises nothing."""
     try:
         check()
@@ -176,7 +183,7 @@ def _address_problem(address: str) -> str:
 
 def _stored(file: str, *names: str, address: str = "") -> list[bytes]:
     try:
-        return [stored_key(Path(file), name, address) for name in names]
+        return [read_stored_key(Path(file), name, address) for name in names]
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -13,7 +13,7 @@ import zmq
 from typing_extensions import NamedTuple  # generic in Python 3.10 too
 
 from tieline_connectors.volttron_bus.vip import frames as vip
-from tieline_connectors.volttron_bus.vip.connection import Connection, Ended, Endpoint
+from tieline_connectors.volttron_bus.vip.connection import Connection, ConnectionEndedError, Endpoint
 
 T = TypeVar("T")
 
@@ -27,14 +27,14 @@ _WHEN_STOPPING = 0.5
 _SUBSCRIBER_IS_SLOW = str(zmq.EAGAIN).encode()
 
 
-class Step(NamedTuple, Generic[T]):
+class PublishRequest(NamedTuple, Generic[T]):
     """One item in its place. ``frames``: to be published; none: there is nothing to do for it."""
 
     item: T
     frames: list[bytes] | None = None
 
 
-class Done(NamedTuple, Generic[T]):
+class PublishResult(NamedTuple, Generic[T]):
     """``refusal``: what the router said against it; empty: it has handed the message on.
 
     ``slow``: how many subscribers did not get it, because they do not read what they were sent.
@@ -48,7 +48,8 @@ class Done(NamedTuple, Generic[T]):
 class Publisher:
     """A connection to the router that has introduced itself; used by one thread.
 
-    ``timeout``: seconds that the router may take for an answer. Raises ``Ended``, always: when it is over.
+    ``timeout``: seconds that the router may take for an answer. Raises
+    ``ConnectionEndedError`` when it is over.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Publisher:
         try:
             self._connection = Connection(context, endpoint)
         except zmq.ZMQError as error:
-            raise Ended(f"the address cannot be used: {error}", about_keys=True) from error
+            raise ConnectionEndedError(f"the address cannot be used: {error}", about_keys=True) from error
         try:
             self._introduce(hello_timeout)
         except BaseException:
@@ -88,12 +89,12 @@ class Publisher:
         self._connection.receive(1000)
         return self._connection.is_over
 
-    def publish(self, steps: Iterable[Step[T]]) -> Iterator[Done[T]]:
+    def publish(self, steps: Iterable[PublishRequest[T]]) -> Iterator[PublishResult[T]]:
         """Every item in its order, once all before it are confirmed and it is itself.
 
-        What was given and did not come back when ``Ended`` is raised may have been handed on or not.
+        Items not returned when ``ConnectionEndedError`` is raised may have been published.
         """
-        waiting: deque[Step[T]] = deque()
+        waiting: deque[PublishRequest[T]] = deque()
         for step in steps:
             if step.frames is not None:
                 self._connection.send(step.frames)
@@ -103,26 +104,26 @@ class Publisher:
         while waiting:
             yield self._done(waiting.popleft())
 
-    def _done(self, step: Step[T]) -> Done[T]:
+    def _done(self, step: PublishRequest[T]) -> PublishResult[T]:
         slow = 0
         while step.frames is not None:
             answer = self._answer(step.frames[3], self._timeout)
             if answer is None:
-                raise Ended(f"the router has not confirmed a message in {self._timeout:g} s")
+                raise ConnectionEndedError(f"the router has not confirmed a message in {self._timeout:g} s")
             if not answer.is_error:
                 break
             if answer.args[:1] != [_SUBSCRIBER_IS_SLOW]:
-                return Done(step.item, answer.text)
+                return PublishResult(step.item, answer.text)
             slow += 1  # the confirmation follows
-        return Done(step.item, slow=slow)
+        return PublishResult(step.item, slow=slow)
 
     def _introduce(self, timeout: float) -> None:
-        self._connection.send(vip.hello(b"hello"))
+        self._connection.send(vip.hello_request(b"hello"))
         answer = self._answer(b"hello", timeout)
         if answer is None:
             raise self._connection.unanswered_hello()
         if answer.is_error:
-            raise Ended(f"the router refused hello: {answer.text}", about_keys=True)
+            raise ConnectionEndedError(f"the router refused hello: {answer.text}", about_keys=True)
 
     def _answer(self, ident: bytes, timeout: float) -> vip.Answer | None:
         """The next one to this request; the router answers in the order of asking. None: not in time."""
@@ -139,6 +140,6 @@ class Publisher:
                 return None
             self._connection.wait(min(left, _LOOK_UP))
             messages = self._connection.receive(1000)
-            self._arrived.extend(found for frames in messages if (found := vip.answer(frames)))
+            self._arrived.extend(found for frames in messages if (found := vip.parse_answer(frames)))
             if not messages and self._connection.is_over:
                 raise self._connection.ended()

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import zmq
 
-from tieline_connectors.volttron_bus.buffer import Buffer
+from tieline_connectors.volttron_bus.buffer import ReceiveBuffer
 from tieline_connectors.volttron_bus.vip import frames as vip
-from tieline_connectors.volttron_bus.vip.connection import Connection, Ended
-from tieline_connectors.volttron_bus.vip.reconnect import Reconnect
+from tieline_connectors.volttron_bus.vip.connection import Connection, ConnectionEndedError
+from tieline_connectors.volttron_bus.vip.reconnect import ReconnectState
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Subscription:
 
 
 @dataclass(frozen=True)
-class Patience:
+class PingTiming:
     """Seconds: between pings, until an answer is missed."""
 
     ping_interval: float = 10.0
@@ -55,11 +55,11 @@ class Receiver:
 
     def __init__(
         self,
-        reconnect: Reconnect,
+        reconnect: ReconnectState,
         subscription: Subscription,
-        buffer: Buffer,
+        buffer: ReceiveBuffer,
         count: Callable[[str, int], None],
-        patience: Patience = Patience(),
+        patience: PingTiming = PingTiming(),
         report: Callable[[str | None], None] = lambda because: None,
     ) -> None:
         self.failure: Exception | None = None
@@ -111,11 +111,11 @@ class Receiver:
                 )
                 session.run(self._stopping, self._reconnect.hello)
         except zmq.ZMQError as error:
-            self._failed(Ended(f"the address cannot be used: {error}", about_keys=True))
-        except Ended as ended:
+            self._failed(ConnectionEndedError(f"the address cannot be used: {error}", about_keys=True))
+        except ConnectionEndedError as ended:
             self._failed(ended)
 
-    def _failed(self, ended: Ended) -> None:
+    def _failed(self, ended: ConnectionEndedError) -> None:
         self.is_subscribed = False
         self._outage.begin(ended)
         self._stopping.wait(self._reconnect.failed(ended))
@@ -159,7 +159,7 @@ class _Outage:
         self._count = count
         self._was_connected = False
 
-    def begin(self, ended: Ended) -> None:
+    def begin(self, ended: ConnectionEndedError) -> None:
         self._report(str(ended))
 
     def end(self) -> None:
@@ -176,7 +176,7 @@ class _Session:
         self,
         connection: Connection,
         subscription: Subscription,
-        patience: Patience,
+        patience: PingTiming,
         keep: Callable[[list[list[bytes]]], None],
         subscribed: Callable[[], None],
     ) -> None:
@@ -189,8 +189,8 @@ class _Session:
         self._deadline = 0.0
 
     def run(self, stopping: threading.Event, hello_timeout: float) -> None:
-        """Until asked to stop. Raises ``Ended`` when the connection is over."""
-        self._ask(b"hello", vip.hello(b"hello"), hello_timeout)
+        """Until asked to stop. Raises ``ConnectionEndedError`` when the connection is over."""
+        self._ask(b"hello", vip.hello_request(b"hello"), hello_timeout)
         while not stopping.is_set():
             self._connection.wait(_LOOK_UP)
             messages = self._connection.receive(_BATCH)
@@ -206,7 +206,7 @@ class _Session:
         for frames in messages:
             if vip.is_publication(frames):
                 kept.append(frames)
-            elif (answer := vip.answer(frames)) is None:
+            elif (answer := vip.parse_answer(frames)) is None:
                 kept.append(frames)  # no VIP at all: for the quarantine
             elif self._awaited and answer.ident == self._awaited:
                 self._answered(answer)
@@ -220,13 +220,19 @@ class _Session:
 
     def _answered(self, answer: vip.Answer) -> None:
         if answer.is_error:
-            raise Ended(f"the router refused {self._awaited.decode()}: {answer.text}", about_keys=True)
+            raise ConnectionEndedError(
+                f"the router refused {self._awaited.decode()}: {answer.text}", about_keys=True
+            )
         if self._awaited == b"hello":
             wanted = self._subscription
-            self._ask(b"subscribe", vip.subscription(b"subscribe", wanted.prefixes, wanted.all_platforms))
+            self._ask(
+                b"subscribe", vip.subscribe_request(b"subscribe", wanted.prefixes, wanted.all_platforms)
+            )
         elif self._awaited == b"subscribe":
             if list(answer.args) != [b"request_response", b"\x01"]:
-                raise Ended(f"the router refused the subscription: {answer.text}", about_keys=True)
+                raise ConnectionEndedError(
+                    f"the router refused the subscription: {answer.text}", about_keys=True
+                )
             self._quiet()
             self._subscribed()
         else:
@@ -234,11 +240,13 @@ class _Session:
 
     def _be_sure(self) -> None:
         if not self._awaited:
-            self._ask(b"ping", vip.ping(b"ping"))
+            self._ask(b"ping", vip.ping_request(b"ping"))
         elif self._awaited == b"hello":
             raise self._connection.unanswered_hello()
         else:
-            raise Ended(f"no answer to {self._awaited.decode()} in {self._patience.ping_timeout:g} s")
+            raise ConnectionEndedError(
+                f"no answer to {self._awaited.decode()} in {self._patience.ping_timeout:g} s"
+            )
 
     def _ask(self, ident: bytes, frames: list[bytes], timeout: float | None = None) -> None:
         self._connection.send(frames)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tieline.api import SinkContext, SourceContext
 
 
-def reporter(context: SinkContext | SourceContext, address: str) -> Callable[[str | None], None]:
+def connection_reporter(context: SinkContext | SourceContext, address: str) -> Callable[[str | None], None]:
     """A function of why the platform at this address cannot be reached now; None: it is connected."""
     to = f"the platform at {address}"
 

@@ -21,11 +21,11 @@ from tieline.api import (
     SinkTask,
     TopicPartition,
 )
-from tieline_connectors.volttron_bus.messages.publishing import Refused
-from tieline_connectors.volttron_bus.messages.records import Filtered
-from tieline_connectors.volttron_bus.publisher import Publisher, Step
+from tieline_connectors.volttron_bus.messages.publishing import RefusedError
+from tieline_connectors.volttron_bus.messages.records import FilteredError
+from tieline_connectors.volttron_bus.publisher import Publisher, PublishRequest
 from tieline_connectors.volttron_bus.sink_config import VolttronBusSinkConfig
-from tieline_connectors.volttron_bus.vip.connection import Ended
+from tieline_connectors.volttron_bus.vip.connection import ConnectionEndedError
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class _Seen(NamedTuple):
     """A record of the batch after the rules; ``objection`` none: it may be published."""
 
     at: int
-    objection: Refused | Filtered | None
+    objection: RefusedError | FilteredError | None
 
 
 class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
@@ -73,7 +73,7 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
             self._zmq = zmq.Context()
         try:
             self._connected()
-        except Ended as ended:
+        except ConnectionEndedError as ended:
             raise self._away(ended, {}) from ended
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
@@ -81,7 +81,7 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
         if not batch:
             return
         reached: dict[TopicPartition, int] = {}
-        failures: dict[int, Refused] = {}
+        failures: dict[int, RefusedError] = {}
         stopped: set[TopicPartition] = set()
         counted: Counter[str] = Counter()
         try:
@@ -90,8 +90,8 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
                 partition = batch[index].consumed_from
                 counted["slow_subscribers"] += slow
                 if refusal:
-                    objection = Refused("by_router", f"the router says {refusal[:200]}")
-                if isinstance(objection, Refused) and self.config.on_refused == "stop":
+                    objection = RefusedError("by_router", f"the router says {refusal[:200]}")
+                if isinstance(objection, RefusedError) and self.config.on_refused == "stop":
                     failures[index] = objection
                     stopped.add(partition)
                     continue
@@ -99,7 +99,7 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
                 if partition not in stopped:
                     reached[partition] = batch[index].offset + 1
             self._reconnect.succeeded()
-        except Ended as ended:
+        except ConnectionEndedError as ended:
             raise self._away(ended, reached) from ended
         finally:
             for name, number in (+counted).items():
@@ -128,26 +128,26 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
             self._zmq.term()
             self._zmq = None
 
-    def _steps(self, batch: Sequence[SinkRecord], publisher: Publisher) -> Iterator[Step[_Seen]]:
+    def _steps(self, batch: Sequence[SinkRecord], publisher: Publisher) -> Iterator[PublishRequest[_Seen]]:
         """The batch for the publisher, up to where the rate limit ends it: ``_short``, how many are left."""
         now_ms = time.time_ns() // 1_000_000
         self._short = 0
         for index, record in enumerate(batch):
             try:
                 frames = self._rules.frames(record, publisher.ident(), now_ms)
-            except (Refused, Filtered) as objection:
-                yield Step(_Seen(index, objection))
+            except (RefusedError, FilteredError) as objection:
+                yield PublishRequest(_Seen(index, objection))
                 continue
             if self._bucket is not None and not self._bucket.take(time.monotonic()):
                 self._short = len(batch) - index
                 return
-            yield Step(_Seen(index, None), frames)
+            yield PublishRequest(_Seen(index, None), frames)
 
-    def _outcome(self, record: SinkRecord, objection: Refused | Filtered | None) -> str:
+    def _outcome(self, record: SinkRecord, objection: RefusedError | FilteredError | None) -> str:
         """The counter of a record's end; what was not published is told."""
         if objection is None:
             return "published"
-        kind = "refused" if isinstance(objection, Refused) else "filtered"
+        kind = "refused" if isinstance(objection, RefusedError) else "filtered"
         name = f"{kind}.{objection.reason}"
         now = time.monotonic()
         if (kind == "refused" or name in _TOLD) and now >= self._told.get(name, 0.0):
@@ -161,7 +161,7 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
         return name
 
     def _connected(self) -> Publisher:
-        """The connection, made anew where it was lost. Raises ``Ended``."""
+        """The connection, made anew where it was lost. Raises ``ConnectionEndedError``."""
         if self._publisher is not None and self._publisher.is_over():
             self._disconnect()
         if self._publisher is None:
@@ -175,7 +175,7 @@ class VolttronBusSinkTask(SinkTask[VolttronBusSinkConfig]):
             log.info("publishing", extra={"address": endpoint.address, "identity": endpoint.identity})
         return self._publisher
 
-    def _away(self, ended: Ended, reached: Mapping[TopicPartition, int]) -> RetriableError:
+    def _away(self, ended: ConnectionEndedError, reached: Mapping[TopicPartition, int]) -> RetriableError:
         self._disconnect()
         if reached:
             self._reconnect.succeeded()

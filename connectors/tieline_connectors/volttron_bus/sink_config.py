@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from tieline.api import CommaList, setting
-from tieline_connectors.volttron_bus.messages.prefixes import bus_prefix
-from tieline_connectors.volttron_bus.messages.publishing import Publishing, TokenBucket
-from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint
-from tieline_connectors.volttron_bus.vip.reconnect import Reconnect
+from tieline_connectors.volttron_bus.messages.prefixes import parse_prefix
+from tieline_connectors.volttron_bus.messages.publishing import MessageMapper, TokenBucket
+from tieline_connectors.volttron_bus.platform_config import PlatformConfig, error_message
+from tieline_connectors.volttron_bus.vip.reconnect import ReconnectState
 
 
 class VolttronBusSinkConfig(PlatformConfig):
@@ -86,29 +86,29 @@ class VolttronBusSinkConfig(PlatformConfig):
 
     def problems(self) -> list[tuple[str, str]]:
         """What is wrong between the settings, and in the form of one."""
-        wrong = complaint(self.allowed)
+        wrong = error_message(self.allowed)
         return [*super().problems(), *([("bus.allowed.prefixes", wrong)] if wrong else [])]
 
     def allowed(self) -> tuple[str, ...]:
         """The prefixes, without slashes at their ends. Raises ``ValueError``."""
-        found = tuple(map(bus_prefix, self.prefixes))
+        found = tuple(map(parse_prefix, self.prefixes))
         if not found:
             raise ValueError("name at least one prefix that may be published, such as devices/campus")
         return found
 
-    def publishing(self) -> Publishing:
+    def publishing(self) -> MessageMapper:
         """The rules."""
         max_age = None if self.max_age_ms < 0 else self.max_age_ms
         most = self.max_message_bytes
-        return Publishing(self.platform, self.shape, self.allowed(), self.topic_from, most, max_age)
+        return MessageMapper(self.platform, self.shape, self.allowed(), self.topic_from, most, max_age)
 
     def bucket(self) -> TokenBucket | None:
         """The limit; none: as fast as the router confirms."""
         return TokenBucket(self.rate_limit, self.rate_burst) if self.rate_limit else None
 
-    def reconnect(self, connector: str) -> Reconnect:
+    def reconnect(self, connector: str) -> ReconnectState:
         """How the platform is found, and found again. Raises ``ValueError`` on keys that cannot be read."""
-        return Reconnect(
+        return ReconnectState(
             lambda: self.endpoint(connector),
             self.reconnect_backoff_ms / 1000,
             self.reconnect_backoff_max_ms / 1000,

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tieline.api import FatalError, SourceConnector, SourceContext, SourceRecord, SourceTask
-from tieline_connectors.volttron_bus.buffer import Buffer, Received
-from tieline_connectors.volttron_bus.messages.message import Malformed, parse
-from tieline_connectors.volttron_bus.messages.records import Filtered, Recorder
-from tieline_connectors.volttron_bus.oddities import Oddities, Silence
+from tieline_connectors.volttron_bus.buffer import ReceiveBuffer, ReceivedMessage
+from tieline_connectors.volttron_bus.messages.message import MalformedMessageError, parse_message
+from tieline_connectors.volttron_bus.messages.records import FilteredError, RecordMapper
+from tieline_connectors.volttron_bus.oddities import MessageDiagnostics, SilentPrefixes
 from tieline_connectors.volttron_bus.receiver import Receiver
-from tieline_connectors.volttron_bus.reporting import reporter
+from tieline_connectors.volttron_bus.reporting import connection_reporter
 from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
 from tieline_connectors.volttron_bus.vip.frames import pack
 
@@ -40,10 +40,10 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
         self._receiver: Receiver | None = None
         self._limits = config.limits()
         self._naive = config.naive_zone()
-        self._oddities = Oddities(context.count)
-        self._silence = Silence(config.expected(), time.monotonic())
-        self._recorder = Recorder(config.platform, config.all_routes(), config.shape, config.bases())
-        self._buffer = Buffer(config.buffer_max_messages, config.buffer_max_bytes)
+        self._oddities = MessageDiagnostics(context.count)
+        self._silence = SilentPrefixes(config.expected(), time.monotonic())
+        self._recorder = RecordMapper(config.platform, config.all_routes(), config.shape, config.bases())
+        self._buffer = ReceiveBuffer(config.buffer_max_messages, config.buffer_max_bytes)
 
     def start(self) -> None:
         """Start to receive, without waiting for the platform. Raises ``FatalError`` on unreadable keys."""
@@ -52,7 +52,7 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
             reconnect = config.reconnect(context.connector)
         except ValueError as error:
             raise FatalError(f"volttron_bus: {error}") from error
-        report = reporter(context, reconnect.endpoint.address)
+        report = connection_reporter(context, reconnect.endpoint.address)
         self._receiver = Receiver(
             reconnect, config.subscription(), self._buffer, context.count, config.patience(), report
         )
@@ -82,14 +82,14 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
             self._receiver.stop()
             self._receiver.join()
 
-    def _record(self, received: Received) -> SourceRecord | None:
+    def _record(self, received: ReceivedMessage) -> SourceRecord | None:
         try:
-            message = parse(received.frames, received.time, self._limits, self._naive)
+            message = parse_message(received.frames, received.time, self._limits, self._naive)
             self._silence.heard(message.topic)
             record = self._recorder.record(message)
-        except Filtered as unwanted:
+        except FilteredError as unwanted:
             self.context.count(f"filtered.{unwanted.reason}")
-        except Malformed as error:
+        except MalformedMessageError as error:
             self.context.quarantine(pack(received.frames), error.reason)
         else:
             if message.unreadable_time:

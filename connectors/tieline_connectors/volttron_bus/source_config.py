@@ -6,15 +6,15 @@ import re
 from typing import Literal
 
 from tieline.api import CommaList, setting
-from tieline_connectors.volttron_bus.messages.message import Limits
-from tieline_connectors.volttron_bus.messages.prefixes import ALL_PREFIXES, bus_prefix
+from tieline_connectors.volttron_bus.messages.message import ParseLimits
+from tieline_connectors.volttron_bus.messages.prefixes import ALL_PREFIXES, parse_prefix
 from tieline_connectors.volttron_bus.messages.records import Route
-from tieline_connectors.volttron_bus.messages.time_formats import zone
+from tieline_connectors.volttron_bus.messages.time_formats import find_zone
 from tieline_connectors.volttron_bus.messages.timestamps import UTC, NaiveZone
-from tieline_connectors.volttron_bus.messages.topics import Base, with_defaults
-from tieline_connectors.volttron_bus.platform_config import PlatformConfig, complaint
-from tieline_connectors.volttron_bus.receiver import Patience, Subscription
-from tieline_connectors.volttron_bus.vip.reconnect import Reconnect
+from tieline_connectors.volttron_bus.messages.topics import TopicBase, with_defaults
+from tieline_connectors.volttron_bus.platform_config import PlatformConfig, error_message
+from tieline_connectors.volttron_bus.receiver import PingTiming, Subscription
+from tieline_connectors.volttron_bus.vip.reconnect import ReconnectState
 
 _KAFKA_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _MIB = 1024 * 1024
@@ -119,7 +119,7 @@ class VolttronBusConfig(PlatformConfig):
             ("topic.order", self.bases),
             ("bus.naive.time.zone", self.naive_zone),
         )
-        wrong = [(key, message) for key, check in checks if (message := complaint(check))]
+        wrong = [(key, message) for key, check in checks if (message := error_message(check))]
         if self.buffer_max_bytes < self.max_message_bytes:
             wrong.append(("buffer.max.bytes", "must hold at least one message of bus.max.message.bytes"))
         return [*super().problems(), *wrong]
@@ -132,12 +132,12 @@ class VolttronBusConfig(PlatformConfig):
         for given in self.prefixes:
             if given != "all" and given.lower() == "all":
                 raise ValueError(f"{given!r} is not a prefix; write all, in lower case")
-            spelt.update(ALL_PREFIXES if given == "all" else (bus_prefix(given),))
+            spelt.update(ALL_PREFIXES if given == "all" else (parse_prefix(given),))
         return tuple(sorted(p for p in spelt if not any(Route(q, "").takes(p) for q in spelt - {p})))
 
     def expected(self) -> tuple[tuple[str, ...], ...]:
         """Groups of prefixes, in each of which something should come: each that is named, and ``all``."""
-        return tuple(ALL_PREFIXES if given == "all" else (bus_prefix(given),) for given in self.prefixes)
+        return tuple(ALL_PREFIXES if given == "all" else (parse_prefix(given),) for given in self.prefixes)
 
     def all_routes(self) -> tuple[Route, ...]:
         """A route for each prefix that is read, and those of ``topic.routes``. Raises ``ValueError``."""
@@ -156,24 +156,24 @@ class VolttronBusConfig(PlatformConfig):
             prefix, equals, topic = (part.strip() for part in text.partition("="))
             if not equals:
                 raise ValueError(f"{text!r} is no route; write prefix=topic")
-            routes.append(Route(bus_prefix(prefix), _kafka_topic(topic)))
+            routes.append(Route(parse_prefix(prefix), _kafka_topic(topic)))
         return routes
 
     def _check_routes(self) -> None:
         """Raise ``ValueError`` for wrong routes. If ``bus.prefixes`` is wrong, only their form is checked."""
         self._named_routes()
-        if not complaint(self.read_prefixes):
+        if not error_message(self.read_prefixes):
             self.all_routes()
 
-    def bases(self) -> tuple[Base, ...]:
+    def bases(self) -> tuple[TopicBase, ...]:
         """Where topics of devices begin, and their order. Raises ``ValueError``."""
-        return with_defaults(tuple(map(Base.parse, self.order)))
+        return with_defaults(tuple(map(TopicBase.parse, self.order)))
 
     def naive_zone(self) -> NaiveZone:
         """What a time without a zone is taken in. Raises ``ValueError``."""
         if self.naive_time_zone in ("points", "UTC"):
             return "points" if self.naive_time_zone == "points" else UTC
-        place = zone(self.naive_time_zone)
+        place = find_zone(self.naive_time_zone)
         if place is None:
             raise ValueError(
                 f"{self.naive_time_zone!r} is not a time zone; write UTC, points, or a name such as "
@@ -185,21 +185,21 @@ class VolttronBusConfig(PlatformConfig):
         """What the receiver reads."""
         return Subscription(self.read_prefixes(), self.all_platforms, self.max_message_bytes)
 
-    def patience(self) -> Patience:
+    def patience(self) -> PingTiming:
         """The times, in seconds."""
-        return Patience(self.ping_interval_ms / 1000, self.ping_timeout_ms / 1000)
+        return PingTiming(self.ping_interval_ms / 1000, self.ping_timeout_ms / 1000)
 
-    def reconnect(self, connector: str) -> Reconnect:
+    def reconnect(self, connector: str) -> ReconnectState:
         """How the platform is found, and found again. Raises ``ValueError`` on keys that cannot be read."""
-        return Reconnect(
+        return ReconnectState(
             lambda: self.endpoint(connector),
             self.reconnect_backoff_ms / 1000,
             self.reconnect_backoff_max_ms / 1000,
         )
 
-    def limits(self) -> Limits:
+    def limits(self) -> ParseLimits:
         """What a message may have."""
-        return Limits(self.max_depth, self.max_headers)
+        return ParseLimits(self.max_depth, self.max_headers)
 
 
 def _kafka_topic(name: str) -> str:

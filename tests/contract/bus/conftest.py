@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from zmq import curve_keypair
 
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.client import VipClient
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 from tieline_connectors.volttron_bus.vip.credentials import CurveKeys
@@ -48,7 +48,7 @@ def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
         keys = {key: value.encode() for key, value in platform.keys("tieline").items()}
         yield Bus(platform.address, CurveKeys(**keys), platform.settings.topics()[0])
         return
-    with FakeBus(rpc={"platform.driver": {"get_point": _get_point}}, curve=True) as fake:
+    with FakeRouter(rpc={"platform.driver": {"get_point": _get_point}}, curve=True) as fake:
         public, secret = curve_keypair()
         yield Bus(fake.address, CurveKeys(public, secret, fake.serverkey.encode()), "campus/a")
         assert fake.dropped == 0

@@ -13,7 +13,13 @@ import zmq
 
 from tieline.testing.proxy import TcpProxy
 from tieline_connectors.volttron_bus.vip import frames
-from tieline_connectors.volttron_bus.vip.client import RpcError, VipClient, VipError, VipRefused, VipTimeout
+from tieline_connectors.volttron_bus.vip.client import (
+    PeerUnreachableError,
+    RpcError,
+    VipClient,
+    VipError,
+    VipTimeoutError,
+)
 from tieline_connectors.volttron_bus.vip.connection import Connection, Endpoint, State
 from tieline_connectors.volttron_bus.vip.credentials import CurveKeys
 
@@ -83,8 +89,8 @@ def test_text_of_every_alphabet_travels_in_a_body_and_latin_text_in_a_topic(bus)
 def test_the_frames_of_a_publication_are_what_the_source_reads(bus, context):
     topic = _topic()
     with Connection(context, bus.endpoint("frames")) as connection, bus.client("publisher") as publisher:
-        connection.send(frames.hello(b"h"))
-        connection.send(frames.subscription(b"s", [topic]))
+        connection.send(frames.hello_request(b"h"))
+        connection.send(frames.subscribe_request(b"s", [topic]))
         hello, subscribed = _received(connection, 2)
         assert hello[:6] == [b"", b"VIP1", b"frames", b"h", b"hello", b"welcome"]
         assert subscribed == [b"", b"VIP1", b"frames", b"s", b"pubsub", b"request_response", b"\x01"]
@@ -141,7 +147,7 @@ def test_who_comes_back_under_his_identity_is_let_in_once_his_connection_is_clos
     with bus.client("again", topic):
         pass
     for _ in range(50):  # until the router has seen the end of the first connection
-        with VipClient(bus.endpoint("again")) as client, suppress(VipTimeout):
+        with VipClient(bus.endpoint("again")) as client, suppress(VipTimeoutError):
             client.hello(timeout=0.1)
             client.subscribe(topic)
             client.publish(topic, {}, 1)
@@ -152,7 +158,7 @@ def test_who_comes_back_under_his_identity_is_let_in_once_his_connection_is_clos
 
 def test_a_second_connection_under_an_identity_gets_no_answer(bus, context):
     with bus.client("double") as first, Connection(context, bus.endpoint("double")) as second:
-        second.send(frames.hello(b"h"))
+        second.send(frames.hello_request(b"h"))
         assert _received(second, 1, 0.5) == []
         assert second.state is State.OPEN
         first.ping()
@@ -165,9 +171,9 @@ def test_a_half_open_connection_holds_its_identity_and_another_identity_is_let_i
         with VipClient(bus.endpoint("halfopen", address)) as client:
             client.hello()
             proxy.freeze()
-            with pytest.raises(VipTimeout):
+            with pytest.raises(VipTimeoutError):
                 client.ping(timeout=0.3)
-        with VipClient(bus.endpoint("halfopen", address)) as client, pytest.raises(VipTimeout):
+        with VipClient(bus.endpoint("halfopen", address)) as client, pytest.raises(VipTimeoutError):
             client.hello(timeout=0.5)
         with VipClient(bus.endpoint("halfopen.2", address)) as client:
             client.hello()
@@ -175,9 +181,9 @@ def test_a_half_open_connection_holds_its_identity_and_another_identity_is_let_i
 
 def test_a_peer_pings_us_through_the_router(bus, context):
     with Connection(context, bus.endpoint("pinged")) as pinged, bus.client("pinger") as pinger:
-        pinged.send(frames.hello(b"h"))
+        pinged.send(frames.hello_request(b"h"))
         _received(pinged, 1)
-        with pytest.raises(VipTimeout):
+        with pytest.raises(VipTimeoutError):
             pinger.ping("pinged", timeout=0.2)
         (ping,) = _received(pinged, 1)
     assert [ping[0], ping[1], *ping[4:]] == [b"pinger", b"VIP1", b"ping", b"ping"]
@@ -206,7 +212,7 @@ def test_nobody_of_that_name_is_said_at_once(bus):
 def test_an_agent_answers_a_ping_and_of_nobody_it_is_said(bus):
     with bus.client("caller5") as client:
         client.ping("platform.driver")
-        with pytest.raises(VipRefused, match="No route to host"):
+        with pytest.raises(PeerUnreachableError, match="No route to host"):
             client.ping("nobody.here")
 
 
@@ -220,7 +226,7 @@ def test_an_unknown_subsystem_is_refused(bus, context):
     with Connection(context, bus.endpoint("unknown")) as connection:
         connection.send(frames.request("", b"u", b"nosuch", b"x"))
         (message,) = _received(connection, 1)
-    answer = frames.answer(message)
+    answer = frames.parse_answer(message)
     assert answer is not None
     assert answer.is_error
     assert answer.args[0] == b"93"
@@ -229,7 +235,7 @@ def test_an_unknown_subsystem_is_refused(bus, context):
 def test_a_wrong_server_key_fails_the_handshake_at_once(bus, context):
     keys = replace(bus.keys, serverkey=zmq.curve_keypair()[0])
     with Connection(context, Endpoint(bus.address, "wrong", keys)) as connection:
-        connection.send(frames.hello(b"h"))
+        connection.send(frames.hello_request(b"h"))
         assert _received(connection, 1, 0.5) == []
         assert connection.state is State.FAILED
 

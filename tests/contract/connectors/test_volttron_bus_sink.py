@@ -6,7 +6,7 @@ import pytest
 
 from tieline.testing.contract import SinkContract
 from tieline_connectors.volttron_bus.sink import VolttronBusSink
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.client import VipClient
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
@@ -16,7 +16,7 @@ class TestVolttronBusSink(SinkContract):
 
     @pytest.fixture
     def bus(self):
-        with FakeBus() as bus:
+        with FakeRouter() as bus:
             yield bus
             assert bus.dropped == 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from tieline.testing.contract import SourceContract
 from tieline_connectors.volttron_bus.source import VolttronBusSource
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 IDENTITY = "tieline.contract"
 
@@ -20,7 +20,7 @@ class TestVolttronBusSource(SourceContract):
 
     @pytest.fixture
     def bus(self):
-        with FakeBus() as bus:
+        with FakeRouter() as bus:
             yield bus
             assert bus.dropped == 0
 

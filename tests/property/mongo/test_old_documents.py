@@ -11,7 +11,7 @@ from tieline.api import SinkRecord
 from tieline.converters.codec import AvroCodec
 from tieline_connectors.mongo.documents.layouts import LAYOUTS, LayoutOptions
 from tieline_connectors.mongo.writing.collection import _encoded
-from tieline_connectors.volttron_bus.messages.message import Limits, parse
+from tieline_connectors.volttron_bus.messages.message import ParseLimits, parse_message
 from tieline_connectors.volttron_bus.messages.readings import to_value
 
 RECEIVED = 1_767_225_600_000_000
@@ -46,7 +46,7 @@ def message_of(topic, header, body):
     """As it comes out of the router: frames of bytes."""
     content = json.dumps({"sender": "platform.driver", "bus": "", "headers": header, "message": body})
     frames = [b"", b"VIP1", b"", b"", b"pubsub", b"publish", topic.encode(), content.encode()]
-    return parse(frames, RECEIVED, Limits())
+    return parse_message(frames, RECEIVED, ParseLimits())
 
 
 def through_avro(topic, header, body):

@@ -13,18 +13,23 @@ from hypothesis import strategies as st
 
 from tieline.api import ID_HEADER, header
 from tieline.converters.codec import AvroCodec
-from tieline_connectors.volttron_bus.messages.message import Limits, Malformed, canonical, parse
+from tieline_connectors.volttron_bus.messages.message import (
+    MalformedMessageError,
+    ParseLimits,
+    canonical,
+    parse_message,
+)
 from tieline_connectors.volttron_bus.messages.prefixes import ALL_PREFIXES
 from tieline_connectors.volttron_bus.messages.readings import rebuild
-from tieline_connectors.volttron_bus.messages.records import Recorder, Route
-from tieline_connectors.volttron_bus.messages.time_formats import parse as parse_time
-from tieline_connectors.volttron_bus.messages.timestamps import moment
-from tieline_connectors.volttron_bus.vip.frames import deeper_than, pack, plain, unpack
+from tieline_connectors.volttron_bus.messages.records import RecordMapper, Route
+from tieline_connectors.volttron_bus.messages.time_formats import parse_time
+from tieline_connectors.volttron_bus.messages.timestamps import message_time
+from tieline_connectors.volttron_bus.vip.frames import check_text, is_deeper_than, pack, unpack
 
-LIMITS = Limits()
+LIMITS = ParseLimits()
 RECEIVED = 1_700_000_000_000_000
 PREFIXES = (*ALL_PREFIXES, "points")
-RECORDER = Recorder("lab", [Route(prefix, "bus") for prefix in PREFIXES], "avro")
+RECORDER = RecordMapper("lab", [Route(prefix, "bus") for prefix in PREFIXES], "avro")
 
 texts = st.text(max_size=8) | st.sampled_from(["", "$set", "a.b", "json", "units", "type", "tz", "TimeStamp"])
 halves = st.sampled_from(["\ud800", "x\udfff", "\udc00\ud800"])
@@ -106,8 +111,8 @@ REASONS = {"", "frames", "topic", "too_deep", "not_json", "body", "too_many_head
 
 def refusal(parts):
     try:
-        parse(parts, RECEIVED, LIMITS)
-    except Malformed as error:
+        parse_message(parts, RECEIVED, LIMITS)
+    except MalformedMessageError as error:
         return error.reason
     return ""
 
@@ -121,7 +126,7 @@ def is_reading(record):
 @example("devices/a/Reading", {}, [float("nan"), {"units": "u", "tz": None}], "s")
 @example("devices/a/Reading", {}, ["\ud800", {}], "s")
 def test_the_message_can_be_rebuilt_exactly_from_the_encoded_record(topic, headers, body, sender):
-    record = RECORDER.record(parse(frames(topic, headers, body, sender), RECEIVED, LIMITS))
+    record = RECORDER.record(parse_message(frames(topic, headers, body, sender), RECEIVED, LIMITS))
     codec = AvroCodec.of(record.value_schema)
     rebuilt = rebuild(codec.decode(codec.encode(record.value)))
     assert repr(tuple(rebuilt)) == repr((topic, headers, body, sender))
@@ -129,7 +134,9 @@ def test_the_message_can_be_rebuilt_exactly_from_the_encoded_record(topic, heade
 
 @given(st.dictionaries(texts, scalars, max_size=5), st.dictionaries(texts, metadata, max_size=5))
 def test_points_and_metadata_under_all_are_always_a_reading(points, metadata):
-    record = RECORDER.record(parse(frames("devices/c/b/a/all", {}, [points, metadata]), RECEIVED, LIMITS))
+    record = RECORDER.record(
+        parse_message(frames("devices/c/b/a/all", {}, [points, metadata]), RECEIVED, LIMITS)
+    )
     assert is_reading(record)
     assert record.value["kind"] == "ALL"
     assert record.key == record.value["device"] == "c/b/a"
@@ -158,7 +165,9 @@ def test_a_naive_time_is_utc_or_in_the_zone_that_is_configured_or_on_which_the_p
             ("points", in_zone(ZoneInfo(name))),
         ]
         for setting, expected in zones:
-            found = parse(frames("devices/a/x", {key: when.isoformat()}, body), RECEIVED, LIMITS, setting)
+            found = parse_message(
+                frames("devices/a/x", {key: when.isoformat()}, body), RECEIVED, LIMITS, setting
+            )
             assert (found.time, found.time_source) == (expected, f"{key.upper()}_NAIVE")
 
 
@@ -180,10 +189,10 @@ def _sorted(value):
 @given(topics, bodies)
 def test_a_message_read_twice_is_one_event_and_without_a_time_none(topic, body):
     timed = frames(topic, {"TimeStamp": "2026-01-01T00:00:00Z"}, body)
-    first, again = (RECORDER.record(parse(timed, RECEIVED + n, LIMITS)) for n in (0, 1))
+    first, again = (RECORDER.record(parse_message(timed, RECEIVED + n, LIMITS)) for n in (0, 1))
     assert first.headers == again.headers
     assert header(first, ID_HEADER) is not None
-    untimed = RECORDER.record(parse(frames(topic, {}, body), RECEIVED, LIMITS))
+    untimed = RECORDER.record(parse_message(frames(topic, {}, body), RECEIVED, LIMITS))
     assert header(untimed, ID_HEADER) is None
 
 
@@ -205,7 +214,7 @@ def test_any_data_in_a_publication_is_a_message_or_malformed(data):
 
 @given(documents(st.sampled_from(['"', "\\", '\\"', "[[[[", "}}", '"[', "\\\\\\"])), st.integers(0, 6))
 def test_depth_is_told_without_parsing(document, levels):
-    assert deeper_than(json.dumps(document).encode(), levels) == (_depth(document) > levels)
+    assert is_deeper_than(json.dumps(document).encode(), levels) == (_depth(document) > levels)
 
 
 def _depth(value):
@@ -224,7 +233,7 @@ def test_packed_frames_are_unpacked(parts):
 )
 def test_a_name_that_is_let_through_stays_a_text_at_the_router(text):
     try:
-        assert plain("topic", text) == text
+        assert check_text("topic", text) == text
     except ValueError:
         return
     decoded = text.encode("iso-8859-1").decode("iso-8859-1")
@@ -251,7 +260,7 @@ def test_every_iso_time_is_read_to_the_microsecond(when, zone, separator):
 @given(st.dictionaries(st.sampled_from(["TimeStamp", "timestamp", "Date", "x"]), documents(texts | halves)))
 def test_no_header_is_too_silly(headers):
     """A number may be a time of epoch seconds or milliseconds; what is none leaves the time of reception."""
-    time, source, _ = moment(headers, RECEIVED)
+    time, source, _ = message_time(headers, RECEIVED)
     if source == "RECEIVED":
         assert time == RECEIVED
     else:
@@ -265,5 +274,7 @@ def test_integers_of_any_length_that_python_writes_can_be_rebuilt():
         if hasattr(sys.int_info, "default_max_str_digits")
         else 10**4000
     )
-    record = RECORDER.record(parse(frames("devices/a/all", {}, [{"x": longest}, {}]), RECEIVED, LIMITS))
+    record = RECORDER.record(
+        parse_message(frames("devices/a/all", {}, [{"x": longest}, {}]), RECEIVED, LIMITS)
+    )
     assert rebuild(record.value).body == [{"x": longest}, {}]

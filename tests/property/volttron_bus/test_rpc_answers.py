@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tieline_connectors.command.execution.platform import DeviceRefused, Platform, Uncertain
 from tieline_connectors.command.model.facts import reading_of
 from tieline_connectors.command.rules.decisions import Call
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus, RawAnswer
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter, RawAnswer
 from tieline_connectors.volttron_bus.vip import jsonrpc
-from tieline_connectors.volttron_bus.vip.client import InvalidAnswer, RpcError, VipClient
+from tieline_connectors.volttron_bus.vip.client import InvalidAnswerError, RpcError, VipClient
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 DRIVER = "platform.driver"
@@ -55,7 +55,7 @@ raw = st.binary(max_size=50) | answers.map(lambda answer: json.dumps(answer).enc
 def test_an_answer_is_a_result_or_a_fault_or_invalid(answer: bytes) -> None:
     try:
         found = jsonrpc.result(answer, "m1")
-    except jsonrpc.InvalidAnswer as error:
+    except jsonrpc.MalformedAnswerError as error:
         str(error).encode("utf-8")
         return
     if isinstance(found, jsonrpc.Fault):
@@ -83,7 +83,7 @@ def test_an_answer_is_a_result_or_a_fault_or_invalid(answer: bytes) -> None:
     ],
 )
 def test_what_is_no_answer_to_this_call_says_neither_yes_nor_no(answer: bytes) -> None:
-    with pytest.raises(jsonrpc.InvalidAnswer):
+    with pytest.raises(jsonrpc.MalformedAnswerError):
         jsonrpc.result(answer.replace(b"ID", b"m7"), "m7")
 
 
@@ -92,9 +92,9 @@ def test_what_is_no_answer_to_this_call_says_neither_yes_nor_no(answer: bytes) -
 def test_after_any_answers_the_same_connection_still_works(answers: list[bytes]) -> None:
     kept = iter(answers)
     methods = {"hostile": lambda: RawAnswer(next(kept)), "honest": lambda: 21.5}
-    with FakeBus(rpc={DRIVER: methods}) as bus, VipClient(Endpoint(bus.address, "me")) as client:
+    with FakeRouter(rpc={DRIVER: methods}) as bus, VipClient(Endpoint(bus.address, "me")) as client:
         for _ in answers:
-            with suppress(RpcError, InvalidAnswer):
+            with suppress(RpcError, InvalidAnswerError):
                 client.call(DRIVER, "hostile", timeout=5.0)
         assert client.call(DRIVER, "honest", timeout=5.0) == 21.5
 
@@ -104,7 +104,7 @@ def test_after_any_answers_the_same_connection_still_works(answers: list[bytes])
 @example(b'{"jsonrpc": "2.0", "id": "m4", "error": {"code": "E1"}}')
 def test_whatever_a_write_is_answered_with_it_is_done_refused_or_unknown(answer: bytes) -> None:
     methods = {"set_point": lambda *_: RawAnswer(answer), "get_point": lambda *_: 21.5}
-    with FakeBus(rpc={DRIVER: methods}) as bus:
+    with FakeRouter(rpc={DRIVER: methods}) as bus:
         platform = Platform(Endpoint(bus.address, "me"), 5.0)
         platform.connect()
         try:
@@ -128,7 +128,7 @@ def test_a_peer_that_was_not_asked_cannot_answer_nor_fill_our_memory() -> None:
     def honest() -> str:
         return "honest"
 
-    with FakeBus(rpc={DRIVER: {"ask": honest}}) as bus, VipClient(Endpoint(bus.address, "me")) as client:
+    with FakeRouter(rpc={DRIVER: {"ask": honest}}) as bus, VipClient(Endpoint(bus.address, "me")) as client:
         client.hello()
         for ident in (b"m1", b"m2", b"m3"):
             bus.deliver("me", [b"somebody", b"VIP1", b"", ident, b"RPC", forged.replace(b"m1", ident)])

@@ -7,7 +7,7 @@ import pytest
 
 from tieline_connectors.command.execution.platform import DeviceRefused, Platform
 from tieline_connectors.command.model.point import point_of
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 DEVICE = "campus/b1/ahu1"
@@ -77,7 +77,7 @@ def test_every_name_that_a_driver_publishes_is_read_written_and_given_back(agent
     registers = Registers()
     point = point_of(f"{DEVICE}/{written}")
     rpc = {agent: registers.driver if agent == "platform.driver" else registers.actuator}
-    with FakeBus(rpc=rpc) as bus, opened(bus) as platform:
+    with FakeRouter(rpc=rpc) as bus, opened(bus) as platform:
         platform.set(point, 21.5)
         assert platform.get(point) == 21.5
         assert dict(registers.values) == {(DEVICE, NAMES[written]): 21.5}
@@ -88,7 +88,7 @@ def test_every_name_that_a_driver_publishes_is_read_written_and_given_back(agent
 def test_a_device_with_our_own_identity_as_its_path_is_refused():
     """The driver of 2.x takes such a call for one of an old actuator, and the name for a whole path."""
     registers = Registers()
-    with FakeBus(rpc={"platform.driver": registers.driver}) as bus, opened(bus) as platform:
+    with FakeRouter(rpc={"platform.driver": registers.driver}) as bus, opened(bus) as platform:
         for call in (platform.get, platform.revert, lambda point: platform.set(point, 1)):
             with pytest.raises(DeviceRefused, match="our identity"):
                 call("tieline.test/campus{/}b1{/}ahu1{/}Mode")
@@ -106,7 +106,7 @@ def test_a_name_that_no_topic_can_carry_is_written_only_where_nobody_publishes_t
     )
     agent = "actuator" if kind.endswith("actuator") else "driver"
     point = point_of(f"{DEVICE}/\u6e29\u5ea6")
-    with FakeBus(rpc=rpc) as bus, opened(bus, agent) as platform:
+    with FakeRouter(rpc=rpc) as bus, opened(bus, agent) as platform:
         assert platform.get(point) == 20.0
         if kind == "10.x":
             platform.set(point, 21.5)

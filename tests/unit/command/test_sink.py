@@ -15,7 +15,7 @@ from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.execution import conditions, platform
 from tieline_connectors.command.sink import CommandSinkTask
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus, Refusal, Silence
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter, NoAnswerError, RpcMethodError
 
 AT = TopicPartition("commands", 0)
 POINT = "campus/b1/ahu1/CoolingSetpoint"
@@ -119,7 +119,7 @@ class Stand:
 @pytest.fixture
 def stand(tmp_path):
     device = Device()
-    with FakeBus(rpc={"platform.driver": device.methods}) as bus:
+    with FakeRouter(rpc={"platform.driver": device.methods}) as bus:
         stand = Stand(tmp_path, bus, device)
         yield stand
         stand.stop()
@@ -546,7 +546,7 @@ def test_two_tasks_with_one_identity_set_are_two_on_the_bus_and_both_at_once(sta
 def test_an_error_with_any_code_refuses_one_command_and_the_next_is_executed(stand, code):
     def refuse(path, point, value):
         if value == 22.5:
-            raise Refusal(code, "busy")
+            raise RpcMethodError(code, "busy")
         return stand.device.set_point(path, point, value)
 
     stand.bus.rpc = {"platform.driver": stand.device.methods | {"set_point": refuse}}
@@ -712,7 +712,7 @@ def test_a_device_that_answers_no_read_does_not_hold_up_the_others(stand):
     def read(path, point):
         if path.endswith("dead"):
             held.append(point)
-            raise Silence
+            raise NoAnswerError
         return stand.device.get_point(path, point)
 
     stand.bus.rpc["platform.driver"] = stand.device.methods | {"get_point": read}
@@ -733,12 +733,12 @@ def test_a_device_that_falls_silent_during_a_batch_is_asked_once_and_does_not_ho
 
     def write(path, point, value):
         asked.append("write")
-        raise Silence
+        raise NoAnswerError
 
     def read(path, point):
         if asked:
             asked.append("read")
-            raise Silence
+            raise NoAnswerError
         return 21.0
 
     (stand.folder / "policy.yaml").write_text(POLICY.replace("CoolingSetpoint", "**"))
@@ -765,7 +765,7 @@ def test_a_write_that_only_a_later_reading_proves_says_that_it_may_be_late(stand
 
     def silent(path, point, value):
         stand.device.set_point(path, point, value)
-        raise Silence
+        raise NoAnswerError
 
     stand.bus.rpc["platform.driver"] = stand.device.methods | {"set_point": silent}
     late = command(expires_at=time.time_ns() // 1000 + 2_000_000)
@@ -849,7 +849,7 @@ def test_a_hold_whose_end_meets_a_refusal_stays_a_debt_and_is_paid_when_it_ends(
 
     def revert(path, point):
         if refusing:
-            raise Silence if refusal == "unanswered" else RuntimeError("LockError: " + refusal)
+            raise NoAnswerError if refusal == "unanswered" else RuntimeError("LockError: " + refusal)
         stand.device.revert_point(path, point)
 
     if refusal in ("locked", "overridden", "unanswered"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from tieline_connectors.volttron_bus.buffer import Buffer, Received
+from tieline_connectors.volttron_bus.buffer import ReceiveBuffer, ReceivedMessage
 
 
 def frames(*sizes):
@@ -13,16 +13,16 @@ def frames(*sizes):
 
 
 def test_what_was_put_is_taken_in_order_with_its_time():
-    buffer = Buffer(10, 100)
+    buffer = ReceiveBuffer(10, 100)
     assert buffer.put([[b"a"], [b"b"]], 1) == 0
     assert buffer.put([[b"c"]], 2) == 0
-    assert buffer.take(2, 0) == [Received([b"a"], 1), Received([b"b"], 1)]
-    assert buffer.take(2, 0) == [Received([b"c"], 2)]
+    assert buffer.take(2, 0) == [ReceivedMessage([b"a"], 1), ReceivedMessage([b"b"], 1)]
+    assert buffer.take(2, 0) == [ReceivedMessage([b"c"], 2)]
     assert buffer.take(2, 0) == []
 
 
 def test_what_does_not_fit_by_count_is_dropped_and_counted():
-    buffer = Buffer(3, 1000)
+    buffer = ReceiveBuffer(3, 1000)
     assert buffer.put(frames(1, 1, 1, 1, 1), 0) == 2
     assert len(buffer.take(1, 0)) == 1
     assert buffer.put(frames(1, 1), 0) == 1
@@ -30,20 +30,20 @@ def test_what_does_not_fit_by_count_is_dropped_and_counted():
 
 
 def test_what_does_not_fit_by_bytes_is_dropped_and_counted():
-    buffer = Buffer(100, 10)
+    buffer = ReceiveBuffer(100, 10)
     assert buffer.put(frames(6, 5, 4, 1), 0) == 2
     assert [len(received.frames[0]) for received in buffer.take(10, 0)] == [6, 4]
     assert buffer.put(frames(10, 11), 0) == 1
 
 
 def test_a_waiting_take_is_woken_by_a_message():
-    buffer = Buffer(10, 100)
+    buffer = ReceiveBuffer(10, 100)
     threading.Timer(0.02, buffer.put, (frames(1), 0)).start()
     assert len(buffer.take(10, 30)) == 1
 
 
 def test_a_closed_buffer_gives_what_it_has_and_never_waits():
-    buffer = Buffer(10, 100)
+    buffer = ReceiveBuffer(10, 100)
     threading.Timer(0.02, buffer.close).start()
     assert buffer.take(10, 30) == []
     buffer.put(frames(1), 0)

@@ -1,6 +1,6 @@
 """A prefix under which nothing comes is reported once, when it has been listened to for ten minutes."""
 
-from tieline_connectors.volttron_bus.oddities import Silence
+from tieline_connectors.volttron_bus.oddities import SilentPrefixes
 
 
 def reported(caplog):
@@ -10,7 +10,7 @@ def reported(caplog):
 
 
 def test_a_silent_prefix_is_reported_once_and_one_that_was_heard_never(caplog):
-    silence = Silence([["devices/campus"], ["analysis"], ["record"]], now=100)
+    silence = SilentPrefixes([["devices/campus"], ["analysis"], ["record"]], now=100)
     silence.heard("devices/campus/a/all")
     silence.heard("analysis2/x")
     silence.look(699, connected=True)
@@ -26,14 +26,14 @@ def test_of_all_one_prefix_that_is_heard_is_enough(caplog):
         ("datalogger/x", []),
         ("record/x", ["nothing has come under devices, datalogger, actuators, analysis"]),
     ):
-        silence = Silence([["devices", "datalogger", "actuators", "analysis"]], now=0)
+        silence = SilentPrefixes([["devices", "datalogger", "actuators", "analysis"]], now=0)
         silence.heard(heard)
         silence.look(600, connected=True)
         assert reported(caplog) == expected
 
 
 def test_time_without_a_connection_does_not_count(caplog):
-    silence = Silence([["devices"]], now=0)
+    silence = SilentPrefixes([["devices"]], now=0)
     silence.look(5_000, connected=False)
     silence.look(5_500, connected=True)
     assert reported(caplog) == []

@@ -17,7 +17,7 @@ from tieline.testing.proxy import TcpProxy
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.volttron_bus.sink import VolttronBusSink, VolttronBusSinkTask
 from tieline_connectors.volttron_bus.sink_config import VolttronBusSinkConfig
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.client import VipClient
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
@@ -33,7 +33,7 @@ QUICK = {
 
 @pytest.fixture
 def bus():
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         yield bus
         assert bus.dropped == 0
 

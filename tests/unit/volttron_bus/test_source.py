@@ -16,7 +16,7 @@ from tieline.testing.proxy import TcpProxy
 from tieline.testing.source_context import RecordingSourceContext
 from tieline_connectors.volttron_bus.source import VolttronBusTask
 from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip import frames as vip
 
 NAME = "tieline.test"
@@ -31,7 +31,7 @@ QUICK = {
 
 @pytest.fixture
 def bus():
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         yield bus
         assert bus.dropped == 0
 
@@ -258,7 +258,7 @@ def test_a_platform_that_is_away_at_start_is_waited_for_and_told_once(caplog):
     with source(address) as (task, context):
         wait_for_warning(caplog, "nobody listens there")
         assert task.poll(10, 0.3) == []
-        with FakeBus(address) as bus:
+        with FakeRouter(address) as bus:
             bus.wait_for_subscriber(NAME)
             reading(bus, 1)
             assert values(polled(task, 1)) == [1]
@@ -311,13 +311,13 @@ def test_a_peer_that_pings_us_is_answered(bus):
         peer.linger = 0
         peer.identity = b"peer"
         peer.connect(bus.address)
-        peer.send_multipart(vip.ping(b"p1", NAME))
+        peer.send_multipart(vip.ping_request(b"p1", NAME))
         assert peer.poll(5000)
         assert peer.recv_multipart() == [b"tieline.test", b"VIP1", b"tieline.test", b"p1", b"ping", b"pong"]
 
 
 def test_a_wrong_server_key_is_told_with_what_to_check(caplog):
-    with FakeBus(curve=True) as bus:
+    with FakeRouter(curve=True) as bus:
         wrong, _ = zmq.curve_keypair()
         with source(bus.address, volttron__serverkey=wrong.decode()) as (task, context):
             wait_for_warning(caplog, "refuses our keys")
@@ -328,12 +328,12 @@ def test_a_wrong_server_key_is_told_with_what_to_check(caplog):
 
 
 def test_a_missing_server_key_is_told_with_what_to_check(caplog):
-    with FakeBus(curve=True) as bus, source(bus.address):
+    with FakeRouter(curve=True) as bus, source(bus.address):
         wait_for_warning(caplog, "volttron.serverkey")
 
 
 def test_keys_let_us_in():
-    with FakeBus(curve=True) as bus, source(bus.address, volttron__serverkey=bus.serverkey) as (task, _):
+    with FakeRouter(curve=True) as bus, source(bus.address, volttron__serverkey=bus.serverkey) as (task, _):
         bus.wait_for_subscriber(NAME)
         reading(bus, 1)
         assert values(polled(task, 1)) == [1]

@@ -12,7 +12,7 @@ from zmq.utils import z85
 from tieline.api import ConfigError
 from tieline_connectors.volttron_bus.source import VolttronBusSource
 from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
-from tieline_connectors.volttron_bus.vip.credentials import curve_key
+from tieline_connectors.volttron_bus.vip.credentials import parse_curve_key
 
 MINIMAL = {"volttron.address": "tcp://127.0.0.1:22916", "platform.name": "lab"}
 
@@ -198,7 +198,7 @@ def test_a_secret_is_never_shown(keys):
 @pytest.mark.parametrize("text", ["", "x" * 40 + "ü", "~" * 40, "a" * 42, "a" * 44, "a" * 43 + "!"])
 def test_what_is_no_key_is_refused(text):
     with pytest.raises(ValueError, match="is no CURVE key"):
-        curve_key(text)
+        parse_curve_key(text)
 
 
 PATTERNS = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from tieline_connectors.volttron_bus.vip.client import RpcError, VipClient, VipError, VipRefused
+from tieline_connectors.volttron_bus.vip.client import PeerUnreachableError, RpcError, VipClient, VipError
 
 DRIVER, ACTUATOR = "platform.driver", "platform.actuator"
 DeviceAgent: TypeAlias = Literal["auto", "actuator", "driver"]
@@ -59,7 +59,7 @@ def is_there(client: VipClient, agent: str, timeout: float) -> bool:
     """Return whether an agent answers; raises ``VipError`` if it is connected and does not."""
     try:
         client.ping(agent, timeout)
-    except VipRefused:
+    except PeerUnreachableError:
         return False
     return True
 

@@ -25,16 +25,16 @@ from tieline_connectors.command.execution.reservation import DeviceRefused, Rese
 from tieline_connectors.command.model.point import actuator_topic, fits_a_topic, split
 from tieline_connectors.volttron_bus.vip.client import (
     BusMessage,
-    InvalidAnswer,
+    InvalidAnswerError,
+    PeerUnreachableError,
     RpcError,
     VipClient,
     VipError,
-    VipRefused,
-    VipTimeout,
+    VipTimeoutError,
 )
-from tieline_connectors.volttron_bus.vip.connection import Ended, Endpoint
-from tieline_connectors.volttron_bus.vip.jsonrpc import readable
-from tieline_connectors.volttron_bus.vip.reconnect import Reconnect
+from tieline_connectors.volttron_bus.vip.connection import ConnectionEndedError, Endpoint
+from tieline_connectors.volttron_bus.vip.jsonrpc import to_short_text
+from tieline_connectors.volttron_bus.vip.reconnect import ReconnectState
 
 __all__ = ["Away", "DeviceRefused", "Platform", "Uncertain"]
 
@@ -70,7 +70,7 @@ class Platform:
         took: Callable[[float], None] = lambda seconds: None,
         agent: DeviceAgent = "auto",
     ) -> None:
-        self._reconnect = Reconnect(endpoint, backoff_max=_AWAY)
+        self._reconnect = ReconnectState(endpoint, backoff_max=_AWAY)
         self._timeout = timeout
         self._took = took
         self._setting = agent
@@ -106,10 +106,10 @@ class Platform:
                 self._find_agents(client, timeout)
             for agent in self._agents:
                 client.ping(agent, timeout)
-        except VipRefused as error:
+        except PeerUnreachableError as error:
             self._missing = True
             raise Away(f"{self._place}: {error}") from error
-        except VipTimeout as error:
+        except VipTimeoutError as error:
             self._last_answer = -_QUIET
             self._check_router()
             raise Away(f"{self._place} does not answer: {error}") from error
@@ -225,8 +225,8 @@ class Platform:
         try:
             client.hello(self._reconnect.hello)
         except VipError as error:
-            silent = isinstance(error, VipTimeout) or client.is_over
-            ended = client.ended() if silent else Ended(str(error), about_keys=True)
+            silent = isinstance(error, VipTimeoutError) or client.is_over
+            ended = client.ended() if silent else ConnectionEndedError(str(error), about_keys=True)
             self._reconnect.failed(ended)
             client.__exit__(None, None, None)
             raise VipError(str(ended)) from error
@@ -254,8 +254,8 @@ class Platform:
         try:
             self._client.ping(timeout=self._timeout)
         except VipError as error:
-            if isinstance(error, VipTimeout):  # it will take our last connection for alive
-                self._reconnect.failed(Ended("no answer", identity_taken=True))
+            if isinstance(error, VipTimeoutError):  # it will take our last connection for alive
+                self._reconnect.failed(ConnectionEndedError("no answer", identity_taken=True))
             self.close()
 
     def _check_name(self, point: str) -> None:
@@ -284,13 +284,13 @@ class Platform:
                 self._missing = True
                 raise Away(told) from error
             raise DeviceRefused(told) from error
-        except VipRefused as error:
+        except PeerUnreachableError as error:
             self._missing = True
             self._last_answer = -_QUIET
             raise Away(str(error)) from error
-        except InvalidAnswer as error:
+        except InvalidAnswerError as error:
             raise Uncertain(str(error)) from error
-        except VipTimeout as error:
+        except VipTimeoutError as error:
             self._last_answer = -_QUIET  # perhaps nobody is there: try before anything else is sent
             raise Uncertain(str(error)) from error
         except VipError as error:
@@ -306,5 +306,5 @@ def _told(error: RpcError) -> str:
     """The peer's sentence; what it added (2.x: a trace, whose last line says it) in one line."""
     detail = error.detail.get("detail", error.detail) if isinstance(error.detail, dict) else error.detail
     lines = [line for line in detail.splitlines() if line.strip()] if isinstance(detail, str) else [detail]
-    more = readable(lines[-1]) if lines and lines[-1] else ""
+    more = to_short_text(lines[-1]) if lines and lines[-1] else ""
     return f"{str(error)[:300]}{f' ({more[:300]})' if more else ''}"

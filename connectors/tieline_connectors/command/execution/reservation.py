@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
 from tieline_connectors.volttron_bus.vip.client import BusMessage
-from tieline_connectors.volttron_bus.vip.jsonrpc import readable
+from tieline_connectors.volttron_bus.vip.jsonrpc import to_short_text
 
 ANNOUNCED = "devices/actuators/schedule/announce/"
 """Where an actuator announces, as soon as a reservation is made, who has the device and for how long."""
@@ -132,7 +132,7 @@ class Reservation:
             if message.topic != f"{ANNOUNCED}{device}" or not isinstance(keeper, str):
                 continue
             if isinstance(window, (int, float)) and math.isfinite(window) and not actuator.is_ours(keeper):
-                self.keeper = readable(keeper)
+                self.keeper = to_short_text(keeper)
                 grace = min(max(0.0, float(window)), _LONGEST_GRACE) + _ROUNDED
                 self._free_at = max(self._free_at, time.monotonic() + grace)
 
@@ -140,10 +140,10 @@ class Reservation:
 def _refusal(actuator: Actuator, device: str, answer: Any) -> DeviceRefused:
     """Say who has the device and until when: the actuator's answer has it in ``data``."""
     if not isinstance(answer, dict):
-        return DeviceRefused(f"{device} cannot be reserved: {readable(answer)}")
-    info = readable(answer.get("info"))
+        return DeviceRefused(f"{device} cannot be reserved: {to_short_text(answer)}")
+    info = to_short_text(answer.get("info"))
     if "CONFLICT" not in info:
-        return DeviceRefused(f"{device} cannot be reserved: {info or readable(answer.get('data'))}")
+        return DeviceRefused(f"{device} cannot be reserved: {info or to_short_text(answer.get('data'))}")
     holders = list(_holders(answer.get("data")))
     if holders and all(actuator.is_ours(agent) for agent, *_ in holders):
         until = max(end for *_, end in holders)
@@ -154,8 +154,8 @@ def _refusal(actuator: Actuator, device: str, answer: Any) -> DeviceRefused:
         return Taken(f"{device} is reserved by another agent, and the actuator does not say by which", device)
     agent, task, start, end = max(theirs, key=lambda holder: holder[3])
     since = f"from {_clock(start)} " if start > datetime.now(timezone.utc) else ""
-    told = f"{device} is reserved by {readable(agent)} (task {readable(task)}) {since}until {_clock(end)}"
-    return Taken(told, device, end)
+    holder = f"{to_short_text(agent)} (task {to_short_text(task)})"
+    return Taken(f"{device} is reserved by {holder} {since}until {_clock(end)}", device, end)
 
 
 def _holders(data: Any) -> Any:

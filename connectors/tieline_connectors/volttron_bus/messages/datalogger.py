@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tieline_connectors.volttron_bus.messages.message import Message
-from tieline_connectors.volttron_bus.messages.timestamps import Moment, of_reading
+from tieline_connectors.volttron_bus.messages.timestamps import Moment, reading_time
 
 ROOT = "datalogger/"
 
@@ -54,5 +54,5 @@ def _reading(pair: tuple[Any, ...], zone: str | None, message: Message) -> tuple
     if len(pair) == 1:
         return Moment(message.time, message.time_source), pair[0]
     when, value = pair
-    moment = of_reading(when, zone, message.naive)
+    moment = reading_time(when, zone, message.naive)
     return None if moment is None else (moment, value)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tieline.api import Headers, identity, parse_json
-from tieline_connectors.volttron_bus.messages.timestamps import UTC, NaiveZone, TimeSource, moment
-from tieline_connectors.volttron_bus.vip.frames import CHARSET, PROTOCOL, deeper_than
+from tieline_connectors.volttron_bus.messages.timestamps import UTC, NaiveZone, TimeSource, message_time
+from tieline_connectors.volttron_bus.vip.frames import CHARSET, PROTOCOL, is_deeper_than
 
 ORIGIN_HEADER = "tieline.origin"
 """On the bus: the platform's name on what came to it from Kafka. On a record: where it was read."""
@@ -17,14 +17,14 @@ ORIGIN_HEADER = "tieline.origin"
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)
 
 
-class Limits(NamedTuple):
+class ParseLimits(NamedTuple):
     """What a message may have at most: nesting of its JSON, headers."""
 
     depth: int = 64
     headers: int = 256
 
 
-class Malformed(Exception):
+class MalformedMessageError(Exception):
     """No message of the bus. ``reason`` is a word for a counter: ``quarantined.<reason>``."""
 
     def __init__(self, reason: str) -> None:
@@ -52,37 +52,39 @@ class Message(NamedTuple):
     """What times without a zone in the body are taken in."""
 
 
-def parse(frames: Sequence[bytes], received: int, limits: Limits, naive: NaiveZone = UTC) -> Message:
-    """The message in the frames of a publication. Raises ``Malformed``, and nothing else.
+def parse_message(
+    frames: Sequence[bytes], received: int, limits: ParseLimits, naive: NaiveZone = UTC
+) -> Message:
+    """The message in the frames of a publication. Raises ``MalformedMessageError``, and nothing else.
 
     Reasons: ``frames`` (too few, or no VIP), ``topic`` (empty), ``too_deep``, ``not_json``, ``body``
     (sender, headers or message missing or of another type), ``too_many_headers``.
     """
     if len(frames) < 8 or frames[1] != PROTOCOL:
-        raise Malformed("frames")
+        raise MalformedMessageError("frames")
     topic, data = frames[6].decode(CHARSET), frames[7]
     if not topic.strip("/"):
-        raise Malformed("topic")
-    if deeper_than(data, limits.depth + 1):  # the envelope is one level more
-        raise Malformed("too_deep")
+        raise MalformedMessageError("topic")
+    if is_deeper_than(data, limits.depth + 1):  # the envelope is one level more
+        raise MalformedMessageError("too_deep")
     text = data.decode(CHARSET)
     try:
         content = parse_json(text)
     except (ValueError, RecursionError):  # also an integer of more than 4,300 digits
-        raise Malformed("not_json") from None
+        raise MalformedMessageError("not_json") from None
     try:
         sender, headers, body = content["sender"], content["headers"], content["message"]
     except (KeyError, TypeError, IndexError):
-        raise Malformed("body") from None
+        raise MalformedMessageError("body") from None
     if type(sender) is not str or type(headers) is not dict:
-        raise Malformed("body")
+        raise MalformedMessageError("body")
     if len(headers) > limits.headers:
-        raise Malformed("too_many_headers")
-    time, source, unreadable = moment(headers, received, body, naive)
+        raise MalformedMessageError("too_many_headers")
+    time, source, unreadable = message_time(headers, received, body, naive)
     # so does JSON write either half of a surrogate pair
     is_text = ("\\ud" not in text and "\\uD" not in text) or _is_text(content)
     if not is_text and not _is_text(sender):
-        raise Malformed("body")
+        raise MalformedMessageError("body")
     return Message(topic, sender, headers, body, time, source, received, is_text, unreadable, naive)
 
 

@@ -18,7 +18,7 @@ _SHELL = re.compile(r"~(/|$)|.*\$[A-Z_]{2,}")
 """What a shell would expand."""
 
 
-def bus_prefix(given: str) -> str:
+def parse_prefix(given: str) -> str:
     """The prefix, without a slash at its end. Raises ``ValueError`` with the fix for what cannot be one.
 
     The router compares text. A prefix with a wildcard subscribes without an error, and nothing ever comes.

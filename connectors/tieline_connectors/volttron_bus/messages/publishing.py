@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from tieline.api import ID_HEADER, SinkRecord, header
 from tieline_connectors.volttron_bus.messages.message import ORIGIN_HEADER
 from tieline_connectors.volttron_bus.messages.readings import rebuild
-from tieline_connectors.volttron_bus.messages.records import Filtered, Route
-from tieline_connectors.volttron_bus.vip.frames import plain, publication
+from tieline_connectors.volttron_bus.messages.records import FilteredError, Route
+from tieline_connectors.volttron_bus.vip.frames import check_text, publish_request
 
 TOPIC_HEADER = "volttron.topic"
 """The bus topic of a record whose value does not name it."""
@@ -27,7 +27,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST = int((datetime(2200, 1, 1, tzinfo=timezone.utc) - _EPOCH).total_seconds()) * 1000
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """Not published, now or ever. ``reason`` is a word for a counter: ``refused.<reason>``."""
 
     def __init__(self, reason: str, text: str) -> None:
@@ -35,7 +35,7 @@ class Refused(ValueError):
         self.reason = reason
 
 
-class Outgoing(NamedTuple):
+class OutgoingMessage(NamedTuple):
     """A message as its subscribers get it."""
 
     topic: str
@@ -43,7 +43,7 @@ class Outgoing(NamedTuple):
     body: Any
 
 
-class Publishing:
+class MessageMapper:
     """Makes the message of a record.
 
     ``shape``: ``avro``, ``json`` or ``kafkaagent``; ``allowed``: prefixes of the bus, whole segments;
@@ -71,53 +71,55 @@ class Publishing:
     def frames(self, record: SinkRecord, ident: bytes, now_ms: int) -> list[bytes]:
         """What goes to the router, as the VIP message ``ident``. Raises as ``message``.
 
-        ``Refused`` also: ``message`` (no JSON, or nested too deep), ``too_large``.
+        ``RefusedError`` also: ``message`` (no JSON, or nested too deep), ``too_large``.
         """
         topic, headers, body = self.message(record, now_ms)
         try:
-            frames = publication(ident, topic, headers, body)
+            frames = publish_request(ident, topic, headers, body)
         except ValueError as error:
-            raise Refused("message", str(error)) from None
+            raise RefusedError("message", str(error)) from None
         size = sum(map(len, frames[-2:]))
         if size > self._max_bytes:
-            raise Refused("too_large", f"{size} bytes for {topic!r}, bus.max.message.bytes={self._max_bytes}")
+            raise RefusedError(
+                "too_large", f"{size} bytes for {topic!r}, bus.max.message.bytes={self._max_bytes}"
+            )
         return frames
 
-    def message(self, record: SinkRecord, now_ms: int) -> Outgoing:
-        """Raises ``Filtered``: ``echo`` (read from this bus), ``expired``, ``null`` (a tombstone);
-        ``Refused``: ``shape`` (the value is no such message), ``topic``, ``not_allowed``.
+    def message(self, record: SinkRecord, now_ms: int) -> OutgoingMessage:
+        """Raises ``FilteredError``: ``echo`` (read from this bus), ``expired``, ``null`` (a tombstone);
+        ``RefusedError``: ``shape`` (the value is no such message), ``topic``, ``not_allowed``.
         """
         if header(record, ORIGIN_HEADER) == self._origin:
-            raise Filtered("echo")
+            raise FilteredError("echo")
         time_ms = _time(record)
         if self._max_age_ms is not None and time_ms and now_ms - time_ms > self._max_age_ms:
-            raise Filtered("expired")
+            raise FilteredError("expired")
         if record.value is None:
-            raise Filtered("null")
+            raise FilteredError("null")
         topic, headers, body = self._shape(record)
         if headers.get(ORIGIN_HEADER) == self._platform:
-            raise Filtered("echo")  # of ours, read on a platform federated with this one
+            raise FilteredError("echo")  # of ours, read on a platform federated with this one
         self._allow(topic)
-        return Outgoing(topic, self._marked(headers, record), body)
+        return OutgoingMessage(topic, self._marked(headers, record), body)
 
     def _allow(self, topic: Any) -> None:
         if not isinstance(topic, str):
-            raise Refused("topic", f"its topic is no text, but {type(topic).__name__}")
+            raise RefusedError("topic", f"its topic is no text, but {type(topic).__name__}")
         try:
-            plain("topic", topic)
+            check_text("topic", topic)
         except ValueError as error:
-            raise Refused("topic", str(error)[:200]) from None
+            raise RefusedError("topic", str(error)[:200]) from None
         if len(topic) > _MAX_TOPIC or not topic.isprintable():
-            raise Refused(
+            raise RefusedError(
                 "topic",
                 f"the topic {topic[:80]!r} is longer than {_MAX_TOPIC}, or has letters nobody can see",
             )
         found = [route.prefix for route in self._allowed if route.takes(topic)]
         if not found:
-            raise Refused("not_allowed", f"{topic!r} is not within bus.allowed.prefixes")
+            raise RefusedError("not_allowed", f"{topic!r} is not within bus.allowed.prefixes")
         commands = Route(COMMANDS, "")
         if commands.takes(topic) and not any(map(commands.takes, found)):
-            raise Refused(
+            raise RefusedError(
                 "not_allowed",
                 f"{topic!r} would command a device: use the command sink, or name {COMMANDS} itself in"
                 " bus.allowed.prefixes",
@@ -137,27 +139,27 @@ class Publishing:
         marked[ORIGIN_HEADER] = self._platform
         return marked
 
-    def _json(self, record: SinkRecord) -> Outgoing:
+    def _json(self, record: SinkRecord) -> OutgoingMessage:
         """Any JSON: the value is the body."""
-        return Outgoing(self._topic(record), {}, record.value)
+        return OutgoingMessage(self._topic(record), {}, record.value)
 
-    def _kafka_agent(self, record: SinkRecord) -> Outgoing:
+    def _kafka_agent(self, record: SinkRecord) -> OutgoingMessage:
         """``{topic?, headers?, message}``, or an entry of the old message file."""
         value = record.value
         if isinstance(value, dict) and _ENTRY <= value.keys() <= _ENTRY | {"description"}:
             told = {"From": value["sender"], "Description": value.get("description")}
-            return Outgoing(value["topic"], {k: v for k, v in told.items() if v}, value["value"])
+            return OutgoingMessage(value["topic"], {k: v for k, v in told.items() if v}, value["value"])
         if not isinstance(value, dict) or "message" not in value:
-            raise Refused(
+            raise RefusedError(
                 "shape",
                 "the value is neither an object with a message nor {sender, topic, value, description}, as in"
                 " the old message file",
             )
         headers = value.get("headers", {})
         if not isinstance(headers, dict):
-            raise Refused("shape", "its headers are no object")
+            raise RefusedError("shape", "its headers are no object")
         topic = value["topic"] if "topic" in value else self._topic(record)
-        return Outgoing(topic, headers, value["message"])
+        return OutgoingMessage(topic, headers, value["message"])
 
     def _topic(self, record: SinkRecord) -> Any:
         found = header(record, TOPIC_HEADER) if self._topic_from == "header" else record.key
@@ -166,7 +168,7 @@ class Publishing:
         try:
             return found.decode("utf-8")
         except UnicodeDecodeError:
-            raise Refused("topic", f"its topic ({self._topic_from}) is no text in UTF-8") from None
+            raise RefusedError("topic", f"its topic ({self._topic_from}) is no text in UTF-8") from None
 
 
 _ENTRY = {"sender", "topic", "value"}
@@ -201,14 +203,14 @@ class TokenBucket:
         self._at = now
 
 
-def _avro(record: SinkRecord) -> Outgoing:
+def _avro(record: SinkRecord) -> OutgoingMessage:
     try:
         topic, headers, body, _ = rebuild(record.value)
     except ValueError as error:
-        raise Refused("shape", str(error)[:200]) from None
+        raise RefusedError("shape", str(error)[:200]) from None
     if not isinstance(headers, dict):
-        raise Refused("shape", "its headers are no object")
-    return Outgoing(topic, headers, body)
+        raise RefusedError("shape", "its headers are no object")
+    return OutgoingMessage(topic, headers, body)
 
 
 def _time(record: SinkRecord) -> int:

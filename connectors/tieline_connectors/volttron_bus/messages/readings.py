@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tieline.api import Schema, parse_json
 from tieline_connectors.volttron_bus.messages import datalogger
 from tieline_connectors.volttron_bus.messages.message import Message
-from tieline_connectors.volttron_bus.messages.topics import BASES, KINDS, Base
+from tieline_connectors.volttron_bus.messages.topics import BASES, KINDS, TopicBase
 
 _METADATA = ("units", "type", "tz")
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
@@ -21,7 +21,7 @@ _SCALARS = frozenset({type(None), bool, int, float, str})
 _STR = frozenset({str})
 
 
-class Rebuilt(NamedTuple):
+class RebuiltMessage(NamedTuple):
     """What an agent on the bus got: topic, headers, body and the publisher's identity."""
 
     topic: str
@@ -30,22 +30,24 @@ class Rebuilt(NamedTuple):
     sender: str
 
 
-def device_reading() -> Schema:
+def device_reading_schema() -> Schema:
     """The schema of a reading."""
     return Schema.named("volttron.DeviceReading")
 
 
-def bus_message() -> Schema:
+def bus_message_schema() -> Schema:
     """The schema of a message that is neither."""
     return Schema.named("volttron.BusMessage")
 
 
-def data_log() -> Schema:
+def data_log_schema() -> Schema:
     """The schema of what an agent logged."""
     return Schema.named("volttron.DataLog")
 
 
-def to_value(platform: str, message: Message, bases: Sequence[Base] = BASES) -> tuple[Schema, dict[str, Any]]:
+def to_value(
+    platform: str, message: Message, bases: Sequence[TopicBase] = BASES
+) -> tuple[Schema, dict[str, Any]]:
     """A reading, a data log, or else a bus message; never refuses.
 
     A reading is a topic below one of ``bases`` (the first that fits; never ``devices/actuators/``) whose
@@ -63,30 +65,30 @@ def to_value(platform: str, message: Message, bases: Sequence[Base] = BASES) -> 
         "received": message.received,
     }
     if message.is_text and _add_reading(value, message, bases):
-        return device_reading(), value
+        return device_reading_schema(), value
     value["headers"] = json.dumps(message.headers)
     value["body"] = json.dumps(message.body)
     if message.is_text and (logged := datalogger.readings(message)) is not None:
         value["device"] = message.topic[len(datalogger.ROOT) :]
         value["readings"] = [reading | {"value": _fold_value(reading["value"])} for reading in logged]
-        return data_log(), value
-    return bus_message(), value
+        return data_log_schema(), value
+    return bus_message_schema(), value
 
 
-def rebuild(value: Mapping[str, Any]) -> Rebuilt:
+def rebuild(value: Mapping[str, Any]) -> RebuiltMessage:
     """The message that a value of either schema was made from. Raises ``ValueError`` on any other value."""
     try:
         if "body" in value:
             headers, body = parse_json(value["headers"]), parse_json(value["body"])
         else:
             headers, body = _unfold(value["headers"]), _body(value)
-        return Rebuilt(value["topic"], headers, body, value["sender"])
+        return RebuiltMessage(value["topic"], headers, body, value["sender"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ValueError(f"neither a DeviceReading nor a BusMessage: {what}") from None
 
 
-def _add_reading(value: dict[str, Any], message: Message, bases: Sequence[Base]) -> bool:
+def _add_reading(value: dict[str, Any], message: Message, bases: Sequence[TopicBase]) -> bool:
     """Add the fields of a reading; false, and nothing added, where the message is none."""
     place = next((found for base in bases if (found := base.place(message.topic))), None)
     if place is None:

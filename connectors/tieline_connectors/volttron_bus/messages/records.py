@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from tieline.api import Headers, SourceRecord
 from tieline_connectors.volttron_bus.messages.message import (
     ORIGIN_HEADER,
-    Malformed,
+    MalformedMessageError,
     Message,
     identity_headers,
 )
-from tieline_connectors.volttron_bus.messages.readings import bus_message, to_value
-from tieline_connectors.volttron_bus.messages.topics import BASES, Base
+from tieline_connectors.volttron_bus.messages.readings import bus_message_schema, to_value
+from tieline_connectors.volttron_bus.messages.topics import BASES, TopicBase
 
 
 class Route(NamedTuple):
@@ -27,7 +27,7 @@ class Route(NamedTuple):
         return bus_topic == self.prefix or bus_topic.startswith(f"{self.prefix}/")
 
 
-class Filtered(Exception):
+class FilteredError(Exception):
     """Not wanted. ``reason`` is a word for a counter: ``filtered.<reason>``."""
 
     def __init__(self, reason: str) -> None:
@@ -35,11 +35,11 @@ class Filtered(Exception):
         self.reason = reason
 
 
-class Recorder:
+class RecordMapper:
     """Makes the record of a message. ``routes``: one a prefix that is read; ``bases``: longer ones first."""
 
     def __init__(
-        self, platform: str, routes: Sequence[Route], shape: str, bases: Sequence[Base] = BASES
+        self, platform: str, routes: Sequence[Route], shape: str, bases: Sequence[TopicBase] = BASES
     ) -> None:
         self._platform = platform
         self._bases = bases
@@ -48,15 +48,15 @@ class Recorder:
         self._origin = (ORIGIN_HEADER, platform.encode())
 
     def record(self, message: Message) -> SourceRecord:
-        """Raises ``Malformed``; ``Filtered``: ``echo`` (came from Kafka), ``prefix`` (only begins alike)."""
+        """Return the record of a message. Raises ``FilteredError`` or ``MalformedMessageError``."""
         if message.headers.get(ORIGIN_HEADER) == self._platform:
-            raise Filtered("echo")
+            raise FilteredError("echo")
         for route in self._routes:
             if route.takes(message.topic):
                 topic = route.topic
                 break
         else:
-            raise Filtered("prefix")
+            raise FilteredError("prefix")
         headers: Headers = (*identity_headers(self._platform, message), self._origin)
         if self._shape is not None:
             return SourceRecord(
@@ -78,7 +78,9 @@ class Recorder:
 
     def lacks_points(self, message: Message, record: SourceRecord) -> bool:
         """Whether the topic is one of a device, and the record not a reading."""
-        return record.value_schema == bus_message() and any(b.place(message.topic) for b in self._bases)
+        return record.value_schema == bus_message_schema() and any(
+            b.place(message.topic) for b in self._bases
+        )
 
 
 def _where(message: Message) -> Headers:
@@ -102,7 +104,7 @@ def _kafka_agent(message: Message) -> dict[str, Any]:
 def _cloud_agent(message: Message) -> dict[str, Any]:
     """What CloudAgent produced: the first element of a body that is a list. It lost all others."""
     if type(message.body) is not list or not message.body:
-        raise Malformed("no_new_value")
+        raise MalformedMessageError("no_new_value")
     return {
         "from": "CloudAgent",
         "to": "Cloud",

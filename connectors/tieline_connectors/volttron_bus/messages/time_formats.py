@@ -45,7 +45,7 @@ _NUMBER = re.compile(r"\d{9,19}(?:\.\d{1,9})?", re.ASCII)
 _SINCE_1973 = 100_000_000
 
 
-def parse(given: Any) -> tuple[int, bool] | None:
+def parse_time(given: Any) -> tuple[int, bool] | None:
     """Return microseconds since 1970, UTC, and whether a zone was given; ``None`` if it is no such time.
 
     A time without a zone is read as if it were UTC. Digits beyond the microsecond are cut off.
@@ -64,7 +64,7 @@ def parse(given: Any) -> tuple[int, bool] | None:
     return None
 
 
-def zone(name: str | None) -> tzinfo | None:
+def find_zone(name: str | None) -> tzinfo | None:
     """Return the zone of this name; ``None`` if it is unknown."""
     return _zone(name) if name and len(name) <= 64 else None
 
@@ -97,7 +97,7 @@ def _iso_8601(
     except ValueError:
         return None
     if name is not None:
-        place = zone(name)
+        place = find_zone(name)
         if place is None:
             return None
         offset, sign = int((local.replace(tzinfo=place).utcoffset() or timedelta()).total_seconds()), "+"

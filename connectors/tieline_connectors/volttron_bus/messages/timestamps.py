@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta, timezone, tzinfo
 from typing import Any, Literal, NamedTuple
 
-from tieline_connectors.volttron_bus.messages.time_formats import EPOCH, FIRST, LAST, parse, zone
+from tieline_connectors.volttron_bus.messages.time_formats import EPOCH, FIRST, LAST, find_zone, parse_time
 
 TimeSource = Literal["TIMESTAMP", "DATE", "RECEIVED", "TIMESTAMP_NAIVE", "DATE_NAIVE"]
 
@@ -32,7 +32,9 @@ class Moment(NamedTuple):
     unreadable: str = ""
 
 
-def moment(headers: Mapping[str, Any], received: int, body: Any = None, naive: NaiveZone = UTC) -> Moment:
+def message_time(
+    headers: Mapping[str, Any], received: int, body: Any = None, naive: NaiveZone = UTC
+) -> Moment:
     """Never raises; a time that cannot be read (``time_formats``) leaves it to the next source.
 
     A time without a zone is taken in ``naive``, and its source says NAIVE. Header names are compared
@@ -45,7 +47,7 @@ def moment(headers: Mapping[str, Any], received: int, body: Any = None, naive: N
             given = next((value for key, value in headers.items() if key.lower() == name.lower()), None)
         if given is None:
             continue
-        if parsed := parse(given):
+        if parsed := parse_time(given):
             time, has_zone = parsed
             if has_zone:
                 return Moment(time, aware, unreadable)
@@ -56,7 +58,7 @@ def moment(headers: Mapping[str, Any], received: int, body: Any = None, naive: N
     return Moment(received, "RECEIVED", unreadable)
 
 
-def of_reading(given: Any, point_zone: str | None, naive: NaiveZone = UTC) -> Moment | None:
+def reading_time(given: Any, point_zone: str | None, naive: NaiveZone = UTC) -> Moment | None:
     """The time beside a logged value, text or a number; ``None`` if it cannot be read.
 
     ``point_zone``: the ``tz`` that the point names, which a time without a zone has with ``naive="points"``.
@@ -64,13 +66,13 @@ def of_reading(given: Any, point_zone: str | None, naive: NaiveZone = UTC) -> Mo
     """
     if type(given) in (int, float) and 0 <= given < 100_000_000:
         return Moment(round(given * 1_000_000), "TIMESTAMP")
-    parsed = parse(given)
+    parsed = parse_time(given)
     if parsed is None:
         return None
     time, has_zone = parsed
     if has_zone:
         return Moment(time, "TIMESTAMP")
-    return Moment(_in_zone(time, zone(point_zone) if naive == "points" else naive), "TIMESTAMP_NAIVE")
+    return Moment(_in_zone(time, find_zone(point_zone) if naive == "points" else naive), "TIMESTAMP_NAIVE")
 
 
 def _shown(given: Any) -> str:
@@ -83,7 +85,7 @@ def _shown(given: Any) -> str:
 def _zone_of(body: Any) -> tzinfo | None:
     """The zone on which all points of a message agree that say one."""
     names = {name for name in _zone_names(body) if type(name) is str}
-    return zone(names.pop()) if len(names) == 1 else None
+    return find_zone(names.pop()) if len(names) == 1 else None
 
 
 def _zone_names(body: Any) -> Iterable[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, cast, get_args
 
-from tieline_connectors.volttron_bus.messages.prefixes import bus_prefix
+from tieline_connectors.volttron_bus.messages.prefixes import parse_prefix
 
 Order = Literal["depth", "breadth", "both"]
 
@@ -14,14 +14,14 @@ KINDS = {"all": "ALL", "multi": "MULTI"}
 _NO_DEVICES = ("devices/actuators/",)
 
 
-class Place(NamedTuple):
+class DevicePath(NamedTuple):
     """``device``: its path, such as ``campus/building/ahu1``; ``last``: a point, ``all`` or ``multi``."""
 
     device: str
     last: str
 
 
-class Base(NamedTuple):
+class TopicBase(NamedTuple):
     """Where topics of devices begin, and the order of what follows.
 
     - ``depth``: ``devices/campus/building/ahu1/all``.
@@ -36,14 +36,14 @@ class Base(NamedTuple):
     order: Order = "depth"
 
     @classmethod
-    def parse(cls, text: str) -> Base:
+    def parse(cls, text: str) -> TopicBase:
         """From ``points=breadth``. Raises ``ValueError``."""
         name, _, order = (part.strip() for part in text.partition("="))
         if not name.strip("/") or order not in get_args(Order):
             raise ValueError(f"{text!r} names no order; write base={'|'.join(get_args(Order))}")
-        return cls(bus_prefix(name.strip("/")), cast("Order", order))
+        return cls(parse_prefix(name.strip("/")), cast("Order", order))
 
-    def place(self, topic: str) -> Place | None:
+    def place(self, topic: str) -> DevicePath | None:
         """The device that a topic names; none if it does not lie here or names none."""
         if not topic.startswith(f"{self.name}/") or topic.startswith(_NO_DEVICES):
             return None
@@ -51,21 +51,21 @@ class Base(NamedTuple):
         if self.order == "breadth" or (self.order == "both" and path.partition("/")[0] in KINDS):
             return _reversed(path)
         device, _, last = path.rpartition("/")
-        return Place(device, last) if device else None
+        return DevicePath(device, last) if device else None
 
 
-BASES = (Base("points", "breadth"), Base("devices"))
+BASES = (TopicBase("points", "breadth"), TopicBase("devices"))
 """What both generations of VOLTTRON do by themselves."""
 
 
-def with_defaults(bases: tuple[Base, ...]) -> tuple[Base, ...]:
+def with_defaults(bases: tuple[TopicBase, ...]) -> tuple[TopicBase, ...]:
     """These and those of ``BASES`` that they do not name; a base within another one comes first."""
     every = {base.name: base for base in (*BASES, *bases)}
     return tuple(sorted(every.values(), key=lambda base: -len(base.name)))
 
 
-def _reversed(path: str) -> Place | None:
+def _reversed(path: str) -> DevicePath | None:
     segments = path.split("/")
     last = segments.pop(-1 if segments[-1] in KINDS else 0)
     device = "/".join(reversed(segments))
-    return Place(device, last) if device else None
+    return DevicePath(device, last) if device else None

@@ -1,6 +1,6 @@
 """A stand-in for a VOLTTRON platform's router (VIP), verified by tests/contract/bus on a real one.
 
-    with FakeBus(rpc={"platform.driver": {"get_point": read}}) as bus:
+    with FakeRouter(rpc={"platform.driver": {"get_point": read}}) as bus:
         VipClient(Endpoint(bus.address, "me")) …
         bus.publish("devices/campus/ahu1/all", {"TimeStamp": …}, [points, metadata])
 
@@ -40,11 +40,11 @@ class RawAnswer(bytes):
     """Returned by a method of ``rpc``: these bytes are the whole answer, as a broken peer might send them."""
 
 
-class Silence(Exception):
+class NoAnswerError(Exception):
     """Raised by a method of ``rpc``: no answer is sent to this call."""
 
 
-class Refusal(Exception):
+class RpcMethodError(Exception):
     """Raised by a method of ``rpc``: the error of the answer, with any code."""
 
     def __init__(self, code: Any, message: str = "", data: Any = None) -> None:
@@ -52,7 +52,7 @@ class Refusal(Exception):
         self.error = {"code": code, "message": message, "data": data}
 
 
-class FakeBus:
+class FakeRouter:
     """A router on 127.0.0.1 with a thread of its own; open it with ``with``, or ``start`` and ``stop``.
 
     ``rpc``: identity → method → function; answered here, in the router's thread. Its ``platform.driver`` is
@@ -112,7 +112,7 @@ class FakeBus:
         self._wake, woken = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
         self._wake.bind("inproc://wake")
         woken.connect("inproc://wake")
-        self._thread = threading.Thread(target=self._run, args=(woken,), name="fake-bus", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(woken,), name="fake-router", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -230,7 +230,7 @@ class FakeBus:
             if subsystem == b"ping":
                 reply(b"pong", *args[1:])
             else:
-                with suppress(Silence):
+                with suppress(NoAnswerError):
                     reply(self._call(peer.decode(_CHARSET), json.loads(args[0])))
         elif peer:  # another connected client
             if not self._send(peer, sender, protocol, sender, ident, subsystem, *args):
@@ -292,9 +292,9 @@ class FakeBus:
                 if isinstance(found, RawAnswer):
                     return bytes(found)
                 answer["result"] = found
-            except Silence:
+            except NoAnswerError:
                 raise
-            except Refusal as refusal:
+            except RpcMethodError as refusal:
                 answer["error"] = refusal.error
             except Exception as error:  # whatever a registered function raises is its answer
                 detail = {"detail": str(error)}

@@ -14,7 +14,7 @@ PATIENCE = 2.0
 _TCP = re.compile(r"tcp://(.+):(\d{1,5})")
 
 
-def reachable(address: str, patience: float = PATIENCE) -> str:
+def resolve_address(address: str, patience: float = PATIENCE) -> str:
     """Return the address as libzmq takes it: of a host with several, the first at which someone listens.
 
     All of them are tried at once. A literal or a path (``ipc://``) stays as it is, and so does what

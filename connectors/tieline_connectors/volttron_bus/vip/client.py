@@ -16,22 +16,22 @@ from typing_extensions import Self
 
 from tieline_connectors.volttron_bus.vip import frames as vip
 from tieline_connectors.volttron_bus.vip import jsonrpc
-from tieline_connectors.volttron_bus.vip.connection import Connection, Ended, Endpoint
+from tieline_connectors.volttron_bus.vip.connection import Connection, ConnectionEndedError, Endpoint
 
 
 class VipError(Exception):
     """The other end refused, or did not answer in time; the message says which."""
 
 
-class VipTimeout(VipError):
+class VipTimeoutError(VipError):
     """No answer in time: whether it was done is unknown."""
 
 
-class VipRefused(VipError):
+class PeerUnreachableError(VipError):
     """The router answered that the peer is not there: nothing was done."""
 
 
-class InvalidAnswer(VipError):
+class InvalidAnswerError(VipError):
     """The peer's answer cannot be understood: whether it was done is unknown. The connection is fine."""
 
 
@@ -90,7 +90,7 @@ class VipClient:
         ``ended`` then says what it means that no answer came.
         """
         ident = self._ident()
-        args = self._ask(vip.hello(ident), ident, timeout).args
+        args = self._ask(vip.hello_request(ident), ident, timeout).args
         if len(args) < 3 or args[0] != b"welcome":
             raise VipError(f"the router does not say welcome: {args}")
         return args[2].decode(vip.CHARSET)
@@ -98,24 +98,24 @@ class VipClient:
     def ping(self, peer: str = "", timeout: float = 5.0) -> None:
         """Return if the router, or a peer, answers. Raises ``VipError``."""
         ident = self._ident()
-        self._ask(vip.ping(ident, peer), ident, timeout)
+        self._ask(vip.ping_request(ident, peer), ident, timeout)
 
     def subscribe(self, *prefixes: str, timeout: float = 5.0) -> None:
         """From now on ``messages`` has topics that begin with one of these. Raises ``VipError``."""
         ident = self._ident()
         self._subscribed = True
-        answer = self._ask(vip.subscription(ident, prefixes), ident, timeout)
+        answer = self._ask(vip.subscribe_request(ident, prefixes), ident, timeout)
         if list(answer.args) != [b"request_response", b"\x01"]:
             raise VipError(f"the router refused the subscription: {answer.text}")
 
     def unsubscribe(self, *prefixes: str, timeout: float = 5.0) -> None:
         """Get no more of these; what has arrived is dropped. Raises ``VipError``."""
         ident = self._ident()
-        self._ask(vip.unsubscription(ident, prefixes), ident, timeout)
+        self._ask(vip.unsubscribe_request(ident, prefixes), ident, timeout)
         self._subscribed = False
         self._messages.clear()
 
-    def ended(self) -> Ended:
+    def ended(self) -> ConnectionEndedError:
         """Why there is no answer: the connection is over, or the router gives none."""
         return self._connection.ended() if self.is_over else self._connection.unanswered_hello()
 
@@ -130,7 +130,7 @@ class VipClient:
         Raises ``ValueError`` on what would hurt the platform, ``VipError``.
         """
         ident = self._ident()
-        answer = self._ask(vip.publication(ident, topic, headers, body), ident, timeout)
+        answer = self._ask(vip.publish_request(ident, topic, headers, body), ident, timeout)
         try:
             (count,) = struct.unpack("I", answer.args[1])
         except (IndexError, struct.error):
@@ -139,20 +139,21 @@ class VipClient:
 
     def publish_unconfirmed(self, topic: str, headers: Mapping[str, Any], body: Any) -> None:
         """Publish without waiting; nobody says whether it arrived. Raises ``ValueError``."""
-        self._connection.send(vip.publication(self._ident(), topic, headers, body))
+        self._connection.send(vip.publish_request(self._ident(), topic, headers, body))
 
     def call(self, peer: str, method: str, *args: Any, timeout: float = 10.0, **kwargs: Any) -> Any:
         """Call a method of a peer by JSON-RPC 2.0.
 
-        Raises ``RpcError`` (it answered with an error), ``VipTimeout``, ``InvalidAnswer``, ``VipError``.
+        Raises ``RpcError`` if it answered with an error, ``VipTimeoutError``, ``InvalidAnswerError`` or
+        another ``VipError``.
         """
         ident = self._ident()
         body = jsonrpc.request(ident.decode(), method, args, kwargs)
         answer = self._ask(vip.request(peer, ident, b"RPC", body), ident, timeout)
         try:
             result = jsonrpc.result(answer.args[0] if answer.args else b"", ident.decode())
-        except jsonrpc.InvalidAnswer as error:
-            raise InvalidAnswer(f"{peer}: {method}: {error}") from None
+        except jsonrpc.MalformedAnswerError as error:
+            raise InvalidAnswerError(f"{peer}: {method}: {error}") from None
         if isinstance(result, jsonrpc.Fault):
             raise RpcError(f"{peer}: {method}: {result.message}", result.code, result.data)
         return result
@@ -177,7 +178,7 @@ class VipClient:
             while ident not in self._answers:
                 left = end - time.monotonic()
                 if left <= 0:
-                    raise VipTimeout(f"{peer} gave no answer to {frames[4].decode()} in {timeout:g} s")
+                    raise VipTimeoutError(f"{peer} gave no answer to {frames[4].decode()} in {timeout:g} s")
                 self._receive(left)
                 if self._connection.is_over and ident not in self._answers:
                     raise VipError(
@@ -188,8 +189,8 @@ class VipClient:
             self._waited.pop(ident, None)
             self._answers.pop(ident, None)
         if answer.is_error:
-            told = f"{peer}: {jsonrpc.readable(answer.text)}"
-            raise InvalidAnswer(told) if answer.peer else VipRefused(told)
+            told = f"{peer}: {jsonrpc.to_short_text(answer.text)}"
+            raise InvalidAnswerError(told) if answer.peer else PeerUnreachableError(told)
         return answer
 
     def _receive(self, seconds: float) -> None:
@@ -198,7 +199,7 @@ class VipClient:
             if vip.is_publication(frames):
                 if self._subscribed and (message := _message(frames)) is not None:
                     self._messages.append(message)
-            elif (answer := vip.answer(frames)) and self._is_waited_for(answer):
+            elif (answer := vip.parse_answer(frames)) and self._is_waited_for(answer):
                 self._answers[answer.ident] = answer
 
     def _is_waited_for(self, answer: vip.Answer) -> bool:
@@ -217,7 +218,7 @@ class VipClient:
 
 def _message(frames: Sequence[bytes]) -> BusMessage | None:
     """Return a publication as a message; ``None`` if its parts are not those of one."""
-    if len(frames) < 8 or vip.deeper_than(frames[7], vip.MAX_DEPTH + 1):
+    if len(frames) < 8 or vip.is_deeper_than(frames[7], vip.MAX_DEPTH + 1):
         return None
     try:
         body = json.loads(frames[7].decode(vip.CHARSET))

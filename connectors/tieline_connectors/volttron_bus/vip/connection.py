@@ -14,9 +14,9 @@ import zmq
 from typing_extensions import Self
 from zmq.utils.monitor import recv_monitor_message
 
-from tieline_connectors.volttron_bus.vip.addresses import reachable
+from tieline_connectors.volttron_bus.vip.addresses import resolve_address
 from tieline_connectors.volttron_bus.vip.credentials import CurveKeys
-from tieline_connectors.volttron_bus.vip.frames import agentstop, plain
+from tieline_connectors.volttron_bus.vip.frames import agentstop_request, check_text
 
 _WATCHED = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -44,7 +44,7 @@ class Endpoint:
     keys_from: str = ""
 
     def __post_init__(self) -> None:
-        plain("identity", self.identity)
+        check_text("identity", self.identity)
         if len(self.identity) > 255:
             raise ValueError("the identity is longer than 255 characters")
 
@@ -66,7 +66,7 @@ class Endpoint:
         )
 
 
-class Ended(Exception):
+class ConnectionEndedError(Exception):
     """One connection is over. ``about_keys``: it says something that waiting alone will not mend.
 
     ``too_slow``: no answer came, and perhaps one would have come a little later.
@@ -128,7 +128,7 @@ class Connection:
             self._monitor.connect(place)
             self._poller.register(self.socket, zmq.POLLIN)
             self._poller.register(self._monitor, zmq.POLLIN)
-            self.socket.connect(reachable(endpoint.address))
+            self.socket.connect(resolve_address(endpoint.address))
             self._began = time.monotonic()
         except zmq.ZMQError:
             self.close()
@@ -150,7 +150,7 @@ class Connection:
         """
         if self.state is State.OPEN:
             with suppress(zmq.ZMQError):
-                self.send(agentstop(self._endpoint.identity))
+                self.send(agentstop_request(self._endpoint.identity))
                 self.socket.setsockopt(zmq.LINGER, max(_LEAVE_MS, int(self.socket.getsockopt(zmq.LINGER))))
         self.socket.disable_monitor()
         self._monitor.close()
@@ -185,31 +185,33 @@ class Connection:
                 messages.append(frames)
         return messages
 
-    def ended(self) -> Ended:
+    def ended(self) -> ConnectionEndedError:
         """Why a connection that is over is over, and the way out."""
         if self.state is State.REFUSED:
-            return Ended("nobody listens there: start the platform, or check volttron.address")
+            return ConnectionEndedError("nobody listens there: start the platform, or check volttron.address")
         if self.state is State.FAILED:
-            return Ended(
+            return ConnectionEndedError(
                 f"it refuses our keys{self._tried}: volttron.serverkey must be the publickey of the"
                 " platform's credentials_store/platform.json (8, 9: public of keystore), and is needed"
                 " whenever the platform's auth is enabled",
                 about_keys=True,
             )
-        return Ended("the connection was lost")
+        return ConnectionEndedError("the connection was lost")
 
-    def unanswered_hello(self) -> Ended:
+    def unanswered_hello(self) -> ConnectionEndedError:
         """What it means that nobody answers our hello."""
         handshake = self._opened - self._began
         if self.state is State.OPEN and time.monotonic() - self._opened <= handshake:
-            return Ended("it has let us in just now, and has not answered our hello yet", too_slow=True)
+            return ConnectionEndedError(
+                "it has let us in just now, and has not answered our hello yet", too_slow=True
+            )
         if self.state is State.OPEN:
-            return Ended(
+            return ConnectionEndedError(
                 "it lets us in and answers no hello: it hangs, or another connection holds our identity"
                 " (volttron.identity)",
                 identity_taken=True,
             )
-        return Ended(
+        return ConnectionEndedError(
             f"no answer: check volttron.address, volttron.serverkey{self._tried}, firewalls, and (10.x) that"
             " the platform knows our keys",
             about_keys=True,

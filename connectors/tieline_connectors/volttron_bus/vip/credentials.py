@@ -25,7 +25,7 @@ class CurveKeys:
     """Whether the pair is a new one, which nobody knows."""
 
 
-def curve_key(text: str) -> bytes:
+def parse_curve_key(text: str) -> bytes:
     """A key in z85, from z85 (40 characters) or from VOLTTRON's url-safe base64 (43).
 
     Raises ``ValueError`` without the text in it.
@@ -48,7 +48,7 @@ _SPELT = {"publickey": ("publickey", "public"), "secretkey": ("secretkey", "secr
 _LARGEST = 65_536
 
 
-def stored_key(file: Path, name: str, address: str = "") -> bytes:
+def read_stored_key(file: Path, name: str, address: str = "") -> bytes:
     """Return ``publickey`` or ``secretkey`` of a file; raises ``ValueError``, ``OSError``.
 
     The file is one of ``credentials_store`` (2.x, 10); a ``keystore`` or ``keystore.json``, or what
@@ -62,7 +62,7 @@ def stored_key(file: Path, name: str, address: str = "") -> bytes:
         raise ValueError("is no text in UTF-8") from None
     begin, end = text.find("{"), text.rfind("}")
     if begin < 0 and name == "publickey" and text.strip() and "[" not in text:
-        return curve_key(text.split()[-1])
+        return parse_curve_key(text.split()[-1])
     try:  # a program may have printed more around it
         found = json.loads(text[begin : end + 1] if 0 <= begin < end else text)
     except json.JSONDecodeError as error:  # its own text would quote the file
@@ -78,10 +78,10 @@ def stored_key(file: Path, name: str, address: str = "") -> bytes:
             f"has no {' or '.join(names[:2])}: a file of the home's credentials_store (2.x, 10), its"
             " keystore, or the output of vctl auth keypair (8, 9) is needed"
         )
-    return curve_key(key if isinstance(key, str) else "")
+    return parse_curve_key(key if isinstance(key, str) else "")
 
 
-def key_pair(publickey: bytes | None, secretkey: bytes | None) -> tuple[bytes, bytes]:
+def complete_key_pair(publickey: bytes | None, secretkey: bytes | None) -> tuple[bytes, bytes]:
     """Both halves: what is missing follows from the secret one; without any, a new pair.
 
     A 2.x platform lets any pair in that knows its server key.

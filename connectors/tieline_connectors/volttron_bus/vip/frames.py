@@ -3,8 +3,9 @@
 A VIP message on a DEALER socket is the frames
 ``peer, b"VIP1", user, message id, subsystem, *arguments``; ``peer`` is the other end's identity, empty
 for the router. The router reads each frame as JSON in ISO-8859-1 if it can, else as text: a topic such
-as ``42`` or ``true`` becomes a number or a boolean there and brings a 2.x platform down. So whatever is
-sent goes through ``plain`` and ``publication`` first. Text of other alphabets travels as JSON escapes.
+as ``42`` or ``true`` becomes a number or a boolean there and brings a 2.x platform down. Therefore
+``check_text`` and ``publish_request`` check everything that is sent. Text of other alphabets travels as JSON
+escapes.
 """
 
 from __future__ import annotations
@@ -46,34 +47,34 @@ def request(peer: str, ident: bytes, subsystem: bytes, *args: bytes) -> list[byt
     return [peer.encode(CHARSET), PROTOCOL, b"", ident, subsystem, *args]
 
 
-def hello(ident: bytes) -> list[bytes]:
+def hello_request(ident: bytes) -> list[bytes]:
     """Introduces a connection; the router answers ``welcome, version, its identity, ours``."""
     return request("", ident, b"hello", b"hello")
 
 
-def ping(ident: bytes, peer: str = "") -> list[bytes]:
+def ping_request(ident: bytes, peer: str = "") -> list[bytes]:
     """Liveness of the router, or of a peer."""
     return request(peer, ident, b"ping", b"ping")
 
 
-def agentstop(identity: str) -> list[bytes]:
+def agentstop_request(identity: str) -> list[bytes]:
     """Tells the router that this identity leaves; it forgets it at once, and does not answer."""
     return request("", b"", b"agentstop", identity.encode(CHARSET))
 
 
-def subscription(ident: bytes, prefixes: Sequence[str], all_platforms: bool = False) -> list[bytes]:
+def subscribe_request(ident: bytes, prefixes: Sequence[str], all_platforms: bool = False) -> list[bytes]:
     """Asks for every topic that begins with one of these texts; confirmed with one byte, 1."""
     body = {"prefix": list(prefixes), "bus": "", "all_platforms": all_platforms}
     return request("", ident, b"pubsub", b"subscribe", json.dumps(body).encode())
 
 
-def unsubscription(ident: bytes, prefixes: Sequence[str]) -> list[bytes]:
+def unsubscribe_request(ident: bytes, prefixes: Sequence[str]) -> list[bytes]:
     """Ends a subscription to these very prefixes; confirmed."""
     body = {"prefix": list(prefixes), "bus": ""}
     return request("", ident, b"pubsub", b"unsubscribe", json.dumps(body).encode())
 
 
-def publication(ident: bytes, topic: str, headers: Mapping[str, Any], body: Any) -> list[bytes]:
+def publish_request(ident: bytes, topic: str, headers: Mapping[str, Any], body: Any) -> list[bytes]:
     """A message for the bus. Raises ``ValueError`` on what would bring the platform down.
 
     Confirmed with the number of subscribers, a native unsigned int.
@@ -85,12 +86,12 @@ def publication(ident: bytes, topic: str, headers: Mapping[str, Any], body: Any)
         text = json.dumps(data).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the message for {topic!r} cannot be written as JSON: {error}") from None
-    if deeper_than(text, MAX_DEPTH + 1):  # the envelope is one level more
+    if is_deeper_than(text, MAX_DEPTH + 1):  # the envelope is one level more
         raise ValueError(f"the message for {topic!r} is nested deeper than {MAX_DEPTH}")
-    return request("", ident, b"pubsub", b"publish", plain("topic", topic).encode(CHARSET), text)
+    return request("", ident, b"pubsub", b"publish", check_text("topic", topic).encode(CHARSET), text)
 
 
-def plain(what: str, text: str) -> str:
+def check_text(what: str, text: str) -> str:
     """The text, if the router leaves it a text. Raises ``ValueError`` where it does not."""
     if not text:
         raise ValueError(f"the {what} is empty")
@@ -113,14 +114,14 @@ def is_publication(frames: Sequence[bytes]) -> bool:
     return len(frames) > 5 and frames[4] == b"pubsub" and frames[5] == b"publish"
 
 
-def answer(frames: Sequence[bytes]) -> Answer | None:
+def parse_answer(frames: Sequence[bytes]) -> Answer | None:
     """Any other message; none if it is no VIP message at all."""
     if len(frames) < 5 or frames[1] != PROTOCOL:
         return None
     return Answer(frames[0], frames[3], frames[4], frames[5:])
 
 
-def deeper_than(data: bytes, levels: int) -> bool:
+def is_deeper_than(data: bytes, levels: int) -> bool:
     """Whether JSON is nested deeper than ``levels``; without parsing it, and without recursion."""
     if data.count(b"[") + data.count(b"{") <= levels:
         return False

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tieline_connectors.volttron_bus.vip.frames import MAX_DEPTH, deeper_than
+from tieline_connectors.volttron_bus.vip.frames import MAX_DEPTH, is_deeper_than
 
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of an answer; a larger one is not read."""
@@ -14,7 +14,7 @@ _LONGEST = 500
 """Characters of a text that a peer sent and that people will read."""
 
 
-class InvalidAnswer(ValueError):
+class MalformedAnswerError(ValueError):
     """The answer says neither that the method was done nor that it was not."""
 
 
@@ -35,32 +35,32 @@ def request(ident: str, method: str, args: Sequence[Any], kwargs: Mapping[str, A
 def result(data: bytes, ident: str) -> Any:
     """Return the result that an answer to the call ``ident`` holds, or its `Fault`.
 
-    Raises `InvalidAnswer` on everything that is no answer to this call.
+    Raises `MalformedAnswerError` on everything that is no answer to this call.
     """
     if len(data) > MAX_ANSWER:
-        raise InvalidAnswer(f"its answer is longer than {MAX_ANSWER} bytes")
-    if deeper_than(data, MAX_DEPTH):
-        raise InvalidAnswer(f"its answer is nested deeper than {MAX_DEPTH}")
+        raise MalformedAnswerError(f"its answer is longer than {MAX_ANSWER} bytes")
+    if is_deeper_than(data, MAX_DEPTH):
+        raise MalformedAnswerError(f"its answer is nested deeper than {MAX_DEPTH}")
     try:
         answer = json.loads(data)
     except (ValueError, RecursionError):
-        raise InvalidAnswer("its answer is not JSON") from None
+        raise MalformedAnswerError("its answer is not JSON") from None
     if not isinstance(answer, dict) or answer.get("jsonrpc") != "2.0":
-        raise InvalidAnswer("its answer is not JSON-RPC 2.0")
+        raise MalformedAnswerError("its answer is not JSON-RPC 2.0")
     if answer.get("id") != ident:
-        raise InvalidAnswer("its answer names another call")
+        raise MalformedAnswerError("its answer names another call")
     error = answer.get("error")
     if error is None:
         if "result" not in answer:
-            raise InvalidAnswer("its answer has neither a result nor an error")
+            raise MalformedAnswerError("its answer has neither a result nor an error")
         return answer["result"]
     if not isinstance(error, dict):
-        raise InvalidAnswer("the error in its answer is not an object")
+        raise MalformedAnswerError("the error in its answer is not an object")
     code = error.get("code")
-    return Fault(code if type(code) is int else 0, readable(error.get("message")), error.get("data"))
+    return Fault(code if type(code) is int else 0, to_short_text(error.get("message")), error.get("data"))
 
 
-def readable(text: Any) -> str:
+def to_short_text(text: Any) -> str:
     """Return what a peer sent as one short text that every codec can encode."""
     found = text if isinstance(text, str) else "" if text is None else json.dumps(text)
     short = " ".join(found[:_LONGEST].split())

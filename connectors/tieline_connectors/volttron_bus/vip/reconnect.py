@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from tieline_connectors.volttron_bus.vip.connection import Ended, Endpoint
+from tieline_connectors.volttron_bus.vip.connection import ConnectionEndedError, Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _SHARE = 20
 """A pause is at most this part of the outage so far: it costs at most 5 % more."""
 
 
-class Reconnect:
+class ReconnectState:
     """Used by one thread.
 
     ``endpoint``: where and who; called again when the keys are refused, so that new ones are found in
@@ -74,7 +74,7 @@ class Reconnect:
         """A connection stands, and the router has answered."""
         self._away_since = None
 
-    def failed(self, ended: Ended) -> float:
+    def failed(self, ended: ConnectionEndedError) -> float:
         """A connection was lost or not made; return the seconds until the next attempt."""
         now = time.monotonic()
         if self._away_since is None:

@@ -8,7 +8,7 @@ import pytest
 from tieline_connectors.command.execution import reservation
 from tieline_connectors.command.execution.platform import Platform
 from tieline_connectors.command.execution.reservation import ANNOUNCED, Taken
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 DEVICES = ("campus/b1/ahu1", "campus/b1/ahu2")
@@ -84,7 +84,7 @@ class Actuator:
 
 @pytest.fixture
 def actuator():
-    with FakeBus(rpc={"platform.driver": {}}) as bus:
+    with FakeRouter(rpc={"platform.driver": {}}) as bus:
         actuator = Actuator(bus)
         bus.rpc = {"platform.driver": {}, "platform.actuator": actuator.methods}
         yield actuator

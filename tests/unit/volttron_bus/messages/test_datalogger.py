@@ -10,7 +10,7 @@ from tieline.api import header
 from tieline.converters.codec import AvroCodec
 from tieline_connectors.volttron_bus.messages.message import Message
 from tieline_connectors.volttron_bus.messages.readings import rebuild, to_value
-from tieline_connectors.volttron_bus.messages.records import Recorder, Route
+from tieline_connectors.volttron_bus.messages.records import RecordMapper, Route
 
 TIME = 1_767_225_600_123_456
 FIRST = 1_449_014_400_000_000  # 2015-12-02T00:00:00Z
@@ -105,6 +105,6 @@ def test_what_is_of_another_form_stays_a_bus_message_and_loses_nothing(body):
 
 
 def test_a_log_is_keyed_by_its_path_and_has_one_identity():
-    record = Recorder("lab", [Route("datalogger", "t")], "avro").record(log({"a": item([1449014400, 1])}))
+    record = RecordMapper("lab", [Route("datalogger", "t")], "avro").record(log({"a": item([1449014400, 1])}))
     assert (record.key, record.timestamp) == ("Building/LAB/Device", TIME // 1000)
     assert header(record, "tieline.id") is not None

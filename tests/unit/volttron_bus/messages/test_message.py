@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 from tieline.api import DIGEST_HEADER, ID_HEADER
-from tieline_connectors.volttron_bus.messages.message import Limits, Malformed, identity_headers, parse
-from tieline_connectors.volttron_bus.messages.time_formats import parse as parse_time
-from tieline_connectors.volttron_bus.messages.timestamps import moment
+from tieline_connectors.volttron_bus.messages.message import (
+    MalformedMessageError,
+    ParseLimits,
+    identity_headers,
+    parse_message,
+)
+from tieline_connectors.volttron_bus.messages.time_formats import parse_time
+from tieline_connectors.volttron_bus.messages.timestamps import message_time
 
 RECEIVED = 1_700_000_000_000_000
 GOOD = {"sender": "a", "bus": "", "headers": {}, "message": 1}
@@ -51,19 +56,19 @@ def nested(levels):
     ],
 )
 def test_what_is_no_message_is_refused_with_its_reason(parts, reason):
-    with pytest.raises(Malformed) as refused:
-        parse(parts, RECEIVED, Limits(depth=64, headers=3))
+    with pytest.raises(MalformedMessageError) as refused:
+        parse_message(parts, RECEIVED, ParseLimits(depth=64, headers=3))
     assert refused.value.reason == reason
 
 
 def test_a_body_as_deep_as_allowed_is_read():
-    message = parse(frames(data=nested(64)), RECEIVED, Limits(depth=64))
+    message = parse_message(frames(data=nested(64)), RECEIVED, ParseLimits(depth=64))
     assert json.dumps(message.body) == "[" * 64 + "]" * 64
 
 
 def test_brackets_in_strings_are_no_depth():
     data = {**GOOD, "message": ["[" * 200, '\\"[[[' * 50, "\\"]}
-    assert parse(frames(data=data), RECEIVED, Limits(depth=3)).body == data["message"]
+    assert parse_message(frames(data=data), RECEIVED, ParseLimits(depth=3)).body == data["message"]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +96,7 @@ def test_brackets_in_strings_are_no_depth():
     ],
 )
 def test_the_time_is_that_of_the_headers_or_of_the_reception(headers, time, source):
-    assert moment(headers, RECEIVED)[:2] == (time, source)
+    assert message_time(headers, RECEIVED)[:2] == (time, source)
 
 
 TIMES: dict[str, list[Any]] = {
@@ -112,7 +117,7 @@ TIMES: dict[str, list[Any]] = {
 @pytest.mark.parametrize("text", [text for texts in TIMES.values() for text in texts])
 def test_the_common_forms_of_one_moment_are_that_moment(text):
     assert parse_time(text) == (1772362830_500000, True)
-    assert moment({"Date": text}, RECEIVED) == (1772362830_500000, "DATE", "")
+    assert message_time({"Date": text}, RECEIVED) == (1772362830_500000, "DATE", "")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,7 @@ def test_the_common_forms_without_a_fraction_are_read_too(text, has_zone):
 )  # fmt: skip
 def test_what_would_have_to_be_guessed_is_not_read_and_said(text):
     assert parse_time(text) is None
-    found = moment({"TimeStamp": text}, RECEIVED)
+    found = message_time({"TimeStamp": text}, RECEIVED)
     assert found[:2] == (RECEIVED, "RECEIVED")
     assert found.unreadable.startswith("TimeStamp: ")
     assert len(found.unreadable) < 400
@@ -155,14 +160,14 @@ def test_what_would_have_to_be_guessed_is_not_read_and_said(text):
 
 def test_a_time_that_cannot_be_read_is_said_also_where_the_next_header_has_one():
     headers = {"TimeStamp": "soon", "Date": "2026-01-01T00:00:00Z"}
-    assert moment(headers, RECEIVED) == (1767225600000000, "DATE", "TimeStamp: soon")
-    assert moment({"TimeStamp": None}, RECEIVED).unreadable == ""
+    assert message_time(headers, RECEIVED) == (1767225600000000, "DATE", "TimeStamp: soon")
+    assert message_time({"TimeStamp": None}, RECEIVED).unreadable == ""
 
 
 def test_a_naive_time_is_utc_by_default_whatever_the_points_say():
     body = [{"x": 1}, {"x": {"tz": "US/Pacific"}}]
-    found = parse(
-        frames(data={**GOOD, "headers": {"Date": "2026-07-01T00:00:00"}, "message": body}), 7, Limits()
+    found = parse_message(
+        frames(data={**GOOD, "headers": {"Date": "2026-07-01T00:00:00"}, "message": body}), 7, ParseLimits()
     )
     assert (found.time, found.time_source) == (1782864000000000, "DATE_NAIVE")
 
@@ -198,7 +203,9 @@ def test_what_is_no_time_from_1970_to_2199_counts_as_missing(text):
 
 def message(body, topic=b"analysis/x", time="2026-01-01T00:00:00Z"):
     headers = {"TimeStamp": time} if time else {}
-    return parse(frames(topic, {**GOOD, "headers": headers, "message": body}), RECEIVED, Limits())
+    return parse_message(
+        frames(topic, {**GOOD, "headers": headers, "message": body}), RECEIVED, ParseLimits()
+    )
 
 
 def identity(*args, platform="lab", **more):
@@ -243,24 +250,26 @@ def test_the_digest_is_that_of_the_body():
     ],
 )
 def test_a_naive_time_is_utc_where_the_points_name_no_zone_or_do_not_agree(body):
-    found = moment({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body, "points")[:2]
+    found = message_time({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body, "points")[:2]
     assert found == (1782864000000000, "TIMESTAMP_NAIVE")
 
 
 def test_a_time_with_a_zone_of_its_own_keeps_it():
     body = [1, {"tz": "US/Pacific"}]
-    assert moment({"TimeStamp": "2026-07-01T00:00:00Z"}, RECEIVED, body, "points")[:2] == (
+    assert message_time({"TimeStamp": "2026-07-01T00:00:00Z"}, RECEIVED, body, "points")[:2] == (
         1782864000000000,
         "TIMESTAMP",
     )
-    assert moment({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body, "points")[:2] == (
+    assert message_time({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body, "points")[:2] == (
         1782864000000000 + 7 * 3_600_000_000,
         "TIMESTAMP_NAIVE",
     )
 
 
 def test_a_time_that_its_zone_would_put_before_1970_is_taken_as_utc():
-    assert moment({"Date": "1970-01-01T01:00:00"}, RECEIVED, [1, {"tz": "Asia/Kolkata"}], "points")[:2] == (
+    assert message_time({"Date": "1970-01-01T01:00:00"}, RECEIVED, [1, {"tz": "Asia/Kolkata"}], "points")[
+        :2
+    ] == (
         3_600_000_000,
         "DATE_NAIVE",
     )

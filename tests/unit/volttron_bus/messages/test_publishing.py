@@ -9,15 +9,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tieline.api import ConfigError, SinkRecord
-from tieline_connectors.volttron_bus.messages.message import Limits, parse
-from tieline_connectors.volttron_bus.messages.publishing import Publishing, Refused, TokenBucket
+from tieline_connectors.volttron_bus.messages.message import ParseLimits, parse_message
+from tieline_connectors.volttron_bus.messages.publishing import MessageMapper, RefusedError, TokenBucket
 from tieline_connectors.volttron_bus.messages.readings import to_value
-from tieline_connectors.volttron_bus.messages.records import Filtered
+from tieline_connectors.volttron_bus.messages.records import FilteredError
 from tieline_connectors.volttron_bus.sink_config import VolttronBusSinkConfig
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.client import VipClient
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
-from tieline_connectors.volttron_bus.vip.frames import deeper_than
+from tieline_connectors.volttron_bus.vip.frames import is_deeper_than
 
 NOW = 1_767_225_600_000
 TIME = "2026-01-01T00:00:00.000000+00:00"
@@ -25,7 +25,7 @@ OURS = {"tieline.origin": "lab", "tieline.id": "17"}
 
 
 def rules(shape="avro", allowed=("devices", "analysis"), place="key", most=1000, age=None):
-    return Publishing("lab", shape, allowed, place, most, age)
+    return MessageMapper("lab", shape, allowed, place, most, age)
 
 
 def record(value, key="k", headers=(), timestamp=NOW):
@@ -37,13 +37,13 @@ def named(topic, **more):
 
 
 def refused(made, found, now=NOW):
-    with pytest.raises(Refused) as error:
+    with pytest.raises(RefusedError) as error:
         made.frames(found, b"p1", now)
     return error.value.reason
 
 
 def filtered(made, found):
-    with pytest.raises(Filtered) as error:
+    with pytest.raises(FilteredError) as error:
         made.message(found, NOW)
     return error.value.reason
 
@@ -59,7 +59,9 @@ def filtered(made, found):
 def test_a_record_of_the_source_is_published_as_it_was_read(topic, body):
     headers = {"TimeStamp": "2025-12-31T23:59:59+00:00", "Date": "x", "n": 1}
     data = json.dumps({"sender": "driver", "bus": "", "headers": headers, "message": body}).encode()
-    message = parse([b"", b"VIP1", b"", b"1", b"pubsub", b"publish", topic.encode(), data], 5, Limits())
+    message = parse_message(
+        [b"", b"VIP1", b"", b"1", b"pubsub", b"publish", topic.encode(), data], 5, ParseLimits()
+    )
     _, value = to_value("elsewhere", message)
     assert rules().message(record(value), NOW) == (topic, headers | OURS, body)
 
@@ -218,7 +220,7 @@ ODD = st.sampled_from(
 
 @pytest.fixture(scope="module")
 def client():
-    with FakeBus() as bus, VipClient(Endpoint(bus.address, "observer")) as client:
+    with FakeRouter() as bus, VipClient(Endpoint(bus.address, "observer")) as client:
         client.hello()
         client.subscribe("")
         yield client
@@ -233,11 +235,11 @@ def test_whatever_passes_leaves_the_platform_alive_and_arrives_as_it_was(client,
     made, found = rules("kafkaagent", (first,), most=100_000), named(topic, headers=headers, message=body)
     try:
         frames = made.frames(found, b"p1", NOW)
-    except (Refused, Filtered):
+    except (RefusedError, FilteredError):
         return
     with pytest.raises(json.JSONDecodeError):
         json.loads(frames[6].decode("iso-8859-1"))
-    assert not deeper_than(frames[7], 65)
+    assert not is_deeper_than(frames[7], 65)
     assert client.publish(*made.message(found, NOW)) == 1
     (message,) = client.messages(5, 1)
     assert message.topic == topic

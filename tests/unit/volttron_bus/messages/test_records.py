@@ -6,9 +6,9 @@ import pytest
 
 from tieline.api import header
 from tieline.converters.codec import AvroCodec
-from tieline_connectors.volttron_bus.messages.message import Malformed, Message
+from tieline_connectors.volttron_bus.messages.message import MalformedMessageError, Message
 from tieline_connectors.volttron_bus.messages.readings import rebuild, to_value
-from tieline_connectors.volttron_bus.messages.records import Filtered, Recorder, Route
+from tieline_connectors.volttron_bus.messages.records import FilteredError, RecordMapper, Route
 
 TIME = 1_767_225_600_123_456
 META = {"units": "F", "type": "float", "tz": "UTC"}
@@ -20,7 +20,7 @@ def message(topic="devices/c/b/a/all", body=MANY, headers=None):
 
 
 def recorder(*routes, shape="avro"):
-    return Recorder("lab", [Route(*route) for route in routes] or [Route("devices", "t")], shape)
+    return RecordMapper("lab", [Route(*route) for route in routes] or [Route("devices", "t")], shape)
 
 
 def test_a_reading_is_keyed_by_its_device_and_dated_by_its_time():
@@ -143,7 +143,7 @@ def test_prefixes_are_whole_segments():
     only = recorder(("devices/campus", "t"))
     assert only.record(message("devices/campus/a/all")).topic == "t"
     assert only.record(message("devices/campus", 1)).topic == "t"
-    with pytest.raises(Filtered) as filtered:
+    with pytest.raises(FilteredError) as filtered:
         only.record(message("devices/campus2/a/all"))
     assert filtered.value.reason == "prefix"
 
@@ -155,7 +155,7 @@ def test_the_longest_route_that_fits_wins():
 
 
 def test_what_came_from_kafka_is_not_sent_back():
-    with pytest.raises(Filtered) as filtered:
+    with pytest.raises(FilteredError) as filtered:
         recorder().record(message(headers={"tieline.origin": "lab"}))
     assert filtered.value.reason == "echo"
     assert recorder().record(message(headers={"tieline.origin": "another"}))
@@ -190,7 +190,7 @@ def test_the_shape_of_cloud_agent():
 
 @pytest.mark.parametrize("body", [[], {}, 5, "text", True])
 def test_a_body_without_a_first_element_has_no_shape_of_cloud_agent(body):
-    with pytest.raises(Malformed) as refused:
+    with pytest.raises(MalformedMessageError) as refused:
         recorder(shape="cloudagent").record(message(body=body))
     assert refused.value.reason == "no_new_value"
 

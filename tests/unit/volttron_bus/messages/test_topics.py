@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import pytest
 
-from tieline_connectors.volttron_bus.messages.topics import BASES, Base, with_defaults
+from tieline_connectors.volttron_bus.messages.topics import BASES, TopicBase, with_defaults
 
 
 @pytest.mark.parametrize(
     ("base", "topic", "place"),
     [
-        (Base("devices"), "devices/campus/building/ahu1/all", ("campus/building/ahu1", "all")),
-        (Base("devices"), "devices/a/Zone", ("a", "Zone")),
-        (Base("devices"), "devices/all", None),
-        (Base("devices"), "devices/actuators/schedule/result", None),
-        (Base("devices", "breadth"), "devices/actuators/value/devices/a/b", None),
-        (Base("devices"), "record/x/y", None),
-        (Base("points", "breadth"), "points/Zone/ahu1/building/campus", ("campus/building/ahu1", "Zone")),
-        (Base("points", "breadth"), "points/ahu1/building/campus/all", ("campus/building/ahu1", "all")),
-        (Base("points", "breadth"), "points/ahu1/building/campus/multi", ("campus/building/ahu1", "multi")),
-        (Base("devices", "breadth"), "devices/all/ahu1/building/campus", ("campus/building/ahu1", "all")),
-        (Base("points", "breadth"), "points/all", None),
-        (Base("points", "breadth"), "pointsX/all/a", None),
-        (Base("devices", "both"), "devices/all/ahu1/campus", ("campus/ahu1", "all")),
-        (Base("devices", "both"), "devices/campus/ahu1/all", ("campus/ahu1", "all")),
-        (Base("devices", "both"), "devices/campus/ahu1/Zone", ("campus/ahu1", "Zone")),
-        (Base("plant/points", "breadth"), "plant/points/Zone/b/a", ("a/b", "Zone")),
+        (TopicBase("devices"), "devices/campus/building/ahu1/all", ("campus/building/ahu1", "all")),
+        (TopicBase("devices"), "devices/a/Zone", ("a", "Zone")),
+        (TopicBase("devices"), "devices/all", None),
+        (TopicBase("devices"), "devices/actuators/schedule/result", None),
+        (TopicBase("devices", "breadth"), "devices/actuators/value/devices/a/b", None),
+        (TopicBase("devices"), "record/x/y", None),
+        (
+            TopicBase("points", "breadth"),
+            "points/Zone/ahu1/building/campus",
+            ("campus/building/ahu1", "Zone"),
+        ),
+        (TopicBase("points", "breadth"), "points/ahu1/building/campus/all", ("campus/building/ahu1", "all")),
+        (
+            TopicBase("points", "breadth"),
+            "points/ahu1/building/campus/multi",
+            ("campus/building/ahu1", "multi"),
+        ),
+        (
+            TopicBase("devices", "breadth"),
+            "devices/all/ahu1/building/campus",
+            ("campus/building/ahu1", "all"),
+        ),
+        (TopicBase("points", "breadth"), "points/all", None),
+        (TopicBase("points", "breadth"), "pointsX/all/a", None),
+        (TopicBase("devices", "both"), "devices/all/ahu1/campus", ("campus/ahu1", "all")),
+        (TopicBase("devices", "both"), "devices/campus/ahu1/all", ("campus/ahu1", "all")),
+        (TopicBase("devices", "both"), "devices/campus/ahu1/Zone", ("campus/ahu1", "Zone")),
+        (TopicBase("plant/points", "breadth"), "plant/points/Zone/b/a", ("a/b", "Zone")),
     ],
 )
 def test_a_topic_names_a_device_in_the_order_of_its_base(base, topic, place):
@@ -33,16 +45,20 @@ def test_a_topic_names_a_device_in_the_order_of_its_base(base, topic, place):
 
 
 def test_an_order_is_read_from_its_setting():
-    assert Base.parse(" /points/ = breadth ") == ("points", "breadth")
+    assert TopicBase.parse(" /points/ = breadth ") == ("points", "breadth")
 
 
 @pytest.mark.parametrize("text", ["points", "points=", "=breadth", "points=reverse", ""])
 def test_what_is_no_order_is_told_with_its_form(text):
     with pytest.raises(ValueError, match=r"write base=depth\|breadth\|both"):
-        Base.parse(text)
+        TopicBase.parse(text)
 
 
 def test_what_is_named_wins_over_the_defaults_and_longer_bases_come_first():
     assert set(with_defaults(())) == set(BASES)
-    named = with_defaults((Base("devices", "both"), Base("devices/old", "breadth")))
-    assert named == (Base("devices/old", "breadth"), Base("devices", "both"), Base("points", "breadth"))
+    named = with_defaults((TopicBase("devices", "both"), TopicBase("devices/old", "breadth")))
+    assert named == (
+        TopicBase("devices/old", "breadth"),
+        TopicBase("devices", "both"),
+        TopicBase("points", "breadth"),
+    )

@@ -12,20 +12,20 @@ from zmq.utils import z85
 
 from tieline.testing.proxy import TcpProxy
 from tieline_connectors.command.execution.platform import Away, Platform
-from tieline_connectors.volttron_bus.buffer import Buffer
+from tieline_connectors.volttron_bus.buffer import ReceiveBuffer
 from tieline_connectors.volttron_bus.publisher import Publisher
 from tieline_connectors.volttron_bus.receiver import Receiver, Subscription
 from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
-from tieline_connectors.volttron_bus.testing.fake_router import FakeBus
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip import reconnect as module
-from tieline_connectors.volttron_bus.vip.addresses import reachable
+from tieline_connectors.volttron_bus.vip.addresses import resolve_address
 from tieline_connectors.volttron_bus.vip.client import VipClient
-from tieline_connectors.volttron_bus.vip.connection import Ended, Endpoint
-from tieline_connectors.volttron_bus.vip.credentials import CurveKeys, stored_key
-from tieline_connectors.volttron_bus.vip.reconnect import Reconnect
+from tieline_connectors.volttron_bus.vip.connection import ConnectionEndedError, Endpoint
+from tieline_connectors.volttron_bus.vip.credentials import CurveKeys, read_stored_key
+from tieline_connectors.volttron_bus.vip.reconnect import ReconnectState
 
-LOST = Ended("lost")
-SLOW = Ended("no answer", too_slow=True, about_keys=True)
+LOST = ConnectionEndedError("lost")
+SLOW = ConnectionEndedError("no answer", too_slow=True, about_keys=True)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def clock(monkeypatch):
 
 def test_pauses_are_short_at_first_and_at_most_a_twentieth_of_the_outage(clock):
     """A platform restarts in some seconds: what is published in its first second must not be missed."""
-    reconnect = Reconnect(Endpoint("tcp://127.0.0.1:1", "me"))
+    reconnect = ReconnectState(Endpoint("tcp://127.0.0.1:1", "me"))
     attempts = 0
     while clock.now < 1000.0 + 600:
         away = clock.now - 1000.0
@@ -58,10 +58,10 @@ def test_pauses_are_short_at_first_and_at_most_a_twentieth_of_the_outage(clock):
 
 
 def test_the_patience_doubles_where_the_handshake_is_slow_and_is_kept():
-    reconnect = Reconnect(Endpoint("tcp://127.0.0.1:1", "me"))
+    reconnect = ReconnectState(Endpoint("tcp://127.0.0.1:1", "me"))
     assert reconnect.hello == 1.0
     reconnect.failed(LOST)
-    reconnect.failed(Ended("taken", identity_taken=True))
+    reconnect.failed(ConnectionEndedError("taken", identity_taken=True))
     assert reconnect.hello == 1.0
     assert reconnect.endpoint.identity == "me.2"
     for seconds in (2.0, 4.0, 8.0, 10.0, 10.0):
@@ -73,13 +73,15 @@ def test_the_patience_doubles_where_the_handshake_is_slow_and_is_kept():
 
 
 def receiver_of(endpoint):
-    return Receiver(Reconnect(endpoint), Subscription(("devices",)), Buffer(10, 10**6), lambda *_: None)
+    return Receiver(
+        ReconnectState(endpoint), Subscription(("devices",)), ReceiveBuffer(10, 10**6), lambda *_: None
+    )
 
 
 @pytest.fixture
 def slow():
     """A router behind a round trip of 300 ms: its handshake takes more than a second."""
-    with FakeBus(curve=True, rpc={"platform.driver": {"get_point": lambda *_: 21.5}}) as bus:
+    with FakeRouter(curve=True, rpc={"platform.driver": {"get_point": lambda *_: 21.5}}) as bus:
         port = int(bus.address.rpartition(":")[2])
         with TcpProxy("127.0.0.1", port, delay=0.15) as proxy:
             public, secret = zmq.curve_keypair()
@@ -90,7 +92,7 @@ def slow():
 
 def test_the_source_connects_through_a_slow_handshake(slow):
     receiver = Receiver(
-        Reconnect(slow.endpoint), Subscription(("devices",)), Buffer(10, 10**6), lambda *_: None
+        ReconnectState(slow.endpoint), Subscription(("devices",)), ReceiveBuffer(10, 10**6), lambda *_: None
     )
     receiver.start()
     slow.wait_for_subscriber("me", 20.0)
@@ -99,12 +101,12 @@ def test_the_source_connects_through_a_slow_handshake(slow):
 
 
 def test_the_bus_sink_connects_through_a_slow_handshake(slow):
-    reconnect, context, publisher = Reconnect(slow.endpoint), zmq.Context(), None
+    reconnect, context, publisher = ReconnectState(slow.endpoint), zmq.Context(), None
     deadline = time.monotonic() + 20
     while publisher is None:
         try:
             publisher = Publisher(context, reconnect.endpoint, 5.0, reconnect.hello, threading.Event())
-        except Ended as ended:
+        except ConnectionEndedError as ended:
             reconnect.failed(ended)
             assert time.monotonic() < deadline
     publisher.close()
@@ -125,7 +127,7 @@ def test_the_command_sink_connects_through_a_slow_handshake(slow):
 
 
 def test_whoever_leaves_says_so_as_volttrons_own_agents_do():
-    with FakeBus(rpc={"platform.driver": {"get_point": lambda *_: 21.5}}) as bus:
+    with FakeRouter(rpc={"platform.driver": {"get_point": lambda *_: 21.5}}) as bus:
         with VipClient(Endpoint(bus.address, "a tool")) as client:
             client.hello()
         platform = Platform(Endpoint(bus.address, "commands"), 5.0)
@@ -164,7 +166,7 @@ def test_a_name_connects_to_whichever_of_its_addresses_answers(monkeypatch, orde
     if listening.strip("[]") not in order:
         pytest.skip("nobody could find it")
     resolving(monkeypatch, *order)
-    with FakeBus(f"tcp://{listening}:*") as bus:
+    with FakeRouter(f"tcp://{listening}:*") as bus:
         port = bus.address.rpartition(":")[2]
         with VipClient(Endpoint(f"tcp://platform:{port}", "me")) as client:
             client.hello(5.0)
@@ -190,14 +192,14 @@ def _has_ipv6():
     ],
 )
 def test_every_other_address_stays_as_it_is(address):
-    assert reachable(address) == address
+    assert resolve_address(address) == address
 
 
 def test_an_address_that_swallows_everything_does_not_hide_one_that_answers(monkeypatch):
     resolving(monkeypatch, "192.0.2.1", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        assert reachable(f"tcp://platform:{port}") == f"tcp://127.0.0.1:{port}"
+        assert resolve_address(f"tcp://platform:{port}") == f"tcp://127.0.0.1:{port}"
 
 
 def urlsafe(key):
@@ -217,8 +219,8 @@ def test_keys_are_read_from_every_file_that_volttron_writes(tmp_path, form):
     public, secret = zmq.curve_keypair()
     file = tmp_path / "keys"
     file.write_text(form.format(p=urlsafe(public), s=urlsafe(secret)))
-    assert stored_key(file, "publickey") == public
-    assert stored_key(file, "secretkey") == secret
+    assert read_stored_key(file, "publickey") == public
+    assert read_stored_key(file, "secretkey") == secret
 
 
 def test_the_platforms_key_is_read_from_known_hosts_and_from_the_output_of_serverkey(tmp_path):
@@ -226,16 +228,16 @@ def test_the_platforms_key_is_read_from_known_hosts_and_from_the_output_of_serve
     other, _ = zmq.curve_keypair()
     file = tmp_path / "keys"
     file.write_text(json.dumps({"@": urlsafe(other), "10.0.0.5:22916": urlsafe(public)}))
-    assert stored_key(file, "publickey", "tcp://10.0.0.5:22916") == public
+    assert read_stored_key(file, "publickey", "tcp://10.0.0.5:22916") == public
     file.write_text(urlsafe(public) + "\n")
-    assert stored_key(file, "publickey") == public
+    assert read_stored_key(file, "publickey") == public
     with pytest.raises(ValueError, match="JSON"):
-        stored_key(file, "secretkey")
+        read_stored_key(file, "secretkey")
 
 
 def test_keys_that_change_are_read_again_after_a_refusal_and_the_message_says_what_was_tried(tmp_path):
     """The platform was set up anew: its key is another, and in the file that was named all along."""
-    with FakeBus(curve=True) as bus:
+    with FakeRouter(curve=True) as bus:
         file = tmp_path / "keystore"
         old, secret = zmq.curve_keypair()
         file.write_text(json.dumps({"public": urlsafe(old), "secret": urlsafe(secret)}))
@@ -249,7 +251,7 @@ def test_keys_that_change_are_read_again_after_a_refusal_and_the_message_says_wh
         receiver = Receiver(
             VolttronBusConfig.parse(settings).reconnect("bus"),
             Subscription(("devices",)),
-            Buffer(10, 10**6),
+            ReceiveBuffer(10, 10**6),
             lambda *_: None,
             report=because.append,
         )
@@ -274,7 +276,7 @@ def test_a_file_of_keys_that_is_being_written_leaves_the_last_ones(tmp_path, cap
             raise ValueError("/x is no JSON")
         return Endpoint("tcp://127.0.0.1:1", "me", found, "the platform's key of /x")
 
-    reconnect = Reconnect(read)
+    reconnect = ReconnectState(read)
     reconnect.failed(SLOW)
     assert reconnect.endpoint.keys == CurveKeys(b"a" * 40, b"b" * 40, b"c" * 40)
     assert "/x is no JSON" in caplog.text
@@ -282,7 +284,7 @@ def test_a_file_of_keys_that_is_being_written_leaves_the_last_ones(tmp_path, cap
 
 def test_a_platform_that_restarts_is_read_again_within_moments():
     """Three seconds of absence: the next attempt comes at most a twentieth of that later."""
-    with FakeBus() as bus:
+    with FakeRouter() as bus:
         receiver = receiver_of(Endpoint(bus.address, "me"))
         receiver.start()
         bus.wait_for_subscriber("me")
