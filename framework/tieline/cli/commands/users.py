@@ -139,7 +139,12 @@ def _read_password() -> str:
     if sys.stdin.isatty():
         password = str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     else:
-        password = sys.stdin.readline(_MAX_PASSWORD + 2).rstrip("\r\n")
+        # Bytes, since not every locale decodes UTF-8.
+        line = sys.stdin.buffer.readline(4 * _MAX_PASSWORD + 2)
+        try:
+            password = line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise StartupError("the password is not UTF-8 text; nothing was changed") from None
     if not _MIN_PASSWORD <= len(password) <= _MAX_PASSWORD:
         raise StartupError(
             f"the password must have {_MIN_PASSWORD} to {_MAX_PASSWORD} characters; nothing was changed"

