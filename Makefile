@@ -8,7 +8,7 @@ FAST := not kafka and not volttron and not mongo and not fresh and not stack
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab stack test chaos plugins-test agent-test parquet-test stack-test check style fast bench docs docs-serve lock changelog release-check clean
+.PHONY: help lab stack test chaos plugins-test agent-test parquet-test stack-test check style fast coverage bench docs docs-serve lock changelog release-check clean
 
 help:
 	@echo "make lab            a real VOLTTRON platform -> tieline -> MongoDB on this machine, live (Ctrl-C stops it)"
@@ -28,6 +28,7 @@ help:
 	@echo "make release-check  build and check wheel and sdist, install them, run the lab from an empty folder"
 	@echo "make lock           lock the packages of the images again, with their hashes"
 	@echo "make fast           the tests without servers: under a minute"
+	@echo "make coverage       what the tests without servers cover; fails below the floor"
 	@echo "make check          style, types, layers, and make fast"
 
 .venv/.python:
@@ -56,6 +57,7 @@ style: .venv/.check
 	@echo "== style, types, layers"
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
+	@$(BIN)/codespell
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
@@ -65,6 +67,11 @@ fast: .venv/.check
 	@$(BIN)/python -m pytest -q -n 6 -m "$(FAST)" tests/unit tests/property tests/contract tests/meta $(ARGS)
 
 check: style fast
+
+coverage: .venv/.check
+	@echo "== coverage of the tests without servers (the floor is in setup.cfg)"
+	@$(BIN)/python -m pytest -q -n 6 --cov --cov-report= -m "$(FAST)" tests/unit tests/property tests/contract tests/meta $(ARGS)
+	@$(BIN)/python -m coverage report
 
 # Two at a time, a file to a process: most of a test on servers is waiting.
 test: style
