@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tieline.testing.signals import keep_ignored_signals_from_children
 from tieline_lab import kafka, mongo, volttron
 
 _ROOT = Path(__file__).parent.parent
@@ -29,6 +30,8 @@ _SERVERS = {
 
 os.environ["TIELINE_LAB_DIR"] = str(Path(os.environ.get("TIELINE_LAB_DIR") or _ROOT / ".lab").absolute())
 
+
+keep_ignored_signals_from_children()
 
 # `make test` asks for the thorough one. No deadlines: a shared machine stands still now and then.
 settings.register_profile("fast", max_examples=40, deadline=None)

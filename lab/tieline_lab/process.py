@@ -15,6 +15,8 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+from tieline.testing.signals import with_default_signals
+
 _dice = random.SystemRandom()  # a seeded one gives two test runs on one machine the same ports
 _CHILD = Path(__file__).with_name("child.py")
 
@@ -88,7 +90,7 @@ class Process:
         try:
             with far_end, self.log.open("ab") as log:
                 self._child = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(_CHILD), *self._command],
+                    with_default_signals([sys.executable, "-I", "-S", str(_CHILD), *self._command]),
                     stdin=far_end.fileno(),
                     stdout=log,
                     stderr=subprocess.STDOUT,

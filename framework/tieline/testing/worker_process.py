@@ -16,6 +16,8 @@ from typing import IO, Any
 
 from typing_extensions import Self
 
+from tieline.testing.signals import with_default_signals
+
 Event = dict[str, Any]
 
 
@@ -75,7 +77,7 @@ class WorkerProcess:
         """Start it (again); its events begin anew."""
         self.events, self.returncode = [], None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tieline.cli.main", "run", *map(str, self._files)],
+            with_default_signals([sys.executable, "-m", "tieline.cli.main", "run", *map(str, self._files)]),
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},

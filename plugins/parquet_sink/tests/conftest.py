@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from tieline.testing.signals import keep_ignored_signals_from_children
+
 ROOT = Path(__file__).parents[3]
 os.environ["TIELINE_LAB_DIR"] = str(Path(os.environ.get("TIELINE_LAB_DIR") or ROOT / ".lab").absolute())
+
+keep_ignored_signals_from_children()
 
 
 def files(root):

@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 
+from tieline.testing.signals import keep_ignored_signals_from_children
+
 ROOT = Path(__file__).parents[3]
 # Environments of our own: what is installed here must not be in those that others test with.
 os.environ["TIELINE_LAB_DIR"] = str(
     Path(os.environ.get("TIELINE_LAB_DIR") or ROOT / ".lab").absolute() / "agent"
 )
+
+keep_ignored_signals_from_children()
 
 
 @pytest.fixture(scope="session")
