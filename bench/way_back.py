@@ -82,7 +82,7 @@ def _sink(platform: VolttronPlatform, topic: str, more: Mapping[str, str]) -> di
     keys = platform.keys("tieline")
     return {
         "name": "back",
-        "connector.class": "volttron_bus_sink",
+        "connector.class": "volttron_bus",
         "topics": topic,
         "volttron.address": platform.address,
         "volttron.secretkey": keys["secretkey"],

@@ -30,7 +30,7 @@ def source(home, bus, platform, topic, **more):
 def sink(home, bus, platform, topics, **more):
     return {
         "name": f"to-{platform}-{home.own}",
-        "connector.class": "volttron_bus_sink",
+        "connector.class": "volttron_bus",
         "volttron.address": bus.address,
         "platform.name": platform,
         "bus.allowed.prefixes": "devices, analysis, datalogger",

@@ -124,7 +124,7 @@ def test_both_ways_on_a_real_platform_give_no_echo(volttron_platform, tmp_path):
     own = uuid.uuid4().hex[:8]
     lines = tmp_path / "lines"
     lines.touch()
-    sinks = {"bus.allowed.prefixes": f"analysis/{own}, devices", "connector.class": "volttron_bus_sink"}
+    sinks = {"bus.allowed.prefixes": f"analysis/{own}, devices", "connector.class": "volttron_bus"}
     connectors = [
         settings(volttron_platform)
         | {"name": "source", "connector.class": "volttron_bus", "topic": "heard"}

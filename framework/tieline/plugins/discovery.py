@@ -55,6 +55,16 @@ def installed(group: str) -> list[Installed]:
     return sorted(map(_installed, _entry_points(group)))
 
 
+def alias_of(plugin: Installed, plugins: Collection[Installed]) -> str:
+    """Return the own name of a plugin that is installed under several; empty if ``plugin`` has that name.
+
+    ``plugins`` are those of its group. Names of one class are aliases of the shortest one without a dot.
+    """
+    names = [other.name for other in plugins if other[1:] == plugin[1:]]
+    own = min(names, key=lambda name: ("." in name, len(name)), default=plugin.name)
+    return "" if own == plugin.name else own
+
+
 def unreadable() -> dict[str, str]:
     """The distributions whose entry points cannot be read, by their place, and why."""
     found: dict[str, str] = {}

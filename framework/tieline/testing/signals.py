@@ -42,7 +42,7 @@ def main(command: Sequence[str]) -> None:
     """Reset the signals and become the command."""
     for number in (*SIGNALS, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
-    os.execvp(command[0], command)
+    os.execvp(command[0], list(command))
 
 
 if __name__ == "__main__":

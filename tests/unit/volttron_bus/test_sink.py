@@ -13,6 +13,7 @@ import pytest
 import zmq
 
 from tieline.api import DataError, RetriableError, SinkRecord, TopicPartition, identity
+from tieline.config.plan import check_plan
 from tieline.testing.proxy import TcpProxy
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.volttron_bus.sink import VolttronBusSink, VolttronBusSinkTask
@@ -259,3 +260,11 @@ def test_one_task_however_many_are_allowed():
         context, VolttronBusSinkConfig.parse({**settings, "bus.allowed.prefixes": "a"})
     )
     assert connector.task_configs(7) == [settings]
+
+
+@pytest.mark.parametrize("name", ["volttron_bus", "volttron_bus_sink"])
+def test_a_connector_with_topics_is_the_sink_under_its_name_and_its_old_one(name):
+    settings = {"name": "back", "connector.class": name, "topics": "commands", "value.converter": "json"}
+    settings |= {"volttron.address": "tcp://127.0.0.1:22916", **QUICK}
+    (planned,) = check_plan("worker", {}, [("back.yaml", settings)]).connectors
+    assert planned.connector is VolttronBusSink

@@ -37,7 +37,7 @@ def list_all(
     """List every plugin with kind, name, version, distribution and status. Each one is imported."""
     if context.invoked_subcommand is not None:
         return
-    rows = [_row(group, plugin) for group in discovery.KIND for plugin in discovery.installed(group)]
+    rows = [row for group in discovery.KIND for row in _rows(group)]
     rows += [
         {"kind": "distribution", "name": place, "version": "", "distribution": "", "status": why}
         for place, why in discovery.unreadable().items()
@@ -48,7 +48,8 @@ def list_all(
         columns = ("kind", "name", "version", "distribution", "status")
         table = Table(*columns)
         for row in rows:
-            table.add_row(*(Text(row[column]) for column in columns))
+            status = f"{row['status']} (alias of {row['alias_of']})" if row.get("alias_of") else row["status"]
+            table.add_row(*(Text(text) for text in (*(row[column] for column in columns[:-1]), status)))
         Console().print(table)
     if check and any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
@@ -77,6 +78,11 @@ def show(
             cells = (setting["name"], setting["type"].lower(), default, setting["documentation"])
             table.add_row(*map(Text, cells))
         console.print(table)
+
+
+def _rows(group: str) -> list[dict[str, str]]:
+    plugins = discovery.installed(group)
+    return [_row(group, plugin) | {"alias_of": discovery.alias_of(plugin, plugins)} for plugin in plugins]
 
 
 def _row(group: str, plugin: discovery.Installed) -> dict[str, str]:

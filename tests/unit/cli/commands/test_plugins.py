@@ -38,6 +38,16 @@ def test_every_plugin_is_listed_and_works():
     assert run("--check").exit_code == 0
 
 
+def test_an_old_name_of_a_plugin_is_listed_as_an_alias():
+    rows = {(row["kind"], row["name"]): row for row in json.loads(run("--json").stdout)}
+    installed = "the installed entry points are older than setup.cfg: rm .venv/.check; make .venv/.check"
+    assert ("sink", "volttron_bus") in rows, installed
+    assert rows["sink", "volttron_bus_sink"]["alias_of"] == "volttron_bus"
+    assert rows["sink", "volttron_bus"]["alias_of"] == ""
+    assert rows["sink", "com.mongodb.kafka.connect.MongoSinkConnector"]["alias_of"] == "mongo"
+    assert "ok (alias of volttron_bus)" in " ".join(run().stdout.replace("│", " ").split())
+
+
 @pytest.mark.usefixtures("broken")
 def test_a_broken_plugin_is_told_with_its_cause_and_disturbs_nobody():
     rows = {row["name"]: row for row in json.loads(run("--json").stdout)}
