@@ -141,8 +141,9 @@ def test_a_file_that_is_not_a_users_file_is_rejected(tmp_path, content, message)
 
 def test_a_folder_or_a_pipe_is_rejected_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsersFileError, match="is not a regular file"):
-        read_users(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(UsersFileError, match="is not a regular file"):
+            read_users(path)
 
 
 def test_a_user_may_be_called_basic():
