@@ -9,9 +9,8 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
-from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from tieline.api import FatalError, RetriableError
@@ -31,8 +30,14 @@ from tieline.broker.kafka.handshake import handshakes
 from tieline.broker.kafka.offset_store import KafkaOffsetStore
 from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
-from tieline.broker.kafka.reading import read_to_end
-from tieline.broker.kafka.settings import consumer_settings, create_client, log, producer_settings
+from tieline.broker.kafka.reading import end_of, read_to_end
+from tieline.broker.kafka.settings import (
+    ClientSettings,
+    consumer_settings,
+    create_client,
+    log,
+    producer_settings,
+)
 from tieline.broker.kafka.topic_reader import KafkaTopicReader
 from tieline.broker.port import ConsumedRecord, ExclusiveWriter, TopicInfo
 
@@ -184,9 +189,7 @@ class KafkaBroker:
         timeout: float = 10.0,
     ) -> KafkaTopicReader:
         """See ``Broker.reader``."""
-        settings = consumer_settings(self._client, {}) | {"group.id": f"tieline-read-{topic}"}
-        del settings["metadata.max.age.ms"]
-        return KafkaTopicReader(settings, topic, since, partitions, self._limit(timeout))
+        return KafkaTopicReader(self._reader_settings(topic), topic, since, partitions, self._limit(timeout))
 
     def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[ExclusiveWriter]:
         """See ``Broker.exclusive``. A later holder fences an earlier one."""
@@ -207,9 +210,7 @@ class KafkaBroker:
         timeout: float,
         only: int | None = None,
     ) -> dict[int, int]:
-        settings = consumer_settings(self._client, {}) | {"group.id": f"tieline-read-{topic}"}
-        del settings["metadata.max.age.ms"]
-        return read_to_end(settings, topic, visit, start, timeout, only)
+        return read_to_end(self._reader_settings(topic), topic, visit, start, timeout, only)
 
     def _read_changelog(
         self,
@@ -222,18 +223,18 @@ class KafkaBroker:
         """Read a partition completely. An open transaction would hide everything that follows its start."""
         timeout = self._limit(timeout)
         reached = self._read(topic, visit, start, timeout, partition)[partition]
-        where = KafkaPartition(topic, partition)
-        futures = self._admin.list_offsets(
-            {where: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=timeout,
-        )
-        end = self._answer(futures[where], f"the end of {topic}-{partition}", timeout).offset
+        settings = self._reader_settings(topic) | {"isolation.level": "read_uncommitted"}
+        end = end_of(settings, topic, partition, timeout)
         if reached < end:
             raise RetriableError(
                 f"{topic}-{partition}: an open transaction hides the offsets from {reached} to {end} "
                 "(Kafka's kafka-transactions.sh finds and aborts it)"
             )
+
+    def _reader_settings(self, topic: str) -> ClientSettings:
+        settings = consumer_settings(self._client, {}) | {"group.id": f"tieline-read-{topic}"}
+        del settings["metadata.max.age.ms"]
+        return settings
 
     def _ensure_changelog(self, topic: str, consumed: str, timeout: float) -> None:
         """Create a changelog with as many partitions as the consumed topic, or add those that it lacks."""

@@ -48,6 +48,21 @@ def read_to_end(
         reading.close()
 
 
+def end_of(settings: ClientSettings, topic: str, partition: int, timeout: float) -> int:
+    """Return the end of a partition for readers with this isolation level.
+
+    A new client asks: after a leader has changed, the admin client's question fails with an old epoch until
+    its metadata are renewed.
+    """
+    reading = _Reading(settings, topic, timeout)
+    try:
+        return reading.ends(partition)[partition][1]
+    except KafkaException as error:
+        raise reading.translate(error) from error
+    finally:
+        reading.close()
+
+
 class _Reading:
     """One client, which reads one topic within a time-out."""
 
