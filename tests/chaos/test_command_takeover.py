@@ -27,9 +27,9 @@ from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 CUSTOMIZE = """
 import os, signal, threading
 from pathlib import Path
-from tieline_connectors.command import hands
+from tieline_connectors.command.execution import writer
 
-real = hands.write
+real = writer.write
 
 def write(*arguments):
     flag = Path(os.environ["TIELINE_TEST_FLAG"])
@@ -47,7 +47,7 @@ def write(*arguments):
         end()
     return calls
 
-hands.write = write
+writer.write = write
 """
 POLICY = "{version: 1, rules: [{issuers: boss, points: site/ahu/p, type: float, min: 0, max: 100}]}"
 
