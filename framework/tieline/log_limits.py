@@ -1,7 +1,7 @@
-"""Repeated lines of client libraries: the first as it is, then a count at growing intervals.
+"""Limiting repeated lines of client libraries: the first one is logged, then a count at growing intervals.
 
-librdkafka logs each failed attempt to connect: 19 lines a second and client, 400 MB a day. pymongo, urllib3
-and others do alike. Lines of tieline's own are not touched: they say by themselves what is said once.
+librdkafka logs each failed attempt to connect: 19 lines a second per client, 400 MB a day. pymongo, urllib3
+and others do the same. Lines of tieline itself are not limited.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 PAUSES = (10.0, 60.0, 300.0, 1800.0, 3600.0)
-"""Seconds until the first summary, the second, …; the last for ever."""
-_MOST_KINDS = 500
+"""Seconds until the first summary, the second, …; the last value repeats."""
+_MAX_KINDS = 500
 _LIMITED_HERE = "tieline.kafka"
 _CLIENT = re.compile(r"(\[[^\]]*\] ?)+:?|\S+:\d+/(bootstrap|\d+): |\([^()]*\)$")
 _NUMBER = re.compile(r"\b0x[0-9a-f]+\b|\d+(\.\d+)?")
@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"\b0x[0-9a-f]+\b|\d+(\.\d+)?")
 
 @dataclass
 class _Kind:
-    """Lines that differ in numbers and in the client that says them alone."""
+    """Lines that differ only in numbers and in the client that logs them."""
 
     since: float
     last: logging.LogRecord
@@ -38,18 +38,18 @@ class _Kind:
 
 
 class RepeatFilter(logging.Filter):
-    """A filter for a handler. ``now``: monotonic seconds. Any thread may log."""
+    """A filter for a handler. ``now`` returns monotonic seconds. Any thread may log."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now = now
         self._lock = threading.Lock()
-        self._writing = threading.local()  # a summary of our own, which is not counted
+        self._writing = threading.local()  # whether this thread writes a summary, which is not counted
         self._kinds: OrderedDict[tuple[str, int, str], _Kind] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written; one that is due says how many there were."""
-        if getattr(self._writing, "summary", False) or not _is_foreign(record.name):
+        """Return whether to write a line. A line that is due gets the count of its kind."""
+        if getattr(self._writing, "summary", False) or not _is_limited(record.name):
             return True
         message = record.getMessage()
         key = (record.name, record.levelno, kind_of(message))
@@ -58,7 +58,7 @@ class RepeatFilter(logging.Filter):
             kind = self._kinds.get(key)
             if kind is None or (now - kind.seen > PAUSES[1] and now > kind.due):
                 self._kinds[key] = _Kind(now, record, now)
-                if len(self._kinds) > _MOST_KINDS:
+                if len(self._kinds) > _MAX_KINDS:
                     self._kinds.popitem(last=False)
                 return True
             self._kinds.move_to_end(key)
@@ -71,12 +71,12 @@ class RepeatFilter(logging.Filter):
             return True
 
     def clear(self) -> None:
-        """Forget what was logged: the log begins anew."""
+        """Forget all lines, because a new log begins."""
         with self._lock:
             self._kinds.clear()
 
     def flush(self) -> None:
-        """Write the counts that are due and that no further line brings along."""
+        """Write the counts that are due, without waiting for a further line."""
         due = []
         with self._lock:
             now = self._now()
@@ -93,11 +93,11 @@ class RepeatFilter(logging.Filter):
 
 
 def kind_of(message: str) -> str:
-    """What lines of one kind have in common."""
+    """Return what lines of one kind have in common."""
     return _NUMBER.sub("#", _CLIENT.sub("", message))[:300]
 
 
-def _is_foreign(name: str) -> bool:
+def _is_limited(name: str) -> bool:
     return name == _LIMITED_HERE or name.partition(".")[0] not in ("tieline", "tieline_connectors")
 
 

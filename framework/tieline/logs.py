@@ -1,4 +1,4 @@
-"""Structured logs: JSON lines or human ones, each with connector and task, none with a secret."""
+"""Structured logs: lines of JSON or for people, with connector and task, without secrets."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
 
 
 class Redaction:
-    """Replaces every known secret in everything that is logged."""
+    """Masks every known secret in everything that is logged."""
 
     def __init__(self) -> None:
         self._secrets: tuple[str, ...] = ()
 
     def add(self, secrets: Iterable[str]) -> None:
-        """These texts must never be printed, nor as Python, JSON or a URL would write them.
+        """Mask these texts from now on, also as Python, JSON or a URL write them.
 
-        Longest first, so that none shows through another. Shorter than 4 characters is no secret: to
-        mask it would only garble the log, and show where it is.
+        Longer ones are masked first, so that none shows through another. A text of less than 4 characters is
+        not masked: that would only garble the log, and show where it occurs.
         """
         texts = [secret for secret in secrets if len(secret) >= 4]
-        known = {*self._secrets, *(written for text in texts for written in _writings(text))}
+        known = {*self._secrets, *(form for text in texts for form in _written_forms(text))}
         self._secrets = tuple(sorted(known, key=len, reverse=True))
 
     def clean(self, value: Any) -> Any:
-        """The same value without secrets, also inside lists and maps."""
+        """Return the same value without secrets, also inside lists and maps."""
         if isinstance(value, str):
             for secret in self._secrets:
                 value = value.replace(secret, _MASK)
@@ -53,19 +53,19 @@ class Redaction:
         return self.clean(str(value))
 
     def __call__(self, _logger: Any, _method: str, event: Any) -> Any:
-        """A structlog processor."""
+        """Clean an event, as a structlog processor."""
         return {key: item if key.startswith("_") else self.clean(item) for key, item in event.items()}
 
 
-def _writings(text: str) -> set[str]:
+def _written_forms(text: str) -> set[str]:
     return {text, repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
 
 
 redaction = Redaction()
-"""The process's own; the runtime adds every secret setting that it reads."""
+"""The redaction of this process. The runtime adds every secret setting that it reads."""
 
 repeats = RepeatFilter()
-"""The process's own."""
+"""The filter of this process."""
 
 
 def set_up(*, style: str, level: str) -> None:
@@ -106,12 +106,12 @@ def set_up(*, style: str, level: str) -> None:
     root.setLevel(level)
     for noisy in ("pymongo", "httpx", "httpcore", "stevedore"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
-    # What librdkafka says at INFO is looked at also where it is not written: tieline.broker.kafka.handshake
+    # tieline.broker.kafka.handshake examines librdkafka's lines at INFO, even if they are not written.
     logging.getLogger("tieline.kafka").setLevel(min(logging.INFO, root.level))
 
 
 @contextmanager
 def about(**names: Any) -> Iterator[None]:
-    """Every line logged by this thread inside carries these names (connector, task)."""
+    """Add these names (connector, task) to every line that this thread logs inside."""
     with structlog.contextvars.bound_contextvars(**names):
         yield

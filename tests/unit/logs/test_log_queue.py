@@ -80,7 +80,7 @@ def log_in_thread(log, first, count):
     assert not thread.is_alive(), "the thread that logs waits for the reader of the log"
 
 
-def test_nobody_reads_and_the_thread_that_logs_does_not_wait(pipe, log):
+def test_a_thread_that_logs_into_an_unread_pipe_does_not_wait(pipe, log):
     handler = QueuedHandler(pipe.writer, max_lines=100)
     log.addHandler(handler)
     log_in_thread(log, 0, 5_000)
@@ -132,7 +132,7 @@ def test_the_end_of_a_process_does_not_wait_for_a_reader(pipe, log):
     assert os.read(pipe.reading, 1 << 20)  # so that the handler's own thread ends
 
 
-def test_a_reader_that_has_gone_is_no_error(pipe, log):
+def test_a_closed_reader_is_not_an_error(pipe, log):
     handler = QueuedHandler(pipe.writer)
     log.addHandler(handler)
     os.close(pipe.reading)
