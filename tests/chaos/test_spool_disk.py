@@ -400,7 +400,7 @@ def test_a_spool_that_cannot_even_be_opened_is_refused_with_the_way_out_and_left
 class FileSizeLimit:
     """Every write to a file fails, as on a full disk; without any right. SQLite calls it an I/O error."""
 
-    sentence = "cannot be used now"
+    sentence = "cannot be used at present"
 
     def __init__(self, folder):
         self.folder = folder

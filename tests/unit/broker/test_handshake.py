@@ -31,7 +31,7 @@ REFUSED = (
 
 
 @pytest.mark.parametrize(
-    ("line", "broker", "told"),
+    ("line", "broker", "explanation"),
     [
         (CLOSED.format(ms=1, state="APIVERSION_QUERY"), "127.0.0.1:9092", "may speak SSL or SASL"),
         (CLOSED.format(ms=3, state="UP"), "127.0.0.1:9092", "may speak SSL or SASL"),
@@ -42,10 +42,10 @@ REFUSED = (
         ("", "", ""),
     ],
 )
-def test_what_a_line_means_is_said_of_its_broker(line, broker, told):
+def test_what_a_line_means_is_said_of_its_broker(line, broker, explanation):
     found, hint, _ = meaning(line)
     assert found == broker
-    assert told in hint
+    assert explanation in hint
 
 
 def passed(handshakes, line):
@@ -72,7 +72,7 @@ def test_a_broker_that_restarts_is_not_suspected(caplog):
     assert handshakes.hint() == ""
 
 
-def test_a_client_that_is_turned_away_learns_why_from_the_error_too():
+def test_the_error_of_a_rejected_client_explains_why():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def turn_away() -> None:
@@ -89,11 +89,11 @@ def test_a_client_that_is_turned_away_learns_why_from_the_error_too():
         address = f"127.0.0.1:{server.getsockname()[1]}"
         broker = KafkaBroker(address, {}, offsets_topic="", call_timeout=1.0)
         end = time.monotonic() + 20
-        told = ""
-        while "security.protocol" not in told:
-            assert time.monotonic() < end, told
+        explanation = ""
+        while "security.protocol" not in explanation:
+            assert time.monotonic() < end, explanation
             with pytest.raises(RetriableError) as caught:
                 broker.topic_names(1.0)
-            told = str(caught.value)
-        assert f"Kafka at {address}: it closes each connection during the handshake" in told
+            explanation = str(caught.value)
+        assert f"Kafka at {address}: it closes each connection during the handshake" in explanation
         server.shutdown(socket.SHUT_RDWR)

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 from tieline.api import AccessDeniedError, ConfigError, DataError, FatalError, RetriableError
 from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.kafka.codes import MEANINGS, MEANINGS_IN, Meaning, Operation, meaning
-from tieline.broker.kafka.errors import call_with_timeout, poll_client, to_tieline_error
+from tieline.broker.kafka.errors import call_with_timeout, error_code, poll_client, to_tieline_error
 from tieline.broker.port import ProducerRecord, Unit
 
 
@@ -31,23 +31,23 @@ def unused_port():
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (KafkaError._TRANSPORT, RetriableError),
-        (KafkaError._ALL_BROKERS_DOWN, RetriableError),
-        (KafkaError._TIMED_OUT, RetriableError),
+        (error_code("_TRANSPORT"), RetriableError),
+        (error_code("_ALL_BROKERS_DOWN"), RetriableError),
+        (error_code("_TIMED_OUT"), RetriableError),
         (KafkaError.NOT_ENOUGH_REPLICAS, RetriableError),
         (KafkaError.ILLEGAL_GENERATION, RetriableError),
-        (KafkaError._FENCED, RetriableError),
+        (error_code("_FENCED"), RetriableError),
         (KafkaError.PRODUCER_FENCED, RetriableError),
         (KafkaError.MSG_SIZE_TOO_LARGE, DataError),
         (KafkaError.INVALID_RECORD, DataError),
-        (KafkaError._AUTHENTICATION, AccessDeniedError),
+        (error_code("_AUTHENTICATION"), AccessDeniedError),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, AccessDeniedError),
         (KafkaError.GROUP_AUTHORIZATION_FAILED, AccessDeniedError),
         (KafkaError.INVALID_REPLICATION_FACTOR, AccessDeniedError),
-        (KafkaError._INVALID_ARG, FatalError),
+        (error_code("_INVALID_ARG"), FatalError),
     ],
 )
-def test_what_an_error_means_is_told_with_where_and_why(code, kind):
+def test_an_error_is_translated_with_place_and_cause(code, kind):
     for error in (KafkaError(code, "because"), KafkaException(KafkaError(code, "because"))):
         meaning = to_tieline_error(error, "producing to t", Operation.WRITE)
         assert type(meaning) is kind
@@ -97,14 +97,14 @@ def test_only_a_write_ever_blames_a_record(operation):
 
 
 def test_a_client_that_broke_for_good_is_retriable():
-    error = KafkaError(KafkaError._FATAL, "broken", fatal=True)
+    error = KafkaError(error_code("_FATAL"), "broken", fatal=True)
     assert type(to_tieline_error(error, "the producer", Operation.WRITE)) is RetriableError
 
 
 def test_a_fatal_error_from_inside_a_callback_is_still_kafkas():
     def poll(timeout):
         raise SystemError("callback returned a result with an exception set") from KafkaException(
-            KafkaError(KafkaError._FENCED)
+            KafkaError(error_code("_FENCED"))
         )
 
     with pytest.raises(KafkaException):
@@ -157,7 +157,7 @@ def test_a_secret_is_in_no_error():
     assert "tell-nobody" not in str(caught.value)
 
 
-def test_while_the_brokers_are_away_every_call_is_retriable_and_in_time(away):
+def test_while_the_brokers_are_unavailable_every_call_is_retriable_and_in_time(away):
     calls = [
         lambda: away.topics(0.1),
         lambda: away.create_topic("t", timeout=0.1),
@@ -183,7 +183,7 @@ class _Nobody:
         pass
 
 
-def test_while_the_brokers_are_away_a_consumer_waits_and_lets_go_in_time(away):
+def test_while_the_brokers_are_unavailable_a_consumer_waits_and_closes_in_time(away):
     consumer = away.consumer("g", "c", {})
     consumer.subscribe(["t"], "u.*", _Nobody())
     begin = time.monotonic()
@@ -195,7 +195,7 @@ def test_while_the_brokers_are_away_a_consumer_waits_and_lets_go_in_time(away):
     assert time.monotonic() - begin < 10
 
 
-def test_while_the_brokers_are_away_a_producer_keeps_what_it_was_given(away, monkeypatch):
+def test_while_the_brokers_are_unavailable_a_producer_keeps_its_units(away, monkeypatch):
     monkeypatch.setattr(away, "_offsets_topic_exists", True)
     producer = away.producer("c", {"queue.buffering.max.messages": "10"})
     begin = time.monotonic()

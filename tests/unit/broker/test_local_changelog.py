@@ -92,7 +92,7 @@ def test_a_crash_between_two_steps_leaves_all_of_a_write_or_nothing_and_results_
 ):
     life = lives()
     life.write(1)
-    store = life.log.ledger().store if file == "ledger" else life.log.store
+    store = life.log.changelogs().store if file == "ledger" else life.log.store
     submit = store.submit
     store.submit = dying(submit, when)
     with pytest.raises(Crash):
@@ -109,7 +109,7 @@ def test_a_crash_between_two_steps_leaves_all_of_a_write_or_nothing_and_results_
 @pytest.mark.parametrize("file", ["ledger", "main"])
 def test_a_write_without_an_answer_in_time_is_done_once_when_it_is_repeated(lives, file):
     life = lives()
-    store = life.log.ledger().store if file == "ledger" else life.log.store
+    store = life.log.changelogs().store if file == "ledger" else life.log.store
     go_on = threading.Event()
     store.submit(lambda tables: go_on.wait(SOON))  # a slow disk
     for _ in range(2):
@@ -209,7 +209,7 @@ def test_a_file_keeps_the_latest_of_each_key_and_one_outbox(lives):
     life = lives()
     for number in range(1, 201):
         life.write(number)
-    ledger = life.log.ledger().store
+    ledger = life.log.changelogs().store
     assert ledger.size("c")[0] == 1
     assert ledger.size("c-outbox")[0] == 1
     assert life.found() == (b"200", list(range(1, 201)), 200)
@@ -220,7 +220,7 @@ def test_another_process_cannot_have_the_file(lives, tmp_path):
     guest = LocalLog.open(tmp_path / "first", owner=False)
     try:
         with pytest.raises(DataDirInUseError):
-            guest.ledger()
+            guest.changelogs()
     finally:
         guest.close()
     life.write(1)

@@ -63,7 +63,7 @@ def _python(code, *arguments):
 # -- owner and guests
 
 
-def test_a_second_owner_is_refused_and_told_the_pid(tmp_path):
+def test_a_second_owner_is_refused_with_the_pid_of_the_first(tmp_path):
     with Store(tmp_path / "log.db"), pytest.raises(DataDirInUseError, match=rf"process {os.getpid()};"):
         Store(tmp_path / "log.db")
 
@@ -193,14 +193,14 @@ def test_the_only_writer_writes_nothing_if_a_guest_wrote_meanwhile(tmp_path):
             held.append(_records(1))
             guest.store.append(_records(0))
 
-    with pytest.raises(RetriableError, match="somebody else wrote"):
+    with pytest.raises(RetriableError, match="another process wrote"):
         hold()
     assert _values(log.store) == [0]
     guest.close()
     log.close()
 
 
-def test_a_writer_goes_on_when_nobody_can_be_told_of_its_commits(tmp_path):
+def test_a_writer_continues_when_its_commits_cannot_be_announced(tmp_path):
     def untold():
         raise OSError("the disk is away for a moment")
 
@@ -243,7 +243,7 @@ def test_a_killed_writer_loses_no_acknowledged_record(tmp_path, kill_after):
     with Store(tmp_path / "log.db") as store:
         values = _values(store)
         assert values == list(range(len(values)))
-        assert acknowledged <= len(values) <= acknowledged + 50  # one batch may be safe and not told
+        assert acknowledged <= len(values) <= acknowledged + 50  # one batch may be safe and not reported
         assert store.size("t")[0] == len(values)
         assert store.append(_records(0))[0].offset == len(values)
 
@@ -265,7 +265,7 @@ def _limit(store, pages):
     """No more pages for the file: what SQLite then says is what it says on a full disk."""
 
     def change(tables):
-        tables._connection.execute(f"PRAGMA max_page_count = {pages}")
+        tables.connection.execute(f"PRAGMA max_page_count = {pages}")
 
     store.submit(change).result(PATIENCE)
 
@@ -507,7 +507,7 @@ def test_closing_ends_a_waiting_poll(tmp_path):
 
     thread = threading.Thread(target=poll)
     thread.start()
-    _until(lambda: log.store._watch._waiting == 1)
+    _until(lambda: any(thread.name == "log.db" for thread in threading.enumerate()))  # it watches
     log.close()
     thread.join(PATIENCE)
     assert isinstance(outcome[0], RetriableError)
@@ -516,7 +516,7 @@ def test_closing_ends_a_waiting_poll(tmp_path):
 # -- the file
 
 
-def test_the_write_ahead_log_starts_over_while_writing_goes_on(tmp_path):
+def test_the_write_ahead_log_starts_over_during_writing(tmp_path):
     with Store(tmp_path / "log.db") as store:
         largest = 0
         for _ in range(120):
@@ -526,7 +526,7 @@ def test_the_write_ahead_log_starts_over_while_writing_goes_on(tmp_path):
         assert largest < 12 << 20
 
 
-def test_a_file_of_a_newer_tieline_is_refused_with_the_way_out(tmp_path):
+def test_a_file_of_a_newer_tieline_is_refused_with_the_fix(tmp_path):
     Store(tmp_path / "log.db").close()
     with sqlite3.connect(tmp_path / "log.db") as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -546,7 +546,7 @@ def test_a_file_of_another_program_is_refused_and_not_touched(tmp_path):
     connection.close()
 
 
-def test_what_is_no_database_is_refused(tmp_path):
+def test_a_file_that_is_not_a_database_is_refused(tmp_path):
     (tmp_path / "log.db").write_bytes(b"no database, " * 100)
     with pytest.raises(StartupError, match=re.escape(str(tmp_path / "log.db"))):
         Store(tmp_path / "log.db")

@@ -20,7 +20,7 @@ import pathlib, sys
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.store import Store
 log = LocalLog.open(pathlib.Path(sys.argv[1]))
-log.ledger()
+log.changelogs()
 spool = Store(pathlib.Path(sys.argv[1]) / "spools" / "in-0.db")
 print("open", flush=True)
 sys.stdin.read()
@@ -159,7 +159,7 @@ def test_folders_and_files_are_for_their_user_alone_whatever_the_umask_is(tmp_pa
     try:
         log = LocalLog.open(data)
         log.create_topic("t")
-        log.ledger()
+        log.changelogs()
         spool = Store(data / "spools" / "in-0.db")
         spool.create_topic("t")
     finally:
@@ -184,7 +184,7 @@ def test_files_of_an_older_version_are_made_private_with_a_note(tmp_path, caplog
         assert old.stat().st_mode & 0o777 == 0o700
         assert set(modes(old).values()) == {0o600}
     noted, folder = (record.getMessage() for record in caplog.records)
-    assert noted.startswith("made readable for this user alone")
+    assert noted.startswith("removed the permissions of other users")
     assert {"log.db", "log.db-wal", "log.db-shm"} <= set(noted.replace(",", "").split())
     assert str(old) in folder
 

@@ -1,6 +1,6 @@
-"""Headers as bytes: a count, the length of each key and value (-1: null), then all of them in a row.
+"""Headers as bytes: their count, the length of each key and value (-1: null), then the contents in a row.
 
-Lengths first, so that one ``unpack`` reads them all: headers are decoded a record at a time.
+The lengths come first, so that one ``unpack`` reads them all. Headers are decoded for each record on its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _layout(count: int) -> Struct:
 
 
 def encode_headers(headers: Headers) -> bytes:
-    """Raises ``ValueError`` or ``TypeError`` for what Kafka could not carry either."""
+    """Encode headers. Raises ``ValueError`` or ``TypeError`` for those that Kafka cannot hold either."""
     if len(headers) > MAX_HEADERS:
         raise ValueError(f"{len(headers)} headers; at most {MAX_HEADERS} are possible")
     lengths: list[int] = []
@@ -37,19 +37,19 @@ def encode_headers(headers: Headers) -> bytes:
 
 
 def decode_headers(data: bytes) -> Headers:
-    """What ``encode_headers`` was given."""
+    """Decode what ``encode_headers`` has encoded."""
     count = data[0] | data[1] << 8
     layout = _layout(count)
     lengths = layout.unpack_from(data)
-    at = layout.size
+    start = layout.size
     headers: list[tuple[str, bytes | None]] = []
     for index in range(1, 2 * count, 2):
-        middle = at + lengths[index]
-        key = data[at:middle].decode()
+        middle = start + lengths[index]
+        key = data[start:middle].decode()
         if lengths[index + 1] < 0:
             headers.append((key, None))
-            at = middle
+            start = middle
         else:
-            at = middle + lengths[index + 1]
-            headers.append((key, data[middle:at]))
+            start = middle + lengths[index + 1]
+            headers.append((key, data[middle:start]))
     return tuple(headers)

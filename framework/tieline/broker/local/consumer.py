@@ -9,28 +9,30 @@ from concurrent.futures import Future
 
 from tieline.api import FatalError, RetriableError, TielineError, TopicPartition
 from tieline.broker.internal import matches
-from tieline.broker.local.changelog import Changelog, ChangelogFile, Place
+from tieline.broker.local.changelog import Changelog, ChangelogFile, ChangelogTarget
 from tieline.broker.local.group import Group
 from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
 from tieline.broker.local.store import Store
 from tieline.broker.port import ConsumedRecord, RebalanceListener, Skipped
 
-_DISK_WAIT = 5.0  # seconds for a commit that nobody waits for
+_COMMIT_TIMEOUT = 5.0  # seconds, for a commit without a time-out of its own
 
 
 class LocalConsumer:
-    """Reads straight from the file, without a buffer of its own: what is paused or revoked is not fetched."""
+    """A ``Consumer`` on the local log. It reads from the file without a buffer of its own."""
 
-    def __init__(self, store: Store, name: str, group: Group, ledger: Callable[[], ChangelogFile]) -> None:
+    def __init__(
+        self, store: Store, name: str, group: Group, changelogs: Callable[[], ChangelogFile]
+    ) -> None:
         self._store = store
         self._name = name
         self._group = group
-        self._ledger = ledger
+        self._changelogs = changelogs
         self._topics: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
         self._listener: RebalanceListener | None = None
         self._positions: dict[TopicPartition, int] = {}
-        self._ids: dict[TopicPartition, int] = {}  # inside the file, of what is owned
+        self._ids: dict[TopicPartition, int] = {}  # of the owned partitions, inside the file
         self._paused: set[TopicPartition] = set()
         self._assigned = False
         self._skipped: list[Skipped] = []
@@ -89,10 +91,10 @@ class LocalConsumer:
         self._store.commit(self._name, offsets, timeout, self._ids)
 
     def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
-        """See ``Consumer.commit_async``; it is done when this returns."""
+        """See ``Consumer.commit_async``. The future has ended when this returns."""
         done: Future[None] = Future()
         try:
-            self.commit(offsets, _DISK_WAIT)
+            self.commit(offsets, _COMMIT_TIMEOUT)
         except TielineError as error:
             done.set_exception(error)
         else:
@@ -102,14 +104,16 @@ class LocalConsumer:
     def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
         """See ``Consumer.committed``."""
         stored = self._store.committed(self._name)
-        return {at: stored[at] for at in partitions if at in stored}
+        return {partition: stored[partition] for partition in partitions if partition in stored}
 
     def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> Changelog:
         """See ``Consumer.changelog``."""
         bounds = self._store.bounds(partition.topic)
-        place = Place(topic, partition, self._name, self._ids.get(partition, bounds[partition].id))
-        changelog = self._ledger().take_over(place, len(bounds), timeout)
-        if changelog.offset is not None and partition in self._positions:  # a write of the owner before
+        target = ChangelogTarget(topic, partition, self._name, self._ids.get(partition, bounds[partition].id))
+        changelog = self._changelogs().take_over(target, len(bounds), timeout)
+        if (
+            changelog.offset is not None and partition in self._positions
+        ):  # a write of the previous owner was completed
             self._positions[partition] = max(self._positions[partition], changelog.offset)
         return changelog
 
@@ -128,10 +132,11 @@ class LocalConsumer:
         if not self._assigned:
             raise RetriableError(f"group {self._name}: partitions are not assigned yet")
         bounds = self._store.snapshot()
-        return {
-            at: max(0, bounds[at].end - max(position, bounds[at].start)) if at in bounds else None
-            for at, position in self._positions.items()
-        }
+        lag: dict[TopicPartition, int | None] = {}
+        for partition, position in self._positions.items():
+            known = bounds.get(partition)
+            lag[partition] = None if known is None else max(0, known.end - max(position, known.start))
+        return lag
 
     def close(self, timeout: float) -> None:
         """See ``Consumer.close``."""
@@ -151,63 +156,80 @@ class LocalConsumer:
             return
         bounds = self._store.snapshot()
         if bounds is not self._bounds:
-            for at in self._positions.keys() & bounds.keys():
-                self._ids.setdefault(at, bounds[at].id)
-            anew = sorted(at for at in self._ids.keys() & bounds.keys() if bounds[at].id != self._ids[at])
-            for at in anew:
-                end = self._bounds[at].end if at in self._bounds else self._positions[at]
-                self._skipped.append(Skipped(at, self._positions[at], end, "recreated"))
+            recreated = self._find_recreated(bounds)
             self._bounds = bounds
             self._group.update(bounds.keys())
-            if anew:  # a new topic of the same name: nothing that was known of the old one holds
-                for at in anew:
-                    self._positions[at] = 0
-                    self._ids[at] = bounds[at].id
-                    self._paused.discard(at)
-                listener.lost(anew)
-                listener.assigned(anew)
+            if recreated:
+                self._restart(recreated, listener)
         leaving = self._group.to_release(self)
         if leaving:
-            try:
-                listener.revoked(leaving)
-            finally:
-                for at in leaving:
-                    del self._positions[at]
-                    self._ids.pop(at, None)
-                    self._paused.discard(at)
-                self._group.release(self, leaving)
+            self._leave(leaving, listener)
         coming = self._group.claim(self)
         if coming:
             stored = self._store.committed(self._name)
-            for at in coming:
-                self._positions[at] = stored.get(at, bounds[at].start if at in bounds else 0)
-                if at in bounds:
-                    self._ids[at] = bounds[at].id
+            for partition in coming:
+                start = bounds[partition].start if partition in bounds else 0
+                self._positions[partition] = stored.get(partition, start)
+                if partition in bounds:
+                    self._ids[partition] = bounds[partition].id
             listener.assigned(coming)
         self._assigned = True
+
+    def _find_recreated(self, bounds: Mapping[TopicPartition, Bounds]) -> list[TopicPartition]:
+        """Return the owned partitions whose topics were recreated, and note what of them was skipped."""
+        for partition in self._positions.keys() & bounds.keys():
+            self._ids.setdefault(partition, bounds[partition].id)
+        recreated = sorted(
+            partition
+            for partition in self._ids.keys() & bounds.keys()
+            if bounds[partition].id != self._ids[partition]
+        )
+        for partition in recreated:
+            position = self._positions[partition]
+            end = self._bounds[partition].end if partition in self._bounds else position
+            self._skipped.append(Skipped(partition, position, end, "recreated"))
+        return recreated
+
+    def _restart(self, partitions: Collection[TopicPartition], listener: RebalanceListener) -> None:
+        """Begin recreated partitions: nothing known of the old ones holds."""
+        for partition in partitions:
+            self._positions[partition] = 0
+            self._ids[partition] = self._bounds[partition].id
+            self._paused.discard(partition)
+        listener.lost(partitions)
+        listener.assigned(partitions)
+
+    def _leave(self, partitions: Collection[TopicPartition], listener: RebalanceListener) -> None:
+        try:
+            listener.revoked(partitions)
+        finally:
+            for partition in partitions:
+                del self._positions[partition]
+                self._ids.pop(partition, None)
+                self._paused.discard(partition)
+            self._group.release(self, partitions)
 
     def _take(self, max_records: int) -> list[ConsumedRecord]:
         records: list[ConsumedRecord] = []
         room = MAX_BATCH_BYTES
-        owned = [at for at in self._positions if at not in self._paused]
+        flowing = [partition for partition in self._positions if partition not in self._paused]
         self._turn += 1
-        first = self._turn % len(owned) if owned else 0
-        for at in owned[first:] + owned[:first]:
-            bounds = self._bounds.get(at)
-            if bounds is None or self._positions[at] >= bounds.end:
+        first = self._turn % len(flowing) if flowing else 0
+        for partition in flowing[first:] + flowing[:first]:
+            bounds = self._bounds.get(partition)
+            if bounds is None or self._positions[partition] >= bounds.end:
                 continue
-            if self._positions[at] < bounds.start:
-                self._skipped.append(Skipped(at, self._positions[at], bounds.start, "expired"))
-                self._positions[at] = bounds.start
+            if self._positions[partition] < bounds.start:
+                self._skipped.append(Skipped(partition, self._positions[partition], bounds.start, "expired"))
+                self._positions[partition] = bounds.start
+            left = max_records - len(records)
             try:
-                batch = self._store.read_known(
-                    at, bounds, self._positions[at], max_records - len(records), room
-                )
+                batch = self._store.read_known(partition, bounds, self._positions[partition], left, room)
             except TielineError:
                 if not records:
                     raise
-                break  # those that were read are handed over first; the error comes again
-            self._positions[at] = batch[-1].offset + 1 if batch else bounds.end
+                break  # the records are handed over first; the error comes again
+            self._positions[partition] = batch[-1].offset + 1 if batch else bounds.end
             records += batch
             room -= sum(len(record.value or b"") for record in batch)
             if len(records) >= max_records or room <= 0:

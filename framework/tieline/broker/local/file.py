@@ -1,7 +1,7 @@
-"""A log file: how it is opened, and how SQLite's errors read to the runtime.
+"""Opening a log file, and translating SQLite's errors.
 
-Beside ``log.db`` stand ``log.db.lock`` (the owner's process id) and ``log.db.reserve`` (disk space kept
-so that deleting still works when the disk is full).
+Beside ``log.db`` are ``log.db.lock``, with the owner's process id, and ``log.db.reserve``, disk space that is
+kept so that records can still be deleted when the disk is full.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ APPLICATION_ID = 0x7469656C  # "tiel"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_MS = 10_000
 
-# The records of a partition lie side by side: position = partition.id << 40 | offset. A partition's id is
-# never used again, so that records of a deleted topic cannot show in a later one. next is stored: offsets
-# grow also after everything was deleted.
+# The records of a partition are adjacent: position = partition.id << 40 | offset. The id of a partition is
+# never reused, so that records of a deleted topic cannot appear in a later one. next is stored, so that
+# offsets continue after all records were deleted.
 SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE topic (
@@ -67,10 +67,11 @@ CREATE TABLE source_offset (
 
 @dataclass(frozen=True)
 class LogSettings:
-    """What a log keeps to; a topic's own ``retention.ms``, ``retention.bytes``, ``max.message.bytes`` win.
+    """The settings of a log. A topic's ``retention.ms``, ``retention.bytes``, ``max.message.bytes`` come
+    first.
 
-    ``max_message_bytes``: key, value and headers of a record together. ``retention_bytes`` is for a
-    partition; -1 is without a limit in both retentions. ``retention_interval`` is in seconds.
+    ``max_message_bytes`` counts key, value and headers of a record. ``retention_bytes`` is per partition. For
+    both retentions -1 means no limit. ``retention_interval`` is in seconds.
     """
 
     default_partitions: int = 1
@@ -82,7 +83,7 @@ class LogSettings:
 
 
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
-    """A connection to a log file, which is made where there is none. Raises ``StartupError``."""
+    """Open a log file, or create it. Raises ``StartupError``."""
     try:
         connection = apsw.Connection(str(path))
     except apsw.Error as error:
@@ -97,8 +98,8 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
             connection.execute("PRAGMA query_only = ON")
     except apsw.Error as error:
         connection.close()
-        said = _damaged(path, error) or f"the log file {path} cannot be opened: {error}"
-        raise StartupError(said) from error
+        message = _describe_damage(path, error) or f"the log file {path} cannot be opened: {error}"
+        raise StartupError(message) from error
     except StartupError:
         connection.close()
         raise
@@ -108,7 +109,7 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
 def _ensure_schema(connection: apsw.Connection, path: Path) -> None:
     empty = connection.execute("SELECT count(*) = 0 FROM sqlite_schema").get
     if empty and connection.pragma("user_version") == 0:
-        connection.execute("BEGIN IMMEDIATE")  # another process may be making it at this moment
+        connection.execute("BEGIN IMMEDIATE")  # another process may be creating it now
         try:
             if connection.pragma("user_version") == 0:
                 connection.execute(SCHEMA)
@@ -125,15 +126,15 @@ def _ensure_schema(connection: apsw.Connection, path: Path) -> None:
     if version > SCHEMA_VERSION:
         raise StartupError(
             f"the log file {path} has format {version}, this tieline knows up to {SCHEMA_VERSION}: "
-            "start it with the tieline that wrote it, or a newer one"
+            "use the version of tieline that wrote it, or a newer one"
         )
 
 
 class Reserve:
-    """Disk space put aside; given back when the disk is full, so that records can still be deleted.
+    """Reserved disk space, which is released when the disk is full, so that records can still be deleted.
 
-    It has to hold what a checkpoint may still add to the file (the write-ahead log: about 8 MB, more only
-    where one unit is larger), and the pages that deleting writes.
+    It must hold what a checkpoint may add to the file (the write-ahead log: about 8 MB, or more if one unit
+    is larger), and the pages that a deletion writes.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -142,12 +143,12 @@ class Reserve:
         self.restore()
 
     def release(self) -> None:
-        """The disk is full: make room."""
+        """Release the space, because the disk is full."""
         with suppress(OSError):  # a file system that has become read-only
             self._path.unlink(missing_ok=True)
 
     def restore(self) -> bool:
-        """Put the space aside; false if as much would not be left beside it."""
+        """Reserve the space. Return ``False`` if less than as much again would be left."""
         try:
             disk = os.statvfs(self._path.parent)
             if not self._path.exists() and disk.f_bavail * disk.f_frsize < 2 * self.size:
@@ -164,7 +165,7 @@ class Reserve:
 
 
 def to_tieline_error(error: BaseException, path: Path) -> Exception:
-    """What the runtime does about an error of SQLite: wait, or stop the task."""
+    """Return the error of the broker interface for an error of SQLite."""
     if isinstance(error, TielineError):
         return error
     if isinstance(error, apsw.FullError):
@@ -172,14 +173,16 @@ def to_tieline_error(error: BaseException, path: Path) -> Exception:
             f"the disk of {path} is full; free some space, or lower spool.max.bytes or log.retention.bytes"
         )
     if isinstance(error, (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError)):
-        return RetriableError(f"the log file {path} cannot be used now: {error}")
-    return FatalError(_damaged(path, error) or f"the log file {path}: {type(error).__name__}: {error}")
+        return RetriableError(f"the log file {path} cannot be used at present: {error}")
+    return FatalError(
+        _describe_damage(path, error) or f"the log file {path}: {type(error).__name__}: {error}"
+    )
 
 
-def _damaged(path: Path, error: BaseException) -> str | None:
+def _describe_damage(path: Path, error: BaseException) -> str | None:
     if not isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return None
     return (
-        f"the log file {path} is damaged ({error}): check the disk; move the file and its -wal away, and the "
-        f"next start begins an empty one; SQLite's '.recover' saves what can still be read of the old one"
+        f"the log file {path} is damaged ({error}): check the disk. If you move the file and its -wal "
+        f"elsewhere, the next start creates an empty one; SQLite's '.recover' saves what is still readable"
     )

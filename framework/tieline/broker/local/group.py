@@ -1,4 +1,4 @@
-"""Consumer groups of one process, with cooperative handover."""
+"""Consumer groups within one process, with cooperative rebalancing."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from tieline.api import TopicPartition
 
 
 class Member(Protocol):
-    """What a group knows of a consumer."""
+    """A consumer, as its group sees it."""
 
     def wants(self, topic: str) -> bool:
-        """True if the consumer subscribed to this topic."""
+        """Return whether the consumer has subscribed to this topic."""
 
 
 class Group:
-    """Who owns which partition, and who shall. Safe for many threads.
+    """Tracks which member owns each partition, and which one should. Any thread may use it.
 
-    A partition goes to its new member only after the old one has let go (``release``), which it does in
-    its own ``poll``: nothing is handed over under a member's hands, and what need not move stays.
+    A partition goes to its new member only after the old one has released it, in its own ``poll``. A
+    partition moves only if it must.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
@@ -32,80 +32,84 @@ class Group:
         self._target: dict[TopicPartition, Member] = {}
 
     def join(self, member: Member) -> None:
-        """A new member, or a new subscription of one."""
+        """Add a member, or note its new subscription."""
         with self._lock:
             if member not in self._members:
                 self._members.append(member)
             self._assign()
 
     def leave(self, member: Member) -> None:
-        """A member is gone, with all that it owned."""
+        """Remove a member, with everything that it owns."""
         with self._lock:
             if member in self._members:
                 self._members.remove(member)
-            self._owner = {at: owner for at, owner in self._owner.items() if owner is not member}
+            self._owner = {
+                partition: owner for partition, owner in self._owner.items() if owner is not member
+            }
             self._assign()
 
     def update(self, partitions: Collection[TopicPartition]) -> None:
-        """These partitions exist."""
+        """Note which partitions exist."""
         with self._lock:
             if self._partitions != frozenset(partitions):
                 self._partitions = frozenset(partitions)
                 self._assign()
 
     def to_release(self, member: Member) -> list[TopicPartition]:
-        """What the member owns and shall not."""
+        """Return what the member owns and must release."""
         with self._lock:
-            owned = [at for at, owner in self._owner.items() if owner is member]
-            return sorted(at for at in owned if self._target.get(at) is not member)
+            owned = [partition for partition, owner in self._owner.items() if owner is member]
+            return sorted(partition for partition in owned if self._target.get(partition) is not member)
 
     def release(self, member: Member, partitions: Collection[TopicPartition]) -> None:
-        """The member has let go of these."""
+        """Note that the member has released these."""
         with self._lock:
-            for at in partitions:
-                if self._owner.get(at) is member:
-                    del self._owner[at]
+            for partition in partitions:
+                if self._owner.get(partition) is member:
+                    del self._owner[partition]
         self._changed()
 
     def claim(self, member: Member) -> list[TopicPartition]:
-        """What the member shall own and nobody does; it owns these now."""
+        """Return the free partitions that the member should own, and make it their owner."""
         with self._lock:
             free = sorted(
-                at for at, target in self._target.items() if target is member and at not in self._owner
+                partition
+                for partition, target in self._target.items()
+                if target is member and partition not in self._owner
             )
-            for at in free:
-                self._owner[at] = member
+            for partition in free:
+                self._owner[partition] = member
             return free
 
     def _assign(self) -> None:
-        """Even within one, and sticky: a partition moves only for the sake of evenness."""
+        """Distribute partitions evenly, to within one. A partition moves only to make the loads even."""
         target: dict[TopicPartition, Member] = {}
         load = {id(member): 0 for member in self._members}
         wanted = {
             topic: [member for member in self._members if member.wants(topic)]
-            for topic in {at.topic for at in self._partitions}
+            for topic in {partition.topic for partition in self._partitions}
         }
-        homeless = []
-        for at in sorted(self._partitions):
-            keeper = self._owner.get(at) or self._target.get(at)
-            if keeper in wanted[at.topic]:
-                target[at] = keeper
-                load[id(keeper)] += 1
-            elif wanted[at.topic]:
-                homeless.append(at)
-        for at in homeless:
-            least = min(wanted[at.topic], key=lambda member: load[id(member)])
-            target[at] = least
+        unassigned = []
+        for partition in sorted(self._partitions):
+            present = self._owner.get(partition) or self._target.get(partition)
+            if present in wanted[partition.topic]:
+                target[partition] = present
+                load[id(present)] += 1
+            elif wanted[partition.topic]:
+                unassigned.append(partition)
+        for partition in unassigned:
+            least = min(wanted[partition.topic], key=lambda member: load[id(member)])
+            target[partition] = least
             load[id(least)] += 1
         moved = True
         while moved:
             moved = False
-            for at, member in target.items():
-                least = min(wanted[at.topic], key=lambda other: load[id(other)])
+            for partition, member in target.items():
+                least = min(wanted[partition.topic], key=lambda other: load[id(other)])
                 if load[id(member)] - load[id(least)] > 1:
                     load[id(member)] -= 1
                     load[id(least)] += 1
-                    target[at] = least
+                    target[partition] = least
                     moved = True
         self._target = target
         self._changed()

@@ -1,4 +1,4 @@
-"""Keeping a log file small beside the writer: checkpoints, and retention in small steps."""
+"""Keeping a log file small: checkpoints, and retention in small steps, beside the writer."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from tieline.broker.local.writer import Writer
 
 log = logging.getLogger(__name__)
 
-_COPY_PAGES = 300  # so many more in the write-ahead log: the keeper copies them
-_MOST_PAGES = 1_000  # the writer copies what is left, and the write-ahead log starts over
-_STEP = 500
+_COPY_PAGES = 300  # new pages in the write-ahead log after which the keeper copies them
+_MAX_PAGES = 1_000  # after which the writer copies the rest, and the write-ahead log starts over
+_STEP = 500  # records per transaction of retention
 
 Unread = Callable[[], Mapping[TopicPartition, int]]
-"""The offset from which on each partition must be kept; a partition not named need not be kept."""
+"""Returns the first offset to keep of each partition. A partition that is not named need not be kept."""
 
 
 class Keeper:
-    """A thread of the owner. It deletes nothing before ``retain`` was called.
+    """A thread of the owner. It deletes nothing before ``retain`` is called.
 
-    A checkpoint copies the write-ahead log into the file. The keeper copies the bulk on a connection of
-    its own, and the writer only what came meanwhile: no commit waits for the bulk.
+    A checkpoint copies the write-ahead log into the file. The keeper copies most of it on a connection of its
+    own, and the writer the rest, so that no commit waits long.
     """
 
     def __init__(self, path: Path, writing: apsw.Connection, writer: Writer, settings: LogSettings) -> None:
         self._connection = connect(path)
         self._path, self._file = path, path.stat()
-        self._told_removed = False
+        self._reported_removal = False
         self._connection.wal_autocheckpoint(0)
         self._writer = writer
         self._settings = settings
@@ -50,14 +50,14 @@ class Keeper:
         self._thread.start()
 
     def retain(self, unread: Unread) -> None:
-        """From now on delete what is too old or too much, but nothing that ``unread`` names."""
+        """Start to delete what exceeds the retention, except what ``unread`` names."""
         with self._wanted:
             self._unread = unread
             self._retention = True
             self._wanted.notify()
 
     def close(self) -> None:
-        """End; what is too old is deleted another time."""
+        """End the thread. Expired records are deleted another time."""
         with self._wanted:
             self._closing = True
             self._wanted.notify()
@@ -66,8 +66,8 @@ class Keeper:
 
     def _committed(self, connection: apsw.Connection, name: str, pages: int) -> int:
         if pages < self._copied:
-            self._copied = 0  # it started over
-        if pages > _MOST_PAGES:
+            self._copied = 0  # the write-ahead log started over
+        if pages > _MAX_PAGES:
             self._writer.checkpoint_soon()
         elif pages - self._copied > _COPY_PAGES:
             with self._wanted:
@@ -95,18 +95,18 @@ class Keeper:
                 due = time.monotonic() + self._settings.retention_interval
 
     def _notice_removal(self) -> None:
-        """SQLite writes on into a file that was deleted or replaced, and nobody could read that again."""
+        """Report once that the file was deleted or replaced: SQLite continues to write to the lost one."""
         try:
             removed = not os.path.samestat(self._path.stat(), self._file)
         except FileNotFoundError:
             removed = True
         except OSError:
             return
-        if removed and not self._told_removed:
-            self._told_removed = True
+        if removed and not self._reported_removal:
+            self._reported_removal = True
             log.error(
-                "%s was deleted, moved or replaced while this process writes to it: what it holds is lost "
-                "when the process ends. If it was moved, put it back in its place before you stop the worker",
+                "%s was deleted, moved or replaced while this process writes to it: its records are lost "
+                "when the process ends. If it was moved, move it back before you stop the worker",
                 self._path,
             )
 
@@ -115,21 +115,21 @@ class Keeper:
             with self._writer.checkpointing:
                 _, self._copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error:
-            pass  # busy or no room: the writer sees to it
+            pass  # busy or a full disk: the writer handles it
 
     def _delete_expired(self, unread: Unread) -> None:
         try:
             keep = unread()
-            for at in self._writer.run(_partitions, 30.0):
-                limit = keep.get(at, OFFSET_MASK)
-                while not self._closing and self._writer.run(self._step(at, limit), 30.0):
+            for partition in self._writer.run(_partitions, 30.0):
+                limit = keep.get(partition, OFFSET_MASK)
+                while not self._closing and self._writer.run(self._step(partition, limit), 30.0):
                     pass
         except TielineError:
-            return  # closed or not available now: another time
+            return  # closed or unavailable: another time
 
-    def _step(self, at: TopicPartition, limit: int) -> Callable[[Tables], bool]:
+    def _step(self, partition: TopicPartition, limit: int) -> Callable[[Tables], bool]:
         now = time.time_ns() // 1_000_000
-        return lambda tables: tables.expire(at, limit, now, _STEP)
+        return lambda tables: tables.expire(partition, limit, now, _STEP)
 
 
 def _partitions(tables: Tables) -> list[TopicPartition]:

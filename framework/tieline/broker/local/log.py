@@ -1,4 +1,4 @@
-"""The local log: the broker port in one SQLite file."""
+"""The local log: the broker interface on one SQLite file."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _READ_BATCH = 1_000
 
 
 class LocalLog:
-    """A ``Broker`` for one computer. Consumer groups live in this process; their offsets in the file.
+    """A ``Broker`` for one computer. Consumer groups are within this process, their offsets in the file.
 
-    Retention deletes nothing before ``protect`` was called.
+    Retention deletes nothing before ``protect`` is called.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._groups: dict[str, Group] = {}
-        self._ledger: ChangelogFile | None = None
+        self._changelogs: ChangelogFile | None = None
         self._holders: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -43,9 +43,9 @@ class LocalLog:
     def open(
         cls, folder: Path, *, owner: bool = True, file: str = "log.db", settings: LogSettings | None = None
     ) -> LocalLog:
-        """Open the log in a folder, made where there is none. Raises ``AlreadyOwned``, ``RefuseToStart``.
+        """Open the log in a folder, or create it. Raises ``DataDirInUseError`` and ``StartupError``.
 
-        ``owner=False``: beside a running worker, to read and to produce.
+        ``owner=False``: read and produce beside a running worker.
         """
         return cls(Store(folder / file, owner=owner, settings=settings))
 
@@ -62,14 +62,14 @@ class LocalLog:
         """See ``Broker.consumer``."""
         with self._lock:
             members = self._groups.setdefault(group, Group(self.store.wake))
-        return LocalConsumer(self.store, group, members, self.ledger)
+        return LocalConsumer(self.store, group, members, self.changelogs)
 
-    def ledger(self) -> ChangelogFile:
-        """The file of the changelogs, made when it is first asked for. Raises ``AlreadyOwned``."""
+    def changelogs(self) -> ChangelogFile:
+        """Return the file of the changelogs, opened on the first call. Raises ``DataDirInUseError``."""
         with self._lock:
-            if self._ledger is None:
-                self._ledger = ChangelogFile(self.store)
-            return self._ledger
+            if self._changelogs is None:
+                self._changelogs = ChangelogFile(self.store)
+            return self._changelogs
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """See ``Broker.source_offsets``."""
@@ -93,7 +93,7 @@ class LocalLog:
         return self.store.create_topic(name, partitions, config, timeout)
 
     def delete_topic(self, name: str, timeout: float = 10.0) -> bool:
-        """Delete a topic, its records and its groups' offsets; false if there is none."""
+        """Delete a topic, its records and its groups' offsets. Return ``False`` if it does not exist."""
         return self.store.delete_topic(name, timeout)
 
     def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
@@ -115,18 +115,18 @@ class LocalLog:
         """See ``Broker.read``."""
         deadline = time.monotonic() + timeout
         reached = dict(start or {})
-        for at, bounds in self.store.bounds(topic).items():
-            position = max(reached.get(at.partition, 0), bounds.start)
+        for partition, bounds in self.store.bounds(topic).items():
+            position = max(reached.get(partition.partition, 0), bounds.start)
             while position < bounds.end:
                 if time.monotonic() >= deadline:
                     raise RetriableError(f"{topic}: the end was not reached within {timeout} s")
-                batch = self.store.read_known(at, bounds, position, _READ_BATCH, MAX_BATCH_BYTES)
+                batch = self.store.read_known(partition, bounds, position, _READ_BATCH, MAX_BATCH_BYTES)
                 for record in batch:
                     if record.offset >= bounds.end:
                         break
                     visit(record)
                 position = batch[-1].offset + 1 if batch else bounds.end
-            reached[at.partition] = max(bounds.end, reached.get(at.partition, 0))
+            reached[partition.partition] = max(bounds.end, reached.get(partition.partition, 0))
         return reached
 
     def reader(
@@ -142,25 +142,22 @@ class LocalLog:
 
     @contextmanager
     def exclusive(self, topic: str, timeout: float = 10.0) -> Iterator[ExclusiveWriter]:
-        """See ``Broker.exclusive``. Other threads wait; a writer in another process makes it fail."""
+        """See ``Broker.exclusive``. Other threads wait. A writer in another process makes it fail."""
         with self._lock:
             holder = self._holders.setdefault(topic, threading.Lock())
         if not holder.acquire(timeout=timeout):
-            raise RetriableError(f"{topic}: somebody else held it for {timeout} s")
+            raise RetriableError(f"{topic}: another thread has held it for {timeout} s")
         try:
-            seen = self._ends(topic)
-            held = _Held(topic)
-            yield held
-            if held.records:
-                self.store.submit(lambda tables: held.write(tables, seen)).result()
+            ends = self._ends(topic)
+            pending = _LocalPendingWrites(topic)
+            yield pending
+            if pending.records:
+                self.store.submit(lambda tables: pending.write(tables, ends)).result()
         finally:
             holder.release()
 
     def protect(self, groups: Mapping[str, tuple[Sequence[str], str | None]]) -> None:
-        """Start retention: too old or too much is deleted, but nothing that these groups have not read.
-
-        ``groups``: name → topics and pattern, as in ``Consumer.subscribe``. A later call replaces them.
-        """
+        """Start retention; see ``Broker.protect``."""
         try:
             readers = [
                 (name, frozenset(topics), None if pattern is None else re.compile(pattern))
@@ -174,30 +171,31 @@ class LocalLog:
             partitions = self.store.snapshot()
             for name, topics, pattern in readers:
                 stored = self.store.committed(name)
-                for at in partitions:
-                    if at.topic in topics or (pattern is not None and pattern.fullmatch(at.topic)):
-                        keep[at] = min(stored.get(at, 0), keep.get(at, 1 << 62))
+                for partition in partitions:
+                    topic = partition.topic
+                    if topic in topics or (pattern is not None and pattern.fullmatch(topic)):
+                        keep[partition] = min(stored.get(partition, 0), keep.get(partition, 1 << 62))
             return keep
 
         self.store.retain(unread)
 
     def close(self) -> None:
         """See ``Broker.close``."""
-        if self._ledger is not None:
-            self._ledger.store.close()
+        if self._changelogs is not None:
+            self._changelogs.store.close()
         self.store.close()
 
     def _ends(self, topic: str) -> list[int]:
         return [bounds.end for _, bounds in sorted(self.store.bounds(topic).items())]
 
 
-class _Held(PendingWrites):
-    """Written in one transaction of the log."""
+class _LocalPendingWrites(PendingWrites):
+    """Appended records, which one transaction writes."""
 
-    def write(self, tables: Tables, seen: Sequence[int]) -> None:
-        """In the writer's transaction: all of it, or nothing."""
-        if tables.ends(self.topic) != seen:
-            raise RetriableError(f"{self.topic}: somebody else wrote meanwhile; nothing was written")
+    def write(self, tables: Tables, ends: Sequence[int]) -> None:
+        """Write all or nothing, in the writer's transaction. ``ends``: the topic's, when it was held."""
+        if tables.ends(self.topic) != ends:
+            raise RetriableError(f"{self.topic}: another process wrote meanwhile; nothing was written")
         appended = tables.append(self.records)
         if appended.failures:
             raise DataError(appended.failures)

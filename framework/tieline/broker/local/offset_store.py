@@ -26,9 +26,9 @@ class LocalOffsetStore:
     def spans(self, topics: Collection[str], timeout: float) -> dict[TopicPartition, Span]:
         """See ``OffsetStore.spans``."""
         return {
-            at: Span(bounds.start, bounds.end)
-            for at, bounds in self._store.bounds().items()
-            if at.topic in topics
+            partition: Span(bounds.start, bounds.end)
+            for partition, bounds in self._store.bounds().items()
+            if partition.topic in topics
         }
 
     def first_since(
@@ -36,9 +36,9 @@ class LocalOffsetStore:
     ) -> dict[TopicPartition, int]:
         """See ``OffsetStore.first_since``."""
         return {
-            at: self._store.first_since(bounds, timestamp)
-            for at, bounds in self._store.bounds().items()
-            if at.topic in topics
+            partition: self._store.first_since(bounds, timestamp)
+            for partition, bounds in self._store.bounds().items()
+            if partition.topic in topics
         }
 
     def has_changelog(self, topic: str, timeout: float) -> bool:
@@ -46,8 +46,8 @@ class LocalOffsetStore:
         file = self._store.path.with_name("ledger.db")
         if not file.exists():
             return False
-        with Store(file, owner=False) as ledger:
-            return ledger.described(topic) is not None
+        with Store(file, owner=False) as changelogs:
+            return changelogs.described(topic) is not None
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
         """See ``OffsetStore.commit``."""
@@ -55,7 +55,7 @@ class LocalOffsetStore:
 
     def remove(self, group: str, timeout: float) -> None:
         """See ``OffsetStore.remove``."""
-        self._store.submit(lambda tables: tables.forget_group(group)).result(timeout)
+        self._store.submit(lambda tables: tables.remove_group(group)).result(timeout)
 
     def sources(self, timeout: float) -> Collection[str]:
         """See ``OffsetStore.sources``."""

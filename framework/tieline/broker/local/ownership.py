@@ -1,4 +1,4 @@
-"""Whose the files of a log are: one process owns a folder, and only its user may read what is in it."""
+"""Ownership of a log's files: one process owns a folder, and only its user may read it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRIVATE_FOLDER = 0o700
 _FIX = "stop it first, or give this worker a data.dir of its own"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OURS = re.compile(r".*\.db(-wal|-shm|\.\w+)?|spools|workers|audit.*|lost\+found")
-"""The names that a data.dir has; with others in it a folder has a second use."""
+"""The names in a data.dir. A folder with other names in it has a second use."""
 _CANNOT_LOCK_FOLDERS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP}  # NFS, some FUSE
 
 
@@ -38,11 +38,11 @@ _owned: dict[tuple[int, int], _OwnedFolder] = {}
 
 
 class Lock:
-    """One owner process a folder, and one owner a file in it, until ``release`` or the end of the process.
+    """Gives a folder one owner process, and each file in it one owner, until ``release`` or the process ends.
 
-    The lock is on the folder itself: it cannot be deleted without the data, and every path to the folder
-    (a link, a mount, ``..``) meets it. ``log.db.lock`` beside a file names the process for people, and is
-    locked too, for the sake of a tieline that knows no other lock.
+    The lock is on the folder itself: it cannot be deleted without the data, and it holds for every path to
+    the folder (a link, a mount, ``..``). ``log.db.lock`` beside a file names the process for operators, and
+    is locked too, for older versions of tieline that know no other lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,23 +55,23 @@ class Lock:
                     raise already_owned(str(path), os.getpid(), _FIX)
                 self._file = _write_pid(path)
             except BaseException:
-                _give_back(self._key)
+                _release_folder(self._key)
                 raise
             folder.files.add(self._name)
 
     def release(self) -> None:
-        """Let the next owner in."""
+        """Release the file, and the folder after its last file."""
         with _guard:
             _owned[self._key].files.discard(self._name)
             os.close(self._file)
-            _give_back(self._key)
+            _release_folder(self._key)
 
 
 def _own_folder(path: Path) -> tuple[tuple[int, int], _OwnedFolder]:
     while True:
         descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        found = os.fstat(descriptor)
-        key = (found.st_dev, found.st_ino)
+        opened = os.fstat(descriptor)
+        key = (opened.st_dev, opened.st_ino)
         if key in _owned:
             os.close(descriptor)
             return key, _owned[key]
@@ -89,13 +89,13 @@ def _own_folder(path: Path) -> tuple[tuple[int, int], _OwnedFolder]:
                 raise
             log.warning("the file system of %s cannot lock folders: only lock files guard it", path.parent)
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(path.parent), found):  # nobody has put another in its place
+            if os.path.samestat(os.stat(path.parent), opened):  # it was not replaced meanwhile
                 _owned[key] = _OwnedFolder(descriptor)
                 return key, _owned[key]
         os.close(descriptor)
 
 
-def _give_back(key: tuple[int, int]) -> None:
+def _release_folder(key: tuple[int, int]) -> None:
     if not _owned[key].files:
         os.close(_owned.pop(key).descriptor)
 
@@ -131,47 +131,51 @@ def _written_pid(path: Path) -> int | None:
 
 
 def make_private(path: Path) -> None:
-    """Make the file and its folders where there are none, for this user alone, whatever the umask is."""
+    """Create a missing file and its folders, accessible to this user alone for any umask."""
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     for folder in reversed(missing):
-        with suppress(FileExistsError):  # another process makes it at this moment
+        with suppress(FileExistsError):  # another process creates it now
             folder.mkdir(PRIVATE_FOLDER)
             folder.chmod(PRIVATE_FOLDER)
-    with suppress(FileExistsError):  # never opened again here: a close would end the locks of SQLite
+    with suppress(
+        FileExistsError
+    ):  # an existing file is not opened: closing it would end the locks of SQLite
         os.close(open_private(path, os.O_EXCL))
 
 
 def open_private(path: Path, flags: int = 0) -> int:
-    """Open a file to read and write, made where there is none, for this user alone."""
+    """Open a file to read and write, or create it, accessible to this user alone."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | flags, PRIVATE_FILE)
-    with suppress(OSError):  # another user's, which this one may write
+    with suppress(OSError):  # it is another user's, and this one may write it
         os.fchmod(file, PRIVATE_FILE)
     return file
 
 
 def tighten(files: Iterable[Path]) -> None:
-    """Take the rights of other users from files of a log, which an older tieline left to the umask."""
-    changed = [path.name for path in files if _take_rights(path, PRIVATE_FILE)]
+    """Remove the permissions of other users from files, which an older tieline left to the umask."""
+    changed = [path.name for path in files if _remove_permissions(path, PRIVATE_FILE)]
     if changed:
-        log.warning("made readable for this user alone (they hold data): %s", ", ".join(changed))
+        log.warning(
+            "removed the permissions of other users, because these files hold data: %s", ", ".join(changed)
+        )
 
 
 def tighten_folder(folder: Path) -> None:
-    """Take the rights of other users from a folder, if nothing but a worker's data is in it."""
+    """Remove the permissions of other users from a folder, if it holds only a worker's data."""
     try:
-        found = folder.stat()
-        if not found.st_mode & _OTHERS:
+        mode = folder.stat().st_mode
+        if not mode & _OTHERS:
             return
         foreign = sorted(name for name in os.listdir(folder) if not _OURS.fullmatch(name))
     except OSError:
         return
-    if foreign or found.st_mode & stat.S_ISVTX:
-        log.info("%s is open to other users, and stays so: it holds other files too", folder)
-    elif _take_rights(folder, PRIVATE_FOLDER):
-        log.warning("%s was made accessible for this user alone: it holds readings and commands", folder)
+    if foreign or mode & stat.S_ISVTX:
+        log.info("%s stays accessible to other users, because it holds other files too", folder)
+    elif _remove_permissions(folder, PRIVATE_FOLDER):
+        log.warning("%s is now accessible to this user alone, because it holds readings and commands", folder)
 
 
-def _take_rights(path: Path, mode: int) -> bool:
+def _remove_permissions(path: Path, mode: int) -> bool:
     try:
         if path.is_symlink() or not path.stat().st_mode & _OTHERS:
             return False
@@ -179,6 +183,8 @@ def _take_rights(path: Path, mode: int) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        log.warning("%s can be read by other users: its rights cannot be changed: %s", path, error.strerror)
+        log.warning(
+            "%s can be read by other users: its permissions cannot be changed: %s", path, error.strerror
+        )
         return False
     return True

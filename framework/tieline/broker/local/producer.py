@@ -1,4 +1,4 @@
-"""A producer on the local log: one transaction a unit, shared with whoever commits at that moment."""
+"""A producer on the local log. A unit is in one transaction, which units of other producers may share."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
-from tieline.api import DataError, RetriableError
+from tieline.api import DataError, RetriableError, TielineError
 from tieline.broker.local.layout import Appended
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
 from tieline.broker.port import Delivery, Unit
 
 _OVERHEAD = 256
-"""What a small record takes in memory beside its bytes."""
+"""Bytes of memory for a record besides its content."""
 
 
 class LocalProducer:
-    """After a unit could not be written (a full disk), none of the later ones is: order is kept.
+    """A ``Producer`` on the local log. If a unit cannot be written, no later one is, so that order is kept.
 
-    A unit's source offsets are written with it, up to the first record that can never be written; from
-    then on only ``save_offsets`` stores them, because only the task's ledger knows what became of it.
+    A unit's source offsets are written with it, up to the first record that can never be written. From then
+    on only ``save_offsets`` stores them, because only the task's delivery ledger knows what became of that
+    record.
     """
 
     def __init__(self, store: Store) -> None:
@@ -29,7 +30,7 @@ class LocalProducer:
         self._in_flight: deque[tuple[Unit, int, Future[Appended]]] = deque()
         self._in_flight_bytes = 0
         self._broken: BaseException | None = None
-        self._offsets_with_units = True  # the writer's thread alone
+        self._offsets_with_units = True  # used by the writer's thread alone
 
     @property
     def in_flight_bytes(self) -> int:
@@ -40,7 +41,7 @@ class LocalProducer:
         """See ``Producer.send``."""
         size = sum(_OVERHEAD + len(r.value or b"") + len(r.key or b"") for r in unit.records)
         future = self._store.submit(lambda tables: self._write(tables, unit))
-        future.add_done_callback(self._ended)  # in the writer's thread, before it turns to the next unit
+        future.add_done_callback(self._note_end)  # in the writer's thread, before the next unit
         self._in_flight.append((unit, size, future))
         self._in_flight_bytes += size
 
@@ -57,7 +58,7 @@ class LocalProducer:
                 break
             except Exception:
                 if ended:
-                    break  # these first; the next call raises
+                    break  # report these first; the next call raises
                 self._in_flight.clear()
                 self._in_flight_bytes = 0
                 raise
@@ -68,9 +69,9 @@ class LocalProducer:
         return ended
 
     def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
-        """See ``Producer.save_offsets``: nothing to do while each unit brings its own.
+        """See ``Producer.save_offsets``. Does nothing while each unit stores its own offsets.
 
-        Storing them again could set back what a later unit, not reported yet, has stored already.
+        To store them again could set back an offset of a later unit that is not reported yet.
         """
         if not self._offsets_with_units:
             self._store.save_source_offsets(connector, offsets, timeout)
@@ -80,14 +81,14 @@ class LocalProducer:
         if self._in_flight:
             try:
                 self._in_flight[-1][2].result(timeout)
-            except Exception:
+            except (TielineError, FutureTimeout, CancelledError):
                 for _, _, future in reversed(self._in_flight):
                     future.cancel()
         self._in_flight.clear()
         self._in_flight_bytes = 0
 
     def _write(self, tables: Tables, unit: Unit) -> Appended:
-        """In the writer's thread."""
+        """Write a unit, in the writer's thread."""
         if self._broken is not None:
             raise RetriableError(f"an earlier unit of this producer was not written: {self._broken}")
         appended = tables.append(unit.records)
@@ -97,6 +98,6 @@ class LocalProducer:
             tables.save_source_offsets(unit.connector, unit.offsets)
         return appended
 
-    def _ended(self, future: Future[Appended]) -> None:
+    def _note_end(self, future: Future[Appended]) -> None:
         if self._broken is None:
             self._broken = CancelledError() if future.cancelled() else future.exception()

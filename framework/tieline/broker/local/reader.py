@@ -1,8 +1,9 @@
-"""Reading a log file: short transactions on connections of their own, beside the writer."""
+"""Reading a log file in short transactions, on connections of its own, beside the writer."""
 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ _PARTITIONS = "partition JOIN topic ON topic.number = partition.topic"
 
 
 class Bounds(NamedTuple):
-    """Where a partition starts and ends (the next offset), and its number inside the file."""
+    """A partition's first offset, its end (the next offset), and its id in the file."""
 
     start: int
     end: int
@@ -31,7 +32,7 @@ class Bounds(NamedTuple):
 
 
 class RawRow(NamedTuple):
-    """A record as it lies in the file: nothing decoded, and bytes whatever the disk made of their type."""
+    """A record as it is in the file: not decoded, and bytes even if a damaged disk changed their type."""
 
     offset: int
     value: bytes | None
@@ -39,10 +40,10 @@ class RawRow(NamedTuple):
 
 
 class Reader:
-    """What can be read from a log file. Safe for many threads.
+    """Reads a log file. Any thread may use it.
 
-    A read transaction lasts as long as one bounded batch takes to be copied: nothing is pinned, and the
-    write-ahead log can start over.
+    A read transaction lasts only while one limited batch is copied, so that the write-ahead log can start
+    over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +59,7 @@ class Reader:
         max_records: int = 1_000,
         max_bytes: int = MAX_BATCH_BYTES,
     ) -> list[ConsumedRecord]:
-        """The records at and after an offset, at least one if there is any; deleted ones are skipped."""
+        """Return the records from an offset on, at least one if there is one."""
         with self._reading() as connection:
             row: Any = connection.execute(
                 f"SELECT partition.id FROM {_PARTITIONS} WHERE topic.name = ? AND partition.number = ?",
@@ -66,22 +67,21 @@ class Reader:
             ).fetchone()
             if row is None:
                 return []
-            at = TopicPartition(topic, partition)
-            return _read(connection, at, row[0], offset, max_records, max_bytes)
+            return _read(connection, TopicPartition(topic, partition), row[0], offset, max_records, max_bytes)
 
     def read_known(
-        self, at: TopicPartition, bounds: Bounds, offset: int, max_records: int, max_bytes: int
+        self, partition: TopicPartition, bounds: Bounds, offset: int, max_records: int, max_bytes: int
     ) -> list[ConsumedRecord]:
-        """As ``read_from``, for who has the partition's bounds already."""
+        """Do the same for a partition whose bounds are known."""
         with self._reading() as connection:
-            return _read(connection, at, bounds.id, offset, max_records, max_bytes)
+            return _read(connection, partition, bounds.id, offset, max_records, max_bytes)
 
     def read_raw(
         self, bounds: Bounds, offset: int, end: int, max_records: int, *, search: bool = True
     ) -> list[RawRow]:
-        """The rows from an offset up to before ``end``, in the order in which they lie in the file.
+        """Return the rows from an offset up to before ``end``, in the order of the file.
 
-        Without ``search`` the whole file is read from its beginning: rows out of their order are found too.
+        Without ``search`` the whole file is read, which also finds rows that are out of order.
         """
         base, plus = bounds.id << OFFSET_BITS, "" if search else "+"
         rows: list[RawRow] = []
@@ -103,9 +103,9 @@ class Reader:
         return rows
 
     def first_since(self, bounds: Bounds, timestamp: int) -> int:
-        """The offset of a partition's first record with this timestamp or a later one, else its end.
+        """Return the offset of a partition's first record with this timestamp or a later one, else its end.
 
-        There is no index of timestamps: looked through in steps, so that no long transaction pins anything.
+        There is no index of timestamps: the records are searched in steps of short transactions.
         """
         if timestamp <= 0:
             return bounds.start
@@ -125,7 +125,7 @@ class Reader:
         return bounds.end
 
     def bounds(self, topic: str | None = None) -> dict[TopicPartition, Bounds]:
-        """Start and end of each partition, of one topic or of all."""
+        """Return the bounds of each partition, of one topic or of all."""
         with self._reading() as connection:
             rows: list[Any] = connection.execute(
                 f"SELECT topic.name, partition.number, start, next, partition.id FROM {_PARTITIONS} "
@@ -135,7 +135,7 @@ class Reader:
         return {TopicPartition(name, number): Bounds(*rest) for name, number, *rest in rows}
 
     def described(self, topic: str) -> tuple[Mapping[str, str], int] | None:
-        """A topic's configuration and how many partitions it has; none where there is no such topic."""
+        """Return a topic's configuration and number of partitions; ``None`` if it does not exist."""
         with self._reading() as connection:
             row: Any = connection.execute(
                 "SELECT config, (SELECT count(*) FROM partition WHERE partition.topic = topic.number) "
@@ -145,7 +145,7 @@ class Reader:
         return None if row is None else (json.loads(row[0]), row[1])
 
     def size(self, topic: str) -> tuple[int, int]:
-        """Records in a topic, and the bytes of their keys, values and headers. Kept, not counted."""
+        """Return a topic's number of records and the bytes of their keys, values and headers."""
         with self._reading() as connection:
             row: Any = connection.execute(
                 f"SELECT total(records), total(bytes) FROM {_PARTITIONS} WHERE topic.name = ?", (topic,)
@@ -153,7 +153,7 @@ class Reader:
         return int(row[0]), int(row[1])
 
     def groups(self) -> list[str]:
-        """The names of all groups with a stored offset."""
+        """Return the names of all groups with a stored offset."""
         with self._reading() as connection:
             rows: list[Any] = connection.execute(
                 "SELECT DISTINCT name FROM group_offset ORDER BY name"
@@ -161,7 +161,7 @@ class Reader:
         return [name for (name,) in rows]
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
-        """All stored offsets of a group."""
+        """Return all stored offsets of a group."""
         with self._reading() as connection:
             rows: list[Any] = connection.execute(
                 f"SELECT topic.name, partition.number, group_offset.next FROM {_PARTITIONS} "
@@ -171,7 +171,7 @@ class Reader:
         return {TopicPartition(name, number): offset for name, number, offset in rows}
 
     def source_offsets(self, connector: str) -> dict[str, str]:
-        """The saved source offsets of a connector."""
+        """Return the saved source offsets of a connector."""
         with self._reading() as connection:
             rows: list[Any] = connection.execute(
                 "SELECT partition, next FROM source_offset WHERE connector = ?", (connector,)
@@ -179,7 +179,7 @@ class Reader:
         return dict(rows)
 
     def sources(self) -> list[str]:
-        """The connectors with saved source offsets."""
+        """Return the connectors with saved source offsets."""
         with self._reading() as connection:
             rows: list[Any] = connection.execute(
                 "SELECT DISTINCT connector FROM source_offset ORDER BY connector"
@@ -187,7 +187,7 @@ class Reader:
         return [name for (name,) in rows]
 
     def topics(self) -> dict[str, TopicInfo]:
-        """All topics by name."""
+        """Return all topics by name."""
         with self._reading() as connection:
             rows: list[Any] = connection.execute(
                 f"SELECT topic.name, topic.id, count(*) FROM {_PARTITIONS} GROUP BY topic.number"
@@ -196,12 +196,12 @@ class Reader:
 
     @property
     def cluster_id(self) -> str:
-        """Made with the file."""
+        """The id that the file was created with."""
         with self._reading() as connection:
             return str(connection.execute("SELECT value FROM about WHERE key = 'cluster_id'").get)
 
     def close(self) -> None:
-        """Let the file go; a read that is under way ends well."""
+        """Close the file. A read that is in progress completes."""
         self._open = False
         while self._connections:
             self._connections.pop().close()
@@ -217,14 +217,14 @@ class Reader:
             connection = self._connections.pop()
         except IndexError:
             connection = connect(self.path, read_only=True)
-        kept = False
+        keep = False
         try:
             yield connection
-            kept = len(self._connections) < _IDLE_CONNECTIONS
+            keep = len(self._connections) < _IDLE_CONNECTIONS
         except apsw.Error as error:
             raise to_tieline_error(error, self.path) from error
         finally:
-            if kept:
+            if keep:
                 self._connections.append(connection)
             else:
                 connection.close()
@@ -232,13 +232,13 @@ class Reader:
 
 def _read(
     connection: apsw.Connection,
-    at: TopicPartition,
+    partition: TopicPartition,
     partition_id: int,
     offset: int,
     max_records: int,
     max_bytes: int,
 ) -> list[ConsumedRecord]:
-    topic, partition = at
+    topic, number = partition
     base = partition_id << OFFSET_BITS
     records: list[ConsumedRecord] = []
     cursor = connection.execute(
@@ -252,7 +252,7 @@ def _read(
             records.append(
                 ConsumedRecord(
                     topic,
-                    partition,
+                    number,
                     position & OFFSET_MASK,
                     value,
                     key,
@@ -271,5 +271,5 @@ def _read(
 def _headers(data: bytes) -> Headers:
     try:
         return decode_headers(data)
-    except Exception:  # whatever a disk has made of them
+    except (struct.error, ValueError, IndexError, TypeError):  # a damaged disk
         return UNREADABLE_HEADERS

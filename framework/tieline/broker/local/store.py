@@ -1,4 +1,4 @@
-"""One log file: what the local log and the spool are both built on."""
+"""One log file: the base of the local log and of the spool."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _STEP = 2_000
 
 
 class Store(Reader):
-    """One log file: topics, partitions, offsets. Safe for many threads.
+    """One log file: topics, partitions and offsets. Any thread may use it.
 
-    Its owner keeps the file small and is alone; a guest (``owner=False``) reads and writes beside it from
-    another process, and who waits in the owner notices that in milliseconds. Writing calls return after
-    the fsync, which callers at the same moment share; each may raise ``Retriable`` or ``FatalError``.
+    There is one owner, which keeps the file small. Guests (``owner=False``) in other processes read and write
+    beside it, and waiting threads of the owner notice that within milliseconds. Writing calls return after
+    the fsync, which concurrent callers share. Each may raise ``RetriableError`` or ``FatalError``.
     """
 
     def __init__(self, path: Path, *, owner: bool = True, settings: LogSettings | None = None) -> None:
-        """Open a file, made where there is none. Raises ``AlreadyOwned`` and ``StartupError``."""
-        if path.is_symlink():  # all that SQLite and the lock have beside it belongs beside the file itself
+        """Open a file, or create it. Raises ``DataDirInUseError`` and ``StartupError``."""
+        if path.is_symlink():  # the files of SQLite and the lock belong beside the file itself
             path = path.resolve()
         super().__init__(path)
         self.settings = settings = settings or LogSettings()
@@ -47,8 +47,8 @@ class Store(Reader):
             self._lock = Lock(path) if owner else None
         except OSError as error:
             raise StartupError(
-                f"the folder {path.parent} cannot be written: {error.strerror}; check data.dir, its rights "
-                "and its disk"
+                f"the folder {path.parent} cannot be written: {error.strerror}; check data.dir, its "
+                "permissions and its disk"
             ) from error
         try:
             connection = connect(path)
@@ -76,13 +76,14 @@ class Store(Reader):
         self.close()
 
     def submit(self, change: Callable[[Tables], T]) -> Future[T]:
-        """Have any change made, in order; returns at once, the future ends after the fsync."""
+        """Queue a change, in order. The future ends after the fsync."""
         return self._writer.submit(change)
 
     def append(self, records: Sequence[ProducerRecord], timeout: float = 30.0) -> list[RecordMetadata]:
-        """Write records durably; returns when they are safe, with their offsets.
+        """Write records, and return their offsets when they are safe.
 
-        Raises ``DataError`` (all but these are written), ``Retriable`` when the disk is full.
+        Raises ``DataError`` for records that can never be written; the others are. Raises ``RetriableError``
+        if the disk is full.
         """
         appended = self._writer.run(lambda tables: tables.append(records), timeout)
         if appended.failures:
@@ -92,11 +93,11 @@ class Store(Reader):
     def create_topic(
         self, name: str, partitions: int = -1, config: Mapping[str, str] | None = None, timeout: float = 30.0
     ) -> bool:
-        """Create a topic; false if it is there already."""
+        """Create a topic. Return ``False`` if it exists."""
         return self._writer.run(lambda tables: tables.create_topic(name, partitions, config or {}), timeout)
 
     def delete_topic(self, name: str, timeout: float = 30.0) -> bool:
-        """Delete a topic, its records and its groups' offsets; false if there is none."""
+        """Delete a topic, its records and its groups' offsets. Return ``False`` if it does not exist."""
         return self._writer.run(lambda tables: tables.delete_topic(name), timeout)
 
     def commit(
@@ -106,55 +107,55 @@ class Store(Reader):
         timeout: float = 30.0,
         ids: Mapping[TopicPartition, int] | None = None,
     ) -> None:
-        """Store offsets of a group, or positions of any reader with a name.
+        """Store the offsets of a group, or of any named reader.
 
-        ``ids``: ``Bounds.id`` of the partitions that are meant, so that none goes to a later topic of
-        the same name.
+        ``ids``: the ``Bounds.id`` of each partition, so that no offset goes to a later topic of the same
+        name.
         """
         self._writer.run(lambda tables: tables.commit_group(group, offsets, ids or {}), timeout)
 
     def save_source_offsets(
         self, connector: str, offsets: Mapping[str, str | None], timeout: float = 30.0
     ) -> None:
-        """Store source offsets; None removes one."""
+        """Store source offsets. ``None`` removes one."""
         self._writer.run(lambda tables: tables.save_source_offsets(connector, offsets), timeout)
 
     def delete_before(self, topic: str, partition: int, offset: int, timeout: float = 30.0) -> Removed:
-        """Delete the records below an offset, in small steps. Offsets go on growing afterwards.
+        """Delete the records below an offset, in small steps. Later offsets continue after the deleted ones.
 
-        Of a page that is damaged nothing can be deleted: its records stay in the file, never read again.
+        The records of a damaged page cannot be deleted: they stay in the file, and are never read again.
         """
         return self._remove(TopicPartition(topic, partition), offset, OFFSET_MASK, timeout)
 
     def advance(self, topic: str, partition: int, offset: int, timeout: float = 30.0) -> None:
-        """Let the offsets of a partition go on at this one, if they have not come so far."""
+        """Let a partition continue at this offset, unless it is beyond it."""
         self._writer.run(lambda tables: tables.advance(TopicPartition(topic, partition), offset), timeout)
 
     def drop_oldest(self, topic: str, partition: int, max_records: int, timeout: float = 30.0) -> Removed:
-        """Delete the oldest records of a partition, so many at most."""
+        """Delete the oldest records of a partition, at most ``max_records``."""
         return self._remove(TopicPartition(topic, partition), OFFSET_MASK, max_records, timeout)
 
     def retain(self, unread: Unread) -> None:
-        """Start retention: delete what is too old or too much, but nothing that ``unread`` names."""
+        """Start retention, which deletes nothing that ``unread`` names."""
         if self._keeper is not None:
             self._keeper.retain(unread)
 
     @property
     def version(self) -> int:
-        """Grows with every commit by anybody; take it before reading and ``wait`` on it after."""
+        """A number that grows with every commit of any process. Read it before reading, then ``wait``."""
         try:
             return self._watch.look()
         except apsw.Error as error:
             raise to_tieline_error(error, self.path) from error
 
     def wait(self, version: int, timeout: float) -> int:
-        """Wait until somebody, in any process, commits after ``version``; the version then."""
+        """Wait until any process commits after ``version``. Return the version then."""
         now = self._watch.wait(version, timeout)
         self._must_be_open()
         return now
 
     def snapshot(self) -> Mapping[TopicPartition, Bounds]:
-        """Start and end of every partition now; one query a version, however many ask."""
+        """Return the present bounds of every partition. There is one query per version for all callers."""
         version = self._watch.look()
         known, bounds = self._snapshot
         if known != version:
@@ -167,7 +168,7 @@ class Store(Reader):
         self._watch.wake()
 
     def close(self) -> None:
-        """Finish what was submitted, and let the file go. Called by one thread; again does nothing."""
+        """Finish what was submitted, and close the file. For one thread; a second call does nothing."""
         if not self._open:
             return
         super().close()
@@ -178,16 +179,16 @@ class Store(Reader):
         if self._lock is not None:
             self._lock.release()
 
-    def _remove(self, at: TopicPartition, before: int, max_records: int, timeout: float) -> Removed:
+    def _remove(self, partition: TopicPartition, before: int, max_records: int, timeout: float) -> Removed:
         deadline = time.monotonic() + timeout
         records = size = 0
         while True:
             step = min(_STEP, max_records - records)
-            change = partial(Tables.remove, at=at, before=before, max_records=step)
+            change = partial(Tables.remove, partition=partition, before=before, max_records=step)
             try:
                 removed = self._writer.run(change, max(0.0, deadline - time.monotonic()))
             except FatalError:  # a damaged page cannot be changed
-                change = partial(Tables.skip, at=at, before=before, max_records=step)
+                change = partial(Tables.skip, partition=partition, before=before, max_records=step)
                 removed = self._writer.run(change, max(0.0, deadline - time.monotonic()))
             records += removed.records
             size += removed.bytes

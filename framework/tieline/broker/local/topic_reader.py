@@ -1,4 +1,4 @@
-"""Reading one topic of a log file in no group, live."""
+"""Following one topic of a log file, outside any group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tieline.broker.port import ConsumedRecord
 
 
 class LocalTopicReader:
-    """See ``TopicReader``. Holds no transaction between two calls, so it pins nothing however slow it is."""
+    """A ``TopicReader`` on the local log. It holds no transaction between two calls, however slow it is."""
 
     def __init__(
         self, store: Store, topic: str, since: int | None, partitions: Collection[int] | None
@@ -24,14 +24,14 @@ class LocalTopicReader:
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._turn = 0
-        for at, bounds in self._bounds().items():
-            self._ids[at], self._ends[at] = bounds.id, bounds.end
-            self._positions[at] = bounds.end if since is None else store.first_since(bounds, since)
+        for partition, bounds in self._bounds().items():
+            self._ids[partition], self._ends[partition] = bounds.id, bounds.end
+            self._positions[partition] = bounds.end if since is None else store.first_since(bounds, since)
 
     @property
     def at_end(self) -> bool:
         """See ``TopicReader.at_end``."""
-        return all(self._positions[at] >= end for at, end in self._ends.items())
+        return all(self._positions[partition] >= end for partition, end in self._ends.items())
 
     def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
         """See ``TopicReader.poll``."""
@@ -49,27 +49,30 @@ class LocalTopicReader:
 
     def _bounds(self) -> Mapping[TopicPartition, Bounds]:
         return {
-            at: bounds
-            for at, bounds in sorted(self._store.snapshot().items())
-            if at.topic == self._topic and (self._wanted is None or at.partition in self._wanted)
+            partition: bounds
+            for partition, bounds in sorted(self._store.snapshot().items())
+            if partition.topic == self._topic
+            and (self._wanted is None or partition.partition in self._wanted)
         }
 
     def _take(self, max_records: int) -> list[ConsumedRecord]:
         records: list[ConsumedRecord] = []
-        known = self._bounds()
-        for at in self._ends.keys() - known.keys():
-            del self._ends[at]  # deleted: there is nothing left of what it held
+        present = self._bounds()
+        for partition in self._ends.keys() - present.keys():
+            del self._ends[partition]  # deleted, with all that it held
         self._turn += 1
-        first = self._turn % len(known) if known else 0
-        order = list(known)
-        for at in order[first:] + order[:first]:
-            bounds = known[at]
-            if self._ids.get(at) != bounds.id:  # a new partition, or a new topic of the same name
-                self._ids[at], self._positions[at] = bounds.id, 0
-                self._ends.pop(at, None)
+        first = self._turn % len(present) if present else 0
+        order = list(present)
+        for partition in order[first:] + order[:first]:
+            bounds = present[partition]
+            if self._ids.get(partition) != bounds.id:  # a new partition, or a new topic of the same name
+                self._ids[partition], self._positions[partition] = bounds.id, 0
+                self._ends.pop(partition, None)
             left = max_records - len(records)
-            if left > 0 and self._positions[at] < bounds.end:
-                batch = self._store.read_known(at, bounds, self._positions[at], left, MAX_BATCH_BYTES)
-                self._positions[at] = batch[-1].offset + 1 if batch else bounds.end
+            if left > 0 and self._positions[partition] < bounds.end:
+                batch = self._store.read_known(
+                    partition, bounds, self._positions[partition], left, MAX_BATCH_BYTES
+                )
+                self._positions[partition] = batch[-1].offset + 1 if batch else bounds.end
                 records += batch
         return records

@@ -1,4 +1,4 @@
-"""Noticing commits: those of this process at once, those of other processes within milliseconds."""
+"""Noticing commits: of this process at once, of other processes within milliseconds."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from tieline.broker.local.file import connect
 
-_LOOK_EVERY = 0.01  # a guest: SQLite tells other processes nothing, somebody has to look
-_LOOK_ANYWAY = 1.0  # the owner, to whom guests ring: for one that died between its commit and the bell
+_GUEST_CHECKS_EVERY = 0.01  # seconds; SQLite does not notify other processes
+_OWNER_CHECKS_EVERY = 1.0  # seconds, without a bell: for a guest that died before it rang
 
 
 class CommitWatch:
-    """A version that grows with every commit to a file. Safe for many threads.
+    """A version that grows with every commit to a file. Any thread may use it.
 
-    A guest rings the owner's bell, a named pipe beside the file, after each commit: the owner sleeps
-    until then. A guest itself looks again and again, but only while somebody waits; so does an owner
-    where no named pipe can be made.
+    After each commit a guest rings the owner's bell, a named pipe beside the file, until which the owner
+    sleeps. A guest itself checks periodically, but only while a thread waits. An owner does the same if no
+    named pipe can be created.
     """
 
     def __init__(self, path: Path, *, owner: bool) -> None:
@@ -35,7 +35,7 @@ class CommitWatch:
         self._thread: threading.Thread | None = None
 
     def look(self) -> int:
-        """The version now."""
+        """Check for commits, and return the present version."""
         with self._changed:
             if not self._closed:
                 seen = self._connection.pragma("data_version")
@@ -45,18 +45,18 @@ class CommitWatch:
             return self._version
 
     def committed(self) -> None:
-        """Something was committed by this process: called by the writer, in its thread."""
+        """Note a commit of this process. Called by the writer, in its thread."""
         self.look()
         if not self._owner:
             self._ring()
 
     def wake(self) -> None:
-        """Let everybody who waits look again."""
+        """End every ``wait``."""
         with self._changed:
             self._grow()
 
     def wait(self, version: int, timeout: float) -> int:
-        """Wait until the version is another than the one given; the version then."""
+        """Wait until the version differs from the given one. Return the version then."""
         deadline = time.monotonic() + timeout
         with self._changed:
             if self._thread is None and not self._closed:
@@ -73,7 +73,7 @@ class CommitWatch:
             return self._version
 
     def close(self) -> None:
-        """End every ``wait``, and let the file go."""
+        """End every ``wait``, and close the file."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -90,18 +90,18 @@ class CommitWatch:
         self._changed.notify_all()
 
     def _run(self) -> None:
-        with selectors.DefaultSelector() as bells:  # select() itself takes no descriptor above 1,023
+        with selectors.DefaultSelector() as bells:  # select() takes no descriptor above 1,023
             if self._bell is not None:
                 bells.register(self._bell, selectors.EVENT_READ)
-            while self._somebody_waits():
+            while self._wait_for_waiter():
                 self.look()
                 if self._bell is None:
-                    time.sleep(_LOOK_EVERY)
-                elif bells.select(_LOOK_ANYWAY):
+                    time.sleep(_GUEST_CHECKS_EVERY)
+                elif bells.select(_OWNER_CHECKS_EVERY):
                     os.read(self._bell, 4096)
 
-    def _somebody_waits(self) -> bool:
-        """Once somebody waits: true. Once closed: false."""
+    def _wait_for_waiter(self) -> bool:
+        """Wait until a thread waits for a commit. Return ``False`` once this is closed."""
         with self._changed:
             while self._waiting == 0 and not self._closed:
                 self._changed.wait()
@@ -115,16 +115,18 @@ class CommitWatch:
         try:
             os.write(bell, b"\0")
         except OSError:
-            pass  # full: it rings already
+            pass  # full: it is ringing already
         finally:
             os.close(bell)
 
 
 def _make_bell(path: Path) -> int | None:
     try:
-        path.unlink(missing_ok=True)  # whatever an earlier owner, or somebody else, left there
+        path.unlink(missing_ok=True)  # of an earlier owner
         os.mkfifo(path, 0o600)
-        path.chmod(0o600)  # whatever the umask is
-        return os.open(path, os.O_RDWR | os.O_NONBLOCK)  # for both: it never ends, and never waits
+        path.chmod(0o600)  # for any umask
+        return os.open(
+            path, os.O_RDWR | os.O_NONBLOCK
+        )  # for both directions: it never ends, and never blocks
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""One thread writes: the changes of many producers become one transaction, and one fsync."""
+"""The writing thread: it joins the changes of many producers to one transaction with one fsync."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tieline.broker.local.tables import Tables
 
 T = TypeVar("T")
 _Change = tuple[Callable[[Tables], Any], "Future[Any]"]
-_MAX_GROUP = 256
-_MAX_GROUP_BYTES = 4 << 20  # with the keeper's limits this bounds the write-ahead log
+_MAX_CHANGES = 256
+_MAX_BYTES = 4 << 20  # of one transaction; with the keeper's limits this bounds the write-ahead log
 
 
 class Writer:
-    """Runs changes in the order in which they came; ``submit`` from any thread.
+    """Runs changes in the order of ``submit``, which any thread may call.
 
-    A change is a function of :class:`Tables`. Its future ends after the fsync. If a group fails, each of
-    its changes gets a transaction of its own, so that one bad change harms no other.
+    A change is a function of :class:`Tables`. Its future ends after the fsync. If a transaction fails, each
+    of its changes gets its own, so that a failing change does not affect others.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Writer:
         self._thread.start()
 
     def submit(self, change: Callable[[Tables], T]) -> Future[T]:
-        """Have a change made; the future ends when it is safe, or with what went wrong."""
+        """Queue a change. The future ends when it is safe, or with its error."""
         future: Future[T] = Future()
         with self._ready:
             if self._closing:
@@ -59,7 +59,7 @@ class Writer:
         return future
 
     def run(self, change: Callable[[Tables], T], timeout: float) -> T:
-        """Make a change and wait. Raises ``RetriableError`` after ``timeout``: it may still happen then."""
+        """Make a change and wait. Raises ``RetriableError`` after ``timeout``; it may still happen later."""
         future = self.submit(change)
         try:
             return future.result(timeout)
@@ -74,7 +74,7 @@ class Writer:
             self._ready.notify()
 
     def close(self) -> None:
-        """Make what was submitted, then end. Called by one thread, once."""
+        """Make what was submitted, then end. To be called once."""
         with self._ready:
             self._closing = True
             self._ready.notify()
@@ -86,10 +86,10 @@ class Writer:
             with self._ready:
                 while not (self._waiting or self._checkpoint or self._closing):
                     self._ready.wait()
-                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_GROUP))]
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_CHANGES))]
                 if not group and not self._checkpoint:
                     return
-            self._make([one for one in group if one[1].set_running_or_notify_cancel()])
+            self._make([change for change in group if change[1].set_running_or_notify_cancel()])
             with self._ready:
                 checkpoint, self._checkpoint = self._checkpoint, False
             if checkpoint:
@@ -105,17 +105,19 @@ class Writer:
                 if len(group) == 1:
                     group[0][1].set_exception(to_tieline_error(error, self._path))
                 else:
-                    for one in group:
-                        self._make([one])
+                    for change in group:
+                        self._make([change])
                 return
-            with suppress(Exception):  # who waits looks by itself a moment later; the changes are safe
+            with suppress(
+                Exception
+            ):  # the changes are safe; waiting threads check by themselves a moment later
                 self._committed()
             for (_, future), result in zip(group, results, strict=False):
                 future.set_result(result)
             group = group[len(results) :]
 
     def _transaction(self, changes: Sequence[Callable[[Tables], Any]]) -> list[Any]:
-        """Make the first of these, as many as one transaction should hold; their results."""
+        """Make the first changes, as many as one transaction should hold. Return their results."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
@@ -123,12 +125,12 @@ class Writer:
             results = []
             for change in changes:
                 results.append(change(self._tables))
-                if self._tables.appended_bytes > _MAX_GROUP_BYTES:
+                if self._tables.appended_bytes > _MAX_BYTES:
                     break
             self._tables.finish()
             execute("COMMIT")
         except BaseException:
-            self._tables.forget()
+            self._tables.roll_back()
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             raise
@@ -141,6 +143,6 @@ class Writer:
                     self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                     return
                 except apsw.FullError:
-                    self._tables.disk_is_full()  # the reserve is for this, too
+                    self._tables.disk_is_full()  # the reserve is also for this
                 except apsw.Error:
-                    return  # busy: the next one will do; commits do not depend on it
+                    return  # busy: the next checkpoint will do; commits do not depend on it

@@ -94,7 +94,7 @@ def test_rows_show_nothing_raw(log, capfd, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "printed"),
     [
         ({}, "--from-beginning"),
         ({"from_beginning": True, "since": "1h"}, "either"),
@@ -103,14 +103,14 @@ def test_rows_show_nothing_raw(log, capfd, tmp_path):
         ({"from_beginning": True, "topic": "tt"}, r"did you mean t\?"),
     ],
 )
-def test_what_cannot_be_shown_is_told_with_the_way_out(log, tmp_path, options, told):
+def test_what_cannot_be_shown_is_reported_with_the_fix(log, tmp_path, options, printed):
     write(log, ProducerRecord("t", b"1"))
-    with pytest.raises(StartupError, match=told):
+    with pytest.raises(StartupError, match=printed):
         consume(options.pop("topic", "t"), **place(tmp_path), follow=False, **options)
 
 
 @pytest.mark.parametrize("command", [consume, produce])
-def test_a_place_that_is_none_is_told_and_nothing_is_made_there(command, tmp_path):
+def test_a_missing_broker_is_reported_and_nothing_is_created(command, tmp_path):
     def run(**options):
         command("t", **options)
 
@@ -123,7 +123,7 @@ def test_a_place_that_is_none_is_told_and_nothing_is_made_there(command, tmp_pat
         run(data_dir=tmp_path, bootstrap_servers="127.0.0.1:1")
 
 
-def test_a_worker_file_names_the_place_and_its_problems_are_told(log, capfd, tmp_path):
+def test_a_worker_file_names_the_broker_and_its_problems_are_reported(log, capfd, tmp_path):
     write(log, ProducerRecord("t", b"1"))
     (tmp_path / "worker.yaml").write_text(f"data.dir: {tmp_path / 'data'}\n")
     capfd.readouterr()
@@ -144,8 +144,8 @@ def test_an_error_is_one_line_with_its_place_and_without_a_secret(log, capfd, tm
     with pytest.raises(SystemExit) as ended, open_session(BrokerOptions(tmp_path / "worker.json")):
         raise RetriableError("refused me:other-secret\x1b[2J")
     assert ended.value.code == 1
-    told = capfd.readouterr().err
-    assert told == f"the local log in {tmp_path / 'data'}: refused ********\\x1b[2J\n"
+    printed = capfd.readouterr().err
+    assert printed == f"the local log in {tmp_path / 'data'}: refused ********\\x1b[2J\n"
 
 
 def test_lines_are_sent_as_they_are_written_with_key_and_headers(log, capfd, tmp_path):
@@ -212,7 +212,7 @@ def test_one_problem_in_many_files_and_nothing_is_sent_nor_registered(log, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "told"),
+    ("text", "options", "printed"),
     [
         ("{}\n1\n", {"key_field": "a"}, "line 2: has no a"),
         ("{}", {"key_field": "a", "key": "b"}, "either --key or --key-field"),
@@ -223,9 +223,9 @@ def test_one_problem_in_many_files_and_nothing_is_sent_nor_registered(log, tmp_p
         ('"\\u001b[2J" x', {}, "line 1: not JSON"),
     ],
 )
-def test_what_cannot_be_sent_is_told_with_the_way_out(log, tmp_path, text, options, told):
+def test_what_cannot_be_sent_is_reported_with_the_fix(log, tmp_path, text, options, printed):
     log.create_topic("t")
-    with pytest.raises(StartupError, match=told):
+    with pytest.raises(StartupError, match=printed):
         produce("t", file(tmp_path, text), **place(tmp_path), **options)
     assert held(log, "t") == []
 
@@ -239,16 +239,18 @@ def test_a_topic_that_is_not_there_is_made_only_when_asked(log, tmp_path):
     assert len(held(log, "telemetri")) == 1
 
 
-def test_a_record_that_the_broker_refuses_is_told_by_its_line_and_the_others_are_sent(log, capfd, tmp_path):
+def test_a_record_that_the_broker_rejects_is_reported_by_its_line_and_the_others_are_sent(
+    log, capfd, tmp_path
+):
     log.create_topic("t", config={"max.message.bytes": "100"})
     lines = file(tmp_path, "1\n" + json.dumps("x" * 200) + "\n3\n")
     with pytest.raises(typer.Exit) as ended:
         produce("t", lines, **place(tmp_path))
     assert ended.value.exit_code == 1
     assert [r.value for r in held(log, "t")] == [b"1", b"3"]
-    told = capfd.readouterr().err
-    assert "line 2: refused" in told
-    assert "2 of 3 sent, 1 refused to t" in told
+    printed = capfd.readouterr().err
+    assert "line 2: refused" in printed
+    assert "2 of 3 sent, 1 refused to t" in printed
 
 
 def test_a_record_that_no_broker_takes_is_refused_before_anything_is_sent(log, tmp_path):

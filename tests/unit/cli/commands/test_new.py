@@ -33,8 +33,8 @@ def test_a_name_with_the_templates_own_in_it_is_a_name(tmp_path):
 @pytest.mark.parametrize("kind", ["source", "sink"])
 def test_its_tests_are_green_at_once(kind, tmp_path):
     folder = tmp_path / "made"
-    told = make("my-meter", f"--{kind}", "--folder", folder)
-    assert f"is a {kind} that works" in told
+    message = make("my-meter", f"--{kind}", "--folder", folder)
+    assert f"is a {kind} that works" in message
     text = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
     assert "acme" not in text.lower()
     assert f"my-meter = tieline_my_meter.{kind}:MyMeter{kind.capitalize()}" in text
@@ -46,7 +46,7 @@ def test_its_tests_are_green_at_once(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["meter"], "give either --source or --sink"),
         (["meter", "--source", "--sink"], "give either --source or --sink"),
@@ -54,9 +54,9 @@ def test_its_tests_are_green_at_once(kind, tmp_path):
         (["../meter", "--sink"], "a name has lower case letters"),
     ],
 )
-def test_what_cannot_be_made_is_told(words, told, tmp_path, monkeypatch):
+def test_what_cannot_be_created_is_reported(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StartupError, match=told):
+    with pytest.raises(StartupError, match=message):
         make(*words)
     assert list(tmp_path.iterdir()) == []
 

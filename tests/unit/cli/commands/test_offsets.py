@@ -40,7 +40,7 @@ def committed(data):
         log.close()
 
 
-def test_all_connectors_are_listed_also_beside_a_running_worker(data, capfd):
+def test_all_connectors_are_listed_also_while_a_worker_runs(data, capfd):
     running = LocalLog.open(data)
     list_offsets(data_dir=data, as_json=True)
     running.close()
@@ -105,7 +105,7 @@ def test_a_source_is_set_and_reset_with_json(data, capfd):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda d: set_offsets("out", "6", data_dir=d), "its next record gets 5"),
         (lambda d: set_offsets("out", "-1", data_dir=d), "is not a target for offsets"),
@@ -126,9 +126,9 @@ def test_a_source_is_set_and_reset_with_json(data, capfd):
         (lambda d: list_offsets("outt", data_dir=d), "did you mean out"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_fix_and_changes_nothing(data, change, told):
+def test_what_cannot_be_is_refused_with_the_fix_and_changes_nothing(data, change, message):
     before = committed(data)
-    with pytest.raises(OffsetsRefusedError, match=told):
+    with pytest.raises(OffsetsRefusedError, match=message):
         change(data)
     assert committed(data) == before
 

@@ -49,7 +49,7 @@ def test_an_old_name_of_a_plugin_is_listed_as_an_alias():
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_broken_plugin_is_told_with_its_cause_and_disturbs_nobody():
+def test_a_broken_plugin_is_reported_with_its_cause_and_does_not_affect_others():
     rows = {row["name"]: row for row in json.loads(run("--json").stdout)}
     assert (rows["broken"]["distribution"], rows["broken"]["version"]) == ("broken", "1.0")
     assert "no_such_module:Sink cannot be imported: ModuleNotFoundError" in rows["broken"]["status"]
@@ -60,16 +60,16 @@ def test_a_broken_plugin_is_told_with_its_cause_and_disturbs_nobody():
 def test_brackets_in_a_cause_are_shown_as_they_are(tmp_path):
     modules = {"needy": "raise RuntimeError('pip install acme[all] [/b]')"}
     with distribution(tmp_path, "needy", {SINKS: {"needy": "needy:Sink"}}, modules):
-        told = run()
-    assert told.exception is None
-    assert "acme[all][/b]" in "".join(told.stdout.split()).replace("│", "")
+        printed = run()
+    assert printed.exception is None
+    assert "acme[all][/b]" in "".join(printed.stdout.split()).replace("│", "")
 
 
 def test_the_settings_of_a_plugin_are_those_of_its_configuration():
-    (told,) = json.loads(run("show", "mongo", "--json").stdout)
-    assert (told["kind"], told["version"]) == ("sink", MongoSink.version)
-    assert [setting["name"] for setting in told["settings"]] == MongoSinkConfig.keys()
-    assert all(setting["documentation"] for setting in told["settings"])
+    (printed,) = json.loads(run("show", "mongo", "--json").stdout)
+    assert (printed["kind"], printed["version"]) == ("sink", MongoSink.version)
+    assert [setting["name"] for setting in printed["settings"]] == MongoSinkConfig.keys()
+    assert all(setting["documentation"] for setting in printed["settings"])
     both = json.loads(run("show", "file", "--json").stdout)
     assert [plugin["kind"] for plugin in both] == ["source", "sink"]
     assert "max.line.bytes" in run("show", "file").stdout
@@ -81,7 +81,7 @@ def test_each_plugin_of_a_kind_can_be_shown(kind):
     assert [name for name in names if run("show", name).exit_code] == []
 
 
-def test_a_name_that_is_not_there_is_told_with_one_that_may_be_meant():
+def test_an_unknown_name_is_reported_with_a_similar_one():
     ended = run("show", "mong")
     assert isinstance(ended.exception, StartupError)
     assert "did you mean 'mongo'?" in str(ended.exception)

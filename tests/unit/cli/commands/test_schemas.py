@@ -70,11 +70,11 @@ def test_schemas_are_registered_listed_and_shown(run, file):
 def test_a_difference_is_shown_with_who_reads_whom(run, file):
     for text in (OLD, NEW):
         run("register", "s", file(text))
-    told = run("diff", "s", "1").stdout
-    assert '-      "type": "int"' in told
-    assert '+      "type": "long"' in told
-    assert "version 2 reads what version 1 wrote: yes" in told
-    assert "version 1 reads what version 2 wrote: no\n  'n' is int here and long there" in told
+    printed = run("diff", "s", "1").stdout
+    assert '-      "type": "int"' in printed
+    assert '+      "type": "long"' in printed
+    assert "version 2 reads what version 1 wrote: yes" in printed
+    assert "version 1 reads what version 2 wrote: no\n  'n' is int here and long there" in printed
 
 
 def test_what_is_refused_is_one_sentence(run, file):
@@ -91,7 +91,7 @@ def test_check_tells_what_is_broken_by_its_exit_status(tmp_path):
     released.mkdir(parents=True)
     (released / "R.avsc").write_text(OLD)
     (tmp_path / "lab").mkdir()
-    for text, status, told in ((NEW, 0, "lab.R: ok"), (BAD, 1, "lab.R: broken")):
+    for text, status, printed in ((NEW, 0, "lab.R: ok"), (BAD, 1, "lab.R: broken")):
         (tmp_path / "lab" / "R.avsc").write_text(text)
         ended = CliRunner().invoke(schemas, ["check", str(tmp_path)])
-        assert (ended.exit_code, ended.stdout.splitlines()[0]) == (status, told)
+        assert (ended.exit_code, ended.stdout.splitlines()[0]) == (status, printed)

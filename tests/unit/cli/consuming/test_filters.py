@@ -53,7 +53,7 @@ def test_a_field_is_compared_or_searched(where, expected):
     assert passes(record(), where=[where]) is expected
 
 
-def test_a_value_that_is_no_object_has_no_fields_but_is_something():
+def test_a_value_that_is_not_an_object_has_no_fields():
     assert passes(record("21.5 degrees"), where=["~degrees"])
     assert not passes(record("21.5 degrees"), where=["a=1"])
     assert not passes(record(b"\x00"), where=["a~."])
@@ -93,7 +93,7 @@ def test_a_time_is_iso_or_so_long_ago(text, before_now):
 
 
 @pytest.mark.parametrize("text", ["yesterday", "", "-5m", "5 weeks", "999999999d", "1" * 100 + "s"])
-def test_what_is_no_time_is_told_with_the_known_forms(text):
+def test_an_invalid_time_is_rejected_with_the_known_forms(text):
     with pytest.raises(StartupError, match="15m"):
         since_ms(text, NOW)
 
@@ -101,6 +101,6 @@ def test_what_is_no_time_is_told_with_the_known_forms(text):
 @pytest.mark.parametrize(
     "wanted", [{"key": "["}, {"where": ["a~["]}, {"where": ["a"]}, {"headers": ["a"]}, {"headers": ["=a"]}]
 )
-def test_what_is_no_filter_is_refused(wanted):
+def test_an_invalid_filter_is_rejected(wanted):
     with pytest.raises(StartupError):
         passes(record(), **wanted)

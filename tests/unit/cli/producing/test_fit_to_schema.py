@@ -98,7 +98,7 @@ def test_a_time_of_a_logical_type_is_iso_8601_or_its_number():
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ({}, "x.R: lacks n, raw"),
         ({"n": 1.5, "raw": ""}, "x.R.n: is a long"),
@@ -110,9 +110,9 @@ def test_a_time_of_a_logical_type_is_iso_8601_or_its_number():
         (None, "x.R"),
     ],
 )
-def test_what_is_not_true_to_the_schema_is_told_with_its_place(value, told):
+def test_a_value_that_does_not_fit_the_schema_is_reported_with_its_field(value, message):
     definition = record({"name": "n", "type": "long"}, {"name": "raw", "type": "bytes"})
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         fitted(definition, value)
 
 
@@ -184,7 +184,7 @@ def test_a_decimal_may_be_a_number_with_all_of_its_digits(number):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("d", "2026-13-01", "x.Logical.d: '2026-13-01' is not a date, such as 2026-01-02"),
         ("t", "25:00:00", "x.Logical.t: '25:00:00' is not a time of day"),
@@ -200,9 +200,9 @@ def test_a_decimal_may_be_a_number_with_all_of_its_digits(number):
         ("ids", ["1"], "x.Logical.ids: '1' is not a UUID"),
     ],
 )
-def test_what_could_not_be_read_back_is_not_sent_and_its_field_is_named(name, value, told):
+def test_what_could_not_be_read_back_is_not_sent_and_its_field_is_named(name, value, message):
     definition = record(*(field for field in FIELDS if field["name"] == name))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         fitted({**definition, "name": "x.Logical"}, {name: value})
 
 

@@ -18,7 +18,7 @@ def read(data):
     return list(messages("f", data if isinstance(data, bytes) else data.encode()))
 
 
-def told(data):
+def problems(data):
     return [str(one) for one in read(data) if isinstance(one, InvalidLine)]
 
 
@@ -35,9 +35,13 @@ def test_each_line_is_a_message_as_it_is_written_and_empty_ones_are_none():
     ]
 
 
-def test_every_line_that_is_no_json_is_told_by_its_number():
+def test_every_line_that_is_not_json_is_reported_by_its_number():
     data = b'{"a": 1}\n{"a"\n[1]\n\xff\n' + b"[" * 100_000 + b"\n"
-    assert [one.partition(": not JSON")[0] for one in told(data)] == ["f: line 2", "f: line 4", "f: line 5"]
+    assert [one.partition(": not JSON")[0] for one in problems(data)] == [
+        "f: line 2",
+        "f: line 4",
+        "f: line 5",
+    ]
     assert [where for where, _ in sent(data)] == ["f: line 1", "f: line 3"]
 
 
@@ -54,7 +58,7 @@ def test_an_old_message_file_may_have_other_entries_before_and_no_description():
     assert sent(text) == [("f: line 4", GOOD), ("f: line 6", short)]
 
 
-def test_every_problem_of_an_old_message_file_is_told_by_its_line():
+def test_every_problem_of_an_old_message_file_is_reported_by_its_line():
     entries = [
         json.dumps(GOOD),
         "7",
@@ -62,7 +66,7 @@ def test_every_problem_of_an_old_message_file_is_told_by_its_line():
         '{"sender": 1, "topic": "", "value": {"]": "}"}}',
         json.dumps({**GOOD, "extra": 1}),
     ]
-    assert told('{"message_list": [\n' + ",\n".join(entries) + "\n]}") == [
+    assert problems('{"message_list": [\n' + ",\n".join(entries) + "\n]}") == [
         "f: line 3: is not an object; a message is {sender, topic, value, description}",
         "f: line 4: has no value; a message is {sender, topic, value, description}",
         "f: line 6: sender is not a text; topic is empty",
@@ -70,16 +74,16 @@ def test_every_problem_of_an_old_message_file_is_told_by_its_line():
     ]
 
 
-def test_a_broken_old_file_is_told_once_with_the_line_of_the_break():
-    assert told('{\n "message_list": [\n  {"sender": }\n ]\n}') == [
+def test_a_broken_old_file_is_reported_once_with_the_line_of_the_break():
+    assert problems('{\n "message_list": [\n  {"sender": }\n ]\n}') == [
         "f: line 3: not JSON: Expecting value (column 14)"
     ]
 
 
-def test_a_file_of_commands_is_told_where_it_belongs():
-    (found,) = told('{"kafka_topic": "t", "device_point_list": []}')
+def test_a_file_of_commands_is_rejected_with_the_right_command():
+    (found,) = problems('{"kafka_topic": "t", "device_point_list": []}')
     assert "tieline command send --file" in found
-    assert told('{"message_list": {}}') == ["f: line 1: message_list is not a list"]
+    assert problems('{"message_list": {}}') == ["f: line 1: message_list is not a list"]
 
 
 def test_lines_of_json_that_speak_of_a_message_list_stay_lines():

@@ -23,7 +23,7 @@ from tieline.api import (
     Transform,
     Unreadable,
 )
-from tieline.broker.local.changelog import Place
+from tieline.broker.local.changelog import ChangelogTarget
 from tieline.broker.local.codec import encode_headers
 from tieline.broker.local.log import LocalLog
 from tieline.broker.port import ConsumedRecord, ProducerRecord
@@ -921,8 +921,8 @@ def test_a_task_that_is_fenced_joins_its_group_again_and_goes_on_where_the_other
     def taken_over(batch):
         if batch[0].value == "a":  # somebody else is the owner, and we have not heard of it
             bounds = log.store.bounds("t")
-            place = Place("c-t-changelog", at, "connect-c", bounds[at].id)
-            other = log.ledger().take_over(place, len(bounds), 10.0)
+            place = ChangelogTarget("c-t-changelog", at, "connect-c", bounds[at].id)
+            other = log.changelogs().take_over(place, len(bounds), 10.0)
             (entry,) = avro.serialize([Datum(place.topic, {"value": "of the other"}, ENTRY)])
             other.write({b"a": entry}, [], 1, 10.0)
 
@@ -961,8 +961,8 @@ def test_a_task_that_hears_of_its_fence_by_itself_joins_again_though_no_record_c
     sink = Acting(1)
     running = Running(log, sink)
     assert sink.enough.wait(10)
-    place = Place("c-t-changelog", at, "connect-c", log.store.bounds("t")[at].id)
-    log.ledger().take_over(place, len(log.store.bounds("t")), 10.0)
+    place = ChangelogTarget("c-t-changelog", at, "connect-c", log.store.bounds("t")[at].id)
+    log.changelogs().take_over(place, len(log.store.bounds("t")), 10.0)
     sink.act()
     assert again.wait(10)
     sink.logs[at].write({"a": {"value": "again"}})
@@ -972,15 +972,15 @@ def test_a_task_that_hears_of_its_fence_by_itself_joins_again_though_no_record_c
 
 def test_a_changelog_that_is_away_at_the_assignment_is_asked_for_again(log):
     fill(log, ["a"])
-    ledger, tries = log.ledger, []
+    changelogs, tries = log.changelogs, []
 
     def away():
         tries.append(1)
         if len(tries) < 4:
             raise RetriableError("the disk is away")
-        return ledger()
+        return changelogs()
 
-    log.ledger = away
+    log.changelogs = away
     sink = Keeping(1)
     running = Running(log, sink)
     assert sink.enough.wait(10)
@@ -994,7 +994,7 @@ def test_an_entry_that_cannot_be_read_stops_the_task_before_it_does_anything_aga
     running = Running(log, sink)
     assert sink.enough.wait(10)
     running.stop()
-    log.ledger().store.append([ProducerRecord("c-t-changelog", b"\x00junk", b"b", partition=0)])
+    log.changelogs().store.append([ProducerRecord("c-t-changelog", b"\x00junk", b"b", partition=0)])
     fill(log, ["b"])
     sink = Keeping(1)
     running = Running(log, sink)
