@@ -233,7 +233,7 @@ def test_looking_at_data_that_is_like_avro_makes_no_topic_of_schemas(home, worke
         assert set(opened.broker.topics()) <= before | {"__consumer_offsets", topics[0]}
 
 
-def test_a_broker_that_is_away_is_told_without_its_secrets(tmp_path):
+def test_an_unavailable_broker_is_reported_without_its_secrets(tmp_path):
     settings = {
         "bootstrap.servers": "127.0.0.1:1",
         "security.protocol": "SASL_PLAINTEXT",
@@ -250,7 +250,7 @@ def test_a_broker_that_is_away_is_told_without_its_secrets(tmp_path):
     assert "Traceback" not in answer.stderr
 
 
-def test_nobody_who_looks_keeps_the_local_log_from_growing_small(tmp_path):
+def test_a_reader_beside_the_worker_does_not_keep_the_local_log_large(tmp_path):
     """A reader stopped in the middle of a big topic pins nothing: the write-ahead log starts over."""
     log = LocalLog.open(tmp_path / "data")
     producer = log.producer("test", {})
@@ -270,7 +270,7 @@ def test_nobody_who_looks_keeps_the_local_log_from_growing_small(tmp_path):
 
 
 @pytest.mark.kafka
-def test_a_broker_that_goes_away_is_waited_for_and_nothing_is_passed_over(tmp_path):
+def test_an_outage_of_the_broker_is_waited_out_and_no_record_is_skipped(tmp_path):
     if reason := kafka.why_not():
         pytest.skip(reason)
     with kafka.KafkaServer(tmp_path) as server:

@@ -58,7 +58,7 @@ def test_what_is_not_connected_is_shown_since_when_and_why_in_progress_and_in_st
     assert {row["state"] for row in stopped["connectors"]} == {"no worker runs"}
 
 
-def test_a_folder_of_nobody_is_a_clear_problem(tmp_path):
+def test_a_folder_without_a_worker_is_reported(tmp_path):
     answer = status(tmp_path)
     assert answer.returncode == 2
     assert "data.dir" in answer.stderr

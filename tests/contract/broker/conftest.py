@@ -1,4 +1,4 @@
-"""Both homes of the broker port, and what the sentences of the suite need to say."""
+"""Both backends of the broker interface, and the steps that the tests of the suite are made of."""
 
 from __future__ import annotations
 
@@ -21,36 +21,34 @@ OFFSETS = "suite-offsets"
 
 
 class Listener:
-    """Remembers what it was told; ``on_assigned`` is done inside ``assigned``, ``on_revoked`` inside
-    ``revoked``.
-    """
+    """Records the events of a consumer. ``on_assigned`` and ``on_revoked`` run inside the callbacks."""
 
     def __init__(self) -> None:
         self.owned: set[TopicPartition] = set()
-        self.told: list[tuple[str, frozenset[TopicPartition]]] = []
+        self.events: list[tuple[str, frozenset[TopicPartition]]] = []
         self.on_assigned: Callable[[Collection[TopicPartition]], None] = lambda partitions: None
         self.on_revoked: Callable[[Collection[TopicPartition]], None] = lambda partitions: None
 
     def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        self.told.append(("assigned", frozenset(partitions)))
+        self.events.append(("assigned", frozenset(partitions)))
         self.owned |= set(partitions)
         self.on_assigned(partitions)
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        self.told.append(("revoked", frozenset(partitions)))
+        self.events.append(("revoked", frozenset(partitions)))
         self.on_revoked(partitions)
         self.owned -= set(partitions)
 
     def lost(self, partitions: Collection[TopicPartition]) -> None:
-        self.told.append(("lost", frozenset(partitions)))
+        self.events.append(("lost", frozenset(partitions)))
         self.owned -= set(partitions)
 
 
 class Kit:
-    """A home, and the few steps of which every test is made."""
+    """A backend, and the few steps that every test is made of."""
 
-    def __init__(self, home: Broker, delete_topic: Callable[[str], bool]) -> None:
-        self.home = home
+    def __init__(self, broker: Broker, delete_topic: Callable[[str], bool]) -> None:
+        self.broker = broker
         self.delete_topic = delete_topic
         self.at_close: list[Callable[[], None]] = []
 
@@ -60,17 +58,17 @@ class Kit:
     def topic(self, partitions: int = 1, **config: str) -> str:
         name = self.name()
         settings = {key.replace("_", "."): value for key, value in config.items()}
-        assert self.home.create_topic(name, partitions=partitions, config=settings)
+        assert self.broker.create_topic(name, partitions=partitions, config=settings)
         return name
 
     def producer(self, **overrides: str) -> Producer:
         settings = {key.replace("_", "."): value for key, value in overrides.items()}
-        producer = self.home.producer("suite", settings)
+        producer = self.broker.producer("suite", settings)
         self.at_close.append(lambda: producer.close(0))
         return producer
 
     def ends(self, producer: Producer, count: int) -> list[Delivery]:
-        """The next ``count`` deliveries."""
+        """Return the next ``count`` deliveries."""
         found: list[Delivery] = []
         deadline = time.monotonic() + PATIENCE
         while len(found) < count:
@@ -80,8 +78,8 @@ class Kit:
         return found
 
     def produce(self, *records: ProducerRecord) -> Delivery:
-        """One unit, until it ended."""
-        producer = self.home.producer("suite", {})
+        """Send one unit, and wait for its end."""
+        producer = self.broker.producer("suite", {})
         producer.send(Unit(records))
         (delivery,) = self.ends(producer, 1)
         producer.close(5)
@@ -89,7 +87,7 @@ class Kit:
         return delivery
 
     def fill(self, topic: str, count: int, start: int = 0, partition: int = 0) -> None:
-        """Records whose values count."""
+        """Write records whose values count up."""
         self.produce(
             *(ProducerRecord(topic, b"%d" % n, partition=partition) for n in range(start, start + count))
         )
@@ -98,14 +96,28 @@ class Kit:
         self, group: str, topics: Sequence[str] = (), pattern: str | None = None
     ) -> tuple[Consumer, Listener]:
         quick = {"metadata.max.age.ms": "500", "heartbeat.interval.ms": "200"}
-        consumer = self.home.consumer(group, "suite", quick)
+        consumer = self.broker.consumer(group, "suite", quick)
         self.at_close.append(lambda: consumer.close(10))
         listener = Listener()
         consumer.subscribe(topics, pattern, listener)
         return consumer, listener
 
+    def recreate(self, topic: str, partitions: int = 1) -> None:
+        """Delete a topic, and create another of its name as soon as possible."""
+        assert self.delete_topic(topic)
+        deadline = time.monotonic() + 30
+        while not self.broker.create_topic(topic, partitions=partitions):
+            assert time.monotonic() < deadline
+
+    def having_read(self, topic: str, count: int, group: str = "") -> tuple[Consumer, Listener]:
+        """Write ``count`` records, and return a new member that has read them all."""
+        self.fill(topic, count)
+        consumer, listener = self.member(group or self.name(), [topic])
+        self.take(consumer, count)
+        return consumer, listener
+
     def take(self, consumer: Consumer, count: int, at_once: int = 100) -> list[ConsumedRecord]:
-        """The next ``count`` records, and no more."""
+        """Return the next ``count`` records, and no more."""
         found: list[ConsumedRecord] = []
         deadline = time.monotonic() + PATIENCE
         while len(found) < count:
@@ -114,11 +126,11 @@ class Kit:
         assert len(found) == count
         return found
 
-    def until(self, true: Callable[[], bool], *consumers: Consumer) -> list[ConsumedRecord]:
-        """Poll the consumers in turn until something is true; what came meanwhile."""
+    def until(self, condition: Callable[[], bool], *consumers: Consumer) -> list[ConsumedRecord]:
+        """Poll the consumers in turn until something is true. Return the records that came meanwhile."""
         found: list[ConsumedRecord] = []
         deadline = time.monotonic() + PATIENCE
-        while not true():
+        while not condition():
             assert time.monotonic() < deadline
             for consumer in consumers:
                 found += consumer.poll(100, 0.05)
@@ -126,21 +138,21 @@ class Kit:
 
     def read(self, topic: str, start: dict[int, int] | None = None) -> list[ConsumedRecord]:
         found: list[ConsumedRecord] = []
-        self.home.read(topic, found.append, start=start)
+        self.broker.read(topic, found.append, start=start)
         return found
 
     def delete_before(self, topic: str, partition: int, offset: int) -> None:
-        """Make a hole at the beginning of a partition, as retention does."""
+        """Delete the records below an offset, as retention does."""
         raise NotImplementedError
 
     def groups(self) -> list[str]:
-        """The names of all groups that the home knows."""
+        """Return the names of all groups that the backend knows."""
         raise NotImplementedError
 
     def close(self) -> None:
         for close in reversed(self.at_close):
             close()
-        self.home.close()
+        self.broker.close()
 
 
 class LocalKit(Kit):
@@ -176,15 +188,15 @@ class KafkaKit(Kit):
 @pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.kafka)])
 def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
     if request.param == "local":
-        made: Kit = LocalKit(tmp_path)
+        kit: Kit = LocalKit(tmp_path)
     else:
-        made = KafkaKit(request.getfixturevalue("kafka_bootstrap"))
-    yield made
-    made.close()
+        kit = KafkaKit(request.getfixturevalue("kafka_bootstrap"))
+    yield kit
+    kit.close()
 
 
 @pytest.fixture
 def kafka_kit(kafka_bootstrap: str) -> Iterator[Kit]:
-    made = KafkaKit(kafka_bootstrap)
-    yield made
-    made.close()
+    kit = KafkaKit(kafka_bootstrap)
+    yield kit
+    kit.close()

@@ -128,7 +128,7 @@ def test_who_takes_over_fences_who_was_there_and_nothing_of_that_one_shows(kit):
     assert first.take().entries == {b"a": b"1", b"b": b"2"}
 
 
-def test_a_changelog_that_was_let_go_writes_nothing(kit):
+def test_a_closed_changelog_writes_nothing(kit):
     owner = Owner(kit, kit.topic())
     owner.log.close(SOON)
     with pytest.raises(FencedError):
@@ -199,7 +199,7 @@ def test_what_was_just_written_is_there_for_who_takes_over_at_that_moment(kit):
     assert values(kit, results, 15) == [b"%d" % n for n in range(15)]
 
 
-def test_a_topic_made_again_keeps_the_changelogs_entries_and_its_offsets_begin_anew(kit):
+def test_a_recreated_topic_keeps_the_changelogs_entries_and_starts_new_offsets(kit):
     topic = kit.topic()
     owner = Owner(kit, topic)
     kit.fill(topic, 5)
@@ -207,7 +207,7 @@ def test_a_topic_made_again_keeps_the_changelogs_entries_and_its_offsets_begin_a
     owner.write({b"done": b"1"}, offset=5)
     assert kit.delete_topic(topic)
     deadline = time.monotonic() + 30
-    while not kit.home.create_topic(topic, partitions=1):
+    while not kit.broker.create_topic(topic, partitions=1):
         assert time.monotonic() < deadline
     kit.fill(topic, 8, start=100)
     assert [record.value for record in kit.take(owner.consumer, 8)] == [b"%d" % n for n in range(100, 108)]

@@ -7,7 +7,7 @@ from tieline.runtime.sink.claims import Claim, Claims
 
 
 def test_the_first_connector_has_a_topic_and_another_is_refused_also_later(kit):
-    broker = kit.home
+    broker = kit.broker
     assert Claims(broker, 20.0).claim("first", "claimed", "campus", lambda: 3) == Claim("first", 3)
     again = Claims(broker, 20.0)
     assert again.claim("first", "claimed", "campus", lambda: 6) == Claim("first", 3)

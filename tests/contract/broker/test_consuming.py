@@ -17,10 +17,10 @@ def test_a_new_group_starts_at_the_beginning(kit):
     kit.fill(topic, 10)
     consumer, listener = kit.member(kit.name(), [topic])
     assert _numbers(kit.take(consumer, 10)) == list(range(10))
-    assert listener.told == [("assigned", {TopicPartition(topic, 0)})]
+    assert listener.events == [("assigned", {TopicPartition(topic, 0)})]
 
 
-def test_a_group_goes_on_where_it_committed(kit):
+def test_a_group_continues_where_it_committed(kit):
     topic, group = kit.topic(), kit.name()
     at = TopicPartition(topic, 0)
     kit.fill(topic, 20)
@@ -33,7 +33,7 @@ def test_a_group_goes_on_where_it_committed(kit):
     assert second.committed([at], 10) == {at: 7}
 
 
-def test_a_commit_that_nobody_waits_for_is_heard_of_by_poll(kit):
+def test_an_asynchronous_commit_ends_inside_poll(kit):
     topic, group = kit.topic(), kit.name()
     at = TopicPartition(topic, 0)
     kit.fill(topic, 20)
@@ -45,7 +45,7 @@ def test_a_commit_that_nobody_waits_for_is_heard_of_by_poll(kit):
     assert first.committed([at], 10) == {at: records[6].offset + 1}
 
 
-def test_a_commit_that_nobody_waits_for_is_refused_where_the_partition_is_not_owned(kit):
+def test_an_asynchronous_commit_of_a_partition_that_is_not_owned_is_refused(kit):
     mine, other = kit.topic(), kit.topic()
     kit.fill(mine, 3)
     consumer, _ = kit.member(kit.name(), [mine])
@@ -68,9 +68,7 @@ def test_groups_do_not_share_their_offsets(kit):
 
 def test_a_partition_without_a_commit_is_left_out_of_the_committed_offsets(kit):
     topic = kit.topic(partitions=2)
-    kit.fill(topic, 3)
-    consumer, _ = kit.member(kit.name(), [topic])
-    kit.take(consumer, 3)
+    consumer, _ = kit.having_read(topic, 3)
     zero, one = TopicPartition(topic, 0), TopicPartition(topic, 1)
     consumer.commit({zero: 2}, 10)
     assert consumer.committed([zero, one], 10) == {zero: 2}
@@ -141,7 +139,7 @@ def test_a_committed_offset_that_was_deleted_leads_to_the_next_record(kit):
     assert [record.offset for record in kit.take(second, 4)] == [6, 7, 8, 9]
 
 
-def test_offsets_go_on_growing_after_everything_was_deleted(kit):
+def test_offsets_continue_after_everything_was_deleted(kit):
     topic = kit.topic()
     kit.fill(topic, 5)
     kit.delete_before(topic, 0, 5)
@@ -154,7 +152,7 @@ def test_holes_between_records_break_neither_order_nor_commit(kit):
     topic, group = kit.topic(), kit.name()
     at = TopicPartition(topic, 0)
     for n in range(5):  # on Kafka each leaves a marker of its transaction behind
-        with kit.home.exclusive(topic) as log:
+        with kit.broker.exclusive(topic) as log:
             log.append([ProducerRecord(topic, b"%d" % n)])
     first, _ = kit.member(group, [topic])
     records = kit.take(first, 3)
@@ -204,9 +202,7 @@ def test_seek_goes_back_and_forward(kit):
 
 def test_seek_into_what_was_deleted_goes_to_the_next_record(kit):
     topic = kit.topic()
-    kit.fill(topic, 10)
-    consumer, _ = kit.member(kit.name(), [topic])
-    kit.take(consumer, 10)
+    consumer, _ = kit.having_read(topic, 10)
     kit.delete_before(topic, 0, 6)
     consumer.seek(TopicPartition(topic, 0), 2)
     assert [record.offset for record in kit.take(consumer, 4)] == [6, 7, 8, 9]
@@ -215,9 +211,7 @@ def test_seek_into_what_was_deleted_goes_to_the_next_record(kit):
 def test_seek_of_a_paused_partition_leaves_it_paused(kit):
     topic = kit.topic()
     at = TopicPartition(topic, 0)
-    kit.fill(topic, 10)
-    consumer, _ = kit.member(kit.name(), [topic])
-    kit.take(consumer, 10)
+    consumer, _ = kit.having_read(topic, 10)
     consumer.pause([at])
     consumer.seek(at, 4)
     assert consumer.poll(10, 0.5) == []
@@ -225,7 +219,7 @@ def test_seek_of_a_paused_partition_leaves_it_paused(kit):
     assert _numbers(kit.take(consumer, 6)) == [4, 5, 6, 7, 8, 9]
 
 
-def test_reading_to_the_end_again_and_again_is_no_rebalance(kit):
+def test_reading_to_the_end_repeatedly_causes_no_rebalance(kit):
     topic, other = kit.topic(), kit.topic()
     consumer, listener = kit.member(kit.name(), [topic])
     seen: list[int] = []
@@ -235,23 +229,18 @@ def test_reading_to_the_end_again_and_again_is_no_rebalance(kit):
         while len(seen) < start + 10:
             seen += _numbers(consumer.poll(100, 5))
     assert seen == list(range(50))
-    assert listener.told == [("assigned", frozenset({TopicPartition(topic, 0)}))]
+    assert listener.events == [("assigned", frozenset({TopicPartition(topic, 0)}))]
 
 
-def test_a_topic_made_anew_is_told_as_lost_and_assigned_and_read_from_its_beginning(kit):
+def test_a_recreated_topic_is_reported_as_lost_and_assigned_and_read_from_its_beginning(kit):
     topic = kit.topic()
     at = TopicPartition(topic, 0)
-    kit.fill(topic, 10)
-    consumer, listener = kit.member(kit.name(), [topic])
-    kit.take(consumer, 10)
-    assert kit.delete_topic(topic)
-    deadline = time.monotonic() + 30
-    while not kit.home.create_topic(topic, partitions=1):
-        assert time.monotonic() < deadline
+    consumer, listener = kit.having_read(topic, 10)
+    kit.recreate(topic)
     kit.fill(topic, 5, start=100)
     assert _numbers(kit.take(consumer, 5)) == [100, 101, 102, 103, 104]
-    assert [what for what, partitions in listener.told if at in partitions][-1] == "assigned"
-    assert len(listener.told) >= 3
+    assert [what for what, partitions in listener.events if at in partitions][-1] == "assigned"
+    assert len(listener.events) >= 3
     assert listener.owned == {at}
 
 
@@ -269,11 +258,11 @@ def test_pause_and_seek_of_what_is_not_owned_do_nothing(kit):
 def test_a_pattern_matches_whole_names_and_topics_created_later(kit):
     stem = kit.name()
     for name in (f"{stem}.a", f"{stem}.b.c", f"x{stem}.a"):
-        assert kit.home.create_topic(name, partitions=1)
+        assert kit.broker.create_topic(name, partitions=1)
         kit.fill(name, 2)
     consumer, listener = kit.member(kit.name(), pattern=rf"{stem}\.\w")
     assert {record.topic for record in kit.take(consumer, 2)} == {f"{stem}.a"}
-    assert kit.home.create_topic(f"{stem}.z", partitions=2)
+    assert kit.broker.create_topic(f"{stem}.z", partitions=2)
     kit.fill(f"{stem}.z", 3, partition=1)
     assert {record.topic for record in kit.take(consumer, 3)} == {f"{stem}.z"}
     assert listener.owned == {
@@ -288,13 +277,13 @@ def test_a_subscribed_topic_may_be_created_later(kit):
     kit.fill(topic, 1)
     consumer, _ = kit.member(kit.name(), [topic, later])
     kit.take(consumer, 1)
-    assert kit.home.create_topic(later, partitions=1)
+    assert kit.broker.create_topic(later, partitions=1)
     kit.fill(later, 2)
     assert {record.topic for record in kit.take(consumer, 2)} == {later}
 
 
 def test_a_pattern_that_is_none_is_fatal(kit):
-    consumer = kit.home.consumer(kit.name(), "suite", {})
+    consumer = kit.broker.consumer(kit.name(), "suite", {})
     with pytest.raises(FatalError, match="not a regular expression"):
         consumer.subscribe([], "(", None)
     consumer.close(5)
@@ -348,42 +337,29 @@ def test_lag_of_a_member_without_partitions_is_known_to_be_none(kit):
 def test_lag_of_a_paused_partition_grows_with_what_is_written(kit):
     topic = kit.topic()
     at = TopicPartition(topic, 0)
-    kit.fill(topic, 10)
-    consumer, _ = kit.member(kit.name(), [topic])
-    kit.take(consumer, 10)
+    consumer, _ = kit.having_read(topic, 10)
     consumer.pause([at])
     kit.fill(topic, 500, start=10)
     assert kit.until(lambda: consumer.lag() == {at: 500}, consumer) == []
 
 
-def _make_again(kit, topic):
-    assert kit.delete_topic(topic)
-    deadline = time.monotonic() + 30
-    while not kit.home.create_topic(topic, partitions=1):
-        assert time.monotonic() < deadline
-
-
 def test_all_records_of_a_topic_made_again_come_though_it_is_longer_than_the_old_one(kit):
     topic = kit.topic()
     at = TopicPartition(topic, 0)
-    kit.fill(topic, 3)
-    consumer, listener = kit.member(kit.name(), [topic])
-    kit.take(consumer, 3)
+    consumer, listener = kit.having_read(topic, 3)
     first_id = consumer.topic_id(topic)
-    _make_again(kit, topic)
+    kit.recreate(topic)
     kit.fill(topic, 10, start=100)
     assert _numbers(kit.take(consumer, 10)) == list(range(100, 110))
     assert consumer.topic_id(topic) != first_id
-    assert [what for what, partitions in listener.told if at in partitions][-2:] == ["lost", "assigned"]
+    assert [what for what, partitions in listener.events if at in partitions][-2:] == ["lost", "assigned"]
     assert {skipped.reason for skipped in consumer.skipped()} <= {"recreated"}
 
 
 def test_a_topic_made_again_with_as_many_records_as_were_read_is_read_from_its_beginning(kit):
     topic = kit.topic()
-    kit.fill(topic, 5)
-    consumer, _ = kit.member(kit.name(), [topic])
-    kit.take(consumer, 5)
-    _make_again(kit, topic)
+    consumer, _ = kit.having_read(topic, 5)
+    kit.recreate(topic)
     kit.fill(topic, 5, start=100)
     assert _numbers(kit.take(consumer, 5)) == list(range(100, 105))
 
@@ -391,11 +367,9 @@ def test_a_topic_made_again_with_as_many_records_as_were_read_is_read_from_its_b
 def test_nothing_is_committed_for_a_topic_that_another_one_has_replaced(kit):
     topic, group = kit.topic(), kit.name()
     at = TopicPartition(topic, 0)
-    kit.fill(topic, 5)
-    consumer, _ = kit.member(group, [topic])
-    kit.take(consumer, 5)
+    consumer, _ = kit.having_read(topic, 5, group)
     consumer.pause([at])
-    _make_again(kit, topic)
+    kit.recreate(topic)
     kit.fill(topic, 9, start=100)
     time.sleep(0.5)  # an id that was confirmed a moment ago is believed
     answer = consumer.commit_async({at: 5})
@@ -432,7 +406,7 @@ def test_what_had_expired_before_the_group_began_is_not_skipped_by_it(kit):
 def test_holes_and_markers_are_not_skipped_records(kit):
     topic = kit.topic()
     for n in range(5):
-        with kit.home.exclusive(topic) as log:
+        with kit.broker.exclusive(topic) as log:
             log.append([ProducerRecord(topic, b"%d" % n)])
     consumer, _ = kit.member(kit.name(), [topic])
     assert _numbers(kit.take(consumer, 5)) == [0, 1, 2, 3, 4]
@@ -441,7 +415,7 @@ def test_holes_and_markers_are_not_skipped_records(kit):
 
 def test_a_pattern_that_matches_all_topics_takes_none_of_tielines_own(kit):
     topic = kit.topic()
-    kit.home.create_topic("_schemas", partitions=1)
+    kit.broker.create_topic("_schemas", partitions=1)
     kit.producer().save_offsets(kit.name(), {'{"a":1}': "{}"}, 20)
     kit.produce(ProducerRecord("_schemas", b"0", b"key"))  # it may be compacted: others share this broker
     kit.fill(topic, 1)

@@ -19,7 +19,7 @@ def test_what_need_not_move_is_not_revoked(kit):
     kit.until(lambda: len(one.owned) == 4, first)
     second, two = kit.member(group, [topic])
     kit.until(lambda: len(two.owned) == 2, first, second)
-    revoked = [partitions for told, partitions in one.told if told == "revoked"]
+    revoked = [partitions for event, partitions in one.events if event == "revoked"]
     assert revoked == [two.owned]
 
 
@@ -59,7 +59,7 @@ def test_a_partition_is_handed_over_only_after_revoked_returned_and_its_commit_c
     assert sorted(seen) == sorted(n * 1000 + m for n in range(4) for m in range(100))
 
 
-def test_who_leaves_is_told_first_and_the_other_takes_all(kit):
+def test_a_leaving_member_is_revoked_first_and_the_other_takes_all(kit):
     topic, group = kit.topic(partitions=2), kit.name()
     first, one = kit.member(group, [topic])
     second, two = kit.member(group, [topic])
@@ -67,7 +67,7 @@ def test_who_leaves_is_told_first_and_the_other_takes_all(kit):
     (mine,) = one.owned
     one.on_revoked = lambda partitions: first.commit({mine: 0}, 10)
     first.close(10)
-    assert one.told[-1] == ("revoked", {mine})
+    assert one.events[-1] == ("revoked", {mine})
     kit.until(lambda: len(two.owned) == 2, second)
     assert second.committed([mine], 10) == {mine: 0}
 

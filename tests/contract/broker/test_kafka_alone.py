@@ -38,7 +38,7 @@ def _raw(kit, **settings):
     return RawProducer({"bootstrap.servers": kit.bootstrap, **names})
 
 
-def test_records_of_an_aborted_transaction_are_seen_by_nobody(kit):
+def test_records_of_an_aborted_transaction_are_never_seen(kit):
     topic, group = kit.topic(), kit.name()
     at = TopicPartition(topic, 0)
     raw = _raw(kit, transactional_id=kit.name())
@@ -67,10 +67,10 @@ def test_read_ends_before_a_transaction_that_is_still_open(kit):
     raw.produce(topic, b"open")
     raw.flush(30)
     found: list[ConsumedRecord] = []
-    position = kit.home.read(topic, found.append)
+    position = kit.broker.read(topic, found.append)
     assert [record.value for record in found] == [b"0", b"1"]
     raw.commit_transaction(30)
-    kit.home.read(topic, found.append, start=position)
+    kit.broker.read(topic, found.append, start=position)
     assert [record.value for record in found] == [b"0", b"1", b"open"]
 
 
@@ -98,7 +98,7 @@ def test_offsets_that_kafka_connect_wrote_are_read_and_tombstones_and_rubbish_do
     ]:
         raw.produce("suite-offsets", value, key)
         raw.flush(30)
-    (found,) = kit.home.source_offsets(connector, 20).items()
+    (found,) = kit.broker.source_offsets(connector, 20).items()
     assert found[0] == '{"b":null,"z":1}'
     assert json.loads(found[1]) == {"position": 3}
 
@@ -108,7 +108,7 @@ def test_partitions_of_a_member_that_was_thrown_out_are_lost_and_it_commits_noth
     at = TopicPartition(topic, 0)
     kit.fill(topic, 5)
     patience = {"session.timeout.ms": "6000", "max.poll.interval.ms": "6000", "heartbeat.interval.ms": "200"}
-    slow = kit.home.consumer(group, "slow", patience)
+    slow = kit.broker.consumer(group, "slow", patience)
     listener = type(kit.member(kit.name(), [topic])[1])()
     slow.subscribe([topic], None, listener)
     assert len(kit.take(slow, 5)) == 5
@@ -117,8 +117,8 @@ def test_partitions_of_a_member_that_was_thrown_out_are_lost_and_it_commits_noth
     assert len(kit.take(second, 5)) == 5
     with pytest.raises(RetriableError):
         slow.commit({at: 5}, 10)
-    kit.until(lambda: ("lost", frozenset({at})) in listener.told, slow)
-    assert not [told for told, _ in listener.told if told == "revoked"]
+    kit.until(lambda: ("lost", frozenset({at})) in listener.events, slow)
+    assert not [event for event, _ in listener.events if event == "revoked"]
     with pytest.raises(RetriableError, match="not owned any more"):
         slow.commit({at: 5}, 10)
     assert second.committed([at], 10) == {}
@@ -129,7 +129,7 @@ def test_partitions_that_come_back_after_a_lost_session_flow_though_they_were_pa
     topic = kit.topic(partitions=2)
     both = frozenset({TopicPartition(topic, 0), TopicPartition(topic, 1)})
     patience = {"session.timeout.ms": "6000", "max.poll.interval.ms": "6000", "heartbeat.interval.ms": "200"}
-    consumer = kit.home.consumer(kit.name(), "slow", patience)
+    consumer = kit.broker.consumer(kit.name(), "slow", patience)
     listener = type(kit.member(kit.name(), [topic])[1])()
     consumer.subscribe([topic], None, listener)
     kit.until(lambda: listener.owned == both, consumer)
@@ -137,9 +137,11 @@ def test_partitions_that_come_back_after_a_lost_session_flow_though_they_were_pa
     kit.fill(topic, 3)
     kit.fill(topic, 3, partition=1)
     time.sleep(6.5)  # the limit of the client itself, which gives up on an application that does not poll
-    # It reports them as revoked where it is polled again while it leaves the group.
-    kit.until(lambda: listener.told[1:2] in ([("lost", both)], [("revoked", both)]), consumer)
-    assert len(kit.take(consumer, 6)) == 6
+    # It reports them as revoked if it is polled again while it leaves the group.
+    given_up = [("lost", both)], [("revoked", both)]
+    records = kit.until(lambda: listener.events[1:2] in given_up, consumer)  # perhaps with the first records
+    records += kit.take(consumer, 6 - len(records))
+    assert sorted(record.value for record in records) == [b"0", b"0", b"1", b"1", b"2", b"2"]
     consumer.close(10)
 
 
@@ -148,9 +150,9 @@ def test_what_a_fenced_writer_appended_is_nowhere(kit):
     record = ProducerRecord(topic, b"late")
 
     def write_late():
-        with kit.home.exclusive(topic) as first:
+        with kit.broker.exclusive(topic) as first:
             first.append([record])
-            with kit.home.exclusive(topic) as second:
+            with kit.broker.exclusive(topic) as second:
                 second.append([record._replace(value=b"won")])
 
     with pytest.raises(RetriableError, match="_FENCED"):
@@ -210,7 +212,7 @@ def test_a_changelog_whose_end_an_open_transaction_hides_is_not_used(kit):
     at, changelog = TopicPartition(topic, 0), f"{topic}-changelog"
     consumer, listener = kit.member(kit.name(), [topic])
     kit.until(lambda: at in listener.owned, consumer)
-    assert kit.home.create_topic(changelog)
+    assert kit.broker.create_topic(changelog)
     raw = _raw(kit, transactional_id=kit.name())
     raw.init_transactions(30)
     raw.begin_transaction()
@@ -241,7 +243,7 @@ def test_a_changelog_whose_end_an_open_transaction_hides_is_not_used(kit):
     opened.close(5.0)
 
 
-def test_the_end_of_a_partition_that_is_not_there_yet_is_no_data_error(kit):
+def test_the_end_of_a_partition_that_does_not_exist_yet_is_not_a_data_error(kit):
     """During a broker's restart the partitions of a topic are unknown for a moment."""
     changelog = kit.topic()
     with pytest.raises(RetriableError):
@@ -260,7 +262,7 @@ def test_round_after_round_all_records_of_a_topic_made_again_at_once_come_under_
     kit, partitions, paused
 ):
     topic = kit.topic(partitions=partitions)
-    consumer = kit.home.consumer(kit.name(), "suite", {})  # whose metadata are as old as they may be
+    consumer = kit.broker.consumer(kit.name(), "suite", {})  # whose metadata are as old as they may be
     listener = type(kit.member(kit.name(), [kit.topic()])[1])()
     consumer.subscribe([topic], None, listener)
     kit.until(lambda: len(listener.owned) == partitions, consumer)
@@ -268,10 +270,7 @@ def test_round_after_round_all_records_of_a_topic_made_again_at_once_come_under_
         if paused:  # as a sink does in an outage
             consumer.pause(sorted(listener.owned))
         if number:
-            assert kit.delete_topic(topic)
-            deadline = time.monotonic() + 30
-            while not kit.home.create_topic(topic, partitions=partitions):
-                assert time.monotonic() < deadline
+            kit.recreate(topic, partitions)
         count = 3 if number == 0 else 10
         values = [b"%d" % n for n in range(100 * number, 100 * number + count)]
         kit.produce(*(ProducerRecord(topic, v, partition=i % partitions) for i, v in enumerate(values)))
@@ -281,7 +280,7 @@ def test_round_after_round_all_records_of_a_topic_made_again_at_once_come_under_
         deadline = time.monotonic() + 20
         while len(found) < count and time.monotonic() < deadline:
             found += [(record.value, consumer.topic_id(topic)) for record in consumer.poll(100, 0.2)]
-        new = kit.home.topics()[topic].id
+        new = kit.broker.topics()[topic].id
         assert sorted(found) == [(value, new) for value in sorted(values)], f"round {number}"
     consumer.close(10)
 
@@ -324,7 +323,7 @@ def test_auto_offset_reset_decides_where_to_continue_and_what_is_passed_over_is_
     first.commit({at: 2}, 10)
     first.close(10)
     kit.delete_before(topic, 0, 6)
-    consumer = kit.home.consumer(group, "suite", {"auto.offset.reset": policy})
+    consumer = kit.broker.consumer(group, "suite", {"auto.offset.reset": policy})
     consumer.subscribe([topic], None, type(kit.member(kit.name(), [kit.topic()])[1])())
     found: list[tuple[int, int, str]] = []
 
@@ -350,7 +349,7 @@ def test_with_auto_offset_reset_error_a_reader_stops_and_names_the_range_and_the
         first.commit({TopicPartition(topic, 0): committed}, 10)
         first.close(10)
         kit.delete_before(topic, 0, 6)
-    consumer = kit.home.consumer(group, "suite", {"auto.offset.reset": "error"})
+    consumer = kit.broker.consumer(group, "suite", {"auto.offset.reset": "error"})
     consumer.subscribe([topic], None, type(kit.member(kit.name(), [kit.topic()])[1])())
     why = "the 4 offsets from 2 to 5 have expired" if committed else "has committed no offset"
     to = 6 if committed else 0
@@ -405,7 +404,7 @@ def _with_header(kit, topic, name):
     client.rd_kafka_destroy(producer)
 
 
-def test_a_header_whose_name_is_not_utf_8_stops_nobody_and_its_record_comes_without_headers(kit):
+def test_a_header_whose_name_is_not_utf_8_stops_no_reader_and_its_record_comes_without_headers(kit):
     topic = kit.topic()
     kit.fill(topic, 100)  # Python takes its fast path for a call only after some calls
     _with_header(kit, topic, b"\xff\xfe")
@@ -414,15 +413,15 @@ def test_a_header_whose_name_is_not_utf_8_stops_nobody_and_its_record_comes_with
     expected = [()] * 100 + [UNREADABLE_HEADERS, (("fine", b"1"),)]
     assert [r.headers for r in kit.take(consumer, 102)] == expected
     read: list[ConsumedRecord] = []
-    kit.home.read(topic, read.append)
+    kit.broker.read(topic, read.append)
     assert [r.headers for r in read] == expected
 
 
-def test_a_batch_that_cannot_be_read_is_no_outage_and_the_error_names_place_and_fix(kit):
+def test_a_batch_that_cannot_be_read_is_not_an_outage_and_the_error_names_place_and_fix(kit):
     topic = kit.topic()
     kit.fill(topic, 2)
     _one_batch(kit, topic, 20)
-    consumer = kit.home.consumer(
+    consumer = kit.broker.consumer(
         "connect-s", "suite", {"receive.message.max.bytes": str(10 << 20), "fetch.max.bytes": str(1 << 20)}
     )
     consumer.subscribe([topic], None, type(kit.member(kit.name(), [kit.topic()])[1])())

@@ -22,14 +22,14 @@ NOW = dt.datetime(2026, 1, 31, tzinfo=dt.timezone.utc)
 def committed(kit, topic, offset, partition=0):
     """A sink that has run, and its name."""
     name = kit.name()
-    kit.home.offsets.commit(f"connect-{name}", {TopicPartition(topic, partition): offset}, 10)
+    kit.broker.offsets.commit(f"connect-{name}", {TopicPartition(topic, partition): offset}, 10)
     return name
 
 
 def read_by(kit, name, topic):
     """The values of the next records that the sink is given, once it has reached the end."""
     consumer, _ = kit.member(f"connect-{name}", [topic])
-    end = kit.home.offsets.spans([topic], 10)[TopicPartition(topic, 0)].end
+    end = kit.broker.offsets.spans([topic], 10)[TopicPartition(topic, 0)].end
     found: list[int] = []
 
     def reached() -> bool:
@@ -46,23 +46,23 @@ def test_where_a_sink_is_is_shown_for_every_partition_of_its_topics(kit):
     kit.fill(topic, 5)
     kit.fill(topic, 3, partition=1)
     name = committed(kit, topic, 2)
-    assert ConnectorOffsets(kit.home.offsets, name).sink_offsets() == [
+    assert ConnectorOffsets(kit.broker.offsets, name).sink_offsets() == [
         SinkOffset(topic, 0, 2, 0, 5),
         SinkOffset(topic, 1, None, 0, 3),
     ]
-    assert [row.lag for row in ConnectorOffsets(kit.home.offsets, name).sink_offsets()] == [3, 3]
-    assert known_connectors(kit.home.offsets)[name] == "sink"
+    assert [row.lag for row in ConnectorOffsets(kit.broker.offsets, name).sink_offsets()] == [3, 3]
+    assert known_connectors(kit.broker.offsets)[name] == "sink"
 
 
 @pytest.mark.parametrize(
     ("to", "after"), [("earliest", 1), ("latest", 5), ("4", 4), ("1", 1), ("5", 5)], ids=str
 )
-def test_a_stopped_sink_goes_on_where_it_was_set_to(kit, to, after):
+def test_a_stopped_sink_continues_at_the_offset_that_was_set(kit, to, after):
     topic = kit.topic()
     kit.fill(topic, 5)
     kit.delete_before(topic, 0, 1)
     name = committed(kit, topic, 3)
-    store = ConnectorOffsets(kit.home.offsets, name)
+    store = ConnectorOffsets(kit.broker.offsets, name)
     moves = store.plan_set(OffsetTarget.parse(to, NOW))
     assert [(move.before, move.after, move.span) for move in moves] == [(3, after, (1, 5))]
     assert store.sink_offsets()[0].committed == 3  # planning changes nothing
@@ -76,7 +76,7 @@ def test_a_time_is_the_first_record_of_that_time_or_the_end(kit):
     topic = kit.topic()
     now = int(time.time() * 1000)
     kit.produce(*(ProducerRecord(topic, b"%d" % n, timestamp=now + n * 1000) for n in range(3)))
-    store = ConnectorOffsets(kit.home.offsets, committed(kit, topic, 3))
+    store = ConnectorOffsets(kit.broker.offsets, committed(kit, topic, 3))
     for timestamp, after in ((now - 5_000, 0), (now + 1, 1), (now + 2_000, 2), (now + 2_001, 3)):
         (move,) = store.plan_set(OffsetTarget("time", timestamp))
         assert move.after == after
@@ -87,7 +87,7 @@ def test_only_the_partitions_that_are_named_are_set(kit):
     for partition in range(3):
         kit.fill(topic, 4, partition=partition)
     name = committed(kit, topic, 2, partition=1)
-    store = ConnectorOffsets(kit.home.offsets, name)
+    store = ConnectorOffsets(kit.broker.offsets, name)
     store.set_sink(store.plan_set(OffsetTarget("latest"), [topic], [0, 2]))
     assert [row.committed for row in store.sink_offsets()] == [4, 2, 4]
 
@@ -95,7 +95,7 @@ def test_only_the_partitions_that_are_named_are_set(kit):
 def test_what_does_not_exist_is_refused_with_what_does(kit):
     topic = kit.topic()
     kit.fill(topic, 5)
-    store = ConnectorOffsets(kit.home.offsets, committed(kit, topic, 3))
+    store = ConnectorOffsets(kit.broker.offsets, committed(kit, topic, 3))
     with pytest.raises(OffsetsRefusedError, match="holds the offsets from 0 on, and its next record gets 5"):
         store.plan_set(OffsetTarget("offset", 6))
     with pytest.raises(OffsetsRefusedError, match="has no partition 7, only 0 to 0"):
@@ -103,17 +103,17 @@ def test_what_does_not_exist_is_refused_with_what_does(kit):
     with pytest.raises(OffsetsRefusedError, match="there is no topic nowhere"):
         store.plan_set(OffsetTarget("earliest"), ["nowhere"])
     with pytest.raises(OffsetsRefusedError, match="has no committed offset yet"):
-        ConnectorOffsets(kit.home.offsets, kit.name()).plan_set(OffsetTarget("earliest"))
+        ConnectorOffsets(kit.broker.offsets, kit.name()).plan_set(OffsetTarget("earliest"))
 
 
-def test_reset_removes_all_offsets_so_that_the_sink_begins_anew(kit):
+def test_reset_removes_all_offsets_so_that_the_sink_starts_from_the_beginning(kit):
     topic = kit.topic()
     kit.fill(topic, 5)
     name = committed(kit, topic, 5)
-    store = ConnectorOffsets(kit.home.offsets, name)
+    store = ConnectorOffsets(kit.broker.offsets, name)
     store.set_sink(store.plan_reset())
     assert store.sink_offsets() == []
-    assert name not in known_connectors(kit.home.offsets)
+    assert name not in known_connectors(kit.broker.offsets)
     assert read_by(kit, name, topic) == [0, 1, 2, 3, 4]
 
 
@@ -125,7 +125,7 @@ def test_a_sink_that_runs_anywhere_is_refused_with_its_members(kafka_kit):
     name = committed(kit, topic, 3)
     consumer, listener = kit.member(f"connect-{name}", [topic])
     kit.until(lambda: bool(listener.owned), consumer)
-    store = ConnectorOffsets(kit.home.offsets, name)
+    store = ConnectorOffsets(kit.broker.offsets, name)
     for moves in (store.plan_set(OffsetTarget("earliest")), store.plan_reset()):
         with pytest.raises(OffsetsRefusedError, match=r"is running, its group .* has the member\(s\) suite"):
             store.set_sink(moves)
@@ -140,7 +140,7 @@ def test_a_sink_that_keeps_a_changelog_is_never_set_back(kit):
     writer = consumer.changelog(f"{name}-{topic}-changelog", TopicPartition(topic, 0), 20)
     writer.write({b"done": b"1"}, [], 3, 20)
     consumer.close(10)
-    store = ConnectorOffsets(kit.home.offsets, name)
+    store = ConnectorOffsets(kit.broker.offsets, name)
     with pytest.raises(OffsetsRefusedError, match="only move forward"):  # also before the offset can be seen
         store.plan_set(OffsetTarget("earliest"), [topic])
     kit.until(lambda: bool(store.sink_offsets()))  # Kafka shows it when the transaction's end is written
@@ -160,8 +160,8 @@ def test_the_saved_offsets_of_a_source_are_set_and_removed(kit):
     producer.send(Unit([], name, {'{"file":"a"}': '{"position":1}', '{"file":"b"}': '{"position":2}'}))
     kit.ends(producer, 1)
     producer.save_offsets(name, {'{"file":"a"}': '{"position":1}', '{"file":"b"}': '{"position":2}'}, 20)
-    store = ConnectorOffsets(kit.home.offsets, name)
-    saved = kit.home.source_offsets(name, 20)
+    store = ConnectorOffsets(kit.broker.offsets, name)
+    saved = kit.broker.source_offsets(name, 20)
     moves = [
         store.plan_source('{"file": "a"}', '{"position": 7}', saved),
         store.plan_source('{ "file" : "b" }', None, saved),
@@ -169,10 +169,10 @@ def test_the_saved_offsets_of_a_source_are_set_and_removed(kit):
     ]
     assert [json.loads(move.before or "null") for move in moves] == [{"position": 1}, {"position": 2}, None]
     store.set_source(moves)
-    assert {json.loads(k)["file"]: json.loads(v) for k, v in kit.home.source_offsets(name, 20).items()} == {
+    assert {json.loads(k)["file"]: json.loads(v) for k, v in kit.broker.source_offsets(name, 20).items()} == {
         "a": {"position": 7},
         "ü": {"position": 9},
     }
-    assert known_connectors(kit.home.offsets)[name] == "source"
+    assert known_connectors(kit.broker.offsets)[name] == "source"
     with pytest.raises(OffsetsRefusedError, match="flat JSON objects"):
         store.plan_source("[1]", None, saved)

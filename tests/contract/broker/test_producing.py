@@ -85,7 +85,7 @@ def test_timestamps_are_kept_and_made_where_there_is_none(kit):
     assert early == 1
 
 
-def test_null_and_empty_keys_and_values_are_told_apart(kit):
+def test_null_and_empty_keys_and_values_differ(kit):
     topic = kit.topic()
     pairs = [(None, None), (b"", b""), (b"k", None), (None, b"v"), (b"k", b"")]
     kit.produce(*(ProducerRecord(topic, value, key, partition=0) for key, value in pairs))
@@ -157,7 +157,7 @@ def test_deliveries_come_in_the_order_of_sending(kit):
     assert [delivery.unit for delivery in kit.ends(producer, len(units))] == units
 
 
-def test_bytes_in_flight_are_counted_until_their_end_is_told(kit):
+def test_bytes_in_flight_are_counted_until_their_end_is_reported(kit):
     topic, producer = kit.topic(), kit.producer()
     assert producer.in_flight_bytes == 0
     producer.send(Unit([ProducerRecord(topic, b"12345", b"key"), ProducerRecord(topic, None)]))
@@ -189,7 +189,7 @@ def test_poll_without_anything_in_flight_returns_nothing(kit):
 
 def test_close_writes_what_it_has_time_for(kit):
     topic = kit.topic()
-    producer = kit.home.producer("closing", {})
+    producer = kit.broker.producer("closing", {})
     producer.send(Unit([ProducerRecord(topic, b"%d" % n) for n in range(1000)]))
     producer.close(30)
     assert [int(record.value) for record in kit.read(topic)] == list(range(1000))
@@ -197,7 +197,7 @@ def test_close_writes_what_it_has_time_for(kit):
 
 def test_close_without_time_returns_at_once(kit):
     topic = kit.topic()
-    producer = kit.home.producer("closing", {})
+    producer = kit.broker.producer("closing", {})
     producer.send(Unit([ProducerRecord(topic, b"x" * 1000) for n in range(5000)]))
     begin = time.monotonic()
     producer.close(0)

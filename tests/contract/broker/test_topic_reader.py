@@ -16,7 +16,7 @@ def reading(kit):
     made = []
 
     def open_(topic, **options):
-        made.append(kit.home.reader(topic, **options))
+        made.append(kit.broker.reader(topic, **options))
         return made[-1]
 
     yield open_
@@ -71,7 +71,7 @@ def test_a_reader_from_the_beginning_is_at_the_end_when_it_has_all_that_was_ther
     assert take(reader, 1) == [b"20"]
 
 
-def test_a_reader_of_an_empty_topic_is_at_its_end_and_goes_on(kit, reading):
+def test_a_reader_of_an_empty_topic_is_at_its_end_and_continues(kit, reading):
     reader = reading(topic := kit.topic(), since=0)
     assert reader.at_end
     kit.fill(topic, 1)
@@ -109,7 +109,7 @@ def test_only_the_partitions_that_were_asked_for_are_read(kit, reading):
 def test_what_was_deleted_is_skipped_and_the_end_behind_markers_is_found(kit, reading):
     topic = kit.topic()
     for n in range(4):
-        with kit.home.exclusive(topic) as log:
+        with kit.broker.exclusive(topic) as log:
             log.append([ProducerRecord(topic, b"%d" % n)])
     kit.delete_before(topic, 0, 1)
     assert drain(reading(topic, since=0)) == [b"1", b"2", b"3"]
@@ -120,7 +120,7 @@ def test_a_topic_that_comes_later_is_read_from_its_beginning(kit, reading):
     reader = reading(topic)
     assert reader.at_end
     assert reader.poll(10, 0.1) == []
-    kit.home.create_topic(topic, partitions=2)
+    kit.broker.create_topic(topic, partitions=2)
     kit.fill(topic, 2, partition=1)
     assert take(reader, 2) == [b"0", b"1"]
 

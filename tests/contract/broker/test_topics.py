@@ -11,30 +11,30 @@ from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
 
 def test_a_topic_is_created_once(kit):
     name = kit.name()
-    assert kit.home.create_topic(name, partitions=3)
-    assert not kit.home.create_topic(name, partitions=5)
-    assert kit.home.topics()[name].partitions == 3
+    assert kit.broker.create_topic(name, partitions=3)
+    assert not kit.broker.create_topic(name, partitions=5)
+    assert kit.broker.topics()[name].partitions == 3
 
 
 def test_an_illegal_topic_name_is_fatal_or_a_data_error(kit):
     with pytest.raises((FatalError, DataError)):
-        kit.home.create_topic("no/slash", partitions=1)
+        kit.broker.create_topic("no/slash", partitions=1)
 
 
 def test_a_recreated_topic_has_another_id_and_none_of_the_old_records(kit):
     topic = kit.topic()
     kit.fill(topic, 3)
-    before = kit.home.topics()[topic]
+    before = kit.broker.topics()[topic]
     assert before.name == topic
     assert kit.delete_topic(topic)
     deadline = time.monotonic() + 30
-    while topic in kit.home.topics():
+    while topic in kit.broker.topics():
         assert time.monotonic() < deadline
-    while not kit.home.create_topic(topic, partitions=1):
+    while not kit.broker.create_topic(topic, partitions=1):
         assert time.monotonic() < deadline
-    while topic not in kit.home.topics():
+    while topic not in kit.broker.topics():
         assert time.monotonic() < deadline
-    assert kit.home.topics()[topic].id != before.id
+    assert kit.broker.topics()[topic].id != before.id
     assert kit.read(topic) == []
 
 
@@ -43,7 +43,7 @@ def test_deleting_what_is_not_there_tells_so(kit):
 
 
 def test_the_id_of_the_cluster_stays(kit):
-    assert kit.home.cluster_id == kit.home.cluster_id != ""
+    assert kit.broker.cluster_id == kit.broker.cluster_id != ""
 
 
 def test_read_goes_to_the_end_and_on_from_there(kit):
@@ -51,31 +51,31 @@ def test_read_goes_to_the_end_and_on_from_there(kit):
     kit.fill(topic, 5, partition=0)
     kit.fill(topic, 3, start=10, partition=2)
     found: list[ConsumedRecord] = []
-    position = kit.home.read(topic, found.append)
+    position = kit.broker.read(topic, found.append)
     assert position == {0: 5, 1: 0, 2: 3}
     assert sorted(int(record.value or b"") for record in found) == [0, 1, 2, 3, 4, 10, 11, 12]
-    assert kit.home.read(topic, found.append, start=position) == position
+    assert kit.broker.read(topic, found.append, start=position) == position
     kit.fill(topic, 2, start=20, partition=1)
-    assert kit.home.read(topic, found.append, start=position) == {0: 5, 1: 2, 2: 3}
+    assert kit.broker.read(topic, found.append, start=position) == {0: 5, 1: 2, 2: 3}
     assert [int(record.value or b"") for record in found[8:]] == [20, 21]
 
 
 def test_read_skips_what_was_deleted_and_ends_behind_markers(kit):
     topic = kit.topic()
     for n in range(4):
-        with kit.home.exclusive(topic) as log:
+        with kit.broker.exclusive(topic) as log:
             log.append([ProducerRecord(topic, b"%d" % n)])
     kit.delete_before(topic, 0, 1)
     found: list[ConsumedRecord] = []
-    position = kit.home.read(topic, found.append)
+    position = kit.broker.read(topic, found.append)
     assert [record.value for record in found] == [b"1", b"2", b"3"]
-    assert kit.home.read(topic, found.append, start=position) == position
+    assert kit.broker.read(topic, found.append, start=position) == position
     assert len(found) == 3
 
 
 def test_read_of_a_topic_that_is_not_there_finds_nothing(kit):
     found: list[ConsumedRecord] = []
-    assert kit.home.read(kit.name(), found.append) == {}
+    assert kit.broker.read(kit.name(), found.append) == {}
     assert found == []
 
 
@@ -83,7 +83,7 @@ def test_read_that_has_no_time_is_retriable(kit):
     topic = kit.topic()
     kit.fill(topic, 10)
     with pytest.raises(RetriableError):
-        kit.home.read(topic, lambda record: None, timeout=0)
+        kit.broker.read(topic, lambda record: None, timeout=0)
 
 
 def test_an_error_of_the_visitor_ends_the_reading(kit):
@@ -94,23 +94,23 @@ def test_an_error_of_the_visitor_ends_the_reading(kit):
         raise LookupError("enough")
 
     with pytest.raises(LookupError, match="enough"):
-        kit.home.read(topic, visit)
+        kit.broker.read(topic, visit)
 
 
 def test_source_offsets_are_there_after_the_delivery_and_saving(kit):
     topic, connector, producer = kit.topic(), kit.name(), kit.producer()
-    assert kit.home.source_offsets(connector, 20) == {}
+    assert kit.broker.source_offsets(connector, 20) == {}
     offsets = {'{"file":"a"}': '{"line":3}', '{"file":"b"}': '{"line":7}'}
     producer.send(Unit([ProducerRecord(topic, b"v")], connector, offsets))
     kit.ends(producer, 1)
     producer.save_offsets(connector, offsets, 20)
-    assert kit.home.source_offsets(connector, 20) == offsets
+    assert kit.broker.source_offsets(connector, 20) == offsets
     later = {'{"file":"a"}': '{"line":9}'}
     producer.send(Unit([], connector, later))
     kit.ends(producer, 1)
     producer.save_offsets(connector, later, 20)
-    assert kit.home.source_offsets(connector, 20) == offsets | later
-    assert kit.home.source_offsets(kit.name(), 20) == {}
+    assert kit.broker.source_offsets(connector, 20) == offsets | later
+    assert kit.broker.source_offsets(kit.name(), 20) == {}
 
 
 def test_a_unit_with_a_failed_record_saves_no_offsets_by_itself_nor_does_a_later_one(kit):
@@ -119,12 +119,12 @@ def test_a_unit_with_a_failed_record_saves_no_offsets_by_itself_nor_does_a_later
     producer.send(Unit([bad], connector, {'{"file":"a"}': '{"line":1}'}))
     producer.send(Unit([ProducerRecord(topic, b"v")], connector, {'{"file":"a"}': '{"line":2}'}))
     kit.ends(producer, 2)
-    assert kit.home.source_offsets(connector, 20) == {}
+    assert kit.broker.source_offsets(connector, 20) == {}
 
 
-def test_what_the_only_writer_appends_is_visible_when_it_lets_go(kit):
+def test_what_an_exclusive_writer_appends_is_visible_when_it_is_done(kit):
     topic = kit.topic()
-    with kit.home.exclusive(topic) as log:
+    with kit.broker.exclusive(topic) as log:
         log.append([ProducerRecord(topic, b"0", b"key", (("h", None),))])
         log.append([ProducerRecord(topic, b"1")])
         assert kit.read(topic) == []
@@ -140,14 +140,14 @@ def test_the_only_writer_that_fails_writes_nothing(kit):
         log.append([ProducerRecord(topic, b"0")])
         raise LookupError
 
-    with pytest.raises(LookupError), kit.home.exclusive(topic) as log:
+    with pytest.raises(LookupError), kit.broker.exclusive(topic) as log:
         fail(log)
     assert kit.read(topic) == []
 
 
 def test_the_only_writer_writes_all_or_nothing(kit):
     topic = kit.topic(max_message_bytes="20000")
-    with pytest.raises(DataError) as caught, kit.home.exclusive(topic) as log:
+    with pytest.raises(DataError) as caught, kit.broker.exclusive(topic) as log:
         log.append([ProducerRecord(topic, b"0"), ProducerRecord(topic, b"1", partition=9)])
     assert set(caught.value.failures) == {1}
     assert kit.read(topic) == []
@@ -160,7 +160,7 @@ def test_of_two_that_want_to_be_the_only_writer_one_wins(kit):
 
     def hold(name, wait):
         try:
-            with kit.home.exclusive(topic, timeout=2.0) as log:
+            with kit.broker.exclusive(topic, timeout=2.0) as log:
                 inside.set()
                 log.append([ProducerRecord(topic, name.encode())])
                 if wait:
@@ -183,7 +183,7 @@ def test_of_two_that_want_to_be_the_only_writer_one_wins(kit):
 def test_holders_one_after_the_other_all_write(kit):
     topic = kit.topic()
     for n in range(3):
-        with kit.home.exclusive(topic) as log:
+        with kit.broker.exclusive(topic) as log:
             assert len(kit.read(topic)) == n
             log.append([ProducerRecord(topic, b"%d" % n)])
     assert [record.value for record in kit.read(topic)] == [b"0", b"1", b"2"]

@@ -35,7 +35,7 @@ class WhatFlows(RuleBasedStateMachine):
         super().__init__()
         self.kit, self.topic, self.producer, self.written = kit, topic, producer, written
         self.flow = HeldRecords()
-        self.consumer = kit.home.consumer(kit.name(), "suite", {})
+        self.consumer = kit.broker.consumer(kit.name(), "suite", {})
         self.consumer.membership.listener = self
         self.flow.joined(self.consumer)
         self.position = {p: len(written[p]) for p in PARTITIONS}  # the next number to be handed over
