@@ -16,7 +16,7 @@ class PendingWrites:
         self.records: list[ProducerRecord] = []
 
     def append(self, records: Sequence[ProducerRecord]) -> None:
-        """See ``ExclusiveWriter.append``."""
+        """Append records of the held topic; see ``ExclusiveWriter.append``."""
         foreign = {record.topic for record in records} - {self.topic}
         if foreign:
             raise FatalError(f"only {self.topic} is held for writing, not {', '.join(sorted(foreign))}")

@@ -12,7 +12,7 @@ class WorkerCommandContext:
     """A ``CommandContext`` for workers of this installation."""
 
     def topics(self, worker: Path) -> AbstractContextManager[TopicClient]:
-        """See ``CommandContext.topics``."""
+        """Open the topics of a worker; see ``CommandContext.topics``."""
         from tieline.cli.topic_client import open_topics
 
         return open_topics(worker)

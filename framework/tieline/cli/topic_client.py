@@ -52,11 +52,11 @@ class WorkerTopics:
         self._known: set[str] = set()
 
     def names(self) -> Collection[str]:
-        """See ``TopicClient.names``."""
+        """Return the names of all topics; see ``TopicClient.names``."""
         return self._broker.topics().keys()
 
     def send(self, records: Sequence[SourceRecord], timeout: float = 10.0) -> list[RecordMetadata]:
-        """See ``TopicClient.send``."""
+        """Write records, and return their positions; see ``TopicClient.send``."""
         deadline = time.monotonic() + timeout
         encoded = self._encode(records)
         for topic in sorted({record.topic for record in records} - self._known):
@@ -71,13 +71,13 @@ class WorkerTopics:
         raise RetriableError(f"{self._session.name} has not confirmed it within {timeout:g} s")
 
     def reader(self, topic: str, since: int | None = None) -> WorkerReader:
-        """See ``TopicClient.reader``."""
+        """Return a reader of a topic; see ``TopicClient.reader``."""
         reader = self._broker.reader(topic, since=since)
         self._at_exit.callback(reader.close, 1.0)
         return WorkerReader(reader, Decoder(ValueFormat.AUTO, self._broker, self._session.registry))
 
     def record_id(self, at: RecordMetadata) -> str:
-        """See ``TopicClient.record_id``."""
+        """Return the id by which every sink knows a record; see ``TopicClient.record_id``."""
         conversion = SinkConversion(self._broker, TransformChain([]), *self._bytes_converters())
         record = conversion.unread(ConsumedRecord(*at, None, None, (), 0))
         return (header(record, ID_HEADER) or b"").decode("ascii")
@@ -115,11 +115,11 @@ class WorkerReader:
 
     @property
     def at_end(self) -> bool:
-        """See ``TopicFollower.at_end``."""
+        """Whether everything that the topic held at the start was returned; see ``TopicFollower.at_end``."""
         return self._reader.at_end and not self._undecoded
 
     def poll(self, timeout: float) -> list[SinkRecord]:
-        """See ``TopicFollower.poll``."""
+        """Return the next records, decoded; see ``TopicFollower.poll``."""
         if not self._undecoded:  # else the registry was unavailable when these arrived
             self._undecoded = self._reader.poll(_BATCH, timeout)
         decoded = self._decoder.decode(self._undecoded)

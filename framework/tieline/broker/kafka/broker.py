@@ -79,7 +79,7 @@ class KafkaBroker:
 
     @property
     def cluster_id(self) -> str:
-        """See ``Broker.cluster_id``."""
+        """The broker's permanent id; see ``Broker.cluster_id``."""
         if not self._cluster_id:
             timeout = self._call_timeout
             future = self._admin.describe_cluster(request_timeout=timeout)
@@ -87,14 +87,20 @@ class KafkaBroker:
         return self._cluster_id
 
     def producer(self, client_id: str, overrides: Mapping[str, str]) -> KafkaProducer:
-        """See ``Broker.producer``. Raises ``ConfigError`` for an override that would break a promise."""
+        """Return a new producer; see ``Broker.producer``.
+
+        Raises ``ConfigError`` for an override that would break a promise.
+        """
         settings = producer_settings(self._client, overrides)
         if self._offsets_topic:
             self._ensure_offsets_topic(self._call_timeout)
         return KafkaProducer({"client.id": client_id, **settings}, self._offsets_topic)
 
     def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> KafkaConsumer:
-        """See ``Broker.consumer``. Raises ``ConfigError`` for an override that would break a promise."""
+        """Return a new group member; see ``Broker.consumer``.
+
+        Raises ``ConfigError`` for an override that would break a promise.
+        """
         settings = consumer_settings(self._client, overrides)
         refresh = int(settings.pop("metadata.max.age.ms")) / 1000
         services = ChangelogServices(
@@ -107,12 +113,12 @@ class KafkaBroker:
         return KafkaConsumer(member, cluster, refresh, services)
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
-        """See ``Broker.source_offsets``."""
+        """Return the saved source offsets of a connector; see ``Broker.source_offsets``."""
         return self._offsets.of(connector, self._limit(timeout))
 
     @property
     def offsets(self) -> KafkaOffsetStore:
-        """See ``Broker.offsets``."""
+        """The offsets of stopped connectors; see ``Broker.offsets``."""
         return KafkaOffsetStore(
             self._admin, self._answer, self._offsets, lambda: self.producer("tieline-offsets", {})
         )
@@ -126,7 +132,7 @@ class KafkaBroker:
         config: Mapping[str, str] | None = None,
         timeout: float = 10.0,
     ) -> bool:
-        """See ``Broker.create_topic``."""
+        """Create a topic, or return ``False`` if it exists; see ``Broker.create_topic``."""
         timeout = self._limit(timeout)
         topic = NewTopic(name, partitions, replication, config=dict(config or {}))
         futures = self._admin.create_topics([topic], request_timeout=timeout)
@@ -150,7 +156,10 @@ class KafkaBroker:
         return True
 
     def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
-        """See ``Broker.topics``. Topics that this client may not describe are left out."""
+        """Return all topics by name; see ``Broker.topics``.
+
+        Topics that this client may not describe are left out.
+        """
         timeout = self._limit(timeout)
         names = self._names(timeout)
         if not names:
@@ -166,7 +175,10 @@ class KafkaBroker:
         return topics
 
     def topic_names(self, timeout: float = 10.0) -> Collection[str]:
-        """See ``Broker.topic_names``. Topics that this client may not describe are included."""
+        """Return the names of all topics; see ``Broker.topic_names``.
+
+        Topics that this client may not describe are included.
+        """
         return self._names(self._limit(timeout))
 
     def read(
@@ -177,7 +189,7 @@ class KafkaBroker:
         start: Mapping[int, int] | None = None,
         timeout: float = 30.0,
     ) -> dict[int, int]:
-        """See ``Broker.read``."""
+        """Visit every record of a topic up to its present end; see ``Broker.read``."""
         return self._read(topic, visit, start or {}, self._limit(timeout))
 
     def reader(
@@ -188,18 +200,21 @@ class KafkaBroker:
         partitions: Collection[int] | None = None,
         timeout: float = 10.0,
     ) -> KafkaTopicReader:
-        """See ``Broker.reader``."""
+        """Return a reader of a topic outside any group; see ``Broker.reader``."""
         return KafkaTopicReader(self._reader_settings(topic), topic, since, partitions, self._limit(timeout))
 
     def exclusive(self, topic: str, timeout: float = 10.0) -> AbstractContextManager[ExclusiveWriter]:
-        """See ``Broker.exclusive``. A later holder fences an earlier one."""
+        """Become the only writer of a topic; see ``Broker.exclusive``.
+
+        A later holder fences an earlier one.
+        """
         return hold_topic(producer_settings(self._client, {}), topic, timeout)
 
     def protect(self, groups: Mapping[str, tuple[Sequence[str], str | None]]) -> None:
-        """See ``Broker.protect``. Kafka's topics have their own retention."""
+        """Do nothing; see ``Broker.protect``. Kafka's topics have their own retention."""
 
     def close(self) -> None:
-        """See ``Broker.close``."""
+        """Close everything; see ``Broker.close``."""
         # Nothing to do: the admin client's threads end with it.
 
     def _read(

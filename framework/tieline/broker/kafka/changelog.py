@@ -84,7 +84,7 @@ class KafkaChangelog:
         offset: int | None,
         timeout: float,
     ) -> None:
-        """See ``PartitionChangelog.write``."""
+        """Write entries, records and the group's offset, all or nothing; see ``PartitionChangelog.write``."""
         deadline = time.monotonic() + timeout
         topic, number = self._target.topic, self._target.partition.partition
         changes = [ProducerRecord(topic, value, key, partition=number) for key, value in entries.items()]
@@ -98,7 +98,10 @@ class KafkaChangelog:
             self._write(Batch(wanted, offset, mark), deadline)
 
     def close(self, timeout: float) -> None:
-        """See ``PartitionChangelog.close``. An open transaction is ended if there is time."""
+        """Close the changelog; see ``PartitionChangelog.close``.
+
+        An open transaction is ended if there is time.
+        """
         self._closed = True
         if not self._lock.acquire(timeout=timeout):
             return  # a write hangs; the next owner ends its transaction

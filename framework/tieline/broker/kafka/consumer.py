@@ -59,7 +59,7 @@ class KafkaConsumer:
         self._matcher: TopicMatcher | None = None
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
-        """See ``Consumer.subscribe``."""
+        """Join the group for these topics and this pattern; see ``Consumer.subscribe``."""
         try:
             compiled = None if pattern is None else re.compile(pattern)
         except re.error as error:
@@ -71,7 +71,7 @@ class KafkaConsumer:
         self.membership.subscribe(self._matcher.topics)
 
     def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
-        """See ``Consumer.poll``."""
+        """Return the next records; see ``Consumer.poll``."""
         deadline = time.monotonic() + timeout
         while True:
             names_wanted = self._match_topics()
@@ -89,27 +89,27 @@ class KafkaConsumer:
                 return []
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """See ``Consumer.pause``."""
+        """Return nothing from these partitions until ``resume``; see ``Consumer.pause``."""
         self.membership.pause(partitions)
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """See ``Consumer.resume``."""
+        """Return records from these partitions again; see ``Consumer.resume``."""
         self.membership.resume(partitions)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """See ``Consumer.seek``."""
+        """Continue at another offset; see ``Consumer.seek``."""
         if partition not in self.membership.owned:
             return
         self._fetcher.go_to(partition, offset)
 
     def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
-        """See ``Consumer.commit``."""
+        """Commit offsets, and return when they are safe; see ``Consumer.commit``."""
         self._check_commit(offsets, min(timeout, CONFIRM_TIMEOUT))
         if offsets:
             self._commits.commit(offsets, timeout, in_rebalance=self.membership.rebalancing)
 
     def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
-        """See ``Consumer.commit_async``."""
+        """Start to commit offsets; see ``Consumer.commit_async``."""
         try:
             self._check_commit(offsets, CONFIRM_TIMEOUT)
         except RetriableError as error:
@@ -117,11 +117,11 @@ class KafkaConsumer:
         return self._commits.start(offsets)
 
     def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
-        """See ``Consumer.committed``."""
+        """Return the group's committed offsets; see ``Consumer.committed``."""
         return self._commits.committed(partitions, timeout)
 
     def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> KafkaChangelog:
-        """See ``Consumer.changelog``."""
+        """Take over the changelog of an owned partition; see ``Consumer.changelog``."""
         self.membership.follow_metadata()
         target = ChangelogTarget(topic, partition, lambda: self.membership.metadata)
         changelog = self._opening.setdefault(partition, KafkaChangelog(self._services, target))
@@ -130,16 +130,16 @@ class KafkaConsumer:
         return changelog
 
     def skipped(self) -> list[Skipped]:
-        """See ``Consumer.skipped``."""
+        """Return the ranges that were passed over since the last call; see ``Consumer.skipped``."""
         skipped, self._fetcher.skipped = self._fetcher.skipped, []
         return skipped
 
     def topic_id(self, topic: str) -> str | None:
-        """See ``Consumer.topic_id``."""
+        """Return the id of the topic that records were last returned of; see ``Consumer.topic_id``."""
         return self._fetcher.topic_id(topic)
 
     def lag(self) -> dict[TopicPartition, int | None]:
-        """See ``Consumer.lag``."""
+        """Return how many offsets each owned partition is behind its end; see ``Consumer.lag``."""
         if not self.membership.assigned:
             raise RetriableError(f"group {self._group}: partitions are not assigned yet")
         owned = self.membership.owned
@@ -147,7 +147,7 @@ class KafkaConsumer:
         return self._fetcher.positions.lag(self._ends.look(owned), fetched)
 
     def close(self, timeout: float) -> None:
-        """See ``Consumer.close``."""
+        """Leave the group; see ``Consumer.close``."""
         deadline = time.monotonic() + timeout
         try:
             self.membership.leave()

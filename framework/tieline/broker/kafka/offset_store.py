@@ -41,13 +41,13 @@ class KafkaOffsetStore:
         self._producer = producer
 
     def groups(self, timeout: float) -> Collection[str]:
-        """See ``OffsetStore.groups``."""
+        """Return all groups with a committed offset; see ``OffsetStore.groups``."""
         future = self._admin.list_consumer_groups(request_timeout=timeout)
         groups = self._answer(future, "listing the groups", timeout)
         return [group.group_id for group in groups.valid]
 
     def group(self, name: str, timeout: float) -> GroupState:
-        """See ``OffsetStore.group``."""
+        """Return a group; see ``OffsetStore.group``."""
         return _retry_at_coordinator(lambda left: self._group(name, left), timeout)
 
     def _group(self, name: str, timeout: float) -> GroupState:
@@ -74,7 +74,7 @@ class KafkaOffsetStore:
         return GroupState(committed, [f"{member.client_id}{member.host}" for member in members])
 
     def spans(self, topics: Collection[str], timeout: float) -> dict[TopicPartition, Span]:
-        """See ``OffsetStore.spans``."""
+        """Return the span of each partition of these topics; see ``OffsetStore.spans``."""
         first = self._offsets(topics, _SPEC.earliest(), timeout)
         end = self._offsets(topics, _SPEC.latest(), timeout)
         return {partition: Span(first[partition], end[partition]) for partition in first.keys() & end.keys()}
@@ -82,7 +82,7 @@ class KafkaOffsetStore:
     def first_since(
         self, topics: Collection[str], timestamp: int, timeout: float
     ) -> dict[TopicPartition, int]:
-        """See ``OffsetStore.first_since``."""
+        """Return the first offset at or after a time, else the end; see ``OffsetStore.first_since``."""
         first = self._offsets(topics, _SPEC.for_timestamp(timestamp), timeout)
         end = self._offsets(topics, _SPEC.latest(), timeout)
         return {
@@ -92,7 +92,7 @@ class KafkaOffsetStore:
         }
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
-        """See ``OffsetStore.commit``."""
+        """Set offsets of a group; see ``OffsetStore.commit``."""
         _retry_at_coordinator(lambda left: self._commit(group, offsets, left), timeout)
 
     def _commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
@@ -110,7 +110,7 @@ class KafkaOffsetStore:
                 _raise(result.error, what, Operation.COMMIT)
 
     def remove(self, group: str, timeout: float) -> None:
-        """See ``OffsetStore.remove``."""
+        """Remove all offsets of a group; see ``OffsetStore.remove``."""
         _retry_at_coordinator(lambda left: self._remove(group, left), timeout)
 
     def _remove(self, group: str, timeout: float) -> None:
@@ -125,15 +125,15 @@ class KafkaOffsetStore:
             raise
 
     def has_changelog(self, topic: str, timeout: float) -> bool:
-        """See ``OffsetStore.has_changelog``."""
+        """Return whether a sink keeps a changelog of this name; see ``OffsetStore.has_changelog``."""
         return topic in self._partitions(timeout)
 
     def sources(self, timeout: float) -> Collection[str]:
-        """See ``OffsetStore.sources``."""
+        """Return the connectors with saved source offsets; see ``OffsetStore.sources``."""
         return self._saved.connectors(timeout)
 
     def save_source(self, connector: str, offsets: Mapping[str, str | None], timeout: float) -> None:
-        """See ``OffsetStore.save_source``."""
+        """Save source offsets; see ``OffsetStore.save_source``."""
         records = [
             ProducerRecord(
                 self._saved.topic,

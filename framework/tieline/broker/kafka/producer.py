@@ -63,11 +63,11 @@ class KafkaProducer:
 
     @property
     def in_flight_bytes(self) -> int:
-        """See ``Producer.in_flight_bytes``."""
+        """The bytes that were sent and not yet reported; see ``Producer.in_flight_bytes``."""
         return self._in_flight_bytes
 
     def send(self, unit: Unit) -> None:
-        """See ``Producer.send``."""
+        """Send a unit without waiting; see ``Producer.send``."""
         sent = _UnitInFlight(unit)
         self._open.append(sent)
         self._unfed.append(sent)
@@ -75,7 +75,7 @@ class KafkaProducer:
         self._feed()
 
     def poll(self, timeout: float) -> list[Delivery]:
-        """See ``Producer.poll``."""
+        """Return the units that have ended; see ``Producer.poll``."""
         deadline = time.monotonic() + timeout
         self._serve(0)
         while True:
@@ -93,7 +93,10 @@ class KafkaProducer:
             self._serve(left)
 
     def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
-        """See ``Producer.save_offsets``; in the format of Kafka Connect's ``offset.storage.topic``."""
+        """Store source offsets, and return when they are stored; see ``Producer.save_offsets``.
+
+        The format is that of Kafka Connect's ``offset.storage.topic``.
+        """
         deadline = time.monotonic() + timeout
         waiting = set(offsets)
         errors: list[KafkaError] = []
@@ -136,7 +139,7 @@ class KafkaProducer:
             raise RetriableError("saving offsets: the producer's queue is full") from None
 
     def close(self, timeout: float) -> None:
-        """See ``Producer.close``."""
+        """Close, abandoning what is not acknowledged in time; see ``Producer.close``."""
         deadline = time.monotonic() + timeout
         while self._unfed and self._broken is None and time.monotonic() < deadline:
             self._serve(min(0.1, max(0.0, deadline - time.monotonic())))

@@ -63,11 +63,11 @@ class KafkaTopicReader:
 
     @property
     def at_end(self) -> bool:
-        """See ``TopicReader.at_end``."""
+        """Whether everything that the topic held at the start was returned; see ``TopicReader.at_end``."""
         return not self._ends
 
     def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
-        """See ``TopicReader.poll``."""
+        """Return the next records; see ``TopicReader.poll``."""
         deadline = time.monotonic() + timeout
         while True:
             left = max(0.0, deadline - time.monotonic())
@@ -82,7 +82,7 @@ class KafkaTopicReader:
                 return []
 
     def close(self, timeout: float) -> None:
-        """See ``TopicReader.close``."""
+        """Close the reader; see ``TopicReader.close``."""
         call_with_timeout(self._client.close, timeout, f"{self._what}: closing")
 
     def _begin(self, since: int | None, timeout: float) -> None:

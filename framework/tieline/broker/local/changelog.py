@@ -150,7 +150,7 @@ class Changelog:
         offset: int | None,
         timeout: float,
     ) -> None:
-        """See ``PartitionChangelog.write``."""
+        """Write entries, records and the group's offset, all or nothing; see ``PartitionChangelog.write``."""
         arguments = _Write(dict(entries), list(records), offset)
         deadline = time.monotonic() + timeout
         with self._locked(timeout):
@@ -165,7 +165,7 @@ class Changelog:
             self._finish(deadline)
 
     def close(self, timeout: float) -> None:
-        """See ``PartitionChangelog.close``."""
+        """Close the changelog; see ``PartitionChangelog.close``."""
 
         def disown(tables: Tables) -> None:
             if self._file.owners.get(self.partition) is self:

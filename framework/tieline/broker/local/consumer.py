@@ -40,13 +40,13 @@ class LocalConsumer:
         self._turn = 0
 
     def wants(self, topic: str) -> bool:
-        """See ``group.Member``."""
+        """Return whether this consumer has subscribed to a topic; see ``group.Member``."""
         if topic in self._topics:
             return True
         return self._pattern is not None and matches(self._pattern, topic, (), ())
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
-        """See ``Consumer.subscribe``."""
+        """Join the group for these topics and this pattern; see ``Consumer.subscribe``."""
         try:
             self._pattern = None if pattern is None else re.compile(pattern)
         except re.error as error:
@@ -58,7 +58,7 @@ class LocalConsumer:
         self._group.join(self)
 
     def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
-        """See ``Consumer.poll``."""
+        """Return the next records; see ``Consumer.poll``."""
         deadline = time.monotonic() + timeout
         while True:
             version = self._store.version
@@ -70,20 +70,20 @@ class LocalConsumer:
             self._store.wait(version, left)
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """See ``Consumer.pause``."""
+        """Return nothing from these partitions until ``resume``; see ``Consumer.pause``."""
         self._paused.update(self._positions.keys() & set(partitions))
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """See ``Consumer.resume``."""
+        """Return records from these partitions again; see ``Consumer.resume``."""
         self._paused.difference_update(partitions)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """See ``Consumer.seek``."""
+        """Continue at another offset; see ``Consumer.seek``."""
         if partition in self._positions:
             self._positions[partition] = offset
 
     def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
-        """See ``Consumer.commit``."""
+        """Commit offsets, and return when they are safe; see ``Consumer.commit``."""
         if self._listener is not None:
             gone = sorted(offsets.keys() - self._positions.keys())
             if gone:
@@ -91,7 +91,7 @@ class LocalConsumer:
         self._store.commit(self._name, offsets, timeout, self._ids)
 
     def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
-        """See ``Consumer.commit_async``. The future has ended when this returns."""
+        """Start to commit offsets; see ``Consumer.commit_async``. The future has ended when this returns."""
         done: Future[None] = Future()
         try:
             self.commit(offsets, _COMMIT_TIMEOUT)
@@ -102,12 +102,12 @@ class LocalConsumer:
         return done
 
     def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
-        """See ``Consumer.committed``."""
+        """Return the group's committed offsets; see ``Consumer.committed``."""
         stored = self._store.committed(self._name)
         return {partition: stored[partition] for partition in partitions if partition in stored}
 
     def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> Changelog:
-        """See ``Consumer.changelog``."""
+        """Take over the changelog of an owned partition; see ``Consumer.changelog``."""
         bounds = self._store.bounds(partition.topic)
         target = ChangelogTarget(topic, partition, self._name, self._ids.get(partition, bounds[partition].id))
         changelog = self._changelogs().take_over(target, len(bounds), timeout)
@@ -118,17 +118,20 @@ class LocalConsumer:
         return changelog
 
     def skipped(self) -> list[Skipped]:
-        """See ``Consumer.skipped``."""
+        """Return the ranges that were passed over since the last call; see ``Consumer.skipped``."""
         skipped, self._skipped = self._skipped, []
         return skipped
 
     def topic_id(self, topic: str) -> str | None:
-        """See ``Consumer.topic_id``."""
+        """Return the id of the topic that records were last returned of; see ``Consumer.topic_id``."""
         info = self._store.topics().get(topic)
         return None if info is None else info.id
 
     def lag(self) -> dict[TopicPartition, int | None]:
-        """See ``Consumer.lag``. ``None``: the topic was deleted."""
+        """Return how many offsets each owned partition is behind its end; see ``Consumer.lag``.
+
+        ``None``: the topic was deleted.
+        """
         if not self._assigned:
             raise RetriableError(f"group {self._name}: partitions are not assigned yet")
         bounds = self._store.snapshot()
@@ -139,7 +142,7 @@ class LocalConsumer:
         return lag
 
     def close(self, timeout: float) -> None:
-        """See ``Consumer.close``."""
+        """Leave the group; see ``Consumer.close``."""
         listener, self._listener = self._listener, None
         try:
             if listener is not None and self._positions:

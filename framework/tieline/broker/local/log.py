@@ -51,15 +51,15 @@ class LocalLog:
 
     @property
     def cluster_id(self) -> str:
-        """See ``Broker.cluster_id``."""
+        """The broker's permanent id; see ``Broker.cluster_id``."""
         return self.store.cluster_id
 
     def producer(self, client_id: str, overrides: Mapping[str, str]) -> LocalProducer:
-        """See ``Broker.producer``."""
+        """Return a new producer; see ``Broker.producer``."""
         return LocalProducer(self.store)
 
     def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> LocalConsumer:
-        """See ``Broker.consumer``."""
+        """Return a new group member; see ``Broker.consumer``."""
         with self._lock:
             members = self._groups.setdefault(group, Group(self.store.wake))
         return LocalConsumer(self.store, group, members, self.changelogs)
@@ -72,12 +72,12 @@ class LocalLog:
             return self._changelogs
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
-        """See ``Broker.source_offsets``."""
+        """Return the saved source offsets of a connector; see ``Broker.source_offsets``."""
         return self.store.source_offsets(connector)
 
     @property
     def offsets(self) -> LocalOffsetStore:
-        """See ``Broker.offsets``."""
+        """The offsets of stopped connectors; see ``Broker.offsets``."""
         return LocalOffsetStore(self.store)
 
     def create_topic(
@@ -89,7 +89,7 @@ class LocalLog:
         config: Mapping[str, str] | None = None,
         timeout: float = 10.0,
     ) -> bool:
-        """See ``Broker.create_topic``."""
+        """Create a topic, or return ``False`` if it exists; see ``Broker.create_topic``."""
         return self.store.create_topic(name, partitions, config, timeout)
 
     def delete_topic(self, name: str, timeout: float = 10.0) -> bool:
@@ -97,11 +97,11 @@ class LocalLog:
         return self.store.delete_topic(name, timeout)
 
     def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
-        """See ``Broker.topics``."""
+        """Return all topics by name; see ``Broker.topics``."""
         return self.store.topics()
 
     def topic_names(self, timeout: float = 10.0) -> Collection[str]:
-        """See ``Broker.topic_names``."""
+        """Return the names of all topics; see ``Broker.topic_names``."""
         return self.store.topics().keys()
 
     def read(
@@ -112,7 +112,7 @@ class LocalLog:
         start: Mapping[int, int] | None = None,
         timeout: float = 30.0,
     ) -> dict[int, int]:
-        """See ``Broker.read``."""
+        """Visit every record of a topic up to its present end; see ``Broker.read``."""
         deadline = time.monotonic() + timeout
         reached = dict(start or {})
         for partition, bounds in self.store.bounds(topic).items():
@@ -137,12 +137,15 @@ class LocalLog:
         partitions: Collection[int] | None = None,
         timeout: float = 10.0,
     ) -> LocalTopicReader:
-        """See ``Broker.reader``."""
+        """Return a reader of a topic outside any group; see ``Broker.reader``."""
         return LocalTopicReader(self.store, topic, since, partitions)
 
     @contextmanager
     def exclusive(self, topic: str, timeout: float = 10.0) -> Iterator[ExclusiveWriter]:
-        """See ``Broker.exclusive``. Other threads wait. A writer in another process makes it fail."""
+        """Become the only writer of a topic; see ``Broker.exclusive``.
+
+        Other threads wait. A writer in another process makes it fail.
+        """
         with self._lock:
             holder = self._holders.setdefault(topic, threading.Lock())
         if not holder.acquire(timeout=timeout):
@@ -180,7 +183,7 @@ class LocalLog:
         self.store.retain(unread)
 
     def close(self) -> None:
-        """See ``Broker.close``."""
+        """Close everything; see ``Broker.close``."""
         if self._changelogs is not None:
             self._changelogs.store.close()
         self.store.close()

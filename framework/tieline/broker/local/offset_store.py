@@ -16,15 +16,15 @@ class LocalOffsetStore:
         self._store = store
 
     def groups(self, timeout: float) -> Collection[str]:
-        """See ``OffsetStore.groups``."""
+        """Return all groups with a committed offset; see ``OffsetStore.groups``."""
         return self._store.groups()
 
     def group(self, name: str, timeout: float) -> GroupState:
-        """See ``OffsetStore.group``."""
+        """Return a group; see ``OffsetStore.group``."""
         return GroupState(self._store.committed(name))
 
     def spans(self, topics: Collection[str], timeout: float) -> dict[TopicPartition, Span]:
-        """See ``OffsetStore.spans``."""
+        """Return the span of each partition of these topics; see ``OffsetStore.spans``."""
         return {
             partition: Span(bounds.start, bounds.end)
             for partition, bounds in self._store.bounds().items()
@@ -34,7 +34,7 @@ class LocalOffsetStore:
     def first_since(
         self, topics: Collection[str], timestamp: int, timeout: float
     ) -> dict[TopicPartition, int]:
-        """See ``OffsetStore.first_since``."""
+        """Return the first offset at or after a time, else the end; see ``OffsetStore.first_since``."""
         return {
             partition: self._store.first_since(bounds, timestamp)
             for partition, bounds in self._store.bounds().items()
@@ -42,7 +42,7 @@ class LocalOffsetStore:
         }
 
     def has_changelog(self, topic: str, timeout: float) -> bool:
-        """See ``OffsetStore.has_changelog``."""
+        """Return whether a sink keeps a changelog of this name; see ``OffsetStore.has_changelog``."""
         file = self._store.path.with_name("ledger.db")
         if not file.exists():
             return False
@@ -50,17 +50,17 @@ class LocalOffsetStore:
             return changelogs.described(topic) is not None
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
-        """See ``OffsetStore.commit``."""
+        """Set offsets of a group; see ``OffsetStore.commit``."""
         self._store.commit(group, offsets, timeout)
 
     def remove(self, group: str, timeout: float) -> None:
-        """See ``OffsetStore.remove``."""
+        """Remove all offsets of a group; see ``OffsetStore.remove``."""
         self._store.submit(lambda tables: tables.remove_group(group)).result(timeout)
 
     def sources(self, timeout: float) -> Collection[str]:
-        """See ``OffsetStore.sources``."""
+        """Return the connectors with saved source offsets; see ``OffsetStore.sources``."""
         return self._store.sources()
 
     def save_source(self, connector: str, offsets: Mapping[str, str | None], timeout: float) -> None:
-        """See ``OffsetStore.save_source``."""
+        """Save source offsets; see ``OffsetStore.save_source``."""
         self._store.save_source_offsets(connector, offsets, timeout)

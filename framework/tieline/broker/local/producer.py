@@ -34,11 +34,11 @@ class LocalProducer:
 
     @property
     def in_flight_bytes(self) -> int:
-        """See ``Producer.in_flight_bytes``."""
+        """The bytes that were sent and not yet reported; see ``Producer.in_flight_bytes``."""
         return self._in_flight_bytes
 
     def send(self, unit: Unit) -> None:
-        """See ``Producer.send``."""
+        """Send a unit without waiting; see ``Producer.send``."""
         size = sum(_OVERHEAD + len(r.value or b"") + len(r.key or b"") for r in unit.records)
         future = self._store.submit(lambda tables: self._write(tables, unit))
         future.add_done_callback(self._note_end)  # in the writer's thread, before the next unit
@@ -46,7 +46,7 @@ class LocalProducer:
         self._in_flight_bytes += size
 
     def poll(self, timeout: float) -> list[Delivery]:
-        """See ``Producer.poll``."""
+        """Return the units that have ended; see ``Producer.poll``."""
         ended: list[Delivery] = []
         while self._in_flight:
             unit, size, future = self._in_flight[0]
@@ -69,15 +69,16 @@ class LocalProducer:
         return ended
 
     def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
-        """See ``Producer.save_offsets``. Does nothing while each unit stores its own offsets.
+        """Store source offsets, and return when they are stored; see ``Producer.save_offsets``.
 
-        To store them again could set back an offset of a later unit that is not reported yet.
+        Does nothing while each unit stores its own offsets: to store them again could set back an offset of
+        a later unit that is not reported yet.
         """
         if not self._offsets_with_units:
             self._store.save_source_offsets(connector, offsets, timeout)
 
     def close(self, timeout: float) -> None:
-        """See ``Producer.close``."""
+        """Close, abandoning what is not acknowledged in time; see ``Producer.close``."""
         if self._in_flight:
             try:
                 self._in_flight[-1][2].result(timeout)

@@ -30,11 +30,11 @@ class LocalTopicReader:
 
     @property
     def at_end(self) -> bool:
-        """See ``TopicReader.at_end``."""
+        """Whether everything that the topic held at the start was returned; see ``TopicReader.at_end``."""
         return all(self._positions[partition] >= end for partition, end in self._ends.items())
 
     def poll(self, max_records: int, timeout: float) -> list[ConsumedRecord]:
-        """See ``TopicReader.poll``."""
+        """Return the next records; see ``TopicReader.poll``."""
         deadline = time.monotonic() + timeout
         while True:
             version = self._store.version
@@ -45,7 +45,7 @@ class LocalTopicReader:
             self._store.wait(version, left)
 
     def close(self, timeout: float) -> None:
-        """See ``TopicReader.close``."""
+        """Close the reader; see ``TopicReader.close``."""
 
     def _bounds(self) -> Mapping[TopicPartition, Bounds]:
         return {

@@ -178,7 +178,7 @@ class _OneReadPerBatch:
         start: Mapping[int, int] | None = None,
         timeout: float = 30.0,
     ) -> dict[int, int]:
-        """See ``Broker.read``."""
+        """Visit every record of a topic up to its present end; see ``Broker.read``."""
         if self._has_read:
             return dict(start or {})
         reached = self._broker.read(topic, visit, start=start, timeout=timeout)

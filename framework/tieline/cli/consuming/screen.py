@@ -30,7 +30,7 @@ class JsonLines:
     """A line of JSON per record, in UTF-8 for any locale."""
 
     def show(self, batch: Iterable[DisplayRecord]) -> None:
-        """See ``RecordPrinter.show``."""
+        """Print a batch at once; see ``RecordPrinter.show``."""
         text = "".join(json_text(record.as_json()) + "\n" for record in batch)
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
@@ -44,7 +44,7 @@ class TableRows:
         self._first = True
 
     def show(self, batch: Iterable[DisplayRecord]) -> None:
-        """See ``RecordPrinter.show``."""
+        """Print a batch at once; see ``RecordPrinter.show``."""
         rows = [row(record) for record in batch]
         if not rows:
             return
