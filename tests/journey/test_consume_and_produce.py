@@ -1,4 +1,4 @@
-"""``tieline consume`` and ``tieline produce`` beside a running worker, on either home."""
+"""``tieline consume`` and ``tieline produce`` beside a running worker, on either backend."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def wait_until(true):
 
 
 def groups(home):
-    """All groups of the broker, whoever looks."""
+    """Return all groups of the broker."""
     if home.name == "kafka":
         admin = AdminClient({"bootstrap.servers": home.worker["bootstrap.servers"]})
         return {group.group_id for group in admin.list_consumer_groups().result(PATIENCE).valid}

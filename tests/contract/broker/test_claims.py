@@ -1,4 +1,4 @@
-"""Which connector acts on a topic: known on both backends, whoever is first."""
+"""Which connector acts on a topic: known on both backends, also if another was first."""
 
 import pytest
 

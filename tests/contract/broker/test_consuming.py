@@ -1,4 +1,4 @@
-"""What one consumer promises, on both homes."""
+"""What one consumer promises, on both backends."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""How the members of a group share partitions, on both homes."""
+"""How the members of a group share partitions, on both backends."""
 
 from tieline.api import TopicPartition
 
@@ -33,10 +33,10 @@ def test_a_partition_is_handed_over_only_after_revoked_returned_and_its_commit_c
     order = []
 
     def commit(partitions):
-        order.append(("letting go", frozenset(partitions)))
+        order.append(("releasing", frozenset(partitions)))
         assert two.owned.isdisjoint(partitions)
         first.commit({at: positions[at] for at in partitions if at in positions}, 10)
-        order.append(("let go", frozenset(partitions)))
+        order.append(("released", frozenset(partitions)))
 
     seen = []
 
@@ -51,7 +51,7 @@ def test_a_partition_is_handed_over_only_after_revoked_returned_and_its_commit_c
     while len(two.owned) < 2:
         process(first.poll(10, 0.05))
         seen += [int(record.value) for record in second.poll(10, 0.05)]
-    assert [what for what, _ in order] == ["letting go", "let go"]
+    assert [what for what, _ in order] == ["releasing", "released"]
     assert order[0][1] == two.owned
     while len(seen) < 400:
         process(first.poll(10, 0.05))
@@ -105,6 +105,6 @@ def test_a_partition_that_comes_back_flows_though_it_was_paused_when_it_was_revo
     kit.fill(topic, 3, partition=kept.partition)
     kit.fill(topic, 3, start=10, partition=moved.partition)
     assert [int(record.value) for record in kit.take(first, 3)] == [10, 11, 12]
-    assert first.poll(10, 0.5) == []  # the other one was not taken away: it is still paused
+    assert first.poll(10, 0.5) == []  # the other partition was not revoked: it is still paused
     first.resume([kept])
     assert [int(record.value) for record in kit.take(first, 3)] == [0, 1, 2]

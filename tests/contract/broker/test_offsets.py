@@ -1,4 +1,4 @@
-"""Seeing and changing the offsets of a connector that is stopped, on both homes."""
+"""Seeing and changing the offsets of a connector that is stopped, on both backends."""
 
 import datetime as dt
 import json

@@ -1,4 +1,4 @@
-"""What a producer promises, on both homes."""
+"""What a producer promises, on both backends."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Reading a topic in no group, on both homes."""
+"""Reading a topic in no group, on both backends."""
 
 import threading
 import time

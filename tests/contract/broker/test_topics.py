@@ -1,4 +1,4 @@
-"""Topics, reading to the end, source offsets and being the only writer, on both homes."""
+"""Topics, reading to the end, source offsets and being the only writer, on both backends."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Kafka's home without a broker: settings, errors, and a broker that is away."""
+"""Kafka's backend without a broker: settings, errors, and unavailable brokers."""
 
 import time
 
@@ -9,11 +9,13 @@ from tieline.api import AccessDeniedError, ConfigError, DataError, FatalError, R
 from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.kafka.codes import MEANINGS, MEANINGS_IN, Meaning, Operation, meaning
 from tieline.broker.kafka.errors import call_with_timeout, error_code, poll_client, to_tieline_error
+from tieline.broker.kafka.producer import KafkaProducer
+from tieline.broker.kafka.settings import producer_settings
 from tieline.broker.port import ProducerRecord, Unit
 
 
 @pytest.fixture
-def away(unused_port):
+def unavailable(unused_port):
     broker = KafkaBroker(f"127.0.0.1:{unused_port}", {}, offsets_topic="offsets")
     yield broker
     broker.close()
@@ -23,7 +25,9 @@ def away(unused_port):
 def unused_port():
     import socket
 
-    with socket.socket() as held:  # bound and not listening: nobody else gets it, nobody answers
+    with (
+        socket.socket() as held
+    ):  # bound and not listening: so that no other process gets it, and none answers
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
 
@@ -137,17 +141,17 @@ def test_a_call_without_a_time_out_is_bounded():
         ("consumer", {"fetch.error.backoff.ms": "1"}, 1),  # an old id would count for a recreated topic
     ],
 )
-def test_overrides_that_would_break_a_promise_are_refused_together(away, make, overrides, keys):
+def test_overrides_that_would_break_a_promise_are_refused_together(unavailable, make, overrides, keys):
     arguments = ("client", overrides) if make == "producer" else ("group", "client", overrides)
     with pytest.raises(ConfigError) as caught:
-        getattr(away, make)(*arguments)
+        getattr(unavailable, make)(*arguments)
     assert len(caught.value.problems) == keys
     assert all(problem.key.startswith(f"{make}.override.") for problem in caught.value.problems)
 
 
-def test_a_setting_that_the_client_does_not_know_is_named(away):
+def test_a_setting_that_the_client_does_not_know_is_named(unavailable):
     with pytest.raises(ConfigError, match=r"consumer\.override\.fetch\.min\.bites"):
-        away.consumer("g", "c", {"fetch.min.bites": "1"})
+        unavailable.consumer("g", "c", {"fetch.min.bites": "1"})
 
 
 def test_a_secret_is_in_no_error():
@@ -157,13 +161,13 @@ def test_a_secret_is_in_no_error():
     assert "tell-nobody" not in str(caught.value)
 
 
-def test_while_the_brokers_are_unavailable_every_call_is_retriable_and_in_time(away):
+def test_while_the_brokers_are_unavailable_every_call_is_retriable_and_in_time(unavailable):
     calls = [
-        lambda: away.topics(0.1),
-        lambda: away.create_topic("t", timeout=0.1),
-        lambda: away.read("t", lambda record: None, timeout=0.1),
-        lambda: away.source_offsets("c", 0.1),
-        lambda: away.exclusive("t", 0.1).__enter__(),
+        lambda: unavailable.topics(0.1),
+        lambda: unavailable.create_topic("t", timeout=0.1),
+        lambda: unavailable.read("t", lambda record: None, timeout=0.1),
+        lambda: unavailable.source_offsets("c", 0.1),
+        lambda: unavailable.exclusive("t", 0.1).__enter__(),
     ]
     for call in calls:
         begin = time.monotonic()
@@ -183,8 +187,8 @@ class _Nobody:
         pass
 
 
-def test_while_the_brokers_are_unavailable_a_consumer_waits_and_closes_in_time(away):
-    consumer = away.consumer("g", "c", {})
+def test_while_the_brokers_are_unavailable_a_consumer_waits_and_closes_in_time(unavailable):
+    consumer = unavailable.consumer("g", "c", {})
     consumer.subscribe(["t"], "u.*", _Nobody())
     begin = time.monotonic()
     assert consumer.poll(10, 0.3) == []
@@ -195,9 +199,10 @@ def test_while_the_brokers_are_unavailable_a_consumer_waits_and_closes_in_time(a
     assert time.monotonic() - begin < 10
 
 
-def test_while_the_brokers_are_unavailable_a_producer_keeps_its_units(away, monkeypatch):
-    monkeypatch.setattr(away, "_offsets_topic_exists", True)
-    producer = away.producer("c", {"queue.buffering.max.messages": "10"})
+def test_while_the_brokers_are_unavailable_a_producer_keeps_its_units(unused_port):
+    servers = {"bootstrap.servers": f"127.0.0.1:{unused_port}"}
+    settings = producer_settings(servers, {"queue.buffering.max.messages": "10"})
+    producer = KafkaProducer(settings, "offsets")
     begin = time.monotonic()
     producer.send(Unit([ProducerRecord("t", b"v") for _ in range(100)]))
     assert time.monotonic() - begin < 1

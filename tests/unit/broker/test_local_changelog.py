@@ -15,7 +15,7 @@ AT = TopicPartition("t", 0)
 SOON = 10.0
 
 
-class Nobody:
+class SilentListener:
     def assigned(self, partitions):
         pass
 
@@ -30,7 +30,7 @@ class Life:
         self.log = LocalLog.open(folder)
         self.log.create_topic("t")
         self.consumer = self.log.consumer("group", "test", {})
-        self.consumer.subscribe(["t"], None, Nobody())
+        self.consumer.subscribe(["t"], None, SilentListener())
         self.consumer.poll(1, 0)
         self.changelog = self.consumer.changelog("c", AT, SOON)
 

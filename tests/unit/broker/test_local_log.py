@@ -202,7 +202,7 @@ def test_the_only_writer_writes_nothing_if_a_guest_wrote_meanwhile(tmp_path):
 
 def test_a_writer_continues_when_its_commits_cannot_be_announced(tmp_path):
     def untold():
-        raise OSError("the disk is away for a moment")
+        raise OSError("the disk is unavailable for a moment")
 
     path = tmp_path / "log.db"
     connection = connect(path)
@@ -550,7 +550,7 @@ def test_a_file_that_is_not_a_database_is_refused(tmp_path):
     (tmp_path / "log.db").write_bytes(b"no database, " * 100)
     with pytest.raises(StartupError, match=re.escape(str(tmp_path / "log.db"))):
         Store(tmp_path / "log.db")
-    Lock(tmp_path / "log.db").release()  # the refusal let go of it
+    Lock(tmp_path / "log.db").release()  # the refusal has released it
 
 
 def test_headers_survive_as_bytes():

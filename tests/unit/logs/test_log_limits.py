@@ -72,20 +72,20 @@ def test_tielines_own_lines_are_all_written(lines):
 
 def test_what_comes_again_after_a_quiet_time_is_said_at_once(lines):
     log = logging.getLogger("pymongo")
-    log.error("away")
+    log.error("unavailable")
     lines.seconds = 3600.0
-    log.error("away")
-    assert lines.said == ["away", "away"]
+    log.error("unavailable")
+    assert lines.said == ["unavailable", "unavailable"]
 
 
 def test_the_last_count_is_written_though_no_further_line_comes(lines):
     log = logging.getLogger("pymongo")
     for _ in range(4):
-        log.error("away")
+        log.error("unavailable")
     lines.seconds = 10.0
     lines.repeats.flush()
     lines.repeats.flush()
-    assert lines.said == ["away", "away (3 such lines in the last 10 s)"]
+    assert lines.said == ["unavailable", "unavailable (3 such lines in the last 10 s)"]
 
 
 def test_a_library_whose_lines_all_differ_is_forgotten_so_that_memory_stays_bounded(lines):

@@ -1,4 +1,4 @@
-"""What somebody wants to send, and where each of it stands."""
+"""Reading messages to send, each with its place."""
 
 import json
 import os
