@@ -1,4 +1,4 @@
-"""What a clean stop of ours leaves behind on a real platform: nothing."""
+"""A clean stop leaves no peer behind on a real platform."""
 
 import base64
 import time
@@ -21,7 +21,7 @@ from tieline_lab.volttron import VolttronPlatform, why_not
 pytestmark = [pytest.mark.volttron, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
 
 
-def settings(platform, identity, **more):
+def settings(platform, identity, **others):
     keys = platform.keys(identity)
     return {
         "volttron.address": platform.address,
@@ -29,22 +29,21 @@ def settings(platform, identity, **more):
         "volttron.secretkey": keys["secretkey"],
         "volttron.serverkey": keys["serverkey"],
         "platform.name": "lab",
-        **more,
+        **others,
     }
 
 
-def come_and_leave(platform):
-    """A source, a bus sink and a command sink, each stopped cleanly."""
+def start_and_stop_connectors(platform):
+    """Start a source, a bus sink and a command sink, and stop each cleanly."""
     source = VolttronBusTask(
         RecordingSourceContext(), VolttronBusConfig.parse(settings(platform, "tieline", topic="t"))
     )
     source.start()
     deadline = time.monotonic() + 30
-    while not source._receiver.is_subscribed:  # type: ignore[union-attr]
-        source.poll(1000, 0.1)
+    while not source.poll(1000, 0.1):
         assert time.monotonic() < deadline
-    wanted = settings(platform, "tieline.way-back", **{"bus.allowed.prefixes": "analysis"})
-    sink = VolttronBusSinkTask(RecordingSinkContext(), VolttronBusSinkConfig.parse(wanted))
+    sink_settings = settings(platform, "tieline.way-back", **{"bus.allowed.prefixes": "analysis"})
+    sink = VolttronBusSinkTask(RecordingSinkContext(), VolttronBusSinkConfig.parse(sink_settings))
     sink.start()
     keys = {name: key.encode() for name, key in platform.keys("tieline.command").items()}
     commands = Platform(Endpoint(platform.address, "tieline.command", CurveKeys(**keys)), 5.0, agent="driver")
@@ -57,13 +56,13 @@ def come_and_leave(platform):
 
 
 def test_vctl_auth_add_after_a_clean_stop_does_not_end_the_platform(tmp_path):
-    """10.x ends at a message to a peer that has gone without a word, and `auth add` sends one to each."""
+    """10.x ends at a message to a peer that left without a word, and `auth add` sends one to each peer."""
     with VolttronPlatform(tmp_path, "10") as platform:
-        come_and_leave(platform)
+        start_and_stop_connectors(platform)
         public, _ = zmq.curve_keypair()
         key = base64.urlsafe_b64encode(z85.decode(public)).decode().rstrip("=")
         platform.vctl("auth", "add", "--user_id", "X", "--credentials", key)
-        time.sleep(3.0)  # what it sends to its peers comes later
+        time.sleep(3.0)  # it sends messages to its peers later
         assert platform.platform.running
         with platform.connect("spare2") as observer:
             observer.call("platform.driver", "get_point", "campus/building/device1", "Reading")

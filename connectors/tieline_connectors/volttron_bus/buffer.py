@@ -1,4 +1,4 @@
-"""What was received and not yet polled: bounded by count and by bytes; a full one drops, and counts."""
+"""A bounded buffer of received messages that were not polled yet. If it is full, new messages are dropped."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import NamedTuple
 
 
 class ReceivedMessage(NamedTuple):
-    """A message as it came: its frames, and when (microseconds since 1970, UTC)."""
+    """The frames of a message and when it was received, in microseconds since 1970, UTC."""
 
     frames: list[bytes]
     time: int
 
 
 class ReceiveBuffer:
-    """Between the thread that reads the socket and the one that polls. Neither waits for the other."""
+    """Connects the thread that reads the socket with the thread that polls. Neither waits for the other.
+
+    All methods may be called from any thread.
+    """
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
@@ -27,7 +30,7 @@ class ReceiveBuffer:
         self._changed = threading.Condition()
 
     def put(self, messages: Sequence[list[bytes]], time: int) -> int:
-        """Keep what fits; the number of messages that did not and are lost."""
+        """Keep the messages that fit; return how many did not fit and are lost."""
         sized = [(ReceivedMessage(frames, time), sum(map(len, frames))) for frames in messages]
         dropped = 0
         with self._changed:
@@ -42,7 +45,10 @@ class ReceiveBuffer:
         return dropped
 
     def take(self, limit: int, seconds: float) -> list[ReceivedMessage]:
-        """The oldest, ``limit`` at most; waits while there is nothing, unless closed."""
+        """Remove and return the oldest messages, at most ``limit``.
+
+        If there are none, wait for at most ``seconds``, or until the buffer is closed.
+        """
         with self._changed:
             if not self._waiting and seconds > 0:
                 self._changed.wait_for(lambda: self._waiting or self._closed, seconds)
@@ -51,7 +57,7 @@ class ReceiveBuffer:
         return [received for received, _ in taken]
 
     def close(self) -> None:
-        """Nobody waits any more; what is there can still be taken."""
+        """End every wait. Messages in the buffer can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,9 +1,9 @@
 """The thread that reads the bus and does nothing else.
 
-One subscriber that stops reading takes a whole platform down (about 12,000 unread messages), so nothing
-that happens behind this thread may hold it up: what it reads goes into a bounded buffer, or is dropped
-and counted. It keeps the connection by itself: introduce, subscribe, read; a VIP ping when it is quiet;
-after a loss all of it again, with backoff.
+A subscriber that stops reading takes a whole platform down after about 12,000 unread messages. Nothing that
+happens after this thread may therefore delay it: what it reads goes into a bounded buffer, or is dropped and
+counted. The thread maintains the connection: it says hello, subscribes and reads, and sends a VIP ping if the
+bus is quiet. After a loss it starts again, with backoff.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from tieline_connectors.volttron_bus.vip.reconnect import ReconnectState
 log = logging.getLogger(__name__)
 
 _BATCH = 500
-_LOOK_UP = 0.1
-"""Seconds until a request to stop, or a deadline, is noticed on a quiet bus."""
+_POLL_SECONDS = 0.1
+"""How long a request to stop, or a deadline, may go unnoticed on a quiet bus."""
 
 
 @dataclass(frozen=True)
 class Subscription:
-    """What to read: router prefixes; of other platforms too; messages up to so many bytes."""
+    """What to read: prefixes of topics, whether of other platforms, too, and the largest message."""
 
     prefixes: tuple[str, ...]
     all_platforms: bool = False
@@ -40,15 +40,17 @@ class Subscription:
 
 @dataclass(frozen=True)
 class PingTiming:
-    """Seconds: between pings, until an answer is missed."""
+    """How long the bus may be quiet before a ping, and how long an answer may take; in seconds."""
 
-    ping_interval: float = 10.0
-    ping_timeout: float = 5.0
+    interval: float = 10.0
+    timeout: float = 5.0
 
 
 class Receiver:
-    """Reads the bus into a buffer from ``start`` to ``stop``. ``count(name, number)`` is told of drops,
-    ``report(because)`` of each attempt to connect that failed, and with None of one that did not.
+    """Reads the bus into a buffer, in a thread of its own, from ``start`` to ``stop``.
+
+    ``count(name, number)`` counts dropped messages and reconnects. ``report(reason)`` is called after each
+    failed attempt to connect, and with ``None`` after a successful one. Both are called in that thread.
 
     Counters: ``dropped.buffer_full``, ``dropped.too_large``, ``reconnects``.
     """
@@ -59,57 +61,59 @@ class Receiver:
         subscription: Subscription,
         buffer: ReceiveBuffer,
         count: Callable[[str, int], None],
-        patience: PingTiming = PingTiming(),
-        report: Callable[[str | None], None] = lambda because: None,
+        ping_timing: PingTiming = PingTiming(),
+        report: Callable[[str | None], None] = lambda reason: None,
     ) -> None:
         self.failure: Exception | None = None
+        """The bug that has ended the thread."""
         self.is_subscribed = False
         self._reconnect = reconnect
         self._subscription = subscription
         self._buffer = buffer
         self._count = count
-        self._patience = patience
+        self._ping_timing = ping_timing
         self._stopping = threading.Event()
         self._outage = _Outage(report, count)
-        self._told_too_large = False
-        here = contextvars.copy_context()  # so that its log lines carry connector and task
-        self._thread = threading.Thread(
-            target=here.run, args=(self._run,), name=f"bus-{reconnect.identity}", daemon=True
-        )
+        self._reported_too_large = False
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; returns at once, whether the platform is there or not."""
+        """Start the thread; returns at once, whether the platform is available or not."""
+        context = contextvars.copy_context()  # so that the thread's log lines carry connector and task
+        self._thread = threading.Thread(
+            target=context.run, args=(self._run,), name=f"bus-{self._reconnect.identity}", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to end, within a tenth of a second. From any thread."""
+        """Ask the thread to end, within a tenth of a second. Any thread may call it."""
         self._stopping.set()
         self._buffer.close()
 
     def join(self) -> None:
-        """Until it has ended; call ``stop`` before."""
-        if self._thread.ident is not None:
+        """Wait until the thread has ended; call ``stop`` before."""
+        if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             while not self._stopping.is_set():
-                self._connected(context)
-        except Exception as error:  # a bug: the task must learn of it, or it would wait for ever
+                self._run_connection(context)
+        except Exception as error:  # noqa: BLE001 - a bug; the task raises it
             self.failure = error
             self._buffer.close()
         finally:
             context.term()
 
-    def _connected(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        """One connection from its beginning to its end, and the pause after it."""
+    def _run_connection(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Run one connection until it ends, and wait for the pause after it."""
         try:
             with Connection(context, self._reconnect.endpoint) as connection:
                 session = _Session(
-                    connection, self._subscription, self._patience, self._keep, self._subscribed
+                    connection, self._subscription, self._ping_timing, self._keep, self._subscribed
                 )
-                session.run(self._stopping, self._reconnect.hello)
+                session.run(self._stopping, self._reconnect.hello_timeout)
         except zmq.ZMQError as error:
             self._failed(ConnectionEndedError(f"the address cannot be used: {error}", about_keys=True))
         except ConnectionEndedError as ended:
@@ -137,12 +141,12 @@ class Receiver:
         kept = [frames for frames in messages if len(frames) < 8 or len(frames[7]) <= limit]
         if len(kept) < len(messages):
             self._count("dropped.too_large", len(messages) - len(kept))
-            if not self._told_too_large:
-                self._told_too_large = True
+            if not self._reported_too_large:
+                self._reported_too_large = True
                 topic = next(f for f in messages if len(f) >= 8 and len(f[7]) > limit)[6]
                 log.error(
-                    "a message of the topic %s is larger than bus.max.message.bytes (%d) and dropped; this is"
-                    " told once, dropped.too_large counts",
+                    "a message of the topic %s is larger than bus.max.message.bytes (%d) and is dropped; this"
+                    " is logged once, dropped.too_large counts",
                     topic[:200].decode(vip.CHARSET),
                     limit,
                 )
@@ -152,7 +156,7 @@ class Receiver:
 
 
 class _Outage:
-    """Reported at each attempt, and counted at its end."""
+    """Reports an outage at each failed attempt, and counts it at its end."""
 
     def __init__(self, report: Callable[[str | None], None], count: Callable[[str, int], None]) -> None:
         self._report = report
@@ -170,89 +174,92 @@ class _Outage:
 
 
 class _Session:
-    """One connection: hello, subscribe, then messages, with a ping whenever nothing came for a while."""
+    """One connection: hello, subscribe, then messages, with a ping whenever the bus is quiet."""
 
     def __init__(
         self,
         connection: Connection,
         subscription: Subscription,
-        patience: PingTiming,
+        ping_timing: PingTiming,
         keep: Callable[[list[list[bytes]]], None],
         subscribed: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._subscription = subscription
-        self._patience = patience
+        self._ping_timing = ping_timing
         self._keep = keep
         self._subscribed = subscribed
         self._awaited = b""
+        """The id of the request whose answer has not arrived yet."""
         self._deadline = 0.0
 
     def run(self, stopping: threading.Event, hello_timeout: float) -> None:
-        """Until asked to stop. Raises ``ConnectionEndedError`` when the connection is over."""
-        self._ask(b"hello", vip.hello_request(b"hello"), hello_timeout)
+        """Read until ``stopping`` is set. Raises ``ConnectionEndedError`` if the connection ends before."""
+        self._request(b"hello", vip.hello_request(b"hello"), hello_timeout)
         while not stopping.is_set():
-            self._connection.wait(_LOOK_UP)
+            self._connection.wait(_POLL_SECONDS)
             messages = self._connection.receive(_BATCH)
             if messages:
-                self._sort(messages)
+                self._handle(messages)
             elif self._connection.is_over:
                 raise self._connection.ended()
             if time.monotonic() >= self._deadline:
-                self._be_sure()
+                self._check_liveness()
 
-    def _sort(self, messages: list[list[bytes]]) -> None:
+    def _handle(self, messages: list[list[bytes]]) -> None:
         kept = []
         for frames in messages:
             if vip.is_publication(frames):
                 kept.append(frames)
             elif (answer := vip.parse_answer(frames)) is None:
-                kept.append(frames)  # no VIP at all: for the quarantine
+                kept.append(frames)  # not VIP: the quarantine keeps it
             elif self._awaited and answer.ident == self._awaited:
-                self._answered(answer)
+                self._handle_answer(answer)
             elif answer.subsystem == b"ping" and list(answer.args[:1]) == [b"ping"]:
                 pong = vip.request("", answer.ident, b"ping", b"pong", *answer.args[1:])
                 self._connection.send([answer.peer, *pong[1:]])
         if kept:
             self._keep(kept)
             if self._awaited.startswith(b"ping"):
-                self._quiet()  # whoever sends is alive
+                self._schedule_ping()  # a router that sends messages is alive
 
-    def _answered(self, answer: vip.Answer) -> None:
+    def _handle_answer(self, answer: vip.Answer) -> None:
         if answer.is_error:
             raise ConnectionEndedError(
                 f"the router refused {self._awaited.decode()}: {answer.text}", about_keys=True
             )
         if self._awaited == b"hello":
-            wanted = self._subscription
-            self._ask(
-                b"subscribe", vip.subscribe_request(b"subscribe", wanted.prefixes, wanted.all_platforms)
+            subscription = self._subscription
+            self._request(
+                b"subscribe",
+                vip.subscribe_request(b"subscribe", subscription.prefixes, subscription.all_platforms),
             )
         elif self._awaited == b"subscribe":
             if list(answer.args) != [b"request_response", b"\x01"]:
                 raise ConnectionEndedError(
                     f"the router refused the subscription: {answer.text}", about_keys=True
                 )
-            self._quiet()
+            self._schedule_ping()
             self._subscribed()
         else:
-            self._quiet()
+            self._schedule_ping()
 
-    def _be_sure(self) -> None:
+    def _check_liveness(self) -> None:
+        """Send a ping after a quiet time. Raises ``ConnectionEndedError`` if an answer is overdue."""
         if not self._awaited:
-            self._ask(b"ping", vip.ping_request(b"ping"))
+            self._request(b"ping", vip.ping_request(b"ping"))
         elif self._awaited == b"hello":
             raise self._connection.unanswered_hello()
         else:
             raise ConnectionEndedError(
-                f"no answer to {self._awaited.decode()} in {self._patience.ping_timeout:g} s"
+                f"no answer to {self._awaited.decode()} in {self._ping_timing.timeout:g} s"
             )
 
-    def _ask(self, ident: bytes, frames: list[bytes], timeout: float | None = None) -> None:
+    def _request(self, ident: bytes, frames: list[bytes], timeout: float | None = None) -> None:
         self._connection.send(frames)
         self._awaited = ident
-        self._deadline = time.monotonic() + (timeout or self._patience.ping_timeout)
+        self._deadline = time.monotonic() + (timeout or self._ping_timing.timeout)
 
-    def _quiet(self) -> None:
+    def _schedule_ping(self) -> None:
         self._awaited = b""
-        self._deadline = time.monotonic() + self._patience.ping_interval
+        self._deadline = time.monotonic() + self._ping_timing.interval

@@ -1,4 +1,4 @@
-"""Telling the runtime whether the platform is connected."""
+"""Reports to the runtime whether the platform is connected."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tieline.api import SinkContext, SourceContext
 
 
 def connection_reporter(context: SinkContext | SourceContext, address: str) -> Callable[[str | None], None]:
-    """A function of why the platform at this address cannot be reached now; None: it is connected."""
-    to = f"the platform at {address}"
+    """Return a function that reports why the platform cannot be reached, or ``None`` if it is connected."""
+    platform = f"the platform at {address}"
 
-    def report(because: str | None) -> None:
-        if because is None:
-            context.connected(to)
+    def report(reason: str | None) -> None:
+        if reason is None:
+            context.connected(platform)
         else:
-            context.not_connected(to, because)
+            context.not_connected(platform, reason)
 
     return report

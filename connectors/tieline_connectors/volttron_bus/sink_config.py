@@ -7,12 +7,11 @@ from typing import Literal
 from tieline.api import CommaList, setting
 from tieline_connectors.volttron_bus.messages.prefixes import parse_prefix
 from tieline_connectors.volttron_bus.messages.publishing import MessageMapper, TokenBucket
-from tieline_connectors.volttron_bus.platform_config import PlatformConfig, error_message
-from tieline_connectors.volttron_bus.vip.reconnect import ReconnectState
+from tieline_connectors.volttron_bus.platform_config import BusConfig, error_message
 
 
-class VolttronBusSinkConfig(PlatformConfig):
-    """What may be published, to which platform, how fast, and what becomes of all else.
+class VolttronBusSinkConfig(BusConfig):
+    """What may be published on which platform, how fast, and what happens to other records.
 
     Of the old agents' settings, ``kafka_producer_topic`` of KafkaAgent is ``topics`` here, with
     ``value.shape=kafkaagent`` and ``value.converter=json``.
@@ -30,7 +29,7 @@ class VolttronBusSinkConfig(PlatformConfig):
         "value.shape",
         "avro",
         doc="avro: volttron.DeviceReading, .DataLog and .BusMessage, rebuilt exactly. json: the value is the"
-        " body. kafkaagent: {topic, headers, message}, of which only message must be there.",
+        " body. kafkaagent: {topic, headers, message}, of which only message is required.",
         importance="high",
     )
     topic_from: Literal["key", "header"] = setting(
@@ -43,14 +42,14 @@ class VolttronBusSinkConfig(PlatformConfig):
         "on.refused",
         "skip",
         doc="What happens to a record that may not be published: skip (counted, and logged with its "
-        "place), or stop (a data error of that record).",
+        "topic, partition and offset), or stop (a data error of that record).",
     )
     max_age_ms: int = setting(
         "max.age.ms",
         300_000,
         ge=-1,
         doc="A record older than this, by its timestamp, is not published (filtered.expired). -1: "
-        "records of any age are.",
+        "records of any age are published.",
     )
     rate_limit: float = setting(
         "rate.limit",
@@ -58,10 +57,12 @@ class VolttronBusSinkConfig(PlatformConfig):
         ge=0,
         le=1e6,
         allow_inf_nan=False,
-        doc="The largest number of messages a second; the rest waits in its topic. 0: as fast as the "
+        doc="The largest number of messages per second; the others wait in their topic. 0: as fast as the "
         "router confirms.",
     )
-    rate_burst: int = setting("rate.burst", 500, ge=1, doc="How many of these messages may come at once.")
+    rate_burst: int = setting(
+        "rate.burst", 500, ge=1, doc="How many messages may be published at once within rate.limit."
+    )
     max_message_bytes: int = setting(
         "bus.max.message.bytes",
         1024 * 1024,
@@ -74,42 +75,29 @@ class VolttronBusSinkConfig(PlatformConfig):
         ge=10,
         doc="How long the router may take to confirm a message before the sink reconnects.",
     )
-    reconnect_backoff_ms: int = setting(
-        "reconnect.backoff.ms",
-        100,
-        ge=1,
-        doc="The pause before the first attempt after a loss. It grows to a twentieth of the outage.",
-    )
-    reconnect_backoff_max_ms: int = setting(
-        "reconnect.backoff.max.ms", 10_000, ge=1, doc="The longest pause."
-    )
 
     def problems(self) -> list[tuple[str, str]]:
-        """What is wrong between the settings, and in the form of one."""
-        wrong = error_message(self.allowed)
-        return [*super().problems(), *([("bus.allowed.prefixes", wrong)] if wrong else [])]
+        """Return every key with a wrong value or a conflict, each with the problem."""
+        message = error_message(self.allowed_prefixes)
+        return [*super().problems(), *([("bus.allowed.prefixes", message)] if message else [])]
 
-    def allowed(self) -> tuple[str, ...]:
-        """The prefixes, without slashes at their ends. Raises ``ValueError``."""
-        found = tuple(map(parse_prefix, self.prefixes))
-        if not found:
+    def allowed_prefixes(self) -> tuple[str, ...]:
+        """Return the prefixes without slashes at their ends. Raises ``ValueError``."""
+        if not self.prefixes:
             raise ValueError("name at least one prefix that may be published, such as devices/campus")
-        return found
+        return tuple(map(parse_prefix, self.prefixes))
 
-    def publishing(self) -> MessageMapper:
-        """The rules."""
-        max_age = None if self.max_age_ms < 0 else self.max_age_ms
-        most = self.max_message_bytes
-        return MessageMapper(self.platform, self.shape, self.allowed(), self.topic_from, most, max_age)
-
-    def bucket(self) -> TokenBucket | None:
-        """The limit; none: as fast as the router confirms."""
-        return TokenBucket(self.rate_limit, self.rate_burst) if self.rate_limit else None
-
-    def reconnect(self, connector: str) -> ReconnectState:
-        """How the platform is found, and found again. Raises ``ValueError`` on keys that cannot be read."""
-        return ReconnectState(
-            lambda: self.endpoint(connector),
-            self.reconnect_backoff_ms / 1000,
-            self.reconnect_backoff_max_ms / 1000,
+    def message_mapper(self) -> MessageMapper:
+        """Return the mapper from records to messages. Raises ``ValueError``."""
+        return MessageMapper(
+            self.platform,
+            self.shape,
+            self.allowed_prefixes(),
+            self.topic_from,
+            max_bytes=self.max_message_bytes,
+            max_age_ms=None if self.max_age_ms < 0 else self.max_age_ms,
         )
+
+    def token_bucket(self) -> TokenBucket | None:
+        """Return the rate limit; ``None`` means as fast as the router confirms."""
+        return TokenBucket(self.rate_limit, self.rate_burst) if self.rate_limit else None

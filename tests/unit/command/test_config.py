@@ -72,7 +72,7 @@ def test_each_task_connects_under_a_name_of_its_own(tmp_path, identity, names):
     files = {"policy.file": str(tmp_path / "p.yaml"), "audit.file": str(tmp_path / "a.log")}
     config = CommandSinkConfig.parse({**SETTINGS, **files, "volttron.identity": identity})
     assert [config.endpoint_of("commands", task).identity for task in range(3)] == names
-    spare = config.endpoint_of("commands", 1).beside(1).identity
+    spare = config.endpoint_of("commands", 1).with_suffix(1).identity
     assert spare not in {config.endpoint_of("commands", task).identity for task in range(20)}
 
 

@@ -14,6 +14,7 @@ import zmq
 from tieline.api import FatalError, SourceRecord
 from tieline.testing.proxy import TcpProxy
 from tieline.testing.source_context import RecordingSourceContext
+from tieline_connectors.volttron_bus.buffer import ReceiveBuffer
 from tieline_connectors.volttron_bus.source import VolttronBusTask
 from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
@@ -128,7 +129,7 @@ def test_a_time_that_cannot_be_read_is_counted_and_reported_once_a_topic(bus, ca
         sources = [record.value["time_source"] for record in records]
         assert sources == ["RECEIVED", "RECEIVED", "RECEIVED", "DATE", "RECEIVED", "DATE"]
         assert context.counters == {"times.unreadable": 4}
-    fix = "Publish ISO 8601 with a zone; this is reported once per topic, times.unreadable counts"
+    fix = "Publish ISO 8601 with a zone; this is logged once per topic, times.unreadable counts"
     assert warnings(caplog) == [
         f"a message of the topic devices/{name}/all is stored under the time of its reception: {given} "
         f"cannot be read. {fix}"
@@ -256,7 +257,7 @@ def test_a_platform_that_is_away_at_start_is_waited_for_and_told_once(caplog):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
     with source(address) as (task, context):
-        wait_for_warning(caplog, "nobody listens there")
+        wait_for_warning(caplog, "nothing listens there")
         assert task.poll(10, 0.3) == []
         with FakeRouter(address) as bus:
             bus.wait_for_subscriber(NAME)
@@ -392,17 +393,16 @@ def test_keys_that_cannot_be_read_are_fatal(tmp_path):
         VolttronBusTask(RecordingSourceContext(), config).start()
 
 
-def test_a_dead_receiving_thread_fails_the_task(bus, monkeypatch):
+def test_a_bug_in_the_receiving_thread_fails_the_task(bus, monkeypatch):
     with source(bus.address) as (task, _):
         bus.wait_for_subscriber(NAME)
 
         def broken(*_):
             raise ZeroDivisionError
 
-        monkeypatch.setattr(task._buffer, "put", broken)
+        monkeypatch.setattr(ReceiveBuffer, "put", broken)
         reading(bus, 1)
-        task._receiver.join()
-        with pytest.raises(FatalError, match="receiving ended"):
+        with pytest.raises(FatalError, match="the receiver failed because of a bug"):
             task.poll(10, 30)
 
 

@@ -75,8 +75,13 @@ def test_an_identity_that_would_hurt_the_platform_is_refused(identity):
 
 
 def test_an_order_of_topics_is_named_by_its_base():
-    assert {base.name: base.order for base in config().bases()} == {"devices": "depth", "points": "breadth"}
-    given = {base.name: base.order for base in config(topic__order="devices=both, x/y = breadth").bases()}
+    assert {base.name: base.order for base in config().topic_bases()} == {
+        "devices": "depth",
+        "points": "breadth",
+    }
+    given = {
+        base.name: base.order for base in config(topic__order="devices=both, x/y = breadth").topic_bases()
+    }
     assert given == {"devices": "both", "points": "breadth", "x/y": "breadth"}
     assert "write base=depth" in problems(topic__order="devices")["topic.order"]
 
@@ -114,7 +119,7 @@ def test_routes_name_a_topic_for_a_prefix():
     [
         ("devices", "write prefix=topic"),
         ("record=t", "not within bus.prefixes"),
-        ("devices=a b", "no topic of Kafka"),
+        ("devices=a b", "not a Kafka topic"),
     ],
 )
 def test_a_wrong_route_is_told(route, message):
@@ -197,7 +202,7 @@ def test_a_secret_is_never_shown(keys):
 
 @pytest.mark.parametrize("text", ["", "x" * 40 + "ü", "~" * 40, "a" * 42, "a" * 44, "a" * 43 + "!"])
 def test_what_is_no_key_is_refused(text):
-    with pytest.raises(ValueError, match="is no CURVE key"):
+    with pytest.raises(ValueError, match="is not a CURVE key"):
         parse_curve_key(text)
 
 

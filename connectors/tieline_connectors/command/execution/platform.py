@@ -71,6 +71,7 @@ class Platform:
         agent: DeviceAgent = "auto",
     ) -> None:
         self._reconnect = ReconnectState(endpoint, backoff_max=_AWAY)
+        self._reconnect.load()
         self._timeout = timeout
         self._took = took
         self._setting = agent
@@ -207,7 +208,7 @@ class Platform:
         client, self._client = self._client, None
         self._agents = ()
         if client is not None:
-            client.__exit__(None, None, None)
+            client.close()
 
     @property
     def _place(self) -> str:
@@ -219,19 +220,19 @@ class Platform:
 
     def _introduce(self) -> VipClient:
         try:
-            client = VipClient(self._reconnect.endpoint).__enter__()
+            client = VipClient(self._reconnect.endpoint)
         except zmq.ZMQError as error:
             raise VipError(f"the address cannot be used: {error}") from error
         try:
-            client.hello(self._reconnect.hello)
+            client.hello(self._reconnect.hello_timeout)
         except VipError as error:
             silent = isinstance(error, VipTimeoutError) or client.is_over
             ended = client.ended() if silent else ConnectionEndedError(str(error), about_keys=True)
             self._reconnect.failed(ended)
-            client.__exit__(None, None, None)
+            client.close()
             raise VipError(str(ended)) from error
         except BaseException:
-            client.__exit__(None, None, None)
+            client.close()
             raise
         self._reconnect.succeeded()
         self._client, self._missing = client, True

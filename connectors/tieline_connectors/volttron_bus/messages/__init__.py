@@ -1,1 +1,1 @@
-"""Messages of the bus: their times, topics and values, and the records they become; pure."""
+"""Messages of the bus: their times, topics and values, and their conversion to and from records; pure."""

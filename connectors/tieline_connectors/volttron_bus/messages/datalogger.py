@@ -1,7 +1,7 @@
-"""What agents log under ``datalogger/``: ``{point: {Readings, Units, tz, data_type}}``; pure.
+"""Data that agents log under ``datalogger/``: ``{point: {Readings, Units, tz, data_type}}``; pure.
 
-``Readings`` is a value (its time is the message's), ``[time, value]``, or a list of such pairs. A time has
-one of the ``time_formats``.
+``Readings`` is a value with the message's time, or ``[time, value]``, or a list of such pairs. A time has one
+of the ``time_formats``.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ ROOT = "datalogger/"
 _TEXTS = {"Units": "units", "data_type": "type", "tz": "tz"}
 
 
-def readings(message: Message) -> list[dict[str, Any]] | None:
-    """The readings in a message, in its order, as ``volttron.DataLog`` has them (values as JSON has them).
+def parse_readings(message: Message) -> list[dict[str, Any]] | None:
+    """Return a message's readings in their order, in the form of ``volttron.DataLog`` with JSON values.
 
-    None where any of them is not of this form: half a decoding would hide the rest.
+    Return ``None`` if any of them has another form, since a partial result would hide the others.
     """
     body = message.body
     if not message.topic.startswith(ROOT) or type(body) is not dict or not body:
         return None
-    found = []
+    readings = []
     for point, item in body.items():
         if type(item) is not dict or "Readings" not in item or "Units" not in item:
             return None
@@ -33,15 +33,15 @@ def readings(message: Message) -> list[dict[str, Any]] | None:
         if any(type(text) not in (str, type(None)) for text in texts.values()):
             return None
         for pair in _pairs(item["Readings"]):
-            if pair is None or (read := _reading(pair, texts["tz"], message)) is None:
+            if pair is None or (reading := _reading(pair, texts["tz"], message)) is None:
                 return None
-            (time, source, _), value = read
-            found.append({"point": point, "time": time, "time_source": source, "value": value, **texts})
-    return found
+            (time, source, _), value = reading
+            readings.append({"point": point, "time": time, "time_source": source, "value": value, **texts})
+    return readings
 
 
 def _pairs(content: Any) -> Iterator[tuple[Any, ...] | None]:
-    """``(value,)`` or ``(time, value)``; none where it is neither."""
+    """Yield ``(value,)`` or ``(time, value)`` for each reading, ``None`` for any other form."""
     if type(content) is not list:
         yield (content,)
     elif content and all(type(pair) is list for pair in content):

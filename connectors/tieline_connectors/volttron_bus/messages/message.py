@@ -1,4 +1,4 @@
-"""From the frames of a publication to a message of the bus, and to what makes it one event; pure."""
+"""Parses the frames of a publication into a message of the bus, and identifies it as an event; pure."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tieline_connectors.volttron_bus.messages.timestamps import UTC, NaiveZone, 
 from tieline_connectors.volttron_bus.vip.frames import CHARSET, PROTOCOL, is_deeper_than
 
 ORIGIN_HEADER = "tieline.origin"
-"""On the bus: the platform's name on what came to it from Kafka. On a record: where it was read."""
+"""On the bus: the name of the platform to which a message came from Kafka. On a record: where it was read."""
 
-# What was parsed holds no circle: not looking for one saves a sixth.
+# Parsed JSON has no cycles; not looking for them saves a sixth of the time.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)
 
 
 class ParseLimits(NamedTuple):
-    """What a message may have at most: nesting of its JSON, headers."""
+    """The deepest nesting of a message's JSON, and its largest number of headers."""
 
     depth: int = 64
     headers: int = 256
 
 
 class MalformedMessageError(Exception):
-    """No message of the bus. ``reason`` is a word for a counter: ``quarantined.<reason>``."""
+    """The frames are not a message of the bus. ``reason`` names the counter ``quarantined.<reason>``."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -33,9 +33,9 @@ class MalformedMessageError(Exception):
 
 
 class Message(NamedTuple):
-    """A message of the bus. ``time`` and ``received`` in microseconds since 1970, UTC.
+    """A message of the bus. ``time`` and ``received`` are in microseconds since 1970, UTC.
 
-    ``is_text``: all of its strings can be written in UTF-8 (JSON can hold half a surrogate pair).
+    ``is_text`` says whether UTF-8 can encode all its strings; JSON can contain half of a surrogate pair.
     """
 
     topic: str
@@ -47,18 +47,18 @@ class Message(NamedTuple):
     received: int
     is_text: bool
     unreadable_time: str = ""
-    """The header that should have said the time and could not be read, with its name."""
+    """The name and value of a header whose time could not be read."""
     naive: NaiveZone = UTC
-    """What times without a zone in the body are taken in."""
+    """The zone of times in the body that have none."""
 
 
 def parse_message(
     frames: Sequence[bytes], received: int, limits: ParseLimits, naive: NaiveZone = UTC
 ) -> Message:
-    """The message in the frames of a publication. Raises ``MalformedMessageError``, and nothing else.
+    """Return the message in the frames of a publication. Raises only ``MalformedMessageError``.
 
-    Reasons: ``frames`` (too few, or no VIP), ``topic`` (empty), ``too_deep``, ``not_json``, ``body``
-    (sender, headers or message missing or of another type), ``too_many_headers``.
+    Reasons: ``frames`` (too few, or not VIP), ``topic`` (empty), ``too_deep``, ``not_json``, ``body``
+    (sender, headers or message is missing or has another type), ``too_many_headers``.
     """
     if len(frames) < 8 or frames[1] != PROTOCOL:
         raise MalformedMessageError("frames")
@@ -81,7 +81,7 @@ def parse_message(
     if len(headers) > limits.headers:
         raise MalformedMessageError("too_many_headers")
     time, source, unreadable = message_time(headers, received, body, naive)
-    # so does JSON write either half of a surrogate pair
+    # JSON writes either half of a surrogate pair in this form.
     is_text = ("\\ud" not in text and "\\uD" not in text) or _is_text(content)
     if not is_text and not _is_text(sender):
         raise MalformedMessageError("body")
@@ -97,19 +97,19 @@ def _is_text(content: Any) -> bool:
 
 
 def canonical(body: Any) -> bytes:
-    """The same bytes for equal bodies, other bytes for others: JSON with sorted keys, without spaces.
+    """Return JSON with sorted keys and without spaces: the same bytes for equal bodies, else other bytes.
 
-    Floats as Python writes the shortest that reads the same (``1.0``, ``-0.0``, ``1e+16``, ``NaN``,
-    ``Infinity``), integers exact, everything beyond ASCII escaped: 1, 1.0 and true all differ.
+    Floats have Python's shortest exact form (``1.0``, ``-0.0``, ``1e+16``, ``NaN``, ``Infinity``), integers
+    are exact, and characters beyond ASCII are escaped. 1, 1.0 and true therefore differ.
     """
     return _CANONICAL.encode(body).encode("ascii")
 
 
 def identity_headers(platform: str, message: Message) -> Headers:
-    """The record's id, over platform, topic, time and body; redundant sources make the same one.
+    """Return headers with an id over platform, topic, time and body, the same for redundant sources.
 
-    The runtime tells equal messages of one source apart (``SourceTask.repeats_are_events``).
-    None where the message brought no time of its own: the spool then gives the record its id.
+    The runtime distinguishes equal messages of one source (``SourceTask.repeats_are_events``). The result is
+    empty if the message has no time of its own; the spool then gives the record its id.
     """
     if message.time_source == "RECEIVED":
         return ()

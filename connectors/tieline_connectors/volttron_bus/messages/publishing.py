@@ -1,7 +1,7 @@
-"""From records to messages for the bus: what may be published, as what, and why not; pure.
+"""Converts records to messages for the bus, and rejects records that may not be published; pure.
 
-What passes here harms no platform: the router leaves its topic a text, its body is JSON that the router
-can read, it is not too large, and nobody who may write a topic of Kafka commands a device by it.
+A message from here cannot harm a platform: the router reads its topic as text and its body as JSON, it is not
+too large, and the right to write a Kafka topic does not include the right to command a device.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tieline_connectors.volttron_bus.messages.records import FilteredError, Rout
 from tieline_connectors.volttron_bus.vip.frames import check_text, publish_request
 
 TOPIC_HEADER = "volttron.topic"
-"""The bus topic of a record whose value does not name it."""
+"""Header with the bus topic of a record whose value does not name it."""
 COMMANDS = "devices/actuators"
-"""Whoever publishes below it sets points: VOLTTRON's actuator (10.x) takes commands from the bus."""
+"""A message below this topic sets points: VOLTTRON's actuator (10.x) takes commands from the bus."""
 
 _MAX_TOPIC = 1024
 _TIMES = frozenset({"timestamp", "date"})
@@ -28,7 +28,7 @@ _LAST = int((datetime(2200, 1, 1, tzinfo=timezone.utc) - _EPOCH).total_seconds()
 
 
 class RefusedError(ValueError):
-    """Not published, now or ever. ``reason`` is a word for a counter: ``refused.<reason>``."""
+    """The record may never be published. ``reason`` names the counter ``refused.<reason>``."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -36,7 +36,7 @@ class RefusedError(ValueError):
 
 
 class OutgoingMessage(NamedTuple):
-    """A message as its subscribers get it."""
+    """A message as its subscribers receive it."""
 
     topic: str
     headers: dict[str, Any]
@@ -44,11 +44,11 @@ class OutgoingMessage(NamedTuple):
 
 
 class MessageMapper:
-    """Makes the message of a record.
+    """Maps records to messages of the bus.
 
-    ``shape``: ``avro``, ``json`` or ``kafkaagent``; ``allowed``: prefixes of the bus, whole segments;
-    ``topic_from``: where the topic is that the value does not name, ``header`` or ``key``;
-    ``max_bytes``: of topic, headers and body together; ``max_age_ms``: none, however old.
+    ``shape`` is ``avro``, ``json`` or ``kafkaagent``. ``allowed`` are prefixes of the bus, as whole segments.
+    ``topic_from`` says where the topic is if the value does not name it: ``header`` or ``key``. ``max_bytes``
+    limits topic, headers and body together. If ``max_age_ms`` is ``None``, records may have any age.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class MessageMapper:
         shape: str,
         allowed: Sequence[str],
         topic_from: str,
+        *,
         max_bytes: int,
         max_age_ms: int | None,
     ) -> None:
@@ -69,9 +70,9 @@ class MessageMapper:
         self._max_age_ms = max_age_ms
 
     def frames(self, record: SinkRecord, ident: bytes, now_ms: int) -> list[bytes]:
-        """What goes to the router, as the VIP message ``ident``. Raises as ``message``.
+        """Return the VIP message ``ident`` for the router. Raises the errors of ``message``.
 
-        ``RefusedError`` also: ``message`` (no JSON, or nested too deep), ``too_large``.
+        Further reasons of ``RefusedError`` are ``message`` (not JSON, or nested too deep) and ``too_large``.
         """
         topic, headers, body = self.message(record, now_ms)
         try:
@@ -86,8 +87,11 @@ class MessageMapper:
         return frames
 
     def message(self, record: SinkRecord, now_ms: int) -> OutgoingMessage:
-        """Raises ``FilteredError``: ``echo`` (read from this bus), ``expired``, ``null`` (a tombstone);
-        ``RefusedError``: ``shape`` (the value is no such message), ``topic``, ``not_allowed``.
+        """Return the message of a record.
+
+        Raises ``FilteredError`` with the reason ``echo`` (read from this bus), ``expired`` or ``null`` (a
+        tombstone), and ``RefusedError`` with ``shape`` (the value is not such a message), ``topic`` or
+        ``not_allowed``.
         """
         if header(record, ORIGIN_HEADER) == self._origin:
             raise FilteredError("echo")
@@ -98,13 +102,13 @@ class MessageMapper:
             raise FilteredError("null")
         topic, headers, body = self._shape(record)
         if headers.get(ORIGIN_HEADER) == self._platform:
-            raise FilteredError("echo")  # of ours, read on a platform federated with this one
+            raise FilteredError("echo")  # our own message, read on a federated platform
         self._allow(topic)
-        return OutgoingMessage(topic, self._marked(headers, record), body)
+        return OutgoingMessage(topic, self._mark(headers, record), body)
 
     def _allow(self, topic: Any) -> None:
         if not isinstance(topic, str):
-            raise RefusedError("topic", f"its topic is no text, but {type(topic).__name__}")
+            raise RefusedError("topic", f"its topic is not text, but {type(topic).__name__}")
         try:
             check_text("topic", topic)
         except ValueError as error:
@@ -112,43 +116,43 @@ class MessageMapper:
         if len(topic) > _MAX_TOPIC or not topic.isprintable():
             raise RefusedError(
                 "topic",
-                f"the topic {topic[:80]!r} is longer than {_MAX_TOPIC}, or has letters nobody can see",
+                f"the topic {topic[:80]!r} is longer than {_MAX_TOPIC}, or has unprintable characters",
             )
-        found = [route.prefix for route in self._allowed if route.takes(topic)]
-        if not found:
+        prefixes = [route.prefix for route in self._allowed if route.takes(topic)]
+        if not prefixes:
             raise RefusedError("not_allowed", f"{topic!r} is not within bus.allowed.prefixes")
         commands = Route(COMMANDS, "")
-        if commands.takes(topic) and not any(map(commands.takes, found)):
+        if commands.takes(topic) and not any(map(commands.takes, prefixes)):
             raise RefusedError(
                 "not_allowed",
                 f"{topic!r} would command a device: use the command sink, or name {COMMANDS} itself in"
                 " bus.allowed.prefixes",
             )
 
-    def _marked(self, headers: Mapping[str, Any], record: SinkRecord) -> dict[str, Any]:
-        """Its own headers, where it came from, which record it is and, where it tells none, its time."""
+    def _mark(self, headers: Mapping[str, Any], record: SinkRecord) -> dict[str, Any]:
+        """Return the headers with origin, record id and, if the headers have no time, the record's time."""
         marked = dict(headers)
         time_ms = _time(record)
-        if time_ms and not _tells_time(marked):
-            # else a historian would store as of now what may be some minutes old
+        if time_ms and not _has_time(marked):
+            # Without it a historian would store the time of the publication, which may be minutes later.
             moment = _EPOCH + timedelta(milliseconds=time_ms)
             marked["TimeStamp"] = moment.isoformat(timespec="microseconds")
-        own = header(record, ID_HEADER)
-        if own is not None:
-            marked[ID_HEADER] = own.decode("ascii", "replace")
+        record_id = header(record, ID_HEADER)
+        if record_id is not None:
+            marked[ID_HEADER] = record_id.decode("ascii", "replace")
         marked[ORIGIN_HEADER] = self._platform
         return marked
 
     def _json(self, record: SinkRecord) -> OutgoingMessage:
-        """Any JSON: the value is the body."""
+        """Return any JSON value as the body of a message."""
         return OutgoingMessage(self._topic(record), {}, record.value)
 
     def _kafka_agent(self, record: SinkRecord) -> OutgoingMessage:
-        """``{topic?, headers?, message}``, or an entry of the old message file."""
+        """Return the message in ``{topic?, headers?, message}`` or in an entry of the old message file."""
         value = record.value
         if isinstance(value, dict) and _ENTRY <= value.keys() <= _ENTRY | {"description"}:
-            told = {"From": value["sender"], "Description": value.get("description")}
-            return OutgoingMessage(value["topic"], {k: v for k, v in told.items() if v}, value["value"])
+            headers = {"From": value["sender"], "Description": value.get("description")}
+            return OutgoingMessage(value["topic"], {k: v for k, v in headers.items() if v}, value["value"])
         if not isinstance(value, dict) or "message" not in value:
             raise RefusedError(
                 "shape",
@@ -157,35 +161,35 @@ class MessageMapper:
             )
         headers = value.get("headers", {})
         if not isinstance(headers, dict):
-            raise RefusedError("shape", "its headers are no object")
+            raise RefusedError("shape", "its headers are not an object")
         topic = value["topic"] if "topic" in value else self._topic(record)
         return OutgoingMessage(topic, headers, value["message"])
 
     def _topic(self, record: SinkRecord) -> Any:
-        found = header(record, TOPIC_HEADER) if self._topic_from == "header" else record.key
-        if not isinstance(found, bytes):
-            return found
+        topic = header(record, TOPIC_HEADER) if self._topic_from == "header" else record.key
+        if not isinstance(topic, bytes):
+            return topic
         try:
-            return found.decode("utf-8")
+            return topic.decode("utf-8")
         except UnicodeDecodeError:
-            raise RefusedError("topic", f"its topic ({self._topic_from}) is no text in UTF-8") from None
+            raise RefusedError("topic", f"its topic ({self._topic_from}) is not text in UTF-8") from None
 
 
 _ENTRY = {"sender", "topic", "value"}
-"""Of a message in the old programs' file, which may have a description too."""
+"""The keys of a message in the old programs' file, which may also have a description."""
 
 
 class TokenBucket:
-    """At most ``rate`` a second in the long run, ``burst`` at once. The caller tells the time, in seconds."""
+    """Allows ``rate`` per second in the long run and ``burst`` at once. ``now`` is in seconds."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate = rate
         self._burst = burst
         self._tokens = float(burst)
-        self._at = 0.0
+        self._filled_at = 0.0
 
     def take(self, now: float) -> bool:
-        """Take one; false where there is none."""
+        """Take a token; return false if there is none."""
         self._fill(now)
         if self._tokens < 1:
             return False
@@ -193,14 +197,14 @@ class TokenBucket:
         return True
 
     def until(self, tokens: int, now: float) -> float:
-        """Seconds until there are so many (or half a burst, if that is less)."""
+        """Return the seconds until there are ``tokens``, or half a burst if that is less."""
         self._fill(now)
         wanted = max(1.0, min(tokens, self._burst / 2))
         return max(0.0, (wanted - self._tokens) / self._rate)
 
     def _fill(self, now: float) -> None:
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
-        self._at = now
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._filled_at) * self._rate)
+        self._filled_at = now
 
 
 def _avro(record: SinkRecord) -> OutgoingMessage:
@@ -209,15 +213,15 @@ def _avro(record: SinkRecord) -> OutgoingMessage:
     except ValueError as error:
         raise RefusedError("shape", str(error)[:200]) from None
     if not isinstance(headers, dict):
-        raise RefusedError("shape", "its headers are no object")
+        raise RefusedError("shape", "its headers are not an object")
     return OutgoingMessage(topic, headers, body)
 
 
 def _time(record: SinkRecord) -> int:
-    """Its timestamp in ms; 0 where it has none (or none of 1970 to 2199)."""
+    """Return the record's timestamp in ms, or 0 if it has none from 1970 to 2199."""
     timestamp = record.timestamp or 0
     return timestamp if 0 < timestamp < _LAST else 0
 
 
-def _tells_time(headers: Mapping[str, Any]) -> bool:
+def _has_time(headers: Mapping[str, Any]) -> bool:
     return any(str(name).lower() in _TIMES for name in headers)

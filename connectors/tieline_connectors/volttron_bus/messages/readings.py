@@ -1,7 +1,7 @@
-"""Messages of the bus as values of ``volttron.DeviceReading`` and its two neighbours, and back; pure.
+"""Converts messages of the bus to values of their three schemas, and back; pure.
 
-Both directions are exact, types and the order of keys included, for every body that JSON can carry:
-``rebuild(to_value(platform, message)[1])`` is the message again.
+Both directions are exact for every JSON body, including types and the order of keys:
+``rebuild(to_value(platform, message)[1])`` equals the message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STR = frozenset({str})
 
 
 class RebuiltMessage(NamedTuple):
-    """What an agent on the bus got: topic, headers, body and the publisher's identity."""
+    """A message as an agent on the bus received it; ``sender`` is the publisher's identity."""
 
     topic: str
     headers: dict[str, Any]
@@ -31,30 +31,33 @@ class RebuiltMessage(NamedTuple):
 
 
 def device_reading_schema() -> Schema:
-    """The schema of a reading."""
+    """Return the schema of a reading."""
     return Schema.named("volttron.DeviceReading")
 
 
 def bus_message_schema() -> Schema:
-    """The schema of a message that is neither."""
+    """Return the schema of a message that is neither a reading nor a data log."""
     return Schema.named("volttron.BusMessage")
 
 
 def data_log_schema() -> Schema:
-    """The schema of what an agent logged."""
+    """Return the schema of data that an agent logged."""
     return Schema.named("volttron.DataLog")
 
 
 def to_value(
     platform: str, message: Message, bases: Sequence[TopicBase] = BASES
 ) -> tuple[Schema, dict[str, Any]]:
-    """A reading, a data log, or else a bus message; never refuses.
+    """Return a message's schema and value: a reading, a data log, or else a bus message. Never raises.
 
-    A reading is a topic below one of ``bases`` (the first that fits; never ``devices/actuators/``) whose
-    body is ``[points, metadata]`` (kind ALL or MULTI by its topic, OTHER under any other name), or
-    ``[scalar, metadata]`` (POINT); or either without metadata: ``points``, ``[points]``, ``scalar``,
-    ``[scalar]``. Any other body there has no points to tell, and is a bus message. A string with half a
-    surrogate pair, which UTF-8 cannot hold, makes everything a bus message.
+    A message is a reading if its topic lies below one of ``bases`` (never ``devices/actuators/``) and its
+    body has one of these forms:
+    - ``[points, metadata]``, with kind ALL or MULTI by its topic, or OTHER under any other name;
+    - ``[scalar, metadata]``, with kind POINT;
+    - either without metadata: ``points``, ``[points]``, ``scalar``, ``[scalar]``.
+
+    Any other message there is a bus message, and so is a message with half of a surrogate pair, which UTF-8
+    cannot encode.
     """
     value: dict[str, Any] = {
         "platform": platform,
@@ -68,7 +71,7 @@ def to_value(
         return device_reading_schema(), value
     value["headers"] = json.dumps(message.headers)
     value["body"] = json.dumps(message.body)
-    if message.is_text and (logged := datalogger.readings(message)) is not None:
+    if message.is_text and (logged := datalogger.parse_readings(message)) is not None:
         value["device"] = message.topic[len(datalogger.ROOT) :]
         value["readings"] = [reading | {"value": _fold_value(reading["value"])} for reading in logged]
         return data_log_schema(), value
@@ -76,7 +79,7 @@ def to_value(
 
 
 def rebuild(value: Mapping[str, Any]) -> RebuiltMessage:
-    """The message that a value of either schema was made from. Raises ``ValueError`` on any other value."""
+    """Return the message from which a value was created. Raises ``ValueError`` on any other value."""
     try:
         if "body" in value:
             headers, body = parse_json(value["headers"]), parse_json(value["body"])
@@ -89,23 +92,23 @@ def rebuild(value: Mapping[str, Any]) -> RebuiltMessage:
 
 
 def _add_reading(value: dict[str, Any], message: Message, bases: Sequence[TopicBase]) -> bool:
-    """Add the fields of a reading; false, and nothing added, where the message is none."""
-    place = next((found for base in bases if (found := base.place(message.topic))), None)
-    if place is None:
+    """Add the fields of a reading. Return false and add nothing if the message is not a reading."""
+    path = next((path for base in bases if (path := base.device_path(message.topic))), None)
+    if path is None:
         return False
     form, content, metadata = _form(message.body)
-    kind = KINDS.get(place.last, "POINT")
+    kind = KINDS.get(path.last, "POINT")
     if kind != "POINT":
         if type(content) is not dict or (form != "PAIR" and not content):
             return False
     elif type(content) in _SCALARS and (form == "PAIR" or content is not None):
-        content = {place.last: content}
-        metadata = {place.last: metadata} if form == "PAIR" else {}
+        content = {path.last: content}
+        metadata = {path.last: metadata} if form == "PAIR" else {}
     elif _are_points(content, metadata) if form == "PAIR" else _are_scalars(content):
         kind = "OTHER"
     else:
         return False
-    value["device"] = place.device
+    value["device"] = path.device
     value["kind"] = kind
     value["form"] = form
     value["headers"] = _fold(message.headers, _STR)
@@ -115,7 +118,7 @@ def _add_reading(value: dict[str, Any], message: Message, bases: Sequence[TopicB
 
 
 def _form(body: Any) -> tuple[str, Any, dict[str, Any]]:
-    """How values and metadata lie in a body, and both; content that is neither is left to the caller."""
+    """Return the form of a body, its content and its metadata; the caller checks the content."""
     if type(body) is not list:
         return "BARE", body, {}
     if len(body) == 2 and type(body[1]) is dict:
@@ -124,12 +127,12 @@ def _form(body: Any) -> tuple[str, Any, dict[str, Any]]:
 
 
 def _are_scalars(content: Any) -> bool:
-    """Without metadata, only values that are plain tell points from one point whose value is an object."""
+    """Return whether content without metadata is points, and not one point whose value is an object."""
     return type(content) is dict and bool(content) and set(map(type, content.values())) <= _SCALARS
 
 
 def _are_points(content: Any, metadata: dict[str, Any]) -> bool:
-    """Whether points and their metadata can be told from one point whose value is an object."""
+    """Return whether content with metadata is points, and not one point whose value is an object."""
     return (
         type(content) is dict
         and bool(content)
@@ -141,7 +144,7 @@ def _are_points(content: Any, metadata: dict[str, Any]) -> bool:
 def _body(value: Mapping[str, Any]) -> Any:
     content: Any = _unfold(value["points"])
     metadata: Any = {name: _metadata(entry) for name, entry in value["metadata"].items()}
-    form = value.get("form", "PAIR")  # before 0.2 there was no other
+    form = value.get("form", "PAIR")  # the only form before 0.2
     if value["kind"] == "POINT":
         ((point, content),) = content.items()
         metadata = metadata[point] if form == "PAIR" else {}
@@ -151,7 +154,7 @@ def _body(value: Mapping[str, Any]) -> Any:
 
 
 def _fold(items: dict[str, Any], plain: frozenset[type]) -> dict[str, Any]:
-    """The same map where all of it is plain (the usual case: nothing is copied), the rest as JSON text."""
+    """Return the map itself if all values are plain, as usual; else a copy with the others as JSON."""
     types = set(map(type, items.values()))
     if types <= plain and (int not in types or not any(map(_is_long_int, items.values()))):
         return items

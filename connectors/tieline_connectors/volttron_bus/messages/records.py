@@ -1,4 +1,4 @@
-"""From messages of the bus to records: which are wanted, which topic, which shape; pure."""
+"""Converts messages of the bus to records: filter, Kafka topic and shape of the value; pure."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tieline_connectors.volttron_bus.messages.topics import BASES, TopicBase
 
 
 class Route(NamedTuple):
-    """Messages whose bus topic begins with these segments go to this topic of Kafka."""
+    """The Kafka topic of messages whose bus topic begins with the segments of ``prefix``."""
 
     prefix: str
     topic: str
 
     def takes(self, bus_topic: str) -> bool:
-        """Whole segments: ``devices/a`` takes ``devices/a/all`` and not ``devices/ab/all``."""
+        """Return whether the prefix matches: ``devices/a`` takes ``devices/a/x``, not ``devices/ab/x``."""
         return bus_topic == self.prefix or bus_topic.startswith(f"{self.prefix}/")
 
 
 class FilteredError(Exception):
-    """Not wanted. ``reason`` is a word for a counter: ``filtered.<reason>``."""
+    """The message or record is filtered. ``reason`` names the counter ``filtered.<reason>``."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -36,7 +36,7 @@ class FilteredError(Exception):
 
 
 class RecordMapper:
-    """Makes the record of a message. ``routes``: one a prefix that is read; ``bases``: longer ones first."""
+    """Maps messages to records. ``routes`` has one for each prefix that is read; ``bases`` longest first."""
 
     def __init__(
         self, platform: str, routes: Sequence[Route], shape: str, bases: Sequence[TopicBase] = BASES
@@ -48,7 +48,11 @@ class RecordMapper:
         self._origin = (ORIGIN_HEADER, platform.encode())
 
     def record(self, message: Message) -> SourceRecord:
-        """Return the record of a message. Raises ``FilteredError`` or ``MalformedMessageError``."""
+        """Return the record of a message.
+
+        Raises ``FilteredError`` with the reason ``echo`` (it came from Kafka) or ``prefix`` (no route matches
+        whole segments), and ``MalformedMessageError`` if it does not fit the shape.
+        """
         if message.headers.get(ORIGIN_HEADER) == self._platform:
             raise FilteredError("echo")
         for route in self._routes:
@@ -63,7 +67,7 @@ class RecordMapper:
                 topic,
                 self._shape(message),
                 message.topic,
-                headers=(*headers, *_where(message)),
+                headers=(*headers, *_origin_headers(message)),
                 timestamp=message.time // 1000,
             )
         schema, value = to_value(self._platform, message, self._bases)
@@ -77,14 +81,14 @@ class RecordMapper:
         )
 
     def lacks_points(self, message: Message, record: SourceRecord) -> bool:
-        """Whether the topic is one of a device, and the record not a reading."""
+        """Return whether the topic is one of a device, but the record is not a reading."""
         return record.value_schema == bus_message_schema() and any(
-            b.place(message.topic) for b in self._bases
+            b.device_path(message.topic) for b in self._bases
         )
 
 
-def _where(message: Message) -> Headers:
-    """What the old shapes leave out."""
+def _origin_headers(message: Message) -> Headers:
+    """Return what the old shapes leave out."""
     return (
         ("volttron.topic", message.topic.encode()),
         ("volttron.sender", message.sender.encode()),
@@ -92,7 +96,7 @@ def _where(message: Message) -> Headers:
 
 
 def _kafka_agent(message: Message) -> dict[str, Any]:
-    """What KafkaAgent produced."""
+    """Return the value that KafkaAgent produced."""
     return {
         "message_sender": message.sender,
         "kafka_message_sender": "KafkaAgent",
@@ -102,7 +106,7 @@ def _kafka_agent(message: Message) -> dict[str, Any]:
 
 
 def _cloud_agent(message: Message) -> dict[str, Any]:
-    """What CloudAgent produced: the first element of a body that is a list. It lost all others."""
+    """Return the value that CloudAgent produced: the first element of a list. It lost the others."""
     if type(message.body) is not list or not message.body:
         raise MalformedMessageError("no_new_value")
     return {

@@ -1,15 +1,15 @@
-"""The forms in which agents write a time, and nothing that has to be guessed; pure.
+"""Parses the unambiguous forms in which agents write a time; pure.
 
 - ISO 8601: ``2026-03-01``, with ``T`` or a space ``12:00``, ``12:00:30``, ``12:00:30.123456`` (or a
-  comma); the basic form ``20260301T120030``. A zone, with a space before it or none: ``Z``, ``UTC``,
+  comma); the basic form ``20260301T120030``. A zone, with or without a space before it: ``Z``, ``UTC``,
   ``GMT``, ``+01``, ``+0100``, ``+01:00``, a name such as ``Europe/Paris``, Java's ``+01:00[Europe/Paris]``.
 - RFC 2822 and HTTP: ``Sun, 01 Mar 2026 12:00:30 GMT``, ``1 Mar 2026 12:00 -0500``; C's ``ctime``:
   ``Sun Mar  1 12:00:30 2026``.
-- Seconds since 1970, or milli-, micro- or nanoseconds, a number or text; from 1973 on, where their sizes
-  tell them apart.
+- Seconds since 1970, or milli-, micro- or nanoseconds, as a number or text; from 1973 on, where their sizes
+  differ.
 
-Times lie from 1970 to 2199. Day before month or month before day, zones that are abbreviated otherwise
-(``CET``, ``IST``) and two-digit years are not read.
+Times lie from 1970 to 2199. These forms are ambiguous and are not read: day before month, month before day,
+other abbreviations of zones (``CET``, ``IST``), two-digit years.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIRST, LAST = 0, int((datetime(2200, 1, 1) - EPOCH).total_seconds()) * 1_000_000
 
 _MICROSECOND = timedelta(microseconds=1)
 _DAY = 24 * 60 * 60
-_LONGEST = 80
+_MAX_LENGTH = 80
 _FRACTION = r"(?:[.,](\d{1,12}))?"
 _NAMED_ZONE = r"[A-Za-z_]+(?:/[A-Za-z0-9_+-]+){1,2}"
 _ZONE = rf" ?(?:([Zz]|UTC|GMT)|([+-])(\d\d)(?::?(\d\d))?(?:\[[A-Za-z0-9_/+-]+\])?|\[?({_NAMED_ZONE})\]?)"
@@ -45,16 +45,16 @@ _NUMBER = re.compile(r"\d{9,19}(?:\.\d{1,9})?", re.ASCII)
 _SINCE_1973 = 100_000_000
 
 
-def parse_time(given: Any) -> tuple[int, bool] | None:
-    """Return microseconds since 1970, UTC, and whether a zone was given; ``None`` if it is no such time.
+def parse_time(value: Any) -> tuple[int, bool] | None:
+    """Return microseconds since 1970, UTC, and whether it had a zone; ``None`` for any other value.
 
-    A time without a zone is read as if it were UTC. Digits beyond the microsecond are cut off.
+    A time without a zone is read as UTC. Digits beyond the microsecond are dropped.
     """
-    if type(given) is int or type(given) is float:
-        return _epoch(given)
-    if type(given) is not str or len(given) > _LONGEST:
+    if type(value) is int or type(value) is float:
+        return _epoch(value)
+    if type(value) is not str or len(value) > _MAX_LENGTH:
         return None
-    text = given.strip()
+    text = value.strip()
     if match := _EXTENDED.fullmatch(text) or _BASIC.fullmatch(text):
         return _iso_8601(*match.groups())
     if _NUMBER.fullmatch(text):
@@ -69,11 +69,11 @@ def find_zone(name: str | None) -> tzinfo | None:
     return _zone(name) if name and len(name) <= 64 else None
 
 
-@lru_cache(maxsize=1024)  # a name that is none would be looked for on the disk at every message
+@lru_cache(maxsize=1024)  # otherwise an unknown name would be looked up on the disk for every message
 def _zone(name: str) -> tzinfo | None:
     try:
         return ZoneInfo(name)
-    except (LookupError, ValueError, OSError):  # unknown; no name (``../x``); a folder (``America``)
+    except (LookupError, ValueError, OSError):  # unknown; not a name (``../x``); a folder (``America``)
         return None
 
 
@@ -97,10 +97,10 @@ def _iso_8601(
     except ValueError:
         return None
     if name is not None:
-        place = find_zone(name)
-        if place is None:
+        named_zone = find_zone(name)
+        if named_zone is None:
             return None
-        offset, sign = int((local.replace(tzinfo=place).utcoffset() or timedelta()).total_seconds()), "+"
+        offset, sign = int((local.replace(tzinfo=named_zone).utcoffset() or timedelta()).total_seconds()), "+"
     since = local - EPOCH
     seconds = since.days * _DAY + since.seconds + (offset if sign == "-" else -offset)
     return _within(seconds * 1_000_000 + int(f"{fraction or '':0<6}"[:6]), has_zone=bool(zulu or sign))
@@ -116,7 +116,7 @@ def _rfc_2822(text: str, *, has_zone: bool) -> tuple[int, bool] | None:
 
 
 def _epoch(number: float) -> tuple[int, bool] | None:
-    """The ranges of the units, each from 1973 to 2199, do not overlap."""
+    """Return the time of a number in any unit; the units' ranges from 1973 to 2199 do not overlap."""
     for per_second in (1, 1_000, 1_000_000, 1_000_000_000):
         if _SINCE_1973 * per_second <= number < LAST // 1_000_000 * per_second:
             if type(number) is int:

@@ -1,4 +1,4 @@
-"""Topics of the bus that name a device: under which base they lie, and in which order; pure."""
+"""Topics of the bus that name a device: their base and the order of their segments; pure."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from tieline_connectors.volttron_bus.messages.prefixes import parse_prefix
 Order = Literal["depth", "breadth", "both"]
 
 KINDS = {"all": "ALL", "multi": "MULTI"}
-"""What the driver puts at an end of a topic whose message holds many points."""
+"""Segments that the driver puts first or last in the topic of a message with many points."""
 
 _NO_DEVICES = ("devices/actuators/",)
 
 
 class DevicePath(NamedTuple):
-    """``device``: its path, such as ``campus/building/ahu1``; ``last``: a point, ``all`` or ``multi``."""
+    """A device's path, such as ``campus/building/ahu1``, and a point, ``all`` or ``multi`` in ``last``."""
 
     device: str
     last: str
 
 
 class TopicBase(NamedTuple):
-    """Where topics of devices begin, and the order of what follows.
+    """The first segments of topics of devices, and the order of the segments after them.
 
     - ``depth``: ``devices/campus/building/ahu1/all``.
-    - ``breadth``: the path reversed. A point and, on 10.x, ``all`` stand in front
-      (``points/Zone/ahu1/building/campus``), on 2.x ``all`` and ``multi`` behind
+    - ``breadth``: the path reversed. A point comes first, and on 10.x so does ``all``
+      (``points/Zone/ahu1/building/campus``). On 2.x ``all`` and ``multi`` come last
       (``points/ahu1/building/campus/all``).
-    - ``both`` under one base, as 10.x can: ``all`` in front is breadth, everything else depth, since
-      nothing tells a point in front from a campus.
+    - ``both`` under one base, which 10.x allows: a topic with ``all`` first is breadth, every other one
+      depth, since a point cannot be distinguished from a campus.
     """
 
     name: str
@@ -37,14 +37,14 @@ class TopicBase(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> TopicBase:
-        """From ``points=breadth``. Raises ``ValueError``."""
+        """Return the base in a text such as ``points=breadth``. Raises ``ValueError``."""
         name, _, order = (part.strip() for part in text.partition("="))
         if not name.strip("/") or order not in get_args(Order):
             raise ValueError(f"{text!r} names no order; write base={'|'.join(get_args(Order))}")
         return cls(parse_prefix(name.strip("/")), cast("Order", order))
 
-    def place(self, topic: str) -> DevicePath | None:
-        """The device that a topic names; none if it does not lie here or names none."""
+    def device_path(self, topic: str) -> DevicePath | None:
+        """Return the device that a topic below this base names, or ``None``."""
         if not topic.startswith(f"{self.name}/") or topic.startswith(_NO_DEVICES):
             return None
         path = topic[len(self.name) + 1 :]
@@ -55,13 +55,13 @@ class TopicBase(NamedTuple):
 
 
 BASES = (TopicBase("points", "breadth"), TopicBase("devices"))
-"""What both generations of VOLTTRON do by themselves."""
+"""The bases of both generations of VOLTTRON by default."""
 
 
 def with_defaults(bases: tuple[TopicBase, ...]) -> tuple[TopicBase, ...]:
-    """These and those of ``BASES`` that they do not name; a base within another one comes first."""
-    every = {base.name: base for base in (*BASES, *bases)}
-    return tuple(sorted(every.values(), key=lambda base: -len(base.name)))
+    """Return these bases and the defaults that they do not replace; a base within another one comes first."""
+    by_name = {base.name: base for base in (*BASES, *bases)}
+    return tuple(sorted(by_name.values(), key=lambda base: -len(base.name)))
 
 
 def _reversed(path: str) -> DevicePath | None:

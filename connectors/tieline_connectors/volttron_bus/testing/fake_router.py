@@ -1,17 +1,18 @@
 """A stand-in for a VOLTTRON platform's router (VIP), verified by tests/contract/bus on a real one.
 
-    with FakeRouter(rpc={"platform.driver": {"get_point": read}}) as bus:
-        VipClient(Endpoint(bus.address, "me")) …
-        bus.publish("devices/campus/ahu1/all", {"TimeStamp": …}, [points, metadata])
+    with FakeRouter(rpc={"platform.driver": {"get_point": read}}) as router:
+        VipClient(Endpoint(router.address, "me")) …
+        router.publish("devices/campus/ahu1/all", {"TimeStamp": …}, [points, metadata])
 
-The same on both: hello, ping, peer list, publish and subscribe, confirmations, messages between connected
-peers, "no route to host", an unknown subsystem, CURVE that lets any key pair in, text prefixes, one message
-a subscriber however many of its prefixes fit, JSON written anew, an identity that is taken until its
-connection is gone, subscriptions that are forgotten once a subscriber cannot be reached.
+It behaves as a real router in these respects:
+- hello, ping, peer list, publish and subscribe, confirmations, messages between connected peers;
+- "no route to host", an unknown subsystem, CURVE that accepts any key pair;
+- prefixes are text, a subscriber receives a message once, and JSON is rewritten;
+- an identity is taken until its connection has ended, and a subscription until its subscriber is unreachable.
 
-Not copied: authorization, federation, a subscriber that does not read (it takes a real platform down),
-and the ways in which malformed frames kill one. Here such frames are dropped and counted in ``dropped``:
-a test of a client should end with ``assert bus.dropped == 0``.
+Not copied are authorization, federation, a subscriber that does not read (it takes a real platform down),
+and the ways in which malformed frames crash a platform. Such frames are dropped here and counted in
+``dropped``: a test of a client should end with ``assert router.dropped == 0``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import zmq
 from typing_extensions import Self
@@ -33,32 +34,49 @@ from typing_extensions import Self
 T = TypeVar("T")
 Methods = Mapping[str, Mapping[str, Callable[..., Any]]]
 _CHARSET = "iso-8859-1"
-_REAL_WOULD_DIE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+_PROTOCOL = b"VIP1"
+_WOULD_CRASH_A_REAL_ROUTER = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 class RawAnswer(bytes):
-    """Returned by a method of ``rpc``: these bytes are the whole answer, as a broken peer might send them."""
+    """Return it from a method of ``rpc`` to send these bytes as the whole answer, as a broken peer might."""
 
 
 class NoAnswerError(Exception):
-    """Raised by a method of ``rpc``: no answer is sent to this call."""
+    """Raise it in a method of ``rpc`` to send no answer to the call."""
 
 
 class RpcMethodError(Exception):
-    """Raised by a method of ``rpc``: the error of the answer, with any code."""
+    """Raise it in a method of ``rpc`` to answer with an error of any code."""
 
     def __init__(self, code: Any, message: str = "", data: Any = None) -> None:
         super().__init__(message)
         self.error = {"code": code, "message": message, "data": data}
 
 
+class _Request(NamedTuple):
+    """A VIP message from a client; an empty ``peer`` is the router."""
+
+    sender: bytes
+    peer: bytes
+    ident: bytes
+    subsystem: bytes
+    args: Sequence[bytes]
+
+    def reply(self, *args: bytes, subsystem: bytes | None = None, user: bytes | None = None) -> list[bytes]:
+        """Return the frames of an answer."""
+        of = self.subsystem if subsystem is None else subsystem
+        for_user = self.sender if user is None else user
+        return [self.sender, self.peer, _PROTOCOL, for_user, self.ident, of, *args]
+
+
 class FakeRouter:
     """A router on 127.0.0.1 with a thread of its own; open it with ``with``, or ``start`` and ``stop``.
 
-    ``rpc``: identity → method → function; answered here, in the router's thread. Its ``platform.driver`` is
-    that of 2.x, unless ``rpc`` has or had a ``platform.actuator``. ``curve``: clients need ``serverkey``.
-    After ``stop``, ``start`` brings it back at the same address, with another identity and no subscriptions,
-    as a restarted platform.
+    ``rpc`` maps identity → method → function; the functions run in the router's thread. Its
+    ``platform.driver`` is that of 2.x, unless ``rpc`` has or had a ``platform.actuator``. With ``curve``,
+    clients need ``serverkey``. After ``stop``, ``start`` restarts it at the same address, with another
+    identity and without subscriptions, as a restarted platform.
     """
 
     def __init__(
@@ -67,10 +85,10 @@ class FakeRouter:
         self.address = address
         self.rpc = rpc or {}
         self.generation = "2"
-        """That of the driver: ``2``, or ``10``, which leaves reservations to an actuator."""
+        """The driver's generation: ``2``, or ``10``, which leaves reservations to an actuator."""
         self.dropped = 0
         self.left: list[str] = []
-        """Who has said, by ``agentstop``, that it leaves."""
+        """The identities that announced by ``agentstop`` that they leave."""
         self.serverkey = ""
         self._secretkey = b""
         if curve:
@@ -93,7 +111,7 @@ class FakeRouter:
         self.stop()
 
     def start(self) -> None:
-        """Listen; ``address`` then names the port."""
+        """Start to listen; ``address`` then contains the port."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._identity = str(uuid.uuid4()).encode()
         self._peers: set[bytes] = set()
@@ -116,7 +134,7 @@ class FakeRouter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Gone, as a platform that was killed: every connection is closed."""
+        """Close every connection, as if the platform was killed."""
         if self._thread is not None:
             self._todo.put(None)
             self._wake.send(b"")
@@ -128,7 +146,7 @@ class FakeRouter:
     def publish(
         self, topic: str, headers: Mapping[str, Any], body: Any, sender: str = "platform.driver"
     ) -> int:
-        """Publish as an agent would; the number of subscribers that got it."""
+        """Publish as an agent would; return the number of subscribers that received the message."""
         data = {"bus": "", "headers": dict(headers), "message": body}
 
         def distribute() -> int:
@@ -139,15 +157,15 @@ class FakeRouter:
         return self._in_router(distribute)
 
     def deliver(self, identity: str, frames: Sequence[bytes]) -> None:
-        """Send any frames to a connected client: what a hostile or broken router might."""
+        """Send any frames to a connected client, as a hostile or broken router might."""
         self._in_router(lambda: self._send(identity.encode(_CHARSET), *frames))
 
     def freeze(self, peer: str) -> None:
-        """Let a peer of ``rpc`` keep what is sent to it and answer nothing, as one that was sent SIGSTOP."""
+        """Make a peer of ``rpc`` keep requests and answer none, as a process after SIGSTOP."""
         self._in_router(lambda: self._frozen.setdefault(peer, []))
 
     def thaw(self, peer: str) -> None:
-        """Let it do and answer all that it has kept."""
+        """Make the peer execute and answer the requests that it kept."""
 
         def run() -> None:
             for frames in self._frozen.pop(peer, []):
@@ -156,17 +174,19 @@ class FakeRouter:
         self._in_router(run)
 
     def fall_silent(self) -> None:
-        """Keep all connections, and neither answer nor hand on anything until the next start."""
+        """Keep all connections, but neither answer nor deliver anything until the next start."""
         self._in_router(lambda: setattr(self, "_silent", True))
 
     def subscriptions(self) -> dict[str, frozenset[str]]:
-        """Who reads what: identity → prefixes."""
+        """Return the prefixes of each identity."""
         return self._in_router(
-            lambda: {peer.decode(_CHARSET): frozenset(found) for peer, found in self._subscriptions.items()}
+            lambda: {
+                peer.decode(_CHARSET): frozenset(prefixes) for peer, prefixes in self._subscriptions.items()
+            }
         )
 
     def wait_for_subscriber(self, identity: str, seconds: float = 10.0) -> None:
-        """Until this identity has subscribed to something. Raises ``TimeoutError``."""
+        """Wait until this identity has subscribed to something. Raises ``TimeoutError``."""
         with self._changed:
             wanted = identity.encode(_CHARSET)
             if not self._changed.wait_for(lambda: self._subscriptions.get(wanted), seconds):
@@ -178,7 +198,7 @@ class FakeRouter:
         def run() -> None:
             try:
                 done.set_result(function())
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
                 done.set_exception(error)
 
         self._todo.put(run)
@@ -207,50 +227,67 @@ class FakeRouter:
             return
         try:
             self._route(frames)
-        except _REAL_WOULD_DIE:
+        except _WOULD_CRASH_A_REAL_ROUTER:
             self.dropped += 1
 
     def _route(self, frames: list[bytes]) -> None:
         sender, peer, protocol, _user, ident, subsystem, *args = frames
-        if protocol != b"VIP1" or _reads_as_json(sender) or _reads_as_json(ident):
+        if protocol != _PROTOCOL or _reads_as_json(sender) or _reads_as_json(ident):
             raise ValueError
         if "platform.actuator" in self.rpc:
             self.generation = "10"
-        if sender not in self._peers:
-            for other in list(self._peers):
-                self._send(other, b"", b"VIP1", b"", b"", b"peerlist", b"add", sender)
-            self._peers.add(sender)
-
-        def reply(*rest: bytes, of: bytes = subsystem, user: bytes = sender) -> None:
-            self._send(sender, peer, protocol, user, ident, of, *rest)
-
-        if (kept := self._frozen.get(peer.decode(_CHARSET))) is not None:
+        self._note_peer(sender)
+        request = _Request(sender, peer, ident, subsystem, args)
+        identity = peer.decode(_CHARSET)
+        if (kept := self._frozen.get(identity)) is not None:
             kept.append(frames)
-        elif peer and peer.decode(_CHARSET) in self.rpc and subsystem in (b"RPC", b"ping"):
-            if subsystem == b"ping":
-                reply(b"pong", *args[1:])
-            else:
-                with suppress(NoAnswerError):
-                    reply(self._call(peer.decode(_CHARSET), json.loads(args[0])))
-        elif peer:  # another connected client
-            if not self._send(peer, sender, protocol, sender, ident, subsystem, *args):
-                error = (b"error", b"113", b"No route to host", peer, subsystem)
-                self._send(sender, b"", protocol, sender, ident, *error)
+        elif peer and identity in self.rpc and subsystem in (b"RPC", b"ping"):
+            self._answer_as_peer(request, identity)
+        elif peer:
+            self._pass_on(request)
         elif subsystem == b"agentstop":
             self._peers.discard(args[0])
             with self._changed:
                 self._subscriptions.pop(args[0], None)
                 self.left.append(args[0].decode(_CHARSET))
-        elif subsystem == b"hello":
-            reply(b"welcome", b"1.0", self._identity, sender)
-        elif subsystem == b"ping":
-            reply(b"pong", *args[1:])
-        elif subsystem == b"peerlist":
-            reply(b"listing", *sorted(self._peers), user=b"")
-        elif subsystem == b"pubsub":
-            reply(b"request_response", self._pubsub(sender, ident, args))
         else:
-            reply(b"93", b"Protocol not supported", b"", subsystem, of=b"error", user=b"")
+            self._answer_as_router(request)
+
+    def _note_peer(self, sender: bytes) -> None:
+        """Announce a new peer to the others."""
+        if sender not in self._peers:
+            for other in list(self._peers):
+                self._send(other, b"", _PROTOCOL, b"", b"", b"peerlist", b"add", sender)
+            self._peers.add(sender)
+
+    def _answer_as_peer(self, request: _Request, identity: str) -> None:
+        if request.subsystem == b"ping":
+            self._send(*request.reply(b"pong", *request.args[1:]))
+        else:
+            with suppress(NoAnswerError):
+                self._send(*request.reply(self._call(identity, json.loads(request.args[0]))))
+
+    def _pass_on(self, request: _Request) -> None:
+        """Send a request to another connected client."""
+        sender, peer, ident, subsystem, args = request
+        if not self._send(peer, sender, _PROTOCOL, sender, ident, subsystem, *args):
+            error = (b"error", b"113", b"No route to host", peer, subsystem)
+            self._send(sender, b"", _PROTOCOL, sender, ident, *error)
+
+    def _answer_as_router(self, request: _Request) -> None:
+        sender, _, ident, subsystem, args = request
+        if subsystem == b"hello":
+            frames = request.reply(b"welcome", b"1.0", self._identity, sender)
+        elif subsystem == b"ping":
+            frames = request.reply(b"pong", *args[1:])
+        elif subsystem == b"peerlist":
+            frames = request.reply(b"listing", *sorted(self._peers), user=b"")
+        elif subsystem == b"pubsub":
+            frames = request.reply(b"request_response", self._pubsub(sender, ident, args))
+        else:
+            error = (b"93", b"Protocol not supported", b"", subsystem)
+            frames = request.reply(*error, subsystem=b"error", user=b"")
+        self._send(*frames)
 
     def _pubsub(self, sender: bytes, ident: bytes, args: Sequence[bytes]) -> bytes:
         body = json.loads(args[-1].decode(_CHARSET))
@@ -260,8 +297,8 @@ class FakeRouter:
             return struct.pack("I", self._distribute(sender, ident, args[1].decode(_CHARSET), body))
         prefixes = body["prefix"] if isinstance(body["prefix"], list) else [body["prefix"]]
         with self._changed:
-            own = self._subscriptions.setdefault(sender, set())
-            {b"subscribe": own.update, b"unsubscribe": own.difference_update}[args[0]](prefixes)
+            subscribed = self._subscriptions.setdefault(sender, set())
+            {b"subscribe": subscribed.update, b"unsubscribe": subscribed.difference_update}[args[0]](prefixes)
             self._changed.notify_all()
         return struct.pack("?", True)
 
@@ -269,14 +306,14 @@ class FakeRouter:
         data = json.dumps(
             {"sender": sender.decode(_CHARSET), **{key: body[key] for key in ("bus", "headers", "message")}}
         ).encode()
-        found = [
+        subscribers = [
             peer
             for peer, prefixes in self._subscriptions.items()
             if any(topic.startswith(prefix) for prefix in prefixes)
         ]
-        for peer in found:
-            self._send(peer, b"", b"VIP1", b"", ident, b"pubsub", b"publish", topic.encode(_CHARSET), data)
-        return len(found)
+        for peer in subscribers:
+            self._send(peer, b"", _PROTOCOL, b"", ident, b"pubsub", b"publish", topic.encode(_CHARSET), data)
+        return len(subscribers)
 
     def _call(self, peer: str, request: Mapping[str, Any]) -> bytes:
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": request["id"]}
@@ -288,22 +325,22 @@ class FakeRouter:
             answer["error"] = {"code": -32601, "message": f"unimplemented method: {request['method']}"}
         else:
             try:
-                found = method(*args, **kwargs)
-                if isinstance(found, RawAnswer):
-                    return bytes(found)
-                answer["result"] = found
+                result = method(*args, **kwargs)
+                if isinstance(result, RawAnswer):
+                    return bytes(result)
+                answer["result"] = result
             except NoAnswerError:
                 raise
             except RpcMethodError as refusal:
                 answer["error"] = refusal.error
-            except Exception as error:  # whatever a registered function raises is its answer
+            except Exception as error:  # noqa: BLE001 - what a method of rpc raises is its answer
                 detail = {"detail": str(error)}
                 answer["error"] = {"code": -32000, "message": "unhandled exception", "data": detail}
         return json.dumps(answer).encode()
 
     def _methods(self, peer: str) -> list[str]:
-        its_own = ["request_new_schedule"] if peer == "platform.driver" and self.generation == "2" else []
-        return [*self.rpc[peer], *its_own]
+        schedule = ["request_new_schedule"] if peer == "platform.driver" and self.generation == "2" else []
+        return [*self.rpc[peer], *schedule]
 
     def _send(self, *frames: bytes) -> bool:
         if self._silent:

@@ -1,4 +1,4 @@
-"""Which of a host's addresses to connect to. libzmq tries one address family only; a name may have both."""
+"""Choose one address of a host name. libzmq tries one address family only, and a name may have both."""
 
 from __future__ import annotations
 
@@ -9,53 +9,54 @@ import socket
 import time
 from contextlib import ExitStack
 
-PATIENCE = 2.0
-"""Seconds for which more than one address of a host is tried."""
+TIMEOUT = 2.0
+"""Seconds for which several addresses of a host are tried."""
 _TCP = re.compile(r"tcp://(.+):(\d{1,5})")
 
 
-def resolve_address(address: str, patience: float = PATIENCE) -> str:
-    """Return the address as libzmq takes it: of a host with several, the first at which someone listens.
+def resolve_address(address: str, timeout: float = TIMEOUT) -> str:
+    """Return the address for libzmq: if a host has several, the first one that accepts a connection.
 
-    All of them are tried at once. A literal or a path (``ipc://``) stays as it is, and so does what
-    cannot be resolved: libzmq then says what is wrong.
+    All addresses are tried at once. A literal address or a path (``ipc://``) is returned unchanged, and so
+    is a name that cannot be resolved: libzmq then reports the error.
     """
     match = _TCP.fullmatch(address)
     if match is None or _is_literal(match[1]):
         return address
     port = int(match[2])
     try:
-        found = socket.getaddrinfo(match[1], port, type=socket.SOCK_STREAM)
+        resolved = socket.getaddrinfo(match[1], port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, OverflowError):
         return address
-    places = list(dict.fromkeys((family, place) for family, *_, place in found))
-    if len(places) == 1:
-        return _spelt(places[0][0], str(places[0][1][0]), port)
+    targets = list(dict.fromkeys((family, target) for family, *_, target in resolved))
+    if len(targets) == 1:
+        return _format(targets[0][0], str(targets[0][1][0]), port)
     with ExitStack() as sockets:
-        trying: dict[socket.socket, str] = {}
-        for family, place in places:
+        attempts: dict[socket.socket, str] = {}
+        for family, target in targets:
             try:
-                one = sockets.enter_context(socket.socket(family, socket.SOCK_STREAM))
-                one.setblocking(False)
-                one.connect_ex(place)
-            except OSError:  # this computer has no such family
+                attempt = sockets.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                attempt.setblocking(False)
+                attempt.connect_ex(target)
+            except OSError:  # this computer does not have the address family
                 continue
-            trying[one] = _spelt(family, str(place[0]), port)
-        return _first(trying, patience) or address
+            attempts[attempt] = _format(family, str(target[0]), port)
+        return _first_connected(attempts, timeout) or address
 
 
-def _first(trying: dict[socket.socket, str], patience: float) -> str:
-    end = time.monotonic() + patience
-    with selectors.DefaultSelector() as answers:
-        for one in trying:
-            answers.register(one, selectors.EVENT_WRITE)
-        while trying and (left := end - time.monotonic()) > 0:
-            ready = {key.fileobj for key, _ in answers.select(left)}
-            for one in [one for one in trying if one in ready]:
-                answers.unregister(one)
-                spelt = trying.pop(one)
-                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
-                    return spelt
+def _first_connected(attempts: dict[socket.socket, str], timeout: float) -> str:
+    """Return the address of the first attempt that connects within ``timeout`` seconds, or an empty text."""
+    end = time.monotonic() + timeout
+    with selectors.DefaultSelector() as selector:
+        for attempt in attempts:
+            selector.register(attempt, selectors.EVENT_WRITE)
+        while attempts and (left := end - time.monotonic()) > 0:
+            ready = {key.fileobj for key, _ in selector.select(left)}
+            for attempt in [attempt for attempt in attempts if attempt in ready]:
+                selector.unregister(attempt)
+                address = attempts.pop(attempt)
+                if attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                    return address
     return ""
 
 
@@ -67,5 +68,5 @@ def _is_literal(host: str) -> bool:
     return True
 
 
-def _spelt(family: int, host: str, port: int) -> str:
+def _format(family: int, host: str, port: int) -> str:
     return f"tcp://[{host}]:{port}" if family == socket.AF_INET6 else f"tcp://{host}:{port}"

@@ -1,4 +1,4 @@
-"""A client of the VIP router for one thread that asks and waits: RPC, publish, subscribe, ping."""
+"""A blocking client of the VIP router for one thread: RPC, publish, subscribe, ping."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from tieline_connectors.volttron_bus.vip.connection import Connection, Connectio
 
 
 class VipError(Exception):
-    """The other end refused, or did not answer in time; the message says which."""
+    """The router or a peer rejected a request, or did not answer in time."""
 
 
 class VipTimeoutError(VipError):
-    """No answer in time: whether it was done is unknown."""
+    """No answer came in time: whether the request was executed is unknown."""
 
 
 class PeerUnreachableError(VipError):
-    """The router answered that the peer is not there: nothing was done."""
+    """The router answered that the peer is not connected: the request was not executed."""
 
 
 class InvalidAnswerError(VipError):
-    """The peer's answer cannot be understood: whether it was done is unknown. The connection is fine."""
+    """The peer's answer is invalid: whether the request was executed is unknown. The connection works."""
 
 
 class RpcError(VipError):
-    """The method raised, or does not exist. ``code`` is JSON-RPC's; ``detail`` what the peer added."""
+    """The method raised, or does not exist. ``code`` is JSON-RPC's; ``detail`` is the peer's ``data``."""
 
     def __init__(self, message: str, code: int, detail: Any) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class RpcError(VipError):
 
 
 class BusMessage(NamedTuple):
-    """A message of the bus, as an agent's callback gets it."""
+    """A message of the bus, as an agent's callback receives it."""
 
     topic: str
     sender: str
@@ -54,54 +54,56 @@ class BusMessage(NamedTuple):
 
 
 class VipClient:
-    """One connection to a router; open it with ``with``. It does not reconnect: make another one.
+    """One connection to a router, open until ``close`` or the end of ``with``. It does not reconnect.
 
-    Messages of subscriptions that arrive while a call waits are kept for ``messages``.
+    Messages of subscriptions that arrive during a call are kept for ``messages``.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._numbers = itertools.count(1)
         self._answers: dict[bytes, vip.Answer] = {}
-        self._waited: dict[bytes, tuple[bytes, bytes]] = {}
+        self._pending: dict[bytes, tuple[bytes, bytes]] = {}
         self._messages: deque[BusMessage] = deque()
         self._subscribed = False
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-
-    def __enter__(self) -> Self:
-        self._context = zmq.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
-            self._connection = Connection(self._context, self._endpoint, linger_ms=500)
+            self._connection = Connection(self._context, endpoint, linger_ms=500)
         except zmq.ZMQError:
             self._context.term()
             raise
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Always the last call."""
         self._connection.close()
-        if self._context is not None:
-            self._context.term()
+        self._context.term()
 
     def hello(self, timeout: float = 5.0) -> str:
-        """The router's identity, another one after each of its starts. Raises ``VipError``.
+        """Return the router's identity, which changes at each of its starts. Raises ``VipError``.
 
-        ``ended`` then says what it means that no answer came.
+        If no answer came, ``ended`` returns the reason.
         """
         ident = self._ident()
         args = self._ask(vip.hello_request(ident), ident, timeout).args
         if len(args) < 3 or args[0] != b"welcome":
-            raise VipError(f"the router does not say welcome: {args}")
+            raise VipError(f"the router did not answer hello with welcome: {args}")
         return args[2].decode(vip.CHARSET)
 
     def ping(self, peer: str = "", timeout: float = 5.0) -> None:
-        """Return if the router, or a peer, answers. Raises ``VipError``."""
+        """Return as soon as the router, or a peer, answers. Raises ``VipError``."""
         ident = self._ident()
         self._ask(vip.ping_request(ident, peer), ident, timeout)
 
     def subscribe(self, *prefixes: str, timeout: float = 5.0) -> None:
-        """From now on ``messages`` has topics that begin with one of these. Raises ``VipError``."""
+        """Subscribe to topics that begin with one of these. Raises ``VipError``."""
         ident = self._ident()
         self._subscribed = True
         answer = self._ask(vip.subscribe_request(ident, prefixes), ident, timeout)
@@ -109,36 +111,36 @@ class VipClient:
             raise VipError(f"the router refused the subscription: {answer.text}")
 
     def unsubscribe(self, *prefixes: str, timeout: float = 5.0) -> None:
-        """Get no more of these; what has arrived is dropped. Raises ``VipError``."""
+        """End the subscription and drop what has arrived. Raises ``VipError``."""
         ident = self._ident()
         self._ask(vip.unsubscribe_request(ident, prefixes), ident, timeout)
         self._subscribed = False
         self._messages.clear()
 
     def ended(self) -> ConnectionEndedError:
-        """Why there is no answer: the connection is over, or the router gives none."""
+        """Return why there is no answer: the connection has ended, or the router is silent."""
         return self._connection.ended() if self.is_over else self._connection.unanswered_hello()
 
     @property
     def is_over(self) -> bool:
-        """Whether the connection is closed: no call works any more."""
+        """Whether the connection has ended; every further call fails."""
         return self._connection.is_over
 
     def publish(self, topic: str, headers: Mapping[str, Any], body: Any, timeout: float = 5.0) -> int:
-        """Publish, and wait until the router has handed it on: the number of subscribers.
+        """Publish, wait for the router's confirmation and return the number of subscribers.
 
-        Raises ``ValueError`` on what would hurt the platform, ``VipError``.
+        Raises ``ValueError`` on content that would harm the platform, ``VipError`` on a failure.
         """
         ident = self._ident()
         answer = self._ask(vip.publish_request(ident, topic, headers, body), ident, timeout)
         try:
             (count,) = struct.unpack("I", answer.args[1])
         except (IndexError, struct.error):
-            raise VipError(f"the router's answer to a publish is not known: {answer.text}") from None
+            raise VipError(f"the router's answer to a publish cannot be read: {answer.text}") from None
         return int(count)
 
     def publish_unconfirmed(self, topic: str, headers: Mapping[str, Any], body: Any) -> None:
-        """Publish without waiting; nobody says whether it arrived. Raises ``ValueError``."""
+        """Publish without waiting for the confirmation. Raises ``ValueError``."""
         self._connection.send(vip.publish_request(self._ident(), topic, headers, body))
 
     def call(self, peer: str, method: str, *args: Any, timeout: float = 10.0, **kwargs: Any) -> Any:
@@ -159,7 +161,7 @@ class VipClient:
         return result
 
     def messages(self, timeout: float, count: int | None = None) -> list[BusMessage]:
-        """What arrives within ``timeout`` seconds; returns sooner once there are ``count``."""
+        """Return what arrives within ``timeout`` seconds, or sooner if there are ``count`` messages."""
         end = time.monotonic() + timeout
         while (count is None or len(self._messages) < count) and (left := end - time.monotonic()) > 0:
             self._receive(left)
@@ -172,7 +174,7 @@ class VipClient:
     def _ask(self, frames: Sequence[bytes], ident: bytes, timeout: float) -> vip.Answer:
         peer = frames[0].decode(vip.CHARSET) or "the router"
         end = time.monotonic() + timeout
-        self._waited[ident] = frames[0], frames[4]
+        self._pending[ident] = frames[0], frames[4]
         try:
             self._connection.send(frames)
             while ident not in self._answers:
@@ -186,11 +188,11 @@ class VipClient:
                     )
             answer = self._answers.pop(ident)
         finally:
-            self._waited.pop(ident, None)
+            self._pending.pop(ident, None)
             self._answers.pop(ident, None)
         if answer.is_error:
-            told = f"{peer}: {jsonrpc.to_short_text(answer.text)}"
-            raise InvalidAnswerError(told) if answer.peer else PeerUnreachableError(told)
+            message = f"{peer}: {jsonrpc.to_short_text(answer.text)}"
+            raise InvalidAnswerError(message) if answer.peer else PeerUnreachableError(message)
         return answer
 
     def _receive(self, seconds: float) -> None:
@@ -199,31 +201,31 @@ class VipClient:
             if vip.is_publication(frames):
                 if self._subscribed and (message := _message(frames)) is not None:
                     self._messages.append(message)
-            elif (answer := vip.parse_answer(frames)) and self._is_waited_for(answer):
+            elif (answer := vip.parse_answer(frames)) and self._is_expected(answer):
                 self._answers[answer.ident] = answer
 
-    def _is_waited_for(self, answer: vip.Answer) -> bool:
-        """Any peer may send us anything: an answer is one only from the peer that was asked.
+    def _is_expected(self, answer: vip.Answer) -> bool:
+        """Return whether this answer comes from the peer of a pending request; any peer may send anything.
 
-        The router's errors come in the router's own name, which is empty.
+        The router's errors come from the router, whose name is empty.
         """
-        asked = self._waited.get(answer.ident)
-        if asked is None:
+        pending = self._pending.get(answer.ident)
+        if pending is None:
             return False
-        peer, subsystem = asked
+        peer, subsystem = pending
         if answer.is_error:
             return answer.peer in (peer, b"")
         return answer.peer == peer and answer.subsystem == subsystem
 
 
 def _message(frames: Sequence[bytes]) -> BusMessage | None:
-    """Return a publication as a message; ``None`` if its parts are not those of one."""
+    """Return a publication as a message, or ``None`` if its parts are invalid."""
     if len(frames) < 8 or vip.is_deeper_than(frames[7], vip.MAX_DEPTH + 1):
         return None
     try:
         body = json.loads(frames[7].decode(vip.CHARSET))
         sender, headers = body["sender"], body["headers"]
-        found = BusMessage(frames[6].decode(vip.CHARSET), sender, headers, body["message"])
+        message = BusMessage(frames[6].decode(vip.CHARSET), sender, headers, body["message"])
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
-    return found if isinstance(sender, str) and isinstance(headers, dict) else None
+    return message if isinstance(sender, str) and isinstance(headers, dict) else None

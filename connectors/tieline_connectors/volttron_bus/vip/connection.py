@@ -1,4 +1,4 @@
-"""One connection to a platform's router: a socket that never reconnects, and what became of it."""
+"""One connection to a platform's router: a socket that never reconnects, and the state of that socket."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ _WATCHED = (
 )
 _numbers = itertools.count()
 _LEAVE_MS = 300
-"""How long what we send last may wait for a router that does not take it."""
+"""How long our last message may wait for a router that does not read."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the router is, and who connects. Raises ``ValueError`` on an identity that would hurt it.
+    """The router's address, with our identity and keys.
 
-    ``keys_from``: where the keys were read, for people.
+    ``keys_from`` says where the keys were read, for messages. Raises ``ValueError`` on an identity that would
+    harm the router.
     """
 
     address: str
@@ -48,28 +49,29 @@ class Endpoint:
         if len(self.identity) > 255:
             raise ValueError("the identity is longer than 255 characters")
 
-    def beside(self, number: int) -> Endpoint:
-        """The same under a name beside the first, for ``number`` above 0.
+    def with_suffix(self, number: int) -> Endpoint:
+        """Return the endpoint with a number after its identity, or unchanged if ``number`` is 0.
 
-        The router lets no second connection in under an identity, and notices a half-open one after
-        minutes only; so after a silence we introduce ourselves as somebody else.
+        The router accepts one connection per identity, and notices a half-open connection only after
+        minutes. If it does not answer, we therefore connect under another identity.
         """
         return replace(self, identity=f"{self.identity}.{number + 1}") if number else self
 
-    def has_keys_of(self, other: Endpoint) -> bool:
-        """Whether the keys are the same; a pair that is made at each reading counts as one."""
+    def has_same_keys(self, other: Endpoint) -> bool:
+        """Return whether both have the same keys; two generated pairs count as the same."""
         mine, theirs = self.keys, other.keys
         if mine is None or theirs is None:
             return mine is theirs
         return mine.serverkey == theirs.serverkey and (
-            (mine.made and theirs.made) or mine.secretkey == theirs.secretkey
+            (mine.is_generated and theirs.is_generated) or mine.secretkey == theirs.secretkey
         )
 
 
 class ConnectionEndedError(Exception):
-    """One connection is over. ``about_keys``: it says something that waiting alone will not mend.
+    """The connection has ended.
 
-    ``too_slow``: no answer came, and perhaps one would have come a little later.
+    ``about_keys``: keys or address may be wrong, so that waiting alone will not help. ``identity_taken``:
+    another connection may have our identity. ``too_slow``: no answer came in time, but may have come later.
     """
 
     def __init__(
@@ -82,24 +84,24 @@ class ConnectionEndedError(Exception):
 
 
 class State(enum.Enum):
-    """What is known of a connection, from libzmq's own events."""
+    """The state of a connection, from libzmq's events."""
 
     CONNECTING = "connecting"
     OPEN = "open"
     REFUSED = "refused"
-    """Nobody listens there."""
+    """Nothing listens at the address."""
     FAILED = "failed"
-    """Somebody listens, and the handshake failed: a wrong or missing key, or no VIP router at all."""
+    """The handshake failed: a wrong or missing key, or the server is not a VIP router."""
     LOST = "lost"
-    """It was open, and is not any more."""
+    """The connection was open and has ended."""
 
 
 class Connection:
-    """A DEALER socket to the router; one thread uses it. Never blocks, never reconnects by itself.
+    """A DEALER socket to the router, for one thread. It never blocks and never reconnects by itself.
 
-    The router forgets a subscription whenever it cannot reach us, and libzmq's own reconnect hides
-    just that. So a lost connection stays lost, and its owner opens another one and introduces itself
-    again. ZMTP heartbeats abort the router's libzmq: liveness is a VIP ping.
+    The router drops a subscription whenever it cannot reach us, and libzmq's own reconnect would hide that.
+    Therefore a lost connection stays lost, and its owner opens another one and says hello again. ZMTP
+    heartbeats abort the router's libzmq; a VIP ping checks that it is alive.
     """
 
     def __init__(
@@ -107,10 +109,10 @@ class Connection:
     ) -> None:
         self.state = State.CONNECTING
         self._endpoint = endpoint
-        self._began = self._opened = time.monotonic()
+        self._started_at = self._opened_at = time.monotonic()
         self.socket = context.socket(zmq.DEALER)
         self.socket.identity = endpoint.identity.encode("iso-8859-1")
-        self.socket.setsockopt(zmq.RCVHWM, 0)  # a full queue here would stall, then kill, the platform
+        self.socket.setsockopt(zmq.RCVHWM, 0)  # a full queue here would block, then kill, the platform
         self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.setsockopt(zmq.LINGER, linger_ms)
         self.socket.setsockopt(zmq.IPV6, 1)
@@ -123,13 +125,13 @@ class Connection:
         self._monitor.setsockopt(zmq.LINGER, 0)
         self._poller = zmq.Poller()
         try:
-            place = f"inproc://tieline-{next(_numbers)}"
-            self.socket.monitor(place, _WATCHED)
-            self._monitor.connect(place)
+            monitor_address = f"inproc://tieline-{next(_numbers)}"
+            self.socket.monitor(monitor_address, _WATCHED)
+            self._monitor.connect(monitor_address)
             self._poller.register(self.socket, zmq.POLLIN)
             self._poller.register(self._monitor, zmq.POLLIN)
             self.socket.connect(resolve_address(endpoint.address))
-            self._began = time.monotonic()
+            self._started_at = time.monotonic()
         except zmq.ZMQError:
             self.close()
             raise
@@ -143,10 +145,10 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Tell the router that we leave, as VOLTTRON's own agents do, and release both sockets.
+        """Announce to the router that we leave, as VOLTTRON's own agents do, and release both sockets.
 
-        A router that is not told keeps the identity among its peers; 10.x ends at the next message that it
-        sends to one which is gone, such as after ``vctl auth add``.
+        Otherwise the router keeps the identity in its list of peers. A 10.x router ends at the next message
+        that it sends to a peer without a connection, such as after ``vctl auth add``.
         """
         if self.state is State.OPEN:
             with suppress(zmq.ZMQError):
@@ -158,23 +160,23 @@ class Connection:
 
     @property
     def is_over(self) -> bool:
-        """Nothing will arrive any more but what ``receive`` still has."""
+        """Whether the connection has ended; ``receive`` may still return messages that arrived before."""
         return self.state not in (State.CONNECTING, State.OPEN)
 
     def send(self, frames: Sequence[bytes]) -> None:
-        """Hand a message to libzmq."""
+        """Queue a message in libzmq; returns at once."""
         self.socket.send_multipart(frames)
 
     def wait(self, seconds: float) -> None:
-        """Until something arrived or happened, at most this long."""
+        """Wait until a message arrives or the state changes, for at most ``seconds``."""
         if any(socket is self._monitor for socket, _ in self._poller.poll(max(0, int(seconds * 1000)))):
             while self._monitor.poll(0):
-                self._note(int(recv_monitor_message(self._monitor)["event"]))
+                self._update_state(int(recv_monitor_message(self._monitor)["event"]))
 
     def receive(self, limit: int) -> list[list[bytes]]:
-        """Up to ``limit`` messages that are there."""
-        # What recv_multipart does, at half its cost. The parts of a message arrive together, so only
-        # the first can be missing.
+        """Return up to ``limit`` messages that have arrived; never waits."""
+        # This does the same as recv_multipart at half the cost. The parts of a message arrive together, so
+        # only the first one can be missing.
         messages: list[list[bytes]] = []
         receive, option = self.socket.recv, self.socket.get
         with suppress(zmq.Again):
@@ -186,12 +188,14 @@ class Connection:
         return messages
 
     def ended(self) -> ConnectionEndedError:
-        """Why a connection that is over is over, and the way out."""
+        """Return why a connection that has ended did so, with the fix."""
         if self.state is State.REFUSED:
-            return ConnectionEndedError("nobody listens there: start the platform, or check volttron.address")
+            return ConnectionEndedError(
+                "nothing listens there: start the platform, or check volttron.address"
+            )
         if self.state is State.FAILED:
             return ConnectionEndedError(
-                f"it refuses our keys{self._tried}: volttron.serverkey must be the publickey of the"
+                f"it refuses our keys{self._keys_text}: volttron.serverkey must be the publickey of the"
                 " platform's credentials_store/platform.json (8, 9: public of keystore), and is needed"
                 " whenever the platform's auth is enabled",
                 about_keys=True,
@@ -199,33 +203,33 @@ class Connection:
         return ConnectionEndedError("the connection was lost")
 
     def unanswered_hello(self) -> ConnectionEndedError:
-        """What it means that nobody answers our hello."""
-        handshake = self._opened - self._began
-        if self.state is State.OPEN and time.monotonic() - self._opened <= handshake:
+        """Return what it means that our hello was not answered in time, with the fix."""
+        handshake = self._opened_at - self._started_at
+        if self.state is State.OPEN and time.monotonic() - self._opened_at <= handshake:
             return ConnectionEndedError(
-                "it has let us in just now, and has not answered our hello yet", too_slow=True
+                "it has only just accepted our connection, and has not answered our hello yet", too_slow=True
             )
         if self.state is State.OPEN:
             return ConnectionEndedError(
-                "it lets us in and answers no hello: it hangs, or another connection holds our identity"
-                " (volttron.identity)",
+                "it accepts our connection but does not answer our hello: it hangs, or another connection has"
+                " our identity (volttron.identity)",
                 identity_taken=True,
             )
         return ConnectionEndedError(
-            f"no answer: check volttron.address, volttron.serverkey{self._tried}, firewalls, and (10.x) that"
-            " the platform knows our keys",
+            f"no answer: check volttron.address, volttron.serverkey{self._keys_text}, firewalls, and (10.x)"
+            " that the platform knows our keys",
             about_keys=True,
             too_slow=True,
         )
 
     @property
-    def _tried(self) -> str:
+    def _keys_text(self) -> str:
         return f" ({self._endpoint.keys_from})" if self._endpoint.keys_from else ""
 
-    def _note(self, event: int) -> None:
+    def _update_state(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.state = State.OPEN
-            self._opened = time.monotonic()
+            self._opened_at = time.monotonic()
         elif self.is_over:
             return
         elif event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):

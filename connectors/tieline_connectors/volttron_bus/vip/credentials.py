@@ -16,19 +16,19 @@ from tieline.api.files import read_small_file
 
 @dataclass(frozen=True)
 class CurveKeys:
-    """The three keys of a connection, in z85. The secret one is never shown."""
+    """The three keys of a connection, in z85. ``repr`` does not show the secret key."""
 
     publickey: bytes
     secretkey: bytes = field(repr=False)
     serverkey: bytes
-    made: bool = False
-    """Whether the pair is a new one, which nobody knows."""
+    is_generated: bool = False
+    """Whether our pair was generated at this start, so that no platform knows it yet."""
 
 
 def parse_curve_key(text: str) -> bytes:
-    """A key in z85, from z85 (40 characters) or from VOLTTRON's url-safe base64 (43).
+    """Return a key in z85, from z85 (40 characters) or from VOLTTRON's url-safe base64 (43).
 
-    Raises ``ValueError`` without the text in it.
+    Raises ``ValueError``, whose message does not contain the text.
     """
     text = text.strip()
     try:
@@ -39,54 +39,57 @@ def parse_curve_key(text: str) -> bytes:
     except (ValueError, KeyError, binascii.Error):
         raw = b""
     if len(raw) != 32:
-        raise ValueError("is no CURVE key: 40 characters of z85, or 43 of url-safe base64, are needed")
+        raise ValueError("is not a CURVE key: 40 characters of z85, or 43 of url-safe base64, are needed")
     encoded: bytes = z85.encode(raw)
     return encoded
 
 
-_SPELT = {"publickey": ("publickey", "public"), "secretkey": ("secretkey", "secret")}
-_LARGEST = 65_536
+_NAMES = {"publickey": ("publickey", "public"), "secretkey": ("secretkey", "secret")}
+_MAX_BYTES = 65_536
 
 
 def read_stored_key(file: Path, name: str, address: str = "") -> bytes:
-    """Return ``publickey`` or ``secretkey`` of a file; raises ``ValueError``, ``OSError``.
+    """Return ``publickey`` or ``secretkey`` from a file. Raises ``ValueError`` or ``OSError``.
 
-    The file is one of ``credentials_store`` (2.x, 10); a ``keystore`` or ``keystore.json``, or what
-    ``vctl auth keypair`` prints (8, 9: ``public``, ``secret``); for a public key also a ``known_hosts``
-    with the ``address`` in it, or what ``vctl auth serverkey`` prints: the key alone.
+    These files are accepted:
+    - a file of ``credentials_store`` (2.x, 10);
+    - a ``keystore`` or ``keystore.json``, or the output of ``vctl auth keypair`` (8, 9);
+    - for a public key, a ``known_hosts`` that contains ``address``, or the output of ``vctl auth serverkey``.
     """
-    content = read_small_file(file, _LARGEST)
+    content = read_small_file(file, _MAX_BYTES)
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError("is no text in UTF-8") from None
+        raise ValueError("is not text in UTF-8") from None
     begin, end = text.find("{"), text.rfind("}")
     if begin < 0 and name == "publickey" and text.strip() and "[" not in text:
         return parse_curve_key(text.split()[-1])
-    try:  # a program may have printed more around it
-        found = json.loads(text[begin : end + 1] if 0 <= begin < end else text)
-    except json.JSONDecodeError as error:  # its own text would quote the file
-        raise ValueError(f"is no JSON (line {error.lineno})") from None
+    try:  # a program may have printed other lines around the object
+        content_map = json.loads(text[begin : end + 1] if 0 <= begin < end else text)
+    except json.JSONDecodeError as error:  # its message would quote the file
+        raise ValueError(f"is not JSON (line {error.lineno})") from None
     except RecursionError:
-        found = None
-    names: tuple[str, ...] = _SPELT[name]
+        content_map = None
+    names: tuple[str, ...] = _NAMES[name]
     if name == "publickey" and address.startswith("tcp://"):
         names = (*names, address.removeprefix("tcp://"), address)
-    key = next((found[one] for one in names if one in found), None) if isinstance(found, dict) else None
+    key = None
+    if isinstance(content_map, dict):
+        key = next((content_map[name] for name in names if name in content_map), None)
     if key is None:
         raise ValueError(
-            f"has no {' or '.join(names[:2])}: a file of the home's credentials_store (2.x, 10), its"
-            " keystore, or the output of vctl auth keypair (8, 9) is needed"
+            f"has no {' or '.join(names[:2])}: give a file of VOLTTRON_HOME/credentials_store (2.x, 10), the"
+            " keystore, or the output of vctl auth keypair (8, 9)"
         )
     return parse_curve_key(key if isinstance(key, str) else "")
 
 
 def complete_key_pair(publickey: bytes | None, secretkey: bytes | None) -> tuple[bytes, bytes]:
-    """Both halves: what is missing follows from the secret one; without any, a new pair.
+    """Return both keys: the public key is derived if missing, and without a secret key the pair is new.
 
-    A 2.x platform lets any pair in that knows its server key.
+    A 2.x platform accepts every pair whose owner knows its server key.
     """
     if secretkey is None:
-        new: tuple[bytes, bytes] = zmq.curve_keypair()
-        return new
+        generated: tuple[bytes, bytes] = zmq.curve_keypair()
+        return generated
     return publickey or zmq.curve_public(secretkey), secretkey

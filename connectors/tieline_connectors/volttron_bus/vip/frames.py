@@ -1,9 +1,9 @@
 """VIP, the protocol of VOLTTRON's message bus, as frames of bytes; pure.
 
-A VIP message on a DEALER socket is the frames
-``peer, b"VIP1", user, message id, subsystem, *arguments``; ``peer`` is the other end's identity, empty
-for the router. The router reads each frame as JSON in ISO-8859-1 if it can, else as text: a topic such
-as ``42`` or ``true`` becomes a number or a boolean there and brings a 2.x platform down. Therefore
+A VIP message on a DEALER socket consists of the frames
+``peer, b"VIP1", user, message id, subsystem, *arguments``. ``peer`` is the identity of the other side, empty
+for the router. The router reads each frame as JSON in ISO-8859-1 if possible, else as text. A topic such as
+``42`` or ``true`` becomes a number or a boolean there, and crashes a 2.x platform. Therefore
 ``check_text`` and ``publish_request`` check everything that is sent. Text of other alphabets travels as JSON
 escapes.
 """
@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 PROTOCOL = b"VIP1"
 CHARSET = "iso-8859-1"
 MAX_DEPTH = 64
-"""The deepest nesting of a body that is published; the router's JSON reader ends near 1,000."""
+"""The deepest nesting of a published body; the router's JSON reader fails near 1,000."""
 
 _LENGTH = struct.Struct(">I")
 
 
 class Answer(NamedTuple):
-    """A VIP message that is no publication: who sent it, to which request, in which subsystem."""
+    """A VIP message that is not a publication: its sender, the id of our request, its subsystem."""
 
     peer: bytes
     ident: bytes
@@ -33,55 +33,55 @@ class Answer(NamedTuple):
 
     @property
     def is_error(self) -> bool:
-        """The router, or the peer, refused."""
+        """Whether the router or the peer rejected the request."""
         return self.subsystem == b"error"
 
     @property
     def text(self) -> str:
-        """The arguments for a person to read."""
+        """The arguments as text for messages."""
         return " ".join(arg.decode(CHARSET) for arg in self.args if arg)
 
 
 def request(peer: str, ident: bytes, subsystem: bytes, *args: bytes) -> list[bytes]:
-    """The frames of a message to a peer (empty: the router)."""
+    """Return the frames of a message to a peer; an empty ``peer`` is the router."""
     return [peer.encode(CHARSET), PROTOCOL, b"", ident, subsystem, *args]
 
 
 def hello_request(ident: bytes) -> list[bytes]:
-    """Introduces a connection; the router answers ``welcome, version, its identity, ours``."""
+    """Return the first request of a connection; the answer is ``welcome, version, its identity, ours``."""
     return request("", ident, b"hello", b"hello")
 
 
 def ping_request(ident: bytes, peer: str = "") -> list[bytes]:
-    """Liveness of the router, or of a peer."""
+    """Return a request that the router, or a peer, answers while it is alive."""
     return request(peer, ident, b"ping", b"ping")
 
 
 def agentstop_request(identity: str) -> list[bytes]:
-    """Tells the router that this identity leaves; it forgets it at once, and does not answer."""
+    """Return the message that this identity leaves; the router drops it at once and does not answer."""
     return request("", b"", b"agentstop", identity.encode(CHARSET))
 
 
 def subscribe_request(ident: bytes, prefixes: Sequence[str], all_platforms: bool = False) -> list[bytes]:
-    """Asks for every topic that begins with one of these texts; confirmed with one byte, 1."""
+    """Return a subscription to topics that begin with one of these texts; confirmed with one byte, 1."""
     body = {"prefix": list(prefixes), "bus": "", "all_platforms": all_platforms}
     return request("", ident, b"pubsub", b"subscribe", json.dumps(body).encode())
 
 
 def unsubscribe_request(ident: bytes, prefixes: Sequence[str]) -> list[bytes]:
-    """Ends a subscription to these very prefixes; confirmed."""
+    """Return the end of a subscription to exactly these prefixes; the router confirms it."""
     body = {"prefix": list(prefixes), "bus": ""}
     return request("", ident, b"pubsub", b"unsubscribe", json.dumps(body).encode())
 
 
 def publish_request(ident: bytes, topic: str, headers: Mapping[str, Any], body: Any) -> list[bytes]:
-    """A message for the bus. Raises ``ValueError`` on what would bring the platform down.
+    """Return a message for the bus. Raises ``ValueError`` on content that would crash the platform.
 
-    Confirmed with the number of subscribers, a native unsigned int.
+    The router confirms it with the number of subscribers, a native unsigned int.
     """
     data = {"bus": "", "headers": dict(headers), "message": body}
     if any(not isinstance(name, str) for name in headers):
-        raise ValueError(f"a name among the headers of {topic!r} is no text")
+        raise ValueError(f"a name among the headers of {topic!r} is not text")
     try:
         text = json.dumps(data).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -92,7 +92,7 @@ def publish_request(ident: bytes, topic: str, headers: Mapping[str, Any], body: 
 
 
 def check_text(what: str, text: str) -> str:
-    """The text, if the router leaves it a text. Raises ``ValueError`` where it does not."""
+    """Return the text if the router reads it as text. Raises ``ValueError`` otherwise."""
     if not text:
         raise ValueError(f"the {what} is empty")
     try:
@@ -110,19 +110,19 @@ def check_text(what: str, text: str) -> str:
 
 
 def is_publication(frames: Sequence[bytes]) -> bool:
-    """A message of the bus, whether its parts are right or not."""
+    """Return whether the frames are a message of the bus; its parts may be invalid."""
     return len(frames) > 5 and frames[4] == b"pubsub" and frames[5] == b"publish"
 
 
 def parse_answer(frames: Sequence[bytes]) -> Answer | None:
-    """Any other message; none if it is no VIP message at all."""
+    """Return any other VIP message, or ``None`` if the frames are not VIP."""
     if len(frames) < 5 or frames[1] != PROTOCOL:
         return None
     return Answer(frames[0], frames[3], frames[4], frames[5:])
 
 
 def is_deeper_than(data: bytes, levels: int) -> bool:
-    """Whether JSON is nested deeper than ``levels``; without parsing it, and without recursion."""
+    """Return whether JSON is nested deeper than ``levels``, without parsing it and without recursion."""
     if data.count(b"[") + data.count(b"{") <= levels:
         return False
     brackets = b"".join(_outside_strings(data)).translate(_ROUND, _NO_BRACKETS)
@@ -144,16 +144,16 @@ def _outside_strings(data: bytes) -> list[bytes]:
 
 
 def pack(frames: Sequence[bytes]) -> bytes:
-    """Frames as one piece of bytes, each with its length (4 bytes, big-endian) before it."""
+    """Join frames, each with its length (4 bytes, big-endian) before it."""
     return b"".join(part for frame in frames for part in (_LENGTH.pack(len(frame)), frame))
 
 
 def unpack(raw: bytes) -> list[bytes]:
-    """What ``pack`` was given."""
-    frames, at = [], 0
-    while at < len(raw):
-        (length,) = _LENGTH.unpack_from(raw, at)
-        at += _LENGTH.size
-        frames.append(raw[at : at + length])
-        at += length
+    """Return the frames that ``pack`` joined."""
+    frames, position = [], 0
+    while position < len(raw):
+        (length,) = _LENGTH.unpack_from(raw, position)
+        position += _LENGTH.size
+        frames.append(raw[position : position + length])
+        position += length
     return frames

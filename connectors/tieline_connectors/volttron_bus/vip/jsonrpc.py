@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 between agents: the request, and an answer from any peer, which may hold anything; pure."""
+"""JSON-RPC 2.0 between agents. A peer's answer may contain anything; pure."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 from tieline_connectors.volttron_bus.vip.frames import MAX_DEPTH, is_deeper_than
 
 MAX_ANSWER = 16 * 1024 * 1024
-"""Bytes of an answer; a larger one is not read."""
-_LONGEST = 500
-"""Characters of a text that a peer sent and that people will read."""
+"""The largest answer that is read, in bytes."""
+_MAX_TEXT = 500
+"""How many characters of a peer's text appear in messages."""
 
 
 class MalformedAnswerError(ValueError):
-    """The answer says neither that the method was done nor that it was not."""
+    """The answer does not say whether the method was executed."""
 
 
 class Fault(NamedTuple):
-    """An error that a peer answered with. ``code``: 0 if the peer sent none that is an integer."""
+    """An error in a peer's answer. ``code`` is 0 if the peer did not send an integer."""
 
     code: int
     message: str
@@ -27,15 +27,15 @@ class Fault(NamedTuple):
 
 
 def request(ident: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-    """Return the body of a call."""
+    """Return the body of a call to a method."""
     params: Any = {"*args": list(args), "**kwargs": dict(kwargs)} if kwargs else list(args)
     return json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": ident}).encode()
 
 
 def result(data: bytes, ident: str) -> Any:
-    """Return the result that an answer to the call ``ident`` holds, or its `Fault`.
+    """Return the result in the answer to the call ``ident``, or its `Fault`.
 
-    Raises `MalformedAnswerError` on everything that is no answer to this call.
+    Raises `MalformedAnswerError` on anything that is not an answer to this call.
     """
     if len(data) > MAX_ANSWER:
         raise MalformedAnswerError(f"its answer is longer than {MAX_ANSWER} bytes")
@@ -61,7 +61,7 @@ def result(data: bytes, ident: str) -> Any:
 
 
 def to_short_text(text: Any) -> str:
-    """Return what a peer sent as one short text that every codec can encode."""
-    found = text if isinstance(text, str) else "" if text is None else json.dumps(text)
-    short = " ".join(found[:_LONGEST].split())
+    """Return what a peer sent as one short line that every codec can encode."""
+    full = text if isinstance(text, str) else "" if text is None else json.dumps(text)
+    short = " ".join(full[:_MAX_TEXT].split())
     return short.encode("utf-8", "replace").decode("utf-8")

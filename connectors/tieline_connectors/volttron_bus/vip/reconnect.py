@@ -1,6 +1,6 @@
-"""How a connector comes back to its platform: when, how patiently, under which name and with which keys.
+"""How a connector reconnects to its platform: pauses, timeouts, identity and keys.
 
-One for the source, the bus sink and the command sink.
+The bus source, the bus sink and the command sink use it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ log = logging.getLogger(__name__)
 
 IDENTITIES = 10
 _FIRST_HELLO = 1.0
-"""Seconds for the first hello. Who restarts right after a stop may find the identity still taken, and gets no
-answer: each second of waiting then costs messages. It doubles where the handshake itself takes longer."""
+"""Seconds for the first hello. Right after a restart the identity may still be taken, and the router does not
+answer. Each second of waiting then costs messages. The time doubles if the handshake itself takes longer."""
 _LONGEST_HELLO = 10.0
 _SHARE = 20
-"""A pause is at most this part of the outage so far: it costs at most 5 % more."""
+"""A pause is at most a twentieth of the outage so far, so that it prolongs the outage by at most 5 %."""
 
 
 class ReconnectState:
-    """Used by one thread.
+    """What the next attempt to connect uses. Not thread-safe.
 
-    ``endpoint``: where and who; called again when the keys are refused, so that new ones are found in
-    their files. ``backoff``, ``backoff_max``: seconds between two attempts, from, up to; they grow with the
-    outage. Raises ``ValueError`` on keys that cannot be read.
+    ``endpoint`` returns address, identity and keys. It is called again after the keys were rejected, and then
+    re-reads the key files. ``backoff`` and ``backoff_max`` are the shortest and the longest pause between two
+    attempts, in seconds; pauses grow with the outage.
     """
 
     def __init__(
@@ -40,66 +40,72 @@ class ReconnectState:
         backoff_max: float = 10.0,
         longest_hello: float = _LONGEST_HELLO,
     ) -> None:
-        self._read: Callable[[], Endpoint] = (
+        self._read_endpoint: Callable[[], Endpoint] = (
             (lambda: endpoint) if isinstance(endpoint, Endpoint) else endpoint
         )
         self._backoff, self._backoff_max = backoff, backoff_max
         self._longest_hello = max(longest_hello, _LONGEST_HELLO)
-        self._hello = _FIRST_HELLO
-        self._spare = 0
-        self._away_since: float | None = None
-        self._endpoint = _dated(self._read())
+        self._hello_timeout = _FIRST_HELLO
+        self._suffix = 0
+        self._lost_at: float | None = None
+        self._endpoint: Endpoint | None = None
+
+    def load(self) -> Endpoint:
+        """Read address, identity and keys once. Raises ``ValueError`` if the keys are unreadable."""
+        if self._endpoint is None:
+            self._endpoint = _with_date(self._read_endpoint())
+        return self._endpoint
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where to connect, as whom, with which keys, at the next attempt."""
-        return self._endpoint.beside(self._spare)
+        """Address, identity and keys of the next attempt. Raises ``ValueError`` as ``load`` does."""
+        return self.load().with_suffix(self._suffix)
 
     @property
     def identity(self) -> str:
-        """Our name, without what is added to it."""
-        return self._endpoint.identity
+        """Our identity without a suffix."""
+        return self.load().identity
 
     @property
     def identities(self) -> frozenset[str]:
-        """All the names under which we may connect."""
-        return frozenset(self._endpoint.beside(number).identity for number in range(IDENTITIES))
+        """All identities under which we may connect."""
+        return frozenset(self.load().with_suffix(number).identity for number in range(IDENTITIES))
 
     @property
-    def hello(self) -> float:
-        """Seconds that handshake and hello may take at the next attempt."""
-        return self._hello
+    def hello_timeout(self) -> float:
+        """How long handshake and hello may take at the next attempt, in seconds."""
+        return self._hello_timeout
 
     def succeeded(self) -> None:
-        """A connection stands, and the router has answered."""
-        self._away_since = None
+        """Note that a connection works: the router has answered."""
+        self._lost_at = None
 
     def failed(self, ended: ConnectionEndedError) -> float:
-        """A connection was lost or not made; return the seconds until the next attempt."""
+        """Note that a connection was lost or failed; return the seconds until the next attempt."""
         now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-        self._spare = (self._spare + ended.identity_taken) % IDENTITIES
+        if self._lost_at is None:
+            self._lost_at = now
+        self._suffix = (self._suffix + ended.identity_taken) % IDENTITIES
         if ended.too_slow:
-            self._hello = min(self._hello * 2, self._longest_hello)
+            self._hello_timeout = min(self._hello_timeout * 2, self._longest_hello)
         if ended.about_keys:
             self._read_keys()
-        pause = min(max(self._backoff, (now - self._away_since) / _SHARE), self._backoff_max)
+        pause = min(max(self._backoff, (now - self._lost_at) / _SHARE), self._backoff_max)
         return pause * random.uniform(0.75, 1.0)
 
     def _read_keys(self) -> None:
         try:
-            found = self._read()
-        except ValueError as error:  # perhaps it is being written
-            log.warning("the keys cannot be read again, the last ones stay: %s", error)
+            endpoint = self._read_endpoint()
+        except ValueError as error:  # the file may be half written
+            log.warning("cannot re-read the keys, keeping the last ones: %s", error)
             return
-        if not found.has_keys_of(self._endpoint):
-            self._endpoint = _dated(found)
-            log.warning("new keys are tried: %s", self._endpoint.keys_from)
+        if not endpoint.has_same_keys(self.load()):
+            self._endpoint = _with_date(endpoint)
+            log.warning("trying new keys: %s", self._endpoint.keys_from)
 
 
-def _dated(endpoint: Endpoint) -> Endpoint:
+def _with_date(endpoint: Endpoint) -> Endpoint:
     if not endpoint.keys_from:
         return endpoint
-    at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return replace(endpoint, keys_from=f"{endpoint.keys_from}, read at {at}")
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return replace(endpoint, keys_from=f"{endpoint.keys_from}, read at {now}")

@@ -25,7 +25,7 @@ OURS = {"tieline.origin": "lab", "tieline.id": "17"}
 
 
 def rules(shape="avro", allowed=("devices", "analysis"), place="key", most=1000, age=None):
-    return MessageMapper("lab", shape, allowed, place, most, age)
+    return MessageMapper("lab", shape, allowed, place, max_bytes=most, max_age_ms=age)
 
 
 def record(value, key="k", headers=(), timestamp=NOW):
@@ -257,7 +257,7 @@ MINIMAL = {
 
 def test_three_settings_are_enough():
     config = VolttronBusSinkConfig.parse(MINIMAL)
-    assert config.allowed() == ("devices/campus", "analysis")
+    assert config.allowed_prefixes() == ("devices/campus", "analysis")
     assert config.endpoint("out").identity == "tieline.out"
 
 

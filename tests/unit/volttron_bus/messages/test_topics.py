@@ -41,7 +41,7 @@ from tieline_connectors.volttron_bus.messages.topics import BASES, TopicBase, wi
     ],
 )
 def test_a_topic_names_a_device_in_the_order_of_its_base(base, topic, place):
-    assert base.place(topic) == place
+    assert base.device_path(topic) == place
 
 
 def test_an_order_is_read_from_its_setting():

@@ -59,16 +59,16 @@ def test_pauses_are_short_at_first_and_at_most_a_twentieth_of_the_outage(clock):
 
 def test_the_patience_doubles_where_the_handshake_is_slow_and_is_kept():
     reconnect = ReconnectState(Endpoint("tcp://127.0.0.1:1", "me"))
-    assert reconnect.hello == 1.0
+    assert reconnect.hello_timeout == 1.0
     reconnect.failed(LOST)
     reconnect.failed(ConnectionEndedError("taken", identity_taken=True))
-    assert reconnect.hello == 1.0
+    assert reconnect.hello_timeout == 1.0
     assert reconnect.endpoint.identity == "me.2"
     for seconds in (2.0, 4.0, 8.0, 10.0, 10.0):
         reconnect.failed(SLOW)
-        assert reconnect.hello == seconds
+        assert reconnect.hello_timeout == seconds
     reconnect.succeeded()
-    assert reconnect.hello == 10.0
+    assert reconnect.hello_timeout == 10.0
     assert reconnect.endpoint.identity == "me.2"
 
 
@@ -105,7 +105,9 @@ def test_the_bus_sink_connects_through_a_slow_handshake(slow):
     deadline = time.monotonic() + 20
     while publisher is None:
         try:
-            publisher = Publisher(context, reconnect.endpoint, 5.0, reconnect.hello, threading.Event())
+            publisher = Publisher(
+                context, reconnect.endpoint, 5.0, reconnect.hello_timeout, threading.Event()
+            )
         except ConnectionEndedError as ended:
             reconnect.failed(ended)
             assert time.monotonic() < deadline
@@ -249,7 +251,7 @@ def test_keys_that_change_are_read_again_after_a_refusal_and_the_message_says_wh
         }
         because: list[str | None] = []
         receiver = Receiver(
-            VolttronBusConfig.parse(settings).reconnect("bus"),
+            VolttronBusConfig.parse(settings).reconnect_state("bus"),
             Subscription(("devices",)),
             ReceiveBuffer(10, 10**6),
             lambda *_: None,
@@ -273,13 +275,14 @@ def test_a_file_of_keys_that_is_being_written_leaves_the_last_ones(tmp_path, cap
     def read():
         found = keys.pop(0)
         if found is None:
-            raise ValueError("/x is no JSON")
+            raise ValueError("/x is not JSON")
         return Endpoint("tcp://127.0.0.1:1", "me", found, "the platform's key of /x")
 
     reconnect = ReconnectState(read)
+    reconnect.load()
     reconnect.failed(SLOW)
     assert reconnect.endpoint.keys == CurveKeys(b"a" * 40, b"b" * 40, b"c" * 40)
-    assert "/x is no JSON" in caplog.text
+    assert "/x is not JSON" in caplog.text
 
 
 def test_a_platform_that_restarts_is_read_again_within_moments():
