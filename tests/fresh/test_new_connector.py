@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,8 +38,15 @@ def environment(tmp_path_factory):
     return folder / "venv" / "bin"
 
 
-def lines(path):
-    return path.read_text().splitlines() if path.exists() else []
+def rows(path):
+    """What the sink wrote: its values, in order."""
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            return [
+                json.loads(value) for (value,) in database.execute("SELECT value FROM records ORDER BY rowid")
+            ]
+    except sqlite3.OperationalError:  # not there yet
+        return []
 
 
 def test_a_source_and_a_sink_are_made_installed_tested_and_carry_records(environment, tmp_path):
@@ -50,6 +59,14 @@ def test_a_source_and_a_sink_are_made_installed_tested_and_carry_records(environ
     rows = json.loads(run(tieline, "plugins", "--json", "--check", folder=tmp_path))
     assert {"my-source", "my-sink"} <= {row["name"] for row in rows if row["status"] == "ok"}
     carry(tieline, tmp_path, ["my-source", "my-sink"])
+
+
+@pytest.mark.parametrize("kind", ["source", "sink"])
+def test_the_tests_of_an_http_connector_need_nothing_but_its_extras(environment, tmp_path, kind):
+    run(environment / "tieline", "new", "connector", f"web-{kind}", f"--{kind}", "--http", folder=tmp_path)
+    made = tmp_path / f"tieline-web-{kind}"
+    run(environment / "python", "-m", "pip", "install", "-q", "-e", f"{made}[test]", folder=tmp_path)
+    assert " passed" in run(environment / "python", "-m", "pytest", "-q", folder=made)
 
 
 def test_a_distribution_that_is_dropped_in_carries_records_without_being_installed(environment, tmp_path):
@@ -69,7 +86,7 @@ def carry(tieline, folder, names, **settings):
     (folder / "worker.json").write_text(json.dumps(worker))
     own = {
         source: {"file": str(folder / "in.txt"), "topic": "lines"},
-        sink: {"topics": "lines", "file": str(folder / "out.jsonl")},
+        sink: {"topics": "lines", "file": str(folder / "out.db")},
     }
     for name, values in own.items():
         (folder / f"{name}.json").write_text(json.dumps({"name": name, "connector.class": name, **values}))
@@ -84,10 +101,10 @@ def carry(tieline, folder, names, **settings):
         )
         try:
             until = time.monotonic() + 60
-            while len(lines(folder / "out.jsonl")) < count and time.monotonic() < until:
+            while len(rows(folder / "out.db")) < count and time.monotonic() < until:
                 assert process.poll() is None, "the worker ended by itself"
                 time.sleep(0.1)
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
-    assert [json.loads(line) for line in lines(folder / "out.jsonl")] == [f"line {n}" for n in range(100)]
+    assert rows(folder / "out.db") == [f"line {n}" for n in range(100)]

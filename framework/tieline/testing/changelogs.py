@@ -100,7 +100,8 @@ class Changelogs:
             self._owners[partition] = changelog
         return changelog
 
-    def _write(self, changelog: _Changelog, write: _Write) -> None:
+    def write(self, changelog: _Changelog, write: _Write) -> None:
+        """Take what a task's changelog writes, or fail as the test has asked for."""
         with self._lock:
             self._calls += 1
             fault = self._faults.pop(self._calls, None)
@@ -165,7 +166,7 @@ class _Changelog:
         for index, record in enumerate(records, len(entries)):
             with _blaming(index):
                 sent.append(_sent(record))
-        self._outside._write(self, _Write(coded, sent, offset))
+        self._outside.write(self, _Write(coded, sent, offset))
 
 
 @contextmanager

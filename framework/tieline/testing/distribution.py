@@ -3,7 +3,7 @@
     with distribution(tmp_path, "my-plugin", {"tieline.sources": {"mine": "my_plugin:MySource"}}):
         …
 
-Yields when stevedore finds them; afterwards they are gone again.
+Yields when the plugins can be found; afterwards they cannot any more.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from tieline.plugins.unpackaged import write_entry_points
 
 
 @contextmanager
@@ -28,13 +30,7 @@ def distribution(
     plugins that exist in this test alone.
     """
     root = folder / name
-    info = root / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", "utf-8")
-    lines = []
-    for group, entries in entry_points.items():
-        lines += [f"[{group}]", *(f"{key} = {target}" for key, target in entries.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines), "utf-8")
+    write_entry_points(root, name, entry_points, "1.0")
     for module, text in (modules or {}).items():
         (root / f"{module}.py").write_text(text, "utf-8")
     sys.path.insert(0, str(root))

@@ -14,17 +14,19 @@ from typing_extensions import Self
 class TcpProxy:
     """Passes bytes between a port of its own on 127.0.0.1 and a server's.
 
-    ``freeze`` makes every connection there is half-open: nothing passes any more and neither side is
-    told, not even when one of them closes; connections made later work. ``cut`` closes all of them.
+    ``freeze`` makes every present connection half-open: nothing passes any more and neither side learns of
+    it, not even when one of them closes; connections made later work. ``cut`` closes all of them; ``refuse``
+    also closes each new one at once, until ``accept``.
     """
 
     def __init__(self, host: str, port: int, delay: float = 0.0) -> None:
         """``delay``: seconds that each piece of data takes in each direction: half of a round trip."""
         self._server = (host, port)
-        self._delay = delay
+        self.delay = delay
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
+        self._refusing = threading.Event()
         self._frozen: set[socket.socket] = set()
         self._open: set[socket.socket] = set()
         self._accepting = threading.Thread(target=self._accept, name="tcp-proxy", daemon=True)
@@ -44,8 +46,17 @@ class TcpProxy:
             thread.join()
         self._listener.close()
 
+    def refuse(self) -> None:
+        """Be unavailable until ``accept``."""
+        self._refusing.set()
+        self.cut()
+
+    def accept(self) -> None:
+        """Take connections again."""
+        self._refusing.clear()
+
     def freeze(self) -> None:
-        """Half-open from now on: every connection that is open now."""
+        """Make every present connection half-open."""
         with self._lock:
             self._frozen |= self._open
 
@@ -61,6 +72,9 @@ class TcpProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self._refusing.is_set():
+                client.close()
+                continue
             try:
                 server = socket.create_connection(self._server, timeout=5)
             except OSError:
@@ -75,11 +89,13 @@ class TcpProxy:
                     self._threads.append(thread)
                     thread.start()
 
-    def _is_frozen(self, end: socket.socket) -> bool:
+    def is_frozen(self, end: socket.socket) -> bool:
+        """Return whether nothing passes this end of a connection any more."""
         with self._lock:
             return end in self._frozen
 
-    def _gone(self, *ends: socket.socket) -> None:
+    def forget(self, *ends: socket.socket) -> None:
+        """Close both ends of a connection that has ended."""
         with self._lock:
             self._open -= set(ends)
             self._frozen -= set(ends)
@@ -99,19 +115,19 @@ class _Pair:
     def carry(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(65536):
-                if self._proxy._delay:
-                    time.sleep(self._proxy._delay)
-                if not self._proxy._is_frozen(source):
+                if self._proxy.delay:
+                    time.sleep(self._proxy.delay)
+                if not self._proxy.is_frozen(source):
                     target.sendall(data)
         except OSError:
             pass
-        if not self._proxy._is_frozen(source):
+        if not self._proxy.is_frozen(source):
             _shut(target)
         with self._lock:
             self._carrying -= 1
             last = not self._carrying
         if last:
-            self._proxy._gone(*self._ends)
+            self._proxy.forget(*self._ends)
 
 
 def _shut(end: socket.socket) -> None:

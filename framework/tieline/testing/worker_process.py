@@ -33,9 +33,15 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, folder: Path, worker: Mapping[str, str], connectors: Sequence[Mapping[str, str]]
+        self,
+        folder: Path,
+        worker: Mapping[str, str],
+        connectors: Sequence[Mapping[str, str]],
+        *,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
+        self._environment = environment or {}
         self.events: list[Event] = []
         self.returncode: int | None = None
         self._changed = threading.Condition()
@@ -80,7 +86,7 @@ class WorkerProcess:
             with_default_signals([sys.executable, "-m", "tieline.cli.main", "run", *map(str, self._files)]),
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
         )
         assert self._process.stderr is not None
         self._reader = threading.Thread(target=self._read, args=(self._process.stderr,), daemon=True)

@@ -10,11 +10,36 @@ from tieline.testing.contract import SinkContract
 
 class TestParquetSink(SinkContract):
     connector = ParquetSink
-    idempotent = True
 
     @pytest.fixture
     def settings(self, tmp_path):
         return {"store.url": str(tmp_path / "lake"), "flush.size": "1"}
+
+    @pytest.fixture
+    def worker_settings(self):
+        return {}
+
+    @pytest.fixture
+    def break_it(self, tmp_path):
+        lake = tmp_path / "lake"
+
+        def break_it():
+            if lake.exists():
+                lake.rename(tmp_path / "kept")
+            lake.write_text("")
+
+        return break_it
+
+    @pytest.fixture
+    def heal_it(self, tmp_path):
+        lake = tmp_path / "lake"
+
+        def heal_it():
+            lake.unlink()
+            if (tmp_path / "kept").exists():
+                (tmp_path / "kept").rename(lake)
+
+        return heal_it
 
     @pytest.fixture
     def written(self, tmp_path):
@@ -56,7 +81,7 @@ class WritesTooLate(ParquetSinkTask):
 @pytest.mark.parametrize(
     ("broken", "flush_size", "test"),
     [
-        (CommitsTooEarly, "3", "test_what_is_said_to_be_safe_is_written"),
+        (CommitsTooEarly, "3", "test_what_pre_commit_returns_is_written"),
         (WritesTooLate, "1", "test_what_was_flushed_is_written_once"),
     ],
 )

@@ -30,12 +30,41 @@ class TestFileSource(SourceContract):
 
     @pytest.fixture
     def outage(self, tmp_path):
-        return {"file": str(tmp_path / "no" / "in.txt"), "topic": "lines"}
+        (tmp_path / "a file").touch()
+        return {"file": str(tmp_path / "a file" / "in.txt"), "topic": "lines"}
+
+    @pytest.fixture
+    def break_it(self, settings):
+        """A folder in the file's place; a file that is not there is one that may appear later."""
+        file = Path(settings["file"])
+
+        def break_it():
+            if file.exists():
+                file.rename(file.with_suffix(".kept"))
+            file.mkdir()
+
+        return break_it
+
+    @pytest.fixture
+    def heal_it(self, settings):
+        file = Path(settings["file"])
+
+        def heal_it():
+            file.rmdir()
+            if file.with_suffix(".kept").exists():
+                file.with_suffix(".kept").rename(file)
+
+        return heal_it
+
+    @pytest.fixture
+    def worker_settings(self):
+        return {}
 
 
 class TestFileSink(SinkContract):
     connector = FileSink
-    test_a_bad_record_is_named_and_all_others_are_written = None  # type: ignore[assignment]  # a line takes any value
+    idempotent = False
+    not_idempotent_because = "a text file has no keys"
 
     @pytest.fixture
     def settings(self, tmp_path):

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.uri_parser import parse_uri
 
 from tieline.testing.contract import SinkContract
+from tieline.testing.proxy import TcpProxy
 from tieline_connectors.mongo.sink import MongoSink
 
 
@@ -16,7 +18,6 @@ class TestMongoSink(SinkContract):
     connector = MongoSink
     soon = 5.0  # a server that others use too
     in_order = False  # inserts are unordered: a collection has no order but that of its fields
-    idempotent = True
 
     @pytest.fixture
     def database(self, mongo_uri):
@@ -27,9 +28,29 @@ class TestMongoSink(SinkContract):
             client.drop_database(name)
 
     @pytest.fixture
-    def settings(self, mongo_uri, database):
+    def proxy(self, mongo_uri):
+        (address,) = parse_uri(mongo_uri)["nodelist"]
+        with TcpProxy(*address) as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def break_it(self, proxy):
+        return proxy.refuse
+
+    @pytest.fixture
+    def heal_it(self, proxy):
+        return proxy.accept
+
+    @pytest.fixture
+    def worker_settings(self):
+        return {}
+
+    @pytest.fixture
+    def settings(self, proxy, database):
         return {
-            "connection.uri": mongo_uri,
+            # direct: or the server gives its own address, and the client passes the proxy by
+            "connection.uri": f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true",
+            "server.selection.timeout.ms": "500",
             "database": database.name,
             "collection": "values",
             "layout": "value",

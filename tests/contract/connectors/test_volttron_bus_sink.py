@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 
 from tieline.testing.contract import SinkContract
+from tieline.testing.proxy import TcpProxy
 from tieline_connectors.volttron_bus.sink import VolttronBusSink
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.client import VipClient
@@ -13,6 +16,8 @@ from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 class TestVolttronBusSink(SinkContract):
     connector = VolttronBusSink
+    idempotent = False
+    not_idempotent_because = "a bus has no keys: a message that comes again is published again"
 
     @pytest.fixture
     def bus(self):
@@ -21,15 +26,35 @@ class TestVolttronBusSink(SinkContract):
             assert bus.dropped == 0
 
     @pytest.fixture
-    def settings(self, bus):
+    def proxy(self, bus):
+        address = urlsplit(bus.address)
+        with TcpProxy(address.hostname, address.port) as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def settings(self, proxy):
         return {
-            "volttron.address": bus.address,
+            "volttron.address": f"tcp://127.0.0.1:{proxy.port}",
+            "reconnect.backoff.ms": "20",
+            "reconnect.backoff.max.ms": "100",
             "platform.name": "lab",
             "bus.allowed.prefixes": "analysis",
             "value.shape": "kafkaagent",
             "on.refused": "stop",
             "max.age.ms": "-1",  # the kit's records are of 2023
         }
+
+    @pytest.fixture
+    def break_it(self, proxy):
+        return proxy.refuse
+
+    @pytest.fixture
+    def heal_it(self, proxy):
+        return proxy.accept
+
+    @pytest.fixture
+    def worker_settings(self):
+        return {}
 
     @pytest.fixture
     def written(self, bus):

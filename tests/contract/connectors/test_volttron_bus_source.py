@@ -15,8 +15,6 @@ IDENTITY = "tieline.contract"
 
 class TestVolttronBusSource(SourceContract):
     connector = VolttronBusSource
-    test_reading_goes_on_after_the_saved_offsets = None  # type: ignore[assignment]
-    """A bus cannot be asked again; tests/journey and tests/unit/runtime show its spool."""
 
     @pytest.fixture
     def bus(self):
@@ -31,7 +29,21 @@ class TestVolttronBusSource(SourceContract):
             "volttron.identity": IDENTITY,
             "platform.name": "lab",
             "topic": "bus",
+            "reconnect.backoff.ms": "20",
+            "reconnect.backoff.max.ms": "100",
         }
+
+    @pytest.fixture
+    def break_it(self, bus):
+        return bus.stop
+
+    @pytest.fixture
+    def heal_it(self, bus):
+        return bus.start
+
+    @pytest.fixture
+    def worker_settings(self):
+        return {}
 
     @pytest.fixture
     def feed(self, bus):

@@ -28,6 +28,9 @@ def connector(
         bool, typer.Option("--source", help="Create a source, which brings records in.")
     ] = False,
     sink: Annotated[bool, typer.Option("--sink", help="Create a sink, which takes records out.")] = False,
+    http: Annotated[
+        bool, typer.Option("--http", help="Start from one that polls, or posts to, an HTTP service.")
+    ] = False,
     folder: Annotated[Path | None, typer.Option(help="The folder to create. Default: tieline-NAME.")] = None,
 ) -> None:
     """Create a distribution with a working connector, its tests and a README."""
@@ -40,7 +43,8 @@ def connector(
     if to.exists() and any(to.iterdir() if to.is_dir() else [to]):
         raise StartupError(f"{to} exists and is not empty; give another --folder")
     kind = "source" if source else "sink"
-    _copy(resources.files("tieline_template").joinpath(kind), to, name)
+    for template in (kind, f"http_{kind}") if http else (kind,):  # the second one replaces files of the first
+        _copy(resources.files("tieline_template").joinpath(template), to, name)
     typer.echo(f"{to} is a {kind} that works. Next:\n")
     typer.echo(f"    cd {to}\n    pip install -e '.[test]'\n    pytest\n")
     typer.echo("README.md explains how to run it, and where your own code goes.")

@@ -1,7 +1,8 @@
 """The contract that every sink keeps, and what this one does beyond it."""
 
 import json
-from pathlib import Path
+import sqlite3
+from contextlib import closing
 
 import pytest
 from tieline_acme.sink import AcmeSink
@@ -11,15 +12,51 @@ from tieline.testing.contract import SinkContract
 
 class TestAcmeSink(SinkContract):
     connector = AcmeSink
+    idempotent = True  # a record that comes again changes nothing; False needs not_idempotent_because = "…"
 
     @pytest.fixture
     def settings(self, tmp_path):
-        return {"file": str(tmp_path / "out.jsonl")}
+        """A working configuration."""
+        return {"file": str(tmp_path / "out.db")}
 
     @pytest.fixture
     def written(self, settings):
-        return lambda: [json.loads(line) for line in Path(settings["file"]).read_text().splitlines()]
+        """What is safe outside, read by other means than the sink's."""
+
+        def written():
+            with closing(sqlite3.connect(settings["file"])) as database:
+                rows = database.execute("SELECT value FROM records ORDER BY rowid").fetchall()
+            return [json.loads(value) for (value,) in rows]
+
+        return written
 
     @pytest.fixture
     def bad_value(self):
+        """A value that can never be written."""
         return {"no JSON": object()}
+
+    @pytest.fixture
+    def outage(self, tmp_path):
+        """A configuration whose external system cannot be reached."""
+        return {"file": str(tmp_path / "no such folder" / "out.db")}
+
+    @pytest.fixture
+    def lock(self, settings):
+        """Another program that writes to the file, and lets no one else."""
+        with closing(sqlite3.connect(settings["file"], timeout=0, isolation_level=None)) as database:
+            yield database
+
+    @pytest.fixture
+    def break_it(self, lock):
+        """Make the external system unavailable, in the middle of a run."""
+        return lambda: lock.execute("BEGIN EXCLUSIVE")
+
+    @pytest.fixture
+    def heal_it(self, lock):
+        """Make it available again."""
+        return lambda: lock.execute("ROLLBACK")
+
+    @pytest.fixture
+    def worker_settings(self):
+        """Settings of the worker that the kit runs and kills; remove it if a worker cannot reach yours."""
+        return {}

@@ -1,21 +1,23 @@
-"""Appends each value to a file as a line of JSON. Replace it with your own external system."""
+"""Writes each record as a row of an SQLite file, once. Replace it with your own external system."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from tieline.api import (
+    ID_HEADER,
     Config,
     DataError,
     RetriableError,
     SinkConnector,
+    SinkContext,
     SinkRecord,
     SinkTask,
     TopicPartition,
+    header,
     setting,
 )
 
@@ -23,50 +25,65 @@ from tieline.api import (
 class AcmeConfig(Config):
     """What a user may set."""
 
-    file: Path = setting("file", doc="The file to append to.")
+    file: Path = setting("file", doc="The SQLite file to write to; its folder must exist.")
 
 
 class AcmeTask(SinkTask[AcmeConfig]):
     """What does the work, in one thread."""
 
-    file: BinaryIO | None = None
+    def __init__(self, context: SinkContext, config: AcmeConfig) -> None:
+        super().__init__(context, config)
+        self.database: sqlite3.Connection | None = None
+        self.waiting: list[tuple[TopicPartition, bytes | None, str]] = []
 
     def start(self) -> None:
-        """Open the file. On ``RetriableError`` the runtime waits and calls again."""
+        """Connect. On ``RetriableError`` the runtime waits and calls again."""
         try:
-            self.file = self.config.file.open("ab")
-        except OSError as error:
-            raise RetriableError(f"{self.config.file}: {error}") from error
+            if self.database is None:
+                self.database = sqlite3.connect(self.config.file, timeout=0)
+            self.database.execute("CREATE TABLE IF NOT EXISTS records (id BLOB PRIMARY KEY, value TEXT)")
+        except sqlite3.OperationalError as error:
+            raise RetriableError(f"{self.config.file} cannot be opened: {error}") from error
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
-        """Write what can be written; name what never can be, by its index."""
-        assert self.file is not None
+        """Buffer what can be written; name what never can be, by its index in the batch."""
         bad: dict[int, Exception] = {}
         for index, record in enumerate(batch):
             try:
-                self.file.write(json.dumps(record.value).encode() + b"\n")
+                value = json.dumps(record.value)
             except (TypeError, ValueError) as error:
                 bad[index] = error
+            else:
+                self.waiting.append((record.consumed_from, header(record, ID_HEADER), value))
         if bad:
             raise DataError(bad)
 
     def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """When this returns, all of it is safe: these offsets are committed."""
-        assert self.file is not None
+        """Write in one transaction. When this returns, these offsets are committed.
+
+        A record may come again after a crash: the id makes it the same row.
+        """
+        assert self.database is not None
+        rows = [(record_id, value) for _, record_id, value in self.waiting]
         try:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-        except OSError as error:
-            raise RetriableError(f"{self.file.name}: {error}") from error
+            with self.database:
+                self.database.executemany("INSERT OR IGNORE INTO records VALUES (?, ?)", rows)
+        except sqlite3.OperationalError as error:  # the rows wait for the next flush
+            raise RetriableError(f"{self.config.file} cannot be written: {error}") from error
+        self.waiting = []
+
+    def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
+        """Forget what waits of these partitions: it is not committed, and comes again to its next owner."""
+        self.waiting = [row for row in self.waiting if row[0] not in partitions]
 
     def stop(self) -> None:
         """Close the file. Always the last call, also after a start that failed."""
-        if self.file is not None:
-            self.file.close()
+        if self.database is not None:
+            self.database.close()
 
 
 class AcmeSink(SinkConnector[AcmeConfig]):
-    """Appends lines of JSON to a file."""
+    """Writes records as rows of an SQLite file."""
 
     config_type = AcmeConfig
     task_type = AcmeTask

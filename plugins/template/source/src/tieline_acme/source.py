@@ -12,6 +12,7 @@ from tieline.api import (
     SourceContext,
     SourceRecord,
     SourceTask,
+    identity,
     setting,
 )
 
@@ -44,21 +45,24 @@ class AcmeTask(SourceTask[AcmeConfig]):
             with self.config.file.open("rb") as file:
                 file.seek(self.position)
                 while len(records) < max_records and (line := file.readline()).endswith(b"\n"):
-                    self.position += len(line)
-                    text = line[:-1].decode("utf-8", "replace")
-                    records.append(
-                        SourceRecord(
-                            topic=self.config.topic,
-                            value=text,
-                            source_partition=self.partition,
-                            source_offset={"position": self.position},
-                        )
-                    )
+                    records.append(self.record(line))
         except OSError as error:  # the runtime waits, and calls again
-            raise RetriableError(f"{self.config.file}: {error}") from error
+            raise RetriableError(f"{self.config.file} cannot be read: {error.strerror}") from error
         if not records:
             self.interrupted.wait(max_wait)
         return records
+
+    def record(self, line: bytes) -> SourceRecord:
+        """Return a line as a record. Its id is made of what tells it apart, and is the same each time."""
+        headers = identity(str(self.config.file), self.position, digest_of=line)
+        self.position += len(line)
+        return SourceRecord(
+            topic=self.config.topic,
+            value=line[:-1].decode("utf-8", "replace"),
+            source_partition=self.partition,
+            source_offset={"position": self.position},
+            headers=headers,
+        )
 
     def interrupt(self) -> None:
         """From another thread: end a poll that waits."""

@@ -1,0 +1,81 @@
+"""What a task may leave behind: threads, open files, and changed attributes of its classes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+
+class Resources(NamedTuple):
+    """The threads and open files of this process."""
+
+    threads: frozenset[threading.Thread]
+    files: frozenset[tuple[int, str]]
+
+    def __sub__(self, before: Resources) -> list[str]:
+        """Describe what is here and was not there before."""
+        threads = [f"the thread {thread.name!r}" for thread in self.threads - before.threads]
+        return sorted(threads + [f"the open file {name}" for _, name in self.files - before.files])
+
+
+def resources() -> Resources:
+    """Return what is open now."""
+    gc.collect()
+    return Resources(frozenset(t for t in threading.enumerate() if t.is_alive()), frozenset(_open_files()))
+
+
+def left_since(before: Resources, seconds: float) -> list[str]:
+    """Describe what was opened since and is still open after ``seconds``; what closes earlier is ignored."""
+    deadline = time.monotonic() + seconds
+    while left := resources() - before:
+        if time.monotonic() >= deadline:
+            return left
+        time.sleep(0.02)
+    return []
+
+
+def class_state(kinds: Iterable[type]) -> Mapping[str, str]:
+    """Return a fingerprint of each attribute of these classes that is neither code nor the framework's."""
+    return {
+        f"{owner.__name__}.{name}": _fingerprint(value)
+        for kind in kinds
+        for owner in kind.__mro__
+        if owner.__module__.partition(".")[0] not in ("tieline", "builtins", "abc", "typing")
+        for name, value in vars(owner).items()
+        if not _is_code(name, value)
+    }
+
+
+def _is_code(name: str, value: Any) -> bool:
+    if name.startswith("__") or name == "_abc_impl" or isinstance(value, (type, ModuleType)):
+        return True
+    return callable(value) or hasattr(type(value), "__get__")
+
+
+def _fingerprint(value: Any) -> str:
+    is_set = value.is_set() if isinstance(value, threading.Event) else ""
+    return f"{id(value)} {is_set} {value!r}"
+
+
+def _open_files() -> Iterable[tuple[int, str]]:
+    folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        try:
+            status = os.fstat(int(name))
+        except OSError:
+            continue  # the listing's own
+        yield int(name), _name_of(f"{folder}/{name}", status)
+
+
+def _name_of(link: str, status: os.stat_result) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:
+        kind = "socket" if stat.S_ISSOCK(status.st_mode) else "file"
+        return f"{kind} {status.st_dev}:{status.st_ino}"
