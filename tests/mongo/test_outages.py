@@ -1,4 +1,4 @@
-"""The sink while its server is away, or says no."""
+"""The sink while its server is unavailable, or rejects requests."""
 
 import logging
 from typing import Any
@@ -65,9 +65,9 @@ def test_no_secret_of_the_uri_is_in_any_error_or_log(start_sink, reading, caplog
     [
         ("mongodb://operator:s3cr/t@127.0.0.1/", "percent-encoded"),
         ("mongodb://operator:s3cr:t@127.0.0.1/", "percent-encoded"),
-        ("mongo://operator:s3crt@127.0.0.1/", "no MongoDB URI"),
-        ("mongodb://operator:s3crt@127.0.0.1:port/", "no MongoDB URI"),
-        ("mongodb://operator:s3crt@127.0.0.1/?w=1;wtimeout=1&x=s3crt", "no MongoDB URI"),
+        ("mongo://operator:s3crt@127.0.0.1/", "not a MongoDB URI"),
+        ("mongodb://operator:s3crt@127.0.0.1:port/", "not a MongoDB URI"),
+        ("mongodb://operator:s3crt@127.0.0.1/?w=1;wtimeout=1&x=s3crt", "not a MongoDB URI"),
     ],
 )
 def test_a_wrong_uri_is_a_problem_of_the_configuration_without_its_secret(uri, says):
@@ -78,7 +78,7 @@ def test_a_wrong_uri_is_a_problem_of_the_configuration_without_its_secret(uri, s
     assert "s3cr" not in str(raised.value)
 
 
-def test_wrong_credentials_are_fatal_and_the_message_tells_the_way_out(tmp_path, start_sink, another):
+def test_wrong_credentials_are_fatal_and_the_message_names_the_fix(tmp_path, start_sink, another):
     with MongoServer(tmp_path) as server, MongoClient[dict[str, Any]](server.uri) as client:
         client.admin.command("createUser", "operator", pwd="right-word", roles=["root"])
     with another(tmp_path, "--auth") as address:

@@ -142,13 +142,13 @@ def test_an_empty_answer_is_said_and_is_no_error(ask):
     status, documents, told = ask("--topic", "none")
 
     assert (status, documents) == (0, [])
-    assert "nothing of the kind" in told
+    assert "no matching document" in told
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--regex", "("], "no regular expression"),
+        (["--regex", "("], "not a regular expression"),
         (["--since", "yesterday"], "known forms"),
         (["--limit", "0"], "limit"),
     ],
@@ -219,14 +219,14 @@ def test_follow_prints_the_last_ones_then_each_new_one_and_ends_quietly(
     assert (process.returncode, rest, told) == (0, "", "")
 
 
-def test_follow_looks_again_and_again_where_the_server_has_no_change_streams(database, sink, reading):
-    from tieline_connectors.mongo.query.following import _looks
+def test_follow_poll_again_and_again_where_the_server_has_no_change_streams(database, sink, reading):
+    from tieline_connectors.mongo.query.follow import _poll
 
     now = dt.datetime.now(dt.timezone.utc).timestamp()
     first = int(now - 1_767_225_600)
     put = sink().put
     put([reading(first)])
-    looks = _looks(database.readings, {"device": "campus/b1/ahu1"}, "time", print)
+    looks = _poll(database.readings, {"device": "campus/b1/ahu1"}, "time", print)
 
     assert next(looks) == []
     put([reading(first + 2), reading(first + 3, device="campus/b1/other"), reading(first - 60)])
@@ -244,12 +244,12 @@ def test_points_of_a_device_are_found_newest_first_whatever_their_layout(sink, r
 
 
 def test_one_document_from_the_future_hides_no_new_one_from_follow(database, sink, reading):
-    from tieline_connectors.mongo.query.following import _looks
+    from tieline_connectors.mongo.query.follow import _poll
 
     now = dt.datetime.now(dt.timezone.utc).timestamp()
     first = int(now - 1_767_225_600)
     put = sink().put
-    looks = _looks(database.readings, {}, "time", print)
+    looks = _poll(database.readings, {}, "time", print)
 
     assert next(looks) == []
     put([reading(first + 30 * 86_400)])

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tieline.api import RetriableError
-from tieline_connectors.mongo.writing.collection import Documents
+from tieline_connectors.mongo.writing.collection import CollectionWriter
 
 pytestmark = pytest.mark.mongo
 
@@ -24,7 +24,7 @@ def test_on_a_slow_link_every_record_is_written_once_in_smaller_inserts_and_said
     assert errors, "the link is not slow enough for this test"
     assert len(errors) < 10
     assert database.readings.count_documents({}) == 500
-    said = [r for r in caplog.records if r.levelno == logging.WARNING and "did not get through" in r.message]
+    said = [r for r in caplog.records if r.levelno == logging.WARNING and " failed: " in r.message]
     assert len(said) == 1
     assert "max.batch.size" in said[0].message
     assert sink.counters["inserts.halved"] == len(errors)
@@ -60,7 +60,7 @@ def test_what_is_written_before_a_time_out_is_reported_and_not_written_again(
     """A server that needs a second for 100 documents, and answers nothing that takes longer."""
     sink = start_sink(mongo_uri, database.name, max__batch__size="100")
     given = []
-    insert = Documents._insert
+    insert = CollectionWriter.insert_once
 
     def slowly(self, documents):
         given.append(len(documents))
@@ -70,7 +70,7 @@ def test_what_is_written_before_a_time_out_is_reported_and_not_written_again(
             raise NetworkTimeout("timed out")
         return insert(self, documents)
 
-    monkeypatch.setattr(Documents, "_insert", slowly)
+    monkeypatch.setattr(CollectionWriter, "insert_once", slowly)
     batch = [reading(n) for n in range(250)]
 
     with pytest.raises(RetriableError) as raised:

@@ -116,7 +116,7 @@ def test_another_record_of_the_same_id_is_a_data_error_and_its_neighbours_are_wr
     if stored_before:
         one.put([reading(1)])
 
-    with pytest.raises(DataError, match="two records claim one identity") as raised:
+    with pytest.raises(DataError, match="two records have one identity") as raised:
         one.put([reading(0), reading(1), other(reading(1)), reading(2)])
 
     assert list(raised.value.failures) == [2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from contextlib import contextmanager
 
@@ -16,15 +17,28 @@ from tieline_lab.volttron import VolttronPlatform, why_not
 pytestmark = [pytest.mark.volttron, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
 
 
+class ConnectedContext(RecordingSourceContext):
+    """``is_connected`` is set when the task has reported a connection, which is after it has subscribed."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_connected = threading.Event()
+
+    def connected(self, to):
+        super().connected(to)
+        self.is_connected.set()
+
+
 @contextmanager
 def source(**settings):
     config = VolttronBusConfig.parse(
         {"platform.name": "lab"} | {key.replace("__", "."): value for key, value in settings.items()}
     )
-    task = VolttronBusTask(RecordingSourceContext(), config)
+    context = ConnectedContext()
+    task = VolttronBusTask(context, config)
     task.start()
     try:
-        yield task
+        yield task, context.is_connected
     finally:
         task.interrupt()
         task.stop()
@@ -44,7 +58,7 @@ def test_a_platform_is_read_through_its_local_socket(tmp_path, generation):
         keys = platform.keys("tieline")
         settings = {"volttron__serverkey": keys["serverkey"], "volttron__secretkey": keys["secretkey"]}
         assert platform.local_address.startswith("ipc://@")
-        with source(volttron__address=platform.local_address, **settings) as task:
+        with source(volttron__address=platform.local_address, **settings) as (task, _):
             records = receive(task, 40)
             assert records[0].value["device"].startswith("campus/building/device")
 
@@ -60,9 +74,12 @@ def test_keys_that_vctl_adds_on_10_work_under_any_identity_and_others_do_not(tmp
         common = {"volttron__address": platform.address, "volttron__serverkey": serverkey}
         for identity in ("X", "tieline.bus"):
             settings = {"volttron__identity": identity, "volttron__secretkey": pair["secret"]}
-            with source(**common, **settings) as task:
-                assert receive(task, 20)
-        with source(**common, volttron__identity="Y", volttron__secretkey=other["secret"]) as task:
-            assert not receive(task, 6)
+            with source(**common, **settings) as (_, is_connected):
+                assert is_connected.wait(20)
+        with source(**common, volttron__identity="Y", volttron__secretkey=other["secret"]) as (
+            _,
+            is_connected,
+        ):
+            assert not is_connected.wait(4)
     finally:
         platform.stop()

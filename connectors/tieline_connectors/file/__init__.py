@@ -1,1 +1,1 @@
-"""Files, line by line: the smallest complete source and sink."""
+"""Reads and writes files line by line: the smallest complete source and sink."""

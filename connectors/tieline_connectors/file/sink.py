@@ -1,4 +1,4 @@
-"""The file sink: the value of each record as a line of text."""
+"""The file sink: writes the value of each record as a line of text."""
 
 from __future__ import annotations
 
@@ -24,55 +24,55 @@ from tieline.api.config import PathText
 
 
 class FileSinkConfig(Config):
-    """Kafka Connect's key (FileStreamSink)."""
+    """The setting of Kafka Connect's FileStreamSink."""
 
     file: PathText = setting(
         "file", min_length=1, doc="The file to append to; created if it does not exist.", importance="high"
     )
 
     def problems(self) -> list[tuple[str, str]]:
-        """A folder is no file."""
+        """Return a problem if the path is a folder."""
         return [("file", "is a folder; give a file's path")] if os.path.isdir(self.file) else []
 
 
 class FileSinkTask(SinkTask[FileSinkConfig]):
-    """Appends whole lines, in one write a batch, so that several tasks may share a file.
+    """Appends whole lines, with one write for each batch, so that several tasks may share a file.
 
-    A line is safe once ``flush`` has returned. After a crash lines may come again; one that the crash
-    has torn, which was not flushed, is cut off.
+    A line is safe after ``flush``. After a crash, lines may be repeated. A line that the crash has torn was
+    not flushed, and is removed.
     """
 
     def __init__(self, context: SinkContext, config: FileSinkConfig) -> None:
         super().__init__(context, config)
-        self._rest = b""
+        self._torn_rest = b""
         self._file: FileIO | None = None
 
     def start(self) -> None:
         """Open the file."""
         try:
             self._file = open(self.config.file, "ab", buffering=0)  # noqa: SIM115 - open until stop()
-            with self._alone():
+            with self._exclusive():
                 _cut_torn_line(self.config.file)
         except OSError as error:
             raise RetriableError(f"{self.config.file} cannot be written: {error.strerror}") from error
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
-        """Write a line a record."""
+        """Write a line for each record."""
         lines = "".join(f"{_line(record.value)}\n" for record in batch)
-        data = self._rest + lines.encode("utf-8", "backslashreplace")
+        data = self._torn_rest + lines.encode("utf-8", "backslashreplace")
         done = 0
         try:
-            with self._told(), self._alone():
+            with self._translate_errors(), self._exclusive():
                 while done < len(data):
                     done += self._open_file.write(memoryview(data)[done:])
-        finally:  # the batch comes again, and begins on a line of its own
+        finally:  # after an error the batch is delivered again, and has to begin on a new line
             if done:
                 torn = done < len(data) and data[done - 1] != ord("\n")
-                self._rest = data[done : data.index(b"\n", done) + 1] if torn else b""
+                self._torn_rest = data[done : data.index(b"\n", done) + 1] if torn else b""
 
     def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Wait for the disk."""
-        with self._told():
+        """Wait until all lines are on the disk."""
+        with self._translate_errors():
             os.fsync(self._open_file.fileno())
 
     def stop(self) -> None:
@@ -86,8 +86,8 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
         return self._file
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """A task that starts must not take for torn what another one is writing."""
+    def _exclusive(self) -> Iterator[None]:
+        """Lock the file, so that a task that starts does not remove a line that another one is writing."""
         fcntl.flock(self._open_file, fcntl.LOCK_EX)
         try:
             yield
@@ -95,7 +95,8 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
             fcntl.flock(self._open_file, fcntl.LOCK_UN)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise ``RetriableError`` for every error of the file system."""
         try:
             yield
         except OSError as error:
@@ -103,7 +104,7 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
 
 
 class FileSink(SinkConnector[FileSinkConfig]):
-    """As many tasks as ``tasks.max``; they append to the same file."""
+    """Runs as many tasks as ``tasks.max``; they append to the same file."""
 
     version = "1"
     config_type = FileSinkConfig
@@ -111,7 +112,7 @@ class FileSink(SinkConnector[FileSinkConfig]):
 
 
 def _cut_torn_line(path: str) -> None:
-    """After a crash the last line may be torn; it was not flushed, so its record comes again."""
+    """Remove a torn last line. It was not flushed, so that its record is delivered again."""
     with open(path, "r+b") as file:
         end = size = file.seek(0, os.SEEK_END)
         while end > 0:

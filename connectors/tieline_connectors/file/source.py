@@ -1,4 +1,4 @@
-"""The file source: a text file, line by line, and what is appended to it later."""
+"""The file source: reads a text file line by line, and lines that are appended later."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tieline.api import (
 )
 from tieline.api.config import PathText, TopicName
 
-_LOOK_AGAIN = 0.2
+_POLL_SECONDS = 0.2
 _HEAD = 256
-"""By so many bytes at its beginning a file is told from a new one that was given its inode."""
+"""How many of its first bytes distinguish a file from a new one with the same inode."""
 
 
 class FileSourceConfig(Config):
-    """Kafka Connect's keys (FileStreamSource)."""
+    """The settings of Kafka Connect's FileStreamSource."""
 
     file: PathText = setting(
-        "file", min_length=1, doc="The file to read; it may appear later.", importance="high"
+        "file", min_length=1, doc="The file to read. It may be created later.", importance="high"
     )
     topic: TopicName = setting("topic", min_length=1, doc="The topic to write to.", importance="high")
     batch_size: int = setting(
@@ -41,15 +41,15 @@ class FileSourceConfig(Config):
     )
 
     def problems(self) -> list[tuple[str, str]]:
-        """A folder is no file."""
+        """Return a problem if the path is a folder."""
         return [("file", "is a folder; give a file's path")] if os.path.isdir(self.file) else []
 
 
 class FileSourceTask(SourceTask[FileSourceConfig]):
-    """Reads complete lines; goes on where it was, and from the start when the file is another one.
+    """Reads complete lines; resumes at the saved position, or at the start if the file was replaced.
 
-    A file that was moved away is first read to its end, where its last line needs no line end. What
-    was moved away while no task ran is not found again.
+    If the file is renamed, it is first read to its end, where the last line needs no line end. A file that
+    was renamed while no task ran is not found.
     """
 
     def __init__(self, context: SourceContext, config: FileSourceConfig) -> None:
@@ -57,8 +57,8 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
         self._interrupted = threading.Event()
         self._partition: Position = {"filename": config.file}
         self._position = self._inode = 0
-        # Counts how often reading restarted at 0: an inode is used again, and so is a position after a
-        # truncation, but no record may ever have the id of another one.
+        # Counts how often reading restarted at 0. Inodes are reused, and so are positions after a
+        # truncation, but no two records may have the same id.
         self._generation = 0
         self._head = ""
         self._file: BinaryIO | None = None
@@ -72,14 +72,14 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
         self._head = str(saved.get("head") or "")
 
     def poll(self, max_records: int, max_wait: float) -> Sequence[SourceRecord]:
-        """Lines that are there; waits when there are none."""
+        """Return complete lines; wait if there are none."""
         records = self._read(min(max_records, self.config.batch_size))
         if not records:
-            self._interrupted.wait(min(max_wait, _LOOK_AGAIN))
+            self._interrupted.wait(min(max_wait, _POLL_SECONDS))
         return records
 
     def interrupt(self) -> None:
-        """Wake a waiting poll."""
+        """End a waiting poll."""
         self._interrupted.set()
 
     def stop(self) -> None:
@@ -92,7 +92,7 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
         try:
             now = os.stat(self.config.file)
         except FileNotFoundError:
-            now = None  # moved away; what is open is read to its end
+            now = None  # renamed or deleted; the open file is read to its end
         except OSError as error:
             raise RetriableError(f"{self.config.file} cannot be read: {error.strerror}") from error
         if self._file is not None and now is not None and now.st_ino == self._inode:
@@ -111,23 +111,23 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
         return self._lines(self._file, limit, is_last=False)
 
     def _lines(self, file: BinaryIO, limit: int, *, is_last: bool) -> list[SourceRecord]:
-        """The next lines; with ``is_last`` also the one that has no line end."""
-        most = self.config.max_line_bytes
+        """Return the next lines; with ``is_last`` also a last one without a line end."""
+        max_bytes = self.config.max_line_bytes
         records: list[SourceRecord] = []
         while len(records) < limit:
-            line = file.readline(most + 1)
+            line = file.readline(max_bytes + 1)
             if not line.endswith(b"\n"):
-                if len(line) > most:
-                    line = line[: _whole_characters(line, most)]
+                if len(line) > max_bytes:
+                    line = line[: _whole_characters(line, max_bytes)]
                     file.seek(self._position + len(line))
                 elif not (line and is_last):
-                    file.seek(self._position)  # the rest of the line is still to come
+                    file.seek(self._position)  # the rest of the line is not written yet
                     break
             records.append(self._record(file, line))
         return records
 
     def _record(self, file: BinaryIO, line: bytes) -> SourceRecord:
-        where = identity(self.config.file, self._inode, self._generation, self._position, digest_of=line)
+        headers = identity(self.config.file, self._inode, self._generation, self._position, digest_of=line)
         if self._position < _HEAD:
             self._head = _head(file, self._position + len(line))
         self._position += len(line)
@@ -142,41 +142,41 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
                 "generation": self._generation,
                 "head": self._head,
             },
-            headers=where,
+            headers=headers,
         )
 
     def _open(self) -> bool:
-        """Open the file at the right position; false if it is gone again."""
+        """Open the file at the right position; return false if it does not exist any more."""
         try:
-            self._file = open(self.config.file, "rb")  # noqa: SIM115 - open until close()
+            self._file = open(self.config.file, "rb")  # noqa: SIM115 - open until stop()
         except FileNotFoundError:
             return False
         except OSError as error:
             raise RetriableError(f"{self.config.file} cannot be read: {error.strerror}") from error
-        found = os.fstat(self._file.fileno())
-        is_another = found.st_ino != self._inode or found.st_size < self._position
-        if is_another or (self._head and self._head != _head(self._file, self._position)):
+        status = os.fstat(self._file.fileno())
+        is_replaced = status.st_ino != self._inode or status.st_size < self._position
+        if is_replaced or (self._head and self._head != _head(self._file, self._position)):
             self._generation += bool(self._inode)
-            self._inode, self._position, self._head = found.st_ino, 0, ""
+            self._inode, self._position, self._head = status.st_ino, 0, ""
         self._file.seek(self._position)
         return True
 
 
 def _head(file: BinaryIO, position: int) -> str:
-    """A digest of the first bytes of what was read."""
+    """Return a digest of the first bytes that were read."""
     return hashlib.blake2b(os.pread(file.fileno(), min(position, _HEAD), 0), digest_size=8).hexdigest()
 
 
-def _whole_characters(line: bytes, most: int) -> int:
-    """How much of the line's first bytes is not cut inside a character of UTF-8."""
-    for length in range(most, max(0, most - 4), -1):
+def _whole_characters(line: bytes, max_bytes: int) -> int:
+    """Return the largest length up to ``max_bytes`` that does not cut a character of UTF-8."""
+    for length in range(max_bytes, max(0, max_bytes - 4), -1):
         if line[length] & 0xC0 != 0x80:
             return length
-    return most  # it is no UTF-8
+    return max_bytes  # the line is not UTF-8
 
 
 class FileSource(SourceConnector[FileSourceConfig]):
-    """One task: a file has one reader."""
+    """Runs one task, since a file has one reader."""
 
     version = "1"
     config_type = FileSourceConfig

@@ -1,4 +1,4 @@
-"""Connections, and the rule that a URI's secrets appear nowhere."""
+"""Creates clients, and keeps the secrets of a URI out of every message."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(uuid_representation=UuidRepre
 
 _MASK = "********"
 _RESERVED = re.compile(r"[/?#\[\]@:]")
-_NOT_ENCODED = "no MongoDB URI: a user or password with one of / ? # [ ] @ : must be percent-encoded"
+_NOT_ENCODED = "not a MongoDB URI: a user or password with one of / ? # [ ] @ : must be percent-encoded"
 _SECRET_OPTIONS = ("tlscertificatekeyfilepassword", "authmechanismproperties", "proxypassword")
 
 
-def connect(uri: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> Client:
-    """A client that does not connect yet. ``defaults`` give way to the URI, ``chosen`` does not.
+def create_client(uri: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> Client:
+    """Return an unconnected client. The URI overrides ``defaults``, and ``chosen`` overrides the URI.
 
-    Raises ``ValueError`` where the URI is wrong, without any secret in it.
+    Raises ``ValueError`` on a wrong URI; its message contains no secret.
     """
     if not uri.strip().startswith(("mongodb://", "mongodb+srv://")):
-        raise ValueError("no MongoDB URI: it begins with mongodb:// or mongodb+srv://")
+        raise ValueError("not a MongoDB URI: it must begin with mongodb:// or mongodb+srv://")
     if "@" in uri.partition("://")[2].partition("?")[0].partition("/")[2]:
-        raise ValueError(_NOT_ENCODED)  # pymongo would take a piece of the password for the host
+        raise ValueError(_NOT_ENCODED)  # pymongo would read a part of the password as the host
     try:
-        given = options_of(uri)
-        options = {name: value for name, value in defaults.items() if name.lower() not in given}
+        uri_names = uri_options(uri)
+        options = {name: value for name, value in defaults.items() if name.lower() not in uri_names}
         return MongoClient(uri, connect=False, appname="tieline", **{**options, **chosen})
     except (PyMongoError, ValueError, TypeError) as error:
-        raise ValueError(_why(uri, error)) from None
-    except OSError as error:  # tlsCAFile, tlsCertificateKeyFile: missing, not readable, no PEM
-        raise ValueError(redacted(_tls_files(uri, error), uri)) from None
+        raise ValueError(_describe_error(uri, error)) from None
+    except OSError as error:  # tlsCAFile, tlsCertificateKeyFile: missing, not readable, not PEM
+        raise ValueError(redact(_describe_tls_error(uri, error), uri)) from None
 
 
-def _tls_files(uri: str, error: OSError) -> str:
-    """What is wrong with a file that a URI names."""
-    why = f"cannot be used ({error.strerror or type(error).__name__})"
-    told = [
-        f"{name} {path}: {why if isfile(path) else 'there is no such file'}"
-        for name, path in options_of(uri).items()
+def _describe_tls_error(uri: str, error: OSError) -> str:
+    """Return what is wrong with the files that a URI names, with the fix."""
+    problem = f"cannot be used ({error.strerror or type(error).__name__})"
+    problems = [
+        f"{name} {path}: {problem if isfile(path) else 'there is no such file'}"
+        for name, path in uri_options(uri).items()
         if name.startswith("tls") and name.endswith("file")
     ]
     return (
-        f"{'; '.join(told) or f'TLS {why}'}. Give the whole path of a PEM file that this user may read "
-        "(~ is not replaced inside a URI)"
+        f"{'; '.join(problems) or f'TLS {problem}'}. Give the full path of a PEM file that this user may "
+        "read (~ is not expanded inside a URI)"
     )
 
 
-def options_of(uri: str) -> dict[str, Any]:
-    """The options in a URI by their names in lower case; the seed list of ``+srv`` is not asked for.
+def uri_options(uri: str) -> dict[str, Any]:
+    """Return the options in a URI by their lower-case names, without a DNS query for ``+srv``.
 
-    Raises as pymongo does.
+    Raises pymongo's errors.
     """
     text = uri.partition("?")[2]
     if not text:
@@ -68,33 +68,31 @@ def options_of(uri: str) -> dict[str, Any]:
     return {name.lower(): value for name, value in split_options(text, validate=False).items()}
 
 
-def redacted(text: str, uri: str) -> str:
-    """A text without the secrets of a URI."""
+def redact(text: str, uri: str) -> str:
+    """Return a text in which the secrets of a URI are masked."""
     for secret in _secrets(uri):
         text = text.replace(secret, _MASK)
     return re.sub(r"(\w+://)[^/@\s]+@", rf"\1{_MASK}@", text)
 
 
 def _secrets(uri: str) -> list[str]:
-    found = []
+    secrets = []
     userinfo = _userinfo(uri)
     if ":" in userinfo:
-        found.append(userinfo.partition(":")[2])
+        secrets.append(userinfo.partition(":")[2])
     for name, _, value in (pair.partition("=") for pair in re.split("[&;]", uri.partition("?")[2])):
         if name.lower() in _SECRET_OPTIONS:
-            found.append(value)
-    found += [unquote_plus(secret) for secret in found]
-    return sorted({secret for secret in found if secret}, key=len, reverse=True)
+            secrets.append(value)
+    secrets += [unquote_plus(secret) for secret in secrets]
+    return sorted({secret for secret in secrets if secret}, key=len, reverse=True)
 
 
 def _userinfo(uri: str) -> str:
     return uri.partition("://")[2].rpartition("@")[0]
 
 
-def _why(uri: str, error: Exception) -> str:
+def _describe_error(uri: str, error: Exception) -> str:
     if _RESERVED.search(_userinfo(uri).partition(":")[2]):
-        # pymongo takes such a URI apart at the wrong places, and its message would show a piece of the secret
+        # pymongo splits such a URI in the wrong places, and its message would show a part of the secret
         return _NOT_ENCODED
-    return (
-        f"no MongoDB URI: {redacted(str(error), uri)}; its form is mongodb://user:password@host:port/?options"
-    )
+    return f"not a MongoDB URI: {redact(str(error), uri)}; its form is mongodb://user:password@host:port/?options"

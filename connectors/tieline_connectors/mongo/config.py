@@ -1,4 +1,4 @@
-"""The settings of the sink; keys are those of Kafka Connect's MongoDB sink where they mean the same."""
+"""The settings of the sink, with the keys of Kafka Connect's MongoDB sink if they mean the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, model_validator
 
 from tieline.api import CommaList, Config, Secret, setting
-from tieline_connectors.mongo.client import Client, connect, options_of
+from tieline_connectors.mongo.client import Client, create_client, uri_options
 from tieline_connectors.mongo.documents.layouts import LAYOUTS, LayoutOptions
 from tieline_connectors.mongo.documents.publishes import KINDS
 
@@ -27,7 +27,7 @@ class TopicOverride(NamedTuple):
 
 
 class Destination(NamedTuple):
-    """Where the records of a topic go, and how they look there."""
+    """The database, collection and layout of a topic's records."""
 
     database: str
     collection: str
@@ -35,36 +35,36 @@ class Destination(NamedTuple):
 
 
 _IDENTITY = (
-    "each record is inserted once, under its identity as _id, so that a redelivery changes nothing. Leave it "
-    "out; layout chooses how documents look"
+    "each record is inserted once, with its identity as _id, so that a redelivery changes nothing. Remove "
+    "this setting; layout chooses the form of documents"
 )
 _ERRORS = (
     "there is no dead letter queue yet: a document that MongoDB refuses stops the task, after all others are "
-    "written. Leave it out; filter such records with a transform"
+    "written. Remove this setting; filter such records with a transform"
 )
-_RETRIES = "an outage is waited out, however long. Leave it out; errors.retry.timeout bounds the wait"
+_RETRIES = "the sink waits until an outage ends. Remove this setting; errors.retry.timeout limits the wait"
 
 
 _CONCERN = re.compile(r"[0-9]|[1-4][0-9]|50|[A-Za-z_]\S*")
-_UNACKNOWLEDGED = "0 acknowledges nothing, so nothing could be promised; use 1"
+_UNACKNOWLEDGED = "0 means no acknowledgement, so no write would be guaranteed; use 1"
 
 
 def database_problem(name: str) -> str:
-    """Why no server has a database of this name; empty: it may."""
+    """Return why a database cannot have this name; empty if it can."""
     if bad := sorted(set(name) & set('/\\. "$*<>:|?\0')):
-        return f"a database's name cannot hold {bad[0]!r}"
+        return f"a database's name cannot contain {bad[0]!r}"
     return "a database's name has 1 to 63 bytes" if not 0 < len(name.encode()) < 64 else ""
 
 
 def collection_problem(name: str) -> str:
-    """Why no server has a collection of this name; empty: it may."""
+    """Return why a collection cannot have this name; empty if it can."""
     if not name.strip() or "$" in name or "\0" in name or ".." in name or name[0] == "." or name[-1] == ".":
-        return "a collection's name cannot be blank, hold $ or .., or begin or end with a dot"
-    return "the names system.… are MongoDB's own" if name.startswith("system.") else ""
+        return "a collection's name cannot be blank, contain $ or .., or begin or end with a dot"
+    return "names that begin with system. are reserved by MongoDB" if name.startswith("system.") else ""
 
 
-def _no_layout(name: str) -> str:
-    return f"no layout is called {name!r}; known: {', '.join(LAYOUTS)}"
+def _unknown_layout(name: str) -> str:
+    return f"unknown layout {name!r}; known: {', '.join(LAYOUTS)}"
 
 
 def _database(name: str) -> str:
@@ -81,7 +81,7 @@ def _collection(name: str) -> str:
 
 def _layout(name: str) -> str:
     if name not in LAYOUTS:
-        raise ValueError(_no_layout(name))
+        raise ValueError(_unknown_layout(name))
     return name
 
 
@@ -94,7 +94,7 @@ def _concern(text: str | None) -> str | None:
 
 
 class MongoSinkConfig(Config):
-    """What a user may set; every other option of a connection goes into ``connection.uri``."""
+    """Settings of the sink. Every other option of a connection belongs into ``connection.uri``."""
 
     refused = {
         "writemodel.strategy": _IDENTITY,
@@ -103,15 +103,15 @@ class MongoSinkConfig(Config):
         "delete.": _IDENTITY,
         "delete.writemodel.strategy": _IDENTITY,
         "change.data.capture.handler": _IDENTITY,
-        "post.processor.chain": "transforms change records before they come here. Write them as transforms",
-        "bulk.write.ordered": "a bad record costs itself alone: batches are not ordered. Leave it out",
+        "post.processor.chain": "transforms change records before the sink. Write it as a transform",
+        "bulk.write.ordered": "a bad record does not affect others. Remove this setting",
         "mongo.errors.": _ERRORS,
-        "errors.log.": "every error is logged with its record's place. Leave it out",
+        "errors.log.": "every error is logged with its record's offset. Remove this setting",
         "max.num.retries": _RETRIES,
         "retries.defer.timeout": _RETRIES,
-        "rate.limiting.": "the server sets the pace: a slow one is given less. Leave it out",
-        "namespace.mapper": "topic.override.<topic>.database and .collection say where a topic goes",
-        "namespace.mapper.": "topic.override.<topic>.database and .collection say where a topic goes",
+        "rate.limiting.": "inserts adapt to the server: a slow one gets smaller inserts. Remove this setting",
+        "namespace.mapper": "use topic.override.<topic>.database and topic.override.<topic>.collection",
+        "namespace.mapper.": "use topic.override.<topic>.database and topic.override.<topic>.collection",
     }
 
     connection_uri: Secret = setting(
@@ -131,14 +131,14 @@ class MongoSinkConfig(Config):
         "layout",
         "reading",
         doc="The form of documents: reading, point (one document for each value), timeseries, "
-        "cloudagent (the old agent's), command-history (commands and results), value (any data as"
-        " it is).",
+        "cloudagent (the old agent's), command-history (commands and results), value (any data, "
+        "unchanged).",
         importance="high",
     )
     publishes: CommaList = setting(
         "publishes",
         (),
-        doc="The publications of a device to take: ALL, MULTI, POINT, OTHER. Others are counted as "
+        doc="The publications of a device to store: ALL, MULTI, POINT, OTHER. Others are counted as "
         "skipped.<kind>. Empty: ALL,MULTI for layout reading, also POINT for layouts point and "
         "timeseries.",
     )
@@ -150,7 +150,7 @@ class MongoSinkConfig(Config):
     tombstones: Literal["skip", "store"] = setting(
         "tombstones",
         "skip",
-        doc="Records without a value, which mean that their key is deleted. skip counts them as "
+        doc="Records without a value, which mark their key as deleted. skip counts them as "
         "skipped.tombstone; store, with layout value, writes {key, value: null}.",
     )
     write_concern: Annotated[str | None, AfterValidator(_concern)] = setting(
@@ -179,8 +179,8 @@ class MongoSinkConfig(Config):
         60_000,
         ge=1,
         doc="How long an insert of a single document may take, if socket.timeout.ms is too short for "
-        "it. A larger insert that gets no answer in socket.timeout.ms is tried again with half as"
-        " many documents.",
+        "it. A larger insert without an answer in socket.timeout.ms is retried with half as many "
+        "documents.",
     )
     cloudagent_source: str = setting(
         "cloudagent.source", "", doc="Layout cloudagent: the field source. Empty: the platform's name."
@@ -208,37 +208,28 @@ class MongoSinkConfig(Config):
         return rest
 
     def problems(self) -> list[tuple[str, str]]:
-        """Return what is wrong with kinds, overrides and the URI."""
-        wrong = []
+        """Return the problems of kinds, overrides and URI, each with its key."""
+        problems = []
         unknown = [kind for kind in self.publishes if kind not in KINDS]
         if unknown:
-            wrong.append(("publishes", f"{unknown[0]!r} is no kind; known: {', '.join(KINDS)}"))
-        for topic, name, value in self.topic_overrides:
-            key = f"{_OVERRIDE}{topic}.{name}"
-            if not topic or name not in _OVERRIDABLE:
-                near = difflib.get_close_matches(name, _OVERRIDABLE, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_OVERRIDABLE)}"
-                wrong.append((key, f"no such setting of a topic; {hint}"))
-            elif name == "layout":
-                wrong += [] if value in LAYOUTS else [(key, _no_layout(value))]
-            elif name == "collection" and not value:
-                continue  # the topic's name
-            elif problem := {"database": database_problem, "collection": collection_problem}[name](value):
-                wrong.append((key, problem))
+            problems.append(("publishes", f"{unknown[0]!r} is not a kind; known: {', '.join(KINDS)}"))
+        for override in self.topic_overrides:
+            if problem := _override_problem(override):
+                problems.append((f"{_OVERRIDE}{override.topic}.{override.name}", problem))
         try:
             self.client().close()
-            w = self.write_concern or options_of(self.connection_uri.get_secret_value()).get("w")
+            w = self.write_concern or uri_options(self.connection_uri.get_secret_value()).get("w")
         except ValueError as error:
-            wrong.append(("connection.uri", str(error)))
+            problems.append(("connection.uri", str(error)))
         else:
             if str(w) == "0":
-                wrong.append(("connection.uri", f"w={_UNACKNOWLEDGED}"))
-        return wrong
+                problems.append(("connection.uri", f"w={_UNACKNOWLEDGED}"))
+        return problems
 
     def client(self) -> Client:
-        """A client that does not connect yet. Raises ``ValueError`` where the URI is wrong.
+        """Return a client that is not connected yet. Raises ``ValueError`` on a wrong URI.
 
-        The runtime waits out an outage, not the driver: no call may block for long, and none retries.
+        The runtime waits for the end of an outage, not the driver: calls have short time-outs and no retries.
         """
         socket = self.socket_timeout_ms or 4000
         chosen = {
@@ -257,26 +248,42 @@ class MongoSinkConfig(Config):
             "retryReads": False,
         }
         uri = self.connection_uri.get_secret_value()
-        return connect(uri, defaults, {name: value for name, value in chosen.items() if value is not None})
+        return create_client(
+            uri, defaults, {name: value for name, value in chosen.items() if value is not None}
+        )
 
     def destination(self, topic: str) -> Destination:
-        """Where the records of this topic go."""
-        own = {name: value for of, name, value in self.topic_overrides if of == topic}
+        """Return the destination of a topic's records."""
+        overrides = {name: value for of, name, value in self.topic_overrides if of == topic}
         return Destination(
-            own.get("database", self.database),
-            own.get("collection", self.collection) or topic,
-            own.get("layout", self.layout),
+            overrides.get("database", self.database),
+            overrides.get("collection", self.collection) or topic,
+            overrides.get("layout", self.layout),
         )
 
     @property
     def options(self) -> LayoutOptions:
-        """What the layouts are told."""
+        """The options of the layouts."""
         return LayoutOptions(
             self.publishes,
             self.cloudagent_source,
             self.cloudagent_date == "text",
             self.tombstones == "store",
         )
+
+
+def _override_problem(override: TopicOverride) -> str:
+    """Return what is wrong with an override; empty if nothing is."""
+    topic, name, value = override
+    if not topic or name not in _OVERRIDABLE:
+        near = difflib.get_close_matches(name, _OVERRIDABLE, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_OVERRIDABLE)}"
+        return f"unknown setting of a topic; {hint}"
+    if name == "layout":
+        return "" if value in LAYOUTS else _unknown_layout(value)
+    if name == "collection":
+        return collection_problem(value) if value else ""  # empty: the topic's name
+    return database_problem(value)
 
 
 def _number(concern: str | None) -> str | int | None:

@@ -1,4 +1,4 @@
-"""The MongoDB sink: every record one document, the same one however often it comes."""
+"""The MongoDB sink: writes each record as one document, once, however often the record is delivered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from pymongo.errors import PyMongoError
 
@@ -22,41 +22,47 @@ from tieline.api import (
     SinkTask,
     TopicPartition,
 )
-from tieline_connectors.mongo.client import Client, redacted
+from tieline_connectors.mongo.client import Client, redact
 from tieline_connectors.mongo.config import Destination, MongoSinkConfig, collection_problem
 from tieline_connectors.mongo.documents.layouts import DIGEST, LAYOUTS, Document, Layout, is_tombstone
 from tieline_connectors.mongo.documents.publishes import Publishes
-from tieline_connectors.mongo.writing.collection import Documents, Inserted
-from tieline_connectors.mongo.writing.failures import TooSlow, judged
-from tieline_connectors.mongo.writing.offered import Offered, Piece, Place
-from tieline_connectors.mongo.writing.sizing import InsertSize
-from tieline_connectors.mongo.writing.timeseries import TimeSeries
+from tieline_connectors.mongo.writing.batch import BatchState, DocumentPosition, PendingDocument
+from tieline_connectors.mongo.writing.collection import CollectionWriter, InsertResult
+from tieline_connectors.mongo.writing.failures import TooSlowError, to_tieline_error
+from tieline_connectors.mongo.writing.insert_size import InsertSize
+from tieline_connectors.mongo.writing.timeseries import TimeSeriesWriter
 
 log = logging.getLogger(__name__)
 
 _SECONDS = 4.0
 _PUT_SECONDS = 20.0
-"""A batch that lasts longer is handed back with what is written, so that the group keeps its member."""
+"""A batch that takes longer is interrupted and reported as far as it is written, so that the task keeps its
+place in the group."""
 _MAX_BYTES = 16 * 1024 * 1024
 
 
-class _Route(NamedTuple):
-    """What becomes of a topic's records."""
+_Group: TypeAlias = tuple[CollectionWriter, list[PendingDocument]]
+"""Documents for one collection."""
 
-    documents: Documents
+
+class _Route(NamedTuple):
+    """The collection, layout and kinds of a topic's records."""
+
+    writer: CollectionWriter
     layout: Layout
     publishes: Publishes
 
 
 class MongoSinkTask(SinkTask[MongoSinkConfig]):
-    """Writes at once: what ``put`` has returned from is as safe as the write concern says.
+    """Writes at once: after ``put`` the records are as safe as the write concern says.
 
-    So ``flush`` has nothing to do. Counters: ``duplicates``, documents that were there already;
-    ``compacted``, those that were too large for MongoDB as they were;
-    ``skipped.<kind>``, readings of a kind that the layout does not take; ``skipped.no_points``, records
-    without anything that it could store; ``skipped.tombstone``, records without a value;
-    ``inserts.halved``, inserts that did not get through and are tried again with fewer documents (or, of a
-    single one, more time).
+    Therefore ``flush`` has nothing to do. Counters:
+    - ``duplicates``: documents that already exist;
+    - ``compacted``: documents that were too large for MongoDB and are stored in a smaller form;
+    - ``skipped.<kind>``: readings of a kind that the layout does not store;
+    - ``skipped.no_points``: records without a point; ``skipped.tombstone``: records without a value;
+    - ``inserts.halved``: inserts that timed out and are retried with fewer documents, or with more time if
+      there was only one.
     """
 
     def __init__(self, context: SinkContext, config: MongoSinkConfig) -> None:
@@ -64,16 +70,16 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         self._client: Client | None = None
         self._size = InsertSize(config.max_batch_size, _SECONDS, config.socket_timeout_max_ms / 1000)
         self._max_bytes = _MAX_BYTES
-        self._collections: dict[Destination, Documents] = {}
+        self._writers: dict[Destination, CollectionWriter] = {}
         self._routes: dict[str, _Route] = {}
-        self._written: set[Place] = set()
+        self._written: set[DocumentPosition] = set()
         self._layouts = {name: layout(config.options) for name, layout in LAYOUTS.items()}
 
     def start(self) -> None:
-        """Find the server, and create the indexes of a collection whose name is known already."""
+        """Connect, and create the indexes of a collection whose name is configured."""
         self.stop()
         config = self.config
-        with self._told():
+        with self._translate_errors():
             self._client = config.client()
             timeout = self._client.options.pool_options.socket_timeout or _SECONDS
             self._size = InsertSize(config.max_batch_size, timeout, config.socket_timeout_max_ms / 1000)
@@ -83,13 +89,14 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
                 self._route("")
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
-        """Insert the batch, collection by collection, as many documents at once as get through in time.
+        """Insert the batch by collection, with as many documents per insert as succeed in time.
 
-        The records of a topic that no collection can be named after wait, and hold up no others. A
-        ``RetriableError`` says up to where the records are written; documents behind it that are written are
-        remembered, and not written again when their records come again.
+        Records of a topic whose name a collection cannot have wait, without delaying others. A
+        ``RetriableError`` says up to which offsets the records are written. Later documents that are written
+        are remembered, and skipped when their records are delivered again.
         """
-        waiting = {topic: why for topic in {r.topic for r in batch} if (why := self._misplaced(topic))}
+        topics = {record.topic for record in batch}
+        waiting = {topic: problem for topic in topics if (problem := self._topic_problem(topic))}
         if not waiting:
             self._put(batch)
             return
@@ -104,8 +111,8 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         partitions = {record.consumed_from for record in batch if record.topic in waiting}
         raise RetriableError("; ".join(sorted(waiting.values())), partitions=partitions)
 
-    def _misplaced(self, topic: str) -> str:
-        """Why the records of a topic have no place, and the fix; empty: they have one."""
+    def _topic_problem(self, topic: str) -> str:
+        """Return why a topic's records cannot be stored, with the fix; empty if they can."""
         if topic in self._routes:
             return ""
         destination = self.config.destination(topic)
@@ -117,21 +124,21 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         )
 
     def _put(self, batch: Sequence[SinkRecord]) -> None:
-        offered = Offered(batch, self._written)
+        state = BatchState(batch, self._written)
         try:
-            with self._told():
-                self._write(self._grouped(batch, offered), offered)
+            with self._translate_errors():
+                self._write(self._group(batch, state), state)
         except RetriableError as error:
-            error.reached = offered.reached()
-            self._count(offered.skips(error.reached))
+            error.reached = state.reached()
+            self._count(state.skips(error.reached))
             raise
         self._written.clear()
-        self._count(offered.skips())
-        if offered.failures:
-            raise DataError(offered.failures)
+        self._count(state.skips())
+        if state.failures:
+            raise DataError(state.failures)
 
     def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
-        """What of their records is written already is not remembered."""
+        """Drop what is remembered of written documents."""
         self._written.clear()
 
     def stop(self) -> None:
@@ -140,144 +147,141 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
             self._client.close()
             self._client = None
 
-    def _write(self, groups: Iterator[tuple[Documents, list[Piece]]], offered: Offered) -> None:
+    def _write(
+        self, groups: Iterator[tuple[CollectionWriter, list[PendingDocument]]], state: BatchState
+    ) -> None:
         """Write all groups. Raises ``RetriableError`` if this takes too long or the task must stop."""
         started: float | None = None
-        for documents, group in groups:
-            at = 0
-            while at < len(group):
+        for writer, group in groups:
+            position = 0
+            while position < len(group):
                 if started is None:
                     started = time.monotonic()
                 elif self.context.stopping or time.monotonic() - started > _PUT_SECONDS:
-                    raise RetriableError(
-                        "MongoDB takes documents slowly; the rest of the batch follows", after=0.0
-                    )
-                pieces = group[at : at + self._size.documents]
-                inserted = self._insert(documents, pieces)
-                offered.confirm(pieces, inserted.failures)
-                self._count({"duplicates": inserted.duplicates, "compacted": inserted.compacted})
-                at += len(pieces)
+                    raise RetriableError("MongoDB is slow; the rest of the batch follows", after=0.0)
+                pending = group[position : position + self._size.documents]
+                result = self._insert(writer, pending)
+                state.confirm(pending, result.failures)
+                self._count({"duplicates": result.duplicates, "compacted": result.compacted})
+                position += len(pending)
 
-    def _insert(self, documents: Documents, pieces: Sequence[Piece]) -> Inserted:
+    def _insert(self, writer: CollectionWriter, pending: Sequence[PendingDocument]) -> InsertResult:
         size = self._size
         started = time.monotonic()
         try:
-            inserted = documents.insert(
-                [piece.document for piece in pieces],
-                size.patience if size.patience > size.timeout else None,
+            result = writer.insert(
+                [item.document for item in pending],
+                size.insert_timeout if size.insert_timeout > size.timeout else None,
             )
-        except TooSlow as error:
-            seconds, was_limited, was_exhausted = size.patience, size.limited, size.exhausted
-            size.timed_out(len(pieces))
+        except TooSlowError as error:
+            seconds, was_limited, was_exhausted = size.insert_timeout, size.limited, size.exhausted
+            size.timed_out(len(pending))
             self._count({"inserts.halved": 1})
             if not was_limited:
                 log.warning(
-                    "an insert of %d documents into %s did not get through: %s; continuing with %d at once."
+                    "an insert of %d documents into %s failed: %s; continuing with %d per insert."
                     " If the link or the server is slow: lower max.batch.size, or raise socket.timeout.ms",
-                    *(len(pieces), documents.name, error, size.documents),
+                    *(len(pending), writer.name, error, size.documents),
                 )
             if was_exhausted:
-                (piece,) = pieces
+                (item,) = pending
                 raise RetriableError(
-                    f"the document {piece.document['_id']!r} got no answer within {seconds:g} s: {error}."
-                    " Raise socket.timeout.max.ms if the link carries no document of its size in that time"
+                    f"the document {item.document['_id']!r} got no answer within {seconds:g} s: {error}."
+                    " Raise socket.timeout.max.ms if the link is too slow for a document of its size"
                 ) from error
             raise RetriableError(str(error), after=1.0) from error
         was_limited = size.limited
-        size.succeeded(len(pieces), time.monotonic() - started)
+        size.succeeded(len(pending), time.monotonic() - started)
         if was_limited and not size.limited:
-            log.info("inserts of %d documents at once get through again", size.documents)
-        return inserted
+            log.info("inserts of %d documents succeed again", size.documents)
+        return result
 
     def _count(self, numbers: Mapping[str, int]) -> None:
         for name, number in numbers.items():
             if number:
                 self.context.count(name, number)
 
-    def _grouped(
-        self, batch: Sequence[SinkRecord], offered: Offered
-    ) -> Iterator[tuple[Documents, list[Piece]]]:
-        """What goes into one collection at once."""
+    def _group(self, batch: Sequence[SinkRecord], state: BatchState) -> Iterator[_Group]:
+        """Yield the documents to write, grouped by collection."""
         routes = self._routes
-        groups: dict[int, tuple[Documents, list[Piece]]] = {}
+        groups: dict[int, _Group] = {}
         for index, record in enumerate(batch):
-            documents, layout, publishes = routes.get(record.topic) or self._route(record.topic)
-            made: Mapping[str, Document] = {}
+            writer, layout, publishes = routes.get(record.topic) or self._route(record.topic)
+            documents: Mapping[str, Document] = {}
             if is_tombstone(record) and not layout.takes_tombstones:
-                offered.skipped[index] = "skipped.tombstone"
+                state.skipped[index] = "skipped.tombstone"
             elif kind := publishes.skipped(record.value):
-                offered.skipped[index] = f"skipped.{kind}"
+                state.skipped[index] = f"skipped.{kind}"
             else:
                 try:
-                    made = _identified(record, layout)
+                    documents = _identified_documents(record, layout)
                 except ValueError as error:
-                    offered.failures[index] = error
+                    state.failures[index] = error
                 else:
-                    if not made:
-                        offered.skipped[index] = "skipped.no_points"
-            pieces = offered.pieces(index, made)
-            _, group = groups.setdefault(id(documents), (documents, []))
-            group += pieces
+                    if not documents:
+                        state.skipped[index] = "skipped.no_points"
+            _, group = groups.setdefault(id(writer), (writer, []))
+            group += state.add(index, documents)
             if len(group) >= self._size.documents:
-                yield groups.pop(id(documents))
+                yield groups.pop(id(writer))
         yield from groups.values()
 
     def _route(self, topic: str) -> _Route:
-        """Where a topic's records go; its collection is made ready when it is first met."""
+        """Return the route of a topic; prepares its collection at the first use."""
         assert self._client is not None
         destination = self.config.destination(topic)
         database, collection, layout_name = destination
         layout = self._layouts[layout_name]
-        documents = self._collections.get(destination)
-        if documents is None:
-            documents = self._documents(database, collection, layout)
-            documents.prepare()
+        writer = self._writers.get(destination)
+        if writer is None:
+            writer = self._writer(database, collection, layout)
+            writer.prepare()
             if self.config.create_indexes:
-                documents.create_indexes(layout.indexes)
-            self._collections[destination] = documents
-        self._routes[topic] = _Route(documents, layout, Publishes(layout.kinds))
+                writer.create_indexes(layout.indexes)
+            self._writers[destination] = writer
+        self._routes[topic] = _Route(writer, layout, Publishes(layout.kinds))
         return self._routes[topic]
 
-    def _documents(self, database: str, collection: str, layout: Layout) -> Documents:
+    def _writer(self, database: str, collection: str, layout: Layout) -> CollectionWriter:
         assert self._client is not None
-        found = self._client[database][collection]
+        target = self._client[database][collection]
         if not layout.is_time_series:
-            return Documents(found, self._max_bytes)
-        return TimeSeries(found, self._max_bytes, self._size.timeout)
+            return CollectionWriter(target, self._max_bytes)
+        return TimeSeriesWriter(target, self._max_bytes, self._size.timeout)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors in the runtime's terms, and never with a secret of the URI."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise errors as the runtime's own types, without secrets of the URI."""
         uri = self.config.connection_uri.get_secret_value()
         try:
             yield
         except (RetriableError, FatalError) as error:
-            text = redacted(str(error), uri)
+            text = redact(str(error), uri)
             if isinstance(error, RetriableError):
                 raise RetriableError(text, after=error.after, partitions=error.partitions) from None
             raise FatalError(text) from None
         except PyMongoError as error:
-            answer = judged(error)
-            raise type(answer)(redacted(str(answer), uri)) from None
+            translated = to_tieline_error(error)
+            raise type(translated)(redact(str(translated), uri)) from None
 
 
-def _identified(record: SinkRecord, layout: Layout) -> Mapping[str, Document]:
-    """The record's documents, each with its ``_id`` and digest. Raises ``ValueError``."""
+def _identified_documents(record: SinkRecord, layout: Layout) -> Mapping[str, Document]:
+    """Return the record's documents, each with its ``_id`` and digest. Raises ``ValueError``."""
     try:
-        headers = dict(record.headers)  # of a repeated key the last, as Kafka's lastHeader
-        own = headers[ID_HEADER].decode()  # type: ignore[union-attr]
+        headers = dict(record.headers)  # the last of a repeated key, as Kafka's lastHeader
+        record_id = headers[ID_HEADER].decode()  # type: ignore[union-attr]
         digest = headers[DIGEST_HEADER].decode()  # type: ignore[union-attr]
     except (KeyError, AttributeError, UnicodeDecodeError):
         raise ValueError(f"no {ID_HEADER} and {DIGEST_HEADER} in the record's headers") from None
-    made = layout.documents(record)
-    for key, document in made.items():
-        document["_id"] = own + key
+    documents = layout.documents(record)
+    for key, document in documents.items():
+        document["_id"] = record_id + key
         document[DIGEST] = digest
-    return made
+    return documents
 
 
 class MongoSink(SinkConnector[MongoSinkConfig]):
-    """As many tasks as ``tasks.max``; each has a client of its own."""
+    """Runs as many tasks as ``tasks.max``; each has its own client."""
 
     version = "1"
     config_type = MongoSinkConfig

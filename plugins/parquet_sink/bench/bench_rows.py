@@ -41,10 +41,10 @@ def reading(number: int) -> SinkRecord:
 
 
 def through_the_sink(records: Sequence[SinkRecord], folder: Path) -> None:
-    """As a worker does it: batches, and a commit after each."""
-    task = ParquetSinkTask()
+    """Write batches as a worker does, with a commit after each."""
     settings = {"store.url": str(folder), "flush.size": str(A_FILE), "rotate.interval.ms": "-1"}
-    task.start(RecordingSinkContext(), ParquetSinkConfig.parse(settings))
+    task = ParquetSinkTask(RecordingSinkContext(), ParquetSinkConfig.parse(settings))
+    task.start()
     for start in range(0, len(records), A_BATCH):
         task.put(records[start : start + A_BATCH])
         task.flush({})
@@ -52,24 +52,24 @@ def through_the_sink(records: Sequence[SinkRecord], folder: Path) -> None:
 
 
 def bare(records: Sequence[SinkRecord], folder: Path) -> None:
-    """The same rows by pyarrow alone."""
+    """Write the same rows with pyarrow alone."""
     layout = Layout.of(SCHEMA, frozenset())
     for start in range(0, len(records), A_FILE):
-        rows = [layout._made.convert(record.value) for record in records[start : start + A_FILE]]
-        table = pa.Table.from_pylist(rows, pa.schema(list(layout._made.type)))
+        rows = [layout.column.convert(record.value) for record in records[start : start + A_FILE]]
+        table = pa.Table.from_pylist(rows, pa.schema(list(layout.column.type)))
         pq.write_table(table, folder / f"{start}.parquet", compression="zstd")
 
 
 def seconds(way: Callable[[Sequence[SinkRecord], Path], None], records: Sequence[SinkRecord]) -> float:
-    """Of one run."""
+    """Return the duration of one run."""
     with TemporaryDirectory() as folder:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         way(records, Path(folder))
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
 
 def main() -> None:
-    """One JSON line."""
+    """Print one line of JSON."""
     records = [reading(number) for number in range(READINGS)]
     runs = [(seconds(through_the_sink, records), seconds(bare, records)) for _ in range(RUNS)]
     ours, theirs = (statistics.median(times) for times in zip(*runs, strict=True))

@@ -126,7 +126,7 @@ def test_a_named_type_can_be_used_again():
 @pytest.mark.parametrize(
     ("definition", "why"),
     [
-        (record(("inside", ["null", "R"])), "inside itself"),
+        (record(("inside", ["null", "R"])), "contains itself"),
         (record(("x", {"type": "record", "name": "Empty", "fields": []})), "has no field"),
         (record(("_kafka", "long")), "a field is named _kafka"),
         (record(("x", {"type": "bytes", "logicalType": "decimal", "precision": 77})), "77 digits"),

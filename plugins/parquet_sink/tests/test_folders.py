@@ -6,7 +6,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tieline_parquet.folders import NOTHING, Folders, escaped
+from tieline_parquet.folders import NULL_NAME, Folders, escaped
 
 from tieline.api import SinkRecord
 
@@ -21,8 +21,8 @@ def test_the_date_is_that_of_the_record_in_utc():
     assert folder(timestamp=0) == "date=1970-01-01"
     assert folder(timestamp=86_399_999) == "date=1970-01-01"
     assert folder(timestamp=1_769_817_600_000) == "date=2026-01-31"
-    assert folder(timestamp=None) == f"date={NOTHING}"
-    assert folder(timestamp=-1) == f"date={NOTHING}"  # Kafka's word for none
+    assert folder(timestamp=None) == f"date={NULL_NAME}"
+    assert folder(timestamp=-1) == f"date={NULL_NAME}"  # Kafka's word for none
 
 
 @pytest.mark.parametrize("found", [float("inf"), float("nan"), 1e308])
@@ -57,7 +57,7 @@ def test_a_time_that_is_none_is_a_problem_of_the_record(value):
 def test_fields_make_folders_below_the_date():
     value = {"site": "a/b", "at": {"floor": 3}, "on": True, "none": None}
     found = folder(value, 0, fields=("site", "at.floor", "on", "none"))
-    assert found == f"date=1970-01-01/by_site=a%2Fb/by_floor=3/by_on=true/by_none={NOTHING}"
+    assert found == f"date=1970-01-01/by_site=a%2Fb/by_floor=3/by_on=true/by_none={NULL_NAME}"
 
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", "\ud800", "x" * 300])

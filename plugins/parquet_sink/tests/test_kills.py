@@ -1,18 +1,21 @@
-"""Whatever is killed, and wherever: the files are those of a run in which nothing was."""
+"""After a kill at any point, the files are those of a run without a kill."""
 
 import json
 import shutil
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 import pytest
 from conftest import files, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tieline_parquet import sink
 from tieline_parquet.config import ParquetSinkConfig
 from tieline_parquet.segment import Cutter, Row
 from tieline_parquet.sink import ParquetSinkTask
+from tieline_parquet.store import open_store
 
 from tieline.api import DataError, RetriableError, Schema, SinkRecord, TopicPartition, identity
 from tieline.testing.sink_context import RecordingSinkContext
@@ -26,8 +29,8 @@ SCHEMAS = [
 A_DAY = 86_400_000
 
 
-class Told(Exception):
-    """The process is killed here."""
+class KilledError(Exception):
+    """Raised where the process is killed."""
 
 
 @st.composite
@@ -68,7 +71,7 @@ def put(task, batch):
 
 
 class Mortal:
-    """A store on the way to which, and from which, the process may die."""
+    """A store; the process may die just before or after each write."""
 
     def __init__(self, store, killed):
         self.store = store
@@ -91,8 +94,9 @@ def run(log, made, batches, killed):
     committed = dict.fromkeys(log, 0)
     while True:
         task = ParquetSinkTask(RecordingSinkContext(), made)
-        task.start()
-        task._store = Mortal(task._store, killed)
+        store = Mortal(open_store(made.url, made.codec), killed)
+        with mock.patch.object(sink, "open_store", return_value=store):
+            task.start()
         task.open(list(log))
         position = dict(committed)
         try:
@@ -112,10 +116,10 @@ def run(log, made, batches, killed):
                 killed()
                 assert all(committed[p] <= safe[p] <= position[p] for p in safe)
                 committed.update(safe)
-        except Told:
+        except KilledError:
             pass  # and nothing of it is closed
         finally:
-            task._store.close()
+            store.close()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -133,7 +137,7 @@ def test_random_kills_leave_the_files_of_an_undisturbed_run_and_each_id_once(
 
     def killed():
         if next(kills, False):
-            raise Told
+            raise KilledError
 
     with TemporaryDirectory() as folder:
         calm, wild = Path(folder) / "calm", Path(folder) / "wild"

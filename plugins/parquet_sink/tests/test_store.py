@@ -30,27 +30,27 @@ def test_a_file_is_in_its_folder_and_nothing_else_is_left(tmp_path):
     assert pq.ParquetFile(found[0]).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
-def test_what_a_killed_process_has_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+def test_the_scratch_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_is_kept(tmp_path):
     code = f"""
-import os, time
+import time
 from pathlib import Path
-from tieline_parquet.config import ParquetSinkConfig
-from tieline_parquet.sink import ParquetSink
 from tieline_parquet.store import LocalStore
 store = LocalStore(Path({str(tmp_path)!r}), "zstd")
-(store._scratch / "file").write_bytes(b"torn")
-print(store._scratch.name, flush=True)
+print("open", flush=True)
 time.sleep(60)
 """
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    names = [process.stdout.readline().strip() for process in processes]
+    processes, folders = [], []
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "open\n"
+        (folder,) = set((tmp_path / "_scratch").iterdir()) - set(folders)
+        (folder / "file").write_bytes(b"torn")
+        processes.append(process)
+        folders.append(folder)
     os.kill(processes[0].pid, signal.SIGKILL)
     processes[0].wait()
     store = LocalStore(tmp_path, "zstd")
-    left = {path.name for path in (tmp_path / "_scratch").iterdir()} - {store._scratch.name}
-    assert left == {names[1]}
+    assert [folder.exists() for folder in folders] == [False, True]
     store.close()
     for process in processes:
         process.kill()
@@ -66,7 +66,7 @@ def test_stores_that_begin_at_once_do_not_take_each_other_for_leftovers(tmp_path
             with ThreadPoolExecutor(6) as threads:
                 stores = list(threads.map(lambda _: LocalStore(tmp_path, "zstd"), range(6)))
             for number, store in enumerate(stores):
-                assert (store._scratch / "lock").exists()
+                assert len(list(tmp_path.glob("_scratch/*/lock"))) == len(stores) - number
                 store.write(f"{number}.parquet", TABLE)
                 store.close()
     finally:
@@ -90,7 +90,7 @@ def test_any_file_system_of_fsspec_takes_files():
 def test_a_file_system_that_pyarrow_alone_knows_takes_files():
     store = open_store("mock:///lake", "snappy")
     store.write("t/f.parquet", TABLE)
-    assert pq.read_table("lake/t/f.parquet", filesystem=store._fs.fs) == TABLE
+    assert pq.read_table("lake/t/f.parquet", filesystem=store.file_system.fs) == TABLE
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_a_file_system_that_pyarrow_alone_knows_takes_files():
      ("nobody://lake", False), ("ftp://me:s3cret@host/lake", False),
      ("s3://KEY:s3c/ret@bucket", False), ("file:lake", False), ("file://localhost/lake", False)],
 )  # fmt: skip
-def test_a_url_that_nobody_knows_is_a_problem_before_anything_starts(url, known):
-    wrong = ParquetSink().validate(ParquetSinkConfig.parse({"store.url": url}))
+def test_an_unknown_url_is_a_problem_before_anything_starts(url, known):
+    wrong = ParquetSink.validate(ParquetSinkConfig.parse({"store.url": url}))
     assert [key for key, _ in wrong] == ([] if known else ["store.url"])
     assert "s3cret" not in str(wrong)
 
@@ -111,6 +111,6 @@ def test_a_remote_outage_is_retriable(monkeypatch):
     def away(*_, **__):
         raise ConnectionResetError("gone")
 
-    monkeypatch.setattr(store._fs, "pipe_file", away, raising=False)
+    monkeypatch.setattr(store.file_system, "pipe_file", away, raising=False)
     with pytest.raises(RetriableError, match="gone"):
         store.write("t/f.parquet", TABLE)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tieline_connectors.mongo.writing.sizing import InsertSize
+from tieline_connectors.mongo.writing.insert_size import InsertSize
 
 TIMEOUT, LONGEST = 4.0, 60.0
 
@@ -14,7 +14,7 @@ def insert_all(size, costs, fixed):
     while at < len(costs):
         chunk = costs[at : at + size.documents]
         seconds = fixed + sum(chunk)
-        if seconds > size.patience:
+        if seconds > size.insert_timeout:
             assert not size.exhausted
             size.timed_out(len(chunk))
             timeouts += 1
@@ -49,8 +49,8 @@ def test_the_number_and_the_time_stay_within_their_bounds(events):
         else:
             size.succeeded(size.documents, seconds)
         assert 1 <= size.documents <= 1000
-        assert TIMEOUT <= size.patience <= LONGEST
-        assert size.patience == TIMEOUT or size.documents == 1
+        assert TIMEOUT <= size.insert_timeout <= LONGEST
+        assert size.insert_timeout == TIMEOUT or size.documents == 1
 
 
 def test_when_the_link_is_fast_again_inserts_are_full_again():
@@ -61,5 +61,5 @@ def test_when_the_link_is_fast_again_inserts_are_full_again():
     while size.limited:
         size.succeeded(size.documents, 0.1)
         inserts += 1
-    assert (size.documents, size.patience) == (1000, TIMEOUT)
+    assert (size.documents, size.insert_timeout) == (1000, TIMEOUT)
     assert inserts < 40

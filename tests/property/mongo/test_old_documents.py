@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tieline.api import SinkRecord
 from tieline.converters.codec import AvroCodec
 from tieline_connectors.mongo.documents.layouts import LAYOUTS, LayoutOptions
-from tieline_connectors.mongo.writing.collection import _encoded
+from tieline_connectors.mongo.writing.collection import _encode
 from tieline_connectors.volttron_bus.messages.message import ParseLimits, parse_message
 from tieline_connectors.volttron_bus.messages.readings import to_value
 
@@ -87,7 +87,7 @@ def test_any_json_body_becomes_the_document_that_the_old_agent_would_have_stored
         "headers": as_stored(header),
         "message": as_stored(json.loads(json.dumps(body))),
     }
-    assert _encoded(document) == bson.encode(old)
+    assert _encode(document) == bson.encode(old)
     assert bson.decode(bson.encode({"date": date}))["date"].year >= 1
 
 
@@ -95,7 +95,7 @@ def test_any_json_body_becomes_the_document_that_the_old_agent_would_have_stored
 def test_any_json_body_has_a_reading_document(topic, body):
     document = LAYOUTS["reading"](LayoutOptions()).documents(through_avro(topic, {}, body))[""]
 
-    found = bson.decode(_encoded(document))
+    found = bson.decode(_encode(document))
 
     assert found["topic"] == topic
     assert found["time_us"] == RECEIVED

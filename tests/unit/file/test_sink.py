@@ -7,6 +7,7 @@ import pytest
 
 from tieline.api import RetriableError, SinkRecord
 from tieline.testing.sink_context import RecordingSinkContext
+from tieline_connectors.file import sink
 from tieline_connectors.file.sink import FileSinkConfig, FileSinkTask
 
 
@@ -20,7 +21,7 @@ def put(task, *values):
     task.put([SinkRecord("t", 0, offset, value) for offset, value in enumerate(values)])
 
 
-def test_lines_are_appended_to_what_is_there(tmp_path):
+def test_lines_are_appended_to_an_existing_file(tmp_path):
     path = tmp_path / "out.txt"
     path.write_text("before\n", "utf-8")
     task = started(path)
@@ -30,8 +31,8 @@ def test_lines_are_appended_to_what_is_there(tmp_path):
     task.stop()
 
 
-def test_flush_asks_the_disk(tmp_path, monkeypatch):
-    """What the page cache alone has is lost when the power fails."""
+def test_flush_waits_for_the_disk(tmp_path, monkeypatch):
+    """Lines that only the page cache has are lost when the power fails."""
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     task = started(tmp_path / "out.txt")
@@ -55,7 +56,7 @@ def test_other_values_than_text_are_written_as_json(tmp_path):
 @pytest.mark.parametrize(
     ("before", "kept"), [("whole\nto", "whole\n"), ("to", ""), ("x" * 100_000, ""), ("a\n", "a\n")]
 )
-def test_a_line_that_a_crash_has_torn_is_cut_off(before, kept, tmp_path):
+def test_a_line_that_a_crash_has_torn_is_removed(before, kept, tmp_path):
     path = tmp_path / "out.txt"
     path.write_text(before, "utf-8")
     task = started(path)
@@ -65,7 +66,7 @@ def test_a_line_that_a_crash_has_torn_is_cut_off(before, kept, tmp_path):
     task.stop()
 
 
-def test_a_folder_that_is_not_there_is_an_outage(tmp_path):
+def test_a_missing_folder_is_an_outage(tmp_path):
     with pytest.raises(RetriableError, match=r"out\.txt cannot be written: No such file or directory"):
         started(tmp_path / "no" / "out.txt")
 
@@ -78,7 +79,7 @@ def test_a_full_disk_is_an_outage():
 
 
 class Filling:
-    """A file on a disk with room for so many bytes, until some is made."""
+    """A file on a disk with room for so many bytes."""
 
     def __init__(self, file, room):
         self.file, self.room, self.name = file, room, file.name
@@ -98,16 +99,18 @@ class Filling:
 
 
 @pytest.mark.parametrize("room", range(1, 9))
-def test_a_line_torn_by_a_full_disk_is_ended_before_the_batch_comes_again(room, tmp_path):
+def test_a_line_torn_by_a_full_disk_is_completed_before_the_batch_is_repeated(room, tmp_path, monkeypatch):
     path = tmp_path / "out.txt"
+    disk = Filling(path.open("ab", buffering=0), room)
+    monkeypatch.setattr(sink, "open", lambda *args, **kwargs: disk, raising=False)
+    monkeypatch.setattr(sink, "_cut_torn_line", lambda path: None)
     task = started(path)
-    task._file = Filling(task._file, room)
     batch = ("abc", "def", "g")
     with pytest.raises(RetriableError, match="No space left"):
         put(task, *batch)
     with pytest.raises(RetriableError, match="No space left"):
         put(task, *batch)
-    task._file.room = 1_000
+    disk.room = 1_000
     put(task, *batch)
     lines = path.read_text("utf-8").splitlines()
     assert lines[-3:] == ["abc", "def", "g"]
@@ -115,9 +118,9 @@ def test_a_line_torn_by_a_full_disk_is_ended_before_the_batch_comes_again(room, 
     task.stop()
 
 
-def test_a_task_that_starts_takes_nothing_away_that_another_is_writing(tmp_path):
+def test_a_task_that_starts_removes_no_line_that_another_is_writing(tmp_path):
     path = tmp_path / "out.txt"
-    one, over = started(path), threading.Event()
+    writer, over = started(path), threading.Event()
 
     def start_others():
         while not over.is_set():
@@ -127,21 +130,21 @@ def test_a_task_that_starts_takes_nothing_away_that_another_is_writing(tmp_path)
     others.start()
     try:
         for _ in range(40):
-            put(one, *["a" * 200] * 2000)
+            put(writer, *["a" * 200] * 2000)
     finally:
         over.set()
         others.join()
-    one.stop()
+    writer.stop()
     assert len(path.read_text("utf-8").splitlines()) == 80_000
 
 
 def test_two_tasks_may_append_to_one_file(tmp_path):
     path = tmp_path / "out.txt"
-    one = started(path)
-    put(one, "a" * 10_000)
-    other = started(path)
-    put(other, "b" * 10_000)
-    put(one, "c")
+    first = started(path)
+    put(first, "a" * 10_000)
+    second = started(path)
+    put(second, "b" * 10_000)
+    put(first, "c")
     assert path.read_text("utf-8").splitlines() == ["a" * 10_000, "b" * 10_000, "c"]
-    for task in (one, other):
+    for task in (first, second):
         task.stop()

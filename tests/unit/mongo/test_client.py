@@ -1,6 +1,6 @@
 import pytest
 
-from tieline_connectors.mongo.client import redacted
+from tieline_connectors.mongo.client import redact
 
 
 @pytest.mark.parametrize(
@@ -14,14 +14,14 @@ from tieline_connectors.mongo.client import redacted
     ],
 )
 def test_no_secret_of_the_uri_is_left_in_a_text(uri, text):
-    assert "s3c" not in redacted(text, uri)
+    assert "s3c" not in redact(text, uri)
 
 
 def test_the_place_stays_readable():
-    assert redacted("h:1 in mongodb://u:p@h:1/db", "mongodb://u:p@h:1/db") == (
+    assert redact("h:1 in mongodb://u:p@h:1/db", "mongodb://u:p@h:1/db") == (
         "h:1 in mongodb://********@h:1/db"
     )
 
 
 def test_user_and_password_of_another_uri_are_hidden_too():
-    assert "other" not in redacted("mongodb://u:other@h", "mongodb://h")
+    assert "other" not in redact("mongodb://u:other@h", "mongodb://h")

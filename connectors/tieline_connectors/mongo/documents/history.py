@@ -1,7 +1,7 @@
-"""The layout ``command-history``: commands and what became of them, as the old CloudAgent kept them; pure.
+"""The layout ``command-history``: commands and their results, as the old CloudAgent stored them; pure.
 
-``from``, ``to``, ``message``, ``device_point``, ``new_value`` are the old agent's, with its two names for
-both ends; what a command and its result say beside stands in fields of their own.
+``from``, ``to``, ``message``, ``device_point`` and ``new_value`` are the old agent's fields, with its names
+for sender and receiver. The other fields of a command or result are added.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 from pymongo import ASCENDING, DESCENDING
 
 from tieline.api import ID_HEADER, SinkRecord, header
-from tieline_connectors.mongo.documents.values import moment, shallow
+from tieline_connectors.mongo.documents.values import shallow, to_date
 
 CLOUD, AGENT = "Cloud", "CloudAgent"
-"""Who sends commands, and who answers, in the old agents' words."""
+"""The old agents' names for the sender of commands and the one who answers."""
 
 _NEWEST = (("time", DESCENDING), ("time_us", DESCENDING))
-"""A command and its first results can fall into one millisecond, which is all that a BSON date keeps."""
+"""A command and its first results may have the same millisecond, the resolution of a BSON date."""
 
 INDEXES = (
     _NEWEST,
@@ -30,100 +30,102 @@ INDEXES = (
 
 Document = dict[str, Any]
 
-_SAID = ("issuer", "correlation_id", "action", "priority", "hold_ms", "tolerance", "dry_run")
+_COMMAND_FIELDS = ("issuer", "correlation_id", "action", "priority", "hold_ms", "tolerance", "dry_run")
 _TIMES = ("expires_at", "not_before")
 _YEAR_10000 = 253_402_300_800_000_000
 
 
 def history(record: SinkRecord) -> dict[str, Document]:
-    """A document a point that a command or a result names; one, too, where it names none.
+    """Return a document for each point of a command or result, and one if it has no point.
 
-    A command that is none in the end (its fields are what they should not be) is kept as far as it can
-    be read. Raises ``ValueError`` for what is neither a command nor a result, of either form.
+    An invalid command is stored as far as it can be read. Raises ``ValueError`` for a value that is neither a
+    command nor a result, in the new or the old form.
     """
-    given = record.value
-    if isinstance(given, Mapping):
-        if "state" in given and "command_id" in given:
-            return _numbered(given, lambda write: _result(record, given, write))
-        if "writes" in given:
-            return _numbered(given, lambda write: _command(record, given, write))
-        if "from" in given and "to" in given:
-            return {"": _old_result(record, given)}
-        if "device_point" in given:
-            return {"": _old_command(record, given)}
-    kind = record.value_schema.name if record.value_schema else type(given).__name__
+    value = record.value
+    if isinstance(value, Mapping):
+        if "state" in value and "command_id" in value:
+            return _by_write(value, lambda write: _result(record, value, write))
+        if "writes" in value:
+            return _by_write(value, lambda write: _command(record, value, write))
+        if "from" in value and "to" in value:
+            return {"": _old_result(record, value)}
+        if "device_point" in value:
+            return {"": _old_command(record, value)}
+    kind = record.value_schema.name if record.value_schema else type(value).__name__
     raise ValueError(
         "layout 'command-history' takes command.Command, command.CommandResult and the old agents' JSON"
         f" of both, not {kind}"
     )
 
 
-def _numbered(given: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Document]) -> dict[str, Document]:
-    writes = given.get("writes")
-    known = [write for write in writes if isinstance(write, Mapping)] if isinstance(writes, list) else []
-    if len(known) < 2:
-        return {"": make(known[0] if known else {})}
-    return {f"/{number}": make(write) for number, write in enumerate(known)}
+def _by_write(value: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Document]) -> dict[str, Document]:
+    writes = value.get("writes")
+    valid = [write for write in writes if isinstance(write, Mapping)] if isinstance(writes, list) else []
+    if len(valid) < 2:
+        return {"": make(valid[0] if valid else {})}
+    return {f"/{number}": make(write) for number, write in enumerate(valid)}
 
 
-def _command(record: SinkRecord, given: Mapping[str, Any], write: Mapping[str, Any]) -> Document:
-    message = given.get("reason") or ""
-    made = _both(CLOUD, AGENT, message, write.get("point"), write.get("value"))
-    made |= _when(given.get("issued_at"), record)
-    made["command_id"] = shallow(given.get("command_id"))
-    made |= {name: shallow(given.get(name)) for name in _SAID}
-    made |= {name: _moment(given.get(name)) for name in _TIMES}
-    return made
+def _command(record: SinkRecord, value: Mapping[str, Any], write: Mapping[str, Any]) -> Document:
+    message = value.get("reason") or ""
+    document = _common_fields(CLOUD, AGENT, message, write.get("point"), write.get("value"))
+    document |= _times(value.get("issued_at"), record)
+    document["command_id"] = shallow(value.get("command_id"))
+    document |= {name: shallow(value.get(name)) for name in _COMMAND_FIELDS}
+    document |= {name: _optional_date(value.get(name)) for name in _TIMES}
+    return document
 
 
-def _result(record: SinkRecord, given: Mapping[str, Any], write: Mapping[str, Any]) -> Document:
-    state, reason = given.get("state"), given.get("reason")
+def _result(record: SinkRecord, value: Mapping[str, Any], write: Mapping[str, Any]) -> Document:
+    state, reason = value.get("state"), value.get("reason")
     message = f"{state}: {reason}" if reason else f"{state}"
-    made = _both(AGENT, CLOUD, message, write.get("point"), write.get("actual"))
-    made |= _when(given.get("at"), record)
+    document = _common_fields(AGENT, CLOUD, message, write.get("point"), write.get("actual"))
+    document |= _times(value.get("at"), record)
     for name in ("command_id", "issuer", "correlation_id", "state", "reason_code", "reason"):
-        made[name] = shallow(given.get(name))
+        document[name] = shallow(value.get(name))
     for name in ("requested", "previous", "actual", "outcome"):
-        made[name] = shallow(write.get(name))
-    made["outcome_reason"] = shallow(write.get("reason"))
-    made["dry_run"] = shallow(given.get("dry_run"))
-    made |= {name: _moment(given.get(name)) for name in ("received_at", "started_at")}
-    if isinstance(given.get("raw"), bytes):
-        made["raw"] = given["raw"]
-    return made
+        document[name] = shallow(write.get(name))
+    document["outcome_reason"] = shallow(write.get("reason"))
+    document["dry_run"] = shallow(value.get("dry_run"))
+    document |= {name: _optional_date(value.get(name)) for name in ("received_at", "started_at")}
+    if isinstance(value.get("raw"), bytes):
+        document["raw"] = value["raw"]
+    return document
 
 
-def _old_command(record: SinkRecord, given: Mapping[str, Any]) -> Document:
-    """Its command_id is what the command sink derives: the record's own id."""
-    made = _both(CLOUD, AGENT, given.get("message"), given["device_point"], given.get("new_value"))
-    own = (header(record, ID_HEADER) or b"").decode("ascii", "replace")
-    return made | _when(None, record) | {"command_id": own}
+def _old_command(record: SinkRecord, value: Mapping[str, Any]) -> Document:
+    """Return the document of an old command; its command_id is the record's id, as in the command sink."""
+    document = _common_fields(
+        CLOUD, AGENT, value.get("message"), value["device_point"], value.get("new_value")
+    )
+    record_id = (header(record, ID_HEADER) or b"").decode("ascii", "replace")
+    return document | _times(None, record) | {"command_id": record_id}
 
 
-def _old_result(record: SinkRecord, given: Mapping[str, Any]) -> Document:
-    told = (given.get(name) for name in ("message", "device_point", "new_value"))
-    return _both(given["from"], given["to"], *told) | _when(None, record)
+def _old_result(record: SinkRecord, value: Mapping[str, Any]) -> Document:
+    fields = (value.get(name) for name in ("message", "device_point", "new_value"))
+    return _common_fields(value["from"], value["to"], *fields) | _times(None, record)
 
 
-def _both(sender: Any, to: Any, message: Any, point: Any, value: Any) -> Document:
-    made = {"from": sender, "to": to, "message": message, "device_point": point, "new_value": value}
-    made = {name: shallow(item) for name, item in made.items()}
+def _common_fields(sender: Any, to: Any, message: Any, point: Any, value: Any) -> Document:
+    document = {"from": sender, "to": to, "message": message, "device_point": point, "new_value": value}
+    document = {name: shallow(item) for name, item in document.items()}
     if isinstance(point, str):
         device = point.replace("{/}", "").strip("/").removeprefix("devices/").rpartition("/")[0]
-        made["device"] = device.replace("{*}", "*")
-    return made
+        document["device"] = device.replace("{*}", "*")
+    return document
 
 
-def _when(at: Any, record: SinkRecord) -> Document:
-    """When it was said; of what says no time, when it was produced."""
-    if not _is_time(at):
-        at = (record.timestamp or 0) * 1000
-    return {"time": moment(at), "time_us": at}
+def _times(time: Any, record: SinkRecord) -> Document:
+    """Return the time fields, from ``time`` in microseconds or else the record's timestamp."""
+    if not _is_time(time):
+        time = (record.timestamp or 0) * 1000
+    return {"time": to_date(time), "time_us": time}
 
 
-def _moment(at: Any) -> Any:
-    return moment(at) if _is_time(at) else None
+def _optional_date(time: Any) -> Any:
+    return to_date(time) if _is_time(time) else None
 
 
-def _is_time(at: Any) -> bool:
-    return isinstance(at, int) and not isinstance(at, bool) and 0 <= at < _YEAR_10000
+def _is_time(time: Any) -> bool:
+    return isinstance(time, int) and not isinstance(time, bool) and 0 <= time < _YEAR_10000

@@ -1,6 +1,6 @@
-"""Layouts: from a record to the documents that stand for it; pure, one function a layout.
+"""Layouts convert a record to its documents, with one function for each layout; pure.
 
-A layout sets neither ``_id`` nor ``_digest``: the sink does, from the record's identity.
+A layout does not set ``_id`` and ``_digest``: the sink sets them from the record's identity.
 """
 
 from __future__ import annotations
@@ -13,48 +13,48 @@ from pymongo import ASCENDING, DESCENDING
 
 from tieline.api import SinkRecord
 from tieline_connectors.mongo.documents import history, points
-from tieline_connectors.mongo.documents.values import from_json, is_flat, may_be_deep, moment, shallow
+from tieline_connectors.mongo.documents.values import from_json, is_flat, may_be_deep, shallow, to_date
 from tieline_connectors.volttron_bus.messages.readings import rebuild
 
 DIGEST = "_digest"
-"""The field beside ``_id`` that tells the same record from another of the same id."""
+"""The field that distinguishes the same record from another one with the same ``_id``."""
 
-_OWN = frozenset({"_id", DIGEST})
+_SINK_FIELDS = frozenset({"_id", DIGEST})
 """The fields that the sink sets."""
 
 TIME_FIELD, META_FIELD = "time", "series"
-"""Of a time-series collection: when, and of what."""
+"""The time field and the meta field of a time-series collection."""
 
-_LONGEST_NAME = 4096
-"""Every read names the series of its batch, and a query has 16 MB."""
+_MAX_NAME = 4096
+"""Every read names the series of its batch, and a query is limited to 16 MB."""
 
 IndexKeys = Sequence[tuple[str, int]]
 Document = dict[str, Any]
 
 AUTHOR = "volttron.cloudagnet"
-"""As the old agent spelled it; its readers may match on it."""
+"""The old agent's spelling, which its readers may expect."""
 
 
 class LayoutOptions(NamedTuple):
-    """What a configuration may say to a layout."""
+    """The settings of layouts."""
 
     publishes: tuple[str, ...] = ()
-    """The kinds of readings to take; empty: the layout's own."""
+    """The kinds of readings to store; empty: the layout's default."""
     source: str = ""
     """``source`` of the cloudagent layout; empty: the platform's name."""
     text_dates: bool = False
-    """``date`` of the cloudagent layout as text, as the old agent wrote it."""
+    """Whether ``date`` of the cloudagent layout is text, as the old agent wrote it."""
     store_tombstones: bool = False
-    """The layout value stores a tombstone with its key."""
+    """Whether the layout value stores a tombstone with its key."""
 
 
 class Layout(NamedTuple):
-    """How to make documents, and the indexes that their questions need.
+    """How to create documents, and the indexes for their queries.
 
-    ``documents`` gives each document by what distinguishes its ``_id`` from the record's id (nothing where
-    there is but one); none where a record has nothing to store. Raises ``ValueError`` for a record that it
-    has no place for. ``kinds``: which readings it takes; none: no matter which. ``takes_tombstones``: a
-    record without a value is not skipped.
+    ``documents`` returns each document by the suffix of its ``_id`` after the record's id, which is empty if
+    there is only one. The result is empty if a record has nothing to store. It raises ``ValueError`` for a
+    record that does not fit the layout. ``kinds`` are the readings that the layout stores; ``None`` means
+    all. With ``takes_tombstones``, a record without a value is not skipped.
     """
 
     documents: Callable[[SinkRecord], Mapping[str, Document]]
@@ -91,7 +91,7 @@ def _point(options: LayoutOptions) -> Layout:
 def _timeseries(options: LayoutOptions) -> Layout:
     return Layout(
         measurement,
-        (((META_FIELD, ASCENDING), (TIME_FIELD, ASCENDING)),),  # from 6.3 on MongoDB has it by itself
+        (((META_FIELD, ASCENDING), (TIME_FIELD, ASCENDING)),),  # since 6.3 MongoDB creates it by itself
         options.publishes or ("ALL", "MULTI", "POINT"),
         is_time_series=True,
     )
@@ -123,22 +123,22 @@ LAYOUTS: Mapping[str, Callable[[LayoutOptions], Layout]] = {
     "timeseries": _timeseries,
     "value": _value,
 }
-"""By the name that a configuration gives; a further layout is a further line here."""
+"""The layouts by their name in the configuration."""
 
 
 def reading(record: SinkRecord) -> Document:
-    """One document a publication: of a device its points, of anything else the message.
+    """Return one document for each publication: a device's points, or any other message.
 
-    A device's document leaves out the headers of the bus and each point's type and tz.
+    A device's document omits the headers of the bus and each point's type and tz.
     """
     given = record.value
     try:
         document = {
             "topic": given["topic"],
-            "time": moment(given["time"]),
+            "time": to_date(given["time"]),
             "time_us": given["time"],
             "time_source": given["time_source"],
-            "received": moment(given["received"]),
+            "received": to_date(given["received"]),
             "platform": given["platform"],
             "sender": given["sender"],
         }
@@ -153,49 +153,47 @@ def reading(record: SinkRecord) -> Document:
         document["units"] = points.units(given["metadata"])
         return document
     except (KeyError, TypeError, AttributeError) as error:
-        raise _no_place("reading", record, error) from None
+        raise _unsupported("reading", record, error) from None
 
 
 def point(record: SinkRecord) -> dict[str, Document]:
-    """One document a value of a reading or a data log; none of any other message of the bus."""
+    """Return one document for each value of a reading or data log; none for another message of the bus."""
     given = record.value
     try:
-        received = moment(given["received"])
+        received = to_date(given["received"])
         return {
-            f"/{one.key}": {
+            f"/{item.key}": {
                 "topic": given["topic"],
-                "time": moment(one.time),
-                "time_us": one.time,
-                "time_source": one.time_source,
+                "time": to_date(item.time),
+                "time_us": item.time,
+                "time_source": item.time_source,
                 "received": received,
                 "platform": given["platform"],
                 "sender": given["sender"],
                 "device": given["device"],
-                "point": one.point,
-                "value": one.value,
-                "units": one.units,
+                "point": item.point,
+                "value": item.value,
+                "units": item.units,
             }
-            for one in points.each(given)
+            for item in points.each_value(given)
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise _no_place("point", record, error) from None
+        raise _unsupported("point", record, error) from None
 
 
 def measurement(record: SinkRecord) -> dict[str, Document]:
-    """As ``point``, for a time-series collection: what stays the same in a series stands apart."""
-    return {key: _measured(made) for key, made in point(record).items()}
+    """Return the documents of ``point`` for a time-series collection, with a series field."""
+    return {key: _as_measurement(document) for key, document in point(record).items()}
 
 
-def _measured(made: Document) -> Document:
-    series = {name: made[name] for name in ("platform", "device", "point")}
-    if not isinstance(made["time"], datetime):
+def _as_measurement(document: Document) -> Document:
+    series = {name: document[name] for name in ("platform", "device", "point")}
+    if not isinstance(document["time"], datetime):
         raise ValueError("layout 'timeseries' takes times up to the year 9999")
-    if sum(map(len, series.values())) > _LONGEST_NAME:
-        raise ValueError(
-            f"layout 'timeseries' takes up to {_LONGEST_NAME} letters of platform, device, point"
-        )
+    if sum(map(len, series.values())) > _MAX_NAME:
+        raise ValueError(f"layout 'timeseries' takes up to {_MAX_NAME} letters of platform, device, point")
     told = ("value", "units", "time_us", "time_source", "topic", "received")
-    return {TIME_FIELD: made["time"], META_FIELD: series, **{name: made[name] for name in told}}
+    return {TIME_FIELD: document["time"], META_FIELD: series, **{name: document[name] for name in told}}
 
 
 def cloudagent(record: SinkRecord, options: LayoutOptions) -> Document:
@@ -204,12 +202,12 @@ def cloudagent(record: SinkRecord, options: LayoutOptions) -> Document:
     try:
         message = rebuild(given)
         source = options.source or given["platform"]
-        date = moment(given["time"])
+        date = to_date(given["time"])
         headers, body = message.headers, message.body
         if _may_be_deep(given):
             headers, body = shallow(headers), shallow(body)
     except (ValueError, KeyError, TypeError) as error:
-        raise _no_place("cloudagent", record, error) from None
+        raise _unsupported("cloudagent", record, error) from None
     return {
         "author": AUTHOR,
         "source": source,
@@ -221,11 +219,10 @@ def cloudagent(record: SinkRecord, options: LayoutOptions) -> Document:
 
 
 def value(record: SinkRecord) -> Document:
-    """The fields of the value as they are; a value that has no fields under ``value``.
+    """Return the fields of the value, unchanged; a value without fields is in the field ``value``.
 
-    A tombstone, which says that its key is deleted, is its key beside a null.
-
-    Fields of its own called ``_id`` and ``_digest`` get another underscore in front.
+    A tombstone, which marks its key as deleted, becomes its key with a null. The value's own fields ``_id``
+    and ``_digest`` get another underscore in front.
     """
     given = record.value
     if is_tombstone(record):
@@ -233,18 +230,18 @@ def value(record: SinkRecord) -> Document:
     if not isinstance(given, dict):
         return {"value": shallow(given)}
     document = given.copy() if is_flat(given) else {key: shallow(item) for key, item in given.items()}
-    for name in _OWN & document.keys():
+    for name in _SINK_FIELDS & document.keys():
         document[f"_{name}"] = document.pop(name)
     return document
 
 
 def is_tombstone(record: SinkRecord) -> bool:
-    """Whether there is no value; a null that a schema allows is one."""
+    """Return whether the record has no value. A null of a schema is a value."""
     return record.value is None and record.value_schema is None
 
 
 def _as_text(date: Any) -> str:
-    """As Python's ``str(datetime.now())``, which the old agent stored; always with microseconds."""
+    """Return the form of ``str(datetime.now())``, which the old agent stored, always with microseconds."""
     return date.isoformat(" ", "microseconds") if isinstance(date, datetime) else str(int(date))
 
 
@@ -255,9 +252,9 @@ def _may_be_deep(given: Mapping[str, Any]) -> bool:
     return dict in set(map(type, folded)) or any("json" in entry for entry in given["metadata"].values())
 
 
-def _no_place(layout: str, record: SinkRecord, cause: Exception) -> ValueError:
+def _unsupported(layout: str, record: SinkRecord, cause: Exception) -> ValueError:
     schema = record.value_schema.name if record.value_schema else "a value without schema"
     return ValueError(
-        f"layout {layout!r} takes volttron.DeviceReading, .DataLog and .BusMessage, and cannot place"
+        f"layout {layout!r} takes volttron.DeviceReading, .DataLog and .BusMessage, and does not fit"
         f" {schema} ({type(cause).__name__}: {cause}); layout=value takes any data"
     )

@@ -1,4 +1,4 @@
-"""The values in a reading or a data log, point by point; pure."""
+"""Returns the values in a reading or a data log, point by point; pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tieline_connectors.mongo.documents.values import from_json
 
 
 class PointValue(NamedTuple):
-    """One value of one point. ``key`` tells it from all others of its record; ``time`` in microseconds."""
+    """One value of one point. ``key`` is unique within its record; ``time`` is in microseconds."""
 
     key: str
     point: str
@@ -19,13 +19,13 @@ class PointValue(NamedTuple):
     time_source: str
 
 
-def each(given: Mapping[str, Any]) -> Iterator[PointValue]:
-    """Every value of a ``volttron.DeviceReading`` or ``.DataLog``; none of a ``.BusMessage``.
+def each_value(value_map: Mapping[str, Any]) -> Iterator[PointValue]:
+    """Yield every value of a ``volttron.DeviceReading`` or ``.DataLog``; none of a ``.BusMessage``.
 
     Raises ``KeyError``, ``TypeError`` or ``AttributeError`` for anything else.
     """
-    if "readings" in given:
-        for number, logged in enumerate(given["readings"]):  # a point may be there many times
+    if "readings" in value_map:
+        for number, logged in enumerate(value_map["readings"]):  # a point may occur many times
             yield PointValue(
                 f"{number}/{logged['point']}",
                 logged["point"],
@@ -34,27 +34,27 @@ def each(given: Mapping[str, Any]) -> Iterator[PointValue]:
                 logged["time"],
                 logged["time_source"],
             )
-    elif "body" not in given:
-        told = units(given["metadata"])
-        time, source = given["time"], given["time_source"]
-        for name, value in given["points"].items():
-            yield PointValue(name, name, _plain(value), told.get(name), time, source)
+    elif "body" not in value_map:
+        units_by_point = units(value_map["metadata"])
+        time, source = value_map["time"], value_map["time_source"]
+        for name, value in value_map["points"].items():
+            yield PointValue(name, name, _plain(value), units_by_point.get(name), time, source)
 
 
 def values(points: Mapping[str, Any]) -> dict[str, Any]:
-    """Each point's value, JSON text read."""
-    if dict not in set(map(type, points.values())):  # the usual case costs no copy
+    """Return each point's value, with JSON text parsed."""
+    if dict not in set(map(type, points.values())):  # usual, and needs no copy
         return dict(points)
     return {name: _plain(value) for name, value in points.items()}
 
 
 def units(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The units of those points that have some."""
-    told = {name: entry.get("units") for name, entry in metadata.items()}
-    if None not in told.values():
-        return told
-    every = {name: unit or _unit_in(metadata[name].get("json")) for name, unit in told.items()}
-    return {name: unit for name, unit in every.items() if unit is not None}
+    """Return the units of the points that have some."""
+    by_point = {name: entry.get("units") for name, entry in metadata.items()}
+    if None not in by_point.values():
+        return by_point
+    with_json = {name: unit or _unit_in(metadata[name].get("json")) for name, unit in by_point.items()}
+    return {name: unit for name, unit in with_json.items() if unit is not None}
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which publications of devices a layout takes, and whether it takes the same reading twice."""
+"""Selects the publications of devices that a layout stores, and warns of readings that are stored twice."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 KINDS = ("ALL", "MULTI", "POINT", "OTHER")
-"""Of ``volttron.DeviceReading``."""
+"""The kinds of ``volttron.DeviceReading``."""
 
 _MANY = ("ALL", "MULTI")
-_WATCHED = 10_000
-"""More devices than these are not looked at: the warning is a help, and its memory has a bound."""
+_MAX_DEVICES = 10_000
+"""Further devices are not checked, so that the memory for this warning is bounded."""
 
 
 class Publishes:
-    """What one topic brings into one collection. ``kinds``: those to take; none: all, whatever they are."""
+    """The publications of one topic in one collection. ``kinds`` are stored; ``None`` means all."""
 
     def __init__(self, kinds: Collection[str] | None) -> None:
         self._kinds = None if kinds is None else frozenset(kinds)
         self._topics: dict[tuple[str, str], str] | None = {}
 
     def skipped(self, value: Any) -> str | None:
-        """The kind of a reading that is not taken; none for what is, and for all that is no reading."""
+        """Return the kind of a reading that is not stored, or ``None`` for any other value."""
         kind = value.get("kind") if type(value) is dict else None
         if self._kinds is None or kind not in KINDS:
             return None
         if kind not in self._kinds:
             return str(kind)
         if self._topics is not None and kind in _MANY:
-            self._look(value)
+            self._check_topics(value)
         return None
 
-    def _look(self, value: dict[str, Any]) -> None:
-        """Warn once if a device comes under two topics: ``all`` and ``multi``, or depth and breadth first."""
+    def _check_topics(self, value: dict[str, Any]) -> None:
+        """Warn once if a device has two topics: ``all`` and ``multi``, or depth and breadth first."""
         assert self._topics is not None
         device, topic = (value.get("platform", ""), value.get("device", "")), value.get("topic", "")
-        if len(self._topics) < _WATCHED or device in self._topics:
+        if len(self._topics) < _MAX_DEVICES or device in self._topics:
             first = self._topics.setdefault(device, topic)
             if first != topic:
                 log.warning(
                     "device %s is published both as %s and as %s, so each of its values is stored twice; "
-                    "take one of them (publishes=%s), or have its driver publish one",
+                    "store one of them (publishes=%s), or configure its driver to publish one",
                     device[1],
                     first,
                     topic,

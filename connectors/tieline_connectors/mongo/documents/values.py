@@ -1,11 +1,11 @@
-r"""JSON to what BSON can hold; pure. What BSON has no room for is written visibly, and never refused.
+r"""Converts JSON to values that BSON can contain; pure. Values that do not fit are written in a visible form.
 
 | JSON                                | BSON                                                           |
 |-------------------------------------|----------------------------------------------------------------|
 | null, true, false, string           | null, bool, string                                             |
-| integer                             | int32, int64, Decimal128, string: the first that fits |
-| number with a point or exponent     | double (NaN and both infinities too)                           |
-| array, object                       | array, document; keys with ``$`` and ``.`` as they are         |
+| integer                             | int32, int64, Decimal128, string: the first that fits           |
+| number with a point or exponent     | double (NaN and both infinities, too)                          |
+| array, object                       | array, document; keys with ``$`` and ``.`` unchanged           |
 | NUL in a key, half a surrogate pair | ``\u0000``, ``\udc00`` spelled out                             |
 | more than 100 levels deep           | ``{"_json": its JSON text}`` at the 100th                      |
 """
@@ -24,7 +24,7 @@ from bson.datetime_ms import DatetimeMS
 from tieline.api import parse_json
 
 LEVELS = 100
-"""MongoDB's limit of nesting, the document itself included."""
+"""MongoDB's limit of nesting, including the document itself."""
 
 _EPOCH = dt.datetime(1970, 1, 1)
 _INT64 = 2**63
@@ -33,16 +33,16 @@ _CONTAINERS = (dict, list)
 _SCALARS = frozenset({type(None), bool, int, float, str})
 
 
-def moment(microseconds: int) -> dt.datetime | DatetimeMS:
-    """Microseconds since 1970 as a BSON date (which keeps the milliseconds)."""
-    try:  # without a time zone: to BSON that is UTC, at half the price
+def to_date(microseconds: int) -> dt.datetime | DatetimeMS:
+    """Return microseconds since 1970 as a BSON date, which keeps the milliseconds."""
+    try:  # without a time zone, which BSON reads as UTC at half the cost
         return _EPOCH + dt.timedelta(0, 0, microseconds)
     except OverflowError:  # beyond the years 1 to 9999
         return DatetimeMS(microseconds // 1000)
 
 
 def from_json(text: str) -> Any:
-    """The value of a JSON text as a field of a document. Raises ``ValueError`` where it is none."""
+    """Return the value of a JSON text as a field of a document. Raises ``ValueError`` if it is not JSON."""
     try:
         value = parse_json(text)
     except RecursionError:
@@ -51,17 +51,17 @@ def from_json(text: str) -> Any:
 
 
 def may_be_deep(text: str) -> bool:
-    """Whether it is worth while to look how deep a JSON text is."""
+    """Return whether a JSON text may be nested too deep for MongoDB."""
     return text.count("[") + text.count("{") >= LEVELS
 
 
 def is_flat(value: dict[Any, Any] | list[Any]) -> bool:
-    """Whether there is no other container inside: the usual case, seen in one loop in C."""
+    """Return whether a container has no other container inside, which is usual; one loop in C."""
     return _SCALARS.issuperset(map(type, value.values() if isinstance(value, dict) else value))
 
 
 def shallow(value: Any) -> Any:
-    """The value of a field, with what is too deep for MongoDB as JSON text. Raises ``ValueError``."""
+    """Return the value of a field, with parts that are too deep as JSON text. Raises ``ValueError``."""
     if not isinstance(value, _CONTAINERS) or is_flat(value):
         return value
     level: list[Any] = [value]
@@ -87,14 +87,14 @@ def _folded(value: Any, level: int) -> Any:
         try:
             return {"_json": json.dumps(value)}
         except (TypeError, RecursionError) as error:
-            raise ValueError(f"more than {LEVELS} levels deep, and no JSON: {error}") from None
+            raise ValueError(f"more than {LEVELS} levels deep, and not JSON: {error}") from None
     if isinstance(value, dict):
         return {key: _folded(child, level + 1) for key, child in value.items()}
     return [_folded(child, level + 1) for child in value]
 
 
 def storable(value: Any) -> Any:
-    """A copy that BSON can hold; what it cannot is left to the encoder's own error."""
+    """Return a copy that BSON can contain; the encoder raises its own error for other types."""
     if isinstance(value, dict):
         return _document(value)
     if isinstance(value, (list, tuple)):
@@ -108,13 +108,13 @@ def storable(value: Any) -> Any:
 
 
 def _document(value: dict[Any, Any]) -> dict[Any, Any]:
-    out: dict[Any, Any] = {}
+    converted: dict[Any, Any] = {}
     for key, item in value.items():
         name = _text(key).replace("\0", "\\u0000") if isinstance(key, str) else key
-        while name in out:  # a key that is spelled like the escape of another
+        while name in converted:  # the key equals the escaped form of another key
             name += "_"
-        out[name] = storable(item)
-    return out
+        converted[name] = storable(item)
+    return converted
 
 
 def _text(value: str) -> str:
@@ -126,7 +126,7 @@ def _text(value: str) -> str:
 
 
 def _other(value: Any) -> Any:
-    """What Avro's logical types bring."""
+    """Convert the values of Avro's logical types."""
     if isinstance(value, decimal.Decimal):
         try:
             return Decimal128(value)

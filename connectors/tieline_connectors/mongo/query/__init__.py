@@ -1,1 +1,1 @@
-"""``tieline query`` and ``tieline mongo``: questions about what the sink has stored."""
+"""``tieline query`` and ``tieline mongo``: show what the sink has stored, and remove duplicates."""

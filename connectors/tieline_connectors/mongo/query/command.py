@@ -1,4 +1,4 @@
-"""``tieline query``: all, by topic, newest first, by a regular expression, the command history, and live."""
+"""``tieline query``: shows stored documents by topic, time or device, the command history, and new ones."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tieline.api.commands import parse_time, until_interrupted
-from tieline_connectors.mongo.client import CODEC, connect, redacted
-from tieline_connectors.mongo.query.following import follow
-from tieline_connectors.mongo.query.questions import (
+from tieline_connectors.mongo.client import CODEC, create_client, redact
+from tieline_connectors.mongo.query.follow import follow
+from tieline_connectors.mongo.query.search import (
     Document,
-    Question,
+    Search,
     is_series,
     json_line,
     order_of,
@@ -31,20 +31,20 @@ from tieline_connectors.mongo.query.questions import (
     time_field_of,
 )
 
-_USAGE, _AWAY, _REFUSED, _FAILED = 2, 3, 4, 5
+_USAGE, _UNAVAILABLE, _REFUSED, _FAILED = 2, 3, 4, 5
 _CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
 _TIMES = CODEC.with_options(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 
 
 class History(str, enum.Enum):
-    """Which way of the command history."""
+    """The direction of the command history."""
 
     FROM_CLOUD = "from-cloud"
     TO_CLOUD = "to-cloud"
 
 
 class Format(str, enum.Enum):
-    """How answers look."""
+    """The form of the output."""
 
     TABLE = "table"
     JSON = "json"
@@ -56,72 +56,71 @@ def query(
     ] = "mongodb://127.0.0.1:27017",
     database: Annotated[str, typer.Option(help="The database.")] = "tieline",
     collection: Annotated[
-        str | None, typer.Option(help="The collection; readings, with --history or --command commands.")
+        str | None,
+        typer.Option(help="The collection. Default: readings, or commands for --history and --command."),
     ] = None,
-    topic: Annotated[str | None, typer.Option(help="Exactly this topic of the bus.")] = None,
-    regex: Annotated[str | None, typer.Option(help="A regular expression, somewhere in the topic.")] = None,
+    topic: Annotated[str | None, typer.Option(help="This exact topic of the bus.")] = None,
+    regex: Annotated[str | None, typer.Option(help="A regular expression for a part of the topic.")] = None,
     device: Annotated[str | None, typer.Option(help="A device's path, such as campus/building/ahu1.")] = None,
     history: Annotated[
         History | None,
-        typer.Option(help="The command history: what the cloud sent, or what it was told."),
+        typer.Option(help="The command history: what the cloud sent, or the results that it received."),
     ] = None,
-    command: Annotated[
-        str | None, typer.Option(metavar="ID", help="One command and all that was told of it.")
-    ] = None,
-    since: Annotated[str | None, typer.Option(help="From then on: ISO 8601, or 15m, 2h, 7d ago.")] = None,
-    until: Annotated[str | None, typer.Option(help="Before then.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="The most documents.")] = 20,
-    newest: Annotated[bool, typer.Option("--newest/--oldest", help="Which come first.")] = True,
+    command: Annotated[str | None, typer.Option(metavar="ID", help="One command and its results.")] = None,
+    since: Annotated[str | None, typer.Option(help="Start time: ISO 8601, or 15m, 2h, 7d ago.")] = None,
+    until: Annotated[str | None, typer.Option(help="End time, not included.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="The maximum of documents.")] = 20,
+    newest: Annotated[bool, typer.Option("--newest/--oldest", help="The order of documents.")] = True,
     output: Annotated[
-        Format, typer.Option("--format", help="A table, or a line of JSON a document.")
+        Format, typer.Option("--format", help="A table, or one line of JSON per document.")
     ] = Format.TABLE,
     following: Annotated[
-        bool, typer.Option("--follow", help="Then print new ones as they come, until Ctrl-C.")
+        bool, typer.Option("--follow", help="Then print new documents as they arrive, until Ctrl-C.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=86_400, help="Seconds that the server may search.")
+        float, typer.Option(min=0.1, max=86_400, help="How many seconds the server may search.")
     ] = 30.0,
 ) -> None:
-    """Look at what is in MongoDB, newest first.
+    """Show what is stored in MongoDB, newest first.
 
     Exit status: 0, 2 wrong options, 3 no server, 4 the server refuses (rights), 5 the search failed.
     """
     console = Console(stderr=True, highlight=False)
     show = _Lines() if output is Format.JSON else _Rows()
     with report_errors(console, uri), until_interrupted():
-        question = _question(topic, regex, device, since, until)._replace(
+        search = _search(topic, regex, device, since, until)._replace(
             history=None if history is None else history.value, command=command
         )
         of_commands = history is not None or command is not None
         collection = collection or ("commands" if of_commands else "readings")
-        with closing(connect(uri, _CLIENT, {})) as client:
-            found = client[database].get_collection(collection, codec_options=_TIMES)
-            newest_one = found.find_one({}, hint=[("$natural", DESCENDING)])
-            field = time_field_of(newest_one)
-            matching = question.filter(field, is_series(newest_one))
-            changes = follow(found, matching, field, console.print) if following else None
+        with closing(create_client(uri, _CLIENT, {})) as client:
+            target = client[database].get_collection(collection, codec_options=_TIMES)
+            newest_document = target.find_one({}, hint=[("$natural", DESCENDING)])
+            field = time_field_of(newest_document)
+            matching = search.filter(field, is_series(newest_document))
+            changes = follow(target, matching, field, console.print) if following else None
             if changes is not None:
-                next(changes)  # from here on nothing new is missed
-            order = order_of(newest_one)
-            answer = _answer(found, matching, order, newest and not following, following, limit, timeout)
+                next(changes)  # from now on no new document is missed
+            order = order_of(newest_document)
+            answer = _find(target, matching, order, newest and not following, following, limit, timeout)
             show(answer)
             if not answer and changes is None:
-                console.print(f"nothing of the kind in {database}.{collection}")
+                console.print(f"no matching document in {database}.{collection}")
             shown = {str(document["_id"]) for document in answer}
             for documents in changes or ():
                 show([document for document in documents if str(document["_id"]) not in shown])
 
 
-def _question(
+def _search(
     topic: str | None, regex: str | None, device: str | None, since: str | None, until: str | None
-) -> Question:
+) -> Search:
     now = dt.datetime.now(dt.timezone.utc)
     if regex is not None:
         try:
             re.compile(regex)
         except re.error as error:
-            raise ValueError(f"--regex: {regex!r} is no regular expression: {error}") from None
-    return Question(
+            raise ValueError(f"--regex: {regex!r} is not a regular expression: {error}") from None
+    return Search(
         topic,
         regex,
         device,
@@ -130,7 +129,7 @@ def _question(
     )
 
 
-def _answer(
+def _find(
     collection: Collection[dict[str, Any]],
     matching: dict[str, Any],
     order: Sequence[str],
@@ -139,19 +138,19 @@ def _answer(
     limit: int,
     timeout: float,
 ) -> Sequence[Document]:
-    """The first ``limit`` documents; with ``last`` the newest of them, oldest first, as a log ends."""
+    """Return the first ``limit`` documents; with ``last`` the newest, oldest first, as a log ends."""
     direction = DESCENDING if newest or last else ASCENDING
     cursor = collection.find(matching, limit=limit, max_time_ms=int(timeout * 1000))
     if order:
         cursor.sort([(field, direction) for field in order])
     else:  # in the order of their insertion
         cursor.hint([("$natural", direction)])
-    found = list(cursor)
-    return found[::-1] if last else found
+    documents = list(cursor)
+    return documents[::-1] if last else documents
 
 
 class _Lines:
-    """A line of JSON a document."""
+    """Prints a line of JSON for each document."""
 
     def __call__(self, documents: Sequence[Document]) -> None:
         for document in documents:
@@ -159,7 +158,7 @@ class _Lines:
 
 
 class _Rows:
-    """A table; what comes later has the same columns."""
+    """Prints tables; later ones have the same columns."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
@@ -180,27 +179,36 @@ class _Rows:
 
 @contextmanager
 def report_errors(console: Console, uri: str) -> Iterator[None]:
-    """Every error: what, where, the way out, an exit status; never a secret."""
-    where = redacted(uri, uri)
+    """Print every error with server, fix and without secrets, and exit with its status."""
+    where = redact(uri, uri)
     try:
         yield
     except ValueError as error:
         status, text = _USAGE, str(error)
     except ConnectionFailure as error:
-        status, text = _AWAY, f"no MongoDB answers at {where}: {error}; is it running, is --uri right?"
+        status, text = (
+            _UNAVAILABLE,
+            f"MongoDB does not answer at {where}: {error}; check that it is running, and --uri",
+        )
     except ExecutionTimeout:
-        status, text = _FAILED, "the search took too long; narrow it (--topic, --since), or give --timeout"
+        status, text = (
+            _FAILED,
+            "the search took too long; narrow it (--topic, --since) or raise --timeout",
+        )
     except OperationFailure as error:
         refused = error.code in (13, 18, 8000)
         hint = "; check user, password, authSource and rights" if refused else ""
-        status, text = (_REFUSED if refused else _FAILED), f"MongoDB at {where} says: {_said(error)}{hint}"
+        status, text = (
+            (_REFUSED if refused else _FAILED),
+            f"MongoDB at {where} says: {_server_message(error)}{hint}",
+        )
     except PyMongoError as error:
         status, text = _FAILED, f"MongoDB at {where}: {error}"
     else:
         return
-    console.print(Text(redacted(text, uri), style="red"))
+    console.print(Text(redact(text, uri), style="red"))
     raise typer.Exit(status)
 
 
-def _said(error: OperationFailure) -> str:
+def _server_message(error: OperationFailure) -> str:
     return str((error.details or {}).get("errmsg") or error)

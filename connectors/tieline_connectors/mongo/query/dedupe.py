@@ -1,4 +1,4 @@
-"""``tieline mongo dedupe``: documents that a time-series collection holds twice, and all but one away."""
+"""``tieline mongo dedupe``: finds and deletes duplicates in a time-series collection."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import typer
 from pymongo.collection import Collection
 from rich.console import Console
 
-from tieline_connectors.mongo.client import CODEC, connect
+from tieline_connectors.mongo.client import CODEC, create_client
 from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD, TIME_FIELD, Document
 from tieline_connectors.mongo.query.command import report_errors
 
 _CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
 
-app = typer.Typer(help="Look after what the MongoDB sink has written.", no_args_is_help=True)
+app = typer.Typer(help="Maintain the collections of the MongoDB sink.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Keeps ``dedupe`` a command of its own name, alone as it is."""
+    """Make ``dedupe`` a subcommand, although it is the only one."""
 
 
-class Found(NamedTuple):
-    """``surplus`` copies of documents that are there once already; ``clashes``: ids with several contents."""
+class DedupeResult(NamedTuple):
+    """The number of surplus copies, and of ids with several contents."""
 
     surplus: int
     clashes: int
@@ -39,30 +39,33 @@ def dedupe(
     database: Annotated[str, typer.Option(help="The database.")] = "tieline",
     collection: Annotated[str, typer.Option(help="The time-series collection.")] = "readings",
     delete: Annotated[
-        bool, typer.Option("--delete", help="Delete all copies but one; without it they are only counted.")
+        bool,
+        typer.Option(
+            "--delete", help="Delete all copies but one. Without this option they are only counted."
+        ),
     ] = False,
 ) -> None:
-    """Find documents that a time-series collection holds more than once.
+    """Find documents that a time-series collection contains more than once.
 
-    Run one at a time: two that delete beside each other could delete both copies.
+    Run only one at a time: two that delete simultaneously could delete both copies.
 
     Exit status: 0, 2 wrong options, 3 no server, 4 the server refuses (rights), 5 the search failed,
-    6 ids with several contents were found (they are left alone).
+    6 ids with several contents were found (they are not changed).
     """
     console = Console(stderr=True, highlight=False)
-    with report_errors(console, uri), closing(connect(uri, _CLIENT, {})) as client:
-        found = without_copies(client[database].get_collection(collection, codec_options=CODEC), delete)
-    typer.echo(f"{found.surplus} surplus documents {'deleted' if delete else 'found'}")
-    if found.clashes:
-        console.print(f"{found.clashes} ids with several contents were left alone")
+    with report_errors(console, uri), closing(create_client(uri, _CLIENT, {})) as client:
+        result = remove_copies(client[database].get_collection(collection, codec_options=CODEC), delete)
+    typer.echo(f"{result.surplus} surplus documents {'deleted' if delete else 'found'}")
+    if result.clashes:
+        console.print(f"{result.clashes} ids with several contents were not changed")
         raise typer.Exit(6)
 
 
-def without_copies(collection: Collection[Document], delete: bool) -> Found:
-    """Count what is there more than once, and ``delete`` all copies but one. Raises as pymongo does.
+def remove_copies(collection: Collection[Document], delete: bool) -> DedupeResult:
+    """Count surplus copies, and with ``delete`` delete all copies but one. Raises pymongo's errors.
 
-    Copies are one by one deleted, by series, time and id: whoever interrupts it loses nothing. Before
-    version 7.0 MongoDB does not delete single documents of a time series, and says so.
+    Copies are deleted one by one, by series, time and id, so that an interruption loses nothing. MongoDB
+    before 7.0 cannot delete single documents of a time series, and returns an error.
     """
     surplus = clashes = 0
     for copies in _copies(collection):
@@ -71,13 +74,13 @@ def without_copies(collection: Collection[Document], delete: bool) -> Found:
             continue
         for _ in range(copies["number"] - 1):
             surplus += collection.delete_one(copies["_id"]).deleted_count if delete else 1
-    return Found(surplus, clashes)
+    return DedupeResult(surplus, clashes)
 
 
 def _copies(collection: Collection[Document]) -> Iterator[Mapping[str, Any]]:
-    own = {name: f"${name}" for name in (META_FIELD, TIME_FIELD, "_id")}
+    key = {name: f"${name}" for name in (META_FIELD, TIME_FIELD, "_id")}
     pipeline: list[dict[str, Any]] = [
-        {"$group": {"_id": own, "number": {"$sum": 1}, "digests": {"$addToSet": f"${DIGEST}"}}},
+        {"$group": {"_id": key, "number": {"$sum": 1}, "digests": {"$addToSet": f"${DIGEST}"}}},
         {"$match": {"number": {"$gt": 1}}},
     ]
     yield from collection.aggregate(pipeline, allowDiskUse=True)

@@ -1,1 +1,1 @@
-"""Writing documents, and what became of each."""
+"""Writes documents, and reports the result for each."""

@@ -1,8 +1,8 @@
-"""Writing documents whose ``_id`` and digest come from their records: a redelivery changes nothing.
+"""Writes documents whose ``_id`` and digest come from their records, so that a redelivery changes nothing.
 
-Inserts, not upserts: eight times as fast where the documents are new, and nothing is ever overwritten.
-An ``_id`` that is there already comes back as error 11000; the stored digest then says whether it is
-the same record (counted) or another one that claims its id (a data error).
+The sink inserts and does not upsert: inserts of new documents are eight times as fast, and never overwrite
+anything. For an ``_id`` that already exists the server returns error 11000. The stored digest then shows
+whether the document is from the same record (counted) or from another one with that id (a data error).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from tieline_connectors.mongo.writing.failures import (
     OUTAGES,
     UNENCODABLE,
     WHOLE_BATCH,
-    TooLarge,
-    about_document,
-    by_code,
-    is_about_the_server,
-    judged,
+    TooLargeError,
+    error_of_code,
+    is_server_error,
+    to_data_error,
+    to_tieline_error,
 )
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ log = logging.getLogger(__name__)
 Stored: TypeAlias = "Mapping[str, Any]"
 
 
-class Inserted(NamedTuple):
-    """What became of the documents: all that ``failures`` does not name are there.
+class InsertResult(NamedTuple):
+    """The result of an insert: all documents that ``failures`` does not name exist.
 
-    ``compacted``: those that were too large as they were, see ``compact``.
+    ``compacted`` is the number of those that were too large and are stored in a smaller form.
     """
 
     duplicates: int
@@ -53,14 +53,14 @@ class Inserted(NamedTuple):
     compacted: int = 0
 
 
-class Documents:
-    """One collection, as the sink uses it. Raises ``RetriableError`` and ``Fatal``."""
+class CollectionWriter:
+    """Writes to one collection. Raises ``RetriableError`` and ``FatalError``."""
 
     _never_folded: frozenset[str] = frozenset({"_id", DIGEST})
 
     def __init__(self, collection: Collection[Document], max_bytes: int) -> None:
         self._collection = collection.with_options(codec_options=CODEC)
-        # what was found there must still be there after a failover
+        # a document that is found by this read must still exist after a failover
         self._majority = collection.with_options(
             read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
         )
@@ -68,67 +68,68 @@ class Documents:
 
     @property
     def name(self) -> str:
-        """Database and collection."""
+        """The names of database and collection."""
         return self._collection.full_name
 
     def prepare(self) -> None:
-        """Make the collection ready for a first insert: nothing to do where an insert creates it."""
+        """Prepare the collection for the first insert; an insert creates this one by itself."""
 
     def create_indexes(self, indexes: Sequence[IndexKeys]) -> None:
-        """Create those that are missing. A server that says no is only warned about: writing goes on."""
+        """Create missing indexes. If the server refuses, log a warning and continue."""
         name = self._collection.full_name
         try:
             if indexes:
                 self._collection.create_indexes([IndexModel(list(keys)) for keys in indexes])
         except NetworkTimeout:
-            log.warning("%s: the server takes its time to build indexes; queries are slow until then", name)
+            log.warning("%s: the server is still building indexes; queries are slow until it is done", name)
         except OperationFailure as error:
             if error.code in OUTAGES:
-                raise judged(error) from error
-            log.warning("%s: indexes not created, queries will be slow: %s", name, judged(error))
+                raise to_tieline_error(error) from error
+            log.warning("%s: indexes not created, queries will be slow: %s", name, to_tieline_error(error))
         except PyMongoError as error:
-            raise judged(error) from error
+            raise to_tieline_error(error) from error
 
-    def insert(self, documents: Sequence[Document], patience: float | None = None) -> Inserted:
-        """Write them, and return only when they are safe. Each has its ``_id`` and digest.
+    def insert(self, documents: Sequence[Document], timeout: float | None = None) -> InsertResult:
+        """Write documents with their ``_id`` and digest, and return only when they are safe.
 
-        ``patience``: seconds that this may last where that is more than the client's own time-outs allow.
-        Raises ``TooSlow`` where fewer documents, or more patience, may get through.
+        ``timeout`` is in seconds, if the insert may take longer than the client's own time-outs allow. Raises
+        ``TooSlowError`` if an insert with fewer documents, or with more time, may succeed.
         """
-        with contextlib.nullcontext() if patience is None else pymongo.timeout(patience):
-            return self._insert_or_sort_out(documents)
+        with contextlib.nullcontext() if timeout is None else pymongo.timeout(timeout):
+            return self._insert_all(documents)
 
-    def _insert_or_sort_out(self, documents: Sequence[Document]) -> Inserted:
+    def _insert_all(self, documents: Sequence[Document]) -> InsertResult:
         try:
-            inserted = self._insert(documents)
+            result = self.insert_once(documents)
         except UNENCODABLE:
-            return self._carefully(documents)
+            return self._insert_valid(documents)
         except OperationFailure as error:
             if error.code not in WHOLE_BATCH:
-                raise judged(error) from error
-            return self._carefully(documents)
+                raise to_tieline_error(error) from error
+            return self._insert_valid(documents)
         except PyMongoError as error:
-            raise judged(error) from error
-        large = [at for at, cause in inserted.failures.items() if isinstance(cause, TooLarge)]
+            raise to_tieline_error(error) from error
+        large = [index for index, cause in result.failures.items() if isinstance(cause, TooLargeError)]
         if not large:
-            return inserted
-        again = self._carefully([documents[at] for at in large])
-        failures = {at: cause for at, cause in inserted.failures.items() if at not in large}
-        failures.update({large[at]: cause for at, cause in again.failures.items()})
-        return Inserted(inserted.duplicates + again.duplicates, failures, again.compacted)
+            return result
+        second = self._insert_valid([documents[index] for index in large])
+        failures = {index: cause for index, cause in result.failures.items() if index not in large}
+        failures.update({large[index]: cause for index, cause in second.failures.items()})
+        return InsertResult(result.duplicates + second.duplicates, failures, second.compacted)
 
-    def _insert(self, documents: Sequence[Stored]) -> Inserted:
+    def insert_once(self, documents: Sequence[Stored]) -> InsertResult:
+        """Send one insert. Raises pymongo's errors, and the runtime's for an outage."""
         try:
             self._collection.insert_many(documents, ordered=False)  # type: ignore[arg-type]
         except BulkWriteError as error:
-            return self._sorted_out(documents, error.details)
-        return Inserted(0, {})
+            return self.to_result(documents, error.details)
+        return InsertResult(0, {})
 
-    def _carefully(self, documents: Sequence[Document]) -> Inserted:
-        """One of them cannot be written: find out which, and write all others.
+    def _insert_valid(self, documents: Sequence[Document]) -> InsertResult:
+        """Write the valid documents of a batch in which at least one is invalid.
 
-        Nothing was sent before (one message holds 48 MB; of a larger batch some may be there already,
-        and count as duplicates now).
+        Nothing was sent before, since one message holds 48 MB; documents of a larger batch may already exist,
+        and count as duplicates now.
         """
         failures: dict[int, Exception] = {}
         compacted = 0
@@ -136,17 +137,16 @@ class Documents:
         indexes: list[int] = []
         for index, document in enumerate(documents):
             try:
-                raw = _encoded(document)
+                raw = _encode(document)
             except UNENCODABLE as error:
-                failures[index] = ValueError(f"cannot be written as BSON: {_blamed(document)}{error}")
+                failures[index] = ValueError(f"cannot be written as BSON: {_problem_path(document)}{error}")
                 continue
             if len(raw) > self._max_bytes:
                 smaller = compact(storable(document), self._max_bytes, self._never_folded)
                 if smaller is None:
                     failures[index] = ValueError(
-                        f"its document has {len(raw)} bytes, and compressed still more than"
-                        f" {self._max_bytes}, the most that the server takes. Split or shorten the record"
-                        " with a transform"
+                        f"its document has {len(raw)} bytes, and compressed still more than the server's"
+                        f" limit of {self._max_bytes}. Split or shorten the record with a transform"
                     )
                     continue
                 raw = smaller
@@ -154,76 +154,76 @@ class Documents:
             good.append(RawBSONDocument(raw))
             indexes.append(index)
         try:
-            inserted = self._halving(good)
+            result = self._insert_by_halves(good)
         except PyMongoError as error:
-            raise judged(error) from error
-        failures.update({indexes[at]: cause for at, cause in inserted.failures.items()})
-        return Inserted(inserted.duplicates, failures, compacted)
+            raise to_tieline_error(error) from error
+        failures.update({indexes[index]: cause for index, cause in result.failures.items()})
+        return InsertResult(result.duplicates, failures, compacted)
 
-    def _halving(self, documents: Sequence[RawBSONDocument]) -> Inserted:
-        """Where the server refuses a batch as a whole, halve it until only the culprits are left."""
+    def _insert_by_halves(self, documents: Sequence[RawBSONDocument]) -> InsertResult:
+        """If the server rejects a batch as a whole, halve it until the invalid documents are found."""
         if not documents:
-            return Inserted(0, {})
+            return InsertResult(0, {})
         try:
-            return self._insert(documents)
+            return self.insert_once(documents)
         except OperationFailure as error:
             if error.code not in WHOLE_BATCH:
                 raise
             if len(documents) == 1:
-                return Inserted(0, {0: about_document({"code": error.code, "errmsg": str(error)})})
+                return InsertResult(0, {0: to_data_error({"code": error.code, "errmsg": str(error)})})
         middle = len(documents) // 2
-        left, right = self._halving(documents[:middle]), self._halving(documents[middle:])
-        shifted = {middle + at: cause for at, cause in right.failures.items()}
-        return Inserted(left.duplicates + right.duplicates, left.failures | shifted)
+        left, right = self._insert_by_halves(documents[:middle]), self._insert_by_halves(documents[middle:])
+        shifted = {middle + index: cause for index, cause in right.failures.items()}
+        return InsertResult(left.duplicates + right.duplicates, left.failures | shifted)
 
-    def _sorted_out(self, documents: Sequence[Stored], details: Mapping[str, Any]) -> Inserted:
-        """The server's answer, document by document."""
-        for error in details["writeConcernErrors"]:  # written, but not yet as safe as asked for
-            raise by_code(error.get("code"), error.get("errmsg", ""))
+    def to_result(self, documents: Sequence[Stored], details: Mapping[str, Any]) -> InsertResult:
+        """Return the result for the server's answer to an insert. Raises the runtime's errors."""
+        for error in details["writeConcernErrors"]:  # written, but not yet as safe as requested
+            raise error_of_code(error.get("code"), error.get("errmsg", ""))
         failures: dict[int, Exception] = {}
         clashes: dict[int, Mapping[str, Any]] = {}
         for error in details["writeErrors"]:
             code = error["code"]
             if code == DUPLICATE_KEY:
                 clashes[error["index"]] = error
-            elif is_about_the_server(code):
-                raise by_code(code, error["errmsg"])
+            elif is_server_error(code):
+                raise error_of_code(code, error["errmsg"])
             else:
-                failures[error["index"]] = about_document(error)
+                failures[error["index"]] = to_data_error(error)
         stored = self._digests([documents[index]["_id"] for index in clashes])
         duplicates = 0
         for index, error in clashes.items():
             record_id, digest = documents[index]["_id"], documents[index][DIGEST]
             if record_id not in stored:
-                failures[index] = _not_by_id(error)
+                failures[index] = _unexplained_duplicate(error)
             elif stored[record_id] == digest:
                 duplicates += 1
             else:
                 failures[index] = self._clash(record_id, stored[record_id], digest)
-        return Inserted(duplicates, failures)
+        return InsertResult(duplicates, failures)
 
     def _clash(self, record_id: str, stored: Any, digest: Any) -> ValueError:
         return ValueError(
-            f"{self._collection.full_name} holds another record under its id {record_id!r} "
-            f"(digest {stored!r}, not {digest!r}): two records claim one identity"
+            f"{self._collection.full_name} contains another record with the id {record_id!r} "
+            f"(digest {stored!r}, not {digest!r}): two records have one identity"
         )
 
     def _digests(self, ids: Sequence[str]) -> dict[str, Any]:
         if not ids:
             return {}
-        found = self._majority.find({"_id": {"$in": list(ids)}}, {DIGEST: 1}, batch_size=len(ids) + 1)
-        return {document["_id"]: document.get(DIGEST) for document in found}
+        stored = self._majority.find({"_id": {"$in": list(ids)}}, {DIGEST: 1}, batch_size=len(ids) + 1)
+        return {document["_id"]: document.get(DIGEST) for document in stored}
 
 
-def _not_by_id(error: Mapping[str, Any]) -> Exception:
-    """Error 11000 on a document whose id is not there: an index of the user's, or it has just gone."""
+def _unexplained_duplicate(error: Mapping[str, Any]) -> Exception:
+    """Return the error of a duplicate whose ``_id`` does not exist: another unique index, or just deleted."""
     pattern = error.get("keyPattern")
     if "_id" in pattern if pattern else "index: _id_" in error["errmsg"]:
-        raise RetriableError("MongoDB: a document was there and has gone, or is not yet safe; trying again")
-    return about_document(error)
+        raise RetriableError("MongoDB: a document was deleted meanwhile, or is not yet safe; trying again")
+    return to_data_error(error)
 
 
-def _encoded(document: Document) -> bytes:
+def _encode(document: Document) -> bytes:
     try:
         return _bson(document)
     except UNENCODABLE:
@@ -234,12 +234,12 @@ def _bson(document: Document) -> bytes:
     return bson.encode(document, codec_options=CODEC)
 
 
-def _blamed(value: Any, path: str = "") -> str:
-    """The field that BSON has no place for, before a colon; nothing where no single one is to blame."""
+def _problem_path(value: Any, path: str = "") -> str:
+    """Return the path of the field that BSON cannot encode, with a colon; empty if it is not a single one."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, item in items:
         try:
-            _encoded({"": item})
+            _encode({"": item})
         except UNENCODABLE:
-            return _blamed(item, f"{path}.{name}" if path else str(name))
+            return _problem_path(item, f"{path}.{name}" if path else str(name))
     return f"{path}: " if path else ""

@@ -1,13 +1,13 @@
-"""What an error of pymongo means to the runtime: wait, stop, or a bad record. Pure.
+"""Translates pymongo's errors for the runtime: wait, stop, or a bad record; pure.
 
 | error                                              | meaning                                        |
 |----------------------------------------------------|------------------------------------------------|
 | no connection, no primary, a full pool             | ``RetriableError``                                  |
-| time-outs, lost connections, too much at once      | ``TooSlow``: a smaller insert may get through   |
+| time-outs, lost connections, too much at once      | ``TooSlowError``: a smaller insert may get through   |
 | shutting down, stepping down, too busy, full disk  | ``RetriableError``                                  |
 | a write concern that was not reached in time       | ``RetriableError``: what was written is not yet safe |
-| credentials, rights, options                       | ``FatalError``, with the way out                    |
-| anything the server says of one document           | a data error of that record                    |
+| credentials, rights, options                       | ``FatalError``, with the fix                        |
+| any error of the server about one document         | a data error of that record                    |
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tieline.api import FatalError, RetriableError
 DUPLICATE_KEY = 11000
 
 UNENCODABLE = (BSONError, OverflowError, ValueError, TypeError, RecursionError)
-"""What the encoder raises for a document that it cannot write."""
+"""The errors of the encoder for a document that it cannot write."""
 
 OUTAGES = {
     6: "HostUnreachable",
@@ -74,82 +74,84 @@ OUTAGES = {
 }
 
 _TOO_MUCH = {50, 89, 146, 202, 262, 462, 16500}
-"""Outages that a smaller request may pass: time-outs, memory, limits of the rate."""
+"""Outages in which a smaller request may succeed: time-outs, memory, rate limits."""
 
 _BEFORE_SENDING = (ServerSelectionTimeoutError, WaitQueueTimeoutError, NotPrimaryError)
 
 _LABELS = ("RetryableWriteError", "RetryableError", "SystemOverloadedError", "TransientTransactionError")
 
-WAYS_OUT = {
+FIXES = {
     11: "the user of connection.uri is unknown: check the user and authSource",
     13: "give the user of connection.uri the right to insert and find (role readWrite)",
     18: "the credentials of connection.uri are refused: check user, password and authSource",
-    20: "the collection cannot be written so: is it a view, or a capped or time-series collection?",
+    20: "the collection cannot be written: is it a view, or a capped or time-series collection?",
     72: "check the options of connection.uri",
-    73: "check database and collection: MongoDB does not take such a name",
-    79: "check write.concern: the server knows no such name",
+    73: "check database and collection: MongoDB does not accept such a name",
+    79: "check write.concern: the server does not know it",
     100: "check write.concern: the replica set has fewer members that hold data",
     166: "the collection is a view: name another one",
     8000: "the service refuses it: check user, password and quota",
 }
-"""Errors that waiting will not end, and what a person can do."""
+"""Errors that do not end by waiting, with the fix."""
 
 _TOO_LARGE = {10334, 17419, 17420}
 
 WHOLE_BATCH = {2, 9, 15, 22, 10334, 17419, 17420}
-"""Bad value, unparsable, too deep, no BSON, too large: said of a batch, the fault of one of its documents."""
+"""Errors of a batch that one document causes: bad value, unparsable, too deep, not BSON, too large."""
 
 
-class TooSlow(RetriableError):
-    """No answer in time, or the connection was lost on the way: it may be that too much was asked at once."""
+class TooSlowError(RetriableError):
+    """No answer came in time, or the connection was lost; a smaller insert may succeed."""
 
 
-def judged(error: PyMongoError) -> RetriableError | FatalError:
-    """What the runtime shall do after an error that is not about single documents."""
+def to_tieline_error(error: PyMongoError) -> RetriableError | FatalError:
+    """Return the runtime's error for an error that is not about single documents."""
     if isinstance(error, OperationFailure):
         if isinstance(error, ExecutionTimeout) or any(map(error.has_error_label, _LABELS)):
             kind = (
-                TooSlow if isinstance(error, ExecutionTimeout) or error.code in _TOO_MUCH else RetriableError
+                TooSlowError
+                if isinstance(error, ExecutionTimeout) or error.code in _TOO_MUCH
+                else RetriableError
             )
-            return kind(f"MongoDB is not available: {_said(error)}")
-        return by_code(error.code, _said(error))
+            return kind(f"MongoDB is not available: {_server_message(error)}")
+        return error_of_code(error.code, _server_message(error))
     if isinstance(error, AutoReconnect) and not isinstance(error, _BEFORE_SENDING):
-        return TooSlow(f"MongoDB is not available: {_short(str(error))}")
+        return TooSlowError(f"MongoDB is not available: {_short(str(error))}")
     if isinstance(error, ConnectionFailure):
         return RetriableError(f"MongoDB is not available: {_short(str(error))}")
     if isinstance(error, (ConfigurationError, InvalidName, InvalidOperation)):
         return FatalError(
-            f"MongoDB cannot be used so: {_short(str(error))}; check connection.uri and collection"
+            f"MongoDB rejects the settings: {_short(str(error))}; check connection.uri and collection"
         )
     return FatalError(f"MongoDB: {type(error).__name__}: {_short(str(error))}")
 
 
-def by_code(code: int | None, said: str) -> RetriableError | FatalError:
-    """The same for a code that the server gave."""
+def error_of_code(code: int | None, message: str) -> RetriableError | FatalError:
+    """Return the runtime's error for a code and message of the server."""
     if code in OUTAGES:
-        kind = TooSlow if code in _TOO_MUCH else RetriableError
-        return kind(f"MongoDB is not available ({OUTAGES[code]}): {said}")
-    hint = WAYS_OUT.get(code or 0, "see the server's log")
-    return FatalError(f"MongoDB refuses it (code {code}): {said}; {hint}")
+        kind = TooSlowError if code in _TOO_MUCH else RetriableError
+        return kind(f"MongoDB is not available ({OUTAGES[code]}): {message}")
+    hint = FIXES.get(code or 0, "see the server's log")
+    return FatalError(f"MongoDB refuses the request (code {code}): {message}; {hint}")
 
 
-def is_about_the_server(code: int | None) -> bool:
-    """Whether an error that came with one document would meet every other one too."""
-    return code in OUTAGES or code in WAYS_OUT
+def is_server_error(code: int | None) -> bool:
+    """Return whether an error that was reported for one document would affect every document."""
+    return code in OUTAGES or code in FIXES
 
 
-class TooLarge(ValueError):
-    """The server takes no document of this size."""
+class TooLargeError(ValueError):
+    """The document is larger than the server accepts."""
 
 
-def about_document(error: Mapping[str, Any]) -> ValueError:
-    """The data error of one record, from the server's write error."""
-    kind = TooLarge if error.get("code") in _TOO_LARGE else ValueError
+def to_data_error(error: Mapping[str, Any]) -> ValueError:
+    """Return the data error of one record for a write error of the server."""
+    kind = TooLargeError if error.get("code") in _TOO_LARGE else ValueError
     return kind(f"MongoDB refuses the document (code {error.get('code')}): {_short(error['errmsg'])}")
 
 
-def _said(error: OperationFailure) -> str:
-    """The server's own words; pymongo's message would add the whole answer."""
+def _server_message(error: OperationFailure) -> str:
+    """Return the server's message; pymongo's message would add the whole answer."""
     details = error.details or {}
     return _short(str(details.get("errmsg") or error))
 

@@ -1,18 +1,18 @@
-"""Writing to a time-series collection, which has no unique index, no upsert and no transaction.
+"""Writes to a time-series collection, which has no unique index, no upsert and no transaction.
 
-What keeps a document single there, in order:
+These steps prevent duplicates:
 
 1. One task writes a series: its key (the device) is its partition, and a partition has one task.
-2. Before an insert, one read finds which documents of the batch are there: on the primary, by series and
+2. Before an insert, one read finds the documents of the batch that exist: on the primary, by series and
    time, which are indexed. Only the others are inserted.
-3. What is found counts only if a majority has it; else it is not safe yet, and is waited for.
-4. After an insert whose outcome is not known, nothing is read or written until it cannot take effect any
-   more. The server gives up a command after ``maxTimeMS``, counted from its receipt; we close the
-   connection after as long; so after twice that time from sending, it has happened or never will.
+3. A document counts only if a majority has it. Otherwise it is not safe yet, and the sink waits.
+4. After an insert with an unknown result, the sink neither reads nor writes until that insert cannot take
+   effect any more. The server aborts a command ``maxTimeMS`` after its receipt, and we close the connection
+   after the same time. Twice that time after sending, the insert has happened or never will.
 
-What remains: a task that began while an insert of its predecessor was still under way (a rebalance, a
-worker killed within an insert and started again at once), and a server that was stopped between receiving
-and executing (a paused machine), can leave a document twice. ``tieline mongo dedupe`` removes those.
+Two cases can still leave a duplicate. A task may start while an insert of its predecessor is running (a
+rebalance, or a worker that is killed during an insert and restarted at once). A server may be paused between
+receipt and execution. ``tieline mongo dedupe`` removes such duplicates.
 """
 
 from __future__ import annotations
@@ -27,27 +27,32 @@ from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError, Serve
 
 from tieline.api import FatalError, RetriableError
 from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD, TIME_FIELD, Document
-from tieline_connectors.mongo.writing.collection import Documents, Inserted, Stored
-from tieline_connectors.mongo.writing.failures import about_document, by_code, is_about_the_server, judged
+from tieline_connectors.mongo.writing.collection import CollectionWriter, InsertResult, Stored
+from tieline_connectors.mongo.writing.failures import (
+    error_of_code,
+    is_server_error,
+    to_data_error,
+    to_tieline_error,
+)
 
 _EXISTS = 48
 _MAX_MEASUREMENT = 4 * 1024 * 1024
 """MongoDB's limit for one document of a time-series collection."""
 
 
-class TimeSeries(Documents):
-    """One time-series collection, as the sink uses it. ``timeout``: seconds that one command may take."""
+class TimeSeriesWriter(CollectionWriter):
+    """Writes to one time-series collection. ``timeout`` is the limit of one command, in seconds."""
 
     _never_folded = frozenset({"_id", DIGEST, TIME_FIELD, META_FIELD})
 
     def __init__(self, collection: Collection[Document], max_bytes: int, timeout: float) -> None:
         super().__init__(collection, min(max_bytes, _MAX_MEASUREMENT))
         self._timeout = timeout
-        self._patience = timeout
-        self._settled = 0.0
+        self._insert_timeout = timeout
+        self._quiet_until = 0.0
 
     def prepare(self) -> None:
-        """Create the collection. Raises ``FatalError`` where one is there that is no such time series."""
+        """Create the collection. Raises ``FatalError`` if one exists that is not such a time series."""
         wanted = {"timeField": TIME_FIELD, "metaField": META_FIELD}
         database, name = self._collection.database, self._collection.name
         try:
@@ -56,36 +61,36 @@ class TimeSeries(Documents):
             except OperationFailure as error:
                 if error.code != _EXISTS:
                     raise
-            (found,) = database.list_collections(filter={"name": name})
+            (existing,) = database.list_collections(filter={"name": name})
         except PyMongoError as error:
-            raise judged(error) from error
-        given = found.get("options", {}).get("timeseries", {})
-        if {field: given.get(field) for field in wanted} != wanted:
+            raise to_tieline_error(error) from error
+        options = existing.get("options", {}).get("timeseries", {})
+        if {field: options.get(field) for field in wanted} != wanted:
             raise FatalError(
-                f"{self._collection.full_name} is there and no time series of {TIME_FIELD} and {META_FIELD}; "
-                "name another collection, or rename that one"
+                f"{self._collection.full_name} exists, but is not a time series of {TIME_FIELD} and"
+                f" {META_FIELD}; name another collection, or rename that one"
             )
 
-    def insert(self, documents: Sequence[Document], patience: float | None = None) -> Inserted:
-        """Raises ``RetriableError`` as long as an earlier insert may still take effect."""
-        self._patience = patience or self._timeout
-        return super().insert(documents, patience)
+    def insert(self, documents: Sequence[Document], timeout: float | None = None) -> InsertResult:
+        """Write documents. Raises ``RetriableError`` while an earlier insert may still take effect."""
+        self._insert_timeout = timeout or self._timeout
+        return super().insert(documents, timeout)
 
-    def _insert(self, documents: Sequence[Stored]) -> Inserted:
-        """Those that are not there yet. Raises as pymongo does, ``RetriableError``."""
-        left = self._settled - time.monotonic()
+    def insert_once(self, documents: Sequence[Stored]) -> InsertResult:
+        """Insert the documents that do not exist. Raises pymongo's errors and ``RetriableError``."""
+        left = self._quiet_until - time.monotonic()
         if left > 0:
             raise RetriableError(
-                "MongoDB: an earlier insert may still take effect; waiting for that", after=left
+                "MongoDB: an earlier insert may still take effect; waiting for it", after=left
             )
-        fresh, duplicates, failures = self._sorted(documents)
+        fresh, duplicates, failures = self._split(documents)
         if fresh:
             failures |= self._send(documents, fresh)
-        return Inserted(duplicates, failures)
+        return InsertResult(duplicates, failures)
 
-    def _sorted(self, documents: Sequence[Stored]) -> tuple[list[int], int, dict[int, Exception]]:
-        """Which of them are new; how many are there; which claim the id of another record."""
-        known = self._found(documents)
+    def _split(self, documents: Sequence[Stored]) -> tuple[list[int], int, dict[int, Exception]]:
+        """Return the indexes of new documents, the number of duplicates, and the clashes of ids."""
+        known = self._stored_digests(documents)
         fresh: list[int] = []
         duplicates = 0
         failures: dict[int, Exception] = {}
@@ -93,7 +98,7 @@ class TimeSeries(Documents):
             digest = document[DIGEST]
             other = known.setdefault(document["_id"], None)
             if other is None:
-                known[document["_id"]] = digest  # so that the same id again in this batch is no new one
+                known[document["_id"]] = digest  # so that the same id later in this batch is not new
                 fresh.append(index)
             elif other == digest:
                 duplicates += 1
@@ -101,62 +106,62 @@ class TimeSeries(Documents):
                 failures[index] = self._clash(document["_id"], other, digest)
         return fresh, duplicates, failures
 
-    def _found(self, documents: Sequence[Stored]) -> dict[str, Any]:
-        """The digests of those that are there, and safe."""
-        asked = _asking_for(documents)
+    def _stored_digests(self, documents: Sequence[Stored]) -> dict[str, Any]:
+        """Return the digests of existing documents. Raises ``RetriableError`` if one is not safe yet."""
+        query = _query_for(documents)
         primary = self._collection.with_options(read_preference=pymongo.ReadPreference.PRIMARY)
-        here = self._digests_of(primary, asked)
-        if here and self._digests_of(self._majority, asked).keys() != here.keys():
-            raise RetriableError("MongoDB: a document is there and not yet safe; trying again")
-        return here
+        stored = self._digests_of(primary, query)
+        if stored and self._digests_of(self._majority, query).keys() != stored.keys():
+            raise RetriableError("MongoDB: a document exists but is not yet safe; trying again")
+        return stored
 
-    def _digests_of(self, collection: Collection[Document], asked: Mapping[str, Any]) -> dict[str, Any]:
-        return {found["_id"]: found.get(DIGEST, "") for found in collection.find(asked, {DIGEST: 1})}
+    def _digests_of(self, collection: Collection[Document], query: Mapping[str, Any]) -> dict[str, Any]:
+        return {document["_id"]: document.get(DIGEST, "") for document in collection.find(query, {DIGEST: 1})}
 
     def _send(self, documents: Sequence[Stored], fresh: Sequence[int]) -> dict[int, Exception]:
         sent = time.monotonic()
         try:
-            with pymongo.timeout(self._patience):
-                self._collection.insert_many([documents[at] for at in fresh], ordered=False)  # type: ignore[misc]
+            with pymongo.timeout(self._insert_timeout):
+                self._collection.insert_many([documents[index] for index in fresh], ordered=False)  # type: ignore[misc]
         except BulkWriteError as error:
             if error.details["writeConcernErrors"]:
-                self._settled = sent + 2 * self._patience
+                self._quiet_until = sent + 2 * self._insert_timeout
                 first = error.details["writeConcernErrors"][0]
-                raise by_code(first.get("code"), first.get("errmsg", "")) from error
-            return _told(error.details["writeErrors"], fresh)
+                raise error_of_code(first.get("code"), first.get("errmsg", "")) from error
+            return _failures(error.details["writeErrors"], fresh)
         except ServerSelectionTimeoutError:
             raise  # nothing was sent
         except PyMongoError:
-            self._settled = sent + 2 * self._patience
+            self._quiet_until = sent + 2 * self._insert_timeout
             raise
         return {}
 
 
-def _asking_for(documents: Sequence[Stored]) -> dict[str, Any]:
-    """One query for all of them: a series, the time from its first to its last, its ids."""
+def _query_for(documents: Sequence[Stored]) -> dict[str, Any]:
+    """Return one query for all documents: each series, the time from its first to its last, and ids."""
     series: dict[tuple[Any, ...], list[Stored]] = {}
     for document in documents:
         series.setdefault(tuple(document[META_FIELD].values()), []).append(document)
     return {
         "$or": [
             {
-                META_FIELD: of_one[0][META_FIELD],
+                META_FIELD: members[0][META_FIELD],
                 TIME_FIELD: {
-                    "$gte": min(document[TIME_FIELD] for document in of_one),
-                    "$lte": max(document[TIME_FIELD] for document in of_one),
+                    "$gte": min(document[TIME_FIELD] for document in members),
+                    "$lte": max(document[TIME_FIELD] for document in members),
                 },
-                "_id": {"$in": [document["_id"] for document in of_one]},
+                "_id": {"$in": [document["_id"] for document in members]},
             }
-            for of_one in series.values()
+            for members in series.values()
         ]
     }
 
 
-def _told(errors: Sequence[Mapping[str, Any]], fresh: Sequence[int]) -> dict[int, Exception]:
-    """What the server says of single documents: those were not written, all others were."""
+def _failures(errors: Sequence[Mapping[str, Any]], fresh: Sequence[int]) -> dict[int, Exception]:
+    """Return the failures of single documents; all others were written."""
     failures: dict[int, Exception] = {}
     for error in errors:
-        if is_about_the_server(error["code"]):
-            raise by_code(error["code"], error["errmsg"])
-        failures[fresh[error["index"]]] = about_document(error)
+        if is_server_error(error["code"]):
+            raise error_of_code(error["code"], error["errmsg"])
+        failures[fresh[error["index"]]] = to_data_error(error)
     return failures

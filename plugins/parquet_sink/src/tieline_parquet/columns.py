@@ -1,4 +1,4 @@
-"""What an Avro schema becomes in Arrow, and the plain data that is true to it.
+"""Converts Avro schemas to Arrow types, and plain data to values of these types.
 
 | Avro | Arrow |
 |---|---|
@@ -7,12 +7,12 @@
 | enum, fixed(n) | string, binary(n) |
 | array, map, record | list, map with keys of text, struct |
 | [null, X] | X, nullable |
-| any other union | a struct with a nullable field a branch, of which one is set; null: a null struct |
+| any other union | a struct with a nullable field for each branch, of which one is set; null: a null struct |
 | date, time-*, timestamp-*, local-timestamp-* | date32, time, timestamp in UTC, timestamp |
 | decimal, uuid | decimal, string |
 
-A logical type that is invalid where it stands is ignored, as Avro's specification says. Dates and timestamps
-that Python has no place for (the year 10000) are numbers in a record, and what they are in the column.
+An invalid logical type is ignored, as Avro's specification requires. Dates and timestamps that Python cannot
+represent (the year 10000) are numbers in a record, and dates and timestamps in the column.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ _INT = range(-(2**31), 2**31)
 
 
 class Column(NamedTuple):
-    """An Arrow type, and what makes a value ready for it; none: it is as it stands."""
+    """An Arrow type and the conversion of a value to it; ``None`` if the value needs none."""
 
     type: Any
     convert: Convert | None = None
 
 
 class _Branch(NamedTuple):
-    """One of a union: its name in the struct, what it is, the fields of a record."""
+    """A branch of a union: its name in the struct, its kind, and the fields of a record."""
 
     name: str
     kind: str
@@ -81,12 +81,12 @@ class _Branch(NamedTuple):
 
 
 def column(schema: Any) -> Column:
-    """For a schema as fastavro has parsed it. Raises ``ValueError`` where Parquet has nothing like it."""
+    """Return the column of a schema parsed by fastavro. Raises ``ValueError`` if Parquet has no such type."""
     return _Compiler().column(schema)
 
 
 class _Compiler:
-    """One pass over a schema; remembers its named types."""
+    """Compiles one schema; remembers its named types."""
 
     def __init__(self) -> None:
         self._named: dict[str, tuple[str, Column, frozenset[str] | None]] = {}
@@ -105,39 +105,43 @@ class _Compiler:
             return self._record(schema)
         if kind == "array":
             items = self.column(schema["items"])
-            return _Branch("array", "array", Column(pa.list_(items.type), _each(items.convert)))
+            return _Branch("array", "array", Column(pa.list_(items.type), _convert_items(items.convert)))
         if kind == "map":
             values = self.column(schema["values"])
-            return _Branch("map", "map", Column(pa.map_(pa.string(), values.type), _pairs(values.convert)))
+            return _Branch(
+                "map", "map", Column(pa.map_(pa.string(), values.type), _convert_pairs(values.convert))
+            )
         if kind not in _PRIMITIVE and kind not in ("enum", "fixed"):
             return self._by_name(kind)
-        found = _leaf(schema)
+        leaf = _leaf(schema)
         if "name" in schema:
-            self._named[schema["name"]] = (found.kind, found.column, None)
-            return found._replace(name=_short(schema["name"]))
-        return found
+            self._named[schema["name"]] = (leaf.kind, leaf.column, None)
+            return leaf._replace(name=_short(schema["name"]))
+        return leaf
 
     def _by_name(self, name: str) -> _Branch:
         if name in _PRIMITIVE:
             return _Branch(name, name, Column(_PRIMITIVE[name]))
         if name in self._open:
-            raise ValueError(f"the record {name} is inside itself, which no table can hold")
+            raise ValueError(f"the record {name} contains itself, which a table cannot represent")
         kind, known, fields = self._named[name]
         return _Branch(_short(name), kind, known, fields)
 
     def _record(self, schema: Any) -> _Branch:
         name = schema["name"]
         if not schema["fields"]:
-            raise ValueError(f"the record {name} has no field, which Parquet cannot hold")
+            raise ValueError(f"the record {name} has no field, which Parquet cannot represent")
         self._open.add(name)
-        inside = {field["name"]: self.column(field["type"]) for field in schema["fields"]}
+        columns = {field["name"]: self.column(field["type"]) for field in schema["fields"]}
         self._open.remove(name)
         nullable = {field["name"]: _takes_null(field["type"]) for field in schema["fields"]}
-        kind = pa.struct([pa.field(key, part.type, nullable[key]) for key, part in inside.items()])
-        made = Column(kind, _fields({key: part.convert for key, part in inside.items() if part.convert}))
-        fields = frozenset(inside)
-        self._named[name] = ("record", made, fields)
-        return _Branch(_short(name), "record", made, fields)
+        kind = pa.struct([pa.field(key, part.type, nullable[key]) for key, part in columns.items()])
+        record = Column(
+            kind, _convert_fields({key: part.convert for key, part in columns.items() if part.convert})
+        )
+        fields = frozenset(columns)
+        self._named[name] = ("record", record, fields)
+        return _Branch(_short(name), "record", record, fields)
 
     def _union(self, schema: list[Any]) -> Column:
         branches = [self._branch(branch) for branch in schema if branch != "null"]
@@ -147,10 +151,10 @@ class _Compiler:
             only = branches[0].column
             return Column(only.type, only.convert and _unless_null(only.convert))
         names = [branch.name for branch in branches]
-        if len(set(names)) < len(names):  # two namespaces have a type of that name
+        if len(set(names)) < len(names):  # two namespaces have a type with that name
             branches = [branch._replace(name=f"{branch.name}_{n}") for n, branch in enumerate(branches)]
         return Column(
-            pa.struct([(branch.name, branch.column.type) for branch in branches]), _chosen(branches)
+            pa.struct([(branch.name, branch.column.type) for branch in branches]), _choose_branch(branches)
         )
 
 
@@ -160,8 +164,8 @@ def _leaf(schema: Any) -> _Branch:
         precision, scale = schema["precision"], schema.get("scale", 0)
         if precision > 76:
             raise ValueError(f"a decimal of {precision} digits; Parquet's readers take up to 76")
-        made = pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
-        return _Branch("decimal", "decimal", Column(made))
+        decimal_type = pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
+        return _Branch("decimal", "decimal", Column(decimal_type))
     if logical == "uuid" and kind in ("string", "fixed"):
         return _Branch("uuid", "uuid", Column(pa.string(), str))
     if logical in _LOGICAL:
@@ -209,7 +213,7 @@ _NUMBERS: dict[str, Callable[[int], Convert]] = {
     "timestamp": _since_1970,
     "local-timestamp": _since_1970,
 }
-"""To the numbers that are stored: Arrow takes no column in which some are numbers and some are not."""
+"""Conversions to the stored numbers; Arrow rejects a column with both numbers and dates."""
 
 _PRIMITIVE_NAME = {name: name.removesuffix("-millis").removesuffix("-micros") for name in _LOGICAL}
 
@@ -222,22 +226,22 @@ def _short(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _each(convert: Convert | None) -> Convert | None:
+def _convert_items(convert: Convert | None) -> Convert | None:
     return convert and (lambda values: [convert(value) for value in values])
 
 
-def _pairs(convert: Convert | None) -> Convert:
+def _convert_pairs(convert: Convert | None) -> Convert:
     if convert is None:
         return lambda values: list(values.items())
     return lambda values: [(key, convert(value)) for key, value in values.items()]
 
 
-def _fields(converts: dict[str, Convert]) -> Convert | None:
+def _convert_fields(converts: dict[str, Convert]) -> Convert | None:
     if not converts:
         return None
 
     def convert(value: Any) -> Any:
-        return {**value, **{key: each(value[key]) for key, each in converts.items()}}
+        return {**value, **{key: convert_field(value[key]) for key, convert_field in converts.items()}}
 
     return convert
 
@@ -246,26 +250,26 @@ def _unless_null(convert: Convert) -> Convert:
     return lambda value: None if value is None else convert(value)
 
 
-def _chosen(branches: list[_Branch]) -> Convert:
+def _choose_branch(branches: list[_Branch]) -> Convert:
     by_kind = {branch.kind: branch for branch in reversed(branches)}
 
     def branch_of(value: Any) -> _Branch:
         if isinstance(value, dict):
             keys = value.keys()
-            named = (branch for branch in branches if branch.fields is not None and branch.fields == keys)
-            found = next(named, None) or by_kind.get("map")
+            named = (other for other in branches if other.fields is not None and other.fields == keys)
+            branch = next(named, None) or by_kind.get("map")
         else:
             kinds = _KINDS.get(type(value), ())
             if type(value) is int and not any(kind in by_kind for kind in kinds):
-                kinds = ("", *_NUMBERS)  # a date, say, that Python has no place for
+                kinds = ("", *_NUMBERS)  # for example a date that Python cannot represent
             if type(value) is int and value not in _INT:
                 kinds = kinds[1:]
-            found = next((by_kind[kind] for kind in kinds if kind in by_kind), None)
-        if found is None:
+            branch = next((by_kind[kind] for kind in kinds if kind in by_kind), None)
+        if branch is None:
             raise ValueError(
-                f"a {type(value).__name__} is none of {', '.join(each.name for each in branches)}"
+                f"a {type(value).__name__} is not one of {', '.join(other.name for other in branches)}"
             )
-        return found
+        return branch
 
     def convert(value: Any) -> Any:
         if value is None:

@@ -1,4 +1,4 @@
-"""The settings of the Parquet sink; Confluent's S3 sink has given its names to those that mean the same."""
+"""The settings of the Parquet sink, with the names of Confluent's S3 sink if they mean the same."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from tieline.api import CommaList, Config, setting
 
 
 class ParquetSinkConfig(Config):
-    """Where the files go, where they end, and how they are laid out in folders."""
+    """Where files are written, when a file ends, and the layout of folders."""
 
     url: str = setting(
         "store.url",
-        doc="A folder, or a URL that fsspec or pyarrow knows (s3://bucket/path, abfs://…, hdfs://…).",
+        doc="A folder, or a URL of fsspec or pyarrow (s3://bucket/path, abfs://…, hdfs://…).",
         importance="high",
         min_length=1,
     )
     flush_size: int = setting(
         "flush.size",
         10_000,
-        doc="A file ends with so many records of its partition.",
+        doc="The largest number of records of a partition in one file.",
         importance="high",
         ge=1,
     )
     rotate_interval_ms: int = setting(
         "rotate.interval.ms",
         600_000,
-        doc="A file ends before the record that is so many ms later than its first one; -1: never.",
+        doc="A file ends before a record that is this much later than its first one. -1: never.",
         importance="high",
         ge=-1,
     )
     partition_fields: CommaList = setting(
         "partition.fields",
         (),
-        doc="Fields of the value (a.b: inside) that make folders below the date: by_<field>=<value>.",
+        doc="Fields of the value (or a.b) that become folders below the date: by_<field>=<value>.",
     )
     date_name: str = setting(
         "partition.date.name",
@@ -44,24 +44,24 @@ class ParquetSinkConfig(Config):
     time_field: str = setting(
         "time.field",
         "",
-        doc="The field of the value (a.b: inside) that is a record's time; none: the record's own.",
+        doc="The field of the value (or a.b) with the record's time. Empty: the record's timestamp.",
     )
     time_unit: Literal["us", "ms", "s"] = setting(
-        "time.unit", "us", doc="What a time.field that is a plain number counts since 1970: us, ms or s."
+        "time.unit", "us", doc="The unit since 1970 of a time.field that is a plain number: us, ms or s."
     )
     codec: Literal["zstd", "snappy", "gzip", "none"] = setting(
-        "parquet.codec", "zstd", doc="How the files are compressed: zstd, snappy, gzip or none."
+        "parquet.codec", "zstd", doc="The compression of files: zstd, snappy, gzip or none."
     )
 
     def problems(self) -> list[tuple[str, str]]:
-        """What one setting alone cannot show."""
+        """Return conflicts between settings."""
         names = [path.rpartition(".")[2] for path in self.partition_fields]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             return [
                 (
                     "partition.fields",
-                    f"makes two folders named {twice[0]}: name each field, and the date, once",
+                    f"would create two folders named {twice[0]}: name each field, and the date, once",
                 )
             ]
         return []

@@ -1,7 +1,7 @@
-"""Which folder a row is in: Hive's form, ``date=2026-01-31/by_device=a%2Fb``, which all readers know.
+"""Finds the folder of a row in Hive's form, ``date=2026-01-31/by_device=a%2Fb``, which all readers support.
 
-A field's folders are not named as the field: readers take the folder's name for a column of its own, guess
-its type (``0012`` becomes 12), and let it stand for the column in the file, or refuse both.
+A field's folders do not have the name of the field. Readers turn the folder's name into a column, guess its
+type (``0012`` becomes 12), and replace the column in the file by it, or reject both.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from tieline.api import SinkRecord
 
-NOTHING = "__HIVE_DEFAULT_PARTITION__"
-"""What Hive and all that came after it write for null, and for an empty text."""
+NULL_NAME = "__HIVE_DEFAULT_PARTITION__"
+"""The name that Hive and its successors write for null and for an empty text."""
 _MAX_NAME = 255
 _ESCAPED = re.compile(r"""[\x00-\x1f\x7f"#%'*/:=?\\{}\[\]^]""")
 _A_DAY = 86_400_000
@@ -23,7 +23,7 @@ _PER_MS = {"us": 1000, "ms": 1, "s": 1}
 
 
 class Folders:
-    """``time_field``, ``fields``: paths into the value, with dots. ``unit``: of a time that is a number."""
+    """Finds times and folders. ``time_field`` and ``fields`` are paths; ``unit`` is for numeric times."""
 
     def __init__(self, date_name: str, time_field: str, unit: str, fields: Sequence[str]) -> None:
         self._date_name = date_name
@@ -31,39 +31,39 @@ class Folders:
         self._unit = unit
         self._fields = [(f"by_{path.rpartition('.')[2]}", tuple(path.split("."))) for path in fields]
         self.names = frozenset([date_name, *(name for name, _ in self._fields)])
-        """The columns that readers make of the folders."""
+        """The columns that readers create from the folders."""
 
     def time(self, record: SinkRecord) -> int | None:
-        """Milliseconds since 1970. Raises ``ValueError``."""
+        """Return a record's time in milliseconds since 1970, or ``None``. Raises ``ValueError``."""
         if not self._time:
             return record.timestamp if record.timestamp is None or record.timestamp >= 0 else None
-        found = _at(record.value, self._time)
-        if found is None:
+        value = _field(record.value, self._time)
+        if value is None:
             return None
-        if isinstance(found, datetime.datetime):
-            zoned = found if found.tzinfo else found.replace(tzinfo=datetime.timezone.utc)
+        if isinstance(value, datetime.datetime):
+            zoned = value if value.tzinfo else value.replace(tzinfo=datetime.timezone.utc)
             return int(zoned.timestamp() * 1000)
-        if isinstance(found, bool) or not isinstance(found, (int, float)):
-            raise ValueError(f"{'.'.join(self._time)} is no time, but a {type(found).__name__}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{'.'.join(self._time)} is not a time, but a {type(value).__name__}")
         try:
-            return int(found * 1000 if self._unit == "s" else found // _PER_MS[self._unit])
+            return int(value * 1000 if self._unit == "s" else value // _PER_MS[self._unit])
         except OverflowError:
-            raise ValueError(f"{'.'.join(self._time)} is no time: {found}") from None
+            raise ValueError(f"{'.'.join(self._time)} is not a time: {value}") from None
 
     def of(self, record: SinkRecord, time: int | None) -> str:
-        """The folder below the topic's. Raises ``ValueError``."""
-        date = NOTHING if time is None else _date(time // _A_DAY)
+        """Return the folder below the topic's folder. Raises ``ValueError``."""
+        date = NULL_NAME if time is None else _date(time // _A_DAY)
         names = [f"{self._date_name}={date}"]
-        names += [f"{name}={escaped(_at(record.value, path))}" for name, path in self._fields]
+        names += [f"{name}={escaped(_field(record.value, path))}" for name, path in self._fields]
         if any(len(name.encode()) > _MAX_NAME for name in names):
             raise ValueError(f"a folder's name would have more than {_MAX_NAME} bytes")
         return "/".join(names)
 
 
 def escaped(value: Any) -> str:
-    """A value as part of a folder's name, as Hive escapes it. Raises ``ValueError`` on what is no name."""
+    """Return a value as a part of a folder's name, escaped as by Hive. Raises ``ValueError``."""
     if value is None or value == "":
-        return NOTHING
+        return NULL_NAME
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, datetime.datetime):
@@ -71,8 +71,8 @@ def escaped(value: Any) -> str:
     if not isinstance(value, (str, int, float, datetime.date)):
         raise ValueError(f"a {type(value).__name__} cannot name a folder; take a field with text or a number")
     text = str(value)
-    text.encode()  # UnicodeEncodeError is a ValueError: half a surrogate is no file's name
-    return _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", text)
+    text.encode()  # UnicodeEncodeError is a ValueError; a name cannot contain half of a surrogate pair
+    return _ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", text)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -83,8 +83,8 @@ def _date(day: int) -> str:
         raise ValueError("its time is before the year 1 or after 9999") from None
 
 
-def _at(value: Any, path: Sequence[str]) -> Any:
-    """Raises ``ValueError`` where there is no such field."""
+def _field(value: Any, path: Sequence[str]) -> Any:
+    """Return the field at a path. Raises ``ValueError`` if it does not exist."""
     for name in path:
         if not isinstance(value, dict) or name not in value:
             raise ValueError(f"there is no field {'.'.join(path)}")

@@ -1,9 +1,9 @@
-"""Records of one schema as rows of a table: the value's fields, and where the record came from.
+"""Converts records of one schema to rows of a table, with the value's fields and the record's origin.
 
-A value that is a record gives a column a field; any other one is the column ``value``. A value without a
-schema is text: as it is, anything else as JSON. Beside them is the struct ``_kafka``: topic, partition,
-offset, timestamp, key as text, and the record's id (``tieline.id``), by which duplicates of a source that
-is at least once can be told.
+A value that is a record has a column for each field; any other value is the column ``value``. A value without
+a schema is text; other types are written as JSON. The struct ``_kafka`` has topic, partition, offset,
+timestamp, key as text, and the record's id (``tieline.id``), which identifies duplicates of an at-least-once
+source.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ORIGIN_TYPE = pa.struct(
 
 
 class Rows(NamedTuple):
-    """A batch of Arrow with a row for each record in ``good``; the others failed, by index."""
+    """An Arrow batch with a row for each index in ``good``, and the failures of the others by index."""
 
     batch: Any
     good: Sequence[int]
@@ -44,68 +44,69 @@ class Rows(NamedTuple):
 
 
 class Layout:
-    """The columns of one schema; none: of values without one. Raises ``ValueError`` if there can be none.
+    """The columns of one schema, or of values without one. Raises ``ValueError`` on an unsupported schema.
 
-    ``reserved``: names that folders have; the value may have none of them.
+    ``reserved`` are the names of folders, which the value's fields may not have.
     """
 
     def __init__(self, schema: Schema | None, reserved: frozenset[str]) -> None:
-        made = Column(pa.string(), _text) if schema is None else column(schema.parsed)
-        self._is_record = pa.types.is_struct(made.type) and isinstance(_definition(schema), dict)
-        inside = list(made.type) if self._is_record else [pa.field("value", made.type)]
-        taken = sorted({field.name for field in inside} & (reserved | {ORIGIN}))
+        self.column = Column(pa.string(), _text) if schema is None else column(schema.parsed)
+        """The Arrow type of a value, and its conversion."""
+        kind = self.column.type
+        self._is_record = pa.types.is_struct(kind) and isinstance(_definition(schema), dict)
+        fields = list(kind) if self._is_record else [pa.field("value", kind)]
+        taken = sorted({field.name for field in fields} & (reserved | {ORIGIN}))
         if taken:
-            raise ValueError(f"a field is named {taken[0]}, as a column of the sink's own is")
-        self._made = made
-        self.schema = pa.schema([*inside, pa.field(ORIGIN, _ORIGIN_TYPE, nullable=False)])
+            raise ValueError(f"a field is named {taken[0]}, which is a column of the sink")
+        self.schema = pa.schema([*fields, pa.field(ORIGIN, _ORIGIN_TYPE, nullable=False)])
 
     @staticmethod
     @functools.lru_cache(maxsize=256)
     def of(schema: Schema | None, reserved: frozenset[str]) -> Layout:
-        """The same for the same schema; compiled once."""
+        """Return the layout of a schema, which is compiled once."""
         return Layout(schema, reserved)
 
     def rows(self, records: Sequence[SinkRecord]) -> Rows:
-        """All at once; one by one only where one of them cannot be a row."""
+        """Convert all records at once, or one by one if one of them cannot be converted."""
         try:
             return Rows(self._batch(records), range(len(records)), {})
-        except Exception:  # whatever a value makes Arrow raise: below each is looked at alone
+        except Exception:  # noqa: BLE001 - Arrow raises many kinds; the loop below finds the record
             failures: dict[int, Exception] = {}
         for index, record in enumerate(records):
             try:
                 self._batch([record])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - Arrow raises many kinds
                 failures[index] = ValueError(
-                    f"no row of {self.schema.names}: {type(error).__name__}: {error}"
+                    f"cannot be a row of {self.schema.names}: {type(error).__name__}: {error}"
                 )
         good = [index for index in range(len(records)) if index not in failures]
         return Rows(self._batch([records[index] for index in good]), good, failures)
 
     def _batch(self, records: Sequence[SinkRecord]) -> Any:
-        values, convert = [record.value for record in records], self._made.convert
+        values, convert = [record.value for record in records], self.column.convert
         if convert is not None:
             values = list(map(convert, values))
-        array = pa.array(values, self._made.type)
+        array = pa.array(values, self.column.type)
         if array.null_count and self._is_record:
             raise ValueError("a record is null")
-        _refuse_nulls(array, "value")
+        _reject_nulls(array, "value")
         columns = array.flatten() if self._is_record else [array]
         origin = pa.array(list(map(_origin, records)), _ORIGIN_TYPE)
         return pa.RecordBatch.from_arrays([*columns, origin], schema=self.schema)
 
 
-def _refuse_nulls(array: Any, where: str) -> None:
-    """Arrow itself looks at it only when a file is written, which is too late to name the record."""
+def _reject_nulls(array: Any, where: str) -> None:
+    """Raise ``ValueError`` on a null in a required field. Arrow checks it only when it writes the file."""
     if pa.types.is_map(array.type):
-        _refuse_nulls(array.items, f"{where}{{}}")
+        _reject_nulls(array.items, f"{where}{{}}")
     elif pa.types.is_list(array.type):
-        _refuse_nulls(array.flatten(), f"{where}[]")
+        _reject_nulls(array.flatten(), f"{where}[]")
     elif pa.types.is_struct(array.type):
         valid = array.drop_null() if array.null_count else array
         for field, inside in zip(array.type, valid.flatten(), strict=True):
             if inside.null_count and not field.nullable:
                 raise ValueError(f"{where}.{field.name} is null")
-            _refuse_nulls(inside, f"{where}.{field.name}")
+            _reject_nulls(inside, f"{where}.{field.name}")
 
 
 def _definition(schema: Schema | None) -> Any:
@@ -113,14 +114,14 @@ def _definition(schema: Schema | None) -> Any:
 
 
 def _origin(record: SinkRecord) -> dict[str, Any]:
-    told = header(record, ID_HEADER)
+    record_id = header(record, ID_HEADER)
     return {
         "topic": record.consumed_from.topic,
         "partition": record.partition,
         "offset": record.offset,
         "timestamp": record.timestamp,
         "key": None if record.key is None else _text(record.key),
-        "id": None if told is None else told.decode("ascii", "backslashreplace"),
+        "id": None if record_id is None else record_id.decode("ascii", "backslashreplace"),
     }
 
 
@@ -135,4 +136,4 @@ def _as_json(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
         return str(value)
-    raise TypeError(f"a {type(value).__name__} is no JSON")
+    raise TypeError(f"a {type(value).__name__} is not JSON")

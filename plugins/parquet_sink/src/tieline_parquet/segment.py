@@ -1,9 +1,9 @@
-"""Where files begin and end: a function of the records of a partition alone. Pure.
+"""Cuts the records of a partition into segments, which depend on these records alone; pure.
 
-A *segment* begins with a record, and ends before the record that is one too many, too late, or of another
-schema. Each file is what a segment has for one folder, and is named by the segment's first offset. So
-whoever begins where a segment begins cuts the same segments, and writes the same files again; and a
-partition is committed at the beginning of its open segment, never inside one.
+A *segment* ends before a record that exceeds its size, that is too late, or that has another schema. Each
+file has the rows of a segment for one folder, and its name has the segment's first offset. A task that
+starts at the first record of a segment therefore cuts the same segments and writes the same files. A
+partition is committed at the first record of its open segment, never inside one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """What is cut by. ``time``: milliseconds since 1970; none: it has none and ends nothing by it."""
+    """What decides about a cut. ``time`` is in milliseconds since 1970; ``None`` causes no cut."""
 
     offset: int
     time: int | None
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """The rows ``begin`` to ``end`` of those given belong to one segment; ``first``: they begin it."""
+    """The rows ``begin`` to ``end`` belong to one segment; ``first`` says that they are its first rows."""
 
     begin: int
     end: int
@@ -29,7 +29,7 @@ class Cut(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """An open one: its first offset, how many records it has, the time that it began with, its schema."""
+    """An open segment: its first offset, number of records, first time, and schema."""
 
     start: int
     size: int
@@ -38,16 +38,16 @@ class Segment(NamedTuple):
 
 
 class Cutter:
-    """``flush_size``: records a segment at most. ``rotate``: milliseconds; -1: no limit."""
+    """Cuts at ``flush_size`` records, and after ``rotate`` milliseconds unless that is -1."""
 
     def __init__(self, flush_size: int, rotate: int) -> None:
         self._flush_size = flush_size
         self._rotate = rotate
 
     def cut(self, segment: Segment | None, rows: Sequence[Row]) -> Iterator[tuple[Cut, Segment]]:
-        """The cuts of these rows, which follow what ``segment`` has; each with its segment as it then is.
+        """Yield the cuts of the rows that follow ``segment``, each with the state of its segment.
 
-        A segment that is full (``is_full``) is followed by another one.
+        A new segment follows one that is full.
         """
         begin, first = 0, segment is None or self.is_full(segment)
         if first:
@@ -66,7 +66,7 @@ class Cutter:
             yield Cut(begin, len(rows), first), segment
 
     def is_full(self, segment: Segment) -> bool:
-        """Whether no record can follow; the others end only with what follows them."""
+        """Return whether no record can follow. Other segments end only at the next record."""
         return segment.size >= self._flush_size
 
     def _ends_before(self, segment: Segment, row: Row) -> bool:

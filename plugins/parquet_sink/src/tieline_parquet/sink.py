@@ -1,4 +1,4 @@
-"""The sink: buffers what is open, writes what is full, commits where the open segment begins."""
+"""The sink: buffers open segments, writes ended ones, and commits at the start of an open segment."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from tieline_parquet.config import ParquetSinkConfig
 from tieline_parquet.folders import Folders, escaped
 from tieline_parquet.rows import Layout
 from tieline_parquet.segment import Cutter, Row, Segment
-from tieline_parquet.store import Store, open_store, what_is_wrong
+from tieline_parquet.store import Store, open_store, url_problem
 
 Failures = dict[int, Exception]
 _MAX_NAME = 255
 
 
 class _Numbered(NamedTuple):
-    """A record, its place in the batch, its time and its folder."""
+    """A record, its index in the batch, its time and its folder."""
 
-    place: int
+    number: int
     record: SinkRecord
     time: int | None
     folder: str
 
 
 class _Buffer:
-    """One segment: its rows by folder, until they are written; then what it was, until it is committed."""
+    """One segment: its rows by folder until they are written, then its offsets until it is committed."""
 
-    def __init__(self) -> None:
-        self.segment: Segment
-        self.last = -1
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.last = segment.start
         self.written = False
         self.batches: dict[str, list[Any]] = {}
 
     def add(self, segment: Segment, last: int, batch: Any, folders: Sequence[str]) -> None:
-        """A row of ``batch`` for each of ``folders``. ``last``: the offset of the last one."""
+        """Add the rows of ``batch``, one for each of ``folders``; ``last`` is the offset of the last row."""
         self.segment, self.last = segment, last
         if len(set(folders)) == 1:
             self.batches.setdefault(folders[0], []).append(batch)
@@ -51,10 +51,10 @@ class _Buffer:
 
 
 class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
-    """Each segment of a partition (``segment.py``) becomes a file in each folder that it has rows for.
+    """Writes each segment of a partition (``segment.py``) as a file in each folder that it has rows for.
 
-    A segment is held in memory until it has ended, and written by the next call then. What was not written
-    at a crash comes again, from the beginning of a segment, and is cut and written the same.
+    A segment is kept in memory until it has ended; the next call then writes it. After a crash, records that
+    were not written are delivered again from the first record of a segment, and give the same files.
     """
 
     def __init__(self, context: SinkContext, config: ParquetSinkConfig) -> None:
@@ -76,10 +76,10 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
         return self._opened
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
-        """Write what has ended before; then take all of the batch, but for what can be no row."""
+        """Write ended segments, then buffer the batch. Records that cannot be rows raise ``DataError``."""
         self._write_ended()
         failures: Failures = {}
-        of_partition: dict[TopicPartition, list[_Numbered]] = {}
+        by_partition: dict[TopicPartition, list[_Numbered]] = {}
         for index, record in enumerate(batch):
             if record.value is None:
                 self.context.count("null_values")
@@ -91,14 +91,14 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
             except ValueError as error:
                 failures[index] = error
             else:
-                of_partition.setdefault(record.consumed_from, []).append(numbered)
-        for partition, records in of_partition.items():
+                by_partition.setdefault(record.consumed_from, []).append(numbered)
+        for partition, records in by_partition.items():
             if len(_file_name(partition, 0)) > _MAX_NAME:
-                too_long = ValueError(f"the topic's name is too long for a file's: {partition.topic}")
-                failures.update({each.place: too_long for each in records})
+                too_long = ValueError(f"the topic's name is too long for a file's name: {partition.topic}")
+                failures.update({item.number: too_long for item in records})
                 continue
             for run in _runs(records):
-                self._take(partition, run, failures)
+                self._buffer(partition, run, failures)
         if failures:
             raise DataError(failures)
 
@@ -107,12 +107,12 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
         self._write_ended()
 
     def pre_commit(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
-        """Never inside a segment: the beginning of the first that is open, or that an offset lies in."""
+        """Return the first offset of the open segment, or of the segment that an offset lies in."""
         self.flush(offsets)
         return {partition: self._safe(partition, offset) for partition, offset in offsets.items()}
 
     def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
-        """What is open comes again to the next owner."""
+        """Drop open segments; the next owner gets their records again."""
         for partition in partitions:
             self._buffers.pop(partition, None)
 
@@ -121,24 +121,24 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
         if self._opened is not None:
             self._opened.close()
 
-    def _take(self, partition: TopicPartition, run: Sequence[_Numbered], failures: Failures) -> None:
-        """Records of one schema."""
+    def _buffer(self, partition: TopicPartition, run: Sequence[_Numbered], failures: Failures) -> None:
+        """Buffer records of one schema; add those that cannot be rows to ``failures``."""
         schema = run[0].record.value_schema
         try:
             layout = Layout.of(schema, self._folders.names)
         except ValueError as error:
-            failures.update({each.place: error for each in run})
+            failures.update({item.number: error for item in run})
             return
-        made = layout.rows([each.record for each in run])
-        failures.update({run[index].place: error for index, error in made.failures.items()})
-        good = [run[index] for index in made.good]
-        rows = [Row(each.record.offset, each.time, schema) for each in good]
+        converted = layout.rows([item.record for item in run])
+        failures.update({run[index].number: error for index, error in converted.failures.items()})
+        good = [run[index] for index in converted.good]
+        rows = [Row(item.record.offset, item.time, schema) for item in good]
         buffers = self._buffers.setdefault(partition, [])
         for cut, segment in self._cutter.cut(buffers[-1].segment if buffers else None, rows):
             if cut.first:
-                buffers.append(_Buffer())
-            part = made.batch.slice(cut.begin, cut.end - cut.begin)
-            folders = [each.folder for each in good[cut.begin : cut.end]]
+                buffers.append(_Buffer(segment))
+            part = converted.batch.slice(cut.begin, cut.end - cut.begin)
+            folders = [item.folder for item in good[cut.begin : cut.end]]
             buffers[-1].add(segment, rows[cut.end - 1].offset, part, folders)
 
     def _safe(self, partition: TopicPartition, offset: int) -> int:
@@ -172,9 +172,9 @@ class ParquetSink(SinkConnector[ParquetSinkConfig]):
 
     @classmethod
     def validate(cls, config: ParquetSinkConfig) -> list[tuple[str, str]]:
-        """Whether the place for the files can be at all."""
-        wrong = what_is_wrong(config.url)
-        return [("store.url", wrong)] if wrong else []
+        """Return a problem if the URL cannot be used."""
+        problem = url_problem(config.url)
+        return [("store.url", problem)] if problem else []
 
 
 @functools.lru_cache(maxsize=1024)
@@ -187,11 +187,11 @@ def _file_name(partition: TopicPartition, start: int) -> str:
 
 
 def _runs(records: Sequence[_Numbered]) -> list[list[_Numbered]]:
-    """What follows each other with the same schema."""
+    """Split records into runs with the same schema."""
     runs: list[list[_Numbered]] = []
-    for each in records:
-        if runs and runs[-1][-1].record.value_schema == each.record.value_schema:
-            runs[-1].append(each)
+    for item in records:
+        if runs and runs[-1][-1].record.value_schema == item.record.value_schema:
+            runs[-1].append(item)
         else:
-            runs.append([each])
+            runs.append([item])
     return runs

@@ -1,4 +1,4 @@
-"""Where files appear: whole, under their final name, or not at all."""
+"""Stores write files completely under their final name, or not at all."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from tieline.api import RetriableError
 
 SCRATCH = "_scratch"
-"""Spark and Hive pass over what begins so."""
+"""Spark and Hive skip names with this first character."""
 
-_WITH_PASSWORD = re.compile(r"[^/]*://[^@:]*:[^@]+@")  # a secret of AWS may have a slash in it
+_WITH_PASSWORD = re.compile(r"[^/]*://[^@:]*:[^@]+@")  # a secret of AWS may contain a slash
 
 
 class Store(Protocol):
-    """Takes one file at a time. What is there under that name is replaced."""
+    """Writes one file at a time, and replaces an existing one of that name."""
 
     def write(self, path: str, table: Any) -> None:
-        """``path``: below the root, with slashes. Returns when it is safe. Raises ``RetriableError``."""
+        """Write a table to ``path`` below the root; return when it is safe. Raises ``RetriableError``."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release all resources."""
 
 
 def open_store(url: str, codec: str) -> Store:
-    """For a folder or a URL. Raises ``RetriableError``, ``ValueError`` on a URL that nobody knows."""
+    """Return the store of a folder or URL. Raises ``RetriableError``, or ``ValueError`` on an unknown URL."""
     if _is_local(url):
         return LocalStore(Path(url.removeprefix("file://")), codec)
     return RemoteStore(url, codec)
 
 
-def what_is_wrong(url: str) -> str | None:
-    """Why nobody knows this URL; none: somebody does. Nothing is asked of the place itself."""
+def url_problem(url: str) -> str | None:
+    """Return why the URL cannot be used, or ``None``; does not connect to it."""
     if _is_local(url):
         if url.startswith("file:") and not url.startswith("file:///"):
             return "is a file: URL without a path; file:///path/to/folder, or the folder alone"
         return None
     if _WITH_PASSWORD.match(url):
-        return "has a password in it, which errors would show; give it as its file system asks (AWS_…)"
+        return "contains a password, which errors would show; pass it in the way of its file system (AWS_…)"
     try:
         _file_system(url)
-    except (ValueError, ImportError):  # their texts would show it
+    except (ValueError, ImportError):  # their messages would show the URL
         return f"neither fsspec nor pyarrow can open {url.partition(':')[0]}://; is its package installed?"
-    except Exception:  # an outage, or credentials: that is for the start
+    except Exception:  # noqa: BLE001 - an outage or credentials, which the start reports
         return None
     return None
 
 
 class LocalStore:
-    """A folder of this machine. A file is written in a scratch folder, synced, and renamed to its place.
+    """A local folder. A file is written in a scratch folder, synced, and renamed to its final path.
 
-    The scratch folder is this store's own as long as it holds the lock in it; what a process has left there
-    that was killed is removed by the next one.
+    The store owns its scratch folder while it holds the lock in it. The next store removes the scratch
+    folders of processes that were killed.
     """
 
     def __init__(self, root: Path, codec: str) -> None:
@@ -71,17 +71,17 @@ class LocalStore:
         try:
             _make(self._root / SCRATCH)
             self._remove_leftovers()
-            self._make_scratch()
+            self._scratch, self._lock = self._create_scratch()
         except OSError as error:
-            raise _away(str(root), error) from error
+            raise _outage(str(root), error) from error
 
     def write(self, path: str, table: Any) -> None:
-        """Scratch, fsync, rename, fsync of the folder."""
+        """Write to the scratch folder, fsync, rename, and fsync the target's folder."""
         target = self._root / path
         try:
-            if not self._scratch.exists():  # swept away by somebody
+            if not self._scratch.exists():  # deleted from outside
                 self._lock.close()
-                self._make_scratch()
+                self._scratch, self._lock = self._create_scratch()
             scratch = self._scratch / "file"
             with scratch.open("wb") as file:
                 _write(table, file, self._codec)
@@ -91,25 +91,26 @@ class LocalStore:
             scratch.replace(target)
             _sync(target.parent)
         except OSError as error:
-            raise _away(str(target), error) from error
+            raise _outage(str(target), error) from error
 
     def close(self) -> None:
         """Remove the scratch folder."""
         self._lock.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _make_scratch(self) -> None:
+    def _create_scratch(self) -> tuple[Path, IO[str]]:
+        """Return a new scratch folder and its lock, held."""
         while True:
-            self._scratch = self._root / SCRATCH / uuid.uuid4().hex
-            _make(self._scratch)
+            scratch = self._root / SCRATCH / uuid.uuid4().hex
+            _make(scratch)
             try:
-                self._lock = (self._scratch / "lock").open("w")
+                lock = (scratch / "lock").open("w")
             except FileNotFoundError:
                 continue
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            if (self._scratch / "lock").exists():
-                return
-            self._lock.close()  # another store took it for a leftover before it was locked
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (scratch / "lock").exists():
+                return scratch, lock
+            lock.close()  # another store removed it before it was locked
 
     def _remove_leftovers(self) -> None:
         for left in (self._root / SCRATCH).iterdir():
@@ -118,29 +119,29 @@ class LocalStore:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(left, ignore_errors=True)
             except (OSError, BlockingIOError):
-                continue  # another task's, or one that is about to lock it
+                continue  # another store has locked it, or is about to
 
 
 class RemoteStore:
-    """Any file system of fsspec's, or of pyarrow's own. A file is one put of all its bytes under its name."""
+    """A file system of fsspec or pyarrow. A file is written by one put of all its bytes."""
 
     def __init__(self, url: str, codec: str) -> None:
         self._codec = codec
-        self._fs, self._root = _file_system(url)
+        self.file_system, self._root = _file_system(url)
 
     def write(self, path: str, table: Any) -> None:
-        """One put."""
-        bytes_ = pa.BufferOutputStream()
-        _write(table, bytes_, self._codec)
+        """Write the table by one put."""
+        buffer = pa.BufferOutputStream()
+        _write(table, buffer, self._codec)
         target = f"{self._root}/{path}"
         try:
-            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._fs.pipe_file(target, bytes_.getvalue().to_pybytes())
-        except Exception as error:  # each file system has errors of its own, and each may pass
-            raise _away(target, error) from error
+            self.file_system.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self.file_system.pipe_file(target, buffer.getvalue().to_pybytes())
+        except Exception as error:  # noqa: BLE001 - each file system has its own errors
+            raise _outage(target, error) from error
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing; no resources are held."""
 
 
 def _is_local(url: str) -> bool:
@@ -150,7 +151,7 @@ def _is_local(url: str) -> bool:
 def _file_system(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError):  # unknown to fsspec, or without its package: pyarrow may bring its own
+    except (ImportError, ValueError):  # unknown to fsspec, or its package is missing; pyarrow may have one
         arrow, path = pyarrow.fs.FileSystem.from_uri(url)
         fs = ArrowFSWrapper(arrow)
     return fs, path.rstrip("/")
@@ -161,7 +162,7 @@ def _write(table: Any, to: IO[bytes] | Any, codec: str) -> None:
 
 
 def _make(folder: Path) -> None:
-    """With all above it, each safe in the folder that it is in."""
+    """Create a folder and its parents, and sync each of them."""
     if folder.is_dir():
         return
     _make(folder.parent)
@@ -177,6 +178,6 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _away(where: str, error: Exception) -> RetriableError:
-    why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    return RetriableError(f"{where} cannot be written: {why}")
+def _outage(path: str, error: Exception) -> RetriableError:
+    cause = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return RetriableError(f"{path} cannot be written: {cause}")

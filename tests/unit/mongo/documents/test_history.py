@@ -9,7 +9,7 @@ from tieline_connectors.command.model.command import Result, WriteResult
 from tieline_connectors.command.model.result_records import old_form, result_schema
 from tieline_connectors.mongo.documents.history import history
 from tieline_connectors.mongo.documents.layouts import LAYOUTS, LayoutOptions
-from tieline_connectors.mongo.query.questions import Question, row
+from tieline_connectors.mongo.query.search import Search, row
 
 AT = 1_767_225_600_000_123
 POINT = "campus/b1/ahu1/CoolingSetpoint"
@@ -167,9 +167,9 @@ def test_what_is_neither_is_refused_with_what_is_taken(value):
 
 
 def test_the_two_questions_name_the_fields_that_are_indexed():
-    assert Question(history="from-cloud").filter("time") == {"from": "Cloud"}
-    assert Question(history="to-cloud").filter("time") == {"to": "Cloud"}
-    assert Question(command="c1").filter(None) == {"command_id": "c1"}
+    assert Search(history="from-cloud").filter("time") == {"from": "Cloud"}
+    assert Search(history="to-cloud").filter("time") == {"to": "Cloud"}
+    assert Search(command="c1").filter(None) == {"command_id": "c1"}
     layout = LAYOUTS["command-history"](LayoutOptions())
     assert [keys[0][0] for keys in layout.indexes] == ["time", "from", "to", "device", "command_id"]
 

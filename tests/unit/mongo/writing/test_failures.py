@@ -13,8 +13,8 @@ from pymongo.errors import (
 )
 
 from tieline.api import FatalError, RetriableError
-from tieline_connectors.mongo.writing.collection import Documents
-from tieline_connectors.mongo.writing.failures import by_code, judged
+from tieline_connectors.mongo.writing.collection import CollectionWriter
+from tieline_connectors.mongo.writing.failures import error_of_code, to_tieline_error
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ from tieline_connectors.mongo.writing.failures import by_code, judged
     ],
 )
 def test_what_passes_is_waited_out(error):
-    assert isinstance(judged(error), RetriableError)
+    assert isinstance(to_tieline_error(error), RetriableError)
 
 
 @pytest.mark.parametrize(
-    ("error", "way_out"),
+    ("error", "fix"),
     [
         (OperationFailure("no", 13), "readWrite"),
         (OperationFailure("no", 18), "authSource"),
@@ -47,47 +47,47 @@ def test_what_passes_is_waited_out(error):
         (ConfigurationError("no"), "connection.uri"),
     ],
 )
-def test_what_does_not_pass_stops_the_task_and_tells_the_way_out(error, way_out):
-    answer = judged(error)
+def test_an_error_that_does_not_end_by_waiting_is_fatal_and_names_the_fix(error, fix):
+    answer = to_tieline_error(error)
 
     assert isinstance(answer, FatalError)
-    assert way_out in str(answer)
+    assert fix in str(answer)
 
 
 def test_a_long_answer_is_cut():
-    assert len(str(judged(OperationFailure("x" * 10_000, 1)))) < 500
+    assert len(str(to_tieline_error(OperationFailure("x" * 10_000, 1)))) < 500
 
 
 @pytest.fixture
-def documents():
+def writer():
     from pymongo import MongoClient
 
     with MongoClient[dict[str, Any]]("mongodb://127.0.0.1:1", connect=False) as client:
-        yield Documents(client.a.b, 16_000_000)
+        yield CollectionWriter(client.a.b, 16_000_000)
 
 
 def answer(*write_errors, concern=()):
     return {"writeErrors": list(write_errors), "writeConcernErrors": list(concern)}
 
 
-def test_written_but_not_yet_safe_is_an_outage(documents):
+def test_written_but_not_yet_safe_is_an_outage(writer):
     late = {"code": 64, "errmsg": "waiting for replication timed out"}
 
     with pytest.raises(RetriableError, match="timed out"):
-        documents._sorted_out([{"_id": "1"}], answer(concern=[late]))
+        writer.to_result([{"_id": "1"}], answer(concern=[late]))
 
 
-def test_a_write_concern_that_can_never_be_reached_is_fatal(documents):
+def test_a_write_concern_that_can_never_be_reached_is_fatal(writer):
     with pytest.raises(FatalError, match=r"write\.concern"):
-        documents._sorted_out([{"_id": "1"}], answer(concern=[{"code": 100, "errmsg": "not enough"}]))
+        writer.to_result([{"_id": "1"}], answer(concern=[{"code": 100, "errmsg": "not enough"}]))
 
 
-def test_an_outage_told_with_one_document_is_an_outage_of_the_batch(documents):
+def test_an_outage_told_with_one_document_is_an_outage_of_the_batch(writer):
     bad, down = {"index": 0, "code": 121, "errmsg": "no"}, {"index": 1, "code": 11600, "errmsg": "down"}
 
     with pytest.raises(RetriableError):
-        documents._sorted_out([{"_id": "1"}, {"_id": "2"}], answer(bad, down))
+        writer.to_result([{"_id": "1"}, {"_id": "2"}], answer(bad, down))
 
 
 def test_a_code_says_by_its_name_what_is_the_matter():
-    assert "PrimarySteppedDown" in str(by_code(189, "x"))
+    assert "PrimarySteppedDown" in str(error_of_code(189, "x"))

@@ -1,8 +1,8 @@
-"""The questions people ask of what the sink has stored, and how the answers look; pure.
+"""Searches for documents of any layout, and their display; pure.
 
-They work on each layout without being told which: ``time`` orders the layouts ``reading``, ``point``,
-``timeseries`` and ``command-history``, ``date`` the layout ``cloudagent`` and what the old agent left
-(its dates are text).
+A search recognizes the layout by its fields: ``time`` orders the layouts ``reading``, ``point``,
+``timeseries`` and ``command-history``; ``date`` orders the layout ``cloudagent`` and documents of the old
+agent, whose dates are text.
 """
 
 from __future__ import annotations
@@ -24,52 +24,55 @@ Document = Mapping[str, Any]
 TIME_FIELDS = ("time", "date")
 
 
-class Question(NamedTuple):
-    """What is asked for; all of it has to hold."""
+class Search(NamedTuple):
+    """The conditions of a search; a document has to meet all of them."""
 
     topic: str | None = None
     pattern: str | None = None
-    """A regular expression, somewhere in the topic."""
+    """A regular expression that matches a part of the topic."""
     device: str | None = None
     since: dt.datetime | None = None
     until: dt.datetime | None = None
     history: str | None = None
-    """``from-cloud``: commands; ``to-cloud``: what became of them."""
+    """``from-cloud``: commands; ``to-cloud``: their results."""
     command: str | None = None
-    """A command's id: it and all that was told of it."""
+    """A command's id; its results match, too."""
 
     def filter(self, time_field: str | None, is_series: bool = False) -> dict[str, Any]:
-        """The query for a collection that is ordered by this field; ``is_series``: the layout timeseries.
+        """Return the query for a collection that ``time_field`` orders.
 
-        Raises ``ValueError`` where a time is asked for and there is none.
+        ``is_series`` says whether its layout is timeseries. Raises ``ValueError`` if the search has a time
+        but the documents do not.
         """
-        every: list[dict[str, Any]] = []
+        conditions: list[dict[str, Any]] = []
         if self.topic is not None:
-            every.append({"topic": self.topic})
+            conditions.append({"topic": self.topic})
         if self.pattern is not None:
-            every.append({"topic": {"$regex": self.pattern}})
+            conditions.append({"topic": {"$regex": self.pattern}})
         if self.device is not None:
-            every.append(_of_device(self.device, time_field, is_series))
+            conditions.append(_of_device(self.device, time_field, is_series))
         if self.history is not None:
-            every.append({"from" if self.history == "from-cloud" else "to": CLOUD})
+            conditions.append({"from" if self.history == "from-cloud" else "to": CLOUD})
         if self.command is not None:
-            every.append({"command_id": self.command})
-        asked = {"$gte": self.since, "$lt": self.until}
-        limits = {name: limit for name, limit in asked.items() if limit is not None}
+            conditions.append({"command_id": self.command})
+        times = {"$gte": self.since, "$lt": self.until}
+        limits = {name: limit for name, limit in times.items() if limit is not None}
         if limits:
             if time_field is None:
                 raise ValueError("the documents of this collection have neither time nor date to compare")
-            every.append(_within(limits, time_field))
-        return every[0] if len(every) == 1 else {"$and": every} if every else {}
+            conditions.append(_within(limits, time_field))
+        if len(conditions) == 1:
+            return conditions[0]
+        return {"$and": conditions} if conditions else {}
 
 
 def time_field_of(document: Document | None) -> str | None:
-    """By which field documents like this one are ordered."""
+    """Return the field that orders documents like this one, or ``None``."""
     return next((name for name in TIME_FIELDS if document and name in document), None)
 
 
 def order_of(document: Document | None) -> tuple[str, ...]:
-    """By which fields documents like this one are put in order; none: by their insertion."""
+    """Return the fields that order documents like this one; empty: the order of insertion."""
     field = time_field_of(document)
     if field is None or document is None:
         return ()
@@ -77,23 +80,23 @@ def order_of(document: Document | None) -> tuple[str, ...]:
 
 
 def is_history(document: Document) -> bool:
-    """Whether documents like this one are of the layout ``command-history``."""
+    """Return whether documents like this one have the layout ``command-history``."""
     return "from" in document and "to" in document
 
 
 def is_series(document: Document | None) -> bool:
-    """Whether documents like this one are of the layout ``timeseries``."""
+    """Return whether documents like this one have the layout ``timeseries``."""
     return document is not None and isinstance(document.get(META_FIELD), Mapping)
 
 
 def json_line(document: Document) -> str:
-    """The whole document on one line: dates in ISO 8601, integers exact, whatever their size."""
+    """Return the document as one line of JSON, with dates in ISO 8601 and exact integers."""
     text = json.dumps(document, default=_plain, ensure_ascii=False)
     return text if text.isprintable() else json.dumps(document, default=_plain)
 
 
 def row(document: Document) -> tuple[str, str, str]:
-    """Time, topic and content, for a table. Nothing in it can move a terminal's cursor."""
+    """Return time, topic and content for a table, without control characters for a terminal."""
     time = document.get(time_field_of(document) or "", "")
     if isinstance(time, dt.datetime):
         time = time.strftime("%Y-%m-%d %H:%M:%S.") + f"{time.microsecond // 1000:03d}"
@@ -115,9 +118,9 @@ def _content(document: Document) -> str:
         units = document.get("units") or {}
         return "  ".join(f"{name}={_short(value)}{_unit(units.get(name))}" for name, value in points.items())
     if is_history(document):
-        told = [f"{document.get('device_point')}={_short(document.get('new_value'))}"]
-        told += [str(document[name]) for name in ("message", "issuer", "command_id") if document.get(name)]
-        return "  ".join(told)
+        parts = [f"{document.get('device_point')}={_short(document.get('new_value'))}"]
+        parts += [str(document[name]) for name in ("message", "issuer", "command_id") if document.get(name)]
+        return "  ".join(parts)
     if "message" in document:
         return json_line({"message": document["message"]})[len('{"message": ') : -1]
     return json_line({k: v for k, v in document.items() if k not in ("_id", DIGEST, "topic", *TIME_FIELDS)})
@@ -163,7 +166,7 @@ def _of_device(device: str, time_field: str | None, is_series: bool) -> dict[str
 def _within(limits: Mapping[str, dt.datetime], field: str) -> dict[str, Any]:
     if field == "time":
         return {field: dict(limits)}
-    # MongoDB compares only like with like; the old agent's dates are text
+    # MongoDB compares only values of one type, and the old agent's dates are text
     text = {
         name: limit.astimezone(dt.timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")
         for name, limit in limits.items()

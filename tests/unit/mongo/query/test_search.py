@@ -3,8 +3,8 @@ import datetime as dt
 import pytest
 
 from tieline.api.commands import parse_time
-from tieline_connectors.mongo.query.following import _below
-from tieline_connectors.mongo.query.questions import Question, is_series, json_line, row
+from tieline_connectors.mongo.query.follow import _below
+from tieline_connectors.mongo.query.search import Search, is_series, json_line, row
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
 
@@ -26,18 +26,18 @@ def test_times_are_read_as_people_write_them(text, expected):
 
 
 def test_one_condition_stands_alone_so_that_its_index_is_plain_to_see():
-    assert Question(topic="a").filter("time") == {"topic": "a"}
-    assert Question().filter(None) == {}
+    assert Search(topic="a").filter("time") == {"topic": "a"}
+    assert Search().filter(None) == {}
 
 
 def test_a_devices_name_is_no_expression():
-    found = Question(device="b1.x/(a)").filter("date")
+    found = Search(device="b1.x/(a)").filter("date")
 
     assert found == {"topic": {"$regex": r"^devices/b1\.x/\(a\)/[^/]+$"}}
 
 
 def test_a_question_about_the_document_of_a_change_names_its_fields_there():
-    question = Question(topic="a", pattern="b", since=NOW).filter("date")
+    question = Search(topic="a", pattern="b", since=NOW).filter("date")
 
     assert _below("fullDocument", question) == {
         "$and": [
@@ -72,5 +72,5 @@ def test_a_measurement_of_a_time_series_is_found_by_its_device_and_shown_as_a_po
 
     assert is_series(document)
     assert not is_series({"series": 5})
-    assert Question(device="d").filter("time", is_series(document)) == {"series.device": "d"}
+    assert Search(device="d").filter("time", is_series(document)) == {"series.device": "d"}
     assert row(document)[2] == "temp=20.5 C"
