@@ -11,6 +11,7 @@ from tieline import __version__
 from tieline.api import StartupError
 from tieline.cli.command_context import WorkerCommandContext
 from tieline.cli.commands.consume import consume
+from tieline.cli.commands.dev import dev
 from tieline.cli.commands.new import new
 from tieline.cli.commands.offsets import offsets
 from tieline.cli.commands.plugins import plugins as plugins_command
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(dev)
 app.command()(status)
 app.command()(consume)
 app.command()(produce)

@@ -104,7 +104,7 @@ class DrivenTask:
 def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], answer: Future[Any]) -> None:
     try:
         result = function(*arguments)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
         answer.set_exception(error)
     else:
         answer.set_result(result)

@@ -34,7 +34,10 @@ def list_all(
         bool, typer.Option("--check", help="End with exit status 1 if a plugin is broken.")
     ] = False,
 ) -> None:
-    """List every plugin with kind, name, version, distribution and status. Each one is imported."""
+    """List every plugin with kind, name, version, distribution and status. Each one is imported.
+
+    The version is the connector's own; the distribution is what was installed, with its version.
+    """
     if context.invoked_subcommand is not None:
         return
     rows = [row for group in discovery.KIND for row in _rows(group)]
@@ -45,11 +48,12 @@ def list_all(
     if as_json:
         typer.echo(json.dumps(rows))
     else:
-        columns = ("kind", "name", "version", "distribution", "status")
-        table = Table(*columns)
+        table = Table("kind", "name", "version", "distribution", "status")
         for row in rows:
             status = f"{row['status']} (alias of {row['alias_of']})" if row.get("alias_of") else row["status"]
-            table.add_row(*(Text(text) for text in (*(row[column] for column in columns[:-1]), status)))
+            of = f"{row['distribution']} {row['version']}".strip()
+            cells = (row["kind"], row["name"], row.get("plugin_version", ""), of, status)
+            table.add_row(*map(Text, cells))
         Console().print(table)
     if check and any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
@@ -70,7 +74,9 @@ def show(
         return
     console = Console()
     for plugin in descriptions:
-        console.print(Text(f"{plugin['kind']} {plugin['name']} {plugin['version']}".rstrip(), style="bold"))
+        own = f", version {plugin['plugin_version']}" if plugin["plugin_version"] else ""
+        of = f", of {plugin['distribution']} {plugin['distribution_version']}".rstrip()
+        console.print(Text(f"{plugin['kind']} {plugin['name']}{own}{of}", style="bold"))
         console.print(f"{plugin['doc']}\n", highlight=False, markup=False)
         table = Table("key", "type", "default", "meaning")
         for setting in plugin["settings"]:
@@ -86,9 +92,10 @@ def _rows(group: str) -> list[dict[str, str]]:
 
 
 def _row(group: str, plugin: discovery.Installed) -> dict[str, str]:
+    version = ""
     try:
         if group in _CONTRACTS:
-            discovery.load(group, plugin.name, _CONTRACTS[group])
+            version = _own_version(discovery.load(group, plugin.name, _CONTRACTS[group]))
         else:
             discovery.load_object(group, plugin.name)
     except PluginError as error:
@@ -98,8 +105,10 @@ def _row(group: str, plugin: discovery.Installed) -> dict[str, str]:
     return {
         "kind": discovery.KIND[group],
         "name": plugin.name,
+        "plugin_version": version,
         "version": plugin.version,
         "distribution": plugin.distribution,
+        "distribution_version": plugin.version,
         "target": plugin.target,
         "status": status,
     }
@@ -112,10 +121,20 @@ def _known(group: str, name: str) -> bool:
 def _describe(group: str, name: str) -> dict[str, Any]:
     """Return a plugin and its settings. Raises ``PluginError`` if it is broken."""
     kind = discovery.load(group, name, _CONTRACTS[group])
+    plugins = {plugin.name: plugin for plugin in discovery.installed(group)}
+    plugin = plugins[discovery.known_as(name, plugins) or name]
     return {
         "kind": discovery.KIND[group],
         "name": name,
-        "version": getattr(kind, "version", ""),  # converters and transforms have no version
+        "plugin_version": _own_version(kind),
+        "version": _own_version(kind),
+        "distribution": plugin.distribution,
+        "distribution_version": plugin.version,
         "doc": inspect.getdoc(kind) or "",
         "settings": kind.config_type.definition(),
     }
+
+
+def _own_version(kind: Any) -> str:
+    """Return what a connector says of itself; converters and transforms have no version."""
+    return str(getattr(kind, "version", ""))

@@ -1,0 +1,93 @@
+"""``tieline dev``: run one source or sink from one file, while it is being written."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+from tieline.api import StartupError
+from tieline.api.commands import until_interrupted
+from tieline.cli.commands.consume import View
+from tieline.config.files import read_settings
+from tieline.plugins.discovery import SOURCES
+
+
+def dev(
+    file: Annotated[Path, typer.Argument(help="A Python file with a source or a sink.")],
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="The class to run, if the file has several.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, a setting of the connector; may be repeated."),
+    ] = None,
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="A file of settings: YAML, JSON or .properties.")
+    ] = None,
+    lines: Annotated[
+        Path | None,
+        typer.Option("--input", help="What a sink gets: lines of JSON or text. Default: standard input."),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="End when the source is idle, or at the first failure.")
+    ] = False,
+    output: Annotated[
+        View,
+        typer.Option(
+            "--format", help="Rows, or one line of JSON per record; auto prints rows on a terminal."
+        ),
+    ] = View.AUTO,
+) -> None:
+    """Run a source or a sink from one file, without packaging it, and reload it when the file changes.
+
+    A source's records are printed as they come; a sink gets the lines of standard input or of a file, and
+    the command ends after the last one. The worker is a real one, on a temporary local log: offsets
+    continue across a reload, and are gone at the end. Exit status: 0; 1 if the task failed; 2 if nothing
+    was started.
+    """
+    given = _settings(settings or (), settings_file)
+    from tieline.cli.consuming.screen import JsonLines, TableRows, silence_stdout
+    from tieline.cli.developing.loop import DevLoop
+
+    is_rows = output is View.ROWS or (output is View.AUTO and sys.stdout.isatty())
+    well = True
+    with tempfile.TemporaryDirectory(prefix="tieline-dev-") as folder:
+        loop = DevLoop(Path(folder), file, class_name, given, once)
+        found = loop.classify()
+        try:
+            with until_interrupted():
+                if found.group == SOURCES:
+                    if lines is not None:
+                        raise StartupError(f"{found.name} is a source; --input is for a sink")
+                    well = loop.run_source(found, TableRows() if is_rows else JsonLines())
+                else:
+                    with _open(lines) as stream:
+                        well = loop.run_sink(found, stream)
+        except BrokenPipeError:
+            silence_stdout()
+    if not well:
+        raise typer.Exit(1)
+
+
+def _settings(pairs: list[str] | tuple[()], path: Path | None) -> dict[str, str]:
+    """Return the settings of the file, with those of the command line over them. Raises ``ConfigError``."""
+    found = {} if path is None else dict(read_settings(path))
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise StartupError(f"--set {pair}: give key=value")
+        found[key] = value
+    return found
+
+
+def _open(path: Path | None) -> IO[bytes]:
+    if path is None or path == Path("-"):
+        return sys.stdin.buffer
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise StartupError(f"{path} cannot be read: {error.strerror}") from error
