@@ -151,7 +151,7 @@ def _work(spool: Spool) -> dict[str, float]:
     appended = time.monotonic()
     position, taken = spool.start, 0
     while taken < batches * size:
-        batch, position = spool.read(position, size, 0)
+        batch, position, _ = spool.read(position, size, 0)
         taken += len(batch)
         spool.save({spool.id: str(position)})
     read = time.monotonic()

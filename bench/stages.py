@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from bench.figure import figure, say
@@ -59,7 +59,9 @@ def run(stand: Stand) -> None:
         ends.callback(log.close)
         store = TopicSchemaStore(log)
         outbound = SourceConversion(TransformChain([]), *_converters(store))
-        units = _step("3-4-convert", lambda: [Unit(_all(outbound.convert(p))) for p in _parts(spooled)])
+        units = _step(
+            "3-4-convert", lambda: [Unit(_all(outbound.convert(p).records)) for p in _parts(spooled)]
+        )
         log.create_topic(_TOPIC, partitions=4)
         producer = log.producer("bench", {})
 
@@ -112,13 +114,13 @@ def _parts(records: list[T]) -> Iterator[list[T]]:
 def _drained(spool: Spool) -> Iterator[Any]:
     position = spool.start
     while True:
-        batch, position = spool.read(position, _BATCH, 0)
+        batch, position, _ = spool.read(position, _BATCH, 0)
         if not batch:
             return
         yield from batch
 
 
-def _all(records: list[T | None]) -> list[T]:
+def _all(records: Sequence[T | None]) -> list[T]:
     return [record for record in records if record is not None]
 
 

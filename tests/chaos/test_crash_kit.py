@@ -71,8 +71,8 @@ def test_who_holds_a_topic_when_the_process_dies_writes_nothing(tmp_path):
 def test_a_crash_comes_before_an_effect_or_after_it_and_nothing_comes_after_a_crash(when, happened):
     process = Process(CrashPoint(Step.PUT, when, 2))
     effects: list[object] = []
-    put = process.guarded(effects.append, Step.PUT)
-    flush = process.guarded(lambda: effects.append("flushed"), None)
+    put = process.guard(effects.append, Step.PUT)
+    flush = process.guard(lambda: effects.append("flushed"), None)
     put(1)
     try:
         with pytest.raises(Crash, match=f"10-put-{when}"):
@@ -86,7 +86,7 @@ def test_a_crash_comes_before_an_effect_or_after_it_and_nothing_comes_after_a_cr
 
 def test_an_empty_answer_is_no_effect():
     answers = iter([[], [], ["a batch"]])
-    poll = Process(CrashPoint(Step.POLL, "after")).guarded(lambda: next(answers), Step.POLL)
+    poll = Process(CrashPoint(Step.POLL, "after")).guard(lambda: next(answers), Step.POLL)
     assert [poll(), poll()] == [[], []]
     with pytest.raises(Crash):
         poll()

@@ -32,7 +32,7 @@ from tieline.api import (
     identity,
 )
 from tieline.broker.port import Delivery
-from tieline.config.plan import ConnectorPlan, ConverterPlan, TransformPlan, check_plan
+from tieline.config.plan import ConverterPlan, SinkPlan, SourcePlan, TransformPlan, check_plan
 from tieline.config.settings import SinkSettings, SourceSettings, Timing
 from tieline.converters.avro import AvroConverter
 from tieline.converters.plain import StringConverter
@@ -146,10 +146,10 @@ class Shelf(SinkTask[Config]):
 
 
 def connector(kind, task, outside):
-    def __init__(self, context, config):
+    def init(self, context, config):
         task.__init__(self, outside, context, config)
 
-    return type("Connector", (kind,), {"task_type": type(task.__name__, (task,), {"__init__": __init__})})
+    return type("Connector", (kind,), {"task_type": type(task.__name__, (task,), {"__init__": init})})
 
 
 def goes_out(n):
@@ -205,13 +205,13 @@ class Journey:
         writes = SourceSettings.parse({**common, **partitions, "name": self.out})
         reads = SinkSettings.parse({**common, "name": self.into, "topics": self.outside.own})
 
-        def planned(settings, connector, dropped):
+        def planned(kind, settings, connector, dropped):
             drop = TransformPlan(Filter, Filter.config_type.parse({"key.regex": dropped}))
-            return ConnectorPlan(settings, connector, Config.parse({}), {}, key, value, [drop], {})
+            return kind(Config.parse({}), {}, key, value, [drop], {}, settings, connector)
 
         source = connector(SourceConnector, self.task, self.outside)
         sink = connector(SinkConnector, self.sink, self.outside)
-        connectors = [planned(writes, source, ".*7"), planned(reads, sink, ".*3")]
+        connectors = [planned(SourcePlan, writes, source, ".*7"), planned(SinkPlan, reads, sink, ".*3")]
         worker = check_plan("test", {**self.home.worker, "data.dir": str(data)}, [])
         return dataclasses.replace(worker, connectors=connectors)
 

@@ -15,7 +15,7 @@ import pytest
 
 from tieline.api import Config, Schema, SinkConnector, SinkTask, SourceRecord, TopicPartition
 from tieline.broker.port import ProducerRecord, Unit
-from tieline.config.plan import ConnectorPlan, ConverterPlan, check_plan
+from tieline.config.plan import ConverterPlan, SinkPlan, check_plan
 from tieline.config.settings import SinkSettings, Timing
 from tieline.converters.plain import StringConverter
 from tieline.runtime.worker.factory import open_broker
@@ -79,7 +79,7 @@ def planned(outside, worker, data):
 
     task = type("Actor", (Actor,), {"__init__": __init__})
     connector = type("Acting", (SinkConnector,), {"task_type": task})
-    sink = ConnectorPlan(settings, connector, Config.parse({}), {}, text, text, [], {})
+    sink = SinkPlan(Config.parse({}), {}, text, text, [], {}, settings, connector)
     return dataclasses.replace(plan, connectors=[sink])
 
 

@@ -1,4 +1,4 @@
-"""Connectors that misbehave: the worker outlives them, says so, and stops all others in time."""
+"""Connectors that misbehave: the worker survives them, reports them, and stops all others in time."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ import pytest
 
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
+from tieline.runtime.worker.status_file import statuses
 from tieline.runtime.worker.worker import Worker
 from tieline.testing.distribution import distribution
 from tieline.testing.worker_process import WorkerProcess
@@ -45,6 +46,13 @@ class Quits(Bus):
         sys.exit(3)
 
 
+class Fails(Bus):
+    def poll(self, max_records, max_wait):
+        if self.n == 200:
+            raise KeyError("a bug in poll")
+        return super().poll(max_records, max_wait)
+
+
 class Clings(Bus):
     def interrupt(self):
         raise RuntimeError("a bug in interrupt")
@@ -64,14 +72,17 @@ def source(task):
     return Source
 
 
-BusSource, PoisonSource, QuitsSource, ClingsSource = map(source, (Bus, Poison, Quits, Clings))
+BusSource, PoisonSource, QuitsSource, FailsSource, ClingsSource = map(
+    source, (Bus, Poison, Quits, Fails, Clings)
+)
 """
 
 
 @pytest.fixture
 def run(tmp_path):
     """Run a worker in a thread with one connector of each class named; stopped at the end."""
-    classes = {f"hostile_{n.lower()}": f"hostile:{n}Source" for n in ("Bus", "Poison", "Quits", "Clings")}
+    names = ("Bus", "Poison", "Quits", "Fails", "Clings")
+    classes = {f"hostile_{name.lower()}": f"hostile:{name}Source" for name in names}
     started = []
 
     def run(*names):
@@ -123,6 +134,28 @@ def test_a_pump_that_failed_does_not_end_the_worker_and_with_it_the_reception(ru
     assert ended == [False]
 
 
+def test_a_receiver_that_failed_ends_the_worker_once_its_spool_is_empty(run, tmp_path):
+    worker, thread, ended = run("fails")
+    thread.join(10)
+    assert ended == [False]
+    ledger = worker.ledger()["fails"]
+    assert (ledger["state"], ledger["delivered"], ledger["in_flight"]) == ("FAILED", 199, 0)
+    assert ledger["trace"].startswith("TASK_POLL: KeyError: 'a bug in poll'")
+    (status,) = statuses(tmp_path / "data")
+    assert status["connectors"]["fails"]["trace"] == ledger["trace"]
+    assert "in poll" in ledger["trace"].partition("Traceback")[2]
+
+
+def test_a_receiver_that_failed_does_not_end_the_worker_while_a_neighbour_runs(run):
+    worker, thread, _ = run("fails", "bus")
+    failing, bus = worker.connectors
+    until(lambda: not failing.running)
+    enough = spooled(worker, "bus") + 300
+    until(lambda: spooled(worker, "bus") > enough)
+    assert (failing.state, bus.state) == ("FAILED", "RUNNING")
+    assert thread.is_alive()
+
+
 def test_a_task_that_leaves_the_interpreter_has_failed_and_does_not_look_alive(run):
     worker, thread, ended = run("quits")
     thread.join(10)
@@ -141,7 +174,7 @@ def test_a_connector_that_cannot_be_stopped_keeps_no_other_from_it(run):
     assert ended == [True]
 
 
-def test_a_connector_that_reports_an_error_of_its_own_thread_has_failed_and_its_neighbour_goes_on(run):
+def test_a_connector_that_reports_an_error_of_its_own_thread_has_failed_and_its_neighbour_continues(run):
     worker, thread, _ = run("quits", "bus")
     until(lambda: spooled(worker, "bus") > 10)
     failing, bus = worker.connectors

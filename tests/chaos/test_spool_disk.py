@@ -35,7 +35,7 @@ def drained(spool):
     position = spool.start
     values: list[Any] = []
     while True:
-        batch, following = spool.read(position, 50, 0)
+        batch, following, _ = spool.read(position, 50, 0)
         if following == position:
             return values
         values += [record.value for record in batch]
@@ -131,7 +131,7 @@ def test_a_record_that_the_disk_has_changed_is_quarantined_told_and_costs_itself
     (told,) = caplog.messages
     assert told == (
         "what cannot be used (damaged: record 123 of the spool: its checksum does not fit; check the disk) "
-        f"goes as it came to the quarantine of {path}; the others go on, 'tieline status' counts it"
+        f"goes unchanged to the quarantine of {path}; other input is not affected, 'tieline status' counts it"
     )
 
 
@@ -168,7 +168,7 @@ def all_records(spool):
     records: list[SourceRecord] = []
     position = spool.start
     while True:
-        batch, following = spool.read(position, 50, 0)
+        batch, following, _ = spool.read(position, 50, 0)
         if following == position:
             return records, position
         records, position = records + batch, following
@@ -333,7 +333,7 @@ def test_a_spool_file_that_is_gone_with_what_waited_in_it_is_reported(crashed, c
     path.with_name("s.db-wal").unlink()
     with opened(path) as (_, counters):
         assert counters.all() == {"lost.spool_damaged": 150}
-    assert "the file is not the one that was here before" in caplog.messages[0]
+    assert "the file was replaced by another one" in caplog.messages[0]
 
 
 WAY_OUT = (

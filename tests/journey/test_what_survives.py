@@ -53,7 +53,7 @@ def test_headers_timestamp_key_partition_value_and_schema_survive_the_journey(br
     outbound = SourceConversion(TransformChain([]), *converters(store))
     # as the runtime does: a broker that has just started may ask for patience
     converted = TaskEnvironment("c", 0).retry(Stage.VALUE_CONVERTER, lambda: outbound.convert(sent))
-    records = [record for record in converted if record is not None]
+    records = [record for record in converted.records if record is not None]
     producer = broker.producer("p", {})
     producer.send(Unit(records))
     (delivery,) = producer.poll(10)

@@ -13,13 +13,12 @@ from docs_generator import program, settings
 from tieline.api import Config, ConfigError
 from tieline.config.plan import plan
 from tieline.config.settings import (
-    IGNORED,
-    PASSED_TO_CLIENTS,
     ConnectorSettings,
     SinkSettings,
     SourceSettings,
     WorkerSettings,
 )
+from tieline.config.unsupported import IGNORED, PASSED_TO_CLIENTS
 from tieline.registry.http.server import RegistryConfig
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from tieline.config.files import read_settings
 from tieline.config.plan import check_plan
 from tieline.config.problems import Problems
 from tieline.config.schema_registry import registry_problems, registry_settings
-from tieline.config.settings import below
+from tieline.config.split import below
 from tieline.logs import Redaction
 from tieline.registry.client import RemoteSchemaStore
 from tieline.registry.schema_topic import TopicSchemaStore
@@ -133,7 +133,7 @@ def open_session(
     """
     where, settings = options.settings()
     plan = check_plan(where, settings, [])
-    registry = _registry_settings(where, settings, plan.worker.registry_elsewhere)
+    registry = _registry_settings(where, settings, plan.worker.external_registry)
     redaction = Redaction()
     redaction.add([*secrets(settings), *secrets(registry)])
     silence_clients()

@@ -79,7 +79,7 @@ class WorkerTopics:
     def record_id(self, at: RecordMetadata) -> str:
         """Return the id by which every sink knows a record; see ``TopicClient.record_id``."""
         conversion = SinkConversion(self._broker, TransformChain([]), *self._bytes_converters())
-        record = conversion.unread(ConsumedRecord(*at, None, None, (), 0))
+        record = conversion.as_consumed(ConsumedRecord(*at, None, None, (), 0))
         return (header(record, ID_HEADER) or b"").decode("ascii")
 
     def _bytes_converters(self) -> tuple[BytesConverter, BytesConverter]:

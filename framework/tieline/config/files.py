@@ -1,12 +1,12 @@
 """Configuration files: YAML, JSON and Java properties, each one flat map of strings.
 
-Values are the text that stands in the file: in YAML ``0644``, ``12:30`` and ``on`` are no numbers or
-booleans here, and in JSON ``1.10`` keeps its zero. YAML's tags, anchors and aliases are refused.
+Values are read literally: in YAML ``0644``, ``12:30`` and ``on`` stay strings, and in JSON ``1.10`` keeps its
+zero. YAML's tags, anchors and aliases are rejected.
 
-A connector may stand in the file as it is (with ``name`` and ``connector.class``), or as Kafka
-Connect's REST takes it: ``{"name": …, "config": {…}}``. ``${env:NAME}``, ``${file:/path:key}`` (a
-properties file) and ``${directory:/path:file}`` are replaced by what they name, as by Kafka Connect's
-providers; ``$${`` stands for ``${``. No message about a problem shows a value.
+A connector may be written as a flat map with ``name`` and ``connector.class``, or as Kafka Connect's REST
+takes it: ``{"name": …, "config": {…}}``. ``${env:NAME}``, ``${file:/path:key}`` (a properties file) and
+``${directory:/path:file}`` are replaced by what they name, as by Kafka Connect's providers; ``$${`` means
+``${``. No message shows a value.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _PROVIDERS = ("env", "file", "directory")
 _REFERENCE = re.compile(
-    r"\$\$\{"  # ${ as it stands
+    r"\$\$\{"  # a literal ${
     r"|\$\{(?P<provider>[A-Za-z_][\w.-]*):(?P<rest>[^}]*)(?P<end>\}?)"
     r"|\$\{(?P<name>[A-Z_][A-Z0-9_]*)\}"  # a variable, as a shell writes it
 )
@@ -41,14 +41,14 @@ _OLD_AGENTS = {
 
 
 class SettingsFile(NamedTuple):
-    """What a file holds. A value whose reference leads nowhere is ``Unresolved``, and one of the problems."""
+    """The content of a file. A value with an unresolvable reference is ``Unresolved``, and a problem."""
 
     settings: dict[str, str]
     problems: list[ConfigProblem]
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """The flat map of a file, references replaced. Raises ``ConfigError`` with every problem in it."""
+    """Return the flat map of a file, references replaced. Raises ``ConfigError`` with every problem."""
     found = read_file(path)
     if found.problems:
         raise ConfigError(found.problems)
@@ -56,7 +56,7 @@ def read_settings(path: Path) -> dict[str, str]:
 
 
 def read_file(path: Path) -> SettingsFile:
-    """The flat map of a file, as far as it can be read. Raises ``ConfigError`` where it cannot at all."""
+    """Return the flat map of a file as far as possible. Raises ``ConfigError`` if it cannot be read."""
     where = str(path)
     try:
         text = read_small_file(path).decode("utf-8-sig")
@@ -66,11 +66,11 @@ def read_file(path: Path) -> SettingsFile:
         raise ConfigError([ConfigProblem(where, "", f"is not text in UTF-8 (byte {error.start})")]) from None
     except ValueError as error:
         raise ConfigError([ConfigProblem(where, "", str(error))]) from None
-    _refuse_old_agents(where, text)
+    _reject_old_agents(where, text)
     try:
         loaded, duplicates = _load(path, text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError([ConfigProblem(where, "", f"cannot be parsed: {_told(error)}")]) from None
+        raise ConfigError([ConfigProblem(where, "", f"cannot be parsed: {_describe_error(error)}")]) from None
     if not isinstance(loaded, dict):
         raise ConfigError([ConfigProblem(where, "", "holds no map of settings")])
     if isinstance(loaded.get("config"), dict):
@@ -87,7 +87,7 @@ def read_file(path: Path) -> SettingsFile:
 
 
 def resolve(text: str) -> str:
-    """The text with every reference replaced. Raises ``ValueError`` naming a reference that leads nowhere."""
+    """Return the text with every reference replaced. Raises ``ValueError`` for an unresolvable reference."""
     return _REFERENCE.sub(_replacement, text)
 
 
@@ -106,11 +106,11 @@ def _replacement(match: re.Match[str]) -> str:
         raise ValueError(f"${{{provider}:…}}: there is no provider {provider}; {hint} ($${{ stands for ${{)")
     if not match["end"]:
         raise ValueError(f"${{{provider}:… is not closed: }} is missing ($${{ stands for ${{)")
-    return _referred(provider, match["rest"])
+    return _resolve_reference(provider, match["rest"])
 
 
-def _refuse_old_agents(where: str, text: str) -> None:
-    """A config file of the agents that came before tieline, which a user may try first."""
+def _reject_old_agents(where: str, text: str) -> None:
+    """Reject a config file of the agents that came before tieline, which a user may try first."""
     for agent, keys in _OLD_AGENTS.items():
         found = [key for key in keys if re.search(rf"[\"']?\b{key}\b[\"']?\s*[:=]", text)]
         if len(found) >= 2:
@@ -153,8 +153,8 @@ class _Loader(StrictLoader):
     }
 
 
-def _told(error: Exception) -> str:
-    """What is wrong and where, without the text around it, which may be a secret."""
+def _describe_error(error: Exception) -> str:
+    """Return what is wrong and where, without the text around it, which may be a secret."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         what = _QUOTED.sub("…", error.problem or error.context or "")
         return f"{what} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
@@ -175,7 +175,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _referred(provider: str, rest: str) -> str:
+def _resolve_reference(provider: str, rest: str) -> str:
     if provider == "env":
         if rest not in os.environ:
             raise ValueError(f"the environment has no {rest}")
@@ -188,7 +188,7 @@ def _referred(provider: str, rest: str) -> str:
         found = javaproperties.loads(read_small_file(Path(path).expanduser()).decode("utf-8"))
     except OSError as error:
         raise ValueError(f"${{{provider}:{rest}}} cannot be read: {error.strerror}") from None
-    except RuntimeError:  # ~somebody, who does not exist
+    except RuntimeError:  # ~user of a user who does not exist
         raise ValueError(f"${{{provider}:{rest}}} cannot be read: no such home folder") from None
     except (UnicodeDecodeError, javaproperties.InvalidUEscapeError):
         raise ValueError(f"${{{provider}:{rest}}} is no UTF-8 text, or no properties file") from None

@@ -1,4 +1,4 @@
-"""From files to a plan: everything that can be wrong is found here, and told together."""
+"""From files to a plan: every problem of the configuration is found here, and reported together."""
 
 from __future__ import annotations
 
@@ -10,39 +10,37 @@ from tieline.api import ConfigError, ConfigProblem
 from tieline.api.config import Unresolved
 from tieline.broker.backend import client_problems
 from tieline.broker.client_secrets import secrets as client_secrets
-from tieline.config.connector_check import ConnectorCheck, Reach, known_defaults, secrets_of
+from tieline.config.connector_check import ConnectorCheck, WorkerContext, check_default_converters, secrets_of
 from tieline.config.files import read_file
-from tieline.config.planned import ConnectorPlan, ConverterPlan, Plan, TransformPlan
+from tieline.config.planned import ConnectorPlan, ConverterPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from tieline.config.problems import Problems
-from tieline.config.settings import IGNORED, PASSED_TO_CLIENTS, WorkerSettings, below
-from tieline.config.unsupported import refusal
+from tieline.config.settings import WorkerSettings
+from tieline.config.split import below
+from tieline.config.unsupported import IGNORED, PASSED_TO_CLIENTS, refusal
 from tieline.plugins import path as plugin_path
 from tieline.registry.http.server import RegistryConfig
 
-__all__ = ["ConnectorPlan", "ConverterPlan", "Plan", "TransformPlan", "check_plan", "plan"]
+__all__ = [
+    "ConnectorPlan",
+    "ConverterPlan",
+    "Plan",
+    "SinkPlan",
+    "SourcePlan",
+    "TransformPlan",
+    "check_plan",
+    "plan",
+]
 
 _REGISTRY = "schema.registry."
 
 
 def plan(worker_file: Path | None, connector_files: Sequence[Path]) -> Plan:
     """Read and check everything. Raises ``ConfigError`` with every problem of all files."""
-    found = Problems()
-    worker: Mapping[str, str] | None = {} if worker_file is None else _read(found, worker_file)
-    files = [(str(path), _read(found, path)) for path in connector_files]
-    return check_plan(
-        str(worker_file or "worker"), worker, [(w, s) for w, s in files if s is not None], found.all
-    )
-
-
-def _read(found: Problems, path: Path) -> Mapping[str, str] | None:
-    """What is in a file as far as it can be read; None: it cannot at all."""
-    try:
-        settings, problems = read_file(path)
-    except ConfigError as error:
-        found.all.extend(error.problems)
-        return None
-    found.all.extend(problems)
-    return settings
+    problems = Problems()
+    worker: Mapping[str, str] | None = {} if worker_file is None else _read(problems, worker_file)
+    files = [(str(path), _read(problems, path)) for path in connector_files]
+    readable = [(where, settings) for where, settings in files if settings is not None]
+    return check_plan(str(worker_file or "worker"), worker, readable, problems.all)
 
 
 def check_plan(
@@ -51,60 +49,110 @@ def check_plan(
     connectors: Iterable[tuple[str, Mapping[str, str]]],
     so_far: Iterable[ConfigProblem] = (),
 ) -> Plan:
-    """Check flat maps: the worker's, and ``(where, settings)`` of each connector.
+    """Check flat maps: the worker's, and ``(where, settings)`` of each connector. Raises ``ConfigError``.
 
-    The worker's None: its file could not be read; nothing is said then of what depends on it.
+    ``worker_settings`` is ``None`` if the worker's file could not be read; nothing is reported then about
+    what depends on it.
     """
-    found = Problems(so_far)
-    known = worker_settings is not None
+    problems = Problems(so_far)
     given = worker_settings or {}
-    plugins_known = known and not isinstance(given.get("plugin.path"), Unresolved)
-    found.tried(lambda: plugin_path.activate(given.get("plugin.path", ""), where), where, "plugin.path")
-    clients = _clients(given)
-    own = {k: v for k, v in given.items() if not k.startswith(PASSED_TO_CLIENTS) and k not in IGNORED}
-    converters = {k: v for k, v in own.items() if k.startswith(("key.converter.", "value.converter."))}
-    served = below("schema.registry", own)
-    registry = _registry_served(found, where, served) if served.pop("url", "") == "embedded" else None
-    passed_on = {*converters, *(f"{_REGISTRY}{key}" for key in served if registry is not None)}
-    for key in own:
-        if reason := refusal(key, of_worker=True):
-            found.add(ConfigProblem(where, key, reason))
-            passed_on.add(key)
-    worker, wrong = WorkerSettings.check({k: v for k, v in own.items() if k not in passed_on}, where)
-    found.extend(wrong, where)
-    reach = Reach(where, worker, converters, clients if own.get("bootstrap.servers") else None, plugins_known)
-    if reach.clients is not None:
-        wrong = client_problems(reach.clients)
-        found.extend(wrong, where)
-        if wrong:  # told once; what the connectors override is looked at without them
-            reach = reach._replace(clients={})
-    reach = reach._replace(defaults=known_defaults(found, reach, own) if known else {})
-    ignored = {k: IGNORED[k] for k in given if k in IGNORED}
+    worker = _WorkerCheck(problems, where, given, known=worker_settings is not None)
+    context, registry = worker.context(), worker.registry
+    ignored = {key: IGNORED[key] for key in given if key in IGNORED}
     plans: list[ConnectorPlan] = []
-    names: dict[str, str] = {}
+    places: dict[str, str] = {}
     for place, settings in connectors:
-        ignored |= {k: IGNORED[k] for k in settings if k in IGNORED}
+        ignored |= {key: IGNORED[key] for key in settings if key in IGNORED}
         name = settings.get("name", "")
-        if name and name in names:
-            found.add(ConfigProblem(place, "name", f"{name!r} is also the name in {names[name]}"))
-        names.setdefault(name, place)
-        planned = ConnectorCheck(found, reach, place, settings).connector()
+        if name and name in places:
+            problems.add(ConfigProblem(place, "name", f"{name!r} is also the name in {places[name]}"))
+        places.setdefault(name, place)
+        planned = ConnectorCheck(problems, context, place, settings).check()
         if planned is not None:
             plans.append(planned)
-    found.report()
-    configs = [
-        config
-        for p in plans
-        for config in (p.config, p.key.config, p.value.config, *(t.config for t in p.transforms))
-    ]
-    secrets = [secret for config in configs for secret in secrets_of(config)]
-    passed = [clients, *(part for p in plans for part in (p.value.registry, p.key.registry, p.overrides))]
-    secrets += [secret for part in passed for secret in client_secrets(part)]
-    return Plan(worker, clients, plans, ignored, secrets, registry)
+    problems.report()
+    secrets = _secrets(worker.clients, plans)
+    return Plan(context.worker, worker.clients, plans, ignored, secrets, registry)
+
+
+def _read(problems: Problems, path: Path) -> Mapping[str, str] | None:
+    """Return the settings in a file, as far as they can be read; ``None`` if the file cannot be read."""
+    try:
+        settings, found = read_file(path)
+    except ConfigError as error:
+        problems.all.extend(error.problems)
+        return None
+    problems.all.extend(found)
+    return settings
+
+
+class _WorkerCheck:
+    """The worker's flat map."""
+
+    def __init__(self, problems: Problems, where: str, given: Mapping[str, str], *, known: bool) -> None:
+        self._problems = problems
+        self._where = where
+        self._known = known
+        self._plugins_known = known and not isinstance(given.get("plugin.path"), Unresolved)
+        problems.collect(
+            lambda: plugin_path.activate(given.get("plugin.path", ""), where), where, "plugin.path"
+        )
+        self.clients = _clients(given)
+        """The settings of Kafka's clients."""
+        self._settings = {
+            key: value
+            for key, value in given.items()
+            if not key.startswith(PASSED_TO_CLIENTS) and key not in IGNORED
+        }
+        registry = below("schema.registry", self._settings)
+        serves = registry.pop("url", "") == "embedded"
+        self.registry = self._check_registry(registry) if serves else None
+        """How the worker serves its broker's schemas, if it does."""
+        self._registry_keys = {f"{_REGISTRY}{key}" for key in registry} if serves else set()
+
+    def context(self) -> WorkerContext:
+        """Check the worker's settings, and return what its connectors depend on."""
+        settings, where = self._settings, self._where
+        converters = {
+            key: value
+            for key, value in settings.items()
+            if key.startswith(("key.converter.", "value.converter."))
+        }
+        checked_elsewhere = {*converters, *self._registry_keys}
+        for key in settings:
+            if reason := refusal(key, of_worker=True):
+                self._problems.add(ConfigProblem(where, key, reason))
+                checked_elsewhere.add(key)
+        worker, found = WorkerSettings.check(
+            {key: value for key, value in settings.items() if key not in checked_elsewhere}, where
+        )
+        self._problems.extend(found, where)
+        context = WorkerContext(
+            where,
+            worker,
+            converters,
+            self.clients if settings.get("bootstrap.servers") else None,
+            self._plugins_known,
+        )
+        if context.clients is not None:
+            found = client_problems(context.clients)
+            self._problems.extend(found, where)
+            if found:  # reported once; what the connectors override is checked without them
+                context = context._replace(clients={})
+        if not self._known:
+            return context
+        return context._replace(defaults=check_default_converters(self._problems, context, settings))
+
+    def _check_registry(self, settings: Mapping[str, str]) -> RegistryConfig:
+        try:
+            return RegistryConfig.parse(settings)
+        except ConfigError as error:
+            self._problems.extend(error.problems, self._where, _REGISTRY)
+        return RegistryConfig.parse({})
 
 
 def _clients(worker: Mapping[str, str]) -> dict[str, str]:
-    """The worker's settings for Kafka's clients; librdkafka knows no ``~``."""
+    """Return the worker's settings for Kafka's clients; librdkafka does not expand ``~``."""
     return {
         key: os.path.expanduser(value) if key.endswith(".location") else value
         for key, value in worker.items()
@@ -112,10 +160,17 @@ def _clients(worker: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _registry_served(found: Problems, where: str, settings: Mapping[str, str]) -> RegistryConfig:
-    """How the worker serves its broker's schemas to others."""
-    try:
-        return RegistryConfig.parse(settings)
-    except ConfigError as error:
-        found.extend(error.problems, where, _REGISTRY)
-    return RegistryConfig.parse({})
+def _secrets(clients: Mapping[str, str], plans: Iterable[ConnectorPlan]) -> list[str]:
+    """Return every secret of a plan."""
+    secrets = list(client_secrets(clients))
+    for planned in plans:
+        configs = (
+            planned.config,
+            planned.key.config,
+            planned.value.config,
+            *(transform.config for transform in planned.transforms),
+        )
+        secrets += [secret for config in configs for secret in secrets_of(config)]
+        for settings in (planned.value.registry, planned.key.registry, planned.overrides):
+            secrets += client_secrets(settings)
+    return secrets

@@ -1,14 +1,14 @@
-"""What was read and checked: one worker and its connectors, ready to start."""
+"""A checked configuration: one worker and its connectors, ready to start."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from tieline.api import Config, Connector, Converter, Transform
+from tieline.api import Config, Converter, SinkConnector, SourceConnector, Transform
 from tieline.broker.backend import Backend
-from tieline.config.settings import ConnectorSettings, WorkerSettings
+from tieline.config.settings import SinkSettings, SourceSettings, WorkerSettings
 from tieline.registry.http.server import RegistryConfig
 
 
@@ -19,7 +19,7 @@ class ConverterPlan:
     type: type[Converter[Any]]
     config: Config
     registry: Mapping[str, str]
-    """Settings of a schema registry elsewhere (``url`` and the client's); empty: the topic ``_schemas``."""
+    """Settings of an external schema registry (``url`` and its client's); empty: the topic ``_schemas``."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,26 @@ class TransformPlan:
 
 
 @dataclass(frozen=True)
-class ConnectorPlan:
-    """One connector, checked: ready to start."""
+class ConnectorParts:
+    """What a source and a sink have alike."""
 
-    settings: ConnectorSettings
-    connector: type[Connector[Any]]
     config: Config
-    own: Mapping[str, str]
+    """The connector's own settings."""
+    connector_settings: Mapping[str, str]
+    """The same as a flat map."""
     key: ConverterPlan
     value: ConverterPlan
     transforms: Sequence[TransformPlan]
     overrides: Mapping[str, str]
     """``producer.override.*`` of a source, ``consumer.override.*`` of a sink."""
+
+
+@dataclass(frozen=True)
+class SourcePlan(ConnectorParts):
+    """One source, checked and ready to start."""
+
+    settings: SourceSettings
+    connector: type[SourceConnector[Any]]
 
     @property
     def name(self) -> str:
@@ -51,22 +59,38 @@ class ConnectorPlan:
 
 
 @dataclass(frozen=True)
+class SinkPlan(ConnectorParts):
+    """One sink, checked and ready to start."""
+
+    settings: SinkSettings
+    connector: type[SinkConnector[Any]]
+
+    @property
+    def name(self) -> str:
+        """The connector's name."""
+        return self.settings.name
+
+
+ConnectorPlan: TypeAlias = SourcePlan | SinkPlan
+
+
+@dataclass(frozen=True)
 class Plan:
     """One worker and its connectors, checked."""
 
     worker: WorkerSettings
     clients: Mapping[str, str]
-    """Worker settings that go to Kafka's clients as they are (TLS, SASL)."""
+    """Worker settings that Kafka's clients get unchanged (TLS, SASL)."""
     connectors: Sequence[ConnectorPlan]
     ignored: Mapping[str, str]
-    """Settings of Kafka Connect that mean nothing here, and why."""
+    """Settings of Kafka Connect that have no effect here, and why."""
     secrets: Sequence[str]
     registry: RegistryConfig | None = None
-    """How this worker serves its broker's schemas over HTTP; ``None``: it does not."""
+    """How this worker serves its broker's schemas over HTTP; ``None`` if it does not."""
 
     @property
     def backend(self) -> Backend:
-        """The broker that the worker's settings mean."""
+        """The broker that the worker's settings name."""
         worker = self.worker
         return Backend(
             worker.data_dir,

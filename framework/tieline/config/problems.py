@@ -1,31 +1,33 @@
-"""What is wrong in a configuration, gathered to be told together."""
+"""The problems of a configuration, collected to be reported together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from tieline.api import ConfigError, ConfigProblem, PluginError
 
+T = TypeVar("T")
+
 
 class Problems:
-    """Collects what is wrong instead of stopping at the first."""
+    """Collects problems instead of stopping at the first."""
 
     def __init__(self, so_far: Iterable[ConfigProblem] = ()) -> None:
         self.all: list[ConfigProblem] = list(so_far)
 
     def add(self, problem: ConfigProblem) -> None:
-        """Add one, if it is not told yet."""
+        """Add a problem, unless it is known already."""
         if problem not in self.all:  # a worker's setting may be wrong for each of its connectors
             self.all.append(problem)
 
     def extend(self, problems: Iterable[ConfigProblem], where: str, prefix: str = "") -> None:
-        """Add those that do not say themselves where they are."""
+        """Add problems, each with this place and with ``prefix`` before its key."""
         for problem in problems:
             self.add(ConfigProblem(where, prefix + problem.key, problem.message))
 
-    def tried(self, check: Any, where: str = "", key: str = "") -> Any:
-        """The check's answer, or none after noting its problems."""
+    def collect(self, check: Callable[[], T], where: str = "", key: str = "") -> T | None:
+        """Return the check's result; if it raises, add its problems and return ``None``."""
         try:
             return check()
         except ConfigError as error:
@@ -36,6 +38,6 @@ class Problems:
         return None
 
     def report(self) -> None:
-        """Raises ``ConfigError`` with all of them, if there are any."""
+        """Raise ``ConfigError`` with all of them, if there are any."""
         if self.all:
             raise ConfigError(self.all)

@@ -1,4 +1,4 @@
-"""How long, and how often, an outage is waited out; pure."""
+"""How long and how often an operation is retried; pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class RetryPolicy(NamedTuple):
-    """How an outage is waited out; seconds. ``timeout`` -1: without a limit."""
+    """How an outage is waited out, in seconds. ``timeout`` -1: without a limit."""
 
     first_delay: float = 0.3
     max_delay: float = 60.0

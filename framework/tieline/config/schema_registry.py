@@ -20,7 +20,7 @@ def registry_settings(converter: Mapping[str, str], worker_url: str) -> dict[str
 
 
 def registry_problems(settings: Mapping[str, str]) -> Sequence[ConfigProblem]:
-    """Return what is wrong with a client's settings. Nothing is sent to the registry."""
+    """Return the problems of a client's settings. Nothing is sent to the registry."""
     if problem := url_problem(settings["url"]):
         return [ConfigProblem("", "schema.registry.url", problem)]
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,41 +11,21 @@ from tieline.api.config import TopicName, TopicNames
 from tieline.config.retry_policy import RetryPolicy
 from tieline.config.unsupported import NO_COPIES, NO_DEAD_LETTERS, server_problem, url_problem
 
-PASSED_TO_CLIENTS = ("security.protocol", "sasl.", "ssl.", "client.dns.lookup", "socket.")
-"""Worker settings that Kafka's clients get as they are."""
-
-IGNORED = {
-    "config.providers": "env, file and directory are always there",
-    "config.storage.replication.factor": "standalone worker",
-    "config.storage.topic": "standalone worker",
-    "group.id": "standalone worker",
-    "header.converter": "headers are bytes",
-    "internal.key.converter": "not needed",
-    "internal.value.converter": "not needed",
-    "listeners": "no REST yet",
-    "offset.storage.file.filename": "offsets are in the broker",
-    "plugin.discovery": "plugins are entry points",
-    "rest.port": "no REST yet",
-    "status.storage.replication.factor": "standalone worker",
-    "status.storage.topic": "standalone worker",
-}
-"""Settings of Kafka Connect's own files that mean nothing here; they are named once in the log."""
-
 
 class Timing(NamedTuple):
-    """How much at once and how often; seconds."""
+    """How much at once and how often; times in seconds."""
 
     offset_flush: float = 5.0
     max_records: int = 2000
     max_wait: float = 0.1
     drain: float = 2.0
-    """What a source waits at stop for acknowledgements."""
+    """How long a source waits for acknowledgements when it stops."""
     call_timeout: float = 2.0
-    """The longest that one call to the broker blocks; below the graceful time-out."""
+    """The longest time that one call to the broker blocks; less than the graceful timeout."""
 
 
 class Subscription(NamedTuple):
-    """What a sink reads: these topics, or all whose whole name matches."""
+    """What a sink reads: these topics, or all topics whose whole name matches."""
 
     topics: tuple[str, ...]
     pattern: str | None
@@ -132,7 +111,7 @@ class WorkerSettings(Config):
     )
 
     def problems(self) -> list[tuple[str, str]]:
-        """Addresses and numbers that are impossible."""
+        """Return impossible addresses and numbers."""
         registry = "" if self.serves_registry else self.schema_registry_url
         problems = [
             *(("bootstrap.servers", server_problem(server)) for server in self.bootstrap_servers),
@@ -148,13 +127,13 @@ class WorkerSettings(Config):
         return self.schema_registry_url == "embedded"
 
     @property
-    def registry_elsewhere(self) -> str:
-        """The URL of a schema registry elsewhere; empty: the broker's own topic."""
+    def external_registry(self) -> str:
+        """The URL of an external schema registry; empty if the broker's own topic is used."""
         return "" if self.serves_registry else self.schema_registry_url
 
     @property
     def timing(self) -> Timing:
-        """Every blocking call and the wait for acknowledgements stay inside the graceful time-out."""
+        """How often and how long; every blocking call ends before the graceful timeout."""
         graceful = self.task_shutdown_graceful_timeout_ms / 1000
         return Timing(
             self.offset_flush_interval_ms / 1000, drain=graceful * 0.4, call_timeout=graceful * 0.25
@@ -162,7 +141,7 @@ class WorkerSettings(Config):
 
 
 class ConnectorSettings(Config):
-    """What every connector has; its own settings stand beside these in the same flat map."""
+    """The settings of every connector; its own settings are in the same flat map."""
 
     name: str = setting(
         "name",
@@ -214,21 +193,21 @@ class ConnectorSettings(Config):
 
     @property
     def policy(self) -> RetryPolicy:
-        """The failure table's numbers."""
+        """How outages are waited out."""
         timeout = self.errors_retry_timeout
         return RetryPolicy(
             0.3, self.errors_retry_delay_max_ms / 1000, -1.0 if timeout < 0 else timeout / 1000
         )
 
     def problems(self) -> list[tuple[str, str]]:
-        """What Connect can tolerate, and this cannot yet."""
+        """Return what Kafka Connect can tolerate, and tieline cannot yet."""
         if self.errors_tolerance == "none":
             return []
         return [("errors.tolerance", f"only none is possible: {NO_DEAD_LETTERS}")]
 
 
 class SourceSettings(ConnectorSettings):
-    """Beside those of every connector."""
+    """The settings of every source."""
 
     topic_creation_default_partitions: int = setting(
         "topic.creation.default.partitions",
@@ -272,7 +251,7 @@ class SourceSettings(ConnectorSettings):
     )
 
     def problems(self) -> list[tuple[str, str]]:
-        """A new topic without partitions or copies."""
+        """Return settings of a new topic without partitions or replicas."""
         numbers = {
             "topic.creation.default.partitions": self.topic_creation_default_partitions,
             "topic.creation.default.replication.factor": self.topic_creation_default_replication_factor,
@@ -281,7 +260,7 @@ class SourceSettings(ConnectorSettings):
 
 
 class SinkSettings(ConnectorSettings):
-    """Beside those of every connector."""
+    """The settings of every sink."""
 
     topics: TopicNames = setting(
         "topics",
@@ -297,61 +276,18 @@ class SinkSettings(ConnectorSettings):
 
     @property
     def subscription(self) -> Subscription:
-        """One of the two is there: ``problems`` saw to it."""
+        """Either topics or a pattern; ``problems`` checks that."""
         return Subscription(self.topics, self.topics_regex)
 
     def problems(self) -> list[tuple[str, str]]:
-        """Topics, exactly one way; an expression that compiles."""
-        wrong = super().problems()
+        """Return problems of the topics: named in exactly one way, by an expression that compiles."""
+        problems = super().problems()
         if bool(self.topics) == (self.topics_regex is not None):
-            return [*wrong, ("topics", "give either topics or topics.regex")]
+            return [*problems, ("topics", "give either topics or topics.regex")]
         try:
             re.compile(self.topics_regex or "")
         except re.error as error:
-            return [*wrong, ("topics.regex", f"not a regular expression: {error}")]
+            return [*problems, ("topics.regex", f"not a regular expression: {error}")]
         if self.topics_regex == "":
-            return [*wrong, ("topics.regex", "is empty, and matches no topic; .* matches all")]
-        return wrong
-
-
-_COMMON_PREFIXES = (
-    "key.converter.",
-    "value.converter.",
-    "transforms.",
-    "producer.override.",
-    "consumer.override.",
-)
-
-
-class Split(NamedTuple):
-    """One connector's flat map, taken apart."""
-
-    common: dict[str, str]
-    prefixed: dict[str, str]
-    own: dict[str, str]
-
-
-def split(settings: Mapping[str, str], common: type[ConnectorSettings], own: Collection[str] = ()) -> Split:
-    """What every connector has, what belongs to converters, transforms and clients, and what is its own.
-
-    ``own``: keys that the connector itself reads, perhaps one of its client's too, to check another by it;
-    of others those in ``IGNORED`` are left out.
-    """
-    known = set(common.keys())
-    out = Split({}, {}, {})
-    for key, value in settings.items():
-        if key in known:
-            out.common[key] = value
-        elif key.startswith(_COMMON_PREFIXES):
-            out.prefixed[key] = value
-            if key in own:
-                out.own[key] = value
-        elif key in own or key not in IGNORED:
-            out.own[key] = value
-    return out
-
-
-def below(prefix: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """The settings below ``prefix.``, without it."""
-    start = f"{prefix}."
-    return {key[len(start) :]: value for key, value in settings.items() if key.startswith(start)}
+            return [*problems, ("topics.regex", "is empty, and matches no topic; .* matches all")]
+        return problems

@@ -1,9 +1,29 @@
-"""What is refused with a reason: settings of Kafka Connect that are not there yet, impossible addresses."""
+"""Settings of Kafka Connect without effect or not supported yet, and impossible addresses, with reasons."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
+
+PASSED_TO_CLIENTS = ("security.protocol", "sasl.", "ssl.", "client.dns.lookup", "socket.")
+"""Worker settings that Kafka's clients get unchanged: keys, and beginnings of keys."""
+
+IGNORED = {
+    "config.providers": "env, file and directory are always there",
+    "config.storage.replication.factor": "standalone worker",
+    "config.storage.topic": "standalone worker",
+    "group.id": "standalone worker",
+    "header.converter": "headers are bytes",
+    "internal.key.converter": "not needed",
+    "internal.value.converter": "not needed",
+    "listeners": "no REST yet",
+    "offset.storage.file.filename": "offsets are in the broker",
+    "plugin.discovery": "plugins are entry points",
+    "rest.port": "no REST yet",
+    "status.storage.replication.factor": "standalone worker",
+    "status.storage.topic": "standalone worker",
+}
+"""Settings of Kafka Connect's own files that have no effect here; the log names them once."""
 
 NO_DEAD_LETTERS = (
     "there is no dead letter queue yet: a record that can never be handled stops its task, after everything "
@@ -17,14 +37,14 @@ NO_PREDICATES = (
 NO_COPIES = "0 is not possible; give -1 for the broker's default"
 _OF_WORKER = (
     "settings of a single client belong to a connector: write {side}.override.{rest} in its file. TLS and "
-    "SASL (security.protocol, ssl.*, sasl.*) stand in the worker's file without a prefix"
+    "SASL (security.protocol, ssl.*, sasl.*) belong in the worker's file, without a prefix"
 )
 _OF_CONNECTOR = "write {side}.override.{rest}: Kafka Connect, too, takes a client's settings only there"
 _ADMIN = "topics are created with the worker's own rights: security.protocol, ssl.* and sasl.* in its file"
 
 
 def refusal(key: str, *, of_worker: bool) -> str:
-    """Why a setting of Kafka Connect is not taken, and what to do instead; empty if nothing is known."""
+    """Return why a setting of Kafka Connect is rejected, and what to do; empty if it is not known."""
     side, _, rest = key.partition(".")
     if side == "admin" and rest:
         return _ADMIN
@@ -43,18 +63,18 @@ _PORT = "the port is not a number from 1 to 65535"
 
 
 def server_problem(server: str) -> str:
-    """Why no Kafka broker can listen at this address; empty if one can."""
+    """Return why no Kafka broker can listen at this address; empty if one can."""
     if not _SERVER.fullmatch(server):
         return "is not host:port (several with commas)"
     return _port_problem(server if "://" in server else f"//{server}")
 
 
 def url_problem(url: str) -> str:
-    """Why no schema registry can answer at this URL, or these with commas; empty if one can."""
-    for each in (part.strip() for part in url.split(",")):
-        if not re.match(r"https?://[^\s/]", each):
+    """Return why no schema registry can answer at this URL (several with commas); empty if one can."""
+    for address in (part.strip() for part in url.split(",")):
+        if not re.match(r"https?://[^\s/]", address):
             return "is not a URL: it begins with http:// or https://"
-        if problem := _port_problem(each):
+        if problem := _port_problem(address):
             return problem
     return ""
 

@@ -1,8 +1,8 @@
 """Plugins, through stevedore and nowhere else.
 
-A plugin is an entry point in one of the groups below. Only the one that is asked for is imported, so a
-broken neighbour disturbs nobody; whether a name is there once is counted here (stevedore takes the
-last of several without a word, and swallows what goes wrong while loading).
+A plugin is an entry point in one of the groups below. Only the requested one is imported, so
+that a broken plugin does not affect others. Duplicate names are found here: stevedore silently takes the last
+of several, and swallows errors while loading.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ KIND = {
 
 
 _TASKS: dict[Any, Any] = {SourceConnector: SourceTask, SinkConnector: SinkTask}
-_LAST_WORDS = ("", "Connector", "Converter")
+_SUFFIXES = ("", "Connector", "Converter")
 
 
 class Installed(NamedTuple):
-    """An entry point that is installed; nothing of it was imported."""
+    """An installed entry point, not imported."""
 
     name: str
     distribution: str
-    """Empty: unknown."""
+    """Empty if unknown."""
     version: str
-    """Of the distribution."""
+    """The distribution's version."""
     target: str
 
     @property
@@ -51,7 +51,7 @@ class Installed(NamedTuple):
 
 
 def installed(group: str) -> list[Installed]:
-    """All plugins of a group, by name."""
+    """Return all plugins of a group, sorted by name."""
     return sorted(map(_installed, _entry_points(group)))
 
 
@@ -66,14 +66,16 @@ def alias_of(plugin: Installed, plugins: Collection[Installed]) -> str:
 
 
 def unreadable() -> dict[str, str]:
-    """The distributions whose entry points cannot be read, by their place, and why."""
-    found: dict[str, str] = {}
+    """Return why the entry points of distributions cannot be read, by their place."""
+    reasons: dict[str, str] = {}
     for distribution in distributions():
         try:
             _plugins_of(distribution)
-        except Exception as error:
-            found[_place(distribution)] = f"its entry points cannot be read: {type(error).__name__}: {error}"
-    return found
+        except Exception as error:  # noqa: BLE001 - a damaged distribution may raise anything
+            reasons[_place(distribution)] = (
+                f"its entry points cannot be read: {type(error).__name__}: {error}"
+            )
+    return reasons
 
 
 def load(group: str, name: str, contract: Any) -> Any:
@@ -84,41 +86,44 @@ def load(group: str, name: str, contract: Any) -> Any:
     """
     kind = KIND[group]
     plugins = installed(group)
-    name = known_as(name, {plugin.name for plugin in plugins}) or name
-    here = [plugin for plugin in plugins if plugin.name == name]
-    if not here:
-        told = unknown(kind, name, {plugin.name for plugin in plugins})
-        raise PluginError("; ".join([told, *(f"{place}: {why}" for place, why in unreadable().items())]))
-    if len(here) > 1:
-        owners = ", ".join(f"{plugin.owner} ({plugin.target})" for plugin in here)
-        raise PluginError(f"the {kind} {name!r} is there {len(here)} times: {owners}; uninstall all but one")
+    name = find_name(name, {plugin.name for plugin in plugins}) or name
+    matching = [plugin for plugin in plugins if plugin.name == name]
+    if not matching:
+        problem = describe_unknown(kind, name, {plugin.name for plugin in plugins})
+        raise PluginError("; ".join([problem, *(f"{place}: {why}" for place, why in unreadable().items())]))
+    if len(matching) > 1:
+        owners = ", ".join(f"{plugin.owner} ({plugin.target})" for plugin in matching)
+        raise PluginError(
+            f"the {kind} {name!r} is there {len(matching)} times: {owners}; uninstall all but one"
+        )
     found = _load(group, name)
     if isinstance(found, type) and issubclass(found, _TASKS.get(contract, ())):
         try:
             return connector_of(found)
         except TypeError as error:
-            raise PluginError(f"the {kind} {name!r} of {here[0].owner} is broken: {error}") from error
+            raise PluginError(f"the {kind} {name!r} of {matching[0].owner} is broken: {error}") from error
     if not (isinstance(found, type) and issubclass(found, contract)):
+        plugin = matching[0]
         raise PluginError(
-            f"the {kind} {name!r} of {here[0].owner} is broken: {here[0].target} is no {contract.__name__}"
+            f"the {kind} {name!r} of {plugin.owner} is broken: {plugin.target} is no {contract.__name__}"
         )
     return found
 
 
-def known_as(name: str, names: Collection[str]) -> str | None:
-    """The installed name that ``name`` means, or none.
+def find_name(name: str, names: Collection[str]) -> str | None:
+    """Return the installed name that ``name`` means, or ``None``.
 
     A Java class name is also known by its last part, with or without ``Connector`` or ``Converter`` at
     its end, as in Kafka Connect (``FileStreamSource``).
     """
     if name in names:
         return name
-    short = {f"{name}{word}" for word in _LAST_WORDS}
+    short = {f"{name}{suffix}" for suffix in _SUFFIXES}
     return next((known for known in names if "." in known and known.rpartition(".")[2] in short), None)
 
 
-def unknown(kind: str, name: str, names: Collection[str]) -> str:
-    """The sentence about a plugin that is not installed: what is, and which of these may be meant."""
+def describe_unknown(kind: str, name: str, names: Collection[str]) -> str:
+    """Return the sentence about a plugin that is not installed: which are, and which may be meant."""
     short = sorted(known for known in names if "." not in known)
     near = difflib.get_close_matches(name, short, n=1) or difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -126,7 +131,7 @@ def unknown(kind: str, name: str, names: Collection[str]) -> str:
 
 
 def load_object(group: str, name: str) -> Any:
-    """Whatever object is behind a name (a command). Raises ``PluginError`` if it is broken."""
+    """Return the object behind a name, such as a command. Raises ``PluginError`` if it is broken."""
     return _load(group, name)
 
 
@@ -136,25 +141,25 @@ def _load(group: str, name: str) -> Any:
         manager: NamedExtensionManager[Any] = NamedExtensionManager(
             group, [name], on_load_failure_callback=_broken, on_missing_entrypoints_callback=None
         )
-    except (AssertionError, SystemExit) as error:  # these stevedore lets through
+    except (AssertionError, SystemExit) as error:  # stevedore does not catch these
         entry_point = next(e for e in _entry_points(group) if e.name == name)
         raise PluginError(_cause(group, entry_point, error)) from error
     return manager.extensions[0].plugin
 
 
 def _entry_points(group: str) -> list[EntryPoint]:
-    """What is installed now, for stevedore too; a distribution that cannot be read has nothing.
+    """Return the installed entry points of a group, and give them to stevedore.
 
-    Its own list comes from a cache on disk that may be two minutes old, has lost the distributions, and
-    leaves out an entry point that two distributions have alike. Of two of one name the first one counts, as
-    for ``import``.
+    Its own list comes from a cache on disk that may be two minutes old, lacks the distributions, and leaves
+    out an entry point that two distributions share. Of two distributions with one name the first counts, as
+    for ``import``. A distribution that cannot be read has no entry points.
     """
     found: dict[str, list[EntryPoint]] = {}
     for distribution in distributions():
         try:
             points = _plugins_of(distribution)
-        except Exception:
-            continue  # ``unreadable`` tells of it
+        except Exception:  # noqa: BLE001 - ``unreadable`` reports it
+            continue
         if points:
             found.setdefault(_named(distribution)[0] or _place(distribution), points)
     every = [point for points in found.values() for point in points if point.group == group]
@@ -164,17 +169,17 @@ def _entry_points(group: str) -> list[EntryPoint]:
 
 def _plugins_of(distribution: Distribution) -> list[EntryPoint]:
     text = distribution.read_text("entry_points.txt") or ""
-    if "tieline." not in text:  # most are not about us, and need not be parsed
+    if "tieline." not in text:  # most have no plugins of ours, and need not be parsed
         return []
     return [point for point in distribution.entry_points if point.group in KIND]
 
 
 def _named(distribution: Distribution | None) -> tuple[str, str]:
-    """Name and version; empty where nothing says so."""
+    """Return name and version; empty if unknown."""
     try:
         metadata: Any = distribution.metadata if distribution is not None else {}
         return str(metadata.get("Name") or ""), str(metadata.get("Version") or "")
-    except Exception:  # whatever a file that is no METADATA makes of itself
+    except Exception:  # noqa: BLE001 - an invalid METADATA file may raise anything
         return "", ""
 
 

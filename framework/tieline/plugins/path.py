@@ -1,9 +1,9 @@
 """``plugin.path``: folders of distributions that were dropped in, beside those that are installed.
 
-Each entry of such a folder is a distribution: a wheel that is pure Python (``acme-1.0-py3-none-any.whl``),
-or a folder with its modules and its ``*.dist-info`` (what ``pip install --target PATH/acme acme`` makes, or a
-wheel that was unpacked). They are put behind everything that is installed: what the environment has is
-never replaced. Python has one place for the modules of a process, so two of them cannot bring the same one.
+Each entry of such a folder is a distribution: a pure Python wheel (``acme-1.0-py3-none-any.whl``), or a
+folder with its modules and its ``*.dist-info``, as ``pip install --target PATH/acme acme`` makes it. They
+are added behind everything that is installed, and never replace it. A process has one set of modules, so
+two distributions cannot contain the same one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NO_MODULES = {"bin", "__pycache__"}
 
 
 def activate(setting: str, where: str) -> list[Path]:
-    """Let the distributions in these folders (with commas) be found; what was added.
+    """Make the distributions in these folders (separated by commas) importable; return what was added.
 
     Called before the first plugin is looked for. Raises ``ConfigError`` with every problem.
     """
@@ -68,7 +68,7 @@ def _modules(path: Path) -> set[str]:
 
 
 def _top(path: Path) -> set[str]:
-    """The names at the top of a distribution; none of a file that is no wheel."""
+    """Return the top-level names of a distribution; an invalid wheel has none."""
     if path.is_dir():
         return {entry.name for entry in path.iterdir()}
     try:

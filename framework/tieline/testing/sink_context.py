@@ -88,11 +88,11 @@ class RecordingSinkContext:
 
     def connected(self, to: str) -> None:
         """Logged as the runtime does."""
-        self.connections.found(to)
+        self.connections.connected(to)
 
     def not_connected(self, to: str, because: str) -> None:
         """Logged as the runtime does; shown by ``connections.all()``."""
-        self.connections.lost(to, because)
+        self.connections.not_connected(to, because)
 
     def count(self, name: str, number: int = 1) -> None:
         """Added up in ``counters``."""

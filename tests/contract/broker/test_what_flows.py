@@ -37,7 +37,7 @@ class WhatFlows(RuleBasedStateMachine):
         self.flow = HeldRecords()
         self.consumer = kit.broker.consumer(kit.name(), "suite", {})
         self.consumer.membership.listener = self
-        self.flow.joined(self.consumer)
+        self.flow.reset(self.consumer)
         self.position = {p: len(written[p]) for p in PARTITIONS}  # the next number to be handed over
         self.paused, self.holding, self.stopped = set(), {}, False
         self.hold = False
@@ -46,10 +46,10 @@ class WhatFlows(RuleBasedStateMachine):
     # the listener, as the sink's task is one
 
     def assigned(self, partitions):
-        self.flow.gained(partitions)
+        self.flow.assign(partitions)
 
     def revoked(self, partitions):
-        self.flow.gone(partitions)
+        self.flow.unassign(partitions)
 
     lost = revoked
 
@@ -92,15 +92,15 @@ class WhatFlows(RuleBasedStateMachine):
 
     @rule()
     def stop(self):
-        self.flow.stop()
+        self.flow.pause_all()
         self.stopped = True
 
     @rule()
     def go_on(self):
-        self.flow.go_on()
+        self.flow.resume_all()
         self.stopped = False
 
-    @precondition(lambda self: self.flow.holding and not self.stopped)
+    @precondition(lambda self: self.flow and not self.stopped)
     @rule()
     def offer_again(self):
         held = self.flow.take()

@@ -184,7 +184,7 @@ class Group(SinkConnector):
         settings = {"name": "g", "connector.class": "group", "topics": "t", "group.id": "mine"}
         planned = check_plan("worker", WORKER, [("x", settings), ("y", {**SINK, "header.converter": "z"})])
     assert planned.connectors[0].config.model_dump() == {"group": "mine"}
-    assert planned.connectors[1].own == {"file": "out.txt"}
+    assert planned.connectors[1].connector_settings == {"file": "out.txt"}
 
 
 def test_a_broken_plugin_is_one_problem_among_the_others(tmp_path):

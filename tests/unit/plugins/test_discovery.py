@@ -235,5 +235,5 @@ def test_a_java_class_name_and_its_short_forms_mean_the_same_plugin(name):
 
 
 def test_only_the_last_part_of_a_dotted_name_is_a_short_form():
-    assert discovery.known_as("stream", {"volttron.stream"}) == "volttron.stream"
-    assert discovery.known_as("file", {"filex", "xfile"}) is None
+    assert discovery.find_name("stream", {"volttron.stream"}) == "volttron.stream"
+    assert discovery.find_name("file", {"filex", "xfile"}) is None

@@ -68,7 +68,7 @@ def show(
     descriptions = [_describe(group, name) for group in _CONTRACTS if _known(group, name)]
     if not descriptions:
         names = {plugin.name for group in _CONTRACTS for plugin in discovery.installed(group)}
-        raise StartupError(discovery.unknown("plugin", name, names))
+        raise StartupError(discovery.describe_unknown("plugin", name, names))
     if as_json:
         typer.echo(json.dumps(descriptions))
         return
@@ -115,7 +115,7 @@ def _row(group: str, plugin: discovery.Installed) -> dict[str, str]:
 
 
 def _known(group: str, name: str) -> bool:
-    return discovery.known_as(name, {plugin.name for plugin in discovery.installed(group)}) is not None
+    return discovery.find_name(name, {plugin.name for plugin in discovery.installed(group)}) is not None
 
 
 def _describe(group: str, name: str) -> dict[str, Any]:

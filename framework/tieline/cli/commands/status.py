@@ -65,10 +65,14 @@ def status(
 
 def lines(connectors: Sequence[Mapping[str, Any]], now: float) -> Iterator[str]:
     """Yield a line for each problem of each connector. ``now``: seconds since 1970."""
+    from tieline.runtime.errors.traces import split_trace
+
     for row in connectors:
         name = printable(row["connector"])
         if row["trace"]:
-            yield f"{name} FAILED: {_one_line(row['trace'])}"
+            sentence, traceback = split_trace(row["trace"])
+            yield f"{name} FAILED: {_one_line(sentence)}"
+            yield from (f"  {printable(line)}" for line in traceback.splitlines())
         ended = row["state"] == _NO_WORKER
         until = (row["written"] or 0) / 1000 if ended else now
         for outage in row["not_connected"]:

@@ -1,16 +1,82 @@
-"""What of a batch is done when some of it failed, and the sentence that says which record is to blame."""
+"""What of a batch is done when some of it failed, and the sentence that names the first failed record."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
-from tieline.api import RetriableError, TopicPartition
+from tieline.api import DataError, RetriableError, TopicPartition
 from tieline.broker.port import ConsumedRecord
+from tieline.runtime.errors.retry import StageError
 from tieline.runtime.errors.table import Stage
 
+T = TypeVar("T")
+R = TypeVar("R")
 
-def precedes_failure(batch: Sequence[ConsumedRecord], failures: Mapping[int, Exception]) -> list[bool]:
-    """Whether each record stands before the first failed one of its partition."""
+_CONVERTERS = (Stage.KEY_CONVERTER, Stage.VALUE_CONVERTER)
+
+
+class Failure(NamedTuple):
+    """Why one record of a batch can never be handled, and at which stage."""
+
+    stage: Stage
+    cause: Exception
+
+
+Failures = Mapping[int, Failure]
+"""By the index in the batch."""
+
+
+class FailedRecord(NamedTuple):
+    """The record that a sentence is about.
+
+    ``name``: what identifies it. ``before``: what became of the records before it. ``skip``: how an
+    operator passes over it, empty if that is impossible.
+    """
+
+    name: str
+    before: str
+    skip: str = ""
+
+
+def collect_failures(
+    stage: Stage, name: str, operation: Callable[[Sequence[T]], Sequence[R]], batch: Sequence[T]
+) -> tuple[Sequence[R | None], dict[int, Failure]]:
+    """Apply ``operation`` to a batch, and again without the records for which it raises a ``DataError``.
+
+    Return a result for each record, ``None`` for a failed one, and the failures by index. ``name`` is what
+    the operation belongs to. Raises ``StageError`` for every other error.
+    """
+    failures: dict[int, Failure] = {}
+    good: Sequence[int] = range(len(batch))
+    rest = batch
+    results: Sequence[R] = ()
+    while True:
+        try:
+            results = operation(rest)
+            if len(results) != len(rest):
+                raise TypeError(f"{name} made {len(results)} values of {len(rest)}")
+        except DataError as error:
+            rejected = {good[i]: cause for i, cause in error.failures.items() if 0 <= i < len(good)}
+            if not rejected:
+                raise StageError(stage, error) from error
+            failures |= {index: Failure(stage, cause) for index, cause in rejected.items()}
+            good = [index for index in good if index not in rejected]
+            rest = [batch[index] for index in good]
+        except Exception as error:
+            raise StageError(stage, error) from error
+        else:
+            break
+    if not failures:
+        return results, failures
+    every: list[R | None] = [None] * len(batch)
+    for index, result in zip(good, results, strict=True):
+        every[index] = result
+    return every, failures
+
+
+def precedes_failure(batch: Sequence[ConsumedRecord], failures: Collection[int]) -> list[bool]:
+    """Return for each record whether it stands before the first failed one of its partition."""
     if not failures:
         return [True] * len(batch)
     stopped: set[tuple[str, int]] = set()
@@ -23,36 +89,36 @@ def precedes_failure(batch: Sequence[ConsumedRecord], failures: Mapping[int, Exc
 
 
 def written_despite(batch: Sequence[ConsumedRecord], error: Exception) -> list[bool]:
-    """Whether each record of a batch that ended with this error was written.
+    """Return for each record of a batch that ended with this error whether it was written.
 
-    An error that names partitions which the batch has not (those of renamed topics, say) is not understood:
-    nothing is taken for written by it.
+    If the error names a partition that the batch does not have, such as one of a renamed topic, it is not
+    understood, and no record counts as written because of it.
     """
     if not isinstance(error, RetriableError):
         return [False] * len(batch)
-    places = [TopicPartition(record.topic, record.partition) for record in batch]
-    named = error.partitions if error.partitions is not None and error.partitions <= set(places) else None
+    partitions = [TopicPartition(record.topic, record.partition) for record in batch]
+    understood = error.partitions is not None and error.partitions <= set(partitions)
+    named = error.partitions if understood else None
     return [
-        (named is not None and at not in named) or record.offset < error.reached.get(at, 0)
-        for at, record in zip(places, batch, strict=True)
+        (named is not None and partition not in named) or record.offset < error.reached.get(partition, 0)
+        for partition, record in zip(partitions, batch, strict=True)
     ]
 
 
-def describe_failure(
-    stage: Stage, record: ConsumedRecord, cause: Exception, failures: int, connector: str
-) -> str:
-    """What a person reads first: stage, record, cause, and the way out."""
-    more = f" (and {failures - 1} more in this batch)" if failures > 1 else ""
-    where = f"{record.topic}-{record.partition}@{record.offset}"
-    if stage in (Stage.KEY_CONVERTER, Stage.VALUE_CONVERTER):  # a transform comes too late for these
-        way_out = "Correct the converter's settings"
+def describe_failure(failures: Failures, record_at: Callable[[int], FailedRecord]) -> str:
+    """Return the sentence about the first failed record of a batch: stage, record, cause and fix."""
+    index = min(failures)
+    stage, cause = failures[index]
+    record = record_at(index)
+    others = f" (and {len(failures) - 1} more in this batch)" if len(failures) > 1 else ""
+    if stage in _CONVERTERS:  # a transform comes too late for these
+        fix = "Correct the converter's settings"
+    elif stage is Stage.KAFKA_PRODUCE:
+        fix = "Change the topic's settings, or filter the record with a transform"
     else:
-        way_out = "Repair or remove the record, or filter it with a transform"
-    pass_over = (
-        f"tieline offsets set {connector} --worker FILE --topic {record.topic} "
-        f"--partition {record.partition} --to {record.offset + 1}"
-    )
+        fix = "Repair or remove the record, or filter it with a transform"
+    skip = f"; or {record.skip}" if record.skip else ""
     return (
-        f"{stage.value}: the record {where} cannot be handled: {cause}{more}; everything before it "
-        f"is written and committed. {way_out}; or stop the worker and pass over the record: {pass_over}"
+        f"{stage.value}: the record {record.name} cannot be handled: {cause}{others}; "
+        f"{record.before}. {fix}{skip}"
     )

@@ -1,4 +1,4 @@
-"""How a task waits out an outage: one retry state for each, and the errors that end it."""
+"""How a task waits out outages, and the errors that end it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import random
 
 from tieline.api import AccessDeniedError, TielineError
 from tieline.config.retry_policy import RetryPolicy
-from tieline.runtime.errors.table import Retry, Stage, Stop, decide
+from tieline.runtime.errors.table import Stage, Stop, decide
 from tieline.runtime.task.clock import Clock, Counters
 from tieline.runtime.task.connections import Connections
 
 log = logging.getLogger(__name__)
+
+_QUIET = 60.0
+"""Seconds without an error after which an outage counts as over, although nothing proves it."""
 
 _BEHIND = {
     Stage.SPOOL: "the spool",
@@ -21,7 +24,7 @@ _BEHIND = {
     Stage.KAFKA_CONSUME: "the broker",
     Stage.OFFSET_COMMIT: "the broker",
 }
-"""What is not there when a stage must wait; at all others it is what the connector is for."""
+"""What is unavailable when a stage must wait; at all other stages it is the connector's external system."""
 
 
 class StageError(Exception):
@@ -34,15 +37,22 @@ class StageError(Exception):
 
 
 class TaskFailedError(TielineError):
-    """The task stops and its state is FAILED; the message is what a person reads first."""
+    """The task stops and its state is FAILED; the message is what a person reads first.
+
+    ``unexpected``: the exception that the connector did not handle, if there is one; its traceback is kept.
+    """
+
+    def __init__(self, message: str, *, unexpected: BaseException | None = None) -> None:
+        super().__init__(message)
+        self.unexpected = unexpected
 
 
-class StopRequested(Exception):
-    """Not an error: leave what you are doing, the task was asked to stop while it waited."""
+class StopRequestedError(Exception):
+    """The task was asked to stop while it waited; what it was doing is abandoned."""
 
 
 class RetryState:
-    """One outage from its first error to its end: asks the failure table, and logs once at each end."""
+    """Asks the failure table about each error at one stage, and logs the begin and the end of an outage."""
 
     def __init__(
         self,
@@ -58,7 +68,9 @@ class RetryState:
         self._connections = connections
         self._counters = counters
         self._attempt = 0
-        self._since = 0.0
+        self._since = 0.0  # of the errors that count for errors.retry.timeout
+        self._begin: float | None = None  # of the outage
+        self._quiet_since: float | None = None
         self._to: set[str] = set()
 
     def after(self, error: Exception) -> float:
@@ -67,6 +79,8 @@ class RetryState:
         if isinstance(error, StageError):
             stage, error = error.stage, error.error
         now = self._clock.now()
+        if self._quiet_since is not None:
+            self._attempt, self._quiet_since = 0, None
         if self._attempt == 0:
             self._since = now
         decision = decide(
@@ -78,9 +92,10 @@ class RetryState:
             jitter=random.random(),
         )
         if isinstance(decision, Stop):
-            raise TaskFailedError(decision.reason) from error
-        assert isinstance(decision, Retry)
-        if self._attempt == 0:
+            unexpected = error if decision.unexpected else None
+            raise TaskFailedError(decision.reason, unexpected=unexpected) from error
+        if self._begin is None:
+            self._begin = now
             log.log(
                 logging.ERROR if isinstance(error, AccessDeniedError) else logging.WARNING,
                 "unavailable, waiting: %s",
@@ -89,23 +104,39 @@ class RetryState:
             )
         to = f"{_BEHIND.get(stage, 'the external system')} ({stage.value})"
         self._to.add(to)
-        self._connections.lost(to, str(error), said=True)
+        self._connections.not_connected(to, str(error), logged=True)
         self._attempt += 1
         self._counters.add("retries")
         return decision.after
 
     def progressed(self) -> None:
-        """Part of it worked: the outage continues, and is counted from now."""
+        """Note that a part of the operation worked: the outage continues, and its limit counts from now."""
         if self._attempt:
             self._attempt = 1
             self._since = self._clock.now()
 
     def over(self) -> None:
-        """It worked; the next error begins a new outage."""
-        if self._attempt:
-            waited = round(self._clock.now() - self._since, 1)
-            log.info("available again", extra={"stage": self._stage.value, "waited_s": waited})
-            for to in self._to:
-                self._connections.found(to, said=True)
-            self._to.clear()
-        self._attempt = 0
+        """Note that the operation worked; the next error begins a new outage."""
+        if self._begin is not None:
+            self._end("available again")
+
+    def no_error(self) -> None:
+        """Note that there was no error, although nothing shows that the external system was asked.
+
+        The limit of the outage then counts from the next error. After a minute the outage counts as over.
+        """
+        if self._begin is None:
+            return
+        now = self._clock.now()
+        if self._quiet_since is None:
+            self._quiet_since = now
+        elif now - self._quiet_since >= _QUIET:
+            self._end("no more errors")
+
+    def _end(self, message: str) -> None:
+        waited = round(self._clock.now() - (self._begin or 0.0), 1)
+        log.info(message, extra={"stage": self._stage.value, "waited_s": waited})
+        for to in self._to:
+            self._connections.connected(to, logged=True)
+        self._to.clear()
+        self._attempt, self._begin, self._quiet_since = 0, None, None

@@ -1,12 +1,12 @@
 """The failure table: stage × error → wait and try again, or stop. Pure.
 
-| error       | what the runtime does                                                        |
-|-------------|------------------------------------------------------------------------------|
-| RetriableError   | waits (exponential backoff with jitter), offers the same batch again          |
-| AccessDeniedError      | the same, and reports it as an error: an operator has to change something     |
-| DataError   | stops the task; with a dead letter queue the record goes there (a later row)  |
-| FatalError       | stops the task                                                                |
-| anything    | stops the task: a bug in the connector                                        |
+| error             | what the runtime does                                                          |
+|-------------------|--------------------------------------------------------------------------------|
+| RetriableError    | waits (exponential backoff with jitter) and offers the same batch again        |
+| AccessDeniedError | does the same, and logs it as an error: an operator has to change something    |
+| DataError         | stops the task                                                                 |
+| FatalError        | stops the task                                                                 |
+| any other         | stops the task: a bug in the connector, whose traceback is kept                |
 
 Unavailable is not bad: an outage is waited out without a limit unless ``errors.retry.timeout`` sets one.
 """
@@ -21,7 +21,7 @@ from tieline.config.retry_policy import RetryPolicy
 
 
 class Stage(enum.Enum):
-    """Where on a record's journey; the names are Kafka Connect's where it has one."""
+    """A place on a record's journey; the names are Kafka Connect's if it has one."""
 
     START = "START"
     TASK_POLL = "TASK_POLL"
@@ -37,15 +37,16 @@ class Stage(enum.Enum):
 
 
 class Retry(NamedTuple):
-    """Offer the same batch again after so many seconds."""
+    """Offer the same batch again after ``after`` seconds."""
 
     after: float
 
 
 class Stop(NamedTuple):
-    """The task fails, and says why."""
+    """The task fails. ``unexpected``: the error is a bug, so that its traceback matters."""
 
     reason: str
+    unexpected: bool = False
 
 
 def decide(
@@ -57,10 +58,10 @@ def decide(
     policy: RetryPolicy,
     jitter: float,
 ) -> Retry | Stop:
-    """What to do after ``error`` in ``stage``.
+    """Return what to do after ``error`` in ``stage``.
 
-    ``attempt`` counts from 0 the failures of this batch in a row, ``waited`` is the time since the
-    first of them, ``jitter`` in [0, 1) is the caller's dice.
+    ``attempt`` counts the consecutive failures of this batch from 0. ``waited`` is the time since the first
+    of them in seconds. ``jitter`` is a random number in [0, 1).
     """
     if isinstance(error, (RetriableError, AccessDeniedError)):
         if 0 <= policy.timeout <= waited:
@@ -75,11 +76,12 @@ def decide(
     if isinstance(error, (FatalError, StartupError)):
         return Stop(f"{stage.value}: {error}")
     return Stop(
-        f"{stage.value}: {type(error).__name__}: {error} (an error that the connector did not handle)"
+        f"{stage.value}: {type(error).__name__}: {error} (an error that the connector did not handle)",
+        unexpected=True,
     )
 
 
 def backoff(policy: RetryPolicy, attempt: int, jitter: float) -> float:
-    """300 ms, doubled each time up to the maximum; of that a random half is taken off (jitter)."""
+    """Return the delay in seconds: 0.3 doubled each time up to the maximum, less a random part up to half."""
     delay: float = min(policy.max_delay, policy.first_delay * 2 ** min(attempt, 30))
     return delay * (1 - jitter / 2)

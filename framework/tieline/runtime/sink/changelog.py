@@ -16,6 +16,7 @@ from tieline.api import (
     Schema,
     SchemaStore,
     SourceRecord,
+    TielineError,
     TopicPartition,
 )
 from tieline.broker.port import Consumer, PartitionChangelog, ProducerRecord
@@ -24,11 +25,14 @@ from tieline.converters.default_codec import DefaultCodec
 log = logging.getLogger(__name__)
 
 
-class TaskChangelog:
-    """See ``tieline.api.Changelog``; the runtime commits this partition's offsets through it, too.
+class TakenOverError(TielineError):
+    """Another task holds a partition that the group still assigns to this one; rejoin to find the owner."""
 
-    Keys are text, values Avro; records with a schema are Avro, without one JSON, and a key that is text
-    is text.
+
+class TaskChangelog:
+    """A ``tieline.api.Changelog``, through which the runtime also commits the partition's offset.
+
+    Keys are text and values Avro. Records with a schema are Avro, others JSON, and a text key stays text.
     """
 
     def __init__(
@@ -39,22 +43,22 @@ class TaskChangelog:
         self._schema = schema
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._offset = self._tried = -1
+        self._offset = self._attempted = -1
         self.first_partitions = 0
         self.fenced: FencedError | None = None
-        """Set once the partition was taken over by somebody else."""
-        self._form = DefaultCodec(schemas)
-        self._form_of_keys = DefaultCodec(schemas, is_key=True)
+        """Set once another task has taken over the partition."""
+        self._codec = DefaultCodec(schemas)
+        self._key_codec = DefaultCodec(schemas, is_key=True)
         self._entries = {key.decode(): self._value(key, value) for key, value in writer.entries.items()}
 
     @property
     def entries(self) -> Mapping[str, Any]:
-        """See ``Changelog.entries``."""
+        """Return the latest value of each key, as of the takeover."""
         return self._entries
 
     @property
     def offset(self) -> int:
-        """The position that a write has reached; -1: none has moved it."""
+        """Return the position that a write has reached; -1 if none has moved it."""
         return self._offset
 
     def write(
@@ -63,28 +67,31 @@ class TaskChangelog:
         records: Sequence[SourceRecord] = (),
         offset: int | None = None,
     ) -> None:
-        """See ``Changelog.write``."""
+        """Write all of this as one, as ``Changelog.write`` promises. Any thread may call it."""
         with self._lock:
-            coded, sent = self._coded(entries, records)
-            self._write(coded, sent, offset)
+            encoded, sent = self._encode(entries, records)
+            self._write(encoded, sent, offset)
 
-    def commit(self, offset: int) -> None:
-        """Move the group's offset and nothing else. Raises ``RetriableError``, ``FencedError``."""
+    def commit(self, offset: int) -> bool:
+        """Move the group's offset and nothing else; return whether something was written.
+
+        Raises ``RetriableError``, ``FencedError``.
+        """
         with self._lock:
-            self._write({}, [], offset)
+            return self._write({}, [], offset)
 
     def close(self, timeout: float) -> None:
-        """See ``PartitionChangelog.close``."""
+        """Close the writer. Raises ``RetriableError`` if that takes longer than ``timeout`` seconds."""
         self._writer.close(timeout)
 
     def _write(
         self, entries: Mapping[bytes, bytes | None], records: Sequence[ProducerRecord], offset: int | None
-    ) -> None:
+    ) -> bool:
         ahead = None
-        if offset is not None and offset > self._offset and offset >= self._tried:  # never back
-            ahead = self._tried = offset
+        if offset is not None and offset > self._offset and offset >= self._attempted:  # never back
+            ahead = self._attempted = offset
         if not entries and not records and ahead is None:
-            return
+            return False
         try:
             self._writer.write(entries, records, ahead, self._timeout)
         except FencedError as error:
@@ -92,17 +99,18 @@ class TaskChangelog:
             raise
         if ahead is not None:
             self._offset = ahead
+        return True
 
-    def _coded(
+    def _encode(
         self, entries: Mapping[str, Any | None], records: Sequence[SourceRecord]
     ) -> tuple[dict[bytes, bytes | None], list[ProducerRecord]]:
         failures: dict[int, Exception] = {}
-        coded: dict[bytes, bytes | None] = {}
+        encoded: dict[bytes, bytes | None] = {}
         sent: list[ProducerRecord] = []
         for index, (key, value) in enumerate(entries.items()):
             try:
                 datum = Datum(self._topic, value, self._schema)
-                coded[key.encode()] = _bytes(self._form, datum)
+                encoded[key.encode()] = _bytes(self._codec, datum)
             except ValueError as error:
                 failures[index] = error
         for index, record in enumerate(records, len(entries)):
@@ -112,28 +120,28 @@ class TaskChangelog:
                 failures[index] = error
         if failures:
             raise DataError(failures)
-        return coded, sent
+        return encoded, sent
 
     def _record(self, record: SourceRecord) -> ProducerRecord:
         topic, value, key = record.topic, record.value, record.key
-        value = _bytes(self._form, Datum(topic, value, record.value_schema))
+        value = _bytes(self._codec, Datum(topic, value, record.value_schema))
         if not isinstance(key, str) or record.key_schema is not None:
-            key = _bytes(self._form_of_keys, Datum(topic, key, record.key_schema))
+            key = _bytes(self._key_codec, Datum(topic, key, record.key_schema))
         else:
             key = key.encode()
         return ProducerRecord(topic, value, key, record.headers, record.timestamp, record.partition)
 
     def _value(self, key: bytes, value: bytes) -> Any:
-        """To pass over what cannot be read could do again what is done."""
+        """Decode an entry. One that is skipped could let the task repeat what was done already."""
         try:
-            return self._form.avro.read_as(value, self._schema)
+            return self._codec.avro.read_as(value, self._schema)
         except ValueError as error:
             raise FatalError(f"{self._topic}: the entry {key[:100]!r} cannot be read: {error}") from error
 
 
-def _bytes(form: DefaultCodec, datum: Datum) -> bytes | None:
-    """Null is null, whatever its schema: it deletes."""
-    return None if datum.data is None else form.encode(datum)
+def _bytes(codec: DefaultCodec, datum: Datum) -> bytes | None:
+    """Encode a datum. ``None`` stays ``None`` whatever its schema: it deletes."""
+    return None if datum.data is None else codec.encode(datum)
 
 
 class TaskChangelogs:
@@ -144,14 +152,14 @@ class TaskChangelogs:
         self._schemas = schemas
         self._timeout = timeout
         self.open: dict[TopicPartition, TaskChangelog] = {}
-        """By the partition."""
+        """The open changelogs, by partition."""
 
     def take_over(
         self, consumer: Consumer, partition: TopicPartition, schema: Schema, owner: str = ""
     ) -> TaskChangelog:
-        """That of a partition; the same one where ``open`` is repeated. Raises ``RetriableError``.
+        """Take over a partition's changelog, or return it if that is done. Raises ``RetriableError``.
 
-        ``owner``: the connector under whose name it is kept; empty: this one.
+        ``owner``: the connector under whose name it is kept; this one if empty.
         """
         changelog = self.open.get(partition)
         if changelog is None:
@@ -166,19 +174,31 @@ class TaskChangelogs:
         return changelog
 
     def offsets(self) -> dict[TopicPartition, int]:
-        """Where writes have brought each partition."""
-        return {at: changelog.offset for at, changelog in self.open.items()}
+        """Return the position that writes have reached in each partition."""
+        return {partition: changelog.offset for partition, changelog in self.open.items()}
 
     def fenced(self) -> frozenset[TopicPartition]:
-        """Those that somebody else has taken over."""
-        return frozenset(at for at, changelog in self.open.items() if changelog.fenced is not None)
+        """Return the partitions that another task has taken over."""
+        return frozenset(p for p, changelog in self.open.items() if changelog.fenced is not None)
+
+    def check_ownership(self, error: Exception | None = None) -> None:
+        """Raise ``TakenOverError`` if another task has taken over a partition.
+
+        ``error``: check only if this is a ``FencedError``. A thread of the task's own may have met one, too.
+        """
+        if error is not None and not isinstance(error, FencedError):
+            return
+        if fenced := self.fenced():
+            names = ", ".join(sorted(f"{topic}-{partition}" for topic, partition in fenced))
+            reason = str(error) if error is not None else f"{names}: another task took over the changelog"
+            raise TakenOverError(reason) from error
 
     def close(self, partitions: Collection[TopicPartition]) -> None:
-        """Let those of partitions go that are not owned any more."""
+        """Close the changelogs of partitions that are not owned any more."""
         for partition in partitions:
             changelog = self.open.pop(partition, None)
             if changelog is not None:
                 try:
                     changelog.close(self._timeout)
                 except RetriableError as error:  # the next owner fences it
-                    log.warning("a changelog could not be let go in time: %s", error)
+                    log.warning("a changelog could not be closed in time: %s", error)

@@ -1,4 +1,4 @@
-"""Which partitions of a sink flow, and what is held of those that do not."""
+"""Tracks the partitions that a sink task owns, which of them are paused, and the records held back."""
 
 from __future__ import annotations
 
@@ -9,91 +9,86 @@ from tieline.broker.port import ConsumedRecord, Consumer
 
 
 class HeldRecords:
-    """A partition stands still when the task asked for that, when records of it are held, or when all do
-    (``stopped``). Used by the task's thread; ``due`` is when what is held shall be offered again.
+    """Used by the task's thread. ``due``: when the held records are offered again.
+
+    A partition is paused if the task asked for that, if records of it are held, or if all are paused.
     """
 
     def __init__(self) -> None:
         self.owned: frozenset[TopicPartition] = frozenset()
-        self.stopped = False
+        self.all_paused = False
         self.due = 0.0
         self._consumer: Consumer
-        self._held: list[ConsumedRecord] = []
+        self._records: list[ConsumedRecord] = []
         self._paused: set[TopicPartition] = set()
 
-    def joined(self, consumer: Consumer) -> None:
-        """A new member of the group, which owns nothing yet."""
+    def reset(self, consumer: Consumer) -> None:
+        """Start with a new member of the group, which owns nothing yet."""
         self._consumer = consumer
-        self.owned, self.stopped, self._held, self._paused = frozenset(), False, [], set()
+        self.owned, self.all_paused, self._records, self._paused = frozenset(), False, [], set()
 
-    @property
-    def holding(self) -> bool:
-        """Some records wait to be offered again."""
-        return bool(self._held)
-
-    @property
-    def held(self) -> int:
-        """How many records wait to be offered again."""
-        return len(self._held)
+    def __len__(self) -> int:
+        """Return how many records are held."""
+        return len(self._records)
 
     def holds(self, partition: TopicPartition) -> bool:
-        """Some records of this partition wait to be offered again."""
-        return any((r.topic, r.partition) == partition for r in self._held)
+        """Return whether records of this partition are held."""
+        return any((r.topic, r.partition) == partition for r in self._records)
 
-    def gained(self, partitions: Collection[TopicPartition]) -> None:
-        """The task owns more."""
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        """Add partitions that the task owns from now on."""
         self.owned |= frozenset(partitions)
-        if self.stopped:
+        if self.all_paused:
             self._consumer.pause(partitions)
 
-    def gone(self, partitions: Collection[TopicPartition]) -> None:
-        """The task owns these no longer."""
-        self.forget(partitions)
+    def unassign(self, partitions: Collection[TopicPartition]) -> None:
+        """Remove partitions that the task does not own any more, with the records held of them."""
+        self.drop(partitions)
         self.owned -= frozenset(partitions)
         self._paused.difference_update(partitions)
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """The task wants nothing of these."""
+        """Pause these partitions, because the task asks for it."""
         self._paused.update(partitions)
         self._consumer.pause(partitions)
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """The task wants these again."""
+        """Resume these partitions, because the task asks for it."""
         self._paused.difference_update(partitions)
-        if not self.stopped:
+        if not self.all_paused:
             self.release(partitions)
 
-    def stop(self) -> None:
-        """Let everything stand still."""
-        self.stopped = True
+    def pause_all(self) -> None:
+        """Pause every partition until ``resume_all``."""
+        self.all_paused = True
         self._consumer.pause(self.owned)
 
-    def go_on(self) -> None:
-        """The end of ``stop``."""
-        if self.stopped:
-            self.stopped = False
+    def resume_all(self) -> None:
+        """Resume every partition that nothing else keeps paused."""
+        if self.all_paused:
+            self.all_paused = False
             self.release(self.owned)
 
     def hold(self, records: Sequence[ConsumedRecord], due: float) -> None:
-        """Keep these for later, behind what is held already."""
+        """Hold these records, behind those that are held already, and pause their partitions."""
         self.due = due
-        self._held.extend(records)
+        self._records.extend(records)
         self._consumer.pause(_partitions(records))
 
     def take(self) -> list[ConsumedRecord]:
-        """All that is held; ``release`` its partitions afterwards."""
-        held, self._held = self._held, []
-        return held
+        """Return all held records and hold none; call ``release`` for their partitions afterwards."""
+        records, self._records = self._records, []
+        return records
 
     def release(self, partitions: Collection[TopicPartition]) -> None:
-        """Let these flow, unless something else holds them up."""
-        still = _partitions(self._held) | self._paused
-        self._consumer.resume([p for p in partitions if p in self.owned and p not in still])
+        """Resume these partitions unless something else keeps them paused."""
+        paused = _partitions(self._records) | self._paused
+        self._consumer.resume([p for p in partitions if p in self.owned and p not in paused])
 
-    def forget(self, partitions: Collection[TopicPartition]) -> None:
-        """What is held of these comes again by itself."""
-        self._held = [r for r in self._held if (r.topic, r.partition) not in partitions]
+    def drop(self, partitions: Collection[TopicPartition]) -> None:
+        """Drop the held records of these partitions, which will be read again."""
+        self._records = [r for r in self._records if (r.topic, r.partition) not in partitions]
 
 
 def _partitions(records: Sequence[ConsumedRecord]) -> set[TopicPartition]:
-    return {TopicPartition(*at) for at in {(r.topic, r.partition) for r in records}}
+    return {TopicPartition(*partition) for partition in {(r.topic, r.partition) for r in records}}

@@ -1,36 +1,31 @@
-"""A sink: ⑦ consume, ⑧ ⑨ convert, ⑩ put and flush, ⑪ commit; an outage is waited out, never skipped."""
+"""A sink task: ⑦ consume, ⑧ ⑨ convert, ⑩ put, track, ⑪ commit. An outage is waited out, never skipped."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
-from tieline.api import (
-    Changelog,
-    DataError,
-    FatalError,
-    FencedError,
-    RetriableError,
-    Schema,
-    SinkContext,
-    SinkRecord,
-    SinkTask,
-    TopicPartition,
-)
+from tieline.api import DataError, RetriableError, SinkContext, SinkTask, TopicPartition
 from tieline.broker.port import ConsumedRecord, Consumer
 from tieline.config.settings import Subscription, Timing
-from tieline.runtime.errors.batch import describe_failure, precedes_failure, written_despite
-from tieline.runtime.errors.retry import RetryState, StageError, StopRequested, TaskFailedError
+from tieline.runtime.errors.batch import (
+    FailedRecord,
+    Failure,
+    Failures,
+    describe_failure,
+    precedes_failure,
+    written_despite,
+)
+from tieline.runtime.errors.retry import StageError, StopRequestedError, TaskFailedError
 from tieline.runtime.errors.table import Stage
-from tieline.runtime.sink.changelog import TaskChangelogs
-from tieline.runtime.sink.claims import USED_BEFORE, Claims
-from tieline.runtime.sink.commit_tracker import CommitTracker, Store
-from tieline.runtime.sink.conversion import Converted, SinkConversion
+from tieline.runtime.sink.changelog import TakenOverError
+from tieline.runtime.sink.commit_tracker import CommitTracker
+from tieline.runtime.sink.committer import OffsetCommitter
+from tieline.runtime.sink.context import SinkInputs, TaskSinkContext
+from tieline.runtime.sink.conversion import Converted
 from tieline.runtime.sink.held_records import HeldRecords
-from tieline.runtime.task.context import TaskContext
+from tieline.runtime.sink.rebalance import PartitionHandover
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import SKIPPED, Counts
 
@@ -39,39 +34,16 @@ log = logging.getLogger(__name__)
 _LAG_EVERY = 5.0  # seconds
 _SKIPPED_BECAUSE = {
     "expired": "the log had removed them before they were read. Raise the topic's retention.ms",
-    "recreated": "the topic was deleted and made again; the new one is read from its beginning",
+    "recreated": "the topic was deleted and recreated; the new one is read from its beginning",
     "reset": "auto.offset.reset is latest",
 }
 
 
-@dataclass(frozen=True)
-class SinkInputs:
-    """Where a sink's records come from, and what is kept beside them."""
+class WorkerSinkTask:
+    """Runs one sink task from start to stop, in one thread.
 
-    join: Callable[[], Consumer]
-    conversion: SinkConversion
-    changelogs: TaskChangelogs
-    claims: Claims
-
-
-class _Storing(NamedTuple):
-    """Offsets on their way to the broker."""
-
-    offsets: Mapping[TopicPartition, int]
-    answer: Future[None]
-    overdue: float
-    """When, on the task's clock, no answer yet is an outage."""
-
-
-class _TakenOver(Exception):
-    """Somebody else owns what the group says is ours; joining it again tells who is right."""
-
-
-class WorkerSinkTask(TaskContext):
-    """Runs one sink task from start to shutdown, in one thread; it is its own ``SinkContext``.
-
-    Records that a sink could not take now are *held*: their partitions are paused, the consumer is
-    polled so that the group keeps the task, and the same records are offered again when they are due.
+    Records that a sink cannot take now are *held*: their partitions are paused, the consumer is polled so
+    that the group keeps the task, and the same records are offered again when they are due.
     """
 
     def __init__(
@@ -79,241 +51,157 @@ class WorkerSinkTask(TaskContext):
         environment: TaskEnvironment,
         make_task: Callable[[SinkContext], SinkTask[Any]],
         inputs: SinkInputs,
+        subscription: Subscription,
         timing: Timing,
     ) -> None:
-        super().__init__(environment)
-        self._join = inputs.join
-        self._conversion = inputs.conversion
-        self._changelogs = inputs.changelogs
-        self._claims = inputs.claims
+        self._environment = environment
+        self._inputs = inputs
+        self._subscription = subscription
         self._timing = timing
-        self._progress = CommitTracker(inputs.changelogs)
-        self._flow = HeldRecords()
+        self._held = held = HeldRecords()
+        self._tracker = tracker = CommitTracker(inputs.changelogs)
+        self._context = TaskSinkContext(environment, inputs, held, tracker, timing.call_timeout)
+        self._task = task = make_task(self._context)
+        self._committer = OffsetCommitter(environment, task, tracker, inputs.changelogs, held, timing)
+        self._handover = PartitionHandover(environment, task, inputs, held, tracker, self._committer)
         self._consumer: Consumer
-        self._commit_requested = False
-        self._next_commit = self._next_lag = 0.0
-        self._storing: _Storing | None = None
-        self._away = environment.retry_state(Stage.TASK_PUT)
-        self._flush_away = environment.retry_state(Stage.TASK_FLUSH)
-        self._commit_away = environment.retry_state(Stage.OFFSET_COMMIT)
+        self._consuming = environment.retry_state(Stage.KAFKA_CONSUME)
+        self._rejoining = environment.retry_state(Stage.KAFKA_CONSUME)
+        self._putting = environment.retry_state(Stage.TASK_PUT)
+        self._next_lag = 0.0
         self._lag: int | None = None
-        self._task = make_task(self)
 
     @property
-    def counts(self) -> Counts:
+    def stats(self) -> Counts:
         """The ledger's totals."""
-        return self._progress.counts
+        return self._tracker.counts
 
     @property
     def lag(self) -> int | None:
         """Return how many records of the owned partitions wait: not read yet, or read and held back.
 
-        ``None``: unknown, as a partition's end is not known. As of the last look, every 5 s at least.
+        ``None``: unknown, as a partition's end is not known. Updated every 5 s at least.
         """
         return self._lag
 
-    def run(self, subscription: Subscription) -> None:
-        """The whole life of the task. Raises ``TaskFailedError``; returns when asked to stop."""
-        outvoted = self._environment.retry_state(Stage.KAFKA_CONSUME)
+    def run(self) -> None:
+        """Run the task's whole life; return when asked to stop. Raises ``TaskFailedError``."""
         try:
             self._environment.retry(Stage.START, self._task.start)
             while True:
                 try:
-                    self._run_in_group(subscription)
+                    self._run_in_group()
                     return
-                except _TakenOver as error:
-                    wait = outvoted.after(RetriableError(f"{error}; the task joins its group again"))
-                    if self._environment.clock.wait(self._environment.stop, wait):
+                except TakenOverError as error:
+                    rejoin = RetriableError(f"{error}; the task rejoins its group")
+                    if self._wait(self._rejoining.after(rejoin)):
                         return
-        except StopRequested:
+        except StopRequestedError:
             pass
         finally:
             try:
                 self._task.stop()
             finally:
-                self._conversion.stop()
+                self._inputs.conversion.stop()
 
     def interrupt(self) -> None:
-        """From another thread: ask the task to stop."""
+        """Ask the task to stop. Called from another thread."""
         self._environment.stop.set()
         self._task.interrupt()
 
-    # SinkContext: what the task may ask.
-
-    @property
-    def assignment(self) -> frozenset[TopicPartition]:
-        """The partitions owned now."""
-        return self._flow.owned
-
-    def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """Stop fetching."""
-        self._flow.pause(partitions)
-
-    def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """Fetch again, unless records of a partition are held."""
-        self._flow.resume(partitions)
-
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Read on at this offset; what is in flight of the partition is forgotten."""
-        self._flow.forget([partition])
-        self._progress.forget([partition])
-        self._consumer.seek(partition, offset)
-
-    def request_commit(self) -> None:
-        """Commit now; the next batch may come before it is stored."""
-        self._commit_requested = True
-
-    def changelog(
-        self, partition: TopicPartition, schema: Schema, *, name: str = "", acts_on: str = ""
-    ) -> Changelog:
-        """Take it over. Raises ``RetriableError``, ``AlreadyOwned``."""
-        owner = name or self.connector
-        first = 0
-        if acts_on:
-            claim = self._claims.claim(
-                owner, partition.topic, acts_on, lambda: self._first_partitions(partition.topic)
-            )
-            first = claim.partitions
-        changelog = self._changelogs.take_over(self._consumer, partition, schema, owner)
-        changelog.first_partitions = first
-        return changelog
-
-    def _first_partitions(self, topic: str) -> int:
-        """How many partitions a topic has that is claimed now; an offset says that it was read before."""
-        number = self.partitions(topic)
-        places = [TopicPartition(topic, n) for n in range(number)]
-        return USED_BEFORE if self._consumer.committed(places, self._timing.call_timeout) else number
-
-    def partitions(self, topic: str) -> int:
-        """See ``SinkContext.partitions``."""
-        return self._conversion.partitions(topic)
-
-    def report(self, record: SinkRecord, error: Exception) -> Future[None]:
-        """No dead letter queue yet: the task stops at this record."""
-        where = f"{record.topic}-{record.partition}@{record.offset}"
-        raise FatalError(
-            f"the record {where} cannot be handled: {error}; there is no dead letter queue"
-        ) from error
-
-    # RebalanceListener: told by the consumer, in this thread.
-
-    def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        """The task owns more."""
-        self._conversion.forget_topics()
-        log.info("partitions assigned", extra={"partitions": _names(partitions)})
-        self._flow.gained(partitions)
-        self._environment.retry(Stage.START, lambda: self._task.open(partitions))
-
-    def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        """Flush within the time there is, commit only what is confirmed, let go."""
-        log.info("partitions revoked", extra={"partitions": _names(partitions)})
+    def _run_in_group(self) -> None:
+        consumer = self._consumer = self._environment.retry(Stage.START, self._inputs.join)
+        self._context.consumer = consumer
+        self._held.reset(consumer)
+        self._committer.reset(consumer)
+        self._inputs.conversion.identities.consumed_id = consumer.topic_id
         try:
-            self._commit(only=frozenset(partitions), store=self._store)
-        except _TakenOver as error:
-            log.warning("%s; what was in flight comes again", error)
+            consumer.subscribe(self._subscription.topics, self._subscription.pattern, self._handover)
+            while not self._environment.stop.is_set():
+                self._process_next()
         finally:
-            fenced = self._changelogs.fenced() & set(partitions)
-            self._let_go(fenced, lost=True)
-            self._let_go([p for p in partitions if p not in fenced], lost=False)
+            self._leave_group()
 
-    def lost(self, partitions: Collection[TopicPartition]) -> None:
-        """Somebody else may own them: commit nothing."""
-        log.warning(
-            "partitions lost; what was in flight comes again", extra={"partitions": _names(partitions)}
-        )
-        self._let_go(partitions, lost=True)
-
-    def _let_go(self, partitions: Collection[TopicPartition], *, lost: bool) -> None:
-        if not partitions:
+    def _process_next(self) -> None:
+        """⑦ to ⑪ for the next batch, and for held records that are due."""
+        self._inputs.changelogs.check_ownership()
+        batch = self._consume()
+        if batch is None:
             return
-        self._flow.gone(partitions)
-        try:
-            self._task.close(partitions, lost)
-        except RetriableError as error:  # they are gone anyway, and what was not confirmed comes again
-            log.warning("the sink could not let go of partitions: %s", error)
-        finally:
-            self._progress.settle({})  # what the task wrote in its changelogs until then
-            self._progress.forget(partitions)
-            self._changelogs.close(partitions)
+        self._report_skipped()
+        self._committer.check_answer()
+        if batch:
+            self._deliver(batch)
+        if self._held and not self._held.all_paused and self._environment.clock.now() >= self._held.due:
+            held = self._held.take()
+            self._deliver(held)
+            self._held.release({TopicPartition(r.topic, r.partition) for r in held})
+        if self._context.take_commit_request() or not self._committer.wait:
+            self._committer.commit()
+        if self._environment.clock.now() >= self._next_lag:
+            self._update_lag()
 
-    def _run_in_group(self, subscription: Subscription) -> None:
-        self._consumer = self._environment.retry(Stage.START, self._join)
-        self._flow.joined(self._consumer)
-        self._conversion.consumed_id = self._consumer.topic_id
-        self._storing = None
+    def _consume(self) -> Sequence[ConsumedRecord] | None:
+        """⑦ Return the next batch, which may be empty; ``None`` after an outage was waited out."""
+        wait = min(self._timing.max_wait, self._committer.wait)
+        if self._held:
+            wait = min(wait, max(self._held.due - self._environment.clock.now(), 0.0))
         try:
-            self._consumer.subscribe(subscription.topics, subscription.pattern, self)
-            self._consume()
-        finally:
-            self._leave()
-
-    def _consume(self) -> None:
-        clock, stop, flow = self._environment.clock, self._environment.stop, self._flow
-        away = self._environment.retry_state(Stage.KAFKA_CONSUME)
-        self._next_commit = clock.now() + self._timing.offset_flush
-        while not stop.is_set():
-            if fenced := self._changelogs.fenced():  # heard by a thread of the task's own, perhaps
-                raise _TakenOver(f"{', '.join(_names(fenced))}: somebody else has taken over the changelog")
-            wait = self._timing.max_wait
-            if flow.holding:
-                wait = min(wait, max(flow.due - clock.now(), 0.0))
-            wait = min(wait, max(self._next_commit - clock.now(), 0.0))
-            try:
-                batch = self._consumer.poll(self._timing.max_records, wait)
-            except (TaskFailedError, StopRequested):
-                raise  # of a rebalance, told by poll
-            except Exception as error:
-                if clock.wait(stop, away.after(error)):
-                    return
-                continue
-            away.over()
-            self._note_skipped()
-            self._check_commit()
-            if batch:
-                self._deliver(batch)
-            if flow.holding and not flow.stopped and clock.now() >= flow.due:
-                held = flow.take()
-                self._deliver(held)
-                flow.release({TopicPartition(r.topic, r.partition) for r in held})
-            if self._commit_requested or clock.now() >= self._next_commit:
-                self._next_commit = clock.now() + self._timing.offset_flush
-                self._commit()
-            if clock.now() >= self._next_lag:
-                self._update_lag()
+            batch = self._consumer.poll(self._timing.max_records, wait)
+        except (TaskFailedError, StopRequestedError):
+            raise  # from a rebalance, within poll
+        except Exception as error:  # noqa: BLE001 - the failure table decides
+            self._wait(self._consuming.after(error))
+            return None
+        if batch:
+            self._consuming.over()
+            self._rejoining.over()
+        else:
+            self._consuming.no_error()
+        return batch
 
     def _deliver(self, batch: Sequence[ConsumedRecord]) -> None:
-        """⑧ ⑨ ⑩ for one batch. A record that cannot be read is the task's to refuse, in its place."""
-        try:
-            converted = self._conversion.convert(batch)
-            if self._task.takes_unreadable:
-                converted = self._conversion.with_unreadable(converted, batch)
-        except Exception as error:
-            self._hold(batch, range(len(batch)), {}, error)
+        """⑧ ⑨ ⑩ for one batch. The task may handle an undecodable record by itself, in its place."""
+        converted = self._convert(batch)
+        if converted is None:
             return
         start = 0
         for index in sorted(converted.unreadable):
-            if not self._offer(batch[start:index], converted.part(start, index)):
-                self._flow.hold(batch[index:], self._flow.due)
+            if not self._put(batch[start:index], converted.part(start, index)):
+                self._held.hold(batch[index:], self._held.due)
                 return
             start = index
             try:
-                refused = self._task.handle_undecodable(
-                    self._conversion.unread(batch[index]), converted.failures[index]
+                handled = self._task.handle_undecodable(
+                    self._inputs.conversion.as_consumed(batch[index]), converted.failures[index].cause
                 )
-            except Exception as error:
-                self._flow.hold(batch[index:], self._due_after(self._away, error))
+            except Exception as error:  # noqa: BLE001 - the failure table decides
+                self._held.hold(batch[index:], self._retry_at(error))
                 return
-            if not refused:
+            if not handled:
                 break
-            self._progress.refused(batch[index])
+            self._tracker.track_handled(batch[index])
             start = index + 1
-        self._offer(batch[start:], converted.part(start, len(batch)) if start else converted)
+        self._put(batch[start:], converted.part(start, len(batch)) if start else converted)
 
-    def _offer(self, batch: Sequence[ConsumedRecord], converted: Converted) -> bool:
-        """⑩; false if something is held. Data errors: all before them is written and committed, then stop."""
-        stage, failures = converted.stage, converted.failures
-        indexes, records = converted.indexes, converted.records
-        if failures:  # only what stands before the first bad record of each partition
+    def _convert(self, batch: Sequence[ConsumedRecord]) -> Converted | None:
+        """⑧ ⑨ Convert a batch; ``None`` if it is held because of an outage."""
+        try:
+            converted = self._inputs.conversion.convert(batch)
+            if self._task.takes_unreadable:
+                converted = self._inputs.conversion.with_unreadable(converted, batch)
+        except Exception as error:  # noqa: BLE001 - the failure table decides
+            self._hold(batch, range(len(batch)), {}, error)
+            return None
+        return converted
+
+    def _put(self, batch: Sequence[ConsumedRecord], converted: Converted) -> bool:
+        """⑩ Offer a batch to the task; return false if records of it are held.
+
+        If records failed, the task gets only what stands before the first of them in each partition.
+        """
+        records, indexes, failures = converted.records, converted.indexes, converted.failures
+        if failures:
             before = precedes_failure(batch, failures)
             pairs = [(i, r) for i, r in zip(indexes, records, strict=True) if before[i]]
             indexes, records = [i for i, _ in pairs], [r for _, r in pairs]
@@ -321,125 +209,75 @@ class WorkerSinkTask(TaskContext):
             if records:
                 self._task.put(records)
         except DataError as error:
-            stage = Stage.TASK_PUT
-            failures = failures | {indexes[i]: cause for i, cause in error.failures.items()}
-        except Exception as error:
+            rejected = {indexes[i]: Failure(Stage.TASK_PUT, cause) for i, cause in error.failures.items()}
+            failures = {**failures, **rejected}
+        except Exception as error:  # noqa: BLE001 - the failure table decides
             self._hold(batch, indexes, failures, error)
             return False
-        if not self._flow.holding:  # else some partitions are still away: their outage goes on
-            self._away.over()
-        self._progress.written(batch, indexes, precedes_failure(batch, failures))
-        if failures:
-            self._commit()
-            index = min(failures)
-            sentence = describe_failure(
-                stage, batch[index], failures[index], len(failures), self._environment.connector
-            )
-            raise TaskFailedError(sentence) from failures[index]
+        if records and not self._held:  # else some partitions are still unavailable
+            self._putting.over()
+        self._track(batch, indexes, failures)
         return True
+
+    def _track(self, batch: Sequence[ConsumedRecord], kept: Collection[int], failures: Failures) -> None:
+        """Enter a batch that was put. If records failed, commit what stands before them, then stop."""
+        self._tracker.track(batch, kept, precedes_failure(batch, failures))
+        if failures:
+            self._committer.commit()
+            sentence = describe_failure(failures, lambda index: self._failed_record(batch[index]))
+            raise TaskFailedError(sentence) from failures[min(failures)].cause
 
     def _hold(
         self,
         batch: Sequence[ConsumedRecord],
         kept: Collection[int],
-        failures: Mapping[int, Exception],
+        failures: Failures,
         error: Exception,
     ) -> None:
-        """Hold what was not written, to offer it again. Raises ``TaskFailedError`` if the table says stop.
+        """Hold what was not written. Raises ``TaskFailedError`` if the failure table says stop.
 
-        A bad record (``failures``) is kept, with all behind it: it stops the task when nothing is away.
+        A failed record is held with everything behind it; it stops the task when the outage is over.
         """
         cause = error.error if isinstance(error, StageError) else error
-        done = [
-            before and written
-            for before, written in zip(
-                precedes_failure(batch, failures), written_despite(batch, cause), strict=True
-            )
-        ]
+        before, written = precedes_failure(batch, failures), written_despite(batch, cause)
+        done = [is_before and is_written for is_before, is_written in zip(before, written, strict=True)]
         if any(done):
-            self._away.progressed()
-        due = self._due_after(self._away, error)
-        self._progress.written(batch, kept, done)
-        self._flow.hold([record for record, is_done in zip(batch, done, strict=True) if not is_done], due)
+            self._putting.progressed()
+        due = self._retry_at(error)
+        self._tracker.track(batch, kept, done)
+        self._held.hold([record for record, is_done in zip(batch, done, strict=True) if not is_done], due)
 
-    def _due_after(self, patience: RetryState, error: Exception) -> float:
-        """When to try again. Raises ``TaskFailedError`` where the table says stop, ``_TakenOver``."""
-        if isinstance(error, FencedError) and self._changelogs.fenced():
-            raise _TakenOver(str(error)) from error
-        return self._environment.clock.now() + patience.after(error)
+    def _retry_at(self, error: Exception) -> float:
+        self._inputs.changelogs.check_ownership(error)
+        return self._environment.clock.now() + self._putting.after(error)
 
-    def _commit(self, only: frozenset[TopicPartition] | None = None, store: Store | None = None) -> None:
-        """⑪: ask the task what is safe, settle it, store the offsets. An outage leaves all as it is.
+    def _wait(self, seconds: float) -> bool:
+        return self._environment.clock.wait(self._environment.stop, seconds)
 
-        ``store``: none begins to store them; the answer is looked for after each ``poll``.
-        """
-        self._commit_requested = False
-        offsets = self._progress.reached(only)
-        try:
-            safe = self._task.pre_commit(offsets) if offsets else {}
-        except Exception as error:  # the sink cannot confirm what it was given: no more until it can
-            self._next_commit = self._due_after(self._flush_away, error)
-            self._flow.stop()
-            return
-        self._flush_away.over()
-        self._flow.go_on()
-        self._progress.settle(safe)
-        try:
-            something = self._progress.commit(store or self._begin_to_store, only)
-        except Exception as error:
-            self._due_after(self._commit_away, error)  # the next commit is the next attempt
-            return
-        if something:
-            self._commit_away.over()
+    def _failed_record(self, record: ConsumedRecord) -> FailedRecord:
+        skip = (
+            f"stop the worker and pass over the record: tieline offsets set {self._environment.connector} "
+            f"--worker FILE --topic {record.topic} --partition {record.partition} --to {record.offset + 1}"
+        )
+        name = f"{record.topic}-{record.partition}@{record.offset}"
+        return FailedRecord(name, "everything before it is written and committed", skip)
 
-    def _store(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        self._consumer.commit(offsets, self._timing.call_timeout)
-        return True
-
-    def _begin_to_store(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        now = self._environment.clock.now()
-        before = self._storing
-        if before is not None and now < before.overdue:
-            return False  # the next commit takes these along
-        overdue = now + self._timing.call_timeout
-        self._storing = _Storing(offsets, self._consumer.commit_async(offsets), overdue)
-        if before is not None:
-            raise RetriableError(
-                f"offsets are on their way for {self._timing.call_timeout} s without an answer"
-            )
-        return self._check_commit()
-
-    def _check_commit(self) -> bool:
-        """Whether the offsets that were on their way are stored now."""
-        if self._storing is None or not self._storing.answer.done():
-            return False
-        offsets, answer, _ = self._storing
-        self._storing = None
-        error = answer.exception()
-        if isinstance(error, Exception):
-            self._due_after(self._commit_away, error)  # the next commit is the next attempt
-            return False
-        self._progress.stored(offsets)
-        self._commit_away.over()
-        return True
-
-    def _leave(self) -> None:
-        """Leave the group: ``revoked`` commits what is confirmed."""
+    def _leave_group(self) -> None:
+        """Leave the group: the consumer calls ``revoked``, which commits what is confirmed."""
         try:
             self._consumer.close(self._timing.call_timeout)
         except RetriableError as error:
-            log.warning("the group was not told of the end, it waits for the session to expire: %s", error)
+            log.warning("could not leave the group; its session will expire: %s", error)
 
-    def _note_skipped(self) -> None:
-        for at, first, end, reason in self._consumer.skipped():
-            topic, partition = at
+    def _report_skipped(self) -> None:
+        for partition, first, end, reason in self._consumer.skipped():
             self._environment.counters.add(f"{SKIPPED}{reason}", end - first)
             offsets = f"offsets {first} to {end - 1} ({end - first})" if end > first else "no known offset"
-            log.warning("%s-%d: skipped %s: %s", topic, partition, offsets, _SKIPPED_BECAUSE[reason])
+            log.warning("%s-%d: skipped %s: %s", *partition, offsets, _SKIPPED_BECAUSE[reason])
             if reason == "recreated":
-                self._progress.forget([at])
-            elif at in self._flow.owned and not self._flow.holds(at):
-                self._progress.passed_over(at, end)  # else the next start counts them again
+                self._tracker.drop([partition])
+            elif partition in self._held.owned and not self._held.holds(partition):
+                self._tracker.skip_to(partition, end)  # else the next start counts them again
 
     def _update_lag(self) -> None:
         self._next_lag = self._environment.clock.now() + min(self._timing.offset_flush, _LAG_EVERY)
@@ -448,8 +286,7 @@ class WorkerSinkTask(TaskContext):
         except RetriableError:
             lags = [None]
         known = [lag for lag in lags if lag is not None]
-        self._lag = sum(known) + self._flow.held if len(known) == len(lags) else None
-
-
-def _names(partitions: Collection[TopicPartition]) -> list[str]:
-    return sorted(f"{topic}-{partition}" for topic, partition in partitions)
+        self._lag = sum(known) + len(self._held) if len(known) == len(lags) else None
+        if known and self._lag is not None:  # the broker has answered
+            self._consuming.over()
+            self._rejoining.over()

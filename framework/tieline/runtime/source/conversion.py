@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from tieline.api import Converter, DataError, Datum, SourceRecord
+from tieline.api import Converter, Datum, SourceRecord
 from tieline.broker.port import ProducerRecord
-from tieline.runtime.errors.retry import StageError
+from tieline.runtime.errors.batch import Failure, collect_failures
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.task.clock import Clock
 from tieline.runtime.task.timestamps import at_broker
-from tieline.runtime.task.transform_chain import TransformChain, with_batch_indexes
+from tieline.runtime.task.transform_chain import TransformChain
+
+
+class Converted(NamedTuple):
+    """A producer record for each record of a batch, ``None`` for a filtered or failed one; the failures."""
+
+    records: Sequence[ProducerRecord | None]
+    failures: dict[int, Failure]
 
 
 class SourceConversion:
-    """Makes a batch of source records ready for the broker; used by one thread."""
+    """Converts batches of source records for the broker; used by one thread."""
 
     def __init__(
         self,
@@ -29,36 +36,32 @@ class SourceConversion:
         self._value = value
         self._clock = clock or Clock()
 
-    def convert(self, batch: Sequence[SourceRecord]) -> list[ProducerRecord | None]:
-        """A producer record for each, none where a transform filtered it. Raises ``StageError``."""
-        records, indexes = self._transforms.apply(batch)
-        keys = _serialized(
-            Stage.KEY_CONVERTER, self._key, [Datum(r.topic, r.key, r.key_schema) for r in records], indexes
+    def convert(self, batch: Sequence[SourceRecord]) -> Converted:
+        """Transform and serialize a batch; data errors are in ``failures``. Raises ``StageError``."""
+        records, indexes, failures = self._transforms.apply(batch)
+        keys, bad_keys = _serialize(
+            Stage.KEY_CONVERTER, self._key, [Datum(r.topic, r.key, r.key_schema) for r in records]
         )
-        values = _serialized(
-            Stage.VALUE_CONVERTER,
-            self._value,
-            [Datum(r.topic, r.value, r.value_schema) for r in records],
-            indexes,
+        values, bad_values = _serialize(
+            Stage.VALUE_CONVERTER, self._value, [Datum(r.topic, r.value, r.value_schema) for r in records]
         )
+        if bad := {**bad_values, **bad_keys}:
+            failures |= {indexes[index]: failure for index, failure in bad.items()}
         out: list[ProducerRecord | None] = [None] * len(batch)
         now = self._clock.wall_ms()
         for index, record, key, value in zip(indexes, records, keys, values, strict=True):
             timestamp, headers = at_broker(record.timestamp, record.headers, now)
             out[index] = ProducerRecord(record.topic, value, key, headers, timestamp, record.partition)
-        return out
+        for index in failures:
+            out[index] = None
+        return Converted(out, failures)
 
     def stop(self) -> None:
-        """Called once, at the end of the task."""
+        """Stop the transforms. Called once, at the end of the task."""
         self._transforms.stop()
 
 
-def _serialized(
-    stage: Stage, converter: Converter[Any], data: Sequence[Datum], indexes: Sequence[int]
-) -> list[bytes | None]:
-    try:
-        return converter.serialize(data)
-    except DataError as error:
-        raise StageError(stage, with_batch_indexes(error, indexes)) from error
-    except Exception as error:
-        raise StageError(stage, error) from error
+def _serialize(
+    stage: Stage, converter: Converter[Any], data: Sequence[Datum]
+) -> tuple[Sequence[bytes | None], dict[int, Failure]]:
+    return collect_failures(stage, type(converter).__name__, converter.serialize, data)

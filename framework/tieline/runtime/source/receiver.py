@@ -1,4 +1,4 @@
-"""A source that cannot be asked again: a receiver that only receives, a pump that does the rest."""
+"""① → ②: the receiver of a source that cannot be read again. It only receives; the pump does the rest."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from tieline.api import RetriableError, SourceContext, SourceRecord, SourceTask
 from tieline.config.settings import Timing
-from tieline.runtime.errors.retry import StopRequested
+from tieline.runtime.errors.retry import StopRequestedError
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.source.repeats import Repeats
 from tieline.runtime.spool.spool import Spool
-from tieline.runtime.task.context import TaskSourceContext
+from tieline.runtime.task.context import SpooledSourceContext
 from tieline.runtime.task.environment import TaskEnvironment
+from tieline.runtime.task.ledger import Counts
 
 log = logging.getLogger(__name__)
 
@@ -29,34 +30,46 @@ class Receiver:
         timing: Timing,
     ) -> None:
         self._environment = environment
-        self._task = make_task(TaskSourceContext(environment, dict, spool.quarantine))
+        self._context = SpooledSourceContext(environment, spool.quarantine)
+        self._task = make_task(self._context)
         self._spool = spool
         self._timing = timing
         self._repeats = (
-            Repeats(spool.beside("seen"), environment.counters)
+            Repeats(spool.sibling("seen"), environment.counters)
             if type(self._task).repeats_are_events
             else None
         )
 
+    @property
+    def stats(self) -> Counts:
+        """Nothing: the ledger begins behind the spool."""
+        return Counts()
+
+    @property
+    def lag(self) -> int | None:
+        """``None``: what an external system has not given yet is unknown."""
+        return None
+
     def run(self) -> None:
-        """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
+        """Run the task's whole life; return when asked to stop. Raises ``TaskFailedError``."""
         try:
             self._environment.retry(Stage.START, self._task.start)
-            away = self._environment.retry_state(Stage.TASK_POLL)
+            polling = self._environment.retry_state(Stage.TASK_POLL)
             while not self._environment.stop.is_set():
                 try:
                     batch = self._task.poll(self._timing.max_records, self._timing.max_wait)
-                except Exception as error:
-                    if self._environment.clock.wait(self._environment.stop, away.after(error)):
+                except Exception as error:  # noqa: BLE001 - the failure table decides
+                    if self._environment.clock.wait(self._environment.stop, polling.after(error)):
                         break
                     continue
-                away.over()
                 if batch:
-                    self._keep(batch)
+                    polling.over()
+                    self._append(batch)
                 else:
+                    polling.no_error()
                     self._spool.write_quarantine()
-            self._last()
-        except StopRequested:
+            self._receive_rest()
+        except StopRequestedError:
             pass
         finally:
             try:
@@ -66,21 +79,23 @@ class Receiver:
                     self._repeats.close()
 
     def interrupt(self) -> None:
-        """From another thread: ask the task to stop."""
+        """Ask the task to stop. Called from another thread."""
         self._environment.stop.set()
         self._task.interrupt()
 
-    def _keep(self, batch: Sequence[SourceRecord]) -> None:
+    def _append(self, batch: Sequence[SourceRecord]) -> None:
+        if batch[0].source_offset and not self._context.offsets_reported:
+            self._context.report_offsets("returns records with a source offset")
         self._spool.append(batch if self._repeats is None else self._repeats.number(batch))
 
-    def _last(self) -> None:
-        """What the task still held when it was asked to stop, as far as the time allows."""
+    def _receive_rest(self) -> None:
+        """Receive what the task still holds when it is asked to stop, as far as the time allows."""
         deadline = self._environment.clock.now() + self._timing.drain
         try:
             while batch := self._task.poll(self._timing.max_records, 0):
-                self._keep(batch)
+                self._append(batch)
                 if self._environment.clock.now() >= deadline:
                     log.warning("stopped although the source still has records to give")
                     break
         except RetriableError:
-            pass  # it is away: it holds nothing
+            pass  # an unavailable source holds nothing

@@ -1,4 +1,4 @@
-"""⑤ produce and ⑥ acknowledgement: carries batches to the broker and keeps the ledger of them."""
+"""⑤ produce and ⑥ acknowledgement: sends batches to the broker and keeps their ledger."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 from tieline.api import AccessDeniedError, DataError, RecordMetadata, RetriableError, SourceRecord
 from tieline.broker.port import Broker, Delivery, Producer, RefusedNowError, Unit
-from tieline.runtime.errors.retry import StageError, StopRequested, TaskFailedError
+from tieline.runtime.errors.batch import FailedRecord, Failure, Failures, describe_failure
+from tieline.runtime.errors.retry import StageError, StopRequestedError, TaskFailedError
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.source.conversion import SourceConversion
 from tieline.runtime.task.environment import TaskEnvironment
@@ -24,22 +25,26 @@ Acknowledged = Callable[[Sequence[SourceRecord], Sequence["RecordMetadata | None
 
 
 class Positions(NamedTuple):
-    """Where a batch comes from: each record's source partition, and the offset each partition reaches."""
+    """Where a batch comes from: each record's source partition, and the offset that each partition reaches.
+
+    ``describe`` names the position of the record with an index, for messages.
+    """
 
     partitions: Sequence[str]
     reached: Mapping[str, str]
+    describe: Callable[[int], str] = "record {} of its batch".format
 
 
 class SavedPositions(Protocol):
-    """A spool, seen from the sender."""
+    """Where a sender saves positions: a spool."""
 
     def save(self, reached: Mapping[str, str]) -> None:
-        """Everything before these positions is acknowledged. Raises ``RetriableError``."""
+        """Note that everything before these positions is acknowledged. Raises ``RetriableError``."""
 
 
 @dataclass(frozen=True)
 class ProducerOptions:
-    """How a task's records get to the broker, from its settings."""
+    """How a task's records reach the broker, from its settings."""
 
     broker: Broker
     client_id: str
@@ -48,10 +53,10 @@ class ProducerOptions:
     new_topic_partitions: int = -1
     new_topic_replication: int = -1
     positions: SavedPositions | None = None
-    """Where positions are saved: a spool's own. None: they are source offsets, the broker's."""
+    """Where a spool's positions are saved; ``None`` if they are source offsets, which the broker saves."""
 
     def producer(self) -> Producer:
-        """A new producer."""
+        """Return a new producer."""
         return self.broker.producer(self.client_id, self.overrides)
 
 
@@ -59,12 +64,14 @@ class ProducerOptions:
 class _Sent:
     """A batch on its way; ``unit`` holds those of its records that are not acknowledged.
 
-    ``indexes``: where each record of the unit is in ``metadata``, which has all that were sent.
+    ``kept``: the index in the batch of each record that was sent. ``indexes``: where each record of the unit
+    is in ``kept`` and ``metadata``.
     """
 
     unit: Unit
     batch: Sequence[SourceRecord]
-    kept: Sequence[bool]
+    positions: Positions
+    kept: Sequence[int]
     entries: Sequence[tuple[Entry[str, str], int]]
     indexes: Sequence[int]
     metadata: list[RecordMetadata | None]
@@ -85,62 +92,71 @@ class Sender:
         self._conversion = conversion
         self._options = options
         self._acknowledged = acknowledged
-        self._refused = False  # the brokers refuse the oldest batch: nothing else is sent until they take it
+        self._refused = (
+            False  # the broker refuses the oldest batch: nothing else is sent until it is accepted
+        )
         self._topics: set[str] = set()
         self._open: deque[_Sent] = deque()
         self._producer = environment.retry(Stage.START, options.producer)
-        self._broken = environment.retry_state(Stage.KAFKA_PRODUCE)
-        self._unsaved = environment.retry_state(Stage.OFFSET_COMMIT)
+        self._producing = environment.retry_state(Stage.KAFKA_PRODUCE)
+        self._saving = environment.retry_state(Stage.OFFSET_COMMIT)
 
     @property
     def full(self) -> bool:
-        """So much is in flight that nothing more should be sent now."""
+        """Whether so much is in flight that nothing more should be sent now."""
         return self._refused or self._producer.in_flight_bytes >= self._options.in_flight_bytes
 
     @property
     def idle(self) -> bool:
-        """Nothing is in flight."""
+        """Whether nothing is in flight."""
         return not self._open
 
     def send(self, batch: Sequence[SourceRecord], positions: Positions) -> None:
-        """Carry a batch through ③ ④ ⑤. Raises ``TaskFailedError``, ``StopRequested``."""
-        converted = self._environment.retry(Stage.VALUE_CONVERTER, lambda: self._conversion.convert(batch))
+        """③ ④ ⑤ Convert and send a batch. Raises ``TaskFailedError``, ``StopRequestedError``."""
+        converted, failures = self._environment.retry(
+            Stage.VALUE_CONVERTER, lambda: self._conversion.convert(batch)
+        )
+        if failures:
+            self._fail(failures, batch, positions)
         records = [record for record in converted if record is not None]
+        kept: Sequence[int] = range(len(batch))
         for topic in {record.topic for record in records} - self._topics:
             self._create(topic)
         total = Counter(positions.partitions)
-        gone: Counter[str] = Counter()
+        filtered: Counter[str] = Counter()
         if len(records) < len(batch):
-            gone.update(p for p, r in zip(positions.partitions, converted, strict=True) if r is None)
+            kept = [index for index, record in enumerate(converted) if record is not None]
+            filtered.update(p for p, r in zip(positions.partitions, converted, strict=True) if r is None)
         entries = [
             (
-                self.ledger.dispatch(partition, offset, total[partition], gone[partition]),
-                total[partition] - gone[partition],
+                self.ledger.dispatch(partition, offset, total[partition], filtered[partition]),
+                total[partition] - filtered[partition],
             )
             for partition, offset in positions.reached.items()
         ]
         offsets = positions.reached if self._options.positions is None else {}
         unit = Unit(records, self._environment.connector, offsets)
-        kept = [record is not None for record in converted]
-        self._open.append(_Sent(unit, batch, kept, entries, range(len(records)), [None] * len(records)))
+        self._open.append(
+            _Sent(unit, batch, positions, kept, entries, range(len(records)), [None] * len(records))
+        )
         if self._refused:
             return
         try:
             self._producer.send(unit)
         except (RetriableError, AccessDeniedError) as error:
-            self._rebuild(error)
+            self._replace_producer(error)
 
     def poll(self, timeout: float) -> None:
-        """⑥: settle what the broker has acknowledged. Raises ``TaskFailedError``, ``StopRequested``."""
+        """⑥: settle what the broker has acknowledged. Raises ``TaskFailedError``, ``StopRequestedError``."""
         try:
             deliveries = self._producer.poll(timeout)
         except (RetriableError, AccessDeniedError) as error:
-            self._rebuild(error)
+            self._replace_producer(error)
             return
         for delivery in deliveries:
             if not self._settle(delivery):
                 return
-            self._broken.over()
+            self._producing.over()
 
     def drain(self, deadline: float) -> bool:
         """Wait until nothing is in flight; false if it still is at the deadline (of the task's clock)."""
@@ -156,17 +172,21 @@ class Sender:
         return True
 
     def try_save(self, timeout: float) -> bool:
-        """As ``save``; an outage is left to the next time. Raises ``TaskFailedError``."""
+        """Save as ``save`` does; return false during an outage. Raises ``TaskFailedError``."""
         try:
             saved = self.save(timeout)
-        except Exception as error:
-            self._unsaved.after(error)  # the next save is the next attempt
+        except Exception as error:  # noqa: BLE001 - the failure table decides
+            self._saving.after(error)  # the next save is the next attempt
             return False
-        self._unsaved.over()
+        if saved:
+            self._saving.over()
         return saved
 
     def save(self, timeout: float) -> bool:
-        """Save the positions that are safe; whether there were any. Raises ``RetriableError``, ``Fatal``."""
+        """Save the positions that are safe; return whether there were any.
+
+        Raises ``RetriableError``, ``FatalError``.
+        """
         offsets = self.ledger.committable()
         if offsets:
             if self._options.positions is None:
@@ -177,13 +197,13 @@ class Sender:
         return bool(offsets)
 
     def finish(self, drain: float, timeout: float) -> bool:
-        """At the end of a task: ``drain`` seconds for what is in flight, then ``save``.
+        """End: wait ``drain`` seconds for what is in flight, then save; return whether something was saved.
 
-        What is then still in flight is dropped: if it arrived, nobody would settle it any more.
+        What is then still in flight is dropped: its acknowledgement would not be noticed any more.
         """
         try:
             self.drain(self._environment.clock.now() + drain)
-        except StopRequested:
+        except StopRequestedError:
             pass
         finally:
             try:
@@ -206,57 +226,68 @@ class Sender:
         self._topics.add(topic)
 
     def _settle(self, delivery: Delivery) -> bool:
-        """Whether all of the batch is acknowledged; else what is refused is sent again, alone."""
+        """Return whether all of the batch is acknowledged; else refused records are sent again, alone."""
         sent = self._open[0]
         if sent.unit is not delivery.unit:
-            raise TaskFailedError("the broker acknowledged out of order; nothing more is taken as safe")
-        for index, where in zip(sent.indexes, delivery.metadata, strict=True):
-            sent.metadata[index] = where
+            raise TaskFailedError("the broker acknowledged out of order; nothing more is considered safe")
+        for index, metadata in zip(sent.indexes, delivery.metadata, strict=True):
+            sent.metadata[index] = metadata
         reasons = [_reason(error) for error in delivery.failures.values()]
         if reasons and all(isinstance(reason, RefusedNowError) for reason in reasons):
             refused = sorted(delivery.failures)
             sent.indexes = [sent.indexes[i] for i in refused]
             sent.unit = replace(sent.unit, records=[sent.unit.records[i] for i in refused])
-            self._rebuild(
+            self._replace_producer(
                 AccessDeniedError(f"{len(refused)} record(s) refused, the first: {reasons[0]}"), refused=True
             )
             return False
         self._open.popleft()
         if delivery.failures:
-            index, error = min(delivery.failures.items())
-            cause = _reason(error)
-            topic = delivery.unit.records[index].topic
-            raise TaskFailedError(
-                f"{Stage.KAFKA_PRODUCE.value}: {len(delivery.failures)} record(s) cannot be produced; "
-                f"the first, for the topic {topic}: {cause}. All from there on wait where they are: change "
-                "the topic's settings, or filter the record with a transform"
-            ) from cause
+            rejected = {
+                sent.kept[sent.indexes[i]]: Failure(Stage.KAFKA_PRODUCE, _reason(error))
+                for i, error in delivery.failures.items()
+            }
+            self._fail(rejected, sent.batch, sent.positions)
         for entry, count in sent.entries:
             self.ledger.settle(entry, delivered=count)
         if self._acknowledged is not None:
-            places = iter(sent.metadata)
-            metadata = [next(places) if kept else None for kept in sent.kept]
+            every: list[RecordMetadata | None] = [None] * len(sent.batch)
+            for index, metadata in zip(sent.kept, sent.metadata, strict=True):
+                every[index] = metadata
             try:
-                self._acknowledged(sent.batch, metadata)
+                self._acknowledged(sent.batch, every)
             except Exception as error:
-                raise TaskFailedError(f"commit_record: {type(error).__name__}: {error}") from error
+                sentence = f"commit_record: {type(error).__name__}: {error}"
+                raise TaskFailedError(sentence, unexpected=error) from error
         if self._refused:
             self._refused = False
             self._send_open(len(self._open))
         return True
 
-    def _rebuild(self, error: Exception, *, refused: bool = False) -> None:
-        """A producer broke for good: a new one sends again all that is not acknowledged, in order.
+    def _replace_producer(self, error: Exception, *, refused: bool = False) -> None:
+        """Replace a producer that failed; the new one sends all that is not acknowledged again, in order.
 
-        ``refused``: only the oldest batch, so that what the brokers take is not written with each attempt.
+        ``refused``: only the oldest batch, so that what the broker accepts is not written at each attempt.
         """
-        delay = self._broken.after(StageError(Stage.KAFKA_PRODUCE, error))
+        delay = self._producing.after(StageError(Stage.KAFKA_PRODUCE, error))
         if self._environment.clock.wait(self._environment.stop, delay) and refused:
-            raise StopRequested
+            raise StopRequestedError
         self._producer.close(0)
         self._producer = self._environment.retry(Stage.KAFKA_PRODUCE, self._options.producer)
         self._refused = refused or self._refused
         self._send_open(1 if self._refused else len(self._open))
+
+    def _fail(self, failures: Failures, batch: Sequence[SourceRecord], positions: Positions) -> NoReturn:
+        """Raise ``TaskFailedError`` about the first failed record of a batch."""
+
+        def failed(index: int) -> FailedRecord:
+            topic, connector = batch[index].topic, self._environment.connector
+            return FailedRecord(
+                f"of the connector {connector} for the topic {topic} at {positions.describe(index)}",
+                "its batch and everything behind it wait where they are",
+            )
+
+        raise TaskFailedError(describe_failure(failures, failed)) from failures[min(failures)].cause
 
     def _send_open(self, number: int) -> None:
         now = self._environment.clock.wall_ms()

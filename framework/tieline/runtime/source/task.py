@@ -1,4 +1,4 @@
-"""A source whose records can be asked for again: poll, ③ to ⑥, then its offsets are saved."""
+"""A source whose records can be read again: poll, ③ to ⑥, then its offsets are saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tieline.api import (
     SourceTask,
 )
 from tieline.config.settings import Timing
-from tieline.runtime.errors.retry import StopRequested
+from tieline.runtime.errors.retry import StopRequestedError
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.source.sender import Acknowledged, Positions, Sender
 from tieline.runtime.task.context import TaskSourceContext, canonical
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def acknowledging(task: SourceTask[Any]) -> Acknowledged | None:
-    """``commit_record`` for each record of a batch, or none where the task does not override it."""
+    """Return a call of ``commit_record`` for each record, ``None`` if the task does not override it."""
     if type(task).commit_record is SourceTask.commit_record:
         return None
 
@@ -37,7 +37,7 @@ def acknowledging(task: SourceTask[Any]) -> Acknowledged | None:
 
 
 class WorkerSourceTask:
-    """Runs one source task from start to close, in one thread."""
+    """Runs one source task from start to stop, in one thread."""
 
     def __init__(
         self,
@@ -54,62 +54,69 @@ class WorkerSourceTask:
         self._sender: Sender | None = None
 
     @property
-    def counts(self) -> Counts:
+    def stats(self) -> Counts:
         """The ledger's totals."""
         return Counts() if self._sender is None else self._sender.ledger.counts
 
+    @property
+    def lag(self) -> int | None:
+        """``None``: what an external system has not given yet is unknown."""
+        return None
+
     def run(self) -> None:
-        """The whole life of the task. Raises ``TaskFailed``; returns when asked to stop."""
+        """Run the task's whole life; return when asked to stop. Raises ``TaskFailedError``."""
         try:
             sender = self._sender = self._make_sender(acknowledging(self._task))
             try:
                 self._environment.retry(Stage.START, self._task.start)
-                self._carry(sender)
-            except StopRequested:
+                self._poll_all(sender)
+            except StopRequestedError:
                 pass
             finally:
                 if sender.finish(self._timing.drain, self._timing.call_timeout):
-                    self._saved()
-        except StopRequested:
+                    self._report_saved()
+        except StopRequestedError:
             pass
         finally:
             self._task.stop()
 
     def interrupt(self) -> None:
-        """From another thread: ask the task to stop."""
+        """Ask the task to stop. Called from another thread."""
         self._environment.stop.set()
         self._task.interrupt()
 
-    def _saved(self) -> None:
+    def _report_saved(self) -> None:
         try:
             self._task.commit()
         except RetriableError as error:
-            log.warning("the source could not be told what is saved, it will be next time: %s", error)
+            log.warning("the source's commit failed, it is called again after the next save: %s", error)
 
-    def _carry(self, sender: Sender) -> None:
+    def _poll_all(self, sender: Sender) -> None:
         clock, timing = self._environment.clock, self._timing
         next_save = clock.now() + timing.offset_flush
-        away = self._environment.retry_state(Stage.TASK_POLL)
+        polling = self._environment.retry_state(Stage.TASK_POLL)
         while not self._environment.stop.is_set():
             sender.poll(0.1 if sender.full else 0)
             if not sender.full:
                 try:
                     batch = self._task.poll(timing.max_records, timing.max_wait)
-                except Exception as error:
-                    if clock.wait(self._environment.stop, away.after(error)):
+                except Exception as error:  # noqa: BLE001 - the failure table decides
+                    if clock.wait(self._environment.stop, polling.after(error)):
                         break
                     continue
-                away.over()
                 if batch:
+                    polling.over()
                     sender.send(batch, _positions(batch))
+                else:
+                    polling.no_error()
             if clock.now() >= next_save:
                 if sender.try_save(timing.call_timeout):
-                    self._saved()
+                    self._report_saved()
                 next_save = clock.now() + timing.offset_flush
 
 
 def _positions(batch: Sequence[SourceRecord]) -> Positions:
-    """Source partitions as text: each object is turned into text once a batch, sources share them."""
+    """Return the positions of a batch. A partition object that records share is encoded once a batch."""
     texts: dict[int, str] = {}
     partitions: list[str] = []
     last: dict[str, SourceRecord] = {}
@@ -119,4 +126,8 @@ def _positions(batch: Sequence[SourceRecord]) -> Positions:
             text = texts[id(record.source_partition)] = canonical(record.source_partition)
         partitions.append(text)
         last[text] = record
-    return Positions(partitions, {text: canonical(record.source_offset) for text, record in last.items()})
+    return Positions(
+        partitions,
+        {text: canonical(record.source_offset) for text, record in last.items()},
+        lambda i: f"source partition {partitions[i]}, offset {canonical(batch[i].source_offset)}",
+    )

@@ -1,7 +1,7 @@
-"""How a source record lies in the spool: its place and kinds in one short line of JSON, then key, then value.
+"""How a source record is stored in the spool: one short line of JSON, then the key, then the value.
 
-A value with a schema is Avro of that schema (which the spool stores once, under a number), bytes are
-bytes, text is UTF-8, anything else JSON. What is read back is equal to what was written.
+A value with a schema is Avro of that schema, which the spool stores once under a number. Bytes stay bytes,
+text is UTF-8, and anything else JSON. A record that is read is equal to the one that was written.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tieline.api import Headers, Schema, SourceRecord, parse_json
 from tieline.converters.codec import AvroBytes, AvroCodec
 
 MAX_DEPTH = 100
-"""How deep JSON may nest. What is written must be readable from any thread, whatever its stack holds."""
+"""How deep JSON may nest. It must be readable from any thread, however full its stack is."""
 
 _dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class SpoolCodec:
-    """``number_of`` stores a schema and gives its number, ``schema_of`` finds it again.
+    """``number_of`` stores a schema and returns its number, ``schema_of`` finds it by the number.
 
     ``as_avro``: values that have a schema are read as ``AvroBytes``, for a converter that writes them so.
     """
@@ -37,14 +37,14 @@ class SpoolCodec:
         self._as_avro = as_avro
 
     def encode(self, record: SourceRecord) -> bytes:
-        """Without headers; the log keeps them beside. Raises ``ValueError`` for what it cannot carry."""
+        """Encode a record without its headers, which the log stores beside it. Raises ``ValueError``."""
         key_kind, key = self._datum(record.key, record.key_schema)
         value_kind, value = self._datum(record.value, record.value_schema)
         line = _dump([record.topic, record.partition, record.timestamp, key_kind, value_kind, len(key)])
         return b"%b\n%b%b" % (line.encode(), key, value)
 
     def decode(self, data: bytes, headers: Headers) -> SourceRecord:
-        """The record again, without source partition and offset, which the spool has in place of them."""
+        """Decode a record; its source partition and offset are replaced by its position in the spool."""
         end = data.index(b"\n")
         topic, partition, timestamp, key_kind, value_kind, key_length = parse_json(data[:end])
         start = end + 1 + key_length
@@ -90,7 +90,7 @@ class SpoolCodec:
 
 
 def _depth(data: Any) -> int:
-    """How deep lists and maps nest; without recursion."""
+    """Return how deep lists and maps nest, without recursion."""
     depth, level = 0, [data]
     while level:
         containers = [item for item in level if isinstance(item, (dict, list, tuple))]

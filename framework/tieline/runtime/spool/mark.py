@@ -1,10 +1,10 @@
-"""How far a spool had come, in a small file beside it that a damaged write-ahead log does not take along.
+"""How far a spool had come, in a small file beside it that survives a damaged write-ahead log.
 
-After a crash SQLite reads its write-ahead log up to the first damaged page and forgets what follows, without
-a word: those commits were confirmed. Two numbers show it: up to where records were committed, and up to
-where they have left. They are written in place after each commit, without an fsync: a process that is killed
-loses neither, a power failure may take the last seconds of them, and then too few are reported, never
-too many.
+After a crash SQLite reads its write-ahead log up to the first damaged page and silently ignores what follows,
+although those commits were confirmed. Two numbers show the loss: up to where records were committed, and up
+to where they have left the spool. Both are written in place after each commit, without an fsync. A killed
+process loses neither. A power failure can lose their last seconds; then too few lost records are reported,
+never too many.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COMMITTED, _LEFT = 0, 1
 
 
 class Reached(NamedTuple):
-    """The next sequence number of a spool, and that of the oldest record which had not left it."""
+    """The next sequence number of a spool, and that of the oldest record that had not left it."""
 
     spool: str
     committed: int
@@ -31,9 +31,9 @@ class SpoolMark:
     """The file of one spool. ``committed`` and ``left`` may be called by different threads."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, creating it if needed. If the disk refuses, nothing is remembered."""
+        """Open the file, creating it if needed. If that is impossible, nothing is remembered."""
         self.before: Reached | None = None
-        """What the file said when it was opened; ``None`` where it says nothing that can be believed."""
+        """What the file held when it was opened; ``None`` if nothing valid."""
         self._spool = ""
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -46,17 +46,17 @@ class SpoolMark:
             self.before = Reached(spool, number, left[1] if left is not None and left[0] == spool else 0)
 
     def begin(self, spool: str, committed: int, left: int) -> None:
-        """From now on the numbers are those of this spool."""
+        """Write the numbers of this spool from now on."""
         self._spool = spool
         self.left(left)
         self.committed(committed)
 
     def committed(self, position: int) -> None:
-        """All records before this position are committed."""
+        """Note that all records before this position are committed."""
         self._write(_COMMITTED, position)
 
     def left(self, position: int) -> None:
-        """All records before this position were acknowledged, or dropped and counted."""
+        """Note that all records before this position were acknowledged, or dropped and counted."""
         self._write(_LEFT, position)
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class SpoolMark:
             return
         line = f"{slot} {self._spool} {position}"
         line = f"{line} {zlib.crc32(line.encode()):08x}".ljust(_SLOT - 1) + "\n"
-        with suppress(OSError):  # a full disk: the older mark stands
+        with suppress(OSError):  # a full disk: the older mark stays
             os.pwrite(self._file, line.encode(), slot * _SLOT)
 
     def _read(self, slot: int) -> tuple[str, int] | None:

@@ -1,7 +1,7 @@
-"""The quarantine: input that cannot even be parsed, kept raw beside the spool for somebody to look at.
+"""The quarantine: input that cannot even be parsed, kept raw beside the spool for an operator.
 
-A flood of it must not starve what is good: the caller never waits for the disk more than twice a second,
-and what is kept is bounded in bytes, in records a second and in bytes a second. Everything is counted.
+A flood of it must not starve good input. The caller never waits for the disk more than twice a second, and
+the quarantine is bounded in bytes, in records a second and in bytes a second. Everything is counted.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tieline.runtime.task.alarms import Alarms
 from tieline.runtime.task.clock import Clock, Counters
 
 TOPIC = "quarantine"
-_WRITE_EVERY = 0.5  # seconds; what comes in between is written at once
+_WRITE_EVERY = 0.5  # seconds; what arrives in between is written together
 _RECORDS, _RECORDS_PER_SECOND = 1_000.0, 50.0
 _BYTES, _BYTES_PER_SECOND = float(16 << 20), float(1 << 20)
 
 
 class Quarantine:
-    """Any thread may call it; nothing here raises.
+    """Any thread may call it; no method raises.
 
     Counters: ``dropped.quarantine_full`` (no room), ``dropped.quarantine_rate`` (too many at once; the first
     1,000 and then 50 a second are kept, up to 1 MiB a second), ``dropped.quarantine_unavailable``.
@@ -42,7 +42,7 @@ class Quarantine:
         self._next_write = float("-inf")
 
     def keep(self, raw: bytes, reason: str) -> None:
-        """Keep it, or count why not; it is on the disk half a second later."""
+        """Keep the input, or count why not; it is on the disk half a second later."""
         if len(raw) > self._max_bytes:
             self._counters.add("dropped.quarantine_full")
             return
@@ -64,7 +64,7 @@ class Quarantine:
             self.write()
 
     def write(self) -> None:
-        """Write what is pending; the oldest go where there is no room."""
+        """Write what is pending; if there is no room, drop the oldest."""
         with self._writing:
             with self._lock:
                 pending, self._pending = self._pending, []
@@ -74,7 +74,7 @@ class Quarantine:
             try:
                 self._store.append(pending)
                 self._make_room()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a full or broken disk must not stop the reception
                 self._counters.add("dropped.quarantine_unavailable", len(pending))
                 self._alarms.raise_alarm("quarantine", f"not kept, the quarantine cannot be written: {error}")
 
@@ -87,7 +87,7 @@ class Quarantine:
 
 
 class _Allowance:
-    """So many at once, and so many a second after that; the last one may be larger than what is left."""
+    """Allows ``most`` at once and ``per_second`` after that; the last one may exceed what is left."""
 
     def __init__(self, most: float, per_second: float) -> None:
         self._most = most

@@ -13,7 +13,7 @@ TOPIC = "schemas"
 
 
 class SpoolSchemas:
-    """Numbered by the receiver's thread, found by the pump's."""
+    """The receiver's thread numbers schemas, the pump's finds them."""
 
     def __init__(self, store: Store, alarms: Alarms) -> None:
         self._store = store
@@ -23,7 +23,7 @@ class SpoolSchemas:
         self._load()
 
     def number(self, schema: Schema) -> int:
-        """Return its number; a new schema is stored first. Raises ``Retriable``, ``Fatal``."""
+        """Return its number; a new schema is stored first. Raises ``RetriableError``, ``FatalError``."""
         number = self._numbers.get(schema)
         if number is None:
             text = schema.text.encode()
@@ -41,20 +41,20 @@ class SpoolSchemas:
 
     def _load(self) -> None:
         position = 0
-        while more := self._store.read_from(TOPIC, 0, position):
-            for record in more:
+        while records := self._store.read_from(TOPIC, 0, position):
+            for record in records:
                 text = record.value or b""
                 try:
-                    if record.key not in (None, _checksum(text)):  # version 0.1 stored none
+                    if record.key not in (None, _checksum(text)):  # version 0.1 stored no checksum
                         raise ValueError("its checksum does not fit")
                     self._remember(record.offset, Schema.parse(text.decode()))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - damaged bytes may raise anything
                     self._alarms.raise_alarm(
                         "schema",
                         f"the schema {record.offset} in the spool {self._store.path} is damaged: {error}. "
                         "Its records go to the quarantine; check the disk",
                     )
-            position = more[-1].offset + 1
+            position = records[-1].offset + 1
 
     def _remember(self, number: int, schema: Schema) -> None:
         self._numbers.setdefault(schema, number)

@@ -1,4 +1,4 @@
-"""A checksum on each record of the spool: SQLite does not notice a byte that its disk changed in a row.
+"""A checksum on each record of the spool: SQLite does not notice a byte that the disk changed in a row.
 
 The checksum is compared before anything of the row is decoded, the bytes of its headers included.
 """
@@ -14,12 +14,12 @@ _SIZE = 4  # bytes before each record
 
 
 def seal(data: bytes, headers: Headers) -> bytes:
-    """The data with a checksum of it and of its headers in front. Raises as ``encode_headers`` does."""
+    """Return the data behind a checksum of it and its headers. Raises as ``encode_headers`` does."""
     return _checksum(data, encode_headers(headers) if headers else b"") + data
 
 
 def unseal(sealed: bytes | None, raw_headers: bytes | None) -> tuple[bytes, Headers]:
-    """The data and its headers again. Raises ``ValueError`` if they are not what ``seal`` was given."""
+    """Return the data and its headers. Raises ``ValueError`` if they are not what ``seal`` was given."""
     sealed, raw_headers = sealed or b"", raw_headers or b""
     data = sealed[_SIZE:]
     if sealed[:_SIZE] == _checksum(data, raw_headers):
@@ -34,12 +34,12 @@ def _checksum(data: bytes, raw_headers: bytes) -> bytes:
 
 
 def _headers_of_0_1(checksum: bytes, data: bytes, raw_headers: bytes) -> Headers | None:
-    """The headers of a record that version 0.1 sealed, over their names and values alone."""
+    """Return the headers if version 0.1 sealed the record, over their names and values; else ``None``."""
     try:
         headers = decode_headers(raw_headers) if raw_headers else ()
         if (encode_headers(headers) if headers else b"") != raw_headers:  # lengths that do not fit
             return None
-    except Exception:  # any bytes at all may stand there
+    except Exception:  # noqa: BLE001 - damaged bytes may raise anything
         return None
     expected = zlib.crc32(data)
     for name, value in headers:

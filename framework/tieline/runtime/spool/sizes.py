@@ -1,4 +1,4 @@
-"""What waits in the spools of a folder, read beside a running worker."""
+"""How much waits in the spools of a folder, read beside a running worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task cannot reach now, since when and why: logged at once, with growing pauses, and at the end."""
+"""The outages of a task, since when and why: logged at once, at growing intervals, and at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 FIRST_REMINDER = 60.0
 LAST_REMINDER = 3600.0
 _REASONS = 8
-"""So many reasons of one outage are said at once; what changes more often only shows in the state."""
+"""So many reasons of one outage are logged at once; further ones only show in the state."""
 
 
 @dataclass
@@ -23,15 +23,15 @@ class _Outage:
     since_ms: int
     because: str
     words: str
-    said_at: float
+    logged_at: float
     pause: float = FIRST_REMINDER
     reasons: set[str] = field(default_factory=set)
 
 
 class Connections:
-    """The outages of one task, by what it cannot reach. Any thread may call.
+    """The outages of one task, by what it cannot reach. Any thread may call it.
 
-    ``now``: monotonic seconds; ``wall_ms``: the time of day, in ms since 1970.
+    ``now`` returns monotonic seconds, ``wall_ms`` the time of day in ms since 1970.
     """
 
     def __init__(self, now: Callable[[], float], wall_ms: Callable[[], int]) -> None:
@@ -40,42 +40,42 @@ class Connections:
         self._lock = threading.Lock()
         self._outages: dict[str, _Outage] = {}
 
-    def lost(self, to: str, because: str, *, said: bool = False) -> None:
-        """Not connected; call it at each failed attempt. ``said``: the caller has logged that it waits."""
+    def not_connected(self, to: str, because: str, *, logged: bool = False) -> None:
+        """Note a failed attempt. ``logged``: the caller has logged that it waits."""
         with self._lock:
             outage = self._outages.get(to)
             if outage is None:
                 now = self._now()
-                words = "waiting for" if said else "not connected to"
+                words = "waiting for" if logged else "not connected to"
                 outage = self._outages[to] = _Outage(now, self._wall_ms(), because, words, now)
             outage.because = because
             new = because not in outage.reasons and len(outage.reasons) < _REASONS
             outage.reasons.add(because)
-        if new and not said:
+        if new and not logged:
             log.warning("not connected to %s: %s", to, because)
 
-    def found(self, to: str, *, said: bool = False) -> None:
-        """Connected, perhaps again."""
+    def connected(self, to: str, *, logged: bool = False) -> None:
+        """Note that ``to`` is connected, perhaps again. ``logged``: the caller has logged that."""
         with self._lock:
             outage = self._outages.pop(to, None)
-        if outage is not None and not said:
+        if outage is not None and not logged:
             log.info("connected to %s again after %s", to, span_text(self._now() - outage.since))
 
     def remind(self) -> None:
-        """Say again what is still not there, if that is due. Called every now and then."""
+        """Log outages again that continue, if that is due. Called at intervals."""
         due = []
         with self._lock:
             now = self._now()
             for to, outage in self._outages.items():
-                if now - outage.said_at >= outage.pause:
-                    outage.said_at, outage.pause = now, min(outage.pause * 4, LAST_REMINDER)
+                if now - outage.logged_at >= outage.pause:
+                    outage.logged_at, outage.pause = now, min(outage.pause * 4, LAST_REMINDER)
                     span = span_text(now - outage.since)
                     due.append((outage.words, to, _time(outage.since_ms), span, outage.because))
         for reminder in due:
             log.warning("%s %s since %s (for %s): %s", *reminder)
 
     def all(self) -> list[dict[str, Any]]:
-        """For people and programs: ``to``, ``since`` (ISO 8601, UTC) and ``because`` of each outage."""
+        """Return ``to``, ``since`` (ISO 8601, UTC) and ``because`` of each outage."""
         with self._lock:
             return [
                 {"to": to, "since": _time(outage.since_ms), "because": outage.because}

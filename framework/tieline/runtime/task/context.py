@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from tieline.api import Position, TransactionContext
 from tieline.runtime.task.environment import TaskEnvironment
 
+log = logging.getLogger(__name__)
+
 
 def canonical(position: Position) -> str:
-    """A source partition or offset as the text under which it is stored: JSON, keys sorted."""
+    """Return a source partition or offset as the text that is stored: JSON with sorted keys."""
     return json.dumps(position, sort_keys=True, separators=(",", ":"))
 
 
 class TaskContext:
-    """What every task is offered."""
+    """What every task can use."""
 
     def __init__(self, environment: TaskEnvironment) -> None:
         self._environment = environment
@@ -32,7 +35,7 @@ class TaskContext:
 
     @property
     def stopping(self) -> bool:
-        """Asked to stop."""
+        """Whether the task was asked to stop."""
         return self._environment.stop.is_set()
 
     def count(self, name: str, number: int = 1) -> None:
@@ -40,16 +43,16 @@ class TaskContext:
         self._environment.counters.add(name, number)
 
     def connected(self, to: str) -> None:
-        """See ``SinkContext.connected``."""
-        self._environment.connections.found(to)
+        """Report that ``to`` is connected (again)."""
+        self._environment.connections.connected(to)
 
     def not_connected(self, to: str, because: str) -> None:
-        """See ``SinkContext.not_connected``."""
-        self._environment.connections.lost(to, because)
+        """Report that ``to`` cannot be reached."""
+        self._environment.connections.not_connected(to, because)
 
 
 class TaskSourceContext(TaskContext):
-    """What a source task is offered; see ``tieline.api.SourceContext``."""
+    """A ``tieline.api.SourceContext`` of a source whose records can be read again."""
 
     transaction: TransactionContext | None = None
 
@@ -57,24 +60,52 @@ class TaskSourceContext(TaskContext):
         self,
         environment: TaskEnvironment,
         saved: Callable[[], Mapping[str, str]],
-        keep: Callable[[bytes, str], None] | None = None,
     ) -> None:
+        """``saved`` returns the offset of each source partition, both as text."""
         super().__init__(environment)
         self._saved = saved
-        self._keep = keep
 
     def offset(self, partition: Position) -> Position | None:
         """Return the saved offset. Raises ``RetriableError`` if the broker is unavailable."""
         return self.offsets([partition])[0]
 
     def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
-        """The saved offsets. Raises ``Retriable`` while the broker is away."""
+        """Return the saved offsets. Raises ``RetriableError`` if the broker is unavailable."""
         saved = self._saved()
         texts = [saved.get(canonical(partition)) for partition in partitions]
         return [None if text is None else json.loads(text) for text in texts]
 
     def quarantine(self, raw: bytes, reason: str) -> None:
-        """Keep it where there is a spool; count it always."""
+        """Count input that cannot be parsed."""
         self._environment.counters.add(f"quarantined.{reason}")
-        if self._keep is not None:
-            self._keep(raw, reason)
+
+
+class SpooledSourceContext(TaskSourceContext):
+    """A ``tieline.api.SourceContext`` of a source with a spool, whose position replaces source offsets."""
+
+    def __init__(self, environment: TaskEnvironment, keep: Callable[[bytes, str], None]) -> None:
+        """``keep`` stores input that cannot be parsed, with the reason."""
+        super().__init__(environment, dict)
+        self._keep = keep
+        self.offsets_reported = False
+
+    def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
+        """Return ``None`` for each partition, and report once that nothing is saved."""
+        self.report_offsets("asks for source offsets")
+        return [None] * len(partitions)
+
+    def report_offsets(self, what: str) -> None:
+        """Log once that the source offsets of this task are not used. ``what``: what the task does."""
+        if not self.offsets_reported:
+            self.offsets_reported = True
+            log.warning(
+                "the task %s %s, but has replayable = False: source offsets are not saved, and"
+                " context.offsets returns None. The position in its spool is used instead. See the page"
+                " 'Replayable or not?'",
+                *(self._environment.id, what),
+            )
+
+    def quarantine(self, raw: bytes, reason: str) -> None:
+        """Keep input that cannot be parsed beside the spool, and count it."""
+        super().quarantine(raw, reason)
+        self._keep(raw, reason)

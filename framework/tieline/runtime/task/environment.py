@@ -1,16 +1,16 @@
-"""What the parts of one task share: its name, its counters, and its patience."""
+"""What the parts of one task share: its name, its counters, and how it waits."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
 from tieline.config.retry_policy import RetryPolicy
-from tieline.runtime.errors.retry import RetryState, StopRequested
+from tieline.runtime.errors.retry import RetryState, StopRequestedError
 from tieline.runtime.errors.table import Stage
 from tieline.runtime.task.clock import Clock, Counters
 from tieline.runtime.task.connections import Connections
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TaskEnvironment:
-    """One task: who it is, whether it is asked to stop, how it waits, what it counts."""
+    """One task: its name and number, whether it is asked to stop, how it waits, and its counters."""
 
     connector: str
     task: int
@@ -32,7 +32,7 @@ class TaskEnvironment:
 
     @cached_property
     def connections(self) -> Connections:
-        """What the task cannot reach now."""
+        """The external systems that the task cannot reach now."""
         return Connections(self.clock.now, self.clock.wall_ms)
 
     @property
@@ -40,21 +40,28 @@ class TaskEnvironment:
         """``connector-task``, as Kafka Connect prints it."""
         return f"{self.connector}-{self.task}"
 
+    def renewed(self) -> TaskEnvironment:
+        """Return an environment for another runner of this task: not asked to stop, the same counters."""
+        return replace(self, stop=threading.Event())
+
     def retry_state(self, stage: Stage) -> RetryState:
-        """RetryState for a new outage in this stage."""
+        """Return the state of retries at this stage."""
         return RetryState(stage, self.policy, self.clock, self.connections, self.counters)
 
     def retry(self, stage: Stage, operation: Callable[[], T]) -> T:
-        """Do it, waiting out every outage. Raises ``TaskFailed``, or ``StopRequested`` when asked to stop."""
-        patience = self.retry_state(stage)
+        """Return the operation's result, waiting out every outage.
+
+        Raises ``TaskFailedError``, and ``StopRequestedError`` if the task is asked to stop.
+        """
+        retrying = self.retry_state(stage)
         while True:
             try:
                 result = operation()
-            except StopRequested:
+            except StopRequestedError:
                 raise
             except Exception as error:
-                if self.clock.wait(self.stop, patience.after(error)):
-                    raise StopRequested from error
+                if self.clock.wait(self.stop, retrying.after(error)):
+                    raise StopRequestedError from error
             else:
-                patience.over()
+                retrying.over()
                 return result

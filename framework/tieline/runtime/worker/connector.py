@@ -1,44 +1,48 @@
-"""One connector of a running worker: its tasks' threads, and what is known about its records."""
+"""One connector of a running worker: its tasks, and what is known about its records."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tieline.api import Connector, SinkConnector, SinkTask, SourceTask, StartupError, TielineError
-from tieline.config.plan import ConnectorPlan
-from tieline.logs import about
-from tieline.runtime.source.pump import Pump
-from tieline.runtime.source.receiver import Receiver
+from tieline.api import Connector, SinkTask, SourceTask, StartupError, TielineError
+from tieline.config.plan import ConnectorPlan, SinkPlan, SourcePlan
+from tieline.logs import about, redaction
+from tieline.runtime.errors.traces import describe_error
+from tieline.runtime.source.pump import SpoolInput
 from tieline.runtime.spool.spool import Spool
+from tieline.runtime.task.clock import Counters
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts, skipped
-from tieline.runtime.worker.factory import TaskFactory, sink_settings
-from tieline.runtime.worker.thread import TaskThread
+from tieline.runtime.worker.factory import TaskFactory, TaskSettings
+from tieline.runtime.worker.task_slot import TaskSlot
 
 log = logging.getLogger(__name__)
 
+_PUMP_ENDS_WITHIN = 30.0  # seconds, once it has nothing to send any more
+
 
 class RunningConnector:
-    """One connector with its tasks; is its own ``ConnectorContext``."""
+    """One connector with its tasks. It is a ``ConnectorContext``."""
 
-    def __init__(self, plan: ConnectorPlan, parts: TaskFactory) -> None:
+    def __init__(self, plan: ConnectorPlan, factory: TaskFactory) -> None:
         self.plan = plan
-        self.type = "sink" if issubclass(plan.connector, SinkConnector) else "source"
-        self.threads: list[TaskThread] = []
-        self.spools: list[Spool] = []
-        self._parts = parts
+        self.type = "sink" if isinstance(plan, SinkPlan) else "source"
+        self.slots: list[TaskSlot] = []
+        self.spools: dict[Path, Spool] = {}
+        """The open spools by path; they stay open while their tasks are rebuilt."""
+        self.topic_connections = Connections(time.monotonic, wall_ms)
+        """The topics of a sink that do not exist."""
+        self._factory = factory
         self._connector: Connector[Any] | None = None
-        self._scopes: list[TaskEnvironment] = []
+        self._counters: list[Counters] = []
+        self._behind: dict[TaskSlot, tuple[TaskSlot, SpoolInput]] = {}
+        """The pump behind each receiver, and what connects them."""
         self._failure: str | None = None
-        self.of_topics = Connections(time.monotonic, wall_ms)
-        """Topics of a sink that are not there."""
-        self._counts: list[Callable[[], Counts]] = []
-        self._lags: list[Callable[[], int | None]] = []
 
     # ConnectorContext
 
@@ -49,79 +53,83 @@ class RunningConnector:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """Its own settings, flat."""
-        return self.plan.own
+        """The connector's own settings as a flat map."""
+        return self.plan.connector_settings
 
     def request_task_reconfiguration(self) -> None:
-        """Noted only: tasks are configured once, at start, in this version."""
+        """Log the request: in this version tasks are configured only at the start."""
         log.warning("%s asks for new task configurations; they take effect at the next start", self.name)
 
     def raise_error(self, error: Exception) -> None:
-        """Report an error from a thread of the connector's own: its tasks are stopped."""
-        log.error("the connector %s failed: %s", self.name, error)
-        self._failure = f"{type(error).__name__}: {error}"
+        """Report an error from a thread of the connector's own, and stop its tasks."""
+        sentence = f"{type(error).__name__}: {error}"
+        log.error("the connector %s failed: %s", self.name, sentence, exc_info=error)
+        self._failure = redaction.clean(describe_error(sentence, error))
         self.interrupt()
 
     # the runtime's side
 
     def prepare(self) -> None:
-        """Make every task; if the connector fails at it, the others go on. Raises ``StartupError``."""
+        """Build every task. If the connector fails, it is FAILED. Raises ``StartupError``."""
         try:
-            self._make_tasks()
+            self._build_tasks()
         except StartupError:
             raise
         except Exception as error:
-            self._failure = f"START: {type(error).__name__}: {error}"
-            self.threads.clear()
+            sentence = f"START: {type(error).__name__}: {error}"
+            self._failure = redaction.clean(describe_error(sentence, error))
+            self.slots.clear()
             log.exception("the connector %s failed at its start", self.name)
 
-    def _make_tasks(self) -> None:
-        connector = self._connector = self.plan.connector(self, self.plan.config)
-        connector.start()
-        configs = connector.task_configs(self.plan.settings.tasks_max)[: self.plan.settings.tasks_max]
-        for number, own in enumerate(configs):
-            environment = TaskEnvironment(self.name, number, self.plan.settings.policy)
-            self._scopes.append(environment)
-            task_type: Any = connector.task_type  # type: ignore[attr-defined]
-            if issubclass(task_type, SinkTask):
-                self._sink(task_type, own, environment)
-            elif task_type.replayable:
-                self._source(task_type, own, environment)
-            else:
-                self._spooled(task_type, own, environment)
-
     def adopt(self, paths: list[Path]) -> list[Path]:
-        """Drain the spools that an earlier number of tasks left; those that are not ours are returned."""
-        left = []
-        open_now = {self._parts.spool_path(environment) for environment in self._scopes}
+        """Drain the spools that tasks of an earlier start left; return those of other connectors."""
+        plan = self.plan
+        if not isinstance(plan, SourcePlan) or not self.spools:
+            return paths
+        others = []
         for path in paths:
-            if path in open_now and self.spools:
-                continue
             name, _, number = path.stem.rpartition("-")
-            if name != self.name or not number.isdecimal() or not self.spools:
-                left.append(path)
-                continue
-            environment = TaskEnvironment(self.name, int(number), self.plan.settings.policy)
-            self._scopes.append(environment)
-            self._pump(self._parts.open_spool(path, self.plan, environment), environment)
-        return left
+            if name != self.name or not number.isdecimal():
+                others.append(path)
+            elif path not in self.spools:
+                environment = self._make_environment(int(number))
+                spool_input = SpoolInput()
+                spool_input.end()
+                self._add_pump(plan, environment, self._open_spool(path, plan, environment), spool_input)
+        return others
 
     def start(self) -> None:
-        """Start every thread."""
-        for thread in self.threads:
-            thread.start()
+        """Start every task."""
+        for slot in self.slots:
+            slot.start()
+
+    def rebuild(self, slot: TaskSlot) -> None:
+        """Build one task again that has ended or failed, and start it; the others continue.
+
+        A pump that has ended because its receiver failed is rebuilt with the receiver. Raises what building
+        the task raises.
+        """
+        slot.rebuild()
+        if slot in self._behind:
+            pump, spool_input = self._behind[slot]
+            if spool_input.reopen():
+                if not pump.join(_PUMP_ENDS_WITHIN):
+                    raise RuntimeError(f"the pump of {pump.environment.id} does not end")
+                pump.rebuild()
+                pump.start()
+        slot.start()
 
     def interrupt(self) -> None:
-        """Ask every task to stop; returns at once. An error of one keeps no other from being asked."""
-        for thread in self.threads:
+        """Ask every task to stop; return at once. An error of one does not affect the others."""
+        for slot in self.slots:
             try:
-                thread.interrupt()
+                slot.interrupt()
             except Exception:
-                log.exception("the task %s could not be asked to stop", thread.environment.id)
+                log.exception("interrupt of the task %s failed", slot.environment.id)
 
     def close(self) -> None:
-        """After all threads have ended."""
-        for spool in self.spools:
+        """Close the spools and stop the connector, after all tasks have ended."""
+        for spool in self.spools.values():
             spool.close()
         if self._connector is None:
             return
@@ -132,22 +140,22 @@ class RunningConnector:
 
     @property
     def running(self) -> bool:
-        """Some thread still works: a receiver goes on when its pump has failed."""
-        return any(thread.state == "RUNNING" for thread in self.threads)
+        """Whether some task works, such as a receiver whose pump has failed."""
+        return any(slot.state == "RUNNING" for slot in self.slots)
 
     @property
     def state(self) -> str:
         """The worst of the tasks' states."""
-        states = {thread.state for thread in self.threads} | ({"FAILED"} if self._failure else set())
+        states = {slot.state for slot in self.slots} | ({"FAILED"} if self._failure else set())
         return next((s for s in ("FAILED", "RUNNING", "UNASSIGNED") if s in states), "STOPPED")
 
     def ledger(self) -> dict[str, Any]:
-        """What is known about the records: they add up at every moment for what is behind the spool."""
-        counts = [count() for count in self._counts]
-        totals = Counts(*(sum(column) for column in zip(*counts, strict=True))) if counts else Counts()
+        """Return what is known about the records; from the spool on, the numbers add up at any moment."""
+        stats = [slot.stats for slot in self.slots]
+        totals = Counts(*(sum(column) for column in zip(*stats, strict=True))) if stats else Counts()
         counters: dict[str, int] = {}
-        for environment in self._scopes:
-            for name, number in environment.counters.all().items():
+        for task_counters in self._counters:
+            for name, number in task_counters.all().items():
                 counters[name] = counters.get(name, 0) + number
         out: dict[str, Any] = {
             "type": self.type,
@@ -157,76 +165,115 @@ class RunningConnector:
             "counters": counters,
         }
         if self.type == "sink":
-            lags = [lag() for lag in self._lags]
+            lags = [slot.lag for slot in self.slots]
             out["lag"] = None if None in lags or not lags else sum(lag or 0 for lag in lags)
         if self.spools:
-            try:
-                waiting = [spool.waiting for spool in self.spools]
-                out["spool_records"] = sum(records for records, _ in waiting)
-                out["spool_bytes"] = sum(size for _, size in waiting)
-            except TielineError as error:  # the disk is away: no reason to stop the worker
-                out["spool_records"] = out["spool_bytes"] = None
-                log.warning("what waits in the spool cannot be counted now: %s", error)
+            out["spool_records"], out["spool_bytes"] = self._waiting()
         if outages := self.outages():
             out["not_connected"] = outages
-        traces = [trace for trace in (self._failure, *(t.trace for t in self.threads)) if trace]
+        traces = [trace for trace in (self._failure, *(slot.trace for slot in self.slots)) if trace]
         return {**out, "trace": traces[0]} if traces else out
 
     def outages(self) -> list[dict[str, Any]]:
-        """What its tasks cannot reach now, each once: since the first of them could not."""
-        found: dict[str, dict[str, Any]] = {}
-        for connections in (self.of_topics, *(environment.connections for environment in self._scopes)):
+        """Return what its tasks cannot reach now, each once, with the earliest time."""
+        outages: dict[str, dict[str, Any]] = {}
+        for connections in (self.topic_connections, *(slot.environment.connections for slot in self.slots)):
             for outage in connections.all():
-                earlier = found.setdefault(outage["to"], outage)
+                earlier = outages.setdefault(outage["to"], outage)
                 earlier["since"] = min(earlier["since"], outage["since"])
-        return list(found.values())
+        return list(outages.values())
 
     def remind(self) -> None:
-        """Log again what is still not connected."""
+        """Log outages again that continue."""
         with about(connector=self.name):
-            self.of_topics.remind()
-        for environment in self._scopes:
-            with about(connector=environment.connector, task=environment.task):
-                environment.connections.remind()
+            self.topic_connections.remind()
+        for slot in self.slots:
+            with about(connector=self.name, task=slot.environment.task):
+                slot.environment.connections.remind()
 
-    def _sink(
-        self, task_type: type[SinkTask[Any]], own: Mapping[str, str], environment: TaskEnvironment
-    ) -> None:
-        runner = self._parts.sink(self.plan, task_type, own, environment)
-        subscription = sink_settings(self.plan).subscription
-        self._counts.append(lambda: runner.counts)
-        thread = TaskThread(environment, "sink", lambda: runner.run(subscription), runner.interrupt)
-        self._lags.append(lambda: runner.lag if thread.state == "RUNNING" else None)  # it looks no more
-        self.threads.append(thread)
+    def _waiting(self) -> tuple[int | None, int | None]:
+        """Return the records and bytes in the spools, ``None`` if they cannot be counted now."""
+        try:
+            sizes = [spool.waiting for spool in self.spools.values()]
+        except TielineError as error:  # the disk is unavailable: no reason to stop the worker
+            log.warning("the records in the spool cannot be counted now: %s", error)
+            return None, None
+        return sum(records for records, _ in sizes), sum(size for _, size in sizes)
 
-    def _source(
-        self, task_type: type[SourceTask[Any]], own: Mapping[str, str], environment: TaskEnvironment
-    ) -> None:
-        runner = self._parts.source(self.plan, task_type, own, environment)
-        self._counts.append(lambda: runner.counts)
-        self.threads.append(TaskThread(environment, "source", runner.run, runner.interrupt))
+    def _build_tasks(self) -> None:
+        plan = self.plan
+        connector = self._connector = plan.connector(self, plan.config)
+        connector.start()
+        task_type: Any = plan.connector.task_type
+        configs = connector.task_configs(plan.settings.tasks_max)[: plan.settings.tasks_max]
+        for number, settings in enumerate(configs):
+            environment = self._make_environment(number)
+            if isinstance(plan, SinkPlan):
+                self._add_sink(plan, task_type, settings, environment)
+            elif task_type.replayable:
+                self._add_source(plan, task_type, settings, environment)
+            else:
+                self._add_spooled(plan, task_type, settings, environment)
 
-    def _spooled(
-        self, task_type: type[SourceTask[Any]], own: Mapping[str, str], environment: TaskEnvironment
+    def _make_environment(self, number: int) -> TaskEnvironment:
+        environment = TaskEnvironment(self.name, number, self.plan.settings.policy)
+        self._counters.append(environment.counters)
+        return environment
+
+    def _add_sink(
+        self, plan: SinkPlan, task_type: type[SinkTask[Any]], settings: TaskSettings, task: TaskEnvironment
     ) -> None:
-        spool = self._parts.open_spool(self._parts.spool_path(environment), self.plan, environment)
-        config = type(self.plan.config).parse(own)
-        receiver = Receiver(
-            environment, lambda context: task_type(context, config), spool, self._parts.timing
+        self.slots.append(
+            TaskSlot(
+                task, "sink", lambda environment: self._factory.sink(plan, task_type, settings, environment)
+            )
         )
-        self.threads.append(TaskThread(environment, "receiver", receiver.run, receiver.interrupt))
-        self._pump(spool, environment)
 
-    def _pump(self, spool: Spool, environment: TaskEnvironment) -> None:
-        pump = Pump(
-            environment,
-            spool,
-            lambda: self._parts.spool_sender(self.plan, environment, spool),
-            self._parts.timing,
+    def _add_source(
+        self,
+        plan: SourcePlan,
+        task_type: type[SourceTask[Any]],
+        settings: TaskSettings,
+        task: TaskEnvironment,
+    ) -> None:
+        self.slots.append(
+            TaskSlot(
+                task,
+                "source",
+                lambda environment: self._factory.source(plan, task_type, settings, environment),
+            )
         )
-        self.spools.append(spool)
-        self._counts.append(lambda: pump.counts)
-        self.threads.append(TaskThread(environment, "pump", pump.run, pump.interrupt))
+
+    def _add_spooled(
+        self,
+        plan: SourcePlan,
+        task_type: type[SourceTask[Any]],
+        settings: TaskSettings,
+        task: TaskEnvironment,
+    ) -> None:
+        spool = self._open_spool(self._factory.spool_path(task), plan, task)
+        spool_input = SpoolInput()
+        receiver = TaskSlot(
+            task,
+            "receiver",
+            lambda environment: self._factory.receiver(plan, task_type, settings, environment, spool),
+            on_failure=spool_input.end,
+        )
+        self.slots.append(receiver)
+        self._behind[receiver] = self._add_pump(plan, task.renewed(), spool, spool_input), spool_input
+
+    def _add_pump(
+        self, plan: SourcePlan, task: TaskEnvironment, spool: Spool, spool_input: SpoolInput
+    ) -> TaskSlot:
+        pump = TaskSlot(
+            task, "pump", lambda environment: self._factory.pump(plan, environment, spool, spool_input)
+        )
+        self.slots.append(pump)
+        return pump
+
+    def _open_spool(self, path: Path, plan: SourcePlan, task: TaskEnvironment) -> Spool:
+        spool = self.spools[path] = self._factory.open_spool(path, plan, task)
+        return spool
 
 
 def wall_ms() -> int:

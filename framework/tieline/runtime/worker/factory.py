@@ -1,4 +1,4 @@
-"""From a plan to running parts: what is made for each task."""
+"""From a plan to running parts: what is built for each task."""
 
 from __future__ import annotations
 
@@ -11,35 +11,45 @@ from typing import Any
 from tieline.api import SchemaStore, SinkTask, SourceTask
 from tieline.broker.local.ownership import tighten_folder
 from tieline.broker.port import Broker
-from tieline.config.plan import ConnectorPlan, ConverterPlan, Plan
-from tieline.config.settings import SinkSettings, SourceSettings, Timing
+from tieline.config.plan import ConnectorPlan, ConverterPlan, Plan, SinkPlan, SourcePlan
+from tieline.config.settings import Timing
 from tieline.converters.avro import AvroConverter
 from tieline.registry.client import RemoteSchemaStore
 from tieline.registry.schema_topic import SchemaTopic, TopicSchemaStore
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import Claims
+from tieline.runtime.sink.context import SinkInputs
 from tieline.runtime.sink.conversion import SinkConversion
-from tieline.runtime.sink.task import SinkInputs, WorkerSinkTask
+from tieline.runtime.sink.partition_counts import PartitionCounts
+from tieline.runtime.sink.task import WorkerSinkTask
 from tieline.runtime.source.conversion import SourceConversion
+from tieline.runtime.source.pump import Pump, SpoolInput
+from tieline.runtime.source.receiver import Receiver
 from tieline.runtime.source.sender import Acknowledged, ProducerOptions, Sender
 from tieline.runtime.source.task import WorkerSourceTask
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.transform_chain import TransformChain
 
+TaskSettings = Mapping[str, str]
+"""The flat settings of one task, from ``Connector.task_configs``."""
+
 
 def open_broker(plan: Plan) -> Broker:
     """Open the broker of a worker, in a data folder that is private. Raises ``DataDirInUseError``."""
-    tighten_folder(plan.worker.data_dir)  # on Kafka only the spools in it are opened
+    tighten_folder(plan.worker.data_dir)  # with Kafka, only the spools in it are opened
     return plan.backend.open()
 
 
 class TaskFactory:
-    """Makes the parts of tasks; schema stores are shared by all tasks of a worker."""
+    """Builds runners and their parts, as often as they are needed; all tasks share the schema stores.
+
+    Each call returns new objects. Any thread may call it.
+    """
 
     def __init__(self, broker: Broker, timing: Timing, spools: Path) -> None:
         self._broker = broker
-        self.timing = timing
+        self._timing = timing
         self._spools = spools
         self._lock = threading.Lock()
         self._stores: dict[str, SchemaStore] = {}
@@ -48,66 +58,78 @@ class TaskFactory:
 
     def source(
         self,
-        plan: ConnectorPlan,
+        plan: SourcePlan,
         task_type: type[SourceTask[Any]],
-        own: Mapping[str, str],
+        settings: TaskSettings,
         environment: TaskEnvironment,
     ) -> WorkerSourceTask:
-        """A task of a source whose records can be asked for again."""
-        settings = _source(plan)
+        """Build the runner of a source whose records can be read again."""
 
         def make_sender(acknowledged: Acknowledged | None) -> Sender:
-            return Sender(
-                environment,
-                self._conversion(plan, environment),
-                self._options(plan, environment),
-                acknowledged,
-            )
+            return self._sender(plan, environment, acknowledged=acknowledged)
 
+        config = type(plan.config).parse(settings)
         return WorkerSourceTask(
             environment,
-            lambda context: task_type(context, type(plan.config).parse(own)),
+            lambda context: task_type(context, config),
             make_sender,
-            lambda: self._broker.source_offsets(plan.name, self.timing.call_timeout),
-            self.timing._replace(max_records=settings.max_poll_records),
+            lambda: self._broker.source_offsets(plan.name, self._timing.call_timeout),
+            self._timing._replace(max_records=plan.settings.max_poll_records),
         )
 
-    def spool_sender(self, plan: ConnectorPlan, environment: TaskEnvironment, spool: Spool) -> Sender:
-        """What a pump sends with."""
-        return Sender(
-            environment, self._conversion(plan, environment), self._options(plan, environment, spool)
+    def receiver(
+        self,
+        plan: SourcePlan,
+        task_type: type[SourceTask[Any]],
+        settings: TaskSettings,
+        environment: TaskEnvironment,
+        spool: Spool,
+    ) -> Receiver:
+        """Build the receiver of a source with a spool."""
+        config = type(plan.config).parse(settings)
+        return Receiver(environment, lambda context: task_type(context, config), spool, self._timing)
+
+    def pump(
+        self, plan: SourcePlan, environment: TaskEnvironment, spool: Spool, spool_input: SpoolInput
+    ) -> Pump:
+        """Build the pump of a spool."""
+        return Pump(
+            environment, spool, lambda: self._sender(plan, environment, spool), self._timing, spool_input
         )
 
     def sink(
         self,
-        plan: ConnectorPlan,
+        plan: SinkPlan,
         task_type: type[SinkTask[Any]],
-        own: Mapping[str, str],
+        settings: TaskSettings,
         environment: TaskEnvironment,
     ) -> WorkerSinkTask:
-        """A task of a sink."""
-        conversion = SinkConversion(
-            self._broker, _transforms(plan), *self._converters(plan), environment.counters.add
-        )
+        """Build the runner of a sink."""
         overrides = dict(plan.overrides)
-        if "group.instance.id" in overrides and environment.task:  # each task is a member: one name, one task
+        if "group.instance.id" in overrides and environment.task:  # each task is a member with its own name
             overrides["group.instance.id"] += f"-{environment.task}"
+        timeout = self._timing.call_timeout
         inputs = SinkInputs(
             lambda: self._broker.consumer(f"connect-{plan.name}", environment.id, overrides),
-            conversion,
-            TaskChangelogs(plan.name, self._schemas(plan.value), self.timing.call_timeout),
-            Claims(self._broker, self.timing.call_timeout),
+            SinkConversion(
+                self._broker, _transforms(plan), *self._converters(plan), environment.counters.add
+            ),
+            TaskChangelogs(plan.name, self._schemas(plan.value), timeout),
+            Claims(self._broker, timeout),
+            PartitionCounts(self._broker),
         )
+        config = type(plan.config).parse(settings)
         return WorkerSinkTask(
             environment,
-            lambda context: task_type(context, type(plan.config).parse(own)),
+            lambda context: task_type(context, config),
             inputs,
-            self.timing._replace(max_records=plan.settings.max_poll_records),
+            plan.settings.subscription,
+            self._timing._replace(max_records=plan.settings.max_poll_records),
         )
 
-    def open_spool(self, path: Path, plan: ConnectorPlan, environment: TaskEnvironment) -> Spool:
-        """Open a spool's file. Raises ``AlreadyOwned``, ``RefuseToStart``."""
-        settings = _source(plan)
+    def open_spool(self, path: Path, plan: SourcePlan, environment: TaskEnvironment) -> Spool:
+        """Open a spool's file. Raises ``DataDirInUseError``, ``StartupError``."""
+        settings = plan.settings
         limits = Limits(
             settings.spool_max_bytes,
             settings.spool_full_policy == "drop_oldest",
@@ -117,24 +139,28 @@ class TaskFactory:
         return Spool(path, limits, environment.counters, environment.clock, as_avro=as_avro)
 
     def spool_path(self, environment: TaskEnvironment) -> Path:
-        """Where a task's spool is."""
+        """Return the path of a task's spool."""
         return self._spools / f"{environment.id}.db"
 
-    def spools_found(self) -> list[Path]:
-        """The files of all spools on this disk."""
+    def existing_spools(self) -> list[Path]:
+        """Return the paths of all spools on this disk."""
         return sorted(self._spools.glob("*.db"))
 
     def close(self) -> None:
-        """At the end of the worker: let schema stores elsewhere go."""
+        """Close the clients of external schema registries, at the end of the worker."""
         for store in self._stores.values():
             if isinstance(store, RemoteSchemaStore):
                 store.close()
 
-    def _options(
-        self, plan: ConnectorPlan, environment: TaskEnvironment, spool: Spool | None = None
-    ) -> ProducerOptions:
-        settings = _source(plan)
-        return ProducerOptions(
+    def _sender(
+        self,
+        plan: SourcePlan,
+        environment: TaskEnvironment,
+        spool: Spool | None = None,
+        acknowledged: Acknowledged | None = None,
+    ) -> Sender:
+        settings = plan.settings
+        options = ProducerOptions(
             self._broker,
             environment.id,
             plan.overrides,
@@ -143,16 +169,15 @@ class TaskFactory:
             settings.topic_creation_default_replication_factor,
             spool,
         )
-
-    def _conversion(self, plan: ConnectorPlan, environment: TaskEnvironment) -> SourceConversion:
-        return SourceConversion(_transforms(plan), *self._converters(plan), environment.clock)
+        conversion = SourceConversion(_transforms(plan), *self._converters(plan), environment.clock)
+        return Sender(environment, conversion, options, acknowledged)
 
     def _converters(self, plan: ConnectorPlan) -> tuple[Any, Any]:
-        made = []
-        for is_key, converter_plan in ((True, plan.key), (False, plan.value)):
-            schemas = self._schemas(converter_plan)
-            made.append(converter_plan.type(converter_plan.config, is_key=is_key, schemas=schemas))
-        return made[0], made[1]
+        key, value = (
+            planned.type(planned.config, is_key=is_key, schemas=self._schemas(planned))
+            for is_key, planned in ((True, plan.key), (False, plan.value))
+        )
+        return key, value
 
     def _schemas(self, plan: ConverterPlan) -> SchemaStore:
         key = json.dumps(plan.registry, sort_keys=True)
@@ -164,17 +189,6 @@ class TaskFactory:
                     else TopicSchemaStore(self._broker, self.schema_topic)
                 )
             return self._stores[key]
-
-
-def _source(plan: ConnectorPlan) -> SourceSettings:
-    assert isinstance(plan.settings, SourceSettings)
-    return plan.settings
-
-
-def sink_settings(plan: ConnectorPlan) -> SinkSettings:
-    """The settings of a sink's plan."""
-    assert isinstance(plan.settings, SinkSettings)
-    return plan.settings
 
 
 def _transforms(plan: ConnectorPlan) -> TransformChain:

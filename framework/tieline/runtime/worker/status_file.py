@@ -1,8 +1,8 @@
-"""What a running worker says of itself in its ``data.dir``, for programs beside it (``tieline status``).
+"""The status of a running worker in its ``data.dir``, for programs beside it such as ``tieline status``.
 
-``workers/<host>-<pid>.json`` is written anew at every progress; ``….lock`` beside it is locked while the
-process lives, so that a status of a worker that is gone is not taken for a running one's. Where the folder
-cannot be written (a worker on Kafka needs no disk) there is none.
+``workers/<host>-<pid>.json`` is replaced at every progress. ``….lock`` beside it is locked while the process
+lives, so that the status of an ended worker is not mistaken for a running one's. If the folder cannot be
+written, there is no status: a worker on Kafka needs no disk.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _LARGEST = 64 * 1024 * 1024
 
 
 class StatusFile:
-    """The status of this process; ``write`` from one thread."""
+    """The status of this process. One thread calls ``write``."""
 
     def __init__(self, data_dir: Path) -> None:
-        """Never raises: without a disk there is no status."""
+        """Lock the file. Never raises: without a disk there is no status."""
         name = f"{socket.gethostname() or 'localhost'}-{os.getpid()}"
         self._path = data_dir / _FOLDER / f"{name}.json"
         self._lock = -1
@@ -45,7 +45,7 @@ class StatusFile:
             self._close()
 
     def write(self, status: Mapping[str, Any]) -> None:
-        """Replace what is there. Never raises: it is not what the worker is for."""
+        """Replace the status. Never raises: a worker works without one."""
         if self._lock < 0:
             return
         new = self._path.with_suffix(".new")
@@ -58,7 +58,7 @@ class StatusFile:
             log.debug("the status cannot be written: %s", error)
 
     def close(self) -> None:
-        """The worker has ended: its last status stays until the next start."""
+        """Release the lock. The last status stays until the next start."""
         self._close()
 
     def _close(self) -> None:
@@ -68,14 +68,14 @@ class StatusFile:
 
 
 def statuses(data_dir: Path) -> Iterator[dict[str, Any]]:
-    """What each worker on this folder said last; ``running``: whether it lives."""
+    """Yield the last status of each worker on this folder; ``running``: whether it lives."""
     for path in sorted((data_dir / _FOLDER).glob("*.json")):
         try:
-            found = json.loads(read_small_file(path, _LARGEST))
+            status = json.loads(read_small_file(path, _LARGEST))
         except (OSError, ValueError, RecursionError):
             continue  # being replaced, or not ours
-        if isinstance(found, dict):
-            yield {**found, "running": _is_locked(path.with_suffix(".lock"))}
+        if isinstance(status, dict):
+            yield {**status, "running": _is_locked(path.with_suffix(".lock"))}
 
 
 def _is_locked(path: Path) -> bool:

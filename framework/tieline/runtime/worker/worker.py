@@ -1,4 +1,4 @@
-"""A worker: starts the tasks of its connectors, watches them, stops them in time."""
+"""A worker: starts the tasks of its connectors, watches them, and stops them in time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tieline.broker.port import Broker
-from tieline.config.plan import Plan
-from tieline.config.settings import SinkSettings
+from tieline.config.plan import Plan, SinkPlan
 from tieline.logs import repeats
 from tieline.registry.http.server import RegistryServer
+from tieline.runtime.errors.traces import split_trace
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.worker.broker_watch import BrokerWatch
 from tieline.runtime.worker.connector import RunningConnector, wall_ms
-from tieline.runtime.worker.factory import TaskFactory, sink_settings
+from tieline.runtime.worker.factory import TaskFactory
 from tieline.runtime.worker.status_file import StatusFile
 
 log = logging.getLogger(__name__)
@@ -29,49 +29,53 @@ class Worker:
     def __init__(self, plan: Plan, broker: Broker) -> None:
         self._plan = plan
         self._broker = broker
-        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
-        parts = TaskFactory(broker, plan.worker.timing, plan.worker.data_dir / "spools")
-        self._parts = parts
-        self.connectors = [RunningConnector(planned, parts) for planned in plan.connectors]
-        self._registry = RegistryServer(parts.schema_topic, plan.registry) if plan.registry else None
-        self._of_broker = Connections(time.monotonic, wall_ms)
+        self._stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._factory = TaskFactory(broker, plan.worker.timing, plan.worker.data_dir / "spools")
+        self.connectors = [RunningConnector(planned, self._factory) for planned in plan.connectors]
+        schemas = self._factory.schema_topic
+        self._registry = RegistryServer(schemas, plan.registry) if plan.registry else None
+        self._broker_connections = Connections(time.monotonic, wall_ms)
         self._interval = plan.worker.progress_interval_ms / 1000
         sinks = {
-            c.name: (c.plan.settings.subscription, c.of_topics)
+            c.name: (c.plan.settings.subscription, c.topic_connections)
             for c in self.connectors
-            if isinstance(c.plan.settings, SinkSettings)
+            if isinstance(c.plan, SinkPlan)
         }
-        self._watch = BrokerWatch(broker, self._home, self._of_broker, sinks, max(1.0, self._interval))
+        self._watch = BrokerWatch(
+            broker, self._backend, self._broker_connections, sinks, max(1.0, self._interval)
+        )
         self._started_at = wall_ms()
 
     def interrupt(self) -> None:
-        """From another thread, or a signal handler, which may interrupt any line, itself included: a
-        ``SimpleQueue`` takes that, an ``Event`` may wait for its own lock for ever.
+        """Ask the worker to stop. Called from another thread or a signal handler.
+
+        A signal handler may interrupt any line, including its own: a ``SimpleQueue`` allows that, while an
+        ``Event`` may wait for its own lock for ever.
         """
-        self._asked.put(None)
+        self._stop_requests.put(None)
 
     def ledger(self) -> dict[str, Any]:
-        """Each connector's ledger by its name; a broker that is away is so for all of them."""
-        found = {connector.name: connector.ledger() for connector in self.connectors}
-        for outage in self._of_broker.all():
-            for ledger in found.values():
+        """Return each connector's ledger by its name; an outage of the broker concerns all of them."""
+        ledgers = {connector.name: connector.ledger() for connector in self.connectors}
+        for outage in self._broker_connections.all():
+            for ledger in ledgers.values():
                 ledger.setdefault("not_connected", []).append(outage)
-        return found
+        return ledgers
 
     def run(self) -> bool:
-        """Start, watch, stop in time. True for a clean end; false if tasks failed or were cut off."""
+        """Start, watch, and stop in time. Return false if tasks failed or were abandoned."""
         self._prepare()
         if self._registry is not None:
-            self._registry.start(wait=0.0)  # a broker that is away keeps nobody from receiving
+            self._registry.start(wait=0.0)  # reception does not wait for an unavailable broker
         for connector in self.connectors:
             connector.start()
-        log.info("started", extra={"connectors": [c.name for c in self.connectors], "broker": self._home})
+        log.info("started", extra={"connectors": [c.name for c in self.connectors], "broker": self._backend})
         status = StatusFile(self._plan.worker.data_dir)
         status.write(self._status(self.ledger()))
         self._watch.start()
-        while not self._asked_to_stop(self._interval):
+        while not self._wait_for_stop(self._interval):
             ledger = self.ledger()
-            log.info("progress", extra={"ledger": ledger})
+            log.info("progress", extra={"ledger": _without_tracebacks(ledger)})
             status.write(self._status(ledger))
             self._remind()
             if not any(connector.running for connector in self.connectors):
@@ -87,19 +91,19 @@ class Worker:
             "pid": os.getpid(),
             "started": self._started_at,
             "written": wall_ms(),
-            "broker": self._home,
+            "broker": self._backend,
             "connectors": ledger,
         }
 
     def _remind(self) -> None:
         repeats.flush()
-        self._of_broker.remind()
+        self._broker_connections.remind()
         for connector in self.connectors:
             connector.remind()
 
-    def _asked_to_stop(self, seconds: float) -> bool:
+    def _wait_for_stop(self, seconds: float) -> bool:
         try:
-            self._asked.get(timeout=seconds)
+            self._stop_requests.get(timeout=seconds)
         except queue.Empty:
             return False
         return True
@@ -109,49 +113,57 @@ class Worker:
             log.warning("the setting %s has no effect here: %s", key, why)
         self._broker.protect(
             {
-                f"connect-{p.name}": sink_settings(p).subscription
-                for p in self._plan.connectors
-                if isinstance(p.settings, SinkSettings)
+                f"connect-{planned.name}": planned.settings.subscription
+                for planned in self._plan.connectors
+                if isinstance(planned, SinkPlan)
             }
         )
-        left = self._parts.spools_found()
+        left = self._factory.existing_spools()
         for connector in self.connectors:
             connector.prepare()
         for connector in self.connectors:
             left = connector.adopt(left)
         for path in left:
             log.error(
-                "a spool is left on this disk by a connector that is not configured: its records wait",
-                extra={"spool": path.name, "way_out": "start its connector again, or delete the file"},
+                "this disk holds the spool of a connector that is not configured: its records wait",
+                extra={"spool": path.name, "fix": "start its connector again, or delete the file"},
             )
 
     def _shut_down(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether all ended well, and the last ledger: what it counts is closed afterwards."""
+        """Return whether all tasks ended well, and the last ledger, taken before its parts are closed."""
         deadline = time.monotonic() + self._plan.worker.task_shutdown_graceful_timeout_ms / 1000
         log.info("stopping")
         for connector in self.connectors:
             connector.interrupt()
-        cut_off = [
-            thread.environment.id
+        abandoned = [
+            slot.environment.id
             for connector in self.connectors
-            for thread in connector.threads
-            if not thread.join(deadline - time.monotonic())
+            for slot in connector.slots
+            if not slot.join(deadline - time.monotonic())
         ]
-        for name in cut_off:
+        for name in abandoned:
             log.error("the task %s did not stop in time (task.shutdown.graceful.timeout.ms)", name)
         ledger = self.ledger()
         self._watch.stop(max(0.5, deadline - time.monotonic()))
         if self._registry is not None:
             self._registry.stop()
-        if not cut_off:
+        if not abandoned:
             for connector in self.connectors:
                 connector.close()
-            self._parts.close()
+            self._factory.close()
             self._broker.close()
-        log.info("stopped", extra={"ledger": ledger})
-        return not cut_off and all(c.state == "STOPPED" for c in self.connectors), ledger
+        log.info("stopped", extra={"ledger": _without_tracebacks(ledger)})
+        return not abandoned and all(c.state == "STOPPED" for c in self.connectors), ledger
 
     @property
-    def _home(self) -> str:
+    def _backend(self) -> str:
         servers = self._plan.worker.bootstrap_servers
         return f"Kafka at {','.join(servers)}" if servers else f"local log in {self._plan.worker.data_dir}"
+
+
+def _without_tracebacks(ledgers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return ledgers for the log, which has a task's traceback where it failed."""
+    return {
+        name: {**ledger, "trace": split_trace(ledger["trace"])[0]} if "trace" in ledger else dict(ledger)
+        for name, ledger in ledgers.items()
+    }

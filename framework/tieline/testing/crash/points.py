@@ -1,4 +1,4 @@
-"""Where a process can be made to die, and how the dead are kept from doing anything; see ``crash``."""
+"""The points where a process can die, and guards that stop a dead process from doing anything."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 
 class Step(enum.Enum):
-    """Where a life can end. The number is the step's in ARCHITECTURE.md, the comment names the effect."""
+    """A step at which a life can end: its number in ARCHITECTURE.md; the comment names the effect."""
 
-    POLL = "1-poll"  # the source handed over a batch
+    POLL = "1-poll"  # the source returned a batch
     SPOOL = "2-spool"  # the batch is on disk
     TRANSFORM_OUT = "3-transform"
     SERIALIZE = "4-serialize"
@@ -39,21 +39,21 @@ class Step(enum.Enum):
     TOPIC = "5-topic"  # a topic was created
     PRODUCE = "5-produce"  # the broker has the records; on the local log their source offsets, too
     ACKNOWLEDGE = "6-acknowledge"  # the producer reported units as ended
-    SAVE = "6-save"  # source offsets are stored, or what was acknowledged has left the spool
-    COMMIT_SOURCE = "6-commit-source"  # the source was told of it
-    CONSUME = "7-consume"  # the consumer handed over a batch
+    SAVE = "6-save"  # source offsets are stored, or acknowledged records are deleted from the spool
+    COMMIT_SOURCE = "6-commit-source"  # the source was notified
+    CONSUME = "7-consume"  # the consumer returned a batch
     DESERIALIZE = "8-deserialize"
     TRANSFORM_IN = "9-transform"
     PUT = "10-put"  # the sink took a batch
     CHANGELOG = "10-changelog"  # entries, results and offset of a sink that keeps a changelog are written
-    FLUSH = "10-flush"  # the sink said what is safe (pre_commit)
+    FLUSH = "10-flush"  # the sink returned the safe offsets (pre_commit)
     COMMIT = "11-commit"  # the group's offsets are stored
 
 
 class CrashPoint(NamedTuple):
-    """Die at the ``passing``-th effect of a step: just before it, or after it and before anybody heard.
+    """Die at the ``passing``-th effect of a step: just before it, or after it and before its caller returns.
 
-    An effect is counted where something happened: a poll that finds nothing is none.
+    Only calls with an effect count: a poll that returns nothing has none.
     """
 
     step: Step
@@ -61,16 +61,16 @@ class CrashPoint(NamedTuple):
     passing: int = 1
 
     def __str__(self) -> str:
-        """As in a test's name: ``5-produce-after``."""
+        """Return the name that a test has for it: ``5-produce-after``."""
         return f"{self.step.value}-{self.when}"
 
 
 class Crash(BaseException):
-    """The process is dead. No ``Exception``, so that nobody handles it."""
+    """The process is dead. Not an ``Exception``, so that no code handles it."""
 
 
 class Process:
-    """Whether it lives, what its steps have done, and what is left of it when it is dead."""
+    """A worker's process: whether it lives, what its steps have done, and what a crash leaves open."""
 
     def __init__(self, crash: CrashPoint | None) -> None:
         self.dead = threading.Event()
@@ -81,49 +81,49 @@ class Process:
         self._crash = crash
         self._lock = threading.Lock()
 
-    def alive(self) -> None:
-        """Raises ``Crash`` in whatever thread still wants to do something."""
+    def check_alive(self) -> None:
+        """Raise ``Crash`` in the calling thread if the process is dead."""
         if self.dead.is_set():
             raise Crash("refused: the process is dead")
 
     def before(self, step: Step | None) -> None:
-        """A call begins that may have a step's effect."""
-        self.alive()
+        """Note that a call begins that may have a step's effect. Raises ``Crash``."""
+        self.check_alive()
         self._die_at(step, "before")
 
     def after(self, step: Step | None) -> None:
-        """The effect happened, whoever lives to hear of it."""
+        """Note that the effect has happened. Raises ``Crash``."""
         if step is not None:
             with self._lock:
                 self.done[step] += 1
             self._die_at(step, "after")
-        self.alive()
+        self.check_alive()
 
     def dies_after(self, step: Step) -> bool:
-        """Whether the next effect of this step is the last that happens."""
+        """Return whether the next effect of this step is the last that happens."""
         return self._crash == (step, "after", self.done[step] + 1)
 
-    def guarded(self, call: Callable[..., Any], step: Step | None) -> Callable[..., Any]:
-        """The same call, refused to the dead; an empty answer is no effect."""
+    def guard(self, call: Callable[..., Any], step: Step | None) -> Callable[..., Any]:
+        """Return the same call, which a dead process cannot make. An empty result has no effect."""
 
         @functools.wraps(call)
-        def passed(*args: Any, **kwargs: Any) -> Any:
+        def guarded(*args: Any, **kwargs: Any) -> Any:
             self.before(step)
             result = call(*args, **kwargs)
             self.after(step if result is None or result else None)
             return result
 
-        return passed
+        return guarded
 
-    def patched(self, thing: T, steps: Mapping[str, Step]) -> T:
-        """Guard every public method of an object of which the runtime wants to know the class."""
+    def guard_methods(self, thing: T, steps: Mapping[str, Step]) -> T:
+        """Guard every public method of an object in place; the runtime depends on its class."""
         for name, _ in inspect.getmembers(type(thing), inspect.isfunction):
             if not name.startswith("_"):
-                setattr(thing, name, self.guarded(getattr(thing, name), steps.get(name)))
+                setattr(thing, name, self.guard(getattr(thing, name), steps.get(name)))
         return thing
 
-    def left_open(self, close: Callable[[], object]) -> None:
-        """To be let go when nothing depends on it any more; errors of the dead are nobody's."""
+    def close_later(self, close: Callable[[], object]) -> None:
+        """Close something when nothing depends on it any more; its errors are ignored."""
 
         def closed() -> None:
             with suppress(Exception):
@@ -132,9 +132,9 @@ class Process:
         self.remains.callback(closed)
 
     def settle(self) -> None:
-        """Let what the broker was given arrive, so that the next life's ground does not change under it.
+        """Wait until the broker has everything that was sent: the next life starts from a fixed state.
 
-        Consumers leave their group, which a kill does not: nobody need wait for their session to expire.
+        Consumers leave their group, so that the test need not wait for their session to expire.
         """
         deadline = time.monotonic() + 10
         for producer in self.producers:
@@ -156,7 +156,7 @@ class Process:
 
 
 class Guarded:
-    """Stands in front of a thing of the runtime's: every method is refused to the dead, new ones too."""
+    """Wraps a part of the runtime: a dead process cannot call any of its methods."""
 
     def __init__(self, process: Process, inner: Any, steps: Mapping[str, Step] | None = None) -> None:
         self._process = process
@@ -164,52 +164,54 @@ class Guarded:
         self._steps = steps or {}
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return self._process.guarded(found, self._steps.get(name)) if inspect.isroutine(found) else found
+        attribute = getattr(self._inner, name)
+        if inspect.isroutine(attribute):
+            return self._process.guard(attribute, self._steps.get(name))
+        return attribute
 
 
 class GuardedBroker(Guarded):
-    """A ``Broker``; so is what it makes guarded."""
+    """A ``Broker`` whose producers and consumers are guarded, too."""
 
     def __init__(self, process: Process, inner: Broker) -> None:
         super().__init__(process, inner, {"create_topic": Step.TOPIC})
 
     def producer(self, client_id: str, overrides: Mapping[str, str]) -> Producer:
-        """See ``Broker.producer``."""
-        self._process.alive()
+        """Return a guarded producer."""
+        self._process.check_alive()
         producer: Producer = self._inner.producer(client_id, overrides)
         self._process.producers.append(producer)
         return cast(Producer, _GuardedProducer(self._process, producer))
 
     def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> Consumer:
-        """See ``Broker.consumer``."""
-        self._process.alive()
+        """Return a guarded consumer."""
+        self._process.check_alive()
         consumer: Consumer = self._inner.consumer(group, client_id, overrides)
         self._process.consumers.append(consumer)
         return cast(Consumer, _GuardedConsumer(self._process, consumer))
 
     @contextmanager
     def exclusive(self, topic: str, timeout: float = 10.0) -> Iterator[ExclusiveWriter]:
-        """See ``Broker.exclusive``: what was appended is written when the context ends."""
-        self._process.alive()
-        with self._inner.exclusive(topic, timeout) as held:
-            holding = _Holding(held)
-            yield holding
-            step = Step.SCHEMA if holding.appended else None
+        """Become the topic's only writer. What is appended is written when the context ends."""
+        self._process.check_alive()
+        with self._inner.exclusive(topic, timeout) as inner:
+            writer = _GuardedWriter(inner)
+            yield writer
+            step = Step.SCHEMA if writer.appended else None
             self._process.before(step)
         self._process.after(step)
 
 
-class _Holding:
-    """An ``ExclusiveWriter``; nothing happens before its end."""
+class _GuardedWriter:
+    """An ``ExclusiveWriter``, which writes at its end."""
 
-    def __init__(self, held: ExclusiveWriter) -> None:
-        self._held = held
+    def __init__(self, inner: ExclusiveWriter) -> None:
+        self._inner = inner
         self.appended = False
 
     def append(self, records: Sequence[ProducerRecord]) -> None:
         self.appended = True
-        self._held.append(records)
+        self._inner.append(records)
 
 
 class _GuardedProducer(Guarded):
@@ -217,12 +219,12 @@ class _GuardedProducer(Guarded):
         super().__init__(process, inner, {"poll": Step.ACKNOWLEDGE, "save_offsets": Step.SAVE})
 
     def send(self, unit: Unit) -> None:
-        """Returns at once, but the effect is the unit's arrival."""
+        """Send a unit. The call returns at once, but its effect is the unit's arrival."""
         self._process.before(Step.PRODUCE)
         self._inner.send(unit)
         if self._process.dies_after(Step.PRODUCE):
             while not any(delivery.unit is unit for delivery in self._inner.poll(1.0)):
-                pass  # a broker that is away is waited for, up to the test's own limit
+                pass  # an unavailable broker is waited for, up to the test's own limit
         self._process.after(Step.PRODUCE)
 
 
@@ -231,7 +233,7 @@ class _GuardedConsumer(Guarded):
         super().__init__(process, inner, {"poll": Step.CONSUME, "commit": Step.COMMIT})
 
     def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
-        """Returns at once, but the effect is that they are stored."""
+        """Commit. The call returns at once, but its effect is that the offsets are stored."""
         self._process.before(Step.COMMIT)
         answer: Future[None] = self._inner.commit_async(offsets)
         if self._process.dies_after(Step.COMMIT):
@@ -240,18 +242,18 @@ class _GuardedConsumer(Guarded):
         return answer
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
-        self._process.alive()
+        self._process.check_alive()
         self._inner.subscribe(topics, pattern, _GuardedListener(self._process, listener))
 
     def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> PartitionChangelog:
-        self._process.alive()
+        self._process.check_alive()
         writer: PartitionChangelog = self._inner.changelog(topic, partition, timeout)
-        self._process.left_open(lambda: writer.close(1.0))
+        self._process.close_later(lambda: writer.close(1.0))
         return cast(PartitionChangelog, Guarded(self._process, writer, {"write": Step.CHANGELOG}))
 
 
 class _GuardedListener:
-    """The dead are not told of a rebalance."""
+    """Ignores rebalances of a dead process."""
 
     def __init__(self, process: Process, listener: RebalanceListener) -> None:
         self._process = process

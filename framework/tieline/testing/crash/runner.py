@@ -1,20 +1,20 @@
 """Crashes by list, not by luck: a worker dies inside this process, at a named step of a record's journey.
 
-    point = CrashPoint(Step.PRODUCE, "after")               # the broker has it, nobody heard of it
+    point = CrashPoint(Step.PRODUCE, "after")               # the broker has it, the worker does not know
     with Life(plan, open_broker(plan), point) as first:
         assert first.run(until=everything_arrived)          # true: it crashed
         first.leave(folder)                                 # what a killed process leaves on the disk
         plan = checked("test", {"data.dir": str(folder)}, connectors)
         with Life(plan, open_broker(plan)) as second:       # new objects, from the disk
             assert not second.run(until=everything_arrived)
-    …                                                       # now count what is outside
+    …                                                       # now count what has arrived
 
 A killed process does not flush. **After the crash every call to the broker, a spool, a task, a converter
 or a transform is refused**, by another ``Crash``, so that no ``finally`` commits, saves or closes anything.
 What the broker was given before still arrives, as with a kill a moment later.
 
-What this cannot show is what a task does by itself between two calls of the runtime: a thread of its own,
-a buffered file that Python flushes once nobody needs it. ``tieline.testing.worker_process`` kills a real
+This cannot show what a task does by itself between two calls of the runtime: a thread of its own, a buffered
+file that Python flushes when it is garbage-collected. ``tieline.testing.worker_process`` kills a real
 process.
 """
 
@@ -32,15 +32,14 @@ from typing import Any, cast
 
 from typing_extensions import Self
 
-from tieline.api import SinkConnector
 from tieline.broker.port import Broker
-from tieline.config.plan import ConnectorPlan, Plan
+from tieline.config.plan import ConnectorPlan, Plan, SinkPlan, SourcePlan
 from tieline.config.settings import Timing
 from tieline.runtime.spool.spool import Spool
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.worker.connector import RunningConnector
 from tieline.runtime.worker.factory import TaskFactory
-from tieline.runtime.worker.thread import TaskThread
+from tieline.runtime.worker.task_slot import TaskSlot
 from tieline.testing.crash.points import Crash, CrashPoint, Guarded, GuardedBroker, Process, Step
 
 __all__ = ["Crash", "CrashPoint", "Life", "Step"]
@@ -49,10 +48,9 @@ __all__ = ["Crash", "CrashPoint", "Life", "Step"]
 class Life:
     """One life of a worker: its connectors run as the worker runs them, until it crashes or all is done.
 
-    ``plan``: made anew for each life, as a new process makes it. ``broker``: opened for this life, and
-    closed with it. ``timing``: none is the plan's own. A context manager; leave that of a crashed life only
-    when the next one has ended, because letting go of what is left of it (files, sockets) may do what a
-    kill does not.
+    ``plan``: created for each life, as a new process creates it. ``broker``: opened for this life and closed
+    with it. ``timing``: the plan's own by default. A context manager: leave that of a crashed life only when
+    the next one has ended, because closing its files and sockets may do what a kill does not.
     """
 
     def __init__(
@@ -61,12 +59,12 @@ class Life:
         self._process = Process(crash)
         self._plan = plan
         self._broker = broker
-        self._process.left_open(broker.close)
+        self._process.close_later(broker.close)
         guarded = cast(Broker, GuardedBroker(self._process, broker))
         timing, spools = timing or plan.worker.timing, plan.worker.data_dir / "spools"
-        self._parts = _GuardedParts(self._process, guarded, timing, spools)
+        self._factory = _GuardedFactory(self._process, guarded, timing, spools)
         self._connectors = [
-            RunningConnector(_guarded(planned, self._process), self._parts) for planned in plan.connectors
+            RunningConnector(_guarded(planned, self._process), self._factory) for planned in plan.connectors
         ]
 
     @property
@@ -75,13 +73,13 @@ class Life:
         return self._process.done
 
     def ledger(self) -> dict[str, dict[str, Any]]:
-        """Each connector's ledger by its name."""
+        """Return each connector's ledger by its name."""
         return {connector.name: connector.ledger() for connector in self._connectors}
 
     def run(self, until: Callable[[], bool], timeout: float = 90.0) -> bool:
-        """Live until the crash (true), or until ``until`` says so and all has stopped in good order (false).
+        """Run until the crash and return true, or until ``until()`` and a clean stop and return false.
 
-        Raises ``AssertionError`` when a task fails by itself, or neither comes within ``timeout`` seconds.
+        Raises ``AssertionError`` if a task fails by itself, or after ``timeout`` seconds.
         """
         try:
             self._start()
@@ -95,16 +93,16 @@ class Life:
             return True
         for connector in self._connectors:
             connector.close()
-        self._parts.close()
+        self._factory.close()
         self._broker.close()
-        self._process.remains.pop_all()  # all of it was let go in good order
+        self._process.remains.pop_all()  # all of it was closed already
         return False
 
     def leave(self, folder: Path) -> None:
-        """Copy ``data.dir`` as the crash left it, no file closed and no log tidied up."""
-        # What holds nothing: a lock, a bell (a named pipe), space put aside.
+        """Copy ``data.dir`` as the crash left it: no file is closed, no log is checkpointed."""
+        # These hold no data: a lock, a bell (a named pipe), reserved space.
         ignore = shutil.ignore_patterns("*.lock", "*.bell", "*.reserve")
-        self._plan.worker.data_dir.mkdir(parents=True, exist_ok=True)  # nothing is in it with Kafka alone
+        self._plan.worker.data_dir.mkdir(parents=True, exist_ok=True)  # with Kafka alone it may not exist
         shutil.copytree(self._plan.worker.data_dir, folder, ignore=ignore)
 
     def __enter__(self) -> Self:
@@ -117,13 +115,13 @@ class Life:
         self._process.remains.close()
 
     @property
-    def _threads(self) -> list[TaskThread]:
-        return [thread for connector in self._connectors for thread in connector.threads]
+    def _slots(self) -> list[TaskSlot]:
+        return [slot for connector in self._connectors for slot in connector.slots]
 
     def _start(self) -> None:
         for connector in self._connectors:
             connector.prepare()
-        left = self._parts.spools_found()
+        left = self._factory.existing_spools()
         for connector in self._connectors:
             left = connector.adopt(left)
         for connector in self._connectors:
@@ -132,46 +130,45 @@ class Life:
     def _watch(self, until: Callable[[], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not self._process.dead.wait(0.002) and not until():
-            failed = [thread.trace for thread in self._threads if thread.state == "FAILED"]
+            failed = [slot.trace for slot in self._slots if slot.state == "FAILED"]
             if failed and not self._process.dead.is_set():
                 raise AssertionError(f"a task failed, and not by the crash: {failed}")
             if time.monotonic() >= deadline:
                 raise AssertionError(f"neither a crash nor the end within {timeout} s: {self.ledger()}")
 
     def _stop(self) -> None:
-        """Also of the dead, whose threads it only wakes."""
-        for thread in self._threads:
+        """Stop every task; the threads of a dead process are only woken."""
+        for slot in self._slots:
             with suppress(Crash):
-                thread.interrupt()
-        for thread in self._threads:
-            if not thread.join(20):
-                raise AssertionError(f"{thread.environment.id}: the {thread.role} did not end")
+                slot.interrupt()
+        for slot in self._slots:
+            if not slot.join(20):
+                raise AssertionError(f"{slot.environment.id}: the {slot.role} did not end")
 
 
-class _GuardedParts(TaskFactory):
-    """Spools are guarded like brokers."""
+class _GuardedFactory(TaskFactory):
+    """Guards spools, too."""
 
     def __init__(self, process: Process, broker: Broker, timing: Timing, spools: Path) -> None:
         super().__init__(broker, timing, spools)
         self._process = process
 
-    def open_spool(self, path: Path, plan: ConnectorPlan, environment: TaskEnvironment) -> Spool:
+    def open_spool(self, path: Path, plan: SourcePlan, environment: TaskEnvironment) -> Spool:
         spool = super().open_spool(path, plan, environment)
-        self._process.left_open(spool.close)
+        self._process.close_later(spool.close)
         return cast(Spool, Guarded(self._process, spool, {"append": Step.SPOOL, "save": Step.SAVE}))
 
 
 def _guarded(plan: ConnectorPlan, process: Process) -> ConnectorPlan:
-    """The same connector; its tasks, converters and transforms pass their crash points."""
-    sink = issubclass(plan.connector, SinkConnector)
-    transformed = {"apply": Step.TRANSFORM_IN if sink else Step.TRANSFORM_OUT}
+    """Return the same connector with guarded tasks, converters and transforms."""
+    transformed = {"apply": Step.TRANSFORM_IN if isinstance(plan, SinkPlan) else Step.TRANSFORM_OUT}
     converted = {"serialize": Step.SERIALIZE, "deserialize": Step.DESERIALIZE}
 
     steps = {"put": Step.PUT, "pre_commit": Step.FLUSH, "poll": Step.POLL, "commit": Step.COMMIT_SOURCE}
     connector: Any = plan.connector
 
     def build(kind: Callable[..., Any], steps: Mapping[str, Step]) -> Any:
-        return lambda *args, **options: process.patched(kind(*args, **options), steps)
+        return lambda *args, **options: process.guard_methods(kind(*args, **options), steps)
 
     return replace(
         plan,
@@ -185,11 +182,11 @@ def _guarded(plan: ConnectorPlan, process: Process) -> ConnectorPlan:
 
 
 def _guarded_type(kind: Any, process: Process, steps: Mapping[str, Step], **attributes: Any) -> Any:
-    """A subclass whose every instance passes its crash points, and is stopped with the process."""
+    """Return a subclass whose instances are guarded, and stopped with the process."""
 
-    def __init__(self: Any, *args: Any, **options: Any) -> None:
+    def init(self: Any, *args: Any, **options: Any) -> None:
         kind.__init__(self, *args, **options)
-        process.left_open(self.stop)
-        process.patched(self, steps)
+        process.close_later(self.stop)
+        process.guard_methods(self, steps)
 
-    return type(kind.__name__, (kind,), {"__init__": __init__, **attributes})
+    return type(kind.__name__, (kind,), {"__init__": init, **attributes})

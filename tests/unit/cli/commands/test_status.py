@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from tieline.api.locks import lock_exclusively
 from tieline.cli.commands.status import lines, status
+from tieline.runtime.errors.traces import describe_error
 
 TRACE = (
     "VALUE_CONVERTER: the record readings-0@41 cannot be handled: it is not\nAvro; stop the worker and pass "
@@ -58,6 +59,19 @@ def test_why_a_connector_failed_and_what_is_not_connected_are_lines_that_are_nev
     assert "…" not in "".join(printed)
     [row] = [line for line in printed if "campus-mongo" in line and "FAILED" in line and "unknown" in line]
     assert "None" not in row
+
+
+def test_the_traceback_of_an_unexpected_error_is_below_its_sentence():
+    try:
+        raise KeyError("a bug")
+    except KeyError as error:
+        trace = describe_error("TASK_POLL: KeyError: 'a bug'", error)
+    row = {"connector": "bus", "state": "FAILED", "trace": trace, "written": 0, "not_connected": []}
+    sentence, title, *code, last = lines([row], 0)
+    assert sentence == "bus FAILED: TASK_POLL: KeyError: 'a bug'"
+    assert title == "  Traceback (most recent call last):"
+    assert any("in test_the_traceback_of_an_unexpected_error" in line for line in code)
+    assert last == "  KeyError: 'a bug'"
 
 
 def test_the_lag_is_unknown_if_no_worker_runs(shown):

@@ -1,5 +1,6 @@
 """The sink's loop on the real local log: outages, data errors, pauses, commits; a clock that is told."""
 
+import itertools
 import sqlite3
 import threading
 import time
@@ -36,8 +37,10 @@ from tieline.runtime.errors.retry import TaskFailedError
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import Claims
 from tieline.runtime.sink.commit_tracker import CommitTracker
+from tieline.runtime.sink.context import SinkInputs
 from tieline.runtime.sink.conversion import SinkConversion
-from tieline.runtime.sink.task import SinkInputs, WorkerSinkTask
+from tieline.runtime.sink.partition_counts import PartitionCounts
+from tieline.runtime.sink.task import WorkerSinkTask
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.transform_chain import TransformChain
 from tieline.testing.clock import FakeClock
@@ -106,7 +109,7 @@ def conversion(log, *transforms, values=StringConverter, count):
 class Running:
     """A sink task in a thread, ended by the test."""
 
-    def __init__(self, log, sink, *transforms, policy=None, converter=StringConverter):
+    def __init__(self, log, sink, *transforms, policy=None, converter=StringConverter, topic="t"):
         self.clock = FakeClock(step=0.01)
         self.environment = TaskEnvironment("c", 0, clock=self.clock, **({"policy": policy} if policy else {}))
         self.task = WorkerSinkTask(
@@ -117,7 +120,9 @@ class Running:
                 conversion(log, *transforms, values=converter, count=self.environment.counters.add),
                 TaskChangelogs("c", TopicSchemaStore(log), 10.0),
                 Claims(log, 10.0),
+                PartitionCounts(log),
             ),
+            Subscription((topic,), None),
             Timing(offset_flush=1e9, max_records=100, max_wait=0.02),
         )
         self.error = None
@@ -126,7 +131,7 @@ class Running:
 
     def _run(self):
         try:
-            self.task.run(Subscription(("t",), None))
+            self.task.run()
         except TaskFailedError as error:
             self.error = error
 
@@ -137,7 +142,14 @@ class Running:
     def join(self):
         self.thread.join(20)
         assert not self.thread.is_alive()
-        return self.task.counts
+        return self.task.stats
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def committed(log):
@@ -522,7 +534,7 @@ def test_a_record_reported_without_a_dead_letter_queue_stops_the_task_and_loses_
     assert "t-1@0" in str(running.error)
     assert "no dead letter queue" in str(running.error)
     assert set(committed(log)) <= {0}
-    assert 0 not in committed(log) or running.task.counts.delivered == 1
+    assert 0 not in committed(log) or running.task.stats.delivered == 1
 
 
 class Buffering(Sink):
@@ -1044,10 +1056,97 @@ def test_what_expired_is_committed_only_after_what_was_read_before_it(log):
     at = TopicPartition("t", 0)
     stored: dict[TopicPartition, int] = {}
     progress = CommitTracker(TaskChangelogs("c", TopicSchemaStore(log), 10.0))
-    progress.written([ConsumedRecord("t", 0, 2, b"read", None, (), 0)], [0], [True])
-    progress.passed_over(at, 9)
+    progress.track([ConsumedRecord("t", 0, 2, b"read", None, (), 0)], [0], [True])
+    progress.skip_to(at, 9)
     progress.commit(lambda offsets: not stored.update(offsets), None)
     assert stored == {}
     progress.settle({at: 9})
     progress.commit(lambda offsets: not stored.update(offsets), None)
     assert stored == {at: 9}
+
+
+BAD_AT = {"value": b"\xff\xfe", "transform": b"x", "put": b"p"}
+
+
+class OneBatch:
+    """The local log, whose consumer returns everything in its first batch."""
+
+    def __init__(self, log, count):
+        self.log, self.count = log, count
+
+    def __getattr__(self, name):
+        return getattr(self.log, name)
+
+    def consumer(self, group, client_id, overrides):
+        consumer = self.log.consumer(group, client_id, overrides)
+        poll = consumer.poll
+
+        def poll_all(max_records, timeout):
+            batch = poll(max_records, timeout)
+            while 0 < len(batch) < self.count:
+                batch += poll(max_records, timeout)
+            self.count = 0
+            return batch
+
+        consumer.poll = poll_all
+        return consumer
+
+
+@pytest.mark.parametrize("kinds", list(itertools.permutations(BAD_AT)))
+def test_each_failure_of_a_batch_has_its_own_stage_and_the_first_is_reported(log, kinds):
+    """A key that cannot be read fails nothing; a value, a transform and put each fail in one batch."""
+    log.create_topic("three", partitions=3)
+    for partition, kind in enumerate(kinds):
+        values = (b"good", BAD_AT[kind], b"behind")
+        log.store.append([ProducerRecord("three", v, b"\xff\xfe", partition=partition) for v in values])
+
+    def reject(batch):
+        failures = {i: ValueError("bad put") for i, record in enumerate(batch) if record.value == "p"}
+        if failures:
+            raise DataError(failures)
+
+    sink = Sink(99, reject)
+    running = Running(OneBatch(log, 9), sink, Disliking("x"), topic="three")
+    running.join()
+    stages = {"value": "VALUE_CONVERTER", "transform": "TRANSFORMATION", "put": "TASK_PUT"}
+    sentences = {
+        p: f"{stages[kind]}: the record three-{p}@1 cannot be handled: " for p, kind in enumerate(kinds)
+    }
+    (named,) = [p for p, sentence in sentences.items() if str(running.error).startswith(sentence)]
+    assert named == 1 or kinds[1] == "value"  # partition 1 is read first; bytes of a bad value wait
+    assert sink.written[named][:1] == ["good"]
+    stored = {at.partition: offset for at, offset in log.store.committed("connect-c").items()}
+    assert stored[named] == 1
+    assert set(stored.values()) == {1}
+    assert running.environment.counters["keys.unreadable"] == 9
+
+
+def test_a_sink_that_was_given_no_record_is_not_called_available(log, caplog):
+    """An outage of one partition, while all records of the other are filtered."""
+    caplog.set_level("INFO")
+    fill(log, ["a"])
+    met = threading.Event()
+
+    def unavailable(batch):
+        met.set()
+        raise RetriableError("the database is unavailable", after=1e9)
+
+    running = Running(log, Sink(9, unavailable), Filter(FilterConfig.parse({"key.regex": "drop"})))
+    assert met.wait(10)
+    log.store.append([ProducerRecord("t", b"c", b"drop", partition=1) for _ in range(3)])
+    wait_for(lambda: running.task.stats.filtered == 3)
+    running.stop()
+    assert "unavailable, waiting: the database is unavailable" in caplog.messages
+    assert "available again" not in caplog.messages
+
+
+def test_a_sink_that_has_nothing_to_flush_is_not_called_available(log, caplog):
+    caplog.set_level("INFO")
+    fill(log, ["a"])
+    sink = Buffering(1, RetriableError("the disk is unavailable", after=1e9), times=1)
+    running = Running(log, sink)
+    wait_for(lambda: sink.times == 0)
+    running.task.interrupt()
+    running.join()
+    assert caplog.messages.count("available again") == 1  # the flush at the end was a real one
+    assert sink.written == {0: ["a"]}

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from tieline.api import Config, FatalError, RetriableError, SourceRecord, SourceTask
+from tieline.api import Config, DataError, FatalError, RetriableError, SourceRecord, SourceTask, Transform
 from tieline.broker.local.log import LocalLog
 from tieline.config.settings import Timing
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.runtime.errors.retry import TaskFailedError
 from tieline.runtime.source.conversion import SourceConversion
-from tieline.runtime.source.pump import Pump
+from tieline.runtime.source.pump import Pump, SpoolInput
 from tieline.runtime.source.receiver import Receiver
 from tieline.runtime.source.sender import ProducerOptions, Sender
 from tieline.runtime.source.task import WorkerSourceTask
@@ -129,7 +129,7 @@ def test_records_and_offsets_reach_the_log_and_each_record_is_acknowledged_in_or
     assert values(log) == [str(n) for n in range(25)]
     assert log.source_offsets("c", 1) == {'{"p":"n"}': '{"n":25}'}
     assert task.acknowledged == [(str(n), n) for n in range(25)]
-    assert worker.counts == (25, 25, 0, 0, 0)
+    assert worker.stats == (25, 25, 0, 0, 0)
     assert task.commits >= 1
     assert task.closed
 
@@ -147,7 +147,7 @@ def test_filtered_records_are_counted_acknowledged_without_metadata_and_advance_
     task = Numbers(15)
     worker, _ = running(log, task, drop)
     run_until(worker, task.done)
-    assert worker.counts == (15, 12, 0, 3, 0)
+    assert worker.stats == (15, 12, 0, 3, 0)
     assert [value for value, offset in task.acknowledged if offset is None] == ["4", "9", "14"]
     assert log.source_offsets("c", 1) == {'{"p":"n"}': '{"n":15}'}
 
@@ -220,7 +220,7 @@ def test_a_broken_producer_is_made_anew_and_only_what_was_not_acknowledged_is_se
     assert run_until(worker, task.done) is None
     assert broker.made == 2
     assert values(log) == [str(n) for n in range(100)]
-    assert worker.counts == (100, 100, 0, 0, 0)
+    assert worker.stats == (100, 100, 0, 0, 0)
 
 
 def spooled(log, task, path, made=None):
@@ -249,7 +249,7 @@ def test_a_spooled_source_is_carried_on_and_its_spool_is_empty_afterwards(log, t
         thread.join(10)
     assert values(log) == [str(n) for n in range(40)]
     assert environment.counters["spooled"] == 40
-    assert pump.counts == (40, 40, 0, 0, 0)
+    assert pump.stats == (40, 40, 0, 0, 0)
     spool.close()
 
 
@@ -316,7 +316,7 @@ def test_no_more_than_one_batch_is_sent_and_still_in_the_spool(log, tmp_path):
     environment.stop.clear()
     thread = threading.Thread(target=pump.run)
     thread.start()
-    while pump.counts.delivered < TIMING.max_records:
+    while pump.stats.delivered < TIMING.max_records:
         environment.stop.wait(0.005)
     enough = disk.refused + 3
     while disk.refused < enough:
@@ -368,3 +368,168 @@ def test_a_source_that_cannot_be_told_what_is_saved_goes_on(log):
     assert run_until(worker, task.done) is None
     assert values(log) == [str(n) for n in range(25)]
     assert task.commits >= 1
+
+
+class Rejecting(StringConverter):
+    """Rejects texts that begin with a given one."""
+
+    bad: str
+
+    def serialize(self, batch):
+        if failures := {i: ValueError(f"bad {d.data}") for i, d in enumerate(batch) if self.rejects(d)}:
+            raise DataError(failures)
+        return super().serialize(batch)
+
+    def rejects(self, datum):
+        return str(datum.data).startswith(self.bad)
+
+
+class RejectingTransform(Transform[Config]):
+    def apply(self, batch):
+        if bad := {i: ValueError("bad transform") for i, r in enumerate(batch) if r.value == "transform"}:
+            raise DataError(bad)
+        return batch
+
+
+def rejecting():
+    key, value = strings(Rejecting), strings(Rejecting)
+    key.bad, value.bad = "key", "value"
+    return SourceConversion(TransformChain([RejectingTransform(Config())]), key, value)
+
+
+def test_each_failure_of_a_batch_has_its_own_stage_and_cause():
+    good = SourceRecord("t", "good")
+    batch = [
+        good,
+        SourceRecord("t", "v", "key 1"),
+        SourceRecord("t", "transform"),
+        SourceRecord("t", "value 3"),
+        good,
+    ]
+    records, failures = rejecting().convert(batch)
+    assert [record and record.value for record in records] == [b"good", None, None, None, b"good"]
+    assert {i: (f.stage.value, str(f.cause)) for i, f in failures.items()} == {
+        1: ("KEY_CONVERTER", "bad key 1"),
+        2: ("TRANSFORMATION", "bad transform"),
+        3: ("VALUE_CONVERTER", "bad value 3"),
+    }
+
+
+class Given(Numbers):
+    """Returns one batch."""
+
+    def __init__(self, batch):
+        super().__init__(0)
+        self.batch = batch
+
+    def poll(self, max_records, max_wait):
+        batch, self.batch = self.batch, []
+        return batch
+
+
+@pytest.mark.parametrize(
+    ("bad", "stage", "fix"),
+    [
+        (("v", "key"), "KEY_CONVERTER", "Correct the converter's settings"),
+        (("value", None), "VALUE_CONVERTER", "Correct the converter's settings"),
+        (
+            ("transform", None),
+            "TRANSFORMATION",
+            "Repair or remove the record, or filter it with a transform",
+        ),
+        (
+            ("x" * 2_000_000, None),
+            "KAFKA_PRODUCE",
+            "Change the topic's settings, or filter the record with a transform",
+        ),
+    ],
+)
+def test_a_data_error_of_a_source_names_connector_topic_position_and_fix(log, bad, stage, fix):
+    batch = [
+        SourceRecord("t", value, key, {"file": "a"}, {"line": line})
+        for line, (value, key) in enumerate([("good", None), bad, ("behind", None)], 1)
+    ]
+    environment = TaskEnvironment("c", 0, clock=FakeClock(step=0.001))
+    options = ProducerOptions(log, "c-0", {})
+    log.create_topic("t", partitions=1, config={"max.message.bytes": "1000000"})
+    worker = WorkerSourceTask(
+        environment,
+        Given(batch).given,
+        lambda acknowledged: Sender(environment, rejecting(), options, acknowledged),
+        lambda: log.source_offsets("c", 1),
+        TIMING,
+    )
+    failure = str(run_until(worker, None))
+    assert failure.startswith(
+        f'{stage}: the record of the connector c for the topic t at source partition {{"file":"a"}}, '
+        'offset {"line":2} cannot be handled: '
+    )
+    assert failure.endswith(f"; its batch and everything behind it wait where they are. {fix}")
+    assert log.source_offsets("c", 1) == {}
+
+
+def test_a_data_error_of_a_spooled_source_names_the_position_in_the_spool(log, tmp_path):
+    environment, spool, _, _ = spooled(log, Stream(0), tmp_path / "s.db")
+    spool.append([SourceRecord("t", value) for value in ("a", "b", "value", "c")])
+    options = ProducerOptions(log, "c-0", {}, positions=spool)
+    pump = Pump(environment, spool, lambda: Sender(environment, rejecting(), options), TIMING)
+    failure = str(run_until(pump, None))
+    assert "VALUE_CONVERTER: the record of the connector c for the topic t at spool position 2" in failure
+    assert spool.waiting[0] == 4
+    spool.close()
+
+
+def test_a_pump_whose_input_has_ended_drains_the_spool_and_ends(log, tmp_path):
+    environment, spool, _, _ = spooled(log, Stream(0), tmp_path / "s.db")
+    spool.append([SourceRecord("t", str(n)) for n in range(25)])
+    options = ProducerOptions(log, "c-0", {}, positions=spool)
+    spool_input = SpoolInput()
+    pump = Pump(environment, spool, lambda: Sender(environment, conversion(), options), TIMING, spool_input)
+    spool_input.end()
+    assert run_until(pump, None) is None
+    assert values(log) == [str(n) for n in range(25)]
+    assert spool.waiting[0] == pump.lag == 0
+    assert spool_input.reopen()
+    assert not spool_input.reopen()
+    spool.close()
+
+
+class StreamWithoutQuestion(Stream):
+    def start(self):
+        self.next = 0
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_spooled_source_that_uses_source_offsets_is_reported_once(log, tmp_path, caplog, asks):
+    task = Stream(30) if asks else StreamWithoutQuestion(30)
+    _, spool, receiver, _ = spooled(log, task, tmp_path / "s.db")
+    assert run_until(receiver, task.done) is None
+    (message,) = [m for m in caplog.messages if "replayable = False" in m]
+    what = "asks for source offsets" if asks else "returns records with a source offset"
+    assert message == (
+        f"the task c-0 {what}, but has replayable = False: source offsets are not saved, and context.offsets "
+        "returns None. The position in its spool is used instead. See the page 'Replayable or not?'"
+    )
+    spool.close()
+
+
+def test_a_source_whose_polls_return_nothing_after_an_error_is_not_called_available(log, caplog):
+    caplog.set_level("INFO")
+    polls = []
+
+    class Slow(Numbers):
+        """Polls its device at every fifth call only, and the device is unavailable."""
+
+        def poll(self, max_records, max_wait):
+            polls.append(1)
+            if len(polls) % 5 == 1:
+                raise RetriableError("the device is unavailable")
+            if len(polls) > 50:
+                self.done.set()
+            return []
+
+    task = Slow(0)
+    worker, _ = running(log, task)
+    assert run_until(worker, task.done) is None
+    assert caplog.messages.count("unavailable, waiting: the device is unavailable") == 1
+    assert "available again" not in caplog.messages

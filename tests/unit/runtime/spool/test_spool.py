@@ -1,4 +1,4 @@
-"""The spool: durable before anything else, bounded, never raising to the one who receives."""
+"""The spool: durable before anything else, bounded, never raising to the receiver."""
 
 import json
 import threading
@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from tieline.api import DataDirInUseError, Datum, Schema, SourceRecord, header
+from tieline.broker.local.store import Store
 from tieline.broker.port import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.codec import AvroBytes
@@ -29,16 +30,34 @@ class FixedSchemas:
         return SCHEMA
 
 
+class Opened:
+    """Opens a spool, and holds its counters, its clock and the store of the last one."""
+
+    def __init__(self, path):
+        self.path = path
+        self.counters, self.clock = Counters(), FakeClock()
+        self.spools = []
+        self.store: Store
+
+    def __call__(self, limits=ROOMY, **options):
+        self.spools.append(Spool(self.path, limits, self.counters, self.clock, **options))
+        return self.spools[-1]
+
+    def keep_store(self, *arguments, **options):
+        self.store = Store(*arguments, **options)
+        return self.store
+
+    def write_quarantine(self, spool):
+        self.clock.wait(threading.Event(), 1)
+        spool.write_quarantine()
+
+
 @pytest.fixture
-def opened(tmp_path):
-    spools = []
-
-    def open_spool(limits=ROOMY, clock=None, **options):
-        spools.append(Spool(tmp_path / "s.db", limits, Counters(), clock or FakeClock(), **options))
-        return spools[-1]
-
-    yield open_spool
-    for spool in spools:
+def opened(tmp_path, monkeypatch):
+    opened = Opened(tmp_path / "s.db")
+    monkeypatch.setattr("tieline.runtime.spool.spool.Store", opened.keep_store)
+    yield opened
+    for spool in opened.spools:
         spool.close()
 
 
@@ -50,7 +69,7 @@ def drained(spool, position=None):
     position = spool.start if position is None else position
     out: list[SourceRecord] = []
     while True:
-        batch, position = spool.read(position, 7, 0)
+        batch, position, _ = spool.read(position, 7, 0)
         if not batch:
             return out, position
         out += batch
@@ -124,7 +143,7 @@ def test_a_full_spool_drops_the_oldest_and_counts_them_exactly(opened):
     for start in range(0, 1000, 10):
         spool.append(records(10, start, size=500))
     left, _ = drained(spool)
-    dropped = spool._counters["dropped.spool_full"]
+    dropped = opened.counters["dropped.spool_full"]
     assert dropped > 0
     assert len(left) + dropped == 1000
     assert left[-1].value.startswith("999x")
@@ -136,7 +155,7 @@ def test_a_full_spool_may_drop_the_newest_instead(opened):
     for start in range(0, 1000, 10):
         spool.append(records(10, start, size=500))
     left, _ = drained(spool)
-    assert len(left) + spool._counters["dropped.spool_full"] == 1000
+    assert len(left) + opened.counters["dropped.spool_full"] == 1000
     assert left[0].value.startswith("0x")
     assert spool.waiting[1] <= 100_000
 
@@ -148,63 +167,63 @@ def test_records_dropped_while_the_pump_has_them_are_not_counted_as_lost(opened)
     for start in range(100, 1000, 100):
         spool.append(records(100, start, size=500))
     rest, _ = drained(spool, position)
-    assert len(in_hand) + len(rest) + spool._counters["dropped.spool_full"] == 1000
+    assert len(in_hand) + len(rest) + opened.counters["dropped.spool_full"] == 1000
 
 
 def test_what_cannot_be_encoded_is_quarantined_and_its_neighbours_are_spooled(opened):
     spool = opened()
     spool.append([*records(1), SourceRecord("t", {"n": "text"}, value_schema=SCHEMA), *records(1, 1)])
     assert [r.value for r in drained(spool)[0]] == ["0", "1"]
-    assert spool._counters["quarantined.not_encodable"] == 1
+    assert opened.counters["quarantined.not_encodable"] == 1
 
 
 def test_the_quarantine_is_bounded_and_keeps_the_newest(opened):
     spool = opened(Limits(1 << 20, drop_oldest=True, quarantine_bytes=10_000))
     for number in range(100):
         spool.quarantine(b"%03d" % number + b"z" * 500, "malformed")
-    spool._quarantine.write()
-    kept = spool._store.read_from("quarantine", 0, 0)
+    opened.write_quarantine(spool)
+    kept = opened.store.read_from("quarantine", 0, 0)
     assert kept[-1].value.startswith(b"099")
-    assert len(kept) + spool._counters["dropped.quarantine_full"] == 100
+    assert len(kept) + opened.counters["dropped.quarantine_full"] == 100
     assert sum(len(r.value) for r in kept) <= 10_000
     spool.quarantine(b"x" * 20_000, "huge")
-    assert spool._counters["dropped.quarantine_full"] + len(kept) == 101
+    assert opened.counters["dropped.quarantine_full"] + len(kept) == 101
 
 
 def test_a_flood_of_bad_input_costs_no_write_a_message_and_is_bounded_and_counted(opened):
     """300 bad messages a second for a minute, each beside a good one."""
-    clock = FakeClock()
-    spool = opened(clock=clock)
-    before = spool._store.version
+    clock = opened.clock
+    spool = opened()
+    before = opened.store.version
     for number in range(18_000):
         spool.quarantine(b"bad", "malformed")
         if number % 300 == 0:
             spool.append(records(1, number))
         clock.wait(threading.Event(), 1 / 300)
-    spool._quarantine.write()
-    assert spool._store.version - before <= 60 + 2 * 60 + 1
-    kept, _ = spool._store.size("quarantine")
+    opened.write_quarantine(spool)
+    assert opened.store.version - before <= 60 + 2 * 60 + 1
+    kept, _ = opened.store.size("quarantine")
     assert kept == pytest.approx(1_000 + 60 * 50, abs=50)
-    assert kept + spool._counters["dropped.quarantine_rate"] == 18_000
+    assert kept + opened.counters["dropped.quarantine_rate"] == 18_000
     assert len(drained(spool)[0]) == 60
 
 
 def test_bad_input_that_comes_now_and_then_is_on_the_disk_at_once(opened):
-    clock = FakeClock()
-    spool = opened(clock=clock)
+    clock = opened.clock
+    spool = opened()
     for number in range(1, 6):
         spool.quarantine(b"bad", "malformed")
-        assert spool._store.size("quarantine")[0] == number
+        assert opened.store.size("quarantine")[0] == number
         clock.wait(threading.Event(), 1)
 
 
 def test_a_disk_that_cannot_be_written_drops_and_counts_and_does_not_raise(opened):
     spool = opened()
-    spool._store.close()
+    opened.store.close()
     spool.append(records(5))
     spool.quarantine(b"x", "malformed")
-    assert spool._counters["dropped.spool_unavailable"] == 5
-    assert spool._counters["dropped.quarantine_unavailable"] == 1
+    assert opened.counters["dropped.spool_unavailable"] == 5
+    assert opened.counters["dropped.quarantine_unavailable"] == 1
 
 
 def test_a_spool_has_one_owner(opened):
@@ -231,7 +250,7 @@ def test_whatever_is_no_record_costs_itself_alone(opened, bad):
     spool = opened()
     spool.append([*records(1), bad, *records(1, 1)])
     assert [r.value for r in drained(spool)[0]] == ["0", "1"]
-    counts = spool._counters.all()
+    counts = opened.counters.all()
     assert counts["spooled"] == 2
     assert counts.get("quarantined.not_encodable", 0) + counts.get("dropped.not_spoolable", 0) == 1
 
@@ -242,29 +261,29 @@ def test_small_things_followed_by_large_ones_do_not_grow_the_quarantine_beyond_i
         spool.quarantine(b"s", "tiny")
     for _ in range(5):
         spool.quarantine(b"z" * 9_000, "large")
-    spool._quarantine.write()
-    assert spool._store.size("quarantine")[1] <= 10_000
+    opened.write_quarantine(spool)
+    assert opened.store.size("quarantine")[1] <= 10_000
 
 
-def test_what_is_dropped_while_the_pump_has_it_is_lost_unless_it_brings_it_home(opened):
+def test_records_dropped_while_the_pump_has_them_are_lost_unless_it_delivers_them(opened):
     spool = opened(Limits(100_000, drop_oldest=True, quarantine_bytes=1000))
     spool.append(records(100, size=500))
     spool.read(spool.start, 80, 0)
     for start in range(100, 400, 100):
         spool.append(records(100, start, size=500))
-    before = spool._counters["dropped.spool_full"]
+    before = opened.counters["dropped.spool_full"]
     spool.save({spool.id: "30"})
-    spool.forget()
-    assert spool._counters["dropped.spool_full"] == before + 50
+    spool.release()
+    assert opened.counters["dropped.spool_full"] == before + 50
     left, _ = drained(spool)
-    assert len(left) + 30 + spool._counters["dropped.spool_full"] == 400
+    assert len(left) + 30 + opened.counters["dropped.spool_full"] == 400
 
 
 def test_a_schema_that_was_stored_although_it_seemed_not_shifts_no_number(opened):
-    """The append timed out and happened all the same: the file holds a schema that nobody remembers."""
+    """The append timed out and happened all the same: the file has a schema that the spool does not know."""
     other = Schema.parse('{"type":"record","name":"t.Other","fields":[{"name":"s","type":"string"}]}')
     spool = opened()
-    spool._store.append([ProducerRecord("schemas", other.text.encode(), partition=0)])
+    opened.store.append([ProducerRecord("schemas", other.text.encode(), partition=0)])
     spool.append([SourceRecord("t", {"n": 5}, value_schema=SCHEMA)])
     spool.close()
     assert [r.value for r in drained(opened())[0]] == [{"n": 5}]
@@ -277,5 +296,5 @@ def test_a_batch_larger_than_the_whole_spool_is_cut_to_what_fits(opened, drop_ol
     spool.append(records(1000, 3, size=500))
     left, _ = drained(spool)
     assert spool.waiting[1] <= 100_000
-    assert len(left) + spool._counters["dropped.spool_full"] == 1003
+    assert len(left) + opened.counters["dropped.spool_full"] == 1003
     assert left[-1].value.startswith("1002x") == drop_oldest

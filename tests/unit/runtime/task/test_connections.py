@@ -37,7 +37,7 @@ def test_it_is_said_at_once_and_again_with_growing_pauses_and_when_it_is_over(li
     at: list[int] = []
     for second in range(24 * 3600):
         time.seconds = float(second)
-        connections.lost("the platform", "keys refused")
+        connections.not_connected("the platform", "keys refused")
         connections.remind()
         at += [second] * (len(lines()) - len(at))
     said = lines()
@@ -47,10 +47,10 @@ def test_it_is_said_at_once_and_again_with_growing_pauses_and_when_it_is_over(li
     assert (
         said[2] == "not connected to the platform since 2026-01-01T00:00:00+00:00 (for 5 min): keys refused"
     )
-    connections.found("the platform")
+    connections.connected("the platform")
     assert lines()[-1] == "connected to the platform again after 23 h 59 min"
     connections.remind()
-    connections.found("the platform")
+    connections.connected("the platform")
     assert len(lines()) == len(said) + 1
 
 
@@ -58,10 +58,10 @@ def test_another_reason_is_said_at_once_and_reasons_that_alternate_are_said_once
     time = Time()
     connections = Connections(time.now, time.wall_ms)
     for n in range(100):
-        connections.lost("it", "refused" if n % 2 else "no answer")
+        connections.not_connected("it", "refused" if n % 2 else "no answer")
     assert lines() == ["not connected to it: no answer", "not connected to it: refused"]
     for n in range(100):
-        connections.lost("it", f"attempt {n}")
+        connections.not_connected("it", f"attempt {n}")
     assert len(lines()) == 8
     assert connections.all()[0]["because"] == "attempt 99"
 
@@ -69,21 +69,21 @@ def test_another_reason_is_said_at_once_and_reasons_that_alternate_are_said_once
 def test_what_is_not_connected_is_shown_with_its_beginning_and_its_newest_reason():
     time = Time()
     connections = Connections(time.now, time.wall_ms)
-    connections.lost("b", "x")
+    connections.not_connected("b", "x")
     time.seconds = 90.0
-    connections.lost("b", "y")
-    connections.lost("a", "z")
+    connections.not_connected("b", "y")
+    connections.not_connected("a", "z")
     assert connections.all() == [
         {"to": "a", "since": "2026-01-01T00:01:30+00:00", "because": "z"},
         {"to": "b", "since": "2026-01-01T00:00:00+00:00", "because": "y"},
     ]
-    connections.found("b")
+    connections.connected("b")
     assert [outage["to"] for outage in connections.all()] == ["a"]
 
 
 def test_a_wrong_clock_breaks_nothing():
     connections = Connections(lambda: 0.0, lambda: -(10**18))
-    connections.lost("it", "x")
+    connections.not_connected("it", "x")
     assert connections.all()[0]["since"] == f"{-(10**18)} ms"
 
 

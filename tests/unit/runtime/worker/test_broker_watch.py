@@ -27,7 +27,7 @@ def test_a_topic_that_is_not_there_is_named_with_the_fix_until_it_is(log):
         "b": (Subscription((), r"plant\..*"), matching),
     }
     watch = BrokerWatch(log, "the local log", connections(), sinks, 1.0)
-    watch.look()
+    watch.check()
     (outage,) = named.all()
     assert outage["to"] == "the topic gone"
     assert "correct topics in the sink's file" in outage["because"]
@@ -35,7 +35,7 @@ def test_a_topic_that_is_not_there_is_named_with_the_fix_until_it_is(log):
     assert outage["to"] == r"topics.regex plant\..*"
     log.create_topic("gone")
     log.create_topic("plant.a")
-    watch.look()
+    watch.check()
     assert named.all() == matching.all() == []
 
 
@@ -43,6 +43,6 @@ def test_a_broker_that_does_not_answer_is_shown_and_no_topic_is_called_missing(t
     log = LocalLog.open(tmp_path)
     log.close()
     broker, sink = connections(), connections()
-    BrokerWatch(log, "the broker", broker, {"a": (Subscription(("t",), None), sink)}, 1.0).look()
+    BrokerWatch(log, "the broker", broker, {"a": (Subscription(("t",), None), sink)}, 1.0).check()
     assert [outage["to"] for outage in broker.all()] == ["the broker"]
     assert sink.all() == []

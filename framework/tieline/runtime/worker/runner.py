@@ -1,0 +1,25 @@
+"""The interface of everything that runs in a task's thread."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tieline.runtime.task.ledger import Counts
+
+
+class Runner(Protocol):
+    """One run of a task: built by the factory, run once, and replaced by a new one to run again."""
+
+    @property
+    def stats(self) -> Counts:
+        """The totals of its ledger since it was built. Any thread may read them."""
+
+    @property
+    def lag(self) -> int | None:
+        """How many records wait for it; ``None`` if that is unknown. Any thread may read it."""
+
+    def run(self) -> None:
+        """Run until asked to stop. Raises ``TaskFailedError``; any other error is unexpected."""
+
+    def interrupt(self) -> None:
+        """Ask it to stop; return at once. Called from another thread."""

@@ -1,0 +1,88 @@
+"""Failures of a batch: each has its own stage and cause, and the first one gets the sentence."""
+
+import pytest
+
+from tieline.api import DataError, RetriableError
+from tieline.runtime.errors.batch import FailedRecord, Failure, collect_failures, describe_failure
+from tieline.runtime.errors.retry import StageError
+from tieline.runtime.errors.table import Stage
+
+
+def rejecting(*bad):
+    """An operation that doubles numbers; it raises a DataError for the bad ones of each batch."""
+
+    def operation(batch):
+        failures = {i: ValueError(f"bad {n}") for i, n in enumerate(batch) if n in bad}
+        if failures:
+            raise DataError(failures)
+        return [2 * n for n in batch]
+
+    return operation
+
+
+def test_the_records_that_an_operation_rejects_are_left_out_and_the_others_have_a_result():
+    results, failures = collect_failures(Stage.TASK_PUT, "x", rejecting(2, 5), [1, 2, 3, 5])
+    assert results == [2, None, 6, None]
+    assert {i: (f.stage, str(f.cause)) for i, f in failures.items()} == {
+        1: (Stage.TASK_PUT, "bad 2"),
+        3: (Stage.TASK_PUT, "bad 5"),
+    }
+
+
+def test_an_operation_that_rejects_one_record_at_a_time_is_applied_until_none_is_rejected():
+    calls = []
+
+    def operation(batch):
+        calls.append(list(batch))
+        for index, number in enumerate(batch):
+            if number > 2:
+                raise DataError({index: ValueError("too large")})
+        return batch
+
+    results, failures = collect_failures(Stage.TRANSFORMATION, "x", operation, [1, 3, 2, 4])
+    assert calls == [[1, 3, 2, 4], [1, 2, 4], [1, 2]]
+    assert results == [1, None, 2, None]
+    assert sorted(failures) == [1, 3]
+
+
+@pytest.mark.parametrize("failures", [{}, {7: ValueError("no such record")}, {-1: ValueError("nor this")}])
+def test_a_data_error_without_a_record_of_the_batch_is_an_error_of_the_operation(failures):
+    def operation(batch):
+        raise DataError(failures)
+
+    with pytest.raises(StageError, match="TASK_PUT"):
+        collect_failures(Stage.TASK_PUT, "x", operation, [1])
+
+
+def test_every_other_error_carries_its_stage():
+    def unavailable(batch):
+        raise RetriableError("the registry is unavailable")
+
+    with pytest.raises(StageError) as raised:
+        collect_failures(Stage.KEY_CONVERTER, "x", unavailable, [1])
+    assert raised.value.stage is Stage.KEY_CONVERTER
+    assert isinstance(raised.value.error, RetriableError)
+
+
+def test_an_operation_that_returns_another_number_of_results_is_named():
+    with pytest.raises(StageError, match="Doubling made 2 values of 1"):
+        collect_failures(Stage.VALUE_CONVERTER, "Doubling", lambda batch: [*batch, *batch], [1])
+
+
+@pytest.mark.parametrize(
+    ("stage", "fix"),
+    [
+        (Stage.KEY_CONVERTER, "Correct the converter's settings"),
+        (Stage.VALUE_CONVERTER, "Correct the converter's settings"),
+        (Stage.TRANSFORMATION, "Repair or remove the record, or filter it with a transform"),
+        (Stage.TASK_PUT, "Repair or remove the record, or filter it with a transform"),
+        (Stage.KAFKA_PRODUCE, "Change the topic's settings, or filter the record with a transform"),
+    ],
+)
+def test_the_sentence_names_stage_record_cause_and_the_fix_of_that_stage(stage, fix):
+    failures = {4: Failure(Stage.OFFSET_COMMIT, ValueError("later")), 2: Failure(stage, ValueError("why"))}
+    sentence = describe_failure(failures, lambda index: FailedRecord(f"r{index}", "all before is safe"))
+    assert sentence == (
+        f"{stage.value}: the record r2 cannot be handled: why (and 1 more in this batch); "
+        f"all before is safe. {fix}"
+    )
