@@ -132,7 +132,7 @@ def test_a_problem_says_where_which_key_and_the_way_out(wrong, expected):
 def test_a_required_setting_that_is_missing_says_what_it_is_for():
     assert told({"name": "a"}) == ["file0 (a): connector.class: is required: The plugin's name."]
     assert told({"name": "a", "connector.class": "file", "topic": "t"}) == [
-        "file0 (a): file: is required: The file to read; it may appear later."
+        "file0 (a): file: is required: The file to read. It may be created later."
     ]
 
 
