@@ -122,7 +122,7 @@ def _describe(group: str, name: str) -> dict[str, Any]:
     """Return a plugin and its settings. Raises ``PluginError`` if it is broken."""
     kind = discovery.load(group, name, _CONTRACTS[group])
     plugins = {plugin.name: plugin for plugin in discovery.installed(group)}
-    plugin = plugins[discovery.known_as(name, plugins) or name]
+    plugin = plugins[discovery.find_name(name, plugins) or name]
     return {
         "kind": discovery.KIND[group],
         "name": name,
