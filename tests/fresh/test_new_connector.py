@@ -28,7 +28,7 @@ def run(*command, folder, **more):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """A virtual environment with a wheel of this checkout in it, as somebody who installs tieline has it."""
+    """A virtual environment with a wheel of this checkout in it, as a user who installs tieline has it."""
     folder = tmp_path_factory.mktemp("fresh")
     run(sys.executable, "-m", "venv", folder / "venv", folder=folder)
     pip = [folder / "venv" / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "-q"]

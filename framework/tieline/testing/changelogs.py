@@ -1,4 +1,4 @@
-"""Changelogs in memory, for tests of a sink task that keeps one, with faults by list."""
+"""Changelogs in memory, for tests of a sink task that keeps one. Faults can be planned."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["Changelogs"]
 
 
 class Changelogs:
-    """What outlives a task: give the same one to the context of its next life.
+    """What outlives a task: give the same object to the context of the next task.
 
-        outside = Changelogs()
-        outside.fail(2, Crash("here"), "after")     # the second write from now takes effect; nobody hears
-        context = RecordingSinkContext(changelogs=outside)
+        changelogs = Changelogs()
+        changelogs.fail(2, Crash("here"), "after")  # the second write from now takes effect, then raises
+        context = RecordingSinkContext(changelogs=changelogs)
         …                                           # the task dies with Crash
-        assert outside.offsets == {partition: 7}
-        context = RecordingSinkContext(changelogs=outside)   # the next life: it reads what is there
+        assert changelogs.offsets == {partition: 7}
+        context = RecordingSinkContext(changelogs=changelogs)   # the next task reads what was written
 
-    Taking a partition over fences whoever had it, here as at a broker. Values go through Avro, as they
-    really do: what is not true to its schema is a ``DataError``, and nothing is shared with the task.
-    ``records`` are those of all partitions in the order of the writes.
+    Taking over a partition fences its former owner, as at a broker. Values are encoded as Avro, as in
+    production: a value that does not fit its schema is a ``DataError``, and no object is shared with the
+    task. ``records`` holds the records of all partitions in the order of the writes.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Changelogs:
         self._lock = threading.Lock()
 
     def entries(self, partition: TopicPartition) -> dict[str, Any]:
-        """What is written of a partition now, decoded."""
+        """Return what is written of a partition now, decoded."""
         with self._lock:
             if partition not in self._schemas:
                 return {}
@@ -66,7 +66,7 @@ class Changelogs:
         """Let the ``call``-th write from now (from 1), and ``times`` in all, raise ``error``.
 
         ``after``: it takes effect first. A write that is repeated after a ``RetriableError`` is a call, too;
-        one that took effect already has none a second time.
+        if it took effect before, it takes effect only once.
         """
         with self._lock:
             for number in range(self._calls + call, self._calls + call + times):
@@ -77,12 +77,12 @@ class Changelogs:
         self._openings += [error] * times
 
     def fence(self, partition: TopicPartition) -> None:
-        """Somebody else takes the partition: its owner's next write raises ``FencedError``."""
+        """Let another task take the partition: its owner's next write raises ``FencedError``."""
         with self._lock:
             self._owners.pop(partition, None)
 
     def claim(self, name: str, topic: str, acts_on: str, partitions: int) -> int:
-        """How many partitions the topic had at its first claim. Raises ``DataDirInUseError``."""
+        """Return how many partitions the topic had at its first claim. Raises ``DataDirInUseError``."""
         if not acts_on:
             return 0
         owner, first = self._claims.setdefault((topic, acts_on), (name, partitions))
@@ -91,7 +91,7 @@ class Changelogs:
         return first
 
     def open(self, partition: TopicPartition, schema: Schema) -> _Changelog:
-        """See ``SinkContext.changelog``."""
+        """Take over the changelog of a partition; see ``SinkContext.changelog``."""
         if self._openings:
             raise self._openings.pop(0)
         self._schemas[partition] = schema
@@ -108,7 +108,7 @@ class Changelogs:
             if fault is not None and fault.when == "before":
                 raise fault.error
             if self._owners.get(changelog.partition) is not changelog:
-                raise FencedError(f"{changelog.partition}: somebody else owns it")
+                raise FencedError(f"{changelog.partition}: another task owns it")
             if write != changelog.unanswered:
                 self._apply(changelog.partition, write)
             changelog.unanswered = None
@@ -142,13 +142,13 @@ class _Write(NamedTuple):
 
 class _Changelog:
     def __init__(
-        self, outside: Changelogs, partition: TopicPartition, codec: AvroCodec, entries: dict[str, Any]
+        self, changelogs: Changelogs, partition: TopicPartition, codec: AvroCodec, entries: dict[str, Any]
     ) -> None:
         self.partition = partition
         self.entries: Mapping[str, Any] = entries
         self.first_partitions = 0
         self.unanswered: _Write | None = None
-        self._outside = outside
+        self._changelogs = changelogs
         self._codec = codec
 
     def write(
@@ -166,7 +166,7 @@ class _Changelog:
         for index, record in enumerate(records, len(entries)):
             with _blaming(index):
                 sent.append(_sent(record))
-        self._outside.write(self, _Write(coded, sent, offset))
+        self._changelogs.write(self, _Write(coded, sent, offset))
 
 
 @contextmanager

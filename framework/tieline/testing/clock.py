@@ -1,4 +1,4 @@
-"""A clock that only moves when it is asked, for tests of backoff, intervals and outages."""
+"""A clock that only moves when it is read, for tests of backoff, intervals and outages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tieline.runtime.task.clock import Clock
 
 
 class FakeClock(Clock):
-    """Each look moves it on by ``step`` seconds, each wait by what is waited for; nobody really waits."""
+    """Each reading advances it by ``step`` seconds, each wait by its time-out; no thread really waits."""
 
     def __init__(self, step: float = 0.0) -> None:
         self._now = 0.0
@@ -17,17 +17,17 @@ class FakeClock(Clock):
         self.waits: list[float] = []
 
     def now(self) -> float:
-        """Seconds since it was made."""
+        """Return the seconds since it was created."""
         with self._lock:
             self._now += self._step
             return self._now
 
     def wall_ms(self) -> int:
-        """Milliseconds; it was made on 14 November 2023."""
+        """Return milliseconds since 1970; it starts on 14 November 2023."""
         return 1_700_000_000_000 + int(self._now * 1000)
 
     def wait(self, stop: threading.Event, seconds: float) -> bool:
-        """Move on; true if the task was asked to stop."""
+        """Advance; return whether the task was asked to stop."""
         with self._lock:
             self._now += seconds
             self.waits.append(seconds)

@@ -1,4 +1,4 @@
-"""A sink task's context that remembers what the task asked of it."""
+"""The context of a sink task without a runtime: it records what the task asks for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tieline.testing.changelogs import Changelogs
 
 
 class RecordingSinkContext:
-    """A ``SinkContext`` for tests of a sink task: give it to ``task.start``, look at it afterwards.
+    """A ``SinkContext`` for tests of a sink task: create the task with it, and read it afterwards.
 
     ``assignment``, ``stopping`` and ``dead_letters`` may be set by the test at any time. Without
     ``dead_letters``, ``report`` raises ``FatalError`` as the runtime does where no dead letter queue is
@@ -46,23 +46,23 @@ class RecordingSinkContext:
         self.partition_counts: dict[str, int] = {}
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """Remembered in ``paused``."""
+        """Record the partitions in ``paused``."""
         self.paused.update(partitions)
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """Taken out of ``paused``."""
+        """Remove the partitions from ``paused``."""
         self.paused.difference_update(partitions)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Remembered in ``seeks``, in order."""
+        """Record the call in ``seeks``, in order."""
         self.seeks.append((partition, offset))
 
     def request_commit(self) -> None:
-        """Counted in ``commit_requests``."""
+        """Count the call in ``commit_requests``."""
         self.commit_requests += 1
 
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
-        """Remembered in ``reported``."""
+        """Record the call in ``reported``."""
         if not self.dead_letters:
             raise FatalError(f"there is no dead letter queue: {error}") from error
         future: Future[None] = Future()
@@ -74,7 +74,7 @@ class RecordingSinkContext:
     def changelog(
         self, partition: TopicPartition, schema: Schema, *, name: str = "", acts_on: str = ""
     ) -> Changelog:
-        """Taken from ``changelogs``: it works, and can be made to fail there."""
+        """Return a working changelog of ``changelogs``, where it can be made to fail."""
         first = self.changelogs.claim(
             name or self.connector, partition.topic, acts_on, self.partitions(partition.topic)
         )
@@ -83,17 +83,17 @@ class RecordingSinkContext:
         return changelog
 
     def partitions(self, topic: str) -> int:
-        """``partition_counts[topic]``, else 1."""
+        """Return ``partition_counts[topic]``, or 1 if it has no such topic."""
         return self.partition_counts.get(topic, 1)
 
     def connected(self, to: str) -> None:
-        """Logged as the runtime does."""
+        """Log it as the runtime does."""
         self.connections.connected(to)
 
     def not_connected(self, to: str, because: str) -> None:
-        """Logged as the runtime does; shown by ``connections.all()``."""
+        """Log it as the runtime does; ``connections.all()`` returns it."""
         self.connections.not_connected(to, because)
 
     def count(self, name: str, number: int = 1) -> None:
-        """Added up in ``counters``."""
+        """Add to a counter in ``counters``."""
         self.counters[name] += number

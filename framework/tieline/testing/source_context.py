@@ -1,4 +1,4 @@
-"""The context of a task without a runtime, for tests of connectors: it records what the task says."""
+"""The context of a task without a runtime, for tests of connectors: it records what the task reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Quarantined(NamedTuple):
 
 
 class RecordingSourceContext:
-    """A ``SourceContext``: read what the task counted and refused; ``save``, and share it, to resume.
+    """A ``SourceContext``: it records counters and quarantined input. ``save`` offsets to resume.
 
     ``counters``: by name, ``quarantined.<reason>`` included, as the runtime counts them. ``quarantined``:
     in order. ``stopping``: set it before ``stop()``, as the runtime does. Safe for several threads.
@@ -46,7 +46,7 @@ class RecordingSourceContext:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """A copy; 0 for what was never counted."""
+        """Return a copy of the counters; one that was never used is 0."""
         with self._changed:
             return self._counters.copy()
 
@@ -60,16 +60,16 @@ class RecordingSourceContext:
         return self.offsets([partition])[0]
 
     def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
-        """The saved offsets."""
+        """Return the saved offset of each source partition."""
         texts = [self._saved.get(_key(partition)) for partition in partitions]
         return [None if text is None else json.loads(text) for text in texts]
 
     def connected(self, to: str) -> None:
-        """Logged as the runtime does."""
+        """Log it as the runtime does."""
         self.connections.connected(to)
 
     def not_connected(self, to: str, because: str) -> None:
-        """Logged as the runtime does; shown by ``connections.all()``."""
+        """Log it as the runtime does; ``connections.all()`` returns it."""
         self.connections.not_connected(to, because)
 
     def count(self, name: str, number: int = 1) -> None:
@@ -86,7 +86,7 @@ class RecordingSourceContext:
             self._changed.notify_all()
 
     def wait_for(self, name: str, number: int = 1, seconds: float = 10.0) -> None:
-        """Until a counter has reached a number. Raises ``TimeoutError`` with all of them."""
+        """Wait until a counter reaches a number. Raises ``TimeoutError`` with all counters."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._counters[name] >= number, seconds):
                 raise TimeoutError(f"{name} did not reach {number} in {seconds:g} s: {dict(self._counters)}")

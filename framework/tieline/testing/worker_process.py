@@ -80,7 +80,7 @@ class WorkerProcess:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it (again); its events begin anew."""
+        """Start it, also again after its end. Earlier events are dropped."""
         self.events, self.returncode = [], None
         self._process = subprocess.Popen(
             with_default_signals([sys.executable, "-m", "tieline.cli.main", "run", *map(str, self._files)]),
@@ -138,7 +138,7 @@ class WorkerProcess:
         return ledgers[-1] if ledgers else {}
 
     def _wait(self, found: Callable[[Event], Event | None], seen: int, timeout: float, what: str) -> Event:
-        """Look at each event once, without the lock: a worker whose log nobody reads stands still."""
+        """Look at each event once, without the lock: a worker blocks while its log is not read."""
         deadline = time.monotonic() + timeout
         while True:
             with self._changed:

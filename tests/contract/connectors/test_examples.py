@@ -31,7 +31,7 @@ def installed(tmp_path):
 
 
 class Lines:
-    """Standard output that tells when a line has come."""
+    """Standard output that can be waited for, line by line."""
 
     def __init__(self):
         self.lines = []

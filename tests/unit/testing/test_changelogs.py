@@ -13,63 +13,63 @@ ENTRY = Schema.parse('{"type": "record", "name": "t.Entry", "fields": [{"name": 
 AT = TopicPartition("t", 0)
 
 
-def opened(outside):
-    return RecordingSinkContext(changelogs=outside).changelog(AT, ENTRY)
+def opened(changelogs):
+    return RecordingSinkContext(changelogs=changelogs).changelog(AT, ENTRY)
 
 
 def test_the_next_owner_finds_the_latest_value_of_each_key_and_no_deleted_one():
-    outside = Changelogs()
-    first = opened(outside)
+    changelogs = Changelogs()
+    first = opened(changelogs)
     first.write({"a": {"n": 1}, "b": {"n": 1}}, [SourceRecord("results", {"ok": True})], offset=5)
     first.write({"a": {"n": 2}, "b": None}, offset=4)
     assert first.entries == {}
-    assert opened(outside).entries == outside.entries(AT) == {"a": {"n": 2}}
-    assert outside.offsets == {AT: 5}
-    assert [record.value for record in outside.records] == [{"ok": True}]
+    assert opened(changelogs).entries == changelogs.entries(AT) == {"a": {"n": 2}}
+    assert changelogs.offsets == {AT: 5}
+    assert [record.value for record in changelogs.records] == [{"ok": True}]
 
 
 def test_an_owner_that_was_taken_over_is_fenced_and_writes_nothing():
-    outside = Changelogs()
-    first, second = opened(outside), opened(outside)
+    changelogs = Changelogs()
+    first, second = opened(changelogs), opened(changelogs)
     with pytest.raises(FencedError):
         first.write({"a": {"n": 1}})
     second.write({"b": {"n": 1}})
-    outside.fence(AT)
+    changelogs.fence(AT)
     with pytest.raises(FencedError):
         second.write({"b": {"n": 2}})
-    assert outside.entries(AT) == {"b": {"n": 1}}
-    assert outside.writes == 1
+    assert changelogs.entries(AT) == {"b": {"n": 1}}
+    assert changelogs.writes == 1
 
 
 @pytest.mark.parametrize(("when", "writes"), [("before", 1), ("after", 2)])
 def test_a_crash_comes_before_or_after_the_write_that_was_named(when, writes):
-    outside = Changelogs()
-    outside.fail(2, Crash("here"), when)
-    changelog = opened(outside)
+    changelogs = Changelogs()
+    changelogs.fail(2, Crash("here"), when)
+    changelog = opened(changelogs)
     changelog.write({"a": {"n": 1}})
     with pytest.raises(Crash):
         changelog.write({"a": {"n": 2}})
-    assert outside.writes == writes
-    assert opened(outside).entries == {"a": {"n": writes}}
+    assert changelogs.writes == writes
+    assert opened(changelogs).entries == {"a": {"n": writes}}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_write_that_is_repeated_after_an_outage_takes_effect_once(when):
-    outside = Changelogs()
-    outside.fail(1, RetriableError("away"), when)
-    changelog = opened(outside)
+    changelogs = Changelogs()
+    changelogs.fail(1, RetriableError("away"), when)
+    changelog = opened(changelogs)
     for attempt in range(2):
         try:
             changelog.write({"a": {"n": 1}}, [SourceRecord("results", 1)], 1)
         except RetriableError:
             assert attempt == 0
-    assert outside.writes == 1
-    assert [record.value for record in outside.records] == [1]
+    assert changelogs.writes == 1
+    assert [record.value for record in changelogs.records] == [1]
 
 
 def test_what_is_not_true_to_its_schema_is_named_by_its_place_and_nothing_is_written():
-    outside = Changelogs()
-    changelog = opened(outside)
+    changelogs = Changelogs()
+    changelog = opened(changelogs)
     for entries, records, index in (
         ({"a": {"n": 1}, "b": {"n": "no"}}, [], 1),
         ({"a": {"n": 1}}, [SourceRecord("results", {"n": "no"}, value_schema=ENTRY)], 1),
@@ -78,12 +78,12 @@ def test_what_is_not_true_to_its_schema_is_named_by_its_place_and_nothing_is_wri
         with pytest.raises(DataError) as caught:
             changelog.write(entries, records)
         assert set(caught.value.failures) == {index}
-    assert outside.writes == 0
+    assert changelogs.writes == 0
 
 
 def test_a_changelog_that_cannot_be_opened_can_be_later():
-    outside = Changelogs()
-    outside.fail_to_open(RetriableError("away"))
+    changelogs = Changelogs()
+    changelogs.fail_to_open(RetriableError("away"))
     with pytest.raises(RetriableError):
-        opened(outside)
-    assert opened(outside).entries == {}
+        opened(changelogs)
+    assert opened(changelogs).entries == {}

@@ -85,7 +85,7 @@ class AuthorFile:
             found = [found_class for found_class in found if found_class.name == wanted]
             if not found:
                 raise StartupError(
-                    f"{self.path.name} has no source or sink {wanted}; it has: {names or 'none'}"
+                    f"{self.path.name} has no source or sink {wanted}; it has: {names or 'no class to run'}"
                 )
         if not found:
             raise StartupError(
