@@ -16,13 +16,14 @@ from tieline.api import ID_HEADER, RetriableError, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command import sink
-from tieline_connectors.command.audit.file import AuditFile, verify_file
+from tieline_connectors.command.audit.file import AuditFile
+from tieline_connectors.command.audit.verification import verify_file
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.execution import execution
-from tieline_connectors.command.execution.conditions import Surroundings
-from tieline_connectors.command.execution.platform import Away, DeviceRefused, Uncertain
+from tieline_connectors.command.execution import executor
+from tieline_connectors.command.execution.conditions import ConditionMonitor
+from tieline_connectors.command.execution.errors import DeviceRefusedError, UnavailableError, UncertainError
 from tieline_connectors.command.execution.reservation import Reservation
-from tieline_connectors.command.execution.scheduler import Executor
+from tieline_connectors.command.execution.scheduler import Scheduler
 from tieline_connectors.command.model.command import TERMINAL
 from tieline_connectors.command.rules.decisions import Now
 
@@ -95,12 +96,12 @@ class Device:
         if fate == "crash":
             raise Crash
         if fate == "away":
-            raise Away("nobody is there")
+            raise UnavailableError("nobody is there")
         if fate == "refused" or (fate == "unread" and kind == "get"):
-            raise DeviceRefused("no")
+            raise DeviceRefusedError("no")
         if fate == "lost":
             self.clock.pass_(5)
-            raise Uncertain("no answer")
+            raise UncertainError("no answer")
         if kind == "set":
             self.sets.append((*written, sent_at))
         if kind == "revert":
@@ -108,20 +109,20 @@ class Device:
         if fate == "late" and kind != "get":
             self._late.append(effect)
             self.clock.pass_(5)
-            raise Uncertain("no answer")
+            raise UncertainError("no answer")
         answer = effect()
         if fate == "crash_after":
             raise Crash
         if fate == "answer_lost":
             self.clock.pass_(5)
-            raise Uncertain("no answer")
+            raise UncertainError("no answer")
         return answer
 
 
-class Hands:
+class PlantPlatform:
     """The platform as the executor sees it."""
 
-    is_new = False
+    recently_found = False
     agent = "platform.driver"
 
     def __init__(self, plant):
@@ -131,9 +132,9 @@ class Hands:
     def connect(self):
         if self._plant.away:
             self._plant.clock.pass_(0.5)
-            raise Away("nobody is there")
+            raise UnavailableError("nobody is there")
 
-    def be_sure(self, seconds=None):
+    def ping_agents(self, seconds=None):
         self.connect()
 
     def remember(self, agent):
@@ -149,9 +150,10 @@ class Hands:
 class Audit(AuditFile):
     """The real one; it dies, or its disk is full, where the plant says so."""
 
-    def __init__(self, path, plant):
-        super().__init__(path)
+    def __init__(self, path, count, plant):
+        super().__init__(path, count)
         self.plant = plant
+        plant.audit_logs.append(self)
 
     def append(self, at, *events):
         self.plant.audits += 1
@@ -180,6 +182,7 @@ class Plant:
         self.folder = folder
         self.away = False
         self.audits = 0
+        self.audit_logs: list[Audit] = []
         self.audit_fate = lambda number: "done"
         self.log: list[SinkRecord] = []
         self.sent: dict[str, dict[str, Any]] = {}
@@ -282,6 +285,7 @@ class Life:
         self.context = RecordingSinkContext(changelogs=plant.changelogs)
         self.task: Any = sink.CommandSinkTask(self.context, plant.config(audit))
         self.task.start()
+        self._audit_log = plant.audit_logs[-1]
         self.task.open([AT])
         self.offset = plant.changelogs.offsets.get(AT, 0)
 
@@ -302,7 +306,7 @@ class Life:
     def settle(self, most=10_000):
         """Steps until nothing is due now."""
         for _ in range(most):
-            if self.task._executor.step() > 0:
+            if self.task.scheduler.step() > 0:
                 return
         raise AssertionError("it never comes to rest")
 
@@ -328,7 +332,7 @@ class Life:
 
     def die(self):
         """What the system does for a dead process: its files are closed."""
-        self.task._audit.close()
+        self._audit_log.close()
 
 
 @pytest.fixture
@@ -343,12 +347,14 @@ def new_plant(tmp_path, monkeypatch):
         plants.append(Plant(folder, more))
         return plants[-1]
 
-    monkeypatch.setattr(Executor, "start", lambda self: None)
-    monkeypatch.setattr(execution, "_AWAY", 0.0001)
+    monkeypatch.setattr(Scheduler, "start", lambda self: None)
+    monkeypatch.setattr(executor, "_RETRY_AFTER", 0.0001)
     monkeypatch.setattr(os, "fsync", lambda file: None)  # processes die here, and no power fails
-    monkeypatch.setattr(sink, "Surroundings", lambda config: Surroundings(config, plants[-1].clock))
-    monkeypatch.setattr(sink, "Platform", lambda *_: Hands(plants[-1]))
-    monkeypatch.setattr(sink, "AuditFile", lambda path: Audit(path, plants[-1]))
+    monkeypatch.setattr(
+        sink, "ConditionMonitor", lambda config, count: ConditionMonitor(config, count, plants[-1].clock)
+    )
+    monkeypatch.setattr(sink, "Platform", lambda *_: PlantPlatform(plants[-1]))
+    monkeypatch.setattr(sink, "AuditFile", lambda path, count: Audit(path, count, plants[-1]))
     yield new_plant
     for plant in plants:
         for life in plant.lives:

@@ -23,7 +23,7 @@ from tieline.cli.command_context import WorkerCommandContext
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.command.audit.file import verify_file
+from tieline_connectors.command.audit.verification import verify_file
 from tieline_connectors.command.model.command import TERMINAL, Defaults, sign
 from tieline_connectors.command.model.parsing import from_value
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter

@@ -219,8 +219,8 @@ def test_a_crash_while_a_stopping_worker_gives_back_its_holds_gives_nothing_back
         life.work()
         death(plant, kind, number, when)
         try:
-            life.task._executor.interrupt(give_back=10.0)
-            assert life.task._executor.step() == 0.0
+            life.task.scheduler.interrupt(revert_time=10.0)
+            assert life.task.scheduler.step() == 0.0
         except plant.Crash:
             died = True
         if not died:

@@ -141,7 +141,10 @@ def test_a_command_goes_from_the_keyboard_to_the_point_and_its_states_come_back(
     assert (operator, dry, checked["dry_run"], reverted) == (0, 0, True, 0)
     assert [line.split()[2] for line in lines] == ["ACCEPTED", "EXECUTING", "SUCCEEDED"]
     assert beside.startswith("sent command ")
-    assert (misspelt, f"no topic {plant.topic[:-1]}; did you mean {plant.topic}" in told) == (2, True)
+    assert (misspelt, f"the topic {plant.topic[:-1]} does not exist; did you mean {plant.topic}" in told) == (
+        2,
+        True,
+    )
     assert plant.device.writes == [22.5, 29, "revert"]
 
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from tieline.api import SinkRecord, identity
 from tieline_connectors.command.model.command import Result, State, WriteResult
-from tieline_connectors.command.model.result_records import records
+from tieline_connectors.command.model.result_records import to_records
 from tieline_connectors.mongo.query.command import query
 
 app = typer.Typer()
@@ -33,7 +33,7 @@ def results(number, device):
     writes = (WriteResult(f"campus/{device}/Setpoint", 20.0 + number, 19.0, 20.0 + number, "VERIFIED"),)
     for later, state in enumerate(STATES):  # all in one millisecond
         told = Result(f"c{number}", state, at + later, None, "energy-manager", writes=writes)
-        for record in records(told, "results", ""):
+        for record in to_records(told, "results", ""):
             yield SinkRecord(record.topic, 0, 0, record.value, record.key, record.headers, record.timestamp)
 
 

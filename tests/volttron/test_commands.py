@@ -21,7 +21,7 @@ from tieline.cli.connection import BrokerOptions, open_session
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess
-from tieline_connectors.command.audit.file import verify_file
+from tieline_connectors.command.audit.verification import verify_file
 from tieline_connectors.command.model.command import TERMINAL
 from tieline_lab.volttron import VolttronPlatform, why_not
 

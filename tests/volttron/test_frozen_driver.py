@@ -112,7 +112,7 @@ def platform10(volttron10_platform):
 
 @pytest.fixture
 def sink(tmp_path, platform, monkeypatch):
-    monkeypatch.setattr(the_platform, "_SETTLES", 0.0)  # as for a driver that was met long ago
+    monkeypatch.setattr(the_platform, "_START_UP", 0.0)  # as for a driver that was met long ago
     sink = Sink(tmp_path, platform)
     yield sink
     platform.driver.signal(signal.SIGCONT)

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from tieline_connectors.command.execution.platform import DeviceRefused, Platform
+from tieline_connectors.command.execution.errors import DeviceRefusedError
+from tieline_connectors.command.execution.platform import Platform
 from tieline_connectors.command.model.point import point_of
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 from tieline_connectors.volttron_bus.vip.credentials import CurveKeys
@@ -89,7 +90,7 @@ def test_a_name_that_no_topic_can_carry_breaks_no_agent(kind, platform, points):
     assert points.get(wide) == 20.0
     reservation = points.reserve([DEVICE], "LOW", 4)
     if publishes_writes:
-        with pytest.raises(DeviceRefused, match="outside ISO-8859-1"):
+        with pytest.raises(DeviceRefusedError, match="outside ISO-8859-1"):
             points.set(wide, 21.5)
     else:
         points.set(wide, 21.5)

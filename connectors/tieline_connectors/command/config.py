@@ -15,20 +15,20 @@ from tieline_connectors.command.model.command import Defaults
 from tieline_connectors.command.model.ledger import Retention
 from tieline_connectors.command.policy.file import MAX_BYTES, parse
 from tieline_connectors.command.policy.policy import Policy
-from tieline_connectors.command.rules.decisions import Terms
-from tieline_connectors.command.watched_file import Content, Hung, Looker, content_of
+from tieline_connectors.command.rules.decisions import RuleSettings
+from tieline_connectors.command.watched_file import BoundedCall, Content, FileTimeoutError, read_content
 from tieline_connectors.volttron_bus.platform_config import PlatformConfig
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 _DAY_MS = 86_400_000
 _KEY = re.compile(r"\s*([A-Za-z0-9._-]{1,100})\s*:\s*([A-Za-z0-9+/=_-]+)\s*")
-_SHORTEST_KEY = 16
+_MIN_KEY_BYTES = 16
 _BUILT_AT = 1_763_942_400_000_000
-"""2025-11-24: no clock that is right is earlier than this version. Microseconds."""
+"""2025-11-24: no correct clock is earlier than this version. Microseconds."""
 
 
 class CommandSinkConfig(PlatformConfig):
-    """Who may do what is in ``policy.file``; without a rule in it nothing is allowed."""
+    """The settings of the command sink; without a rule in ``policy.file`` no command is allowed."""
 
     policy_file: Path = setting(
         "policy.file",
@@ -174,52 +174,55 @@ class CommandSinkConfig(PlatformConfig):
     )
 
     def problems(self) -> list[tuple[str, str]]:
-        """What is wrong between the settings, and in the form of one."""
-        wrong = super().problems()
+        """Return the problems between the settings, and in the form of ``signature.keys``."""
+        problems = super().problems()
         if self.ledger_retention_ms <= self.max_age_ms:
-            wrong.append(
-                ("ledger.retention.ms", "must be above max.age.ms: what may still come must be remembered")
+            problems.append(
+                (
+                    "ledger.retention.ms",
+                    "must be above max.age.ms, so that a command that may still arrive is remembered",
+                )
             )
         if self.claim_ms > self.session_timeout_ms // 2:
-            way_out = f"make it at most {self.session_timeout_ms // 2}, or the session time-out longer"
-            wrong.append(
+            fix = f"make it at most {self.session_timeout_ms // 2}, or increase the session timeout"
+            problems.append(
                 (
                     "claim.ms",
                     "must be at most half of consumer.override.session.timeout.ms"
-                    f" ({self.session_timeout_ms}): a worker that stood still for longer may have been"
-                    f" replaced; {way_out}",
+                    f" ({self.session_timeout_ms}): a worker that was suspended for longer may have been"
+                    f" replaced; {fix}",
                 )
             )
         if self.old_results_topic == self.results_topic:
-            wrong.append(("results.old.topic", "must be another topic than results.topic"))
+            problems.append(("results.old.topic", "must differ from results.topic"))
         try:
             self.signing_keys()
         except ValueError as error:
-            wrong.append(("signature.keys", str(error)))
-        return wrong
+            problems.append(("signature.keys", str(error)))
+        return problems
 
     def file_problems(self) -> list[tuple[str, str]]:
-        """What is wrong with the files that are named here."""
-        wrong = super().file_problems()
+        """Return the problems of the files that the settings name."""
+        problems = super().file_problems()
         try:
             self.policy()
         except ConfigError as error:
-            wrong += [("policy.file", str(problem)) for problem in error.problems]
+            problems += [("policy.file", str(problem)) for problem in error.problems]
         if not self.audit_file.absolute().parent.is_dir():
-            wrong.append(("audit.file", f"there is no folder {self.audit_file.parent}; make it"))
+            problems.append(("audit.file", f"the folder {self.audit_file.parent} does not exist; create it"))
         elif self.audit_file.exists() and not self.audit_file.is_file():
-            wrong.append(("audit.file", "is not a regular file; give another path"))
-        return wrong
+            problems.append(("audit.file", "is not a regular file; choose another path"))
+        return problems
 
     def retention(self) -> Retention:
         """How long the ledger keeps what it knows."""
-        strangers = self.max_age_ms + self.max_clock_skew_ms
-        return Retention(self.ledger_retention_ms * 1000, strangers * 1000)
+        unauthorized = self.max_age_ms + self.max_clock_skew_ms
+        return Retention(self.ledger_retention_ms * 1000, unauthorized * 1000)
 
     def endpoint_of(self, connector: str, task: int) -> Endpoint:
-        """Where a task connects, and as whom. Raises ``ValueError``.
+        """Return where a task connects, and under which identity. Raises ``ValueError``.
 
-        Each under a name of its own, always the same: the router lets no second connection in under one.
+        Each task always has the same identity of its own: a router rejects a second connection under one.
         """
         endpoint = self.endpoint(f"{connector}.{task}")
         if self.identity and task:
@@ -227,30 +230,33 @@ class CommandSinkConfig(PlatformConfig):
         return endpoint
 
     def policy(self) -> Policy:
-        """The policy as its file is now. Raises ``ConfigError``."""
+        """Return the policy of the file as it is now. Raises ``ConfigError``."""
         return parse(self.policy_content().text, str(self.policy_file))
 
     def policy_content(self) -> Content:
-        """The file of the policy as it is now. Raises ``ConfigError``, also where nobody answers."""
-        look: Looker[Content | None] = Looker(lambda: content_of(self.policy_file, MAX_BYTES))
+        """Return the policy file as it is now.
+
+        Raises ``ConfigError`` if it cannot be read, or its file system does not answer.
+        """
+        read: BoundedCall[Content | None] = BoundedCall(lambda: read_content(self.policy_file, MAX_BYTES))
         try:
-            content = look()
-        except Hung:
-            told = "its file system does not answer"
+            content = read()
+        except FileTimeoutError:
+            message = "its file system does not answer"
         except (OSError, ValueError) as error:
-            told = (isinstance(error, OSError) and error.strerror) or str(error)
+            message = (isinstance(error, OSError) and error.strerror) or str(error)
         else:
             assert content is not None
             return content
-        raise ConfigError([ConfigProblem(str(self.policy_file), "", f"cannot be read: {told}")])
+        raise ConfigError([ConfigProblem(str(self.policy_file), "", f"cannot be read: {message}")])
 
     def defaults(self) -> Defaults:
-        """What a command gets that it does not say."""
+        """Return what a command gets if it leaves it out."""
         return Defaults(self.default_ttl_ms * 1000, self.default_priority, self.verify_tolerance)
 
-    def terms(self) -> Terms:
-        """The limits that the rules are told."""
-        return Terms(
+    def rule_settings(self) -> RuleSettings:
+        """Return the settings that the rules need."""
+        return RuleSettings(
             self.max_age_ms * 1000,
             self.max_clock_skew_ms * 1000,
             _BUILT_AT,
@@ -261,13 +267,16 @@ class CommandSinkConfig(PlatformConfig):
         )
 
     def signing_keys(self) -> dict[str, bytes]:
-        """The keys of signatures by name. Raises ``ValueError``, which shows none of them."""
-        return keys_of(self.signature_keys.get_secret_value())
+        """Return the keys of signatures by name. Raises ``ValueError``, which never contains a key."""
+        return parse_keys(self.signature_keys.get_secret_value())
 
 
-def keys_of(text: str) -> dict[str, bytes]:
-    """Keys by name, from ``name:base64`` with commas. Raises ``ValueError``, which shows none of them."""
-    found: dict[str, bytes] = {}
+def parse_keys(text: str) -> dict[str, bytes]:
+    """Return keys by name, from ``name:base64`` separated by commas.
+
+    Raises ``ValueError``, which never contains a key.
+    """
+    keys: dict[str, bytes] = {}
     for number, part in enumerate(filter(str.strip, text.split(",")), start=1):
         match = _KEY.fullmatch(part)
         if match is None:
@@ -276,7 +285,7 @@ def keys_of(text: str) -> dict[str, bytes]:
             key = base64.b64decode(match[2], altchars=b"-_", validate=True)
         except binascii.Error:
             raise ValueError(f"the key {match[1]} is not base64") from None
-        if len(key) < _SHORTEST_KEY:
-            raise ValueError(f"the key {match[1]} is shorter than {_SHORTEST_KEY} bytes")
-        found[match[1]] = key
-    return found
+        if len(key) < _MIN_KEY_BYTES:
+            raise ValueError(f"the key {match[1]} is shorter than {_MIN_KEY_BYTES} bytes")
+        keys[match[1]] = key
+    return keys

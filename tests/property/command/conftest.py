@@ -9,28 +9,33 @@ from types import SimpleNamespace
 
 import pytest
 
-from tieline_connectors.command.model.clock import CLOCK_STEP, ClockWatch, Seen
+from tieline_connectors.command.model.clock import CLOCK_STEP, BelievedClock, ClockWatch
 from tieline_connectors.command.model.command import Defaults
+from tieline_connectors.command.model.entry import LedgerEntry
 from tieline_connectors.command.model.facts import reading_of
-from tieline_connectors.command.model.ledger import CommandLedger, Entry, Retention
+from tieline_connectors.command.model.ledger import CommandLedger, Retention
 from tieline_connectors.command.model.parsing import from_value
-from tieline_connectors.command.model.partition_note import Note
+from tieline_connectors.command.model.partition_note import PartitionNote
 from tieline_connectors.command.policy.file import parse
-from tieline_connectors.command.rules import holds, rules
+from tieline_connectors.command.rules import holds
+from tieline_connectors.command.rules.arrival import decide_arrival
+from tieline_connectors.command.rules.checks import monotonic_deadline
 from tieline_connectors.command.rules.decisions import (
     Accept,
     Answer,
-    Call,
+    CallResult,
+    Conditions,
     End,
-    Known,
+    InProgress,
     NotYet,
-    Owed,
+    RetryHold,
     Revert,
-    Situation,
+    RuleSettings,
     Start,
-    Terms,
     Wait,
 )
+from tieline_connectors.command.rules.outcome import decide_after_crash, decide_outcome, points_to_revert
+from tieline_connectors.command.rules.start import check_before_write, decide_start
 
 SECOND = 1_000_000
 """In microseconds."""
@@ -38,7 +43,7 @@ T0 = 1_800_000_000 * SECOND
 POINTS = ("site/ahu/p", "site/ahu/q")
 BELIEVE = 20 * SECOND
 RETENTION = Retention(30 * 86_400 * SECOND, 605 * SECOND)
-TERMS = Terms(max_age=600 * SECOND, max_clock_skew=5 * SECOND, built_at=T0 - 1)
+TERMS = RuleSettings(max_age=600 * SECOND, max_clock_skew=5 * SECOND, built_at=T0 - 1)
 POLICY = parse(
     """
 version: 1
@@ -49,7 +54,7 @@ rules:
 )
 
 
-class Fenced(Exception):
+class FencedWorkerError(Exception):
     """Somebody else owns the partition: the broker refuses the transaction."""
 
 
@@ -66,7 +71,7 @@ class Disk:
 
     def unit(self, epoch, result, entry=None, offset=None):
         if epoch != self.epoch:
-            raise Fenced
+            raise FencedWorkerError
         if entry is not None:
             self.entries[entry.command_id] = entry.to_value()
         if result is not None:
@@ -76,7 +81,7 @@ class Disk:
 
     def forget(self, epoch, gone, note):
         if epoch != self.epoch:
-            raise Fenced
+            raise FencedWorkerError
         for id_ in gone:
             del self.entries[id_]
         self.note = note.to_value()
@@ -107,7 +112,7 @@ class Device:
     def call(self, command, point, value, reverts):
         fate = self.fates_of_calls.pop(0) if self.fates_of_calls else self.world.fate()
         if fate in ("refused", "not_sent"):
-            return Call("REFUSED" if fate == "refused" else "NOT_SENT", fate)
+            return CallResult("REFUSED" if fate == "refused" else "NOT_SENT", fate)
         if not reverts:
             if self.world.true >= command.expires_at and not self.behind:
                 self.expired_writes.append(command.command_id)
@@ -117,7 +122,9 @@ class Device:
             self.late.append((point, value))
         elif fate != "lost":
             self.values[point] = value
-        return Call("NO_ANSWER", fate) if fate in ("late", "lost", "answer_lost") else Call("DONE")
+        return (
+            CallResult("NO_ANSWER", fate) if fate in ("late", "lost", "answer_lost") else CallResult("DONE")
+        )
 
 
 class World:
@@ -146,78 +153,83 @@ class Worker:
         self.world, self.disk, self.device = world, disk, device
         self.epoch = disk.epoch
         self.watch = ClockWatch(BELIEVE, TERMS.max_age + TERMS.max_clock_skew, TERMS.built_at)
-        note = Note.from_value(disk.note)
-        self.ledger = CommandLedger(map(Entry.from_value, disk.entries.values()), self.now(), note)
-        seen = self.ledger.last_seen(self.now().boot)
+        note = PartitionNote.from_value(disk.note)
+        self.ledger = CommandLedger(map(LedgerEntry.from_value, disk.entries.values()), self.now(), note)
+        seen = self.ledger.last_clock(self.now().boot)
         if seen is not None:
-            self.watch.recall(seen)
+            self.watch.restore(seen)
         self.offset = disk.offset
         now = self.now()
-        self.ledger.keep_time(now)
-        self.deadlines = {e.command_id: rules.deadline_of(e, now) for e in self.ledger}
+        self.ledger.update_clock(now)
+        self.deadlines = {e.command_id: monotonic_deadline(e, now) for e in self.ledger}
         self.steps = self.live()
         self.idle = False
 
     def now(self):
-        vouched = self.world.boot > 1 and self.world.set_back == 0  # as NTP does, once it has set the clock
-        return self.watch.read(*self.world.clocks())._replace(vouched=vouched)
+        confirmed = self.world.boot > 1 and self.world.set_back == 0  # as NTP does, once it has set the clock
+        return self.watch.read(*self.world.clocks())._replace(confirmed=confirmed)
 
-    def situation(self):
+    def conditions(self):
         now = self.now()
         self.device.behind = self.world.true - now.wall > CLOCK_STEP
-        return Situation(now, TERMS, POLICY, killed=self.world.killed)
+        return Conditions(now, TERMS, POLICY, killed=self.world.killed)
 
     def step(self):
         """One step; false when it was fenced."""
         try:
             self.idle = next(self.steps) == "idle"
-        except Fenced:
+        except FencedWorkerError:
             return False
         return True
 
     def live(self):
         while True:
-            self.keep_time()
+            self.update_clock()
             for entry in self.ledger.unfinished():
                 if entry.state == "STARTED":
                     after = self.device.read(entry.command)
                     yield
-                    end = rules.after_crash(entry, after, self.situation().now.wall)
+                    end = decide_after_crash(entry, after, self.conditions().now.wall)
                     yield from self.store(end.entry, end.result)
                 else:
                     after = self.device.read(entry.command)
                     yield
-                    again = holds.hold_after_crash(entry, after, self.ledger, self.situation())
+                    again = holds.decide_hold_after_crash(entry, after, self.ledger, self.conditions())
                     yield from self.give_back(again)
-            for entry in self.ledger.due(self.situation().now.wall):
+            for entry in self.ledger.due(self.conditions().now.wall):
                 if entry.state == "RECEIVED":
                     yield from self.execute(entry)
                 else:
-                    yield from self.give_back(holds.hold_due(entry, self.ledger, self.situation()))
+                    yield from self.give_back(holds.decide_hold(entry, self.ledger, self.conditions()))
             if self.offset < len(self.disk.log):
                 yield from self.handle(self.disk.log[self.offset])
             else:
                 yield "idle"
             yield
 
-    def keep_time(self):
-        """As `OwnedPartition.keep_time`; what is due to be forgotten is, by list of the machine."""
+    def update_clock(self):
+        """As `OwnedPartition.update_clock`; what is due to be forgotten is, by list of the machine."""
         now = self.now()
-        self.ledger.keep_time(now)
-        known = self.ledger.last_seen(now.boot)
-        if known and not now.doubt and not now.before and abs(known.offset - now.offset) > CLOCK_STEP // 2:
-            note = self.ledger.note._replace(boot=now.boot, clock=Seen(now.offset, now.monotonic))
+        self.ledger.update_clock(now)
+        known = self.ledger.last_clock(now.boot)
+        if (
+            known
+            and not now.doubt
+            and not now.earlier_wall
+            and abs(known.offset - now.offset) > CLOCK_STEP // 2
+        ):
+            note = self.ledger.note._replace(boot=now.boot, clock=BelievedClock(now.offset, now.monotonic))
             self.disk.forget(self.epoch, (), note)
             self.ledger.note = note
 
     def forget(self):
         now = self.now()
         if not now.doubt:
-            gone = self.ledger.forgettable(now.wall, RETENTION)
-            note = self.ledger.noted(gone)
+            gone = self.ledger.removable(now.wall, RETENTION)
+            note = self.ledger.note_after_removal(gone)
             self.disk.forget(self.epoch, gone, note)
             self.ledger.note = note
-            self.ledger.forget(gone, now.wall)
+            self.ledger.remove(gone, now.wall)
 
     def store(self, entry, result, offset=None):
         self.disk.unit(self.epoch, result, entry, offset)
@@ -227,12 +239,12 @@ class Worker:
 
     def handle(self, record):
         command, at = record
-        decision = rules.arrived(command, at, self.ledger, self.situation())
+        decision = decide_arrival(command, at, self.ledger, self.conditions())
         yield
         if isinstance(decision, Wait):
             return
         offset = self.offset + 1
-        if isinstance(decision, Known):
+        if isinstance(decision, InProgress):
             self.disk.unit(self.epoch, None, offset=offset)
         elif isinstance(decision, Answer):
             self.disk.unit(self.epoch, decision.result, offset=offset)
@@ -247,7 +259,7 @@ class Worker:
         command, deadline = entry.command, self.deadlines[entry.command_id]
         before = self.device.read(command)
         yield
-        decision = rules.to_start(entry, deadline, before, self.ledger, self.situation())
+        decision = decide_start(entry, deadline, before, self.ledger, self.conditions())
         if isinstance(decision, (Wait, NotYet)):
             return
         if isinstance(decision, Start):
@@ -257,48 +269,48 @@ class Worker:
         if isinstance(decision, End):
             return
         assert isinstance(decision, Start)
-        refused = rules.last_look(decision.entry, decision.deadline, before, self.situation())
+        refused = check_before_write(decision.entry, decision.deadline, before, self.conditions())
         if refused is not None:
             yield from self.store(refused.entry, refused.result)
             return
         # The last look and the call are one step: nothing can be asked between them.
-        calls: dict[str, Call] = {}
+        calls: dict[str, CallResult] = {}
         for write in command.writes:
             broken = any(call.answer != "DONE" for call in calls.values())
             calls[write.point] = (
-                Call("NOT_SENT", "one before it failed")
+                CallResult("NOT_SENT", "one before it failed")
                 if broken
                 else self.device.call(command, write.point, write.value, reverts=False)
             )
         yield
         given_back = {}
-        for point in rules.to_give_back(decision.entry, calls):
+        for point in points_to_revert(decision.entry, calls):
             given_back[point] = self.device.call(command, point, 1.5, reverts=True)
             yield
         after = self.device.read(command)
         yield
-        now = self.situation().now.wall
-        end = rules.outcome(decision.entry, calls, before, after, given_back, now)
+        now = self.conditions().now.wall
+        end = decide_outcome(decision.entry, calls, before, after, given_back, now)
         yield from self.store(end.entry, end.result)
 
     def give_back(self, decision):
         yield
         if isinstance(decision, (Wait, NotYet)):
             return
-        if isinstance(decision, (End, Owed)):
+        if isinstance(decision, (End, RetryHold)):
             yield from self.store(decision.entry, decision.result)
             return
         assert isinstance(decision, Revert)
         entry = decision.entry
         if self.ledger.get(entry.command_id) != entry:
             yield from self.store(entry, None)
-        if not holds.may_give_back(decision, self.situation()):
+        if not holds.may_revert(decision, self.conditions()):
             return
         calls = {point: self.device.end_hold(entry, point) for point in decision.points}
         yield
         after = self.device.read(entry.command)
         yield
-        end = holds.hold_outcome(entry, calls, after, self.ledger, self.situation().now.wall)
+        end = holds.decide_hold_outcome(entry, calls, after, self.ledger, self.conditions().now.wall)
         if not isinstance(end, NotYet):
             yield from self.store(end.entry, end.result)
 

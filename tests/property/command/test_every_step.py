@@ -31,7 +31,7 @@ class Stage:
             if not worker.step():
                 return False
             if worker.idle:
-                if all(entry.at_rest for entry in worker.ledger):
+                if all(entry.is_finished for entry in worker.ledger):
                     return True
                 self.world.true = max(self.world.true, worker.ledger.next_due() or 0)
         return True
@@ -43,7 +43,7 @@ class Stage:
         terminal = [result for result in self.disk.results if result.state in TERMINAL]
         assert len(set(terminal)) == 1
         entry = self.worker.ledger.get("c")
-        assert entry.at_rest
+        assert entry.is_finished
         return terminal[0], entry
 
 

@@ -6,8 +6,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tieline_connectors.command.model.command import Command, Write
-from tieline_connectors.command.model.facts import Facts
-from tieline_connectors.command.model.ledger import CommandLedger, Entry
+from tieline_connectors.command.model.entry import LedgerEntry
+from tieline_connectors.command.model.facts import PolicyContext
+from tieline_connectors.command.model.ledger import CommandLedger
 from tieline_connectors.command.model.point import key_of, point_of, split
 from tieline_connectors.command.policy.file import parse
 
@@ -89,7 +90,7 @@ def canonical(text):
 
 
 def answer(point, ledger):
-    refusal = POLICY.refusal(command(point, "2"), Facts(10 * MINUTE, ledger))
+    refusal = POLICY.rejection(command(point, "2"), PolicyContext(10 * MINUTE, ledger))
     return None if refusal is None else refusal.code
 
 
@@ -107,9 +108,9 @@ def test_two_spellings_that_reach_one_register_are_one_to_policy_limits_and_ledg
         return
     assert key_of(first) == key_of(second)
     assert answer(first, CommandLedger()) == answer(second, CommandLedger())
-    started = Entry(command(first, "1"), "d", "STARTED", MINUTE, 11 * MINUTE, started_at=5 * MINUTE)
+    started = LedgerEntry(command(first, "1"), "d", "STARTED", MINUTE, 11 * MINUTE, started_at=5 * MINUTE)
     for point in (first, second):
-        assert CommandLedger([started]).written(point, 0), "the dwell time and the limit of change see it"
+        assert CommandLedger([started]).writes(point, 0), "the dwell time and the limit of change see it"
         assert answer(point, CommandLedger([started])) is not None
 
 

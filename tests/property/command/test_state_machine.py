@@ -28,7 +28,7 @@ class CommandsAndFaults(RuleBasedStateMachine):
         self.worker = self.new_worker()
         self.stopped = []
         self.sent = {}
-        self.strangers = set()
+        self.unauthorized = set()
 
     def new_worker(self):
         return self.model.Worker(self.world, self.disk, self.device)
@@ -132,7 +132,7 @@ class CommandsAndFaults(RuleBasedStateMachine):
         """Under an id of somebody else, or of nobody, and with any timestamp."""
         name = data.draw(st.sampled_from([*sorted(self.sent), str(len(self.sent))]))
         command = self.model.command(name, issued=self.world.true)._replace(issuer="stranger")
-        self.strangers.add(repr(command))
+        self.unauthorized.add(repr(command))
         self.disk.log.append((command, self.world.true + ahead * SECOND))
 
     def watched(self):
@@ -201,7 +201,7 @@ class CommandsAndFaults(RuleBasedStateMachine):
         self.go_on_for(1000)
         assert self.worker.idle
         assert {id_: len(results) for id_, results in self.terminal().items()} == dict.fromkeys(self.sent, 1)
-        assert all(entry.at_rest for entry in self.worker.ledger)
+        assert all(entry.is_finished for entry in self.worker.ledger)
         self.no_write_is_done_twice()
         self.no_write_is_done_after_its_expiry()
 

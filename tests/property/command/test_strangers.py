@@ -9,19 +9,19 @@ from tieline_connectors.command.model.command import Defaults
 from tieline_connectors.command.model.ledger import CommandLedger, Retention
 from tieline_connectors.command.model.parsing import from_value
 from tieline_connectors.command.policy.file import parse
-from tieline_connectors.command.rules import rules
-from tieline_connectors.command.rules.decisions import Answer, End, Now, Situation, Terms
+from tieline_connectors.command.rules.arrival import MAX_UNAUTHORIZED, MAX_UNAUTHORIZED_SIZE, decide_arrival
+from tieline_connectors.command.rules.decisions import Answer, Conditions, End, Now, RuleSettings
 
 SECOND = 1_000_000
 T0 = 1_800_000_000 * SECOND
-TERMS = Terms(max_age=300 * SECOND, max_clock_skew=10 * SECOND, built_at=T0 - 1)
+TERMS = RuleSettings(max_age=300 * SECOND, max_clock_skew=10 * SECOND, built_at=T0 - 1)
 RETENTION = Retention(30 * 86_400 * SECOND, 310 * SECOND)
 RULE = "[{issuers: %s, points: a/p, type: float, min: 0, max: 9}]"
 NOBODY, ALL = (parse("{version: 1, rules: %s}" % (RULE % who), "p.yaml") for who in ("boss", "'*'"))
 
 
-def situation(at, policy=NOBODY):
-    return Situation(Now(at, at - T0), TERMS, policy)
+def conditions(at, policy=NOBODY):
+    return Conditions(Now(at, at - T0), TERMS, policy)
 
 
 def command(name, issued, *, expires=None, reason=None):
@@ -43,13 +43,13 @@ def command(name, issued, *, expires=None, reason=None):
 def test_a_strangers_command_that_is_forgotten_is_never_executed_whatever_the_policy_says_then(issued, later):
     ledger = CommandLedger()
     one = command("one", T0 + 1 + issued * SECOND)
-    first = rules.arrived(one, T0, ledger, situation(T0 + 1))
+    first = decide_arrival(one, T0, ledger, conditions(T0 + 1))
     assert isinstance(first, End)
     ledger.put(first.entry)
     now = T0 + 1 + later * SECOND
-    gone = ledger.forgettable(now, RETENTION)
-    ledger.forget(gone, now)
-    again = rules.arrived(one, now // 1000 * 1000, ledger, situation(now, ALL))
+    gone = ledger.removable(now, RETENTION)
+    ledger.remove(gone, now)
+    again = decide_arrival(one, now // 1000 * 1000, ledger, conditions(now, ALL))
     if gone:
         assert isinstance(again, End)
         assert again.result.state == "EXPIRED"
@@ -63,22 +63,22 @@ def test_a_flood_of_strangers_costs_so_many_small_entries_and_each_is_told_its_r
     for number in range(5000):
         size = 900 if number % 2 else 0
         reason = "x" * size * (number % 7 == 0) or None
-        decision = rules.arrived(
-            command(f"c{number}", T0, reason=reason), T0, ledger, situation(T0 + number * 1000)
+        decision = decide_arrival(
+            command(f"c{number}", T0, reason=reason), T0, ledger, conditions(T0 + number * 1000)
         )
         assert isinstance(decision, End | Answer)
         assert (decision.result.state, decision.result.reason_code) == ("REJECTED", "NOT_ALLOWED")
         told[type(decision).__name__] += 1
         if isinstance(decision, End):
             ledger.put(decision.entry)
-    assert told == {"End": rules.MOST_STRANGERS, "Answer": 4000}
-    assert sum(len(entry.command.to_json()) for entry in ledger) < rules.MOST_STRANGERS * rules.SMALL
+    assert told == {"End": MAX_UNAUTHORIZED, "Answer": 4000}
+    assert sum(len(entry.command.to_json()) for entry in ledger) < MAX_UNAUTHORIZED * MAX_UNAUTHORIZED_SIZE
     now = T0 + 400 * SECOND
-    ledger.forget(ledger.forgettable(now, RETENTION), now)
-    assert (len(ledger), ledger.strangers) == (0, 0)
+    ledger.remove(ledger.removable(now, RETENTION), now)
+    assert (len(ledger), ledger.unauthorized) == (0, 0)
 
 
 def test_a_large_command_of_a_stranger_is_answered_and_not_kept():
-    decision = rules.arrived(command("large", T0, reason="é" * 400), T0, CommandLedger(), situation(T0))
+    decision = decide_arrival(command("large", T0, reason="é" * 400), T0, CommandLedger(), conditions(T0))
     assert isinstance(decision, Answer)
     assert not decision.known

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tieline_connectors.command.execution.platform import DeviceRefused, Platform, Uncertain
+from tieline_connectors.command.execution.errors import DeviceRefusedError, UncertainError
+from tieline_connectors.command.execution.platform import Platform
 from tieline_connectors.command.model.facts import reading_of
-from tieline_connectors.command.rules.decisions import Call
+from tieline_connectors.command.rules.decisions import CallResult
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter, RawAnswer
 from tieline_connectors.volttron_bus.vip import jsonrpc
 from tieline_connectors.volttron_bus.vip.client import InvalidAnswerError, RpcError, VipClient
@@ -109,8 +110,8 @@ def test_whatever_a_write_is_answered_with_it_is_done_refused_or_unknown(answer:
         platform.connect()
         try:
             platform.set("a/b", 1)
-        except (DeviceRefused, Uncertain) as error:
-            Call("REFUSED", str(error)).reason.encode("utf-8")
+        except (DeviceRefusedError, UncertainError) as error:
+            CallResult("REFUSED", str(error)).reason.encode("utf-8")
         assert platform.get("a/b") == 21.5
         platform.close()
 

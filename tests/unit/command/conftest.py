@@ -8,7 +8,7 @@ import pytest
 from tieline_connectors.command.model.command import Defaults
 from tieline_connectors.command.model.parsing import from_value
 from tieline_connectors.command.policy.file import parse
-from tieline_connectors.command.rules.decisions import Now, Situation, Terms
+from tieline_connectors.command.rules.decisions import Conditions, Now, RuleSettings
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -38,11 +38,11 @@ def policy(*rules, **rest):
     return parse(json.dumps({"version": 1, "rules": rules or [RULE], **rest}), "policy.json")
 
 
-def situation(seconds=0.0, *, monotonic=None, **changes):
+def conditions(seconds=0.0, *, monotonic=None, **changes):
     after = int(seconds * SECOND)
-    terms = Terms(max_age=3600 * SECOND, max_clock_skew=5 * SECOND, built_at=T0 - 86_400 * SECOND)
+    settings = RuleSettings(max_age=3600 * SECOND, max_clock_skew=5 * SECOND, built_at=T0 - 86_400 * SECOND)
     now = Now(T0 + after, after if monotonic is None else int(monotonic * SECOND))
-    return Situation(now, changes.pop("terms", terms), changes.pop("policy", policy()), **changes)
+    return Conditions(now, changes.pop("settings", settings), changes.pop("policy", policy()), **changes)
 
 
 @pytest.fixture(scope="session")
@@ -57,5 +57,5 @@ def given():
         value=value,
         command=command,
         policy=policy,
-        situation=situation,
+        conditions=conditions,
     )

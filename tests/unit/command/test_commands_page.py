@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tieline_connectors.command.cli.wait import STATUS
-from tieline_connectors.command.model.command import Defaults, signed_by
+from tieline_connectors.command.model.command import Defaults, is_signed_by
 from tieline_connectors.command.model.parsing import from_value
 
 ROOT = Path(__file__).parents[3]
@@ -47,7 +47,7 @@ def test_the_page_signs_as_the_sink_does(change):
     }
     key = b"0123456789abcdef"
     signed = from_value(command | {"signature": there["sign"](command, key)}, Defaults())
-    assert signed_by(signed, key)
+    assert is_signed_by(signed, key)
 
 
 def test_the_page_tells_each_exit_status():

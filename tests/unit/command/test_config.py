@@ -42,7 +42,7 @@ def test_a_claim_outlives_no_session_of_the_group(problems, claim, session, righ
     assert [key for key, _ in found] == ([] if right else ["claim.ms"])
     if not right:
         half = int(session or 45_000) // 2
-        assert f"make it at most {half}, or the session time-out longer" in found[0][1]
+        assert f"make it at most {half}, or increase the session timeout" in found[0][1]
 
 
 def test_it_is_told_together_with_all_else(problems):

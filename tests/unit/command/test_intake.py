@@ -18,7 +18,7 @@ from tieline.api import (
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command.cli import parsing
-from tieline_connectors.command.cli.client import Completion, outgoing
+from tieline_connectors.command.cli.client import DraftDefaults, prepare
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.model.command import Defaults
 from tieline_connectors.command.model.parsing import from_value
@@ -118,7 +118,7 @@ def test_a_command_copied_to_every_partition_is_accepted_once_where_its_device_b
 
 @pytest.mark.parametrize("device", [f"campus/b{n}/é{n}" for n in range(20)])
 def test_the_place_of_a_command_is_where_our_own_sender_puts_it(stand, device):
-    record = parsing.record(command(device=device), "commands", "json")
+    record = parsing.to_record(command(device=device), "commands", "json")
     partition = partition_of(record.key.encode(), 3)
     stand.start(partitions=3)
     stand.put(command(device=device), partition=partition)
@@ -150,7 +150,7 @@ def test_a_command_of_several_devices_that_belong_together_is_executed_where_the
 def test_both_texts_of_a_register_of_2_x_have_one_place(stand, device):
     texts = (f"{device}/Zone/Temp", f"{device}/Zone{{/}}Temp")
     records = [
-        parsing.record(command(writes=[{"point": point, "value": 1.0}]), "commands", "json")
+        parsing.to_record(command(writes=[{"point": point, "value": 1.0}]), "commands", "json")
         for point in texts
     ]
     assert records[0].key == records[1].key
@@ -233,7 +233,7 @@ def test_another_connector_on_the_topic_is_refused_with_the_way_to_take_the_ledg
 
 def signed_for(topic="commands", platform="campus", key=KEY, **more):
     plain = command(topic=topic, platform=platform, **more)
-    return parsing.signed(plain, key)
+    return parsing.add_signature(plain, key)
 
 
 SIGNED = {**RULE, "key": "ops"}
@@ -279,9 +279,9 @@ def test_a_signature_of_the_old_version_counts_unless_a_place_is_required(stand)
 
 def test_the_program_signs_topic_and_platform(stand):
     now = time.time_ns() // 1000
-    wish = parsing.Wish({"writes": [{"point": POINT, "value": 21.0}]})
-    complete = Completion({}, "boss", now, now + 60_000_000, KEY, "campus")
-    sent = outgoing(wish, "commands", "json", complete).record.value
+    wish = parsing.CommandDraft({"writes": [{"point": POINT, "value": 21.0}]})
+    complete = DraftDefaults({}, "boss", now, now + 60_000_000, KEY, "campus")
+    sent = prepare(wish, "commands", "json", complete).record.value
     assert (sent["topic"], sent["platform"]) == ("commands", "campus")
     stand.start(rule=SIGNED, signature_place_required="true")
     stand.put(sent)

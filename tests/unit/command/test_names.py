@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tieline_connectors.command.execution.platform import DeviceRefused, Platform
+from tieline_connectors.command.execution.errors import DeviceRefusedError
+from tieline_connectors.command.execution.platform import Platform
 from tieline_connectors.command.model.point import point_of
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
@@ -90,7 +91,7 @@ def test_a_device_with_our_own_identity_as_its_path_is_refused():
     registers = Registers()
     with FakeRouter(rpc={"platform.driver": registers.driver}) as bus, opened(bus) as platform:
         for call in (platform.get, platform.revert, lambda point: platform.set(point, 1)):
-            with pytest.raises(DeviceRefused, match="our identity"):
+            with pytest.raises(DeviceRefusedError, match="our identity"):
                 call("tieline.test/campus{/}b1{/}ahu1{/}Mode")
     assert not registers.values
 
@@ -113,6 +114,6 @@ def test_a_name_that_no_topic_can_carry_is_written_only_where_nobody_publishes_t
             platform.revert(point)
         else:
             for call in (platform.revert, lambda point: platform.set(point, 21.5)):
-                with pytest.raises(DeviceRefused, match="outside ISO-8859-1"):
+                with pytest.raises(DeviceRefusedError, match="outside ISO-8859-1"):
                     call(point)
             assert registers.values == {(DEVICE, "\u6e29\u5ea6"): 20.0}

@@ -337,7 +337,7 @@ def test_the_old_agents_form_is_off_unless_somebody_answers_for_it(stand):
 
 
 def test_everything_told_is_in_the_audit_log_whose_chain_holds(stand, tmp_path):
-    from tieline_connectors.command.audit.file import verify_file
+    from tieline_connectors.command.audit.verification import verify_file
 
     stand.start()
     one = command()
@@ -511,7 +511,7 @@ def test_a_driver_that_does_not_know_its_devices_yet_is_waited_for(stand):
 
 
 def test_a_device_that_a_driver_never_knows_is_a_failure_in_the_end(stand, monkeypatch):
-    monkeypatch.setattr(platform, "_SETTLES", 1.0)
+    monkeypatch.setattr(platform, "_START_UP", 1.0)
     driver = Starting(stand.device)
     stand.bus.rpc["platform.driver"] |= {"get_point": driver.get_point, "set_point": driver.set_point}
     stand.start()
@@ -535,7 +535,7 @@ def test_two_tasks_with_one_identity_set_are_two_on_the_bus_and_both_at_once(sta
         stand.end(one["command_id"])  # it is the same point: the second would change what the first reads
         other.put([SinkRecord(*beside, 0, two, None, ((ID_HEADER, b"t-1-0"),), time.time_ns() // 1_000_000)])
         stand.end(two["command_id"])
-        assert stand.bus._peers == {b"me", b"me-1"}
+        assert stand.bus.peers == {b"me", b"me-1"}
     finally:
         other.interrupt()
         other.close([beside], lost=False)
@@ -597,13 +597,13 @@ def test_a_spelling_of_the_point_is_told_and_written_as_the_canonical_one(stand,
     assert stand.device.writes == [22.5]
 
 
-@pytest.mark.parametrize("kind", ["FIFO", "folder", "link that leads nowhere", "hung mount"])
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "broken link", "hung mount"])
 def test_a_kill_switch_that_cannot_be_looked_at_is_engaged_and_blocks_neither_sink_nor_stop(
     stand, tmp_path, monkeypatch, kind
 ):
     answers = threading.Event()
     if kind == "hung mount":
-        monkeypatch.setattr(conditions, "engaged", lambda path: answers.wait() or "")
+        monkeypatch.setattr(conditions, "kill_switch_reason", lambda path: answers.wait() or "")
     elif kind == "FIFO":
         os.mkfifo(tmp_path / "kill")
     elif kind == "folder":
@@ -670,7 +670,7 @@ def test_an_audit_log_with_another_file_in_its_place_stops_all_writes_until_that
 @pytest.fixture
 def met_long_ago(monkeypatch):
     """No driver counts as one that has just started and may not know its devices yet."""
-    monkeypatch.setattr(platform, "_SETTLES", 0.0)
+    monkeypatch.setattr(platform, "_START_UP", 0.0)
 
 
 @pytest.mark.usefixtures("met_long_ago")
@@ -872,7 +872,7 @@ def test_a_hold_whose_end_meets_a_refusal_stays_a_debt_and_is_paid_when_it_ends(
     time.sleep(0.3)
     assert stand.device.writes == [22.5]
     if refusal in ("locked", "overridden", "unanswered"):
-        reminder = f"not given back yet: 1, such as {POINT} of command {one['command_id']}"
+        reminder = f"not reverted yet: 1, such as {POINT} of command {one['command_id']}"
         wait_for(lambda: reminder in caplog.text)
     refusing = False
     (tmp_path / "kill").unlink(missing_ok=True)

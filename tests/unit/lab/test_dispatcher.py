@@ -7,7 +7,7 @@ import pytest
 from tieline.api import SourceRecord
 from tieline.cli.command_context import WorkerCommandContext
 from tieline_connectors.command.model.command import Defaults
-from tieline_connectors.command.model.facts import Facts, Reading
+from tieline_connectors.command.model.facts import PolicyContext, Reading
 from tieline_connectors.command.model.parsing import from_value
 from tieline_connectors.command.policy.file import parse
 from tieline_lab.cache import FILES
@@ -61,7 +61,7 @@ def test_the_labs_policy_allows_what_shall_succeed_and_no_more():
         (write,) = command.writes
         before = values[write.point.rpartition("/")[2]]
         for value in {*before} if isinstance(before[0], str) else (min(before), max(before)):
-            refusal = policy.refusal(command, Facts(NOW, readings={write.point: Reading(value)}))
+            refusal = policy.rejection(command, PolicyContext(NOW, readings={write.point: Reading(value)}))
             assert (refusal is None) is (order.state == "SUCCEEDED"), (order, value, refusal)
 
 

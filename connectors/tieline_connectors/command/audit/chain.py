@@ -1,10 +1,9 @@
-"""The audit log's chain: each line names the one before it, so that nothing can be taken out; pure.
+"""The audit log's hash chain: each line contains the hash of the one before, so no line can be removed; pure.
 
 A line is canonical JSON: ``{"at":…,"event":{…},"hash":"…","prev":"…","seq":…}``. ``hash`` is BLAKE2b-256
-of ``prev`` and of the line without its ``hash``. `verify` finds what was changed, removed, added or put
-in another order; a head (the last line's number and hash, kept elsewhere) shows that the end was cut off.
-Whoever may write both can write a new history: keep a copy of the head where they cannot (the log, the
-results topic).
+of ``prev`` and of the line without its ``hash``. `verify` finds lines that were changed, removed, added or
+reordered. A head (the last line's number and hash, kept elsewhere) shows that the end was cut off. An
+attacker who may write both can write a new history: keep a copy of the head where the attacker cannot write.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from tieline_connectors.command.model.command import canonical
 
 FIRST = "0" * 64
-"""What the first line names as the one before it."""
+"""The hash that the first line has for its predecessor."""
 
 CONTINUED = "CONTINUED"
 """The state of the event on the first line of a file that continues another."""
@@ -26,127 +25,134 @@ MAX_LINE = 4 * 1024 * 1024
 _KEYS = {"at", "event", "hash", "prev", "seq"}
 
 
-class Head(NamedTuple):
-    """The last line of a log: its number, from 1, and its hash. An empty log has ``Head()``."""
+class ChainHead(NamedTuple):
+    """The last line of a log: its number, from 1, and its hash. An empty log has ``ChainHead()``."""
 
     seq: int = 0
     hash: str = FIRST
 
     def to_line(self) -> bytes:
-        """As it stands in a head file."""
+        """Return the content of a head file."""
         return (canonical(self._asdict()) + "\n").encode("ascii")
 
     @staticmethod
-    def parse(line: bytes) -> Head:
-        """From a head file. Raises ``ValueError``."""
-        found = json.loads(line)
-        if not isinstance(found, dict) or found.keys() != {"seq", "hash"}:
-            raise ValueError("this is no head of an audit log")
-        if type(found["seq"]) is not int or not isinstance(found["hash"], str):
-            raise ValueError("this is no head of an audit log")
-        return Head(**found)
+    def parse(line: bytes) -> ChainHead:
+        """Return the head of a head file. Raises ``ValueError``."""
+        fields = json.loads(line)
+        if not isinstance(fields, dict) or fields.keys() != {"seq", "hash"}:
+            raise ValueError("this is not the head of an audit log")
+        if type(fields["seq"]) is not int or not isinstance(fields["hash"], str):
+            raise ValueError("this is not the head of an audit log")
+        return ChainHead(**fields)
 
 
-class Broken(NamedTuple):
-    """The first place where a log is not what it was; ``line`` counts from 1."""
+class ChainBreak(NamedTuple):
+    """The first line of a log that was changed, and why; ``line`` counts from 1."""
 
     line: int
-    sentence: str
+    reason: str
 
 
-def next_line(previous: Head, event: Mapping[str, Any], at: int) -> tuple[bytes, Head]:
-    """The line after ``previous``, with its line end, and the new head. ``at``: microseconds, UTC.
+def next_line(previous: ChainHead, event: Mapping[str, Any], at: int) -> tuple[bytes, ChainHead]:
+    """Return the line after ``previous``, with its line end, and the new head. ``at``: microseconds, UTC.
 
-    ``event`` is plain JSON data. Raises ``ValueError`` on NaN and the infinities.
+    ``event`` is plain JSON data. Raises ``ValueError`` if it contains NaN or an infinity.
     """
     body = {"at": at, "event": event, "prev": previous.hash, "seq": previous.seq + 1}
     hashed = _hash(body)
-    return (canonical({**body, "hash": hashed}) + "\n").encode("ascii"), Head(previous.seq + 1, hashed)
+    return (canonical({**body, "hash": hashed}) + "\n").encode("ascii"), ChainHead(previous.seq + 1, hashed)
 
 
-def head_of(line: bytes) -> Head:
-    """The head that this line makes, if it is whole. Raises ``ValueError``."""
-    found = _parsed(line)
-    return Head(found["seq"], found["hash"])
+def head_of(line: bytes) -> ChainHead:
+    """Return the head after this line. Raises ``ValueError`` if the line is damaged."""
+    fields = _parse_line(line)
+    return ChainHead(fields["seq"], fields["hash"])
 
 
-def continued(previous: Head, why: str, at: int) -> tuple[bytes, Head]:
-    """The first line of a file that continues the chain of another, which is not at its path any more."""
+def continuation_line(previous: ChainHead, why: str, at: int) -> tuple[bytes, ChainHead]:
+    """Return the first line of a file that continues the chain of one that is no longer at its path."""
     return next_line(previous, {"state": CONTINUED, "lines_before": previous.seq, "why": why}, at)
 
 
-def verify(lines: Iterable[bytes], head: Head | None = None) -> Broken | None:
-    """The first broken place, or none: every line is as it was written, and none is missing.
+def verify(lines: Iterable[bytes], head: ChainHead | None = None) -> ChainBreak | None:
+    """Return the first break of a chain; ``None``: every line is unchanged, and none is missing.
 
-    The first line is number 1, or says that it continues another file: then what is before it is in that
-    one. Several files are verified as one by giving their lines in order. ``head``: what the log's head is
-    known to have been, at some time; none: the end is not checked.
+    The first line is number 1, or says that it continues another file, which has the lines before it. Pass
+    the lines of several files in order to verify them together. ``head``: the log's head at some time;
+    ``None``: the end is not checked.
     """
-    last = Head()
+    last = ChainHead()
     seen = head is None or head == last
     number = 0
-    for number, line in enumerate(lines, start=1):
+    for number, text in enumerate(lines, start=1):
         try:
-            found = _parsed(line)
+            line = _parse_line(text)
+            if number == 1 and line["seq"] > 1 and _is_continuation(line):
+                last = ChainHead(line["seq"] - 1, line["prev"])
+                seen = _check_continuation(line["seq"], last, head) or seen
+            last = _follow(line, last)
+            seen = _check_head(last, head) or seen
         except ValueError as error:
-            return Broken(number, str(error))
-        if number == 1 and found["seq"] > 1 and _continues(found):
-            last = Head(found["seq"] - 1, found["prev"])
-            if head is not None and head.seq < last.seq:
-                told = (
-                    f"it continues another file from line {found['seq']}, and the head names line {head.seq}"
-                )
-                return Broken(number, f"{told}; give that file before it")
-            if head is not None and head.seq == last.seq:
-                if head != last:
-                    return Broken(number, "it does not continue the file whose head this is")
-                seen = True
-        if found["seq"] != last.seq + 1 or found["prev"] != last.hash:
-            return Broken(number, f"it does not follow line {last.seq}: lines are missing, added or moved")
-        last = Head(found["seq"], found["hash"])
-        if head is not None and last.seq == head.seq:
-            if last != head:
-                return Broken(
-                    number, "it is another line than the one that the head names: history was rewritten"
-                )
-            seen = True
+            return ChainBreak(number, str(error))
     if not seen and head is not None:
-        return Broken(
-            number + 1, f"the end is missing: the head names line {head.seq}, the log has {last.seq}"
-        )
+        reason = f"the end is missing: the head names line {head.seq}, the log has {last.seq}"
+        return ChainBreak(number + 1, reason)
     return None
 
 
-def begins_after(line: bytes) -> Head:
-    """The head of the file that this first line continues; ``Head()`` where it continues none.
+def _check_continuation(seq: int, last: ChainHead, head: ChainHead | None) -> bool:
+    """Return whether the head is that of the previous file. Raises ``ValueError`` if it is another."""
+    if head is not None and head.seq < last.seq:
+        reason = f"it continues another file from line {seq}, and the head names line {head.seq}"
+        raise ValueError(f"{reason}; give that file before it")
+    if head is not None and head.seq == last.seq and head != last:
+        raise ValueError("it does not continue the file whose head this is")
+    return head == last
+
+
+def _follow(line: Mapping[str, Any], last: ChainHead) -> ChainHead:
+    if line["seq"] != last.seq + 1 or line["prev"] != last.hash:
+        raise ValueError(f"it does not follow line {last.seq}: lines are missing, added or moved")
+    return ChainHead(line["seq"], line["hash"])
+
+
+def _check_head(last: ChainHead, head: ChainHead | None) -> bool:
+    """Return whether the head names this line. Raises ``ValueError`` if the line is another."""
+    if head is not None and last.seq == head.seq and last != head:
+        raise ValueError("it is not the line that the head names: history was rewritten")
+    return head == last
+
+
+def preceding_head(line: bytes) -> ChainHead:
+    """Return the head of the file that this first line continues; ``ChainHead()`` if it continues none.
 
     Raises ``ValueError``.
     """
-    found = _parsed(line)
-    return Head(found["seq"] - 1, found["prev"])
+    fields = _parse_line(line)
+    return ChainHead(fields["seq"] - 1, fields["prev"])
 
 
-def _continues(line: Mapping[str, Any]) -> bool:
+def _is_continuation(line: Mapping[str, Any]) -> bool:
     return isinstance(line["event"], dict) and line["event"].get("state") == CONTINUED
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def _parse_line(line: bytes) -> dict[str, Any]:
     if len(line) > MAX_LINE or not line.endswith(b"\n"):
-        raise ValueError("it is not a whole line")
+        raise ValueError("it is not a complete line")
     try:
-        found = json.loads(line)
+        fields = json.loads(line)
     except (ValueError, RecursionError):
-        raise ValueError("it is no JSON") from None
-    if not isinstance(found, dict) or found.keys() != _KEYS or type(found["seq"]) is not int:
-        raise ValueError("it is no line of an audit log")
-    hashed = found.pop("hash")
+        raise ValueError("it is not JSON") from None
+    if not isinstance(fields, dict) or fields.keys() != _KEYS or type(fields["seq"]) is not int:
+        raise ValueError("it is not a line of an audit log")
+    hashed = fields.pop("hash")
     try:
-        again, whole = _hash(found), canonical({**found, "hash": hashed})
+        expected, text = _hash(fields), canonical({**fields, "hash": hashed})
     except (ValueError, RecursionError):
-        raise ValueError("it was changed: it is not as it was written") from None
-    if hashed != again or whole.encode("ascii") != line[:-1]:
+        raise ValueError("it was changed: it does not have the form that is written") from None
+    if hashed != expected or text.encode("ascii") != line[:-1]:
         raise ValueError("it was changed: its hash is not that of its content")
-    return {**found, "hash": hashed}
+    return {**fields, "hash": hashed}
 
 
 def _hash(body: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The audit log on disk: appended to and fsynced, one owner; what a crash tore is healed and told."""
+"""The audit log on disk: appended and fsynced by one process; a line torn by a crash is cut off."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tieline.api import DataDirInUseError, FatalError
 from tieline.api.locks import lock_exclusively
 from tieline_connectors.command.audit.chain import (
     MAX_LINE,
-    Broken,
-    Head,
-    continued,
+    ChainHead,
+    continuation_line,
     head_of,
     next_line,
-    verify,
 )
+from tieline_connectors.command.audit.verification import head_path, read_head
 
 log = logging.getLogger(__name__)
 
 _EMPTIED = "it was emptied"
-_LOOK_EVERY = _HEAD_EVERY = 1.0
-"""Seconds: a head at each line would cost more than the line."""
+_CHECK_EVERY = _HEAD_EVERY = 1.0
+"""Seconds: a head for each line would cost more than the line."""
 _BEGINNING = b'{"at":'
 """How each line begins; nothing else is ever cut off."""
 
@@ -36,69 +35,70 @@ _BEGINNING = b'{"at":'
 class AuditFile:
     """Use it from one thread. ``path`` is the log; beside it ``path.head`` holds the hash of its last line.
 
-    The head follows the log within a second (`keep_head`), and at ``close``; it may be older, never newer.
+    The head follows the log within a second (`update_head`), and at ``close``; it may be older, never newer.
 
     A log that was moved, deleted or emptied while it is written is continued by a new file at its path,
-    before anything else is written; one that was changed in another way is not written any more.
+    before anything else is written. One that was changed in another way is not written any more.
 
-    ``healed``: what the opening found torn and cut off, as a sentence for the log; empty: nothing.
+    ``count`` gets ``audit.continued`` for each such file. ``repaired``: what was torn and cut off when the
+    log was opened, as a sentence for the log; empty if nothing.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Opens or makes the log and checks its end.
+    def __init__(self, path: Path, count: Callable[[str, int], None] = lambda name, number: None) -> None:
+        """Open or create the log, and check its end.
 
-        Raises ``DataDirInUseError`` if another process has the file open, ``FatalError`` if its end is not
-        what was written (the file is left unchanged), and ``OSError``.
+        Raises ``DataDirInUseError`` if another process has the file open. Raises ``FatalError`` if its end
+        was changed; then the file is left unchanged. Raises ``OSError``.
         """
         self.path = path
-        self.healed = ""
-        self._head_path = _head_path(path)
+        self._count = count
+        self.repaired = ""
+        self._head_path = head_path(path)
         self._file = _open_locked(path)
         try:
-            self._heal()
+            self._repair_end()
             self.head, self._size = self._check_end(), os.fstat(self._file).st_size
             os.fchmod(self._file, 0o600)
-            self._kept, self._kept_at = Head(), 0.0
-            self._looked_at, self._torn, self._told = time.monotonic(), False, ""
-            self.count: Callable[[str, int], None] = lambda name, number: None
+            self._written_head, self._head_written_at = ChainHead(), 0.0
+            self._checked_at, self._torn, self._last_alarm = time.monotonic(), False, ""
             self._write_head()
             _sync_folder(path.parent)
         except BaseException:
             os.close(self._file)
             raise
 
-    def append(self, at: int, *events: Mapping[str, Any]) -> Head:
-        """These events are on the disk, at the path, when this returns. Raises ``OSError``.
+    def append(self, at: int, *events: Mapping[str, Any]) -> ChainHead:
+        """Append events; they are on the disk, at the path, when this returns. Raises ``OSError``.
 
-        After an error nothing of them counts: what may have been written is cut off by the next call.
+        After an error none of them counts: the next call cuts off what may have been written.
         """
-        if why := self._lost():
+        if why := self._why_lost():
             self._continue(at, why)
         self._write(at, events)
-        if why := self._lost():  # between that look and the write: they are where nobody looks for them
+        if why := self._why_lost():  # since that check: the lines are in a file that is no longer at the path
             self._continue(at, why)
             self._write(at, events)
-        self.keep_head()
+        self.update_head()
         return self.head
 
-    def keep_head(self) -> None:
-        """Write the head if it has moved and is a second old; see whether the log is still at its path."""
+    def update_head(self) -> None:
+        """Write the head if it changed over a second ago, and check whether the log is still at its path."""
         now = time.monotonic()
-        if now >= self._looked_at + _LOOK_EVERY:
-            self._looked_at = now
+        if now >= self._checked_at + _CHECK_EVERY:
+            self._checked_at = now
             try:
-                if why := self._lost():
+                if why := self._why_lost():
                     self._continue(time.time_ns() // 1000, why)
                 self._alarm("")
             except OSError as error:
                 self._alarm(f"the audit log cannot be written, commands wait: {error}")
-        if self.head != self._kept and now >= self._kept_at + _HEAD_EVERY:
+        if self.head != self._written_head and now >= self._head_written_at + _HEAD_EVERY:
             self._write_head()
 
     def close(self) -> None:
-        """Let the file go; twice is fine."""
+        """Close the file; it may be called twice."""
         if self._file >= 0:
-            if self.head != self._kept:
+            if self.head != self._written_head:
                 self._write_head()
             os.close(self._file)
             self._file = -1
@@ -109,46 +109,46 @@ class AuditFile:
             line, head = next_line(head, event, at)
             lines.append(line)
         if self._torn:
-            os.ftruncate(self._file, self._size)  # what an append that failed has left behind
+            os.ftruncate(self._file, self._size)  # what a failed append has left
         self._torn = True
         _write_all(self._file, b"".join(lines))
         self.head, self._size, self._torn = head, os.fstat(self._file).st_size, False
 
-    def _lost(self) -> str:
-        """What has happened to our file, so that its path needs a new one; empty: it is as we left it.
+    def _why_lost(self) -> str:
+        """Return why the path needs a new file; empty if our file is unchanged.
 
-        Raises ``OSError`` where only a person can say what to do.
+        Raises ``OSError`` if an operator has to decide what to do.
         """
         ours = os.fstat(self._file)
         try:
-            there = os.stat(self.path)
+            current = os.stat(self.path)
         except FileNotFoundError:
             return "it was moved or deleted"
-        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
-            if stat.S_ISREG(there.st_mode) and there.st_size == 0:
+        if (current.st_dev, current.st_ino) != (ours.st_dev, ours.st_ino):
+            if stat.S_ISREG(current.st_mode) and current.st_size == 0:
                 return "it was replaced by an empty file"
-            raise self._unusable("another file is in its place")
+            raise self._unusable_error("another file is in its place")
         if ours.st_size == 0 < self._size:
             return _EMPTIED
         if ours.st_size < self._size:
-            raise self._unusable(f"it was cut from {self._size} to {ours.st_size} bytes")
+            raise self._unusable_error(f"it was cut from {self._size} to {ours.st_size} bytes")
         if ours.st_size > self._size and not self._torn:
-            raise self._unusable("somebody else has written to it")
+            raise self._unusable_error("another process has written to it")
         return ""
 
     def _continue(self, at: int, why: str) -> None:
-        """Let the chain go on at the path, in a file that says so on its first line. Raises ``OSError``."""
-        line, head = continued(self.head, why, at)
-        file = self._file if why == _EMPTIED else self._another()
+        """Continue the chain at the path, in a file whose first line says so. Raises ``OSError``."""
+        line, head = continuation_line(self.head, why, at)
+        file = self._file if why == _EMPTIED else self._open_next()
         try:
             if os.fstat(file).st_size:
-                raise self._unusable("another file is in its place")
+                raise self._unusable_error("another file is in its place")
             try:
                 os.fchmod(file, 0o600)
                 _write_all(file, line)
             except BaseException:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(file, 0)  # half a line would be somebody else's content to the next call
+                    os.ftruncate(file, 0)  # the next call would consider half a line foreign content
                 raise
         except BaseException:
             if file != self._file:
@@ -160,27 +160,27 @@ class AuditFile:
         self.head, self._size = head, len(line)
         _sync_folder(self.path.parent)
         log.error("the audit log %s: %s while it was written; it continues in a new file", self.path, why)
-        self.count("audit.continued", 1)
+        self._count("audit.continued", 1)
 
-    def _another(self) -> int:
+    def _open_next(self) -> int:
         try:
             return _open_locked(self.path)
         except (DataDirInUseError, FatalError) as error:
-            raise self._unusable(f"another file is in its place ({error})") from error
+            raise self._unusable_error(f"another file is in its place ({error})") from error
 
-    def _unusable(self, why: str) -> OSError:
-        way_out = "move it away, and its chain continues in a new file"
-        return OSError(errno.ESTALE, f"{self.path}: {why} while it was written; {way_out}")
+    def _unusable_error(self, why: str) -> OSError:
+        fix = "move it, and its chain continues in a new file"
+        return OSError(errno.ESTALE, f"{self.path}: {why} while it was written; {fix}")
 
-    def _alarm(self, told: str) -> None:
-        if told and told != self._told:
-            log.error("%s", told)
-        self._told = told
+    def _alarm(self, message: str) -> None:
+        if message and message != self._last_alarm:
+            log.error("%s", message)
+        self._last_alarm = message
 
-    def _heal(self) -> None:
-        """Cut off a last line without its end: it was never acknowledged.
+    def _repair_end(self) -> None:
+        """Cut off an incomplete last line, which was never acknowledged.
 
-        Raises ``FatalError`` if the unfinished line is not a line of an audit log: the file may not be ours.
+        Raises ``FatalError`` if it is not a line of an audit log: the file may not be ours.
         """
         size = os.fstat(self._file).st_size
         start = max(0, size - MAX_LINE)
@@ -188,42 +188,42 @@ class AuditFile:
         rest = tail[tail.rfind(b"\n") + 1 :]
         torn = len(rest)
         if torn:
-            begun = rest.rstrip(b"\0")[: len(_BEGINNING)]  # a power loss may leave zeros
-            if not _BEGINNING.startswith(begun):
-                raise FatalError(f"{self.path}: it is not an audit log; give audit.file another path")
+            beginning = rest.rstrip(b"\0")[: len(_BEGINNING)]  # a power loss may leave zeros
+            if not _BEGINNING.startswith(beginning):
+                raise FatalError(f"{self.path} is not an audit log; set audit.file to another path")
             os.ftruncate(self._file, size - torn)
             os.fsync(self._file)
-            self.healed = f"{self.path}: a last line of {torn} bytes was torn by a crash and cut off"
+            self.repaired = f"{self.path}: a last line of {torn} bytes was torn by a crash and cut off"
 
-    def _check_end(self) -> Head:
+    def _check_end(self) -> ChainHead:
         size = os.fstat(self._file).st_size
         start = max(0, size - MAX_LINE)
         lines = os.pread(self._file, size - start, start).splitlines(keepends=True)
         try:
-            last = head_of(lines[-1]) if lines else Head()
+            last = head_of(lines[-1]) if lines else ChainHead()
         except ValueError as error:
-            raise self._refused(f"its last line is damaged: {error}") from None
+            raise self._damaged_error(f"its last line is damaged: {error}") from None
         known = self._known_head()
         if known is not None and known.seq > last.seq:
-            raise self._refused(f"its end is missing: it has {last.seq} lines, and had {known.seq}")
+            raise self._damaged_error(f"its end is missing: it has {last.seq} lines, and had {known.seq}")
         if known is not None and known.seq == last.seq and known != last:
-            raise self._refused("its last line is another than the one that was written")
+            raise self._damaged_error("its last line is not the one that was written")
         return last
 
-    def _refused(self, why: str) -> FatalError:
-        way_out = f"look with `tieline command audit verify`, then move it and {self._head_path.name} away"
-        return FatalError(f"{self.path}: {why}; {way_out}")
+    def _damaged_error(self, why: str) -> FatalError:
+        fix = f"check it with `tieline command audit verify`, then move it and {self._head_path.name}"
+        return FatalError(f"{self.path}: {why}; {fix}")
 
-    def _known_head(self) -> Head | None:
+    def _known_head(self) -> ChainHead | None:
         try:
-            return head_beside(self.path)
+            return read_head(self.path)
         except (ValueError, RecursionError):
-            raise self._refused(f"{self._head_path.name} is damaged") from None
+            raise self._damaged_error(f"{self._head_path.name} is damaged") from None
 
     def _write_head(self) -> None:
-        """Not fsynced, and no error if it fails: it may be older than the log, never newer."""
+        """Write the head without fsync, and ignore errors: it may be older than the log, never newer."""
         new = self._head_path.with_name(self._head_path.name + ".new")
-        self._kept, self._kept_at = self.head, time.monotonic()
+        self._written_head, self._head_written_at = self.head, time.monotonic()
         with contextlib.suppress(OSError):
             with open(new, "wb", opener=_private) as file:
                 file.write(self.head.to_line())
@@ -231,13 +231,13 @@ class AuditFile:
 
 
 def _open_locked(path: Path) -> int:
-    """The log, which nobody else writes. The lock is the file's own: it ends with the file at this path."""
-    fix = "stop it first, or give each worker an audit.file of its own"
+    """Open the log with an exclusive lock of the file itself, not of its path."""
+    fix = "stop it first, or give each worker its own audit.file"
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o600)
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise FatalError(f"{path}: it is not a regular file; give audit.file another path")
+                raise FatalError(f"{path} is not a regular file; set audit.file to another path")
             lock_exclusively(file, f"the audit log {path}", fix)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(file)):
@@ -245,73 +245,18 @@ def _open_locked(path: Path) -> int:
         except BaseException:
             os.close(file)
             raise
-        os.close(file)  # deleted or replaced while it was opened: what is at the path now counts
+        os.close(file)  # deleted or replaced meanwhile: open what is at the path now
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def verify_files(paths: Sequence[Path], head: Head | None = None) -> tuple[Path, Broken] | None:
-    """The first broken place of a log on disk, also of one that is being written; none: it is whole.
-
-    ``paths``: the log's files, the oldest first. ``head``: a head kept elsewhere; none: the one beside the
-    last of them, if it is there. Raises ``OSError``.
-    """
-    if head is None:
-        try:
-            head = head_beside(paths[-1])  # before the log: what is appended meanwhile makes it longer
-        except (ValueError, RecursionError):
-            return paths[-1], Broken(0, f"{_head_path(paths[-1]).name} is damaged")
-    place, start, number = paths[0], 0, 0
-
-    def lines() -> Iterator[bytes]:
-        nonlocal place, start, number
-        for path in paths:
-            place, start = path, number
-            with path.open("rb") as opened:
-                for line in _lines(opened):
-                    number += 1
-                    yield line
-
-    broken = verify(lines(), head)
-    return broken and (place, broken._replace(line=broken.line - start))
-
-
-def verify_file(path: Path, head: Head | None = None) -> Broken | None:
-    """The first broken place of a log that is one file; as `verify_files`."""
-    found = verify_files([path], head)
-    return found and found[1]
-
-
-def head_beside(path: Path) -> Head | None:
-    """The head beside a log: none where there is none, or an empty file, as a power loss may leave it.
-
-    Raises ``ValueError`` where it is damaged, ``OSError``.
-    """
-    try:
-        found = _head_path(path).read_bytes()
-    except FileNotFoundError:
-        return None
-    return Head.parse(found) if found else None
-
-
-def _head_path(log: Path) -> Path:
-    return log.with_name(log.name + ".head")
-
-
-def _lines(log: BinaryIO) -> Iterator[bytes]:
-    """Lines of a bounded length; the writer's unfinished last one is not a line yet."""
-    while line := log.readline(MAX_LINE + 1):
-        if line.endswith(b"\n") or len(line) > MAX_LINE:
-            yield line
-
-
 def _write_all(file: int, content: bytes) -> None:
-    """On the disk when it returns. Raises ``OSError``."""
-    left = memoryview(content)
-    while left:
-        left = left[os.write(file, left) :]
+    """Write the content; it is on the disk when this returns. Raises ``OSError``."""
+    remaining = memoryview(content)
+    while remaining:
+        remaining = remaining[os.write(file, remaining) :]
     os.fsync(file)
 
 

@@ -1,4 +1,4 @@
-"""``tieline command`` and ``tieline policy``: the command sink at the keyboard."""
+"""``tieline command`` and ``tieline policy``: the command line of the command sink."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tieline_connectors.command.cli.send import prompt, send
 # -5 is a value, not an option.
 _VALUES = {"ignore_unknown_options": True}
 
-command = typer.Typer(help="Send commands to devices, and see what became of them.", no_args_is_help=True)
+command = typer.Typer(help="Send commands to devices, and show their results.", no_args_is_help=True)
 command.command(context_settings=_VALUES)(send)
 command.command()(prompt)
 command.command()(history)
@@ -28,14 +28,14 @@ policy.command(context_settings=_VALUES)(check)
 
 @_audit.callback()
 def _audit_group() -> None:
-    """Keeps ``verify`` a command of its own name, alone as it is."""
+    """Keep ``verify`` as a subcommand, although it is the only one."""
 
 
 @_clock.callback()
 def _clock_group() -> None:
-    """Keeps ``trust`` a command of its own name, alone as it is."""
+    """Keep ``trust`` as a subcommand, although it is the only one."""
 
 
 @policy.callback()
 def _policy_group() -> None:
-    """Keeps ``check`` a command of its own name, alone as it is."""
+    """Keep ``check`` as a subcommand, although it is the only one."""

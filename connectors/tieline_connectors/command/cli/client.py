@@ -1,4 +1,4 @@
-"""Sending commands over a worker's topics, and following what becomes of them."""
+"""Send commands over a worker's topics, and follow their results."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from tieline.api import RecordMetadata, RetriableError, SourceRecord
 from tieline.api.commands import TopicClient, TopicFollower
 from tieline_connectors.command.cli import parsing
 from tieline_connectors.command.cli.display import Screen
-from tieline_connectors.command.cli.options import AWAY, INTERRUPTED
-from tieline_connectors.command.cli.parsing import Form, Wish
-from tieline_connectors.command.cli.wait import NO_RESULT, Watch
+from tieline_connectors.command.cli.options import INTERRUPTED, UNAVAILABLE
+from tieline_connectors.command.cli.parsing import CommandDraft, Form
+from tieline_connectors.command.cli.wait import NO_RESULT, CommandTracker
 from tieline_connectors.command.model.parsing import is_old
 
 _BATCH = 500
 _AFTER_EXPIRY = 10.0
-"""Seconds after a command's expiry until no result is expected any more."""
+"""Seconds to wait for a result after a command's expiry."""
 _OLD_WAIT = 70.0
-_LOOK = 0.25
+_POLL_TIME = 0.25
 
 
-class Completion(NamedTuple):
-    """What a command gets that it does not say itself; microseconds.
+class DraftDefaults(NamedTuple):
+    """What a draft gets if it leaves it out; times in microseconds.
 
-    ``key``: to sign with. ``platform``: the one that it is for, if that is said.
+    ``key``: to sign with. ``platform``: the platform that it is for, ``None`` for any.
     """
 
     options: Mapping[str, Any]
@@ -40,23 +40,24 @@ class Completion(NamedTuple):
     platform: str | None = None
 
 
-class Outgoing(NamedTuple):
-    """A record to send, the id of its command (none: the record's own), and how long a result may take."""
+class OutgoingCommand(NamedTuple):
+    """A record to send, the id of its command (``None``: the record's), and the longest time to a result."""
 
     record: SourceRecord
     command_id: str | None
     seconds: float
 
 
-class Sender:
-    """Sends over one connection, and shows the results of what it has sent."""
+class CommandClient:
+    """Sends commands over one connection, and shows their results."""
 
     def __init__(
         self, topics: TopicClient, results: str, create: bool, screen: Screen, unnamed: str | None = None
     ) -> None:
-        """``results``: the topic of results; ``create``: make topics of commands that are not there.
+        """``results``: the topic of results; ``create``: create missing topics of commands.
 
-        ``unnamed``: a topic that nobody has typed, so that it is no slip: the first command makes it.
+        ``unnamed``: the default topic if the operator typed none: it is not a typo, and is created if
+        missing.
         """
         self._unnamed = unnamed
         self._topics = topics
@@ -65,130 +66,136 @@ class Sender:
         self._results = results
         self._reader: TopicFollower | None = None
 
-    def deliver(self, outgoing: Sequence[Outgoing], wait: float | None) -> int:
-        """Send all and wait; the exit status.
+    def deliver(self, outgoing: Sequence[OutgoingCommand], wait: float | None) -> int:
+        """Send all commands and wait; return the exit status.
 
         Raises ``ValueError`` if a topic does not exist, ``typer.Exit`` when interrupted, and what
         ``TopicClient.send`` raises.
         """
-        self._look_for({out.record.topic for out in outgoing})
+        self._check_topics({out.record.topic for out in outgoing})
         if self._reader is None and wait != 0:
-            self._reader = self._topics.reader(self._results)  # before anything is sent: it misses nothing
+            # Before anything is sent, so that it misses nothing.
+            self._reader = self._topics.reader(self._results)
         started = time.monotonic()
         ids: list[str] = []
         for first in range(0, len(outgoing), _BATCH):
             batch = outgoing[first : first + _BATCH]
-            placed = self._send(batch, len(ids))
+            sent = self._send(batch, len(ids))
             ids += [
-                out.command_id or self._topics.record_id(at) for out, at in zip(batch, placed, strict=True)
+                out.command_id or self._topics.record_id(metadata)
+                for out, metadata in zip(batch, sent, strict=True)
             ]
         if wait == 0:
-            self._say_sent(ids, "")
+            self._report_sent(ids, "")
             return 0
-        self._say_sent(ids, "; waiting for what becomes of it, Ctrl-C stops waiting")
+        self._report_sent(ids, "; waiting for the result, Ctrl-C stops waiting")
         seconds = max(out.seconds for out in outgoing) if wait is None else wait
-        return self._wait(Watch(ids), started, time.monotonic() + seconds, len(ids) > 1)
+        return self._wait(CommandTracker(ids), started, time.monotonic() + seconds, len(ids) > 1)
 
-    def _look_for(self, wanted: Collection[str]) -> None:
+    def _check_topics(self, wanted: Collection[str]) -> None:
         if self._create:
             return
-        there = self._topics.names()
+        existing = self._topics.names()
         for topic in sorted(wanted):
-            if topic in there:
+            if topic in existing:
                 continue
-            near = similar(topic, [name for name in there if name != self._results])
+            near = similar(topic, [name for name in existing if name != self._results])
             if near:
-                way_out = f"did you mean {', '.join(near)}? Then give --topic {near[0]}; or --create makes it"
-                raise ValueError(f"there is no topic {topic}; {way_out}")
+                fix = (
+                    f"did you mean {', '.join(near)}? Then use --topic {near[0]}; or create it with --create"
+                )
+                raise ValueError(f"the topic {topic} does not exist; {fix}")
             if topic != self._unnamed:
-                raise ValueError(f"there is no topic {topic}; run the same with --create, which makes it")
-            self._screen.say(f"there was no topic {topic}; it is made now", "dim")
+                raise ValueError(f"the topic {topic} does not exist; create it with --create")
+            self._screen.say(f"the topic {topic} does not exist; creating it", "dim")
 
-    def _send(self, batch: Sequence[Outgoing], sent: int) -> list[RecordMetadata]:
+    def _send(self, batch: Sequence[OutgoingCommand], sent: int) -> list[RecordMetadata]:
         try:
             return self._topics.send([out.record for out in batch])
         except (RetriableError, KeyboardInterrupt) as error:
             first = batch[0].command_id
-            ours = f"its id is {first}: with --id {first} it may be sent again and is executed once at most"
-            told = ours if len(batch) == 1 and first else f"{sent} were sent before it"
-            self._screen.say(f"perhaps sent, perhaps not ({str(error) or 'interrupted'}); {told}", "red")
-            raise typer.Exit(AWAY if isinstance(error, RetriableError) else INTERRUPTED) from None
+            again = f"its id is {first}: send it again with --id {first}, and it is executed at most once"
+            message = again if len(batch) == 1 and first else f"{sent} were sent before it"
+            self._screen.say(
+                f"it is unknown whether it was sent ({str(error) or 'interrupted'}); {message}", "red"
+            )
+            raise typer.Exit(UNAVAILABLE if isinstance(error, RetriableError) else INTERRUPTED) from None
 
-    def _wait(self, watch: Watch, started: float, until: float, several: bool) -> int:
+    def _wait(self, tracker: CommandTracker, started: float, until: float, several: bool) -> int:
         assert self._reader is not None
-        away = False
+        unavailable = False
         try:
-            while watch.waiting and (left := until - time.monotonic()) > 0:
+            while tracker.waiting and (left := until - time.monotonic()) > 0:
                 try:
-                    found = self._reader.poll(min(left, _LOOK))
-                    away = False
+                    records = self._reader.poll(min(left, _POLL_TIME))
+                    unavailable = False
                 except RetriableError as error:
-                    if not away:
-                        self._screen.say(f"the broker is away, results come later: {error}", "yellow")
-                    away = True
-                    time.sleep(min(left, _LOOK))
+                    if not unavailable:
+                        self._screen.say(f"the broker is unavailable, results come later: {error}", "yellow")
+                    unavailable = True
+                    time.sleep(min(left, _POLL_TIME))
                     continue
-                for record in found:
-                    if watch.sees(record.value):
+                for record in records:
+                    if tracker.add(record.value):
                         whose = f"{record.value['command_id']}  " if several else ""
                         self._screen.result(record.value, f"{whose}{time.monotonic() - started:8.3f} s")
         except KeyboardInterrupt:
             self._screen.say(
-                f"not waited for: {_commands(watch.waiting)} may still be executed, until the expiry; "
-                "tieline command history shows what becomes of it",
+                f"stopped waiting: {_count_of(tracker.waiting)} may still be executed, until the expiry; "
+                "tieline command history shows the result",
                 "yellow",
             )
             raise typer.Exit(INTERRUPTED) from None
         if several:
-            counted = ", ".join(f"{number} {end}" for end, number in sorted(watch.ends.items()))
-            self._screen.say(f"{_commands(sum(watch.ends.values()))}: {counted}")
-        if watch.ends[NO_RESULT]:
+            counted = ", ".join(f"{number} {end}" for end, number in sorted(tracker.ends.items()))
+            self._screen.say(f"{_count_of(sum(tracker.ends.values()))}: {counted}")
+        if tracker.ends[NO_RESULT]:
             self._screen.say(
-                f"no result of {_commands(watch.waiting)} in time; does a command sink read this topic, and "
-                f"tell {self._results}?",
+                f"no result of {_count_of(tracker.waiting)} in time; does a command sink read this topic and "
+                f"write to {self._results}?",
                 "red",
             )
-        return watch.status
+        return tracker.status
 
-    def _say_sent(self, ids: Sequence[str], more: str) -> None:
-        what = f"command {ids[0]}" if len(ids) == 1 else _commands(len(ids))
+    def _report_sent(self, ids: Sequence[str], more: str) -> None:
+        what = f"command {ids[0]}" if len(ids) == 1 else _count_of(len(ids))
         self._screen.say(f"sent {what}{more}", "dim")
 
 
-def similar(topic: str, there: Collection[str]) -> list[str]:
-    """TopicClient that may have been meant, the nearest first."""
-    names = sorted(name for name in there if not name.endswith("-changelog"))
+def similar(topic: str, existing: Collection[str]) -> list[str]:
+    """Return existing topics with a similar name, the most similar first."""
+    names = sorted(name for name in existing if not name.endswith("-changelog"))
     near = difflib.get_close_matches(topic, names, n=3)
     return near or [name for name in names if topic.removesuffix("s") in name][:3]
 
 
-def outgoing(wish: Wish, topic: str, form: Form | None, complete: Completion) -> Outgoing:
+def prepare(draft: CommandDraft, topic: str, form: Form | None, defaults: DraftDefaults) -> OutgoingCommand:
     """What is sent for a wish; ``form`` none: the one that it has. Raises ``ValueError``."""
-    to = wish.topic or topic
-    old = is_old(wish.value)
+    target = draft.topic or topic
+    old = is_old(draft.value)
     chosen: Form = form if form is not None else "old" if old else "avro"
     if chosen == "old":
         if not old:
-            raise ValueError("the old form has a point and a value and nothing else; leave out --form old")
-        if complete.key is not None or complete.platform is not None or _given(complete.options):
-            raise ValueError("the old form carries no options and no signature; choose --form avro")
-        return Outgoing(parsing.record(wish.value, to, "old"), None, _OLD_WAIT)
-    value = parsing.as_new(wish.value) if old else wish.value
-    value = {"expires_at": complete.expires_at, **_given(complete.options), **_given(value)}
-    value = parsing.completed(value, command_id=str(uuid.uuid4()), issuer=complete.issuer, now=complete.now)
-    if complete.platform is not None:
-        value = {"platform": complete.platform, **value}
-    if complete.key is not None:
-        value = {"topic": to, **value}
-        value = parsing.signed(value, complete.key)
-    command = parsing.checked(value)
-    seconds = (command.expires_at - complete.now) / 1_000_000 + _AFTER_EXPIRY
-    return Outgoing(parsing.record(value, to, chosen), command.command_id, seconds)
+            raise ValueError("the old form has only a point and a value; remove --form old")
+        if defaults.key is not None or defaults.platform is not None or _without_none(defaults.options):
+            raise ValueError("the old form has no options and no signature; use --form avro")
+        return OutgoingCommand(parsing.to_record(draft.value, target, "old"), None, _OLD_WAIT)
+    value = parsing.to_new_form(draft.value) if old else draft.value
+    value = {"expires_at": defaults.expires_at, **_without_none(defaults.options), **_without_none(value)}
+    value = parsing.complete(value, command_id=str(uuid.uuid4()), issuer=defaults.issuer, now=defaults.now)
+    if defaults.platform is not None:
+        value = {"platform": defaults.platform, **value}
+    if defaults.key is not None:
+        value = {"topic": target, **value}
+        value = parsing.add_signature(value, defaults.key)
+    command = parsing.check_command(value)
+    seconds = (command.expires_at - defaults.now) / 1_000_000 + _AFTER_EXPIRY
+    return OutgoingCommand(parsing.to_record(value, target, chosen), command.command_id, seconds)
 
 
-def _given(value: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(value: Mapping[str, Any]) -> dict[str, Any]:
     return {name: item for name, item in value.items() if item is not None}
 
 
-def _commands(number: int) -> str:
+def _count_of(number: int) -> str:
     return "1 command" if number == 1 else f"{number} commands"

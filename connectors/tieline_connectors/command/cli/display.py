@@ -1,4 +1,4 @@
-"""How commands and results look: a line each, in colour where there is a terminal, or JSON."""
+"""Print commands and results: one line each, in colour on a terminal, or JSON."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ _WIDTH = max(map(len, _STYLES))
 
 
 class Screen:
-    """Where results go (stdout), and what is said beside (stderr)."""
+    """Prints results to stdout, and messages to stderr."""
 
     def __init__(self, as_json: bool = False) -> None:
         self._as_json = as_json
-        # Lines are for other programs too: they are not broken where no terminal is.
+        # Other programs read the lines too: they are not wrapped.
         self._out = Console(highlight=False, soft_wrap=True)
-        self._beside = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def result(self, value: Mapping[str, Any], before: str) -> None:
-        """One result; ``before`` stands at the beginning of its line."""
+        """Print one result; ``before`` is the beginning of its line."""
         if self._as_json:
             typer.echo(json_line(value))
             return
         state = str(value.get("state"))
         line = Text(f"{printable(before)}  ")
         line.append(f"{printable(state):<{_WIDTH}}", style=_STYLES.get(state, "bold red"))
-        line.append(f"  {printable(told(value))}".rstrip())
+        line.append(f"  {printable(describe(value))}".rstrip())
         self._out.print(line)
 
     def say(self, sentence: str, style: str = "") -> None:
-        """Something for the person at the keyboard, not for a program behind a pipe."""
-        self._beside.print(Text(printable(sentence), style=style))
+        """Print a message for the operator, not for a program behind a pipe."""
+        self._messages.print(Text(printable(sentence), style=style))
 
 
-def told(value: Mapping[str, Any]) -> str:
-    """What happened to each point, and why."""
+def describe(value: Mapping[str, Any]) -> str:
+    """Return what happened to each point, and why."""
     parts = [_write(write) for write in value.get("writes") or () if isinstance(write, Mapping)]
     if value.get("dry_run"):
         parts.append("(dry run)")
@@ -61,11 +61,11 @@ def told(value: Mapping[str, Any]) -> str:
 
 
 def _write(write: Mapping[str, Any]) -> str:
-    asked = f"{write.get('point')}={_value(write.get('requested'))}"
+    requested = f"{write.get('point')}={_value(write.get('requested'))}"
     outcome = write.get("outcome")
     if outcome in (None, "NOT_WRITTEN"):
-        return asked
-    return f"{asked} ({_value(write.get('previous'))} → {_value(write.get('actual'))}, {outcome})"
+        return requested
+    return f"{requested} ({_value(write.get('previous'))} → {_value(write.get('actual'))}, {outcome})"
 
 
 def _value(value: Any) -> str:
@@ -73,22 +73,22 @@ def _value(value: Any) -> str:
 
 
 def time_of(microseconds: Any) -> str:
-    """A time of a result, in UTC."""
+    """Return a time of a result, in UTC."""
     try:
-        found = dt.datetime.fromtimestamp(microseconds / 1_000_000, dt.timezone.utc)
+        time = dt.datetime.fromtimestamp(microseconds / 1_000_000, dt.timezone.utc)
     except (TypeError, ValueError, OverflowError, OSError):
         return "?"
-    return f"{found:%Y-%m-%d %H:%M:%S}.{found.microsecond // 1000:03d}"
+    return f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03d}"
 
 
 def json_line(value: Mapping[str, Any]) -> str:
-    """A result as one line of JSON; bytes in base64."""
-    text = json.dumps(value, default=lambda found: base64.b64encode(found).decode())
+    """Return a result as one line of JSON; bytes are base64."""
+    text = json.dumps(value, default=lambda value: base64.b64encode(value).decode())
     return text.replace("\x7f", "\\u007f")
 
 
 def printable(text: str) -> str:
-    """The text with nothing in it that moves a cursor."""
+    """Return the text without characters that move a cursor."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

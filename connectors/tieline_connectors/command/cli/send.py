@@ -1,6 +1,6 @@
-"""``tieline command send`` and ``prompt``: send commands, and show what becomes of them as it comes.
+"""``tieline command send`` and ``prompt``: send commands, and show their results as they come.
 
-Their exit status is in `watching` (what became of commands) and `options` (all else).
+The exit status is defined in `wait` (results of commands) and `options` (everything else).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import typer
 
 from tieline.api.commands import CommandContext
 from tieline_connectors.command.cli import parsing
-from tieline_connectors.command.cli.client import Completion, Sender, outgoing
+from tieline_connectors.command.cli.client import CommandClient, DraftDefaults, prepare
 from tieline_connectors.command.cli.display import Screen
 from tieline_connectors.command.cli.options import (
-    WRONG,
+    INVALID,
     AsJson,
     CommandTopic,
     Create,
@@ -33,8 +33,8 @@ from tieline_connectors.command.cli.options import (
     WorkerFile,
     report_errors,
 )
-from tieline_connectors.command.cli.parsing import Wish
-from tieline_connectors.command.config import keys_of
+from tieline_connectors.command.cli.parsing import CommandDraft
+from tieline_connectors.command.config import parse_keys
 
 
 def send(
@@ -42,28 +42,36 @@ def send(
     worker: WorkerFile,
     point: Annotated[str | None, typer.Argument(help="The point's full path, without devices/.")] = None,
     value: Annotated[
-        str | None, typer.Argument(help='true, false, null, a number, "a text", a text.')
+        str | None, typer.Argument(help='true, false, null, a number, "a text" or a text.')
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="Commands of a file: JSON lines, or the old agents' device_point_list. -: stdin."),
+        typer.Option(
+            help="Send the commands of a file: JSON lines, or the old agents' device_point_list. -: stdin."
+        ),
     ] = None,
     issuer: Issuer = None,
-    reason: Annotated[str | None, typer.Option(help="Why, for the audit.")] = None,
-    ttl: Annotated[str, typer.Option(help="It expires so long after now, or after --not-before.")] = "60s",
-    not_before: Annotated[str | None, typer.Option(help="Not before: ISO 8601, or in 5m, 2h.")] = None,
-    hold: Annotated[str | None, typer.Option(help="Give the point back so long after the write.")] = None,
-    priority: Annotated[int | None, typer.Option(min=1, max=16, help="BACnet's, 1 is the highest.")] = None,
+    reason: Annotated[str | None, typer.Option(help="The reason, for the audit log.")] = None,
+    ttl: Annotated[
+        str, typer.Option(help="How long until it expires, from now or from --not-before.")
+    ] = "60s",
+    not_before: Annotated[
+        str | None, typer.Option(help="Do not execute it before: ISO 8601, or in 5m, 2h.")
+    ] = None,
+    hold: Annotated[str | None, typer.Option(help="Revert the point this long after the write.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=1, max=16, help="BACnet's priority, 1 is the highest.")
+    ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(min=0, max=1e300, help="What reading back may differ by.")
+        float | None, typer.Option(min=0, max=1e300, help="How far the value that is read back may differ.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
-    revert: Annotated[bool, typer.Option("--revert", help="Give the point back; takes no VALUE.")] = False,
+    revert: Annotated[bool, typer.Option("--revert", help="Revert the point; takes no VALUE.")] = False,
     text: Annotated[bool, typer.Option("--text", help="VALUE is a text, whatever it looks like.")] = False,
     command_id: Annotated[
-        str | None, typer.Option("--id", help="Its id; the same id is never executed twice. Else: a UUID.")
+        str | None, typer.Option("--id", help="Its id; an id is never executed twice. Default: a UUID.")
     ] = None,
-    correlation_id: Annotated[str | None, typer.Option(help="Given back with every result.")] = None,
+    correlation_id: Annotated[str | None, typer.Option(help="Returned with every result.")] = None,
     sign_with: SignWith = None,
     platform: Platform = None,
     topic: CommandTopic = "commands",
@@ -73,18 +81,18 @@ def send(
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send one command, or those of a file, and wait for what becomes of it.
+    """Send one command, or those of a file, and wait for the results.
 
     Exit status: 0 SUCCEEDED, 10 REJECTED, 11 EXPIRED, 12 FAILED or MISMATCH, 13 no result in time, 14
-    UNKNOWN; of several the highest. 1 the broker is away or refuses, 2 wrong options or files, 130
-    interrupted: a command that was sent may still be executed.
+    UNKNOWN; of several commands the highest. 1 the broker is unavailable or rejects the request, 2 invalid
+    options or files, 130 interrupted: a command that was sent may still be executed.
     """
     screen = Screen(as_json)
     with report_errors(screen):
         now = time.time_ns() // 1000
         if (file is None) == (point is None):
             raise ValueError("give POINT VALUE, or --file")
-        due = None if not_before is None else _moment(not_before, now)
+        due = None if not_before is None else _parse_time(not_before, now)
         expires_at = (due or now) + int(parsing.seconds_of(ttl, "--ttl") * 1_000_000)
         common = {
             "issuer": issuer if _is_typed(context, "issuer") else None,
@@ -98,24 +106,26 @@ def send(
         }
         if file is not None:
             if value is not None or revert or command_id is not None:
-                raise ValueError("VALUE, --revert and --id do not go with --file: each command says its own")
-            wishes = parsing.from_file(_read(file))
+                raise ValueError(
+                    "VALUE, --revert and --id cannot be combined with --file: each command has its own"
+                )
+            drafts = parsing.from_file(_read(file))
         else:
             assert point is not None
-            wishes = [Wish(_written(point, value, revert, text) | {"command_id": command_id})]
-        key = None if sign_with is None else _key(sign_with)
+            drafts = [CommandDraft(_fields(point, value, revert, text) | {"command_id": command_id})]
+        key = None if sign_with is None else _read_key(sign_with)
         chosen = None if form is None else form.form
         batch = []
-        for number, wish in enumerate(wishes, start=1):
+        for number, draft in enumerate(drafts, start=1):
             try:
-                complete = Completion(common, issuer or _login(), now, expires_at, key, platform)
-                batch.append(outgoing(wish, topic, chosen, complete))
+                defaults = DraftDefaults(common, issuer or _login(), now, expires_at, key, platform)
+                batch.append(prepare(draft, topic, chosen, defaults))
             except ValueError as error:
                 raise ValueError(f"command {number}: {error}" if file is not None else str(error)) from None
-        program: CommandContext = context.obj
-        with program.topics(worker) as topics:
+        command_context: CommandContext = context.obj
+        with command_context.topics(worker) as topics:
             unnamed = None if _is_typed(context, "topic") else topic
-            status = Sender(topics, results, create, screen, unnamed).deliver(batch, wait)
+            status = CommandClient(topics, results, create, screen, unnamed).deliver(batch, wait)
     raise typer.Exit(status)
 
 
@@ -123,7 +133,7 @@ def prompt(
     context: typer.Context,
     worker: WorkerFile,
     issuer: Issuer = None,
-    ttl: Annotated[str, typer.Option(help="A command of the new form expires so long after now.")] = "60s",
+    ttl: Annotated[str, typer.Option(help="How long until a command of the new form expires.")] = "60s",
     sign_with: SignWith = None,
     platform: Platform = None,
     results: ResultsTopic = "command-results",
@@ -132,65 +142,65 @@ def prompt(
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read lines KAFKA_TOPIC DEVICE_POINT NEW_VALUE, send each, and show what becomes of it.
+    """Read lines KAFKA_TOPIC DEVICE_POINT NEW_VALUE, send each, and show its results.
 
-    They are sent in the old agents' form, unless --form says another. Ctrl-C ends the wait for a result
-    (the command may still be executed), Ctrl-D the prompt. Exit status: as of send, the highest of all.
+    They are sent in the old agents' form, unless --form says otherwise. Ctrl-C ends the wait for a result
+    (the command may still be executed), Ctrl-D the prompt. Exit status: as for send, the highest of all.
     """
     screen = Screen(as_json)
     ends = [0]
     with report_errors(screen):
         lifetime = int(parsing.seconds_of(ttl, "--ttl") * 1_000_000)
-        key = None if sign_with is None else _key(sign_with)
+        key = None if sign_with is None else _read_key(sign_with)
         chosen = None if form is None else form.form
-        program: CommandContext = context.obj
-        with program.topics(worker) as topics:
-            sender = Sender(topics, results, create, screen)
+        command_context: CommandContext = context.obj
+        with command_context.topics(worker) as topics:
+            client = CommandClient(topics, results, create, screen)
             for line in _lines(screen):
                 try:
-                    wish = parsing.old_line(line)
-                    if wish is None:
+                    draft = parsing.old_line(line)
+                    if draft is None:
                         continue
                     now = time.time_ns() // 1000
-                    complete = Completion({}, issuer or _login(), now, now + lifetime, key, platform)
-                    ends.append(sender.deliver([outgoing(wish, "", chosen, complete)], wait))
+                    defaults = DraftDefaults({}, issuer or _login(), now, now + lifetime, key, platform)
+                    ends.append(client.deliver([prepare(draft, "", chosen, defaults)], wait))
                 except ValueError as error:
                     screen.say(str(error), "red")
-                    ends.append(WRONG)
+                    ends.append(INVALID)
                 except typer.Exit as interrupted:
                     ends.append(interrupted.exit_code)
     raise typer.Exit(max(ends))
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:
-    """Whether an option was given for this very command, and not once for all by the environment."""
+    """Return whether an option was typed, and not set by the environment or a default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _written(point: str, value: str | None, revert: bool, text: bool) -> dict[str, Any]:
+def _fields(point: str, value: str | None, revert: bool, text: bool) -> dict[str, Any]:
     if revert:
         if value is not None:
-            raise ValueError("--revert gives a point back and takes no VALUE")
+            raise ValueError("--revert takes no VALUE")
         return {"action": "REVERT", "writes": [{"point": point}]}
     if value is None:
         raise ValueError("VALUE is missing (or --revert)")
     return {"writes": [{"point": point, "value": value if text else parsing.value_of(value)}]}
 
 
-def _moment(text: str, now: int) -> int:
+def _parse_time(text: str, now: int) -> int:
     try:
         return now + int(parsing.seconds_of(text.removeprefix("in "), "--not-before") * 1_000_000)
     except ValueError:
         pass
     try:
-        found = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError:
         raise ValueError(
-            f"--not-before: {text!r} is no time; known forms: 2026-01-31T12:00:00+01:00, 5m"
+            f"--not-before: {text!r} is not a time; known forms: 2026-01-31T12:00:00+01:00, 5m"
         ) from None
-    found = found if found.tzinfo else found.replace(tzinfo=timezone.utc)
-    return round(found.timestamp() * 1_000_000)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return round(moment.timestamp() * 1_000_000)
 
 
 def _read(file: Path) -> bytes:
@@ -203,10 +213,10 @@ def _read(file: Path) -> bytes:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _key(file: Path) -> bytes:
+def _read_key(file: Path) -> bytes:
     text = _read(file).decode("ascii", "replace").strip()
     try:
-        (key,) = keys_of(text if ":" in text else f"key:{text}").values()
+        (key,) = parse_keys(text if ":" in text else f"key:{text}").values()
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     return key
@@ -216,11 +226,11 @@ def _login() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        raise ValueError("who asks? give --issuer") from None
+        raise ValueError("the login name is unknown; use --issuer") from None
 
 
 def _lines(screen: Screen) -> Iterator[str]:
-    """What is typed, until its end; a prompt only where somebody is there."""
+    """Yield the typed lines until their end; with a prompt on a terminal."""
     if sys.stdin.isatty():
         screen.say("kafka_topic device_point new_value; Ctrl-D ends", "dim")
         while True:

@@ -1,7 +1,7 @@
-"""Through which agent a platform's points are written: its driver (2.x), or an actuator (8, 9, 10).
+"""Find the agent through which a platform's points are written: its driver (2.x), or an actuator (8, 9, 10).
 
-It must never be guessed from who happens to be there: a write past an actuator that is only unavailable
-ignores every reservation. What tells the platforms apart is their driver. That of 2.x exports the
+The choice must not depend on which agents happen to be running: a write that bypasses a temporarily
+unavailable actuator ignores every reservation. The driver tells the platforms apart. That of 2.x exports the
 reservations itself; those of 8, 9 and 10 leave them to an actuator, whether it runs at the moment or not.
 """
 
@@ -16,37 +16,38 @@ DeviceAgent: TypeAlias = Literal["auto", "actuator", "driver"]
 """The setting ``volttron.device.agent``."""
 
 _RESERVES = "request_new_schedule"
+_FIX = "Set volttron.device.agent to actuator or driver"
 
 
-class Unknown(VipError):
-    """Nobody can say yet through which agent points are written: wait."""
+class UnknownAgentError(VipError):
+    """It is not known yet through which agent points are written: wait."""
 
 
-def writing_agent(client: VipClient, setting: DeviceAgent, timeout: float) -> str:
+def find_writing_agent(client: VipClient, setting: DeviceAgent, timeout: float) -> str:
     """Return the identity of the agent that takes writes.
 
-    Raises `Unknown`, or another ``VipError`` if an agent or the router does not answer.
+    Raises `UnknownAgentError`, or another ``VipError`` if an agent or the router does not answer.
     """
     if setting != "auto":
         return ACTUATOR if setting == "actuator" else DRIVER
-    if is_there(client, ACTUATOR, timeout):
+    if is_connected(client, ACTUATOR, timeout):
         return ACTUATOR
     try:
-        found = client.call(DRIVER, "inspect", timeout=timeout)
+        inspected = client.call(DRIVER, "inspect", timeout=timeout)
     except RpcError as error:
-        raise Unknown(f"{DRIVER} does not say what it can do: {error}. {_FIX}") from error
-    does = reserves(found)
-    if does is None:
-        raise Unknown(f"{DRIVER} does not say what it can do. {_FIX}")
-    if does:
+        raise UnknownAgentError(f"{DRIVER} does not say what it can do: {error}. {_FIX}") from error
+    reserves = reserves_devices(inspected)
+    if reserves is None:
+        raise UnknownAgentError(f"{DRIVER} does not say what it can do. {_FIX}")
+    if reserves:
         return DRIVER
-    raise Unknown(
-        f"{ACTUATOR} is not there, and this platform's driver (of VOLTTRON 8, 9 or 10) leaves reservations"
+    raise UnknownAgentError(
+        f"{ACTUATOR} is not running, and this platform's driver (of VOLTTRON 8, 9 or 10) leaves reservations"
         f" to it. Start the actuator; if the platform has none, set volttron.device.agent=driver"
     )
 
 
-def reserves(inspected: object) -> bool | None:
+def reserves_devices(inspected: object) -> bool | None:
     """Return whether a driver reserves devices itself, as that of 2.x does; ``None`` if it does not say.
 
     ``inspected``: its answer to ``inspect``.
@@ -55,13 +56,10 @@ def reserves(inspected: object) -> bool | None:
     return _RESERVES in methods if isinstance(methods, list) else None
 
 
-def is_there(client: VipClient, agent: str, timeout: float) -> bool:
+def is_connected(client: VipClient, agent: str, timeout: float) -> bool:
     """Return whether an agent answers; raises ``VipError`` if it is connected and does not."""
     try:
         client.ping(agent, timeout)
     except PeerUnreachableError:
         return False
     return True
-
-
-_FIX = "Set volttron.device.agent to actuator or driver"

@@ -1,7 +1,7 @@
-"""What knows, beside the clock itself, whether it is right: the kernel that NTP keeps, and an operator.
+"""Find out whether the wall clock is confirmed, by the kernel (NTP) or by an operator.
 
-An operator's word is a file beside the audit log: that a wall clock which is so far ahead of the monotonic
-one is right. So it means nothing after the clock was set again, or the computer was started again.
+An operator's confirmation is a file beside the audit log. It holds the difference between wall and monotonic
+clock that is right. So it ends when the clock is set again, or the computer is started again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tieline_connectors.command.model.clock import CLOCK_STEP, Now
 
 _UNSYNCHRONIZED, _NANOSECONDS, _ERROR = 0x0040, 0x2000, 5
-_MOST = 1000
+_MAX_BYTES = 1000
 
 
 class _Timex(ctypes.Structure):
@@ -33,54 +33,54 @@ class _Timex(ctypes.Structure):
     )
 
 
-def kept_by_ntp(shown: Now) -> bool:
-    """Whether the kernel says that its clock is synchronized, and it is the clock that was read."""
+def synchronized_by_ntp(clocks: Now) -> bool:
+    """Return whether the kernel says that its clock is synchronized, and it is the clock that was read."""
     if not sys.platform.startswith("linux"):
         return False
-    found = _Timex()
+    timex = _Timex()
     try:
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(found))
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
     except (OSError, AttributeError):
         return False
-    if state in (-1, _ERROR) or found.status & _UNSYNCHRONIZED or found.maxerror > CLOCK_STEP:
+    if state in (-1, _ERROR) or timex.status & _UNSYNCHRONIZED or timex.maxerror > CLOCK_STEP:
         return False
-    fraction = found.fraction // 1000 if found.status & _NANOSECONDS else found.fraction
-    return bool(abs(found.seconds * 1_000_000 + fraction - shown.wall) <= CLOCK_STEP)
+    fraction = timex.fraction // 1000 if timex.status & _NANOSECONDS else timex.fraction
+    return bool(abs(timex.seconds * 1_000_000 + fraction - clocks.wall) <= CLOCK_STEP)
 
 
-class Word(NamedTuple):
-    """An operator's: within this start of the computer, a clock with this `Now.offset` is right."""
+class ClockConfirmation(NamedTuple):
+    """An operator confirms: within this boot, a clock with this `Now.offset` is right."""
 
     boot: str
     offset: int
 
     @staticmethod
-    def beside(audit_file: Path) -> Path:
-        """The file of it."""
+    def path_beside(audit_file: Path) -> Path:
+        """Return the path of the confirmation of a sink with this audit log."""
         return audit_file.with_name(audit_file.name + ".clock")
 
     @staticmethod
-    def read(path: Path) -> Word | None:
-        """The word that was given last, or none. Whatever else the file holds is none."""
+    def read(path: Path) -> ClockConfirmation | None:
+        """Return the last confirmation; ``None`` if the file holds none."""
         try:
             with path.open("rb") as file:
-                found = json.loads(file.read(_MOST))
-            return Word(str(found["boot"]), int(found["offset"]))
+                fields = json.loads(file.read(_MAX_BYTES))
+            return ClockConfirmation(str(fields["boot"]), int(fields["offset"]))
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def write(self, path: Path) -> None:
-        """Give it. Raises ``OSError``."""
+        """Write the confirmation to its file. Raises ``OSError``."""
         new = path.with_name(path.name + ".new")
         new.write_text(json.dumps(self._asdict()) + "\n")
         new.replace(path)
 
-    def vouches(self, shown: Now) -> bool:
-        """Whether this is the clock that it speaks of."""
-        return bool(self.boot) and self.boot == shown.boot and abs(self.offset - shown.offset) <= CLOCK_STEP
+    def covers(self, clocks: Now) -> bool:
+        """Return whether these are the clocks that it confirms."""
+        return bool(self.boot) and self.boot == clocks.boot and abs(self.offset - clocks.offset) <= CLOCK_STEP
 
 
-def vouched(shown: Now, word: Path) -> bool:
-    """Whether NTP or an operator says that what the clocks show is right."""
-    said = Word.read(word)
-    return (said is not None and said.vouches(shown)) or kept_by_ntp(shown)
+def is_clock_confirmed(clocks: Now, confirmation_file: Path) -> bool:
+    """Return whether NTP or an operator confirms what the clocks say."""
+    confirmation = ClockConfirmation.read(confirmation_file)
+    return (confirmation is not None and confirmation.covers(clocks)) or synchronized_by_ntp(clocks)

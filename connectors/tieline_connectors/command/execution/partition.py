@@ -1,4 +1,4 @@
-"""A partition of commands that this task owns: what is decided is audited, then durable, then known here."""
+"""A partition of commands that this task owns: a decision is audited, then durable, then in memory."""
 
 from __future__ import annotations
 
@@ -8,40 +8,49 @@ from typing import NamedTuple, Protocol
 
 from tieline.api import Changelog, TopicPartition
 from tieline_connectors.command.audit.file import AuditFile
-from tieline_connectors.command.model.clock import CLOCK_STEP, Now, Seen
+from tieline_connectors.command.model.clock import CLOCK_STEP, BelievedClock, Now
 from tieline_connectors.command.model.command import Result
-from tieline_connectors.command.model.ledger import CommandLedger, Entry, Retention, check_step
-from tieline_connectors.command.model.partition_note import KEY, Note, with_times
-from tieline_connectors.command.model.result_records import audit_event, audit_revert, records, taken_over
-from tieline_connectors.command.rules.decisions import Situation
-from tieline_connectors.command.rules.rules import deadline_of
+from tieline_connectors.command.model.entry import LedgerEntry, check_step
+from tieline_connectors.command.model.ledger import CommandLedger, Retention
+from tieline_connectors.command.model.partition_note import KEY, PartitionNote, add_times
+from tieline_connectors.command.model.result_records import (
+    audit_event,
+    audit_reverting,
+    audit_takeover,
+    to_records,
+)
+from tieline_connectors.command.rules.checks import monotonic_deadline
+from tieline_connectors.command.rules.decisions import Conditions
+
+_MAX_REMOVED = 1000
 
 
-class Topics(NamedTuple):
-    """Where results are told."""
+class ResultTopics(NamedTuple):
+    """The topics that results are written to; an empty name: no such topic."""
 
     results: str
     old_results: str
 
 
 class Clock(Protocol):
-    """The time that is believed; `wall_clock.WallClock` is one."""
+    """The believed time; `wall_clock.WallClock` implements it."""
 
     def now(self) -> Now:
-        """The moment."""
+        """Return the moment."""
 
-    def recall(self, ledger: CommandLedger) -> Now:
-        """The moment, after what a ledger knows of this computer's clock."""
+    def restore(self, ledger: CommandLedger) -> Now:
+        """Return the moment, after learning what a ledger knows of this computer's clock."""
 
 
 @dataclass(eq=False)
-class Unit:
-    """What was decided, to be stored as one: offer the same one to `OwnedPartition.store` until it is.
+class LedgerWrite:
+    """Decisions to store together: pass the same object to `CommandPartition.store` until it is stored.
 
-    ``offset``: records before it are decided by this. ``deadlines`` of the commands accepted.
+    ``offset``: all records before it are decided once this is stored. ``deadlines``: those of the commands
+    that it accepts.
     """
 
-    entries: Sequence[Entry]
+    entries: Sequence[LedgerEntry]
     results: Sequence[Result]
     offset: int | None = None
     deadlines: Mapping[str, int] = field(default_factory=dict)
@@ -49,136 +58,157 @@ class Unit:
     stored: bool = False
 
 
-class OwnedPartition:
-    """Used under the executor's lock. ``deadlines``: until when each command may run, monotonic.
+class CommandPartition:
+    """Used under the scheduler's lock. ``deadlines``: until when each command may run, monotonic time.
 
-    The audit log comes first, so nothing is ever stored, told or done that it does not say. What it says
-    and was not stored (the worker died between the two) is told by the numbers: each write of the ledger
-    has one, ``stored_at``, on its entries and on its lines; the line TAKEN_OVER of whoever comes next
-    says up to which number the ledger has it.
+    The audit log is written first, so that nothing is stored, reported or done without being audited. A
+    worker may die between the audit line and the ledger's write. The numbers show this: each write has a
+    ``stored_at``, on its entries and on its audit lines, and the next owner's line TAKEN_OVER names the last
+    one that the ledger has.
     """
 
     def __init__(
-        self, at: TopicPartition, changelog: Changelog, audit: AuditFile, topics: Topics, clock: Clock
+        self,
+        topic_partition: TopicPartition,
+        changelog: Changelog,
+        audit: AuditFile,
+        topics: ResultTopics,
+        clock: Clock,
     ) -> None:
-        """Reads the ledger as the last owner left it. Raises ``ValueError`` on what is no entry."""
-        self.at = at
-        found = dict(changelog.entries)
-        note = Note.from_value(found.pop(KEY, None))
+        """Read the ledger as the last owner left it. Raises ``ValueError`` if a value is not an entry."""
+        self.topic_partition = topic_partition
+        values = dict(changelog.entries)
+        note = PartitionNote.from_value(values.pop(KEY, None))
         self._stored_note = note
-        self.ledger = CommandLedger(map(Entry.from_value, found.values()), clock.now(), note)
-        now = clock.recall(self.ledger)
-        self.ledger.keep_time(now)
-        waiting = (entry for entry in self.ledger if entry.state == "RECEIVED")
-        self.deadlines = {entry.command_id: deadline_of(entry, now) for entry in waiting}
+        self.ledger = CommandLedger(map(LedgerEntry.from_value, values.values()), clock.now(), note)
+        now = clock.restore(self.ledger)
+        self.ledger.update_clock(now)
+        received = (entry for entry in self.ledger if entry.state == "RECEIVED")
+        self.deadlines = {entry.command_id: monotonic_deadline(entry, now) for entry in received}
         self.released = False
         self._changelog = changelog
         self._first_partitions = changelog.first_partitions
         self._audit = audit
         self._topics = topics
-        self._name = f"{at.topic}-{at.partition}"
-        self._first = [taken_over(self._name, self.ledger.stored_at)]
-        self._unheard: Unit | None = None
-        self._taken = -1
+        self._name = f"{topic_partition.topic}-{topic_partition.partition}"
+        self._takeover_lines = [audit_takeover(self._name, self.ledger.stored_at)]
+        self._unconfirmed: LedgerWrite | None = None
+        self._stored_offset = -1
 
-    def taken(self) -> int:
-        """Of records before this offset all is decided, and durable; -1: of none yet. Raises as ``store``.
+    def stored_offset(self) -> int:
+        """Return the offset before which every record is decided and stored; -1 before the first.
 
-        Ask before a record is decided: what ``store`` has perhaps stored is repeated first, as it was. A
-        second decision could be another one, since clock, kill switch and policy go on.
+        Call it before a record is decided: a write whose outcome is unknown is first repeated unchanged. A
+        second decision could differ, since clock, kill switch and policy may have changed. Raises as `store`.
         """
-        self._finish()
-        return self._taken
+        self._finish_write()
+        return self._stored_offset
 
-    def store(self, unit: Unit) -> None:
-        """Entries, what is told of them and the offset, as one; on the audit log's disk before that.
+    def store(self, write: LedgerWrite) -> None:
+        """Store entries, results and offset together, after the audit log has them on disk.
 
-        Raises ``Retriable`` (nobody knows whether it is stored; until it is, nothing else will be),
-        ``OSError`` (the audit log cannot be written; nothing was stored), ``Fenced``.
+        Raises ``RetriableError`` if it is unknown whether they are stored; until they are, nothing else is
+        stored. Raises ``OSError`` if the audit log cannot be written; then nothing was stored. Raises
+        ``FencedError`` if another task owns the partition.
         """
-        self._finish()
-        if not unit.stored:
-            self._unheard = unit
-            self._finish()
+        self._finish_write()
+        if not write.stored:
+            self._unconfirmed = write
+            self._finish_write()
 
-    def _finish(self) -> None:
-        unit = self._unheard
-        if unit is None:
+    def _finish_write(self) -> None:
+        write = self._unconfirmed
+        if write is None:
             return
-        if not unit.audited:
-            self._say(unit)
-        told = [record for result in unit.results for record in records(result, *self._topics)]
-        self._changelog.write({e.command_id: e.to_value() for e in unit.entries}, told, unit.offset)
-        for entry in unit.entries:
+        if not write.audited:
+            self._audit_write(write)
+        results = [record for result in write.results for record in to_records(result, *self._topics)]
+        self._changelog.write({e.command_id: e.to_value() for e in write.entries}, results, write.offset)
+        for entry in write.entries:
             self.ledger.put(entry)
             if entry.state == "ENDED":
                 self.deadlines.pop(entry.command_id, None)
-        self.deadlines.update(unit.deadlines)
-        if unit.offset is not None:
-            self._taken = unit.offset
-        unit.stored, self._unheard = True, None
+        self.deadlines.update(write.deadlines)
+        if write.offset is not None:
+            self._stored_offset = write.offset
+        write.stored, self._unconfirmed = True, None
 
-    def _say(self, unit: Unit) -> None:
-        """Give the write its number, and let the audit log say all of it."""
-        new = [entry for entry in unit.entries if entry != self.ledger.get(entry.command_id)]
+    def _audit_write(self, write: LedgerWrite) -> None:
+        """Number the write, and append all of it to the audit log."""
+        new = [entry for entry in write.entries if entry != self.ledger.get(entry.command_id)]
         for entry in new:
             check_step(self.ledger.get(entry.command_id), entry)
-        number = max([self.ledger.stored_at + 1, *(entry.newest for entry in new)]) if new else None
+        number = max([self.ledger.stored_at + 1, *(entry.latest_time for entry in new)]) if new else None
         if number is not None:
             ids = {entry.command_id for entry in new}
-            unit.entries = [e._replace(stored_at=number) if e.command_id in ids else e for e in unit.entries]
-        lines = [audit_event(result, self._name, number) for result in unit.results]
-        lines += [audit_revert(e, self._name, number) for e in unit.entries if e.hold == "REVERTING"]
-        at = max([result.at for result in unit.results] + [entry.newest for entry in unit.entries], default=0)
+            write.entries = [
+                entry._replace(stored_at=number) if entry.command_id in ids else entry
+                for entry in write.entries
+            ]
+        lines = [audit_event(result, self._name, number) for result in write.results]
+        lines += [audit_reverting(e, self._name, number) for e in write.entries if e.hold == "REVERTING"]
+        times = [result.at for result in write.results] + [entry.latest_time for entry in write.entries]
         if lines:
-            self._audit.append(at, *self._first, *lines)
-            self._first = []
-        unit.audited = True
+            self._audit.append(max(times, default=0), *self._takeover_lines, *lines)
+            self._takeover_lines = []
+        write.audited = True
 
-    def keep_head(self) -> None:
-        """Let the head beside the audit log follow it, if that is due."""
-        self._audit.keep_head()
+    def update_head(self) -> None:
+        """Update the head file beside the audit log, if that is due."""
+        self._audit.update_head()
 
-    def forget(self, now: int, retention: Retention) -> int:
-        """Remove what is older than the retention; how many. Raises ``Retriable``, ``Fenced``."""
-        gone = self.ledger.forgettable(now, retention)[:1000]
-        if gone and self._unheard is None:
-            self._write_note(self.ledger.noted(gone), gone)
-            self.ledger.forget(gone, now)
-        return len(gone)
+    def remove_old(self, now: int, retention: Retention) -> int:
+        """Remove entries older than the retention; return how many.
 
-    def keep_time(self, now: Now) -> None:
-        """Count by the time that is believed now, and write it down. Raises ``Retriable``, ``Fenced``.
-
-        The next start knows it then; until the time before counts no more, that one is to be known.
+        Raises ``RetriableError`` and ``FencedError``.
         """
-        self.ledger.keep_time(now)
-        known = self.ledger.last_seen(now.boot)
-        if known is None or now.doubt or now.before or abs(known.offset - now.offset) <= CLOCK_STEP // 2:
+        removed = self.ledger.removable(now, retention)[:_MAX_REMOVED]
+        if removed and self._unconfirmed is None:
+            self._write_note(self.ledger.note_after_removal(removed), removed)
+            self.ledger.remove(removed, now)
+        return len(removed)
+
+    def update_clock(self, now: Now) -> None:
+        """Count times by the clock that is believed now, and store that clock.
+
+        The next start then knows it. While the previous clock still counts, that one stays stored. Raises
+        ``RetriableError`` and ``FencedError``.
+        """
+        self.ledger.update_clock(now)
+        known = self.ledger.last_clock(now.boot)
+        if (
+            known is None
+            or now.doubt
+            or now.earlier_wall
+            or abs(known.offset - now.offset) <= CLOCK_STEP // 2
+        ):
             return
-        if self._unheard is None:
-            seen = Seen(now.offset, now.monotonic)
-            self._write_note(self.ledger.note._replace(boot=now.boot, clock=seen))
+        if self._unconfirmed is None:
+            clock = BelievedClock(now.offset, now.monotonic)
+            self._write_note(self.ledger.note._replace(boot=now.boot, clock=clock))
 
-    def lay_out(self, partitions: int, situation: Situation) -> None:
-        """The topic has so many partitions now. Raises ``Retriable``, ``Fenced``.
+    def note_partition_count(self, partitions: int, conditions: Conditions) -> None:
+        """Note how many partitions the topic has. Raises ``RetriableError`` and ``FencedError``.
 
-        If it had fewer, another partition's ledger may know commands that belong here from now on: what was
-        issued until now is as if it were forgotten. So it is after a version that executed a command on any
-        partition.
+        If it had another number before, another partition's ledger may know commands that belong here from
+        now on. Commands issued until now then count as forgotten. The same holds after a version that
+        executed a command on any partition.
         """
         note = self.ledger.note
-        if partitions == (note.partitions or 1) or self._unheard is not None:
+        if partitions == (note.partitions or 1) or self._unconfirmed is not None:
             return
         if note.partitions or len(self.ledger) or self._first_partitions not in (0, partitions):
-            now, terms = situation.now.wall, situation.terms
-            span = (now - terms.max_age - terms.max_clock_skew, now + terms.max_clock_skew)
-            note = note._replace(forgotten=with_times(note.forgotten, [], span))
+            now, settings = conditions.now.wall, conditions.settings
+            span = (now - settings.max_age - settings.max_clock_skew, now + settings.max_clock_skew)
+            note = note._replace(forgotten=add_times(note.forgotten, [], span))
         self._write_note(note._replace(partitions=partitions))
 
-    def _write_note(self, note: Note, gone: Collection[str] = ()) -> None:
-        """What is forgotten and that it is, as one; it counts also where nobody knows if it was written."""
+    def _write_note(self, note: PartitionNote, removed: Collection[str] = ()) -> None:
+        """Store the removals and the note together.
+
+        The note counts from now on, also if it is unknown whether it was stored.
+        """
         self.ledger.note = note
         changed = {} if note == self._stored_note else {KEY: note.to_value()}
-        self._changelog.write({**dict.fromkeys(gone), **changed})
+        self._changelog.write({**dict.fromkeys(removed), **changed})
         self._stored_note = note

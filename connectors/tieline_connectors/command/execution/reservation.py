@@ -1,7 +1,8 @@
-"""Devices that an actuator (VOLTTRON 8, 9, 10) keeps for us while a command is written."""
+"""Reserve devices at an actuator (VOLTTRON 8, 9, 10) while a command is written."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import uuid
@@ -10,98 +11,91 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
+from tieline_connectors.command.execution.errors import (
+    DeviceRefusedError,
+    DeviceReservedError,
+    UnavailableError,
+    UncertainError,
+)
 from tieline_connectors.volttron_bus.vip.client import BusMessage
 from tieline_connectors.volttron_bus.vip.jsonrpc import to_short_text
 
-ANNOUNCED = "devices/actuators/schedule/announce/"
-"""Where an actuator announces, as soon as a reservation is made, who has the device and for how long."""
+log = logging.getLogger(__name__)
+
+ANNOUNCEMENTS = "devices/actuators/schedule/announce/"
+"""The topic prefix under which an actuator announces each new reservation: its holder and its duration."""
 _SLACK = 30.0
-"""Seconds that a first reservation begins in the past, for a platform whose clock is behind ours."""
+"""Seconds by which a first reservation starts in the past, for a platform whose clock is behind ours."""
 _ROUNDED = 2.0
 """Seconds: an actuator ends a reservation at a whole second, a moment later."""
-_A_WRITE = 1.0
+_PER_WRITE = 1.0
 """Seconds of a reservation for each write."""
 _LONGEST_GRACE = 86_400.0
-
-
-class DeviceRefused(Exception):
-    """The platform answered with an error: this very call was not done."""
-
-
-class Taken(DeviceRefused):
-    """The device is reserved. ``until``: when that ends, as the actuator says, if it does.
-
-    ``ours``: by a connection of ours that was lost.
-    """
-
-    def __init__(
-        self, message: str, device: str, until: datetime | None = None, *, ours: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.device = device
-        self.until = until
-        self.ours = ours
 
 
 class Actuator(Protocol):
     """What a reservation needs of a platform."""
 
-    def ask(self, method: str, *args: Any) -> Any:
-        """Call the actuator. Raises ``Away``, ``DeviceRefused``, ``Uncertain``."""
+    def call_actuator(self, method: str, *args: Any) -> Any:
+        """Call the actuator. Raises ``UnavailableError``, ``DeviceRefusedError``, ``UncertainError``."""
 
-    def hear(self, prefix: str) -> AbstractContextManager[Callable[[], Sequence[BusMessage]]]:
-        """Subscribe for as long as the context is open; the function returns what has arrived."""
+    def subscribe(self, prefix: str) -> AbstractContextManager[Callable[[], Sequence[BusMessage]]]:
+        """Subscribe while the context is open; the yielded function returns what has arrived."""
 
     def is_ours(self, identity: str) -> bool:
-        """Whether an identity is one that we use, or have used before a reconnect."""
+        """Return whether an identity is ours, now or before a reconnect."""
 
 
 class Reservation:
-    """Used by one thread. Each device is reserved by itself: a conflict belongs to the device that has it.
+    """Used by one thread. Each device is reserved separately: a conflict belongs to one device.
 
-    It lasts for as long as its writes need, and ends by itself. ``priority``: HIGH, LOW or LOW_PREEMPT;
-    ``timeout``: seconds that one answer may take.
+    A reservation lasts for as long as its writes need, and ends by itself. ``priority``: HIGH, LOW or
+    LOW_PREEMPT; ``timeout``: seconds that one answer may take.
     """
 
     def __init__(self, actuator: Actuator | None, priority: str, timeout: float) -> None:
-        """``actuator`` is ``None`` where the driver takes writes: then nothing is reserved."""
+        """``actuator`` is ``None`` if writes go to the driver: then nothing is reserved."""
         self._actuator = actuator
         self._priority = priority
         self._timeout = timeout
         self._tasks: list[str] = []
         self._ends: dict[str, datetime] = {}
         self._free_at = 0.0
-        self.keeper = ""
-        """Who still has a device for its grace time."""
+        self.holder = ""
+        """The agent that still keeps a device for its grace time."""
 
     @property
     def wait(self) -> float:
-        """Seconds until the devices are really ours: a preempted task keeps its own for a grace time."""
+        """Seconds until the devices can be used: a preempted task keeps its device for a grace time."""
         return max(0.0, self._free_at - time.monotonic())
 
-    def cover(self, devices: Sequence[str], writes: int) -> None:
-        """Make sure that these devices are reserved for so many writes from now, or from the grace time on.
+    def ensure(self, devices: Sequence[str], writes: int) -> None:
+        """Make sure that these devices are reserved for that many writes, from now or from the grace time on.
 
-        One of the answers may take the longest; if others are slow, too, this extends it before the next.
-        Raises `Taken`, ``DeviceRefused``, ``Away``, ``Uncertain``; what was reserved before stays so.
+        The time suffices if one answer takes the longest; if more are slow, the next call extends it. Raises
+        `DeviceReservedError`, ``DeviceRefusedError``, ``UnavailableError``, ``UncertainError``; earlier
+        reservations stay.
         """
         if self._actuator is None:
             return
-        seconds = self._timeout + _A_WRITE * writes
+        seconds = self._timeout + _PER_WRITE * writes
         for device in devices:
             while self._left(device) < self.wait + seconds:
                 self._request(self._actuator, device, self.wait + seconds)
 
     def release(self) -> None:
-        """End it early. What cannot be ended now ends by itself."""
+        """End it early; what cannot be cancelled now ends by itself."""
         tasks, self._tasks = self._tasks, []
         self._ends.clear()
         if self._actuator is None:
             return
         for task in tasks:
             try:
-                self._actuator.ask("request_cancel_schedule", "", task)
-            except Exception:  # each kind says the same here: nobody has confirmed it
+                self._actuator.call_actuator("request_cancel_schedule", "", task)
+            except (UnavailableError, UncertainError, DeviceRefusedError):
+                return
+            except Exception:
+                log.exception("a reservation could not be cancelled; it ends by itself")
                 return
 
     def _left(self, device: str) -> float:
@@ -114,48 +108,51 @@ class Reservation:
         end = now + timedelta(seconds=seconds + 0.5)
         task = f"tieline-{uuid.uuid4()}"
         slot = [device, start.isoformat(), end.isoformat()]
-        self._tasks.append(task)  # also if no answer comes
+        self._tasks.append(task)  # even if no answer comes: the reservation may exist
         if self._priority == "HIGH" and device not in self._ends:
-            with actuator.hear(f"{ANNOUNCED}{device}") as heard:
-                answer = actuator.ask("request_new_schedule", "", task, self._priority, [slot])
-                self._note_grace(actuator, device, heard())
+            with actuator.subscribe(f"{ANNOUNCEMENTS}{device}") as announced:
+                answer = actuator.call_actuator("request_new_schedule", "", task, self._priority, [slot])
+                self._read_grace_time(actuator, device, announced())
         else:
-            answer = actuator.ask("request_new_schedule", "", task, self._priority, [slot])
+            answer = actuator.call_actuator("request_new_schedule", "", task, self._priority, [slot])
         if not isinstance(answer, dict) or answer.get("result") != "SUCCESS":
             self._tasks.remove(task)
             raise _refusal(actuator, device, answer)
         self._ends[device] = end
 
-    def _note_grace(self, actuator: Actuator, device: str, heard: Sequence[BusMessage]) -> None:
-        for message in heard:
-            keeper, window = message.headers.get("requesterID"), message.headers.get("window")
-            if message.topic != f"{ANNOUNCED}{device}" or not isinstance(keeper, str):
+    def _read_grace_time(self, actuator: Actuator, device: str, announced: Sequence[BusMessage]) -> None:
+        for message in announced:
+            holder, window = message.headers.get("requesterID"), message.headers.get("window")
+            if message.topic != f"{ANNOUNCEMENTS}{device}" or not isinstance(holder, str):
                 continue
-            if isinstance(window, (int, float)) and math.isfinite(window) and not actuator.is_ours(keeper):
-                self.keeper = to_short_text(keeper)
+            if isinstance(window, (int, float)) and math.isfinite(window) and not actuator.is_ours(holder):
+                self.holder = to_short_text(holder)
                 grace = min(max(0.0, float(window)), _LONGEST_GRACE) + _ROUNDED
                 self._free_at = max(self._free_at, time.monotonic() + grace)
 
 
-def _refusal(actuator: Actuator, device: str, answer: Any) -> DeviceRefused:
-    """Say who has the device and until when: the actuator's answer has it in ``data``."""
+def _refusal(actuator: Actuator, device: str, answer: Any) -> DeviceRefusedError:
+    """Return an error that names the holder and the end: the actuator's answer has them in ``data``."""
     if not isinstance(answer, dict):
-        return DeviceRefused(f"{device} cannot be reserved: {to_short_text(answer)}")
+        return DeviceRefusedError(f"{device} cannot be reserved: {to_short_text(answer)}")
     info = to_short_text(answer.get("info"))
     if "CONFLICT" not in info:
-        return DeviceRefused(f"{device} cannot be reserved: {info or to_short_text(answer.get('data'))}")
+        return DeviceRefusedError(f"{device} cannot be reserved: {info or to_short_text(answer.get('data'))}")
     holders = list(_holders(answer.get("data")))
     if holders and all(actuator.is_ours(agent) for agent, *_ in holders):
         until = max(end for *_, end in holders)
-        told = f"{device} is still reserved by our last connection until {_clock(until)}"
-        return Taken(told, device, until, ours=True)
-    theirs = [holder for holder in holders if not actuator.is_ours(holder[0])]
-    if not theirs:
-        return Taken(f"{device} is reserved by another agent, and the actuator does not say by which", device)
-    agent, task, start, end = max(theirs, key=lambda holder: holder[3])
-    since = f"from {_clock(start)} " if start > datetime.now(timezone.utc) else ""
+        message = f"{device} is still reserved by our last connection until {_format_time(until)}"
+        return DeviceReservedError(message, device, until, ours=True)
+    others = [holder for holder in holders if not actuator.is_ours(holder[0])]
+    if not others:
+        return DeviceReservedError(
+            f"{device} is reserved by another agent, and the actuator does not say by which", device
+        )
+    agent, task, start, end = max(others, key=lambda holder: holder[3])
+    since = f"from {_format_time(start)} " if start > datetime.now(timezone.utc) else ""
     holder = f"{to_short_text(agent)} (task {to_short_text(task)})"
-    return Taken(f"{device} is reserved by {holder} {since}until {_clock(end)}", device, end)
+    message = f"{device} is reserved by {holder} {since}until {_format_time(end)}"
+    return DeviceReservedError(message, device, end)
 
 
 def _holders(data: Any) -> Any:
@@ -165,15 +162,15 @@ def _holders(data: Any) -> Any:
             for slot in slots if isinstance(slots, list) else ():
                 try:
                     _, start, end = slot
-                    yield agent, task, _time(start), _time(end)
+                    yield agent, task, _parse_time(start), _parse_time(end)
                 except (TypeError, ValueError, OverflowError):
                     continue
 
 
-def _time(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo is not None else found.astimezone()
+def _parse_time(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is not None else moment.astimezone()
 
 
-def _clock(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""When commands are executed: one thread that starts them as they become due, and ends their holds."""
+"""Decide when commands are executed: one thread starts them when they are due, and ends their holds."""
 
 from __future__ import annotations
 
@@ -6,132 +6,140 @@ import logging
 import threading
 
 from tieline.api import FencedError, RetriableError, TopicPartition
-from tieline_connectors.command.execution.conditions import Surroundings
-from tieline_connectors.command.execution.counters import Measures
-from tieline_connectors.command.execution.execution import IDLE, Execution, Gone, Pace
-from tieline_connectors.command.execution.partition import OwnedPartition
+from tieline_connectors.command.execution.conditions import ConditionMonitor
+from tieline_connectors.command.execution.counters import CommandCounters
+from tieline_connectors.command.execution.executor import IDLE, Executor, PartitionReleasedError, Timing
+from tieline_connectors.command.execution.partition import CommandPartition
 from tieline_connectors.command.execution.platform import Platform
-from tieline_connectors.command.model.ledger import Entry
+from tieline_connectors.command.model.entry import LedgerEntry
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 100
-"""The most entries of a partition that are looked at in one step."""
-_FORGET_EVERY, _REMIND_EVERY, _OVERDUE = 60_000_000, 600_000_000, 60_000_000
+_MAX_DUE = 100
+"""The most entries of a partition that are processed in one step."""
+_REMOVE_EVERY, _REMIND_EVERY, _OVERDUE_AFTER = 60_000_000, 600_000_000, 60_000_000
 """Microseconds."""
 
 
-class Executor:
-    """Runs the commands of all partitions of a task, one at a time. ``lock`` guards their ledgers."""
+class Scheduler:
+    """Executes the commands of all partitions of a task, one at a time. ``lock`` guards their ledgers.
+
+    ``failure``: the unexpected error that ended the thread, ``None`` while it runs.
+    """
 
     def __init__(
-        self,
-        platform: Platform,
-        surroundings: Surroundings,
-        pace: Pace,
-        measures: Measures,
+        self, platform: Platform, monitor: ConditionMonitor, timing: Timing, counters: CommandCounters
     ) -> None:
         self.lock = threading.Condition()
         self.failure: Exception | None = None
         self._platform = platform
-        self._surroundings = surroundings
-        self._pace = pace
-        self._measures = measures
-        self._execution = Execution(platform, surroundings, pace, measures, self.lock)
-        self._owned: dict[TopicPartition, OwnedPartition] = {}
+        self._monitor = monitor
+        self._timing = timing
+        self._counters = counters
+        self._executor = Executor(platform, monitor, timing, counters, self.lock)
+        self._partitions: dict[TopicPartition, CommandPartition] = {}
         self._busy: TopicPartition | None = None
-        self._failing: frozenset[str] = frozenset()
-        self._forget_at = self._remind_at = 0
-        self._give_back_until: int | None = None
+        self._failing_devices: frozenset[str] = frozenset()
+        self._remove_at = self._remind_at = 0
+        self._revert_holds_until: int | None = None
         self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
-    def own(self, owned: OwnedPartition) -> None:
-        """Run the commands of this partition from now on."""
-        for entry in owned.ledger:
+    def add(self, partition: CommandPartition) -> None:
+        """Execute the commands of this partition from now on."""
+        for entry in partition.ledger:
             self._platform.remember(entry.agent)
         with self.lock:
-            self._owned[owned.at] = owned
+            self._partitions[partition.topic_partition] = partition
             self._remind_at = 0
             self.lock.notify_all()
 
-    def owned(self, at: TopicPartition) -> OwnedPartition | None:
-        """The partition, if it is ours; ask under the lock."""
-        return self._owned.get(at)
+    def get(self, topic_partition: TopicPartition) -> CommandPartition | None:
+        """Return the partition, ``None`` if this task does not own it; call it under the lock."""
+        return self._partitions.get(topic_partition)
 
-    def release(self, at: TopicPartition, timeout: float) -> None:
-        """Begin nothing of this partition any more, and wait for what is being done."""
+    def release(self, topic_partition: TopicPartition, timeout: float) -> None:
+        """Start nothing of this partition any more, and wait for the command that is being written."""
         with self.lock:
-            owned = self._owned.pop(at, None)
-            if owned is not None:
-                owned.released = True
+            partition = self._partitions.pop(topic_partition, None)
+            if partition is not None:
+                partition.released = True
             self.lock.notify_all()
-            if not self.lock.wait_for(lambda: self._busy != at, timeout):
-                log.warning("%s-%d is let go while a command of it is being written", *at)
+            if not self.lock.wait_for(lambda: self._busy != topic_partition, timeout):
+                log.warning("%s-%d is released while one of its commands is being written", *topic_partition)
 
-    def interrupt(self, give_back: float = 0.0) -> None:
-        """Begin nothing any more; ``give_back``: but for so many seconds end the holds. From any thread."""
+    def interrupt(self, revert_time: float = 0.0) -> None:
+        """Start nothing any more. From any thread.
+
+        ``revert_time``: seconds in which holds are still reverted before their time.
+        """
         with self.lock:
-            if give_back and self._give_back_until is None:
-                self._give_back_until = self._surroundings.now().monotonic + int(give_back * 1_000_000)
+            if revert_time and self._revert_holds_until is None:
+                self._revert_holds_until = self._monitor.now().monotonic + int(revert_time * 1_000_000)
             else:
-                self._execution.stopping = True
+                self._executor.stopping = True
             self.lock.notify_all()
 
-    def wait_for_the_holds(self, timeout: float) -> None:
-        """Until all that could be given back at the end is."""
+    def wait_for_holds(self, timeout: float) -> None:
+        """Wait until every hold that can be reverted at the stop is reverted."""
         with self.lock:
-            self.lock.wait_for(lambda: self._execution.stopping or not self._thread.is_alive(), timeout)
+            self.lock.wait_for(lambda: self._executor.stopping or not self._thread.is_alive(), timeout)
 
     def join(self, timeout: float) -> None:
-        """Until it has ended."""
+        """Wait until the thread has ended."""
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
     def step(self) -> float:
-        """Do the next thing that is due; the seconds until something may be due, 0 for now."""
-        if self._give_back_until is not None:
-            return self._give_all_back(self._give_back_until)
+        """Process the next entry that is due; return the seconds until the next may be due, 0 for now."""
+        if self._revert_holds_until is not None:
+            return self._revert_all_holds(self._revert_holds_until)
         with self.lock:
             due = self._due()
-            wait = self._sleep()
-        for owned, entry in due:  # one that has to wait holds up no other
-            wait = min(wait, self._try(owned, entry))
+            wait = self._housekeep()
+        for partition, entry in due:  # an entry that has to wait does not block the others
+            wait = min(wait, self._process(partition, entry))
             if not wait:
                 break
         return wait
 
-    def _give_all_back(self, until: int) -> float:
-        """Each hold is tried once, by the rules for one that is due; what is left is in the ledger."""
+    def _revert_all_holds(self, until: int) -> float:
+        """Try each hold once, by the rules for a hold that is due; the rest stays in the ledger."""
         with self.lock:
-            held = [(owned, entry) for owned in self._owned.values() for entry in owned.ledger.held()]
-        for number, (owned, entry) in enumerate(held):
-            if self._surroundings.now().monotonic >= until:
-                log.warning("no time is left to give back %d holds; the next start does", len(held) - number)
+            held = [
+                (partition, entry)
+                for partition in self._partitions.values()
+                for entry in partition.ledger.held()
+            ]
+        for number, (partition, entry) in enumerate(held):
+            if self._monitor.now().monotonic >= until:
+                log.warning(
+                    "no time left to revert %d holds; the next start reverts them", len(held) - number
+                )
                 break
-            self._try(owned, entry, early=True)
+            self._process(partition, entry, early=True)
         with self.lock:
-            self._execution.stopping = True
+            self._executor.stopping = True
             self.lock.notify_all()
         return 0.0
 
-    def _try(self, owned: OwnedPartition, entry: Entry, early: bool = False) -> float:
+    def _process(self, partition: CommandPartition, entry: LedgerEntry, early: bool = False) -> float:
         with self.lock:
-            if self._execution.stopping or owned.released:
+            if self._executor.stopping or partition.released:
                 return 0.0
-            self._busy = owned.at
+            self._busy = partition.topic_partition
         try:
-            return self._execution.do(owned, entry, early)
-        except Gone:
+            return self._executor.process(partition, entry, early)
+        except PartitionReleasedError:
             return 0.0
         except FencedError as error:
-            log.warning("%s-%d belongs to somebody else: %s", *owned.at, error)
+            log.warning("%s-%d is owned by another task now: %s", *partition.topic_partition, error)
             with self.lock:
-                owned.released = True
-                self._owned.pop(owned.at, None)
+                partition.released = True
+                self._partitions.pop(partition.topic_partition, None)
             return 0.0
         finally:
             with self.lock:
@@ -140,76 +148,86 @@ class Executor:
 
     def _run(self) -> None:
         try:
-            while not self._execution.stopping:
+            while not self._executor.stopping:
                 wait = self.step()
                 with self.lock:
-                    if wait > 0 and not self._execution.stopping:
+                    if wait > 0 and not self._executor.stopping:
                         self.lock.wait(wait)
         except Exception as error:
-            log.exception("the commands stop here")
+            log.exception("commands are no longer executed")
             self.failure = error
         finally:
             self._platform.close()
 
-    def _due(self) -> list[tuple[OwnedPartition, Entry]]:
-        """What was begun by somebody who died, then what is due, the oldest first."""
-        now = self._surroundings.now()
-        owned = list(self._owned.values())
-        for one in owned:
+    def _due(self) -> list[tuple[CommandPartition, LedgerEntry]]:
+        """Return what a worker that died left unfinished, then what is due, the oldest first."""
+        now = self._monitor.now()
+        partitions = list(self._partitions.values())
+        for partition in partitions:
             try:
-                one.keep_time(now)
+                partition.update_clock(now)
             except (RetriableError, FencedError) as error:
-                log.info("the time that is believed is written down later: %s", error)
-        begun = [(one, entry) for one in owned for entry in one.ledger.unfinished()]
-        due = [(one, entry) for one in owned for entry in one.ledger.due(now.wall)[:_AT_ONCE]]
-        return begun + sorted(due, key=lambda found: found[1].received_at)
+                log.info("the believed time will be stored later: %s", error)
+        unfinished = [
+            (partition, entry) for partition in partitions for entry in partition.ledger.unfinished()
+        ]
+        due = [
+            (partition, entry)
+            for partition in partitions
+            for entry in partition.ledger.due(now.wall)[:_MAX_DUE]
+        ]
+        return unfinished + sorted(due, key=lambda item: item[1].received_at)
 
-    def _sleep(self) -> float:
-        now = self._surroundings.now()
-        if now.monotonic >= self._forget_at and not now.doubt:
-            self._forget_at = now.monotonic + _FORGET_EVERY
-            self._forget(now.wall)
+    def _housekeep(self) -> float:
+        """Do what is due beside the commands; return the seconds until the next entry is due."""
+        now = self._monitor.now()
+        if now.monotonic >= self._remove_at and not now.doubt:
+            self._remove_at = now.monotonic + _REMOVE_EVERY
+            self._remove_old_entries(now.wall)
         if now.monotonic >= self._remind_at:
             self._remind_at = now.monotonic + _REMIND_EVERY
-            self._remind(now.wall)
-        for owned in self._owned.values():
-            owned.keep_head()
-        self._surroundings.situation()  # what its files say is followed also while no command comes
-        self._watch_devices()
-        waits = [at - now.wall for o in self._owned.values() if (at := o.ledger.next_due()) is not None]
-        later = [wait for wait in waits if wait > 0]  # what is due already says by itself when to look again
+            self._remind_of_holds(now.wall)
+        for partition in self._partitions.values():
+            partition.update_head()
+        self._monitor.current()  # follows the policy file and the kill switch also while no command comes
+        self._report_failing_devices()
+        due_times = [partition.ledger.next_due() for partition in self._partitions.values()]
+        waits = [due_at - now.wall for due_at in due_times if due_at is not None]
+        later = [wait for wait in waits if wait > 0]  # what is due now returns its own wait
         return min(IDLE, min(later, default=IDLE * 1_000_000) / 1_000_000)
 
-    def _remind(self, now: int) -> None:
-        """Repeat the alarm of holds that are unpaid, for whatever reason."""
-        unpaid = [
+    def _remind_of_holds(self, now: int) -> None:
+        """Repeat the alarm of holds that are overdue, for whatever reason."""
+        overdue = [
             entry
-            for owned in self._owned.values()
-            for entry in owned.ledger.held()
-            if entry.hold_tries or (entry.hold_until or now) + _OVERDUE < now
+            for partition in self._partitions.values()
+            for entry in partition.ledger.held()
+            if entry.hold_tries or (entry.hold_until or now) + _OVERDUE_AFTER < now
         ]
-        if unpaid:
-            point = unpaid[0].command.writes[0].point
-            told = "holds that have ended and are not given back yet: %d, such as %s of command %s"
-            log.error(told, len(unpaid), point, unpaid[0].command_id)
+        if overdue:
+            point = overdue[0].command.writes[0].point
+            message = "holds that have ended and are not reverted yet: %d, such as %s of command %s"
+            log.error(message, len(overdue), point, overdue[0].command_id)
 
-    def _forget(self, now: int) -> None:
-        for owned in self._owned.values():
+    def _remove_old_entries(self, now: int) -> None:
+        for partition in self._partitions.values():
             try:
-                owned.forget(now, self._pace.retention)
+                partition.remove_old(now, self._timing.retention)
             except (RetriableError, FencedError) as error:
-                log.info("old commands are forgotten later: %s", error)
+                log.info("old commands will be removed later: %s", error)
 
-    def _watch_devices(self) -> None:
-        """Tell which devices are left alone because their commands fail."""
-        found = [(device, streak) for o in self._owned.values() for device, streak in o.ledger.streaks]
-        if not found and not self._failing:
+    def _report_failing_devices(self) -> None:
+        """Log and count the devices whose commands the circuit breaker rejects."""
+        streaks = [item for partition in self._partitions.values() for item in partition.ledger.streaks]
+        if not streaks and not self._failing_devices:
             return
-        breaker = self._surroundings.situation().policy.limits.breaker
-        failing = frozenset(d for d, streak in found if breaker and streak.failures >= breaker.failures)
-        for device in failing - self._failing:
-            log.error("%s: its commands fail, and more are refused for a while (limits.breaker)", device)
-        for device in self._failing - failing:
-            log.info("%s: its commands are not refused any more", device)
-        self._measures.circuits(len(failing - self._failing), len(self._failing - failing))
-        self._failing = failing
+        breaker = self._monitor.current().policy.limits.breaker
+        failing = frozenset(
+            device for device, streak in streaks if breaker and streak.failures >= breaker.failures
+        )
+        for device in failing - self._failing_devices:
+            log.error("%s: its commands fail, and more are rejected for a while (limits.breaker)", device)
+        for device in self._failing_devices - failing:
+            log.info("%s: its commands are accepted again", device)
+        self._counters.circuits(len(failing - self._failing_devices), len(self._failing_devices - failing))
+        self._failing_devices = failing

@@ -1,4 +1,4 @@
-"""The time that is believed on this computer: its clocks, watched (`clock.ClockWatch`), and alarms."""
+"""The believed time of this computer: its clocks, checked by `clock.ClockWatch`, with alarms."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tieline_connectors.command.model.ledger import CommandLedger
 log = logging.getLogger(__name__)
 
 _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""It also goes on while the computer sleeps."""
-_ASKED_EVERY = 1_000_000
+"""It also advances while the computer sleeps."""
+_CHECK_EVERY = 1_000_000
 """Microseconds."""
 
 
-def clocks() -> Now:
-    """Both clocks of this machine, as they are."""
+def read_clocks() -> Now:
+    """Return what both clocks of this computer say."""
     return Now(time.time_ns() // 1000, time.clock_gettime_ns(_MONOTONIC) // 1000, boot=_boot())
 
 
 @functools.cache
 def _boot() -> str:
-    """Names this start of the computer; where that cannot be read, this process."""
+    """Return a name of this boot of the computer; of this process if that cannot be read."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except (OSError, ValueError):
@@ -36,53 +36,53 @@ def _boot() -> str:
 
 
 class WallClock:
-    """Asked from both threads of a task. A doubt about the clock is logged when it begins and when it ends.
+    """Called from both threads of a task. A doubt about the clock is logged when it begins and when it ends.
 
-    ``count`` gets ``clock.untrusted`` for each.
+    ``count`` gets ``clock.untrusted`` for each doubt.
     """
 
     def __init__(
         self,
         watch: ClockWatch,
-        shown: Callable[[], Now],
-        vouched: Callable[[Now], bool],
+        clocks: Callable[[], Now],
+        confirmed: Callable[[Now], bool],
         count: Callable[[str, int], None],
     ) -> None:
-        """``shown``: what the clocks say. ``vouched``: whether something says that it is right."""
+        """``clocks`` reads both clocks. ``confirmed`` returns whether NTP or an operator confirms them."""
         self._watch = watch
-        self._vouched = vouched
-        self._asked_at, self._is_vouched = -_ASKED_EVERY, False
-        self._shown = shown
+        self._is_confirmed_by = confirmed
+        self._checked_at, self._is_confirmed = -_CHECK_EVERY, False
+        self._clocks = clocks
         self._count = count
         self._lock = threading.Lock()
         self._doubt = ""
 
     def now(self) -> Now:
-        """The moment."""
+        """Return the moment."""
         with self._lock:
-            return self._alarmed(self._read())
+            return self._log_doubt(self._read())
 
-    def recall(self, ledger: CommandLedger) -> Now:
-        """The moment, after what a ledger knows of this computer's clock."""
+    def restore(self, ledger: CommandLedger) -> Now:
+        """Return the moment, after learning what a ledger knows of this computer's clock."""
         with self._lock:
-            seen = ledger.last_seen(self._read().boot)
-            if seen is not None:
-                self._watch.recall(seen)
-            return self._alarmed(self._read())
+            clock = ledger.last_clock(self._read().boot)
+            if clock is not None:
+                self._watch.restore(clock)
+            return self._log_doubt(self._read())
 
     def _read(self) -> Now:
-        shown = self._shown()
-        now = self._watch.read(*shown[:2], shown.boot)
-        if shown.monotonic >= self._asked_at + _ASKED_EVERY:
-            self._asked_at, self._is_vouched = shown.monotonic, self._vouched(shown)
-            if now.doubt and self._is_vouched:
-                self._watch.vouch(*shown[:2])
-                now = self._watch.read(*shown[:2], shown.boot)
-        return now._replace(vouched=self._is_vouched and not now.doubt)
+        clocks = self._clocks()
+        now = self._watch.read(*clocks[:2], clocks.boot)
+        if clocks.monotonic >= self._checked_at + _CHECK_EVERY:
+            self._checked_at, self._is_confirmed = clocks.monotonic, self._is_confirmed_by(clocks)
+            if now.doubt and self._is_confirmed:
+                self._watch.confirm(*clocks[:2])
+                now = self._watch.read(*clocks[:2], clocks.boot)
+        return now._replace(confirmed=self._is_confirmed and not now.doubt)
 
-    def _alarmed(self, now: Now) -> Now:
+    def _log_doubt(self, now: Now) -> Now:
         if now.doubt and not self._doubt:
-            log.error("CLOCK_UNTRUSTED: %s; nothing is begun until it is back, or is believed", now.doubt)
+            log.error("CLOCK_UNTRUSTED: %s; commands wait until it is set back, or is believed", now.doubt)
             self._count("clock.untrusted", 1)
         elif self._doubt and not now.doubt:
             log.warning("the clock is believed again")

@@ -1,8 +1,8 @@
-"""What a command and its result are: plain data, strictly read; pure.
+"""A command and its result as plain data; pure.
 
 All times are microseconds since 1970, UTC. A `Command` is complete: what its issuer left out is filled
-in from the sink's defaults, and `filled` remembers which, so that `digest` and `signing_content` see
-only what was sent. A later change of a default makes no command another one.
+in from the sink's defaults. `filled` names these fields, so that `digest` and `signing_content` see only what
+was sent. So a later change of a default does not change a command.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ State: TypeAlias = Literal[
     "HOLD_FAILED",
 ]
 TERMINAL = frozenset({"SUCCEEDED", "MISMATCH", "FAILED", "REJECTED", "EXPIRED", "UNKNOWN"})
-"""A command comes to exactly one of these."""
+"""Every command ends in exactly one of these."""
 
 Outcome: TypeAlias = Literal["NOT_WRITTEN", "UNVERIFIED", "VERIFIED", "DIFFERENT", "UNKNOWN", "REVERTED"]
 
 
 class Write(NamedTuple):
-    """One point, as `point.point_of` writes it, and what to write there."""
+    """One point, in the form of `point.point_of`, and the value to write."""
 
     point: str
     value: Value = None
@@ -47,16 +47,16 @@ class Write(NamedTuple):
         return split(self.point)[0]
 
     @property
-    def place(self) -> str:
-        """What its partition follows from: its device, where a slash in a point's name ends one, too.
+    def partition_key(self) -> str:
+        """The key that selects its partition: its device, up to the last slash, also one in the point's name.
 
-        So all texts of one register have one ledger: 2.x takes that slash for one between segments.
+        So all spellings of one register have one ledger: 2.x reads that slash as one between segments.
         """
         return "/".join(split(self.point)).rpartition("/")[0]
 
 
 class Defaults(NamedTuple):
-    """What the sink says where a command does not: ``ttl`` in microseconds."""
+    """What the sink fills in if a command leaves it out; ``ttl`` in microseconds."""
 
     ttl: int = 60_000_000
     priority: int | None = None
@@ -64,7 +64,7 @@ class Defaults(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A wish to move equipment, checked for its form and not yet for its right."""
+    """A request to move equipment; its form is checked, its authorization is not."""
 
     command_id: str
     issuer: str
@@ -86,21 +86,23 @@ class Command(NamedTuple):
 
     @property
     def devices(self) -> frozenset[str]:
-        """The keys of the devices that it writes to, or may write to (`point.device_keys`)."""
+        """The keys of the devices that it writes to, or may write to (see `point.device_keys`)."""
         return frozenset().union(*(device_keys(write.point) for write in self.writes))
 
     def to_json(self) -> str:
-        """For the ledger; `from_json` reads it."""
-        return canonical({**_without_place(self), "writes": [write._asdict() for write in self.writes]})
+        """Return the text for the ledger, which `from_json` reads."""
+        return canonical(
+            {**_fields_without_destination(self), "writes": [write._asdict() for write in self.writes]}
+        )
 
     @staticmethod
     def from_json(text: str) -> Command:
-        """What `to_json` wrote. Raises ``ValueError`` on anything else."""
+        """Return what `to_json` wrote. Raises ``ValueError`` if the text is anything else."""
         try:
-            found = json.loads(text)
-            writes = tuple(Write(**write) for write in found.pop("writes"))
-            filled = tuple(found.pop("filled"))
-            return Command(**found, writes=writes, filled=filled)
+            fields = json.loads(text)
+            writes = tuple(Write(**write) for write in fields.pop("writes"))
+            filled = tuple(fields.pop("filled"))
+            return Command(**fields, writes=writes, filled=filled)
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a command of the ledger: {error}") from None
 
@@ -117,7 +119,7 @@ class WriteResult(NamedTuple):
 
     @property
     def maybe_written(self) -> bool:
-        """False only where it is certain that this write did not happen."""
+        """False only if this write certainly did not happen."""
         return self.outcome != "NOT_WRITTEN"
 
 
@@ -138,37 +140,37 @@ class Result(NamedTuple):
     raw: bytes | None = None
 
     def to_value(self) -> dict[str, Any]:
-        """Data for the schema ``command.CommandResult``."""
+        """Return data for the schema ``command.CommandResult``."""
         return {**self._asdict(), "writes": [write._asdict() for write in self.writes]}
 
     def to_json(self) -> str:
-        """For the ledger, without ``raw``; `from_json` reads it."""
+        """Return the text for the ledger, without ``raw``; `from_json` reads it."""
         value = self.to_value()
         del value["raw"]
         return canonical(value)
 
     @staticmethod
     def from_json(text: str) -> Result:
-        """What `to_json` wrote. Raises ``ValueError`` on anything else."""
+        """Return what `to_json` wrote. Raises ``ValueError`` if the text is anything else."""
         try:
-            found = json.loads(text)
-            writes = tuple(WriteResult(**write) for write in found.pop("writes"))
-            return Result(**found, writes=writes)
+            fields = json.loads(text)
+            writes = tuple(WriteResult(**write) for write in fields.pop("writes"))
+            return Result(**fields, writes=writes)
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a result of the ledger: {error}") from None
 
 
 def canonical(content: Any) -> str:
-    """One text for one content: sorted keys, no white space, ASCII, the shortest text of each double."""
+    """Return the canonical JSON: sorted keys, no white space, ASCII, the shortest text of each double."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def signing_content(command: Command) -> bytes:
-    """The bytes that a signature is made over, and that the digest names: what was sent, canonically.
+    """Return the bytes that are signed and hashed: the content that was sent, in canonical form.
 
-    Version 2 names the topic, the platform or both; a command that names neither is signed as version 1.
+    Version 2 is for commands that name a topic or a platform; a command that names neither has version 1.
     """
-    sent = _without_place(command)
+    sent = _fields_without_destination(command)
     for field in ("signature", "filled"):
         del sent[field]
     sent.update(dict.fromkeys(command.filled))
@@ -177,30 +179,30 @@ def signing_content(command: Command) -> bytes:
     return b"tieline.command.%b\n%b" % (version, canonical(sent).encode("ascii"))
 
 
-def _without_place(command: Command) -> dict[str, Any]:
-    """Its fields, without topic and platform where it names neither: as versions before had them."""
-    found = command._asdict()
+def _fields_without_destination(command: Command) -> dict[str, Any]:
+    """Return its fields, without topic and platform if it names neither, as in earlier versions."""
+    fields = command._asdict()
     if command.topic is None and command.platform is None:
-        del found["topic"], found["platform"]
-    return found
+        del fields["topic"], fields["platform"]
+    return fields
 
 
 def digest(command: Command) -> str:
-    """BLAKE2b-128 of the content as it was sent, without the signature; hexadecimal."""
+    """Return BLAKE2b-128 of the content that was sent, without the signature; hexadecimal."""
     return hashlib.blake2b(signing_content(command), digest_size=16).hexdigest()
 
 
 def sign(command: Command, key: bytes) -> str:
-    """The signature of a command: HMAC-SHA256, hexadecimal."""
+    """Return the signature of a command: HMAC-SHA256, hexadecimal."""
     return hmac.new(key, signing_content(command), hashlib.sha256).hexdigest()
 
 
-def signed_by(command: Command, key: bytes) -> bool:
-    """Whether the command bears the signature of this key."""
-    given = (command.signature or "").encode("ascii", "replace")
-    return bool(key) and hmac.compare_digest(sign(command, key).encode("ascii"), given.lower())
+def is_signed_by(command: Command, key: bytes) -> bool:
+    """Return whether the command has the signature of this key."""
+    signature = (command.signature or "").encode("ascii", "replace")
+    return bool(key) and hmac.compare_digest(sign(command, key).encode("ascii"), signature.lower())
 
 
 def as_action(text: str) -> Action:
-    """``SET`` or ``REVERT``; the caller has checked it."""
+    """Return the text as an action; the caller has checked that it is ``SET`` or ``REVERT``."""
     return cast("Action", text)

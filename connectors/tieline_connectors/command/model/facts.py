@@ -1,4 +1,4 @@
-"""What a policy looks at beside the command, and what it answers; pure."""
+"""What a policy needs beside the command, and what it returns; pure."""
 
 from __future__ import annotations
 
@@ -7,84 +7,88 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tieline_connectors.command.model.command import Value
-from tieline_connectors.command.model.ledger import Written
+from tieline_connectors.command.model.ledger import PastWrite
 from tieline_connectors.command.model.streaks import Streak
 
 MAX_TEXT = 10_000
-"""Characters of a text that a point may read."""
+"""The most characters of a text that a point may read."""
 
 
-class Refusal(NamedTuple):
-    """Why a command is refused: the code for programs, the sentence for people, the point if it is one."""
+class Rejection(NamedTuple):
+    """Why a command is rejected: a code for programs, a reason for people, and perhaps the point."""
 
     code: str
-    sentence: str
+    reason: str
     point: str = ""
 
 
 class Reading(NamedTuple):
-    """A value that the platform has just read; where it could not be read there is no `Reading`."""
+    """A value that the platform has just read; a point that could not be read has no `Reading`."""
 
     value: Value
 
 
-def reading_of(found: Any) -> Reading | None:
-    """What a platform answered, as a reading; none where it is nothing that a point can be (NaN, a list)."""
-    if isinstance(found, float) and not math.isfinite(found):
+def reading_of(answer: Any) -> Reading | None:
+    """Return a platform's answer as a reading; ``None`` if no point can have that value (NaN, a list)."""
+    if isinstance(answer, float) and not math.isfinite(answer):
         return None
-    if isinstance(found, int) and not -(2**63) <= found < 2**63:
+    if isinstance(answer, int) and not -(2**63) <= answer < 2**63:
         return None
-    if found is None or isinstance(found, (bool, int, float)):
-        return Reading(found)
-    return Reading(found) if isinstance(found, str) and len(found) <= MAX_TEXT and _is_text(found) else None
+    if answer is None or isinstance(answer, (bool, int, float)):
+        return Reading(answer)
+    return (
+        Reading(answer)
+        if isinstance(answer, str) and len(answer) <= MAX_TEXT and _is_storable(answer)
+        else None
+    )
 
 
-def _is_text(found: str) -> bool:
-    """Half of a surrogate pair is legal in JSON, and no result with it could ever be stored."""
+def _is_storable(text: str) -> bool:
+    """Return whether UTF-8 can encode a text: JSON allows half of a surrogate pair, results do not."""
     try:
-        found.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError:
         return False
     return True
 
 
 class History(Protocol):
-    """What was done before; `ledger.Ledger` is one."""
+    """What was done before; `ledger.CommandLedger` implements it."""
 
-    def written(self, point: str, since: int) -> Sequence[Written]:
-        """The writes of a point since then and the one before, newest first."""
+    def writes(self, point: str, since: int) -> Sequence[PastWrite]:
+        """Return the writes of a point since then and the one before, newest first."""
 
-    def starts(self, since: int, *, issuer: str = "", device: str = "") -> int:
-        """How many commands were started after then: of all, of an issuer, or on a device."""
+    def count_starts(self, since: int, *, issuer: str = "", device: str = "") -> int:
+        """Return how many commands were started after then: in all, of an issuer, or on a device."""
 
     def streak(self, device: str) -> Streak:
-        """How often in a row the commands of a device have failed."""
+        """Return how many of the last commands of a device have failed."""
 
 
-class NoHistory:
-    """Nothing was ever written: for checking a command beside a running sink."""
+class EmptyHistory:
+    """An empty history, for checking a command without a sink."""
 
-    def written(self, point: str, since: int) -> Sequence[Written]:
-        """Nothing."""
+    def writes(self, point: str, since: int) -> Sequence[PastWrite]:
+        """Return nothing."""
         return ()
 
-    def starts(self, since: int, *, issuer: str = "", device: str = "") -> int:
-        """None."""
+    def count_starts(self, since: int, *, issuer: str = "", device: str = "") -> int:
+        """Return 0."""
         return 0
 
     def streak(self, device: str) -> Streak:
-        """None."""
+        """Return a streak without failures."""
         return Streak()
 
 
-class Facts(NamedTuple):
-    """What a policy looks at beside the command.
+class PolicyContext(NamedTuple):
+    """What a policy needs beside the command.
 
-    ``readings``: what the points read now, none: nobody has looked yet (when the command has just come).
-    ``signed_with``: the names of the keys whose signature it bears.
+    ``readings``: what the points read now, ``None`` if they are not read yet (when the command has arrived).
+    ``signed_with``: the names of the keys that signed it.
     """
 
     now: int
-    history: History = NoHistory()
+    history: History = EmptyHistory()
     readings: Mapping[str, Reading | None] | None = None
     signed_with: Collection[str] = ()

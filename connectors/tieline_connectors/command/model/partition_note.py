@@ -1,7 +1,7 @@
 """What the ledger knows of its partition as a whole, beside the entries of commands; pure.
 
-It stands in the changelog under a key that no command can have (a command's id is printable), as an entry
-at rest.
+The changelog has it under a key that no command can have, since a command's id is printable. It has the form
+of an entry that is finished.
 """
 
 from __future__ import annotations
@@ -10,45 +10,49 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from tieline_connectors.command.model.clock import Seen
+from tieline_connectors.command.model.clock import BelievedClock
 
 KEY = "\n"
-_MOST_SPANS = 16
+_MAX_SPANS = 16
 
 Spans: TypeAlias = "tuple[tuple[int, int], ...]"
-"""Times from … to, both inside, in order and apart from each other."""
+"""Times from … to, both included, in order and separate."""
 
 
-class Note(NamedTuple):
-    """``forgotten``: when commands were issued that the ledger has forgotten; no other was issued then that
-    may be taken for a new one. ``boot``, ``clock``: what was believed last, where it was found out anew.
-    ``partitions``: how many the topic had, 0: one, as far as is known. Microseconds.
+class PartitionNote(NamedTuple):
+    """What the ledger knows beside its entries; times in microseconds.
+
+    ``forgotten``: the issue times of commands that the ledger has forgotten; a command issued then is not
+    accepted as new. ``boot``, ``clock``: the clock that was believed last, if it was set since the last
+    entry. ``partitions``: how many the topic had, 0 if unknown (then one).
     """
 
     forgotten: Spans = ()
     boot: str = ""
-    clock: Seen | None = None
+    clock: BelievedClock | None = None
     partitions: int = 0
 
     def has_forgotten(self, issued_at: int) -> bool:
-        """Whether a command of that time may be one of those."""
+        """Return whether a command of that issue time may have been forgotten."""
         return any(start <= issued_at <= end for start, end in self.forgotten)
 
     def to_value(self) -> dict[str, Any]:
-        """Data for the schema ``command.LedgerEntry``."""
+        """Return data for the schema ``command.LedgerEntry``."""
         text = json.dumps(self._asdict(), separators=(",", ":"))
         return {**_EMPTY, "command": text}
 
     @staticmethod
-    def from_value(value: Mapping[str, Any] | None) -> Note:
-        """From data of that schema, none: there is no note. Raises ``ValueError``."""
+    def from_value(value: Mapping[str, Any] | None) -> PartitionNote:
+        """Return the note of data of that schema; ``None``: there is none yet. Raises ``ValueError``."""
         if value is None:
-            return Note()
+            return PartitionNote()
         try:
-            found = json.loads(value["command"])
-            clock = found.pop("clock")
-            spans = tuple((int(start), int(end)) for start, end in found.pop("forgotten"))
-            return Note(forgotten=spans, clock=None if clock is None else Seen(*clock), **found)
+            fields = json.loads(value["command"])
+            clock = fields.pop("clock")
+            spans = tuple((int(start), int(end)) for start, end in fields.pop("forgotten"))
+            return PartitionNote(
+                forgotten=spans, clock=None if clock is None else BelievedClock(*clock), **fields
+            )
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a note of the ledger: {error}") from None
 
@@ -71,22 +75,22 @@ _EMPTY: Mapping[str, Any] = {
 }
 
 
-def with_times(spans: Spans, times: Iterable[int], *more: tuple[int, int]) -> Spans:
-    """Spans that hold these times, and ``more``, too; at most so many, those that lie closest are made one.
+def add_times(spans: Spans, times: Iterable[int], *others: tuple[int, int]) -> Spans:
+    """Return spans with these times and the other spans added; merge the closest if there are too many.
 
-    So a few commands of a time far ahead (a wrong clock accepted and forgot them) bar that time, and not
-    all that lies before it.
+    So a few commands of a time far ahead, which a wrong clock accepted, block that time only, and not all
+    time before it.
     """
-    found = sorted([*spans, *more, *((time, time) for time in times)])
+    unmerged = sorted([*spans, *others, *((time, time) for time in times)])
     merged: list[tuple[int, int]] = []
-    for start, end in found:
+    for start, end in unmerged:
         if merged and start <= merged[-1][1] + 1:
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:
             merged.append((start, end))
-    if len(merged) > _MOST_SPANS:
+    if len(merged) > _MAX_SPANS:
         gaps = sorted(range(1, len(merged)), key=lambda i: merged[i][0] - merged[i - 1][1], reverse=True)
-        cuts = sorted(gaps[: _MOST_SPANS - 1])
+        cuts = sorted(gaps[: _MAX_SPANS - 1])
         edges = zip([0, *cuts], [*cuts, len(merged)], strict=True)
         merged = [(merged[first][0], merged[last - 1][1]) for first, last in edges]
     return tuple(merged)

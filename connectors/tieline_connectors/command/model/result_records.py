@@ -1,4 +1,4 @@
-"""What is told of a command: records for the results topics, lines for the audit log; pure."""
+"""Build what reports a result: records for the results topics, lines for the audit log; pure."""
 
 from __future__ import annotations
 
@@ -6,43 +6,45 @@ from typing import Any
 
 from tieline.api import Schema, SourceRecord, identity
 from tieline_connectors.command.model.command import TERMINAL, Result, Value
-from tieline_connectors.command.model.ledger import Entry
+from tieline_connectors.command.model.entry import LedgerEntry
 from tieline_connectors.command.model.point import split
 
 _SCHEMA = "command.CommandResult"
 
 
 def result_schema() -> Schema:
-    """The schema of a result."""
+    """Return the schema of a result."""
     return Schema.named(_SCHEMA)
 
 
 def ledger_schema() -> Schema:
-    """The schema of what the ledger keeps."""
+    """Return the schema of the ledger's entries."""
     return Schema.named("command.LedgerEntry")
 
 
-def records(result: Result, topic: str, old_topic: str) -> list[SourceRecord]:
-    """The result for its topic, and in the old agents' form if there is a topic for that.
+def to_records(result: Result, topic: str, old_topic: str) -> list[SourceRecord]:
+    """Return the record of a result, and those in the old agents' form if there is a topic for them.
 
-    The same result has the same id however often it is told. Results of a device keep their order.
+    The same result always has the same id. Results of a device keep their order.
     """
     value = result.to_value()
     key = split(result.writes[0].point)[0] if result.writes else result.command_id
     content = result.to_json().encode("ascii")
-    told = identity(result.command_id, result.state, result.at, digest_of=content)
+    headers = identity(result.command_id, result.state, result.at, digest_of=content)
     at = result.at // 1000
-    made = [SourceRecord(topic, value, key, headers=told, timestamp=at, value_schema=result_schema())]
+    records = [SourceRecord(topic, value, key, headers=headers, timestamp=at, value_schema=result_schema())]
     if old_topic and result.state in TERMINAL:
         for write in result.writes:
-            old = old_form(result, write.point, write.actual)
-            same = identity("old", result.command_id, result.state, result.at, write.point, digest_of=content)
-            made.append(SourceRecord(old_topic, old, key, headers=same, timestamp=at))
-    return made
+            old = to_old_form(result, write.point, write.actual)
+            headers = identity(
+                "old", result.command_id, result.state, result.at, write.point, digest_of=content
+            )
+            records.append(SourceRecord(old_topic, old, key, headers=headers, timestamp=at))
+    return records
 
 
-def old_form(result: Result, point: str, value: Value) -> dict[str, Any]:
-    """What the old CloudAgent told of a command."""
+def to_old_form(result: Result, point: str, value: Value) -> dict[str, Any]:
+    """Return what the old CloudAgent reported of a command."""
     return {
         "from": "CloudAgent",
         "to": "Cloud",
@@ -53,7 +55,7 @@ def old_form(result: Result, point: str, value: Value) -> dict[str, Any]:
 
 
 def audit_event(result: Result, partition: str, stored_at: int | None) -> dict[str, Any]:
-    """A line of the audit log. ``stored_at``: of the ledger's write that it belongs to; none: of none."""
+    """Return a line of the audit log. ``stored_at``: the number of its write, ``None`` without a write."""
     event = result.to_value()
     raw = event.pop("raw")
     if raw is not None:
@@ -61,12 +63,12 @@ def audit_event(result: Result, partition: str, stored_at: int | None) -> dict[s
     return event | {"partition": partition, "stored_at": stored_at}
 
 
-def audit_revert(entry: Entry, partition: str, stored_at: int | None) -> dict[str, Any]:
-    """The line before the points of a hold are given back."""
+def audit_reverting(entry: LedgerEntry, partition: str, stored_at: int | None) -> dict[str, Any]:
+    """Return the line to write before the points of a hold are reverted."""
     points = [write.point for write in entry.command.writes]
-    said = {"state": "REVERTING", "command_id": entry.command_id, "issuer": entry.command.issuer}
+    event = {"state": "REVERTING", "command_id": entry.command_id, "issuer": entry.command.issuer}
     return {
-        **said,
+        **event,
         "points": points,
         "at": entry.reverting_at,
         "partition": partition,
@@ -74,6 +76,6 @@ def audit_revert(entry: Entry, partition: str, stored_at: int | None) -> dict[st
     }
 
 
-def taken_over(partition: str, stored_at: int) -> dict[str, Any]:
-    """The first line of a new owner: of the lines above it those with a later number were never stored."""
+def audit_takeover(partition: str, stored_at: int) -> dict[str, Any]:
+    """Return the first line of a new owner: earlier lines with a later number were never stored."""
     return {"state": "TAKEN_OVER", "partition": partition, "stored_at": stored_at}

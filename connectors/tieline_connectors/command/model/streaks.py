@@ -1,7 +1,7 @@
-"""How often in a row the commands of a device have failed, from the ends that a ledger holds; pure.
+"""Count how many of a device's last commands have failed, from the results that a ledger holds; pure.
 
-A circuit breaker needs no state of its own: it is open for some time after the last of so many failures
-in a row, and whatever ends well closes it. So it is the same after a restart, and on another worker.
+A circuit breaker needs no state of its own: it is open for a time after the last of several failures in a
+row, and a success closes it. So it is the same after a restart, and on another worker.
 """
 
 from __future__ import annotations
@@ -15,54 +15,54 @@ from tieline_connectors.command.model.point import device_keys, key_of
 
 
 class Streak(NamedTuple):
-    """So many commands of a device have failed one after the other, the last one then."""
+    """How many commands of a device have failed in a row, and when the last one did; microseconds."""
 
     failures: int = 0
     last_at: int = 0
 
 
 class Streaks:
-    """Those of all devices of a ledger; its ends may come in any order."""
+    """The streaks of all devices of a ledger; its results may come in any order."""
 
     def __init__(self) -> None:
         self._worked_at: dict[str, int] = {}
-        self._failed: dict[str, list[tuple[int, str]]] = {}
+        self._failures: dict[str, list[tuple[int, str]]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, Streak]]:
-        return ((device, self.of(device)) for device in self._failed)
+        return ((device, self.get(device)) for device in self._failures)
 
-    def of(self, device: str) -> Streak:
-        """That of a device."""
-        failed = self._failed.get(key_of(device))
-        return Streak(len(failed), failed[-1][0]) if failed else Streak()
+    def get(self, device: str) -> Streak:
+        """Return the streak of a device."""
+        failures = self._failures.get(key_of(device))
+        return Streak(len(failures), failures[-1][0]) if failures else Streak()
 
-    def note(self, result: Result, at: int) -> None:
-        """A command that was started has ended so, then."""
+    def add(self, result: Result, at: int) -> None:
+        """Add the result of a command that was started; ``at``: when it ended."""
         for device in frozenset().union(*(device_keys(write.point) for write in result.writes)):
-            worked = has_worked(result, device)
+            worked = shows_working(result, device)
             if worked:
                 self._worked_at[device] = max(at, self._worked_at.get(device, 0))
-                later = [one for one in self._failed.pop(device, []) if one[0] > at]
+                later = [failure for failure in self._failures.pop(device, []) if failure[0] > at]
                 if later:
-                    self._failed[device] = later
+                    self._failures[device] = later
             elif worked is False and at > self._worked_at.get(device, 0):
-                bisect.insort(self._failed.setdefault(device, []), (at, result.command_id))
+                bisect.insort(self._failures.setdefault(device, []), (at, result.command_id))
 
-    def forget(self, command_ids: Collection[str]) -> None:
-        """These commands are in the ledger no longer."""
-        for device, failed in list(self._failed.items()):
-            left = [one for one in failed if one[1] not in command_ids]
+    def remove(self, command_ids: Collection[str]) -> None:
+        """Remove the failures of commands that the ledger no longer has."""
+        for device, failures in list(self._failures.items()):
+            left = [failure for failure in failures if failure[1] not in command_ids]
             if left:
-                self._failed[device] = left
+                self._failures[device] = left
             else:
-                del self._failed[device]
+                del self._failures[device]
 
 
-def has_worked(result: Result, device: str) -> bool | None:
-    """Whether a command shows that a device works, or that it does not; none: it shows neither.
+def shows_working(result: Result, device: str) -> bool | None:
+    """Return whether a result shows that a device works or does not; ``None`` if it shows neither.
 
-    It shows neither what was never written for another reason than the device's own: a worker that died,
-    a platform that was away, an expiry.
+    A write that did not happen for another reason shows neither: a worker that died, an unavailable platform,
+    an expiry.
     """
     writes = [w for w in result.writes if device in device_keys(w.point)]
     if result.state == "SUCCEEDED":

@@ -1,8 +1,8 @@
-"""The text of a policy file, YAML or JSON, to a `Policy`; pure. All problems are told together.
+"""Parse the text of a policy file, YAML or JSON, and report all problems together; pure.
 
-A policy decides about equipment, so nothing in it is guessed: keys may not stand twice, ``on``, ``off``,
-``yes`` and ``no`` are texts and not booleans, ``12:30`` and ``0644`` are texts and not numbers, and
-YAML's tags, anchors and aliases are refused.
+A policy decides about equipment, so nothing in it is guessed: duplicate keys are rejected, ``on``, ``off``,
+``yes`` and ``no`` are texts and not booleans, ``12:30`` and ``0644`` are texts and not numbers, and YAML's
+tags, anchors and aliases are rejected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from tieline.api import ConfigError, ConfigProblem
 from tieline.api.strict_yaml import Duplicate, StrictLoader, load_json, load_yaml
-from tieline_connectors.command.model.point import pattern as point_pattern
+from tieline_connectors.command.model.point import point_pattern
 from tieline_connectors.command.policy.policy import Policy
 from tieline_connectors.command.policy.rule import Breaker, Limits, Rate, Rule
 
@@ -27,9 +27,9 @@ MAX_DEPTH = 10
 
 
 def parse(text: str, where: str) -> Policy:
-    """The policy of a file's text; ``where`` is its name (``.json``: JSON, else YAML).
+    """Return the policy of a file's text; ``where`` is its name (``.json``: JSON, otherwise YAML).
 
-    Raises ``ConfigError`` with every problem, each with its place and the way out.
+    Raises ``ConfigError`` with every problem, each with its place and its fix.
     """
     try:
         if len(text) > MAX_CHARACTERS:
@@ -37,9 +37,9 @@ def parse(text: str, where: str) -> Policy:
         is_json = where.lower().endswith(".json")
         loaded, duplicates = _json(text) if is_json else load_yaml(text, _Loader)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError([ConfigProblem(where, "", f"cannot be read: {_told(error)}")]) from None
+        raise ConfigError([ConfigProblem(where, "", f"cannot be read: {_describe(error)}")]) from None
     if not isinstance(loaded, dict):
-        raise ConfigError([ConfigProblem(where, "", "holds no map; it begins with version: 1 and rules:")])
+        raise ConfigError([ConfigProblem(where, "", "is not a map; it begins with version: 1 and rules:")])
     problems = [ConfigProblem(where, duplicate.key, str(duplicate)) for duplicate in duplicates]
     policy: Policy | None = None
     try:
@@ -53,22 +53,22 @@ def parse(text: str, where: str) -> Policy:
 
 
 def _rules_problems(rules: Any, where: str) -> list[ConfigProblem]:
-    """What is wrong with the patterns; and between the keys of those rules whose keys are each right."""
-    found: list[ConfigProblem] = []
+    """Return the problems of patterns, and those between the keys of rules whose keys are each valid."""
+    problems: list[ConfigProblem] = []
     for number, item in enumerate(rules if isinstance(rules, list) else (), start=1):
         points = item.get("points") if isinstance(item, dict) else None
         patterns = [points] if isinstance(points, str) else points if isinstance(points, list) else []
-        wrong = [_wrong_pattern(pattern) for pattern in patterns if isinstance(pattern, str)]
-        found += [ConfigProblem(where, f"rule {number}: points", told) for told in wrong if told]
+        messages = [_pattern_problem(pattern) for pattern in patterns if isinstance(pattern, str)]
+        problems += [ConfigProblem(where, f"rule {number}: points", text) for text in messages if text]
         try:
             rule = Rule.model_validate(item)
         except ValidationError:
             continue
-        found += [ConfigProblem(where, f"rule {number}: {key}", told) for key, told in rule.problems()]
-    return found
+        problems += [ConfigProblem(where, f"rule {number}: {key}", text) for key, text in rule.problems()]
+    return problems
 
 
-def _wrong_pattern(pattern: str) -> str | None:
+def _pattern_problem(pattern: str) -> str | None:
     try:
         point_pattern(pattern, "a pattern")
     except ValueError as error:
@@ -86,37 +86,37 @@ _KINDS: Mapping[str, type[BaseModel]] = {
 
 
 def _problem(where: str, line: Any) -> ConfigProblem:
-    place, key, kind = _place(line["loc"])
+    place, key, kind = _locate(line["loc"])
     shown = f"{place}: {key}" if place and key else place or key
     if line["type"] == "extra_forbidden":
         known = list(_KINDS[kind].model_fields)
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-        return ConfigProblem(where, shown, f"no such key; {hint}")
+        return ConfigProblem(where, shown, f"unknown key; {hint}")
     if line["type"] == "missing":
         return ConfigProblem(where, shown, "is required")
-    return ConfigProblem(where, shown, _lower(str(line["msg"])))
+    return ConfigProblem(where, shown, _lowercase_first(str(line["msg"])))
 
 
-def _place(loc: tuple[Any, ...]) -> tuple[str, str, str]:
-    """Where it is, in words; the key; and what has keys there."""
+def _locate(loc: tuple[Any, ...]) -> tuple[str, str, str]:
+    """Return the place in words, the key, and the kind of map that has the key."""
     parts = list(loc)
     if parts[:1] == ["rules"] and len(parts) > 1:
-        return f"rule {parts[1] + 1}", _joined(parts[2:3]), "rules"
+        return f"rule {parts[1] + 1}", _join(parts[2:3]), "rules"
     if parts[:1] == ["limits"] and len(parts) > 1:
         return (
             ("limits", str(parts[1]), "limits")
             if len(parts) == 2
             else (f"limits.{parts[1]}", str(parts[2]), "breaker" if parts[1] == "breaker" else "rate")
         )
-    return "", _joined(parts[:1]), ""
+    return "", _join(parts[:1]), ""
 
 
-def _joined(parts: list[Any]) -> str:
+def _join(parts: list[Any]) -> str:
     return ".".join(str(part) for part in parts)
 
 
-def _lower(message: str) -> str:
+def _lowercase_first(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
@@ -126,16 +126,16 @@ def _json(text: str) -> tuple[Any, list[Duplicate]]:
         depth += 1 if bracket[0] in "[{" else -1
         deepest = max(deepest, depth)
     if deepest > MAX_DEPTH:
-        raise ValueError("nested too deep")
-    return load_json(text, parse_constant=_no_number)
+        raise ValueError("nested too deeply")
+    return load_json(text, parse_constant=_reject_constant)
 
 
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+def _reject_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
 
 
 class _Loader(StrictLoader):
-    """YAML with JSON's idea of what is a number or a boolean."""
+    """Loads YAML with JSON's numbers and booleans."""
 
     max_depth = MAX_DEPTH
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
@@ -154,8 +154,8 @@ for _tag, _form, _first in _SCALARS:
         )
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        problem = error.problem or error.context or "no YAML"
+        problem = error.problem or error.context or "not YAML"
         return f"{problem} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
-    return " ".join(str(error).split()) if not isinstance(error, RecursionError) else "nested too deep"
+    return " ".join(str(error).split()) if not isinstance(error, RecursionError) else "nested too deeply"

@@ -1,4 +1,4 @@
-"""One rule of a policy file, and the limits of all: their form and what is wrong with them; pure."""
+"""One rule of a policy file, and the limits of all rules: their form and their problems; pure."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def _listed(found: Any) -> Any:
-    """One alone may stand without brackets."""
+def _as_tuple(found: Any) -> Any:
+    """A single item needs no brackets."""
     return (found,) if isinstance(found, str) else found
 
 
-def _plain(found: Any) -> Any:
+def _check_scalar(found: Any) -> Any:
     if not isinstance(found, (bool, int, float, str)):
-        raise ValueError("a value is true, false, a number or a text")
+        raise ValueError("a value must be true, false, a number or a text")
     return found
 
 
@@ -47,34 +47,36 @@ Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 Minutes = Annotated[Number, Field(gt=0, le=1440)]
 Text = Annotated[StrictStr, Field(min_length=1, max_length=500)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1, max_length=1000)]
-Actions = Annotated[tuple[Action, ...], BeforeValidator(_listed), Field(min_length=1)]
-Values = Annotated[tuple[Annotated[Any, BeforeValidator(_plain)], ...], Field(min_length=1, max_length=1000)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=1000)]
+Actions = Annotated[tuple[Action, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Values = Annotated[
+    tuple[Annotated[Any, BeforeValidator(_check_scalar)], ...], Field(min_length=1, max_length=1000)
+]
 Priority = Annotated[StrictInt, Field(ge=1, le=16)]
 
 
-class Part(BaseModel):
-    """A map of the file: it knows its keys, and nothing in it is converted."""
+class PolicyPart(BaseModel):
+    """A map of the file: unknown keys are rejected, and no value is converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class Rate(Part):
-    """At most so many commands in any stretch of so many minutes."""
+class Rate(PolicyPart):
+    """The most commands in any period of that many minutes."""
 
     commands: Annotated[StrictInt, Field(ge=1, le=1_000_000)]
     minutes: Minutes
 
 
-class Breaker(Part):
-    """A device whose commands have failed so often in a row is left alone for so long; then one tries it."""
+class Breaker(PolicyPart):
+    """After that many failures in a row, a device gets no commands for that time; then one may try."""
 
     failures: Annotated[StrictInt, Field(ge=1, le=1000)]
     minutes: Minutes
 
 
-class Limits(Part):
-    """How many commands may be started; counted from the ledger, so a restart does not forget them."""
+class Limits(PolicyPart):
+    """How many commands may be started; counted from the ledger, so they survive a restart."""
 
     per_device: Rate | None = None
     per_issuer: Rate | None = None
@@ -82,7 +84,7 @@ class Limits(Part):
     breaker: Breaker | None = None
 
 
-class Rule(Part):
+class Rule(PolicyPart):
     """What some issuers may do with some points."""
 
     issuers: Texts
@@ -106,51 +108,53 @@ class Rule(Part):
     highest_priority: Priority | None = None
 
     def problems(self) -> list[tuple[str, str]]:
-        """What no key alone can show: the key, and what is wrong with the way out."""
+        """Return the problems between keys: each key with its problem and its fix."""
         if self.deny is not None:
             limits = self.model_fields_set - {"issuers", "points", "actions", "deny"}
-            return [(key, "has no meaning beside deny: leave it out") for key in sorted(limits)]
+            return [(key, "has no meaning beside deny: remove it") for key in sorted(limits)]
         if "SET" not in self.actions:
             limits = self.model_fields_set & {
                 *("type", "min", "max", "step", "values", "max_length", "max_change", "max_change_minutes"),
                 *("max_tolerance", "max_hold_minutes", "hold_required"),
             }
-            return [(key, "has no meaning without the action SET: leave it out") for key in sorted(limits)]
+            return [(key, "has no meaning without the action SET: remove it") for key in sorted(limits)]
         return [*self._problems_of_type(), *self._problems_of_change()]
 
     def _problems_of_type(self) -> list[tuple[str, str]]:
         if self.type is None:
             return [("type", "is required with the action SET: bool, int, float or text")]
-        found: list[tuple[str, str]] = []
+        problems: list[tuple[str, str]] = []
         numeric = self.type in ("int", "float")
         if not numeric:
             numbers = {"min", "max", "step", "max_change", "max_change_minutes", "max_tolerance"}
             keys = sorted(self.model_fields_set & numbers)
-            found += [(key, f"is for numbers, and the type is {self.type}") for key in keys]
+            problems += [(key, f"is for numbers, and the type is {self.type}") for key in keys]
         if self.type != "text" and self.max_length is not None:
-            found.append(("max_length", f"is for texts, and the type is {self.type}"))
+            problems.append(("max_length", f"is for texts, and the type is {self.type}"))
         if numeric and self.values is None and (self.min is None or self.max is None):
-            found.append(("min", "and max are both required for a number (or values): say how far it may go"))
+            problems.append(("min", "and max are both required for a number (or values)"))
         if self.type == "text" and self.values is None and self.max_length is None:
-            found.append(("values", "or max_length is required for a text: say what it may be"))
+            problems.append(("values", "or max_length is required for a text"))
         if self.min is not None and self.max is not None and self.min > self.max:
-            found.append(("min", "is greater than max"))
-        if any(not is_of(self.type, value) for value in self.values or ()):
-            found.append(("values", f"are not all of the type {self.type}"))
+            problems.append(("min", "is greater than max"))
+        if any(not has_type(self.type, value) for value in self.values or ()):
+            problems.append(("values", f"are not all of the type {self.type}"))
         if self.values is not None and self.step is not None:
-            found.append(("step", "has no meaning beside values: leave it out"))
-        return found
+            problems.append(("step", "has no meaning beside values: remove it"))
+        return problems
 
     def _problems_of_change(self) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
+        problems: list[tuple[str, str]] = []
         if (self.max_change is None) != (self.max_change_minutes is None):
-            found.append(("max_change", "and max_change_minutes go together: so much in so many minutes"))
+            problems.append(
+                ("max_change", "and max_change_minutes need each other: how much in how many minutes")
+            )
         if self.hold_required and self.max_hold_minutes is None:
-            found.append(("max_hold_minutes", "is required with hold_required: say how long at most"))
-        return found
+            problems.append(("max_hold_minutes", "is required with hold_required: the longest hold"))
+        return problems
 
-    def names(self, issuer: str, point: str, action: Action) -> bool:
-        """Whether this rule speaks of it."""
+    def matches(self, issuer: str, point: str, action: Action) -> bool:
+        """Return whether this rule is about the issuer, the point and the action."""
         return (
             action in self.actions
             and any(matches_name(pattern, issuer) for pattern in self.issuers)
@@ -158,8 +162,8 @@ class Rule(Part):
         )
 
 
-def is_of(kind: str, value: Any) -> bool:
-    """Whether a value is of a rule's type; NaN and the infinities are of none."""
+def has_type(kind: str, value: Any) -> bool:
+    """Return whether a value has a rule's type; NaN and the infinities have none."""
     if isinstance(value, bool):
         return kind == "bool"
     return isinstance(value, _TYPES[kind]) and not (isinstance(value, float) and not math.isfinite(value))

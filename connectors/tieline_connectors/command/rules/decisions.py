@@ -1,4 +1,4 @@
-"""What the rules are told and what they answer: plain data; pure."""
+"""What the rules get and what they return: plain data; pure."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from tieline_connectors.command.model.clock import Now as Now
 from tieline_connectors.command.model.command import Result
+from tieline_connectors.command.model.entry import LedgerEntry
 from tieline_connectors.command.model.facts import Reading
-from tieline_connectors.command.model.ledger import Entry
-from tieline_connectors.command.policy.changes import InForce
+from tieline_connectors.command.policy.changes import EffectivePolicy
 from tieline_connectors.command.policy.policy import Policy
 
 Readings: TypeAlias = "Mapping[str, Reading | None]"
-"""Point → what it reads; none: it could not be read."""
+"""Point → what it reads; ``None`` if it could not be read."""
 
 
-class Terms(NamedTuple):
-    """What the sink's settings say; microseconds.
+class RuleSettings(NamedTuple):
+    """The settings of the sink that the rules need; microseconds.
 
-    ``built_at``: the date of this version of tieline. ``claim``: how long after a claim (STARTED,
-    REVERTING) the write may be begun; a worker that stood still for longer may have lost its partition.
-    Shorter than the session timeout of the consumer group. ``forgiven``: commands whose hold an operator
-    has ended without giving back. ``signed_place``: a signature counts only if it names topic and platform.
+    ``built_at``: the date of this version of tieline. ``claim``: how long after a claim (STARTED, REVERTING)
+    the write may begin. It is shorter than the session timeout of the consumer group: a worker that was
+    suspended for longer may have lost its partition. ``forgiven``: commands whose hold an operator has ended
+    without a revert. ``signed_destination_required``: a signature counts only if the command names topic and
+    platform.
     """
 
     max_age: int
@@ -31,95 +32,95 @@ class Terms(NamedTuple):
     dry_run: bool = False
     claim: int = 10_000_000
     forgiven: frozenset[str] = frozenset()
-    signed_place: bool = False
+    signed_destination_required: bool = False
 
 
-class Situation(NamedTuple):
-    """Everything beside the command that a decision depends on.
+class Conditions(NamedTuple):
+    """All that a decision depends on beside the command.
 
-    ``killed``: why the kill switch is engaged, none: it is not. ``keys``: the keys of signatures
-    by name.
+    ``keys``: the keys of signatures by name. ``killed``: why the kill switch is engaged, ``None`` if it is
+    not.
     """
 
     now: Now
-    terms: Terms
-    policy: Policy | InForce
+    settings: RuleSettings
+    policy: Policy | EffectivePolicy
     keys: Mapping[str, bytes] = {}
     killed: str | None = None
 
 
 class Wait(NamedTuple):
-    """Decide nothing now: no entry, no result, and no offset moves."""
+    """Decide nothing now: no entry, no result, and no offset is committed."""
 
     code: str
-    sentence: str
+    reason: str
 
 
 class NotYet(NamedTuple):
-    """Its turn comes later: at this time, or (none) when something else changes."""
+    """The entry's turn comes later: at this time, or, if ``None``, when something else changes."""
 
     at: int | None
-    sentence: str
+    reason: str
 
 
-class Known(NamedTuple):
-    """It is in the ledger and on its way: nothing to do."""
+class InProgress(NamedTuple):
+    """The command is in the ledger and has not ended: nothing to do."""
 
-    entry: Entry
+    entry: LedgerEntry
 
 
 class Answer(NamedTuple):
-    """Tell this; the ledger stays as it is. ``known``: it was told before, and is what the ledger has."""
+    """Send this result; the ledger does not change. ``known``: it is the result that the ledger has."""
 
     result: Result
     known: bool = False
 
 
 class Accept(NamedTuple):
-    """Store the entry (RECEIVED), then tell. ``deadline``: never execute it from then on, monotonic."""
+    """Store the entry (RECEIVED), then send the result. ``deadline``: never execute it later, monotonic."""
 
-    entry: Entry
+    entry: LedgerEntry
     result: Result
     deadline: int
 
 
 class Start(NamedTuple):
-    """Store the entry (STARTED), then tell, then `last_look` with this deadline, then write."""
+    """Store the entry (STARTED), send the result, call `check_before_write` with the deadline, then write."""
 
-    entry: Entry
+    entry: LedgerEntry
     result: Result
     deadline: int
 
 
 class End(NamedTuple):
-    """Store the entry (ENDED, or a step of its hold) and tell."""
+    """Store the entry (ENDED, or a step of its hold) and send the result."""
 
-    entry: Entry
+    entry: LedgerEntry
     result: Result
 
 
-class Owed(NamedTuple):
-    """Store the entry: its hold is tried again later. ``result`` is told if it is there, ``told`` logged."""
+class RetryHold(NamedTuple):
+    """Store the entry: its hold is tried again later. Send ``result`` unless it is ``None``."""
 
-    entry: Entry
+    entry: LedgerEntry
     result: Result | None
-    told: str
+    reason: str
 
 
 class Revert(NamedTuple):
-    """Store the entry (REVERTING), then `may_give_back`, then give these points back."""
+    """Store the entry (REVERTING), call `may_revert`, then revert these points."""
 
-    entry: Entry
+    entry: LedgerEntry
     points: tuple[str, ...]
     deadline: int
 
 
-class Call(NamedTuple):
+class CallResult(NamedTuple):
     """What became of one write at the platform.
 
     ``DONE``: answered. ``REFUSED``: this very call was answered with an error, and nothing was written.
     ``NO_ANSWER``: it may have been written. ``NOT_SENT``: it certainly was not. ``at``: when it was
-    answered, by the monotonic clock; ``None``: not known.
+    answered, by the monotonic clock; ``None`` if unknown.
     """
 
     answer: Literal["DONE", "REFUSED", "NO_ANSWER", "NOT_SENT"]

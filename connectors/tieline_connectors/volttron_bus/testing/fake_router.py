@@ -110,6 +110,11 @@ class FakeRouter:
     ) -> None:
         self.stop()
 
+    @property
+    def peers(self) -> frozenset[bytes]:
+        """Return the identities that are connected now."""
+        return frozenset(self._peers)
+
     def start(self) -> None:
         """Start to listen; ``address`` then contains the port."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

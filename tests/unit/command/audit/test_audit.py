@@ -2,18 +2,21 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from tieline.api import DataDirInUseError, FatalError
 from tieline_connectors.command.audit import file as audit_file
-from tieline_connectors.command.audit.chain import Head, head_of, next_line, verify
-from tieline_connectors.command.audit.file import AuditFile, verify_file, verify_files
+from tieline_connectors.command.audit.chain import ChainHead, head_of, next_line, verify
+from tieline_connectors.command.audit.file import AuditFile
+from tieline_connectors.command.audit.verification import verify_file, verify_files
 
 
 def chain(number):
-    lines, head = [], Head()
+    lines, head = [], ChainHead()
     for n in range(number):
         line, head = next_line(head, {"n": n, "text": "é\n"}, at=1000 + n)
         lines.append(line)
@@ -29,10 +32,10 @@ def test_a_whole_log_is_whole():
     lines, head = chain(5)
     assert verify(lines, head) is None
     assert verify(lines) is None
-    assert verify([], Head()) is None
-    assert verify(lines, Head()) is None
+    assert verify([], ChainHead()) is None
+    assert verify(lines, ChainHead()) is None
     assert head_of(lines[-1]) == head
-    assert Head.parse(head.to_line()) == head
+    assert ChainHead.parse(head.to_line()) == head
     assert json.loads(lines[2]) == {
         "seq": 3,
         "at": 1002,
@@ -87,7 +90,7 @@ def test_an_end_that_was_cut_off_is_found_by_the_head():
 
 def test_a_whole_history_written_anew_is_found_by_the_head():
     _, head = chain(4)
-    lines, other = [], Head()
+    lines, other = [], ChainHead()
     for n in range(6):
         line, other = next_line(other, {"forged": n}, at=0)
         lines.append(line)
@@ -97,15 +100,15 @@ def test_a_whole_history_written_anew_is_found_by_the_head():
 @pytest.mark.parametrize("raw", [b"", b"7", b"{}", b'{"seq":"1","hash":"x"}', b'{"seq":true,"hash":"x"}'])
 def test_what_is_no_head_is_refused(raw):
     with pytest.raises(ValueError):  # noqa: PT011 - json's sentences too
-        Head.parse(raw)
+        ChainHead.parse(raw)
 
 
 @pytest.fixture
 def opened(tmp_path):
     files = []
 
-    def of(name="audit.log"):
-        files.append(AuditFile(tmp_path / name))
+    def of(name="audit.log", **options):
+        files.append(AuditFile(tmp_path / name, **options))
         return files[-1]
 
     yield of
@@ -118,7 +121,7 @@ def test_a_log_goes_on_where_it_was(opened, tmp_path):
     first.append(1, {"a": 1}, {"a": 2})
     first.close()
     second = opened()
-    assert second.healed == ""
+    assert second.repaired == ""
     assert second.append(2, {"a": 3}).seq == 3
     assert verify_file(tmp_path / "audit.log") is None
     assert len((tmp_path / "audit.log").read_bytes().splitlines()) == 3
@@ -136,9 +139,7 @@ def test_only_its_owner_reads_it_and_only_one_process_writes_it(opened, tmp_path
     }
     (tmp_path / "link.log").symlink_to("audit.log")
     for name in ("audit.log", "link.log", f"../{tmp_path.name}/audit.log"):
-        with pytest.raises(
-            DataDirInUseError, match=rf"running process {os.getpid()}; .* audit.file of its own"
-        ):
+        with pytest.raises(DataDirInUseError, match=rf"running process {os.getpid()}; .* its own audit.file"):
             AuditFile(tmp_path / name)
 
 
@@ -150,7 +151,7 @@ def test_a_log_that_others_could_read_is_made_private(tmp_path):
 
 def test_what_is_not_a_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "audit.log")
-    with pytest.raises(FatalError, match="it is not a regular file"):
+    with pytest.raises(FatalError, match="is not a regular file"):
         AuditFile(tmp_path / "audit.log")
 
 
@@ -165,7 +166,7 @@ def test_a_last_line_that_a_crash_tore_is_cut_off_and_told(opened, tmp_path, kep
     path.write_bytes(whole + line[:kept])
     assert verify_file(path) is None if kept > 0 else True
     again = opened()
-    assert "torn by a crash and cut off" in again.healed
+    assert "torn by a crash and cut off" in again.repaired
     assert path.read_bytes() == whole
     again.append(2, {"a": 2})
     assert path.read_bytes() == whole + line
@@ -180,7 +181,7 @@ def test_a_file_that_is_no_audit_log_is_refused_and_left_as_it_is(tmp_path, cont
         AuditFile(path).close()
         assert path.read_bytes() == b""
         return
-    with pytest.raises(FatalError, match=r"it is not an audit log; give audit\.file another path"):
+    with pytest.raises(FatalError, match=r"is not an audit log; set audit\.file to another path"):
         AuditFile(path)
     assert path.read_bytes() == content
     assert path.stat().st_mode & 0o777 == 0o644
@@ -293,7 +294,7 @@ def test_the_head_follows_the_log_within_a_second_and_at_its_end(opened, tmp_pat
     monkeypatch.setattr(audit_file, "time", SimpleNamespace(monotonic=lambda: now))
 
     def kept():
-        return Head.parse((tmp_path / "audit.log.head").read_bytes()).seq
+        return ChainHead.parse((tmp_path / "audit.log.head").read_bytes()).seq
 
     log = opened()
     for number in range(3):
@@ -303,10 +304,10 @@ def test_the_head_follows_the_log_within_a_second_and_at_its_end(opened, tmp_pat
     log.append(3, {"n": 3})
     assert kept() == 4
     log.append(4, {"n": 4})
-    log.keep_head()
+    log.update_head()
     assert kept() == 4
     now = 102.0
-    log.keep_head()
+    log.update_head()
     assert kept() == 5
     log.append(5, {"n": 5})
     log.close()
@@ -314,14 +315,14 @@ def test_the_head_follows_the_log_within_a_second_and_at_its_end(opened, tmp_pat
 
 
 def test_after_a_crash_the_head_is_older_and_the_log_goes_on(opened, tmp_path):
-    log = opened()
-    log.append(1, {"a": 1})
-    os.close(log._file)  # the system closes it; nobody writes a head
-    log._file = -1
-    assert Head.parse((tmp_path / "audit.log.head").read_bytes()).seq == 0
+    program = "import os, sys; from tieline_connectors.command.audit.file import *; from pathlib import Path;"
+    program += "AuditFile(Path(sys.argv[1])).append(1, {'a': 1}); os._exit(9)"
+    dead = subprocess.run([sys.executable, "-c", program, str(tmp_path / "audit.log")], check=False)
+    assert dead.returncode == 9
+    assert ChainHead.parse((tmp_path / "audit.log.head").read_bytes()).seq == 0
     assert verify_file(tmp_path / "audit.log") is None
     assert opened().head.seq == 1
-    assert Head.parse((tmp_path / "audit.log.head").read_bytes()).seq == 1
+    assert ChainHead.parse((tmp_path / "audit.log.head").read_bytes()).seq == 1
 
 
 def events(path):
@@ -354,16 +355,15 @@ LOST = {
 @pytest.mark.parametrize("how", LOST)
 @pytest.mark.parametrize("noticed", ["by a line", "by a look"])
 def test_a_log_that_is_lost_while_it_is_written_continues_at_its_path_and_says_so(
-    opened, tmp_path, caplog, how, noticed
+    opened, tmp_path, caplog, monkeypatch, how, noticed
 ):
     path, counted = tmp_path / "audit.log", []
-    log = opened()
-    log.count = lambda name, number: counted.append((name, number))
+    log = opened(count=lambda name, number: counted.append((name, number)))
     before = log.append(1, {"a": 1}, {"a": 2})
     LOST[how](path)
     if noticed == "by a look":
-        log._looked_at = 0
-        log.keep_head()
+        monkeypatch.setattr(audit_file, "_CHECK_EVERY", 0.0)
+        log.update_head()
         assert [event["state"] for event in events(path)] == ["CONTINUED"]
     log.append(3, {"a": 3})
     log.append(4, {"a": 4})
@@ -406,7 +406,7 @@ def test_a_log_that_was_changed_in_another_way_takes_no_line_until_it_is_moved_a
         path.parent.rename(tmp_path / "gone")
     found = path.read_bytes() if path.is_file() else None
     for _ in range(2):
-        with pytest.raises(OSError, match=r"move it away|No such file"):
+        with pytest.raises(OSError, match=r"move it|No such file"):
             log.append(2, {"a": 2})
     assert found is None or path.read_bytes() == found, "it is left as it is"
     path.parent.mkdir() if how.startswith("its folder") else path.rename(tmp_path / "away")
@@ -444,7 +444,7 @@ def test_a_file_that_continues_another_is_not_whole_by_a_head_from_before_it(ope
     log.append(3, {"a": 3})
     broken = verify_file(tmp_path / "audit.log", early)
     assert broken is not None
-    assert "give that file before it" in broken.sentence
+    assert "give that file before it" in broken.reason
     assert verify_files([tmp_path / "audit.log.1", tmp_path / "audit.log"], early) is None
 
 

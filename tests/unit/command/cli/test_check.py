@@ -70,7 +70,7 @@ def test_every_problem_of_a_policy_is_told(tmp_path):
         (["energy-manager", POINT, "--revert", "--signed-with", "operators"], 0, "allowed"),
         (["energy-manager", "campus/b1/FreezeStat", "1"], 10, "never (rule 1)"),
         (["energy-manager", "devices/campus/b1/FREEZESTAT", "1"], 10, "never (rule 1)"),
-        (["energy-manager", "devices/devices/campus/b1/FreezeStat", "1"], 2, "leave it out"),
+        (["energy-manager", "devices/devices/campus/b1/FreezeStat", "1"], 2, "remove it"),
         (["somebody", POINT, "22"], 10, "NOT_ALLOWED"),
         (["energy-manager", POINT], 2, "ISSUER POINT VALUE"),
         (["energy-manager", "point", "22"], 2, "full path"),
@@ -113,7 +113,7 @@ def test_a_whole_log_is_told_with_its_head_which_can_be_kept_elsewhere(verify):
     log.write_bytes(b"".join(lines[:2]))
     log.with_name("audit.log.head").unlink()
     status, told = verify()  # nobody can see that the end is missing …
-    assert (status, "no head beside it: whether its end is missing nothing shows" in told) == (0, True)
+    assert (status, "no head beside it, so a missing end cannot be detected" in told) == (0, True)
     assert verify("--head", head) == (
         1,
         f"{log}: line 3: the end is missing: the head names line 3, the log has 2\n",
@@ -125,7 +125,7 @@ def test_how_far_a_missing_end_would_be_found_is_told(verify):
     assert "proved" not in verify()[1]
     lines = log.read_bytes().splitlines(keepends=True)
     log.with_name("audit.log.head").write_bytes(head_of(lines[1]).to_line())
-    assert "that nothing is missing at its end is proved up to line 2\n" in verify()[1]
+    assert "the head proves that no line up to 2 is missing\n" in verify()[1]
     log.write_bytes(lines[0])
     assert verify()[1].endswith("line 2: the end is missing: the head names line 2, the log has 1\n")
 

@@ -8,16 +8,16 @@ import pytest
 
 from tieline.api import Schema
 from tieline_connectors.command.cli import parsing
-from tieline_connectors.command.cli.client import Completion, outgoing
-from tieline_connectors.command.cli.display import Screen, json_line, told
-from tieline_connectors.command.cli.parsing import Wish
-from tieline_connectors.command.cli.wait import Watch
-from tieline_connectors.command.model.command import Defaults, signed_by
+from tieline_connectors.command.cli.client import DraftDefaults, prepare
+from tieline_connectors.command.cli.display import Screen, describe, json_line
+from tieline_connectors.command.cli.parsing import CommandDraft
+from tieline_connectors.command.cli.wait import CommandTracker
+from tieline_connectors.command.model.command import Defaults, is_signed_by
 from tieline_connectors.command.model.parsing import from_value
 
 POINT = "campus/b1/ahu1/CoolingSetpoint"
 NOW = 1_800_000_000_000_000
-COMPLETE = Completion({}, "energy-manager", NOW, NOW + 60_000_000)
+COMPLETE = DraftDefaults({}, "energy-manager", NOW, NOW + 60_000_000)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,9 @@ def test_what_is_no_duration_is_told_with_the_forms_that_are(text):
 
 
 def old(point, value):
-    return Wish({"message": parsing.OLD_MESSAGE, "new_value": value, "device_point": point}, "commands")
+    return CommandDraft(
+        {"message": parsing.OLD_MESSAGE, "new_value": value, "device_point": point}, "commands"
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_the_old_file_becomes_a_command_each_on_its_topic():
     ]
     content = json.dumps({"kafka_topic": "command-from-cloud", "device_point_list": listed}).encode()
     assert parsing.from_file(content) == [
-        Wish({"message": parsing.OLD_MESSAGE, **item}, "command-from-cloud") for item in listed
+        CommandDraft({"message": parsing.OLD_MESSAGE, **item}, "command-from-cloud") for item in listed
     ]
 
 
@@ -114,7 +116,7 @@ def test_lines_a_list_and_one_object_are_commands(form):
     commands = [{"writes": [{"point": POINT, "value": n}]} for n in range(1 if form == "one" else 3)]
     lines = "\n".join(map(json.dumps, commands)) + "\n\n"
     text = json.dumps(commands) if form == "list" else lines
-    assert parsing.from_file(text.encode()) == [Wish(command) for command in commands]
+    assert parsing.from_file(text.encode()) == [CommandDraft(command) for command in commands]
 
 
 @pytest.mark.parametrize(
@@ -122,17 +124,17 @@ def test_lines_a_list_and_one_object_are_commands(form):
     [
         (b"", "no command"),
         (b"[]", "no command"),
-        (b'{"a": 1}\n{', "line 2 is no JSON"),
-        (b'{"a": 1}\n5\n', "line 2 is no JSON object"),
-        (b"[1]", "command 1 is no JSON object"),
-        (b'{"device_point_list": 5}', "device_point_list is a list"),
+        (b'{"a": 1}\n{', "line 2 is not JSON"),
+        (b'{"a": 1}\n5\n', "line 2 is not a JSON object"),
+        (b"[1]", "command 1 is not a JSON object"),
+        (b'{"device_point_list": 5}', "device_point_list must be a list"),
         (b'{"device_point_list": [5]}', "number 1 of device_point_list"),
         (b'{"device_point_list": [{"device_point": "a/b"}]}', "number 1 of device_point_list: the old form"),
-        (b'{"kafka_topic": 5, "device_point_list": []}', "kafka_topic is the name"),
+        (b'{"kafka_topic": 5, "device_point_list": []}', "kafka_topic must be the name"),
         (b'{"kafka_topic": "t", "device_point_list": []}', "no command"),
-        (b"\xff", "no UTF-8"),
-        (b"[" * 100_000, "is no JSON"),
-        (b'{"a": ' * 50_000, "is no JSON"),
+        (b"\xff", "not UTF-8"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"a": ' * 50_000, "is not JSON"),
     ],
 )
 def test_a_file_that_is_wrong_says_where(content, says):
@@ -141,9 +143,11 @@ def test_a_file_that_is_wrong_says_where(content, says):
 
 
 def test_what_is_left_out_is_filled_in_and_what_is_said_is_kept():
-    sent = outgoing(Wish({"writes": [{"point": POINT, "value": 5}]}), "commands", None, COMPLETE)
+    sent = prepare(CommandDraft({"writes": [{"point": POINT, "value": 5}]}), "commands", None, COMPLETE)
     own = {"command_id": "mine", "issuer": "me", "issued_at": NOW - 5, "expires_at": NOW + 5}
-    kept = outgoing(Wish({**own, "writes": [{"point": POINT, "value": 5}]}), "commands", None, COMPLETE)
+    kept = prepare(
+        CommandDraft({**own, "writes": [{"point": POINT, "value": 5}]}), "commands", None, COMPLETE
+    )
 
     assert sent.record.value_schema == Schema.named("command.Command")
     assert (sent.record.topic, sent.record.key) == ("commands", "campus/b1/ahu1")
@@ -155,12 +159,16 @@ def test_what_is_left_out_is_filled_in_and_what_is_said_is_kept():
 
 
 def test_the_old_form_stays_old_unless_another_is_asked_for():
-    wish = Wish({"message": "m", "new_value": "22.5", "device_point": POINT}, "command-from-cloud")
+    wish = CommandDraft({"message": "m", "new_value": "22.5", "device_point": POINT}, "command-from-cloud")
 
-    old = outgoing(wish, "commands", None, COMPLETE)
-    new = outgoing(wish, "commands", "json", COMPLETE)
+    old = prepare(wish, "commands", None, COMPLETE)
+    new = prepare(wish, "commands", "json", COMPLETE)
 
-    assert (old.record.value, old.record.topic, old.command_id) == (wish.value, "command-from-cloud", None)
+    assert (old.record.value, old.record.topic, old.command_id) == (
+        wish.value,
+        "command-from-cloud",
+        None,
+    )
     assert new.record.value["writes"] == [{"point": POINT, "value": 22.5}]
     assert (new.record.value["reason"], new.record.value_schema) == ("m", None)
 
@@ -168,7 +176,7 @@ def test_the_old_form_stays_old_unless_another_is_asked_for():
 @pytest.mark.parametrize(
     ("wish", "form", "complete", "says"),
     [
-        ({"writes": [{"point": POINT}]}, "old", COMPLETE, "leave out --form old"),
+        ({"writes": [{"point": POINT}]}, "old", COMPLETE, "remove --form old"),
         ({"new_value": 5, "device_point": POINT}, None, COMPLETE._replace(key=b"k" * 16), "no signature"),
         (
             {"new_value": 5, "device_point": POINT},
@@ -177,23 +185,23 @@ def test_the_old_form_stays_old_unless_another_is_asked_for():
             "options",
         ),
         ({"writes": []}, None, COMPLETE, "at least one point"),
-        ({"writes": [{"point": POINT}], "pritority": 5}, None, COMPLETE, "no field of a command"),
+        ({"writes": [{"point": POINT}], "pritority": 5}, None, COMPLETE, "not a field of a command"),
         ({"writes": [{"point": "a", "value": 5}]}, None, COMPLETE, "full path"),
     ],
 )
 def test_what_no_sink_would_take_is_not_sent(wish, form, complete, says):
     with pytest.raises(ValueError, match=says):
-        outgoing(Wish(wish), "commands", form, complete)
+        prepare(CommandDraft(wish), "commands", form, complete)
 
 
 def test_a_signature_is_one_that_the_sink_takes():
     key = b"0123456789abcdef"
-    wish = Wish({"writes": [{"point": POINT, "value": 22}], "hold_ms": 5000})
-    sent = outgoing(wish, "commands", None, COMPLETE._replace(key=key))
+    wish = CommandDraft({"writes": [{"point": POINT, "value": 22}], "hold_ms": 5000})
+    sent = prepare(wish, "commands", None, COMPLETE._replace(key=key))
 
     for defaults in (Defaults(), Defaults(5, 8, 0.5)):  # whatever the sink fills in
-        assert signed_by(from_value(sent.record.value, defaults), key)
-    assert not signed_by(from_value(sent.record.value | {"hold_ms": 5001}, Defaults()), key)
+        assert is_signed_by(from_value(sent.record.value, defaults), key)
+    assert not is_signed_by(from_value(sent.record.value | {"hold_ms": 5001}, Defaults()), key)
 
 
 def result(command_id, state, at=1):
@@ -201,17 +209,17 @@ def result(command_id, state, at=1):
 
 
 def test_a_watch_knows_its_own_tells_each_state_once_and_ends_with_the_highest_status():
-    watch = Watch(["a", "b"])
-    assert not watch.sees(result("c", "SUCCEEDED"))
-    assert not any(map(watch.sees, (None, 5, {}, {"command_id": ["a"], "state": "x"}, b"\xff")))
+    watch = CommandTracker(["a", "b"])
+    assert not watch.add(result("c", "SUCCEEDED"))
+    assert not any(map(watch.add, (None, 5, {}, {"command_id": ["a"], "state": "x"}, b"\xff")))
     assert (watch.waiting, watch.status) == (2, 13)
-    assert watch.sees(result("a", "ACCEPTED"))
-    assert watch.sees(result("a", "SUCCEEDED", 2))
-    assert not watch.sees(result("a", "SUCCEEDED", 2))
+    assert watch.add(result("a", "ACCEPTED"))
+    assert watch.add(result("a", "SUCCEEDED", 2))
+    assert not watch.add(result("a", "SUCCEEDED", 2))
     assert (watch.waiting, watch.status) == (1, 13)
-    assert watch.sees(result("b", "EXPIRED", 3))
+    assert watch.add(result("b", "EXPIRED", 3))
     assert (watch.waiting, watch.status) == (0, 11)
-    assert watch.sees(result("a", "HOLD_ENDED", 4))
+    assert watch.add(result("a", "HOLD_ENDED", 4))
     assert watch.status == 11
 
 
@@ -227,16 +235,16 @@ def test_a_watch_knows_its_own_tells_each_state_once_and_ends_with_the_highest_s
     ],
 )
 def test_each_end_has_its_exit_status(state, status):
-    watch = Watch(["a"])
-    watch.sees(result("a", state))
+    watch = CommandTracker(["a"])
+    watch.add(result("a", state))
     assert watch.status == status
 
 
 def test_a_result_is_told_point_by_point_with_its_reason():
     write = {"point": POINT, "requested": 22.5, "previous": 21, "actual": 22, "outcome": "DIFFERENT"}
     value = {"writes": [write, {"point": "a/b", "requested": "x"}], "reason_code": "R", "reason": "why"}
-    assert told(value) == f'{POINT}=22.5 (21 → 22, DIFFERENT)  a/b="x"  R: why'
-    assert told({"writes": None, "dry_run": True}) == "(dry run)"
+    assert describe(value) == f'{POINT}=22.5 (21 → 22, DIFFERENT)  a/b="x"  R: why'
+    assert describe({"writes": None, "dry_run": True}) == "(dry run)"
     assert json.loads(json_line({"raw": b"\xff"})) == {"raw": base64.b64encode(b"\xff").decode()}
 
 

@@ -1,24 +1,24 @@
 from collections import Counter
 
-from tieline_connectors.command.execution.counters import Measures
+from tieline_connectors.command.execution.counters import CommandCounters
 
 
 def test_sums_and_maxima_are_told_by_counters_that_only_grow():
-    counters: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
 
     def count(name, number):
         assert number >= 0
-        counters[name] += number
+        counts[name] += number
 
-    measures = Measures(count)
+    counters = CommandCounters(count)
     for age in (2_000_000, 5_000_999, 3_000_000, -1):
-        measures.executed(age)
-    measures.called(0.0126)
-    measures.called(0.0004)
-    measures.ended("UNKNOWN")
-    measures.circuits(2, 0)
-    measures.circuits(0, 1)
-    assert counters == {
+        counters.executed(age)
+    counters.called(0.0126)
+    counters.called(0.0004)
+    counters.ended("UNKNOWN")
+    counters.circuits(2, 0)
+    counters.circuits(0, 1)
+    assert counts == {
         "executed": 4,
         "age.ms": 10_000,
         "age.ms.max": 5_000,

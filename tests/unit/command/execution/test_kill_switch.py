@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tieline_connectors.command import watched_file
-from tieline_connectors.command.watched_file import Hung, Looker, engaged
+from tieline_connectors.command.watched_file import BoundedCall, FileTimeoutError, kill_switch_reason
 
 
 @pytest.mark.parametrize(
@@ -21,24 +21,26 @@ from tieline_connectors.command.watched_file import Hung, Looker, engaged
         (lambda path: path.mkdir(), "its file is a folder"),
         (lambda path: path.symlink_to("/dev/zero"), "its file is a device"),
         (lambda path: os.mknod(path, stat.S_IFSOCK | 0o600), "its file is a socket"),
-        (lambda path: path.symlink_to("nowhere"), "its file is a link that leads nowhere"),
+        (lambda path: path.symlink_to("nowhere"), "its file is a broken link"),
         (
             lambda path: path.symlink_to(path),
-            "its file cannot be looked at (Too many levels of symbolic links)",
+            "its file cannot be accessed (Too many levels of symbolic links)",
         ),
     ],
 )
 def test_whatever_is_there_engages_the_switch_with_its_reason(tmp_path, make, why):
     path = tmp_path / "stop"
-    assert engaged(path) is None
+    assert kill_switch_reason(path) is None
     make(path)
-    assert engaged(path) == why
+    assert kill_switch_reason(path) == why
 
 
 def test_a_folder_that_is_gone_engages_the_switch(tmp_path):
-    assert engaged(tmp_path / "mount" / "stop") == f"its folder {tmp_path / 'mount'} is not there"
+    assert (
+        kill_switch_reason(tmp_path / "mount" / "stop") == f"its folder {tmp_path / 'mount'} does not exist"
+    )
     (tmp_path / "file").touch()
-    assert engaged(tmp_path / "file" / "stop") == "its file cannot be looked at (Not a directory)"
+    assert kill_switch_reason(tmp_path / "file" / "stop") == "its file cannot be accessed (Not a directory)"
 
 
 def test_a_look_that_hangs_costs_its_patience_once_and_whoever_asks_meanwhile_nothing():
@@ -48,10 +50,10 @@ def test_a_look_that_hangs_costs_its_patience_once_and_whoever_asks_meanwhile_no
         answers.wait()
         return "found"
 
-    looker = Looker(look, patience=0.2)
+    looker = BoundedCall(look, timeout=0.2)
     begun = time.monotonic()
     for _ in range(50):
-        with pytest.raises(Hung):
+        with pytest.raises(FileTimeoutError):
             looker()
     assert time.monotonic() - begun < 5, "50 looks of 0.2 s each would be 10"
     answers.set()
@@ -60,13 +62,13 @@ def test_a_look_that_hangs_costs_its_patience_once_and_whoever_asks_meanwhile_no
         try:
             assert looker() == "found"
             return
-        except Hung:
+        except FileTimeoutError:
             assert time.monotonic() < deadline
 
 
 def test_each_look_is_begun_after_it_was_asked_for():
     looks = iter(range(1000))
-    looker = Looker(lambda: next(looks))
+    looker = BoundedCall(lambda: next(looks))
     assert [looker() for _ in range(1000)] == list(range(1000))
 
 
@@ -75,12 +77,12 @@ def test_an_error_of_a_look_is_raised_where_it_was_asked_for():
         raise PermissionError(13, "Permission denied")
 
     with pytest.raises(PermissionError):
-        Looker(look)()
+        BoundedCall(look)()
 
 
 def test_a_look_that_is_asked_for_while_its_thread_ends_is_made_by_the_next_one(monkeypatch):
     monkeypatch.setattr(watched_file, "_IDLE", 0.001)
-    looker = Looker(lambda: "found", patience=0.05)
+    looker = BoundedCall(lambda: "found", timeout=0.05)
     for number in range(300):
         assert looker() == "found"
         time.sleep(0.0009 + 0.000_001 * number)  # about when the thread gives up

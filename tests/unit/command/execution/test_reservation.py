@@ -5,9 +5,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from tieline_connectors.command.execution import reservation
+from tieline_connectors.command.execution.errors import DeviceRefusedError, DeviceReservedError
 from tieline_connectors.command.execution.platform import Platform
-from tieline_connectors.command.execution.reservation import ANNOUNCED, Taken
+from tieline_connectors.command.execution.reservation import ANNOUNCEMENTS
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
@@ -59,13 +59,13 @@ class Actuator:
         return {"result": "SUCCESS", "data": {}, "info": ""}
 
     def _announce(self, device, now):
-        keeper = self.keeper(device, now)
-        if keeper is not None:
-            window = (keeper.end - now).total_seconds()
-            headers = {"requesterID": keeper.agent, "taskID": "x", "window": window}
-            self.bus.publish(f"{ANNOUNCED}{device}", headers, None, "platform.actuator")
+        holder = self.holder(device, now)
+        if holder is not None:
+            window = (holder.end - now).total_seconds()
+            headers = {"requesterID": holder.agent, "taskID": "x", "window": window}
+            self.bus.publish(f"{ANNOUNCEMENTS}{device}", headers, None, "platform.actuator")
 
-    def keeper(self, device, now):
+    def holder(self, device, now):
         running = [one for one in self.tasks.values() if one.device == device and one.is_running(now)]
         return next((one for one in running if one.preempted), running[0] if running else None)
 
@@ -121,7 +121,7 @@ def test_what_is_reserved_is_what_the_writes_need_and_it_is_given_back(actuator,
 def test_a_reservation_is_extended_where_its_writes_take_longer(actuator, platform):
     reserved = platform.reserve(DEVICES[:1], "LOW", 1)
     first = actuator.requests[0][2]
-    reserved.cover(DEVICES[:1], 3)
+    reserved.ensure(DEVICES[:1], 3)
     assert len(actuator.requests) == 2
     assert actuator.requests[1][1] == first  # it begins where the first ends: it is no conflict
     reserved.release()
@@ -132,7 +132,7 @@ def test_a_reservation_is_extended_where_its_writes_take_longer(actuator, platfo
 def test_a_conflict_names_the_device_who_has_it_and_until_when(actuator, platform, name):
     until = seconds(40)
     actuator.take(name, "theirs", "HIGH", DEVICES[1], seconds(-1), until)
-    with pytest.raises(Taken) as refused:
+    with pytest.raises(DeviceReservedError) as refused:
         platform.reserve(DEVICES, "HIGH", 2)
     assert refused.value.device == DEVICES[1]
     assert refused.value.until == until
@@ -149,12 +149,12 @@ def test_the_grace_time_of_a_preempted_task_is_known_and_covered(actuator, platf
     actuator.take("weak", "theirs", "LOW_PREEMPT", DEVICES[0], seconds(-1), seconds(600))
     reserved = platform.reserve(DEVICES, "HIGH", 1)
     assert 1.0 < reserved.wait <= 3.0
-    assert reserved.keeper == "weak"
+    assert reserved.holder == "weak"
     ours = [task for task in actuator.tasks.values() if task.agent == ME and task.device == DEVICES[0]]
     assert max(task.end for task in ours) > seconds(reserved.wait + 6)
     while reserved.wait:
         time.sleep(0.1)
-    assert actuator.keeper(DEVICES[0], datetime.now(timezone.utc)).agent == ME
+    assert actuator.holder(DEVICES[0], datetime.now(timezone.utc)).agent == ME
     reserved.release()
 
 
@@ -178,7 +178,7 @@ def test_any_other_answer_is_a_refusal(actuator, platform, answer):
     actuator.bus.rpc = {"platform.driver": {}} | {
         "platform.actuator": actuator.methods | {"request_new_schedule": lambda *_: answer}
     }
-    with pytest.raises(reservation.DeviceRefused):
+    with pytest.raises(DeviceRefusedError):
         platform.reserve(DEVICES, "LOW", 1)
 
 
@@ -187,7 +187,7 @@ def test_any_other_answer_is_a_refusal(actuator, platform, answer):
 )
 def test_any_other_announcement_changes_nothing(actuator, platform, headers):
     def reserve(requester, task, priority, slots):
-        actuator.bus.publish(f"{ANNOUNCED}{DEVICES[0]}", headers, None)
+        actuator.bus.publish(f"{ANNOUNCEMENTS}{DEVICES[0]}", headers, None)
         return {"result": "SUCCESS"}
 
     actuator.bus.rpc = {"platform.driver": {}} | {
@@ -198,6 +198,6 @@ def test_any_other_announcement_changes_nothing(actuator, platform, headers):
 
 def test_what_our_lost_connection_had_reserved_is_waited_for(actuator, platform):
     actuator.take(f"{ME}.2", "before", "LOW", DEVICES[0], seconds(-1), seconds(5))
-    with pytest.raises(Taken) as refused:
+    with pytest.raises(DeviceReservedError) as refused:
         platform.reserve(DEVICES[:1], "LOW", 1)
     assert refused.value.ours

@@ -7,16 +7,18 @@ import pytest
 from typer.testing import CliRunner
 
 from tieline_connectors.command.cli.app import command
-from tieline_connectors.command.execution.clock_sources import Word, kept_by_ntp
-from tieline_connectors.command.execution.wall_clock import WallClock, clocks
-from tieline_connectors.command.model.clock import ClockWatch, Now, Seen
-from tieline_connectors.command.model.ledger import CommandLedger, Entry, Retention
-from tieline_connectors.command.model.partition_note import Note, with_times
-from tieline_connectors.command.rules import holds
-from tieline_connectors.command.rules import rules as the_rules
-from tieline_connectors.command.rules.decisions import Accept, Answer, Call, NotYet, Revert, Start, Wait
+from tieline_connectors.command.execution.clock_sources import ClockConfirmation, synchronized_by_ntp
+from tieline_connectors.command.execution.wall_clock import WallClock, read_clocks
+from tieline_connectors.command.model.clock import BelievedClock, ClockWatch, Now
+from tieline_connectors.command.model.entry import LedgerEntry
+from tieline_connectors.command.model.ledger import CommandLedger, Retention
+from tieline_connectors.command.model.partition_note import PartitionNote, add_times
+from tieline_connectors.command.rules import arrival, holds, outcome, start
+from tieline_connectors.command.rules.decisions import Accept, Answer, CallResult, NotYet, Revert, Start, Wait
 
-rules: Any = the_rules
+decide_arrival: Any = arrival.decide_arrival
+decide_outcome: Any = outcome.decide_outcome
+decide_start: Any = start.decide_start
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
@@ -48,7 +50,7 @@ class Computer:
         self.watch = self.new_watch()
         self.now()
         for one in seen:
-            self.watch.recall(one)
+            self.watch.restore(one)
         return self.now()
 
     @property
@@ -67,10 +69,10 @@ def test_a_clock_that_was_set_is_in_doubt_and_the_time_before_goes_on_until_it_i
     computer.set_by = step * SECOND
     during = computer.go_on(4)
     assert during.doubt
-    assert (during.wall, during.shown) == (computer.true, computer.true + step * SECOND)
+    assert (during.wall, during.raw_wall) == (computer.true, computer.true + step * SECOND)
     computer.set_by = 0
     after = computer.now()
-    assert (after.doubt, after.wall, after.before) == ("", computer.true, 0)
+    assert (after.doubt, after.wall, after.earlier_wall) == ("", computer.true, 0)
 
 
 @pytest.mark.parametrize("step", [*STEPS, *(-step for step in STEPS)])
@@ -80,8 +82,8 @@ def test_a_clock_that_stands_where_it_was_set_is_believed_in_the_end(computer, s
     assert computer.go_on(119).doubt
     after = computer.go_on(1)
     assert (after.doubt, after.wall) == ("", computer.true + step * SECOND)
-    assert after.before == (computer.true if step < 0 else 0)
-    assert computer.go_on(320).before == 0
+    assert after.earlier_wall == (computer.true if step < 0 else 0)
+    assert computer.go_on(320).earlier_wall == 0
 
 
 def test_a_clock_that_is_set_again_and_again_is_not_believed(computer):
@@ -102,7 +104,7 @@ def test_a_clock_that_is_only_slowed_down_or_sped_up_is_followed(computer):
         computer.set_by += 400  # 400 in a million
         assert not computer.go_on(1).doubt
     now = computer.now()
-    assert abs(now.wall - now.shown) < SECOND // 100
+    assert abs(now.wall - now.raw_wall) < SECOND // 100
 
 
 def test_a_clock_that_returns_to_where_it_was_believed_is_believed_at_once(computer):
@@ -111,14 +113,14 @@ def test_a_clock_that_returns_to_where_it_was_believed_is_believed_at_once(compu
     computer.set_by = 0
     now = computer.now()
     assert (now.doubt, now.wall) == ("", computer.true)
-    assert now.before == computer.true + DAY
+    assert now.earlier_wall == computer.true + DAY
 
 
 def test_the_time_in_which_a_process_stood_still_does_not_make_what_has_waited_new(computer):
     computer.set_by = -7200 * SECOND
     computer.go_on(130)
     computer.true += 10_000 * SECOND
-    assert computer.now().before
+    assert computer.now().earlier_wall
 
 
 def test_a_clock_before_this_version_was_built_is_corrected_at_once():
@@ -129,7 +131,7 @@ def test_a_clock_before_this_version_was_built_is_corrected_at_once():
 
 @pytest.mark.parametrize("step", [4, 86_400, -4, -7200])
 def test_a_step_while_nothing_ran_is_seen_by_what_the_ledger_knows_of_this_boot(computer, step):
-    seen = Seen(computer.right, UP)
+    seen = BelievedClock(computer.right, UP)
     computer.true += 100 * SECOND
     computer.set_by = step * SECOND
     now = computer.restart(seen)
@@ -140,7 +142,7 @@ def test_a_step_while_nothing_ran_is_seen_by_what_the_ledger_knows_of_this_boot(
 
 
 def test_the_latest_that_is_known_of_a_boot_counts(computer):
-    older, newer = Seen(computer.right - DAY, UP - SECOND), Seen(computer.right, UP)
+    older, newer = BelievedClock(computer.right - DAY, UP - SECOND), BelievedClock(computer.right, UP)
     computer.true += SECOND
     assert not computer.restart(older, newer).doubt
     assert not computer.restart(newer, older).doubt
@@ -150,9 +152,9 @@ def test_the_latest_that_is_known_of_a_boot_counts(computer):
 def test_what_was_vouched_for_is_believed_at_once(computer):
     computer.set_by = -7200 * SECOND
     computer.go_on(3)
-    computer.watch.vouch(computer.true + computer.set_by, UP + computer.true - T0)
+    computer.watch.confirm(computer.true + computer.set_by, UP + computer.true - T0)
     now = computer.now()
-    assert (now.doubt, now.wall, now.before) == ("", computer.true - 7200 * SECOND, computer.true)
+    assert (now.doubt, now.wall, now.earlier_wall) == ("", computer.true - 7200 * SECOND, computer.true)
 
 
 # What is decided meanwhile.
@@ -163,7 +165,7 @@ def at(given, computer):
     """The situation on that computer."""
 
     def at():
-        return given.situation()._replace(now=computer.now())
+        return given.conditions()._replace(now=computer.now())
 
     return at
 
@@ -172,12 +174,12 @@ def at(given, computer):
 def held(given, computer, at):
     """A ledger with a command that holds its point for an hour."""
     ledger = CommandLedger((), computer.now())
-    accept = rules.arrived(given.command(hold_ms=3_600_000), given.T0, ledger, at())
+    accept = decide_arrival(given.command(hold_ms=3_600_000), given.T0, ledger, at())
     ledger.put(accept.entry)
-    start = rules.to_start(accept.entry, accept.deadline, {}, ledger, at())
+    start = decide_start(accept.entry, accept.deadline, {}, ledger, at())
     ledger.put(start.entry)
-    calls = {given.POINT: Call("DONE")}
-    end = rules.outcome(start.entry, calls, {}, {}, {}, computer.now().wall)
+    calls = {given.POINT: CallResult("DONE")}
+    end = decide_outcome(start.entry, calls, {}, {}, {}, computer.now().wall)
     ledger.put(end.entry)
     return ledger
 
@@ -191,34 +193,34 @@ def test_a_hold_ends_after_its_time_whatever_the_clock_says(held, computer, at, 
     computer.go_on(200 if believed else 4)
     if restarted:
         ledger = CommandLedger(
-            [Entry.from_value(entry.to_value())], computer.restart(ledger.last_seen("boot"))
+            [LedgerEntry.from_value(entry.to_value())], computer.restart(ledger.last_clock("boot"))
         )
-    ledger.keep_time(computer.now())
-    assert isinstance(holds.hold_due(entry, ledger, at()), NotYet)
+    ledger.update_clock(computer.now())
+    assert isinstance(holds.decide_hold(entry, ledger, at()), NotYet)
     assert ledger.due(computer.now().wall) == []
     computer.true = T0 + 3600 * SECOND - 1
-    ledger.keep_time(computer.now())
-    assert isinstance(holds.hold_due(entry, ledger, at()), NotYet)
+    ledger.update_clock(computer.now())
+    assert isinstance(holds.decide_hold(entry, ledger, at()), NotYet)
     computer.true += 2
-    ledger.keep_time(computer.now())
-    assert isinstance(holds.hold_due(entry, ledger, at()), Revert)
+    ledger.update_clock(computer.now())
+    assert isinstance(holds.decide_hold(entry, ledger, at()), Revert)
     assert ledger.due(computer.now().wall) == [entry]
 
 
 @pytest.mark.parametrize("step", [*STEPS, *(-step for step in STEPS)])
 def test_nothing_is_accepted_or_begun_while_the_clock_is_in_doubt(given, computer, at, step):
     ledger = CommandLedger((), computer.now())
-    first = rules.arrived(given.command(), given.T0, ledger, at())
+    first = decide_arrival(given.command(), given.T0, ledger, at())
     ledger.put(first.entry)
     computer.set_by = step * SECOND
     computer.go_on(4)
-    waits = rules.arrived(given.command(command_id="c2"), given.T0, ledger, at())
+    waits = decide_arrival(given.command(command_id="c2"), given.T0, ledger, at())
     assert isinstance(waits, Wait)
     assert waits.code == "CLOCK_UNTRUSTED"
-    assert isinstance(rules.to_start(first.entry, first.deadline, {}, ledger, at()), Wait)
+    assert isinstance(decide_start(first.entry, first.deadline, {}, ledger, at()), Wait)
     computer.set_by = 0
-    assert isinstance(rules.arrived(given.command(command_id="c2"), given.T0, ledger, at()), Accept)
-    assert isinstance(rules.to_start(first.entry, first.deadline, {}, ledger, at()), Start)
+    assert isinstance(decide_arrival(given.command(command_id="c2"), given.T0, ledger, at()), Accept)
+    assert isinstance(decide_start(first.entry, first.deadline, {}, ledger, at()), Start)
 
 
 @pytest.mark.parametrize("days", [1, 32])
@@ -228,22 +230,22 @@ def test_times_that_a_clock_ahead_has_written_stop_nothing_when_it_is_right_agai
     computer.watch = computer.new_watch()  # it was wrong from the beginning
     ahead = computer.now()
     ledger = CommandLedger((), ahead)
-    first = rules.arrived(
+    first = decide_arrival(
         given.command(issued_at=ahead.wall, expires_at=ahead.wall + 60 * SECOND), None, ledger, at()
     )
     ledger.put(first.entry)
-    start = rules.to_start(first.entry, first.deadline, {}, ledger, at())
+    start = decide_start(first.entry, first.deadline, {}, ledger, at())
     ledger.put(start.entry)
     computer.set_by = 0
     computer.true += SECOND
-    now = computer.restart(ledger.last_seen("boot"))
+    now = computer.restart(ledger.last_clock("boot"))
     assert now.doubt
     computer.go_on(120 + 320)
     ledger = CommandLedger(list(ledger), computer.now())
     fresh = given.command(command_id="c2", issued_at=computer.true, expires_at=computer.true + 60 * SECOND)
-    accept = rules.arrived(fresh, None, ledger, at())
+    accept = decide_arrival(fresh, None, ledger, at())
     assert isinstance(accept, Accept)
-    assert isinstance(rules.to_start(accept.entry, accept.deadline, {}, ledger, at()), Start)
+    assert isinstance(decide_start(accept.entry, accept.deadline, {}, ledger, at()), Start)
 
 
 def test_what_has_waited_unread_is_not_executed_because_the_clock_went_back(given, computer, at):
@@ -254,7 +256,7 @@ def test_what_has_waited_unread_is_not_executed_because_the_clock_went_back(give
     computer.now()
     computer.go_on(125)
     unread = given.command(issued_at=T0 + 100 * SECOND, expires_at=T0 + 160 * SECOND)
-    end = rules.arrived(unread, None, ledger, at())
+    end = decide_arrival(unread, None, ledger, at())
     assert (end.result.state, end.result.reason_code) == ("EXPIRED", "EXPIRED")
 
 
@@ -262,34 +264,34 @@ def test_what_has_waited_unread_is_not_executed_because_the_clock_went_back(give
 
 
 def forget_all(ledger, now):
-    gone = ledger.forgettable(now.wall, Retention(30 * DAY, 310 * SECOND))
-    ledger.note = ledger.noted(gone)
-    ledger.forget(gone, now.wall)
+    gone = ledger.removable(now.wall, Retention(30 * DAY, 310 * SECOND))
+    ledger.note = ledger.note_after_removal(gone)
+    ledger.remove(gone, now.wall)
     return gone
 
 
 def test_a_command_that_a_wrong_clock_has_forgotten_is_refused_and_a_new_one_is_not(given, computer, at):
     ledger = CommandLedger((), computer.now())
-    first = rules.arrived(given.command(), given.T0, ledger, at())
-    ledger.put(rules.to_start(first.entry, first.deadline, {}, ledger, at()._replace(killed="drill")).entry)
+    first = decide_arrival(given.command(), given.T0, ledger, at())
+    ledger.put(decide_start(first.entry, first.deadline, {}, ledger, at()._replace(killed="drill")).entry)
     computer.set_by = 32 * DAY
-    assert forget_all(ledger, given.situation(32 * 86_400).now) == ["c1"]
+    assert forget_all(ledger, given.conditions(32 * 86_400).now) == ["c1"]
     computer.set_by = 0
     computer.true += 10 * SECOND
-    again = rules.arrived(given.command(), given.T0, ledger, at())
+    again = decide_arrival(given.command(), given.T0, ledger, at())
     assert isinstance(again, Answer)
     assert again.result.reason_code == "FORGOTTEN"
     new = given.command(command_id="new", issued_at=given.T0 + 1)
-    assert isinstance(rules.arrived(new, None, ledger, at()), Accept)
+    assert isinstance(decide_arrival(new, None, ledger, at()), Accept)
 
 
 def test_spans_hold_every_time_are_few_and_keep_a_time_far_ahead_apart():
     times = [T0 + n * n * SECOND for n in range(300)]
     spans: Any = ()
-    for start in range(0, 300, 7):
-        spans = with_times(spans, times[start : start + 7])
-    spans = with_times(spans, [T0 + 32 * DAY])
-    note = Note(forgotten=spans)
+    for first in range(0, 300, 7):
+        spans = add_times(spans, times[first : first + 7])
+    spans = add_times(spans, [T0 + 32 * DAY])
+    note = PartitionNote(forgotten=spans)
     assert len(spans) <= 16
     assert all(map(note.has_forgotten, [*times, T0 + 32 * DAY]))
     assert not note.has_forgotten(T0 + DAY + 3600 * SECOND)
@@ -299,62 +301,62 @@ def test_spans_hold_every_time_are_few_and_keep_a_time_far_ahead_apart():
 def test_a_stranger_bars_no_time(given, computer, at):
     ledger = CommandLedger((), computer.now())
     policy = given.policy({**given.RULE, "issuers": "boss"})
-    refused = rules.arrived(given.command(), given.T0, ledger, at()._replace(policy=policy))
+    refused = decide_arrival(given.command(), given.T0, ledger, at()._replace(policy=policy))
     ledger.put(refused.entry)
-    forget_all(ledger, given.situation(400).now)
+    forget_all(ledger, given.conditions(400).now)
     assert (len(ledger), ledger.note.forgotten) == (0, ())
 
 
 def test_a_note_comes_back_as_it_was_and_what_is_none_is_refused():
-    note = Note(((1, 2), (5, 9)), "boot", Seen(3, 4), 3)
-    assert Note.from_value(note.to_value()) == note
-    assert Note.from_value(None) == Note()
+    note = PartitionNote(((1, 2), (5, 9)), "boot", BelievedClock(3, 4), 3)
+    assert PartitionNote.from_value(note.to_value()) == note
+    assert PartitionNote.from_value(None) == PartitionNote()
     with pytest.raises(ValueError, match="note"):
-        Note.from_value({"command": "[]"})
+        PartitionNote.from_value({"command": "[]"})
 
 
 # What vouches for a clock.
 
 
 def wall_clock(tmp_path, computer, ntp=False):
-    word = Word.beside(tmp_path / "audit.log")
+    word = ClockConfirmation.path_beside(tmp_path / "audit.log")
     counted: Counter[str] = Counter()
 
-    def shown():
+    def clocks():
         return Now(computer.true + computer.set_by, UP + computer.true - T0, boot="boot")
 
-    def vouched(now):
-        said = Word.read(word)
-        return ntp or (said is not None and said.vouches(now))
+    def confirmed(now):
+        said = ClockConfirmation.read(word)
+        return ntp or (said is not None and said.covers(now))
 
     clock = WallClock(
-        computer.new_watch(), shown, vouched, lambda name, number: counted.update({name: number})
+        computer.new_watch(), clocks, confirmed, lambda name, number: counted.update({name: number})
     )
     clock.now()
-    return clock, word, shown, counted
+    return clock, word, clocks, counted
 
 
 def test_an_operators_word_ends_a_doubt_and_means_nothing_when_the_clock_is_set_again(computer, tmp_path):
-    clock, word, shown, counted = wall_clock(tmp_path, computer)
+    clock, word, clocks, counted = wall_clock(tmp_path, computer)
     computer.set_by = DAY
     assert clock.now().doubt
-    Word("boot", shown().offset).write(word)
+    ClockConfirmation("boot", clocks().offset).write(word)
     computer.true += SECOND
     now = clock.now()
-    assert (now.doubt, now.wall, now.vouched) == ("", computer.true + DAY, True)
+    assert (now.doubt, now.wall, now.confirmed) == ("", computer.true + DAY, True)
     computer.true += SECOND
     computer.set_by = 2 * DAY
     now = clock.now()
     assert now.doubt
-    assert not now.vouched
+    assert not now.confirmed
     assert counted == {"clock.untrusted": 2}
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"boot": "boot", "offset": "x"}', "[" * 900])
 def test_a_word_that_is_none_vouches_for_nothing(tmp_path, content):
     (tmp_path / "word").write_text(content)
-    assert Word.read(tmp_path / "word") is None
-    assert Word.read(tmp_path / "not there") is None
+    assert ClockConfirmation.read(tmp_path / "word") is None
+    assert ClockConfirmation.read(tmp_path / "not there") is None
 
 
 def test_a_ledger_from_before_a_restart_that_is_ahead_stops_nothing_once_the_clock_is_vouched_for(
@@ -364,40 +366,40 @@ def test_a_ledger_from_before_a_restart_that_is_ahead_stops_nothing_once_the_clo
     computer.watch = computer.new_watch()
     ahead = given.command(issued_at=T0 + DAY, expires_at=T0 + DAY + 60 * SECOND)
     ledger = CommandLedger((), computer.now())
-    accept = rules.arrived(ahead, None, ledger, at())
+    accept = decide_arrival(ahead, None, ledger, at())
     ledger.put(accept.entry)
-    ledger.put(rules.to_start(accept.entry, accept.deadline, {}, ledger, at()).entry)
+    ledger.put(decide_start(accept.entry, accept.deadline, {}, ledger, at()).entry)
     limits = {"per_device": {"commands": 1, "minutes": 60}}
     computer.set_by = 0
     computer.true += 10 * SECOND
     right = Now(computer.true, 5 * SECOND, boot="the next boot")
     ledger = CommandLedger(list(ledger), right)
     fresh = given.command(command_id="c2", issued_at=computer.true, expires_at=computer.true + 60 * SECOND)
-    here = given.situation()._replace(now=right)
-    waits = rules.arrived(fresh, None, ledger, here)
+    here = given.conditions()._replace(now=right)
+    waits = decide_arrival(fresh, None, ledger, here)
     assert isinstance(waits, Wait)
-    assert "tieline command clock trust" in waits.sentence
-    here = here._replace(now=right._replace(vouched=True))
-    ledger.keep_time(here.now)
-    assert isinstance(rules.arrived(fresh, None, ledger, here), Accept)
+    assert "tieline command clock trust" in waits.reason
+    here = here._replace(now=right._replace(confirmed=True))
+    ledger.update_clock(here.now)
+    assert isinstance(decide_arrival(fresh, None, ledger, here), Accept)
     limited = here._replace(policy=given.policy(limits=limits))
-    assert rules.arrived(fresh, None, ledger, limited).result.reason_code == "RATE_LIMIT"
-    later = Now(right.wall + 3601 * SECOND, right.monotonic + 3601 * SECOND, boot=right.boot, vouched=True)
+    assert decide_arrival(fresh, None, ledger, limited).result.reason_code == "RATE_LIMIT"
+    later = Now(right.wall + 3601 * SECOND, right.monotonic + 3601 * SECOND, boot=right.boot, confirmed=True)
     newer = given.command(command_id="c3", issued_at=later.wall, expires_at=later.wall + 60 * SECOND)
-    ledger.keep_time(later)
-    assert isinstance(rules.arrived(newer, None, ledger, limited._replace(now=later)), Accept)
+    ledger.update_clock(later)
+    assert isinstance(decide_arrival(newer, None, ledger, limited._replace(now=later)), Accept)
 
 
 def test_the_program_gives_an_operators_word_for_the_clock_as_it_is(tmp_path):
     (tmp_path / "audit.log").touch()
     ended = CliRunner().invoke(command, ["clock", "trust", str(tmp_path / "audit.log")])
     assert ended.exit_code == 0, ended.output
-    word = Word.read(Word.beside(tmp_path / "audit.log"))
+    word = ClockConfirmation.read(ClockConfirmation.path_beside(tmp_path / "audit.log"))
     assert word is not None
-    assert word.vouches(clocks())
+    assert word.covers(read_clocks())
     assert CliRunner().invoke(command, ["clock", "trust", str(tmp_path / "none")]).exit_code == 2
 
 
 def test_the_kernel_vouches_for_no_clock_but_its_own():
-    right = clocks()
-    assert not kept_by_ntp(right._replace(wall=right.wall + DAY))
+    right = read_clocks()
+    assert not synchronized_by_ntp(right._replace(wall=right.wall + DAY))

@@ -6,14 +6,15 @@ import pytest
 
 from tieline.api import Schema
 from tieline_connectors.command.model.command import Result, WriteResult, digest
-from tieline_connectors.command.model.ledger import CommandLedger, Entry, IllegalStep, Retention, Written
+from tieline_connectors.command.model.entry import IllegalStepError, LedgerEntry
+from tieline_connectors.command.model.ledger import CommandLedger, PastWrite, Retention
 
 
 @pytest.fixture
 def entry(given):
     def of(command_id="c", **changes):
         command = given.command(command_id=command_id, **changes)
-        return Entry(command, digest(command), "RECEIVED", given.T0, command.expires_at)
+        return LedgerEntry(command, digest(command), "RECEIVED", given.T0, command.expires_at)
 
     return of
 
@@ -45,8 +46,8 @@ def test_an_entry_and_a_result_are_what_their_schemas_say_and_come_back(given, e
     whole = reverting(
         ended(started(entry(hold_ms=5, reason="é"), given.T0 + 1), given.T0 + 2, hold_until=7), 8
     )
-    assert Entry.from_value(through_avro("command.LedgerEntry", whole.to_value())) == whole
-    assert Entry.from_value(through_avro("command.LedgerEntry", entry().to_value())) == entry()
+    assert LedgerEntry.from_value(through_avro("command.LedgerEntry", whole.to_value())) == whole
+    assert LedgerEntry.from_value(through_avro("command.LedgerEntry", entry().to_value())) == entry()
     told = whole.result._replace(raw=b"\0")
     writes = [write._asdict() for write in told.writes]
     assert through_avro("command.CommandResult", told.to_value()) == {**told._asdict(), "writes": writes}
@@ -58,7 +59,7 @@ def test_an_entry_and_a_result_are_what_their_schemas_say_and_come_back(given, e
 )
 def test_an_entry_of_a_later_version_or_a_damaged_one_is_refused(entry, change):
     with pytest.raises(ValueError):  # noqa: PT011 - several sentences
-        Entry.from_value({**entry().to_value(), **change})
+        LedgerEntry.from_value({**entry().to_value(), **change})
 
 
 def test_the_legal_steps_and_no_others(entry):
@@ -105,7 +106,7 @@ def test_the_legal_steps_and_no_others(entry):
             try:
                 ledger.put(after)
                 allowed = True
-            except IllegalStep:
+            except IllegalStepError:
                 allowed = False
                 assert ledger.get("c") == before
             assert allowed is ((before_name, after_name) in legal), (before_name, after_name)
@@ -113,11 +114,11 @@ def test_the_legal_steps_and_no_others(entry):
 
 def test_a_step_keeps_what_made_it_this_command(entry):
     ledger = CommandLedger([entry()])
-    with pytest.raises(IllegalStep):
+    with pytest.raises(IllegalStepError):
         ledger.put(started(entry(reason="another"), 1))
-    with pytest.raises(IllegalStep):
+    with pytest.raises(IllegalStepError):
         ledger.put(started(entry(), 1)._replace(deadline=5))
-    with pytest.raises(IllegalStep):
+    with pytest.raises(IllegalStepError):
         ledger.put(entry()._replace(state="ENDED"))
 
 
@@ -151,11 +152,11 @@ def test_what_is_due_and_when_the_next_is(given, entry):
 
 def test_the_newest_time_is_of_the_workers_clock_alone(given, entry):
     far = given.T0 + given.MINUTE - 1
-    assert CommandLedger([entry(issued_at=far, not_before=far)]).newest == given.T0
+    assert CommandLedger([entry(issued_at=far, not_before=far)]).latest_time == given.T0
     held = ended(started(entry(hold_ms=5), given.T0 + 3), given.T0 + 4, hold_until=far)
-    assert CommandLedger([held]).newest == given.T0 + 4
-    assert CommandLedger([reverting(held, given.T0 + 9)]).newest == given.T0 + 9
-    assert CommandLedger().newest == 0
+    assert CommandLedger([held]).latest_time == given.T0 + 4
+    assert CommandLedger([reverting(held, given.T0 + 9)]).latest_time == given.T0 + 9
+    assert CommandLedger().latest_time == 0
 
 
 @pytest.mark.parametrize("reload", [False, True])
@@ -177,15 +178,15 @@ def test_what_was_written_to_a_point_newest_first_and_the_one_before(given, entr
     if reload:
         ledger = CommandLedger(reversed(list(ledger)))
     all_of_it = [
-        Written(500, "2", None),
-        Written(300, "3", 21.5),
-        Written(200, "2", 21.5),
-        Written(100, "1", 21.5, 19.0),
+        PastWrite(500, "2", None),
+        PastWrite(300, "3", 21.5),
+        PastWrite(200, "2", 21.5),
+        PastWrite(100, "1", 21.5, 19.0),
     ]
-    assert ledger.written(given.POINT.upper(), 0) == all_of_it
-    assert ledger.written(given.POINT, 300) == all_of_it[:3]
-    assert ledger.written(given.POINT, 301) == all_of_it[:2]
-    assert ledger.written(given.OTHER, 0) == []
+    assert ledger.writes(given.POINT.upper(), 0) == all_of_it
+    assert ledger.writes(given.POINT, 300) == all_of_it[:3]
+    assert ledger.writes(given.POINT, 301) == all_of_it[:2]
+    assert ledger.writes(given.OTHER, 0) == []
     latest = {entry.command_id: entry for entry in ledger}
     assert ledger.written_after(latest["1"], given.POINT)
     assert ledger.written_after(latest["2"], given.POINT)
@@ -204,13 +205,13 @@ def test_starts_are_counted_by_issuer_device_and_in_all(given, entry, reload):
     ledger.put(ended(ledger.get("0"), 150))
     if reload:
         ledger = CommandLedger(list(ledger))
-    assert ledger.starts(0) == 3
-    assert ledger.starts(100) == 2
-    assert ledger.starts(102) == 0
-    assert ledger.starts(0, issuer="energy-manager") == 2
-    assert ledger.starts(0, device="campus/b1/AHU1") == 2
-    assert ledger.starts(0, device="campus/b2/vav") == 1
-    assert ledger.starts(0, device="nowhere") == 0
+    assert ledger.count_starts(0) == 3
+    assert ledger.count_starts(100) == 2
+    assert ledger.count_starts(102) == 0
+    assert ledger.count_starts(0, issuer="energy-manager") == 2
+    assert ledger.count_starts(0, device="campus/b1/AHU1") == 2
+    assert ledger.count_starts(0, device="campus/b2/vav") == 1
+    assert ledger.count_starts(0, device="nowhere") == 0
 
 
 def refused(entry, at):
@@ -226,12 +227,12 @@ def test_a_strangers_refusal_is_forgotten_earlier_and_counted_while_it_is_kept(g
     )
     ledger.put(entry("later"))
     ledger.put(refused(ledger.get("later"), now + 50))
-    assert ledger.strangers == 2
-    assert ledger.forgettable(now + 11, Retention(100, 10)) == []
-    assert ledger.forgettable(now + 12, Retention(100, 10)) == ["stranger"]
-    assert ledger.forgettable(now + 102, Retention(100, 10)) == ["stranger", "done", "later"]
-    ledger.forget(["stranger", "done"], now + 102)
-    assert (ledger.strangers, CommandLedger(list(ledger)).strangers) == (1, 1)
+    assert ledger.unauthorized == 2
+    assert ledger.removable(now + 11, Retention(100, 10)) == []
+    assert ledger.removable(now + 12, Retention(100, 10)) == ["stranger"]
+    assert ledger.removable(now + 102, Retention(100, 10)) == ["stranger", "done", "later"]
+    ledger.remove(["stranger", "done"], now + 102)
+    assert (ledger.unauthorized, CommandLedger(list(ledger)).unauthorized) == (1, 1)
 
 
 def test_who_wrote_over_a_hold_is_remembered_until_it_has_ended(given, entry):
@@ -240,9 +241,9 @@ def test_who_wrote_over_a_hold_is_remembered_until_it_has_ended(given, entry):
     held = ended(started(entry("held", hold_ms=5), now + 1), now + 2, hold_until=now + 10**9)
     later = ended(started(entry("later"), now + 3), now + 4)
     ledger = CommandLedger([held, later])
-    assert ledger.forgettable(now + 1000, Retention(100, 50)) == []
+    assert ledger.removable(now + 1000, Retention(100, 50)) == []
     assert ledger.written_after(held, given.POINT)
-    assert CommandLedger([later]).forgettable(now + 1000, Retention(100, 50)) == ["later"]
+    assert CommandLedger([later]).removable(now + 1000, Retention(100, 50)) == ["later"]
 
 
 def test_only_what_is_at_rest_is_forgotten_and_with_it_what_it_wrote(given, entry):
@@ -251,12 +252,12 @@ def test_only_what_is_at_rest_is_forgotten_and_with_it_what_it_wrote(given, entr
     held = ended(started(entry("held", hold_ms=5), now + 3), now + 4, hold_until=now + 9)
     ledger = CommandLedger([done, held, entry("waits"), started(entry("begun"), now + 5)])
     retention = Retention(100, 50)
-    assert ledger.forgettable(now + 101, retention) == []
-    assert ledger.forgettable(now + 102, retention) == ["done"]
-    assert ledger.forgettable(now + 10**15, retention) == ["done"]
-    ledger.forget(["done", "held"], now + 102)
+    assert ledger.removable(now + 101, retention) == []
+    assert ledger.removable(now + 102, retention) == ["done"]
+    assert ledger.removable(now + 10**15, retention) == ["done"]
+    ledger.remove(["done", "held"], now + 102)
     assert {e.command_id for e in ledger} == {"held", "waits", "begun"}
-    assert [w.command_id for w in ledger.written(given.POINT, 0)] == ["begun", "held"]
-    assert ledger.starts(0) == 3
-    ledger.forget([], now + 2 * 86_400_000_000)
-    assert ledger.starts(0) == 0
+    assert [w.command_id for w in ledger.writes(given.POINT, 0)] == ["begun", "held"]
+    assert ledger.count_starts(0) == 3
+    ledger.remove([], now + 2 * 86_400_000_000)
+    assert ledger.count_starts(0) == 0

@@ -5,11 +5,17 @@ from tieline_connectors.command.model.command import (
     Defaults,
     Write,
     digest,
+    is_signed_by,
     sign,
-    signed_by,
     signing_content,
 )
-from tieline_connectors.command.model.parsing import Malformed, from_old, from_value, is_old, number_of
+from tieline_connectors.command.model.parsing import (
+    MalformedCommandError,
+    from_old,
+    from_value,
+    is_old,
+    number_of,
+)
 from tieline_connectors.command.model.point import point_of
 
 
@@ -51,31 +57,31 @@ def test_a_point_is_read_without_devices_and_outer_slashes(written):
     ("change", "told"),
     [
         ({"command_id": None}, "command_id is required"),
-        ({"command_id": ""}, "command_id is a printable text of 1 to 200 characters"),
-        ({"command_id": "x" * 201}, "command_id is a printable text"),
-        ({"command_id": "a\nb"}, "command_id is a printable text"),
-        ({"command_id": "\ud800"}, "command_id is a printable text"),
-        ({"command_id": 7}, "command_id is a printable text"),
+        ({"command_id": ""}, "command_id must be a printable text of 1 to 200 characters"),
+        ({"command_id": "x" * 201}, "command_id must be a printable text"),
+        ({"command_id": "a\nb"}, "command_id must be a printable text"),
+        ({"command_id": "\ud800"}, "command_id must be a printable text"),
+        ({"command_id": 7}, "command_id must be a printable text"),
         ({"issuer": None}, "issuer is required"),
         ({"issued_at": None}, "issued_at is required"),
-        ({"issued_at": True}, "issued_at is a time"),
-        ({"issued_at": -1}, "issued_at is a time"),
-        ({"expires_at": 2**62}, "expires_at is a time"),
-        ({"action": "OTHER"}, "action is SET or REVERT"),
-        ({"action": None}, "action is SET or REVERT"),
-        ({"reason": "x" * 1001}, "reason is a printable text of 1 to 1000"),
-        ({"priority": 0}, "priority is a whole number from 1 to 16"),
-        ({"priority": 17}, "priority is a whole number from 1 to 16"),
-        ({"priority": 8.0}, "priority is a whole number from 1 to 16"),
-        ({"hold_ms": 0}, "hold_ms is a whole number from 1"),
-        ({"hold_ms": 10**12}, "hold_ms is a whole number from 1"),
-        ({"tolerance": -1}, "tolerance is a finite number, 0 or more"),
-        ({"tolerance": float("nan")}, "tolerance is a finite number"),
-        ({"tolerance": float("inf")}, "tolerance is a finite number"),
-        ({"tolerance": True}, "tolerance is a number"),
-        ({"dry_run": 1}, "dry_run is true or false"),
-        ({"ttl": 5}, "'ttl' is no field of a command"),
-        ({"filled": ["issuer"]}, "'filled' is no field of a command"),
+        ({"issued_at": True}, "issued_at must be a time"),
+        ({"issued_at": -1}, "issued_at must be a time"),
+        ({"expires_at": 2**62}, "expires_at must be a time"),
+        ({"action": "OTHER"}, "action must be SET or REVERT"),
+        ({"action": None}, "action must be SET or REVERT"),
+        ({"reason": "x" * 1001}, "reason must be a printable text of 1 to 1000"),
+        ({"priority": 0}, "priority must be a whole number from 1 to 16"),
+        ({"priority": 17}, "priority must be a whole number from 1 to 16"),
+        ({"priority": 8.0}, "priority must be a whole number from 1 to 16"),
+        ({"hold_ms": 0}, "hold_ms must be a whole number from 1"),
+        ({"hold_ms": 10**12}, "hold_ms must be a whole number from 1"),
+        ({"tolerance": -1}, "tolerance must be a finite number, 0 or more"),
+        ({"tolerance": float("nan")}, "tolerance must be a finite number"),
+        ({"tolerance": float("inf")}, "tolerance must be a finite number"),
+        ({"tolerance": True}, "tolerance must be a number"),
+        ({"dry_run": 1}, "dry_run must be true or false"),
+        ({"ttl": 5}, "'ttl' is not a field of a command"),
+        ({"filled": ["issuer"]}, "'filled' is not a field of a command"),
         ({"writes": []}, "at least one point"),
         ({"writes": None}, "at least one point"),
         ({"writes": [{"point": f"a/{n}", "value": 1} for n in range(101)]}, "at most 100 writes, not 101"),
@@ -83,50 +89,50 @@ def test_a_point_is_read_without_devices_and_outer_slashes(written):
             {"writes": [{"point": "a/b", "value": 1}, {"point": "devices/A/B", "value": 2}]},
             "A/B is written twice",
         ),
-        ({"writes": [{"point": "a/b", "value": 1, "x": 2}]}, "write 1 is a map of point and value"),
-        ({"writes": ["a/b"]}, "write 1 is a map of point and value"),
-        ({"writes": [{"point": "lonely", "value": 1}]}, "the point of write 1 is a full path"),
+        ({"writes": [{"point": "a/b", "value": 1, "x": 2}]}, "write 1 must be a map of point and value"),
+        ({"writes": ["a/b"]}, "write 1 must be a map of point and value"),
+        ({"writes": [{"point": "lonely", "value": 1}]}, "the point of write 1 must be a full path"),
         ({"writes": [{"point": "a//b", "value": 1}]}, "full path"),
         ({"writes": [{"point": "a/ b", "value": 1}]}, "full path"),
-        ({"writes": [{"point": "a/*", "value": 1}]}, "names one point"),
+        ({"writes": [{"point": "a/*", "value": 1}]}, "must name one point"),
         ({"writes": [{"point": "a/" + "b" * 500, "value": 1}]}, "printable text of 1 to 500"),
         ({"writes": [{"point": "/".join("a" * 21), "value": 1}]}, "full path"),
-        ({"writes": [{"point": "a/b", "value": float("nan")}]}, "no finite number"),
-        ({"writes": [{"point": "a/b", "value": float("-inf")}]}, "no finite number"),
+        ({"writes": [{"point": "a/b", "value": float("nan")}]}, "not a finite number"),
+        ({"writes": [{"point": "a/b", "value": float("-inf")}]}, "not a finite number"),
         ({"writes": [{"point": "a/b", "value": 2**63}]}, "beyond 64 bits"),
         ({"writes": [{"point": "a/b", "value": [1]}]}, "a boolean, a number, a text or null"),
         ({"writes": [{"point": "a/b", "value": "x" * 1001}]}, "longer than 1000"),
         ({"writes": [{"point": "a/b", "value": "a\0"}]}, "not printable"),
-        ({"action": "REVERT"}, "REVERT gives campus/b1/ahu1/CoolingSetpoint back and takes no value"),
+        ({"action": "REVERT"}, "REVERT of campus/b1/ahu1/CoolingSetpoint takes no value"),
         (
             {"action": "REVERT", "writes": [{"point": "a/b"}], "hold_ms": 5},
-            "hold_ms means nothing with REVERT",
+            "hold_ms has no meaning with REVERT",
         ),
     ],
 )
 def test_what_is_no_command_is_refused_in_a_sentence(given, change, told):
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(MalformedCommandError) as caught:
         from_value(given.value(**change), Defaults())
     assert told in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [None, 7, "x", [], b"x"])
 def test_a_value_that_is_no_map_is_refused_in_either_form(value):
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedCommandError):
         from_value(value, Defaults())
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedCommandError):
         from_old(value, command_id="t-0-1", issuer="old", at=1, max_age=1, defaults=Defaults())
 
 
 def test_what_can_be_read_of_a_malformed_command_is_told(given):
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(MalformedCommandError) as caught:
         from_value(given.value(action="JUMP", correlation_id="x"), Defaults())
     assert (caught.value.command_id, caught.value.issuer, caught.value.correlation_id) == (
         "c1",
         "energy-manager",
         "x",
     )
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(MalformedCommandError) as caught:
         from_value({"command_id": "a\n", "issuer": 7}, Defaults())
     assert (caught.value.command_id, caught.value.issuer, caught.value.correlation_id) == (None, "", None)
 
@@ -170,13 +176,13 @@ def test_true_one_and_one_point_nought_are_three_contents(given):
 def test_a_signature_is_of_its_key_and_content_and_no_part_of_the_digest(given):
     plain = given.command()
     signed = given.command(signature=sign(plain, b"key"))
-    assert signed_by(signed, b"key")
-    assert signed_by(given.command(signature=sign(plain, b"key").upper()), b"key")
-    assert not signed_by(signed, b"other key")
-    assert not signed_by(plain, b"key")
-    assert not signed_by(given.command(signature=sign(plain, b"key"), reason="changed"), b"key")
-    assert not signed_by(given.command(signature=sign(plain, b"")), b"")
-    assert not signed_by(given.command(signature="é"), b"key")
+    assert is_signed_by(signed, b"key")
+    assert is_signed_by(given.command(signature=sign(plain, b"key").upper()), b"key")
+    assert not is_signed_by(signed, b"other key")
+    assert not is_signed_by(plain, b"key")
+    assert not is_signed_by(given.command(signature=sign(plain, b"key"), reason="changed"), b"key")
+    assert not is_signed_by(given.command(signature=sign(plain, b"")), b"")
+    assert not is_signed_by(given.command(signature="é"), b"key")
     assert digest(signed) == digest(plain)
 
 
@@ -231,14 +237,14 @@ def test_a_text_that_reads_as_a_number_is_one_in_the_old_form(sent, read):
     [
         ({"device_point": "a/b"}, "needs both"),
         ({"new_value": 1}, "needs both"),
-        ({"new_value": 1, "device_point": "a/b", "eval": "x"}, "'eval' is no field of the old form"),
-        ({"new_value": 1, "device_point": 5}, "the point of write 1 is a printable text"),
+        ({"new_value": 1, "device_point": "a/b", "eval": "x"}, "'eval' is not a field of the old form"),
+        ({"new_value": 1, "device_point": 5}, "the point of write 1 must be a printable text"),
         ({"new_value": {}, "device_point": "a/b"}, "a boolean, a number"),
-        ({"new_value": 1, "device_point": "a/b", "message": 5}, "reason is a printable text"),
+        ({"new_value": 1, "device_point": "a/b", "message": 5}, "reason must be a printable text"),
     ],
 )
 def test_what_is_not_the_old_form_is_refused_under_its_records_id(value, told):
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(MalformedCommandError) as caught:
         old(value)
     assert told in str(caught.value)
     assert (caught.value.command_id, caught.value.issuer) == ("uuid-0-17", "cloud")

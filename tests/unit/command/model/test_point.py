@@ -3,9 +3,9 @@
 import pytest
 
 from tieline_connectors.command.model.command import Command, Write
-from tieline_connectors.command.model.point import device_keys, key_of, pattern, point_of, split
+from tieline_connectors.command.model.point import device_keys, key_of, point_of, point_pattern, split
 from tieline_connectors.command.policy.patterns import matches_point
-from tieline_connectors.command.policy.policy import Facts
+from tieline_connectors.command.policy.policy import PolicyContext
 
 MODE = "campus/building/device1/Mode"
 
@@ -76,7 +76,7 @@ def test_no_spelling_of_a_point_gets_round_a_rule_that_denies_it(given, written)
         {"issuers": "*", "points": "**", "type": "text", "max_length": 9},
     )
     command = given.command(writes=[{"point": written, "value": "heat"}])
-    refusal = policy.refusal(command, Facts(given.T0))
+    refusal = policy.rejection(command, PolicyContext(given.T0))
     assert refusal is not None
     assert refusal.code == "POLICY_DENIED"
     assert command.devices == {"campus/building/device1"}
@@ -85,7 +85,9 @@ def test_no_spelling_of_a_point_gets_round_a_rule_that_denies_it(given, written)
 @pytest.mark.parametrize("rule", [f"devices/{MODE}", f"/{MODE}/", "devices/campus/**", "/devices/**/", "**"])
 def test_a_pattern_of_a_policy_is_written_as_a_point_is(given, rule):
     policy = given.policy({"issuers": "*", "points": rule, "deny": "never"})
-    refusal = policy.refusal(given.command(writes=[{"point": MODE, "value": "heat"}]), Facts(given.T0))
+    refusal = policy.rejection(
+        given.command(writes=[{"point": MODE, "value": "heat"}]), PolicyContext(given.T0)
+    )
     assert refusal is not None
     assert refusal.code == "POLICY_DENIED"
 
@@ -135,8 +137,8 @@ def test_every_name_that_a_driver_publishes_can_be_commanded_and_ruled(name):
     point = point_of(f"campus/b/ahu1/{name.replace('/', '{/}')}")
     assert split(point) == ("campus/b/ahu1", name)
     assert Command.from_json(_command(point).to_json()).writes[0].point == point
-    assert matches_point(pattern(point), point)
-    assert not matches_point(pattern(point), "campus/b/ahu1/Other")
+    assert matches_point(point_pattern(point), point)
+    assert not matches_point(point_pattern(point), "campus/b/ahu1/Other")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_a_slash_and_a_star_in_a_name_have_a_form_of_their_own(point, name, fits
     assert split(point) == ("a/b", name)
     assert Write(point).device == "a/b"
     for rule in fits:
-        assert matches_point(pattern(rule), point), rule
+        assert matches_point(point_pattern(rule), point), rule
 
 
 def test_a_star_in_a_name_is_told_from_a_wildcard():

@@ -1,12 +1,12 @@
 from tieline.api import ID_HEADER
 from tieline_connectors.command.model.command import Result, WriteResult
-from tieline_connectors.command.model.result_records import records
+from tieline_connectors.command.model.result_records import to_records
 
 POINTS = ("campus/b1/ahu1/Cooling", "campus/b1/ahu1/Heating")
 
 
 def ids(result):
-    told = records(result, "results", "command-to-cloud")
+    told = to_records(result, "results", "command-to-cloud")
     return [(record.topic, dict(record.headers)[ID_HEADER]) for record in told]
 
 

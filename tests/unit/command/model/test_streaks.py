@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from tieline.api import ConfigError
 from tieline_connectors.command.model.command import Result, WriteResult
-from tieline_connectors.command.model.facts import Facts, NoHistory
-from tieline_connectors.command.model.streaks import Streak, Streaks, has_worked
+from tieline_connectors.command.model.facts import EmptyHistory, PolicyContext
+from tieline_connectors.command.model.streaks import Streak, Streaks, shows_working
 
 DEVICE, POINT = "campus/b1/ahu1", "campus/b1/AHU1/p"
 BREAKER = {"limits": {"breaker": {"failures": 3, "minutes": 10}}}
@@ -39,13 +39,13 @@ FAILED = result("FAILED", "NOT_WRITTEN", code="DEVICE_REFUSED", reason="no")
     ],
 )
 def test_what_a_command_shows_of_a_device(end, worked):
-    assert has_worked(end, DEVICE) is worked
+    assert shows_working(end, DEVICE) is worked
 
 
 def test_of_two_devices_the_one_that_failed_is_blamed():
     other = WriteResult("campus/b1/ahu2/p", 1, outcome="VERIFIED")
     end = result("MISMATCH", "DIFFERENT", more=[other])
-    assert (has_worked(end, DEVICE), has_worked(end, "campus/b1/ahu2")) == (False, True)
+    assert (shows_working(end, DEVICE), shows_working(end, "campus/b1/ahu2")) == (False, True)
 
 
 @for_all(st.permutations(list(enumerate([False, True, False, False, None, False], start=1))))
@@ -53,16 +53,16 @@ def test_a_streak_is_the_same_in_whatever_order_its_ends_are_read(ends):
     streaks = Streaks()
     for at, worked in ends:
         kind = {True: WORKED, False: FAILED, None: result("EXPIRED", "NOT_WRITTEN")}[worked]
-        streaks.note(kind._replace(command_id=f"c{at}"), at)
-    assert streaks.of(DEVICE.upper()) == Streak(3, 6)
+        streaks.add(kind._replace(command_id=f"c{at}"), at)
+    assert streaks.get(DEVICE.upper()) == Streak(3, 6)
     assert dict(streaks) == {DEVICE: Streak(3, 6)}
-    streaks.forget({"c6"})
-    assert streaks.of(DEVICE) == Streak(2, 4)
-    streaks.note(WORKED, 7)
-    assert (streaks.of(DEVICE), dict(streaks)) == (Streak(), {})
+    streaks.remove({"c6"})
+    assert streaks.get(DEVICE) == Streak(2, 4)
+    streaks.add(WORKED, 7)
+    assert (streaks.get(DEVICE), dict(streaks)) == (Streak(), {})
 
 
-class Failing(NoHistory):
+class Failing(EmptyHistory):
     def __init__(self, failures, at):
         self._streak = Streak(failures, at)
 
@@ -76,14 +76,14 @@ class Failing(NoHistory):
 def test_a_device_that_fails_is_left_alone_for_a_while(given, failures, minutes_ago, open_):
     policy = given.policy(given.RULE, **BREAKER)
     history = Failing(failures, given.T0 - int(minutes_ago * given.MINUTE))
-    refused = policy.refusal(given.command(), Facts(given.T0, history))
+    refused = policy.rejection(given.command(), PolicyContext(given.T0, history))
     assert (refused is not None) is open_
     if open_:
         assert refused.code == "CIRCUIT_OPEN"
-        assert refused.sentence.startswith(f"the last {failures} commands of campus/b1/ahu1 have failed")
+        assert refused.reason.startswith(f"the last {failures} commands of campus/b1/ahu1 have failed")
     elsewhere = given.command(writes=[{"point": "campus/b1/ahu2/p", "value": 1}])
-    assert policy.refusal(elsewhere, Facts(given.T0, history)) is None
-    assert given.policy(given.RULE).refusal(given.command(), Facts(given.T0, history)) is None
+    assert policy.rejection(elsewhere, PolicyContext(given.T0, history)) is None
+    assert given.policy(given.RULE).rejection(given.command(), PolicyContext(given.T0, history)) is None
 
 
 def test_problems_in_a_breaker_are_told_with_its_own_keys(given):
@@ -92,5 +92,5 @@ def test_problems_in_a_breaker_are_told_with_its_own_keys(given):
     assert [str(problem) for problem in told.value.problems] == [
         "policy.json: limits.breaker: failures: is required",
         "policy.json: limits.breaker: minutes: input should be greater than 0",
-        "policy.json: limits.breaker: failure: no such key; did you mean 'failures'?",
+        "policy.json: limits.breaker: failure: unknown key; did you mean 'failures'?",
     ]

@@ -7,9 +7,9 @@ import pytest
 
 from tieline.api import ConfigError
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.execution.conditions import Surroundings
-from tieline_connectors.command.model.facts import Facts
-from tieline_connectors.command.policy.changes import SETTLES, InForce, PolicyChanges
+from tieline_connectors.command.execution.conditions import ConditionMonitor
+from tieline_connectors.command.model.facts import PolicyContext
+from tieline_connectors.command.policy.changes import SETTLES, EffectivePolicy, PolicyChanges
 from tieline_connectors.command.rules.decisions import Now
 from tieline_connectors.command.watched_file import Content
 
@@ -36,7 +36,7 @@ SIGNED = frozenset({"operators"})
 
 def allows(in_force, given, value, signed=frozenset(), **more):
     command = given.command(issuer="x", writes=[{"point": "a/b", "value": value}], **more)
-    return in_force.refusal(command, Facts(given.T0, signed_with=signed)) is None
+    return in_force.rejection(command, PolicyContext(given.T0, signed_with=signed)) is None
 
 
 def good(in_force, given):
@@ -50,7 +50,7 @@ class File:
     def __init__(self, text):
         self.inode = self.changes = 1
         self.text = text
-        self.written: bool | None = False
+        self.writes: bool | None = False
         self.moved = False
 
     def write(self, text):
@@ -61,7 +61,7 @@ class File:
         self.write(text)
 
     def content(self):
-        return Content((1, self.inode), (self.inode, self.changes), self.text, self.written, self.moved)
+        return Content((1, self.inode), (self.inode, self.changes), self.text, self.writes, self.moved)
 
 
 @pytest.fixture
@@ -79,22 +79,22 @@ def test_whatever_part_of_a_policy_is_written_nothing_passes_that_the_last_good_
         file = File(OLD)
         changes = PolicyChanges("p.yaml", file.content())
         file.write(NEW[:length])
-        changes.see(file.content(), 0)
-        changes.see(file.content(), SETTLES - 1)
+        changes.update(file.content(), 0)
+        changes.update(file.content(), SETTLES - 1)
         assert not allows(changes.in_force, given, 50.0), "an unsigned command beyond the old limit"
         assert not good(changes.in_force, given)
         file.write(NEW)
-        changes.see(file.content(), 2 * SETTLES)
+        changes.update(file.content(), 2 * SETTLES)
         assert not allows(changes.in_force, given, 5.0), "what the whole new one refuses is refused at once"
-        event = changes.see(file.content(), 3 * SETTLES)
+        event = changes.update(file.content(), 3 * SETTLES)
         assert event is not None
-        assert event.what == "changed"
+        assert event.kind == "changed"
         assert good(changes.in_force, given)
 
 
 def test_a_policy_that_was_moved_into_its_place_holds_at_once(given, file, changes):
     file.replace(NEW)
-    assert changes.see(file.content(), 0).what == "changed"
+    assert changes.update(file.content(), 0).kind == "changed"
     assert good(changes.in_force, given)
     assert changes.known == file.content().stamp
 
@@ -102,15 +102,15 @@ def test_a_policy_that_was_moved_into_its_place_holds_at_once(given, file, chang
 @pytest.mark.parametrize("length", [40, len(NEW)])
 def test_a_new_file_that_somebody_still_has_open_is_not_believed(given, file, changes, length):
     file.replace(NEW[:length])
-    file.written = True
+    file.writes = True
     for at in range(0, 5 * SETTLES, SETTLES):
-        changes.see(file.content(), at)
+        changes.update(file.content(), at)
         assert not good(changes.in_force, given)
-    file.text, file.written = NEW, False
+    file.text, file.writes = NEW, False
     file.changes += 1
-    changes.see(file.content(), 6 * SETTLES)
+    changes.update(file.content(), 6 * SETTLES)
     assert not good(changes.in_force, given)
-    changes.see(file.content(), 7 * SETTLES)
+    changes.update(file.content(), 7 * SETTLES)
     assert good(changes.in_force, given)
 
 
@@ -119,21 +119,21 @@ def test_where_nobody_can_say_who_writes_the_times_of_the_file_say_whether_it_wa
     given, file, changes, moved
 ):
     file.replace(NEW)
-    file.written, file.moved = None, moved
-    changes.see(file.content(), 0)
+    file.writes, file.moved = None, moved
+    changes.update(file.content(), 0)
     assert good(changes.in_force, given) is moved
 
 
 def test_a_policy_that_vanishes_leaves_the_last_good_one_and_what_comes_next_has_to_settle(
     given, file, changes
 ):
-    assert changes.cannot_see("No such file").what == "wrong"
-    assert changes.cannot_see("No such file") is None, "told once"
+    assert changes.unreadable("No such file").kind == "wrong"
+    assert changes.unreadable("No such file") is None, "told once"
     assert allows(changes.in_force, given, 5.0)
     file.replace(NEW)
-    changes.see(file.content(), 0)
+    changes.update(file.content(), 0)
     assert not good(changes.in_force, given)
-    changes.see(file.content(), SETTLES)
+    changes.update(file.content(), SETTLES)
     assert good(changes.in_force, given)
 
 
@@ -141,18 +141,18 @@ def test_a_policy_that_vanishes_leaves_the_last_good_one_and_what_comes_next_has
 @pytest.mark.parametrize("moved", [True, False])
 def test_an_empty_or_a_cut_off_policy_is_told_once_and_never_holds(given, file, changes, text, moved):
     file.replace(text) if moved else file.write(text)
-    told = [changes.see(file.content(), at) for at in (0, SETTLES, 2 * SETTLES)]
-    assert [event.what for event in told if event] == (["wrong"] if moved else ["pending", "wrong"])
-    assert changes.in_force == InForce(changes.in_force.good)
+    told = [changes.update(file.content(), at) for at in (0, SETTLES, 2 * SETTLES)]
+    assert [event.kind for event in told if event] == (["wrong"] if moved else ["pending", "wrong"])
+    assert changes.in_force == EffectivePolicy(changes.in_force.good)
     assert allows(changes.in_force, given, 5.0)
 
 
 def test_a_policy_that_goes_back_to_what_it_was_changes_nothing(given, file, changes):
     file.write(NEW)
-    changes.see(file.content(), 0)
+    changes.update(file.content(), 0)
     file.write(OLD)
-    changes.see(file.content(), 1)
-    changes.see(file.content(), 1 + SETTLES)
+    changes.update(file.content(), 1)
+    changes.update(file.content(), 1 + SETTLES)
     assert allows(changes.in_force, given, 5.0)
     assert changes.in_force.pending is None
 
@@ -164,7 +164,7 @@ class Files:
         self.at = 0
         self.counted: dict[str, int] = {}
 
-    def surroundings(self):
+    def monitor(self):
         config = CommandSinkConfig.parse(
             {
                 "volttron.address": "tcp://127.0.0.1:1",
@@ -173,9 +173,10 @@ class Files:
                 "audit.file": str(self.path.with_name("audit.log")),
             }
         )
-        made = Surroundings(config, lambda: Now(0, self.at))
-        made.count = lambda name, number: self.counted.update({name: self.counted.get(name, 0) + number})
-        return made
+        return ConditionMonitor(config, self._count, lambda: Now(0, self.at))
+
+    def _count(self, name, number):
+        self.counted[name] = self.counted.get(name, 0) + number
 
     def replace(self, text):
         new = self.path.with_name("new")
@@ -191,40 +192,40 @@ def files(tmp_path):
 def test_a_real_file_that_was_moved_into_place_holds_at_once_and_one_in_place_when_it_has_settled(
     given, files
 ):
-    around = files.surroundings()
+    around = files.monitor()
     files.replace(NEW)
-    assert good(around.situation().policy, given)
+    assert good(around.current().policy, given)
     files.path.write_text(OLD)
-    assert not allows(around.situation().policy, given, 5.0)
+    assert not allows(around.current().policy, given, 5.0)
     files.at = SETTLES
-    assert allows(around.situation().policy, given, 5.0)
+    assert allows(around.current().policy, given, 5.0)
     assert files.counted == {"policy.changed": 2, "policy.pending": 1}
 
 
 def test_a_real_file_that_was_made_anew_and_is_still_open_is_not_believed(given, files):
-    around = files.surroundings()
+    around = files.monitor()
     files.path.unlink()
     with files.path.open("w") as half:
         half.write(NEW.partition("    dwell")[0])
         half.flush()
         for files.at in (0, SETTLES, 2 * SETTLES):
-            assert not allows(around.situation().policy, given, 50.0)
+            assert not allows(around.current().policy, given, 50.0)
         half.write("    dwell" + NEW.partition("    dwell")[2])
     files.at = 4 * SETTLES
-    assert not allows(around.situation().policy, given, 50.0)
+    assert not allows(around.current().policy, given, 50.0)
     files.at = 5 * SETTLES
-    assert good(around.situation().policy, given)
+    assert good(around.current().policy, given)
     assert files.counted == {"policy.pending": 1, "policy.changed": 1}
 
 
 def test_a_policy_behind_what_does_not_answer_leaves_the_last_good_one(given, files):
-    around = files.surroundings()
+    around = files.monitor()
     files.path.unlink()
     os.mkfifo(files.path)
-    assert allows(around.situation().policy, given, 5.0)
+    assert allows(around.current().policy, given, 5.0)
     files.path.unlink()
     files.path.mkdir()
-    assert allows(around.situation().policy, given, 5.0)
+    assert allows(around.current().policy, given, 5.0)
     assert files.counted == {"policy.wrong": 2}
 
 
@@ -234,7 +235,7 @@ def test_a_start_waits_for_the_end_of_a_policy_that_is_being_written(given, file
     half.flush()
     timer = threading.Timer(0.2, lambda: (half.write(OLD.partition("\n")[2]), half.close()))
     timer.start()
-    assert allows(files.surroundings().situation().policy, given, 5.0)
+    assert allows(files.monitor().current().policy, given, 5.0)
     timer.join()
 
 
@@ -243,4 +244,4 @@ def test_a_start_with_a_policy_that_is_no_file_is_refused_at_once(files, kind):
     files.path.unlink()
     os.mkfifo(files.path) if kind == "FIFO" else files.path.mkdir()
     with pytest.raises(ConfigError, match=f"it is a {kind}"):
-        files.surroundings()
+        files.monitor()

@@ -4,8 +4,8 @@ import pytest
 
 from tieline.api import ConfigError
 from tieline_connectors.command.model.command import Defaults
-from tieline_connectors.command.model.facts import Facts, Reading, reading_of
-from tieline_connectors.command.model.ledger import Written
+from tieline_connectors.command.model.facts import PolicyContext, Reading, reading_of
+from tieline_connectors.command.model.ledger import PastWrite
 from tieline_connectors.command.model.parsing import from_value
 from tieline_connectors.command.model.streaks import Streak
 from tieline_connectors.command.policy.file import MAX_CHARACTERS, parse
@@ -16,18 +16,18 @@ class Before:
     """What was written: at (seconds before now), value, what the point was before that."""
 
     def __init__(self, now, *writes, starts=()):
-        self.now, self.writes, self.started = now, writes, starts
+        self.now, self.past, self.started = now, writes, starts
 
-    def written(self, point, since):
+    def writes(self, point, since):
         found = []
-        for ago, value, previous in self.writes:
+        for ago, value, previous in self.past:
             at = self.now - ago * 1_000_000
-            found.append(Written(at, "earlier", value, previous))
+            found.append(PastWrite(at, "earlier", value, previous))
             if at < since:
                 break
         return found
 
-    def starts(self, since, *, issuer="", device=""):
+    def count_starts(self, since, *, issuer="", device=""):
         key = device or issuer
         return sum(at > since for at, of in self.started if of == key)
 
@@ -41,7 +41,7 @@ def refusal(given):
 
     def of(rule, change=None, *, facts=None, **rest):
         policy = given.policy({**given.RULE, **rule}, **rest)
-        return policy.refusal(given.command(**(change or {})), facts or Facts(given.T0))
+        return policy.rejection(given.command(**(change or {})), facts or PolicyContext(given.T0))
 
     return of
 
@@ -51,7 +51,7 @@ def written(value, point="campus/b1/ahu1/CoolingSetpoint"):
 
 
 def test_an_empty_policy_allows_nothing(given):
-    refused = parse("version: 1", "p.yaml").refusal(given.command(), Facts(given.T0))
+    refused = parse("version: 1", "p.yaml").rejection(given.command(), PolicyContext(given.T0))
     assert refused == (
         "NOT_ALLOWED",
         "no rule allows energy-manager to SET campus/b1/ahu1/CoolingSetpoint",
@@ -104,7 +104,7 @@ def test_an_empty_policy_allows_nothing(given):
             "may be 18 to 26 for energy-manager, not 17.9 (rule 1)",
         ),
         ({"min": 18, "max": 26}, written(26.000001), "POLICY_MAX", "not 26.000001"),
-        ({"step": 0.5}, written(21.7), "POLICY_STEP", "goes in steps of 0.5, and 21.7 is none of them"),
+        ({"step": 0.5}, written(21.7), "POLICY_STEP", "goes in steps of 0.5, and 21.7 is not one of them"),
         ({"min": 0.25, "step": 0.5}, written(21.5), "POLICY_STEP", "in steps of 0.5 from 0.25, and 21.5"),
         ({"values": [1, 2.5]}, written(2), "POLICY_VALUES", "may be 1, 2.5 for energy-manager, not 2"),
     ],
@@ -114,8 +114,8 @@ def test_each_limit_refuses_with_its_code_and_a_sentence_that_names_the_point(
 ):
     refused = refusal(rule, change)
     assert (refused.code, refused.point) == (code, given.POINT)
-    assert told in refused.sentence
-    assert given.POINT in refused.sentence
+    assert told in refused.reason
+    assert given.POINT in refused.reason
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_each_limit_refuses_with_its_code_and_a_sentence_that_names_the_point(
 )
 def test_what_keeps_to_every_limit_is_allowed(refusal, given, rule, change):
     rule = {key: value for key, value in {**given.RULE, **rule}.items() if value is not None}
-    assert given.policy(rule).refusal(given.command(**change), Facts(given.T0)) is None
+    assert given.policy(rule).rejection(given.command(**change), PolicyContext(given.T0)) is None
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_keeps_to_every_limit_is_allowed(refusal, given, rule, change):
 )
 def test_booleans_and_texts(given, rule, value, code):
     policy = given.policy({"issuers": "*", "points": "**", **rule})
-    refused = policy.refusal(given.command(**written(value)), Facts(given.T0))
+    refused = policy.rejection(given.command(**written(value)), PolicyContext(given.T0))
     assert (refused and refused.code) == code
 
 
@@ -173,36 +173,36 @@ def test_the_first_rule_that_names_it_decides(given):
         "deny": "freeze protection is nobody's business",
     }
     policy = given.policy(safe, {**given.RULE, "max": 22}, given.RULE)
-    facts = Facts(given.T0)
-    refused = policy.refusal(given.command(**written(1, "campus/b1/AHU1/FreezeStat")), facts)
+    facts = PolicyContext(given.T0)
+    refused = policy.rejection(given.command(**written(1, "campus/b1/AHU1/FreezeStat")), facts)
     assert refused.code == "POLICY_DENIED"
-    assert "freeze protection is nobody's business (rule 1)" in refused.sentence
-    assert policy.refusal(given.command(**written(30)), facts).sentence.endswith("not 30 (rule 2)")
+    assert "freeze protection is nobody's business (rule 1)" in refused.reason
+    assert policy.rejection(given.command(**written(30)), facts).reason.endswith("not 30 (rule 2)")
 
 
 def test_one_write_that_may_not_be_refuses_the_whole_batch(given):
     writes = [{"point": given.POINT, "value": 20}, {"point": given.OTHER, "value": 200}]
-    refused = given.policy().refusal(given.command(writes=writes), Facts(given.T0))
+    refused = given.policy().rejection(given.command(writes=writes), PolicyContext(given.T0))
     assert (refused.code, refused.point) == ("POLICY_MAX", given.OTHER)
 
 
 def test_who_has_not_signed_learns_nothing_of_the_limits(given):
     policy = given.policy({**given.RULE, "key": "ops"})
-    assert policy.refusal(given.command(**written(999)), Facts(given.T0)).code == "SIGNATURE"
-    assert policy.refusal(given.command(**written(9)), Facts(given.T0, signed_with={"ops"})) is None
+    assert policy.rejection(given.command(**written(999)), PolicyContext(given.T0)).code == "SIGNATURE"
+    assert policy.rejection(given.command(**written(9)), PolicyContext(given.T0, signed_with={"ops"})) is None
     assert (
-        policy.refusal(given.command(**written(999)), Facts(given.T0, signed_with={"ops"})).code
+        policy.rejection(given.command(**written(999)), PolicyContext(given.T0, signed_with={"ops"})).code
         == "POLICY_MAX"
     )
 
 
 @pytest.mark.parametrize(("ago", "code"), [(299, "POLICY_DWELL"), (300, None), (9999, None)])
 def test_a_point_rests_for_its_dwell_time(refusal, given, ago, code):
-    facts = Facts(given.T0, Before(given.T0, (ago, 20.0, None)))
+    facts = PolicyContext(given.T0, Before(given.T0, (ago, 20.0, None)))
     refused = refusal({"dwell_minutes": 5}, facts=facts)
     assert (refused and refused.code) == code
     if refused:
-        assert "was written less than 5 minutes ago; try again in 1 s" in refused.sentence
+        assert "was written less than 5 minutes ago; try again in 1 s" in refused.reason
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_point_rests_for_its_dwell_time(refusal, given, ago, code):
     ],
 )
 def test_a_point_changes_by_so_much_in_so_long(refusal, given, before, value, code):
-    facts = Facts(given.T0, Before(given.T0, *before))
+    facts = PolicyContext(given.T0, Before(given.T0, *before))
     refused = refusal({"max_change": 2, "max_change_minutes": 15}, written(value), facts=facts)
     assert (refused and refused.code) == code
 
@@ -231,15 +231,15 @@ def test_a_point_changes_by_so_much_in_so_long(refusal, given, before, value, co
     [
         (Reading(19.5), None),
         (Reading(19), "may change by 2 in 15 minutes; it was 19, and 21.5 is too far (rule 1)"),
-        (None, "what it is now cannot be read"),
-        (Reading("x"), "what it is now cannot be read"),
-        (Reading(True), "what it is now cannot be read"),
+        (None, "its value now cannot be read"),
+        (Reading("x"), "its value now cannot be read"),
+        (Reading(True), "its value now cannot be read"),
     ],
 )
 def test_before_the_write_the_change_is_measured_from_what_is_read(refusal, given, reading, told):
-    facts = Facts(given.T0, readings={given.POINT: reading})
+    facts = PolicyContext(given.T0, readings={given.POINT: reading})
     refused = refusal({"max_change": 2, "max_change_minutes": 15}, facts=facts)
-    assert refused is None if told is None else told in refused.sentence
+    assert refused is None if told is None else told in refused.reason
 
 
 @pytest.mark.parametrize(
@@ -255,9 +255,9 @@ def test_so_many_commands_in_so_long(given, limit, of, told):
     now = given.T0
     inside, outside = (now - 1, of), (now - 600_000_000, of)
     full, free = Before(now, starts=[inside, inside]), Before(now, starts=[inside, outside, (now, "another")])
-    refused = policy.refusal(given.command(), Facts(now, full))
+    refused = policy.rejection(given.command(), PolicyContext(now, full))
     assert refused == ("RATE_LIMIT", told, "")
-    assert policy.refusal(given.command(), Facts(now, free)) is None
+    assert policy.rejection(given.command(), PolicyContext(now, free)) is None
 
 
 @pytest.mark.parametrize(
@@ -317,8 +317,8 @@ GOOD = {"issuers": ["x"], "points": ["a/b"], "type": "float", "min": 0, "max": 1
         ),
         ({"values": [1, "x"]}, "rule 1: values: are not all of the type float"),
         ({"values": [1], "step": 1}, "rule 1: step: has no meaning beside values"),
-        ({"values": [[1]]}, "a value is true, false, a number or a text"),
-        ({"max_change": 5}, "rule 1: max_change: and max_change_minutes go together"),
+        ({"values": [[1]]}, "a value must be true, false, a number or a text"),
+        ({"max_change": 5}, "rule 1: max_change: and max_change_minutes need each other"),
         ({"hold_required": True}, "rule 1: max_hold_minutes: is required with hold_required"),
         ({"deny": "no"}, "rule 1: max: has no meaning beside deny"),
         ({"actions": ["REVERT"]}, "rule 1: min: has no meaning without the action SET"),
@@ -326,21 +326,21 @@ GOOD = {"issuers": ["x"], "points": ["a/b"], "type": "float", "min": 0, "max": 1
         ({"issuers": []}, "rule 1: issuers"),
         ({"points": ["devices/devices/a/b"]}, "platforms differ in how they read devices/"),
         ({"points": ["Devices/a/b"]}, "platforms differ in how they read Devices/"),
-        ({"points": ["lonely"]}, "a pattern is a full path"),
-        ({"points": ["*"]}, "a pattern is a full path"),
-        ({"points": ["/".join("a" * 21)]}, "a pattern is a full path"),
+        ({"points": ["lonely"]}, "a pattern must be a full path"),
+        ({"points": ["*"]}, "a pattern must be a full path"),
+        ({"points": ["/".join("a" * 21)]}, "a pattern must be a full path"),
         ({"points": ["a/b "]}, "a segment with white space at its ends"),
         ({"points": ["a/../b"]}, "a segment . or .."),
-        ({"points": ["a{/}b/c"]}, "{/} stands for a slash in the name of a point"),
-        ({"points": ["a/b\u200bc"]}, "U+200B cannot be seen"),
-        ({"points": ["a/b**"]}, "** stands alone in its segment"),
+        ({"points": ["a{/}b/c"]}, "{/} is allowed in the name of a point"),
+        ({"points": ["a/b\u200bc"]}, "U+200B is invisible"),
+        ({"points": ["a/b**"]}, "** must be a whole segment"),
         ({"points": ["a//b"]}, "has an empty segment"),
         ({"highest_priority": 0}, "rule 1: highest_priority: input should be greater than or equal to 1"),
         ({"min": True}, "rule 1: min: input should be a valid number"),
         ({"min": "0"}, "rule 1: min: input should be a valid number"),
         ({"dwell_minutes": 0}, "rule 1: dwell_minutes: input should be greater than 0"),
-        ({"dwel_minutes": 5}, "rule 1: dwel_minutes: no such key; did you mean 'dwell_minutes'?"),
-        ({"wings": 5}, "rule 1: wings: no such key; known here: issuers, points, actions"),
+        ({"dwel_minutes": 5}, "rule 1: dwel_minutes: unknown key; did you mean 'dwell_minutes'?"),
+        ({"wings": 5}, "rule 1: wings: unknown key; known here: issuers, points, actions"),
     ],
 )
 def test_a_problem_in_a_rule_is_told_with_its_place_and_the_way_out(changes, told):
@@ -355,16 +355,16 @@ def test_a_problem_in_a_rule_is_told_with_its_place_and_the_way_out(changes, tol
     [
         ("rules: []", "version: is required"),
         ("version: 2", "version: input should be 1"),
-        ("version: 1\nrule: []", "rule: no such key; did you mean 'rules'?"),
-        ("version: 1\nlimits: {per_hour: {commands: 1, minutes: 1}}", "limits: per_hour: no such key"),
+        ("version: 1\nrule: []", "rule: unknown key; did you mean 'rules'?"),
+        ("version: 1\nlimits: {per_hour: {commands: 1, minutes: 1}}", "limits: per_hour: unknown key"),
         ("version: 1\nlimits: {total: {commands: 1}}", "limits.total: minutes: is required"),
         ("version: 1\nversion: 1", "version: duplicate key (line 2, first in line 1)"),
         ("version: &a 1", "anchors and aliases are refused (line 1, column 10)"),
         ("version: !!python/object:os.system 1", "tags are refused"),
         ("version: " + "[" * 30 + "]" * 30, "nested too deep"),
         ("1: 1", "a key is text"),
-        ("- 1", "holds no map"),
-        ("", "holds no map"),
+        ("- 1", "is not a map"),
+        ("", "is not a map"),
         ("version: [", "cannot be read"),
         ("x" * (MAX_CHARACTERS + 1), "is longer than 1048576 characters"),
         ("version: 1\nrules:\n  - 7", "rule 1"),
@@ -451,13 +451,13 @@ def test_what_a_platform_answers_is_a_reading_or_none(found, reading):
 def test_what_an_issuer_lets_pass_for_the_same_value_has_a_ceiling(given, rule, change, code):
     base = {} if rule.get("type") == "text" else {"min": 0, "max": 100}
     policy = given.policy({"issuers": "*", "points": "**", "type": "float", **base, **rule})
-    refused = policy.refusal(given.command(**change), Facts(given.T0))
+    refused = policy.rejection(given.command(**change), PolicyContext(given.T0))
     assert (refused and refused.code) == code
 
 
 def test_the_tolerance_of_the_sinks_own_settings_has_no_ceiling(given):
     command = from_value(given.value(), Defaults(tolerance=7.0))
-    assert given.policy(given.RULE).refusal(command, Facts(given.T0)) is None
+    assert given.policy(given.RULE).rejection(command, PolicyContext(given.T0)) is None
     own = from_value(given.value(tolerance=7.0), Defaults(tolerance=7.0))
-    refused = given.policy(given.RULE).refusal(own, Facts(given.T0))
-    assert refused.sentence == f"{given.POINT} is read back with a tolerance of 0 at most, not 7 (rule 1)"
+    refused = given.policy(given.RULE).rejection(own, PolicyContext(given.T0))
+    assert refused.reason == f"{given.POINT} is read back with a tolerance of 0 at most, not 7 (rule 1)"

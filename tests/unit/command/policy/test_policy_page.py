@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tieline_connectors.command.model.facts import Facts, Reading
-from tieline_connectors.command.model.ledger import Written
+from tieline_connectors.command import rules
+from tieline_connectors.command.model.facts import PolicyContext, Reading
+from tieline_connectors.command.model.ledger import PastWrite
 from tieline_connectors.command.model.streaks import Streak
 from tieline_connectors.command.policy.file import parse
 from tieline_connectors.command.policy.policy import Policy
 from tieline_connectors.command.policy.rule import Limits, Rule
-from tieline_connectors.command.rules import rules
 
 ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs" / "reference" / "command-policy.md").read_text("utf-8")
@@ -32,10 +32,10 @@ class ThreeMinutesAgo:
     def __init__(self, now):
         self.now = now
 
-    def written(self, point, since):
-        return [Written(self.now - 180_000_000, "earlier", 24.0, 22.0)]
+    def writes(self, point, since):
+        return [PastWrite(self.now - 180_000_000, "earlier", 24.0, 22.0)]
 
-    def starts(self, since, *, issuer="", device=""):
+    def count_starts(self, since, *, issuer="", device=""):
         return 0
 
     def streak(self, device):
@@ -72,25 +72,25 @@ def test_the_examples_do_what_the_page_says(given, policy, issuer, point, value,
     signed = {"operators"} if rest.get("signed") else set()
     rest = {key: item for key, item in rest.items() if key != "signed"}
     command = given.command(issuer=issuer, writes=[{"point": point, "value": value}], **rest)
-    facts = Facts(given.T0, readings={point: Reading(22)}, signed_with=signed)
-    refused = policy.refusal(command, facts)
+    facts = PolicyContext(given.T0, readings={point: Reading(22)}, signed_with=signed)
+    refused = policy.rejection(command, facts)
     assert code_of(refused) == code
     if code == "POLICY_MAX":
-        assert f"> {refused.sentence}\n" in PAGE
+        assert f"> {refused.reason}\n" in PAGE
 
 
 def test_a_second_command_three_minutes_later_comes_too_early(given):
     command = given.command(issuer="optimiser", writes=[{"point": COOLING, "value": 24}], **HOUR)
-    facts = Facts(given.T0, ThreeMinutesAgo(given.T0), {COOLING: Reading(24.0)})
-    assert code_of(OPTIMISER.refusal(command, facts)) == "POLICY_DWELL"
+    facts = PolicyContext(given.T0, ThreeMinutesAgo(given.T0), {COOLING: Reading(24.0)})
+    assert code_of(OPTIMISER.rejection(command, facts)) == "POLICY_DWELL"
 
 
 def test_the_file_of_examples_is_a_policy_and_allows_what_it_says(given):
     policy = parse((ROOT / "examples" / "policy.yaml").read_text("utf-8"), "policy.yaml")
     command = given.command(issuer="energy-manager", writes=[{"point": COOLING, "value": 24}], **HOUR)
-    assert policy.refusal(command, Facts(given.T0, readings={COOLING: Reading(22.0)})) is None
+    assert policy.rejection(command, PolicyContext(given.T0, readings={COOLING: Reading(22.0)})) is None
     other = command._replace(issuer="operator-ann")
-    assert code_of(policy.refusal(other, Facts(given.T0))) == "NOT_ALLOWED"
+    assert code_of(policy.rejection(other, PolicyContext(given.T0))) == "NOT_ALLOWED"
 
 
 def keys_below(heading):

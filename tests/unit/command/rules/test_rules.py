@@ -4,31 +4,40 @@ from typing import Any
 
 import pytest
 
+from tieline_connectors.command import rules
 from tieline_connectors.command.model.command import Defaults, sign
 from tieline_connectors.command.model.facts import Reading
 from tieline_connectors.command.model.ledger import CommandLedger
-from tieline_connectors.command.model.parsing import Malformed, from_value
+from tieline_connectors.command.model.parsing import MalformedCommandError, from_value
+from tieline_connectors.command.rules import arrival, outcome, start
 from tieline_connectors.command.rules import holds as the_holds
-from tieline_connectors.command.rules import rules as the_rules
+from tieline_connectors.command.rules.arrival import MAX_UNAUTHORIZED
 from tieline_connectors.command.rules.decisions import (
     Accept,
     Answer,
-    Call,
+    CallResult,
     End,
-    Known,
+    InProgress,
     NotYet,
     Revert,
+    RuleSettings,
     Start,
-    Terms,
     Wait,
 )
-from tieline_connectors.command.rules.verdict import same
+from tieline_connectors.command.rules.verdict import same_value
 
-rules: Any = the_rules
+decide_arrival: Any = arrival.decide_arrival
+reject_malformed: Any = arrival.reject_malformed
+decide_after_crash: Any = outcome.decide_after_crash
+decide_outcome: Any = outcome.decide_outcome
+lateness: Any = outcome.lateness
+points_to_revert: Any = outcome.points_to_revert
+check_before_write: Any = start.check_before_write
+decide_start: Any = start.decide_start
 holds: Any = the_holds
 """Every decision is one of several kinds; a test looks at the one that it expects."""
 
-DONE = Call("DONE")
+DONE = CallResult("DONE")
 
 
 @pytest.fixture
@@ -38,8 +47,8 @@ def arrive(given):
     def of(seconds=1.0, *, ledger=None, record_at=None, change=None, **rest):
         ledger = CommandLedger() if ledger is None else ledger
         record_at = given.T0 if record_at is None else record_at
-        return rules.arrived(
-            given.command(**(change or {})), record_at, ledger, given.situation(seconds, **rest)
+        return decide_arrival(
+            given.command(**(change or {})), record_at, ledger, given.conditions(seconds, **rest)
         )
 
     return of
@@ -65,7 +74,7 @@ def begun(given, accepted):
 
     def of(**change):
         ledger, accept = accepted(**change)
-        start = rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(2))
+        start = decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(2))
         assert isinstance(start, Start)
         ledger.put(start.entry)
         return ledger, start.entry
@@ -163,36 +172,36 @@ def test_nothing_that_a_stranger_sends_uses_up_the_id_of_a_command(given, arrive
     decision = arrive(ledger=ledger, policy=policy, keys=keys, change={**STRANGE, **change}, **rest)
     assert decision.result.state in ("REJECTED", "EXPIRED")
     if isinstance(decision, End):
-        assert decision.entry.is_strangers
+        assert decision.entry.is_unauthorized
         ledger.put(decision.entry)
-    assert ledger.strangers == len(ledger)
+    assert ledger.unauthorized == len(ledger)
     accepted = arrive(ledger=ledger, policy=policy, keys=keys, change=signed)
     assert isinstance(accepted, Accept)
     ledger.put(accepted.entry)
-    assert (len(ledger), ledger.strangers) == (1, 0)
+    assert (len(ledger), ledger.unauthorized) == (1, 0)
     again = arrive(ledger=ledger, policy=policy, keys=keys, change={**STRANGE, **change}, **rest)
     assert state_of(again) == ("REJECTED", "CONFLICT")
 
 
 def test_a_clock_behind_the_ledger_decides_nothing_at_all(given, accepted):
     ledger, accept = accepted(hold_ms=1000)
-    ledger.newest = given.T0 + 10 * given.SECOND
-    behind, right = given.situation(8.9), given.situation(9)
+    ledger.latest_time = given.T0 + 10 * given.SECOND
+    behind, right = given.conditions(8.9), given.conditions(9)
     entry, deadline = accept.entry, accept.deadline
-    assert isinstance(rules.arrived(entry.command, given.T0, ledger, behind), Wait)
-    assert isinstance(rules.to_start(entry, deadline, {}, ledger, behind), Wait)
-    assert isinstance(holds.hold_due(entry, ledger, behind), Wait)
-    assert isinstance(holds.hold_after_crash(entry, {}, ledger, behind), Wait)
-    assert isinstance(rules.to_start(entry, deadline, {}, ledger, right), Start)
+    assert isinstance(decide_arrival(entry.command, given.T0, ledger, behind), Wait)
+    assert isinstance(decide_start(entry, deadline, {}, ledger, behind), Wait)
+    assert isinstance(holds.decide_hold(entry, ledger, behind), Wait)
+    assert isinstance(holds.decide_hold_after_crash(entry, {}, ledger, behind), Wait)
+    assert isinstance(decide_start(entry, deadline, {}, ledger, right), Start)
 
 
 def test_what_is_known_is_repeated_or_on_its_way_and_another_content_is_a_conflict(given, accepted, arrive):
     ledger, accept = accepted()
-    assert arrive(2, ledger=ledger) == Known(accept.entry)
+    assert arrive(2, ledger=ledger) == InProgress(accept.entry)
     conflict = arrive(2, ledger=ledger, change={"reason": "another"})
     assert isinstance(conflict, Answer)
     assert state_of(conflict) == ("REJECTED", "CONFLICT")
-    end = rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(61))
+    end = decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(61))
     ledger.put(end.entry)
     assert arrive(99, ledger=ledger) == Answer(end.result, known=True)
     assert state_of(arrive(99, ledger=ledger, change={"reason": "another"})) == ("REJECTED", "CONFLICT")
@@ -200,12 +209,12 @@ def test_what_is_known_is_repeated_or_on_its_way_and_another_content_is_a_confli
 
 
 def test_a_malformed_command_is_answered_and_uses_up_no_id(given):
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(MalformedCommandError) as caught:
         from_value(given.value(action="JUMP"), Defaults())
-    answer = rules.malformed(caught.value, "topic-0-7", b"raw", given.T0)
+    answer = reject_malformed(caught.value, "topic-0-7", b"raw", given.T0)
     assert (answer.result.command_id, answer.result.raw) == ("c1", b"raw")
     assert state_of(answer) == ("REJECTED", "MALFORMED")
-    answer = rules.malformed(Malformed("no Avro"), "topic-0-7", b"raw", given.T0)
+    answer = reject_malformed(MalformedCommandError("no Avro"), "topic-0-7", b"raw", given.T0)
     assert (answer.result.command_id, answer.result.reason) == ("topic-0-7", "no Avro")
 
 
@@ -215,12 +224,12 @@ def test_strangers_fill_no_ledger_and_are_refused_all_the_same(given, arrive):
     def of_stranger(**change):
         return arrive(ledger=ledger, policy=policy, change={"issuer": "stranger", **change})
 
-    for number in range(rules.MOST_STRANGERS + 50):
+    for number in range(MAX_UNAUTHORIZED + 50):
         decision = of_stranger(command_id=f"s{number}")
         assert state_of(decision) == ("REJECTED", "NOT_ALLOWED")
         if isinstance(decision, End):
             ledger.put(decision.entry)
-    assert ledger.strangers == len(ledger) == rules.MOST_STRANGERS
+    assert ledger.unauthorized == len(ledger) == MAX_UNAUTHORIZED
     known = of_stranger(command_id="s1")
     assert known == Answer(known.result, known=True)
     assert isinstance(arrive(ledger=ledger, policy=policy), Accept)
@@ -250,21 +259,21 @@ def test_a_wrong_signature_is_answered_and_uses_up_no_id_and_the_right_one_is_ac
         (60, {}, ("EXPIRED", "EXPIRED")),
         (2, {"monotonic": 60}, ("EXPIRED", "EXPIRED")),  # the wall clock was set back
         (2, {"killed": ""}, ("REJECTED", "KILL_SWITCH")),
-        (2, {"terms": Terms(2_000_000, 5_000_000)}, ("EXPIRED", "MAX_AGE")),  # max.age was lowered
+        (2, {"settings": RuleSettings(2_000_000, 5_000_000)}, ("EXPIRED", "MAX_AGE")),  # max.age was lowered
     ],
 )
 def test_everything_is_asked_again_before_the_start(given, accepted, seconds, rest, expected):
     ledger, accept = accepted()
-    decision = rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(seconds, **rest))
+    decision = decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(seconds, **rest))
     assert state_of(decision) == expected
 
 
 def test_a_policy_that_changed_while_a_command_waited_holds(given, accepted):
     ledger, accept = accepted(not_before=given.T0 + 30 * given.SECOND)
-    early = rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(29))
+    early = decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(29))
     assert early == NotYet(given.T0 + 30 * given.SECOND, "it waits for its not_before")
-    stricter = given.situation(30, policy=given.policy({**given.RULE, "max": 20}))
-    end = rules.to_start(accept.entry, accept.deadline, {given.POINT: Reading(19.0)}, ledger, stricter)
+    stricter = given.conditions(30, policy=given.policy({**given.RULE, "max": 20}))
+    end = decide_start(accept.entry, accept.deadline, {given.POINT: Reading(19.0)}, ledger, stricter)
     assert state_of(end) == ("REJECTED", "POLICY_MAX")
     (write,) = end.result.writes
     assert (write.requested, write.previous, write.outcome) == (21.5, 19.0, "NOT_WRITTEN")
@@ -277,7 +286,9 @@ def test_the_dwell_time_counts_from_the_start_of_what_may_have_been_written(give
     second = {"command_id": "c2"}
     assert state_of(arrive(31, ledger=ledger, change=second, policy=policy)) == ("REJECTED", "POLICY_DWELL")
     assert isinstance(arrive(32, ledger=ledger, change=second, policy=policy), Accept)
-    refused = rules.outcome(entry, {given.POINT: Call("REFUSED")}, {}, {}, {}, given.T0 + 3 * given.SECOND)
+    refused = decide_outcome(
+        entry, {given.POINT: CallResult("REFUSED")}, {}, {}, {}, given.T0 + 3 * given.SECOND
+    )
     ledger.put(refused.entry)
     assert isinstance(arrive(31, ledger=ledger, change=second, policy=policy), Accept)
 
@@ -285,7 +296,7 @@ def test_the_dwell_time_counts_from_the_start_of_what_may_have_been_written(give
 def test_two_starts_are_never_at_the_same_time(given, begun, arrive):
     ledger, first = begun()
     accept = arrive(2, ledger=ledger, change={"command_id": "c2"})
-    second = rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(2))
+    second = decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(2))
     assert second.entry.started_at == first.started_at + 1
 
 
@@ -293,16 +304,20 @@ def test_two_starts_are_never_at_the_same_time(given, begun, arrive):
 def test_a_dry_run_checks_everything_and_writes_nothing(given, accepted, who):
     late = given.T0 + 30 * given.SECOND
     ledger, accept = accepted(not_before=late, **({"dry_run": True} if who == "command" else {}))
-    rest = {} if who == "command" else {"terms": Terms(3600 * given.SECOND, 5 * given.SECOND, dry_run=True)}
+    rest = (
+        {}
+        if who == "command"
+        else {"settings": RuleSettings(3600 * given.SECOND, 5 * given.SECOND, dry_run=True)}
+    )
     readings = {given.POINT: Reading(19.0)}
-    end = rules.to_start(accept.entry, accept.deadline, readings, ledger, given.situation(2, **rest))
+    end = decide_start(accept.entry, accept.deadline, readings, ledger, given.conditions(2, **rest))
     assert isinstance(end, End)
     assert state_of(end) == ("SUCCEEDED", "DRY_RUN")
     assert end.result.dry_run
     assert [write.outcome for write in end.result.writes] == ["NOT_WRITTEN"]
     assert end.entry.hold == "NONE"
-    refused = given.situation(2, policy=given.policy({**given.RULE, "max": 20}), **rest)
-    assert state_of(rules.to_start(accept.entry, accept.deadline, {}, ledger, refused))[1] == "POLICY_MAX"
+    refused = given.conditions(2, policy=given.policy({**given.RULE, "max": 20}), **rest)
+    assert state_of(decide_start(accept.entry, accept.deadline, {}, ledger, refused))[1] == "POLICY_MAX"
 
 
 @pytest.mark.parametrize(
@@ -317,9 +332,9 @@ def test_a_dry_run_checks_everything_and_writes_nothing(given, accepted, who):
 )
 def test_the_last_look_before_the_write(given, accepted, seconds, rest, expected):
     ledger, accept = accepted()
-    start = rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(2))
+    start = decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(2))
     assert start.deadline == 12 * given.SECOND
-    end = rules.last_look(start.entry, start.deadline, {}, given.situation(seconds, **rest))
+    end = check_before_write(start.entry, start.deadline, {}, given.conditions(seconds, **rest))
     assert (end and state_of(end)) == expected
     if end:
         assert [write.outcome for write in end.result.writes] == ["NOT_WRITTEN"]
@@ -327,7 +342,7 @@ def test_the_last_look_before_the_write(given, accepted, seconds, rest, expected
 
 def test_a_claim_never_outlasts_the_expiry(given, accepted):
     ledger, accept = accepted()
-    start = rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(55))
+    start = decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(55))
     assert start.deadline == 60 * given.SECOND
 
 
@@ -337,10 +352,8 @@ def outcome_of(given, entry, *calls, after=(), back=()):
         point: None if value == "unread" else Reading(value)
         for point, value in zip(points, after, strict=False)
     }
-    given_back = dict(
-        zip(rules.to_give_back(entry, dict(zip(points, calls, strict=True))), back, strict=True)
-    )
-    return rules.outcome(
+    given_back = dict(zip(points_to_revert(entry, dict(zip(points, calls, strict=True))), back, strict=True))
+    return decide_outcome(
         entry,
         dict(zip(points, calls, strict=True)),
         dict.fromkeys(points, Reading(19.0)),
@@ -350,7 +363,7 @@ def outcome_of(given, entry, *calls, after=(), back=()):
     )
 
 
-REFUSED, LOST, NOT_SENT = Call("REFUSED", "locked"), Call("NO_ANSWER"), Call("NOT_SENT")
+REFUSED, LOST, NOT_SENT = CallResult("REFUSED", "locked"), CallResult("NO_ANSWER"), CallResult("NOT_SENT")
 
 
 @pytest.mark.parametrize(
@@ -411,9 +424,9 @@ def test_what_a_batch_comes_to(given, begun, calls, after, back, state, code, ou
 
 def test_a_revert_that_was_owed_and_not_done_is_never_told_as_done(given, begun):
     _, entry = begun(**two(given))
-    end = rules.outcome(entry, {given.POINT: DONE, given.OTHER: REFUSED}, {}, {}, {}, given.T0)
+    end = decide_outcome(entry, {given.POINT: DONE, given.OTHER: REFUSED}, {}, {}, {}, given.T0)
     assert state_of(end) == ("UNKNOWN", "REVERT_FAILED")
-    assert end.result.writes[0].reason == "it was not given back"
+    assert end.result.writes[0].reason == "it was not reverted"
 
 
 @pytest.mark.parametrize(
@@ -456,7 +469,7 @@ def test_giving_back_has_no_value_to_compare(given, begun, action, call, state, 
     ],
 )
 def test_what_is_the_same_value(written, read, tolerance, equal):
-    assert same(written, read, tolerance) is equal
+    assert same_value(written, read, tolerance) is equal
 
 
 @pytest.mark.parametrize(
@@ -471,7 +484,7 @@ def test_after_a_crash_the_device_is_asked(given, begun, after, expected):
     _, entry = begun(hold_ms=1000, **two(given))
     points = (given.POINT, given.OTHER)
     read = {p: None if value == "unread" else Reading(value) for p, value in zip(points, after, strict=True)}
-    end = rules.after_crash(entry, read, given.T0 + 9)
+    end = decide_after_crash(entry, read, given.T0 + 9)
     assert state_of(end) == expected
     assert end.entry.hold == "HELD"  # what may have been written is given back in any case
 
@@ -486,29 +499,29 @@ def held(given, begun):
 
 def write_later(given, ledger, arrive, point):
     accept = arrive(5, ledger=ledger, change={"command_id": "c2", "writes": [{"point": point, "value": 9}]})
-    ledger.put(rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(5)).entry)
+    ledger.put(decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(5)).entry)
 
 
 def test_a_hold_ends_when_it_is_due_and_not_while_the_kill_switch_is_engaged(given, held):
     ledger, entry = held
-    assert holds.hold_due(entry, ledger, given.situation(11.9)).at == given.T0 + 12 * given.SECOND
-    assert holds.hold_due(entry, ledger, given.situation(12, killed="x")).at is None
-    revert = holds.hold_due(entry, ledger, given.situation(9000))
+    assert holds.decide_hold(entry, ledger, given.conditions(11.9)).at == given.T0 + 12 * given.SECOND
+    assert holds.decide_hold(entry, ledger, given.conditions(12, killed="x")).at is None
+    revert = holds.decide_hold(entry, ledger, given.conditions(9000))
     assert isinstance(revert, Revert)
     assert revert.points == (given.POINT, given.OTHER)
     assert (revert.entry.hold, revert.entry.reverting_at) == ("REVERTING", given.T0 + 9000 * given.SECOND)
-    assert holds.may_give_back(revert, given.situation(9009.9))
-    assert not holds.may_give_back(revert, given.situation(9010))
-    assert not holds.may_give_back(revert, given.situation(9000, killed="x"))
+    assert holds.may_revert(revert, given.conditions(9009.9))
+    assert not holds.may_revert(revert, given.conditions(9010))
+    assert not holds.may_revert(revert, given.conditions(9000, killed="x"))
 
 
 def test_a_point_that_a_later_command_wrote_is_left_as_it_is(given, held, arrive):
     ledger, entry = held
     write_later(given, ledger, arrive, given.POINT)
-    revert = holds.hold_due(entry, ledger, given.situation(12))
+    revert = holds.decide_hold(entry, ledger, given.conditions(12))
     assert revert.points == (given.OTHER,)
     ledger.put(revert.entry)
-    end = holds.hold_outcome(revert.entry, {given.OTHER: DONE}, {}, ledger, given.T0)
+    end = holds.decide_hold_outcome(revert.entry, {given.OTHER: DONE}, {}, ledger, given.T0)
     assert (end.result.state, end.entry.hold) == ("HOLD_ENDED", "ENDED")
     assert [(w.outcome, w.reason) for w in end.result.writes] == [
         ("NOT_WRITTEN", "a later command wrote it"),
@@ -520,8 +533,8 @@ def test_a_hold_is_skipped_when_later_commands_wrote_all_of_its_points(given, he
     ledger, entry = held
     write_later(given, ledger, arrive, given.POINT)
     accept = arrive(6, ledger=ledger, change={"command_id": "c3", **two(given)})
-    ledger.put(rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(6)).entry)
-    end = holds.hold_due(entry, ledger, given.situation(12))
+    ledger.put(decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(6)).entry)
+    end = holds.decide_hold(entry, ledger, given.conditions(12))
     assert isinstance(end, End)
     assert (state_of(end), end.entry.hold) == (("HOLD_SKIPPED", "LATER_COMMAND"), "SKIPPED")
     assert end.entry.result == entry.result
@@ -545,68 +558,72 @@ def test_a_hold_is_skipped_when_later_commands_wrote_all_of_its_points(given, he
 def test_a_revert_that_fails_is_an_alarm_and_stays_a_debt(given, held, call, after, state):
     ledger, entry = held
     now = given.T0 + 12 * given.SECOND
-    revert = holds.hold_due(entry, ledger, given.situation(12))
+    revert = holds.decide_hold(entry, ledger, given.conditions(12))
     ledger.put(revert.entry)
     read = {given.POINT: None if after == "unread" else Reading(after), given.OTHER: Reading(5.0)}
-    end = holds.hold_outcome(revert.entry, {given.POINT: call, given.OTHER: DONE}, read, ledger, now)
+    end = holds.decide_hold_outcome(revert.entry, {given.POINT: call, given.OTHER: DONE}, read, ledger, now)
     assert end.result.state == state
     ledger.put(end.entry)
-    assert end.entry.at_rest is (state == "HOLD_ENDED")
+    assert end.entry.is_finished is (state == "HOLD_ENDED")
     if state == "HOLD_FAILED":
         assert end.result.reason_code == "HOLD_REVERT_FAILED"
-        assert (
-            f"could not be given back yet, and is tried again until it is: {given.POINT}" in end.result.reason
-        )
+        assert f"could not be reverted yet, and is retried until it is: {given.POINT}" in end.result.reason
         assert end.entry.hold_paid == (given.OTHER,)
         assert ledger.due(now + given.SECOND) == [end.entry]
-        again = holds.hold_due(end.entry, ledger, given.situation(13))
+        again = holds.decide_hold(end.entry, ledger, given.conditions(13))
         assert again.points == (given.POINT,)
         ledger.put(again.entry)
-        twice = holds.hold_outcome(again.entry, {given.POINT: REFUSED}, read, ledger, now + given.SECOND)
+        twice = holds.decide_hold_outcome(
+            again.entry, {given.POINT: REFUSED}, read, ledger, now + given.SECOND
+        )
         assert twice.result is None  # the alarm is told once
         assert twice.entry.hold_again_at == now + 3 * given.SECOND
         ledger.put(twice.entry)
-        last = holds.hold_due(twice.entry, ledger, given.situation(15))
+        last = holds.decide_hold(twice.entry, ledger, given.conditions(15))
         ledger.put(last.entry)
-        paid = holds.hold_outcome(last.entry, {given.POINT: DONE}, read, ledger, now + 3 * given.SECOND)
-        assert (paid.result.state, paid.entry.at_rest) == ("HOLD_ENDED", True)
+        paid = holds.decide_hold_outcome(
+            last.entry, {given.POINT: DONE}, read, ledger, now + 3 * given.SECOND
+        )
+        assert (paid.result.state, paid.entry.is_finished) == ("HOLD_ENDED", True)
 
 
 def test_a_debt_is_tried_again_when_the_refusal_said_and_at_least_every_five_minutes(given, held):
     ledger, entry = held
     now = given.T0 + 12 * given.SECOND
-    revert = holds.hold_due(entry, ledger, given.situation(12))
+    revert = holds.decide_hold(entry, ledger, given.conditions(12))
     for until, wait in ((20, 20), (0, 1), (9000, 300)):
-        refusal = holds.Refusal("kept by x", now + until * given.SECOND)
-        owed = holds.hold_refused(entry, revert, refusal, {}, ledger, now)
+        refusal = holds.ReservationFailure("kept by x", now + until * given.SECOND)
+        owed = holds.postpone_hold(entry, revert, refusal, {}, ledger, now)
         assert (owed.entry.hold, owed.entry.hold_again_at) == ("HELD", now + wait * given.SECOND)
         assert (owed.entry.hold_paid, owed.entry.reverting_at) == ((), None)
     for tries, wait in ((0, 1), (1, 2), (5, 32), (9, 300), (2**40, 300)):
         tried = entry._replace(hold_tries=tries)
-        owed = holds.hold_refused(tried, revert, holds.Refusal("no"), {}, ledger, now)
+        owed = holds.postpone_hold(tried, revert, holds.ReservationFailure("no"), {}, ledger, now)
         assert owed.entry.hold_again_at == now + wait * given.SECOND
 
 
 def test_a_hold_that_could_not_be_ended_early_is_tried_again_at_its_time(given, held):
     """The worker stops, and gives back what it holds; a lock is in the way, and the next start goes on."""
     ledger, entry = held
-    revert = holds.hold_due(entry, ledger, given.situation(3), early=True)
-    refusal = holds.Refusal("kept by x")
-    owed = holds.hold_refused(entry, revert, refusal, {}, ledger, given.T0 + 3 * given.SECOND)
+    revert = holds.decide_hold(entry, ledger, given.conditions(3), early=True)
+    refusal = holds.ReservationFailure("kept by x")
+    owed = holds.postpone_hold(entry, revert, refusal, {}, ledger, given.T0 + 3 * given.SECOND)
     assert owed.entry.hold_again_at == entry.hold_until
 
 
 def test_a_debt_ends_when_a_later_command_writes_the_points_or_an_operator_forgives_it(given, held, arrive):
     ledger, entry = held
-    revert = holds.hold_due(entry, ledger, given.situation(12))
-    owed = holds.hold_refused(entry, revert, holds.Refusal("kept"), {}, ledger, given.T0 + 12 * given.SECOND)
+    revert = holds.decide_hold(entry, ledger, given.conditions(12))
+    owed = holds.postpone_hold(
+        entry, revert, holds.ReservationFailure("kept"), {}, ledger, given.T0 + 12 * given.SECOND
+    )
     ledger.put(owed.entry)
-    terms = given.situation(0).terms._replace(forgiven=frozenset(["c1"]))
-    forgiven = holds.hold_due(owed.entry, ledger, given.situation(20, terms=terms, killed="x"))
+    settings = given.conditions(0).settings._replace(forgiven=frozenset(["c1"]))
+    forgiven = holds.decide_hold(owed.entry, ledger, given.conditions(20, settings=settings, killed="x"))
     assert (state_of(forgiven), forgiven.entry.hold) == (("HOLD_SKIPPED", "FORGIVEN"), "SKIPPED")
     accept = arrive(13, ledger=ledger, change={"command_id": "c3", **two(given)})
-    ledger.put(rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(13)).entry)
-    assert state_of(holds.hold_due(owed.entry, ledger, given.situation(20))) == (
+    ledger.put(decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(13)).entry)
+    assert state_of(holds.decide_hold(owed.entry, ledger, given.conditions(20))) == (
         "HOLD_SKIPPED",
         "LATER_COMMAND",
     )
@@ -620,8 +637,8 @@ def test_a_write_whose_proof_came_after_its_expiry_says_so(given, begun):
 
     def end(call, looked_at, after=read):
         calls = {given.POINT: call}
-        late = rules.lateness(calls, looked_at, deadline=60)
-        return state_of(rules.outcome(entry, calls, {}, after, {}, wall, late))
+        late = lateness(calls, looked_at, deadline=60)
+        return state_of(decide_outcome(entry, calls, {}, after, {}, wall, late))
 
     assert end(DONE._replace(at=59), 70) == ("SUCCEEDED", "")
     assert end(DONE._replace(at=61), 70) == ("SUCCEEDED", "MAYBE_LATE")
@@ -629,14 +646,19 @@ def test_a_write_whose_proof_came_after_its_expiry_says_so(given, begun):
     assert end(LOST, 61) == ("SUCCEEDED", "MAYBE_LATE")
     assert end(LOST, 61, {given.POINT: Reading(1.0)}) == ("UNKNOWN", "NO_ANSWER")
     assert end(REFUSED, 61) == ("FAILED", "DEVICE_REFUSED")
-    assert state_of(rules.after_crash(entry, read, entry.deadline)) == ("SUCCEEDED", "PROVED_BY_READ_BACK")
-    assert state_of(rules.after_crash(entry, read, entry.deadline + 1)) == ("SUCCEEDED", "MAYBE_LATE")
+    assert state_of(decide_after_crash(entry, read, entry.deadline)) == (
+        "SUCCEEDED",
+        "PROVED_BY_READ_BACK",
+    )
+    assert state_of(decide_after_crash(entry, read, entry.deadline + 1)) == ("SUCCEEDED", "MAYBE_LATE")
 
 
 def test_a_revert_that_could_not_be_sent_at_all_waits(given, held):
     ledger, entry = held
-    revert = holds.hold_due(entry, ledger, given.situation(12))
-    decision = holds.hold_outcome(revert.entry, dict.fromkeys(revert.points, NOT_SENT), {}, ledger, given.T0)
+    revert = holds.decide_hold(entry, ledger, given.conditions(12))
+    decision = holds.decide_hold_outcome(
+        revert.entry, dict.fromkeys(revert.points, NOT_SENT), {}, ledger, given.T0
+    )
     assert isinstance(decision, NotYet)
 
 
@@ -652,12 +674,14 @@ def test_a_revert_that_could_not_be_sent_at_all_waits(given, held):
 )
 def test_after_a_crash_only_what_is_proved_to_be_held_is_given_back_again(given, held, after, points, state):
     ledger, entry = held
-    ledger.put(holds.hold_due(entry, ledger, given.situation(12)).entry)
+    ledger.put(holds.decide_hold(entry, ledger, given.conditions(12)).entry)
     entry = ledger.get("c1")
     both = (given.POINT, given.OTHER)
     read = {p: None if value == "unread" else Reading(value) for p, value in zip(both, after, strict=True)}
-    decision = holds.hold_after_crash(entry, read, ledger, given.situation(20))
-    assert isinstance(holds.hold_after_crash(entry, read, ledger, given.situation(20, killed="x")), NotYet)
+    decision = holds.decide_hold_after_crash(entry, read, ledger, given.conditions(20))
+    assert isinstance(
+        holds.decide_hold_after_crash(entry, read, ledger, given.conditions(20, killed="x")), NotYet
+    )
     if state is None:
         assert isinstance(decision, Revert)
         assert decision.points == tuple(both[n] for n in points)
@@ -668,13 +692,13 @@ def test_after_a_crash_only_what_is_proved_to_be_held_is_given_back_again(given,
 
 def test_after_a_crash_a_point_that_a_later_command_wrote_is_left_as_it_is(given, held, arrive):
     ledger, entry = held
-    ledger.put(holds.hold_due(entry, ledger, given.situation(12)).entry)
+    ledger.put(holds.decide_hold(entry, ledger, given.conditions(12)).entry)
     for number, point in enumerate((given.POINT, given.OTHER)):
         change = {"command_id": f"later{number}", "writes": [{"point": point, "value": 20.0}]}
         accept = arrive(13, ledger=ledger, change=change)
-        ledger.put(rules.to_start(accept.entry, accept.deadline, {}, ledger, given.situation(13)).entry)
+        ledger.put(decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(13)).entry)
     read = {given.POINT: Reading(20.0), given.OTHER: Reading(18.0)}
-    end = holds.hold_after_crash(ledger.get("c1"), read, ledger, given.situation(20))
+    end = holds.decide_hold_after_crash(ledger.get("c1"), read, ledger, given.conditions(20))
     assert end.result.state == "HOLD_SKIPPED"
     ledger.put(end.entry)
 
@@ -682,8 +706,11 @@ def test_after_a_crash_a_point_that_a_later_command_wrote_is_left_as_it_is(given
 def test_every_code_that_is_used_stands_in_the_table_and_no_other():
     table = set(re.findall(r"^\| `([A-Z_]+)` \|", rules.__doc__, re.MULTILINE))
     folder = Path(rules.__file__).parents[1]
-    names = ("rules/rules", "rules/holds", "rules/verdict", "policy/policy", "policy/limits", "rules/results")
-    code = "".join((folder / f"{name}.py").read_text("utf-8").replace(rules.__doc__, "") for name in names)
+    names = (
+        *("rules/checks", "rules/arrival", "rules/start", "rules/outcome", "rules/holds", "rules/verdict"),
+        *("rules/results", "policy/policy", "policy/limits"),
+    )
+    code = "".join((folder / f"{name}.py").read_text("utf-8") for name in names)
     states = {"ACCEPTED", "EXECUTING", "SUCCEEDED", "MISMATCH", "FAILED", "REJECTED", "UNKNOWN"}
     states |= {"HOLD_ENDED", "HOLD_SKIPPED", "HOLD_FAILED"}
     steps = {"RECEIVED", "STARTED", "ENDED", "NONE", "HELD", "REVERTING", "SKIPPED"}

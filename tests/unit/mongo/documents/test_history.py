@@ -6,7 +6,7 @@ import pytest
 
 from tieline.api import ID_HEADER, Schema, SinkRecord
 from tieline_connectors.command.model.command import Result, WriteResult
-from tieline_connectors.command.model.result_records import old_form, result_schema
+from tieline_connectors.command.model.result_records import result_schema, to_old_form
 from tieline_connectors.mongo.documents.history import history
 from tieline_connectors.mongo.documents.layouts import LAYOUTS, LayoutOptions
 from tieline_connectors.mongo.query.search import Search, row
@@ -124,7 +124,7 @@ def test_a_result_of_what_could_not_be_read_keeps_its_bytes():
 
 def test_the_old_agents_json_of_both_ways_is_kept_as_it_is():
     sent = {"message": "m", "new_value": "22.5", "device_point": POINT}
-    told = old_form(result(), POINT, 22.5)
+    told = to_old_form(result(), POINT, 22.5)
     when = {"time": dt.datetime(2026, 1, 1, 0, 0, 1), "time_us": 1_767_225_601_000_000}
 
     assert history(record(sent)) == {

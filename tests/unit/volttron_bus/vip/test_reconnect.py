@@ -11,7 +11,8 @@ import zmq
 from zmq.utils import z85
 
 from tieline.testing.proxy import TcpProxy
-from tieline_connectors.command.execution.platform import Away, Platform
+from tieline_connectors.command.execution.errors import UnavailableError
+from tieline_connectors.command.execution.platform import Platform
 from tieline_connectors.volttron_bus.buffer import ReceiveBuffer
 from tieline_connectors.volttron_bus.publisher import Publisher
 from tieline_connectors.volttron_bus.receiver import Receiver, Subscription
@@ -123,7 +124,7 @@ def test_the_command_sink_connects_through_a_slow_handshake(slow):
         try:
             assert platform.get("a/b") == 21.5
             break
-        except Away:
+        except UnavailableError:
             assert time.monotonic() < deadline
     platform.close()
 
