@@ -13,7 +13,7 @@ from tieline.api import Config, RetriableError, Secret, SinkTask, SourceTask
 from tieline.api.connector import Connector, connector_of
 from tieline.testing.driven_task import DrivenTask
 from tieline.testing.promises import NotTested
-from tieline.testing.resources import class_state, left_since, resources
+from tieline.testing.resources import left_since, resources, shared_state
 
 Call = Callable[[], None]
 _SECRET_NAME = re.compile(r"(password|passwd|secret|token|credentials?|api[._-]?key|private[._-]?key)$")
@@ -179,12 +179,12 @@ class ConnectorContract:
     def test_tasks_share_no_state(self, settings: Mapping[str, str], work: Callable[[Any], None]) -> None:
         """A worker runs several tasks of a connector in one process: a class attribute is common to all."""
         kinds = [self._connector, self._connector.task_type]
-        before = class_state(kinds)
+        before = shared_state(kinds)
         states = []
         with self._started(settings) as task:
-            task.after_call = lambda: states.append(class_state(kinds))
+            task.after_call = lambda: states.append(shared_state(kinds))
             work(task)
-        states.append(class_state(kinds))
+        states.append(shared_state(kinds))
         names = {name for state in (before, *states) for name in state}
         changed = sorted(n for n in names if any(state.get(n) != before.get(n) for state in states))
         assert not changed, (
@@ -272,6 +272,8 @@ class ConnectorContract:
         for name, field in self._config_type.model_fields.items():
             key = field.alias or name
             text = settings.get(key, "")
+            if isinstance(field.default, Secret):
+                text = text or field.default.get_secret_value()
             is_secret = Secret in (field.annotation, *get_args(field.annotation))
             if is_secret and len(text) > 3 and text in f"{error} {error.__cause__}":
                 pytest.fail(f"the message of {type(error).__name__} shows the secret {key}")

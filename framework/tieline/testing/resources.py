@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -40,16 +41,31 @@ def left_since(before: Resources, seconds: float) -> list[str]:
     return []
 
 
-def class_state(kinds: Iterable[type]) -> Mapping[str, str]:
-    """Return a fingerprint of each attribute of these classes that is neither code nor the framework's."""
-    return {
+def shared_state(kinds: Iterable[type]) -> Mapping[str, str]:
+    """Return a fingerprint of what all tasks of these classes share, except code and the framework's own.
+
+    That is the attributes of the classes, and the variables of their modules. A map in a module may be a
+    cache: only its replacement counts. A module of tests may hold the external system, and is left out.
+    """
+    owners = [owner for kind in kinds for owner in kind.__mro__ if not _is_foreign(owner.__module__)]
+    found = {
         f"{owner.__name__}.{name}": _fingerprint(value)
-        for kind in kinds
-        for owner in kind.__mro__
-        if owner.__module__.partition(".")[0] not in ("tieline", "builtins", "abc", "typing")
+        for owner in owners
         for name, value in vars(owner).items()
         if not _is_code(name, value)
     }
+    for module in {owner.__module__ for owner in owners}:
+        if not module.rpartition(".")[2].startswith(("test_", "conftest")) and module in sys.modules:
+            found |= {
+                f"{module}.{name}": str(id(value)) if isinstance(value, dict) else _fingerprint(value)
+                for name, value in vars(sys.modules[module]).items()
+                if not _is_code(name, value)
+            }
+    return found
+
+
+def _is_foreign(module: str) -> bool:
+    return module.partition(".")[0] in ("tieline", "builtins", "abc", "typing")
 
 
 def _is_code(name: str, value: Any) -> bool:

@@ -141,6 +141,8 @@ class SourceReading(SourceCalls):
             feed(10)
             records = self._read(task, 10)
         ids = [read.id for read in records if read.id is not None]
+        if not ids and not self._replayable:
+            pytest.skip("the spool gives these records their ids")
         if not ids:
             not_tested(
                 "records carry no tieline.id, so a store keeps a record twice that was sent twice; "

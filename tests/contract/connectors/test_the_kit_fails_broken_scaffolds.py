@@ -299,6 +299,66 @@ def record(self, line):
         "test_tasks_share_no_state",
         "a task changed AcmeTask.lines",
     ),
+    "a list is a variable of the module": (
+        """
+LINES = []
+@planted("record")
+def record(self, line):
+    LINES.append(line)
+    return _record(self, line)
+""",
+        "test_tasks_share_no_state",
+        "a task changed tieline_acme.source.LINES",
+    ),
+    "the position is a variable of the module": (
+        """
+_last = 0
+@planted("record")
+def record(self, line):
+    global _last
+    _last += len(line)
+    return _record(self, line)
+""",
+        "test_tasks_share_no_state",
+        "a task changed tieline_acme.source._last",
+    ),
+    "start waits for the external system": (
+        """
+@planted("start")
+def start(self):
+    while not self.config.file.exists():
+        time.sleep(0.05)
+    _start(self)
+""",
+        "test_a_start_in_an_outage_can_be_repeated",
+        "start did not return within",
+    ),
+    "ids are counted from each start on": (
+        """
+@planted("record")
+def record(self, line):
+    self.count = getattr(self, "count", 0) + 1
+    return _record(self, line)._replace(headers=identity(self.count))
+""",
+        "test_reading_resumes_after_the_saved_offsets",
+        "were skipped, or came otherwise",
+    ),
+    "the message of an outage shows a secret": (
+        """
+from tieline.api import Secret
+class _Config(AcmeConfig):
+    password: Secret = setting("password", Secret("hunter22"), doc="The password.")
+AcmeSource.config_type = _Config
+@planted("poll")
+def poll(self, max_records, max_wait):
+    try:
+        return _poll(self, max_records, max_wait)
+    except RetriableError as error:
+        raise RetriableError(f"{error} with {self.config.password.get_secret_value()}")
+""",
+        "test_an_outage_is_reported",
+        "shows the secret password",
+    ),
     "the interrupt is a class attribute": (
         """
 from tieline.api import SourceTask as _SourceTask
