@@ -194,7 +194,7 @@ class ConnectorContract:
 
     @property
     def _connector(self) -> type[Any]:
-        kind = type(self).connector
+        kind = self.connector
         if issubclass(kind, (SourceTask, SinkTask)):
             return connector_of(kind)
         assert issubclass(kind, Connector), f"connector = {kind.__name__} is neither a connector nor a task"

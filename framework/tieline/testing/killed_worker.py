@@ -151,7 +151,7 @@ class SourceInAKilledWorker(SourceCalls):
         not_tested: NotTested,
     ) -> None:
         """Killed, started again and stopped: each record is in the log, under one id."""
-        kind = type(self).connector
+        kind = self.connector
         mine = _worker_settings(kind, worker_settings, not_tested)
         worker = KilledWorker(tmp_path / "killed worker", SOURCES, kind, settings, mine)
         fed = 20
@@ -182,7 +182,7 @@ class SinkInAKilledWorker(SinkCalls):
         not_tested: NotTested,
     ) -> None:
         """Killed, started again and stopped: each record is outside, once if it is idempotent."""
-        kind = type(self).connector
+        kind = self.connector
         mine = _worker_settings(kind, worker_settings, not_tested)
         own = {"max.poll.records": "10", **settings, "topics": _TOPIC}
         worker = KilledWorker(tmp_path / "killed worker", SINKS, kind, own, mine)
