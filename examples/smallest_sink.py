@@ -1,4 +1,4 @@
-"""The smallest sink: prints each value. Its entry point and its file:
+"""The smallest sink: prints each value. Run it with ``tieline dev``, or installed:
 
 tieline.sinks =
     printer = smallest_sink:Printer          name=print, connector.class=printer, topics=numbers

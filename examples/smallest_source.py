@@ -1,4 +1,4 @@
-"""The smallest source: counts, and resumes after a restart. Its entry point and its file:
+"""The smallest source: counts, and resumes after a restart. Run it with ``tieline dev``, or installed:
 
 tieline.sources =
     counter = smallest_source:Counter        name=count, connector.class=counter, topic=numbers
