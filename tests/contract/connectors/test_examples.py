@@ -80,7 +80,7 @@ def run_until(lines, count, data_dir):
     return worker.ledger()
 
 
-def test_the_smallest_source_and_sink_run_and_go_on_after_a_restart(installed, tmp_path, monkeypatch):
+def test_the_smallest_source_and_sink_resume_after_a_restart(installed, tmp_path, monkeypatch):
     lines = Lines()
     monkeypatch.setattr(sys, "stdout", lines)
     first = run_until(lines, 50, tmp_path / "data")
