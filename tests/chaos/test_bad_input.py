@@ -70,7 +70,7 @@ ELSEWHERE = {
         "tests/unit/config/test_files.py::test_a_file_that_is_no_utf_8_is_a_problem",
         "tests/unit/config/test_files.py::test_a_billion_laughs_cost_nothing",
         "tests/unit/config/test_files.py::test_no_text_of_a_broken_file_is_in_the_message",
-        "tests/unit/config/test_plan.py::test_all_problems_of_all_files_are_told_together",
+        "tests/unit/config/test_plan.py::test_all_problems_of_all_files_are_reported_together",
         "tests/unit/config/test_plan.py::test_run_check_prints_every_problem_to_standard_error_and_exits_with_2",
     ],
     "an unwritable or full disk under the spool": [

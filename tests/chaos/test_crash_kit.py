@@ -122,7 +122,7 @@ def test_a_file_is_copied_through_a_crash_as_the_kits_documentation_says(tmp_pat
     with Life(one, open_broker(one), CrashPoint(Step.PRODUCE, "after", 2)) as first:
         assert first.run(until=copied)
         first.leave(tmp_path / "two")
-        assert (tmp_path / "two" / "log.db-wal").stat().st_size > 0, "nobody has tidied up"
+        assert (tmp_path / "two" / "log.db-wal").stat().st_size > 0, "the log is not checkpointed"
         with Life(two, open_broker(two)) as second:
             assert not second.run(until=copied)
         written = out.read_text().splitlines()
@@ -205,7 +205,7 @@ def test_a_task_ends_its_life_without_its_ends_and_is_let_go_afterwards(plan):
         assert ends == []
         ledger = life.ledger()
         assert ledger["one"]["received"] == 1
-        assert ledger["outlives"]["received"] == 0, "nobody heard that the sink took it"
+        assert ledger["outlives"]["received"] == 0, "the worker does not know that the sink took it"
     assert ends == ["stop"]
 
 

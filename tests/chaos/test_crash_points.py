@@ -84,7 +84,7 @@ class Outside:
 
 
 class Numbers(SourceTask[Config]):
-    """Can be asked again: goes on at the saved offset."""
+    """Can be read again: continues at the saved offset."""
 
     def __init__(self, outside, context, config):
         super().__init__(context, config)
@@ -117,7 +117,7 @@ class Numbers(SourceTask[Config]):
 
 
 class Bus(Numbers):
-    """Cannot be asked again, and its records have no identity of their own."""
+    """Cannot be read again, and its records have no identity of their own."""
 
     replayable = False
 
@@ -163,7 +163,7 @@ def comes_in(n):
 
 
 class Found(NamedTuple):
-    """What is in the log, the offsets and the spool while nobody runs."""
+    """What is in the log, the offsets and the spool while no worker runs."""
 
     records: list[tuple[TopicPartition, int, int]] = []  # of the topic: partition, offset, number
     committed: dict[TopicPartition, int] = {}
@@ -182,7 +182,7 @@ class Journey:
         self.outside = Outside()
         self.out, self.into = f"{self.outside.own}-out", f"{self.outside.own}-in"
         self.accepted = set()
-        self.lost = set()  # what a bus gave and nobody had stored: no promise begins before the spool
+        self.lost = set()  # what a bus gave before the spool had it: no promise begins there
         self.before = Found()
         self.lives = ExitStack()
         self.number = 0
@@ -296,7 +296,7 @@ class Journey:
         return Found(records, committed, frozenset(range(first, self.outside.total)))
 
     def counted_after_a_crash(self, found):
-        """What will come twice is no more than what was on its way at this moment."""
+        """No more comes twice than what was on its way at this moment."""
         twice = {n for _, _, n in found.records} & found.unsaved
         on_its_way = self.window * BATCH
         if self.task is Bus:  # also what the last life left in the spool
@@ -518,16 +518,16 @@ BROKEN: dict[str, tuple[dict[str, Any], CrashPoint]] = {
 }
 
 
-@pytest.mark.parametrize("told", BROKEN)
-def test_a_broken_runtime_is_found_out_by_a_crash(tmp_path, told):
-    parts, point = BROKEN[told]
+@pytest.mark.parametrize("expected", BROKEN)
+def test_a_crash_reveals_a_broken_runtime(tmp_path, expected):
+    parts, point = BROKEN[expected]
     with Journey(Home("local", {}), tmp_path, Bus, **parts) as journey:
         with pytest.raises(AssertionError) as caught:
             journey.through(point)
-        assert told in str(caught.value)
+        assert expected in str(caught.value)
 
 
-@pytest.mark.parametrize("told", list(BROKEN)[:3])
-def test_without_a_crash_a_broken_runtime_may_do_well(tmp_path, told):
-    with Journey(Home("local", {}), tmp_path, Bus, **BROKEN[told][0]) as journey:
+@pytest.mark.parametrize("expected", list(BROKEN)[:3])
+def test_without_a_crash_a_broken_runtime_may_pass(tmp_path, expected):
+    with Journey(Home("local", {}), tmp_path, Bus, **BROKEN[expected][0]) as journey:
         journey.through()

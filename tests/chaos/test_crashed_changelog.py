@@ -1,6 +1,6 @@
 """A sink that acts on a device dies around each write of its changelog: it acts once at most, and answers.
 
-The sink of this test does with a changelog what it is there for: STARTED is written with the offset before
+The sink of this test uses a changelog as intended: STARTED is written with the offset before
 it acts, ENDED with the result after it; what is found STARTED at the takeover ends as UNKNOWN.
 """
 

@@ -164,7 +164,7 @@ def test_a_task_that_leaves_the_interpreter_has_failed_and_does_not_look_alive(r
     assert "SystemExit" in worker.ledger()["quits"]["trace"]
 
 
-def test_a_connector_that_cannot_be_stopped_keeps_no_other_from_it(run):
+def test_a_connector_that_cannot_be_stopped_does_not_keep_others_from_stopping(run):
     worker, thread, ended = run("clings", "bus")
     until(lambda: spooled(worker, "bus") > 10)
     worker.interrupt()

@@ -337,8 +337,8 @@ def test_a_spool_file_that_is_gone_with_what_waited_in_it_is_reported(crashed, c
 
 
 WAY_OUT = (
-    "is damaged (database disk image is malformed): check the disk; move the file and its -wal away, and the "
-    "next start begins an empty one; SQLite's '.recover' saves what can still be read of the old one"
+    "is damaged (database disk image is malformed): check the disk. If you move the file and its -wal "
+    "elsewhere, the next start creates an empty one; SQLite's '.recover' saves what is still readable"
 )
 
 
@@ -552,7 +552,7 @@ def test_a_file_where_a_folder_must_be_is_told_before_anything_starts(tmp_path, 
     assert worker.wait() == 2
     told = [e["event"] for e in worker.events if e["level"] == "text"]
     assert told == [
-        f"the folder {place} cannot be written: Not a directory; check data.dir, its rights and its disk"
+        f"the folder {place} cannot be written: Not a directory; check data.dir, its permissions and its disk"
     ]
     assert place.read_text() == "in the way"
 

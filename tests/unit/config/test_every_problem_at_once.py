@@ -153,7 +153,7 @@ def test_an_author_whose_rules_raise_loses_nothing_of_what_else_is_wrong():
     assert {m.key for m in wrong} == {"number", "file"}
 
 
-# -- nothing is told that is not wrong
+# -- nothing is reported that is not wrong
 
 
 def test_a_problem_in_the_workers_file_makes_none_in_its_connectors():
@@ -167,7 +167,7 @@ def test_a_problem_in_the_workers_file_makes_none_in_its_connectors():
 
 
 @pytest.mark.parametrize(
-    ("worker", "told"),
+    ("worker", "expected"),
     [
         ({"value.converter": "jsn"}, "value.converter"),
         (
@@ -178,8 +178,8 @@ def test_a_problem_in_the_workers_file_makes_none_in_its_connectors():
         ({"schema.registry.url": "http://h:99999"}, "schema.registry.url"),
     ],
 )
-def test_a_problem_in_what_the_worker_gives_to_all_is_told_once_as_the_workers(worker, told):
-    assert keys(FILE, SINK, worker=worker) == {("worker", told)}
+def test_a_problem_in_what_all_connectors_share_is_reported_once_as_the_workers(worker, expected):
+    assert keys(FILE, SINK, worker=worker) == {("worker", expected)}
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a\n"])
@@ -215,7 +215,7 @@ def test_a_wrong_prefix_does_not_hide_a_wrong_route():
 
 
 @pytest.mark.parametrize(
-    ("connector", "key", "value", "told"),
+    ("connector", "key", "value", "expected"),
     [
         (SINK, "topics", "devices/campus", r"perhaps 'devices\.campus'\?"),
         (SINK, "topics", "ok,bad topic", "'bad topic' cannot be the name of a topic"),
@@ -253,10 +253,10 @@ def test_a_wrong_prefix_does_not_hide_a_wrong_route():
         (BUS, "volttron.server.credentials.file", "/dev/zero", "is not a regular file"),
     ],
 )
-def test_what_can_never_work_is_refused(connector, key, value, told):
+def test_what_can_never_work_is_rejected(connector, key, value, expected):
     found = problems(connector | {key: value})
     assert {k for _, k in found} == {key}
-    assert re.search(told, found["0", key])
+    assert re.search(expected, found["0", key])
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_the_home_folder_is_found_in_every_path(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("connector", "key", "value", "told"),
+    ("connector", "key", "value", "expected"),
     [
         (SINK, "errors.tolerance", "all", "there is no dead letter queue yet"),
         (SINK, "errors.deadletterqueue.topic.name", "dlq", "there is no dead letter queue yet"),
@@ -333,9 +333,9 @@ def test_the_home_folder_is_found_in_every_path(tmp_path, monkeypatch):
         (MONGO, "mongo.errors.tolerance", "all", "there is no dead letter queue yet"),
     ],
 )
-def test_a_setting_of_connect_that_is_not_taken_says_why_and_what_to_do(connector, key, value, told):
+def test_a_rejected_setting_of_connect_says_why_and_what_to_do(connector, key, value, expected):
     (message,) = problems(connector | {key: value}).values()
-    assert told in message
+    assert expected in message
 
 
 def test_a_workers_settings_for_one_client_say_where_they_belong():

@@ -222,7 +222,7 @@ def test_no_text_of_a_broken_file_is_in_the_message(name, text, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         ("${vault:secret/db:password}", "there is no provider vault; known: env, file, directory"),
         ("${ENV:HOME}", "there is no provider ENV; did you mean ${env:…}?"),
@@ -237,9 +237,9 @@ def test_no_text_of_a_broken_file_is_in_the_message(name, text, tmp_path):
         ("${file:~nobody-of-that-name/f:x}", "no such home folder"),
     ],
 )
-def test_what_looks_like_a_reference_and_is_none_is_refused_with_what_is_meant(value, told, tmp_path):
+def test_what_only_looks_like_a_reference_is_rejected_with_what_is_meant(value, expected, tmp_path):
     (message,) = problems(written(tmp_path, "a.yaml", f"a: '{value}'\n"))
-    assert told in message
+    assert expected in message
 
 
 @pytest.mark.parametrize("text", ["$1", "${1}", "$", "a$b{c}", "${}", "{x}", "$(x)", "${a b:c}"])

@@ -46,7 +46,7 @@ topics=connect-test
 """
 
 
-def told(*connectors, worker=WORKER):
+def problems_of(*connectors, worker=WORKER):
     """``where: key: message`` of every problem."""
     with pytest.raises(ConfigError) as caught:
         check_plan("worker", worker, [(f"file{n}", c) for n, c in enumerate(connectors)])
@@ -58,7 +58,7 @@ def test_a_source_and_a_sink_of_the_same_name_are_told_apart_by_their_topics():
     assert [p.connector for p in planned.connectors] == [FileSource, FileSink]
 
 
-def test_all_problems_of_all_files_are_told_together(tmp_path):
+def test_all_problems_of_all_files_are_reported_together(tmp_path):
     (tmp_path / "worker.yaml").write_text("value.convertr: string\noffset.flush.interval.ms: soon\n", "utf-8")
     (tmp_path / "a.properties").write_text("name=a\nconnector.class=fiel\n", "utf-8")
     (tmp_path / "b.json").write_text(
@@ -124,28 +124,28 @@ def test_all_problems_of_all_files_are_told_together(tmp_path):
         ({"tasks.max": "0"}, "file0 (a): tasks.max: "),
     ],
 )
-def test_a_problem_says_where_which_key_and_the_way_out(wrong, expected):
-    found = told({**SOURCE, **wrong})
+def test_a_problem_says_where_which_key_and_the_fix(wrong, expected):
+    found = problems_of({**SOURCE, **wrong})
     assert [line for line in found if line.startswith(expected)] == found[:1]
 
 
 def test_a_required_setting_that_is_missing_says_what_it_is_for():
-    assert told({"name": "a"}) == ["file0 (a): connector.class: is required: The plugin's name."]
-    assert told({"name": "a", "connector.class": "file", "topic": "t"}) == [
+    assert problems_of({"name": "a"}) == ["file0 (a): connector.class: is required: The plugin's name."]
+    assert problems_of({"name": "a", "connector.class": "file", "topic": "t"}) == [
         "file0 (a): file: is required: The file to read. It may be created later."
     ]
 
 
 def test_two_connectors_without_a_name_are_two_problems():
     nameless = {k: v for k, v in SOURCE.items() if k != "name"}
-    assert told(nameless, nameless) == [
+    assert problems_of(nameless, nameless) == [
         "file0: name: is required: Unique in the worker.",
         "file1: name: is required: Unique in the worker.",
     ]
 
 
 def test_two_connectors_of_one_name_are_a_problem():
-    assert told(SOURCE, {**SINK, "name": "a"}) == ["file1: name: 'a' is also the name in file0"]
+    assert problems_of(SOURCE, {**SINK, "name": "a"}) == ["file1: name: 'a' is also the name in file0"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_two_connectors_of_one_name_are_a_problem():
     ],
 )
 def test_a_sink_names_its_topics_in_exactly_one_way(topics, message):
-    found = told({"name": "s", "connector.class": "FileStreamSink", "file": "x", **topics})
+    found = problems_of({"name": "s", "connector.class": "FileStreamSink", "file": "x", **topics})
     assert [line for line in found if line.startswith(f"file0 (s): {message}")] == found
 
 
@@ -194,7 +194,7 @@ def test_a_broken_plugin_is_one_problem_among_the_others(tmp_path):
         {SINKS: {"broken": "fixture_bad:Sink"}},
         {"fixture_bad": "import no_such_module"},
     ):
-        found = told({"name": "x", "connector.class": "broken", "topics": "t"}, {**SOURCE, "fil": "x"})
+        found = problems_of({"name": "x", "connector.class": "broken", "topics": "t"}, {**SOURCE, "fil": "x"})
     assert len(found) == 2
     assert "'broken' of fixture_bad 1.0 is broken" in found[0]
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong is told before the first record, all of it together."""
+"""Every problem is reported before the first record, all of them together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SINK = {"name": "b", "connector.class": "file", "file": "out.txt", "topics": "t"
 REGISTRY = "value.converter.schema.registry"
 
 
-def told(*connectors, worker=LOCAL):
+def problems_of(*connectors, worker=LOCAL):
     """``(where, key)`` and the message of every problem."""
     with pytest.raises(ConfigError) as caught:
         check_plan("worker", worker, [(f"file{n}", c) for n, c in enumerate(connectors)])
@@ -31,7 +31,7 @@ def told(*connectors, worker=LOCAL):
 
 
 def test_every_wrong_setting_of_kafkas_clients_is_told_with_all_other_problems():
-    found = told(
+    found = problems_of(
         {
             **SOURCE,
             "fil": "x",
@@ -63,7 +63,7 @@ def test_every_wrong_setting_of_kafkas_clients_is_told_with_all_other_problems()
 
 def test_a_certificate_that_is_not_there_is_told_once_for_the_worker(tmp_path):
     worker = {**KAFKA, "security.protocol": "SSL", "ssl.ca.location": str(tmp_path / "none")}
-    found = told(SOURCE, {**SINK, "consumer.override.no.such": "1"}, worker=worker)
+    found = problems_of(SOURCE, {**SINK, "consumer.override.no.such": "1"}, worker=worker)
     assert set(found) == {("worker", "ssl.ca.location"), ("file1 (b)", "consumer.override.no.such")}
     assert "ssl.ca.location failed" in found["worker", "ssl.ca.location"]
 
@@ -85,7 +85,7 @@ def test_without_kafka_the_settings_of_its_clients_have_no_effect():
 
 def test_settings_that_the_registrys_client_does_not_know_are_problems():
     url = {f"{REGISTRY}.url": "http://127.0.0.1:1"}
-    found = told(
+    found = problems_of(
         {**SOURCE, **url, "value.converter": "avro", f"{REGISTRY}.nonsense": "1", f"{REGISTRY}.more": "1"},
         {**SINK, **url, "value.converter": "avro", f"{REGISTRY}.max.retries": "few"},
     )
@@ -96,40 +96,40 @@ def test_settings_that_the_registrys_client_does_not_know_are_problems():
 
 
 def test_settings_of_a_registry_without_its_url_are_problems():
-    found = told({**SOURCE, "value.converter": "avro", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
+    found = problems_of({**SOURCE, "value.converter": "avro", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
     assert found == {("file0 (a)", f"{REGISTRY}.urll"): f"has no effect without {REGISTRY}.url"}
 
 
 def test_a_converter_that_needs_no_registry_refuses_its_settings():
-    found = told({**SOURCE, "value.converter": "json", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
+    found = problems_of({**SOURCE, "value.converter": "json", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
     assert set(found) == {("file0 (a): value.converter", "schema.registry.urll")}
-    found = told({**SOURCE, "value.converter": "json", f"{REGISTRY}.url": "http://127.0.0.1:1"})
+    found = problems_of({**SOURCE, "value.converter": "json", f"{REGISTRY}.url": "http://127.0.0.1:1"})
     assert set(found) == {("file0 (a): value.converter", "schema.registry.url")}
 
 
 def test_the_password_in_a_wrong_url_of_a_registry_is_not_told():
-    found = told({**SOURCE, "value.converter": "avro", f"{REGISTRY}.url": "htp://u:p4ss@h"})
+    found = problems_of({**SOURCE, "value.converter": "avro", f"{REGISTRY}.url": "htp://u:p4ss@h"})
     assert found == {("file0 (a)", f"{REGISTRY}.url"): "is not a URL: it begins with http:// or https://"}
 
 
 def test_the_workers_own_registry_is_checked_and_told_of():
     worker = {**AVRO, "schema.registry.url": "ftp://127.0.0.1"}
-    assert set(told(SOURCE, {**SINK, "key.converter": "bytes"}, worker=worker)) == {
+    assert set(problems_of(SOURCE, {**SINK, "key.converter": "bytes"}, worker=worker)) == {
         ("worker", "schema.registry.url")
     }
 
 
 def test_a_setting_goes_by_its_key_and_not_by_the_name_of_its_field():
-    assert set(told({**SOURCE, "batch_size": "7"})) == {("file0 (a)", "batch_size")}
+    assert set(problems_of({**SOURCE, "batch_size": "7"})) == {("file0 (a)", "batch_size")}
 
 
 def test_problems_of_transforms_and_of_the_common_settings_are_told_together():
-    found = told({**SOURCE, "tasks.max": "0", "transforms": "r", "transforms.r.type": "no_such"})
+    found = problems_of({**SOURCE, "tasks.max": "0", "transforms": "r", "transforms.r.type": "no_such"})
     assert set(found) == {("file0 (a)", "tasks.max"), ("file0 (a)", "transforms.r.type")}
 
 
 def test_a_rule_between_settings_is_told_beside_a_setting_of_the_wrong_type():
-    found = told({"name": "s", "connector.class": "FileStreamSink", "file": "x", "tasks.max": "0"})
+    found = problems_of({"name": "s", "connector.class": "FileStreamSink", "file": "x", "tasks.max": "0"})
     assert set(found) == {("file0 (s)", "tasks.max"), ("file0 (s)", "topics")}
 
 
@@ -195,7 +195,7 @@ def test_what_a_connector_raises_while_it_is_checked_is_a_problem_among_the_othe
     entry_points = {SINKS: {"raising": "fixture_raising:Raising", "unmade": "fixture_raising:Unmade"}}
     with distribution(tmp_path, "fixture_raising", entry_points, {"fixture_raising": RAISING}):
         own = {"name": "r", "topics": "t", "password": "p4ss"}
-        found = told(
+        found = problems_of(
             {**own, "connector.class": "raising"},
             {**own, "name": "u", "connector.class": "unmade"},
             {**SOURCE, "fil": "x"},

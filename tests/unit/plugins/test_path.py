@@ -74,8 +74,10 @@ def test_both_forms_are_listed_as_if_they_were_installed(dropped):
     ended = tieline("plugins", "--json", "--check", TIELINE_PLUGIN_PATH=str(dropped))
     assert ended.returncode == 0, ended.stderr
     rows = {row["name"]: row for row in json.loads(ended.stdout)}
-    told = [[rows[name][key] for key in ("distribution", "version", "status")] for name in ("acme", "other")]
-    assert told == [["acme", "1.0", "ok"], ["other", "2.0", "ok"]]
+    messages = [
+        [rows[name][key] for key in ("distribution", "version", "status")] for name in ("acme", "other")
+    ]
+    assert messages == [["acme", "1.0", "ok"], ["other", "2.0", "ok"]]
 
 
 def test_a_worker_knows_a_connector_that_was_dropped_in(dropped, tmp_path):
@@ -99,11 +101,11 @@ def test_every_problem_of_the_folders_is_told(dropped, tmp_path, monkeypatch):
     (dropped / "torn.whl").write_bytes(b"PK")
     with pytest.raises(ConfigError) as caught:
         activate(f"{dropped},{tmp_path / 'none'}", "worker.yaml")
-    told = [problem.message for problem in caught.value.problems]
-    assert len(told) == 4
-    assert sum("is no distribution" in each for each in told) == 2
-    assert sum("both bring the module 'acme_one'" in each for each in told) == 1
-    assert sum("is no folder" in each for each in told) == 1
+    messages = [problem.message for problem in caught.value.problems]
+    assert len(messages) == 4
+    assert sum("is no distribution" in each for each in messages) == 2
+    assert sum("both bring the module 'acme_one'" in each for each in messages) == 1
+    assert sum("is no folder" in each for each in messages) == 1
     assert not [path for path in sys.path if str(dropped) in path]
 
 

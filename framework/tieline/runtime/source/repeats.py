@@ -1,11 +1,11 @@
-"""Tells equal records apart: the second and later ones of a source that never gives a record twice.
+"""Distinguishes equal records of a source that never returns a record twice.
 
-Such a source says so (``SourceTask.repeats_are_events``): ON, OFF, ON under one time stamp are three events,
-and two of them have one identity. The first keeps it. The n-th one after it gets an identity made of that
-and n, so that redundant sources that see the same stream number alike, and a store keeps one of each.
+Such a source sets ``SourceTask.repeats_are_events``. ON, OFF, ON under one timestamp are three events, and
+two of them have one identity. The first keeps it. The n-th one after it gets an identity made of that and n:
+redundant sources that see the same stream number alike, and a store keeps one of each.
 
-Remembered are the last ``WINDOW`` records that had an identity, in memory and in a file beside the spool,
-written in place before the records go on and without an fsync: a worker that is killed goes on counting.
+The last ``WINDOW`` records with an identity are remembered, in memory and in a file beside the spool. It is
+written in place before the records are spooled, without an fsync: a killed worker continues to count.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _SIZE = _ENTRY.size + _CHECKSUM.size
 
 
 class Repeats:
-    """Used by the receiver's thread alone. Counter: ``repeats``, the records that were given a number."""
+    """Used by the receiver's thread only. Counter: ``repeats``, the records that were given a number."""
 
     def __init__(self, path: Path, counters: Counters, window: int = WINDOW) -> None:
-        """Open the file, creating it if needed. If the disk refuses, memory alone must do."""
+        """Open the file, creating it if needed. If that is impossible, only memory is used."""
         self._counters = counters
         self._window = window
-        self._seen: dict[bytes, int] = {}  # the longest unseen first
+        self._seen: dict[bytes, int] = {}  # the one that was seen longest ago first
         self._next = 0
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -49,22 +49,22 @@ class Repeats:
             )
 
     def number(self, records: Sequence[SourceRecord]) -> Sequence[SourceRecord]:
-        """The same records; those that are equal to an earlier one have an identity of their own."""
+        """Return the records; one that is equal to an earlier one gets an identity of its own."""
         first = self._next
         entries: list[bytes] = []
         numbered: dict[int, SourceRecord] = {}
         for index, record in enumerate(records):
-            own = header(record, ID_HEADER)
-            if own is None:
+            record_id = header(record, ID_HEADER)
+            if record_id is None:
                 continue
-            key = hashlib.blake2b(own, digest_size=16).digest()
+            key = hashlib.blake2b(record_id, digest_size=16).digest()
             before = self._seen.pop(key, -1) + 1
             self._seen[key] = before
             entry = _ENTRY.pack(key, min(before, 0xFFFFFFFF), self._next)
             entries.append(entry + _CHECKSUM.pack(zlib.crc32(entry)))
             self._next += 1
             if before:
-                numbered[index] = _numbered(record, own, before)
+                numbered[index] = _numbered(record, record_id, before)
         while len(self._seen) > self._window:
             del self._seen[next(iter(self._seen))]
         self._store(first, entries)
@@ -83,12 +83,12 @@ class Repeats:
         if self._file < 0:
             return
         while entries:
-            place = first % self._window
-            fitting = entries[: self._window - place]
+            slot = first % self._window
+            fitting = entries[: self._window - slot]
             try:
-                os.pwrite(self._file, b"".join(fitting), place * _SIZE)
+                os.pwrite(self._file, b"".join(fitting), slot * _SIZE)
             except OSError:
-                return  # a full disk: memory knows it
+                return  # a full disk: memory has it
             first += len(fitting)
             entries = entries[len(fitting) :]
 
@@ -104,8 +104,8 @@ class Repeats:
             self._next = number + 1
 
 
-def _numbered(record: SourceRecord, own: bytes, before: int) -> SourceRecord:
-    (_, made), _ = identity(own, before)
+def _numbered(record: SourceRecord, record_id: bytes, before: int) -> SourceRecord:
+    (_, new_id), _ = identity(record_id, before)
     return record._replace(
-        headers=tuple((name, made if name == ID_HEADER else value) for name, value in record.headers)
+        headers=tuple((name, new_id if name == ID_HEADER else value) for name, value in record.headers)
     )

@@ -11,7 +11,7 @@ _EVERY = 60.0
 
 
 class Alarms:
-    """Logs an alarm of each kind once a minute, with the counters of its task. Any thread may call it."""
+    """Logs an alarm of each kind at most once a minute, with the task's counters. Any thread may call it."""
 
     def __init__(self, prefix: str, counters: Counters, clock: Clock) -> None:
         self._prefix = prefix

@@ -2,13 +2,12 @@
 
 A batch makes one entry a partition. An entry is settled when each of its records is delivered,
 dead-lettered or filtered. **An offset is safe when its entry and every earlier entry of the same
-partition are settled**: the contiguous prefix, by order of dispatch and never by arithmetic on
-offsets, which have holes (Kafka Connect's ``SubmittedRecords`` keeps the same invariant, a record at
-a time).
+partition are settled**: the contiguous prefix in the order of dispatch. Arithmetic on offsets would be wrong,
+because they have holes. Kafka Connect's ``SubmittedRecords`` keeps the same invariant, a record at a time.
 
     received = delivered + dead_lettered + filtered + in_flight
 
-``skipped`` stands beside that sum: records that a sink never stores although nothing failed. Each reason
+``skipped`` is not part of that sum: records that a sink never stores although nothing failed. Each reason
 has a counter of the task, ``skipped.<reason>``, and the ledger shows the total:
 
 - The log lost them before the task read them (``skipped.expired``, ``skipped.recreated``). They were never
@@ -48,7 +47,7 @@ class Counts(NamedTuple):
 
 
 class Entry(Generic[P, O]):
-    """The records of one batch and one partition; ``offset`` is where to go on after them."""
+    """The records of one batch and one partition; ``offset`` is the position after them."""
 
     __slots__ = ("offset", "outstanding", "partition")
 
@@ -59,7 +58,7 @@ class Entry(Generic[P, O]):
 
 
 class DeliveryLedger(Generic[P, O]):
-    """Used by one thread; ``counts`` may be read from any."""
+    """Used by one thread; any thread may read ``counts``."""
 
     def __init__(self) -> None:
         self._entries: dict[P, deque[Entry[P, O]]] = {}
@@ -78,7 +77,7 @@ class DeliveryLedger(Generic[P, O]):
         return Counts(received, delivered, dead, filtered, received - delivered - dead - filtered)
 
     def dispatch(self, partition: P, offset: O, count: int, filtered: int = 0) -> Entry[P, O]:
-        """``count`` records are on their way, ``filtered`` of them ended here already."""
+        """Enter ``count`` records that are on their way; ``filtered`` of them have ended already."""
         if not 0 <= filtered <= count:
             raise ValueError(f"{filtered} of {count} records filtered")
         entry = Entry(partition, offset, count - filtered)
@@ -89,7 +88,7 @@ class DeliveryLedger(Generic[P, O]):
         return entry
 
     def split(self, entry: Entry[P, O], offset: O, outstanding: int) -> Entry[P, O]:
-        """Its first ``outstanding`` records become an entry of their own, which ends at ``offset``."""
+        """Move its first ``outstanding`` records to an entry of their own, which ends at ``offset``."""
         if not 0 <= outstanding <= entry.outstanding:
             raise ValueError(f"{outstanding} records split off {entry.outstanding} outstanding")
         waiting = self._entries[entry.partition]
@@ -99,7 +98,7 @@ class DeliveryLedger(Generic[P, O]):
         return first
 
     def settle(self, entry: Entry[P, O], delivered: int = 0, dead_lettered: int = 0) -> None:
-        """So many records of an entry came to their end."""
+        """Note that so many records of an entry have ended."""
         ended = delivered + dead_lettered
         if delivered < 0 or dead_lettered < 0 or ended > entry.outstanding:
             raise ValueError(f"{ended} records settled of {entry.outstanding} outstanding")
@@ -110,22 +109,22 @@ class DeliveryLedger(Generic[P, O]):
             self._advance(entry.partition)
 
     def release(self, partition: P) -> int:
-        """Forget what is in flight in a partition, which somebody will read again; how many it was."""
+        """Drop what is in flight in a partition, since it will be read again; return how many records."""
         self._safe.pop(partition, None)
         returned = sum(entry.outstanding for entry in self._entries.pop(partition, ()))
         self._received -= returned
         return returned
 
     def entries(self, partition: P) -> tuple[Entry[P, O], ...]:
-        """The entries of a partition that are not settled, or wait for an earlier one; oldest first."""
+        """Return the entries of a partition that are not settled or wait for an earlier one, oldest first."""
         return tuple(self._entries.get(partition, ()))
 
     def committable(self) -> dict[P, O]:
-        """The safe offsets that were not reported as committed yet."""
+        """Return the safe offsets that were not reported as committed yet."""
         return dict(self._safe)
 
     def committed(self, offsets: Mapping[P, O]) -> None:
-        """These offsets, taken from ``committable``, are stored."""
+        """Note that these offsets, taken from ``committable``, are stored."""
         for partition, offset in offsets.items():
             if partition in self._safe and self._safe[partition] == offset:
                 del self._safe[partition]

@@ -1,4 +1,4 @@
-"""The time under which a broker keeps a record, and the record's own: they part where it would be lost.
+"""The timestamp of a record at the broker, which differs from the record's own where that would lose it.
 
 Pure. A broker keeps a record for its topic's ``retention.ms`` from the record's timestamp, and Kafka refuses
 one that is an hour ahead (``message.timestamp.after.max.ms``, KIP-937). A reading of last year (a back-fill,
@@ -14,27 +14,26 @@ from tieline.api import Headers
 from tieline.broker.port import ConsumedRecord, ProducerRecord
 
 TIMESTAMP_HEADER = "tieline.timestamp"
-"""The record's own time in ms, where the broker has it under a later one. Always the last header."""
+"""The record's own time in ms, if the broker has a later one. Always the last header."""
 
 WITHIN_MS = 30 * 60_000
-"""So far from now the record's own time may be: little beside any retention, and less than Kafka's hour."""
+"""How far from now the record's own time may be: less than any retention, and than Kafka's hour."""
 
 _END = 1 << 63
 
 
 def at_broker(timestamp: int | None, headers: Headers, now: int) -> tuple[int | None, Headers]:
-    """Timestamp and headers for the broker; none: when it is written. All times in ms since 1970, UTC.
+    """Return timestamp and headers for the broker, in ms since 1970, UTC; ``None``: the time of writing.
 
-    What is ahead has the moment of writing for good: whoever could set a time to come by a header could make
-    a command look younger than it is.
+    A time ahead of now is replaced by the time of writing for good: a sender that could set a future time by
+    a header could make a command look younger than it is.
 
-    A header of that name which the record has had at its end already (it comes from another topic, say) is
-    none of ours any more.
+    A header of that name that the record has at its end already, from another topic for example, is removed.
     """
     while headers and headers[-1][0] == TIMESTAMP_HEADER:
         headers = headers[:-1]
     if type(timestamp) is not int or abs(timestamp - now) <= WITHIN_MS or not 0 <= timestamp < _END:
-        return timestamp, headers  # what is no time at all is for the producer to refuse
+        return timestamp, headers  # the producer rejects an invalid timestamp
     if timestamp > now:
         return None, headers
     return None, (*headers, (TIMESTAMP_HEADER, b"%d" % timestamp))
@@ -51,11 +50,11 @@ def not_ahead(records: Sequence[ProducerRecord], now: int) -> list[ProducerRecor
 
 
 def as_written(record: ConsumedRecord) -> ConsumedRecord:
-    """The record with the timestamp and the headers that its source gave it."""
+    """Return the record with the timestamp and the headers that its source gave it."""
     headers = record.headers
     if not headers or headers[-1][0] != TIMESTAMP_HEADER:
         return record
     text = headers[-1][1] or b""
     if not text.isdigit() or len(text) > 19 or (timestamp := int(text)) > record.timestamp:
-        return record  # not one that ``at_broker`` has made
+        return record  # ``at_broker`` did not write this
     return record._replace(headers=headers[:-1], timestamp=timestamp)

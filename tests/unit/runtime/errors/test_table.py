@@ -12,11 +12,11 @@ def outcome(error, *, attempt=0, waited=0.0, policy=POLICY, jitter=0.0):
 
 
 def test_an_outage_is_waited_out_without_a_limit_unless_one_is_set():
-    assert outcome(RetriableError("away"), attempt=500, waited=1e9) == Retry(60.0)
+    assert outcome(RetriableError("unavailable"), attempt=500, waited=1e9) == Retry(60.0)
 
 
 def test_an_outage_longer_than_the_retry_timeout_stops_the_task():
-    stopped = outcome(RetriableError("away"), waited=10.0, policy=POLICY._replace(timeout=10.0))
+    stopped = outcome(RetriableError("unavailable"), waited=10.0, policy=POLICY._replace(timeout=10.0))
     assert isinstance(stopped, Stop)
     assert "errors.retry.timeout" in stopped.reason
 

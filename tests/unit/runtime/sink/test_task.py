@@ -1,4 +1,4 @@
-"""The sink's loop on the real local log: outages, data errors, pauses, commits; a clock that is told."""
+"""The sink's loop on the real local log: outages, data errors, pauses, commits; a fake clock."""
 
 import itertools
 import sqlite3
@@ -173,12 +173,12 @@ def test_an_outage_is_waited_out_and_the_same_batch_is_offered_again(log):
     fill(log, ["a", "b"])
     left = [3]
 
-    def away(batch):
+    def unavailable(batch):
         if left[0]:
             left[0] -= 1
-            raise RetriableError("the database is away")
+            raise RetriableError("the database is unavailable")
 
-    sink = Sink(2, away)
+    sink = Sink(2, unavailable)
     running = Running(log, sink)
     assert sink.enough.wait(10)
     counts = running.stop()
@@ -199,7 +199,7 @@ def test_an_outage_of_one_partition_holds_only_that_partition_and_keeps_its_orde
             if left[0] == 1:
                 fill(log, ["a3"])
                 fill(log, ["b3"], 1)
-            raise RetriableError("one shard is away", partitions={TopicPartition("t", 1)})
+            raise RetriableError("one shard is unavailable", partitions={TopicPartition("t", 1)})
 
     sink = Sink(6, half_away)
     running = Running(log, sink)
@@ -215,12 +215,12 @@ def test_an_outage_that_names_partitions_of_another_topic_holds_everything(log):
     fill(log, ["a1"])
     left = [1]
 
-    def away(batch):
+    def unavailable(batch):
         if left[0]:
             left[0] -= 1
-            raise RetriableError("away", partitions={TopicPartition("renamed", 0)})
+            raise RetriableError("unavailable", partitions={TopicPartition("renamed", 0)})
 
-    sink = Sink(2, away)
+    sink = Sink(2, unavailable)
     running = Running(log, sink)
     assert sink.enough.wait(10)
     counts = running.stop()
@@ -240,12 +240,12 @@ def test_where_a_record_was_consumed_is_not_a_transforms_to_change(log):
     fill(log, ["b1"], 1)
     left = [1]
 
-    def away(batch):
+    def unavailable(batch):
         if left[0]:
             left[0] -= 1
-            raise RetriableError("away", partitions={record.consumed_from for record in batch})
+            raise RetriableError("unavailable", partitions={record.consumed_from for record in batch})
 
-    sink = Sink(6, away)  # it takes itself to have kept what its error does not name
+    sink = Sink(6, unavailable)  # it takes itself to have kept what its error does not name
     running = Running(log, sink, Displacing(Config()))
     assert sink.enough.wait(10)
     counts = running.stop()
@@ -300,7 +300,7 @@ def test_what_a_sink_has_reached_before_an_outage_is_committed_and_not_offered_a
     assert again.written == {0: ["a3"], 1: ["b1", "b2"]}
 
 
-def test_a_sink_that_gets_on_slowly_is_not_given_up_however_long_it_takes(log):
+def test_a_sink_that_progresses_slowly_never_reaches_its_limit(log):
     fill(log, [str(n) for n in range(8)])
     written: list[str] = []
 
@@ -323,11 +323,11 @@ def test_while_an_outage_lasts_nothing_is_committed_and_a_stop_gives_the_records
     fill(log, ["a"])
     met = threading.Event()
 
-    def away(batch):
+    def unavailable(batch):
         met.set()
-        raise RetriableError("away for good", after=1e6)
+        raise RetriableError("unavailable for good", after=1e6)
 
-    running = Running(log, Sink(1, away))
+    running = Running(log, Sink(1, unavailable))
     assert met.wait(10)
     counts = running.stop()
     assert committed(log) == {}
@@ -402,7 +402,7 @@ def test_a_record_without_identity_gets_one_from_its_place_and_the_topic_id(log)
     assert len(set(ids)) == len(ids) == 4
 
 
-def test_a_topic_made_anew_while_the_sink_runs_gives_its_records_another_identity(log):
+def test_a_topic_recreated_while_the_sink_runs_gives_its_records_another_identity(log):
     fill(log, ["a", "a"])
     ids: list[bytes | None] = []
     first, sink = threading.Event(), Sink(4)
@@ -424,7 +424,7 @@ def test_a_topic_made_anew_while_the_sink_runs_gives_its_records_another_identit
     assert committed(log) == {0: 2}
 
 
-def test_bad_bytes_beside_a_partition_that_is_away_are_told_and_never_committed(log):
+def test_bad_bytes_beside_an_unavailable_partition_are_reported_and_never_committed(log):
     log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", b"\xff\xfe", b"b")])
     fill(log, ["x"], 1)
     left = [2]
@@ -432,7 +432,7 @@ def test_bad_bytes_beside_a_partition_that_is_away_are_told_and_never_committed(
     def half_away(batch):
         if left[0] and any(r.partition == 1 for r in batch):
             left[0] -= 1
-            raise RetriableError("one shard is away", partitions={TopicPartition("t", 1)})
+            raise RetriableError("one shard is unavailable", partitions={TopicPartition("t", 1)})
 
     sink = Sink(99, half_away)
     running = Running(log, sink)
@@ -448,7 +448,7 @@ def test_an_outage_of_one_partition_ends_by_its_own_limit_although_another_is_wr
 
     def half_away(batch):
         if any(r.partition == 1 for r in batch):
-            raise RetriableError("one shard is away", partitions={TopicPartition("t", 1)})
+            raise RetriableError("one shard is unavailable", partitions={TopicPartition("t", 1)})
         written[0] += len(batch)
         fill(log, ["more"])
 
@@ -464,7 +464,7 @@ def test_an_outage_of_one_partition_ends_by_its_own_limit_although_another_is_wr
     assert written[0] > 1
 
 
-def test_a_sink_that_is_away_when_it_is_given_partitions_is_asked_again(log):
+def test_a_sink_that_is_unavailable_when_it_gets_partitions_is_opened_again(log):
     fill(log, ["a"])
     tries = []
 
@@ -472,10 +472,10 @@ def test_a_sink_that_is_away_when_it_is_given_partitions_is_asked_again(log):
         def open(self, partitions):
             tries.append(sorted(partitions))
             if len(tries) < 3:
-                raise RetriableError("the store of offsets is away")
+                raise RetriableError("the store of offsets is unavailable")
 
         def close(self, partitions, lost):
-            raise RetriableError("still away")
+            raise RetriableError("still unavailable")
 
     sink = Opening(1)
     running = Running(log, sink)
@@ -502,10 +502,10 @@ def test_what_was_read_of_one_partition_is_kept_when_the_next_cannot_be_read(log
     reads = [0]
     read_known = log.store.read_known
 
-    def failing(*arguments):  # as on a disk that is away for a moment
+    def failing(*arguments):  # as on a disk that is unavailable for a moment
         reads[0] += 1
         if reads[0] % 2 == 0:
-            raise RetriableError("the disk is away")
+            raise RetriableError("the disk is unavailable")
         return read_known(*arguments)
 
     fill(log, [f"a{n}" for n in range(5)])
@@ -560,7 +560,7 @@ class Buffering(Sink):
 def test_a_sink_that_cannot_flush_is_given_no_more_until_it_can(log):
     for start in range(0, 500, 100):
         fill(log, [str(n) for n in range(start, start + 100)])
-    sink = Buffering(500, RetriableError("the disk is away", after=0.1), times=5)
+    sink = Buffering(500, RetriableError("the disk is unavailable", after=0.1), times=5)
     running = Running(log, sink)
     assert sink.enough.wait(10)
     counts = running.stop()
@@ -582,7 +582,7 @@ def test_a_sink_that_can_never_flush_stops_with_its_reason_and_commits_nothing(l
 UTF16 = b"\xff\xfe"
 
 
-def test_a_key_that_cannot_be_read_is_handed_on_as_bytes_counted_and_stops_nothing(log, caplog):
+def test_a_key_that_cannot_be_read_is_passed_on_as_bytes_counted_and_stops_nothing(log, caplog):
     for key in (b"text", UTF16, None, UTF16):
         log.store.append([ProducerRecord("t", b"value", key, partition=0)])
     keys: list[Any] = []
@@ -592,9 +592,9 @@ def test_a_key_that_cannot_be_read_is_handed_on_as_bytes_counted_and_stops_nothi
     assert running.stop() == (4, 4, 0, 0, 0)
     assert keys == [("text", None), (UTF16, None), (None, None), (UTF16, None)]
     assert running.environment.counters["keys.unreadable"] == 2
-    told = [r.message for r in caplog.records if "key.converter" in r.message]
-    assert len(told) == 1
-    assert "t-0@1" in told[0]
+    messages = [r.message for r in caplog.records if "key.converter" in r.message]
+    assert len(messages) == 1
+    assert "t-0@1" in messages[0]
 
 
 def test_headers_that_a_disk_has_damaged_are_left_out_counted_and_stop_nothing(log, caplog):
@@ -614,23 +614,23 @@ def test_headers_that_a_disk_has_damaged_are_left_out_counted_and_stop_nothing(l
     assert running.stop() == (5, 5, 0, 0, 0)
     assert seen == [[], list(headers), [], [], []]
     assert running.environment.counters["headers.unreadable"] == 3
-    told = [r.message for r in caplog.records if "headers that cannot be read" in r.message]
-    assert len(told) == 1
-    assert "t-0@2" in told[0]
+    messages = [r.message for r in caplog.records if "headers that cannot be read" in r.message]
+    assert len(messages) == 1
+    assert "t-0@2" in messages[0]
 
 
 class Refusing(Sink):
-    """Deals by itself with what no converter can read; ``away`` outages come first."""
+    """Deals by itself with what no converter can read; ``unavailable`` outages come first."""
 
-    def __init__(self, total, answer=True, away=0):
+    def __init__(self, total, answer=True, unavailable=0):
         super().__init__(total)
-        self.answer, self.away, self.refused = answer, away, []
+        self.answer, self.unavailable, self.handled = answer, unavailable, []
 
     def handle_undecodable(self, record, error):
-        if self.away:
-            self.away -= 1
-            raise RetriableError("the results topic is away")
-        self.refused.append((record.offset, record.value, record.key, len(self.written[record.partition])))
+        if self.unavailable:
+            self.unavailable -= 1
+            raise RetriableError("the results topic is unavailable")
+        self.handled.append((record.offset, record.value, record.key, len(self.written[record.partition])))
         assert isinstance(error, ValueError)
         assert dict(record.headers)["tieline.id"]
         return self.answer
@@ -648,55 +648,55 @@ class Taking(Sink):
         super().keep([record._replace(value=shown(record)) for record in batch])
 
 
-@pytest.mark.parametrize("away", [0, 2])
-def test_a_task_may_be_given_what_nobody_can_read_with_the_others_and_in_its_place(log, away):
+@pytest.mark.parametrize("unavailable", [0, 2])
+def test_a_task_can_get_unreadable_records_with_the_others_in_their_place(log, unavailable):
     values = (b"a", UTF16 + b"1", UTF16 + b"2", b"b", UTF16 + b"3")
     log.store.append([ProducerRecord("t", v, b"k", partition=0) for v in values])
     sink = Taking(5)
-    left = [away]
+    left = [unavailable]
 
     def meet(batch):
         if left[0]:
             left[0] -= 1
-            raise RetriableError("away")
+            raise RetriableError("unavailable")
 
     sink.meet = meet
     running = Running(log, sink)
     assert sink.enough.wait(10)
     counts = running.stop()
     assert sink.written == {0: ["a", UTF16 + b"1", UTF16 + b"2", "b", UTF16 + b"3"]}
-    assert len(sink.puts) == 1 + away
+    assert len(sink.puts) == 1 + unavailable
     assert counts[:2] == (5, 5)
     assert committed(log) == {0: 5}
     assert running.error is None
 
 
-@pytest.mark.parametrize("away", [0, 3])
-def test_a_record_that_nobody_can_read_is_refused_in_its_place_and_blocks_nothing(log, away):
+@pytest.mark.parametrize("unavailable", [0, 3])
+def test_an_unreadable_record_is_handled_in_its_place_and_blocks_nothing(log, unavailable):
     values = (b"a", UTF16 + b"1", UTF16 + b"2", b"b", UTF16 + b"3", b"c", UTF16 + b"4")
     log.store.append([ProducerRecord("t", v, b"k", partition=0) for v in values])
     fill(log, ["x", "y"], 1)
-    sink = Refusing(5, away=away)
+    sink = Refusing(5, unavailable=unavailable)
     running = Running(log, sink)
     assert sink.enough.wait(10)
     counts = running.stop()
     assert sink.written == {0: ["a", "b", "c"], 1: ["x", "y"]}
     expected = [(1, b"1", 1), (2, b"2", 1), (4, b"3", 2), (6, b"4", 3)]
-    assert sink.refused == [(offset, UTF16 + v, b"k", before) for offset, v, before in expected]
+    assert sink.handled == [(offset, UTF16 + v, b"k", before) for offset, v, before in expected]
     assert counts == (9, 9, 0, 0, 0)
     assert committed(log) == {0: 7, 1: 2}
     assert running.error is None
-    assert running.environment.counters["retries"] == away
+    assert running.environment.counters["retries"] == unavailable
 
 
-def test_a_record_that_the_task_does_not_refuse_stops_it_after_what_stands_before(log):
+def test_a_record_that_the_task_does_not_handle_stops_it_after_those_before(log):
     log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16, b"b")])
     sink = Refusing(99, answer=False)
     running = Running(log, sink)
     running.join()
     assert "VALUE_CONVERTER" in str(running.error)
     assert "t-0@1" in str(running.error)
-    assert sink.refused == [(1, UTF16, None, 1)]
+    assert sink.handled == [(1, UTF16, None, 1)]
     assert sink.written == {0: ["a"]}
     assert committed(log) == {0: 1}
 
@@ -706,17 +706,17 @@ def test_a_bad_record_behind_one_that_is_held_waits_for_it(log):
     sink = Refusing(2)
     left = [2]
 
-    def away(batch):
+    def unavailable(batch):
         if left[0]:
             left[0] -= 1
-            raise RetriableError("away")
+            raise RetriableError("unavailable")
 
-    sink.meet = away
+    sink.meet = unavailable
     running = Running(log, sink)
     assert sink.enough.wait(10)
     counts = running.stop()
     assert sink.puts == [["a"]] * 3 + [["b"]]
-    assert sink.refused == [(1, UTF16, None, 1)]
+    assert sink.handled == [(1, UTF16, None, 1)]
     assert counts == (3, 3, 0, 0, 0)
 
 
@@ -925,13 +925,13 @@ def test_filtered_records_of_a_partition_with_a_changelog_advance_its_offset_too
     assert committed(log) == {0: 4}
 
 
-def test_a_task_that_is_fenced_joins_its_group_again_and_goes_on_where_the_other_stopped(log):
+def test_a_fenced_task_rejoins_its_group_and_continues_where_the_other_stopped(log):
     fill(log, ["a", "b"])
     at = TopicPartition("t", 0)
     avro = AvroConverter(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(log))
 
     def taken_over(batch):
-        if batch[0].value == "a":  # somebody else is the owner, and we have not heard of it
+        if batch[0].value == "a":  # another task is the owner, and this one does not know
             bounds = log.store.bounds("t")
             place = ChangelogTarget("c-t-changelog", at, "connect-c", bounds[at].id)
             other = log.changelogs().take_over(place, len(bounds), 10.0)
@@ -950,7 +950,7 @@ def test_a_task_that_is_fenced_joins_its_group_again_and_goes_on_where_the_other
     assert [key for key, _ in results(log)] == [b"b"]
 
 
-def test_a_task_that_hears_of_its_fence_by_itself_joins_again_though_no_record_comes(log):
+def test_a_task_that_meets_its_fence_by_itself_rejoins_although_no_record_comes(log):
     fill(log, ["a"])
     at = TopicPartition("t", 0)
     again = threading.Event()
@@ -982,17 +982,17 @@ def test_a_task_that_hears_of_its_fence_by_itself_joins_again_though_no_record_c
     assert running.error is None
 
 
-def test_a_changelog_that_is_away_at_the_assignment_is_asked_for_again(log):
+def test_a_changelog_that_is_unavailable_at_the_assignment_is_taken_over_later(log):
     fill(log, ["a"])
     changelogs, tries = log.changelogs, []
 
-    def away():
+    def unavailable():
         tries.append(1)
         if len(tries) < 4:
-            raise RetriableError("the disk is away")
+            raise RetriableError("the disk is unavailable")
         return changelogs()
 
-    log.changelogs = away
+    log.changelogs = unavailable
     sink = Keeping(1)
     running = Running(log, sink)
     assert sink.enough.wait(10)
@@ -1028,8 +1028,8 @@ def test_records_that_expired_before_they_were_read_are_counted_and_reported_onc
     assert running.stop() == (1, 1, 0, 0, 0)
     assert sink.written == {0: ["e"]}
     assert running.environment.counters["skipped.expired"] == 3
-    told = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
-    assert told == [
+    messages = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
+    assert messages == [
         "t-0: skipped offsets 1 to 3 (3): the log had removed them before they were read. "
         "Raise the topic's retention.ms"
     ]

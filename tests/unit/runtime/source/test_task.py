@@ -134,7 +134,7 @@ def test_records_and_offsets_reach_the_log_and_each_record_is_acknowledged_in_or
     assert task.closed
 
 
-def test_a_restarted_source_goes_on_after_its_saved_offset(log):
+def test_a_restarted_source_continues_after_its_saved_offset(log):
     for total in (12, 30):
         task = Numbers(total)
         worker, _ = running(log, task)
@@ -152,22 +152,22 @@ def test_filtered_records_are_counted_acknowledged_without_metadata_and_advance_
     assert log.source_offsets("c", 1) == {'{"p":"n"}': '{"n":15}'}
 
 
-def test_a_source_that_is_away_is_asked_again_later(log):
+def test_a_source_that_is_unavailable_is_polled_again_later(log):
     left = [3]
 
-    def away(number):
+    def unavailable(number):
         if number == 10 and left[0]:
             left[0] -= 1
-            raise RetriableError("the source is away")
+            raise RetriableError("the source is unavailable")
 
-    task = Numbers(25, away)
+    task = Numbers(25, unavailable)
     worker, environment = running(log, task)
     assert run_until(worker, task.done) is None
     assert values(log) == [str(n) for n in range(25)]
     assert environment.counters["retries"] == 3
 
 
-def test_a_fatal_source_stops_after_what_it_gave_is_acknowledged_and_saved(log):
+def test_a_source_with_a_fatal_error_stops_after_its_records_are_acknowledged_and_saved(log):
     def dies(number):
         if number == 20:
             raise FatalError("the licence is over")
@@ -213,7 +213,7 @@ class BreakingProducer:
         return delivered
 
 
-def test_a_broken_producer_is_made_anew_and_only_what_was_not_acknowledged_is_sent_again(log):
+def test_a_broken_producer_is_replaced_and_only_what_was_not_acknowledged_is_sent_again(log):
     task = Numbers(100)
     broker = BreakingLog(log, 4)
     worker, _ = running(log, task, broker=broker)
@@ -233,7 +233,7 @@ def spooled(log, task, path, made=None):
     return environment, spool, receiver, Pump(environment, spool, sender, TIMING)
 
 
-def test_a_spooled_source_is_carried_on_and_its_spool_is_empty_afterwards(log, tmp_path):
+def test_the_records_of_a_spooled_source_are_sent_and_its_spool_is_empty_afterwards(log, tmp_path):
     task = Stream(40)
     environment, spool, receiver, pump = spooled(log, task, tmp_path / "s.db")
     threads = [threading.Thread(target=part.run) for part in (receiver, pump)]
@@ -294,13 +294,13 @@ class DiskAway:
 
     def __init__(self):
         self.back = False
-        self.refused = 0
+        self.rejected = 0
         self.spool: Spool
 
     def save(self, reached):
         if not self.back:
-            self.refused += 1
-            raise RetriableError("the disk is away")
+            self.rejected += 1
+            raise RetriableError("the disk is unavailable")
         self.spool.save(reached)
 
 
@@ -318,8 +318,8 @@ def test_no_more_than_one_batch_is_sent_and_still_in_the_spool(log, tmp_path):
     thread.start()
     while pump.stats.delivered < TIMING.max_records:
         environment.stop.wait(0.005)
-    enough = disk.refused + 3
-    while disk.refused < enough:
+    enough = disk.rejected + 3
+    while disk.rejected < enough:
         environment.stop.wait(0.005)
     assert values(log) == [str(n) for n in range(TIMING.max_records)]
     assert spool.waiting[0] == 50
@@ -333,18 +333,18 @@ def test_no_more_than_one_batch_is_sent_and_still_in_the_spool(log, tmp_path):
 
 
 class AwayOrEndless(Stream):
-    """A bus that is away, or one that never falls silent, when it is asked to stop."""
+    """A bus that is unavailable, or one that never becomes silent, when it is asked to stop."""
 
     def poll(self, max_records, max_wait):
         self.fail(0)
         return [SourceRecord("t", "again")]
 
 
-def away(number):
-    raise RetriableError("the bus is away")
+def unavailable(number):
+    raise RetriableError("the bus is unavailable")
 
 
-@pytest.mark.parametrize("fail", [away, lambda number: None])
+@pytest.mark.parametrize("fail", [unavailable, lambda number: None])
 def test_a_receiver_ends_in_time_whatever_its_source_does_then(log, tmp_path, fail):
     environment, spool, _, _ = spooled(log, Stream(0), tmp_path / "s.db")
     timing = TIMING._replace(drain=0.05)
@@ -357,11 +357,11 @@ def test_a_receiver_ends_in_time_whatever_its_source_does_then(log, tmp_path, fa
     spool.close()
 
 
-def test_a_source_that_cannot_be_told_what_is_saved_goes_on(log):
+def test_a_source_whose_commit_fails_continues(log):
     class Untold(Numbers):
         def commit(self):
             super().commit()
-            raise RetriableError("the queue manager is away")
+            raise RetriableError("the queue manager is unavailable")
 
     task = Untold(25)
     worker, _ = running(log, task)

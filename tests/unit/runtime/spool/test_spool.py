@@ -208,7 +208,7 @@ def test_a_flood_of_bad_input_costs_no_write_a_message_and_is_bounded_and_counte
     assert len(drained(spool)[0]) == 60
 
 
-def test_bad_input_that_comes_now_and_then_is_on_the_disk_at_once(opened):
+def test_occasional_bad_input_is_on_the_disk_at_once(opened):
     clock = opened.clock
     spool = opened()
     for number in range(1, 6):
@@ -246,7 +246,7 @@ def test_a_spool_has_one_owner(opened):
     ],
     ids=["digits", "object", "topic", "float time", "far time", "no header name", "text header", "surrogate"],
 )
-def test_whatever_is_no_record_costs_itself_alone(opened, bad):
+def test_an_invalid_record_does_not_affect_the_others(opened, bad):
     spool = opened()
     spool.append([*records(1), bad, *records(1, 1)])
     assert [r.value for r in drained(spool)[0]] == ["0", "1"]

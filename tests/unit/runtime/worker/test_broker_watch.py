@@ -1,4 +1,4 @@
-"""What no consumer hears of: a broker that is away, and a topic that is not there."""
+"""What no consumer notices: an unavailable broker, and a missing topic."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def connections():
     return Connections(lambda: 0.0, lambda: 0)
 
 
-def test_a_topic_that_is_not_there_is_named_with_the_fix_until_it_is(log):
+def test_a_missing_topic_is_named_with_the_fix_until_it_exists(log):
     log.create_topic("here")
     named, matching = connections(), connections()
     sinks = {
@@ -39,7 +39,7 @@ def test_a_topic_that_is_not_there_is_named_with_the_fix_until_it_is(log):
     assert named.all() == matching.all() == []
 
 
-def test_a_broker_that_does_not_answer_is_shown_and_no_topic_is_called_missing(tmp_path):
+def test_a_broker_that_does_not_answer_is_shown_and_no_topic_counts_as_missing(tmp_path):
     log = LocalLog.open(tmp_path)
     log.close()
     broker, sink = connections(), connections()
