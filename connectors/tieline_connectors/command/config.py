@@ -64,7 +64,7 @@ class CommandSinkConfig(PlatformConfig):
     old_issuer: str = setting(
         "old.issuer",
         "",
-        doc="Take the old agents' JSON {message, new_value, device_point} too, as commands of this "
+        doc="Also accept the old agents' JSON {message, new_value, device_point}, as commands of this "
         "issuer that expire max.age.ms after their record's timestamp. Empty: they are rejected.",
     )
     default_ttl_ms: int = setting(
@@ -90,14 +90,14 @@ class CommandSinkConfig(PlatformConfig):
         "clock.believe.ms",
         120_000,
         ge=0,
-        doc="How long a clock that was set must stand before it is believed. Until then commands wait.",
+        doc="How long a clock that was set must be stable before it is believed. Until then commands wait.",
     )
     verify_tolerance: float = setting(
         "verify.tolerance",
         0.0,
         ge=0,
-        doc="How far the value that is read back may be from the written one, for commands without a "
-        "tolerance of their own.",
+        doc="How far the value that is read back may differ from the written one, for commands without "
+        "their own tolerance.",
     )
     verify_delay_ms: int = setting(
         "verify.delay.ms",
@@ -114,20 +114,20 @@ class CommandSinkConfig(PlatformConfig):
         0,
         ge=0,
         le=600_000,
-        doc="How long a clean stop may take to give back held points before their time; below the "
+        doc="How long a clean stop may take to revert held points before their time; below the "
         "worker's task.shutdown.graceful.timeout.ms. 0: holds stay, and the next start ends them.",
     )
     hold_forgive: str = setting(
         "hold.forgive",
         "",
-        doc="Ids of commands, separated by commas, whose hold ends without giving the points back.",
+        doc="Ids of commands, separated by commas, whose hold ends without reverting the points.",
     )
     device_agent: DeviceAgent = setting(
         "volttron.device.agent",
         "auto",
         doc="The agent through which points are written: driver (2.x, or 8, 9, 10 without an "
         "actuator), actuator (8, 9, 10), or auto, which asks the platform's driver and remembers "
-        "an actuator for ever.",
+        "an actuator permanently.",
     )
     claim_ms: int = setting(
         "claim.ms",

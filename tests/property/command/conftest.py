@@ -208,7 +208,7 @@ class Worker:
             yield
 
     def update_clock(self):
-        """As `OwnedPartition.update_clock`; what is due to be forgotten is, by list of the machine."""
+        """As `CommandPartition.update_clock`; what is due to be forgotten is, by list of the machine."""
         now = self.now()
         self.ledger.update_clock(now)
         known = self.ledger.last_clock(now.boot)

@@ -170,7 +170,7 @@ def similar(topic: str, existing: Collection[str]) -> list[str]:
 
 
 def prepare(draft: CommandDraft, topic: str, form: Form | None, defaults: DraftDefaults) -> OutgoingCommand:
-    """What is sent for a wish; ``form`` none: the one that it has. Raises ``ValueError``."""
+    """Return what to send for a draft; ``form`` ``None``: keep its form. Raises ``ValueError``."""
     target = draft.topic or topic
     old = is_old(draft.value)
     chosen: Form = form if form is not None else "old" if old else "avro"

@@ -110,8 +110,8 @@ def to_new_form(value: Mapping[str, Any]) -> dict[str, Any]:
 def old_line(line: str) -> CommandDraft | None:
     """Parse a line ``kafka_topic device_point new_value`` of the old keyboard program; ``None`` if empty.
 
-    What has spaces in it stands in quotes. Raises ``ValueError``, also where a line can be read in two ways:
-    nobody knows then where the point ends and the value begins.
+    Words with spaces need quotes. Raises ``ValueError``, also if a line can be read in two ways:
+    it is unclear then where the point ends and the value begins.
     """
     words = [word[1:-1] if _is_quoted(word) else word for word in _WORD.findall(line)]
     if not words:
