@@ -1,4 +1,4 @@
-"""What a connector author imports: all of it, and nothing else of tieline."""
+"""The interface for authors of connectors, who import nothing else of tieline."""
 
 from tieline.api.config import CommaList, Config, Secret, setting
 from tieline.api.connector import Connector, ConnectorContext, SinkConnector, SourceConnector

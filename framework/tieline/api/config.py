@@ -1,10 +1,10 @@
-"""Typed configuration over the flat map of strings that files and REST carry.
+"""Typed configuration over the flat map of strings in files and REST.
 
     class FileSourceConfig(Config):
         file: str = setting("file", doc="The file to read.")
-        batch: int = setting("batch.size", 2000, doc="Lines a poll at most.", ge=1)
+        batch: int = setting("batch.size", 2000, doc="Lines per poll.", ge=1)
 
-Every problem of a map is reported at once; a secret (``Secret``) never appears in what is printed.
+Every problem of a map is reported at once. A secret (``Secret``) is never printed.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ def _split(value: Any) -> Any:
 
 
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
-"""A list written as Kafka Connect writes lists: ``a, b, c``."""
+"""A list in the form of Kafka Connect: ``a, b, c``."""
 
 
-def _expanded(path: str) -> str:
-    found = os.path.expanduser(path)
-    if found.startswith("~"):
-        raise ValueError("there is no such home folder; write the whole path")
-    return found
+def _expand(path: str) -> str:
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ValueError("there is no such home folder; write the full path")
+    return expanded
 
 
-PathText = Annotated[str, AfterValidator(_expanded)]
+PathText = Annotated[str, AfterValidator(_expand)]
 """A path as text; ``~`` is the home folder, as in every setting of type ``Path``."""
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
 def topic_name(name: str) -> str:
-    """The name, if a topic may have it. Raises ``ValueError`` with the rule, and what may be meant."""
+    """Return the name if it is legal. Raises ``ValueError`` with the rule and a suggestion."""
     if _TOPIC.fullmatch(name) and name not in (".", ".."):
         return name
     legal = re.sub("[^a-zA-Z0-9._-]", ".", name)
@@ -77,31 +77,31 @@ def _topic_or_empty(name: str) -> str:
 
 
 TopicName = Annotated[str, AfterValidator(_topic_or_empty)]
-"""The name of a topic, legal on every broker; empty where the setting may be empty."""
+"""The name of a topic, legal on every broker; or empty if the setting may be empty."""
 
 TopicNames = Annotated[CommaList, AfterValidator(lambda names: tuple(map(topic_name, names)))]
-"""Names of topics, with commas."""
+"""Names of topics, separated by commas."""
 
 _LARGEST = 2**63 - 1
 _LONGEST_MS = 100 * 366 * 86_400_000
 
 
 class Unresolved(str):
-    """Stands for a value that could not be found out, which is reported already: check nothing of it."""
+    """A value that could not be resolved. The error is reported already; checks skip the value."""
 
     __slots__ = ()
 
 
 def setting(key: str, default: Any = ..., *, doc: str, importance: str = "medium", **rules: Any) -> Any:
-    """One setting: its key in the flat map, its default (none given: required), its meaning.
+    """Define a setting: its key in the flat map, its default and its meaning.
 
-    ``rules`` are pydantic's (``ge``, ``le``, ``pattern``, …).
+    Without a default it is required. ``rules`` are pydantic's (``ge``, ``le``, ``pattern``, …).
     """
     return Field(default, alias=key, description=doc, json_schema_extra={"importance": importance}, **rules)
 
 
 class Config(BaseModel):
-    """A set of settings. Subclass it, give each setting with :func:`setting`.
+    """A set of settings. Subclass it and define each setting with :func:`setting`.
 
     Override ``problems`` for rules between settings; return them all instead of raising the first.
     """
@@ -115,20 +115,20 @@ class Config(BaseModel):
     )
 
     refused: ClassVar[Mapping[str, str]] = {}
-    """Keys that users bring from elsewhere, with the reason why they are not taken and what to do instead.
+    """Keys of other products that are rejected, with the reason and the fix.
 
-    One that ends with a dot stands for all that begin so.
+    A key that ends with a dot stands for all keys with this prefix.
     """
 
     def problems(self) -> list[tuple[str, str]]:
-        """``(key, what is wrong and the way out)`` for rules that one setting alone cannot show."""
+        """Return ``(key, problem and fix)`` for each broken rule between settings."""
         return []
 
     @classmethod
     def parse(cls, settings: Mapping[str, str], where: str = "", *, also_known: Sequence[str] = ()) -> Self:
-        """Read a flat map. Raises :class:`ConfigError` with every problem, never with a value in it.
+        """Read a flat map. Raises :class:`ConfigError` with every problem and without values.
 
-        ``also_known``: keys that somebody else reads, for the hint at a misspelt one.
+        ``also_known`` are keys of other readers, which hints for misspelt keys include.
         """
         config, wrong = cls.check(settings, where, also_known=also_known)
         if wrong:
@@ -139,9 +139,9 @@ class Config(BaseModel):
     def check(
         cls, settings: Mapping[str, str], where: str = "", *, also_known: Sequence[str] = ()
     ) -> tuple[Self, list[ConfigProblem]]:
-        """As ``parse``, but returns every problem, and the settings as far as they are right.
+        """Return the settings and every problem, instead of raising as ``parse`` does.
 
-        A wrong one then has its default; one that is required is no attribute.
+        A wrong setting has its default; a wrong required setting is not an attribute.
         """
         lost = {key for key, value in settings.items() if isinstance(value, Unresolved)}
         given: dict[str, Any] = {key: value for key, value in settings.items() if key not in lost}
@@ -160,12 +160,12 @@ class Config(BaseModel):
 
     @classmethod
     def keys(cls) -> list[str]:
-        """The keys of this configuration, in the order of their definition."""
+        """Return the keys of this configuration in the order of their definition."""
         return [field.alias or name for name, field in cls.model_fields.items()]
 
     @classmethod
     def definition(cls) -> list[dict[str, Any]]:
-        """Kafka Connect's ConfigDef, a dictionary a setting (``GET /connector-plugins/…/config``)."""
+        """Return Kafka Connect's ConfigDef, one dictionary for each setting."""
         return [
             {
                 "name": field.alias or name,
@@ -189,7 +189,7 @@ def _problem(cls: type[Config], where: str, line: Any, also_known: Sequence[str]
     if line["type"] == "extra_forbidden":
         for refused, reason in cls.refused.items():
             if key == refused or (refused.endswith(".") and key.startswith(refused)):
-                return ConfigProblem(where, key, f"is not taken: {reason}")
+                return ConfigProblem(where, key, f"is not supported: {reason}")
         near = difflib.get_close_matches(key, [*cls.keys(), *also_known], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(cls.keys())}"
         return ConfigProblem(where, key, f"no such setting; {hint}")
@@ -204,31 +204,31 @@ def _key(line: Any) -> str:
 
 
 def _impossible(cls: type[Config], settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What no setting can be; and ``~`` is replaced in paths."""
+    """Yield values that no setting accepts; expand ``~`` in paths."""
     fields = {field.alias or name: field for name, field in cls.model_fields.items()}
     for key, value in list(settings.items()):
         kinds = (fields[key].annotation, *get_args(fields[key].annotation)) if key in fields else ()
         if isinstance(value, str) and "\0" in value:
-            yield key, "holds a NUL character"
+            yield key, "contains a NUL character"
         elif Path in kinds and isinstance(value, str) and not value.strip():
             if type(None) in kinds:
-                del settings[key]  # nothing is not the folder that a program happens to run in
+                del settings[key]  # an empty path must not mean the current folder
             else:
                 yield key, "is empty; give a path"
         elif Path in kinds and isinstance(value, str):
             try:
-                settings[key] = _expanded(value)
+                settings[key] = _expand(value)
             except ValueError as error:
                 yield key, str(error)
         elif int in kinds and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
-            # what is behind a setting counts in 64 bits, and waits in seconds of a float
+            # code behind a setting counts in 64 bits, and waits in seconds of a float
             longest = _LONGEST_MS if key.endswith(".ms") and key != "log.retention.ms" else _LARGEST
             if len(value) > 30 or not -_LARGEST <= int(value) <= longest:
-                yield key, f"is too large; the most is {longest}"
+                yield key, f"is too large; the limit is {longest}"
 
 
 def _rules(config: Config, wrong: Collection[str]) -> list[tuple[str, str]]:
-    """What is wrong between settings, whatever those would be that are wrong themselves."""
+    """Return broken rules between settings that hold for any value of the wrong settings."""
     drafts = [config]
     for stand_in in (_low, _high) if wrong else ():
         draft = config.model_copy()
@@ -240,7 +240,7 @@ def _rules(config: Config, wrong: Collection[str]) -> list[tuple[str, str]]:
     for draft in drafts:
         try:
             answers.append(list(draft.problems()))
-        except Exception as error:  # an author's own code; or it asked for what is wrong
+        except Exception as error:  # noqa: BLE001 - an author's code; it may also have read a wrong setting
             answers.append([] if wrong else [("", f"cannot be checked: {type(error).__name__}: {error}")])
     return [rule for rule in answers[0] if all(rule in answer for answer in answers)]
 
@@ -254,18 +254,18 @@ def _high(field: FieldInfo, default: Any) -> Any:
 
 
 def _other(field: FieldInfo, default: Any, limits: tuple[str, str], beyond: int) -> Any:
-    """Another value that a setting could have, as far from its default as it can be."""
+    """Return an extreme value that the setting could have."""
     kinds = (field.annotation, *get_args(field.annotation))
     if bool in kinds:
         return beyond > 0
     if int not in kinds and float not in kinds:
         return default
-    found = [getattr(rule, limit) for rule in field.metadata for limit in limits if hasattr(rule, limit)]
-    return found[0] if found else beyond
+    bounds = [getattr(rule, limit) for rule in field.metadata for limit in limits if hasattr(rule, limit)]
+    return bounds[0] if bounds else beyond
 
 
 def _draft(cls: type[Config], settings: Mapping[str, Any], wrong: Collection[str]) -> Any:
-    """The settings that are right; of those that are wrong the defaults."""
+    """Return a configuration with the valid settings, and defaults for the others."""
     for validator, decorator in cls.__pydantic_decorators__.model_validators.items():
         if decorator.info.mode == "before":  # it may gather several keys into one
             with suppress(ValueError):  # reported already

@@ -1,4 +1,4 @@
-"""Connectors: read the configuration, say how the work is split into tasks."""
+"""Connectors: check the configuration and split the work into tasks."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class ConnectorContext(Protocol):
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """The connector's own settings as a flat map of strings: what a task configuration is made of."""
+        """The connector's settings as a flat map of strings, from which task settings are created."""
 
     def request_task_reconfiguration(self) -> None:
         """Reserved: ask for ``task_configs`` to be called again, and changed tasks to be restarted."""
 
     def raise_error(self, error: Exception) -> None:
-        """Report an error from a thread of the connector's own; the connector fails."""
+        """Report an error from another thread; the connector fails."""
 
 
 class Connector(ABC, Generic[C]):
     """One use of a plugin, with a name and a configuration. The calls, in order:
 
-    1. ``Connector.validate(config)`` before anything starts, on the class: the problems that
-       ``config_type`` alone cannot see (a file must be read, say), all of them together.
+    1. ``Connector.validate(config)`` before anything starts, on the class: all problems that
+       ``config_type`` cannot find, for example in a file.
     2. ``Connector(context, config)``, then ``start()``.
     3. ``task_configs(max_tasks)``: a flat map of settings for each task, at most ``tasks.max`` of them.
     4. ``stop()``, last, after the tasks have stopped.
@@ -54,11 +54,11 @@ class Connector(ABC, Generic[C]):
 
     @classmethod
     def validate(cls, config: C) -> list[tuple[str, str]]:
-        """Return ``(key, what is wrong and what to do)`` for every problem. Called before any instance."""
+        """Return ``(key, problem and fix)`` for every problem. Called before any instance exists."""
         return []
 
     def start(self) -> None:
-        """Called once, before ``task_configs``."""
+        """Prepare the connector. Called once, before ``task_configs``."""
 
     def task_configs(self, max_tasks: int) -> Sequence[Mapping[str, str]]:
         """Return the settings of each task; at most ``max_tasks``."""
@@ -94,7 +94,7 @@ class SinkConnector(Connector[C]):
     task_type: ClassVar[type[SinkTask[Any]]]
 
     def task_configs(self, max_tasks: int) -> Sequence[Mapping[str, str]]:
-        """Equal tasks: the consumer group divides the partitions among them."""
+        """Return equal tasks; the consumer group divides the partitions among them."""
         return [self.context.settings] * max_tasks
 
 
@@ -119,5 +119,6 @@ def connector_of(task: type[SourceTask[Any]] | type[SinkTask[Any]]) -> type[Conn
 
 
 def _configs_of(base: type) -> list[type[Config]]:
-    arguments = [one for generic in base.__dict__.get("__orig_bases__", ()) for one in get_args(generic)]
-    return [one for one in arguments if isinstance(one, type) and issubclass(one, Config)]
+    generics = base.__dict__.get("__orig_bases__", ())
+    arguments = [argument for generic in generics for argument in get_args(generic)]
+    return [kind for kind in arguments if isinstance(kind, type) and issubclass(kind, Config)]

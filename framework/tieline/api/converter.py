@@ -1,4 +1,4 @@
-"""Converters: between data with a schema and the bytes that a topic carries."""
+"""Converters translate between data with a schema and the bytes in a topic."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Encoded(NamedTuple):
 
 
 class SchemaStore(Protocol):
-    """Gives schemas their ids: the ``_schemas`` topic or another registry. Safe for many threads."""
+    """Assigns ids to schemas: the ``_schemas`` topic or another registry. Thread-safe."""
 
     def register(self, subject: str, schema: Schema) -> int:
         """Return the schema's id under this subject; register it if it is new.
 
-        Raises ``Retriable`` while the store is unavailable, ``DataError`` never.
+        Raises ``RetriableError`` while the store is unavailable, and never ``DataError``.
         """
 
     def schema(self, schema_id: int) -> Schema | None:
-        """The schema of this id, or none if there is none. Raises ``Retriable``."""
+        """Return the schema of an id, or ``None`` if it does not exist. Raises ``RetriableError``."""
 
 
 class Converter(ABC, Generic[C]):
@@ -47,9 +47,9 @@ class Converter(ABC, Generic[C]):
     2. ``serialize`` on the source side, ``deserialize`` on the sink side, from the task's own thread.
     3. ``stop()``, last: release all resources.
 
-    Both keep the order and the length of the batch, and raise ``DataError`` with an index → cause map for
-    what can never be converted, ``RetriableError`` if the schema store is unavailable. ``None`` stays
-    ``None``.
+    Both keep the order and the length of the batch. They raise ``DataError`` with an index → cause map for
+    data that can never be converted, and ``RetriableError`` if the schema store is unavailable. ``None``
+    stays ``None``.
     """
 
     config_type: ClassVar[type[Config]] = Config

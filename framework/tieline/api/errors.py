@@ -1,15 +1,15 @@
-"""One error tree; each leaf answers what the runtime will do.
+"""The tree of errors; each leaf determines what the runtime does.
 
     TielineError
-    ├── StartupError         nothing starts; all that is wrong is told together
-    │   ├── ConfigError       a list of problems: where, which key, what is wrong, the way out
-    │   ├── PluginError       unknown, broken or doubled plugin
-    │   └── DataDirInUseError      another worker owns this data folder
-    ├── RetriableError             the outside is unavailable: wait, offer the same batch again
-    ├── DataError             these records can never be handled: dead-letter them or stop
-    └── FatalError                 the task stops; a person has to look
-        ├── AccessDeniedError            the broker refuses, until an operator changes something: wait
-        └── FencedError            somebody else has taken over what this task owned
+    ├── StartupError           nothing starts; every problem is reported at once
+    │   ├── ConfigError        a list of problems: file, key, problem, fix
+    │   ├── PluginError        an unknown, broken or duplicate plugin
+    │   └── DataDirInUseError  another worker uses this data folder
+    ├── RetriableError         the external system is unavailable: wait, offer the same batch again
+    ├── DataError              these records can never be handled: dead-letter them or stop
+    └── FatalError             the task stops; an operator has to act
+        ├── AccessDeniedError  the broker denies access until an operator changes something: wait
+        └── FencedError        another owner has taken over what this task owned
 
 Anything else that a connector raises is a bug in the connector and is treated as FatalError.
 """
@@ -32,19 +32,19 @@ class StartupError(TielineError):
 
 
 class ConfigProblem(NamedTuple):
-    """One thing wrong in a configuration: where (file or connector), which key, what, and the way out."""
+    """One problem of a configuration: file or connector, key, and a message with the fix."""
 
     where: str
     key: str
     message: str
 
     def __str__(self) -> str:
-        """One line: ``where: key: message``."""
+        """Return one line: ``where: key: message``."""
         return ": ".join(part for part in self if part)
 
 
 class ConfigError(StartupError):
-    """Every problem found in the configuration, reported together before the first record."""
+    """All problems of the configuration, reported at once before the first record."""
 
     def __init__(self, problems: Iterable[ConfigProblem]) -> None:
         self.problems = tuple(problems)
@@ -55,20 +55,20 @@ class ConfigError(StartupError):
 
 
 class PluginError(StartupError):
-    """A plugin that is unknown, broken, or there twice; the message names the distribution and the cause."""
+    """A plugin is unknown, broken or installed twice; the message names distribution and cause."""
 
 
 class DataDirInUseError(StartupError):
-    """Another worker owns this data folder; the message gives its process id."""
+    """Another worker uses this data folder; the message names its process id."""
 
 
 class RetriableError(TielineError):
-    """The outside is unavailable, the records are fine. Raised by tasks; the runtime waits and tries again.
+    """The external system is unavailable, but the records are valid. The runtime waits and retries.
 
-    ``after`` seconds is the earliest retry (none: the runtime's exponential backoff). ``partitions``
-    names the topic partitions whose records of the batch were not written; all others of the batch
-    were. Without it nothing of the batch counts as written and all of it is offered again, but for what
-    lies before the offsets in ``reached``: of these partitions the records up to there were written.
+    ``after`` is the earliest retry in seconds; ``None`` means the runtime's exponential backoff.
+    ``partitions`` are those whose records were not written; all others of the batch were. Without it no
+    record of the batch counts as written, and all are offered again, except records before the offsets in
+    ``reached``: these were written.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class RetriableError(TielineError):
 
 
 class DataError(TielineError):
-    """Some records can never be handled, however often they are tried.
+    """Some records can never be handled, however often they are retried.
 
-    ``failures`` maps the index in the batch that was handed over to its cause. **Every index that is
-    not named was handled**: raise only after the rest of the batch is done.
+    ``failures`` maps an index in the batch to its cause. **All other records were handled**: raise it only
+    after the rest of the batch is done.
     """
 
     def __init__(self, failures: Mapping[int, Exception]) -> None:
@@ -100,15 +100,15 @@ class DataError(TielineError):
 
 
 class FatalError(TielineError):
-    """The task cannot go on, and waiting will not help: wrong credentials, a missing right, a lost fence."""
+    """The task cannot continue, and waiting does not help: wrong credentials, a missing right, a fence."""
 
 
 class AccessDeniedError(FatalError):
-    """The broker refuses this now: credentials, a right, one of its settings.
+    """The broker denies access because of credentials, rights or its settings.
 
-    A command of the program ends with it; a task waits, because an operator can change the cause.
+    A command of the program ends with it. A task waits, because an operator can change the cause.
     """
 
 
 class FencedError(FatalError):
-    """Somebody else has taken over; nothing was written, and nothing of this owner's ever will be."""
+    """Another owner has taken over; nothing was written, and this owner cannot write any more."""

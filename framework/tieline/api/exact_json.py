@@ -1,4 +1,4 @@
-"""JSON as Python's own module reads it, at a quarter of the time."""
+"""Parses JSON exactly as Python's json module, in a quarter of the time."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import msgspec
 
 parse_strict = msgspec.json.Decoder().decode
-"""As ``parse_json``, or raises."""
+"""Parses strict JSON as ``parse_json`` does, and raises on any other text."""
 
 _exact = json.JSONDecoder().decode
 
 
 def parse_json(data: str | bytes) -> Any:
-    """What ``json.loads`` returns for this text, or for these UTF-8 bytes.
+    """Return what ``json.loads`` returns for a text or UTF-8 bytes.
 
-    Raises ``ValueError``, ``RecursionError``. Exact: integers of any size, doubles of the shortest text,
-    NaN and the infinities, halves of surrogate pairs, the last of two equal keys. msgspec reads strict
-    JSON so and refuses all else, which is left to Python's own reader.
+    Raises ``ValueError`` or ``RecursionError``. The result is exact: integers of any size, doubles, NaN and
+    the infinities, halves of surrogate pairs, the last of two equal keys. msgspec reads strict JSON; Python's
+    own reader reads the rest.
     """
     try:
         return parse_strict(data)

@@ -1,4 +1,4 @@
-"""Which partition a key belongs to: murmur2, bit for bit as in Kafka's Java client."""
+"""Chooses the partition of a key by murmur2, exactly as Kafka's Java client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MASK = 0xFFFFFFFF
 
 @lru_cache(maxsize=8192)
 def murmur2(data: bytes) -> int:
-    """The hash of Kafka's ``Utils.murmur2`` as an unsigned number. Cached: devices have few keys."""
+    """Return the hash of Kafka's ``Utils.murmur2``, unsigned. Cached, since devices have few keys."""
     length = len(data)
     hashed = 0x9747B28C ^ length
     for k in unpack_from(f"<{length // 4}I", data):
@@ -28,9 +28,9 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Return the partition of a key in a topic with so many: ``toPositive(murmur2(key)) % partitions``.
+    """Return the partition of a key in a topic: ``toPositive(murmur2(key)) % partitions``.
 
-    tieline's own producers and Kafka's Java client place records so; a producer of librdkafka does with
+    tieline's producers and Kafka's Java client use this rule, and librdkafka with
     ``partitioner=murmur2_random``.
     """
     return (murmur2(key) & 0x7FFFFFFF) % partitions

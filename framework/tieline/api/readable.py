@@ -1,8 +1,8 @@
-"""An Avro schema without what reading does not need; pure.
+"""Reduces an Avro schema to the parts that reading needs; pure.
 
-The Avro specification (1.11) tells readers to ignore a logical type that is invalid, and old schemas carry
-defaults, aliases and symbols that a strict parser refuses. The data that they describe can be read all the
-same: bytes are told apart by types, order, sizes and the number of symbols alone.
+The Avro specification (1.11) requires readers to ignore an invalid logical type. Old schemas have defaults,
+aliases and symbols that a strict parser rejects. Their data can be read nevertheless: types, order, sizes and
+the number of symbols are enough.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 ENUM = "enum"
-"""The logical type, behind the prefix, of an enum whose symbols are no names: an int with its symbols."""
+"""The logical type, after the prefix, of an enum whose symbols are not names: an int with its symbols."""
 
 SYMBOLS = "tieline.symbols"
 
@@ -36,16 +36,16 @@ _SIZES = {"uuid": 16, "duration": 12}
 
 
 def readable(definition: Any, prefix: str = "") -> Any:
-    """The same schema with nothing in it but what reading needs.
+    """Return the schema with only the parts that reading needs.
 
-    ``prefix``: in front of the name of each logical type, to be read by functions of one's own. Raises
-    ``ValueError``, ``KeyError`` or ``TypeError`` on what is no schema.
+    ``prefix`` is put before the name of each logical type, so that the caller's own functions read it. Raises
+    ``ValueError``, ``KeyError`` or ``TypeError`` on an invalid schema.
     """
     return _Reduced(prefix).schema(definition, "")
 
 
 def logical_type(schema: Mapping[str, Any]) -> str | None:
-    """The logical type of a schema, if it is valid there."""
+    """Return the logical type of a schema, or ``None`` if it is missing or invalid."""
     name, base = schema.get("logicalType"), schema.get("type")
     if not isinstance(name, str) or base not in _BASES.get(name, ()):
         return None
@@ -63,17 +63,17 @@ def _is_decimal(schema: Mapping[str, Any], size: int | None) -> bool:
 
 
 class _Reduced:
-    """One pass over a schema; what stands for a named type is remembered under its full name."""
+    """Reduces one schema; remembers the replacement of a named type under its full name."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._instead: dict[str, Any] = {}
+        self._replacements: dict[str, Any] = {}
 
     def schema(self, part: Any, space: str) -> Any:
         if isinstance(part, list):
             return [self.schema(branch, space) for branch in part]
         if isinstance(part, str):
-            return self._instead.get(part if "." in part or not space else f"{space}.{part}", part)
+            return self._replacements.get(part if "." in part or not space else f"{space}.{part}", part)
         kind = part["type"]
         if isinstance(kind, (dict, list)):
             return self.schema(kind, space)
@@ -103,25 +103,27 @@ class _Reduced:
         name, symbols = _full_name(part, space), list(part["symbols"])
         if all(map(_SYMBOL.match, symbols)) and len(set(symbols)) == len(symbols):
             return {"type": "enum", **_named(name), "symbols": symbols}
-        self._instead[name] = {"type": "int", "logicalType": f"{self._prefix}{ENUM}", SYMBOLS: symbols}
-        return self._instead[name]
+        self._replacements[name] = {"type": "int", "logicalType": f"{self._prefix}{ENUM}", SYMBOLS: symbols}
+        return self._replacements[name]
 
     def _logic(self, part: Mapping[str, Any]) -> dict[str, Any]:
         name = logical_type(part)
         if name is None:
             return {}
-        more = {key: part[key] for key in ("precision", "scale") if key in part and name == "decimal"}
-        return {"logicalType": f"{self._prefix}{name}", **more}
+        attributes = {key: part[key] for key in ("precision", "scale") if key in part and name == "decimal"}
+        return {"logicalType": f"{self._prefix}{name}", **attributes}
 
 
 def _named(name: str) -> dict[str, str]:
-    """A full name as attributes; one without a namespace must not get that of the schema around it."""
+    """Return a full name as attributes; without a namespace it must not inherit the outer one."""
     return {"name": name} if "." in name else {"name": name, "namespace": ""}
 
 
 def _full_name(part: Mapping[str, Any], space: str) -> str:
     name = part["name"]
     if not isinstance(name, str) or not name:
-        raise ValueError(f"a name that is no text: {name!r}")
-    own = part.get("namespace", space)
-    return name if "." in name or not isinstance(own, str) or not own else f"{own}.{name}"
+        raise ValueError(f"a name is not text: {name!r}")
+    namespace = part.get("namespace", space)
+    if "." in name or not isinstance(namespace, str) or not namespace:
+        return name
+    return f"{namespace}.{name}"

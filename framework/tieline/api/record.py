@@ -1,7 +1,7 @@
-"""Records, as light as Python allows: a named tuple each, handled in batches.
+"""Records: light named tuples that are handled in batches.
 
-A value is plain Python data (None, bool, int, float, str, bytes, list, dict), with the Avro schema it
-is true to, or none. Transforms and converters keep the two true to each other.
+A value is plain Python data (None, bool, int, float, str, bytes, list, dict), with the Avro schema that it
+matches, or without one. Transforms and converters keep value and schema consistent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Position: TypeAlias = "Mapping[str, Primitive]"
 """A source partition or a source offset: string keys and JSON primitives, as in Kafka Connect."""
 
 Headers: TypeAlias = "tuple[tuple[str, bytes | None], ...]"
-"""In order, keys may repeat: what Kafka carries."""
+"""Kafka's headers: ordered, and keys may repeat."""
 
 ID_HEADER = "tieline.id"
 DIGEST_HEADER = "tieline.digest"
@@ -32,12 +32,12 @@ class TopicPartition(NamedTuple):
 
 
 class SourceRecord(NamedTuple):
-    """What a source task hands over.
+    """A record from a source task.
 
-    ``timestamp`` is in milliseconds since 1970, UTC; none: when it is written. A sink is given it as it is,
-    however old (docs/decisions/timestamps-near-now.md tells what the broker is given). ``partition`` none
-    leaves the choice to the key (murmur2, as every Kafka client). ``source_offset`` is where to go on after
-    this record.
+    ``timestamp`` is in milliseconds since 1970, UTC; ``None`` means the time of writing. A sink receives it
+    unchanged, however old (docs/decisions/timestamps-near-now.md describes what the broker stores). If
+    ``partition`` is ``None``, the key decides (murmur2, as in every Kafka client). ``source_offset`` is the
+    position after this record, from which to resume.
     """
 
     topic: str
@@ -53,17 +53,17 @@ class SourceRecord(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """The value of a record that no converter can read: its bytes, and why."""
+    """The value of a record that no converter can read: its bytes and the error."""
 
     value: bytes | None
     error: Exception
 
 
 class SinkRecord(NamedTuple):
-    """What a sink task is given; ``headers`` always hold the record's id and digest.
+    """A record for a sink task; its ``headers`` always contain its id and digest.
 
-    ``topic`` is the transforms' to change. ``original_topic`` is where it was consumed (KIP-793), none: from
-    ``topic``. Offsets, assignments and errors speak of that one: ``consumed_from``.
+    Transforms may change ``topic``. ``original_topic`` is the topic from which it was consumed (KIP-793);
+    ``None`` means ``topic``. Offsets, assignments and errors refer to that topic: ``consumed_from``.
     """
 
     topic: str
@@ -79,7 +79,7 @@ class SinkRecord(NamedTuple):
 
     @property
     def consumed_from(self) -> TopicPartition:
-        """The partition in which ``offset`` counts; what ``pre_commit``, ``Retriable`` and ``open`` name."""
+        """The partition of ``offset``, as in ``pre_commit``, ``RetriableError`` and ``open``."""
         return TopicPartition(self.original_topic or self.topic, self.partition)
 
 
@@ -88,16 +88,16 @@ R = TypeVar("R", bound=tuple[Any, ...])
 
 
 def rows(kind: type[R], *columns: Iterable[Any]) -> list[R]:
-    """Named tuples from their columns, all of them given; at half the price of calling ``kind``.
+    """Return named tuples from all their columns, at half the cost of calling ``kind``.
 
-    A named tuple's own constructor is a Python function; this is one loop in C over the batch.
+    A named tuple's constructor is a Python function; this is one loop in C over the batch.
     """
-    make: Callable[[tuple[Any, ...]], R] = functools.partial(tuple.__new__, kind)
-    return list(map(make, zip(*columns, strict=True)))
+    create: Callable[[tuple[Any, ...]], R] = functools.partial(tuple.__new__, kind)
+    return list(map(create, zip(*columns, strict=True)))
 
 
 class RecordMetadata(NamedTuple):
-    """Where the broker put a record."""
+    """The position at which the broker stored a record."""
 
     topic: str
     partition: int
@@ -105,7 +105,7 @@ class RecordMetadata(NamedTuple):
 
 
 def header(record: SourceRecord | SinkRecord, key: str) -> bytes | None:
-    """The last header called ``key`` (Kafka's ``lastHeader``), or none."""
+    """Return the last header called ``key`` (Kafka's ``lastHeader``), or ``None``."""
     for name, value in reversed(record.headers):
         if name == key:
             return value
@@ -113,12 +113,12 @@ def header(record: SourceRecord | SinkRecord, key: str) -> bytes | None:
 
 
 def identity(*parts: str | bytes | int, digest_of: bytes = b"") -> Headers:
-    """The two headers that make a record the same record on every redelivery.
+    """Return the two headers that identify a record on every redelivery.
 
-    Called once, where the record is made, by a source whose records have an identity of their own.
-    ``parts`` are hashed to the id (BLAKE2b-128, each part with its length before it, so that no two
-    lists of parts read the same); ``digest_of`` is the content that two records of that id must share.
-    A store that meets a known id with another digest reports a data error.
+    A source whose records have an identity calls it once, when it creates the record. ``parts`` are hashed to
+    the id (BLAKE2b-128; each part follows its length, so that different lists have different ids).
+    ``digest_of`` is the content that all records with this id have. A store that finds another digest under
+    a known id reports a data error.
     """
     hashed = hashlib.blake2b(digest_size=16)
     for part in parts:

@@ -13,15 +13,15 @@ import fastavro
 from tieline.api.readable import readable
 
 _BRACKETS = re.compile(r"[\[\]{}]")
-_MAX_DEPTH = 200  # deeper ones, which only an attacker writes, would overflow the C stack of the parser
+_MAX_DEPTH = 200  # a deeper schema, as an attacker might write, would overflow the C stack of the parser
 
 
 class Schema:
-    """An Avro schema. Two schemas are equal when their text is, after JSON's white space is taken out.
+    """An Avro schema. Two schemas are equal if their JSON is equal apart from white space.
 
-    ``text``: compact JSON, documentation included (what a registry stores). ``name``: the full name of
-    a named type, else the type (``"string"``). ``parsed``: what fastavro's readers and writers take.
-    Raises ``ValueError`` on a text that is no Avro schema (Avro 1.11 specification).
+    ``text`` is compact JSON with documentation, as a registry stores it. ``name`` is the full name of a named
+    type, else the type (``"string"``). ``parsed`` is the form for fastavro's readers and writers. Raises
+    ``ValueError`` on a text that is not an Avro schema (Avro 1.11 specification).
     """
 
     __slots__ = ("_hash", "definition", "name", "parsed", "text")
@@ -35,7 +35,7 @@ class Schema:
                 raise ValueError("attributes that begin with two underscores are not allowed")
             parsed = parsed_once(self.definition if strict else readable(self.definition))
             self.text = json.dumps(self.definition, separators=(",", ":"), allow_nan=False)
-        except Exception as error:  # fastavro raises whatever it meets first in what is no schema
+        except Exception as error:  # fastavro raises many kinds on an invalid schema
             raise ValueError(f"not an Avro schema: {type(error).__name__}: {error}") from error
         self.parsed = parsed
         self._hash = hash(self.text)
@@ -45,16 +45,16 @@ class Schema:
     @staticmethod
     @functools.lru_cache(maxsize=1024)
     def parse(text: str) -> Schema:
-        """The schema of this text; the same object for the same text."""
+        """Return the schema of a text; the same object for the same text."""
         return Schema(text)
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)
     def lenient(text: str) -> Schema:
-        """The schema of a text that is there already: what reading does not need is not judged.
+        """Return the schema of a stored text; parts that reading does not need are not checked.
 
-        Wrong defaults, invalid logical types, aliases and symbols that are no names are passed over, in
-        ``parsed`` alone. Raises ``ValueError`` on a text that nothing can be read by.
+        Wrong defaults, invalid logical types, aliases, and symbols that are not names are ignored, in
+        ``parsed`` only. Raises ``ValueError`` on a text that cannot be used for reading.
         """
         try:
             return Schema.parse(text)
@@ -64,7 +64,7 @@ class Schema:
     @staticmethod
     @functools.lru_cache(maxsize=256)
     def named(name: str) -> Schema:
-        """A schema of the ``schemas/`` folder by its full name, such as ``volttron.DeviceReading``."""
+        """Return a schema of the ``schemas/`` folder by its full name, such as ``volttron.DeviceReading``."""
         owner, _, short = name.rpartition(".")
         file = resources.files("tieline_schemas").joinpath(owner, f"{short}.avsc")
         return Schema.parse(file.read_text("utf-8"))
@@ -80,15 +80,15 @@ class Schema:
 
 
 def _parts(definition: Any) -> list[Any]:
-    """What fastavro looks for its hint in: the schema, or each branch of a union."""
+    """Return the parts in which fastavro looks for its hint: the schema, or the branches of a union."""
     return definition if isinstance(definition, list) else [definition]
 
 
 def parsed_once(definition: Any) -> Any:
-    """Return what fastavro reads and writes by, with the hint that spares it from parsing it at every value.
+    """Return a schema for fastavro, with the hint that prevents another parsing for every value.
 
-    Parsing takes a third of the time, and a second time it is wrong: fastavro leaves out an empty namespace,
-    so that a name without one gets that of the record around it. Of arrays and maps it leaves out the hint.
+    Parsing takes a third of the time, and a second parsing is wrong: fastavro drops an empty namespace, so
+    that a name without one inherits the outer one. For arrays and maps it drops the hint.
     """
     named: dict[str, Any] = {}
     parsed: Any = fastavro.parse_schema(definition, named)
@@ -104,7 +104,7 @@ def _claims_to_be_parsed(part: Any) -> bool:
 
 
 def _depth(text: str) -> int:
-    """How deep the brackets of a JSON text nest, or more (those inside strings count too)."""
+    """Return how deep a JSON text is nested, or more: brackets inside strings count, too."""
     depth = deepest = 0
     for bracket in _BRACKETS.finditer(text):
         depth += 1 if bracket[0] in "[{" else -1
@@ -113,7 +113,7 @@ def _depth(text: str) -> int:
 
 
 def _type_of(definition: Any) -> str:
-    """Also where readers take a type inside the attribute of another."""
+    """Return the type's name; readers accept a type inside the attribute of another."""
     while isinstance(definition, dict):
         definition = definition.get("type")
     return "union" if isinstance(definition, list) else str(definition)

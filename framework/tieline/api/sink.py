@@ -15,24 +15,24 @@ C = TypeVar("C", bound=Config)
 
 
 class Changelog(Protocol):
-    """What a sink task has done for one partition that it owns: durable, keyed, written by nobody else.
+    """The durable, keyed state of a sink task for one partition, which only the partition's owner writes.
 
-    As Kafka Streams' changelog: it belongs to the partition and goes with it to the next owner.
+    As in Kafka Streams, it belongs to the partition and moves with it to the next owner.
     """
 
     @property
     def entries(self) -> Mapping[str, Any]:
-        """The latest value of each key, as it was when the partition was taken over.
+        """The latest value of each key at the time when the partition was taken over.
 
-        Read to its end after every earlier owner was fenced. ``write`` does not change it.
+        It was read to its end after every earlier owner was fenced. ``write`` does not change it.
         """
 
     @property
     def first_partitions(self) -> int:
-        """How many partitions the topic had when its changelogs were first used, 0: not known.
+        """The number of partitions of the topic when its changelogs were first used; 0 if unknown.
 
-        With more now, the changelog of another partition may know what a key's records have done before;
-        so it may with -1, by a version that did not write this down.
+        If the topic has more now, the changelog of another partition may have the earlier state of a key. The
+        same holds for -1, from a version that did not store this number.
         """
 
     def write(
@@ -41,17 +41,23 @@ class Changelog(Protocol):
         records: Sequence[SourceRecord] = (),
         offset: int | None = None,
     ) -> None:
-        """Write all of this as one; returns when it is safe. From any thread, one call at a time (it locks).
+        """Write all arguments atomically, and return when they are safe. Thread-safe; calls wait for a lock.
 
-        ``entries``: none deletes the key. ``records``: for other topics; with a ``value_schema`` they are
-        Avro, without one JSON (so is a key that is no text). ``offset``: the position up to which the
-        partition is done, which becomes the group's committed offset; never set back by a later, smaller one.
+        A ``None`` in ``entries`` deletes the key. ``records`` are for other topics; with a ``value_schema``
+        they are written as Avro, without one as JSON (and so is a key that is not text). ``offset`` is the
+        position up to which the partition is done. It becomes the group's committed offset, and a later,
+        smaller one does not reset it.
 
-        Raises ``Retriable`` (the broker is away, and this may have been written or not: call again with
-        the same; whatever is written next comes after it), ``DataError`` (something can never be written,
-        by its index in ``entries`` and then ``records``, what shared a batch with it too; nothing was),
-        ``Fenced`` (somebody else owns the partition; nothing was written). After a crash inside the call
-        the next owner finds all or nothing of it.
+        Raises
+        ------
+        - ``RetriableError`` if the broker is unavailable and the result is unknown: call again with the same
+          arguments; later writes follow this one;
+        - ``DataError`` if something can never be written, by its index in ``entries`` and then ``records``,
+          with everything in its batch; nothing was written;
+        - ``FencedError`` if another task owns the partition; nothing was written.
+
+        After a crash inside the call, the next owner finds all of it or nothing.
+
         """
 
 
@@ -68,7 +74,7 @@ class SinkContext(Protocol):
 
     @property
     def stopping(self) -> bool:
-        """True once the task was asked to stop."""
+        """Whether the task was asked to stop."""
 
     @property
     def assignment(self) -> frozenset[TopicPartition]:
@@ -81,7 +87,7 @@ class SinkContext(Protocol):
         """Fetch from these partitions again."""
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Go on reading this partition at this offset (Connect's ``offset``)."""
+        """Continue reading this partition at this offset (Connect's ``offset``)."""
 
     def request_commit(self) -> None:
         """Commit soon, without waiting for ``offset.flush.interval.ms``."""
@@ -89,7 +95,7 @@ class SinkContext(Protocol):
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
         """Hand one record to the dead letter queue; its partition commits only after the future is done.
 
-        Raises ``Fatal`` where no dead letter queue is configured: the task stops at this record.
+        Raises ``FatalError`` if no dead letter queue is configured: the task stops at this record.
         """
 
     def changelog(
@@ -97,29 +103,29 @@ class SinkContext(Protocol):
     ) -> Changelog:
         """Take over the changelog of a partition; called inside ``open``, at most once for each partition.
 
-        ``schema``: of the entries' values. ``name``: the connector whose changelog it is, if it is another
-        than this one's (which was renamed). ``acts_on``: what the records of the topic act on, such as a
-        device or a platform; only one connector may keep a changelog of a topic for that. The runtime closes
-        it after ``close``. Raises ``Retriable``, ``AlreadyOwned`` (another connector keeps it).
+        ``schema`` is that of the entries' values. ``name`` is the connector that owned the changelog, if this
+        one was renamed. ``acts_on`` is what the records of the topic act on, such as a device or a
+        platform; only one connector may keep a changelog of a topic for it. The runtime closes the changelog
+        after ``close``. Raises ``RetriableError``, or ``DataDirInUseError`` if another connector keeps it.
         """
 
     def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has, as the broker said last; `partition_of` takes it.
+        """Return the last known number of partitions of a topic, for `partition_of`.
 
-        Raises ``Retriable``.
+        Raises ``RetriableError``.
         """
 
     def count(self, name: str, number: int = 1) -> None:
-        """Add to one of the task's own counters, such as ``duplicates``; shown with the ledger."""
+        """Add to one of the task's counters, such as ``duplicates``, which the ledger shows."""
 
     def connected(self, to: str) -> None:
-        """Report that ``to`` is connected (again). Cheap: call it whenever that is so. From any thread."""
+        """Report that ``to`` is connected. Cheap and thread-safe: call it after every success."""
 
     def not_connected(self, to: str, because: str) -> None:
-        """Report that ``to`` ("the platform at tcp://…") cannot be reached; call it at each attempt.
+        """Report that ``to`` ("the platform at tcp://…") cannot be reached; call it after each attempt.
 
-        It is logged at once, again with growing pauses, and shown with the ledger until ``connected``.
-        Only for what a task does not raise ``Retriable`` for: that is reported by itself.
+        It is logged at once and again with growing pauses, and shown with the ledger until ``connected``. Do
+        not call it for an error that the task raises as ``RetriableError``: the runtime reports that.
         """
 
 
@@ -131,7 +137,7 @@ class SinkTask(ABC, Generic[C]):
     3. ``open(partitions)``: the task owns these from now on (called again when it is assigned more).
     4. ``put(batch)``, again and again. It writes or buffers, and **never sleeps or retries**: raise
        ``RetriableError`` and the runtime waits, keeps the consumer group alive and offers the batch again.
-       ``handle_undecodable(record, error)``, in order among them, for what no converter can read.
+       ``handle_undecodable(record, error)``, in order among them, for records that no converter can read.
     5. ``pre_commit(offsets)``, at intervals: which of these offsets are safe to commit. The default
        flushes and returns every offset.
     6. ``close(partitions, lost)``: the task no longer owns these. Unless they are lost (another task may
@@ -139,14 +145,14 @@ class SinkTask(ABC, Generic[C]):
     7. ``interrupt()``, **from another thread**: make a waiting call return soon.
     8. ``stop()``, last, from the task's own thread, also if ``start`` failed: release all resources.
 
-    An offset is the position after the last record handed over. A record may come again after a
-    crash: ``tieline.id`` in its headers is then the same.
+    An offset is the position after the last delivered record. After a crash a record may be delivered
+    again, with the same ``tieline.id`` in its headers.
     """
 
     takes_unreadable: ClassVar[bool] = False
-    """Whether ``put`` also gets what no converter can read, in order; the value is an ``Unreadable``.
+    """Whether ``put`` also gets records that no converter can read, with an ``Unreadable`` as their value.
 
-    Instead of ``handle_undecodable``, for a task that deals with many of them at once.
+    It replaces ``handle_undecodable`` for a task that handles many of them at once.
     """
 
     def __init__(self, context: SinkContext, config: C) -> None:
@@ -157,7 +163,7 @@ class SinkTask(ABC, Generic[C]):
         """Connect to the external system. Called once, and again after a ``RetriableError``."""
 
     def open(self, partitions: Collection[TopicPartition]) -> None:
-        """The task owns these partitions from now on."""
+        """Take over these partitions."""
 
     @abstractmethod
     def put(self, batch: Sequence[SinkRecord]) -> None:
@@ -190,7 +196,7 @@ class SinkTask(ABC, Generic[C]):
         return offsets
 
     def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
-        """The task no longer owns these partitions; ``lost``: it has not for some time already."""
+        """Give up these partitions. ``lost``: another task may already own them."""
 
     def interrupt(self) -> None:
         """Make a waiting call return soon. Called from another thread."""

@@ -51,21 +51,21 @@ class SourceContext(Protocol):
         """
 
     def count(self, name: str, number: int = 1) -> None:
-        """Add to one of the task's own counters, such as ``dropped.too_large``; shown with the ledger."""
+        """Add to one of the task's counters, such as ``dropped.too_large``, which the ledger shows."""
 
     def connected(self, to: str) -> None:
-        """Report that ``to`` is connected (again). Cheap: call it whenever that is so. From any thread."""
+        """Report that ``to`` is connected. Cheap and thread-safe: call it after every success."""
 
     def not_connected(self, to: str, because: str) -> None:
         """Report that ``to`` ("the platform at tcp://…") cannot be reached. Call it at each attempt.
 
         The runtime logs it at once and then at growing intervals, and shows it with the ledger until
-        ``connected``. Only for outages that the task does not raise ``RetriableError`` for: those are
-        reported anyway.
+        ``connected``. Do not call it for an outage that the task raises as ``RetriableError``: the runtime
+        reports that.
         """
 
     def quarantine(self, raw: bytes, reason: str) -> None:
-        """Keep input that cannot even be parsed, durably, bounded and counted. Never raises.
+        """Keep input that cannot be parsed, in a durable and bounded store, and count it. Never raises.
 
         It is kept if the source has a spool (``replayable = False``), and only counted otherwise.
         """
@@ -92,13 +92,13 @@ class SourceTask(ABC, Generic[C]):
     """
 
     replayable: ClassVar[bool] = True
-    """False if what ``poll`` returned cannot be read again (a bus, MQTT)."""
+    """Whether records that ``poll`` returned can be read again; not from a bus or MQTT."""
 
     repeats_are_events: ClassVar[bool] = False
-    """True if this source never returns one record twice, so that two with one ``identity`` are two events.
+    """Whether this source never returns a record twice, so that two with one ``identity`` are two events.
 
-    The first keeps its identity. Later ones get an identity made of it and their number: two redundant
-    sources that see the same stream number alike. Only used if ``replayable`` is false.
+    The first one keeps its identity. Later ones get an identity from it and their number, which is the same
+    in two redundant sources of one stream. Only used if ``replayable`` is false.
     """
 
     def __init__(self, context: SourceContext, config: C) -> None:
@@ -119,10 +119,10 @@ class SourceTask(ABC, Generic[C]):
         """
 
     def commit_record(self, record: SourceRecord, metadata: RecordMetadata | None) -> None:
-        """The broker acknowledged this record (metadata ``None``: a transform filtered it)."""
+        """Note that the broker acknowledged a record. ``metadata`` is ``None`` if a transform filtered it."""
 
     def commit(self) -> None:
-        """Offsets were saved."""
+        """Note that offsets were saved."""
 
     def interrupt(self) -> None:
         """Make a waiting ``poll`` return soon. Called from another thread."""

@@ -1,4 +1,4 @@
-"""YAML from outside, without what it can do beyond plain data: tags, anchors and aliases are refused."""
+"""Reads YAML and JSON strictly: tags, anchors and aliases are rejected, duplicate keys reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 
 class Duplicate(NamedTuple):
-    """A key that a map has already. The lines are 0 where they are not known."""
+    """A duplicate key of a map. Unknown lines are 0."""
 
     key: str
     line: int = 0
@@ -22,7 +22,7 @@ class Duplicate(NamedTuple):
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Give a subclass its ``max_depth``, and its ``yaml_implicit_resolvers``: what is more than text."""
+    """A YAML loader. A subclass sets ``max_depth``, and ``yaml_implicit_resolvers`` for types beyond text."""
 
     max_depth: ClassVar[int]
     _depth = 0
@@ -32,7 +32,7 @@ class StrictLoader(yaml.SafeLoader):
         self.duplicates: list[Duplicate] = []
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Raises ``yaml.YAMLError`` with the place."""
+        """Return the next node. Raises ``yaml.YAMLError`` with its position."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise yaml.composer.ComposerError(None, None, "anchors and aliases are refused", event.start_mark)
@@ -46,7 +46,7 @@ class StrictLoader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Raises ``ValueError`` for a key that is not text."""
+        """Return a map and note its duplicate keys. Raises ``ValueError`` for a key that is not text."""
         return unique(
             (
                 (self.construct_object(k, True), self.construct_object(v, True), k.start_mark.line + 1)
@@ -66,7 +66,7 @@ def load_yaml(text: str, loader: type[StrictLoader]) -> tuple[Any, list[Duplicat
 
 
 def load_json(text: str, **options: Any) -> tuple[Any, list[Duplicate]]:
-    """Return the document, and its duplicate keys. Raises ``ValueError``. ``options``: of ``json.loads``."""
+    """Return the document and its duplicate keys. ``options`` are those of ``json.loads``."""
     duplicates: list[Duplicate] = []
 
     def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -76,17 +76,17 @@ def load_json(text: str, **options: Any) -> tuple[Any, list[Duplicate]]:
 
 
 def unique(entries: Iterable[tuple[Any, Any, int]], duplicates: list[Duplicate]) -> dict[str, Any]:
-    """Return the map of ``(key, value, line)``; of a duplicate key the last value, noted in ``duplicates``.
+    """Return the map of ``(key, value, line)``. A duplicate key keeps its last value and is noted.
 
     Raises ``ValueError`` for a key that is not text.
     """
-    found: dict[str, Any] = {}
+    entry_map: dict[str, Any] = {}
     lines: dict[str, int] = {}
     for key, value, line in entries:
         if not isinstance(key, str):
             raise ValueError(f"a key is text, not {type(key).__name__}")
-        if key in found:
+        if key in entry_map:
             duplicates.append(Duplicate(key, line, lines[key]))
-        found[key] = value
+        entry_map[key] = value
         lines.setdefault(key, line)
-    return found
+    return entry_map

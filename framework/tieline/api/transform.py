@@ -1,4 +1,4 @@
-"""Transforms (Kafka Connect's SMT): one record out for each record in, ``None`` where it is filtered."""
+"""Transforms (Kafka Connect's SMT) return a record for each record, or ``None`` to filter it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The ``avro`` converter: Confluent's wire format, 0x00, the schema's id in 4 bytes, Avro binary.
+"""The ``avro`` converter for Confluent's wire format: 0x00, the schema's id in 4 bytes, Avro binary.
 
-The subject of a type with a namespace is its full name (Confluent's RecordNameStrategy), so that one topic
-may carry several formats, each with an owner and a history of its own; of all other types (unions, arrays,
-maps, primitives) ``<topic>-key`` or ``<topic>-value``.
+The subject of a type with a namespace is its full name (Confluent's RecordNameStrategy). One topic may thus
+have several formats, each with its own owner and history. The subject of other types (unions, arrays, maps,
+primitives) is ``<topic>-key`` or ``<topic>-value``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PRIMITIVES = {str: '"string"', bool: '"boolean"', int: '"long"', float: '"doubl
 
 
 class AvroConverterConfig(Config):
-    """``schema.registry.url`` itself is read by the runtime, which chooses the schema store."""
+    """Settings of the converter. The runtime reads ``schema.registry.url`` to choose the schema store."""
 
     schema_registry_url: str = setting(
         "schema.registry.url",
@@ -31,7 +31,7 @@ class AvroConverterConfig(Config):
 
 
 class AvroConverter(Converter[AvroConverterConfig]):
-    """Data with a schema to Avro with its id; data without one only if it is a primitive or null."""
+    """Converts data with a schema to Avro with the schema's id; without a schema only primitives and null."""
 
     config_type = AvroConverterConfig
 
@@ -42,29 +42,29 @@ class AvroConverter(Converter[AvroConverterConfig]):
         self._readers: dict[int, AvroCodec] = {}
 
     def serialize(self, batch: Sequence[Datum]) -> list[bytes | None]:
-        """Registers a new schema once. Raises ``DataError``, ``Retriable`` (the store is away)."""
-        out: list[bytes | None] = []
+        """Encode a batch, and register new schemas. Raises ``DataError``, ``RetriableError``."""
+        encoded: list[bytes | None] = []
         failures: dict[int, Exception] = {}
         for index, (topic, data, schema) in enumerate(batch):
             if data is None and schema is None:
-                out.append(None)
+                encoded.append(None)
                 continue
             try:
                 frame, encode = self._writer(topic, schema or _schema_of(data))
-                out.append(frame + (data if type(data) is AvroBytes else encode(data)))
+                encoded.append(frame + (data if type(data) is AvroBytes else encode(data)))
             except ValueError as error:
                 failures[index] = error
-                out.append(None)
+                encoded.append(None)
         if failures:
             raise DataError(failures)
-        return out
+        return encoded
 
     def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
-        """By the writer's own schema. Raises ``DataError``, ``Retriable`` (the store is away)."""
+        """Decode a batch with the writer's schema. Raises ``DataError``, ``RetriableError``."""
         out: list[Datum] = []
         failures: dict[int, Exception] = {}
         for index, (topic, data) in enumerate(batch):
-            if not data:  # empty: of a producer that cannot write Kafka's null
+            if not data:  # some producers cannot write Kafka's null and write an empty value
                 out.append(Datum(topic, None))
                 continue
             try:
@@ -77,7 +77,10 @@ class AvroConverter(Converter[AvroConverterConfig]):
         return out
 
     def read_as(self, data: bytes, schema: Schema) -> Any:
-        """One value, written with this schema or an earlier one. Raises ``ValueError``, ``Retriable``."""
+        """Return a value that was written with this or an earlier schema.
+
+        Raises ``ValueError`` or ``RetriableError``.
+        """
         codec = self._reader(data)
         return codec.decode(data, _FRAME.size, None if _same(codec.schema, schema) else schema)
 
@@ -105,9 +108,9 @@ class AvroConverter(Converter[AvroConverterConfig]):
 
 
 @functools.lru_cache(maxsize=256)
-def _same(one: Schema, other: Schema) -> bool:
-    """Also where a registry gives back another text: its own."""
-    return one == other or bool(one.parsed == other.parsed)
+def _same(first: Schema, second: Schema) -> bool:
+    """Return whether two schemas are the same, even if a registry returns another text."""
+    return first == second or bool(first.parsed == second.parsed)
 
 
 def _schema_of(data: Any) -> Schema:

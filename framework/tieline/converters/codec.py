@@ -1,4 +1,4 @@
-"""One schema's Avro binary, without any framing: what the converter and the spool write."""
+"""Encodes one schema's data as Avro binary without framing, for the converter and the spool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import fastavro
-import fastavro._read_py
+from fastavro import _read_py as python_reader  # fastavro has no public name for it
 from fastavro.io.binary_decoder import BinaryDecoder
 
 from tieline.api import Schema
@@ -16,21 +16,20 @@ from tieline.converters.logical import for_fastavro
 from tieline.converters.union import Tagger, compile_tagger
 
 MAX_ITEMS = 100_000
-"""Of the arrays in one datum, where items take no bytes and so nothing else bounds their number."""
+"""The limit for items of arrays in one datum whose items take no bytes, so that nothing else limits them."""
 
 
 class AvroBytes(bytes):
-    """A value that is Avro binary of its schema already; ``AvroConverter.serialize`` writes it unchanged."""
+    """A value that is already Avro binary of its schema; ``AvroConverter.serialize`` writes it unchanged."""
 
 
 class AvroCodec:
-    """Plain data to Avro binary and back, for one schema (Avro 1.11 specification, "Binary encoding").
+    """Converts plain data to Avro binary and back for one schema (Avro 1.11, "Binary encoding").
 
-    Hostile bytes cost no more than their length: a record inside itself is read by fastavro's Python
-    code, whose recursion Python bounds (some hundred levels; the compiled one overflows the C stack and
-    takes the process down), and so are arrays whose items take no bytes (null, say), up to ``MAX_ITEMS``.
-    What is read keeps the types of Python where these can hold it, see ``logical``. Raises ``ValueError``
-    on a schema that cannot be used.
+    Hostile bytes cost no more than their length. Recursive records are read by fastavro's Python code, whose
+    recursion Python limits to some hundred levels; the compiled code would overflow the C stack and crash the
+    process. Arrays whose items take no bytes, such as null, are limited to ``MAX_ITEMS``. Values have
+    Python's types if these can represent them (``logical``). Raises ``ValueError`` on an unusable schema.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -38,12 +37,14 @@ class AvroCodec:
         try:
             self._readable = for_fastavro(schema.definition)
             hazards = _Hazards(self._readable)
-        except Exception as error:  # not all that fastavro lets pass is a schema
-            raise ValueError(f"{schema.name} is no usable schema: {type(error).__name__}: {error}") from error
+        except Exception as error:  # fastavro accepts some invalid schemas at first
+            raise ValueError(
+                f"{schema.name} is not a usable schema: {type(error).__name__}: {error}"
+            ) from error
         self._read = (
             _read_bounded
             if hazards.unbounded
-            else fastavro._read_py.schemaless_reader
+            else python_reader.schemaless_reader
             if hazards.recursive
             else fastavro.schemaless_reader
         )
@@ -51,40 +52,40 @@ class AvroCodec:
     @staticmethod
     @functools.lru_cache(maxsize=1024)
     def of(schema: Schema) -> AvroCodec:
-        """The codec of a schema; compiled once."""
+        """Return the codec of a schema, which is compiled once."""
         return AvroCodec(schema)
 
     @functools.cached_property
     def _tag(self) -> Tagger:
-        """Only where something is written: reading needs less of a schema."""
+        """The tagger, compiled at the first write, since reading needs less of a schema."""
         try:
             return compile_tagger(self.schema.parsed)
         except Exception as error:
-            told = f"{self.schema.name} is no usable schema: {type(error).__name__}: {error}"
-            raise ValueError(told) from error
+            message = f"{self.schema.name} is not a usable schema: {type(error).__name__}: {error}"
+            raise ValueError(message) from error
 
     def encode(self, data: Any) -> bytes:
-        """Raises ``ValueError`` where the data is not true to the schema, with the place."""
-        out = io.BytesIO()
+        """Return Avro binary. Raises ``ValueError`` with the path if the data does not match the schema."""
+        buffer = io.BytesIO()
         try:
-            fastavro.schemaless_writer(out, self.schema.parsed, self._tag(data))
+            fastavro.schemaless_writer(buffer, self.schema.parsed, self._tag(data))
         except (TypeError, KeyError, AttributeError, ArithmeticError, LookupError, RecursionError) as error:
-            raise ValueError(f"not true to {self.schema.name}: {type(error).__name__}: {error}") from error
-        return out.getvalue()
+            raise ValueError(f"does not match {self.schema.name}: {type(error).__name__}: {error}") from error
+        return buffer.getvalue()
 
     def decode(self, data: bytes, start: int = 0, reader: Schema | None = None) -> Any:
-        """Raises ``ValueError`` on bytes that are no such datum, or more than one.
+        """Return the data. Raises ``ValueError`` on bytes that are not exactly one datum of the schema.
 
-        ``reader``: a later schema of the same data, whose new fields get their defaults.
+        ``reader`` is a later schema of the same data, whose new fields get their defaults.
         """
         source = io.BytesIO(data)
         source.seek(start)
         try:
             value = self._read(source, self._readable, None if reader is None else reader.parsed)
-        except Exception as error:  # hostile bytes make fastavro raise whatever its code meets first
-            raise ValueError(f"no {self.schema.name}: {type(error).__name__}: {error}") from error
+        except Exception as error:  # fastavro raises many kinds on hostile bytes
+            raise ValueError(f"not a {self.schema.name}: {type(error).__name__}: {error}") from error
         if source.tell() != len(data):
-            raise ValueError(f"no {self.schema.name}: {len(data) - source.tell()} bytes left over")
+            raise ValueError(f"not a {self.schema.name}: {len(data) - source.tell()} bytes left over")
         return value
 
 
@@ -93,7 +94,7 @@ def _read_bounded(source: io.BytesIO, schema: Any, reader: Any) -> Any:
     writer = fastavro.parse_schema(schema, named["writer"])
     if reader is not None:
         reader = fastavro.parse_schema(reader, named["reader"])
-    return fastavro._read_py.read_data(_Bounded(source), writer, named, reader, {})  # type: ignore[no-untyped-call]
+    return python_reader.read_data(_Bounded(source), writer, named, reader, {})  # type: ignore[no-untyped-call]
 
 
 class _Bounded(BinaryDecoder):
@@ -104,7 +105,7 @@ class _Bounded(BinaryDecoder):
         self._left = MAX_ITEMS
 
     def iter_array(self) -> Iterator[None]:
-        """As its own, but bounded."""
+        """Yield items up to the limit."""
         for item in super().iter_array():  # type: ignore[no-untyped-call]
             self._left -= 1
             if self._left < 0:
@@ -113,7 +114,7 @@ class _Bounded(BinaryDecoder):
 
 
 class _Hazards:
-    """What makes a schema dangerous to read: ``recursive``, and ``unbounded`` arrays."""
+    """Properties that make a schema dangerous to read: ``recursive`` types and ``unbounded`` arrays."""
 
     def __init__(self, parsed: Any) -> None:
         self.recursive = False
@@ -122,7 +123,7 @@ class _Hazards:
         self._visit(parsed)
 
     def _visit(self, schema: Any) -> bool:
-        """Whether a value of this schema can take no bytes at all."""
+        """Return whether a value of this schema can take no bytes."""
         if isinstance(schema, list):
             for branch in schema:
                 self._visit(branch)
@@ -134,7 +135,7 @@ class _Hazards:
         kind = schema["type"]
         if kind in ("record", "error"):
             name = schema["name"]
-            self._takes_no_bytes[name] = None  # until its end: whoever meets it now is inside it
+            self._takes_no_bytes[name] = None  # a reference to it before its end is recursive
             fields = [self._visit(field["type"]) for field in schema["fields"]]
             self._takes_no_bytes[name] = all(fields)
             return all(fields)

@@ -1,4 +1,4 @@
-"""Avro's schemas as Kafka Connect's in JSON, and payloads by them; pure. The way back of ``connect``."""
+"""Converts Avro schemas to Kafka Connect's JSON schemas, and data to payloads; pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tieline.converters.connect import DATA, DEFAULT_NAME
 from tieline.converters.logical_writing import EXACT, logical_writing, signed_bytes
 
 Write = Callable[[Any], Any]
-"""From data to its payload."""
+"""Converts data to its payload."""
 
 _PLAIN = {
     "boolean": "boolean",
@@ -31,21 +31,21 @@ _LOGICAL = {"date": "Date", "time-millis": "Time", "timestamp-millis": "Timestam
 
 
 class ConnectForm(NamedTuple):
-    """Connect's schema, and how to write its payloads."""
+    """A schema of Connect, and the function that writes its payloads."""
 
     schema: Mapping[str, Any]
     write: Write
 
 
-class _NoForm(Exception):
-    """Connect has no such type."""
+class _NoConnectTypeError(Exception):
+    """Connect does not have the type."""
 
 
 def connect_form(schema: Schema) -> ConnectForm | None:
-    """None where Connect has no such type: a union of several types, or a record inside itself."""
+    """Return Connect's form of a schema, or ``None`` if it is recursive or a union of several types."""
     try:
         return _Compiler().part(schema.definition, "")
-    except (_NoForm, KeyError, TypeError, ValueError):
+    except (_NoConnectTypeError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -59,10 +59,10 @@ class _Compiler:
         if isinstance(part, str):
             if part in _PLAIN:
                 return _form(_PLAIN[part], _writing(part))
-            found = self._named.get(part if "." in part or not space else f"{space}.{part}")
-            if found is None:  # a record inside itself, or null alone
-                raise _NoForm
-            return found
+            form = self._named.get(part if "." in part or not space else f"{space}.{part}")
+            if form is None:  # a recursive record, or null alone
+                raise _NoConnectTypeError
+            return form
         kind = part["type"]
         if kind in ("record", "error"):
             return self._record(part, space)
@@ -71,8 +71,8 @@ class _Compiler:
         if kind == "map":
             values = self.part(part["values"], space)
             keys = part.get("connect.keys", {"type": "string", "optional": False})
-            more = {"keys": keys, "values": values.schema}
-            return _form("map", lambda value: {k: values.write(v) for k, v in value.items()}, part, **more)
+            parts = {"keys": keys, "values": values.schema}
+            return _form("map", lambda value: {k: values.write(v) for k, v in value.items()}, part, **parts)
         if not isinstance(kind, str) or kind not in _PLAIN:
             return self.part(kind, space)
         form = self._leaf(part, kind)
@@ -83,7 +83,7 @@ class _Compiler:
     def _union(self, branches: list[Any], space: str) -> ConnectForm:
         others = [branch for branch in branches if branch != "null"]
         if len(others) != 1:
-            raise _NoForm
+            raise _NoConnectTypeError
         form = self.part(others[0], space)
         if len(branches) == 1:
             return form
@@ -134,20 +134,20 @@ class _Compiler:
     def _decimal(self, part: Mapping[str, Any]) -> ConnectForm:
         scale = int(part.get("scale", 0))
         parameters = {"scale": str(scale), "connect.decimal.precision": str(part["precision"])}
-        told = {"connect.version": 1, "connect.parameters": parameters, **part}
-        return _form("bytes", _unscaled(scale), told, name=f"{DATA}Decimal")
+        attributes = {"connect.version": 1, "connect.parameters": parameters, **part}
+        return _form("bytes", _unscaled(scale), attributes, name=f"{DATA}Decimal")
 
 
-def _form(kind: str, write: Write, part: Mapping[str, Any] | None = None, **more: Any) -> ConnectForm:
-    """In the order of Connect's own: the type and its parts, optional, name, version, doc, parameters."""
-    name = more.pop("name", None)
+def _form(kind: str, write: Write, part: Mapping[str, Any] | None = None, **parts: Any) -> ConnectForm:
+    """Return a form in Connect's order: type and parts, optional, name, version, doc, parameters."""
+    name = parts.pop("name", None)
     part = {**({"connect.name": name} if name else {}), **(part or {})}
     kept = {
         key: part[f"connect.{key}"]
         for key in ("name", "version", "doc", "parameters")
         if f"connect.{key}" in part
     }
-    return ConnectForm({"type": kind, **more, "optional": False, **kept}, write)
+    return ConnectForm({"type": kind, **parts, "optional": False, **kept}, write)
 
 
 def _writing(kind: str, logical: Write | None = None) -> Write:
@@ -165,9 +165,7 @@ def _unscaled(scale: int) -> Write:
         if isinstance(value, decimal.Decimal):
             unscaled = value.scaleb(scale, EXACT)
             if unscaled != unscaled.to_integral_value():
-                raise ValueError(
-                    f"the decimal {str(value)[:40]} has more than {scale} digits behind the point"
-                )
+                raise ValueError(f"the decimal {str(value)[:40]} has more than {scale} decimal places")
             value = signed_bytes(int(unscaled))
         return base64.b64encode(value).decode()
 
@@ -175,5 +173,5 @@ def _unscaled(scale: int) -> Write:
 
 
 def _full_name(part: Mapping[str, Any], space: str) -> str:
-    name, own = str(part["name"]), part.get("namespace", space)
-    return name if "." in name or not own else f"{own}.{name}"
+    name, namespace = str(part["name"]), part.get("namespace", space)
+    return name if "." in name or not namespace else f"{namespace}.{name}"

@@ -1,8 +1,8 @@
 """The ``json`` converter: the value alone, or in Kafka Connect's envelope (``schemas.enable``).
 
-Exact as Python's own json: integers of any size, and NaN, Infinity, -Infinity as these words
-(as JavaScript writes them; a strict JSON reader refuses them). Bytes cannot be JSON without the envelope.
-An empty value is taken for Kafka's null: some producers cannot write null.
+It is as exact as Python's json: integers have any size. NaN, Infinity and -Infinity are written as words, as
+in JavaScript; strict JSON readers reject them. Bytes need the envelope. An empty value is read as Kafka's
+null, since some producers cannot write null.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _CONNECT = {str: "string", bool: "boolean", int: "int64", float: "double", bytes
 
 
 class JsonConverterConfig(Config):
-    """As Kafka Connect's JsonConverter, but for the default: there ``schemas.enable`` is true."""
+    """The settings of Kafka Connect's JsonConverter, where ``schemas.enable`` is true by default."""
 
     schemas_enable: bool = setting(
         "schemas.enable",
         False,
-        doc="Whether data has Kafka Connect's envelope {schema, payload}, with its types, logical "
-        "ones too. Kafka Connect's default is true.",
+        doc="Whether data has Kafka Connect's envelope {schema, payload}, with its types, including "
+        "logical ones. Kafka Connect's default is true.",
     )
     schemas_cache_size: int = setting(
         "schemas.cache.size", 1000, ge=1, doc="How many schemas of envelopes are remembered."
@@ -45,7 +45,7 @@ class JsonConverterConfig(Config):
 
 
 class JsonConverter(Converter[JsonConverterConfig]):
-    """Any JSON value, UTF-8."""
+    """Converts any JSON value to UTF-8 and back."""
 
     config_type = JsonConverterConfig
 
@@ -62,22 +62,22 @@ class JsonConverter(Converter[JsonConverterConfig]):
         self._form = functools.lru_cache(config.schemas_cache_size)(connect_form)
 
     def serialize(self, batch: Sequence[Datum]) -> list[bytes | None]:
-        """Data to JSON. Lone surrogates, which UTF-8 cannot carry, are data errors."""
+        """Convert data to JSON. Lone surrogates, which UTF-8 cannot encode, are data errors."""
         if not self._envelope:
             return serialize_each(batch, lambda datum: _encode(datum.data).encode())
         return serialize_each(
-            batch, lambda datum: _encode(self._enclosed(datum)).encode(), nulls_with_schema=True
+            batch, lambda datum: _encode(self._wrap(datum)).encode(), nulls_with_schema=True
         )
 
     def deserialize(self, batch: Sequence[Encoded]) -> list[Datum]:
-        """JSON to data."""
+        """Convert JSON to data."""
         if self._envelope:
-            return deserialize_each(batch, self._disclosed)
+            return deserialize_each(batch, self._unwrap)
         return deserialize_each(
             batch, lambda data: (parse_json(data) if data else None, None), quick=parse_strict
         )
 
-    def _enclosed(self, datum: Datum) -> Any:
+    def _wrap(self, datum: Datum) -> Any:
         _, data, schema = datum
         form = self._form(schema) if schema is not None else None
         if form is not None:
@@ -89,7 +89,7 @@ class JsonConverter(Converter[JsonConverterConfig]):
             data = base64.b64encode(data).decode()
         return {"schema": kind and {"type": kind, "optional": False}, "payload": data}
 
-    def _disclosed(self, data: bytes) -> tuple[Any, Schema | None]:
+    def _unwrap(self, data: bytes) -> tuple[Any, Schema | None]:
         if not data:
             return None, None
         envelope = parse_json(data)

@@ -124,27 +124,7 @@ class _Compiler:
             kind_of: [by_kind[kind] for kind in wanted if kind in by_kind]
             for kind_of, wanted in _BY_TYPE.items()
         }
-        records = [(name, fields) for name, kind, fields in kinds if kind == "record"]
-
-        def choose(value: Any) -> str:
-            kind_of = type(value)
-            if kind_of is int:
-                for name in by_type[int]:
-                    low, high = _RANGES[name]
-                    if low <= value <= high:
-                        return name
-                raise ValueError(f"{where}: the integer {value} fits no branch of {[n for n, _, _ in kinds]}")
-            if kind_of is dict:
-                keys = value.keys()
-                for name, fields in records:
-                    if keys == fields:
-                        return name
-                if "map" in by_kind:
-                    return by_kind["map"]
-            names = by_type.get(kind_of) or logical.get(kind_of)
-            if names:
-                return names[0]
-            raise ValueError(f"{where}: no branch for {kind_of.__name__} in {[n for n, _, _ in kinds]}")
+        choose = _branch_chooser(kinds, by_type, logical, where)
 
         def tag(value: Any) -> Any:
             name = choose(value)
@@ -161,6 +141,40 @@ class _Compiler:
         kind = definition["type"]
         fields = frozenset(f["name"] for f in definition.get("fields", ()))
         return definition.get("name", kind), "record" if kind == "error" else kind, fields
+
+
+def _branch_chooser(
+    kinds: list[tuple[str, str, frozenset[str]]],
+    by_type: Mapping[type, list[str]],
+    logical: Mapping[type, list[str]],
+    where: str,
+) -> Callable[[Any], str]:
+    """Return a function from a value to the name of its branch, which raises ``ValueError`` without one."""
+    all_names = [name for name, _, _ in kinds]
+    map_name = next((name for name, kind, _ in kinds if kind == "map"), None)
+    records = [(name, fields) for name, kind, fields in kinds if kind == "record"]
+
+    def choose(value: Any) -> str:
+        kind_of = type(value)
+        if kind_of is int:
+            for name in by_type[int]:
+                low, high = _RANGES[name]
+                if low <= value <= high:
+                    return name
+            raise ValueError(f"{where}: the integer {value} fits no branch of {all_names}")
+        if kind_of is dict:
+            keys = value.keys()
+            for name, fields in records:
+                if keys == fields:
+                    return name
+            if map_name is not None:
+                return map_name
+        names = by_type.get(kind_of) or logical.get(kind_of)
+        if names:
+            return names[0]
+        raise ValueError(f"{where}: no branch for {kind_of.__name__} in {all_names}")
+
+    return choose
 
 
 def _as_it_is(value: Any) -> Any:

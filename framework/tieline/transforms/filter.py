@@ -1,4 +1,4 @@
-"""``filter``: drop records by their topic or key; counted as filtered, their offsets advance."""
+"""``filter`` drops records by their topic or key. They are counted as filtered; their offsets advance."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from tieline.api import AnyRecord, Config, Transform, setting
 
 
 class FilterConfig(Config):
-    """At least one of the two."""
+    """The expressions of the filter; at least one is required."""
 
     topic_regex: str | None = setting("topic.regex", None, doc="Drop records whose whole topic matches.")
     key_regex: str | None = setting("key.regex", None, doc="Drop records whose whole key, as text, matches.")
 
     def problems(self) -> list[tuple[str, str]]:
-        """Nothing to filter by, or what does not compile."""
-        given = [
+        """Return a problem if there is no expression, or one that does not compile."""
+        expressions = [
             (k, v)
             for k, v in (("topic.regex", self.topic_regex), ("key.regex", self.key_regex))
             if v is not None
         ]
-        wrong = [] if given else [("topic.regex", "give topic.regex or key.regex")]
-        for key, text in given:
+        problems = [] if expressions else [("topic.regex", "give topic.regex or key.regex")]
+        for key, text in expressions:
             try:
                 re.compile(text)
             except re.error as error:
-                wrong.append((key, f"not a regular expression: {error}"))
-        return wrong
+                problems.append((key, f"not a regular expression: {error}"))
+        return problems
 
 
 class Filter(Transform[FilterConfig]):
-    """Drops what matches either expression."""
+    """Drops records that match either expression."""
 
     config_type = FilterConfig
 
@@ -41,7 +41,7 @@ class Filter(Transform[FilterConfig]):
         self._key = None if config.key_regex is None else re.compile(config.key_regex)
 
     def apply(self, batch: Sequence[AnyRecord]) -> Sequence[AnyRecord | None]:
-        """None for what is dropped."""
+        """Return ``None`` for each dropped record."""
         return [None if self._drops(record.topic, record.key) else record for record in batch]
 
     def _drops(self, topic: str, key: object) -> bool:

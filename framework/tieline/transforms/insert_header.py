@@ -1,4 +1,4 @@
-"""``insert_header``: the same header on every record (Kafka Connect's InsertHeader)."""
+"""``insert_header`` adds a header to every record, as Kafka Connect's InsertHeader."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tieline.api import AnyRecord, Config, Transform, setting
 
 
 class InsertHeaderConfig(Config):
-    """Connect's keys."""
+    """The settings of Kafka Connect's InsertHeader."""
 
     header: str = setting("header", doc="The header's key.", min_length=1)
     value_literal: str = setting("value.literal", doc="The header's value, as UTF-8.")
 
 
 class InsertHeader(Transform[InsertHeaderConfig]):
-    """Adds one header behind those that are there."""
+    """Adds one header after the existing ones."""
 
     config_type = InsertHeaderConfig
 
@@ -24,5 +24,5 @@ class InsertHeader(Transform[InsertHeaderConfig]):
         self._added = ((config.header, config.value_literal.encode()),)
 
     def apply(self, batch: Sequence[AnyRecord]) -> Sequence[AnyRecord | None]:
-        """The same records with the header."""
+        """Return the records with the header."""
         return [record._replace(headers=record.headers + self._added) for record in batch]

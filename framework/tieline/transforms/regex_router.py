@@ -1,4 +1,4 @@
-"""``regex_router``: another topic for records whose whole topic matches (Kafka Connect's RegexRouter)."""
+"""``regex_router`` changes a topic that matches as a whole, as Kafka Connect's RegexRouter."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tieline.api import AnyRecord, Config, Transform, setting
 
 
 class RegexRouterConfig(Config):
-    """Connect's keys."""
+    """The settings of Kafka Connect's RegexRouter."""
 
     regex: str = setting("regex", doc="A regular expression that must match the whole topic.")
     replacement: str = setting("replacement", doc="The new topic; $1 is the first group.")
 
     def problems(self) -> list[tuple[str, str]]:
-        """A regular expression that does not compile, a group that it does not have."""
+        """Return a problem if the expression does not compile, or lacks a group."""
         try:
             pattern = re.compile(self.regex)
         except re.error as error:
@@ -25,7 +25,7 @@ class RegexRouterConfig(Config):
 
 
 class RegexRouter(Transform[RegexRouterConfig]):
-    """Rewrites the topic; remembers the answer for each topic."""
+    """Changes topics; remembers the result for each topic."""
 
     config_type = RegexRouterConfig
 
@@ -37,7 +37,7 @@ class RegexRouter(Transform[RegexRouterConfig]):
         self._routes: dict[str, str] = {}
 
     def apply(self, batch: Sequence[AnyRecord]) -> Sequence[AnyRecord | None]:
-        """The same records, some with another topic."""
+        """Return the records, with a new topic for those that match."""
         out: list[AnyRecord | None] = []
         for record in batch:
             topic = record.topic

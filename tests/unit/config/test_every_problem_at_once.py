@@ -226,7 +226,7 @@ def test_a_wrong_prefix_does_not_hide_a_wrong_route():
         (FILE, "file", "", "at least 1 character"),
         (FILE, "file", "/tmp", "is a folder"),
         (FILE, "file", "~nobody-of-that-name/x", "no such home folder"),
-        (FILE, "file", "a\0b", "holds a NUL character"),
+        (FILE, "file", "a\0b", "contains a NUL character"),
         (FILE, "batch.size", "9" * 20, "is too large"),
         (FILE, "batch.size", "9" * 5000, "is too large"),
         (FILE, "errors.retry.delay.max.ms", "9" * 15, "is too large"),

@@ -147,7 +147,7 @@ def test_avro_names_every_record_that_cannot_be_read_and_only_these():
     assert found[1] == (
         "not in Confluent's wire format (0x00, schema id, Avro); was it written by another converter?"
     )
-    assert found[5] == "no lab.Point: 1 bytes left over"
+    assert found[5] == "not a lab.Point: 1 bytes left over"
     assert found[6] == "no schema has the id 9; was it written with another registry?"
 
 
@@ -294,9 +294,9 @@ def test_string_names_what_its_encoding_cannot_carry():
 
 
 def test_an_encoding_that_there_is_not_is_a_problem_in_the_configuration():
-    with pytest.raises(ConfigError, match="no encoding is called 'utf-9'; usual is utf-8"):
+    with pytest.raises(ConfigError, match="unknown encoding 'utf-9'; use utf-8"):
         StringConverterConfig.parse({"converter.encoding": "utf-9"})
-    with pytest.raises(ConfigError, match="no encoding is called 'hex'"):
+    with pytest.raises(ConfigError, match="unknown encoding 'hex'"):
         StringConverterConfig.parse({"converter.encoding": "hex"})
 
 

@@ -110,7 +110,7 @@ def test_the_branch_is_the_one_of_the_exact_type(union, value, branch):
         (COLOUR, "GREEN", "'GREEN' is not in list"),
         (PAIR, b"x", "data of length 1 does not match schema size"),
         ("string", "\ud800", "'utf-8' codec can't encode character"),
-        ({"type": "map", "values": "long"}, {1: 2}, "not true to map: TypeError"),
+        ({"type": "map", "values": "long"}, {1: 2}, "does not match map: TypeError"),
     ],
 )
 def test_what_does_not_fit_is_an_error_that_names_the_place(schema, value, message):
