@@ -9,6 +9,7 @@ import pytest
 from tieline.api import (
     ID_HEADER,
     FatalError,
+    FencedError,
     RetriableError,
     SinkRecord,
     TopicPartition,
@@ -360,3 +361,11 @@ def test_a_stop_does_not_wait_for_a_whole_flood(stand):
         stand.put(*(flood("no JSON", number) for number in range(2000)))
     assert stand.changelogs.writes == 1
     assert 0 < stand.changelogs.offsets[TopicPartition("commands", 0)] < 2000
+
+
+def test_a_batch_of_a_released_partition_raises_that_another_task_owns_it(stand):
+    stand.start(partitions=2)
+    stand.task.close([TopicPartition("commands", 1)], lost=True)
+    with pytest.raises(FencedError, match="no longer owns commands-1"):
+        stand.put({}, partition=1)
+    stand.put({}, partition=0)
