@@ -1,4 +1,4 @@
-"""Where the lab keeps what it downloads: environment variable TIELINE_LAB_DIR, else ``.lab``."""
+"""The folder for the lab's downloads: environment variable TIELINE_LAB_DIR, else ``.lab``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 FILES = Path(__file__).with_name("files")
-"""What the servers are made from: lists of pinned packages, settings, our driver."""
+"""Files for the servers: lists of pinned packages, settings, our driver."""
 
 
 def cache_folder() -> Path:
-    """The folder for downloads, absolute."""
+    """Return the absolute folder for downloads."""
     return Path(os.environ.get("TIELINE_LAB_DIR") or ".lab").absolute()
 
 
 def once(folder: Path, recipe: str, make: Callable[[Path], None]) -> Path:
-    """Return ``folder``, made by ``make(folder)`` if it is not there yet or was made from another recipe.
+    """Return ``folder``; ``make(folder)`` creates it if it is missing or has another recipe.
 
-    A stamp with the recipe's hash is written last: a folder whose making was interrupted has none and
-    is made anew. A second process that wants the same folder waits for the first.
+    A stamp with the recipe's hash is written last, so that an interrupted folder is recreated. A second
+    process that needs the same folder waits for the first one.
     """
     stamp = folder / "complete"
     wanted = hashlib.sha256(recipe.encode()).hexdigest()

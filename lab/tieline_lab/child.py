@@ -1,14 +1,13 @@
-"""Stands between the lab and a server, so that the server never outlives the lab.
+"""Runs between the lab and a server, so that the server never outlives the lab.
 
-Run by ``tieline_lab.process`` as a plain file: ``python -I -S child.py COMMAND…``. Standard input is a socket
-whose other end only the lab holds. It starts the command in a process group of its own, answers
-with the command's pid, and then sends to that group each signal whose number comes over the
-socket. The socket's end means SIGKILL: the lab asks for it so, and the kernel closes the socket
-when the lab is gone, however it went.
+``tieline_lab.process`` runs it as a plain file: ``python -I -S child.py COMMAND…``. Standard input is a
+socket whose other end only the lab holds. This program starts the command in its own process group, answers
+with the command's pid, and sends to that group each signal whose number arrives over the socket. The end of
+the socket means SIGKILL: the lab closes it for that purpose, and the kernel closes it when the lab has ended.
 
-Why not PR_SET_PDEATHSIG: it fires when the *thread* that started the child ends, and does not reach
-what the child has started. Signals pass through here, since only a parent that has not yet reaped
-its child can know that a pid still means that child.
+PR_SET_PDEATHSIG would not do: it fires at the end of the *thread* that started the child, and does not reach
+the child's own children. Signals pass through here, since a pid is certain to belong to the child only as
+long as its parent has not reaped it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from contextlib import suppress
 
 
 def _pass_on_signals(group: int) -> None:
-    # An error is an end too: ECONNRESET where the lab went before it read our answer.
+    # An error is an end, too: ECONNRESET if the lab ended before it read our answer.
     with suppress(OSError):
         while numbers := os.read(0, 64):
             for number in numbers:
@@ -34,11 +33,12 @@ def _pass_on_signals(group: int) -> None:
 def main(command: list[str]) -> int:
     """Run the command to its end and return its exit status (128 + n after signal n)."""
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    with suppress(BrokenPipeError):  # the lab is gone already: the thread sees the end at once
+    # The lab may have ended already; the thread then sees the end of the socket at once.
+    with suppress(BrokenPipeError):
         os.write(0, b"%d\n" % server.pid)
     threading.Thread(target=_pass_on_signals, args=(server.pid,), daemon=True).start()
     os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
-    # Not reaped yet, so the group is still the server's: end what it has left running.
+    # Not reaped yet, so that the group still belongs to the server: end its remaining processes.
     os.killpg(server.pid, signal.SIGKILL)
     status = server.wait()
     return status if status >= 0 else 128 - status

@@ -1,4 +1,4 @@
-"""A Docker engine: the one that is reachable, else one of this machine's own for as long as it is needed."""
+"""A Docker engine: a reachable one, else one that is started here for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _PACKAGES = ("docker.io", "docker-compose", "mmdebstrap", "iptables")
 
 
 class Engine:
-    """An engine and its programs; as a context. ``say`` is told each step before it begins.
+    """A Docker engine and its programs, as a context. ``say`` is called before each step.
 
-    Where none answers and this is root on a Debian, one is installed from its packages and started with its
-    data in ``.lab/docker``. Then it, and all containers, end with this process, by SIGKILL too.
+    If no engine answers and this process is root on Debian, an engine is installed from Debian's packages and
+    started with its data in ``.lab/docker``. It and all containers end with this process, even by SIGKILL.
     """
 
     def __init__(self, say: Callable[[str], None] = print) -> None:
-        # Where Debian puts what an engine needs; not everybody's path leads there.
+        # Debian's folders for the engine's programs may be missing in PATH.
         self.environment = {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
-        """With this the programs find the engine."""
+        """The environment in which programs find the engine."""
         self._say = say
         self._own: Process | None = None
         self._at_end = ExitStack()
 
     @property
     def host(self) -> str:
-        """What other programs need as ``DOCKER_HOST``; empty: nothing."""
+        """The value of ``DOCKER_HOST`` for other programs; empty if they need none."""
         return self.environment.get("DOCKER_HOST", "")
 
     @property
     def own(self) -> bool:
-        """Whether it was started here, and not found."""
+        """Whether the engine was started here."""
         return self._own is not None
 
     def __enter__(self) -> Self:
@@ -55,11 +55,11 @@ class Engine:
                 self._own.stop(60.0)
 
     def docker(self, *words: str | Path) -> str:
-        """Run ``docker`` with these; returns its standard output. Raises ``ProcessError``."""
+        """Run ``docker``; return its standard output. Raises ``ProcessError``."""
         return run(["docker", *map(str, words)], self.environment)
 
     def can_pull(self, image: str) -> bool:
-        """Whether a published image is there or can be fetched; fetches it."""
+        """Fetch a published image unless it exists; return whether it exists then."""
         try:
             self.docker("image", "inspect", image)
         except ProcessError:
@@ -116,7 +116,7 @@ class Engine:
 
 
 def run(command: list[str], environment: dict[str, str], cwd: Path | None = None) -> str:
-    """Run to its end; returns standard output. Raises ``ProcessError`` with the end of what it said."""
+    """Run a command; return its standard output. Raises ``ProcessError`` with the end of its output."""
     done = subprocess.run(
         command,
         env=environment,

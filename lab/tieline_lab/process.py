@@ -1,4 +1,4 @@
-"""Child processes that write to a log file, say when they are ready, and never outlive this process."""
+"""Child processes that write to a log file, report when they are ready, and never outlive this process."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _CHILD = Path(__file__).with_name("child.py")
 
 
 class ProcessError(Exception):
-    """A child process did not become ready, or ended by itself; tells its last lines and its log."""
+    """A child process did not become ready, or ended by itself; the message has the end of its log."""
 
 
 class Process:
-    """A child process: started, awaited until ready, stopped; also as a context.
+    """A child process that can be started and stopped, also as a context. Not thread-safe.
 
-    ``name``: for messages. ``command``: program and arguments. ``log``: gets its output, appended.
-    ``ready``: asked again and again after the start until it is true; none: it is ready at once.
-    ``env``: replaces the environment. ``cwd``: where it runs.
+    ``name`` is for messages. ``command`` is the program with its arguments. ``log`` gets its output,
+    appended. ``ready`` is called repeatedly after the start until it returns true; ``None`` means ready at
+    once. ``env`` replaces the environment; ``cwd`` is its working folder.
 
-    What it has started itself ends with it; when this process dies, by SIGKILL too, all of it is killed
-    (``child.py`` says how). Ctrl-C at a terminal does not reach it. Not safe for several threads.
+    Its own child processes end with it. If this process dies, even by SIGKILL, all of them are killed
+    (``child.py``). Ctrl-C at a terminal does not reach them. Signals have their default dispositions.
     """
 
     def __init__(
@@ -72,21 +72,21 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The process itself; its process group has the same number. 0 before the first start."""
+        """The process id, which is also that of its process group. 0 before the first start."""
         return self._pid
 
     @property
     def status(self) -> int | None:
-        """The exit status of the last run (128 + n after signal n); none while it runs."""
+        """The exit status of the last run (128 + n after signal n), or ``None`` while it runs."""
         return None if self._child is None else self._child.poll()
 
     def start(self, timeout: float = 60.0) -> None:
         """Start, and return when it is ready. Raises ``ProcessError`` if it is not within ``timeout`` s."""
         if self.running:
-            raise ProcessError(f"{self.name} runs already")
+            raise ProcessError(f"{self.name} is already running")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._link, far_end = socket.socketpair()
-        # Popen is inside too: a signal may end it when the child has been made and is not yet known here.
+        # Popen is inside, too: a signal may interrupt it when the child exists but is not known here yet.
         try:
             with far_end, self.log.open("ab") as log:
                 self._child = subprocess.Popen(
@@ -107,7 +107,7 @@ class Process:
             raise
 
     def wait(self, timeout: float) -> int:
-        """Wait for its own end; returns its exit status."""
+        """Wait until it ends by itself; return its exit status."""
         if self._child is None:
             raise ProcessError(f"{self.name} was not started")
         try:
@@ -116,7 +116,7 @@ class Process:
             raise ProcessError(f"{self.name} did not end in {timeout:g} s{self.last_lines()}") from None
 
     def stop(self, timeout: float = 15.0) -> None:
-        """SIGTERM, then SIGKILL if it has not ended after ``timeout`` seconds. Fine when not running."""
+        """Send SIGTERM, and SIGKILL after ``timeout`` seconds. Does nothing if it does not run."""
         if self._child is not None and self.running:
             self.signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -124,7 +124,7 @@ class Process:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to it and all it started; returns when it is gone. Fine when not running."""
+        """Send SIGKILL to it and its children, and wait for its end. Does nothing if it does not run."""
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -137,13 +137,13 @@ class Process:
         self.start(timeout)
 
     def signal(self, number: int) -> None:
-        """Send a signal to it and all it started (SIGSTOP and SIGCONT too). Fine when not running."""
+        """Send a signal, also SIGSTOP or SIGCONT, to it and its children. Does nothing if it does not run."""
         if self._link is not None:
             with suppress(OSError):
                 self._link.sendall(bytes([number]))
 
     def last_lines(self, count: int = 20) -> str:
-        """The end of its log, and where that is; for error messages."""
+        """Return the end of its log, with the log's path, for error messages."""
         lines = self.log.read_text(errors="replace").splitlines()[-count:]
         return "".join(f"\n  | {line[:300]}" for line in lines) + f"\n  its log: {self.log}"
 
@@ -158,11 +158,10 @@ class Process:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody uses, below those the kernel gives to clients.
+    """Return an unused TCP port of 127.0.0.1, below the ports that the kernel assigns to clients.
 
-    A server's port must not be one of the kernel's ephemeral ones: while the server is down, one of the
-    clients that try to reach it would get that very port for its own end, connect to itself, and keep
-    the restarted server out.
+    A server's port must not be an ephemeral one. While the server is down, the kernel could assign that port
+    to one of its clients, which would connect to itself and block the restarted server.
     """
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
@@ -177,7 +176,7 @@ def free_port() -> int:
 
 
 def port_open(port: int) -> bool:
-    """Whether something listens on this port of 127.0.0.1."""
+    """Return whether a server listens on this port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0

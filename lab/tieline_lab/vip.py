@@ -1,9 +1,9 @@
-"""A small client of the VOLTTRON bus, by its wire protocol (VIP), for whoever looks at the lab from outside.
+"""A small client of the VOLTTRON bus for the lab's observer, by the wire protocol (VIP).
 
-It shares no code with the connector, on purpose: it is the observer that the connector is compared with.
+It shares no code with the connector on purpose, since the connector is compared with this observer.
 
-A message on a DEALER socket is the frames ``peer, "VIP1", user, id, subsystem, *arguments``; an empty peer is
-the router; what arrives begins with the sender.
+A message on a DEALER socket consists of the frames ``peer, "VIP1", user, id, subsystem, *arguments``. An
+empty peer is the router; a received message begins with its sender.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 
 class BusMessage(NamedTuple):
-    """What a publisher has sent. ``raw``: headers and message, undecoded JSON."""
+    """A publisher's message. ``raw`` is the undecoded JSON of headers and message."""
 
     sender: str
     topic: str
@@ -30,13 +30,13 @@ class BusMessage(NamedTuple):
 
 
 class VipError(Exception):
-    """The other end answered with an error, or not at all."""
+    """The router or a peer answered with an error, or did not answer."""
 
 
 class Vip:
-    """One connection under one identity, for one thread; as a context.
+    """One connection under one identity, as a context. Not thread-safe.
 
-    ``keys``: publickey, secretkey and serverkey in z85.
+    ``keys`` are publickey, secretkey and serverkey in z85.
     """
 
     def __init__(self, address: str, identity: str, keys: dict[str, str]) -> None:
@@ -44,7 +44,7 @@ class Vip:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.identity = identity.encode()
-        # A subscriber whose queue is full stalls the whole platform.
+        # A subscriber whose queue is full blocks the whole platform.
         self._socket.rcvhwm = self._socket.sndhwm = 0
         self._socket.linger = 0
         self._socket.curve_publickey = keys["publickey"].encode()
@@ -61,7 +61,7 @@ class Vip:
         self.close()
 
     def close(self) -> None:
-        """Say that we leave, as VOLTTRON's agents do: 10.x ends at a message to a peer that is gone."""
+        """Announce that we leave, as VOLTTRON's agents do: 10.x ends at a message to a missing peer."""
         with suppress(zmq.ZMQError):
             self._send("", "", "agentstop", [self._identity])
         self._context.destroy(linger=200)
@@ -71,12 +71,12 @@ class Vip:
         self._ask("", "hello", ["hello"], timeout)
 
     def subscribe(self, prefix: str, timeout: float = 5.0) -> None:
-        """Have every message whose topic begins with ``prefix`` sent here, from when this returns."""
+        """Subscribe to every message whose topic begins with ``prefix``."""
         body = json.dumps({"prefix": prefix, "bus": "", "all_platforms": False})
         self._ask("", "pubsub", ["subscribe", body], timeout)
 
     def publish(self, topic: str, headers: dict[str, Any], message: Any) -> None:
-        """Send a message to the bus. No check: what is no topic brings a 2.x platform down."""
+        """Send a message to the bus, without a check: an invalid topic crashes a 2.x platform."""
         headers = {"min_compatible_version": "3.0", "max_compatible_version": "", **headers}
         body = json.dumps({"sender": self._identity, "bus": "", "headers": headers, "message": message})
         self._send("", next(self._ids), "pubsub", ["publish", topic, body])
@@ -92,7 +92,7 @@ class Vip:
         return answer.get("result")
 
     def receive(self, timeout: float) -> BusMessage | None:
-        """The next message of what was subscribed to; none if there was none for ``timeout`` seconds."""
+        """Return the next message of the subscriptions, or ``None`` after ``timeout`` seconds."""
         end = time.monotonic() + timeout
         while not self._arrived:
             left = end - time.monotonic()

@@ -1,4 +1,4 @@
-"""A real VOLTTRON platform on this machine, of either generation, with a driver whose devices move."""
+"""A real VOLTTRON platform on this machine, 2.x or 10.x, with a driver of simulated devices."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _DRIVER_STARTS = 5
 
 
 def why_not() -> str | None:
-    """Why this machine cannot run VOLTTRON; none if it can."""
+    """Return why this machine cannot run VOLTTRON, or ``None`` if it can."""
     return None if _python() else "VOLTTRON needs Python 3.10, 3.11 or 3.12; none was found"
 
 
 def environment(generation: Generation, say: Callable[[str], None] = print) -> Path:
-    """VOLTTRON's own virtual environment; made the first time (about 25 s)."""
+    """Return VOLTTRON's virtual environment; the first call creates it in about 25 s."""
     requirements = FILES / f"volttron-{generation}-requirements.txt"
     python = _python()
     if python is None:
@@ -45,10 +45,10 @@ def environment(generation: Generation, say: Callable[[str], None] = print) -> P
 
 
 class VolttronPlatform:
-    """One platform and its driver; as a context both are started. Everything it writes is in ``work``.
+    """One platform and its driver, which a context starts. All its files are in ``work``.
 
-    Its devices, their topics and the shapes of what they publish: ``tieline_lab.driver``. ``address``: where
-    the router listens; none: a free port of 127.0.0.1.
+    ``tieline_lab.driver`` describes its devices, topics and messages. ``address`` is the router's address;
+    ``None`` means a free port of 127.0.0.1.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class VolttronPlatform:
 
     @property
     def local_address(self) -> str:
-        """The router's socket on this machine. ``@``: it is not a file. 2.x has one place for it."""
+        """The router's local socket, abstract (``@``). 2.x has a fixed path for it."""
         return f"ipc://@{self.home}/run/vip.socket" if self._generation == "2" else self._home.local_address
 
     @property
     def write_log(self) -> Path:
-        """Gets a line for every write that reaches a device; not there before the first. See ``writes``."""
+        """The file with a line for every write that reached a device; missing before the first one."""
         return self._home.write_log
 
     def __enter__(self) -> Self:
@@ -130,12 +130,12 @@ class VolttronPlatform:
             self._driver.start()
             if not half_configured(self._driver.log.read_bytes()[before:]):
                 return
-            self._say("VOLTTRON's driver has read only a part of its configuration; it is started anew")
+            self._say("VOLTTRON's driver has read only a part of its configuration; it is restarted")
             self._driver.stop()
         raise ProcessError(f"VOLTTRON's driver never read all of its configuration: see {self._driver.log}")
 
     def stop_driver(self) -> None:
-        """Stop the driver: nothing is published any more."""
+        """Stop the driver, and so all publications."""
         self._driver_wanted = False
         if self._driver is not None:
             self._driver.stop()
@@ -147,7 +147,7 @@ class VolttronPlatform:
         self._actuator.start()
 
     def stop_actuator(self) -> None:
-        """Stop it."""
+        """Stop the actuator."""
         if self._actuator is not None:
             self._actuator.stop()
 
@@ -160,14 +160,14 @@ class VolttronPlatform:
         self._disconnect()
 
     def kill(self) -> None:
-        """SIGKILL for the platform; the driver is left alone with nobody to talk to."""
+        """Kill the platform with SIGKILL; the driver continues without it."""
         self.platform.kill()
         self._disconnect()
 
     def restart(self) -> None:
-        """Stop the platform if it runs, and start it again; with the driver if that was started.
+        """Restart the platform, and the driver if it was started.
 
-        VOLTTRON's own agents give up reconnecting after about a second, so the driver is started anew.
+        VOLTTRON's agents stop reconnecting after about a second; therefore the driver is restarted, too.
         """
         driver_wanted = self._driver_wanted
         self.stop()
@@ -177,24 +177,24 @@ class VolttronPlatform:
 
     @property
     def platform(self) -> Process:
-        """The platform's process, made by the first ``start``."""
+        """The platform's process, created by the first ``start``."""
         if self._platform is None:
             raise ProcessError("VOLTTRON was not started")
         return self._platform
 
     @property
     def driver(self) -> Process:
-        """The driver's process, made by the first ``start_driver``."""
+        """The driver's process, created by the first ``start_driver``."""
         if self._driver is None:
             raise ProcessError("VOLTTRON's platform driver was not started")
         return self._driver
 
     def keys(self, identity: str) -> dict[str, str]:
-        """``publickey``, ``secretkey`` and ``serverkey`` of an identity, in z85."""
+        """Return ``publickey``, ``secretkey`` and ``serverkey`` of an identity, in z85."""
         return self._home.keys(identity)
 
     def secrets_files(self, identity: str) -> dict[str, Path]:
-        """The same keys, each in a file of its own (mode 0600), for configurations that name files."""
+        """Return files (mode 0600) with one of these keys each, for configurations that name files."""
         folder = self._work / "secrets" / identity
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
@@ -205,10 +205,10 @@ class VolttronPlatform:
         return files
 
     def connect(self, identity: str = "observer") -> Vip:
-        """A connection of our own to the bus, beside the connector's; returns when the router answers.
+        """Return a new connection to the bus, as soon as the router answers.
 
-        A router that has not yet noticed the end of the last connection with this identity takes the new
-        one and reads nothing from it, for good: hence a new one each time.
+        If the router has not yet noticed the end of the last connection with this identity, it accepts the
+        new one but never reads from it; therefore each attempt opens another one.
         """
         for _ in range(20):
             bus = Vip(self.address, identity, self.keys(identity))
@@ -221,16 +221,16 @@ class VolttronPlatform:
         raise ProcessError(f"VOLTTRON's router does not answer {identity}{self.platform.last_lines()}")
 
     def writes(self) -> list[dict[str, Any]]:
-        """Every write that reached a device, in order: time, device, point, value, kind, maybe priority."""
+        """Return every write that reached a device, in order: time, device, point, value, kind, priority."""
         if not self.write_log.exists():
             return []
         return [json.loads(line) for line in self.write_log.read_text().splitlines()]
 
     def vctl(self, *words: str | Path) -> str:
-        """Run ``vctl`` with these; returns its standard output. Raises ``ProcessError``.
+        """Run ``vctl``; return its standard output. Raises ``ProcessError``.
 
-        The router forgets the one before only a moment after it has left, and does not answer the next one
-        of its identity until then: that one has done nothing, and is tried again.
+        The router drops the identity of the last ``vctl`` a moment after its end, and does not answer another
+        one until then. That one has done nothing, and is retried.
         """
         venv = environment(self._generation, self._say)
         env = self._environment(venv, {"VOLTTRON_HOME": str(self.home)})
@@ -308,7 +308,7 @@ class VolttronPlatform:
 
 
 def _python() -> str | None:
-    """A Python that VOLTTRON's pinned packages have wheels for."""
+    """Return a Python for which VOLTTRON's pinned packages have wheels, or ``None``."""
     if sys.hexversion < 0x030D0000:
         return os.path.realpath(sys.executable)
     return next(filter(None, map(shutil.which, ("python3.12", "python3.11", "python3.10"))), None)

@@ -18,7 +18,7 @@ time.sleep(60)
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, monkeypatch):
     platforms = []
 
     def start(bad):
@@ -26,15 +26,16 @@ def start(tmp_path):
         platform = VolttronPlatform(tmp_path, say=said.append)
         platforms.append(platform)
         log = tmp_path / "driver.log"
-        platform._driver = Process(
+        driver = Process(
             "driver",
             [sys.executable, "-c", DRIVER, str(bad)],
             log,
             ready=lambda: log.read_bytes().count(b"\n") == len(said) + 1,
             cwd=tmp_path,
         )
+        monkeypatch.setattr(VolttronPlatform, "_agent", lambda *_: driver)
         platform.start_driver()
-        assert platform._driver.running
+        assert driver.running
         return said, int((tmp_path / "starts").read_text())
 
     yield start
@@ -43,11 +44,11 @@ def start(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [0, 1, 4])
-def test_it_is_started_until_it_has_read_all(start, bad):
+def test_it_is_restarted_until_it_has_read_all(start, bad):
     said, starts = start(bad)
     assert (len(said), starts) == (bad, bad + 1)
 
 
-def test_one_that_never_has_is_told(start):
+def test_a_driver_that_never_reads_all_is_an_error(start):
     with pytest.raises(ProcessError, match="never read all of its configuration"):
         start(99)

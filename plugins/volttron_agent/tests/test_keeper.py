@@ -98,7 +98,7 @@ def test_kill_9_of_whoever_started_it_stops_it_politely(tmp_path):
 def test_it_dies_with_its_keeper_too(tmp_path):
     run = python(STUBBORN, tmp_path)
     assert next(run.lines()) == "up"
-    os.kill(run._process.pid, signal.SIGKILL)
+    os.kill(run.keeper_pid, signal.SIGKILL)
     until(lambda: not alive(run.pid))
     run.wait()
 
@@ -108,7 +108,7 @@ def test_a_signal_for_the_whole_group_is_the_programs_to_answer(tmp_path):
     lines = run.lines()
     assert next(lines) == "up"
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        os.kill(run._process.pid, number)
+        os.kill(run.keeper_pid, number)
     os.kill(run.pid, signal.SIGTERM)
     assert list(lines) == ["bye"]
     assert run.wait() == 3

@@ -23,7 +23,7 @@ def test_what_is_no_json_is_told_as_it_is_and_kept_for_the_cause():
     report = Report()
     for text in ("Traceback", "{", '"text"', "[]", "last"):
         assert report.take(text) == (logging.INFO, text)
-    assert report.last_words == 'Traceback\n{\n"text"\n[]\nlast'
+    assert report.last_lines == 'Traceback\n{\n"text"\n[]\nlast'
 
 
 def test_connectors_are_known_from_the_start_and_from_each_progress():

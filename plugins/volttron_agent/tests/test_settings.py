@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tieline_agent
-from tieline_agent.settings import Launch, NothingToRun, SettingsError, environment, read
+from tieline_agent.settings import Launch, NothingToRunError, SettingsError, environment, read
 
 PROGRAM = sys.executable  # any program that is there
 DATA = Path("/data")
@@ -57,7 +57,7 @@ def test_every_problem_is_told_at_once_and_no_value():
         read({"config": config, "connectors/a": "s3cret", "other": {}}, DATA)
     about = [
         "config: workers is unknown", "config: worker must", "config: tieline must",
-        "config: environment: 'TOKEN' must", "connectors/a: is no JSON object", "other: is unknown",
+        "config: environment: 'TOKEN' must", "connectors/a: is not a JSON object", "other: is unknown",
     ]  # fmt: skip
     lines = str(refused.value).splitlines()
     assert [line.startswith(start) for line, start in zip(lines, about, strict=True)] == [True] * len(about)
@@ -66,7 +66,7 @@ def test_every_problem_is_told_at_once_and_no_value():
 
 @pytest.mark.parametrize("missing", ["config", "connectors/a"])
 def test_no_configuration_and_no_connector_are_nothing_to_run(missing):
-    with pytest.raises(NothingToRun, match="config store has no entry"):
+    with pytest.raises(NothingToRunError, match="config store has no entry"):
         read({name: value for name, value in entries().items() if name != missing}, DATA)
 
 

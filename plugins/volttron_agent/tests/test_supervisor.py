@@ -7,9 +7,9 @@ import threading
 import pytest
 from conftest import alive, until
 from tieline_agent.run import THREADS
-from tieline_agent.supervisor import Pace, Supervisor
+from tieline_agent.supervisor import Supervisor, Timing
 
-PACE = Pace(settle=0.05, backoff=0.2, longest=5.0)
+TIMING = Timing(settle=0.05, backoff=0.2, longest=5.0)
 
 
 class Store:
@@ -23,7 +23,7 @@ class Store:
         self.healths = []
 
     def start(self):
-        self.supervisor = Supervisor(self.folder / "data", os.environ, THREADS, self._note, PACE)
+        self.supervisor = Supervisor(self.folder / "data", os.environ, THREADS, self._note, TIMING)
         self.thread = threading.Thread(target=self.supervisor.run)
         self.thread.start()
         self.supervisor.configure(self.entries)
@@ -119,7 +119,7 @@ def test_the_same_entries_again_leave_the_worker_alone(store):
             {"connectors_out": {"connector.class": "file", "topics": "lines", "fiel": "s3cret"}},
             "connectors/out",
         ),
-        ({"connectors_out": "s3cret"}, "connectors/out: is no JSON object"),
+        ({"connectors_out": "s3cret"}, "connectors/out: is not a JSON object"),
         ({"config": {"tieline": "/nowhere"}}, "config: tieline must be the absolute path"),
         ({"config": {"tieline": "/opt\0/x"}}, "config: tieline must be the absolute path"),
         ({"config": {"environment": {"A=B": "s3cret"}}}, "config: environment: 'A=B' must be a name"),
@@ -180,7 +180,7 @@ def test_a_worker_that_dies_is_told_and_started_again_and_goes_on(store, tmp_pat
     assert set(text(tmp_path / "copy.txt").splitlines()) == {"one", "two"}
 
 
-def test_a_worker_that_never_starts_stays_bad_with_its_last_words(store, tmp_path):
+def test_a_worker_that_never_starts_stays_bad_with_its_last_lines(store, tmp_path):
     (tmp_path / "taken").write_text("")
     store.copy(**{"data.dir": str(tmp_path / "taken")})
     store.start()

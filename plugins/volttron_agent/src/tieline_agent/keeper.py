@@ -1,9 +1,9 @@
-"""Stands between the agent and the worker, so that no worker outlives its agent.
+"""Runs between agent and worker, so that no worker outlives its agent.
 
-Run as a plain file: ``python -I -S keeper.py GRACE COMMAND…``. Standard input is a pipe whose other end
-only the agent holds. The command runs in a process group of its own; its pid is the first line of the
-output. The pipe's end asks it to stop: SIGTERM, and SIGKILL after GRACE seconds. The agent closes the pipe to
-stop it, and the kernel closes it when the agent is gone, however it went.
+Run as a plain file: ``python -I -S keeper.py GRACE COMMAND…``. Standard input is a pipe whose other end only
+the agent holds. The command runs in its own process group; its pid is the first line of the output. The end
+of the pipe stops the command: SIGTERM, and SIGKILL after GRACE seconds. The agent closes the pipe to stop the
+command, and the kernel closes it when the agent has ended for any reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NOT_STARTED = 127
 
 
 def _die_with_keeper() -> None:
-    # For the one end that no pipe tells of: the keeper's own. Its main thread starts the command and stays.
+    # The pipe does not cover the end of the keeper itself. Its main thread starts the command and stays.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -38,8 +38,8 @@ def _stop_at_the_end_of_the_pipe(group: int, grace: float, ended: threading.Even
 
 def main(grace: float, command: list[str]) -> int:
     """Run the command to its end and return its exit status (128 + n after signal n)."""
-    # A signal for the platform's whole group reaches the worker too, and is its to answer. Handlers, since
-    # what is ignored stays ignored in the worker.
+    # A signal for the platform's whole group reaches the worker, too, which answers it. These are handlers,
+    # since the worker would inherit ignored signals.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     try:
@@ -49,7 +49,8 @@ def main(grace: float, command: list[str]) -> int:
     except OSError as error:
         print(f"0\n{command[0]} cannot be started: {error.strerror}", flush=True)
         return _NOT_STARTED
-    with suppress(BrokenPipeError):  # the agent is gone already: the thread sees the end at once
+    # The agent may have ended already; the thread then sees the end of the pipe at once.
+    with suppress(BrokenPipeError):
         print(worker.pid, flush=True)
     ended = threading.Event()
     watch = threading.Thread(
@@ -58,7 +59,7 @@ def main(grace: float, command: list[str]) -> int:
     watch.start()
     os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
     ended.set()
-    # Not reaped yet, so the group is still the worker's: end what it has left running.
+    # Not reaped yet, so that the group still belongs to the worker: end its remaining processes.
     os.killpg(worker.pid, signal.SIGKILL)
     status = worker.wait()
     return status if status >= 0 else 128 - status

@@ -1,4 +1,4 @@
-"""What a worker tells of itself: the lines of its log, one JSON object each."""
+"""Reads a worker's log, one JSON object per line, and keeps the state of its connectors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _LEVELS = {
 }
 
 
-# What a line says already, or what its reader's own log adds.
-_SAID = ("event", "connector", "level", "logger", "timestamp", "ledger", "exception")
+# Keys that are in the text already, or that the agent's log adds.
+_SHOWN = ("event", "connector", "level", "logger", "timestamp", "ledger", "exception")
 
 
 class Line(NamedTuple):
@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 class Report:
-    """What is known of one run of a worker. ``connectors``: the last that was told of each, by name."""
+    """The state of one run of a worker. ``connectors`` has the last known state of each by name."""
 
     def __init__(self) -> None:
         self.connectors: dict[str, dict[str, Any]] = {}
@@ -36,47 +36,47 @@ class Report:
 
     @property
     def failed(self) -> dict[str, str]:
-        """The connectors that have failed, and why."""
+        """The connectors that have failed, with the reason."""
         states = self.connectors.items()
-        return {name: str(told.get("trace", "")) for name, told in states if told.get("state") == "FAILED"}
+        return {name: str(state.get("trace", "")) for name, state in states if state.get("state") == "FAILED"}
 
     @property
-    def last_words(self) -> str:
-        """The last lines that were no progress, for the cause of an end."""
+    def last_lines(self) -> str:
+        """The last lines except progress, which show why the worker ended."""
         return "\n".join(self._last)
 
     def take(self, text: str) -> Line:
-        """Take in a line of the output."""
+        """Read a line of the output and return it for the agent's log."""
         try:
-            told = json.loads(text)
+            event = json.loads(text)
         except ValueError:
-            told = None
-        if not isinstance(told, dict) or "event" not in told:
+            event = None
+        if not isinstance(event, dict) or "event" not in event:
             self._last.append(text)
             return Line(logging.INFO, text)
-        self._note(told)
-        level = _LEVELS.get(str(told.get("level")), logging.INFO)
-        if told["event"] == "progress":
-            level = logging.DEBUG  # the figures are in the status
-        words = ": ".join(str(told[key]) for key in ("connector", "event") if told.get(key) is not None)
+        self._update(event)
+        level = _LEVELS.get(str(event.get("level")), logging.INFO)
+        if event["event"] == "progress":
+            level = logging.DEBUG  # the status has the numbers
+        words = ": ".join(str(event[key]) for key in ("connector", "event") if event.get(key) is not None)
         if level >= logging.WARNING:
-            more = [f"{key}={told[key]}" for key in told if key not in _SAID and told[key] is not None]
-            words += f" ({', '.join(more)})" if more else ""
+            details = [f"{key}={event[key]}" for key in event if key not in _SHOWN and event[key] is not None]
+            words += f" ({', '.join(details)})" if details else ""
             self._last.append(words)
         return Line(level, words)
 
-    def _note(self, told: dict[str, Any]) -> None:
-        ledger, connector = told.get("ledger"), told.get("connector")
+    def _update(self, event: dict[str, Any]) -> None:
+        ledger, connector = event.get("ledger"), event.get("connector")
         if isinstance(ledger, dict):
             self.connectors = ledger
-        elif told["event"] == "started" and isinstance(told.get("connectors"), list):
+        elif event["event"] == "started" and isinstance(event.get("connectors"), list):
             self.started = True
             self.connectors = {
-                str(name): {"state": "RUNNING"} for name in told["connectors"]
+                str(name): {"state": "RUNNING"} for name in event["connectors"]
             } | self.connectors
-        elif told.get("state") == "FAILED" and connector:
-            was = self.connectors.get(connector, {})
+        elif event.get("state") == "FAILED" and connector:
+            previous = self.connectors.get(connector, {})
             self.connectors = {
                 **self.connectors,
-                connector: {**was, "state": "FAILED", "trace": str(told["event"])},
+                connector: {**previous, "state": "FAILED", "trace": str(event["event"])},
             }

@@ -15,8 +15,8 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 _MAX_LINE = 65536
 
 
-class Ways(NamedTuple):
-    """How to start and to wait: Python's own threads, or what gevent has in their place."""
+class Concurrency(NamedTuple):
+    """How to start processes, wait and run in the background: by threads, or by gevent's equivalents."""
 
     popen: Callable[..., Any]
     queue: Callable[[], Any]
@@ -27,21 +27,26 @@ def _thread(target: Callable[..., Any], *arguments: Any) -> None:
     threading.Thread(target=target, args=arguments, daemon=True).start()
 
 
-THREADS = Ways(subprocess.Popen, queue.Queue, _thread)
+THREADS = Concurrency(subprocess.Popen, queue.Queue, _thread)
 
 
 class Run:
-    """A program, running from the moment this is made.
+    """A program that runs from the construction of this object, and ends with this process.
 
-    ``grace``: seconds between the request to stop and SIGKILL. It ends with this process, however that ends.
-    ``pid`` is 0 if it could not be started; the lines then say why. Its output is to be read (``lines``), or
-    it waits for a reader.
+    ``grace`` is the time between the request to stop and SIGKILL, in seconds. ``pid`` is 0 if the program
+    could not be started; ``lines`` then has the reason. The caller must read ``lines``, or the program
+    blocks.
     """
 
     def __init__(
-        self, ways: Ways, command: Sequence[str], environment: Mapping[str, str], folder: Path, grace: float
+        self,
+        concurrency: Concurrency,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        grace: float,
     ) -> None:
-        self._process = ways.popen(
+        self._process = concurrency.popen(
             [sys.executable, "-I", "-S", str(_KEEPER), str(grace), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -52,20 +57,21 @@ class Run:
         )
         first = self._process.stdout.readline().strip()
         self.pid = int(first) if first.isdigit() else 0
+        self.keeper_pid: int = self._process.pid
 
     def lines(self) -> Iterator[str]:
-        """The lines of its output, until it ends."""
+        """Yield the lines of its output until it ends."""
         while line := self._process.stdout.readline(_MAX_LINE):
             yield line.decode("utf-8", "replace").rstrip("\n")
 
     def wait(self) -> int:
-        """Wait for its end, after its lines are read; returns its exit status (128 + n after signal n)."""
+        """Wait for its end after all lines are read; return its exit status (128 + n after signal n)."""
         status: int = self._process.wait()
         self.stop()
         self._process.stdout.close()
         return status
 
     def stop(self) -> None:
-        """Ask it to stop; returns at once."""
+        """Ask the program to stop; returns at once."""
         with suppress(OSError):
             self._process.stdin.close()

@@ -1,4 +1,4 @@
-"""What the config store says: where tieline is, the worker's settings, and a connector an entry."""
+"""Reads the config store: the path of tieline, the worker's settings, and an entry for each connector."""
 
 from __future__ import annotations
 
@@ -14,55 +14,54 @@ CONFIG = "config"
 CONNECTORS = "connectors/"
 _GRACE = "task.shutdown.graceful.timeout.ms"
 _KNOWN = ("tieline", "worker", "environment")
-# The worker's environment is made of these alone: the platform's PYTHONPATH, VIRTUAL_ENV and keys stay here.
-_PASSED_ON = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+# The worker gets only these variables, and not the platform's PYTHONPATH, VIRTUAL_ENV and keys.
+_INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 class SettingsError(Exception):
-    """Why these settings are not taken: every problem, a line each; no value is shown."""
+    """The settings are invalid. The message has a line for each problem, without values."""
 
 
-class NothingToRun(SettingsError):
-    """There is no configuration, or no connector in it: somebody's wish, not a problem."""
+class NothingToRunError(SettingsError):
+    """There is no configuration, or no connector in it, which may be intended."""
 
 
 class Settings(NamedTuple):
-    """What a worker is started with."""
+    """The settings with which a worker is started."""
 
     tieline: str
-    """The program."""
+    """The path of the program."""
     environment: dict[str, str]
-    """Variables of the worker's environment, beside the few that it always has."""
+    """Additional variables of the worker's environment."""
     worker: dict[str, Any]
-    """Its settings, flat."""
+    """The worker's settings, as a flat map."""
     connectors: dict[str, dict[str, Any]]
-    """Those of each connector, by its entry's name."""
+    """The settings of each connector by the name of its entry."""
 
     @property
     def grace(self) -> float:
-        """Seconds that a stop may take: what the worker gives its tasks, and some for itself."""
+        """How long a stop may take: the time of the tasks and 5 s for the worker, in seconds."""
         try:
             return float(self.worker.get(_GRACE, 5000)) / 1000 + 5
         except (TypeError, ValueError):
-            return 10.0  # the worker will say what is wrong with it
+            return 10.0  # the worker will report the wrong value
 
 
 def read(entries: Mapping[str, Any], data: Path) -> Settings:
-    """The settings in these entries of the config store.
+    """Return the settings in these entries of the config store.
 
-    Raises ``SettingsError`` with every problem, ``NothingToRun`` where there is none but nothing to start.
-
-    ``data``: the agent's folder for data; the worker keeps its log and spools in it, unless told otherwise.
+    ``data`` is the agent's folder for data. The worker keeps its log and spools there unless ``data.dir`` is
+    set. Raises ``SettingsError`` with every problem, or ``NothingToRunError`` if there is nothing to start.
     """
     config = entries.get(CONFIG)
     if not config:
-        raise NothingToRun("the config store has no entry 'config'; store one with the path of tieline")
+        raise NothingToRunError("the config store has no entry 'config'; store one with the path of tieline")
     if not isinstance(config, dict):
-        raise SettingsError("config: is no JSON object; store it with vctl config store --json")
-    wrong = [
+        raise SettingsError("config: is not a JSON object; store it with vctl config store --json")
+    problems = [
         f"config: {key} is unknown; known are {', '.join(_KNOWN)}" for key in config if key not in _KNOWN
     ]
-    worker, environment = (_object(config, key, wrong) for key in ("worker", "environment"))
+    worker, environment = (_object(config, key, problems) for key in ("worker", "environment"))
     tieline = config.get("tieline")
     if not (
         isinstance(tieline, str)
@@ -70,10 +69,10 @@ def read(entries: Mapping[str, Any], data: Path) -> Settings:
         and os.path.isabs(tieline)
         and os.access(tieline, os.X_OK)
     ):
-        wrong.append(
+        problems.append(
             "config: tieline must be the absolute path of the program, such as /opt/tieline/bin/tieline"
         )
-    wrong += [
+    problems += [
         f"config: environment: {key!r} must be a name without '=', and text without NUL"
         for key, value in environment.items()
         if not (_is_text(key) and key and "=" not in key and _is_text(value))
@@ -81,20 +80,22 @@ def read(entries: Mapping[str, Any], data: Path) -> Settings:
     connectors = {}
     for name, entry in sorted(entries.items()):
         if name.startswith(CONNECTORS):
-            connectors[name] = _connector(name, entry, wrong)
+            connectors[name] = _connector(name, entry, problems)
         elif name != CONFIG:
-            wrong.append(f"{name}: is unknown; entries are 'config' and 'connectors/NAME'")
-    if wrong:
-        raise SettingsError("\n".join(wrong))
+            problems.append(f"{name}: is unknown; entries are 'config' and 'connectors/NAME'")
+    if problems:
+        raise SettingsError("\n".join(problems))
     if not connectors:
-        raise NothingToRun("the config store has no entry 'connectors/NAME'; store one for each connector")
-    # One line of JSON an event is what the agent can read.
+        raise NothingToRunError(
+            "the config store has no entry 'connectors/NAME'; store one for each connector"
+        )
+    # The agent reads one line of JSON for each event.
     worker = {"data.dir": str(data / "worker"), **worker, "log.format": "json"}
     return Settings(str(tieline), environment, worker, connectors)
 
 
 def _is_text(value: Any) -> bool:
-    """Text that a program can be given: no NUL, no half of a surrogate pair."""
+    """Return whether a program can receive the text: no NUL, no half of a surrogate pair."""
     if not isinstance(value, str) or "\0" in value:
         return False
     try:
@@ -104,32 +105,32 @@ def _is_text(value: Any) -> bool:
     return True
 
 
-def _object(config: Mapping[str, Any], key: str, wrong: list[str]) -> dict[str, Any]:
-    found = config.get(key, {})
-    if isinstance(found, dict):
-        return found
-    wrong.append(f"config: {key} must be an object")
+def _object(config: Mapping[str, Any], key: str, problems: list[str]) -> dict[str, Any]:
+    value = config.get(key, {})
+    if isinstance(value, dict):
+        return value
+    problems.append(f"config: {key} must be an object")
     return {}
 
 
-def _connector(name: str, entry: Any, wrong: list[str]) -> dict[str, Any]:
+def _connector(name: str, entry: Any, problems: list[str]) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        wrong.append(f"{name}: is no JSON object; store it with vctl config store --json")
+        problems.append(f"{name}: is not a JSON object; store it with vctl config store --json")
         return {}
     if isinstance(entry.get("config"), dict):
-        named = {"name": entry["name"]} if "name" in entry else {}
-        entry = {**entry["config"], **named}
+        name_setting = {"name": entry["name"]} if "name" in entry else {}
+        entry = {**entry["config"], **name_setting}
     return {"name": name.removeprefix(CONNECTORS), **entry}
 
 
 class Launch:
-    """A folder with everything that a worker is started with; readable by its owner alone."""
+    """A folder with the files of a worker; only its owner can read it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, settings: Settings) -> None:
-        """Write the settings, in the place of what is there."""
+        """Write the settings, and replace earlier ones."""
         self.remove()
         self.folder.mkdir(mode=0o700, parents=True)
         for name, content in (
@@ -142,28 +143,28 @@ class Launch:
                 json.dump(content, file, indent=1)
 
     def read(self) -> Settings | None:
-        """The settings that were written; none if there are none."""
+        """Return the stored settings, or ``None``."""
         try:
             return Settings(**json.loads((self.folder / "settings.json").read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def remove(self) -> None:
-        """Remove it, if it is there."""
+        """Remove the folder if it exists."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def replace(self, other: Launch) -> None:
-        """Take the place of another."""
+        """Move this folder to the path of another one."""
         other.remove()
         self.folder.rename(other.folder)
 
     def command(self, settings: Settings, *options: str) -> list[str]:
-        """The command that runs a worker with them."""
+        """Return the command that runs a worker with these settings."""
         files = ["worker.json", *map(_file, settings.connectors)]
         return [settings.tieline, "run", *options, *(str(self.folder / file) for file in files)]
 
-    def told(self, text: str) -> str:
-        """The text with the entries of the config store named in the place of our files."""
+    def with_entry_names(self, text: str) -> str:
+        """Return a text in which entries of the config store replace the names of our files."""
         text = text.replace(f"{self.folder / 'worker.json'}", "config: worker")
         text = text.replace(f"{self.folder}/{_PREFIX}", CONNECTORS)
         return text.replace(".json", "")
@@ -176,8 +177,8 @@ def _file(name: str) -> str:
     return f"{_PREFIX}{quote(name.removeprefix(CONNECTORS), safe='')}.json"
 
 
-def environment(settings: Settings, own: Mapping[str, str]) -> dict[str, str]:
-    """The worker's environment; ``own``: the agent's."""
+def environment(settings: Settings, agent_environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the worker's environment."""
     path = os.pathsep.join((str(Path(settings.tieline).parent), "/usr/local/bin", "/usr/bin", "/bin"))
-    passed = {name: own[name] for name in _PASSED_ON if name in own}
-    return {"PATH": path, **passed, **settings.environment}
+    inherited = {name: agent_environment[name] for name in _INHERITED if name in agent_environment}
+    return {"PATH": path, **inherited, **settings.environment}

@@ -1,4 +1,4 @@
-"""Keeps one worker running with what the config store says."""
+"""Keeps one worker running with the settings in the config store."""
 
 from __future__ import annotations
 
@@ -10,82 +10,84 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tieline_agent.report import Report
-from tieline_agent.run import Run, Ways
-from tieline_agent.settings import Launch, NothingToRun, Settings, SettingsError, environment, read
+from tieline_agent.run import Concurrency, Run
+from tieline_agent.settings import Launch, NothingToRunError, Settings, SettingsError, environment, read
 
 log = logging.getLogger("tieline.worker")
 
 _CHECK_SECONDS = 60.0
 
 
-class Pace(NamedTuple):
-    """Seconds."""
+class Timing(NamedTuple):
+    """Waits and pauses, in seconds."""
 
     settle: float = 0.5
-    """How long the config store must be quiet until its entries are taken: it tells of each by itself."""
+    """How long the config store must be quiet before its entries are used; it reports each one separately."""
     backoff: float = 1.0
-    """The pause before a worker that has ended by itself is started again; it doubles."""
+    """The pause before a worker that has ended by itself is restarted; it doubles."""
     longest: float = 60.0
-    """The longest such pause; a worker that ran as long has the first one again."""
+    """The longest such pause. After a worker has run this long, the first pause applies again."""
 
 
-PACE = Pace()
+TIMING = Timing()
 
 
 class Supervisor:
-    """One worker, from ``run`` to ``stop``.
+    """Runs one worker, from ``run`` to ``stop``.
 
-    1. ``configure`` is told each change of the entries. When they have been quiet for a moment they are
-       written to a folder of their own and checked there by tieline itself.
-    2. Good ones take the place of those before: the worker is stopped in its time, and one with the new ones
-       is started. Bad ones change nothing but ``health``; after a start, the last good ones are used.
-       Where there is nothing to run, the worker is stopped.
-    3. A worker that ends by itself is started again, after a pause that doubles.
-    4. ``stop`` stops the worker and returns when it is gone.
+    1. ``configure`` gets each change of the entries. After a quiet moment they are written to a separate
+    folder,
+       and tieline itself checks them there.
+    2. Valid entries replace the earlier ones: the worker is stopped, and a new one is started. Invalid
+    entries
+       change only ``health``; after a start, the last valid ones are used. If there is nothing to run, the
+       worker is stopped.
+    3. A worker that ends by itself is restarted after a pause that doubles.
+    4. ``stop`` stops the worker and waits for its end.
 
-    ``data``: a folder of our own. ``own``: our environment, of which the worker gets little. ``changed`` is
-    called after each change of ``health``.
+    ``data`` is a folder for files. ``agent_environment`` is our environment; the worker gets a few of its
+    variables. ``changed`` is called after each change of ``health``.
     """
 
     def __init__(
         self,
         data: Path,
-        own: Mapping[str, str],
-        ways: Ways,
+        agent_environment: Mapping[str, str],
+        concurrency: Concurrency,
         changed: Callable[[], None] = lambda: None,
-        pace: Pace = PACE,
+        timing: Timing = TIMING,
     ) -> None:
         self._data = data
-        self._own = own
-        self._ways = ways
+        self._agent_environment = agent_environment
+        self._concurrency = concurrency
         self._changed = changed
-        self._pace = pace
-        self._inbox = ways.queue()
-        self._gone = ways.queue()
+        self._timing = timing
+        self._inbox = concurrency.queue()
+        self._finished = concurrency.queue()
         self._current = Launch(data / "current")
         self._settings: Settings | None = None
         self._worker: Run | None = None
         self._report = Report()
-        self._refused: str | None = None
+        self._rejection: str | None = None
         self._entries: dict[str, Any] | None = None
-        self._moments: dict[str, float] = {}
-        self._pause = pace.backoff
+        self._deadlines: dict[str, float] = {}
+        self._pause = timing.backoff
         self._restarts = 0
         self._started_at = 0.0
         self._ended = ""
         self._stopping = False
 
-    # Called from anywhere; return at once
+    # Any thread may call these; they return at once
 
     def configure(self, entries: Mapping[str, Any]) -> None:
-        """All entries of the config store, as they are now."""
+        """Use these entries of the config store. Returns at once; any thread may call it."""
         self._inbox.put(("entries", dict(entries)))
 
     def health(self) -> tuple[str, dict[str, Any]]:
-        """GOOD, STARTING or BAD, and why."""
+        """Return GOOD, STARTING or BAD, with the causes."""
         causes: dict[str, Any] = {}
-        if self._refused:
-            causes["configuration"] = self._refused
+        if self._rejection:
+            causes["configuration"] = self._rejection
         if self._ended:
             causes["worker"] = self._ended
         if self._report.failed:
@@ -95,7 +97,7 @@ class Supervisor:
         return ("GOOD", {}) if self._report.started else ("STARTING", {})
 
     def status(self) -> dict[str, Any]:
-        """Everything that is known, as JSON has it."""
+        """Return the whole state as JSON data."""
         running = self._worker is not None
         status, causes = self.health()
         return {
@@ -110,10 +112,10 @@ class Supervisor:
             "connectors": self._report.connectors,
         }
 
-    # The thread of its own
+    # These run in the supervisor's thread
 
     def run(self) -> None:
-        """Work until ``stop``."""
+        """Run until ``stop``."""
         self._data.mkdir(parents=True, exist_ok=True)
         while not self._stopping:
             self._take(self._next())
@@ -124,21 +126,21 @@ class Supervisor:
                 self._start()
             self._changed()
         self._end_worker()
-        self._gone.put(None)
+        self._finished.put(None)
 
     def stop(self, seconds: float = 15.0) -> None:
-        """Stop the worker and ``run``; returns when both have ended, or after ``seconds``.
+        """Stop the worker and ``run``; return when both have ended, or after ``seconds``.
 
-        The worker's keeper goes on without us. VOLTTRON 10 goes down with who has waited 20 s for an answer.
+        The worker's keeper continues without us. VOLTTRON 10 crashes if a caller waits 20 s for an answer.
         """
         self._inbox.put(("stop", None))
         try:
-            self._gone.get(timeout=seconds)
+            self._finished.get(timeout=seconds)
         except queue.Empty:
-            log.warning("the worker takes longer than %g s to stop; it is left to end by itself", seconds)
+            log.warning("the worker takes longer than %g s to stop; it ends in the background", seconds)
 
     def _next(self) -> tuple[str, Any]:
-        wait = min(self._moments.values(), default=None)
+        wait = min(self._deadlines.values(), default=None)
         try:
             event: tuple[str, Any] = self._inbox.get(
                 timeout=None if wait is None else max(0.0, wait - time.monotonic())
@@ -148,9 +150,9 @@ class Supervisor:
         return event
 
     def _due(self, what: str) -> bool:
-        if self._moments.get(what, float("inf")) > time.monotonic():
+        if self._deadlines.get(what, float("inf")) > time.monotonic():
             return False
-        del self._moments[what]
+        del self._deadlines[what]
         return True
 
     def _take(self, event: tuple[str, Any]) -> None:
@@ -159,11 +161,11 @@ class Supervisor:
             self._stopping = True
         elif kind == "entries":
             self._entries = value
-            self._moments["settle"] = time.monotonic() + self._pace.settle
+            self._deadlines["settle"] = time.monotonic() + self._timing.settle
         elif kind == "started" and value is self._worker:
             self._ended = ""
         elif kind == "ended" and value[0] is self._worker:
-            self._has_ended(f"the worker ended with status {value[1]}\n{self._report.last_words}".strip())
+            self._has_ended(f"the worker ended with status {value[1]}\n{self._report.last_lines}".strip())
 
     def _apply(self, entries: Mapping[str, Any]) -> None:
         candidate = Launch(self._data / "candidate")
@@ -173,62 +175,64 @@ class Supervisor:
                 candidate.write(settings)
                 self._check(candidate, settings)
                 self._replace(candidate, settings)
-            self._refused = None
-        except NothingToRun as error:
-            self._refused = str(error)
+            self._rejection = None
+        except NothingToRunError as error:
+            self._rejection = str(error)
             self._run_nothing()
         except (
             SettingsError,
             OSError,
             ValueError,
-        ) as error:  # ValueError: what cannot be written or passed on
-            self._refused = str(error)
-            log.error("the configuration is refused, nothing is changed: %s", error)
+        ) as error:  # ValueError: text that cannot be written or passed to a program
+            self._rejection = str(error)
+            log.error("the configuration is rejected, nothing is changed: %s", error)
             candidate.remove()
             if self._settings is None and (last := self._current.read()):
-                log.warning("starting with the last configuration that was good")
+                log.warning("starting with the last valid configuration")
                 self._settings = last
                 self._start()
 
     def _replace(self, candidate: Launch, settings: Settings) -> None:
-        # Before the worker is stopped: where this fails, it goes on.
+        # Before the worker is stopped, so that it continues if this fails.
         candidate.replace(self._current)
         self._end_worker()
-        self._settings, self._pause = settings, self._pace.backoff
-        self._moments.pop("restart", None)
+        self._settings, self._pause = settings, self._timing.backoff
+        self._deadlines.pop("restart", None)
         self._start()
 
     def _run_nothing(self) -> None:
-        log.warning("nothing is run: %s", self._refused)
-        if self._settings is not None:  # at a start it may be the store that does not answer
+        log.warning("nothing to run: %s", self._rejection)
+        if self._settings is not None:  # at the start the store may not have answered
             self._end_worker()
             self._current.remove()
         self._settings, self._ended, self._report = None, "", Report()
-        self._moments.pop("restart", None)
+        self._deadlines.pop("restart", None)
 
     def _check(self, candidate: Launch, settings: Settings) -> None:
         check = self._launch(candidate, settings, "--check")
         lines: list[str] = []
-        ended = self._ways.queue()
+        ended = self._concurrency.queue()
 
         def collect() -> None:
             lines.extend(check.lines())
             ended.put(check.wait())
 
-        self._ways.spawn(collect)
+        self._concurrency.spawn(collect)
         try:
             status = ended.get(timeout=_CHECK_SECONDS)
         except queue.Empty:
             check.stop()
             raise SettingsError(f"tieline run --check has not ended in {_CHECK_SECONDS:g} s") from None
         if status:
-            told = candidate.told("\n".join(line for line in lines if line.strip()))
-            raise SettingsError(told or f"tieline run --check ended with status {status}")
+            problems = candidate.with_entry_names("\n".join(line for line in lines if line.strip()))
+            raise SettingsError(problems or f"tieline run --check ended with status {status}")
 
     def _launch(self, launch: Launch, settings: Settings, *options: str) -> Run:
         command = launch.command(settings, *options)
         grace = 0.0 if options else settings.grace
-        return Run(self._ways, command, environment(settings, self._own), self._data, grace)
+        return Run(
+            self._concurrency, command, environment(settings, self._agent_environment), self._data, grace
+        )
 
     def _start(self) -> None:
         if self._settings is None or self._stopping:
@@ -242,7 +246,7 @@ class Supervisor:
             return
         self._worker = worker
         log.info("the worker runs with pid %d", worker.pid)
-        self._ways.spawn(self._follow, worker, report)
+        self._concurrency.spawn(self._follow, worker, report)
 
     def _follow(self, worker: Run, report: Report) -> None:
         for text in worker.lines():
@@ -250,20 +254,20 @@ class Supervisor:
             line = report.take(text)
             log.log(line.level, "%s", line.text)
             if (report.started, report.failed) != before:
-                self._inbox.put(("started" if report.started else "told", worker))
+                self._inbox.put(("started" if report.started else "changed", worker))
         self._inbox.put(("ended", (worker, worker.wait())))
 
-    def _has_ended(self, why: str) -> None:
+    def _has_ended(self, reason: str) -> None:
         self._worker = None
-        if time.monotonic() - self._started_at >= self._pace.longest:
-            self._pause = self._pace.backoff
-        self._ended = why
-        log.error("%s; it is started again in %g s", self._ended, self._pause)
-        self._moments["restart"] = time.monotonic() + self._pause
-        self._pause = min(self._pause * 2, self._pace.longest)
+        if time.monotonic() - self._started_at >= self._timing.longest:
+            self._pause = self._timing.backoff
+        self._ended = reason
+        log.error("%s; it is restarted in %g s", self._ended, self._pause)
+        self._deadlines["restart"] = time.monotonic() + self._pause
+        self._pause = min(self._pause * 2, self._timing.longest)
 
     def _end_worker(self) -> None:
-        """Stop the worker if it runs; returns when it is gone. What comes meanwhile is taken as usual."""
+        """Stop the worker if it runs, and wait for its end; handle other events meanwhile."""
         worker = self._worker
         if worker is None:
             return
