@@ -191,7 +191,7 @@ def _resolve_reference(provider: str, rest: str) -> str:
     except RuntimeError:  # ~user of a user who does not exist
         raise ValueError(f"${{{provider}:{rest}}} cannot be read: no such home folder") from None
     except (UnicodeDecodeError, javaproperties.InvalidUEscapeError):
-        raise ValueError(f"${{{provider}:{rest}}} is no UTF-8 text, or no properties file") from None
+        raise ValueError(f"${{{provider}:{rest}}} is not UTF-8 text, or not a properties file") from None
     except ValueError as error:
         raise ValueError(f"${{{provider}:{rest}}} {error}") from None
     if key not in found:

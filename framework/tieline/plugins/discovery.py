@@ -94,7 +94,7 @@ def load(group: str, name: str, contract: Any) -> Any:
     if len(matching) > 1:
         owners = ", ".join(f"{plugin.owner} ({plugin.target})" for plugin in matching)
         raise PluginError(
-            f"the {kind} {name!r} is there {len(matching)} times: {owners}; uninstall all but one"
+            f"the {kind} {name!r} is installed {len(matching)} times: {owners}; uninstall all but one"
         )
     found = _load(group, name)
     if isinstance(found, type) and issubclass(found, _TASKS.get(contract, ())):
@@ -105,7 +105,7 @@ def load(group: str, name: str, contract: Any) -> Any:
     if not (isinstance(found, type) and issubclass(found, contract)):
         plugin = matching[0]
         raise PluginError(
-            f"the {kind} {name!r} of {plugin.owner} is broken: {plugin.target} is no {contract.__name__}"
+            f"the {kind} {name!r} of {plugin.owner} is broken: {plugin.target} is not a {contract.__name__}"
         )
     return found
 

@@ -45,7 +45,7 @@ def _distributions(setting: str, problems: list[str]) -> Iterable[Path]:
         Path(os.path.expanduser(part.strip())).absolute() for part in setting.split(",") if part.strip()
     ):
         if not folder.is_dir():
-            problems.append(f"{folder} is no folder")
+            problems.append(f"{folder} is not a folder")
             continue
         for path in sorted(folder.iterdir()):
             if path.suffix == ".whl" or (path.is_dir() and not path.name.startswith(".")):
@@ -53,8 +53,8 @@ def _distributions(setting: str, problems: list[str]) -> Iterable[Path]:
                     yield path
                 else:
                     problems.append(
-                        f"{path} is no distribution: it has no *.dist-info (pip install --target {path} NAME "
-                        "makes one)"
+                        f"{path} is not a distribution: it has no *.dist-info (pip install --target {path} "
+                        "NAME makes one)"
                     )
 
 

@@ -193,7 +193,7 @@ def test_a_name_that_two_distributions_give_is_an_error_that_names_both(between,
     ):
         text = load_error(SOURCES, "mine")
     assert text == (
-        "the source 'mine' is there 2 times: fixture_one 1.0 (fixture_one:Mine), "
+        "the source 'mine' is installed 2 times: fixture_one 1.0 (fixture_one:Mine), "
         "fixture_two 1.0 (fixture_two:Mine); uninstall all but one"
     )
 
@@ -219,7 +219,9 @@ def test_a_plugin_that_is_no_subclass_of_its_contract_is_refused(what, tmp_path)
         tmp_path, "fixture_odd", {SOURCES: {"odd": f"fixture_odd:{what}"}}, {"fixture_odd": text}
     ):
         found = load_error(SOURCES, "odd")
-    assert found == f"the source 'odd' of fixture_odd 1.0 is broken: fixture_odd:{what} is no SourceConnector"
+    assert (
+        found == f"the source 'odd' of fixture_odd 1.0 is broken: fixture_odd:{what} is not a SourceConnector"
+    )
 
 
 @pytest.mark.parametrize(

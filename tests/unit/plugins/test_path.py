@@ -103,9 +103,9 @@ def test_every_problem_of_the_folders_is_told(dropped, tmp_path, monkeypatch):
         activate(f"{dropped},{tmp_path / 'none'}", "worker.yaml")
     messages = [problem.message for problem in caught.value.problems]
     assert len(messages) == 4
-    assert sum("is no distribution" in each for each in messages) == 2
+    assert sum("is not a distribution" in each for each in messages) == 2
     assert sum("both bring the module 'acme_one'" in each for each in messages) == 1
-    assert sum("is no folder" in each for each in messages) == 1
+    assert sum("is not a folder" in each for each in messages) == 1
     assert not [path for path in sys.path if str(dropped) in path]
 
 
