@@ -22,11 +22,10 @@ import pytest
 
 from tieline.api import Datum, Schema, TopicPartition
 from tieline.broker.local.log import LocalLog
+from tieline.broker.local.store import Store
 from tieline.broker.port import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore
-from tieline.runtime.spool.spool import Limits, Spool
-from tieline.runtime.task.clock import Counters
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.frames import pack
@@ -152,9 +151,9 @@ def road(tmp_path_factory, mongo_uri):
         client.drop_database("bad_input")
         assert bus.dropped == 0
     # what was bad is there, as it came
-    spool = Spool(folder / "data" / "spools" / "bus-0.db", Limits(1 << 30, True, 1 << 24), Counters())
-    kept = {((r.key or b"").decode(), r.value) for r in spool._store.read_from("quarantine", 0, 0)}
-    spool.close()
+    store = Store(folder / "data" / "spools" / "bus-0.db")
+    kept = {((r.key or b"").decode(), r.value) for r in store.read_from("quarantine", 0, 0)}
+    store.close()
     assert kept == {(reason, pack(parts)) for reason, found in HOSTILE.items() for parts in found}
 
 

@@ -129,6 +129,10 @@ def test_a_broker_that_falls_silent_or_dies_within_a_write_costs_and_doubles_not
         thread.join()
     print(f"{number} writes, {len(retried)} without an answer")
     assert retried
+    _check_against_a_new_owner(home, consumer, changelog, number)
+
+
+def _check_against_a_new_owner(home, consumer, changelog, number):
     again = consumer.changelog("group-commands-changelog", AT, 10.0)
     with pytest.raises(FencedError):
         changelog.write({b"latest": b"no"}, [], None, 5.0)

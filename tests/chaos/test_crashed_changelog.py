@@ -74,11 +74,11 @@ def planned(outside, worker, data):
     text = ConverterPlan(StringConverter, StringConverter.config_type.parse({}), {})
     settings = SinkSettings.parse({"name": outside.name, "connector.class": "test", "topics": outside.topic})
 
-    def __init__(self, context, config):
-        Actor.__init__(self, outside, context, config)
+    class BoundActor(Actor):
+        def __init__(self, context, config):
+            super().__init__(outside, context, config)
 
-    task = type("Actor", (Actor,), {"__init__": __init__})
-    connector = type("Acting", (SinkConnector,), {"task_type": task})
+    connector = type("Acting", (SinkConnector,), {"task_type": BoundActor})
     sink = SinkPlan(Config.parse({}), {}, text, text, [], {}, settings, connector)
     return dataclasses.replace(plan, connectors=[sink])
 

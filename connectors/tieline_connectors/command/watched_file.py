@@ -80,7 +80,7 @@ class BoundedCall(Generic[T]):
                 return
             try:
                 job.result.append(self._function())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the caller's thread raises it
                 job.error = error
             job.done.set()
 

@@ -90,7 +90,7 @@ def run_in_thread(call: Callable[[], T], name: str) -> Future[T]:
     def run() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the future raises it
             future.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()

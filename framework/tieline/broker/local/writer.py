@@ -99,7 +99,7 @@ class Writer:
         while group:
             try:
                 results = self._transaction([change for change, _ in group])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - each change's future raises it
                 if isinstance(error, apsw.FullError):
                     self._tables.disk_is_full()
                 if len(group) == 1:

@@ -137,7 +137,7 @@ class RemoteStore:
         try:
             self.file_system.makedirs(target.rpartition("/")[0], exist_ok=True)
             self.file_system.pipe_file(target, buffer.getvalue().to_pybytes())
-        except Exception as error:  # noqa: BLE001 - each file system has its own errors
+        except Exception as error:
             raise _outage(target, error) from error
 
     def close(self) -> None:
