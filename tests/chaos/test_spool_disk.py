@@ -567,6 +567,6 @@ def test_a_disk_that_can_only_be_read_is_told_before_anything_starts(tmp_path):
     done = in_a_namespace("-o ro", [sys.executable, "-m", "tieline.cli.main", "run", *files])
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "the folder /mnt/data cannot be written: Read-only file system; check data.dir, its rights and its "
-        "disk\n"
+        "the folder /mnt/data cannot be written: Read-only file system; check data.dir, its permissions and "
+        "its disk\n"
     )
