@@ -214,7 +214,7 @@ def test_a_message_over_16_mb_is_dropped_counted_and_told_and_its_neighbours_arr
     ledger = road.arrived()
     assert ledger["bus"]["counters"]["dropped.too_large"] == 1
     (sentence,) = road.told("devices/large/all")
-    assert "larger than bus.max.message.bytes (16777216) and dropped" in sentence
+    assert "larger than bus.max.message.bytes (16777216) and is dropped" in sentence
 
 
 def test_a_message_that_the_log_does_not_take_stops_the_pump_before_it_and_stays_in_the_spool(tmp_path):

@@ -213,7 +213,7 @@ def test_a_worker_that_stands_still_between_started_and_the_write_until_another_
             assert time.monotonic() < deadline
         result = line.end(one)  # only the second can have told it
         os.kill(first.pid, signal.SIGCONT)
-        first.wait_for("partitions lost; what was in flight comes again")
+        first.wait_for("partitions lost; records in flight will be read again")
         two = line.send(21.0)
         assert line.end(two)["state"] == "SUCCEEDED"
         assert line.ends(one) == [result]

@@ -86,7 +86,7 @@ def test_records_held_in_an_outage_arrive_though_the_session_was_lost_meanwhile(
         waiting = worker.wait_for_ledger(lambda ledger: ledger["mongo"]["lag"] == 200)
         assert waiting["mongo"]["delivered"] == 100
         lose_the_session(server, worker)
-        worker.wait_for("partitions lost; what was in flight comes again", timeout=60)
+        worker.wait_for("partitions lost; records in flight will be read again", timeout=60)
         worker.wait_for("partitions assigned", timeout=60, count=2)
         worker.wait_for_ledger(lambda ledger: ledger["mongo"]["lag"] == 200)  # held again, and said so
         store.start()
