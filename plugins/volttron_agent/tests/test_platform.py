@@ -80,7 +80,7 @@ class Installed:
         """By RPC, from another agent."""
         return self._bus.call(IDENTITY, "status", timeout=5.0)
 
-    def told(self):
+    def status_line(self):
         """The line of ``vctl status``."""
         return next(line for line in self.platform.vctl("status").splitlines() if IDENTITY in line)
 
@@ -89,7 +89,7 @@ class Installed:
         return self._bus.call(IDENTITY, "health.get_status", timeout=5.0)
 
     def is_good(self):
-        return "GOOD" in self.with_entry_names() and self.status()["health"] == "GOOD"
+        return "GOOD" in self.status_line() and self.status()["health"] == "GOOD"
 
     @property
     def worker(self):
@@ -135,8 +135,8 @@ def test_a_reading_of_the_bus_passes_through_its_worker(agent):
         "out": "RUNNING",
     }
     until(lambda: agent.status()["connectors"]["bus"]["received"] >= 6)
-    assert "running" in agent.with_entry_names()
-    assert json.loads(agent.platform.vctl("health", agent.with_entry_names().split()[0]))["message"] == "GOOD"
+    assert "running" in agent.status_line()
+    assert json.loads(agent.platform.vctl("health", agent.status_line().split()[0]))["message"] == "GOOD"
 
 
 def test_the_worker_has_an_environment_of_its_own(agent):
@@ -160,7 +160,7 @@ def test_a_change_in_the_config_store_takes_effect(agent):
 def test_a_problem_in_the_config_store_keeps_the_worker_and_is_told_by_its_health(agent):
     before = agent.worker
     agent.configure(fiel="s3cret")
-    until(lambda: "BAD" in agent.with_entry_names(), 30)
+    until(lambda: "BAD" in agent.status_line(), 30)
     for told in (json.dumps(agent.health()), json.dumps(agent.status())):
         assert "connectors/out" in told
         assert "fiel" in told
@@ -193,7 +193,7 @@ def test_a_worker_that_dies_is_started_again(agent):
 
 def test_kill_9_of_the_agent_ends_the_worker_and_a_start_goes_on(agent):
     worker = agent.worker
-    os.kill(int(agent.with_entry_names().partition("[")[2].partition("]")[0]), signal.SIGKILL)
+    os.kill(int(agent.status_line().partition("[")[2].partition("]")[0]), signal.SIGKILL)
     until(lambda: not alive(worker))
     agent.platform.vctl("start", "--tag", TAG)
     until(agent.is_good, 30)
