@@ -119,7 +119,7 @@ class ConnectorContract:
             work(task)
         mark = resources()
         task.interrupt()
-        left = left_since(mark, self.soon)
+        left = left_since(mark, 3 * self.soon)  # waits only as long as something is left
         assert not left, f"an interrupt after stop opened {', '.join(left)}; nothing closes that"
 
     def test_a_start_in_an_outage_can_be_repeated(
@@ -171,7 +171,7 @@ class ConnectorContract:
             with self._started(settings) as task:
                 work(task)
             ended.append(task)
-        left = left_since(mark, self.soon)
+        left = left_since(mark, 3 * self.soon)  # waits only as long as something is left
         assert not left, f"stop left open: {', '.join(left)}. Close files and sockets, join threads in stop"
         alive = [t.name for t in resources().threads - before.threads if not t.daemon]
         assert not alive, f"stop left threads running that keep the process alive: {alive}. Join them in stop"

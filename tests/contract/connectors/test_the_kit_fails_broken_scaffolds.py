@@ -376,7 +376,7 @@ def __init__(self, context, config):
 @planted("start")
 def start(self):
     _start(self)
-    threading.Thread(target=time.sleep, args=(4,), name="left behind").start()
+    threading.Thread(target=time.sleep, args=(10,), name="left behind").start()
 """,
         "test_stop_releases_threads_and_files",
         "the thread 'left behind'",
