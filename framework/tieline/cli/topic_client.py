@@ -9,23 +9,19 @@ from pathlib import Path
 
 from tieline.api import (
     ID_HEADER,
-    Config,
     DataError,
     Datum,
     RecordMetadata,
     RetriableError,
     SinkRecord,
     SourceRecord,
-    header,
 )
 from tieline.api.commands import TopicClient
 from tieline.broker.port import ConsumedRecord, ProducerRecord, TopicReader, Unit
 from tieline.cli.connection import BrokerOptions, BrokerSession, open_session
 from tieline.cli.consuming.decoder import Decoder, ValueFormat
 from tieline.converters.default_codec import DefaultCodec
-from tieline.converters.plain import BytesConverter
-from tieline.runtime.sink.conversion import SinkConversion
-from tieline.runtime.task.transform_chain import TransformChain
+from tieline.runtime.sink.identity import RecordIdentities
 
 _NAME = "tieline-cli"
 _BATCH = 500
@@ -78,14 +74,9 @@ class WorkerTopics:
 
     def record_id(self, at: RecordMetadata) -> str:
         """Return the id by which every sink knows a record; see ``TopicClient.record_id``."""
-        conversion = SinkConversion(self._broker, TransformChain([]), *self._bytes_converters())
-        record = conversion.as_consumed(ConsumedRecord(*at, None, None, (), 0))
-        return (header(record, ID_HEADER) or b"").decode("ascii")
-
-    def _bytes_converters(self) -> tuple[BytesConverter, BytesConverter]:
-        schemas = self._session.schemas
-        key = BytesConverter(Config(), is_key=True, schemas=schemas)
-        return key, BytesConverter(Config(), is_key=False, schemas=schemas)
+        identities = RecordIdentities(self._broker, lambda name, number: None)
+        headers = identities.headers(ConsumedRecord(*at, None, None, (), 0))
+        return (dict(headers)[ID_HEADER] or b"").decode("ascii")
 
     def _encode(self, records: Sequence[SourceRecord]) -> list[ProducerRecord]:
         failures: dict[int, Exception] = {}

@@ -1,4 +1,4 @@
-"""The form of records that no connector's configuration speaks of: with a schema Avro, without one JSON."""
+"""The format of records that no connector configures: Avro with a schema, JSON without one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from tieline.converters.json import JsonConverter, JsonConverterConfig
 
 
 class DefaultCodec:
-    """For keys or for values; used by one thread at a time. ``avro``: its converter."""
+    """Encodes keys, or values; used by one thread at a time. ``avro``: for data with a schema."""
 
     def __init__(self, schemas: SchemaStore, *, is_key: bool = False) -> None:
         self.avro = AvroConverter(AvroConverterConfig.parse({}), is_key=is_key, schemas=schemas)
         self._json = JsonConverter(JsonConverterConfig.parse({}), is_key=is_key, schemas=schemas)
 
     def encode(self, datum: Datum) -> bytes | None:
-        """Raises ``ValueError`` on what is not true to its schema, ``Retriable`` (the schemas are away)."""
+        """Return the bytes of a datum.
+
+        Raises ``ValueError`` if it does not fit its schema, ``RetriableError`` if schemas are unavailable.
+        """
         converter = self._json if datum.schema is None else self.avro
         try:
             return converter.serialize([datum])[0]

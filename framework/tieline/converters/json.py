@@ -103,7 +103,3 @@ class JsonConverter(Converter[JsonConverterConfig]):
         if known.has_decimals:
             envelope = _with_all_digits(data.decode("utf-8", "surrogatepass").removeprefix("\ufeff"))
         return known.read(envelope["payload"]), known.schema
-
-
-def _parsed(data: bytes) -> tuple[Any, None]:
-    return (parse_json(data) if data else None), None
