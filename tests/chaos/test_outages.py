@@ -26,7 +26,7 @@ from confluent_kafka.admin import AdminClient
 
 from tieline.broker.port import ConsumedRecord
 from tieline.config.plan import check_plan
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.proxy import TcpProxy

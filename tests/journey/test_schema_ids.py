@@ -5,7 +5,7 @@ from functools import partial
 
 from tieline.api import Schema
 from tieline.registry.schema_topic import TopicSchemaStore
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.task.environment import TaskEnvironment
 
 

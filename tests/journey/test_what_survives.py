@@ -7,7 +7,7 @@ from tieline.broker.port import ConsumedRecord, Unit
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.sink.conversion import SinkConversion
 from tieline.runtime.source.conversion import SourceConversion
 from tieline.runtime.task.environment import TaskEnvironment

@@ -14,7 +14,7 @@ from tieline.api import ID_HEADER, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.execution import platform as the_platform
+from tieline_connectors.command.execution import platform_client
 from tieline_connectors.command.sink import CommandSinkTask
 
 pytestmark = pytest.mark.volttron
@@ -112,7 +112,7 @@ def platform10(volttron10_platform):
 
 @pytest.fixture
 def sink(tmp_path, platform, monkeypatch):
-    monkeypatch.setattr(the_platform, "_START_UP", 0.0)  # as for a driver that was met long ago
+    monkeypatch.setattr(platform_client, "_START_UP", 0.0)  # as for a driver that was met long ago
     sink = Sink(tmp_path, platform)
     yield sink
     platform.driver.signal(signal.SIGCONT)

@@ -9,7 +9,7 @@ from zmq.utils import z85
 
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline.testing.source_context import RecordingSourceContext
-from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.volttron_bus.sink import VolttronBusSinkTask
 from tieline_connectors.volttron_bus.sink_config import VolttronBusSinkConfig
 from tieline_connectors.volttron_bus.source import VolttronBusTask

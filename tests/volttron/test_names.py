@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tieline_connectors.command.execution.errors import DeviceRefusedError
-from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.model.point import point_of
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 from tieline_connectors.volttron_bus.vip.credentials import CurveKeys

@@ -28,7 +28,7 @@ from tieline_connectors.command.execution.conditions import ConditionMonitor
 from tieline_connectors.command.execution.counters import CommandCounters
 from tieline_connectors.command.execution.executor import Timing
 from tieline_connectors.command.execution.partition import CommandPartition, ResultTopics
-from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.execution.scheduler import Scheduler
 from tieline_connectors.command.intake import Intake
 from tieline_connectors.command.model.result_records import ledger_schema

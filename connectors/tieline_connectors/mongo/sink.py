@@ -26,7 +26,7 @@ from tieline_connectors.mongo.client import Client, redact
 from tieline_connectors.mongo.config import Destination, MongoSinkConfig, collection_problem
 from tieline_connectors.mongo.documents.layouts import DIGEST, LAYOUTS, Document, Layout, is_tombstone
 from tieline_connectors.mongo.documents.publishes import Publishes
-from tieline_connectors.mongo.writing.batch import BatchState, DocumentPosition, PendingDocument
+from tieline_connectors.mongo.writing.batch_state import BatchState, DocumentPosition, PendingDocument
 from tieline_connectors.mongo.writing.collection import CollectionWriter, InsertResult
 from tieline_connectors.mongo.writing.failures import TooSlowError, to_tieline_error
 from tieline_connectors.mongo.writing.insert_size import InsertSize

@@ -6,12 +6,12 @@ import re
 from typing import Literal
 
 from tieline.api import CommaList, setting
+from tieline_connectors.volttron_bus.messages.device_paths import TopicBase, with_defaults
 from tieline_connectors.volttron_bus.messages.message import ParseLimits
+from tieline_connectors.volttron_bus.messages.message_time import UTC, NaiveZone
 from tieline_connectors.volttron_bus.messages.prefixes import ALL_PREFIXES, parse_prefix
 from tieline_connectors.volttron_bus.messages.records import Route
 from tieline_connectors.volttron_bus.messages.time_formats import find_zone
-from tieline_connectors.volttron_bus.messages.timestamps import UTC, NaiveZone
-from tieline_connectors.volttron_bus.messages.topics import TopicBase, with_defaults
 from tieline_connectors.volttron_bus.platform_config import BusConfig, error_message
 from tieline_connectors.volttron_bus.receiver import PingTiming, Subscription
 

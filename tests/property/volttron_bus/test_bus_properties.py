@@ -19,11 +19,11 @@ from tieline_connectors.volttron_bus.messages.message import (
     canonical,
     parse_message,
 )
+from tieline_connectors.volttron_bus.messages.message_time import message_time
 from tieline_connectors.volttron_bus.messages.prefixes import ALL_PREFIXES
 from tieline_connectors.volttron_bus.messages.readings import rebuild
 from tieline_connectors.volttron_bus.messages.records import RecordMapper, Route
 from tieline_connectors.volttron_bus.messages.time_formats import parse_time
-from tieline_connectors.volttron_bus.messages.timestamps import message_time
 from tieline_connectors.volttron_bus.vip.frames import check_text, is_deeper_than, pack, unpack
 
 LIMITS = ParseLimits()

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tieline_connectors.command.execution.errors import DeviceRefusedError, UncertainError
-from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.model.facts import reading_of
 from tieline_connectors.command.rules.decisions import CallResult
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter, RawAnswer

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from tieline_connectors.command.execution.errors import DeviceRefusedError
-from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.model.point import point_of
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.connection import Endpoint

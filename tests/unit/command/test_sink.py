@@ -13,7 +13,7 @@ from tieline.api import ID_HEADER, RetriableError, SinkRecord, TopicPartition
 from tieline.testing.changelogs import Changelogs
 from tieline.testing.sink_context import RecordingSinkContext
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.execution import conditions, platform
+from tieline_connectors.command.execution import conditions, platform_client
 from tieline_connectors.command.sink import CommandSinkTask
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter, NoAnswerError, RpcMethodError
 
@@ -511,7 +511,7 @@ def test_a_driver_that_does_not_know_its_devices_yet_is_waited_for(stand):
 
 
 def test_a_device_that_a_driver_never_knows_is_a_failure_in_the_end(stand, monkeypatch):
-    monkeypatch.setattr(platform, "_START_UP", 1.0)
+    monkeypatch.setattr(platform_client, "_START_UP", 1.0)
     driver = Starting(stand.device)
     stand.bus.rpc["platform.driver"] |= {"get_point": driver.get_point, "set_point": driver.set_point}
     stand.start()
@@ -670,7 +670,7 @@ def test_an_audit_log_with_another_file_in_its_place_stops_all_writes_until_that
 @pytest.fixture
 def met_long_ago(monkeypatch):
     """No driver counts as one that has just started and may not know its devices yet."""
-    monkeypatch.setattr(platform, "_START_UP", 0.0)
+    monkeypatch.setattr(platform_client, "_START_UP", 0.0)
 
 
 @pytest.mark.usefixtures("met_long_ago")

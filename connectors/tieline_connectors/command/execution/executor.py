@@ -23,7 +23,7 @@ from tieline_connectors.command.execution.errors import (
     UncertainError,
 )
 from tieline_connectors.command.execution.partition import CommandPartition, LedgerWrite
-from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.execution.platform_state import PlatformState, WarnOnce
 from tieline_connectors.command.execution.reservation import Reservation
 from tieline_connectors.command.model.command import Result

@@ -7,7 +7,7 @@ import logging
 from tieline_connectors.command.execution import writer
 from tieline_connectors.command.execution.conditions import ConditionMonitor
 from tieline_connectors.command.execution.errors import UnavailableError, UncertainError
-from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.model.entry import LedgerEntry
 from tieline_connectors.command.rules.decisions import Readings
 

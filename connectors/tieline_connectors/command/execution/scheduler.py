@@ -10,7 +10,7 @@ from tieline_connectors.command.execution.conditions import ConditionMonitor
 from tieline_connectors.command.execution.counters import CommandCounters
 from tieline_connectors.command.execution.executor import IDLE, Executor, PartitionReleasedError, Timing
 from tieline_connectors.command.execution.partition import CommandPartition
-from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.model.entry import LedgerEntry
 
 log = logging.getLogger(__name__)

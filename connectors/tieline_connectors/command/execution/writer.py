@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from tieline_connectors.command.execution.errors import DeviceRefusedError, UnavailableError, UncertainError
-from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.execution.reservation import Reservation
 from tieline_connectors.command.model.command import Command
 from tieline_connectors.command.model.facts import Reading, reading_of

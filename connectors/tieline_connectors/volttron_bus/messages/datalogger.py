@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tieline_connectors.volttron_bus.messages.message import Message
-from tieline_connectors.volttron_bus.messages.timestamps import Moment, reading_time
+from tieline_connectors.volttron_bus.messages.message_time import Moment, reading_time
 
 ROOT = "datalogger/"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tieline.api import Headers, identity, parse_json
-from tieline_connectors.volttron_bus.messages.timestamps import UTC, NaiveZone, TimeSource, message_time
+from tieline_connectors.volttron_bus.messages.message_time import UTC, NaiveZone, TimeSource, message_time
 from tieline_connectors.volttron_bus.vip.frames import CHARSET, PROTOCOL, is_deeper_than
 
 ORIGIN_HEADER = "tieline.origin"

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from tieline.api import Schema, parse_json
 from tieline_connectors.volttron_bus.messages import datalogger
+from tieline_connectors.volttron_bus.messages.device_paths import BASES, KINDS, TopicBase
 from tieline_connectors.volttron_bus.messages.message import Message
-from tieline_connectors.volttron_bus.messages.topics import BASES, KINDS, TopicBase
 
 _METADATA = ("units", "type", "tz")
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1

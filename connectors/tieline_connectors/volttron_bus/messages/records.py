@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tieline.api import Headers, SourceRecord
+from tieline_connectors.volttron_bus.messages.device_paths import BASES, TopicBase
 from tieline_connectors.volttron_bus.messages.message import (
     ORIGIN_HEADER,
     MalformedMessageError,
@@ -13,7 +14,6 @@ from tieline_connectors.volttron_bus.messages.message import (
     identity_headers,
 )
 from tieline_connectors.volttron_bus.messages.readings import bus_message_schema, to_value
-from tieline_connectors.volttron_bus.messages.topics import BASES, TopicBase
 
 
 class Route(NamedTuple):

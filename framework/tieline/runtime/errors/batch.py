@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeVar
 
 from tieline.api import DataError, RetriableError, TopicPartition
 from tieline.broker.port import ConsumedRecord
-from tieline.runtime.errors.retry import StageError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import StageError
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from tieline.api import RetriableError, SinkTask, TopicPartition
 from tieline.broker.port import Consumer
 from tieline.config.settings import Timing
-from tieline.runtime.errors.retry import RetryState
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import RetryState
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.commit_tracker import CommitTracker, Store
 from tieline.runtime.sink.held_records import HeldRecords

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from tieline.api import DIGEST_HEADER, ID_HEADER, Headers, RetriableError, identity
 from tieline.broker.port import UNREADABLE_HEADERS, Broker, ConsumedRecord
-from tieline.runtime.errors.retry import StageError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import StageError
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tieline.api import RetriableError, SinkTask, TopicPartition
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.sink.changelog import TakenOverError
 from tieline.runtime.sink.commit_tracker import CommitTracker
 from tieline.runtime.sink.committer import OffsetCommitter

@@ -17,8 +17,8 @@ from tieline.runtime.errors.batch import (
     precedes_failure,
     written_despite,
 )
-from tieline.runtime.errors.retry import StageError, StopRequestedError, TaskFailedError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import StageError, StopRequestedError, TaskFailedError
 from tieline.runtime.sink.changelog import TakenOverError
 from tieline.runtime.sink.commit_tracker import CommitTracker
 from tieline.runtime.sink.committer import OffsetCommitter

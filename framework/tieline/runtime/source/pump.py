@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from tieline.api import TielineError
 from tieline.config.settings import Timing
-from tieline.runtime.errors.retry import StopRequestedError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import StopRequestedError
 from tieline.runtime.source.sender import Positions, Sender
 from tieline.runtime.spool.spool import Spool, SpoolBatch
 from tieline.runtime.task.environment import TaskEnvironment

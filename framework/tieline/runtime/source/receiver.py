@@ -8,8 +8,8 @@ from typing import Any
 
 from tieline.api import RetriableError, SourceContext, SourceRecord, SourceTask
 from tieline.config.settings import Timing
-from tieline.runtime.errors.retry import StopRequestedError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import StopRequestedError
 from tieline.runtime.source.repeats import Repeats
 from tieline.runtime.spool.spool import Spool
 from tieline.runtime.task.context import SpooledSourceContext

@@ -12,8 +12,8 @@ from typing import NamedTuple, NoReturn, Protocol
 from tieline.api import AccessDeniedError, DataError, RecordMetadata, RetriableError, SourceRecord
 from tieline.broker.port import Broker, Delivery, Producer, RefusedNowError, Unit
 from tieline.runtime.errors.batch import FailedRecord, Failure, Failures, describe_failure
-from tieline.runtime.errors.retry import StageError, StopRequestedError, TaskFailedError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import StageError, StopRequestedError, TaskFailedError
 from tieline.runtime.source.conversion import SourceConversion
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import DeliveryLedger, Entry

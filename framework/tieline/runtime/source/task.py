@@ -14,8 +14,8 @@ from tieline.api import (
     SourceTask,
 )
 from tieline.config.settings import Timing
-from tieline.runtime.errors.retry import StopRequestedError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import StopRequestedError
 from tieline.runtime.source.sender import Acknowledged, Positions, Sender
 from tieline.runtime.task.context import TaskSourceContext, canonical
 from tieline.runtime.task.environment import TaskEnvironment

@@ -10,7 +10,7 @@ from tieline.api import TopicPartition
 from tieline.broker.local.store import Store
 from tieline.broker.port import ProducerRecord
 from tieline.runtime.spool.mark import SpoolMark
-from tieline.runtime.spool.rows import Rows, read_rows
+from tieline.runtime.spool.row_reader import Rows, read_rows
 from tieline.runtime.task.alarms import Alarms
 from tieline.runtime.task.clock import Counters
 

@@ -23,7 +23,7 @@ from tieline.runtime.spool.quarantine import Quarantine
 from tieline.runtime.spool.room import PARTITION as _PARTITION
 from tieline.runtime.spool.room import TOPIC as _SPOOL
 from tieline.runtime.spool.room import Limits, SpoolRoom
-from tieline.runtime.spool.rows import Rows
+from tieline.runtime.spool.row_reader import Rows
 from tieline.runtime.spool.schemas import TOPIC as _SCHEMAS
 from tieline.runtime.spool.schemas import SpoolSchemas
 from tieline.runtime.spool.seal import seal, unseal

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import TypeVar
 
 from tieline.config.retry_policy import RetryPolicy
-from tieline.runtime.errors.retry import RetryState, StopRequestedError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import RetryState, StopRequestedError
 from tieline.runtime.task.clock import Clock, Counters
 from tieline.runtime.task.connections import Connections
 

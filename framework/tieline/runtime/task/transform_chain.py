@@ -7,7 +7,7 @@ from typing import Any
 
 from tieline.api import AnyRecord, Transform
 from tieline.runtime.errors.batch import Failure, collect_failures
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
 
 
 class TransformChain:

@@ -19,7 +19,7 @@ from tieline.runtime.task.connections import Connections
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts, skipped
 from tieline.runtime.worker.factory import TaskFactory, TaskSettings
-from tieline.runtime.worker.task_slot import TaskSlot
+from tieline.runtime.worker.task_thread import TaskThread
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class RunningConnector:
     def __init__(self, plan: ConnectorPlan, factory: TaskFactory) -> None:
         self.plan = plan
         self.type = "sink" if isinstance(plan, SinkPlan) else "source"
-        self.slots: list[TaskSlot] = []
+        self.threads: list[TaskThread] = []
         self.spools: dict[Path, Spool] = {}
         """The open spools by path; they stay open while their tasks are rebuilt."""
         self.topic_connections = Connections(time.monotonic, wall_ms)
@@ -40,7 +40,7 @@ class RunningConnector:
         self._factory = factory
         self._connector: Connector[Any] | None = None
         self._counters: list[Counters] = []
-        self._behind: dict[TaskSlot, tuple[TaskSlot, SpoolInput]] = {}
+        self._behind: dict[TaskThread, tuple[TaskThread, SpoolInput]] = {}
         """The pump behind each receiver, and what connects them."""
         self._failure: str | None = None
 
@@ -78,7 +78,7 @@ class RunningConnector:
         except Exception as error:
             sentence = f"START: {type(error).__name__}: {error}"
             self._failure = redaction.clean(describe_error(sentence, error))
-            self.slots.clear()
+            self.threads.clear()
             log.exception("the connector %s failed at its start", self.name)
 
     def adopt(self, paths: list[Path]) -> list[Path]:
@@ -100,32 +100,32 @@ class RunningConnector:
 
     def start(self) -> None:
         """Start every task."""
-        for slot in self.slots:
-            slot.start()
+        for thread in self.threads:
+            thread.start()
 
-    def rebuild(self, slot: TaskSlot) -> None:
+    def rebuild(self, thread: TaskThread) -> None:
         """Build one task again that has ended or failed, and start it; the others continue.
 
         A pump that has ended because its receiver failed is rebuilt with the receiver. Raises what building
         the task raises.
         """
-        slot.rebuild()
-        if slot in self._behind:
-            pump, spool_input = self._behind[slot]
+        thread.rebuild()
+        if thread in self._behind:
+            pump, spool_input = self._behind[thread]
             if spool_input.reopen():
                 if not pump.join(_PUMP_ENDS_WITHIN):
                     raise RuntimeError(f"the pump of {pump.environment.id} does not end")
                 pump.rebuild()
                 pump.start()
-        slot.start()
+        thread.start()
 
     def interrupt(self) -> None:
         """Ask every task to stop; return at once. An error of one does not affect the others."""
-        for slot in self.slots:
+        for thread in self.threads:
             try:
-                slot.interrupt()
+                thread.interrupt()
             except Exception:
-                log.exception("interrupt of the task %s failed", slot.environment.id)
+                log.exception("interrupt of the task %s failed", thread.environment.id)
 
     def close(self) -> None:
         """Close the spools and stop the connector, after all tasks have ended."""
@@ -141,17 +141,17 @@ class RunningConnector:
     @property
     def running(self) -> bool:
         """Whether some task works, such as a receiver whose pump has failed."""
-        return any(slot.state == "RUNNING" for slot in self.slots)
+        return any(thread.state == "RUNNING" for thread in self.threads)
 
     @property
     def state(self) -> str:
         """The worst of the tasks' states."""
-        states = {slot.state for slot in self.slots} | ({"FAILED"} if self._failure else set())
+        states = {thread.state for thread in self.threads} | ({"FAILED"} if self._failure else set())
         return next((s for s in ("FAILED", "RUNNING", "UNASSIGNED") if s in states), "STOPPED")
 
     def ledger(self) -> dict[str, Any]:
         """Return what is known about the records; from the spool on, the numbers add up at any moment."""
-        stats = [slot.stats for slot in self.slots]
+        stats = [thread.stats for thread in self.threads]
         totals = Counts(*(sum(column) for column in zip(*stats, strict=True))) if stats else Counts()
         counters: dict[str, int] = {}
         for task_counters in self._counters:
@@ -165,19 +165,22 @@ class RunningConnector:
             "counters": counters,
         }
         if self.type == "sink":
-            lags = [slot.lag for slot in self.slots]
+            lags = [thread.lag for thread in self.threads]
             out["lag"] = None if None in lags or not lags else sum(lag or 0 for lag in lags)
         if self.spools:
             out["spool_records"], out["spool_bytes"] = self._waiting()
         if outages := self.outages():
             out["not_connected"] = outages
-        traces = [trace for trace in (self._failure, *(slot.trace for slot in self.slots)) if trace]
+        traces = [trace for trace in (self._failure, *(thread.trace for thread in self.threads)) if trace]
         return {**out, "trace": traces[0]} if traces else out
 
     def outages(self) -> list[dict[str, Any]]:
         """Return what its tasks cannot reach now, each once, with the earliest time."""
         outages: dict[str, dict[str, Any]] = {}
-        for connections in (self.topic_connections, *(slot.environment.connections for slot in self.slots)):
+        for connections in (
+            self.topic_connections,
+            *(thread.environment.connections for thread in self.threads),
+        ):
             for outage in connections.all():
                 earlier = outages.setdefault(outage["to"], outage)
                 earlier["since"] = min(earlier["since"], outage["since"])
@@ -187,9 +190,9 @@ class RunningConnector:
         """Log outages again that continue."""
         with about(connector=self.name):
             self.topic_connections.remind()
-        for slot in self.slots:
-            with about(connector=self.name, task=slot.environment.task):
-                slot.environment.connections.remind()
+        for thread in self.threads:
+            with about(connector=self.name, task=thread.environment.task):
+                thread.environment.connections.remind()
 
     def _waiting(self) -> tuple[int | None, int | None]:
         """Return the records and bytes in the spools, ``None`` if they cannot be counted now."""
@@ -223,8 +226,8 @@ class RunningConnector:
     def _add_sink(
         self, plan: SinkPlan, task_type: type[SinkTask[Any]], settings: TaskSettings, task: TaskEnvironment
     ) -> None:
-        self.slots.append(
-            TaskSlot(
+        self.threads.append(
+            TaskThread(
                 task, "sink", lambda environment: self._factory.sink(plan, task_type, settings, environment)
             )
         )
@@ -236,8 +239,8 @@ class RunningConnector:
         settings: TaskSettings,
         task: TaskEnvironment,
     ) -> None:
-        self.slots.append(
-            TaskSlot(
+        self.threads.append(
+            TaskThread(
                 task,
                 "source",
                 lambda environment: self._factory.source(plan, task_type, settings, environment),
@@ -253,22 +256,22 @@ class RunningConnector:
     ) -> None:
         spool = self._open_spool(self._factory.spool_path(task), plan, task)
         spool_input = SpoolInput()
-        receiver = TaskSlot(
+        receiver = TaskThread(
             task,
             "receiver",
             lambda environment: self._factory.receiver(plan, task_type, settings, environment, spool),
             on_failure=spool_input.end,
         )
-        self.slots.append(receiver)
+        self.threads.append(receiver)
         self._behind[receiver] = self._add_pump(plan, task.renewed(), spool, spool_input), spool_input
 
     def _add_pump(
         self, plan: SourcePlan, task: TaskEnvironment, spool: Spool, spool_input: SpoolInput
-    ) -> TaskSlot:
-        pump = TaskSlot(
+    ) -> TaskThread:
+        pump = TaskThread(
             task, "pump", lambda environment: self._factory.pump(plan, environment, spool, spool_input)
         )
-        self.slots.append(pump)
+        self.threads.append(pump)
         return pump
 
     def _open_spool(self, path: Path, plan: SourcePlan, task: TaskEnvironment) -> Spool:

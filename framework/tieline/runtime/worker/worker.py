@@ -136,10 +136,10 @@ class Worker:
         for connector in self.connectors:
             connector.interrupt()
         abandoned = [
-            slot.environment.id
+            thread.environment.id
             for connector in self.connectors
-            for slot in connector.slots
-            if not slot.join(deadline - time.monotonic())
+            for thread in connector.threads
+            if not thread.join(deadline - time.monotonic())
         ]
         for name in abandoned:
             log.error("the task %s did not stop in time (task.shutdown.graceful.timeout.ms)", name)

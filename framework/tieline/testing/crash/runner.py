@@ -39,7 +39,7 @@ from tieline.runtime.spool.spool import Spool
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.worker.connector import RunningConnector
 from tieline.runtime.worker.factory import TaskFactory
-from tieline.runtime.worker.task_slot import TaskSlot
+from tieline.runtime.worker.task_thread import TaskThread
 from tieline.testing.crash.points import Crash, CrashPoint, Guarded, GuardedBroker, Process, Step
 
 __all__ = ["Crash", "CrashPoint", "Life", "Step"]
@@ -115,8 +115,8 @@ class Life:
         self._process.remains.close()
 
     @property
-    def _slots(self) -> list[TaskSlot]:
-        return [slot for connector in self._connectors for slot in connector.slots]
+    def _threads(self) -> list[TaskThread]:
+        return [thread for connector in self._connectors for thread in connector.threads]
 
     def _start(self) -> None:
         for connector in self._connectors:
@@ -130,7 +130,7 @@ class Life:
     def _watch(self, until: Callable[[], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not self._process.dead.wait(0.002) and not until():
-            failed = [slot.trace for slot in self._slots if slot.state == "FAILED"]
+            failed = [thread.trace for thread in self._threads if thread.state == "FAILED"]
             if failed and not self._process.dead.is_set():
                 raise AssertionError(f"a task failed, and not by the crash: {failed}")
             if time.monotonic() >= deadline:
@@ -138,12 +138,12 @@ class Life:
 
     def _stop(self) -> None:
         """Stop every task; the threads of a dead process are only woken."""
-        for slot in self._slots:
+        for thread in self._threads:
             with suppress(Crash):
-                slot.interrupt()
-        for slot in self._slots:
-            if not slot.join(20):
-                raise AssertionError(f"{slot.environment.id}: the {slot.role} did not end")
+                thread.interrupt()
+        for thread in self._threads:
+            if not thread.join(20):
+                raise AssertionError(f"{thread.environment.id}: the {thread.role} did not end")
 
 
 class _GuardedFactory(TaskFactory):

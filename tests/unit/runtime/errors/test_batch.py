@@ -4,8 +4,8 @@ import pytest
 
 from tieline.api import DataError, RetriableError
 from tieline.runtime.errors.batch import FailedRecord, Failure, collect_failures, describe_failure
-from tieline.runtime.errors.retry import StageError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import StageError
 
 
 def rejecting(*bad):

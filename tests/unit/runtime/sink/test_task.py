@@ -33,7 +33,7 @@ from tieline.config.settings import Subscription, Timing
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore
-from tieline.runtime.errors.retry import TaskFailedError
+from tieline.runtime.errors.retry_state import TaskFailedError
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import Claims
 from tieline.runtime.sink.commit_tracker import CommitTracker

@@ -9,7 +9,7 @@ from tieline.api import Config, DataError, FatalError, RetriableError, SourceRec
 from tieline.broker.local.log import LocalLog
 from tieline.config.settings import Timing
 from tieline.converters.plain import StringConverter, StringConverterConfig
-from tieline.runtime.errors.retry import TaskFailedError
+from tieline.runtime.errors.retry_state import TaskFailedError
 from tieline.runtime.source.conversion import SourceConversion
 from tieline.runtime.source.pump import Pump, SpoolInput
 from tieline.runtime.source.receiver import Receiver

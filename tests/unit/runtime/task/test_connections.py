@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from tieline.api import RetriableError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.task.context import TaskContext
 from tieline.runtime.task.environment import TaskEnvironment

@@ -14,7 +14,7 @@ from tieline.config.planned import ConverterPlan, SinkPlan, SourcePlan
 from tieline.config.settings import SinkSettings, SourceSettings, Timing
 from tieline.converters.plain import StringConverter
 from tieline.logs import Redaction
-from tieline.runtime.errors.retry import TaskFailedError
+from tieline.runtime.errors.retry_state import TaskFailedError
 from tieline.runtime.task.ledger import Counts
 from tieline.runtime.worker.connector import RunningConnector
 from tieline.runtime.worker.factory import TaskFactory
@@ -75,7 +75,7 @@ def test_the_lag_of_a_sink_is_unknown_once_one_of_its_tasks_has_failed(connector
     assert connector.ledger()["lag"] == 0
     runners[0].error = TaskFailedError("a record that cannot be handled")
     runners[0].end.set()
-    assert connector.slots[0].join(10)
+    assert connector.threads[0].join(10)
     found = connector.ledger()
     assert (found["state"], found["lag"]) == ("FAILED", None)
 
@@ -93,7 +93,7 @@ def test_the_lag_of_a_sink_is_unknown_if_the_connector_failed_at_its_start(conne
 
 
 def test_a_task_that_failed_is_rebuilt_while_the_others_run_and_its_totals_continue(connector, runners):
-    first, second = connector.slots
+    first, second = connector.threads
     connector.start()
     runners[0].stats = Counts(10, 7, 0, 1, 2)
     runners[0].error = TaskFailedError("a record that cannot be handled")
@@ -161,8 +161,8 @@ def spooled(tmp_path):
     running = RunningConnector(plan, factory)
     yield running, log
     running.interrupt()
-    for slot in running.slots:
-        assert slot.join(10)
+    for thread in running.threads:
+        assert thread.join(10)
     running.close()
     log.close()
 
@@ -185,7 +185,7 @@ def test_a_connector_whose_receiver_failed_is_failed_and_ends_once_its_spool_is_
     connector, log = spooled
     connector.prepare()
     connector.start()
-    receiver, pump = connector.slots
+    receiver, pump = connector.threads
     assert receiver.join(10)
     assert connector.state == "FAILED"
     assert pump.join(10)
@@ -200,11 +200,11 @@ def test_the_trace_of_an_unexpected_error_is_its_sentence_and_its_traceback_with
     monkeypatch.setattr(Counting, "fails_after", [3])
     redaction = Redaction()
     redaction.add(["a bug at this"])
-    monkeypatch.setattr("tieline.runtime.worker.task_slot.redaction", redaction)
+    monkeypatch.setattr("tieline.runtime.worker.task_thread.redaction", redaction)
     connector, _ = spooled
     connector.prepare()
     connector.start()
-    assert connector.slots[0].join(10)
+    assert connector.threads[0].join(10)
     sentence, traceback = connector.ledger()["trace"].split("\n", 1)
     assert sentence == ("TASK_POLL: KeyError: '******** number' (an error that the connector did not handle)")
     assert traceback.startswith("Traceback (most recent call last):")
@@ -219,7 +219,7 @@ def test_a_receiver_is_rebuilt_with_the_pump_that_ended_behind_it(spooled, monke
     connector, log = spooled
     connector.prepare()
     connector.start()
-    receiver, pump = connector.slots
+    receiver, pump = connector.threads
     for _ in range(2):
         assert receiver.join(10)
         assert pump.join(10)
@@ -238,7 +238,7 @@ def test_a_pump_is_rebuilt_without_its_receiver_and_delivers_what_was_received_m
     connector, log = spooled
     connector.prepare()
     connector.start()
-    pump = connector.slots[1]
+    pump = connector.threads[1]
     assert pump.join(10)
     assert (connector.state, connector.running) == ("FAILED", True)
     wait_for(lambda: connector.ledger()["counters"].get("spooled") == LAST)

@@ -14,8 +14,8 @@ from tieline_connectors.volttron_bus.messages.message import (
     identity_headers,
     parse_message,
 )
+from tieline_connectors.volttron_bus.messages.message_time import message_time
 from tieline_connectors.volttron_bus.messages.time_formats import parse_time
-from tieline_connectors.volttron_bus.messages.timestamps import message_time
 
 RECEIVED = 1_700_000_000_000_000
 GOOD = {"sender": "a", "bus": "", "headers": {}, "message": 1}

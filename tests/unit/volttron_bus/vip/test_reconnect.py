@@ -12,7 +12,7 @@ from zmq.utils import z85
 
 from tieline.testing.proxy import TcpProxy
 from tieline_connectors.command.execution.errors import UnavailableError
-from tieline_connectors.command.execution.platform import Platform
+from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.volttron_bus.buffer import ReceiveBuffer
 from tieline_connectors.volttron_bus.publisher import Publisher
 from tieline_connectors.volttron_bus.receiver import Receiver, Subscription

@@ -2,7 +2,7 @@ import pytest
 
 from tieline.api import DataError, FatalError, PluginError, RetriableError
 from tieline.config.retry_policy import RetryPolicy
-from tieline.runtime.errors.table import Retry, Stage, Stop, backoff, decide
+from tieline.runtime.errors.failure_table import Retry, Stage, Stop, backoff, decide
 
 POLICY = RetryPolicy(first_delay=0.3, max_delay=60.0, timeout=-1.0)
 

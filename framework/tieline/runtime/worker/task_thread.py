@@ -1,4 +1,4 @@
-"""The place of one task's thread in a connector: it outlives the runners that are built for it."""
+"""The thread that runs a task of a connector; it outlives the runners that are built for it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import threading
 from collections.abc import Callable
 
 from tieline.logs import about, redaction
-from tieline.runtime.errors.retry import TaskFailedError
+from tieline.runtime.errors.retry_state import TaskFailedError
 from tieline.runtime.errors.traces import describe_error
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
-from tieline.runtime.worker.runner import Runner
+from tieline.runtime.worker.runner_protocol import Runner
 
 log = logging.getLogger(__name__)
 
 
-class TaskSlot:
-    """Runs one runner at a time, in a thread of its own, and knows how the last one ended.
+class TaskThread:
+    """Runs one runner at a time, in a thread of its own, and reports how the last one ended.
 
     The first runner is built at once, which may raise. ``on_failure`` is called from the thread of a runner
     that has failed. ``start``, ``rebuild`` and ``join`` are called by one thread.

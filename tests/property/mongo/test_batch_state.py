@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tieline.api import SinkRecord
-from tieline_connectors.mongo.writing.batch import BatchState
+from tieline_connectors.mongo.writing.batch_state import BatchState
 
 RECORDS = st.lists(
     st.tuples(

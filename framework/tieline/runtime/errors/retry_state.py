@@ -7,7 +7,7 @@ import random
 
 from tieline.api import AccessDeniedError, TielineError
 from tieline.config.retry_policy import RetryPolicy
-from tieline.runtime.errors.table import Stage, Stop, decide
+from tieline.runtime.errors.failure_table import Stage, Stop, decide
 from tieline.runtime.task.clock import Clock, Counters
 from tieline.runtime.task.connections import Connections
 

@@ -6,8 +6,8 @@ import pytest
 
 from tieline.api import FatalError, RetriableError
 from tieline.config.retry_policy import RetryPolicy
-from tieline.runtime.errors.retry import TaskFailedError
-from tieline.runtime.errors.table import Stage
+from tieline.runtime.errors.failure_table import Stage
+from tieline.runtime.errors.retry_state import TaskFailedError
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.testing.clock import FakeClock
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tieline_connectors.volttron_bus.messages.topics import BASES, TopicBase, with_defaults
+from tieline_connectors.volttron_bus.messages.device_paths import BASES, TopicBase, with_defaults
 
 
 @pytest.mark.parametrize(
