@@ -1,8 +1,8 @@
-"""Kafka Connect's schemas in JSON (its ``JsonConverter``): to read payloads by, and as Avro; pure.
+"""Compile the JSON schemas of Kafka Connect's ``JsonConverter``, to read payloads, and to Avro. Pure.
 
-Connect's own logical types become values of Python: Decimal, Date, Time, Timestamp. What Avro has no place
-for stands beside it in attributes that begin with ``connect.`` (as in Confluent's ``AvroData``), so that
-``connect_writing`` can write the same schema again.
+Connect's logical types Decimal, Date, Time and Timestamp become Python's types. What Avro cannot express
+becomes an attribute that begins with ``connect.``, as in Confluent's ``AvroData``. ``connect_writing`` writes
+the original schema from it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,24 @@ from tieline.converters import logical
 
 DATA = "org.apache.kafka.connect.data."
 DEFAULT_NAME = "ConnectDefault"
-"""Of structs without a name, with a number behind it."""
+"""The name of a struct without one; further ones have a number after it."""
 
 Read = Callable[[Any], Any]
-"""From a payload to data. Raises ``ValueError`` with the place."""
+"""Converts a payload to data. Raises ``ValueError`` with the path."""
 
 _INTEGERS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
 _FLOATS = {"float": "float", "double": "double", "float32": "float", "float64": "double"}
 _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _KEPT = ("name", "version", "doc", "parameters")
 _PRECISION = 64
-"""Of a Decimal that says none; Confluent's ``AvroData`` takes it too."""
+"""The precision of a Decimal that does not state one, as in Confluent's ``AvroData``."""
 
 
 class ConnectSchema(NamedTuple):
-    """``schema``: as Avro, if it can be. ``has_decimals``: numbers need all of their digits."""
+    """A compiled schema.
+
+    ``schema`` is ``None`` if Avro cannot express it. ``has_decimals``: numbers must be read with all digits.
+    """
 
     read: Read
     schema: Schema | None
@@ -43,15 +46,15 @@ class ConnectSchema(NamedTuple):
 
 
 def connect_schema(given: Any, *, replace_null: bool = True) -> ConnectSchema:
-    """The schema of an envelope. ``replace_null``: a null takes the default, where there is one.
+    """Compile the schema of an envelope. Raises ``ValueError``, ``RecursionError``.
 
-    Raises ``ValueError``, ``RecursionError``.
+    ``replace_null``: whether a null is read as the default of its field, if it has one.
     """
     compiler = _Compiler(replace_null)
     definition, read = compiler.part(given, "payload")
     try:
         schema = Schema.lenient(json.dumps(definition))
-    except ValueError:  # names that Avro cannot have, say: the data is good all the same
+    except ValueError:  # such as names that Avro forbids; the data can be read without it
         schema = None
     return ConnectSchema(read, schema, compiler.has_decimals)
 
@@ -63,7 +66,7 @@ class _Compiler:
         self._names: Counter[str] = Counter()
 
     def part(self, given: Any, where: str) -> tuple[Any, Read]:
-        """Avro's type, and how to read the payload."""
+        """Return Avro's type, and the function that reads the payload."""
         if not isinstance(given, dict) or not isinstance(given.get("type"), str):
             raise ValueError(f"{where}: its schema is not a Connect schema: {_short(given)}")
         definition, read = self._required(given, given["type"], where)
@@ -91,10 +94,10 @@ class _Compiler:
             return {"type": "array", "items": inner, **extras}, _array(read, where)
         if kind == "map":
             return self._map(given, where, extras)
-        found = self._logical(given, kind, where) or _plain(kind, where)
-        if found is None:
+        compiled = self._logical(given, kind, where) or _plain(kind, where)
+        if compiled is None:
             raise ValueError(f"{where}: Connect has no type {kind[:40]!r}")
-        definition, read = found
+        definition, read = compiled
         if extras:
             definition = {**({"type": definition} if isinstance(definition, str) else definition), **extras}
         return definition, read
@@ -116,9 +119,10 @@ class _Compiler:
         return self._named(definitions, extras), _struct(reads, where)
 
     def _named(self, fields: list[Any], extras: dict[str, Any]) -> Any:
-        """A record of its own; where the name is taken, with a number behind it.
+        """Return a record under its name, with a number after it if an earlier record has that name.
 
-        Not the name of an equal one: within a namespace Avro could not say a name that has none.
+        An equal record is not referred to by name: inside a namespace, Avro cannot refer to a name without
+        one.
         """
         given = extras.get("connect.name")
         base = given if isinstance(given, str) and given else DEFAULT_NAME
@@ -147,10 +151,10 @@ class _Compiler:
         name = given.get("name")
         if (name, kind) == (f"{DATA}Decimal", "bytes"):
             return self._decimal(given.get("parameters"), where)
-        found = _LOGICAL.get((name, kind)) if isinstance(name, str) else None
-        if found is None:
+        known = _LOGICAL.get((name, kind)) if isinstance(name, str) else None
+        if known is None:
             return None
-        base, avro_name, convert = found
+        base, avro_name, convert = known
         check = _integer(_INTEGERS[kind], where)
         return {"type": base, "logicalType": avro_name}, lambda value: convert(check(value))
 
@@ -161,7 +165,7 @@ class _Compiler:
         except (KeyError, TypeError, ValueError, OverflowError):
             return None  # bytes that claim to be a decimal
         precision = max(_PRECISION, scale)
-        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):  # reading needs none
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):  # it is optional
             precision = int(parameters["connect.decimal.precision"])
         self.has_decimals = True
         definition = {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale}
@@ -209,12 +213,12 @@ def _exactly(kind: type, name: str, where: str) -> Read:
 
 
 def _integer(bits: int, where: str) -> Read:
-    most = 1 << (bits - 1)
+    limit = 1 << (bits - 1)
 
     def read(value: Any) -> Any:
         if type(value) in (float, decimal.Decimal) and float(value).is_integer():
             value = int(float(value))  # 1.0
-        if type(value) is not int or not -most <= value < most:
+        if type(value) is not int or not -limit <= value < limit:
             raise ValueError(f"{where}: is not an integer of {bits} bits: {_short(value)}")
         return value
 
@@ -241,7 +245,7 @@ def _bytes(where: str) -> Callable[[Any], bytes]:
             return base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError, TypeError):
             raise ValueError(
-                f"{where}: is not base64, in which Connect writes bytes: {_short(value)}"
+                f"{where}: is not base64, as which Connect writes bytes: {_short(value)}"
             ) from None
 
     return read
@@ -266,7 +270,7 @@ def _map(read_value: Read, where: str) -> Read:
 
 
 def _pairs(read_key: Read, read_value: Read, where: str) -> Read:
-    """A map whose keys are not strings: Connect writes pairs; a record holds a list of key and value."""
+    """Return the reader of a map whose keys are not strings: Connect writes pairs, Avro has records."""
 
     def read(value: Any) -> Any:
         if type(value) is not list or any(type(pair) is not list or len(pair) != 2 for pair in value):

@@ -165,7 +165,9 @@ def _unscaled(scale: int) -> Write:
         if isinstance(value, decimal.Decimal):
             unscaled = value.scaleb(scale, EXACT)
             if unscaled != unscaled.to_integral_value():
-                raise ValueError(f"the decimal {str(value)[:40]} has more than {scale} decimal places")
+                raise ValueError(
+                    f"the decimal {str(value)[:40]} has more than {scale} digits after the point"
+                )
             value = signed_bytes(int(unscaled))
         return base64.b64encode(value).decode()
 

@@ -1,7 +1,8 @@
-"""Values of Avro's logical types as Python has them; those that Python has no place for as they are stored.
+"""Read values of Avro's logical types as Python's types. Pure.
 
-Pure. A year 10000, a time of 25 hours, a UUID that is none, or a decimal of thousands of digits is valid
-Avro: it must not stop a sink. Such a value stays the number, text or bytes that stands in the data.
+Avro permits values that Python's types cannot represent: the year 10000, a time of 25 hours, any text as a
+UUID, a decimal of thousands of digits. They must not stop a sink, so such a value stays the number, text or
+bytes that is stored.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from tieline.api.readable import ENUM, SYMBOLS, readable
 from tieline.api.schema import parsed_once
 
 PREFIX = "tieline."
-"""Of the logical types in what ``for_fastavro`` returns: no other user of fastavro in this process has it."""
+"""The prefix of logical types in what ``for_fastavro`` returns. No other user of fastavro has such types."""
 
 MAX_DECIMAL_BYTES = 1700
-"""About 4,096 digits: beyond it (Python's own limit is near) a decimal stays bytes."""
+"""About 4,096 digits, which is close to Python's own limit. A longer decimal stays bytes."""
 
 _EPOCH = dt.datetime(1970, 1, 1)
 UTC = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
@@ -32,12 +33,12 @@ _EXACT = decimal.Context(
 
 
 def for_fastavro(definition: Any) -> Any:
-    """A schema to read by with fastavro: by its types alone, its logical types by the functions here."""
+    """Return a schema with which fastavro reads logical types by the functions of this module."""
     return parsed_once(readable(definition, PREFIX))
 
 
 def timestamp(epoch: dt.datetime, microseconds: int) -> Callable[..., Any]:
-    """Reads a number of units of so many microseconds since ``epoch``."""
+    """Return a reader of timestamps: numbers of units of so many microseconds since ``epoch``."""
 
     def read(data: int, _writer: Any = None, _reader: Any = None) -> Any:
         try:
@@ -49,7 +50,7 @@ def timestamp(epoch: dt.datetime, microseconds: int) -> Callable[..., Any]:
 
 
 def date(data: int, _writer: Any = None, _reader: Any = None) -> Any:
-    """Reads a number of days since 1970."""
+    """Read a number of days since 1970-01-01."""
     try:
         return dt.date.fromordinal(data + _DAY_ONE)
     except (ValueError, OverflowError):
@@ -57,7 +58,7 @@ def date(data: int, _writer: Any = None, _reader: Any = None) -> Any:
 
 
 def time(microseconds: int) -> Callable[..., Any]:
-    """Reads a number of units of so many microseconds since midnight."""
+    """Return a reader of times: numbers of units of so many microseconds since midnight."""
 
     def read(data: int, _writer: Any = None, _reader: Any = None) -> Any:
         if not 0 <= data * microseconds < 86_400_000_000:
@@ -68,7 +69,7 @@ def time(microseconds: int) -> Callable[..., Any]:
 
 
 def decimal_of(data: bytes, scale: int) -> decimal.Decimal | bytes:
-    """The exact number, also where it has more digits than its precision says; else the bytes."""
+    """Return the exact number, even if it has more digits than its precision; the bytes if it is too long."""
     if len(data) > MAX_DECIMAL_BYTES:
         return data
     try:
@@ -82,12 +83,12 @@ def _decimal(data: bytes, writer: Mapping[str, Any], _reader: Any = None) -> Any
 
 
 def uuid_of(text: str) -> uuid.UUID | str:
-    """A UUID where the text is written as one (8-4-4-4-12); else the text."""
+    """Return a UUID if the text is written as one (8-4-4-4-12), and otherwise the text."""
     try:
-        found = uuid.UUID(text)
+        parsed = uuid.UUID(text)
     except ValueError:
         return text
-    return found if str(found) == text.lower() else text
+    return parsed if str(parsed) == text.lower() else text
 
 
 def _symbol(data: int, writer: Mapping[str, Any], _reader: Any = None) -> Any:
@@ -110,7 +111,7 @@ _READERS: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("fixed", "uuid"): lambda data, *_: uuid.UUID(bytes=data),
     ("int", ENUM): _symbol,
 }
-"""Nanoseconds and durations have no type in Python: they stay long and bytes."""
+"""Python has no type for nanoseconds and durations, so they stay int and bytes."""
 
 for (_base, _name), _read in _READERS.items():
     fastavro.read.LOGICAL_READERS[f"{_base}-{PREFIX}{_name}"] = _read

@@ -1,7 +1,7 @@
-"""Values of Avro's logical types to what is stored, checked; pure.
+"""Convert values of Avro's logical types to what is stored, and check them. Pure.
 
-Only what every reader can read back is written: no UUID that is none, no time of 25 hours, no decimal that
-would be rounded. The plain number, text or bytes of the type is taken too.
+Only what every reader can read back is written: no invalid UUID, no time of 25 hours, no decimal that would
+be rounded. The stored number, text or bytes is also accepted as a value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tieline.api.readable import logical_type
 from tieline.converters.logical import MAX_DECIMAL_BYTES, decimal_of, uuid_of
 
 Writing = Callable[[Any], Any]
-"""From a value to what is stored, the same if it is that already. Raises ``ValueError`` with the cause."""
+"""Converts a value to what is stored; a stored value stays the same. Raises ``ValueError`` with the cause."""
 
 _UTC = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _DAY_ONE = _UTC.toordinal()
@@ -27,7 +27,7 @@ EXACT = decimal.Context(prec=2 * 2410 * MAX_DECIMAL_BYTES // 1000, traps=[decima
 
 
 def logical_writing(schema: Any) -> tuple[Writing, tuple[type, ...]] | None:
-    """How values of a schema with a valid logical type are written, and which types of Python it has."""
+    """Return the conversion of a logical type and its Python types; ``None`` without a valid logical type."""
     name = logical_type(schema) if isinstance(schema, dict) else None
     unit = _PER_MICROSECOND.get(str(name).rpartition("-")[2])
     if name == "date":
@@ -49,25 +49,25 @@ def _date(value: Any) -> Any:
     return value
 
 
-def _time(times: int, divided: int) -> Writing:
+def _time(factor: int, divisor: int) -> Writing:
     def write(value: Any) -> Any:
         if isinstance(value, dt.time):
             since = dt.datetime.combine(_UTC.date(), value.replace(tzinfo=dt.timezone.utc)) - _UTC
-            return since // _MICROSECOND * times // divided
-        if type(value) is int and not 0 <= value * divided // times < _DAY:
+            return since // _MICROSECOND * factor // divisor
+        if type(value) is int and not 0 <= value * divisor // factor < _DAY:
             raise ValueError(f"{value} is not a time of a day")
         return value
 
     return write
 
 
-def _timestamp(times: int, divided: int) -> Writing:
-    """A datetime without a zone is UTC (or, in a local-timestamp, what it says)."""
+def _timestamp(factor: int, divisor: int) -> Writing:
+    """Return the conversion of timestamps. A datetime without a zone is UTC; in a local-timestamp, local."""
 
     def write(value: Any) -> Any:
         if isinstance(value, dt.datetime):
             since = (value if value.tzinfo else value.replace(tzinfo=dt.timezone.utc)) - _UTC
-            return since // _MICROSECOND * times // divided
+            return since // _MICROSECOND * factor // divisor
         return value
 
     return write
@@ -80,7 +80,7 @@ def _decimal(schema: Mapping[str, Any]) -> Writing:
     def write(value: Any) -> Any:
         number = decimal_of(value, scale) if type(value) is bytes else value
         if not isinstance(number, decimal.Decimal):
-            return value  # more bytes than a Decimal should have, or no decimal at all
+            return value  # too many bytes for a Decimal, or not a decimal
         if not number.is_finite():
             raise ValueError(f"{number} is not a number that a decimal can hold")
         digits = len(number.as_tuple().digits) if number else 0
@@ -88,7 +88,7 @@ def _decimal(schema: Mapping[str, Any]) -> Writing:
             raise ValueError(f"{_short(number)} has more than {precision - scale} digits before the point")
         unscaled = number.scaleb(scale, EXACT) if number else number
         if unscaled != unscaled.to_integral_value():
-            raise ValueError(f"{_short(number)} has more than {scale} digits behind the point")
+            raise ValueError(f"{_short(number)} has more than {scale} digits after the point")
         if type(value) is bytes:
             return value
         whole = int(unscaled)
@@ -98,7 +98,10 @@ def _decimal(schema: Mapping[str, Any]) -> Writing:
 
 
 def signed_bytes(whole: int, size: int | None = None) -> bytes:
-    """Two's complement, big-endian; as short as it can be, or of this size. Raises ``OverflowError``."""
+    """Return the big-endian two's complement, as short as possible or of this size.
+
+    Raises ``OverflowError``.
+    """
     return whole.to_bytes(size or (whole + (whole < 0)).bit_length() // 8 + 1, "big", signed=True)
 
 

@@ -35,8 +35,9 @@ def deserialize_each(
     decode: Callable[[bytes], tuple[Any, Schema | None]],
     quick: Callable[[bytes], Any] | None = None,
 ) -> list[Datum]:
-    """Decode every value but null, to data and its schema; what a decoder says of bad data
-    becomes the batch's ``DataError``.
+    """Decode every value except null to data and its schema.
+
+    The decoder's errors become one ``DataError`` of the batch.
 
     ``quick`` returns the same data as ``decode``, without a schema, or raises. One loop in C calls it if no
     value is null.

@@ -1,13 +1,14 @@
-"""What a value must be to be written by a schema, decided here by exact type, never guessed.
+"""Check values against a schema by their exact type, and choose the branches of unions.
 
-fastavro squeezes: it takes the first union branch that might fit, and so writes 2**63 into
-``["long", "double"]`` as a double, 1.5 into a long as 1, and leaves out fields that a schema does not
-have, all without a word. Here bool is boolean, int is int or long if it fits in them, float is double or
-float, str is string (or an enum), bytes is bytes (or fixed), list is array, dict is the record with
-exactly these fields (the first such branch of a union), else map; an int is written into a double only
-where no union offers anything else and nothing is lost. A logical type is written as
-``logical_writing`` says. Anything else is an error that names the place.
-A union's branch is handed to fastavro as its ``(branch, value)`` tuple.
+fastavro accepts more than it should, and reports nothing. It takes the first branch of a union that might
+fit, so it writes 2**63 into ``["long", "double"]`` as a double. It writes 1.5 into a long as 1, and leaves
+out fields that a schema does not have.
+
+Here the type decides. A bool is a boolean, an int an int or long in whose range it is, a float a double or
+float. A str is a string or enum, bytes are bytes or fixed, a list is an array. A dict is the record with
+exactly its fields (in a union the first such branch), or else a map. Outside unions a double takes an int
+that it represents exactly. ``logical_writing`` converts values of logical types. Every other value raises an
+error with its path. fastavro receives a union's value as the tuple ``(branch, value)``.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ from typing import Any, NamedTuple
 from tieline.converters.logical_writing import logical_writing
 
 Tagger = Callable[[Any], Any]
-"""Plain data to what fastavro writes; raises ``ValueError`` that names the place."""
+"""Converts plain data to what fastavro writes. Raises ``ValueError`` with the path."""
 
 
 class _Part(NamedTuple):
-    """A schema inside another: its tagger, and what needs no call of it (most values; calls are dear)."""
+    """The tagger of a schema inside another, and the types of values that need no call of it.
+
+    Most values have one of these types, and calls are slow.
+    """
 
     tag: Tagger
     plain: type | None = None
-    """A value of this type is written as it is."""
+    """A value of this type is written unchanged."""
     branch_of: Mapping[type, str] = {}
-    """A value of one of these types is written as this branch of the union."""
+    """A value of one of these types is written unchanged, as this branch of the union."""
 
 
 _EXACT: dict[str, tuple[type, ...]] = {
@@ -46,10 +50,10 @@ _EXACT: dict[str, tuple[type, ...]] = {
     "fixed": (bytes,),
 }
 _RANGES = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
-_CHOSEN = _EXACT.keys() - {"float"}  # choosing the branch has checked all there is
+_CHECKED_BY_CHOICE = _EXACT.keys() - {"float"}  # the choice of such a branch has checked the value
 _PLAIN = {type(None): "null", bool: "boolean", float: "double", str: "string", bytes: "bytes"}
-"""Types whose branch is known without a look at the value."""
-_FLOAT_MAX = 3.4028235677973366e38  # from here on a float of 4 bytes is infinite
+"""Types that determine the branch, whatever the value."""
+_FLOAT_MAX = 3.4028235677973366e38  # the smallest number that a float of 4 bytes rounds to infinity
 _BY_TYPE: dict[type, tuple[str, ...]] = {
     type(None): ("null",),
     bool: ("boolean",),
@@ -63,12 +67,12 @@ _BY_TYPE: dict[type, tuple[str, ...]] = {
 
 
 def compile_tagger(parsed: Any) -> Tagger:
-    """The tagger of a schema parsed by fastavro."""
+    """Return the tagger of a schema that fastavro has parsed."""
     return _Compiler().part(parsed, "value").tag
 
 
 class _Compiler:
-    """One pass over a schema; remembers named types, which may refer to themselves."""
+    """Compiles a schema in one pass. It remembers named types, since they may refer to themselves."""
 
     def __init__(self) -> None:
         self._named: dict[str, Any] = {}
@@ -97,7 +101,7 @@ class _Compiler:
             return _Part(self._taggers[name])
         if self._named[name]["type"] in ("enum", "fixed"):
             return _leaf(self._named[name], where)
-        # a record inside itself: its tagger exists once the compiling is done
+        # A recursive record: its tagger exists once the whole schema is compiled.
         return _Part(lambda value: self._taggers[name](value))
 
     def _record(self, schema: Any) -> Tagger:
@@ -116,13 +120,13 @@ class _Compiler:
         for (name, kind, _), branch in zip(kinds, branches, strict=True):
             tagger = self.part(branch, where).tag
             writing = logical_writing(self._named.get(branch, branch) if isinstance(branch, str) else branch)
-            inner[name] = _as_it_is if kind in _CHOSEN and writing is None else tagger
-            for kind_of in writing[1] if writing else ():
-                logical.setdefault(kind_of, []).append(name)
+            inner[name] = _unchanged if kind in _CHECKED_BY_CHOICE and writing is None else tagger
+            for python_type in writing[1] if writing else ():
+                logical.setdefault(python_type, []).append(name)
         by_kind = {kind: name for name, kind, _ in reversed(kinds)}
         by_type = {
-            kind_of: [by_kind[kind] for kind in wanted if kind in by_kind]
-            for kind_of, wanted in _BY_TYPE.items()
+            python_type: [by_kind[kind] for kind in wanted if kind in by_kind]
+            for python_type, wanted in _BY_TYPE.items()
         }
         choose = _branch_chooser(kinds, by_type, logical, where)
 
@@ -134,7 +138,7 @@ class _Compiler:
         return _Part(tag, branch_of=plain)
 
     def _kind(self, branch: Any) -> tuple[str, str, frozenset[str]]:
-        """The name by which fastavro knows a branch, its kind, and the fields if it is a record."""
+        """Return fastavro's name of a branch, the branch's kind, and its fields if it is a record."""
         definition = self._named.get(branch, branch) if isinstance(branch, str) else branch
         if isinstance(definition, str):
             return definition, definition, frozenset()
@@ -149,35 +153,35 @@ def _branch_chooser(
     logical: Mapping[type, list[str]],
     where: str,
 ) -> Callable[[Any], str]:
-    """Return a function from a value to the name of its branch, which raises ``ValueError`` without one."""
+    """Return a function from a value to the name of its branch. It raises ``ValueError`` if none fits."""
     all_names = [name for name, _, _ in kinds]
     map_name = next((name for name, kind, _ in kinds if kind == "map"), None)
     records = [(name, fields) for name, kind, fields in kinds if kind == "record"]
 
     def choose(value: Any) -> str:
-        kind_of = type(value)
-        if kind_of is int:
+        python_type = type(value)
+        if python_type is int:
             for name in by_type[int]:
                 low, high = _RANGES[name]
                 if low <= value <= high:
                     return name
             raise ValueError(f"{where}: the integer {value} fits no branch of {all_names}")
-        if kind_of is dict:
+        if python_type is dict:
             keys = value.keys()
             for name, fields in records:
                 if keys == fields:
                     return name
             if map_name is not None:
                 return map_name
-        names = by_type.get(kind_of) or logical.get(kind_of)
+        names = by_type.get(python_type) or logical.get(python_type)
         if names:
             return names[0]
-        raise ValueError(f"{where}: no branch for {kind_of.__name__} in {all_names}")
+        raise ValueError(f"{where}: no branch for {python_type.__name__} in {all_names}")
 
     return choose
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
@@ -209,28 +213,28 @@ def _plain_leaf(kind: str, where: str) -> _Part:
             raise ValueError(f"{where}: is a {kind}, not {type(value).__name__}")
         return value
 
-    def whole(value: Any) -> Any:
+    def check_integer(value: Any) -> Any:
         if type(check(value)) is int and not low <= value <= high:
-            raise ValueError(f"{where}: the integer {value} is no {kind}")
+            raise ValueError(f"{where}: the integer {value} is out of the range of {kind}")
         return value
 
-    def number(value: Any) -> Any:
+    def check_float(value: Any) -> Any:
         if type(value) is float:
             if kind == "float" and math.isfinite(value) and abs(value) >= _FLOAT_MAX:
                 raise ValueError(f"{where}: {value} is too large for a float")
             return value
-        if type(check(value)) is int and (abs(value) >= _LONG or int(_narrowed(value, kind)) != value):
+        if type(check(value)) is int and (abs(value) >= _LONG or int(_to_float(value, kind)) != value):
             raise ValueError(f"{where}: the integer {value} would be rounded by a {kind}")
         return value
 
-    tag = whole if kind in _RANGES else number if kind in ("float", "double") else check
+    tag = check_integer if kind in _RANGES else check_float if kind in ("float", "double") else check
     return _Part(tag, None if kind in _RANGES or kind == "float" else first)
 
 
 _LONG = 2**63
 
 
-def _narrowed(value: int, kind: str) -> float:
+def _to_float(value: int, kind: str) -> float:
     number: float = float(value) if kind == "double" else struct.unpack("f", struct.pack("f", value))[0]
     return number
 

@@ -319,7 +319,7 @@ def test_what_is_written_is_read_back_by_us_and_by_other_readers(kind, data):
         (
             {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2},
             decimal.Decimal("1.234"),
-            "more than 2 digits behind",
+            "more than 2 digits after",
         ),
         (
             {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2},
@@ -327,7 +327,7 @@ def test_what_is_written_is_read_back_by_us_and_by_other_readers(kind, data):
             "is not a number",
         ),
         ({"type": "int", "logicalType": "date"}, "2026-01-02", "is a int"),
-        ({"type": "int", "logicalType": "date"}, 2**31, "is no int"),
+        ({"type": "int", "logicalType": "date"}, 2**31, "out of the range of int"),
     ],
 )
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -193,7 +193,7 @@ def test_a_decimal_may_be_a_number_with_all_of_its_digits(number):
         ("here", "2026-01-01T00:00:00Z", "has a time zone"),
         ("id", "4711", "x.Logical.id: '4711' is not a UUID"),
         ("n", "1e30", "x.Logical.n: 1E\\+30 has more than 20 digits before the point"),
-        ("n", "0.123456789012345678901", "more than 20 digits behind the point"),
+        ("n", "0.123456789012345678901", "more than 20 digits after the point"),
         ("n", "not a number!", "x.Logical.n: .* is not base64"),
         ("m", "not a number!", "x.Logical.m: .* is not base64"),
         ("t", 86_400_000, "x.Logical.t: 86400000 is not a time of a day"),
