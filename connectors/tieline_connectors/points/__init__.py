@@ -1,0 +1,1 @@
+"""Points of devices, whatever stores their values: questions, live values, pages."""
