@@ -25,6 +25,8 @@ class KnownPoint(NamedTuple):
     topic: str
     """The topic of the bus under which the newest value was published."""
     units: str | None
+    last_time: int
+    """The time of its newest value."""
 
 
 class Bucket(NamedTuple):
