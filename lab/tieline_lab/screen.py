@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tieline.cli.printable import printable
+from tieline.topics.printable import printable
 from tieline_lab import comparison
 from tieline_lab.driver import POINTS
 from tieline_lab.stage import Stage

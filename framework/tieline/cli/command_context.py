@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tieline.api.commands import TopicClient
@@ -11,8 +12,11 @@ from tieline.api.commands import TopicClient
 class WorkerCommandContext:
     """A ``CommandContext`` for workers of this installation."""
 
-    def topics(self, worker: Path) -> AbstractContextManager[TopicClient]:
+    @contextmanager
+    def topics(self, worker: Path) -> Iterator[TopicClient]:
         """Open the topics of a worker; see ``CommandContext.topics``."""
-        from tieline.cli.topic_client import open_topics
+        from tieline.cli.connection import BrokerOptions, open_session
+        from tieline.topics.client import WorkerTopics
 
-        return open_topics(worker)
+        with open_session(BrokerOptions(worker)) as session, ExitStack() as at_exit:
+            yield WorkerTopics(session, at_exit)

@@ -9,25 +9,22 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tieline.api import DataError, SchemaStore, StartupError, TielineError
+from tieline.api import DataError, StartupError, TielineError
 from tieline.broker.backend import silence_clients
 from tieline.broker.client_secrets import secrets
-from tieline.broker.port import Broker, TopicInfo
-from tieline.cli.printable import printable
 from tieline.config.files import read_settings
 from tieline.config.plan import check_plan
 from tieline.config.problems import Problems
 from tieline.config.schema_registry import registry_problems, registry_settings
 from tieline.config.split import below
 from tieline.logs import Redaction
-from tieline.registry.client import RemoteSchemaStore
-from tieline.registry.schema_topic import TopicSchemaStore
+from tieline.topics.printable import printable
+from tieline.topics.session import BrokerSession
 
 WorkerFile = Annotated[
     Path | None,
@@ -87,35 +84,6 @@ class BrokerOptions:
         """Return the worker's ``data.dir``, which it also has if its broker is Kafka."""
         where, settings = self.settings()
         return check_plan(where, settings, []).worker.data_dir
-
-
-class BrokerSession:
-    """An open broker with its schemas. ``name`` is what messages call the broker."""
-
-    def __init__(self, broker: Broker, name: str, registry: Mapping[str, str]) -> None:
-        self.broker = broker
-        self.name = name
-        self._registry = registry
-
-    @cached_property
-    def registry(self) -> RemoteSchemaStore | None:
-        """The external schema registry, or ``None`` if the worker's values do not use one."""
-        return RemoteSchemaStore(self._registry) if self._registry else None
-
-    @cached_property
-    def schemas(self) -> SchemaStore:
-        """The store that gives a schema its id."""
-        return self.registry or TopicSchemaStore(self.broker)
-
-    def topic(self, name: str, timeout: float = 10.0) -> TopicInfo | None:
-        """Return the topic, or ``None`` if it does not exist. Raises ``RetriableError``."""
-        return self.broker.topics(timeout).get(name)
-
-    def close(self) -> None:
-        """Close the broker and the registry's connections."""
-        if "registry" in self.__dict__ and self.registry is not None:
-            self.registry.close()
-        self.broker.close()
 
 
 @contextmanager

@@ -19,16 +19,16 @@ from tieline.broker.port import TopicReader
 from tieline.cli.connection import (
     BootstrapServers,
     BrokerOptions,
-    BrokerSession,
     DataDir,
     RegistryUrl,
     WorkerFile,
     open_session,
     say,
 )
-from tieline.cli.consuming.decoder import Decoder, DisplayRecord, ValueFormat
 from tieline.cli.consuming.filters import Filter, filters, since_ms
 from tieline.cli.consuming.screen import JsonLines, RecordPrinter, TableRows, silence_stdout, stdout_closed
+from tieline.topics.decoder import Decoder, DisplayRecord, ValueFormat
+from tieline.topics.session import BrokerSession
 
 _BATCH = 500
 _POLL_TIMEOUT = 0.25  # seconds; also how soon a closed standard output is noticed

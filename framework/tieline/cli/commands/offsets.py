@@ -15,15 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tieline.api import DataDirInUseError
-from tieline.cli.connection import (
-    BootstrapServers,
-    BrokerOptions,
-    BrokerSession,
-    DataDir,
-    WorkerFile,
-    open_session,
-    say,
-)
+from tieline.cli.connection import BootstrapServers, BrokerOptions, DataDir, WorkerFile, open_session, say
 from tieline.control.offsets import (
     ConnectorOffsets,
     OffsetsRefusedError,
@@ -33,6 +25,7 @@ from tieline.control.offsets import (
     known_connectors,
     refuse_if_worker_runs,
 )
+from tieline.topics.session import BrokerSession
 
 offsets = typer.Typer(
     help="Show and set the offsets of connectors: a sink's committed ones, a source's saved ones.",

@@ -15,14 +15,12 @@ from tieline.api.commands import until_interrupted
 from tieline.cli.connection import (
     BootstrapServers,
     BrokerOptions,
-    BrokerSession,
     DataDir,
     RegistryUrl,
     WorkerFile,
     open_session,
     say,
 )
-from tieline.cli.printable import printable
 from tieline.cli.producing.messages import (
     MAX_BYTES,
     InputMessage,
@@ -32,6 +30,8 @@ from tieline.cli.producing.messages import (
     parse_line,
 )
 from tieline.cli.producing.sender import LocatedRecord, RecordBuilder, RecordSender
+from tieline.topics.printable import printable
+from tieline.topics.session import BrokerSession
 
 _STDIN = Path("-")
 _MAX_PROBLEMS = 50  # that are printed; more only fill the screen

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tieline.api import StartupError
-from tieline.cli.printable import printable
+from tieline.topics.printable import printable
 
 if TYPE_CHECKING:
     from tieline.broker.backend import Backend

@@ -9,8 +9,8 @@ from typing import Any
 
 from tieline.api import StartupError, parse_json
 from tieline.api.commands import parse_time
-from tieline.cli.consuming.decoder import DisplayRecord
-from tieline.cli.printable import json_text
+from tieline.topics.decoder import DisplayRecord
+from tieline.topics.printable import json_text
 
 Filter = Callable[[DisplayRecord], bool]
 

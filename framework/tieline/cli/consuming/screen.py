@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tieline.cli.consuming.decoder import Decoded, DisplayRecord
-from tieline.cli.printable import json_text, printable, time_text
+from tieline.topics.decoder import Decoded, DisplayRecord
+from tieline.topics.printable import json_text, printable, time_text
 
 _MAX_CHARACTERS = 4_000
 """Characters of a value in a row; lines of JSON hold the whole value."""

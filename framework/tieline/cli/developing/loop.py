@@ -14,10 +14,10 @@ from typing import IO
 from tieline.api import RetriableError
 from tieline.broker.port import Broker, ProducerRecord, TopicReader, Unit
 from tieline.cli.connection import BrokerOptions, open_session, say
-from tieline.cli.consuming.decoder import Decoder, ValueFormat
 from tieline.cli.consuming.screen import RecordPrinter, stdout_closed
 from tieline.cli.developing.author_file import AuthorClass, AuthorFile
 from tieline.cli.developing.worker import TOPIC, DevWorker
+from tieline.topics.decoder import Decoder, ValueFormat
 
 _PAUSE = 0.05  # seconds between two looks at the file and the worker
 _IDLE = 1.0  # seconds without a record after which a source is idle

@@ -5,8 +5,8 @@ import datetime as dt
 import pytest
 
 from tieline.api import StartupError
-from tieline.cli.consuming.decoder import Decoded, DisplayRecord
 from tieline.cli.consuming.filters import filters, since_ms
+from tieline.topics.decoder import Decoded, DisplayRecord
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
 VALUE = {

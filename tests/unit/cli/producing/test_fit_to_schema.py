@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tieline.api import Schema, parse_json
-from tieline.cli.printable import json_text
 from tieline.cli.producing.fit_to_schema import SchemaFitter
 from tieline.converters.codec import AvroCodec
+from tieline.topics.printable import json_text
 
 LONG = st.integers(-(2**63), 2**63 - 1)
 DOUBLE = st.floats(allow_nan=False)

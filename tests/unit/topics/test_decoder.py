@@ -8,10 +8,10 @@ from tieline.api import Datum, Schema
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.store import Store
 from tieline.broker.port import ConsumedRecord
-from tieline.cli.consuming.decoder import Decoder, ValueFormat
-from tieline.cli.printable import json_text
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.registry.schema_topic import TOPIC, TopicSchemaStore
+from tieline.topics.decoder import Decoder, ValueFormat
+from tieline.topics.printable import json_text
 
 READING = Schema.parse('{"type": "record", "name": "x.R", "fields": [{"name": "n", "type": "long"}]}')
 

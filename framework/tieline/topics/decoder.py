@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, cast
 
 from tieline.api import DataError, Encoded, Headers, SchemaStore, parse_json
 from tieline.broker.port import Broker, ConsumedRecord
-from tieline.cli.printable import json_text, time_text
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore
+from tieline.topics.printable import json_text, time_text
 
 _FRAME = 5
 

@@ -1,11 +1,10 @@
-"""A worker's topics, for the commands of connectors."""
+"""A worker's topics, for the commands and pages of connectors."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 
 from tieline.api import (
     ID_HEADER,
@@ -16,22 +15,14 @@ from tieline.api import (
     SinkRecord,
     SourceRecord,
 )
-from tieline.api.commands import TopicClient
 from tieline.broker.port import ConsumedRecord, ProducerRecord, TopicReader, Unit
-from tieline.cli.connection import BrokerOptions, BrokerSession, open_session
-from tieline.cli.consuming.decoder import Decoder, ValueFormat
 from tieline.converters.default_codec import DefaultCodec
 from tieline.runtime.sink.identity import RecordIdentities
+from tieline.topics.decoder import Decoder, ValueFormat
+from tieline.topics.session import BrokerSession
 
 _NAME = "tieline-cli"
 _BATCH = 500
-
-
-@contextmanager
-def open_topics(worker: Path) -> Iterator[TopicClient]:
-    """Open the topics of a worker; see ``tieline.api.commands.CommandContext.topics``."""
-    with open_session(BrokerOptions(worker)) as session, ExitStack() as at_exit:
-        yield WorkerTopics(session, at_exit)
 
 
 class WorkerTopics:

@@ -1,0 +1,1 @@
+"""A worker's topics beside the running worker: read and decode records, write records."""
