@@ -72,9 +72,8 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
 
     @property
     def scheduler(self) -> Scheduler:
-        """Return the scheduler that executes this task's commands; the task must have been started."""
-        assert self._running is not None
-        return self._running.scheduler
+        """Return the scheduler that executes this task's commands, from ``start`` to ``stop``."""
+        return self._started.scheduler
 
     def start(self) -> None:
         """Read the policy and open the audit log; the platform is connected when it is first needed.
@@ -193,12 +192,19 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
             raise FencedError(f"this task no longer owns {where}")
         return partition
 
+    @property
+    def _started(self) -> _Running:
+        if self._running is None:
+            raise RuntimeError("the command sink is not started: call start() first")
+        return self._running
+
     def _ready(self) -> _Running:
-        assert self._running is not None
-        failure = self._running.scheduler.failure
+        """Return what runs. Raises ``FatalError`` if the scheduler has failed."""
+        running = self._started
+        failure = running.scheduler.failure
         if failure is not None:
             raise FatalError(f"command: the scheduler ended: {failure}") from failure
-        return self._running
+        return running
 
 
 class CommandSink(SinkConnector[CommandSinkConfig]):

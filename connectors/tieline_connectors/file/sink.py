@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from io import FileIO
 from typing import Any
 
@@ -49,22 +49,17 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
 
     def start(self) -> None:
         """Open the file."""
-        try:
-            self._file = open(self.config.file, "ab", buffering=0)  # noqa: SIM115 - open until stop()
-            with self._exclusive():
-                _cut_torn_line(self.config.file)
-        except OSError as error:
-            raise RetriableError(f"{self.config.file} cannot be written: {error.strerror}") from error
+        self._open()
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Write a line for each record."""
         lines = "".join(f"{_line(record.value)}\n" for record in batch)
         data = self._torn_rest + lines.encode("utf-8", "backslashreplace")
-        done = 0
+        file, done = self._open(), 0
         try:
-            with self._translate_errors(), self._exclusive():
+            with self._translate_errors(), _exclusive(file):
                 while done < len(data):
-                    done += self._open_file.write(memoryview(data)[done:])
+                    done += file.write(memoryview(data)[done:])
         finally:  # after an error the batch is delivered again, and has to begin on a new line
             if done:
                 torn = done < len(data) and data[done - 1] != ord("\n")
@@ -72,35 +67,34 @@ class FileSinkTask(SinkTask[FileSinkConfig]):
 
     def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Wait until all lines are on the disk."""
+        file = self._open()
         with self._translate_errors():
-            os.fsync(self._open_file.fileno())
+            os.fsync(file.fileno())
 
     def stop(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+        self._file = None
 
-    @property
-    def _open_file(self) -> FileIO:
-        assert self._file is not None
+    def _open(self) -> FileIO:
+        """Return the file; the first call opens it, and removes a torn line. Raises ``RetriableError``."""
+        if self._file is None:
+            with self._translate_errors(), contextlib.ExitStack() as on_error:
+                file = on_error.enter_context(open(self.config.file, "ab", buffering=0))
+                with _exclusive(file):
+                    _cut_torn_line(self.config.file)
+                on_error.pop_all()
+                self._file = file
         return self._file
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """Lock the file, so that a task that starts does not remove a line that another one is writing."""
-        fcntl.flock(self._open_file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._open_file, fcntl.LOCK_UN)
-
-    @contextmanager
+    @contextlib.contextmanager
     def _translate_errors(self) -> Iterator[None]:
         """Raise ``RetriableError`` for every error of the file system."""
         try:
             yield
         except OSError as error:
-            raise RetriableError(f"{self._open_file.name} cannot be written: {error.strerror}") from error
+            raise RetriableError(f"{self.config.file} cannot be written: {error.strerror}") from error
 
 
 class FileSink(SinkConnector[FileSinkConfig]):
@@ -109,6 +103,16 @@ class FileSink(SinkConnector[FileSinkConfig]):
     version = "1"
     config_type = FileSinkConfig
     task_type = FileSinkTask
+
+
+@contextlib.contextmanager
+def _exclusive(file: FileIO) -> Iterator[None]:
+    """Lock the file, so that a task that starts does not remove a line that another one is writing."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _cut_torn_line(path: str) -> None:

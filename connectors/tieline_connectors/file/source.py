@@ -105,10 +105,8 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
             if records or now is None:
                 return records
             self.stop()
-        if now is None or not self._open():
-            return []
-        assert self._file is not None
-        return self._lines(self._file, limit, is_last=False)
+        self._file = self._open() if now is not None else None
+        return self._lines(self._file, limit, is_last=False) if self._file is not None else []
 
     def _lines(self, file: BinaryIO, limit: int, *, is_last: bool) -> list[SourceRecord]:
         """Return the next lines; with ``is_last`` also a last one without a line end."""
@@ -145,21 +143,21 @@ class FileSourceTask(SourceTask[FileSourceConfig]):
             headers=headers,
         )
 
-    def _open(self) -> bool:
-        """Open the file at the right position; return false if it does not exist any more."""
+    def _open(self) -> BinaryIO | None:
+        """Return the file, opened at the right position, or ``None`` if it does not exist any more."""
         try:
-            self._file = open(self.config.file, "rb")  # noqa: SIM115 - open until stop()
+            file = open(self.config.file, "rb")  # noqa: SIM115 - open until stop()
         except FileNotFoundError:
-            return False
+            return None
         except OSError as error:
             raise RetriableError(f"{self.config.file} cannot be read: {error.strerror}") from error
-        status = os.fstat(self._file.fileno())
+        status = os.fstat(file.fileno())
         is_replaced = status.st_ino != self._inode or status.st_size < self._position
-        if is_replaced or (self._head and self._head != _head(self._file, self._position)):
+        if is_replaced or (self._head and self._head != _head(file, self._position)):
             self._generation += bool(self._inode)
             self._inode, self._position, self._head = status.st_ino, 0, ""
-        self._file.seek(self._position)
-        return True
+        file.seek(self._position)
+        return file
 
 
 def _head(file: BinaryIO, position: int) -> str:

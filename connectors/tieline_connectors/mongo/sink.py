@@ -67,8 +67,9 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
 
     def __init__(self, context: SinkContext, config: MongoSinkConfig) -> None:
         super().__init__(context, config)
-        self._client: Client | None = None
-        self._size = InsertSize(config.max_batch_size, _SECONDS, config.socket_timeout_max_ms / 1000)
+        self._client: Client = config.client()  # connects at its first use
+        timeout = self._client.options.pool_options.socket_timeout or _SECONDS
+        self._size = InsertSize(config.max_batch_size, timeout, config.socket_timeout_max_ms / 1000)
         self._max_bytes = _MAX_BYTES
         self._writers: dict[Destination, CollectionWriter] = {}
         self._routes: dict[str, _Route] = {}
@@ -77,15 +78,10 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
 
     def start(self) -> None:
         """Connect, and create the indexes of a collection whose name is configured."""
-        self.stop()
-        config = self.config
         with self._translate_errors():
-            self._client = config.client()
-            timeout = self._client.options.pool_options.socket_timeout or _SECONDS
-            self._size = InsertSize(config.max_batch_size, timeout, config.socket_timeout_max_ms / 1000)
             hello = self._client.admin.command("hello")
             self._max_bytes = hello.get("maxBsonObjectSize", _MAX_BYTES)
-            if config.collection:
+            if self.config.collection:
                 self._route("")
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
@@ -143,9 +139,7 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
 
     def stop(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        self._client.close()
 
     def _write(
         self, groups: Iterator[tuple[CollectionWriter, list[PendingDocument]]], state: BatchState
@@ -228,7 +222,6 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
 
     def _route(self, topic: str) -> _Route:
         """Return the route of a topic; prepares its collection at the first use."""
-        assert self._client is not None
         destination = self.config.destination(topic)
         database, collection, layout_name = destination
         layout = self._layouts[layout_name]
@@ -243,7 +236,6 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         return self._routes[topic]
 
     def _writer(self, database: str, collection: str, layout: Layout) -> CollectionWriter:
-        assert self._client is not None
         target = self._client[database][collection]
         if not layout.is_time_series:
             return CollectionWriter(target, self._max_bytes)

@@ -132,7 +132,7 @@ class SinkContext(Protocol):
 class SinkTask(ABC, Generic[C]):
     """Writes to an external system. The calls, in order, all from one thread except ``interrupt``:
 
-    1. ``Task(context, config)``: keep both; connect to nothing yet.
+    1. ``Task(context, config)``: keep both, and build what connects later; connect to nothing yet.
     2. ``start()``: connect.
     3. ``open(partitions)``: the task owns these from now on (called again when it is assigned more).
     4. ``put(batch)``, again and again. It writes or buffers, and **never sleeps or retries**: raise

@@ -74,7 +74,7 @@ class SourceContext(Protocol):
 class SourceTask(ABC, Generic[C]):
     """Reads from an external system. The calls, in order, all from one thread except ``interrupt``:
 
-    1. ``Task(context, config)``: keep both; connect to nothing yet.
+    1. ``Task(context, config)``: keep both, and build what connects later; connect to nothing yet.
     2. ``start()``: connect, and resume from ``context.offsets``.
     3. ``poll(max_records, max_wait)``, again and again: the next batch. Its records are then transformed,
        converted and produced. A source that cannot be read again (``replayable = False``) gets a durable

@@ -12,13 +12,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 from typing_extensions import Self
 
 from tieline.testing.signals import with_default_signals
 
 Event = dict[str, Any]
+
+
+class _Run(NamedTuple):
+    """A process that was started, and the thread that reads its log."""
+
+    process: subprocess.Popen[str]
+    reader: threading.Thread
 
 
 class WorkerProcess:
@@ -45,8 +52,7 @@ class WorkerProcess:
         self.events: list[Event] = []
         self.returncode: int | None = None
         self._changed = threading.Condition()
-        self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
+        self._run: _Run | None = None
         folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "data.dir": str(folder / "data"),
@@ -71,26 +77,25 @@ class WorkerProcess:
     @property
     def running(self) -> bool:
         """Started, and not ended yet."""
-        return self._process is not None and self.returncode is None
+        return self._run is not None and self.returncode is None
 
     @property
     def pid(self) -> int:
         """Its process id."""
-        assert self._process is not None
-        return self._process.pid
+        return self._started.process.pid
 
     def start(self) -> None:
         """Start it, also again after its end. Earlier events are dropped."""
         self.events, self.returncode = [], None
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             with_default_signals([sys.executable, "-m", "tieline.cli.main", "run", *map(str, self._files)]),
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
         )
-        assert self._process.stderr is not None
-        self._reader = threading.Thread(target=self._read, args=(self._process.stderr,), daemon=True)
-        self._reader.start()
+        reader = threading.Thread(target=self._read, args=(process,), daemon=True)
+        self._run = _Run(process, reader)
+        reader.start()
 
     def stop(self, timeout: float = 20.0) -> int:
         """SIGTERM, and its exit status."""
@@ -102,10 +107,9 @@ class WorkerProcess:
 
     def wait(self, timeout: float = 20.0) -> int:
         """Until it ends by itself; its exit status."""
-        assert self._process is not None
-        assert self._reader is not None
-        self.returncode = self._process.wait(timeout)
-        self._reader.join()
+        process, reader = self._started
+        self.returncode = process.wait(timeout)
+        reader.join()
         return self.returncode
 
     def wait_for(self, event: str, timeout: float = 20.0, count: int = 1) -> Event:
@@ -137,6 +141,12 @@ class WorkerProcess:
         ledgers = [e["ledger"] for e in self.events if "ledger" in e]
         return ledgers[-1] if ledgers else {}
 
+    @property
+    def _started(self) -> _Run:
+        if self._run is None:
+            raise RuntimeError("the worker is not started: call start() first")
+        return self._run
+
     def _wait(self, found: Callable[[Event], Event | None], seen: int, timeout: float, what: str) -> Event:
         """Look at each event once, without the lock: a worker blocks while its log is not read."""
         deadline = time.monotonic() + timeout
@@ -159,13 +169,12 @@ class WorkerProcess:
                 raise TimeoutError(f"{what} within {timeout} s{end}; the log's end:\n{tail}")
 
     def _end(self, number: signal.Signals, timeout: float) -> int:
-        assert self._process is not None
-        self._process.send_signal(number)
+        self._started.process.send_signal(number)
         return self.wait(timeout)
 
-    def _read(self, stream: IO[str]) -> None:
-        process = self._process
-        with stream, open(self.folder / "worker.log", "a", encoding="utf-8") as kept:
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None  # it is a pipe
+        with process.stderr as stream, open(self.folder / "worker.log", "a", encoding="utf-8") as kept:
             for line in stream:
                 kept.write(line)
                 kept.flush()
@@ -176,7 +185,6 @@ class WorkerProcess:
                 with self._changed:
                     self.events.append(event)
                     self._changed.notify_all()
-        assert process is not None
         code = process.wait()
         with self._changed:
             self.returncode = code

@@ -73,9 +73,8 @@ class CommandClient:
         ``TopicClient.send`` raises.
         """
         self._check_topics({out.record.topic for out in outgoing})
-        if self._reader is None and wait != 0:
-            # Before anything is sent, so that it misses nothing.
-            self._reader = self._topics.reader(self._results)
+        # Opened before anything is sent, so that it misses no result.
+        reader = self._open_reader() if wait != 0 else None
         started = time.monotonic()
         ids: list[str] = []
         for first in range(0, len(outgoing), _BATCH):
@@ -85,12 +84,12 @@ class CommandClient:
                 out.command_id or self._topics.record_id(metadata)
                 for out, metadata in zip(batch, sent, strict=True)
             ]
-        if wait == 0:
+        if reader is None:
             self._report_sent(ids, "")
             return 0
         self._report_sent(ids, "; waiting for the result, Ctrl-C stops waiting")
         seconds = max(out.seconds for out in outgoing) if wait is None else wait
-        return self._wait(CommandTracker(ids), started, time.monotonic() + seconds, len(ids) > 1)
+        return self._wait(reader, CommandTracker(ids), started, time.monotonic() + seconds, len(ids) > 1)
 
     def _check_topics(self, wanted: Collection[str]) -> None:
         if self._create:
@@ -121,13 +120,20 @@ class CommandClient:
             )
             raise typer.Exit(UNAVAILABLE if isinstance(error, RetriableError) else INTERRUPTED) from None
 
-    def _wait(self, tracker: CommandTracker, started: float, until: float, several: bool) -> int:
-        assert self._reader is not None
+    def _open_reader(self) -> TopicFollower:
+        """Return the reader of results, which the first call opens."""
+        if self._reader is None:
+            self._reader = self._topics.reader(self._results)
+        return self._reader
+
+    def _wait(
+        self, reader: TopicFollower, tracker: CommandTracker, started: float, until: float, several: bool
+    ) -> int:
         unavailable = False
         try:
             while tracker.waiting and (left := until - time.monotonic()) > 0:
                 try:
-                    records = self._reader.poll(min(left, _POLL_TIME))
+                    records = reader.poll(min(left, _POLL_TIME))
                     unavailable = False
                 except RetriableError as error:
                     if not unavailable:

@@ -22,6 +22,7 @@ class Publishes:
     def __init__(self, kinds: Collection[str] | None) -> None:
         self._kinds = None if kinds is None else frozenset(kinds)
         self._topics: dict[tuple[str, str], str] | None = {}
+        """The first topic of each device; ``None`` after the warning, which is logged once."""
 
     def skipped(self, value: Any) -> str | None:
         """Return the kind of a reading that is not stored, or ``None`` for any other value."""
@@ -30,23 +31,24 @@ class Publishes:
             return None
         if kind not in self._kinds:
             return str(kind)
-        if self._topics is not None and kind in _MANY:
-            self._check_topics(value)
+        if self._topics is not None and kind in _MANY and self._is_published_twice(value, self._topics):
+            self._topics = None
         return None
 
-    def _check_topics(self, value: dict[str, Any]) -> None:
-        """Warn once if a device has two topics: ``all`` and ``multi``, or depth and breadth first."""
-        assert self._topics is not None
+    def _is_published_twice(self, value: dict[str, Any], topics: dict[tuple[str, str], str]) -> bool:
+        """Warn if a device has two topics: ``all`` and ``multi``, or depth and breadth first."""
         device, topic = (value.get("platform", ""), value.get("device", "")), value.get("topic", "")
-        if len(self._topics) < _MAX_DEVICES or device in self._topics:
-            first = self._topics.setdefault(device, topic)
-            if first != topic:
-                log.warning(
-                    "device %s is published both as %s and as %s, so each of its values is stored twice; "
-                    "store one of them (publishes=%s), or configure its driver to publish one",
-                    device[1],
-                    first,
-                    topic,
-                    value["kind"],
-                )
-                self._topics = None
+        if len(topics) >= _MAX_DEVICES and device not in topics:
+            return False
+        first = topics.setdefault(device, topic)
+        if first == topic:
+            return False
+        log.warning(
+            "device %s is published both as %s and as %s, so each of its values is stored twice; "
+            "store one of them (publishes=%s), or configure its driver to publish one",
+            device[1],
+            first,
+            topic,
+            value["kind"],
+        )
+        return True

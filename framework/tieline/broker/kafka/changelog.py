@@ -90,12 +90,12 @@ class KafkaChangelog:
         changes = [ProducerRecord(topic, value, key, partition=number) for key, value in entries.items()]
         wanted = [*changes, *records]
         with self._locked(timeout) as producer:
-            committed = self._settle(producer, deadline)
+            producer, committed = self._settle(producer, deadline)
             if committed and committed.records[:-1] == wanted and committed.offset == offset:
                 return  # an earlier call had no answer, and has written it
             mark = next(self._marks)
             wanted.append(ProducerRecord(topic, mark, _MARK, partition=number))
-            self._write(Batch(wanted, offset, mark), deadline)
+            self._write(producer, Batch(wanted, offset, mark), deadline)
 
     def close(self, timeout: float) -> None:
         """Close the changelog; see ``PartitionChangelog.close``.
@@ -126,40 +126,42 @@ class KafkaChangelog:
         finally:
             self._lock.release()
 
-    def _write(self, batch: Batch, deadline: float) -> None:
-        assert self._producer is not None
+    def _write(self, producer: TransactionalProducer, batch: Batch, deadline: float) -> None:
         try:
-            self._producer.write(batch, deadline)
+            producer.write(batch, deadline)
         except RetriableError:
-            if self._producer.open is not None or self._producer.broken:
+            if producer.open is not None or producer.broken:
                 raise  # it has not ended yet
             # It is aborted, and its cause may have passed: an old generation of the group, or a wrong
             # sequence number of the client after a rejected record.
-            self._producer.write(batch, deadline)
+            producer.write(batch, deadline)
         except DataError as error:
             named = {
                 index: cause for index, cause in error.failures.items() if index < len(batch.records) - 1
             }
             raise DataError(named or error.failures) from error
 
-    def _settle(self, producer: TransactionalProducer, deadline: float) -> Batch | None:
-        """End an open transaction. Return the batch that is committed now."""
+    def _settle(
+        self, producer: TransactionalProducer, deadline: float
+    ) -> tuple[TransactionalProducer, Batch | None]:
+        """End an open transaction. Return the producer to use now, and the batch that is committed now."""
         if not producer.broken:
             try:
-                return producer.settle(deadline)
+                return producer, producer.settle(deadline)
             except RetriableError:
                 if not producer.broken:
                     raise
         unanswered = producer.open
-        self._begin(self._read_mark, deadline)
+        replacement = self._begin(self._read_mark, deadline)
         producer.abandon()
         if self._last_mark != self._mark_at_open and not (self._last_mark or b"").startswith(self._writer_id):
             self._closed = True  # its entries are outdated; the rightful owner takes over again
             raise FencedError(f"{self._what}: another owner has written it; nothing was written")
         written = unanswered is not None and unanswered.mark == self._last_mark
-        return unanswered if written else None
+        return replacement, unanswered if written else None
 
-    def _begin(self, visit: Callable[[ConsumedRecord], None], deadline: float) -> None:
+    def _begin(self, visit: Callable[[ConsumedRecord], None], deadline: float) -> TransactionalProducer:
+        """Fence all other producers, read what is new, and return the producer that may write now."""
         topic, partition = self._target.topic, self._target.partition
         if self._opening is None:
             transactional_id = f"tieline-{topic}-{partition.partition}"
@@ -175,7 +177,9 @@ class KafkaChangelog:
         # Everything committed before is visible now: the brokers have written its markers.
         left = max(0.1, deadline - time.monotonic())
         self._services.read(topic, visit, self._position, left, partition.partition)
-        self._producer, self._opening = self._opening, None
+        producer = self._producer = self._opening
+        self._opening = None
+        return producer
 
     def _read_entry(self, record: ConsumedRecord) -> None:
         self._read_mark(record)

@@ -64,16 +64,11 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
             config.date_name, config.time_field, config.time_unit, config.partition_fields
         )
         self._buffers: dict[TopicPartition, list[_Buffer]] = {}
-        self._opened: Store | None = None
+        self._store: Store | None = None
 
     def start(self) -> None:
         """Open the store for the files."""
-        self._opened = open_store(self.config.url, self.config.codec)
-
-    @property
-    def _store(self) -> Store:
-        assert self._opened is not None
-        return self._opened
+        self._open_store()
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Write ended segments, then buffer the batch. Records that cannot be rows raise ``DataError``."""
@@ -118,8 +113,15 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
 
     def stop(self) -> None:
         """Close the store for the files."""
-        if self._opened is not None:
-            self._opened.close()
+        if self._store is not None:
+            self._store.close()
+        self._store = None
+
+    def _open_store(self) -> Store:
+        """Return the store for the files; the first call opens it. Raises ``RetriableError``."""
+        if self._store is None:
+            self._store = open_store(self.config.url, self.config.codec)
+        return self._store
 
     def _buffer(self, partition: TopicPartition, run: Sequence[_Numbered], failures: Failures) -> None:
         """Buffer records of one schema; add those that cannot be rows to ``failures``."""
@@ -155,9 +157,9 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
                     self._write(partition, buffer)
 
     def _write(self, partition: TopicPartition, buffer: _Buffer) -> None:
-        name = _file_name(partition, buffer.segment.start)
+        name, store = _file_name(partition, buffer.segment.start), self._open_store()
         for folder, batches in list(buffer.batches.items()):
-            self._store.write(f"{folder}/{name}", pa.Table.from_batches(batches))
+            store.write(f"{folder}/{name}", pa.Table.from_batches(batches))
             self.context.count("files")
             del buffer.batches[folder]
         buffer.written = True

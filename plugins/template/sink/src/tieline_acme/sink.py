@@ -39,11 +39,15 @@ class AcmeTask(SinkTask[AcmeConfig]):
     def start(self) -> None:
         """Connect. On ``RetriableError`` the runtime waits and calls again."""
         try:
-            if self.database is None:
-                self.database = sqlite3.connect(self.config.file, timeout=0)
-            self.database.execute("CREATE TABLE IF NOT EXISTS records (id BLOB PRIMARY KEY, value TEXT)")
+            self.connect().execute("CREATE TABLE IF NOT EXISTS records (id BLOB PRIMARY KEY, value TEXT)")
         except sqlite3.OperationalError as error:
             raise RetriableError(f"{self.config.file} cannot be opened: {error}") from error
+
+    def connect(self) -> sqlite3.Connection:
+        """Return the connection, which the first call makes."""
+        if self.database is None:
+            self.database = sqlite3.connect(self.config.file, timeout=0)
+        return self.database
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Buffer what can be written; name what never can be, by its index in the batch."""
@@ -63,11 +67,10 @@ class AcmeTask(SinkTask[AcmeConfig]):
 
         A record may come again after a crash: the id makes it the same row.
         """
-        assert self.database is not None
         rows = [(record_id, value) for _, record_id, value in self.waiting]
         try:
-            with self.database:
-                self.database.executemany("INSERT OR IGNORE INTO records VALUES (?, ?)", rows)
+            with self.connect() as database:
+                database.executemany("INSERT OR IGNORE INTO records VALUES (?, ?)", rows)
         except sqlite3.OperationalError as error:  # the rows wait for the next flush
             raise RetriableError(f"{self.config.file} cannot be written: {error}") from error
         self.waiting = []
