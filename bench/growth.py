@@ -25,7 +25,7 @@ from bench.readings import records
 from bench.stand import Stand, new_name
 from tieline.api import Datum, SourceRecord
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore
 from tieline.runtime.spool.spool import Limits, Spool

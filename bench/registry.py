@@ -23,7 +23,7 @@ from typing import Any
 from bench.figure import figure, say
 from bench.stand import Stand
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.registry.http.server import RegistryConfig, RegistryServer
 from tieline.registry.model.events import Content, SchemaStored, encode
 from tieline.registry.schema_topic import TOPIC, SchemaTopic

@@ -12,7 +12,7 @@ from bench.readings import frames
 from bench.stand import Stand
 from tieline.api import SchemaStore, TopicPartition
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import Unit
+from tieline.broker.records import Unit
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore

@@ -23,7 +23,7 @@ import pytest
 from tieline.api import Datum, Schema, TopicPartition
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.store import Store
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore
 from tieline.testing.worker_process import WorkerProcess

@@ -13,7 +13,7 @@ import pytest
 from tieline.api import FencedError, RetriableError, TopicPartition
 from tieline.broker.kafka import transactions
 from tieline.broker.kafka.broker import KafkaBroker
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline_lab import kafka
 
 pytestmark = pytest.mark.kafka

@@ -7,7 +7,7 @@ import pytest
 
 from tieline.broker import port
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.config.plan import check_plan
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters

@@ -31,7 +31,7 @@ from tieline.api import (
     header,
     identity,
 )
-from tieline.broker.port import Delivery
+from tieline.broker.records import Delivery
 from tieline.config.plan import ConverterPlan, SinkPlan, SourcePlan, TransformPlan, check_plan
 from tieline.config.settings import SinkSettings, SourceSettings, Timing
 from tieline.converters.avro import AvroConverter

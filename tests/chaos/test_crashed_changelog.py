@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tieline.api import Config, Schema, SinkConnector, SinkTask, SourceRecord, TopicPartition
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.config.plan import ConverterPlan, SinkPlan, check_plan
 from tieline.config.settings import SinkSettings, Timing
 from tieline.converters.plain import StringConverter

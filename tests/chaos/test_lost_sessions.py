@@ -9,7 +9,7 @@ from typing import Any
 import pymongo
 import pytest
 
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess

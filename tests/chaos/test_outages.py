@@ -24,7 +24,7 @@ import pymongo
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.records import ConsumedRecord
 from tieline.config.plan import check_plan
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.task.environment import TaskEnvironment

@@ -2,7 +2,7 @@
 
 import uuid
 
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.config.plan import check_plan
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.worker_process import WorkerProcess

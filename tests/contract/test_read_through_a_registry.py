@@ -12,7 +12,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from tieline.api import DataError, Encoded
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.registry.client import RemoteSchemaStore
 from tieline.registry.http.server import RegistryConfig, RegistryServer

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 

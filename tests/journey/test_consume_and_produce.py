@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.store import Store
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.cli.connection import BrokerOptions, open_session
 from tieline.testing.worker_process import WorkerProcess
 from tieline_lab import kafka

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.client import BusMessage, VipClient

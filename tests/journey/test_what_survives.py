@@ -3,7 +3,7 @@
 import pytest
 
 from tieline.api import Schema, SourceRecord
-from tieline.broker.port import ConsumedRecord, Unit
+from tieline.broker.records import ConsumedRecord, Unit
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore

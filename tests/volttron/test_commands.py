@@ -15,7 +15,7 @@ import pymongo
 import pytest
 
 from tieline.api import Schema, SourceRecord
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.cli.command_context import WorkerCommandContext
 from tieline.cli.connection import BrokerOptions, open_session
 from tieline.config.plan import check_plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tieline.api import FatalError
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 
 
 class PendingWrites:

@@ -16,9 +16,10 @@ from typing import TypeVar
 
 from tieline.api import DataError, FatalError, RetriableError, Schema
 from tieline.broker.internal import SCHEMAS
-from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord
+from tieline.broker.port import Broker
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 from tieline.registry.group_commit import GroupCommit, Rule
-from tieline.registry.model import errors, rules
+from tieline.registry.model import errors, rules, schema_lookup
 from tieline.registry.model.budget import OverBudgetError
 from tieline.registry.model.errors import RegistryError
 from tieline.registry.model.events import Content, Event, MalformedRecordError, decode, encode
@@ -258,7 +259,7 @@ class TopicSchemaStore:
 def _inline(state: Subjects, content: Content) -> Schema:
     """Return a schema with all its references written into it. Raises ``ValueError`` if one is missing."""
     try:
-        texts = rules.resolve_references(state, content.references, deleted=True)
+        texts = schema_lookup.resolve_references(state, content.references, deleted=True)
         return Schema.lenient(inline_references(content.text, texts))
     except RegistryError as error:
         raise ValueError(f"not an Avro schema: {error}") from error

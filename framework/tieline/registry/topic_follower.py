@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 
 from tieline.api import RetriableError, TielineError
-from tieline.broker.port import Broker, ConsumedRecord, TopicReader
+from tieline.broker.port import Broker, TopicReader
+from tieline.broker.records import ConsumedRecord
 
 log = logging.getLogger(__name__)
 

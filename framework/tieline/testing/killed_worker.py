@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tieline.api import ID_HEADER, SinkRecord
-from tieline.broker.port import Broker, ProducerRecord, Unit
+from tieline.broker.port import Broker
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.config.plan import check_plan
 from tieline.plugins.discovery import SINKS, SOURCES
 from tieline.plugins.unpackaged import write_entry_points

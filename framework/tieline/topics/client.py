@@ -15,7 +15,8 @@ from tieline.api import (
     SinkRecord,
     SourceRecord,
 )
-from tieline.broker.port import ConsumedRecord, ProducerRecord, TopicReader, Unit
+from tieline.broker.port import TopicReader
+from tieline.broker.records import ConsumedRecord, ProducerRecord, Unit
 from tieline.converters.default_codec import DefaultCodec
 from tieline.runtime.sink.identity import RecordIdentities
 from tieline.topics.decoder import Decoder, ValueFormat

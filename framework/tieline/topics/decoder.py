@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from tieline.api import DataError, Encoded, Headers, SchemaStore, parse_json
-from tieline.broker.port import Broker, ConsumedRecord
+from tieline.broker.port import Broker
+from tieline.broker.records import ConsumedRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.registry.schema_topic import TopicSchemaStore
 from tieline.topics.printable import json_text, time_text

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from tieline.api import SchemaStore
-from tieline.broker.port import Broker, TopicInfo
+from tieline.broker.port import Broker
+from tieline.broker.records import TopicInfo
 from tieline.registry.client import RemoteSchemaStore
 from tieline.registry.schema_topic import TopicSchemaStore
 

@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient
 from tieline.api import TopicPartition
 from tieline.broker.kafka.broker import KafkaBroker
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import Broker, ConsumedRecord, Consumer, Delivery, Producer, ProducerRecord, Unit
+from tieline.broker.port import Broker, Consumer, Producer
+from tieline.broker.records import ConsumedRecord, Delivery, ProducerRecord, Unit
 
 PATIENCE = 60.0
 OFFSETS = "suite-offsets"

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tieline.api import DataError, FencedError, RetriableError, TopicPartition
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 
 SOON = 10.0
 

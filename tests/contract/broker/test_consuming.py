@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tieline.api import FatalError, RetriableError, TopicPartition
-from tieline.broker.port import ProducerRecord, Skipped
+from tieline.broker.records import ProducerRecord, Skipped
 
 
 def _numbers(records):

@@ -16,14 +16,8 @@ from tieline.broker.kafka.cluster import Cluster
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import UNKNOWN_PARTITION, to_tieline_error
 from tieline.broker.kafka.reading import read_to_end
-from tieline.broker.port import (
-    UNREADABLE_HEADERS,
-    ConsumedRecord,
-    ProducerRecord,
-    RefusedNowError,
-    Unit,
-    UnreadableError,
-)
+from tieline.broker.port import RefusedNowError, UnreadableError
+from tieline.broker.records import UNREADABLE_HEADERS, ConsumedRecord, ProducerRecord, Unit
 
 ROUNDS = int(os.environ.get("TIELINE_TEST_ROUNDS", "5"))
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tieline.api import TopicPartition
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.control.offsets import (
     ConnectorOffsets,
     OffsetsRefusedError,

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tieline.api import DataError, RecordMetadata
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 
 # Kafka's own test vectors (UtilsTest.testMurmur2): key → murmur2 as a signed number.
 MURMUR2 = {

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 
 PATIENCE = 60.0
 

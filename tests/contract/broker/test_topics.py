@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tieline.api import DataError, FatalError, RetriableError
-from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
+from tieline.broker.records import ConsumedRecord, ProducerRecord, Unit
 
 
 def test_a_topic_is_created_once(kit):

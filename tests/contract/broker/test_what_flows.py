@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from tieline.api import TopicPartition
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.runtime.sink.held_records import HeldRecords
 
 pytestmark = pytest.mark.kafka

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tieline.api import TopicPartition
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
+from tieline.broker.records import ConsumedRecord, ProducerRecord, Unit
 
 TOPICS = {"a": 1, "b": 2}
 PARTITIONS = [TopicPartition(topic, number) for topic, count in TOPICS.items() for number in range(count)]

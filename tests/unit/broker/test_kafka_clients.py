@@ -11,7 +11,7 @@ from tieline.broker.kafka.codes import MEANINGS, MEANINGS_IN, Meaning, Operation
 from tieline.broker.kafka.errors import call_with_timeout, error_code, poll_client, to_tieline_error
 from tieline.broker.kafka.producer import KafkaProducer
 from tieline.broker.kafka.settings import producer_settings
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from tieline.api import DataDirInUseError, FencedError, RetriableError, TopicPartition
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.testing.crash.points import Crash
 
 AT = TopicPartition("t", 0)

@@ -29,7 +29,7 @@ from tieline.broker.local.ownership import Lock
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
 from tieline.broker.local.writer import Writer
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 
 PATIENCE = 30.0
 AT = TopicPartition("t", 0)

@@ -10,7 +10,7 @@ import pytest
 
 from tieline.api import FatalError, Schema
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 from tieline.registry.model import config_and_mode
 from tieline.registry.model.avro_schema import parse
 from tieline.registry.schema_topic import TOPIC, SchemaTopic, TopicSchemaStore

@@ -8,9 +8,9 @@ import pytest
 
 from tieline.api import Datum, Encoded, FatalError, Schema
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
-from tieline.registry.model import rules
+from tieline.registry.model import rules, schema_lookup
 from tieline.registry.model.errors import RegistryError
 from tieline.registry.model.events import Content, ModeSet, Reference, SchemaStored, encode
 from tieline.registry.schema_topic import TOPIC, SchemaTopic, TopicSchemaStore
@@ -47,7 +47,9 @@ def look_up(topic, subject, schema, *references):
     content = Content("AVRO", json.dumps(schema), references)
 
     def find(state):
-        return rules.lookup(state, subject, rules.canonical(state, content, normalize=False))
+        return schema_lookup.find_version(
+            state, subject, schema_lookup.canonical(state, content, normalize=False)
+        )
 
     return topic.ask(find)
 

@@ -7,7 +7,7 @@ import pytest
 from tieline.api import Datum, Schema
 from tieline.broker.local.log import LocalLog
 from tieline.broker.local.store import Store
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.records import ConsumedRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.registry.schema_topic import TOPIC, TopicSchemaStore
 from tieline.topics.decoder import Decoder, ValueFormat

@@ -39,7 +39,8 @@ from tieline.broker.kafka.settings import (
     producer_settings,
 )
 from tieline.broker.kafka.topic_reader import KafkaTopicReader
-from tieline.broker.port import ConsumedRecord, ExclusiveWriter, TopicInfo
+from tieline.broker.port import ExclusiveWriter
+from tieline.broker.records import ConsumedRecord, TopicInfo
 
 T = TypeVar("T")
 

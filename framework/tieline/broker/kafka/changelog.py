@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from tieline.api import DataError, FencedError, RetriableError, TielineError, TopicPartition
 from tieline.broker.kafka.settings import ClientSettings
 from tieline.broker.kafka.transactions import Batch, GroupMetadata, TransactionalProducer
-from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 
 CONFIG: Mapping[str, str] = {
     "cleanup.policy": "compact",  # no deletion by time: the writer deletes keys

@@ -23,7 +23,8 @@ from tieline.broker.kafka.membership import Membership
 from tieline.broker.kafka.resets import POLICIES
 from tieline.broker.kafka.settings import ClientSettings, create_client
 from tieline.broker.kafka.topic_matcher import TopicMatcher
-from tieline.broker.port import ConsumedRecord, RebalanceListener, Skipped
+from tieline.broker.port import RebalanceListener
+from tieline.broker.records import ConsumedRecord, Skipped
 
 _CHECK_ANSWERS_EVERY = 0.05  # seconds between two looks at an answer that is on its way
 

@@ -13,7 +13,8 @@ from tieline.broker.kafka.errors import poll_client, to_tieline_error
 from tieline.broker.kafka.settings import ClientSettings, create_client
 from tieline.broker.kafka.transaction_records import TransactionRecords
 from tieline.broker.pending_writes import PendingWrites
-from tieline.broker.port import ExclusiveWriter, ProducerRecord
+from tieline.broker.port import ExclusiveWriter
+from tieline.broker.records import ProducerRecord
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from tieline.broker.kafka.records import to_record
 from tieline.broker.kafka.resets import describe_unreadable
 from tieline.broker.kafka.settings import log
 from tieline.broker.kafka.topic_ids import TopicIds
-from tieline.broker.port import ConsumedRecord, Skipped, UnreadableError
+from tieline.broker.port import UnreadableError
+from tieline.broker.records import ConsumedRecord, Skipped
 
 _NOT_AN_ERROR = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # not created yet

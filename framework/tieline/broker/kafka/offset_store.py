@@ -17,7 +17,7 @@ from tieline.broker.kafka.errors import MissingTopicError, to_tieline_error
 from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
 from tieline.broker.offsets import GroupState, Span
-from tieline.broker.port import ProducerRecord, Unit
+from tieline.broker.records import ProducerRecord, Unit
 
 _SPEC: Any = kafka_admin.OffsetSpec  # type: ignore[attr-defined]
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from tieline.api import RetriableError
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.records import ConsumedRecord
 
 Visit = Callable[[ConsumedRecord], None]
 Read = Callable[[str, Visit, Mapping[int, int], float], "dict[int, int]"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from tieline.api import TopicPartition
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.records import ConsumedRecord
 
 _UNREADABLE_AFTER = 3  # times in a row that a batch must arrive damaged; on the way it is damaged only once
 

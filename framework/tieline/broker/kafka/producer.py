@@ -16,7 +16,8 @@ from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import poll_client, to_tieline_error
 from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import LARGEST_BATCH, ClientSettings, create_client
-from tieline.broker.port import Delivery, RefusedNowError, Unit
+from tieline.broker.port import RefusedNowError
+from tieline.broker.records import Delivery, Unit
 
 _OVERHEAD = 512
 """Bytes of memory for a record besides its content, including the client's copy."""

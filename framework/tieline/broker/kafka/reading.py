@@ -14,7 +14,7 @@ from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import PARTITION_EOF, call_with_timeout, to_tieline_error
 from tieline.broker.kafka.records import to_record
 from tieline.broker.kafka.settings import ClientSettings, create_client
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.records import ConsumedRecord
 
 _BATCH = 1_000
 _CLOSE_TIMEOUT = 10.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from tieline.broker.port import UNREADABLE_HEADERS, ConsumedRecord, ProducerRecord
+from tieline.broker.records import UNREADABLE_HEADERS, ConsumedRecord, ProducerRecord
 
 # For every record: a named tuple's own constructor is a slow Python function.
 _record: Callable[[tuple[Any, ...]], ConsumedRecord] = partial(tuple.__new__, ConsumedRecord)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tieline.api import FatalError, TopicPartition
-from tieline.broker.port import Skipped
+from tieline.broker.records import Skipped
 
 POLICIES = {
     **dict.fromkeys(("earliest", "smallest", "beginning"), "earliest"),

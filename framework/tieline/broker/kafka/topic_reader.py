@@ -21,7 +21,7 @@ from tieline.broker.kafka.errors import (
 )
 from tieline.broker.kafka.records import to_record
 from tieline.broker.kafka.settings import ClientSettings, create_client
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.records import ConsumedRecord
 
 _CHECK_PARTITIONS_EVERY = 10.0  # seconds between two looks for added partitions
 _CHECK_TOPIC_EVERY = 0.25  # seconds between two looks for a topic that does not exist

@@ -11,7 +11,7 @@ from tieline.api import DataError, RetriableError, TielineError
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import error_code, to_tieline_error
 from tieline.broker.kafka.records import produce
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 
 _PURGED = {error_code("_PURGE_QUEUE"), error_code("_PURGE_INFLIGHT")}
 

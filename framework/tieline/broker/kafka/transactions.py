@@ -17,7 +17,7 @@ from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import error_code, poll_client, run_in_thread, to_tieline_error
 from tieline.broker.kafka.settings import ClientSettings, create_client
 from tieline.broker.kafka.transaction_records import TransactionRecords
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 
 _TIMEOUT_MS = 60_000  # after this the brokers abort a transaction, and readers continue behind it
 _BROKEN_AFTER = 10.0  # seconds; a client that has committed nothing for so long may never do it

@@ -30,7 +30,7 @@ from tieline.broker.local.reader import MAX_BATCH_BYTES
 from tieline.broker.local.record_check import check_record, check_topic_name
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
-from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from tieline.broker.local.changelog import Changelog, ChangelogFile, ChangelogTa
 from tieline.broker.local.group import Group
 from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
 from tieline.broker.local.store import Store
-from tieline.broker.port import ConsumedRecord, RebalanceListener, Skipped
+from tieline.broker.port import RebalanceListener
+from tieline.broker.records import ConsumedRecord, Skipped
 
 _COMMIT_TIMEOUT = 5.0  # seconds, for a commit without a time-out of its own
 

@@ -21,7 +21,8 @@ from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
 from tieline.broker.local.topic_reader import LocalTopicReader
 from tieline.broker.pending_writes import PendingWrites
-from tieline.broker.port import ConsumedRecord, ExclusiveWriter, TopicInfo
+from tieline.broker.port import ExclusiveWriter
+from tieline.broker.records import ConsumedRecord, TopicInfo
 
 _READ_BATCH = 1_000
 

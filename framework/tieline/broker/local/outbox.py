@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 
 MAX_BYTES = 1 << 29
 """Of one outbox. A value in SQLite is limited to 1 GB."""

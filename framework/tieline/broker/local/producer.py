@@ -11,7 +11,7 @@ from tieline.api import DataError, RetriableError, TielineError
 from tieline.broker.local.layout import Appended
 from tieline.broker.local.store import Store
 from tieline.broker.local.tables import Tables
-from tieline.broker.port import Delivery, Unit
+from tieline.broker.records import Delivery, Unit
 
 _OVERHEAD = 256
 """Bytes of memory for a record besides its content."""

@@ -15,7 +15,7 @@ from tieline.api import Headers, RetriableError, TopicPartition
 from tieline.broker.local.codec import decode_headers
 from tieline.broker.local.file import connect, to_tieline_error
 from tieline.broker.local.layout import OFFSET_BITS, OFFSET_MASK
-from tieline.broker.port import UNREADABLE_HEADERS, ConsumedRecord, TopicInfo
+from tieline.broker.records import UNREADABLE_HEADERS, ConsumedRecord, TopicInfo
 
 MAX_BATCH_BYTES = 16 << 20
 _IDLE_CONNECTIONS = 4

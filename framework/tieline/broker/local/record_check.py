@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tieline.broker.local.codec import encode_headers
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 
 _LEGAL_TOPIC = re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}\Z")  # Kafka's rule
 

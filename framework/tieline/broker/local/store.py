@@ -22,7 +22,7 @@ from tieline.broker.local.reader import Bounds, Reader
 from tieline.broker.local.tables import Tables
 from tieline.broker.local.watch import CommitWatch
 from tieline.broker.local.writer import Writer
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 
 T = TypeVar("T")
 _STEP = 2_000

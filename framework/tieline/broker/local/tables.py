@@ -15,7 +15,7 @@ from tieline.broker.local.file import LogSettings, Reserve
 from tieline.broker.local.layout import OFFSET_BITS, OFFSET_MASK, SIZE, Appended, Removed
 from tieline.broker.local.record_check import check_record, check_topic_name
 from tieline.broker.local.topic_cache import Topic, TopicCache
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 
 
 class Tables:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from tieline.api import TopicPartition
 from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
 from tieline.broker.local.store import Store
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.records import ConsumedRecord
 
 
 class LocalTopicReader:

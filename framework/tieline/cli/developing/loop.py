@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from tieline.api import RetriableError
-from tieline.broker.port import Broker, ProducerRecord, TopicReader, Unit
+from tieline.broker.port import Broker, TopicReader
+from tieline.broker.records import ProducerRecord, Unit
 from tieline.cli.connection import BrokerOptions, open_session, say
 from tieline.cli.consuming.screen import RecordPrinter, stdout_closed
 from tieline.cli.developing.author_file import AuthorClass, AuthorFile

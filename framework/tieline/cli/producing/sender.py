@@ -8,7 +8,8 @@ from importlib import resources
 from pathlib import Path
 
 from tieline.api import DataError, Datum, Headers, RetriableError, Schema, SchemaStore, StartupError
-from tieline.broker.port import Delivery, Producer, ProducerRecord, Unit
+from tieline.broker.port import Producer
+from tieline.broker.records import Delivery, ProducerRecord, Unit
 from tieline.cli.connection import say
 from tieline.cli.consuming.filters import MISSING, field_at, text_of
 from tieline.cli.producing.fit_to_schema import SchemaFitter

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from starlette.datastructures import QueryParams
 
 from tieline.registry.http.access import WRITE, Access
-from tieline.registry.model import errors, rules
+from tieline.registry.model import errors, rules, schema_lookup
 from tieline.registry.model.errors import RegistryError
 from tieline.registry.model.events import MAX_ID, Content, Reference, canonical_json
 from tieline.registry.model.state import Subjects
@@ -78,7 +78,7 @@ class RegistryRequest(NamedTuple):
     def content(self, state: Subjects) -> Content:
         """Return the schema in the body as it is stored and compared. Raises ``RegistryError``."""
         normalize = self.flag("normalize") or state.normalizes(self.subject)
-        return rules.canonical(state, self.schema(state).content, normalize=normalize)
+        return schema_lookup.canonical(state, self.schema(state).content, normalize=normalize)
 
     def change(self, rule: Callable[[Subjects], rules.Decision]) -> Any:
         """Make a change and return its answer. Raises ``RegistryError``.

@@ -9,7 +9,7 @@ from typing import Any
 
 from tieline.registry.http.request import RegistryRequest
 from tieline.registry.http.responses import guid_json, text_json, version_json
-from tieline.registry.model import config_and_mode, errors, rules
+from tieline.registry.model import config_and_mode, errors, rules, schema_lookup
 from tieline.registry.model.events import MAX_ID, Content, content_json
 from tieline.registry.model.state import Subjects, Version
 
@@ -168,7 +168,7 @@ def lookup(request: RegistryRequest) -> Any:
     def find(state: Subjects) -> Version:
         if not state.has(subject, deleted=deleted):
             raise errors.subject_not_found(subject)
-        version = rules.lookup(state, subject, request.content(state), deleted=deleted)
+        version = schema_lookup.find_version(state, subject, request.content(state), deleted=deleted)
         if version is None:
             raise errors.schema_not_found()
         return version

@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tieline.registry.model.avro_parser import Tree, read_tree
 from tieline.registry.model.avro_rules import problems
 from tieline.registry.model.avro_text import text_of
-from tieline.registry.model.avro_types import AvroType, InvalidSchemaError, Tree, read_tree
+from tieline.registry.model.avro_types import AvroType, InvalidSchemaError
 from tieline.registry.model.cache import Cache
 
 __all__ = ["TYPES", "InvalidSchemaError", "Parsed", "canonical_digest", "parse"]

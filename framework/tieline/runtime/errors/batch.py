@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from tieline.api import DataError, RetriableError, TopicPartition
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.records import ConsumedRecord
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StageError
 

@@ -19,7 +19,8 @@ from tieline.api import (
     TielineError,
     TopicPartition,
 )
-from tieline.broker.port import Consumer, PartitionChangelog, ProducerRecord
+from tieline.broker.port import Consumer, PartitionChangelog
+from tieline.broker.records import ProducerRecord
 from tieline.converters.default_codec import DefaultCodec
 
 log = logging.getLogger(__name__)

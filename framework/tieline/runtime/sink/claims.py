@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tieline.api import DataDirInUseError, FatalError
-from tieline.broker.port import Broker, ConsumedRecord, ProducerRecord
+from tieline.broker.port import Broker
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 
 log = logging.getLogger(__name__)
 

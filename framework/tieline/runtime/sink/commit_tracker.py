@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from tieline.api import TopicPartition
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.records import ConsumedRecord
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.task.ledger import Counts, DeliveryLedger, Entry
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from tieline.api import Converter, Datum, Encoded, SinkRecord, Unreadable
 from tieline.api.record import rows
-from tieline.broker.port import Broker, ConsumedRecord
+from tieline.broker.port import Broker
+from tieline.broker.records import ConsumedRecord
 from tieline.runtime.errors.batch import Failure, collect_failures
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.sink.identity import RecordIdentities

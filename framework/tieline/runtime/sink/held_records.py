@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from tieline.api import TopicPartition
-from tieline.broker.port import ConsumedRecord, Consumer
+from tieline.broker.port import Consumer
+from tieline.broker.records import ConsumedRecord
 
 
 class HeldRecords:

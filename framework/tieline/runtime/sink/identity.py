@@ -8,7 +8,8 @@ import logging
 from collections.abc import Callable
 
 from tieline.api import DIGEST_HEADER, ID_HEADER, Headers, RetriableError, identity
-from tieline.broker.port import UNREADABLE_HEADERS, Broker, ConsumedRecord
+from tieline.broker.port import Broker
+from tieline.broker.records import UNREADABLE_HEADERS, ConsumedRecord
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StageError
 

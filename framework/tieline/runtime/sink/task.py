@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from tieline.api import DataError, RetriableError, SinkContext, SinkTask, TopicPartition
-from tieline.broker.port import ConsumedRecord, Consumer
+from tieline.broker.port import Consumer
+from tieline.broker.records import ConsumedRecord
 from tieline.config.settings import Subscription, Timing
 from tieline.runtime.errors.batch import (
     FailedRecord,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tieline.api import Converter, Datum, SourceRecord
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.runtime.errors.batch import Failure, collect_failures
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.task.clock import Clock

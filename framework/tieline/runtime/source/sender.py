@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, NoReturn, Protocol
 
 from tieline.api import AccessDeniedError, DataError, RecordMetadata, RetriableError, SourceRecord
-from tieline.broker.port import Broker, Delivery, Producer, RefusedNowError, Unit
+from tieline.broker.port import Broker, Producer, RefusedNowError
+from tieline.broker.records import Delivery, Unit
 from tieline.runtime.errors.batch import FailedRecord, Failure, Failures, describe_failure
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StageError, StopRequestedError, TaskFailedError

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 
 from tieline.broker.local.store import Store
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.runtime.task.alarms import Alarms
 from tieline.runtime.task.clock import Clock, Counters
 

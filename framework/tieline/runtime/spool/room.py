@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tieline.api import TopicPartition
 from tieline.broker.local.store import Store
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.runtime.spool.mark import SpoolMark
 from tieline.runtime.spool.row_reader import Rows, read_rows
 from tieline.runtime.task.alarms import Alarms

@@ -6,7 +6,7 @@ import zlib
 
 from tieline.api import Schema
 from tieline.broker.local.store import Store
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.runtime.task.alarms import Alarms
 
 TOPIC = "schemas"

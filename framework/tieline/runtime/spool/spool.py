@@ -15,7 +15,7 @@ from tieline.api import ID_HEADER, DataError, FatalError, Headers, RetriableErro
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.reader import RawRow
 from tieline.broker.local.store import Store
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.runtime.spool.codec import SpoolCodec
 from tieline.runtime.spool.mark import SpoolMark
 from tieline.runtime.spool.quarantine import TOPIC as _QUARANTINE

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tieline.api import Headers
-from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 
 TIMESTAMP_HEADER = "tieline.timestamp"
 """The record's own time in ms, if the broker has a later one. Always the last header."""

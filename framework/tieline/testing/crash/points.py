@@ -20,10 +20,9 @@ from tieline.broker.port import (
     ExclusiveWriter,
     PartitionChangelog,
     Producer,
-    ProducerRecord,
     RebalanceListener,
-    Unit,
 )
+from tieline.broker.records import ProducerRecord, Unit
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tieline.broker.port import ConsumedRecord
+from tieline.broker.records import ConsumedRecord
 from tieline.runtime.task.timestamps import TIMESTAMP_HEADER, WITHIN_MS, as_written, at_broker
 
 NOW = 1_700_000_000_000

@@ -7,7 +7,7 @@ import typer
 
 from tieline.api import RetriableError, StartupError
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ConsumedRecord, ProducerRecord, Unit
+from tieline.broker.records import ConsumedRecord, ProducerRecord, Unit
 from tieline.cli.commands.consume import View, consume
 from tieline.cli.commands.produce import produce
 from tieline.cli.connection import BrokerOptions, open_session

@@ -8,7 +8,7 @@ import pytest
 
 from tieline.api import TopicPartition
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.cli.commands.offsets import list_offsets, reset_offsets, set_offsets
 from tieline.control.offsets import OffsetsRefusedError, OffsetTarget, refuse_if_worker_runs
 from tieline.runtime.worker.status_file import StatusFile

@@ -27,7 +27,7 @@ from tieline.api import (
 from tieline.broker.local.changelog import ChangelogTarget
 from tieline.broker.local.codec import encode_headers
 from tieline.broker.local.log import LocalLog
-from tieline.broker.port import ConsumedRecord, ProducerRecord
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 from tieline.config.retry_policy import RetryPolicy
 from tieline.config.settings import Subscription, Timing
 from tieline.converters.avro import AvroConverter, AvroConverterConfig

@@ -7,7 +7,7 @@ import pytest
 
 from tieline.api import DataDirInUseError, Datum, Schema, SourceRecord, header
 from tieline.broker.local.store import Store
-from tieline.broker.port import ProducerRecord
+from tieline.broker.records import ProducerRecord
 from tieline.converters.avro import AvroConverter, AvroConverterConfig
 from tieline.converters.codec import AvroBytes
 from tieline.runtime.spool.spool import Limits, Spool
