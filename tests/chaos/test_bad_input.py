@@ -35,11 +35,11 @@ ROOT = Path(__file__).parents[2]
 
 ELSEWHERE = {
     "malformed VIP frames": [
-        "tests/unit/volttron_bus/test_source.py::test_malformed_messages_are_quarantined_raw_and_reception_goes_on",
+        "tests/unit/volttron_bus/test_source.py::test_malformed_messages_are_quarantined_raw_and_reception_continues",
         "tests/property/volttron_bus/test_bus_properties.py::test_any_frames_are_a_message_or_malformed",
     ],
     "non-JSON bodies": [
-        "tests/unit/volttron_bus/messages/test_message.py::test_what_is_no_message_is_refused_with_its_reason"
+        "tests/unit/volttron_bus/messages/test_message.py::test_an_invalid_message_is_rejected_with_its_reason"
     ],
     "NaN and infinities": [
         "tests/contract/bus/test_vip.py::test_nan_and_infinities_travel",
@@ -51,7 +51,7 @@ ELSEWHERE = {
         "tests/contract/broker/test_kafka_alone.py::test_records_refused_with_their_batch_are_sent_again_alone",
     ],
     "keys with $ and .": [
-        "tests/mongo/test_sink.py::test_what_bson_has_no_type_for_is_written_visibly_beside_its_neighbours"
+        "tests/mongo/test_sink.py::test_values_without_a_bson_type_are_stored_in_a_readable_form_beside_their_neighbours"
     ],
     "documents over Mongo's limit": [
         "tests/mongo/test_sink.py::test_a_document_that_is_too_large_is_a_data_error_and_all_others_are_written",
@@ -66,17 +66,17 @@ ELSEWHERE = {
     ],
     "broken configuration files": [
         "tests/unit/config/test_files.py::test_a_file_that_cannot_be_parsed_says_why",
-        "tests/unit/config/test_files.py::test_a_file_that_is_no_utf_8_is_a_problem",
+        "tests/unit/config/test_files.py::test_a_file_that_is_not_utf_8_is_a_problem",
         "tests/unit/config/test_files.py::test_a_billion_laughs_cost_nothing",
         "tests/unit/config/test_files.py::test_no_text_of_a_broken_file_is_in_the_message",
         "tests/unit/config/test_plan.py::test_all_problems_of_all_files_are_reported_together",
         "tests/unit/config/test_plan.py::test_run_check_prints_every_problem_to_standard_error_and_exits_with_2",
     ],
     "an unwritable or full disk under the spool": [
-        "tests/chaos/test_spool_disk.py::test_a_file_where_a_folder_must_be_is_told_before_anything_starts",
-        "tests/chaos/test_spool_disk.py::test_a_disk_that_can_only_be_read_is_told_before_anything_starts",
+        "tests/chaos/test_spool_disk.py::test_a_file_in_place_of_a_folder_is_reported_before_anything_starts",
+        "tests/chaos/test_spool_disk.py::test_a_read_only_disk_is_reported_before_anything_starts",
         "tests/chaos/test_spool_disk.py::"
-        "test_a_full_disk_drops_counted_and_alarmed_and_all_else_arrives_once_when_there_is_space_again",
+        "test_a_full_disk_drops_records_with_a_count_and_an_alarm_and_the_others_arrive_once",
     ],
 }
 
@@ -171,7 +171,7 @@ HOSTILE = {
 @pytest.mark.parametrize(
     ("case", "reason"), [("malformed VIP frames", "frames"), ("non-JSON bodies", "not_json")]
 )
-def test_what_is_no_message_is_kept_raw_and_told_and_its_neighbours_arrive(road, case, reason):
+def test_invalid_frames_are_quarantined_raw_and_reported_and_their_neighbours_arrive(road, case, reason):
     for parts in HOSTILE[reason]:
         road.neighbour()
         road.bus.deliver("tieline", parts)
@@ -196,7 +196,7 @@ def test_what_is_no_message_is_kept_raw_and_told_and_its_neighbours_arrive(road,
     ],
     ids=["NaN and infinities", "keys with $ and .", "15.5 MB"],
 )
-def test_what_only_looks_bad_arrives_as_it_is_beside_its_neighbours(road, case, body):
+def test_a_valid_message_that_looks_bad_arrives_unchanged_with_its_neighbours(road, case, body):
     topic = f"devices/{case.replace(' ', '')}/all"
     road.neighbour()
     road.bus.publish(topic, {"$header": "a.b"}, body)
@@ -207,7 +207,7 @@ def test_what_only_looks_bad_arrives_as_it_is_beside_its_neighbours(road, case, 
     assert document["headers"]["$header"] == "a.b"
 
 
-def test_a_message_over_16_mb_is_dropped_counted_and_told_and_its_neighbours_arrive(road):
+def test_a_message_over_16_mb_is_dropped_counted_and_reported_and_its_neighbours_arrive(road):
     road.neighbour()
     road.bus.publish("devices/large/all", {}, [{"text": "x" * (16 << 20)}, {}])
     road.neighbour()
@@ -217,7 +217,7 @@ def test_a_message_over_16_mb_is_dropped_counted_and_told_and_its_neighbours_arr
     assert "larger than bus.max.message.bytes (16777216) and is dropped" in sentence
 
 
-def test_a_message_that_the_log_does_not_take_stops_the_pump_before_it_and_stays_in_the_spool(tmp_path):
+def test_a_message_that_the_log_rejects_stops_the_pump_and_stays_in_the_spool(tmp_path):
     """Let in by a larger ``bus.max.message.bytes``; nothing behind it is lost either, and a smaller log is
     no reason to stop the reception."""
     settings = {"bus.max.message.bytes": str(40 << 20), "buffer.max.bytes": str(128 << 20)}
@@ -334,7 +334,7 @@ def stopped(tmp_path_factory, mongo_uri):
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_record_that_can_never_be_handled_stops_its_sink_before_it_with_the_way_out(stopped, case):
+def test_a_record_that_can_never_be_handled_stops_its_sink_before_it_with_the_fix(stopped, case):
     ledger, committed, found = stopped
     topic = case.split()[0]
     what, way_out = BAD[case]
@@ -348,14 +348,14 @@ def test_a_record_that_can_never_be_handled_stops_its_sink_before_it_with_the_wa
     assert found[topic] == list(range(6))
 
 
-def test_a_neighbour_of_sinks_that_stopped_goes_on(stopped):
+def test_a_neighbour_of_sinks_that_stopped_continues(stopped):
     ledger, committed, found = stopped
     assert ledger["neighbour"]["state"] == "RUNNING"
     assert committed["neighbour"] == {TopicPartition("neighbour", 0): 6}
     assert found["neighbour"] == list(range(6))
 
 
-def test_the_tests_that_are_named_are_there():
+def test_the_named_tests_exist():
     for place in (place for places in ELSEWHERE.values() for place in places):
         path, _, name = place.partition("::")
         assert f"def {name}(" in (ROOT / path).read_text("utf-8"), place

@@ -85,7 +85,7 @@ def server(tmp_path):
         yield server
 
 
-def test_a_broker_that_falls_silent_or_dies_within_a_write_costs_and_doubles_nothing(server):
+def test_a_broker_that_stops_answering_during_a_write_loses_and_duplicates_nothing(server):
     home, dice, number, done = broker(server.bootstrap), random.Random(7), 0, threading.Event()
     consumer, changelog = owner(home)
     retried = []
@@ -145,7 +145,7 @@ def _check_against_a_new_owner(home, consumer, changelog, number):
     consumer.close(5.0)
 
 
-def test_an_owner_whose_client_broke_does_not_come_back_where_another_has_written(server, monkeypatch):
+def test_an_owner_whose_client_broke_does_not_return_after_another_has_written(server, monkeypatch):
     """A new client of its own would fence the new owner, and what it believes of the entries is old."""
     monkeypatch.setattr(transactions, "_BROKEN_AFTER", 0.0)  # broken by the first call without an answer
     home = broker(server.bootstrap)
@@ -190,7 +190,7 @@ while True:
 """
 
 
-def test_an_owner_that_was_stopped_is_fenced_when_it_wakes_up_and_nothing_of_it_shows(server):
+def test_a_suspended_owner_is_fenced_when_it_resumes_and_none_of_its_writes_is_visible(server):
     zombie = subprocess.Popen(
         [sys.executable, "-c", ZOMBIE, server.bootstrap], stdout=subprocess.PIPE, text=True
     )

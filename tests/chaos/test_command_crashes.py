@@ -101,7 +101,7 @@ def told(plant):
     return {name: ends[0]["state"] for name, ends in plant.ends().items()}
 
 
-def test_without_a_crash_everything_comes_to_its_own_end(prepared):
+def test_without_a_crash_every_command_has_its_expected_result(prepared):
     plant = prepared()
     assert lives(plant) == 0
     assert told(plant) == ENDS
@@ -127,7 +127,7 @@ def test_a_crash_at_every_write_and_call_does_nothing_twice_and_leaves_nothing_w
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_crash_after_crash_at_any_places(prepared, seed):
+def test_several_crashes_at_random_points_do_nothing_twice(prepared, seed):
     """Reproduce one: ``-k "places and 17"``."""
     dice = random.Random(seed)
     plant = prepared()
@@ -140,7 +140,7 @@ def test_crash_after_crash_at_any_places(prepared, seed):
 
 
 @pytest.mark.parametrize("when", WHEN)
-def test_a_write_that_nobody_answers_is_repeated_as_it_was(prepared, when):
+def test_a_ledger_write_without_an_answer_is_repeated_unchanged(prepared, when):
     """After it took effect, too: what was told stays what was told."""
     for number in itertools.count(1):
         plant = prepared()
@@ -152,7 +152,7 @@ def test_a_write_that_nobody_answers_is_repeated_as_it_was(prepared, when):
             break
 
 
-def test_what_was_refused_is_not_done_because_nobody_heard_the_refusal(new_plant):
+def test_a_rejected_command_stays_rejected_if_the_answer_to_its_ledger_write_is_lost(new_plant):
     plant = new_plant()
     plant.send(plant.command("one", 10.0), plant.command("two", 20.0, issuer="nobody"))
     (plant.folder / "kill").write_text("fire")
@@ -168,9 +168,7 @@ def test_what_was_refused_is_not_done_because_nobody_heard_the_refusal(new_plant
 
 @pytest.mark.parametrize("seconds", [0, 11, 70])
 @pytest.mark.parametrize("kind", ["call", "audit"])
-def test_a_worker_that_stands_still_anywhere_while_another_takes_over_does_nothing_twice(
-    prepared, kind, seconds
-):
+def test_a_worker_suspended_at_any_step_while_another_takes_over_does_nothing_twice(prepared, kind, seconds):
     """11 s: longer than its claim, as whoever takes over has to wait. 70 s: longer than every expiry."""
     for number in itertools.count(1):
         plant = prepared()
@@ -205,7 +203,7 @@ def test_a_worker_that_stands_still_anywhere_while_another_takes_over_does_nothi
 
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_crash_while_a_stopping_worker_gives_back_its_holds_gives_nothing_back_twice(new_plant, kind, when):
+def test_a_crash_while_a_stopping_worker_reverts_its_holds_reverts_nothing_twice(new_plant, kind, when):
     for number in itertools.count(1):
         plant = new_plant()
         plant.send(
@@ -273,7 +271,7 @@ def test_a_crash_between_the_audit_log_and_the_ledger_leaves_one_line_for_each_s
     assert number > 20
 
 
-def test_at_every_write_to_a_device_the_line_that_says_so_is_on_the_disk(prepared, monkeypatch):
+def test_the_audit_line_of_a_device_write_is_on_disk_before_the_write(prepared, monkeypatch):
     plant = prepared()
     synced = b""
     log = plant.folder / "audit.log"
@@ -301,7 +299,7 @@ def test_at_every_write_to_a_device_the_line_that_says_so_is_on_the_disk(prepare
 
 
 @pytest.mark.parametrize("when", WHEN)
-def test_what_is_perhaps_stored_is_finished_before_the_executor_stores_anything_else(new_plant, when):
+def test_an_uncertain_ledger_write_is_settled_before_the_executor_stores_anything_else(new_plant, when):
     plant = new_plant()
     later = plant.clock().wall + 1_000_000
     plant.send(plant.command("due", 10.0, not_before=later), plant.command("refused", 20.0, issuer="nobody"))

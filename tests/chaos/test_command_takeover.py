@@ -198,9 +198,7 @@ def test_a_worker_killed_between_started_and_the_end_leaves_a_result_that_the_de
 
 
 @pytest.mark.parametrize("home", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
-def test_a_worker_that_stands_still_between_started_and_the_write_until_another_owns_it_does_not_write(
-    stand, device
-):
+def test_a_worker_suspended_between_started_and_the_write_does_not_write_after_a_takeover(stand, device):
     with stand.worker("one") as first, stand.open() as topics, ExitStack() as then:
         first.wait_for("partitions assigned", 60)
         second = then.enter_context(stand.worker("two"))
@@ -225,7 +223,7 @@ def test_a_worker_that_stands_still_between_started_and_the_write_until_another_
     assert device.writes == [10.0, 21.0, 22.0]
 
 
-def test_a_command_as_large_as_a_record_may_be_is_refused_and_blocks_nothing(stand, device):
+def test_a_command_of_the_largest_record_size_is_rejected_and_blocks_nothing(stand, device):
     """What is told and kept of a command is larger than the command; a broker would take no such record."""
     stand.more = {"value.converter": "json", "old.issuer": "boss"}
     dice = random.Random(5)  # nothing that compresses well

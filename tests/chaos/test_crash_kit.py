@@ -28,7 +28,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_every_method_of_a_broker_and_a_spool_is_refused_to_the_dead_and_their_files_stay_as_they_are(
+def test_after_a_crash_every_method_of_a_broker_and_a_spool_raises_and_changes_no_file(
     tmp_path,
 ):
     process = Process(None)
@@ -55,7 +55,7 @@ def test_every_method_of_a_broker_and_a_spool_is_refused_to_the_dead_and_their_f
     log.close()
 
 
-def test_who_holds_a_topic_when_the_process_dies_writes_nothing(tmp_path):
+def test_an_exclusive_writer_writes_nothing_after_its_process_has_died(tmp_path):
     process, log = Process(None), LocalLog.open(tmp_path)
     log.create_topic("t", partitions=1)
     holding = GuardedBroker(process, log).exclusive("t")
@@ -84,7 +84,7 @@ def test_a_crash_comes_before_an_effect_or_after_it_and_nothing_comes_after_a_cr
     assert process.done == {Step.PUT: len(happened)}
 
 
-def test_an_empty_answer_is_no_effect():
+def test_an_empty_answer_does_not_count_as_an_effect():
     answers = iter([[], [], ["a batch"]])
     poll = Process(CrashPoint(Step.POLL, "after")).guard(lambda: next(answers), Step.POLL)
     assert [poll(), poll()] == [[], []]
@@ -92,7 +92,7 @@ def test_an_empty_answer_is_no_effect():
         poll()
 
 
-def test_what_was_produced_is_there_when_the_crash_after_it_is_told(tmp_path):
+def test_a_produced_record_is_stored_before_the_crash_after_it(tmp_path):
     process, log = Process(CrashPoint(Step.PRODUCE, "after", 2)), LocalLog.open(tmp_path)
     log.create_topic("t", partitions=1)
     producer = GuardedBroker(process, log).producer("", {})
@@ -197,7 +197,7 @@ def plan(tmp_path):
         yield plan
 
 
-def test_a_task_ends_its_life_without_its_ends_and_is_let_go_afterwards(plan):
+def test_a_crashed_task_is_not_stopped_and_its_resources_are_released_afterwards(plan):
     planned = plan(one={}, outlives={"topics": "t"})
     ends = sys.modules["crashing"].ends
     with Life(planned, open_broker(planned), CrashPoint(Step.PUT, "after")) as life:
@@ -215,7 +215,7 @@ def test_a_task_that_fails_by_itself_is_not_taken_for_a_crash(plan):
         life.run(until=lambda: False)
 
 
-def test_a_life_in_which_nothing_happens_says_so(plan):
+def test_a_run_with_neither_a_crash_nor_an_end_fails_after_its_timeout(plan):
     planned = plan(one={})
     life = Life(planned, open_broker(planned), CrashPoint(Step.SPOOL, "before"))
     with life, pytest.raises(AssertionError, match="neither a crash nor the end within"):

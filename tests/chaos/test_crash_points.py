@@ -397,7 +397,7 @@ def test_a_crash_in_the_recovery_from_a_crash_does_no_more_harm(home, tmp_path, 
         journey.through(first, second)
 
 
-def test_every_step_of_the_architecture_has_its_crash_before_and_after_on_both_homes():
+def test_every_step_of_the_architecture_has_a_crash_before_and_after_it_on_both_backends():
     text = (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text("utf-8")
     rows = re.findall(r"^\| ([①-⑫ ]+) \|", text, re.MULTILINE)
     numbers = {ord(sign) - ord("①") + 1 for row in rows for sign in row if sign != " "}

@@ -156,7 +156,7 @@ def test_a_receiver_that_failed_does_not_end_the_worker_while_a_neighbour_runs(r
     assert thread.is_alive()
 
 
-def test_a_task_that_leaves_the_interpreter_has_failed_and_does_not_look_alive(run):
+def test_a_task_that_exits_the_interpreter_is_failed_and_not_running(run):
     worker, thread, ended = run("quits")
     thread.join(10)
     assert ended == [False]
@@ -186,7 +186,7 @@ def test_a_connector_that_reports_an_error_of_its_own_thread_has_failed_and_its_
     assert thread.is_alive()
 
 
-def test_any_number_of_sigterms_is_one(tmp_path):
+def test_repeated_sigterms_count_as_one(tmp_path):
     (tmp_path / "in.txt").write_text("one\n")
     connector = {"name": "in", "connector.class": "file", "file": str(tmp_path / "in.txt"), "topic": "t"}
     with WorkerProcess(tmp_path, {"progress.interval.ms": "100"}, [connector]) as worker:

@@ -26,7 +26,7 @@ def written(folder):
     return [int(line.split()[0]) for line in text.splitlines()]
 
 
-def test_sigterm_while_kafka_is_silent_ends_in_time_and_the_next_start_goes_on(server, tmp_path):
+def test_sigterm_while_kafka_is_silent_ends_in_time_and_the_next_start_resumes(server, tmp_path):
     (tmp_path / "in.txt").write_text("".join(f"{n} {'x' * 200}\n" for n in range(TOTAL)))
     worker = WorkerProcess(
         tmp_path,

@@ -51,7 +51,7 @@ def kill_the_broker(server, worker):
 
 
 @pytest.mark.parametrize("lose_the_session", [stop_the_worker, kill_the_broker])
-def test_records_held_in_an_outage_arrive_though_the_session_was_lost_meanwhile(
+def test_records_held_during_an_outage_arrive_although_the_session_was_lost(
     server, store, tmp_path, lose_the_session
 ):
     topic = f"held-{uuid.uuid4().hex[:8]}"

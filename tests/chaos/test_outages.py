@@ -215,7 +215,7 @@ class Talker:
                 self._next += 1
 
 
-def test_a_sink_that_waits_out_more_than_the_poll_interval_keeps_its_partitions_while_all_else_fails_too(
+def test_a_sink_keeps_its_partitions_during_an_outage_longer_than_the_poll_interval(
     server, mongo_of_our_own, tmp_path
 ):
     """MongoDB is killed for 25 s. Meanwhile the registry goes, and the connection to the platform hangs."""
@@ -405,7 +405,7 @@ def killed(server, mongo_uri, tmp_path_factory):
     )
 
 
-def test_a_broker_that_is_killed_under_load_costs_no_message_no_order_and_no_memory(killed):
+def test_a_broker_killed_under_load_loses_no_message_and_changes_neither_order_nor_memory(killed):
     waited = killed.waiting["bus"]["spool_bytes"] >> 20
     print(f"{waited} MB waited in the spool, memory grew by {killed.grown} MB")
     assert waited > 25
@@ -418,7 +418,7 @@ def test_a_broker_that_is_killed_under_load_costs_no_message_no_order_and_no_mem
     assert killed.stored == list(range(killed.total))
 
 
-def test_a_fatal_error_of_the_producer_costs_no_record_that_the_broker_still_had_to_acknowledge(killed):
+def test_a_fatal_error_of_the_producer_loses_no_unacknowledged_record(killed):
     """A broker that lost what it had acknowledged, as one without power may, and its producer do not agree
     on the next sequence number any more: the producer is broken for good, and made anew.
     """

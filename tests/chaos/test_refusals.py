@@ -38,7 +38,7 @@ def set_topic(bootstrap, topic, name, value):
         ("max.message.bytes", "300", "1048588", "MSG_SIZE_TOO_LARGE"),
     ],
 )
-def test_a_source_waits_while_a_broker_refuses_its_records_and_each_arrives_once_when_it_takes_them(
+def test_a_source_waits_while_a_broker_rejects_its_records_and_each_arrives_once_afterwards(
     kafka_bootstrap, tmp_path, name, narrow, wide, code
 ):
     topic = f"refused-{uuid.uuid4().hex[:8]}"

@@ -46,7 +46,9 @@ def wait_for_retention(kafka):
 @pytest.mark.parametrize(
     "times", [OLD, AHEAD], ids=["old", "ahead"]
 )  # a young record keeps its old neighbours
-def test_what_is_old_or_ahead_of_its_time_waits_in_kafka_for_its_sink(kafka, tmp_path, mongo_uri, times):
+def test_records_with_old_or_future_timestamps_stay_in_kafka_until_their_sink_has_read_them(
+    kafka, tmp_path, mongo_uri, times
+):
     source = {
         "name": "bus",
         "connector.class": "volttron_bus",

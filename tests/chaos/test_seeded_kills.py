@@ -242,7 +242,7 @@ def server(tmp_path):
 
 
 @pytest.mark.kafka
-def test_worker_broker_and_mongo_are_killed_a_dozen_times_and_every_message_is_there_once(
+def test_worker_broker_and_mongo_are_killed_a_dozen_times_and_every_message_is_stored_once(
     seed, tmp_path, server
 ):
     if reason := kafka.why_not():
@@ -252,6 +252,8 @@ def test_worker_broker_and_mongo_are_killed_a_dozen_times_and_every_message_is_t
         check(journey, bus, schedule(seed, journey.victims, 4))
 
 
-def test_on_the_local_log_worker_and_mongo_are_killed_and_every_message_is_there_once(seed, tmp_path, server):
+def test_on_the_local_log_worker_and_mongo_are_killed_and_every_message_is_stored_once(
+    seed, tmp_path, server
+):
     with FakeRouter() as bus:
         check(Journey(tmp_path, bus, server), bus, schedule(seed, ("worker", "mongo"), 3))

@@ -78,7 +78,7 @@ def torn(data, at, how, dice):
 
 
 @pytest.mark.parametrize("how", ["cut", "garbage", "zeros", "bit"])
-def test_a_torn_page_costs_what_was_written_at_or_behind_the_tear_and_nothing_before(tmp_path, how):
+def test_a_torn_page_loses_only_what_was_written_at_or_after_the_tear(tmp_path, how):
     """40 spools, each torn in a place of its own: exactly the batches that were safe before it are there."""
     dice = random.Random(f"torn {how}")
     path = tmp_path / "whole" / "s.db"
@@ -111,7 +111,7 @@ def test_a_torn_page_costs_what_was_written_at_or_behind_the_tear_and_nothing_be
 
 
 @pytest.mark.parametrize("where", ["in its value", "in its identity"])
-def test_a_record_that_the_disk_has_changed_is_quarantined_told_and_costs_itself_alone(
+def test_a_record_that_the_disk_has_changed_is_quarantined_and_reported_and_no_other_is_lost(
     tmp_path, caplog, where
 ):
     path = tmp_path / "bus-0.db"
@@ -138,7 +138,7 @@ def test_a_record_that_the_disk_has_changed_is_quarantined_told_and_costs_itself
     )
 
 
-def test_whatever_bit_a_disk_turns_no_record_comes_out_changed(at_rest, tmp_path):
+def test_no_flipped_bit_on_disk_changes_a_record(at_rest, tmp_path):
     path, values = at_rest
     dice = random.Random("bits")
     data = path.read_bytes()
@@ -190,7 +190,7 @@ def check_only_one_is_hurt(spool, counters, records, hurt):
 
 
 @pytest.mark.parametrize("bit", range(8))
-def test_damage_in_any_byte_of_a_stored_row_costs_that_record_alone(bit, small_spool, tmp_path):
+def test_a_damaged_byte_of_a_stored_row_loses_only_that_record(bit, small_spool, tmp_path):
     """Each byte of the row in turn: its length, its number, its columns' types, and all that they hold."""
     data, records = small_spool
     start, end = data.index(b"id 3x") + 5, data.index(b"id 2x") + 5  # SQLite fills a page from its end
@@ -220,9 +220,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_in_any_column_of_a_row_its_type_or_number_costs_that_record_alone(
-    damage, small_spool, tmp_path
-):
+def test_a_damaged_column_of_a_stored_row_loses_only_that_record(damage, small_spool, tmp_path):
     data, records = small_spool
     path = tmp_path / "s.db"
     path.write_bytes(data)
@@ -257,7 +255,7 @@ def test_a_record_that_version_0_1_wrote_is_read_and_its_damage_is_found(small_s
         assert counters.all() == {"quarantined.damaged": 1}
 
 
-def test_a_damaged_schema_costs_its_records_alone_and_none_is_read_with_another(tmp_path, caplog):
+def test_a_damaged_schema_loses_only_its_records_and_none_is_read_with_another(tmp_path, caplog):
     path = tmp_path / "s.db"
     schemas = [
         Schema.parse(f'{{"type":"record","name":"t.{name}","fields":[{{"name":"n","type":"long"}}]}}')
@@ -320,7 +318,7 @@ def test_records_that_a_damaged_write_ahead_log_has_lost_are_reported_with_their
         spool.save({spool.id: str(position)})
 
 
-def test_a_spool_that_lost_nothing_reports_nothing_and_a_mark_that_cannot_be_believed_neither(crashed):
+def test_a_spool_that_lost_nothing_reports_nothing_even_with_an_implausible_mark(crashed):
     path, records = crashed
     mark = path.with_name("s.db.mark")
     whole = mark.read_bytes()
@@ -330,7 +328,7 @@ def test_a_spool_that_lost_nothing_reports_nothing_and_a_mark_that_cannot_be_bel
             assert (all_records(spool)[0], counters.all()) == (records[50:], {})
 
 
-def test_a_spool_file_that_is_gone_with_what_waited_in_it_is_reported(crashed, caplog):
+def test_a_deleted_spool_file_is_reported_with_the_number_of_its_records(crashed, caplog):
     path, _ = crashed
     path.unlink()
     path.with_name("s.db-wal").unlink()
@@ -367,7 +365,7 @@ def spooled(ledger):
     return ledger["bus"]["counters"].get("spooled", 0)
 
 
-def test_a_damaged_page_stops_the_pump_with_the_way_out_and_not_the_reception(at_rest, tmp_path):
+def test_a_damaged_page_stops_the_pump_with_the_fix_but_not_the_reception(at_rest, tmp_path):
     path, values = at_rest
     data = bytearray(path.read_bytes())
     page = data.index(values[300].encode()) // PAGE
@@ -384,7 +382,7 @@ def test_a_damaged_page_stops_the_pump_with_the_way_out_and_not_the_reception(at
         assert worker.stop() == 1
 
 
-def test_a_spool_that_cannot_even_be_opened_is_refused_with_the_way_out_and_left_as_it_is(at_rest, tmp_path):
+def test_a_spool_that_cannot_be_opened_is_rejected_with_the_fix_and_left_unchanged(at_rest, tmp_path):
     path, _ = at_rest
     cut = path.read_bytes()[: 20 * PAGE + 77]
     (tmp_path / "data" / "spools").mkdir(parents=True)
@@ -462,7 +460,7 @@ needs_a_small_disk = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("disk", [FileSizeLimit, pytest.param(SmallDisk, marks=needs_a_small_disk)])
-def test_a_full_disk_drops_counted_and_alarmed_and_all_else_arrives_once_when_there_is_space_again(
+def test_a_full_disk_drops_records_with_a_count_and_an_alarm_and_the_others_arrive_once(
     disk, tmp_path, request, mongo_uri
 ):
     small = os.environ.get("TIELINE_TEST_SMALL_DISK")
@@ -546,7 +544,7 @@ def handled(ledger):
 
 
 @pytest.mark.parametrize("what", ["data", "data/spools"])
-def test_a_file_where_a_folder_must_be_is_told_before_anything_starts(tmp_path, what):
+def test_a_file_in_place_of_a_folder_is_reported_before_anything_starts(tmp_path, what):
     place = tmp_path / what
     place.parent.mkdir(exist_ok=True)
     place.write_text("in the way")
@@ -561,7 +559,7 @@ def test_a_file_where_a_folder_must_be_is_told_before_anything_starts(tmp_path, 
 
 
 @needs_a_small_disk
-def test_a_disk_that_can_only_be_read_is_told_before_anything_starts(tmp_path):
+def test_a_read_only_disk_is_reported_before_anything_starts(tmp_path):
     bus_worker(tmp_path, "tcp://127.0.0.1:1", **{"data.dir": "/mnt/data"})  # its files
     files = [tmp_path / "worker.json", tmp_path / "bus.json"]
     done = in_a_namespace("-o ro", [sys.executable, "-m", "tieline.cli.main", "run", *files])

@@ -104,7 +104,7 @@ def disturb(plant, dice, life):
 
 
 @pytest.mark.seeds(7)
-def test_10_000_commands_through_every_fault_none_twice_none_late_all_accounted(new_plant, seed):
+def test_10_000_commands_survive_every_fault_without_a_duplicate_a_late_write_or_a_gap(new_plant, seed):
     dice = Dice(seed)
     plant = new_plant(max_age_ms="60000", ledger_retention_ms="90000")
     plant.device.fate = lambda number, kind, value: dice.one_of(FATES)

@@ -160,7 +160,7 @@ def doubled(lines, total):
     return len(lines) - total * len(KEYS)
 
 
-def test_each_of_two_brokers_is_killed_under_load_and_comes_back_and_nothing_is_missing(cluster, tmp_path):
+def test_two_brokers_killed_and_restarted_in_turn_under_load_lose_nothing(cluster, tmp_path):
     with Journey(cluster, tmp_path) as journey:
         journey.wait_until_flowing()
         for which in (journey.leader, journey.coordinator):
@@ -180,7 +180,7 @@ def test_each_of_two_brokers_is_killed_under_load_and_comes_back_and_nothing_is_
     assert in_file == 0
 
 
-def test_with_two_of_three_brokers_gone_a_worker_waits_and_goes_on_when_they_return(cluster, tmp_path):
+def test_with_two_of_three_brokers_unavailable_a_worker_waits_and_resumes_when_they_return(cluster, tmp_path):
     with Journey(cluster, tmp_path) as journey:
         journey.wait_until_flowing()
         away = [node for number, node in cluster.nodes.items() if number != journey.coordinator()]

@@ -46,7 +46,7 @@ def worker(home, tmp_path):
         yield WorkerProcess(tmp_path / "worker", {**home.worker, "data.dir": str(home.data)}, [connector])
 
 
-def test_a_flood_of_records_that_are_no_commands_is_answered_in_seconds(worker, home):
+def test_a_flood_of_invalid_commands_is_answered_within_seconds(worker, home):
     with worker:
         worker.wait_for("partitions assigned", timeout=60)
         began = time.monotonic()

@@ -92,7 +92,7 @@ def test_every_message_of_the_bus_is_one_document_with_topic_headers_and_body(
     assert ledger[f"mongo-{home.own}"]["counters"].get("duplicates", 0) == 0
 
 
-def test_kill_9_under_load_loses_nothing_that_the_spool_had(home, tmp_path, mongo_uri, readings):
+def test_kill_9_under_load_loses_nothing_in_the_spool(home, tmp_path, mongo_uri, readings):
     """Killed four times while the bus talks: what was in the spool or the topic is in MongoDB once."""
     dice = random.Random(11)
     folder = tmp_path

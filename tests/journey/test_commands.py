@@ -148,7 +148,7 @@ def test_a_command_goes_from_the_keyboard_to_the_point_and_its_states_come_back(
     assert plant.device.writes == [22.5, 29, "revert"]
 
 
-def test_the_old_programs_file_and_lines_are_taken(plant):
+def test_the_old_programs_file_and_lines_are_accepted(plant):
     old = plant.connector(old_issuer="cloud", value_converter="json")
     file = plant.folder / "commands.json"
     wanted = [{"device_point": POINT, "new_value": value} for value in (23, "24.5", 99)]
@@ -212,7 +212,7 @@ def test_a_file_of_commands_its_history_and_its_audit_beside_the_running_worker(
     assert plant.device.writes == [20, 22]
 
 
-def test_who_stops_waiting_stops_nothing(plant):
+def test_interrupting_the_wait_does_not_stop_the_command(plant):
     plant.bus.stop()
     with plant.worker() as worker:
         waiting = plant.start("send", POINT, "23", "--id", "one", "--topic", plant.topic)
@@ -233,7 +233,7 @@ def test_who_stops_waiting_stops_nothing(plant):
     assert plant.device.writes == [23, 24]
 
 
-def test_a_broker_that_is_not_there_is_told(plant):
+def test_an_unavailable_broker_is_reported_to_the_sender(plant):
     kafka = plant.home.name == "kafka"
     settings = {"bootstrap.servers": f"127.0.0.1:{free_port()}"} if kafka else {"data.dir": "none"}
     (plant.folder / "worker").mkdir()

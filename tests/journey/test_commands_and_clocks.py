@@ -167,7 +167,7 @@ HOLD = 30.0
     ("step", "seconds", "restarted"),
     [(86_400, 2, False), (86_400, 2, True), (32 * 86_400, 7, True), (-7200, 2, False), (-7200, 7, True)],
 )
-def test_a_clock_that_is_set_and_back_does_nothing_twice_and_ends_no_hold_early(
+def test_setting_the_clock_and_back_does_nothing_twice_and_ends_no_hold_early(
     plant, step, seconds, restarted
 ):
     """7 s: it is believed meanwhile."""

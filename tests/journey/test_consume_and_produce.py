@@ -118,9 +118,7 @@ def groups(home):
         return set(store.groups())
 
 
-def test_what_is_produced_reaches_the_worker_and_who_follows_and_what_the_worker_writes_too(
-    home, worker, at, topics, tmp_path
-):
+def test_a_follower_sees_records_of_the_command_line_and_of_the_worker(home, worker, at, topics, tmp_path):
     into, out = topics
     with following(into, *at) as seen_in, following(out, *at) as seen_out:
         with open(tmp_path / "in.txt", "a") as lines:
@@ -140,7 +138,7 @@ def test_what_is_produced_reaches_the_worker_and_who_follows_and_what_the_worker
     assert [n for n in groups(home) if home.own in n and n != f"connect-out-{home.own}"] == []
 
 
-def test_a_record_is_shown_when_it_arrives_and_not_when_a_timer_looks(home, worker, at, topics):
+def test_a_record_is_shown_as_soon_as_it_arrives(home, worker, at, topics):
     """Forty, one after another, each sent when the last was seen: a timer would add half its period."""
     with open_session(BrokerOptions(worker=at[1])) as opened:
         topic = topics[1]
@@ -158,7 +156,7 @@ def test_a_record_is_shown_when_it_arrives_and_not_when_a_timer_looks(home, work
     assert statistics.median(took[5:]) < 0.1, took
 
 
-def test_avro_comes_out_as_it_went_in_and_from_the_beginning_is_the_same_for_everybody(
+def test_avro_is_printed_as_it_was_sent_and_every_reader_from_the_beginning_sees_the_same(
     home, worker, at, topics, tmp_path
 ):
     topic = topics[0]
@@ -183,7 +181,7 @@ def test_avro_comes_out_as_it_went_in_and_from_the_beginning_is_the_same_for_eve
     assert again.stdout == shown.stdout
 
 
-def test_a_closed_pipe_ends_it_also_when_nothing_more_arrives(home, worker, at, topics):
+def test_a_closed_pipe_ends_the_command_even_if_no_further_record_arrives(home, worker, at, topics):
     run("produce", topics[1], *at, "--create", text="1\n2\n")
     with following(topics[1], *at, "--from-beginning") as seen:
         assert seen.record()["value"] == 1
@@ -192,7 +190,7 @@ def test_a_closed_pipe_ends_it_also_when_nothing_more_arrives(home, worker, at, 
         assert seen.process.wait(PATIENCE) == 0
 
 
-def test_a_line_at_a_time_is_sent_while_the_next_is_not_written_yet(home, worker, at, topics):
+def test_each_line_is_sent_before_the_next_is_typed(home, worker, at, topics):
     topic = topics[1]
     process = subprocess.Popen(
         program("produce", topic, *at, "--create", "--live"), stdin=subprocess.PIPE,
@@ -214,13 +212,13 @@ def test_a_line_at_a_time_is_sent_while_the_next_is_not_written_yet(home, worker
     assert process.returncode == 1
 
 
-def test_a_topic_that_is_made_later_is_waited_for_and_shown_from_its_beginning(home, worker, at, topics):
+def test_a_topic_that_is_created_later_is_awaited_and_shown_from_its_beginning(home, worker, at, topics):
     with following(topics[1], *at) as seen:
         run("produce", topics[1], *at, "--create", text="1\n2\n")
         assert [seen.record()["value"] for _ in range(2)] == [1, 2]
 
 
-def test_looking_at_data_that_is_like_avro_makes_no_topic_of_schemas(home, worker, at, topics):
+def test_showing_data_that_resembles_avro_does_not_create_the_topic_of_schemas(home, worker, at, topics):
     with open_session(BrokerOptions(worker=at[1])) as opened:
         before = set(opened.broker.topics()) | {topics[1]}
         opened.broker.create_topic(topics[1])
@@ -270,7 +268,7 @@ def test_a_reader_beside_the_worker_does_not_keep_the_local_log_large(tmp_path):
 
 
 @pytest.mark.kafka
-def test_an_outage_of_the_broker_is_waited_out_and_no_record_is_skipped(tmp_path):
+def test_after_an_outage_of_the_broker_no_record_was_skipped(tmp_path):
     if reason := kafka.why_not():
         pytest.skip(reason)
     with kafka.KafkaServer(tmp_path) as server:

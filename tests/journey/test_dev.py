@@ -131,7 +131,7 @@ def test_the_records_of_a_source_are_printed_until_it_is_idle(counter):
     assert {record["topic"] for record in records} == {"numbers"}
 
 
-def test_rows_are_for_people(counter):
+def test_the_default_output_is_a_readable_table(counter):
     ended = run(counter, "--set", "topic=numbers", "--set", "last=1", "--once", "--format", "rows")
     assert "time (UTC)" in ended.stdout
     assert '"at": 1' in ended.stdout
@@ -159,7 +159,7 @@ def test_a_broken_version_is_explained_and_the_next_one_runs(counter, start):
     assert dev.end(signal.SIGTERM) == 0
 
 
-def test_an_error_shows_the_line_of_the_author(counter):
+def test_an_error_shows_the_line_in_the_authors_file(counter):
     counter.write_text(COUNTER.replace("self.at += 1", "self.at += self.step"))
     ended = run(counter, "--set", "topic=numbers", "--once")
     assert ended.returncode == 1

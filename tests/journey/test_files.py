@@ -71,7 +71,7 @@ def test_every_line_arrives_once_in_order_and_the_ledger_says_so(home, tmp_path)
     }  # fmt: skip
 
 
-def test_after_a_clean_stop_nothing_comes_twice(home, tmp_path):
+def test_after_a_clean_stop_no_record_is_repeated(home, tmp_path):
     write(tmp_path, range(1000))
     worker = on(home, tmp_path)
     with worker:
@@ -147,7 +147,7 @@ def test_kill_9_of_the_worker_under_load_loses_nothing(home, tmp_path):
         assert source_in_flight == 0  # records and offsets are one transaction
 
 
-def test_two_problems_in_two_files_are_told_together_before_anything_starts(tmp_path):
+def test_problems_in_two_files_are_reported_together_before_anything_starts(tmp_path):
     bad = connectors(tmp_path)
     bad[0]["topik"] = "x"
     bad[1].pop("file")
@@ -161,7 +161,7 @@ def test_two_problems_in_two_files_are_told_together_before_anything_starts(tmp_
 
 
 @pytest.mark.parametrize("deleted", [False, True], ids=["as it is", "its lock files deleted"])
-def test_a_second_worker_on_the_same_folder_is_refused_with_the_first_ones_pid(tmp_path, deleted):
+def test_a_second_worker_on_the_same_folder_refuses_to_start_and_names_the_first_ones_pid(tmp_path, deleted):
     (tmp_path / "in.txt").write_text("x\n")
     with WorkerProcess(tmp_path, {}, connectors(tmp_path)) as first:
         first.wait_for("started")

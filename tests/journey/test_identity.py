@@ -121,7 +121,7 @@ def test_on_off_on_under_one_time_stamp_are_three_documents_also_through_redunda
 
 
 @pytest.mark.parametrize("lost", ["spool", "topic"])
-def test_what_comes_after_a_spool_or_a_topic_was_made_anew_is_no_duplicate_of_what_came_before(
+def test_records_after_a_spool_or_topic_was_recreated_are_not_duplicates_of_earlier_ones(
     home, tmp_path, mongo_uri, collection, lost
 ):
     """Without a time, only the spool tells two messages apart: a new one may not count as the old did."""

@@ -9,7 +9,7 @@ from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.task.environment import TaskEnvironment
 
 
-def test_two_stores_that_register_in_turn_know_their_ids_at_once_and_never_give_one_twice(home):
+def test_two_stores_that_register_in_turn_see_each_others_ids_and_never_assign_one_twice(home):
     broker = home.open()
     try:
         stores = [TopicSchemaStore(broker), TopicSchemaStore(broker)]

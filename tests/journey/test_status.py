@@ -12,7 +12,7 @@ def status(folder, *options):
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
-def test_it_shows_topics_and_lag_while_the_worker_runs(tmp_path):
+def test_status_shows_topics_and_lag_while_the_worker_runs(tmp_path):
     (tmp_path / "in.txt").write_text("".join(f"{n}\n" for n in range(100)))
     connectors = [
         {"name": "lines", "connector.class": "file", "file": str(tmp_path / "in.txt"), "topic": "t"},
@@ -30,7 +30,7 @@ def test_it_shows_topics_and_lag_while_the_worker_runs(tmp_path):
     assert "connect-out" in table.stdout
 
 
-def test_what_is_not_connected_is_shown_since_when_and_why_in_progress_and_in_status(tmp_path):
+def test_progress_and_status_show_since_when_and_why_a_connector_is_not_connected(tmp_path):
     connectors = [
         {
             "name": "bus",

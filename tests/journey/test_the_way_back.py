@@ -78,7 +78,7 @@ def counters(ledger, home, name):
     return ledger[f"{name}-{home.own}"]["counters"]
 
 
-def test_what_one_platform_says_another_one_hears_and_nothing_comes_back(home, tmp_path):
+def test_a_message_of_one_platform_reaches_the_other_and_is_not_sent_back(home, tmp_path):
     """One topic, two platforms, a source and a sink on each: both ways, 300 messages of each."""
     topic, count = f"shared-{home.own}", 300
     with FakeRouter() as north, FakeRouter() as south:
@@ -168,7 +168,7 @@ def fill(home, topic, count):
         producer.close(5)
 
 
-def test_kill_9_under_load_loses_nothing_and_doubles_at_most_the_batch_that_was_under_way(home, tmp_path):
+def test_kill_9_under_load_loses_nothing_and_duplicates_at_most_one_batch(home, tmp_path):
     topic, count, batch, kills = f"t-{home.own}", 600, 40, 3
     fill(home, topic, count)
     with FakeRouter() as bus, observer(bus) as seen:

@@ -7,7 +7,7 @@ from tieline.testing.worker_process import WorkerProcess
 OUT = {"name": "lines", "connector.class": "file", "topics": "t"}
 
 
-def test_a_condition_is_asked_once_a_ledger_and_the_log_is_read_while_it_takes_its_time(tmp_path):
+def test_a_condition_is_checked_once_per_ledger_while_the_log_is_read(tmp_path):
     asked = []
 
     def slow(ledger):

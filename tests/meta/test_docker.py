@@ -32,7 +32,7 @@ def test_every_port_is_published_on_the_loopback_alone():
     assert [port for port in ports if not port.startswith("127.0.0.1:${")] == []
 
 
-def test_every_service_that_keeps_running_tells_its_health_and_starts_again():
+def test_every_lasting_service_has_a_health_check_and_restarts():
     services = {name: told for name, told in COMPOSE["services"].items() if name != "topics"}
     assert [name for name, told in services.items() if "test" not in told.get("healthcheck", {})] == []
     assert {told["restart"] for told in services.values()} == {"unless-stopped"}

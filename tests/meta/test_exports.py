@@ -66,7 +66,7 @@ def test_the_list_is_sorted_constants_then_classes_then_functions():
     assert sorted(PUBLIC, key=place) == PUBLIC
 
 
-def test_what_is_listed_is_what_can_be_imported():
+def test_the_listed_names_are_exactly_the_importable_ones():
     importable = {
         name
         for name, value in vars(tieline.api).items()

@@ -74,5 +74,5 @@ def test_a_trace_is_found(text, what):
         "a home/work/",
     ],
 )
-def test_what_is_no_trace_is_not_found(text):
+def test_harmless_text_is_not_reported_as_a_trace(text):
     assert traces(text) == []

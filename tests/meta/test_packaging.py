@@ -63,7 +63,7 @@ def test_every_folder_with_modules_has_an_init_file():
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
-def test_no_plugin_name_is_there_twice():
+def test_no_plugin_name_is_used_twice():
     counted = Counter((group, name) for group, name, _ in named_entry_points())
     assert [key for key, count in counted.items() if count > 1] == []
 

@@ -49,7 +49,7 @@ def fields(schema: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]
                 yield from fields(schema[inner], where)
 
 
-def test_there_are_schemas_and_each_is_found_by_its_full_name():
+def test_every_schema_is_found_by_its_full_name():
     assert {"volttron.BusMessage", "volttron.DeviceReading"} <= set(NAMES)
     assert [Schema.named(name).name for name in NAMES] == NAMES
 
@@ -62,7 +62,7 @@ def test_apache_avro_reads_the_schema_and_agrees_on_its_name(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_every_record_and_field_says_what_it_means(path):
+def test_every_record_and_field_is_documented(path):
     schema = json.loads(path.read_text("utf-8"))
     assert schema["doc"]
     # A record of one field, such as JsonText, says it once, at the record.
@@ -88,20 +88,20 @@ def test_every_enum_has_a_default_so_that_it_may_get_a_symbol(path):
     assert [e["name"] for e in enums(json.loads(path.read_text("utf-8"))) if "default" not in e] == []
 
 
-def test_every_format_reads_all_that_was_ever_released_and_none_is_gone():
+def test_every_format_reads_all_its_released_versions_and_none_is_missing():
     found = check_formats(SCHEMAS)
     assert {each.name for each in found} >= set(NAMES)
     assert [each for each in found if each.problems] == []
     assert min(each.released for each in found) >= 1
 
 
-def test_the_reference_page_is_the_one_that_the_schemas_make():
+def test_the_reference_page_matches_the_schemas():
     """If not, run `tieline schemas docs schemas > docs/reference/formats.md`."""
     page = render_page(Schema.parse(path.read_text("utf-8")).text for path in FILES)
     assert (SCHEMAS.parent / "docs" / "reference" / "formats.md").read_text("utf-8") == page
 
 
-def test_a_format_that_was_released_and_is_gone_is_found(tmp_path):
+def test_a_released_format_that_was_removed_is_found(tmp_path):
     path = tmp_path / "released" / "1.0" / "lab" / "Gone.avsc"
     path.parent.mkdir(parents=True)
     path.write_text('"long"', "utf-8")
@@ -155,16 +155,16 @@ def test_a_planted_incompatible_change_is_found(change, tmp_path):
     ],
     ids=["new field with a default", "a promotion", "a field taken away", "a symbol more"],
 )
-def test_a_compatible_change_is_not_found_fault_with(change, tmp_path):
+def test_a_compatible_change_is_accepted(change, tmp_path):
     assert wrong(tmp_path, json.dumps(READING), now=changed(**change)) == []
 
 
-def test_a_conflict_with_an_old_version_is_found_behind_a_newer_one_that_fits(tmp_path):
+def test_a_conflict_with_an_old_version_is_found_although_a_newer_one_fits(tmp_path):
     first, second = json.dumps(READING), changed(unit={"type": "string"})
     assert wrong(tmp_path / "one", second, now=second) == []
     (told,) = wrong(tmp_path / "two", first, second, now=second)
     assert told.startswith("what the latest version but 1 wrote cannot be read: the field 'unit' is missing")
 
 
-def test_what_is_no_schema_is_told_and_nothing_worse(tmp_path):
+def test_an_invalid_schema_is_reported_as_one_problem(tmp_path):
     assert len(wrong(tmp_path, json.dumps(READING), now="{")) == 1

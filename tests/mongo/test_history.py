@@ -81,7 +81,7 @@ def test_the_history_of_a_device_and_of_a_command(stored, ask):
     ]
 
 
-def test_a_result_that_is_told_again_is_there_once(stored, database):
+def test_a_repeated_result_is_stored_once(stored, database):
     task, batch = stored
 
     task.put(batch)
@@ -91,7 +91,7 @@ def test_a_result_that_is_told_again_is_there_once(stored, database):
 
 
 @pytest.mark.parametrize("question", [{"from": "Cloud"}, {"to": "Cloud"}, {"command_id": "c3"}])
-def test_the_history_is_answered_from_an_index(stored, database, question):
+def test_the_history_query_uses_an_index(stored, database, question):
     found = database.commands.find(question).sort([("time", -1), ("time_us", -1)]).limit(5)
 
     assert "IXSCAN" in str(found.explain()["queryPlanner"]["winningPlan"])

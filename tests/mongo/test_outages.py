@@ -38,7 +38,7 @@ def test_a_killed_server_is_an_outage_and_after_its_restart_the_same_batch_count
         assert client["outage"]["readings"].count_documents({}) == 150
 
 
-def test_a_server_that_is_away_at_the_start_is_an_outage_and_starting_again_works(
+def test_a_server_that_is_unavailable_at_the_start_is_an_outage_and_a_later_start_succeeds(
     server, start_sink, reading
 ):
     server.kill()
@@ -70,7 +70,7 @@ def test_no_secret_of_the_uri_is_in_any_error_or_log(start_sink, reading, caplog
         ("mongodb://operator:s3crt@127.0.0.1/?w=1;wtimeout=1&x=s3crt", "not a MongoDB URI"),
     ],
 )
-def test_a_wrong_uri_is_a_problem_of_the_configuration_without_its_secret(uri, says):
+def test_a_wrong_uri_is_a_configuration_problem_without_its_secret(uri, says):
     with pytest.raises(ConfigError) as raised:
         MongoSinkConfig.parse({"connection.uri": uri, "database": "x"})
 
@@ -100,7 +100,7 @@ def test_wrong_credentials_are_fatal_and_the_message_names_the_fix(tmp_path, sta
     ],
     ids=["closed", "stepped down", "shutting down", "not yet safe", "slow"],
 )
-def test_a_fault_that_passes_is_an_outage_and_the_same_batch_then_counts_exactly(
+def test_a_transient_fault_is_an_outage_and_the_repeated_batch_counts_exactly(
     faulty, fail, start_sink, reading, request, how
 ):
     sink = start_sink(faulty, "faults", collection=request.node.name, socket__timeout__ms="500")

@@ -34,7 +34,7 @@ def test_every_value_of_every_reading_is_one_document_and_a_redelivery_changes_n
     )  # fmt: skip
 
 
-def test_a_single_point_is_taken_too(sink, database, reading):
+def test_a_single_point_is_accepted(sink, database, reading):
     one = sink(layout="point")
 
     one.put([reading(1, kind="POINT", points={"temp": 5}), reading(2, points={"temp": 6})])
@@ -80,7 +80,7 @@ def test_the_newest_values_of_a_point_come_from_an_index(sink, database, reading
         ({"publishes": "ALL,MULTI,POINT,OTHER"}, {"ALL", "MULTI", "POINT", "OTHER"}, {}),
     ],
 )
-def test_the_layout_reading_takes_the_publications_that_it_is_told_and_counts_the_others(
+def test_the_layout_reading_stores_the_configured_publications_and_counts_the_others(
     sink, database, reading, settings, stored, skipped
 ):
     one = sink(**settings)
@@ -91,7 +91,7 @@ def test_the_layout_reading_takes_the_publications_that_it_is_told_and_counts_th
     assert one.counters == {f"skipped.{kind}": number for kind, number in skipped.items()}
 
 
-def test_a_message_without_points_is_counted_and_stops_nothing(sink, database, reading):
+def test_a_message_without_points_is_counted_and_skipped(sink, database, reading):
     one = sink(layout="point")
     common = {k: reading(1).value[k] for k in ("platform", "sender", "time", "time_source", "received")}
     message = {"topic": "analysis/x", "headers": "{}", "body": "1", **common}
@@ -102,7 +102,7 @@ def test_a_message_without_points_is_counted_and_stops_nothing(sink, database, r
     assert one.counters == {"skipped.no_points": 1}
 
 
-def test_one_device_that_comes_twice_is_warned_about_once(sink, reading, caplog):
+def test_a_device_that_arrives_in_two_forms_is_reported_once(sink, reading, caplog):
     one = sink()
 
     batch = [reading(n, kind=kind) for n, kind in enumerate(("ALL", "MULTI") * 3)]

@@ -105,7 +105,7 @@ def test_the_cloudagent_layout_answers_the_same_questions_beside_what_the_old_ag
     assert messages("--since", "2025-12-31", "--until", "2026-01-01T00:00:02") == [1, 0, -1]
 
 
-def test_what_has_no_time_comes_in_the_order_of_its_insertion(database, ask):
+def test_documents_without_a_time_are_listed_in_the_order_of_their_insertion(database, ask):
     for number in range(5):
         database.readings.insert_one({"number": number})
 
@@ -138,7 +138,7 @@ def test_the_table_shows_time_topic_and_points_and_no_control_character(sink, re
     assert "\x9b" not in result.stdout
 
 
-def test_an_empty_answer_is_said_and_is_no_error(ask):
+def test_an_empty_answer_is_reported_and_is_not_an_error(ask):
     status, documents, told = ask("--topic", "none")
 
     assert (status, documents) == (0, [])
@@ -153,14 +153,14 @@ def test_an_empty_answer_is_said_and_is_no_error(ask):
         (["--limit", "0"], "limit"),
     ],
 )
-def test_wrong_options_say_what_is_right(ask, arguments, says):
+def test_a_wrong_option_is_rejected_with_the_valid_ones(ask, arguments, says):
     status, _, told = ask(*arguments)
 
     assert status == 2
     assert says in told
 
 
-def test_times_cannot_be_asked_for_where_there_are_none(sink, database, reading, ask):
+def test_times_are_rejected_for_documents_without_one(sink, database, reading, ask):
     database.readings.insert_one({"x": 1})
 
     status, _, told = ask("--since", "1d")
@@ -169,7 +169,7 @@ def test_times_cannot_be_asked_for_where_there_are_none(sink, database, reading,
     assert "neither time nor date" in told
 
 
-def test_no_server_says_where_it_was_looked_for_and_never_the_password():
+def test_an_unavailable_server_is_named_without_the_password():
     uri = f"mongodb://operator:s3cr%40t-word@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
 
     result = CliRunner().invoke(app, ["--uri", uri])
@@ -204,7 +204,7 @@ def following(mongo_uri, database):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_follow_prints_the_last_ones_then_each_new_one_and_ends_quietly(
+def test_follow_prints_the_last_documents_then_each_new_one_and_ends_without_an_error(
     stored, sink, reading, following, ending
 ):
     process = following("--limit", "2", "--device", "campus/b1/ahu1")
@@ -219,7 +219,7 @@ def test_follow_prints_the_last_ones_then_each_new_one_and_ends_quietly(
     assert (process.returncode, rest, told) == (0, "", "")
 
 
-def test_follow_poll_again_and_again_where_the_server_has_no_change_streams(database, sink, reading):
+def test_follow_polls_if_the_server_has_no_change_streams(database, sink, reading):
     from tieline_connectors.mongo.query.follow import _poll
 
     now = dt.datetime.now(dt.timezone.utc).timestamp()
@@ -243,7 +243,7 @@ def test_points_of_a_device_are_found_newest_first_whatever_their_layout(sink, r
     assert (status, [document["value"] for document in found]) == (0, [5, 3])
 
 
-def test_one_document_from_the_future_hides_no_new_one_from_follow(database, sink, reading):
+def test_a_document_from_the_future_does_not_hide_new_ones_from_follow(database, sink, reading):
     from tieline_connectors.mongo.query.follow import _poll
 
     now = dt.datetime.now(dt.timezone.utc).timestamp()

@@ -103,14 +103,14 @@ def test_of_two_records_of_one_id_in_one_batch_the_second_is_the_data_error(sink
     assert database.readings.count_documents({}) == 2
 
 
-def test_an_id_written_by_somebody_else_is_a_data_error(sink, database, reading):
+def test_an_id_that_another_program_wrote_is_a_data_error(sink, database, reading):
     database.readings.insert_one({"_id": id_of(reading(1)), "mine": True})
 
     with pytest.raises(DataError, match="another record"):
         sink().put([reading(1)])
 
 
-def test_a_clash_on_an_index_of_the_users_is_a_data_error_of_that_record(sink, database, reading):
+def test_a_conflict_on_the_users_own_index_is_a_data_error_of_that_record(sink, database, reading):
     database.readings.create_index("points.temp", unique=True)
     points = reading(0).value["points"]
 
@@ -152,7 +152,7 @@ def test_a_document_larger_than_a_message_is_a_data_error_and_all_others_are_wri
     assert database.readings.count_documents({}) == 2
 
 
-def test_failures_found_here_and_failures_found_by_the_server_keep_their_indexes(sink, database, reading):
+def test_failures_of_the_sink_and_of_the_server_keep_their_indexes(sink, database, reading):
     one = sink()
     one.put([reading(5)])
     huge = {"text": noise(49_000_000)}
@@ -167,7 +167,9 @@ def test_failures_found_here_and_failures_found_by_the_server_keep_their_indexes
     assert database.readings.count_documents({}) == 3
 
 
-def test_what_bson_has_no_type_for_is_written_visibly_beside_its_neighbours(sink, database, reading):
+def test_values_without_a_bson_type_are_stored_in_a_readable_form_beside_their_neighbours(
+    sink, database, reading
+):
     odd = {
         "big": {"json": str(2**70)},
         "huge": {"json": str(10**40)},
@@ -230,7 +232,7 @@ def test_more_records_than_one_insert_takes_are_all_written(sink, database, read
     assert database.readings.count_documents({}) == 50
 
 
-def test_any_other_data_is_stored_as_it_is(sink, database):
+def test_any_other_data_is_stored_unchanged(sink, database):
     def record(number, value):
         return SinkRecord("x", 0, number, value, headers=identity("x", number))
 
@@ -251,7 +253,7 @@ def test_a_record_without_an_identity_is_a_data_error(sink, database, reading):
         sink().put([reading(1)._replace(headers=())])
 
 
-def test_the_indexes_of_the_questions_are_there_and_creating_them_again_is_no_error(sink, database):
+def test_the_indexes_of_the_queries_exist_and_creating_them_again_is_not_an_error(sink, database):
     sink()
     sink()
     sink(collection="old", layout="cloudagent")
@@ -269,13 +271,13 @@ def test_a_collection_whose_name_is_the_topics_gets_its_indexes_too(sink, databa
     assert len(database.t.index_information()) == 4
 
 
-def test_no_index_is_created_where_none_is_wanted(sink, database, reading):
+def test_no_index_is_created_if_indexes_are_disabled(sink, database, reading):
     sink(create__indexes="false").put([reading(1)])
 
     assert set(database.readings.index_information()) == {"_id_"}
 
 
-def test_an_index_of_the_users_own_that_stands_in_the_way_is_warned_about(sink, database, reading, caplog):
+def test_a_conflicting_index_of_the_user_is_reported(sink, database, reading, caplog):
     database.readings.create_index([("time", -1)], unique=True)
 
     sink().put([reading(1)])
@@ -285,7 +287,7 @@ def test_an_index_of_the_users_own_that_stands_in_the_way_is_warned_about(sink, 
 
 
 @pytest.mark.parametrize("question", [{"topic": "devices/campus/b1/ahu1/all"}, {"device": "campus/b1/ahu1"}])
-def test_the_questions_are_answered_from_an_index(sink, database, reading, question):
+def test_the_queries_use_an_index(sink, database, reading, question):
     sink().put([reading(n, device=f"campus/b1/ahu{n % 3}") for n in range(30)])
 
     plan = database.readings.find(question).sort("time", -1).limit(5).explain()
@@ -293,7 +295,7 @@ def test_the_questions_are_answered_from_an_index(sink, database, reading, quest
     assert "IXSCAN" in str(plan["queryPlanner"]["winningPlan"])
 
 
-def test_newest_first_gives_the_newest(sink, database, reading):
+def test_newest_first_returns_the_newest(sink, database, reading):
     sink().put([reading(n) for n in (3, 1, 9, 5)])
 
     assert [d["points"]["count"] for d in database.readings.find().sort("time", -1)] == [9, 5, 3, 1]
@@ -339,7 +341,7 @@ def test_a_tombstone_that_is_stored_keeps_its_key_whatever_the_key_is(sink, data
     assert running.counters == {}
 
 
-def test_a_message_that_is_too_large_as_bson_is_stored_as_its_text_and_the_history_goes_on(sink, database):
+def test_a_message_that_is_too_large_as_bson_is_stored_as_text_and_the_history_continues(sink, database):
     body = json.dumps([1] * 1_700_000)  # 5.1 MB, as BSON 21 MB
     bus = {"platform": "lab", "topic": "analysis/x", "sender": "a", "headers": "{}", "time": 0}
     value = {**bus, "time_source": "DATE", "received": 0, "body": body}
@@ -362,7 +364,9 @@ def noise(length):
     return base64.b64encode(random.Random(7).randbytes(length * 3 // 4)).decode()
 
 
-def test_what_does_not_fit_even_compressed_is_a_data_error_with_its_size_and_the_fix(sink, database, reading):
+def test_a_document_too_large_even_compressed_is_a_data_error_with_its_size_and_the_fix(
+    sink, database, reading
+):
     huge = SinkRecord("t", 0, 0, {"noise": noise(23_000_000).encode()}, headers=identity("huge"))
     fine = SinkRecord("t", 0, 1, {"a": 1}, headers=identity("fine"))
 
@@ -375,7 +379,7 @@ def test_what_does_not_fit_even_compressed_is_a_data_error_with_its_size_and_the
 
 
 @pytest.mark.parametrize("name", ["plant.x.", ".x", "a..b", "system.users"])
-def test_a_topic_that_is_no_collection_name_waits_with_its_fix_and_holds_up_no_other(sink, database, name):
+def test_a_topic_without_a_valid_collection_name_waits_with_the_fix_and_blocks_no_other(sink, database, name):
     def of(topic, number):
         own = identity(topic, number, digest_of=b"")
         return SinkRecord(topic, 0, number, {"n": number}, None, own, 0)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.mongo
 KIB = 1024
 
 
-def test_on_a_slow_link_every_record_is_written_once_in_smaller_inserts_and_said_once(
+def test_on_a_slow_link_every_record_is_written_once_in_smaller_inserts_with_one_warning(
     slow_link, start_sink, database, reading, offer, caplog
 ):
     sink = start_sink(slow_link(64 * KIB), database.name, socket__timeout__ms="1000")
@@ -35,7 +35,7 @@ def test_on_a_slow_link_every_record_is_written_once_in_smaller_inserts_and_said
     assert sink.counters["duplicates"] - before == 500
 
 
-def test_a_document_that_no_time_out_suffices_for_gets_more_time_up_to_the_bound(
+def test_a_document_that_exceeds_the_timeout_gets_more_time_up_to_the_limit(
     slow_link, start_sink, database, reading, offer
 ):
     large = reading(1, points={"text": "x" * 150 * KIB})  # two and a half seconds
@@ -83,7 +83,7 @@ def test_what_is_written_before_a_time_out_is_reported_and_not_written_again(
     assert database.readings.count_documents({}) == 250
 
 
-def test_a_task_that_is_asked_to_stop_hands_back_the_rest_of_a_long_batch(sink, database, reading):
+def test_an_interrupted_task_returns_the_rest_of_a_long_batch(sink, database, reading):
     stopped = sink(max__batch__size="10")
     stopped.context.stopping = True
     batch = [reading(n) for n in range(30)]

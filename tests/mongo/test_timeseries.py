@@ -87,7 +87,7 @@ def test_a_reading_becomes_a_measurement_a_point_in_a_time_series_collection(ser
     }
 
 
-def test_a_redelivery_writes_nothing_and_what_is_new_beside_it_is_written(series, database, reading):
+def test_a_redelivery_writes_nothing_and_new_records_beside_it_are_written(series, database, reading):
     one = series()
     one.put([reading(n) for n in range(20)])
     one.put([reading(n) for n in range(10, 30)])
@@ -124,7 +124,9 @@ def test_another_record_of_the_same_id_is_a_data_error_and_its_neighbours_are_wr
     assert database.readings.count_documents({"_digest": "else"}) == 0
 
 
-def test_what_cannot_be_written_is_a_data_error_and_all_others_are_written_once(series, database, reading):
+def test_a_document_that_cannot_be_written_is_a_data_error_and_all_others_are_written_once(
+    series, database, reading
+):
     one = series()
     one.put([reading(0)])
     noise = base64.b64encode(random.Random(7).randbytes(5_000_000)).decode()
@@ -159,7 +161,7 @@ def test_a_value_that_is_too_large_for_a_time_series_is_compressed_and_its_serie
     assert one.counters["duplicates"] == 1
 
 
-def test_a_collection_that_is_no_time_series_is_refused_at_the_start(series, database):
+def test_a_collection_that_is_not_a_time_series_is_rejected_at_the_start(series, database):
     database.readings.insert_one({"a": 1})
 
     with pytest.raises(FatalError, match="name another collection"):
@@ -192,7 +194,7 @@ def lax_faulty(faulty):
     ],
     ids=["late", "closed", "not yet safe"],
 )
-def test_after_an_insert_of_unknown_outcome_nothing_is_written_until_it_is_over_and_then_all_once(
+def test_after_an_insert_of_unknown_outcome_nothing_is_written_until_it_has_ended(
     faulty, lax_faulty, fail, start_sink, reading, how, takes_effect
 ):
     sink = start_sink(faulty, "series", layout="timeseries", socket__timeout__ms="500")
@@ -263,7 +265,7 @@ def test_dedupe_removes_all_copies_but_one_and_leaves_everything_else(series, da
     assert dedupe("--delete") == (0, "0 surplus documents deleted\n")
 
 
-def test_dedupe_leaves_several_contents_under_one_id_alone_and_says_so(series, database, reading, dedupe):
+def test_dedupe_reports_different_contents_under_one_id_and_keeps_them(series, database, reading, dedupe):
     series().put([reading(1)])
     one = database.readings.find_one({"series.point": "temp"})
     database.readings.insert_one(one | {"_digest": "else"})

@@ -42,7 +42,7 @@ def as_text(data):
 @given(VALUES, st.booleans())
 @example(math.nan, True)
 @example([-math.inf, 2**64, -(2**63) - 1, -0.0, "\ud800", "\ud83d\ude00"], True)
-def test_whatever_python_writes_is_read_the_same(value, ascii_only):
+def test_json_that_python_writes_is_read_equally(value, ascii_only):
     text = json.dumps(value, ensure_ascii=ascii_only)
     assert told(parse_json, text) == told(json.loads, text)
     data = text.encode("utf-8", "surrogatepass")
@@ -56,19 +56,19 @@ def test_whatever_python_writes_is_read_the_same(value, ascii_only):
 @example("[1,]")
 @example("01")
 @example('"\t"')
-def test_whatever_looks_like_json_is_read_or_refused_the_same(text):
+def test_json_like_text_is_accepted_or_rejected_equally(text):
     assert told(parse_json, text) == told(json.loads, text)
 
 
 @given(st.binary(max_size=30))
-def test_any_bytes_are_read_or_refused_and_nothing_else(data):
+def test_any_bytes_are_accepted_or_rejected_without_another_error(data):
     told(parse_json, data)
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000, '{"a":' * 100_000, '"' + "\\ud83d" * 1000 + '"'])
-def test_what_is_too_large_is_refused_the_same(text):
+def test_numbers_that_are_too_large_are_rejected_equally(text):
     assert told(parse_json, text) == told(json.loads, text)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_text():
+def test_a_byte_order_mark_is_not_part_of_the_text():
     assert parse_json("\ufeff[1]".encode()) == [1]

@@ -131,7 +131,7 @@ def test_a_platform_that_restarts_or_is_killed_is_read_again(platform, info):
     assert len(warnings) <= 2 * 4  # each reason once an outage: it is lost, nobody listens, it is slow
 
 
-def test_a_task_that_nobody_polls_counts_what_it_drops_and_the_platform_lives(platform, info):
+def test_a_task_that_is_not_polled_counts_what_it_drops_and_the_platform_survives(platform, info):
     count, kept = 15_000, 100
     with source(platform, buffer__max__messages=str(kept)) as (task, context):
         subscribed(info)
@@ -147,7 +147,7 @@ def test_a_task_that_nobody_polls_counts_what_it_drops_and_the_platform_lives(pl
         polled(task, 1)
 
 
-def test_a_wrong_server_key_is_told(volttron_platform, info):
+def test_a_wrong_server_key_is_reported(volttron_platform, info):
     wrong, _ = curve_keypair()
     with source(volttron_platform, volttron__serverkey=wrong.decode()) as (task, _):
         assert task.poll(1, 1.0) == []
@@ -155,7 +155,7 @@ def test_a_wrong_server_key_is_told(volttron_platform, info):
     assert "volttron.serverkey" in warning
 
 
-def test_the_older_generation_is_read_too(volttron10_platform, info):
+def test_the_older_generation_is_read(volttron10_platform, info):
     with source(volttron10_platform, bus__prefixes="devices") as (task, context):
         subscribed(info)
         records = polled(task, 1)
@@ -164,7 +164,7 @@ def test_the_older_generation_is_read_too(volttron10_platform, info):
     assert records[0].key in volttron10_platform.settings.topics()
 
 
-def test_the_older_generation_lets_no_strangers_in_and_that_is_told(volttron10_platform, info):
+def test_the_older_generation_rejects_unknown_keys_and_the_message_suggests_them(volttron10_platform, info):
     _, stranger = curve_keypair()
     with source(volttron10_platform, volttron__secretkey=stranger.decode()) as (task, _):
         assert task.poll(1, 2.0) == []

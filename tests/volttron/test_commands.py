@@ -186,7 +186,7 @@ def platform(tmp_path):
         yield platform
 
 
-def test_a_point_is_set_seen_on_the_bus_and_in_mongodb_and_given_back(plant):
+def test_a_point_is_set_seen_on_the_bus_and_in_mongodb_and_reverted(plant):
     before = len(plant.written())
     one = command(76.5, correlation_id="c1")
     back = command(action="REVERT")
@@ -215,7 +215,7 @@ def test_a_point_is_set_seen_on_the_bus_and_in_mongodb_and_given_back(plant):
     assert plant.written()[before:] == [("set", 76.5), ("revert", 72.0)]
 
 
-def test_a_hold_ends_by_itself(plant):
+def test_a_hold_is_reverted_automatically(plant):
     before = len(plant.written())
     one = command(77.5, hold_ms=700)
     plant.send(one)
@@ -224,7 +224,7 @@ def test_a_hold_ends_by_itself(plant):
     assert plant.written()[before:] == [("set", 77.5), ("revert", 72.0)]
 
 
-def test_what_must_not_be_done_is_answered_and_reaches_no_device(plant):
+def test_a_forbidden_command_is_answered_and_reaches_no_device(plant):
     now = time.time_ns() // 1000
     good = command(50.0)
     wrong = {
@@ -258,7 +258,7 @@ def test_what_must_not_be_done_is_answered_and_reaches_no_device(plant):
     assert plant.written()[before:] == [("set", 50.0), ("set", 52.0)]
 
 
-def test_what_the_driver_refuses_has_failed_and_the_reason_is_told(plant):
+def test_a_write_that_the_driver_refuses_is_failed_with_the_reason(plant):
     before = len(plant.written())
     read_only = command(5, "campus/building/device2/Reading")
     plant.send(read_only)
@@ -279,7 +279,7 @@ def test_what_the_driver_refuses_has_failed_and_the_reason_is_told(plant):
 
 
 @pytest.mark.parametrize("home", HOMES)
-def test_a_platform_that_is_away_is_waited_for_and_nothing_expires_into_a_write(
+def test_an_unavailable_platform_is_awaited_and_no_expired_command_is_written(
     request, tmp_path, platform, home
 ):
     with Plant(tmp_path / "plant", platform, settings(request, home)) as plant:
@@ -329,7 +329,7 @@ def test_a_worker_that_is_killed_again_and_again_writes_nothing_twice(
     assert sum(ends[one["command_id"]]["state"] == "UNKNOWN" for one in sent) <= 3
 
 
-def test_10_x_reserves_the_device_with_its_priority_and_waits_for_nobody_who_has_it(
+def test_on_10_x_the_device_is_reserved_with_the_priority_and_another_reservation_fails_the_command(
     tmp_path, volttron10_platform
 ):
     platform = volttron10_platform

@@ -123,7 +123,7 @@ def sink10(tmp_path, platform10):
     return Sink(tmp_path, platform10)
 
 
-def test_a_driver_that_stands_still_gets_no_write_after_the_expiry(sink):
+def test_a_suspended_driver_gets_no_write_after_the_expiry(sink):
     with sink.running():
         sink.end(sink.send(60.0))
         sink.platform.driver.signal(signal.SIGSTOP)
@@ -134,7 +134,7 @@ def test_a_driver_that_stands_still_gets_no_write_after_the_expiry(sink):
     assert sink.written() == [("set", 60.0), ("set", 62.0)]
 
 
-def test_a_write_that_a_driver_kept_beyond_the_expiry_is_never_told_as_one_in_time(sink):
+def test_a_write_that_a_driver_delayed_beyond_the_expiry_is_never_reported_as_in_time(sink):
     """Seeded: when the driver stands still, around the read and the write."""
     dice = random.Random(7)
     with sink.running():
@@ -177,7 +177,7 @@ def test_an_actuator_that_is_stopped_is_not_bypassed(sink10):
     assert sink10.written() == [("set", 60.0), ("set", 64.0)]
 
 
-def test_a_hold_whose_end_meets_another_agents_reservation_is_paid_after_it(sink10):
+def test_a_hold_that_ends_during_another_agents_reservation_is_reverted_after_it(sink10):
     platform = sink10.platform
     with sink10.running(), platform.connect("spare1") as other:
         held = sink10.send(66.0, hold_ms=1000)
@@ -189,7 +189,7 @@ def test_a_hold_whose_end_meets_another_agents_reservation_is_paid_after_it(sink
     assert sink10.written() == [("set", 66.0), ("revert", 72.0)]
 
 
-def test_a_hold_whose_end_meets_an_override_is_paid_after_it(tmp_path, volttron_platform):
+def test_a_hold_that_ends_during_an_override_is_reverted_after_it(tmp_path, volttron_platform):
     sink = Sink(tmp_path, volttron_platform)
     with sink.running(), volttron_platform.connect() as other:
         held = sink.send(66.0, hold_ms=1000)
@@ -202,7 +202,7 @@ def test_a_hold_whose_end_meets_an_override_is_paid_after_it(tmp_path, volttron_
     assert sink.written() == [("set", 66.0), ("revert", 72.0)]
 
 
-def test_a_real_actuator_announces_who_keeps_a_preempted_device(sink10):
+def test_a_real_actuator_announces_the_owner_of_a_preempted_device(sink10):
     with sink10.running(), sink10.platform.connect("spare1") as other:
         reserve(other, "weak", "LOW_PREEMPT", 600.0)
         reserve(other, "later", "LOW", 20.0, start=45.0, device="campus/building/device2")

@@ -60,7 +60,7 @@ def points(kind, platform):
 
 
 @pytest.mark.parametrize("written", NAMES)
-def test_a_name_is_published_read_written_and_given_back(platform, points, written):
+def test_a_name_is_published_read_written_and_reverted(platform, points, written):
     name, point = NAMES[written], point_of(f"{DEVICE}/{written}")
     with platform.connect("spare1") as observer:
         observer.subscribe(f"devices/{DEVICE}/all")

@@ -97,7 +97,7 @@ def test_headers_timestamp_key_and_partition_of_a_record_survive(kit):
     assert found[0][3:] == (None, None, (), 5)
 
 
-def test_what_can_never_be_written_is_named_and_nothing_else_is_written(kit):
+def test_a_record_that_can_never_be_written_is_named_and_its_write_stores_nothing(kit):
     owner, results = Owner(kit, kit.topic()), kit.topic(max_message_bytes="2000")
     owner.write({b"a": b"1"}, (), 1)
     large = ProducerRecord(results, random.Random(1).randbytes(10_000))
@@ -113,7 +113,7 @@ def test_what_can_never_be_written_is_named_and_nothing_else_is_written(kit):
     assert values(kit, results, 1) == [b"r"]
 
 
-def test_who_takes_over_fences_who_was_there_and_nothing_of_that_one_shows(kit):
+def test_a_new_owner_fences_the_former_one_whose_pending_writes_stay_invisible(kit):
     first, results = Owner(kit, kit.topic()), kit.topic()
     first.write({b"a": b"1"}, [result(kit, results, b"r1")], 1)
     second = first.take()
@@ -189,7 +189,7 @@ def test_writes_of_many_threads_take_turns_and_none_is_lost(kit):
         ]
 
 
-def test_what_was_just_written_is_there_for_who_takes_over_at_that_moment(kit):
+def test_an_owner_that_takes_over_right_after_a_write_reads_it(kit):
     owner, results = Owner(kit, kit.topic()), kit.topic()
     for number in range(15):
         owner.write({b"n": b"%d" % number}, [result(kit, results, b"%d" % number)], number + 1)

@@ -6,7 +6,7 @@ from tieline.api import DataDirInUseError
 from tieline.runtime.sink.claims import Claim, Claims
 
 
-def test_the_first_connector_has_a_topic_and_another_is_refused_also_later(kit):
+def test_a_claimed_topic_is_refused_to_another_connector_even_later(kit):
     broker = kit.broker
     assert Claims(broker, 20.0).claim("first", "claimed", "campus", lambda: 3) == Claim("first", 3)
     again = Claims(broker, 20.0)

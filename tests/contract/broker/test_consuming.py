@@ -75,7 +75,7 @@ def test_a_partition_without_a_commit_is_left_out_of_the_committed_offsets(kit):
     assert consumer.committed([], 10) == {}
 
 
-def test_a_commit_for_what_is_not_owned_is_refused_and_stores_nothing(kit):
+def test_a_commit_of_a_partition_that_is_not_owned_is_refused_and_stores_nothing(kit):
     mine, other = kit.topic(), kit.topic()
     kit.fill(mine, 3)
     consumer, _ = kit.member(kit.name(), [mine])
@@ -86,7 +86,7 @@ def test_a_commit_for_what_is_not_owned_is_refused_and_stores_nothing(kit):
     assert consumer.committed(partitions, 10) == {}
 
 
-def test_poll_gives_no_more_than_asked_for(kit):
+def test_poll_returns_no_more_than_requested(kit):
     topic = kit.topic()
     kit.fill(topic, 50)
     consumer, _ = kit.member(kit.name(), [topic])
@@ -109,7 +109,7 @@ def test_poll_returns_with_the_first_record_and_does_not_wait_for_more(kit):
     assert time.monotonic() - begin < 10
 
 
-def test_poll_waits_no_longer_than_asked_for(kit):
+def test_poll_waits_no_longer_than_requested(kit):
     topic = kit.topic()
     consumer, listener = kit.member(kit.name(), [topic])
     kit.until(lambda: bool(listener.owned), consumer)
@@ -118,7 +118,7 @@ def test_poll_waits_no_longer_than_asked_for(kit):
     assert 0.15 < time.monotonic() - begin < 5
 
 
-def test_what_was_deleted_at_the_beginning_is_skipped(kit):
+def test_records_deleted_at_the_beginning_are_skipped(kit):
     topic, group = kit.topic(), kit.name()
     kit.fill(topic, 10)
     kit.delete_before(topic, 0, 6)
@@ -166,7 +166,7 @@ def test_holes_between_records_break_neither_order_nor_commit(kit):
     assert kit.until(lambda: second.lag() == {at: 0}, second) == []
 
 
-def test_a_paused_partition_gives_nothing_until_it_is_resumed(kit):
+def test_a_paused_partition_delivers_nothing_until_it_is_resumed(kit):
     topic = kit.topic(partitions=2)
     zero, one = TopicPartition(topic, 0), TopicPartition(topic, 1)
     kit.fill(topic, 100, partition=0)
@@ -200,7 +200,7 @@ def test_seek_goes_back_and_forward(kit):
     assert _numbers(kit.take(consumer, 5)) == [25, 26, 27, 28, 29]
 
 
-def test_seek_into_what_was_deleted_goes_to_the_next_record(kit):
+def test_seek_to_a_deleted_record_continues_at_the_next_one(kit):
     topic = kit.topic()
     consumer, _ = kit.having_read(topic, 10)
     kit.delete_before(topic, 0, 6)
@@ -244,7 +244,7 @@ def test_a_recreated_topic_is_reported_as_lost_and_assigned_and_read_from_its_be
     assert listener.owned == {at}
 
 
-def test_pause_and_seek_of_what_is_not_owned_do_nothing(kit):
+def test_pause_and_seek_of_a_partition_that_is_not_owned_do_nothing(kit):
     topic, other = kit.topic(), kit.topic()
     kit.fill(topic, 3)
     consumer, _ = kit.member(kit.name(), [topic])
@@ -282,14 +282,14 @@ def test_a_subscribed_topic_may_be_created_later(kit):
     assert {record.topic for record in kit.take(consumer, 2)} == {later}
 
 
-def test_a_pattern_that_is_none_is_fatal(kit):
+def test_an_invalid_pattern_is_fatal(kit):
     consumer = kit.broker.consumer(kit.name(), "suite", {})
     with pytest.raises(FatalError, match="not a regular expression"):
         consumer.subscribe([], "(", None)
     consumer.close(5)
 
 
-def test_lag_counts_what_was_not_handed_over_yet(kit):
+def test_lag_counts_records_that_poll_has_not_returned_yet(kit):
     topic = kit.topic()
     kit.fill(topic, 10)
     consumer, _ = kit.member(kit.name(), [topic])
@@ -299,7 +299,7 @@ def test_lag_counts_what_was_not_handed_over_yet(kit):
     assert consumer.lag() == {TopicPartition(topic, 0): 0}
 
 
-def test_lag_is_unknown_where_nothing_of_a_partition_was_read(kit):
+def test_lag_is_unknown_if_nothing_of_a_partition_was_read(kit):
     topic = kit.topic(partitions=2)
     zero, one = TopicPartition(topic, 0), TopicPartition(topic, 1)
     kit.fill(topic, 10, partition=1)
@@ -319,7 +319,7 @@ def test_lag_is_unknown_before_partitions_are_assigned(kit):
     kit.until(lambda: list(consumer.lag().values()) == [0], consumer)
 
 
-def test_lag_of_a_member_without_partitions_is_known_to_be_none(kit):
+def test_lag_of_a_member_without_partitions_is_empty(kit):
     topic, group = kit.topic(), kit.name()
     first, one = kit.member(group, [topic])
     kit.until(lambda: bool(one.owned), first)
@@ -334,7 +334,7 @@ def test_lag_of_a_member_without_partitions_is_known_to_be_none(kit):
     kit.until(lambda: lag() == {}, first, second)
 
 
-def test_lag_of_a_paused_partition_grows_with_what_is_written(kit):
+def test_lag_of_a_paused_partition_grows_with_new_records(kit):
     topic = kit.topic()
     at = TopicPartition(topic, 0)
     consumer, _ = kit.having_read(topic, 10)
@@ -343,7 +343,7 @@ def test_lag_of_a_paused_partition_grows_with_what_is_written(kit):
     assert kit.until(lambda: consumer.lag() == {at: 500}, consumer) == []
 
 
-def test_all_records_of_a_topic_made_again_come_though_it_is_longer_than_the_old_one(kit):
+def test_all_records_of_a_recreated_topic_arrive_even_if_it_is_longer_than_the_old_one(kit):
     topic = kit.topic()
     at = TopicPartition(topic, 0)
     consumer, listener = kit.having_read(topic, 3)
@@ -356,7 +356,7 @@ def test_all_records_of_a_topic_made_again_come_though_it_is_longer_than_the_old
     assert {skipped.reason for skipped in consumer.skipped()} <= {"recreated"}
 
 
-def test_a_topic_made_again_with_as_many_records_as_were_read_is_read_from_its_beginning(kit):
+def test_a_recreated_topic_with_as_many_records_as_were_read_is_read_from_its_beginning(kit):
     topic = kit.topic()
     consumer, _ = kit.having_read(topic, 5)
     kit.recreate(topic)
@@ -364,7 +364,7 @@ def test_a_topic_made_again_with_as_many_records_as_were_read_is_read_from_its_b
     assert _numbers(kit.take(consumer, 5)) == list(range(100, 105))
 
 
-def test_nothing_is_committed_for_a_topic_that_another_one_has_replaced(kit):
+def test_nothing_is_committed_for_a_topic_that_was_recreated(kit):
     topic, group = kit.topic(), kit.name()
     at = TopicPartition(topic, 0)
     consumer, _ = kit.having_read(topic, 5, group)
@@ -379,7 +379,7 @@ def test_nothing_is_committed_for_a_topic_that_another_one_has_replaced(kit):
     assert _numbers(kit.take(second, 9)) == list(range(100, 109))
 
 
-def test_what_expired_before_it_was_read_is_reported_once_with_its_range(kit):
+def test_records_that_expired_unread_are_reported_once_with_their_range(kit):
     topic, group = kit.topic(), kit.name()
     at = TopicPartition(topic, 0)
     kit.fill(topic, 10)
@@ -394,7 +394,7 @@ def test_what_expired_before_it_was_read_is_reported_once_with_its_range(kit):
     assert second.skipped() == []
 
 
-def test_what_had_expired_before_the_group_began_is_not_skipped_by_it(kit):
+def test_records_that_expired_before_the_group_began_do_not_count_as_skipped(kit):
     topic = kit.topic()
     kit.fill(topic, 10)
     kit.delete_before(topic, 0, 6)
@@ -413,7 +413,7 @@ def test_holes_and_markers_are_not_skipped_records(kit):
     assert consumer.skipped() == []
 
 
-def test_a_pattern_that_matches_all_topics_takes_none_of_tielines_own(kit):
+def test_a_pattern_that_matches_all_topics_excludes_tielines_own(kit):
     topic = kit.topic()
     kit.broker.create_topic("_schemas", partitions=1)
     kit.producer().save_offsets(kit.name(), {'{"a":1}': "{}"}, 20)

@@ -13,7 +13,7 @@ def test_two_members_share_the_partitions_evenly(kit):
     assert one.owned.isdisjoint(two.owned)
 
 
-def test_what_need_not_move_is_not_revoked(kit):
+def test_a_rebalance_revokes_only_partitions_that_move(kit):
     topic, group = kit.topic(partitions=4), kit.name()
     first, one = kit.member(group, [topic])
     kit.until(lambda: len(one.owned) == 4, first)
@@ -72,7 +72,7 @@ def test_a_leaving_member_is_revoked_first_and_the_other_takes_all(kit):
     assert second.committed([mine], 10) == {mine: 0}
 
 
-def test_a_member_too_many_waits_until_one_leaves(kit):
+def test_a_member_without_a_partition_waits_until_one_leaves(kit):
     topic, group = kit.topic(), kit.name()
     first, one = kit.member(group, [topic])
     kit.until(lambda: len(one.owned) == 1, first)
@@ -92,7 +92,7 @@ def test_members_of_different_topics_each_get_their_own(kit):
     assert [{at.topic for at in listener.owned} for _, listener in members] == [{t} for t in topics]
 
 
-def test_a_partition_that_comes_back_flows_though_it_was_paused_when_it_was_revoked(kit):
+def test_a_partition_that_returns_delivers_records_although_it_was_paused_when_revoked(kit):
     topic, group = kit.topic(partitions=2), kit.name()
     first, one = kit.member(group, [topic])
     kit.until(lambda: len(one.owned) == 2, first)

@@ -97,7 +97,7 @@ def test_offsets_that_kafka_connect_wrote_are_read_and_tombstones_and_rubbish_do
     assert json.loads(found[1]) == {"position": 3}
 
 
-def test_partitions_of_a_member_that_was_thrown_out_are_lost_and_it_commits_nothing(kit):
+def test_partitions_of_an_evicted_member_are_lost_and_it_commits_nothing(kit):
     topic, group = kit.topic(), kit.name()
     at = TopicPartition(topic, 0)
     kit.fill(topic, 5)
@@ -119,7 +119,7 @@ def test_partitions_of_a_member_that_was_thrown_out_are_lost_and_it_commits_noth
     slow.close(10)
 
 
-def test_partitions_that_come_back_after_a_lost_session_flow_though_they_were_paused(kit):
+def test_partitions_that_return_after_a_lost_session_deliver_records_although_they_were_paused(kit):
     topic = kit.topic(partitions=2)
     both = frozenset({TopicPartition(topic, 0), TopicPartition(topic, 1)})
     patience = {"session.timeout.ms": "6000", "max.poll.interval.ms": "6000", "heartbeat.interval.ms": "200"}
@@ -139,7 +139,7 @@ def test_partitions_that_come_back_after_a_lost_session_flow_though_they_were_pa
     consumer.close(10)
 
 
-def test_what_a_fenced_writer_appended_is_nowhere(kit):
+def test_records_of_a_fenced_writer_are_never_visible(kit):
     topic = kit.topic()
     record = ProducerRecord(topic, b"late")
 
@@ -154,7 +154,7 @@ def test_what_a_fenced_writer_appended_is_nowhere(kit):
     assert [r.value for r in kit.read(topic)] == [b"won"]
 
 
-def test_the_first_records_of_a_topic_that_was_just_made_are_all_there(kit):
+def test_the_first_records_of_a_new_topic_are_all_stored(kit):
     """KAFKA-15591: two requests on their way while the leader is being made, and the first was lost though
     it was acknowledged, in about one of five topics.
     """
@@ -186,7 +186,7 @@ def test_records_refused_with_their_batch_are_sent_again_alone(kit):
     assert [value for n, value in enumerate(stored) if value not in stored[n + 1 :]] == [*values, b"last"]
 
 
-def test_a_timestamp_that_is_ahead_is_refused_as_something_that_can_pass_and_refuses_no_other_record(kit):
+def test_a_future_timestamp_is_a_retriable_error_and_affects_no_other_record(kit):
     topic, producer = kit.topic(), kit.producer(linger_ms="50")
     now = int(time.time() * 1000)
     ahead = now + 90 * 60_000  # more than message.timestamp.after.max.ms
@@ -252,9 +252,7 @@ def test_the_end_of_a_partition_that_does_not_exist_yet_is_not_a_data_error(kit)
 
 @pytest.mark.parametrize("paused", [False, True])
 @pytest.mark.parametrize("partitions", [1, 2])
-def test_round_after_round_all_records_of_a_topic_made_again_at_once_come_under_its_own_id(
-    kit, partitions, paused
-):
+def test_a_topic_recreated_again_and_again_delivers_all_records_under_its_own_id(kit, partitions, paused):
     topic = kit.topic(partitions=partitions)
     consumer = kit.broker.consumer(kit.name(), "suite", {})  # whose metadata are as old as they may be
     listener = type(kit.member(kit.name(), [kit.topic()])[1])()
@@ -279,9 +277,7 @@ def test_round_after_round_all_records_of_a_topic_made_again_at_once_come_under_
     consumer.close(10)
 
 
-def test_without_the_right_to_describe_a_topic_its_records_wait_with_a_reason_and_come_with_the_right(
-    kit, monkeypatch
-):
+def test_records_wait_with_a_reason_until_the_user_may_describe_their_topic(kit, monkeypatch):
     topic = kit.topic()
     kit.fill(topic, 3)
     refusal: Future[None] = Future()
@@ -306,7 +302,7 @@ def test_without_the_right_to_describe_a_topic_its_records_wait_with_a_reason_an
         ("latest", [], [(2, 6, "expired"), (6, 10, "reset")]),
     ],
 )
-def test_auto_offset_reset_decides_where_to_continue_and_what_is_passed_over_is_reported(
+def test_auto_offset_reset_decides_where_to_continue_and_skipped_records_are_reported(
     kit, policy, come, skipped
 ):
     topic, group = kit.topic(), kit.name()

@@ -41,7 +41,7 @@ def read_by(kit, name, topic):
     return found
 
 
-def test_where_a_sink_is_is_shown_for_every_partition_of_its_topics(kit):
+def test_the_position_of_a_sink_is_shown_for_every_partition_of_its_topics(kit):
     topic = kit.topic(partitions=2)
     kit.fill(topic, 5)
     kit.fill(topic, 3, partition=1)
@@ -72,7 +72,7 @@ def test_a_stopped_sink_continues_at_the_offset_that_was_set(kit, to, after):
     assert read_by(kit, name, topic) == list(range(after, 6))
 
 
-def test_a_time_is_the_first_record_of_that_time_or_the_end(kit):
+def test_a_time_means_the_first_record_of_that_time_or_the_end(kit):
     topic = kit.topic()
     now = int(time.time() * 1000)
     kit.produce(*(ProducerRecord(topic, b"%d" % n, timestamp=now + n * 1000) for n in range(3)))
@@ -82,7 +82,7 @@ def test_a_time_is_the_first_record_of_that_time_or_the_end(kit):
         assert move.after == after
 
 
-def test_only_the_partitions_that_are_named_are_set(kit):
+def test_only_the_named_partitions_are_set(kit):
     topic = kit.topic(partitions=3)
     for partition in range(3):
         kit.fill(topic, 4, partition=partition)
@@ -92,7 +92,7 @@ def test_only_the_partitions_that_are_named_are_set(kit):
     assert [row.committed for row in store.sink_offsets()] == [4, 2, 4]
 
 
-def test_what_does_not_exist_is_refused_with_what_does(kit):
+def test_an_unknown_name_is_rejected_with_the_known_ones(kit):
     topic = kit.topic()
     kit.fill(topic, 5)
     store = ConnectorOffsets(kit.broker.offsets, committed(kit, topic, 3))
@@ -118,7 +118,7 @@ def test_reset_removes_all_offsets_so_that_the_sink_starts_from_the_beginning(ki
 
 
 @pytest.mark.kafka
-def test_a_sink_that_runs_anywhere_is_refused_with_its_members(kafka_kit):
+def test_a_running_sink_is_rejected_with_its_members(kafka_kit):
     kit = kafka_kit
     topic = kit.topic()
     kit.fill(topic, 5)

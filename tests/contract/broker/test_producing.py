@@ -28,7 +28,7 @@ def test_records_of_a_partition_keep_their_order_over_units(kit):
     assert [int(record.value) for record in kit.read(topic)] == list(range(3000))
 
 
-def test_a_key_goes_where_every_kafka_client_puts_it(kit):
+def test_a_key_has_the_partition_that_every_kafka_client_chooses(kit):
     topic = kit.topic(partitions=7)
     delivery = kit.produce(*(ProducerRecord(topic, b"v", key) for key in MURMUR2))
     expected = [(hashed & 0x7FFFFFFF) % 7 for hashed in MURMUR2.values()]
@@ -38,14 +38,14 @@ def test_a_key_goes_where_every_kafka_client_puts_it(kit):
     )
 
 
-def test_records_without_a_key_are_all_written_somewhere(kit):
+def test_records_without_a_key_are_all_written(kit):
     topic = kit.topic(partitions=3)
     for first in range(0, 300, 100):
         kit.produce(*(ProducerRecord(topic, b"%d" % n) for n in range(first, first + 100)))
     assert sorted(int(record.value) for record in kit.read(topic)) == list(range(300))
 
 
-def test_the_metadata_tells_where_a_record_is(kit):
+def test_the_metadata_has_the_position_of_a_record(kit):
     topic = kit.topic(partitions=2)
     delivery = kit.produce(*(ProducerRecord(topic, b"%d" % n, partition=n % 2) for n in range(10)))
     assert delivery.metadata == [RecordMetadata(topic, n % 2, n // 2) for n in range(10)]
@@ -53,7 +53,7 @@ def test_the_metadata_tells_where_a_record_is(kit):
     assert [found[metadata] for metadata in delivery.metadata] == [b"%d" % n for n in range(10)]
 
 
-def test_a_record_for_a_partition_that_is_not_there_fails_alone(kit):
+def test_a_record_for_a_missing_partition_fails_alone(kit):
     topic, producer = kit.topic(partitions=2), kit.producer()
     records = [ProducerRecord(topic, b"%d" % n, partition=p) for n, p in enumerate([0, 5, 1, -1])]
     producer.send(Unit(records))
@@ -71,7 +71,7 @@ def test_headers_keep_their_order_repeated_keys_and_null_values(kit):
     assert [record.headers for record in kit.read(topic)] == [headers, ()]
 
 
-def test_timestamps_are_kept_and_made_where_there_is_none(kit):
+def test_timestamps_are_kept_and_missing_ones_are_set(kit):
     topic = kit.topic()
     before = time.time_ns() // 1_000_000
     kit.produce(
@@ -187,7 +187,7 @@ def test_poll_without_anything_in_flight_returns_nothing(kit):
     assert kit.producer().poll(0) == []
 
 
-def test_close_writes_what_it_has_time_for(kit):
+def test_close_writes_as_much_as_its_time_permits(kit):
     topic = kit.topic()
     producer = kit.broker.producer("closing", {})
     producer.send(Unit([ProducerRecord(topic, b"%d" % n) for n in range(1000)]))

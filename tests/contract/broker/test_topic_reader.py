@@ -48,7 +48,7 @@ def stamped(topic, *times):
     return [ProducerRecord(topic, b"%d" % time, timestamp=time, partition=0) for time in times]
 
 
-def test_a_reader_begins_at_the_end_and_sees_all_that_is_written_after_it_was_made(kit, reading):
+def test_a_reader_begins_at_the_end_and_sees_everything_that_is_written_after_it_was_created(kit, reading):
     topic = kit.topic(partitions=2)
     kit.fill(topic, 3)
     reader = reading(topic)
@@ -59,7 +59,7 @@ def test_a_reader_begins_at_the_end_and_sees_all_that_is_written_after_it_was_ma
     assert reader.poll(10, 0.1) == []
 
 
-def test_a_reader_from_the_beginning_is_at_the_end_when_it_has_all_that_was_there(kit, reading):
+def test_a_reader_from_the_beginning_is_at_the_end_once_it_has_read_every_earlier_record(kit, reading):
     topic = kit.topic(partitions=3)
     kit.fill(topic, 5)
     kit.fill(topic, 2, start=10, partition=2)
@@ -78,7 +78,7 @@ def test_a_reader_of_an_empty_topic_is_at_its_end_and_continues(kit, reading):
     assert take(reader, 1) == [b"0"]
 
 
-def test_since_begins_at_the_first_record_of_that_time_or_later_also_where_times_go_back(kit, reading):
+def test_since_begins_at_the_first_record_of_that_time_or_later_even_if_timestamps_decrease(kit, reading):
     topic, day = kit.topic(), 1_700_000_000_000
     kit.produce(*stamped(topic, day, day + 10, day + 5, day + 20, day + 1))
     assert drain(reading(topic, since=day + 6)) == [b"%d" % (day + n) for n in (10, 5, 20, 1)]
@@ -86,7 +86,7 @@ def test_since_begins_at_the_first_record_of_that_time_or_later_also_where_times
     assert len(drain(reading(topic, since=day - 1))) == 5
 
 
-def test_since_a_time_behind_the_last_record_begins_at_the_end(kit, reading):
+def test_since_a_time_after_the_last_record_begins_at_the_end(kit, reading):
     topic, day = kit.topic(), 1_700_000_000_000
     kit.produce(*stamped(topic, day))
     reader = reading(topic, since=day + 1)
@@ -95,7 +95,7 @@ def test_since_a_time_behind_the_last_record_begins_at_the_end(kit, reading):
     assert take(reader, 1) == [b"%d" % (day + 2)]
 
 
-def test_only_the_partitions_that_were_asked_for_are_read(kit, reading):
+def test_only_the_requested_partitions_are_read(kit, reading):
     topic = kit.topic(partitions=3)
     for partition in range(3):
         kit.fill(topic, 2, start=10 * partition, partition=partition)
@@ -106,7 +106,7 @@ def test_only_the_partitions_that_were_asked_for_are_read(kit, reading):
     assert take(reader, 1) == [b"15"]
 
 
-def test_what_was_deleted_is_skipped_and_the_end_behind_markers_is_found(kit, reading):
+def test_deleted_records_are_skipped_and_the_end_after_transaction_markers_is_reached(kit, reading):
     topic = kit.topic()
     for n in range(4):
         with kit.broker.exclusive(topic) as log:
@@ -147,7 +147,7 @@ def test_a_reader_that_waits_is_woken_by_a_record(kit, reading):
     assert arrived - record.timestamp / 1000 < 2.0  # not at the end of its time-out
 
 
-def test_a_reader_takes_nothing_from_a_group_and_leaves_none(kit, reading):
+def test_a_reader_neither_joins_nor_affects_a_group(kit, reading):
     topic, group = kit.topic(), kit.name()
     kit.fill(topic, 4)
     consumer, _ = kit.member(group, [topic])
@@ -157,7 +157,7 @@ def test_a_reader_takes_nothing_from_a_group_and_leaves_none(kit, reading):
     assert [name for name in kit.groups() if topic in name] == []
 
 
-def test_no_more_than_was_asked_for_is_returned_at_once(kit, reading):
+def test_no_more_records_than_requested_are_returned_at_once(kit, reading):
     topic = kit.topic(partitions=2)
     kit.fill(topic, 5)
     kit.fill(topic, 5, start=10, partition=1)

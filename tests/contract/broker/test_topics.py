@@ -38,7 +38,7 @@ def test_a_recreated_topic_has_another_id_and_none_of_the_old_records(kit):
     assert kit.read(topic) == []
 
 
-def test_deleting_what_is_not_there_tells_so(kit):
+def test_deleting_a_missing_topic_is_reported(kit):
     assert not kit.delete_topic(kit.name())
 
 
@@ -60,7 +60,7 @@ def test_read_goes_to_the_end_and_on_from_there(kit):
     assert [int(record.value or b"") for record in found[8:]] == [20, 21]
 
 
-def test_read_skips_what_was_deleted_and_ends_behind_markers(kit):
+def test_read_skips_deleted_records_and_ends_after_transaction_markers(kit):
     topic = kit.topic()
     for n in range(4):
         with kit.broker.exclusive(topic) as log:
@@ -73,13 +73,13 @@ def test_read_skips_what_was_deleted_and_ends_behind_markers(kit):
     assert len(found) == 3
 
 
-def test_read_of_a_topic_that_is_not_there_finds_nothing(kit):
+def test_reading_a_missing_topic_returns_nothing(kit):
     found: list[ConsumedRecord] = []
     assert kit.broker.read(kit.name(), found.append) == {}
     assert found == []
 
 
-def test_read_that_has_no_time_is_retriable(kit):
+def test_a_read_without_enough_time_is_retriable(kit):
     topic = kit.topic()
     kit.fill(topic, 10)
     with pytest.raises(RetriableError):
@@ -97,7 +97,7 @@ def test_an_error_of_the_visitor_ends_the_reading(kit):
         kit.broker.read(topic, visit)
 
 
-def test_source_offsets_are_there_after_the_delivery_and_saving(kit):
+def test_source_offsets_are_stored_once_delivered_and_saved(kit):
     topic, connector, producer = kit.topic(), kit.name(), kit.producer()
     assert kit.broker.source_offsets(connector, 20) == {}
     offsets = {'{"file":"a"}': '{"line":3}', '{"file":"b"}': '{"line":7}'}
@@ -122,7 +122,7 @@ def test_a_unit_with_a_failed_record_saves_no_offsets_by_itself_nor_does_a_later
     assert kit.broker.source_offsets(connector, 20) == {}
 
 
-def test_what_an_exclusive_writer_appends_is_visible_when_it_is_done(kit):
+def test_records_of_an_exclusive_writer_are_visible_when_it_returns(kit):
     topic = kit.topic()
     with kit.broker.exclusive(topic) as log:
         log.append([ProducerRecord(topic, b"0", b"key", (("h", None),))])
@@ -133,7 +133,7 @@ def test_what_an_exclusive_writer_appends_is_visible_when_it_is_done(kit):
     assert (records[0].key, records[0].headers) == (b"key", (("h", None),))
 
 
-def test_the_only_writer_that_fails_writes_nothing(kit):
+def test_an_exclusive_writer_that_fails_writes_nothing(kit):
     topic = kit.topic()
 
     def fail(log):
@@ -145,7 +145,7 @@ def test_the_only_writer_that_fails_writes_nothing(kit):
     assert kit.read(topic) == []
 
 
-def test_the_only_writer_writes_all_or_nothing(kit):
+def test_an_exclusive_writer_writes_all_or_nothing(kit):
     topic = kit.topic(max_message_bytes="20000")
     with pytest.raises(DataError) as caught, kit.broker.exclusive(topic) as log:
         log.append([ProducerRecord(topic, b"0"), ProducerRecord(topic, b"1", partition=9)])
@@ -153,7 +153,7 @@ def test_the_only_writer_writes_all_or_nothing(kit):
     assert kit.read(topic) == []
 
 
-def test_of_two_that_want_to_be_the_only_writer_one_wins(kit):
+def test_of_two_exclusive_writers_one_wins(kit):
     topic = kit.topic()
     inside, over = threading.Event(), threading.Event()
     outcomes: dict[str, RetriableError | None] = {}
@@ -180,7 +180,7 @@ def test_of_two_that_want_to_be_the_only_writer_one_wins(kit):
     assert [record.value for record in kit.read(topic)] == [winner.encode()]
 
 
-def test_holders_one_after_the_other_all_write(kit):
+def test_consecutive_exclusive_writers_all_write(kit):
     topic = kit.topic()
     for n in range(3):
         with kit.broker.exclusive(topic) as log:

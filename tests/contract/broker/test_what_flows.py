@@ -138,7 +138,7 @@ class WhatFlows(RuleBasedStateMachine):
         self.consumer.close(10)
 
 
-def test_whatever_happens_to_partitions_those_flow_that_the_sink_wants(kafka_kit):
+def test_after_any_changes_exactly_the_partitions_that_the_sink_wants_deliver_records(kafka_kit):
     topic = kafka_kit.topic(partitions=len(PARTITIONS))
     producer = kafka_kit.producer()
     written: defaultdict[int, list[None]] = defaultdict(list)

@@ -112,7 +112,7 @@ def test_prefixes_match_as_text_and_overlapping_ones_give_one_message(bus):
         assert client.messages(0.2) == []
 
 
-def test_nobody_gets_what_he_has_not_subscribed_to(bus):
+def test_a_subscriber_receives_only_its_own_prefixes(bus):
     topic = _topic()
     with bus.client("elsewhere", _topic()) as client:
         assert client.publish(topic, {}, 1) == 0
@@ -142,7 +142,7 @@ def _until_nobody_gets(client: VipClient, topic: str) -> None:
     pytest.fail("the router still counts a subscriber that has left")
 
 
-def test_who_comes_back_under_his_identity_is_let_in_once_his_connection_is_closed(bus):
+def test_an_identity_may_reconnect_once_its_connection_is_closed(bus):
     topic = _topic()
     with bus.client("again", topic):
         pass
@@ -164,7 +164,7 @@ def test_a_second_connection_under_an_identity_gets_no_answer(bus, context):
         first.ping()
 
 
-def test_a_half_open_connection_holds_its_identity_and_another_identity_is_let_in(bus):
+def test_a_half_open_connection_blocks_its_identity_and_no_other(bus):
     port = int(bus.address.rpartition(":")[2])
     with TcpProxy("127.0.0.1", port) as proxy:
         address = f"tcp://127.0.0.1:{proxy.port}"
@@ -204,12 +204,12 @@ def test_a_method_that_raises_or_is_missing_is_an_error_of_the_peer(bus):
     assert (raised.value.code, missing.value.code) == (-32000, -32601)
 
 
-def test_nobody_of_that_name_is_said_at_once(bus):
+def test_a_call_to_an_unknown_agent_fails_at_once(bus):
     with bus.client("caller3") as client, pytest.raises(VipError, match="No route to host"):
         client.call("nobody.here", "anything", timeout=5)
 
 
-def test_an_agent_answers_a_ping_and_of_nobody_it_is_said(bus):
+def test_an_agent_answers_a_ping_and_an_unknown_agent_is_reported(bus):
     with bus.client("caller5") as client:
         client.ping("platform.driver")
         with pytest.raises(PeerUnreachableError, match="No route to host"):
@@ -240,13 +240,13 @@ def test_a_wrong_server_key_fails_the_handshake_at_once(bus, context):
         assert connection.state is State.FAILED
 
 
-def test_any_pair_of_keys_is_let_in_that_knows_the_server_key(bus):
+def test_any_pair_of_keys_with_the_server_key_is_accepted(bus):
     public, secret = zmq.curve_keypair()
     with VipClient(Endpoint(bus.address, "anybody", CurveKeys(public, secret, bus.keys.serverkey))) as client:
         client.hello()
 
 
-def test_where_nobody_listens_a_connection_is_refused(context):
+def test_a_connection_to_an_unused_port_is_refused(context):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with Connection(context, Endpoint(f"tcp://127.0.0.1:{port}", "nobody")) as connection:
@@ -272,7 +272,7 @@ ODD_TOPICS = [
 ]
 
 
-def test_whatever_is_let_through_arrives_and_the_router_lives(bus):
+def test_every_accepted_message_arrives_and_the_router_survives(bus):
     nested: object = None
     for _ in range(frames.MAX_DEPTH):
         nested = [nested]

@@ -98,7 +98,7 @@ def test_the_smallest_source_and_sink_resume_after_a_restart(installed, tmp_path
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("smallest_*.py")), ids=lambda path: path.stem)
-def test_an_example_fits_on_one_screen_and_says_what_it_is(path):
+def test_an_example_fits_on_one_screen_and_has_a_docstring(path):
     text = path.read_text("utf-8")
     assert len(text.splitlines()) <= 40
     assert text.startswith('"""The smallest ')
@@ -107,5 +107,5 @@ def test_an_example_fits_on_one_screen_and_says_what_it_is(path):
     assert froms - {"from collections.abc"} == {"from tieline.api"}
 
 
-def test_the_examples_are_all_there_is():
+def test_every_example_is_tested():
     assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["smallest_sink.py", "smallest_source.py"]

@@ -222,7 +222,7 @@ del TestSink
     assert set(result.parseoutcomes()) == {"passed", "skipped"}
 
 
-def test_a_sink_that_says_what_it_wrote_before_an_outage_passes(pytester):
+def test_a_sink_that_reports_what_it_wrote_before_an_outage_passes(pytester):
     result = run(pytester, SAYS_WHAT_IT_WROTE, "-k", "middle_of_a_batch")
     assert result.parseoutcomes()["passed"] == 1
 

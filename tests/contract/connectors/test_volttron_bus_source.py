@@ -66,5 +66,5 @@ class TestVolttronBusSource(SourceContract):
         }
 
 
-def test_the_source_says_that_its_records_cannot_be_asked_for_again():
+def test_the_source_declares_that_it_is_not_replayable():
     assert VolttronBusSource.task_type.replayable is False

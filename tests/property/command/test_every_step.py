@@ -52,7 +52,7 @@ def written(fault):
 
 
 @pytest.mark.parametrize("crash", range(STEPS))
-def test_a_crash_at_any_step_with_any_answers_of_the_device(model, crash):
+def test_a_crash_at_any_step_with_any_device_answers_executes_nothing_twice(model, crash):
     for faults in product(FAULTS, repeat=2):
         stage = Stage(model, faults)
         stage.run(stage.worker, crash)
@@ -71,7 +71,7 @@ def test_a_crash_at_any_step_with_any_answers_of_the_device(model, crash):
 
 @pytest.mark.parametrize("stop", range(STEPS))
 @pytest.mark.parametrize("seconds", [0, 5, 60, 4000])
-def test_a_stop_at_any_step_while_another_owner_finishes(model, stop, seconds):
+def test_a_worker_suspended_at_any_step_while_another_finishes_executes_nothing_twice(model, stop, seconds):
     for fault in FAULTS:
         stage = Stage(model, [fault])
         first = stage.worker
@@ -84,7 +84,7 @@ def test_a_stop_at_any_step_while_another_owner_finishes(model, stop, seconds):
 
 
 @pytest.mark.parametrize("pause", range(STEPS))
-def test_a_worker_that_stands_still_beyond_the_expiry_at_any_step_does_not_write(model, pause):
+def test_a_worker_suspended_beyond_the_expiry_at_any_step_does_not_write(model, pause):
     stage = Stage(model, ttl=30)
     stage.run(stage.worker, pause)
     before = dict(stage.device.writes)
@@ -97,7 +97,7 @@ def test_a_worker_that_stands_still_beyond_the_expiry_at_any_step_does_not_write
 
 @pytest.mark.parametrize("crash", range(STEPS))
 @pytest.mark.parametrize("and_crash", [False, True])
-def test_a_clock_that_is_set_back_wins_no_time(model, crash, and_crash):
+def test_a_clock_that_is_set_back_does_not_extend_a_deadline(model, crash, and_crash):
     stage = Stage(model, ttl=30)
     stage.run(stage.worker, crash)
     stage.world.set_back = 7200 * model.SECOND

@@ -115,7 +115,7 @@ def test_two_spellings_that_reach_one_register_are_one_to_policy_limits_and_ledg
 
 
 @given(spellings())
-def test_a_text_that_a_platform_takes_as_it_came_is_the_same_register_to_us_or_refused(text):
+def test_a_text_that_the_platform_accepts_names_the_same_register_here_or_is_rejected(text):
     point = canonical(text)
     if point is None or "{" in text:
         return
@@ -124,7 +124,7 @@ def test_a_text_that_a_platform_takes_as_it_came_is_the_same_register_to_us_or_r
 
 
 @given(spellings())
-def test_what_is_canonical_stays_as_it_is(text):
+def test_a_canonical_name_stays_unchanged(text):
     point = canonical(text)
     if point is not None:
         assert point_of(point) == point

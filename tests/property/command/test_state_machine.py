@@ -212,7 +212,7 @@ class CommandsAndFaults(RuleBasedStateMachine):
         self.no_write_is_done_after_its_expiry()
 
 
-def test_whatever_happens_at_most_one_execution_and_exactly_one_terminal_result(model):
+def test_in_any_order_of_events_a_command_runs_at_most_once_and_has_one_terminal_result(model):
     CommandsAndFaults.model = model
     run_state_machine_as_test(
         CommandsAndFaults,

@@ -40,7 +40,7 @@ def command(name, issued, *, expires=None, reason=None):
 
 
 @given(issued=st.integers(-299, 10), later=st.integers(0, 700))
-def test_a_strangers_command_that_is_forgotten_is_never_executed_whatever_the_policy_says_then(issued, later):
+def test_a_forgotten_command_of_an_unknown_issuer_is_never_executed_under_any_later_policy(issued, later):
     ledger = CommandLedger()
     one = command("one", T0 + 1 + issued * SECOND)
     first = decide_arrival(one, T0, ledger, conditions(T0 + 1))
@@ -57,7 +57,7 @@ def test_a_strangers_command_that_is_forgotten_is_never_executed_whatever_the_po
         assert again == Answer(first.result, known=True)
 
 
-def test_a_flood_of_strangers_costs_so_many_small_entries_and_each_is_told_its_refusal():
+def test_a_flood_of_unknown_issuers_keeps_few_small_entries_and_each_command_is_answered():
     ledger = CommandLedger()
     told: Counter[str] = Counter()
     for number in range(5000):
@@ -78,7 +78,7 @@ def test_a_flood_of_strangers_costs_so_many_small_entries_and_each_is_told_its_r
     assert (len(ledger), ledger.unauthorized) == (0, 0)
 
 
-def test_a_large_command_of_a_stranger_is_answered_and_not_kept():
+def test_a_large_command_of_an_unknown_issuer_is_answered_and_not_kept():
     decision = decide_arrival(command("large", T0, reason="é" * 400), T0, CommandLedger(), conditions(T0))
     assert isinstance(decision, Answer)
     assert not decision.known

@@ -108,7 +108,7 @@ def same(one, other):
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(pairs())
-def test_what_is_encoded_is_what_is_decoded_with_its_exact_types(pair):
+def test_values_are_decoded_with_their_exact_types(pair):
     schema, value = pair
     codec = AvroCodec(schema)
     assert same(codec.decode(codec.encode(value)), value)
@@ -193,7 +193,7 @@ def frame(schema_id, body):
 
 @settings(max_examples=200, deadline=2000)
 @given(st.integers(1, len(STORE.by_id)), st.binary(max_size=200))
-def test_whatever_the_bytes_are_only_a_data_error_is_raised(schema_id, body):
+def test_any_bytes_raise_at_most_a_data_error(schema_id, body):
     read = outcome(frame(schema_id, body))
     assert (
         list(read.failures) == [0] if isinstance(read, DataError) else read.schema is STORE.schema(schema_id)
@@ -201,7 +201,7 @@ def test_whatever_the_bytes_are_only_a_data_error_is_raised(schema_id, body):
 
 
 @given(st.binary(min_size=1, max_size=8))
-def test_whatever_stands_in_front_only_a_data_error_is_raised(data):
+def test_any_prefix_raises_at_most_a_data_error(data):
     read = outcome(data)
     assert isinstance(read, DataError)
     assert list(read.failures) == [0]

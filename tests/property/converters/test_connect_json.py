@@ -115,7 +115,7 @@ def typed(draw: Any, depth: int = 3) -> tuple[dict[str, Any], Any]:
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(typed())
-def test_what_is_read_is_written_as_it_was(pair):
+def test_a_value_that_was_read_is_written_unchanged(pair):
     schema, payload = pair
     envelope = {"schema": schema, "payload": payload}
     assert written(read(envelope)) == envelope
@@ -123,7 +123,7 @@ def test_what_is_read_is_written_as_it_was(pair):
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(typed())
-def test_what_is_read_is_true_to_the_schema_of_the_record(pair):
+def test_a_value_that_was_read_matches_the_schema_of_its_record(pair):
     schema, payload = pair
     datum = read({"schema": schema, "payload": payload})
     assert datum.schema is not None
@@ -134,13 +134,13 @@ def test_what_is_read_is_true_to_the_schema_of_the_record(pair):
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(typed())
-def test_what_is_read_can_be_stored(pair):
+def test_a_value_that_was_read_can_be_stored(pair):
     schema, payload = pair
     document = value_layout(SinkRecord("t", 0, 0, read({"schema": schema, "payload": payload}).data))
     bson.encode(storable(document), codec_options=CODEC)
 
 
-def test_decimals_dates_and_bytes_of_an_order_arrive_in_mongodb_as_what_they_are():
+def test_decimals_dates_and_bytes_arrive_in_mongodb_with_their_types():
     fields = [
         {
             "field": "price",
@@ -226,7 +226,7 @@ def test_a_decimal_that_is_written_as_a_number_keeps_every_digit():
     assert str(datum.data) == digits
 
 
-def test_a_null_stays_null_where_defaults_are_not_wanted():
+def test_a_null_stays_null_if_defaults_are_disabled():
     envelope = {"schema": {"type": "string", "optional": True, "default": "x"}, "payload": None}
     assert read(envelope, **{"replace.null.with.default": "false"}).data is None
 
@@ -275,12 +275,12 @@ def test_two_structs_of_one_name_and_those_without_one_are_told_apart():
         ),
     ],
 )
-def test_what_is_not_true_to_its_schema_is_a_data_error_that_names_the_field(schema, payload, says):
+def test_data_that_does_not_match_its_schema_is_a_data_error_that_names_the_field(schema, payload, says):
     with pytest.raises(DataError, match=says):
         read({"schema": schema, "payload": payload})
 
 
-def test_avro_types_are_written_as_connect_has_them_and_what_it_has_not_without_a_schema():
+def test_avro_types_are_written_as_connects_types_and_others_without_a_schema():
     schema = Schema.parse(
         '{"type":"record","name":"lab.R","fields":['
         '{"name":"n","type":["null",{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}]},'
@@ -316,7 +316,7 @@ STRANGE = st.recursive(
 
 
 @given(STRANGE)
-def test_no_schema_however_strange_does_more_than_fail_its_record(schema):
+def test_no_hostile_schema_does_more_than_fail_its_record(schema):
     data = json.dumps({"schema": schema, "payload": {"a": 1}}).encode()
     with contextlib.suppress(DataError):
         converter().deserialize([Encoded("t", data)])

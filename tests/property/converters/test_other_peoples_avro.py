@@ -190,7 +190,7 @@ def stored(read: Any) -> Any:
 @example(
     ({"type": "bytes", "logicalType": "decimal", "precision": 5, "scale": 8}, "bytes", b"9"), by_fastavro
 )
-def test_every_valid_datum_is_read_and_what_python_has_no_place_for_stays_as_it_is_stored(datum, write):
+def test_every_valid_datum_is_read_and_values_without_a_python_type_stay_as_stored(datum, write):
     schema, plain, raw = datum
     read = AvroCodec(Schema.lenient(json.dumps(schema))).decode(write(plain, raw))
     compare(schema, raw, read)
@@ -226,7 +226,7 @@ def test_reading_ignores_what_it_does_not_need_of_a_schema(schema):
     assert AvroCodec(Schema.lenient(schema)).decode(b"\x0e") == {"f": 7}
 
 
-def test_symbols_that_are_no_names_are_read_wherever_their_enum_stands():
+def test_invalid_symbol_names_are_read_wherever_their_enum_is():
     schema = Schema.lenient(
         '{"type":"record","name":"a.R","fields":[{"name":"f","type":{"type":"enum","name":"E",'
         '"symbols":["°C","kW h"],"default":7}},{"name":"g","type":"E"},{"name":"h","type":["null","a.E"]}]}'
@@ -239,7 +239,7 @@ def test_symbols_that_are_no_names_are_read_wherever_their_enum_stands():
 @pytest.mark.parametrize(
     "text", ["{", "7", "{}", '{"type":"record"}', '{"type":"made-up"}', '["null",7]', "null"]
 )
-def test_what_nothing_can_be_read_by_is_refused_also_by_a_lenient_reader(text):
+def test_an_unusable_schema_is_rejected_even_by_a_lenient_reader(text):
     with pytest.raises(ValueError, match="not an Avro schema"):
         Schema.lenient(text)
 
@@ -252,7 +252,7 @@ def test_uuids_of_16_bytes_come_back_as_the_bytes_that_they_were():
     assert codec.encode(codec.decode(raw)) == raw
 
 
-def test_binary_is_binary():
+def test_bytes_are_stored_as_binary():
     assert in_bson({"raw": b"\x00\xff"}) == {"raw": b"\x00\xff"}
 
 
@@ -281,7 +281,7 @@ WRITTEN = [
 
 @pytest.mark.parametrize("kind", WRITTEN, ids=lambda kind: str(kind[0]["logicalType"]))
 @given(data=st.data())
-def test_what_is_written_is_read_back_by_us_and_by_other_readers(kind, data):
+def test_a_written_value_is_read_back_by_us_and_by_other_readers(kind, data):
     schema, values = kind
     value = data.draw(values)
     for form, whole in (
@@ -331,7 +331,7 @@ def test_what_is_written_is_read_back_by_us_and_by_other_readers(kind, data):
     ],
 )
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_what_cannot_be_read_back_is_not_written_and_its_place_is_named(schema, value, says, wrapped):
+def test_a_value_that_could_not_be_read_back_is_rejected_with_its_path(schema, value, says, wrapped):
     form = {"type": "record", "name": "R", "fields": [{"name": "f", "type": schema}]} if wrapped else schema
     with pytest.raises(ValueError, match=says) as raised:
         AvroCodec(Schema.parse(json.dumps(form))).encode({"f": value} if wrapped else value)

@@ -43,7 +43,7 @@ def check_reached(record, kinds, wrote):
 
 
 @given(RECORDS, st.data())
-def test_nothing_counts_as_written_that_is_not_and_the_rest_is_written_once(records, data):
+def test_only_written_records_count_as_written_and_the_rest_is_written_once(records, data):
     """Each attempt may end anywhere; the next one gets what the last one did not reach."""
     batch, kinds = [], {}
     for offset, (partition, documents, kind) in enumerate(records):

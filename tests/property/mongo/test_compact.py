@@ -35,7 +35,7 @@ def unfolded(value):
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), VALUES), st.integers(0, 2000), st.integers(200, 4000))
-def test_what_fits_in_the_end_holds_the_same_and_ids_are_never_touched(fields, repeat, most):
+def test_a_shrunk_document_keeps_its_content_and_its_ids(fields, repeat, most):
     fields["long"] = [1] * repeat
     document = {"_id": "x", **fields, "_digest": "y"}
     raw = compact(document, most, KEPT)
@@ -77,7 +77,7 @@ def test_many_small_fields_become_one():
     assert unfolded(stored) == document
 
 
-def test_types_that_json_does_not_have_are_extended_json():
+def test_types_without_a_json_form_become_extended_json():
     document = {"_id": "x", "list": [Decimal128("1.5"), b"\x00"] * 1000}
     raw = compact(document, 20_000, KEPT)
     assert raw is not None
@@ -85,7 +85,7 @@ def test_types_that_json_does_not_have_are_extended_json():
     assert json_util.loads(text) == document["list"]
 
 
-def test_what_cannot_be_made_smaller_is_none():
+def test_a_document_that_cannot_shrink_is_none():
     import random
 
     noise = random.Random(7).randbytes(5000)

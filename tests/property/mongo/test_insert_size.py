@@ -25,12 +25,12 @@ def insert_all(size, costs, fixed):
 
 
 @given(st.lists(st.floats(0, 50), min_size=1, max_size=300), st.floats(0, 5), st.integers(1, 1000))
-def test_whatever_each_document_costs_all_of_them_get_through(costs, fixed, most):
+def test_documents_of_any_cost_are_all_written(costs, fixed, most):
     insert_all(InsertSize(most, TIMEOUT, LONGEST), costs, fixed)
 
 
 @given(st.floats(0.0001, 3.9), st.integers(1, 1000))
-def test_on_a_steady_link_only_the_way_down_times_out_and_growing_never_does(cost, most):
+def test_on_a_steady_link_only_shrinking_times_out_and_growing_never_does(cost, most):
     size = InsertSize(most, TIMEOUT, LONGEST)
     first = insert_all(size, [cost] * most, 0)
     assert first <= 10  # halvings from 1,000 to 1

@@ -103,7 +103,7 @@ def test_any_json_body_has_a_reading_document(topic, body):
 
 @given(st.integers(1, 60), st.sampled_from(["[", "{"]))
 @settings(max_examples=30)
-def test_nesting_up_to_the_sources_limit_is_kept_as_it_is(levels, kind):
+def test_nesting_up_to_the_sources_limit_is_kept(levels, kind):
     text = "[" * levels + "1" + "]" * levels if kind == "[" else '{"a":' * levels + "1" + "}" * levels
     body = json.loads(text)
 

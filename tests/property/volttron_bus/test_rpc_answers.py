@@ -83,7 +83,7 @@ def test_an_answer_is_a_result_or_a_fault_or_invalid(answer: bytes) -> None:
         b'{"jsonrpc": "2.0", "id": "ID", "error": ["no"], "result": 1}',
     ],
 )
-def test_what_is_no_answer_to_this_call_says_neither_yes_nor_no(answer: bytes) -> None:
+def test_a_frame_that_does_not_answer_this_call_decides_nothing(answer: bytes) -> None:
     with pytest.raises(jsonrpc.MalformedAnswerError):
         jsonrpc.result(answer.replace(b"ID", b"m7"), "m7")
 
@@ -103,7 +103,7 @@ def test_after_any_answers_the_same_connection_still_works(answers: list[bytes])
 @settings(max_examples=60, deadline=None)
 @given(answer=raw)
 @example(b'{"jsonrpc": "2.0", "id": "m4", "error": {"code": "E1"}}')
-def test_whatever_a_write_is_answered_with_it_is_done_refused_or_unknown(answer: bytes) -> None:
+def test_any_answer_to_a_write_means_done_refused_or_unknown(answer: bytes) -> None:
     methods = {"set_point": lambda *_: RawAnswer(answer), "get_point": lambda *_: 21.5}
     with FakeRouter(rpc={DRIVER: methods}) as bus:
         platform = Platform(Endpoint(bus.address, "me"), 5.0)
@@ -117,12 +117,12 @@ def test_whatever_a_write_is_answered_with_it_is_done_refused_or_unknown(answer:
 
 
 @given(documents)
-def test_whatever_a_point_reads_it_is_a_reading_that_can_be_stored_or_none(found: Any) -> None:
+def test_any_value_of_a_point_is_a_storable_reading_or_none(found: Any) -> None:
     reading = reading_of(found)
     assert reading is None or str(reading.value).encode("utf-8") is not None
 
 
-def test_a_peer_that_was_not_asked_cannot_answer_nor_fill_our_memory() -> None:
+def test_an_unrequested_answer_is_ignored_and_takes_no_memory() -> None:
     forged = b'{"jsonrpc": "2.0", "id": "m1", "result": "forged"}'
     flood = [b"", b"VIP1", b"", b"x", b"pubsub", b"publish", b"a/b", b"{"]
 

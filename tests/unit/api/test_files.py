@@ -18,7 +18,7 @@ def test_a_file_is_read_whole_up_to_its_limit(tmp_path):
         read_small_file(path, 100)
 
 
-def test_what_is_not_a_file_on_a_disk_is_refused_and_not_waited_for(tmp_path):
+def test_anything_but_a_regular_file_is_rejected_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, why in (
         (tmp_path / "pipe", "is not a regular file"),

@@ -51,7 +51,7 @@ def test_where_a_part_ends_matters():
 
 
 @given(st.binary(), st.binary())
-def test_the_digest_tells_contents_apart_and_the_id_does_not_look_at_them(one, other):
+def test_the_digest_depends_on_the_content_and_the_id_does_not(one, other):
     first, second = identity("a", digest_of=one), identity("a", digest_of=other)
     assert first[0] == second[0]
     assert (first[1] == second[1]) == (one == other)

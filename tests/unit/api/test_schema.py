@@ -5,7 +5,7 @@ import pytest
 from tieline.api import Schema
 
 
-def test_white_space_makes_no_other_schema_but_documentation_does():
+def test_white_space_does_not_make_another_schema_but_documentation_does():
     one, other = Schema('{"type": "map",  "values": "long"}'), Schema('{"type":"map","values":"long"}')
     assert one == other
     assert hash(one) == hash(other)
@@ -52,7 +52,7 @@ def test_a_schema_has_its_full_name_or_its_type(text, name):
         '{"type":' * 300 + '"long"' + "}" * 300,
     ],
 )
-def test_a_text_that_is_no_schema_is_a_value_error(text):
+def test_a_text_that_is_not_a_schema_is_a_value_error(text):
     with pytest.raises(ValueError, match="not an Avro schema"):
         Schema(text)
 

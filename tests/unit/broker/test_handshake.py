@@ -42,7 +42,7 @@ REFUSED = (
         ("", "", ""),
     ],
 )
-def test_what_a_line_means_is_said_of_its_broker(line, broker, explanation):
+def test_the_meaning_of_a_line_is_logged_with_its_broker(line, broker, explanation):
     found, hint, _ = meaning(line)
     assert found == broker
     assert explanation in hint
@@ -52,7 +52,7 @@ def passed(handshakes, line):
     assert handshakes.filter(logging.LogRecord("tieline.kafka", logging.INFO, "", 0, line, None, None))
 
 
-def test_it_is_said_once_and_again_after_ten_minutes(caplog):
+def test_the_meaning_is_logged_once_and_again_after_ten_minutes(caplog):
     now = [0.0]
     handshakes = Handshakes(lambda: now[0])
     for second in range(1_000):

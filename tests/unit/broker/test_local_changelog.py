@@ -120,7 +120,7 @@ def test_a_write_without_an_answer_in_time_is_done_once_when_it_is_repeated(live
     assert life.found() == (b"1", [1], 1)
 
 
-def test_another_write_after_one_without_an_answer_comes_behind_it(lives):
+def test_a_write_after_one_without_an_answer_is_applied_after_it(lives):
     life = lives()
     go_on = threading.Event()
     life.log.store.submit(lambda tables: go_on.wait(SOON))
@@ -153,7 +153,7 @@ def test_a_full_disk_under_the_log_is_waited_out_and_the_result_comes_once(lives
     assert life.found() == (b"1", [1], 1)
 
 
-def test_a_write_of_who_was_taken_over_in_the_middle_is_not_delivered_twice_and_sets_nothing_back(lives):
+def test_a_write_interrupted_by_a_takeover_is_not_delivered_twice_and_resets_nothing(lives):
     life = lives()
     submit = life.log.store.submit
     late: list[Any] = []
@@ -168,7 +168,7 @@ def test_a_write_of_who_was_taken_over_in_the_middle_is_not_delivered_twice_and_
         old.write({b"n": b"zombie"}, [], None, SOON)
 
 
-def test_what_was_left_for_a_topic_that_is_gone_moves_no_offset_of_the_next_of_its_name(lives, tmp_path):
+def test_pending_records_of_a_deleted_topic_move_no_offset_of_its_successor(lives, tmp_path):
     life = lives()
     submit = life.log.store.submit
     life.log.store.submit = dying(submit, "before")
@@ -181,7 +181,7 @@ def test_what_was_left_for_a_topic_that_is_gone_moves_no_offset_of_the_next_of_i
     assert second.found() == (b"1", [1], None)
 
 
-def test_what_was_left_for_a_log_that_is_gone_is_not_given_to_the_next_one(lives, tmp_path):
+def test_pending_records_of_a_deleted_log_are_not_written_to_the_next_one(lives, tmp_path):
     life = lives()
     for number in (1, 2, 3):
         life.write(number)
@@ -226,7 +226,7 @@ def test_another_process_cannot_have_the_file(lives, tmp_path):
     life.write(1)
 
 
-def test_no_entry_waits_for_the_log_where_nothing_is_for_the_log(lives):
+def test_entries_without_records_do_not_wait_for_the_log(lives):
     life = lives()
     go_on = threading.Event()
     life.log.store.submit(lambda tables: go_on.wait(SOON))  # telemetry is being written

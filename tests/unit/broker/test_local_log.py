@@ -68,7 +68,7 @@ def test_a_second_owner_is_refused_with_the_pid_of_the_first(tmp_path):
         Store(tmp_path / "log.db")
 
 
-def test_an_owner_in_another_process_is_named_and_its_death_lets_the_next_in(tmp_path):
+def test_an_owner_in_another_process_is_named_and_after_its_death_the_next_one_starts(tmp_path):
     code = """
 import sys, pathlib
 from tieline.broker.local.store import Store
@@ -147,7 +147,7 @@ def test_a_guest_sees_what_the_owner_commits_while_it_waits(tmp_path):
         assert _values(guest) == [0]
 
 
-def test_a_topic_made_by_a_guest_joins_a_pattern_of_the_owner(tmp_path):
+def test_a_topic_that_a_guest_creates_matches_a_pattern_of_the_owner(tmp_path):
     log, guest = LocalLog.open(tmp_path), LocalLog.open(tmp_path, owner=False)
     consumer = log.consumer("g", "", {})
     consumer.subscribe([], "t|u", _Nobody())
@@ -185,7 +185,7 @@ def test_a_consumer_starts_a_recreated_topic_at_its_beginning(tmp_path):
     log.close()
 
 
-def test_the_only_writer_writes_nothing_if_a_guest_wrote_meanwhile(tmp_path):
+def test_an_exclusive_writer_writes_nothing_if_a_guest_wrote_meanwhile(tmp_path):
     log, guest = LocalLog.open(tmp_path), LocalLog.open(tmp_path, owner=False)
 
     def hold():

@@ -61,7 +61,7 @@ def refused(open_it, pid):
         open_it()
 
 
-def test_who_deletes_the_lock_files_lets_no_second_owner_in(tmp_path):
+def test_deleting_the_lock_files_does_not_admit_a_second_owner(tmp_path):
     data = tmp_path / "data"
     with process(OWNER, data) as owner:
         for path in [*data.glob("*.lock"), *data.glob("spools/*.lock")]:
@@ -73,7 +73,7 @@ def test_who_deletes_the_lock_files_lets_no_second_owner_in(tmp_path):
             refused(lambda: Store(data / "spools" / "another-0.db"), owner.pid)
 
 
-def test_who_deletes_the_log_itself_lets_no_second_owner_into_its_folder(tmp_path):
+def test_deleting_the_log_does_not_admit_a_second_owner_to_its_folder(tmp_path):
     with process(OWNER, tmp_path) as owner:
         for path in tmp_path.glob("*.db*"):
             path.unlink()
@@ -112,7 +112,7 @@ def test_a_folder_that_was_moved_takes_its_owner_with_it(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
-def test_a_log_that_is_deleted_under_its_owner_is_an_alarm_and_said_once(tmp_path, caplog, how):
+def test_a_log_that_is_deleted_under_its_owner_is_reported_once_as_an_alarm(tmp_path, caplog, how):
     log = LocalLog.open(tmp_path, settings=LogSettings(retention_interval=0.01))
     log.create_topic("t")
     log.protect({})
@@ -130,7 +130,7 @@ def test_a_log_that_is_deleted_under_its_owner_is_an_alarm_and_said_once(tmp_pat
     log.close()
 
 
-def test_a_killed_owner_lets_the_next_in_whatever_its_lock_file_says(tmp_path):
+def test_after_a_killed_owner_the_next_one_starts_whatever_the_lock_file_contains(tmp_path):
     with process(OWNER, tmp_path) as owner:
         owner.kill()
         owner.wait()
@@ -146,7 +146,7 @@ def test_an_owner_of_an_older_version_which_locks_its_file_alone_is_respected(tm
     LocalLog.open(tmp_path).close()
 
 
-def test_a_lock_file_that_is_none_is_an_error_and_not_waited_for(tmp_path):
+def test_an_invalid_lock_file_is_an_error_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "log.db.lock")
     with pytest.raises(StartupError, match="cannot be written"):
         LocalLog.open(tmp_path)

@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException
 from tieline.broker.kafka.topic_ids import TopicIds
 
 
-def test_brokers_that_refuse_to_describe_a_topic_are_not_asked_without_rest():
+def test_brokers_that_refuse_to_describe_a_topic_are_asked_at_intervals():
     refusal: Future[None] = Future()
     refusal.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
     asked = []

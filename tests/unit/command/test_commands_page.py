@@ -50,7 +50,7 @@ def test_the_page_signs_as_the_sink_does(change):
     assert is_signed_by(signed, key)
 
 
-def test_the_page_tells_each_exit_status():
+def test_the_page_lists_each_exit_status():
     table = PAGE.partition("| Exit status of")[2].partition("\n\n")[0]
     rows = dict(re.findall(r"^\| (\d+) \| (.*?) \|$", table, re.MULTILINE))
     wrong = [s for s, status in STATUS.items() if s != "NO_RESULT" and s not in rows.get(str(status), "")]

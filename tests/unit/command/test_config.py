@@ -36,7 +36,7 @@ def problems(tmp_path):
         ("3001", "6000", False),
     ],
 )
-def test_a_claim_outlives_no_session_of_the_group(problems, claim, session, right):
+def test_a_claim_is_at_most_half_a_session_of_the_group(problems, claim, session, right):
     more = {} if session is None else {"consumer_override_session_timeout_ms": session}
     found = problems(claim_ms=claim, **more)
     assert [key for key, _ in found] == ([] if right else ["claim.ms"])
@@ -45,7 +45,7 @@ def test_a_claim_outlives_no_session_of_the_group(problems, claim, session, righ
         assert f"make it at most {half}, or increase the session timeout" in found[0][1]
 
 
-def test_it_is_told_together_with_all_else(problems):
+def test_a_claim_that_is_too_long_is_reported_together_with_other_problems(problems):
     found = problems(
         claim_ms="9000",
         consumer_override_session_timeout_ms="10000",
@@ -76,7 +76,7 @@ def test_each_task_connects_under_a_name_of_its_own(tmp_path, identity, names):
     assert spare not in {config.endpoint_of("commands", task).identity for task in range(20)}
 
 
-def test_a_refusal_of_a_stranger_is_kept_until_its_command_is_too_old(tmp_path):
+def test_a_rejection_of_an_unknown_issuer_is_kept_until_its_command_is_too_old(tmp_path):
     files = {"policy.file": str(tmp_path / "p.yaml"), "audit.file": str(tmp_path / "a.log")}
     times = {"max.age.ms": "60000", "max.clock.skew.ms": "7000", "ledger.retention.ms": "90000"}
     config = CommandSinkConfig.parse({**SETTINGS, **files, **times})

@@ -118,7 +118,7 @@ def test_a_command_copied_to_every_partition_is_accepted_once_where_its_device_b
 
 
 @pytest.mark.parametrize("device", [f"campus/b{n}/é{n}" for n in range(20)])
-def test_the_place_of_a_command_is_where_our_own_sender_puts_it(stand, device):
+def test_the_partition_of_a_command_is_the_one_that_our_sender_chooses(stand, device):
     record = parsing.to_record(command(device=device), "commands", "json")
     partition = partition_of(record.key.encode(), 3)
     stand.start(partitions=3)
@@ -126,7 +126,7 @@ def test_the_place_of_a_command_is_where_our_own_sender_puts_it(stand, device):
     assert stand.told() == [("ACCEPTED", "")]
 
 
-def test_a_command_of_devices_that_belong_to_several_partitions_is_executed_on_none(stand):
+def test_a_command_whose_devices_belong_to_several_partitions_is_not_executed(stand):
     stand.start(partitions=3)
     assert partition_of(b"campus/b1/ahu1", 3) != partition_of(b"campus/b9/other", 3)
     writes = [{"point": "campus/b1/ahu1/P", "value": 1.0}, {"point": "campus/b9/other/P", "value": 1.0}]
@@ -180,7 +180,7 @@ def test_a_sink_that_reads_its_own_results_answers_none_of_them(stand, setting, 
     assert stand.changelogs.records[-1].value["command_id"] == "d"
 
 
-def test_a_topic_of_one_partition_and_the_old_form_know_no_wrong_place(stand):
+def test_one_partition_or_the_old_form_never_mean_a_wrong_partition(stand):
     stand.start(partitions=1)
     stand.put(command())
     assert stand.told() == [("ACCEPTED", "")]
@@ -220,7 +220,7 @@ def test_what_a_version_without_places_may_have_executed_on_another_partition_is
     assert stand.told() == [("REJECTED", "FORGOTTEN")] * 2
 
 
-def test_another_connector_on_the_topic_is_refused_with_the_way_to_take_the_ledger_over(stand):
+def test_another_connector_on_the_topic_is_rejected_with_the_steps_to_take_the_ledger_over(stand):
     stand.start()
     one = command()
     stand.put(one)
@@ -259,7 +259,7 @@ def test_a_signed_command_is_executed_on_the_topic_and_at_the_platform_that_it_n
 
 
 @pytest.mark.parametrize("change", [{"topic": None}, {"platform": None}, {"topic": None, "platform": None}])
-def test_a_signature_is_of_no_use_without_the_place_that_it_names(stand, change):
+def test_a_signature_is_invalid_without_the_topic_and_platform_that_it_names(stand, change):
     stand.start(rule=SIGNED)
     stand.put({**signed_for("others", "annex"), "topic": "commands", "platform": "campus"})
     stand.put({**signed_for(), **change})
@@ -334,14 +334,14 @@ def test_one_id_two_thousand_times_is_one_command_and_one_write(stand):
     assert stand.context.counters["repeated"] == 1999
 
 
-def test_strangers_of_one_batch_are_kept_as_few_as_of_many(stand):
+def test_unknown_issuers_in_one_batch_are_limited_as_in_many_batches(stand):
     stand.start()
     stand.put(*(flood("a stranger's", number) for number in range(2000)))
     assert len(stand.changelogs.entries(TopicPartition("commands", 0))) == 1000
 
 
 @pytest.mark.parametrize("batches", [1, 20])
-def test_an_issuer_that_fills_its_half_of_the_places_is_refused_and_holds_up_nobody(stand, batches):
+def test_an_issuer_that_fills_its_half_of_the_slots_is_rejected_and_delays_no_other(stand, batches):
     """What waits is not begun before its time, so nothing makes room meanwhile."""
     later = {"not_before": time.time_ns() // 1000 + 30_000_000}
     flooded = [command(f"c{number}", **later) for number in range(20)]

@@ -74,7 +74,7 @@ def opened(bus, agent="auto"):
 
 @pytest.mark.parametrize("agent", ["platform.driver", "platform.actuator"])
 @pytest.mark.parametrize("written", NAMES)
-def test_every_name_that_a_driver_publishes_is_read_written_and_given_back(agent, written):
+def test_every_name_that_a_driver_publishes_is_read_written_and_reverted(agent, written):
     registers = Registers()
     point = point_of(f"{DEVICE}/{written}")
     rpc = {agent: registers.driver if agent == "platform.driver" else registers.actuator}
@@ -97,7 +97,7 @@ def test_a_device_with_our_own_identity_as_its_path_is_refused():
 
 
 @pytest.mark.parametrize("kind", ["2.x", "10.x", "10.x with its actuator", "who knows"])
-def test_a_name_that_no_topic_can_carry_is_written_only_where_nobody_publishes_the_write(kind):
+def test_a_name_that_no_topic_can_contain_is_written_only_if_the_write_is_not_published(kind):
     registers = Registers()
     registers.known.add((DEVICE, "\u6e29\u5ea6"))
     methods = {"2.x": ["request_new_schedule", "set_point"], "10.x": ["set_point"], "who knows": 7}

@@ -138,7 +138,7 @@ def command(value=22.5, **more):
     }
 
 
-def test_a_command_is_executed_once_verified_and_told(stand):
+def test_a_command_is_executed_once_verified_and_answered(stand):
     stand.start()
     one = command(correlation_id="c1")
     stand.send(one)
@@ -186,7 +186,7 @@ def test_the_same_id_with_another_body_is_a_conflict(stand):
         ({"priority": 3}, "REJECTED", "POLICY_PRIORITY"),
     ],
 )
-def test_what_may_not_be_done_is_answered_and_never_written(stand, change, state, code):
+def test_a_forbidden_command_is_answered_and_never_written(stand, change, state, code):
     stand.start()
     one = command() | change
     stand.send(one)
@@ -209,7 +209,7 @@ def test_the_kill_switch_works_without_a_restart(stand, tmp_path):
     assert stand.device.writes == [22.5]
 
 
-def test_a_policy_that_changes_holds_at_once_and_a_wrong_one_never(stand, tmp_path):
+def test_a_changed_policy_applies_at_once_and_an_invalid_one_never(stand, tmp_path):
     stand.start()
     (tmp_path / "policy.yaml").write_text(POLICY.replace("max: 26", "max: 22"))
     one = command(25.0)
@@ -230,7 +230,7 @@ def test_a_dry_run_checks_and_writes_nothing(stand):
     assert stand.device.writes == []
 
 
-def test_a_kill_switch_that_falls_while_the_platform_is_asked_stops_the_write(stand, tmp_path):
+def test_a_kill_switch_engaged_while_the_platform_is_read_stops_the_write(stand, tmp_path):
     stand.start()
     look = stand.device.get_point
 
@@ -245,7 +245,7 @@ def test_a_kill_switch_that_falls_while_the_platform_is_asked_stops_the_write(st
     assert stand.device.writes == []
 
 
-def test_a_hold_gives_the_point_back_also_after_a_restart(stand):
+def test_a_hold_reverts_the_point_even_after_a_restart(stand):
     stand.start()
     one = command(hold_ms=1000)
     stand.send(one)
@@ -258,7 +258,7 @@ def test_a_hold_gives_the_point_back_also_after_a_restart(stand):
     assert stand.device.writes == [22.5, "revert"]
 
 
-def test_a_platform_that_is_away_is_waited_for_until_the_command_expires(stand):
+def test_an_unavailable_platform_is_awaited_until_the_command_expires(stand):
     stand.start()
     stand.bus.stop()
     late = command(expires_at=time.time_ns() // 1000 + 700_000)
@@ -274,7 +274,7 @@ def test_a_platform_that_is_away_is_waited_for_until_the_command_expires(stand):
     assert stand.context.connections.all() == []
 
 
-def test_a_platform_that_goes_away_before_a_command_has_started_is_waited_for_too(stand):
+def test_a_platform_that_disconnects_before_a_command_has_started_is_awaited(stand):
     """The connection is there until it is used: that is noticed before STARTED, and costs no command."""
     stand.start()
     one = command()
@@ -301,7 +301,7 @@ def test_no_answer_is_never_a_failure_and_is_proved_by_reading_back(stand):
     assert stand.device.writes == [22.5]
 
 
-def test_what_cannot_be_decoded_is_answered_with_its_bytes_and_blocks_nothing(stand):
+def test_an_undecodable_record_is_answered_with_its_bytes_and_blocks_nothing(stand):
     stand.start()
     bad = SinkRecord(*AT, 0, b"\xff\x00", None, ((ID_HEADER, b"topic-0"),), 0)
     assert stand.task.handle_undecodable(bad, ValueError("no schema has the id 7"))
@@ -314,7 +314,7 @@ def test_what_cannot_be_decoded_is_answered_with_its_bytes_and_blocks_nothing(st
     assert "no schema has the id 7" in answer["reason"]
 
 
-def test_the_old_agents_form_is_off_unless_somebody_answers_for_it(stand):
+def test_the_old_agents_form_is_off_unless_an_issuer_is_configured_for_it(stand):
     old = {"message": "m", "new_value": "22.5", "device_point": POINT}
     stand.start()
     stand.send(old)
@@ -336,7 +336,7 @@ def test_the_old_agents_form_is_off_unless_somebody_answers_for_it(stand):
     assert stand.device.writes == [22.5]
 
 
-def test_everything_told_is_in_the_audit_log_whose_chain_holds(stand, tmp_path):
+def test_every_result_is_in_the_audit_log_and_its_chain_is_intact(stand, tmp_path):
     from tieline_connectors.command.audit.verification import verify_file
 
     stand.start()
@@ -385,7 +385,7 @@ class Actuator:
         }
 
 
-def test_volttron_10_is_asked_to_reserve_the_device_for_the_write_and_for_the_end_of_its_hold(stand):
+def test_on_volttron_10_the_device_is_reserved_for_the_write_and_for_the_end_of_its_hold(stand):
     actuator = Actuator(stand.device)
     stand.bus.rpc["platform.actuator"] = actuator.methods
     stand.start()
@@ -428,7 +428,7 @@ def wait_for(what):
         time.sleep(0.005)
 
 
-def test_holds_stay_when_the_worker_stops_unless_it_is_to_give_them_back(stand):
+def test_holds_stay_when_the_worker_stops_unless_it_is_configured_to_revert_them(stand):
     stand.start()
     one = command(hold_ms=60_000)
     stand.send(one)
@@ -446,7 +446,7 @@ def test_holds_stay_when_the_worker_stops_unless_it_is_to_give_them_back(stand):
 
 
 @pytest.mark.parametrize("why", ["away", "killed"])
-def test_a_hold_that_cannot_be_given_back_at_the_stop_is_given_back_by_the_next_start(stand, tmp_path, why):
+def test_a_hold_that_cannot_be_reverted_at_the_stop_is_reverted_after_the_next_start(stand, tmp_path, why):
     stand.start(hold_revert_on_stop_ms="500")
     one = command(hold_ms=1_000)
     stand.send(one)
@@ -497,7 +497,7 @@ class Starting:
         return self.device.set_point(path, point, value)
 
 
-def test_a_driver_that_does_not_know_its_devices_yet_is_waited_for(stand):
+def test_a_driver_that_does_not_know_its_devices_yet_is_awaited(stand):
     driver = Starting(stand.device)
     stand.bus.rpc["platform.driver"] |= {"get_point": driver.get_point, "set_point": driver.set_point}
     stand.start()
@@ -559,7 +559,7 @@ def test_an_error_with_any_code_refuses_one_command_and_the_next_is_executed(sta
 
 
 @pytest.mark.parametrize("what", ["a stranger's", "an allowed one's", "no command"])
-def test_a_records_timestamp_on_another_partition_stops_no_command_and_no_hold(stand, what):
+def test_a_records_timestamp_does_not_affect_commands_and_holds_of_another_partition(stand, what):
     stand.start()
     stand.task.open([TopicPartition("commands", 2)])
     one = command(hold_ms=300)
@@ -589,7 +589,7 @@ def test_a_point_that_a_platform_could_read_differently_is_answered_and_never_wr
 
 
 @pytest.mark.parametrize("written", [f"devices/{POINT}", f"/{POINT}/"])
-def test_a_spelling_of_the_point_is_told_and_written_as_the_canonical_one(stand, written):
+def test_any_spelling_of_a_point_is_reported_and_written_in_its_canonical_form(stand, written):
     stand.start()
     one = command() | {"writes": [{"point": written, "value": 22.5}]}
     stand.send(one)
@@ -598,7 +598,7 @@ def test_a_spelling_of_the_point_is_told_and_written_as_the_canonical_one(stand,
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "broken link", "hung mount"])
-def test_a_kill_switch_that_cannot_be_looked_at_is_engaged_and_blocks_neither_sink_nor_stop(
+def test_an_unreadable_kill_switch_is_engaged_and_blocks_neither_sink_nor_stop(
     stand, tmp_path, monkeypatch, kind
 ):
     answers = threading.Event()
@@ -649,9 +649,7 @@ def test_no_device_is_written_without_a_line_at_the_path_of_the_audit_log(stand,
     assert stand.device.writes == [20.0, 21.0, 22.0]
 
 
-def test_an_audit_log_with_another_file_in_its_place_stops_all_writes_until_that_is_moved_away(
-    stand, tmp_path
-):
+def test_another_file_in_place_of_the_audit_log_stops_all_writes_until_it_is_moved(stand, tmp_path):
     path = tmp_path / "audit.log"
     stand.start()
     path.rename(tmp_path / "old")
@@ -705,7 +703,7 @@ def test_a_command_waits_for_a_driver_that_does_not_answer_and_is_executed_once_
 
 
 @pytest.mark.usefixtures("met_long_ago")
-def test_a_device_that_answers_no_read_does_not_hold_up_the_others(stand):
+def test_a_device_that_does_not_answer_reads_does_not_delay_the_others(stand):
     """Its driver answers for all else; only that device's commands wait, and expire."""
     held = []
 
@@ -728,7 +726,7 @@ def test_a_device_that_answers_no_read_does_not_hold_up_the_others(stand):
     assert len(stand.device.writes) == 10
 
 
-def test_a_device_that_falls_silent_during_a_batch_is_asked_once_and_does_not_hold_up_the_others(stand):
+def test_a_device_that_falls_silent_is_asked_once_and_does_not_delay_the_others(stand):
     asked = []
 
     def write(path, point, value):
@@ -788,7 +786,7 @@ def without_actuator(stand):
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_an_actuator_that_is_away_is_an_outage_and_never_bypassed(stand, restarted):
+def test_an_unavailable_actuator_is_an_outage_and_never_bypassed(stand, restarted):
     """Also for a worker that has never seen it: the ledger remembers through whom a command went."""
     with_actuator(stand)
     stand.start()
@@ -832,7 +830,7 @@ def test_a_platform_without_an_actuator_is_written_through_its_driver_where_that
     assert stand.changelogs.entries(AT)[one["command_id"]]["agent"] == "platform.driver"
 
 
-def test_an_actuator_that_is_configured_is_waited_for(stand):
+def test_a_configured_actuator_is_awaited(stand):
     stand.start(volttron_device_agent="actuator")
     one = command(expires_at=time.time_ns() // 1000 + 800_000)
     stand.send(one)
@@ -841,9 +839,7 @@ def test_an_actuator_that_is_configured_is_waited_for(stand):
 
 
 @pytest.mark.parametrize("refusal", ["locked", "overridden", "unanswered", "killed", "away"])
-def test_a_hold_whose_end_meets_a_refusal_stays_a_debt_and_is_paid_when_it_ends(
-    stand, tmp_path, caplog, refusal
-):
+def test_a_hold_whose_revert_is_refused_stays_owed_until_the_refusal_ends(stand, tmp_path, caplog, refusal):
     """Across a restart of the worker; the alarm is told once, and the log repeats it."""
     refusing = True
 
@@ -883,7 +879,7 @@ def test_a_hold_whose_end_meets_a_refusal_stays_a_debt_and_is_paid_when_it_ends(
     assert states.count("HOLD_FAILED") == (refusal in ("locked", "overridden", "unanswered"))
 
 
-def test_a_debt_that_an_operator_forgives_is_none_any_more(stand):
+def test_an_owed_revert_that_an_operator_waives_is_not_owed_any_more(stand):
     def revert(path, point):
         raise RuntimeError("overridden")
 

@@ -65,7 +65,7 @@ def test_a_wrong_number_does_not_hide_files_that_are_missing():
     }
 
 
-def test_a_reference_that_leads_nowhere_does_not_hide_the_rest_of_its_file(tmp_path):
+def test_an_unresolvable_reference_does_not_hide_the_rest_of_its_file(tmp_path):
     found = of_files(
         tmp_path,
         worker="bootstrap.servers: ${env:NOT_THERE_AT_ALL}\nlog.level: LOUD\nvalue.converter: json\n",
@@ -131,7 +131,7 @@ def test_a_password_that_is_not_encoded_is_not_taken_for_a_host():
 @pytest.mark.parametrize(
     "key", ["name", "connector.class", "transforms", "value.converter", "topics", "file"]
 )
-def test_a_value_that_cannot_be_found_is_one_problem_wherever_it_stands(tmp_path, monkeypatch, key):
+def test_an_unresolvable_value_is_one_problem_wherever_it_is_used(tmp_path, monkeypatch, key):
     monkeypatch.chdir(tmp_path)
     whole = SINK | {"transforms": "f", "transforms.f.type": "filter", "transforms.f.key.regex": "x"}
     whole |= {"value.converter": "json", "value.converter.schemas.enable": "false"}
@@ -139,7 +139,7 @@ def test_a_value_that_cannot_be_found_is_one_problem_wherever_it_stands(tmp_path
     assert set(of_files(tmp_path, worker="data.dir: d\n", out=text)) == {("out", key)}
 
 
-def test_an_author_whose_rules_raise_loses_nothing_of_what_else_is_wrong():
+def test_an_exception_in_an_authors_rules_hides_no_other_problem():
     class Odd(Config):
         number: int = setting("number", 1, doc="A number.")
         file: PathText = setting("file", doc="A file.")
@@ -156,7 +156,7 @@ def test_an_author_whose_rules_raise_loses_nothing_of_what_else_is_wrong():
 # -- nothing is reported that is not wrong
 
 
-def test_a_problem_in_the_workers_file_makes_none_in_its_connectors():
+def test_a_problem_in_the_workers_file_causes_none_in_its_connectors():
     worker = {
         "value.converter": "json",
         "value.converter.schemas.enable": "true",
@@ -178,12 +178,12 @@ def test_a_problem_in_the_workers_file_makes_none_in_its_connectors():
         ({"schema.registry.url": "http://h:99999"}, "schema.registry.url"),
     ],
 )
-def test_a_problem_in_what_all_connectors_share_is_reported_once_as_the_workers(worker, expected):
+def test_a_problem_in_a_shared_setting_is_reported_once_for_the_worker(worker, expected):
     assert keys(FILE, SINK, worker=worker) == {("worker", expected)}
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a\n"])
-def test_a_workers_file_that_cannot_be_read_makes_no_problem_elsewhere(tmp_path, text):
+def test_an_unreadable_worker_file_causes_no_problem_elsewhere(tmp_path, text):
     found = of_files(
         tmp_path,
         worker=text,
@@ -253,7 +253,7 @@ def test_a_wrong_prefix_does_not_hide_a_wrong_route():
         (BUS, "volttron.server.credentials.file", "/dev/zero", "is not a regular file"),
     ],
 )
-def test_what_can_never_work_is_rejected(connector, key, value, expected):
+def test_settings_that_can_never_work_are_rejected(connector, key, value, expected):
     found = problems(connector | {key: value})
     assert {k for _, k in found} == {key}
     assert re.search(expected, found["0", key])
@@ -262,31 +262,31 @@ def test_what_can_never_work_is_rejected(connector, key, value, expected):
 @pytest.mark.parametrize(
     "address", ["ipc:///run/vip.socket", "ipc://@/home/volttron/.volttron/run/vip.socket", "ipc://@name"]
 )
-def test_a_platforms_address_on_this_machine_is_taken(address):
+def test_a_platforms_address_on_this_machine_is_accepted(address):
     config: Any = check_plan("w", {}, [("0", BUS | {"volttron.address": address})]).connectors[0].config
     assert config.address == address
 
 
 @pytest.mark.parametrize("servers", ["h:99999", "h:0", "a:9092,h:x", "PLAINTEXT://h:70000"])
-def test_a_broker_at_an_impossible_port_is_refused(servers):
+def test_a_broker_with_an_impossible_port_is_rejected(servers):
     found = problems(worker={"bootstrap.servers": servers})
     assert found["worker", "bootstrap.servers"] == "the port is not a number from 1 to 65535"
 
 
 @pytest.mark.parametrize("servers", ["a b:9092", "/dev/zero", "devices/*", "h:9092/x", "http://h/x", "$x"])
-def test_what_is_no_brokers_address_is_refused(servers):
+def test_an_invalid_broker_address_is_rejected(servers):
     found = problems(worker={"bootstrap.servers": servers})
     assert found["worker", "bootstrap.servers"] == "is not host:port (several with commas)"
 
 
 @pytest.mark.parametrize("servers", ["h", "h:9092,i:9093", "PLAINTEXT://h:9092", "[::1]:9092", "10.0.0.1:1"])
-def test_what_may_be_a_brokers_address_is_taken(servers):
+def test_a_possible_broker_address_is_accepted(servers):
     assert check_plan("w", {"bootstrap.servers": servers}, []).worker.bootstrap_servers == tuple(
         servers.split(",")
     )
 
 
-def test_an_empty_path_is_no_folder_and_an_optional_one_is_not_set(tmp_path):
+def test_an_empty_path_is_rejected_and_an_empty_optional_one_is_not_set(tmp_path):
     assert problems(worker={"data.dir": " "}) == {("worker", "data.dir"): "is empty; give a path"}
     config, wrong = RegistryConfig.check({"users.file": ""})
     assert (config.users_file, wrong) == (None, [])
@@ -345,6 +345,6 @@ def test_a_workers_settings_for_one_client_say_where_they_belong():
     assert "write producer.override.linger.ms in its file" in producer
 
 
-def test_a_predicate_of_a_transform_is_told_beside_its_other_problems():
+def test_a_predicate_of_a_transform_is_reported_beside_its_other_problems():
     transform = {"transforms": "f", "transforms.f.type": "filter", "transforms.f.predicate": "p"}
     assert {k for _, k in problems(SINK | transform)} >= {"transforms.f.predicate"}

@@ -76,12 +76,12 @@ def escaped(character):
 @pytest.mark.parametrize(
     "text", ["0644", "12:30:45", "on", "yes", "1e3", "2024-01-02", "0x1F", "~x", "1_000"]
 )
-def test_what_yaml_would_read_as_something_else_stays_the_text_that_stands_there(text, tmp_path):
+def test_yaml_values_are_read_as_text(text, tmp_path):
     assert read_settings(written(tmp_path, "a.yaml", f"key: {text}\n")) == {"key": text}
 
 
 @pytest.mark.parametrize("text", ["1.10", "1e400", "123456789012345678901234567890", "-0.0", "NaN"])
-def test_a_number_in_json_stays_the_text_that_stands_there(text, tmp_path):
+def test_json_numbers_are_read_as_text(text, tmp_path):
     assert read_settings(written(tmp_path, "a.json", f'{{"key": {text}}}')) == {"key": text}
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_parsed_says_why(name, text, message, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"), [("a.yaml", "- a"), ("a.yaml", ""), ("a.json", "[]"), ("a.json", "3")]
 )
-def test_a_file_without_a_map_is_refused(name, text, tmp_path):
+def test_a_file_without_a_map_is_rejected(name, text, tmp_path):
     assert problems(written(tmp_path, name, text)) == ["holds no map of settings"]
 
 
@@ -117,7 +117,7 @@ def test_every_nested_map_of_a_file_is_named(tmp_path):
     assert [m.key for m in caught.value.problems] == ["a", "d"]
 
 
-def test_a_file_that_is_not_there_is_a_problem(tmp_path):
+def test_a_missing_file_is_a_problem(tmp_path):
     assert problems(tmp_path / "no.yaml") == ["cannot be read: No such file or directory"]
 
 
@@ -126,7 +126,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
     assert problems(path) == [f"is larger than {MAX_BYTES} bytes"]
 
 
-def test_a_file_that_is_no_utf_8_is_a_problem(tmp_path):
+def test_a_file_that_is_not_utf_8_is_a_problem(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_bytes(b"a: \xff")
     (message,) = problems(path)
@@ -137,7 +137,7 @@ def test_a_file_that_is_no_utf_8_is_a_problem(tmp_path):
 @pytest.mark.parametrize(
     ("name", "left", "right"), [("a.yaml", "[", "]"), ("a.json", "[", "]"), ("a.yaml", "{a: ", "}")]
 )
-def test_deep_nesting_is_refused_at_once(name, left, right, depth, tmp_path):
+def test_deep_nesting_is_rejected_at_once(name, left, right, depth, tmp_path):
     text = f'{{"a": {left * depth}{right * depth}}}'
     started = time.monotonic()
     assert len(problems(written(tmp_path, name, text))) == 1
@@ -174,12 +174,12 @@ def test_references_are_replaced_by_what_they_name(tmp_path, monkeypatch):
     }
 
 
-def test_what_a_reference_brings_in_is_not_read_as_a_reference_again(tmp_path, monkeypatch):
+def test_the_value_of_a_reference_is_not_resolved_again(tmp_path, monkeypatch):
     monkeypatch.setenv("LOOP", "${env:LOOP}")
     assert read_settings(written(tmp_path, "a.yaml", "a: ${env:LOOP}")) == {"a": "${env:LOOP}"}
 
 
-def test_every_reference_that_leads_nowhere_is_told(tmp_path):
+def test_every_unresolvable_reference_is_reported(tmp_path):
     written(tmp_path, "kept.properties", "user=u\n")
     path = written(
         tmp_path,
@@ -237,13 +237,13 @@ def test_no_text_of_a_broken_file_is_in_the_message(name, text, tmp_path):
         ("${file:~nobody-of-that-name/f:x}", "no such home folder"),
     ],
 )
-def test_what_only_looks_like_a_reference_is_rejected_with_what_is_meant(value, expected, tmp_path):
+def test_text_that_resembles_a_reference_is_rejected_with_a_suggestion(value, expected, tmp_path):
     (message,) = problems(written(tmp_path, "a.yaml", f"a: '{value}'\n"))
     assert expected in message
 
 
 @pytest.mark.parametrize("text", ["$1", "${1}", "$", "a$b{c}", "${}", "{x}", "$(x)", "${a b:c}"])
-def test_what_only_looks_a_little_like_a_reference_stays_as_it_is(text, tmp_path):
+def test_text_that_hardly_resembles_a_reference_is_unchanged(text, tmp_path):
     assert read_settings(written(tmp_path, "a.yaml", f"a: '{text}'\n")) == {"a": text}
 
 
@@ -260,7 +260,7 @@ def test_a_huge_file_that_is_referred_to_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pipe.yaml", "folder.yaml"])
-def test_a_configuration_that_is_no_file_is_refused_and_not_waited_for(kind, tmp_path):
+def test_a_configuration_that_is_not_a_regular_file_is_rejected_without_waiting(kind, tmp_path):
     path = tmp_path / kind
     os.mkfifo(path) if kind.startswith("pipe") else path.mkdir()
     assert problems(path) == ["is not a regular file"]
@@ -284,7 +284,7 @@ def test_a_duplicate_key_is_reported_with_its_line_and_the_last_value_is_read(na
     assert [(problem.key, problem.message) for problem in wrong] == [("a", message)]
 
 
-def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_a_key(tmp_path):
     for name, text in (("a.properties", "a=1"), ("a.json", '{"a": 1}'), ("a.yaml", "a: 1")):
         assert read_settings(written(tmp_path, name, f"\ufeff{text}")) == {"a": "1"}
 

@@ -53,7 +53,7 @@ def problems_of(*connectors, worker=WORKER):
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_a_source_and_a_sink_of_the_same_name_are_told_apart_by_their_topics():
+def test_a_source_and_a_sink_of_the_same_name_are_distinguished_by_their_topics():
     planned = check_plan("worker", WORKER, [("x", SOURCE), ("y", SINK)])
     assert [p.connector for p in planned.connectors] == [FileSource, FileSink]
 
@@ -168,7 +168,7 @@ def test_the_workers_converter_settings_go_to_connectors_that_use_its_converter(
     assert [p.value.config.schemas_enable for p in planned.connectors] == [True, False]  # type: ignore[attr-defined]
 
 
-def test_a_connectors_own_setting_is_its_own_even_where_kafka_connect_has_one_of_that_name(tmp_path):
+def test_a_connectors_own_setting_precedes_kafka_connects_of_the_same_name(tmp_path):
     module = """
 from tieline.api import Config, SinkConnector, setting
 

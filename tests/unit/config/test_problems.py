@@ -30,7 +30,7 @@ def problems_of(*connectors, worker=LOCAL):
     return {(m.where, m.key): m.message for m in problems}
 
 
-def test_every_wrong_setting_of_kafkas_clients_is_told_with_all_other_problems():
+def test_wrong_settings_of_kafkas_clients_are_reported_with_all_other_problems():
     found = problems_of(
         {
             **SOURCE,
@@ -61,14 +61,14 @@ def test_every_wrong_setting_of_kafkas_clients_is_told_with_all_other_problems()
     assert "all replicas in sync" in found["file0 (a)", "producer.override.acks"]
 
 
-def test_a_certificate_that_is_not_there_is_told_once_for_the_worker(tmp_path):
+def test_a_missing_certificate_is_reported_once_for_the_worker(tmp_path):
     worker = {**KAFKA, "security.protocol": "SSL", "ssl.ca.location": str(tmp_path / "none")}
     found = problems_of(SOURCE, {**SINK, "consumer.override.no.such": "1"}, worker=worker)
     assert set(found) == {("worker", "ssl.ca.location"), ("file1 (b)", "consumer.override.no.such")}
     assert "ssl.ca.location failed" in found["worker", "ssl.ca.location"]
 
 
-def test_overrides_that_kafkas_clients_take_are_no_problem():
+def test_overrides_that_kafkas_clients_accept_are_valid():
     source = {**SOURCE, "producer.override.linger.ms": "0", "producer.override.compression.type": "zstd"}
     sink = {**SINK, "consumer.override.isolation.level": "read_uncommitted"}
     planned = check_plan("worker", KAFKA, [("x", source), ("y", sink)])
@@ -100,19 +100,19 @@ def test_settings_of_a_registry_without_its_url_are_problems():
     assert found == {("file0 (a)", f"{REGISTRY}.urll"): f"has no effect without {REGISTRY}.url"}
 
 
-def test_a_converter_that_needs_no_registry_refuses_its_settings():
+def test_a_converter_without_a_registry_rejects_registry_settings():
     found = problems_of({**SOURCE, "value.converter": "json", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
     assert set(found) == {("file0 (a): value.converter", "schema.registry.urll")}
     found = problems_of({**SOURCE, "value.converter": "json", f"{REGISTRY}.url": "http://127.0.0.1:1"})
     assert set(found) == {("file0 (a): value.converter", "schema.registry.url")}
 
 
-def test_the_password_in_a_wrong_url_of_a_registry_is_not_told():
+def test_the_password_in_a_wrong_registry_url_is_not_shown():
     found = problems_of({**SOURCE, "value.converter": "avro", f"{REGISTRY}.url": "htp://u:p4ss@h"})
     assert found == {("file0 (a)", f"{REGISTRY}.url"): "is not a URL: it begins with http:// or https://"}
 
 
-def test_the_workers_own_registry_is_checked_and_told_of():
+def test_the_workers_own_registry_is_checked_and_its_problems_are_reported():
     worker = {**AVRO, "schema.registry.url": "ftp://127.0.0.1"}
     assert set(problems_of(SOURCE, {**SINK, "key.converter": "bytes"}, worker=worker)) == {
         ("worker", "schema.registry.url")
@@ -123,12 +123,12 @@ def test_a_setting_goes_by_its_key_and_not_by_the_name_of_its_field():
     assert set(problems_of({**SOURCE, "batch_size": "7"})) == {("file0 (a)", "batch_size")}
 
 
-def test_problems_of_transforms_and_of_the_common_settings_are_told_together():
+def test_problems_of_transforms_and_common_settings_are_reported_together():
     found = problems_of({**SOURCE, "tasks.max": "0", "transforms": "r", "transforms.r.type": "no_such"})
     assert set(found) == {("file0 (a)", "tasks.max"), ("file0 (a)", "transforms.r.type")}
 
 
-def test_a_rule_between_settings_is_told_beside_a_setting_of_the_wrong_type():
+def test_a_broken_rule_between_settings_is_reported_beside_a_setting_of_the_wrong_type():
     found = problems_of({"name": "s", "connector.class": "FileStreamSink", "file": "x", "tasks.max": "0"})
     assert set(found) == {("file0 (s)", "tasks.max"), ("file0 (s)", "topics")}
 
@@ -151,7 +151,7 @@ class SpanConfig(Config):
         ({"span.high": "x"}, {"span.high", "name"}),
     ],
 )
-def test_a_rule_that_asks_for_a_setting_of_the_wrong_type_is_left_out(settings, keys):
+def test_a_rule_about_a_setting_of_the_wrong_type_is_skipped(settings, keys):
     with pytest.raises(ConfigError) as caught:
         SpanConfig.parse(settings)
     assert {m.key for m in caught.value.problems} == keys
@@ -164,7 +164,7 @@ class PortsConfig(Config):
     )
 
 
-def test_a_wrong_part_of_a_list_is_told_with_its_place():
+def test_a_wrong_part_of_a_list_is_reported_with_its_place():
     with pytest.raises(ConfigError) as caught:
         PortsConfig.parse({"ports": "1,x,2,y"})
     assert [m.key for m in caught.value.problems] == ["ports.1", "ports.3"]
@@ -191,7 +191,7 @@ class Unmade(Raising):
 """
 
 
-def test_what_a_connector_raises_while_it_is_checked_is_a_problem_among_the_others(tmp_path):
+def test_an_exception_of_a_connectors_check_is_one_problem_among_the_others(tmp_path):
     entry_points = {SINKS: {"raising": "fixture_raising:Raising", "unmade": "fixture_raising:Unmade"}}
     with distribution(tmp_path, "fixture_raising", entry_points, {"fixture_raising": RAISING}):
         own = {"name": "r", "topics": "t", "password": "p4ss"}
@@ -231,7 +231,7 @@ def test_a_password_in_the_url_of_a_registry_is_masked_in_the_log():
     assert set(check_plan("worker", worker, [("x", SOURCE)]).secrets) == {"p4ss"}
 
 
-def test_a_converter_of_somebody_else_with_a_registry_gets_its_settings(tmp_path):
+def test_a_third_party_converter_with_a_registry_gets_its_settings(tmp_path):
     module = """
 from tieline.api import Config, Converter, setting
 

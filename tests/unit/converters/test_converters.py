@@ -67,7 +67,7 @@ def test_avro_is_confluents_wire_format_byte_by_byte():
     assert store.asked == ["lab.Point"]
 
 
-def test_avro_gives_back_the_schema_that_it_was_written_with():
+def test_avro_returns_the_schema_of_the_writer():
     store = Store()
     (data,) = started(AvroConverter, store=store).serialize([Datum("t", {"v": None}, POINT)])
     assert started(AvroConverter, store=store).deserialize([Encoded("u", data)]) == [
@@ -93,7 +93,7 @@ def test_the_subject_of_a_type_without_a_namespace_is_its_topic(is_key, subject)
         ('{"type":"fixed","name":"F","size":1}', b"x"),
     ],
 )
-def test_the_subject_of_a_type_without_a_full_name_is_its_topic_whatever_is_in_it(schema, value):
+def test_the_subject_of_an_unnamed_type_is_its_topic_whatever_it_contains(schema, value):
     """So that changes of it are checked: a subject of its own for each text would let all pass."""
     store = Store()
     started(AvroConverter, store=store).serialize([Datum("t", value, Schema(schema))])
@@ -101,7 +101,7 @@ def test_the_subject_of_a_type_without_a_full_name_is_its_topic_whatever_is_in_i
 
 
 @pytest.mark.parametrize("value", ["x", True, 7, 2**63 - 1, 0.5, b"\x00", ""])
-def test_avro_takes_a_primitive_without_a_schema(value):
+def test_avro_accepts_a_primitive_without_a_schema(value):
     (read,) = round_trip(started(AvroConverter), value)
     assert (read, type(read)) == (value, type(value))
 
@@ -151,12 +151,12 @@ def test_avro_names_every_record_that_cannot_be_read_and_only_these():
     assert found[6] == "no schema has the id 9; was it written with another registry?"
 
 
-def test_an_id_of_more_than_31_bits_is_unknown_and_nothing_worse():
+def test_an_id_of_more_than_31_bits_is_only_unknown():
     found = failed(started(AvroConverter).deserialize, [Encoded("t", b"\x00\xff\xff\xff\xff\x02")])
     assert found == {0: "no schema has the id 4294967295; was it written with another registry?"}
 
 
-def test_a_store_that_is_away_is_an_outage_and_no_data_error():
+def test_an_unavailable_schema_store_is_an_outage_and_not_a_data_error():
     store = Store()
     converter = started(AvroConverter, store=store)
     store.away = True
@@ -168,7 +168,7 @@ def test_a_store_that_is_away_is_an_outage_and_no_data_error():
     assert len(converter.serialize([Datum("t", {"v": 1}, POINT)])) == 1
 
 
-def test_a_known_schema_is_not_asked_for_again():
+def test_a_known_schema_is_not_requested_again():
     store = Store()
     converter = started(AvroConverter, store=store)
     encoded = converter.serialize([Datum("t", {"v": 1}, POINT)])
@@ -223,7 +223,7 @@ def test_json_names_what_it_cannot_write_and_read():
     ("converter", "settings"),
     [(JsonConverter, {}), (JsonConverter, {"schemas.enable": "true"}), (AvroConverter, {})],
 )
-def test_an_empty_value_is_a_tombstone_where_it_can_be_nothing_else(converter, settings):
+def test_an_empty_value_is_read_as_a_tombstone(converter, settings):
     read = started(converter, settings).deserialize([Encoded("t", b""), Encoded("t", None)])
     assert read == [Datum("t", None), Datum("t", None)]
 
@@ -253,7 +253,7 @@ def test_json_with_schemas_is_kafka_connects_envelope(value, schema):
 @pytest.mark.parametrize(
     "data", [b"1", b'"x"', b'{"payload":1}', b'{"schema":null,"payload":1,"x":2}', b"{}"]
 )
-def test_json_without_the_envelope_that_was_asked_for_is_a_data_error(data):
+def test_json_without_the_configured_envelope_is_a_data_error(data):
     converter = started(JsonConverter, {"schemas.enable": "true"})
     assert list(failed(converter.deserialize, [Encoded("t", data)])) == [0]
 
@@ -293,14 +293,14 @@ def test_string_names_what_its_encoding_cannot_carry():
     assert list(failed(converter.deserialize, [Encoded("t", b"\xff"), Encoded("t", b"a")])) == [0]
 
 
-def test_an_encoding_that_there_is_not_is_a_problem_in_the_configuration():
+def test_an_unknown_encoding_is_a_configuration_problem():
     with pytest.raises(ConfigError, match="unknown encoding 'utf-9'; use utf-8"):
         StringConverterConfig.parse({"converter.encoding": "utf-9"})
     with pytest.raises(ConfigError, match="unknown encoding 'hex'"):
         StringConverterConfig.parse({"converter.encoding": "hex"})
 
 
-def test_bytes_are_kept_and_nothing_else_is_taken():
+def test_bytes_are_kept_and_other_data_is_rejected():
     converter = started(BytesConverter)
     assert round_trip(converter, b"\x00\xff", b"", None) == [b"\x00\xff", b"", None]
     assert failed(converter.serialize, [Datum("t", b"x"), Datum("t", "x")]) == {

@@ -113,14 +113,14 @@ def test_the_branch_is_the_one_of_the_exact_type(union, value, branch):
         ({"type": "map", "values": "long"}, {1: 2}, "does not match map: TypeError"),
     ],
 )
-def test_what_does_not_fit_is_an_error_that_names_the_place(schema, value, message):
+def test_a_value_that_does_not_match_is_an_error_with_its_path(schema, value, message):
     assert refused(schema, value).startswith(message)
 
 
 @pytest.mark.parametrize(
     ("schema", "value"), [("double", 3), ("double", 2**53), ("float", 2**24), (["double"], 1.0)]
 )
-def test_an_integer_becomes_a_double_where_nothing_is_lost(schema, value):
+def test_an_integer_becomes_a_double_if_it_is_exact(schema, value):
     read = round_trip(schema, value)
     assert (read, type(read)) == (value, float)
 
@@ -171,7 +171,7 @@ def test_a_record_nested_too_deep_to_be_written_is_a_value_error():
     assert "RecursionError" in refused(node, value)
 
 
-def test_what_is_handed_over_is_not_changed():
+def test_the_callers_data_is_not_changed():
     value = {"a": [None, {"x": 1}]}
     tagged({"type": "map", "values": {"type": "array", "items": ["null", A]}}, value)
     assert value == {"a": [None, {"x": 1}]}

@@ -43,7 +43,7 @@ def test_flush_waits_for_the_disk(tmp_path, monkeypatch):
     task.stop()
 
 
-def test_other_values_than_text_are_written_as_json(tmp_path):
+def test_values_other_than_text_are_written_as_json(tmp_path):
     task = started(tmp_path / "out.txt")
     put(task, None, True, 2**70, 0.5, {"a": [1, "é"]}, float("nan"), "\ud800")
     task.flush({})

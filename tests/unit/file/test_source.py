@@ -72,17 +72,17 @@ def test_a_line_that_is_not_complete_waits_for_its_end(reader):
     assert reader.lines() == ["half"]
 
 
-def test_line_ends_of_both_kinds_are_taken_off_once(reader):
+def test_line_ends_of_both_kinds_are_removed_once(reader):
     reader.append(b"a\r\nb\n\n\r\r\nc\r\n")
     assert reader.lines() == ["a", "b", "", "\r", "c"]
 
 
-def test_bytes_that_are_no_utf_8_are_replaced_and_cost_no_other_line(reader):
+def test_invalid_utf_8_is_replaced_and_affects_no_other_line(reader):
     reader.append(b"a\n\xff\xfe\nb\n")
     assert reader.lines() == ["a", "��", "b"]
 
 
-def test_reading_goes_on_at_the_saved_offset_after_a_restart(reader):
+def test_reading_resumes_at_the_saved_offset_after_a_restart(reader):
     reader.append("a\nb\nc\n")
     assert reader.lines(2) == ["a", "b"]
     reader.restart()
@@ -100,7 +100,7 @@ def test_a_record_has_the_same_identity_each_time_it_is_read(tmp_path):
         reader.task.stop()
 
 
-def test_a_file_that_was_moved_away_is_read_to_its_end_and_the_new_one_from_its_start(reader):
+def test_a_renamed_file_is_read_to_its_end_and_its_successor_from_the_start(reader):
     reader.append("a\nb\n")
     assert reader.lines(1) == ["a"]
     os.rename(reader.path, reader.path.with_suffix(".1"))
@@ -112,7 +112,7 @@ def test_a_file_that_was_moved_away_is_read_to_its_end_and_the_new_one_from_its_
     assert reader.lines() == ["c"]
 
 
-def test_a_file_that_was_moved_away_between_two_runs_is_given_up_and_the_new_one_is_read(reader):
+def test_a_file_renamed_between_two_runs_is_abandoned_and_its_successor_is_read(reader):
     reader.append("a\nb\n")
     assert reader.lines() == ["a", "b"]
     reader.task.stop()
@@ -143,7 +143,7 @@ def test_a_new_file_with_the_inode_of_the_old_one_is_read_from_its_start(reader)
     assert [record.value for record in reader.poll()] == ["new1", "new2", "new3"]
 
 
-def test_a_long_line_is_not_cut_inside_a_character_and_keeps_what_only_looks_like_its_end(tmp_path):
+def test_a_long_line_is_not_split_inside_a_character_or_at_a_false_line_end(tmp_path):
     reader = Reader(tmp_path / "in.txt", **{"max.line.bytes": "5"})
     reader.append("ab\u00fc\u00fc\u00fc\u00fc\nabcd\refgh\n")
     assert [record.value for record in reader.poll()] == [
@@ -156,7 +156,7 @@ def test_a_long_line_is_not_cut_inside_a_character_and_keeps_what_only_looks_lik
     reader.task.stop()
 
 
-def test_a_line_in_the_place_of_another_has_an_id_of_its_own(reader):
+def test_a_line_at_the_position_of_another_has_its_own_id(reader):
     """A store compares the contents of one id; it would refuse the new line as a false copy."""
     reader.append("a\n")
     (first,) = reader.poll()
@@ -170,7 +170,7 @@ def test_a_line_in_the_place_of_another_has_an_id_of_its_own(reader):
 
 
 @pytest.mark.parametrize("length", [9, 10, 11, 20, 25])
-def test_a_long_line_is_cut_and_no_byte_of_it_is_lost_or_made_up(length, tmp_path):
+def test_a_long_line_is_split_without_losing_or_adding_a_byte(length, tmp_path):
     reader = Reader(tmp_path / "in.txt", **{"max.line.bytes": "10"})
     text = "".join(chr(97 + n % 26) for n in range(length))
     reader.append(f"{text}\nnext\n")

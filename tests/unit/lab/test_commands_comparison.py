@@ -69,7 +69,7 @@ def faults(**changes):
     return judge_commands(run(**changes)).faults
 
 
-def test_what_was_done_once_and_told_is_well():
+def test_a_command_done_once_and_reported_is_correct():
     verdict = judge_commands(run())
     assert verdict.faults == []
     assert verdict.numbers == {
@@ -96,14 +96,14 @@ def test_a_command_that_was_executed_twice_is_found():
     ]
 
 
-def test_a_double_that_a_loss_makes_up_for_is_found_and_so_is_the_loss():
+def test_a_duplicate_and_a_loss_that_balance_are_both_found():
     verdict = judge_commands(run(writes=[*WRITES[1:], WRITES[2]]))
     assert (verdict.numbers["writes_doubled"], verdict.numbers["writes_missing"]) == (1, 1)
     assert verdict.numbers["writes"] == len(WRITES)
     assert len(verdict.faults) == 2
 
 
-def test_a_result_that_tells_of_a_write_that_no_device_got_is_found():
+def test_a_result_with_a_write_that_no_device_received_is_found():
     assert faults(writes=WRITES[1:]) == [
         "told as done, and never written at the device: campus/device1/SetPoint = 20.0"
     ]
@@ -116,7 +116,7 @@ def test_a_write_by_a_command_that_was_refused_expired_or_dry_is_found(number):
     ]
 
 
-def test_a_hold_that_was_given_back_twice_or_never_is_found():
+def test_a_hold_that_was_reverted_twice_or_never_is_found():
     said = "campus/device1/SetPoint given back"
     assert faults(writes=[*WRITES, WRITES[-1]]) == [
         f"written at the device, and no result speaks of it: {said}"
@@ -125,7 +125,7 @@ def test_a_hold_that_was_given_back_twice_or_never_is_found():
     assert faults(results=RESULTS[:-1], writes=WRITES[:-1]) == ["command c7 never came to its end"]
 
 
-def test_a_hold_that_a_later_command_took_over_is_at_its_end_and_owes_nothing():
+def test_a_hold_that_a_later_command_took_over_has_ended_and_owes_nothing():
     skipped = [*RESULTS[:-1], result(7, "HOLD_SKIPPED", "NOT_WRITTEN")]
     assert faults(results=skipped, writes=WRITES[:-1]) == []
 
@@ -139,7 +139,7 @@ def test_a_command_without_a_terminal_result_is_found():
     assert unended(COMMANDS, results) == {"c4"}
 
 
-def test_a_command_with_two_ends_is_found_and_the_same_end_told_again_is_one():
+def test_a_command_with_two_ends_is_found_and_a_repeated_end_counts_once():
     assert faults(results=[*RESULTS, RESULTS[2]]) == []
     later = result(0, at=5000)
     assert faults(results=[*RESULTS, later], writes=[*WRITES, WRITES[0]]) == [
@@ -147,11 +147,11 @@ def test_a_command_with_two_ends_is_found_and_the_same_end_told_again_is_one():
     ]
 
 
-def test_a_command_that_came_again_is_one_with_a_document_more():
+def test_a_repeated_command_counts_once_with_one_more_document():
     assert faults(commands=[*COMMANDS, COMMANDS[0]]) == []
 
 
-def test_an_answer_to_another_command_of_the_same_id_is_no_second_end():
+def test_an_answer_to_another_command_with_the_same_id_is_not_a_second_end():
     conflict = result(0, "REJECTED", "NOT_WRITTEN", reason_code="CONFLICT")
     assert faults(results=[*RESULTS, conflict]) == []
 
@@ -180,16 +180,16 @@ def test_a_history_that_lacks_a_document_is_found():
         ({"echoes": 6}, "5 messages of ours were heard on the bus, the source knew 6 as echoes"),
     ],
 )
-def test_a_record_that_comes_back_not_once_is_found(change, fault):
+def test_a_record_that_does_not_return_exactly_once_is_found(change, fault):
     assert faults(**change) == [fault]
 
 
-def test_what_somebody_else_sends_back_is_compared_with_nothing():
+def test_records_of_another_sender_are_not_compared():
     other = Message("analysis/theirs", "", "1")
     assert faults(heard=collections.Counter([*BACK, other]), echoes=6) == []
 
 
-def test_an_unknown_outcome_excuses_one_write_and_asks_for_none():
+def test_an_unknown_outcome_permits_one_write_and_requires_none():
     unknown = [result(0, "UNKNOWN", "UNKNOWN")]
     commands = [command(0)]
     for writes in ([], [at_device(20.0)], [at_device(20.0), at_device(20.0, "revert")]):
@@ -197,7 +197,7 @@ def test_an_unknown_outcome_excuses_one_write_and_asks_for_none():
     assert len(faults(commands=commands, results=unknown, writes=[at_device(20.0)] * 2, wanted={})) == 1
 
 
-def test_what_was_written_and_given_back_is_two_writes_and_a_revert_command_is_one():
+def test_a_write_and_its_revert_are_two_writes_and_a_revert_command_is_one():
     failed = result(0, "FAILED", "REVERTED")
     back = result(1, outcome="UNVERIFIED")
     done, perhaps = owed([command(0), command(1, action="REVERT")], [failed, back])

@@ -35,7 +35,7 @@ def run(seen, stored, **changes):
 TEN = [message(n) for n in range(10)]
 
 
-def test_what_was_seen_once_and_is_stored_once_is_well():
+def test_a_message_seen_once_and_stored_once_is_correct():
     verdict = judge(run(TEN, TEN))
     assert verdict.faults == []
     assert verdict.numbers == {
@@ -49,7 +49,7 @@ def test_what_was_seen_once_and_is_stored_once_is_well():
     }
 
 
-def test_what_came_before_the_observer_is_neither_missing_nor_doubled():
+def test_messages_before_the_observer_are_neither_missing_nor_duplicates():
     verdict = judge(run(TEN[3:], TEN))
     assert verdict.faults == []
     assert (verdict.numbers["seen"], verdict.numbers["documents"]) == (7, 10)
@@ -65,7 +65,7 @@ def test_a_lost_message_is_missing_and_named():
     ]
 
 
-def test_a_loss_that_a_double_makes_up_for_is_still_missing():
+def test_a_loss_that_a_duplicate_balances_is_still_missing():
     verdict = judge(run(TEN, [*TEN[1:], TEN[5]]))
     assert (verdict.numbers["missing"], verdict.numbers["duplicates"]) == (1, 1)
     assert verdict.numbers["documents"] == verdict.numbers["in"] == verdict.numbers["seen"]
@@ -85,7 +85,7 @@ def test_equal_messages_are_counted():
     assert judge(run(twice, [*twice, TEN[0]])).numbers["duplicates"] == 1
 
 
-def test_the_order_of_keys_in_a_body_is_no_difference():
+def test_the_order_of_keys_in_a_body_does_not_matter():
     assert Message.of("t", {}, {"a": 1, "b": 2}) == Message.of("t", {}, {"b": 2, "a": 1})
 
 
@@ -109,11 +109,11 @@ def test_the_order_of_keys_in_a_body_is_no_difference():
         ),
     ],
 )
-def test_each_other_thing_that_is_wrong_is_told_alone(changes, fault):
+def test_each_other_fault_is_reported_alone(changes, fault):
     assert judge(run(TEN, TEN, **changes)).faults == [fault]
 
 
-def test_a_run_without_any_message_is_not_well():
+def test_a_run_without_any_message_is_a_fault():
     assert judge(run([], [], expected=expected(TOPICS, 1, 0))).faults == ["no message was seen on the bus"]
 
 
@@ -140,7 +140,7 @@ def test_drops_and_quarantines_of_all_connectors_are_added_and_nothing_else():
     assert dropped(ledgers) == 5
 
 
-def test_a_second_source_that_loses_or_brings_nothing_is_a_fault():
+def test_a_second_source_that_loses_or_delivers_nothing_is_a_fault():
     assert second_source({"counters": {"spooled": 5}, "delivered": 5}) == []
     assert second_source({"counters": {"spooled": 5}, "delivered": 4}) != []
     assert second_source({"counters": {}, "delivered": 0}) != []

@@ -21,7 +21,7 @@ def surroundings(folder, bootstrap=""):
 
 
 @pytest.mark.parametrize("folder", ["plain", "with 'quotes', \"more\": # and ünïcode"])
-def test_the_files_say_the_same_to_the_worker_as_to_their_reader(tmp_path, folder):
+def test_the_worker_reads_the_same_from_the_files_as_their_writer(tmp_path, folder):
     work = tmp_path / folder
     around = surroundings(work)
     files = write_files(work / "config", work / "data", around)
@@ -41,7 +41,7 @@ def test_the_files_say_the_same_to_the_worker_as_to_their_reader(tmp_path, folde
     assert all("$" not in value for file in settings.values() for value in file.values())
 
 
-def test_the_configuration_is_right_but_for_the_keys_of_a_home_that_is_not_there(tmp_path):
+def test_the_configuration_is_valid_except_for_the_keys_of_a_missing_home(tmp_path):
     """What ``tieline run --check`` says; the policy has no problem either."""
     files = write_files(tmp_path / "config", tmp_path / "data", surroundings(tmp_path))
     with pytest.raises(StartupError) as refused:
@@ -51,7 +51,7 @@ def test_the_configuration_is_right_but_for_the_keys_of_a_home_that_is_not_there
     assert not [line for line in told if "policy" in line or "audit" in line]
 
 
-def test_with_kafka_the_worker_is_told_where_it_is(tmp_path):
+def test_with_kafka_the_workers_settings_have_its_address(tmp_path):
     files = write_files(tmp_path, tmp_path / "data", surroundings(tmp_path, "127.0.0.1:9092"))
     assert read_settings(files[0])["bootstrap.servers"] == "127.0.0.1:9092"
 
@@ -82,7 +82,7 @@ def log(tmp_path):
     return tmp_path / "worker.log"
 
 
-def test_what_the_log_tells_is_read_line_by_line_and_half_a_line_later(log):
+def test_the_log_is_read_line_by_line_and_half_a_line_is_completed_later(log):
     worker = LabWorker([], log)
     first, second = told(ledgers(1)), told(ledgers(2))
     log.write_text(f"a line of Python's own\n{first}\n{second[:40]}")
@@ -109,14 +109,14 @@ def test_what_the_log_tells_is_read_line_by_line_and_half_a_line_later(log):
         ({**ledgers(5), "somebody's": {**ledgers(5)["bus"], "in_flight": 1}}, True),
     ],
 )
-def test_it_is_at_rest_when_everything_received_is_stored(log, state, rests):
+def test_the_worker_is_at_rest_when_everything_received_is_stored(log, state, rests):
     worker = LabWorker([], log)
     log.write_text(told(state) + "\n")
     worker.follow()
     assert worker.at_rest() is rests
 
 
-def test_a_connector_that_does_not_run_is_a_trouble_told_once(log):
+def test_a_connector_that_does_not_run_is_reported_once(log):
     worker = LabWorker([], log)
     log.write_text(f"{told(ledgers(1))}\n" + f"{told(ledgers(1, state='FAILED'))}\n" * 3)
     worker.follow()
@@ -125,7 +125,7 @@ def test_a_connector_that_does_not_run_is_a_trouble_told_once(log):
     ]
 
 
-def test_a_worker_that_ended_by_itself_is_a_trouble(tmp_path, log):
+def test_a_worker_that_ended_by_itself_is_reported(tmp_path, log):
     file = tmp_path / "worker.yaml"
     file.write_text("no.such.setting: 1\n")
     worker = LabWorker([file], log)
@@ -136,7 +136,7 @@ def test_a_worker_that_ended_by_itself_is_a_trouble(tmp_path, log):
     assert worker.troubles == [f"the worker ended by itself with status 2: {log}"]
 
 
-def test_a_folder_of_the_lab_is_emptied_and_any_other_left_alone(tmp_path):
+def test_a_folder_of_the_lab_is_emptied_and_any_other_is_left_unchanged(tmp_path):
     ours = fresh_folder(tmp_path / "run")
     (ours / "old").touch()
     assert not (fresh_folder(ours) / "old").exists()

@@ -38,7 +38,7 @@ def lines(monkeypatch):
     kafka.setLevel(level)
 
 
-def test_a_dead_brokers_lines_of_three_hours_are_a_handful_and_none_is_uncounted(lines):
+def test_three_hours_of_an_unavailable_brokers_lines_are_a_few_and_all_are_counted(lines):
     kafka, total = logging.getLogger("tieline.kafka"), 0
     for second in range(3 * 3600):
         lines.seconds = float(second)
@@ -54,7 +54,7 @@ def test_a_dead_brokers_lines_of_three_hours_are_a_handful_and_none_is_uncounted
     assert lines.said[1].endswith("(20 such lines in the last 10 s)")
 
 
-def test_lines_of_another_kind_or_level_or_library_are_said_at_once(lines):
+def test_lines_of_another_kind_level_or_library_are_written_at_once(lines):
     for name in ("tieline.kafka", "pymongo.topology", "uvicorn.error", "urllib3.connectionpool"):
         for _ in range(50):
             logging.getLogger(name).error("attempt %d failed: refused", 1)
@@ -70,7 +70,7 @@ def test_tielines_own_lines_are_all_written(lines):
     assert len(lines.said) == 100
 
 
-def test_what_comes_again_after_a_quiet_time_is_said_at_once(lines):
+def test_a_line_that_returns_after_a_quiet_time_is_written_at_once(lines):
     log = logging.getLogger("pymongo")
     log.error("unavailable")
     lines.seconds = 3600.0

@@ -137,7 +137,7 @@ def test_what_is_too_short_to_be_a_secret_is_left_alone(output):
     assert "abc" in shown(output)
 
 
-def test_numbers_and_booleans_stay_what_they_are(output):
+def test_numbers_and_booleans_keep_their_types(output):
     logging.getLogger("x").warning(
         "hello", extra={"ledger": {"in": 3, "ok": True, "rate": 0.5, "none": None}}
     )

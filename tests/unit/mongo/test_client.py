@@ -17,7 +17,7 @@ def test_no_secret_of_the_uri_is_left_in_a_text(uri, text):
     assert "s3c" not in redact(text, uri)
 
 
-def test_the_place_stays_readable():
+def test_the_address_in_a_masked_uri_stays_readable():
     assert redact("h:1 in mongodb://u:p@h:1/db", "mongodb://u:p@h:1/db") == (
         "h:1 in mongodb://********@h:1/db"
     )

@@ -33,7 +33,7 @@ def test_overrides_belong_to_one_topic_and_a_topic_may_have_dots_and_be_called_l
     assert config.destination("b") == Destination("d", "b", "reading")
 
 
-def test_all_problems_are_told_together_with_the_way_out():
+def test_all_problems_are_reported_together_with_their_fixes():
     found = problems(
         **{
             "layout": "readings",
@@ -59,7 +59,7 @@ def test_all_problems_are_told_together_with_the_way_out():
     assert "did you mean 'collection'?" in found["topic.override.a.colection"]
 
 
-def test_a_misspelt_setting_is_told_with_the_near_one():
+def test_a_misspelt_setting_is_reported_with_the_nearest_one():
     assert "did you mean 'collection'?" in problems(colection="x")["colection"]
 
 
@@ -68,7 +68,7 @@ def test_the_database_is_required():
         MongoSinkConfig.parse({})
 
 
-def test_a_write_concern_of_nobody_is_refused_in_the_uri_too():
+def test_an_unacknowledged_write_concern_is_rejected_also_in_the_uri():
     assert set(problems(**{"connection.uri": "mongodb://127.0.0.1/?w=0"})) == {"connection.uri"}
 
 
@@ -87,7 +87,7 @@ def test_calls_are_bounded_writes_are_safe_and_the_driver_does_not_retry():
     assert options(parse()) == ({"w": "majority", "wtimeout": 3000}, 4.0, 2.0, False)
 
 
-def test_the_uri_is_stronger_than_the_defaults_and_a_setting_than_the_uri():
+def test_the_uri_overrides_the_defaults_and_a_setting_overrides_the_uri():
     uri = "mongodb://127.0.0.1/?w=1&sockettimeoutms=9000&serverSelectionTimeoutMS=5000&retrywrites=true"
 
     assert options(parse(**{"connection.uri": uri})) == ({"w": 1, "wtimeout": 3000}, 9.0, 5.0, True)

@@ -86,7 +86,7 @@ def test_an_unknown_name_lists_the_known_ones_and_suggests_the_nearest():
     assert text == ("no source is called 'fiel'; did you mean 'file'? installed sources: file, volttron_bus")
 
 
-def test_an_unknown_name_that_is_like_none_gets_no_suggestion():
+def test_an_unknown_name_without_a_similar_one_gets_no_suggestion():
     text = load_error(SOURCES, "zzzzzzzz")
     assert text == "no source is called 'zzzzzzzz'; installed sources: file, volttron_bus"
 
@@ -126,7 +126,7 @@ def test_a_plugin_whose_class_is_missing_is_reported_as_broken(tmp_path):
     assert "Mine" in text
 
 
-def test_a_broken_neighbour_disturbs_nobody_and_is_not_even_imported(tmp_path):
+def test_a_broken_neighbour_affects_no_other_plugin_and_is_not_imported(tmp_path):
     with distribution(
         tmp_path,
         "fixture_both",
@@ -141,7 +141,7 @@ def test_a_broken_neighbour_disturbs_nobody_and_is_not_even_imported(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"[tieline.sinks]\nboom badone\n", b"[tieline.sinks]\n\xff = badone:X\n"]
 )
-def test_a_distribution_that_cannot_be_read_disturbs_nobody_and_is_told_with_its_place(tmp_path, content):
+def test_an_unreadable_distribution_affects_no_other_and_is_reported_with_its_location(tmp_path, content):
     with distribution(tmp_path, "fixture_odd", {SINKS: {"mine": "fixture_odd:Mine"}}, {"fixture_odd": ""}):
         (info,) = tmp_path.glob("*/*.dist-info")
         (info / "entry_points.txt").write_bytes(content)
@@ -198,7 +198,7 @@ def test_a_name_that_two_distributions_give_is_an_error_that_names_both(between,
     )
 
 
-def test_the_name_of_a_built_in_plugin_cannot_be_taken_over_without_a_word(tmp_path):
+def test_a_plugin_with_the_name_of_a_built_in_one_is_an_error_that_names_both(tmp_path):
     with distribution(
         tmp_path, "fixture_two", {SOURCES: {"file": "fixture_two:Mine"}}, {"fixture_two": SOURCE}
     ):
@@ -207,13 +207,13 @@ def test_the_name_of_a_built_in_plugin_cannot_be_taken_over_without_a_word(tmp_p
     assert "tieline_connectors.file.source:FileSource" in text
 
 
-def test_the_same_name_in_two_groups_is_no_clash():
+def test_the_same_name_in_two_groups_is_not_a_conflict():
     assert discovery.load(SOURCES, "file", SourceConnector) is FileSource
     assert discovery.load(SINKS, "file", FileSink) is FileSink
 
 
 @pytest.mark.parametrize("what", ["number", "transform"])
-def test_a_plugin_that_is_no_subclass_of_its_contract_is_refused(what, tmp_path):
+def test_a_plugin_that_is_not_a_subclass_of_its_contract_is_rejected(what, tmp_path):
     text = "from tieline.api import Transform as transform\nnumber = 5\n"
     with distribution(
         tmp_path, "fixture_odd", {SOURCES: {"odd": f"fixture_odd:{what}"}}, {"fixture_odd": text}

@@ -94,7 +94,7 @@ def test_a_worker_knows_a_connector_that_was_dropped_in(dropped, tmp_path):
     assert "is called 'other'" in refused.stderr
 
 
-def test_every_problem_of_the_folders_is_told(dropped, tmp_path, monkeypatch):
+def test_every_problem_of_the_folders_is_reported(dropped, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     unpacked(dropped / "again", files("acme_one", "again"))
     (dropped / "nothing").mkdir()
@@ -109,7 +109,7 @@ def test_every_problem_of_the_folders_is_told(dropped, tmp_path, monkeypatch):
     assert not [path for path in sys.path if str(dropped) in path]
 
 
-def test_what_the_environment_has_is_never_replaced(tmp_path, monkeypatch):
+def test_packages_of_the_environment_are_never_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     folder = unpacked(tmp_path / "plugins" / "evil", files("json", "evil"))
     before = list(sys.path)

@@ -28,7 +28,7 @@ def test_the_next_owner_finds_the_latest_value_of_each_key_and_no_deleted_one():
     assert [record.value for record in changelogs.records] == [{"ok": True}]
 
 
-def test_an_owner_that_was_taken_over_is_fenced_and_writes_nothing():
+def test_a_former_owner_is_fenced_and_writes_nothing():
     changelogs = Changelogs()
     first, second = opened(changelogs), opened(changelogs)
     with pytest.raises(FencedError):
@@ -42,7 +42,7 @@ def test_an_owner_that_was_taken_over_is_fenced_and_writes_nothing():
 
 
 @pytest.mark.parametrize(("when", "writes"), [("before", 1), ("after", 2)])
-def test_a_crash_comes_before_or_after_the_write_that_was_named(when, writes):
+def test_a_crash_comes_before_or_after_the_named_write(when, writes):
     changelogs = Changelogs()
     changelogs.fail(2, Crash("here"), when)
     changelog = opened(changelogs)
@@ -67,7 +67,7 @@ def test_a_write_that_is_repeated_after_an_outage_takes_effect_once(when):
     assert [record.value for record in changelogs.records] == [1]
 
 
-def test_what_is_not_true_to_its_schema_is_named_by_its_place_and_nothing_is_written():
+def test_a_value_that_does_not_match_its_schema_is_named_with_its_path_and_not_written():
     changelogs = Changelogs()
     changelog = opened(changelogs)
     for entries, records, index in (
@@ -81,7 +81,7 @@ def test_what_is_not_true_to_its_schema_is_named_by_its_place_and_nothing_is_wri
     assert changelogs.writes == 0
 
 
-def test_a_changelog_that_cannot_be_opened_can_be_later():
+def test_a_changelog_that_cannot_be_opened_yet_can_be_opened_later():
     changelogs = Changelogs()
     changelogs.fail_to_open(RetriableError("away"))
     with pytest.raises(RetriableError):

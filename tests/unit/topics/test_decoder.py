@@ -85,7 +85,7 @@ def test_what_cannot_be_decoded_is_shown_as_bytes_with_the_reason(log):
         ("bytes", b"{}", "bytes", False),
     ],
 )
-def test_a_format_that_is_asked_for_is_not_guessed(log, form, data, format_, is_wrong):
+def test_a_requested_format_is_not_guessed(log, form, data, format_, is_wrong):
     (found,) = values(log, data, form=ValueFormat(form))
     assert (found.format, found.error is not None) == (format_, is_wrong)
 
@@ -98,7 +98,7 @@ def test_hostile_json_is_shown_and_ends_nothing(log, data):
     assert json.loads(json_text(found.as_json()))["format"] in ("json", "text")
 
 
-def test_a_key_is_a_name_also_where_it_looks_like_a_number(log):
+def test_a_key_stays_text_even_if_it_looks_like_a_number(log):
     decoder = Decoder(ValueFormat.AUTO, log, None)
 
     def key(data):
@@ -119,14 +119,14 @@ def test_a_schema_that_is_registered_later_is_found(log):
     assert after.value.data == {"n": 7}
 
 
-def test_a_batch_of_unknown_ids_costs_one_look_and_makes_no_topic(log):
+def test_a_batch_of_unknown_ids_takes_one_lookup_and_creates_no_topic(log):
     garbage = [b"\x00" + number.to_bytes(4, "big") + b"x" for number in range(1, 200)]
     assert {one.format for one in values(log, *garbage)} == {"bytes"}
     assert log.reads == 1
     assert TOPIC not in log.topics()
 
 
-def test_a_line_of_json_says_what_became_of_bytes(log):
+def test_a_line_of_json_states_the_formats_of_key_and_value(log):
     (seen,) = Decoder(ValueFormat.AUTO, log, None).decode(
         [ConsumedRecord("t", 3, 9, b"\xff", b"\xfe", (("a", b"1"), ("a", b"\xff"), ("b", None)), 1000)]
     )

@@ -37,7 +37,7 @@ def test_filter_with_both_drops_what_either_matches():
     assert started(Filter, topic_regex="a", key_regex="y").apply(batch) == [None, None, batch[2]]
 
 
-def test_filter_needs_something_to_filter_by_that_compiles():
+def test_filter_needs_an_expression_that_compiles():
     assert problems(Filter) == ["topic.regex: give topic.regex or key.regex"]
     assert [m.partition(":")[0] for m in problems(Filter, topic_regex="(", key_regex="[")] == [
         "topic.regex",
@@ -46,7 +46,7 @@ def test_filter_needs_something_to_filter_by_that_compiles():
 
 
 @pytest.mark.parametrize("kind", [SourceRecord, SinkRecord])
-def test_insert_header_adds_behind_what_is_there(kind):
+def test_insert_header_adds_after_the_existing_headers(kind):
     rest = () if kind is SourceRecord else (0, 0)
     record = kind("t", *rest, 1)._replace(headers=(("h", b"1"),))
     (out,) = started(InsertHeader, header="h", value_literal="é").apply([record])
@@ -80,7 +80,7 @@ def test_regex_router_rewrites_whole_topics(regex, replacement, topic, expected)
         assert out == SourceRecord(expected, 1)
 
 
-def test_regex_router_leaves_records_that_do_not_match_as_they_are():
+def test_regex_router_does_not_change_records_that_do_not_match():
     batch = records("a", "b")
     out = started(RegexRouter, regex="a", replacement="c").apply(batch)
     assert [record.topic for record in out] == ["c", "b"]

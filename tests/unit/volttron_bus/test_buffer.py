@@ -12,7 +12,7 @@ def frames(*sizes):
     return [[b"x" * size] for size in sizes]
 
 
-def test_what_was_put_is_taken_in_order_with_its_time():
+def test_messages_are_taken_in_order_with_their_times():
     buffer = ReceiveBuffer(10, 100)
     assert buffer.put([[b"a"], [b"b"]], 1) == 0
     assert buffer.put([[b"c"]], 2) == 0
@@ -21,7 +21,7 @@ def test_what_was_put_is_taken_in_order_with_its_time():
     assert buffer.take(2, 0) == []
 
 
-def test_what_does_not_fit_by_count_is_dropped_and_counted():
+def test_messages_beyond_the_count_limit_are_dropped_and_counted():
     buffer = ReceiveBuffer(3, 1000)
     assert buffer.put(frames(1, 1, 1, 1, 1), 0) == 2
     assert len(buffer.take(1, 0)) == 1
@@ -29,7 +29,7 @@ def test_what_does_not_fit_by_count_is_dropped_and_counted():
     assert len(buffer.take(10, 0)) == 3
 
 
-def test_what_does_not_fit_by_bytes_is_dropped_and_counted():
+def test_messages_beyond_the_size_limit_are_dropped_and_counted():
     buffer = ReceiveBuffer(100, 10)
     assert buffer.put(frames(6, 5, 4, 1), 0) == 2
     assert [len(received.frames[0]) for received in buffer.take(10, 0)] == [6, 4]
@@ -42,7 +42,7 @@ def test_a_waiting_take_is_woken_by_a_message():
     assert len(buffer.take(10, 30)) == 1
 
 
-def test_a_closed_buffer_gives_what_it_has_and_never_waits():
+def test_a_closed_buffer_returns_its_messages_and_never_waits():
     buffer = ReceiveBuffer(10, 100)
     threading.Timer(0.02, buffer.close).start()
     assert buffer.take(10, 30) == []

@@ -90,7 +90,7 @@ def bodies(seen):
     return [body for _, body in seen()]
 
 
-def test_a_batch_is_published_in_its_order_and_a_commit_is_asked_for(bus):
+def test_a_batch_is_published_in_its_order_and_a_commit_is_requested(bus):
     with observer(bus) as seen, sink(bus.address) as (task, context):
         task.put(records(*range(100)))
         assert bodies(seen) == list(range(100))
@@ -98,7 +98,7 @@ def test_a_batch_is_published_in_its_order_and_a_commit_is_asked_for(bus):
         assert context.commit_requests == 1
 
 
-def test_what_is_refused_is_counted_told_once_with_its_place_and_passed_over(bus, caplog):
+def test_a_rejected_record_is_counted_reported_once_with_its_position_and_skipped(bus, caplog):
     bad = [record(n, topic) for n, topic in enumerate(["42", "true", "devices/x", "", "analysis/\n"])]
     with observer(bus) as seen, sink(bus.address) as (task, context):
         task.put([record(10), *bad, record(11)])
@@ -108,7 +108,7 @@ def test_what_is_refused_is_counted_told_once_with_its_place_and_passed_over(bus
     assert [line.partition(" is not")[0] for line in told] == ["the record t-0@0", "the record t-0@2"]
 
 
-def test_with_stop_a_refused_record_is_a_data_error_and_all_others_are_published(bus):
+def test_with_stop_a_rejected_record_is_a_data_error_and_all_others_are_published(bus):
     with observer(bus) as seen, sink(bus.address, on__refused="stop") as (task, context):
         with pytest.raises(DataError) as raised:
             task.put([record(0), record(1, "null"), record(2)])
@@ -117,7 +117,7 @@ def test_with_stop_a_refused_record_is_a_data_error_and_all_others_are_published
         assert context.counters == {"published": 2, "refused.topic": 1}
 
 
-def test_what_was_read_from_this_platform_is_not_published_back(bus):
+def test_messages_of_this_platform_are_not_published_back_to_it(bus):
     with observer(bus) as seen, sink(bus.address) as (task, context):
         ours, theirs = (
             record(n)._replace(headers=(("tieline.origin", o),)) for n, o in enumerate((b"lab", b"b"))
@@ -127,7 +127,7 @@ def test_what_was_read_from_this_platform_is_not_published_back(bus):
         assert context.counters == {"published": 1, "filtered.echo": 1}
 
 
-def test_what_is_too_old_is_passed_over_counted_and_told(bus, caplog):
+def test_records_that_are_too_old_are_skipped_counted_and_reported(bus, caplog):
     with observer(bus) as seen, sink(bus.address, max__age__ms="60000") as (task, context):
         task.put([record(0)._replace(timestamp=now_ms() - 61_000), record(1)])
         assert bodies(seen) == [1]
@@ -153,7 +153,7 @@ def test_over_the_rate_limit_the_rest_waits_and_nothing_is_published_twice(bus):
     assert all(0 < wait <= 0.1 for wait in waits)
 
 
-def test_a_lost_platform_is_retriable_with_what_was_reached_and_a_new_connection_goes_on(bus):
+def test_a_lost_platform_is_retriable_with_the_progress_and_a_new_connection_continues(bus):
     with sink(bus.address) as (task, context):
         task.put(records(0))
         bus.stop()
@@ -169,7 +169,7 @@ def test_a_lost_platform_is_retriable_with_what_was_reached_and_a_new_connection
         assert context.counters == {"published": 3, "reconnects": 1}
 
 
-def test_a_router_that_falls_silent_is_given_up_in_time_and_comes_back(bus):
+def test_a_router_that_falls_silent_is_abandoned_in_time_and_reconnected(bus):
     with sink(bus.address) as (task, _):
         bus.fall_silent()
         begun = time.monotonic()
@@ -183,7 +183,7 @@ def test_a_router_that_falls_silent_is_given_up_in_time_and_comes_back(bus):
             assert bodies(seen) == [0]
 
 
-def test_a_half_open_connection_is_left_for_another_under_a_name_beside_the_first(bus):
+def test_a_half_open_connection_is_replaced_by_another_under_a_derived_identity(bus):
     with (
         observer(bus) as seen,
         TcpProxy("127.0.0.1", int(bus.address.rpartition(":")[2])) as proxy,
@@ -231,7 +231,7 @@ def router_that_says(answers):
         thread.join()
 
 
-def test_what_the_router_refuses_is_refused_and_a_subscriber_that_does_not_read_is_counted():
+def test_messages_that_the_router_refuses_and_slow_subscribers_are_counted():
     """As a 2.x platform says it: an error, and behind it the confirmation all the same."""
     answers = {
         b"p1": [[b"error", b"101", b"not authorized to publish to analysis/x", b"", b"pubsub"], None],
@@ -243,7 +243,7 @@ def test_what_the_router_refuses_is_refused_and_a_subscriber_that_does_not_read_
         assert context.counters == {"published": 2, "refused.by_router": 1, "slow_subscribers": 1}
 
 
-def test_a_loss_within_a_batch_says_what_was_reached_refused_records_included():
+def test_a_loss_within_a_batch_reports_its_progress_including_rejected_records():
     with router_that_says({b"p1": None, b"p3": None}) as address, sink(address) as (task, context):
         batch = [record(0), record(1, "42"), record(2), record(3), record(4, partition=1)]
         with pytest.raises(RetriableError) as raised:

@@ -90,7 +90,7 @@ def test_messages_become_records_in_order(bus):
         assert context.counters == {}
 
 
-def test_subscribed_is_said_once_with_prefixes_and_address(bus, caplog):
+def test_the_subscription_is_logged_once_with_prefixes_and_address(bus, caplog):
     caplog.set_level(logging.INFO)
     with source(bus.address, bus__prefixes="devices,analysis") as (task, _):
         bus.wait_for_subscriber(NAME)
@@ -113,7 +113,7 @@ def test_overlapping_prefixes_and_whole_segments(bus):
         assert context.counters == {"filtered.prefix": 1}
 
 
-def test_a_time_that_cannot_be_read_is_counted_and_reported_once_a_topic(bus, caplog):
+def test_an_unreadable_time_is_counted_and_reported_once_per_topic(bus, caplog):
     with source(bus.address) as (task, context):
         bus.wait_for_subscriber(NAME)
         for topic, headers in (
@@ -147,7 +147,7 @@ def test_a_naive_time_is_taken_in_the_zone_of_the_setting(bus, setting, hours):
         assert record.value["time"] == (1772323200 + hours * 3600) * 1_000_000
 
 
-def test_what_is_no_reading_under_a_device_is_counted_and_reported_once_a_topic(bus, caplog):
+def test_a_message_under_a_device_that_is_not_a_reading_is_counted_and_reported_once_per_topic(bus, caplog):
     with source(bus.address) as (task, context):
         bus.wait_for_subscriber(NAME)
         for topic, body in (
@@ -180,7 +180,7 @@ def test_an_echo_is_counted_and_not_sent_back(bus):
         assert context.counters == {"filtered.echo": 1}
 
 
-def test_malformed_messages_are_quarantined_raw_and_reception_goes_on(bus):
+def test_malformed_messages_are_quarantined_raw_and_reception_continues(bus):
     head = [b"", b"VIP1", b"", b"p", b"pubsub", b"publish"]
     good = b'{"sender": "a", "headers": {}, "message": 1}'
     hostile = {
@@ -208,7 +208,7 @@ def test_malformed_messages_are_quarantined_raw_and_reception_goes_on(bus):
         assert kept == [(reason, parts) for reason, found in hostile.items() for parts in found]
 
 
-def test_answers_nobody_asked_for_change_nothing(bus):
+def test_unrequested_answers_change_nothing(bus):
     with source(bus.address) as (task, context):
         bus.wait_for_subscriber(NAME)
         for subsystem in (b"hello", b"ping", b"error", b"RPC", b"peerlist", b"pubsub", b""):
@@ -253,7 +253,7 @@ def test_a_restarted_platform_is_read_again(bus, caplog):
     assert len(warnings(caplog)) == 2
 
 
-def test_a_platform_that_is_away_at_start_is_waited_for_and_told_once(caplog):
+def test_a_platform_that_is_unavailable_at_the_start_is_awaited_and_reported_once(caplog):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
     with source(address) as (task, context):
@@ -281,7 +281,7 @@ def test_a_silent_router_is_noticed_by_ping(bus, caplog):
         assert len(bus.subscriptions()) == 1
 
 
-def test_a_half_open_connection_is_left_for_another_under_a_name_beside_the_first(bus, caplog):
+def test_a_half_open_connection_is_replaced_by_another_under_a_derived_identity(bus, caplog):
     proxy = TcpProxy("127.0.0.1", int(bus.address.rpartition(":")[2]))
     with proxy, source(f"tcp://127.0.0.1:{proxy.port}") as (task, context):
         bus.wait_for_subscriber(NAME)
@@ -317,7 +317,7 @@ def test_a_peer_that_pings_us_is_answered(bus):
         assert peer.recv_multipart() == [b"tieline.test", b"VIP1", b"tieline.test", b"p1", b"ping", b"pong"]
 
 
-def test_a_wrong_server_key_is_told_with_what_to_check(caplog):
+def test_a_wrong_server_key_is_reported_with_what_to_check(caplog):
     with FakeRouter(curve=True) as bus:
         wrong, _ = zmq.curve_keypair()
         with source(bus.address, volttron__serverkey=wrong.decode()) as (task, context):
@@ -328,12 +328,12 @@ def test_a_wrong_server_key_is_told_with_what_to_check(caplog):
     assert wrong.decode() not in caplog.text
 
 
-def test_a_missing_server_key_is_told_with_what_to_check(caplog):
+def test_a_missing_server_key_is_reported_with_what_to_check(caplog):
     with FakeRouter(curve=True) as bus, source(bus.address):
         wait_for_warning(caplog, "volttron.serverkey")
 
 
-def test_keys_let_us_in():
+def test_a_client_with_keys_is_admitted():
     with FakeRouter(curve=True) as bus, source(bus.address, volttron__serverkey=bus.serverkey) as (task, _):
         bus.wait_for_subscriber(NAME)
         reading(bus, 1)
@@ -354,7 +354,7 @@ def test_stop_wakes_a_waiting_poll(bus):
         assert time.monotonic() - stopped[0] < 0.5
 
 
-def test_what_was_received_before_stop_can_still_be_polled(bus):
+def test_messages_received_before_an_interrupt_can_still_be_polled(bus):
     with source(bus.address, buffer__max__messages="1") as (task, context):
         bus.wait_for_subscriber(NAME)
         reading(bus, 1)

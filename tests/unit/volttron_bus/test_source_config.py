@@ -50,7 +50,7 @@ def test_two_settings_are_enough():
     assert config().read_prefixes() == ("actuators", "analysis", "datalogger", "devices")
 
 
-def test_everything_that_is_wrong_is_told_together():
+def test_all_problems_of_the_source_are_reported_together():
     wrong = problems(
         volttron__address="127.0.0.1:22916",
         volttron__identity="42",
@@ -70,7 +70,7 @@ def test_everything_that_is_wrong_is_told_together():
 
 
 @pytest.mark.parametrize("identity", ["42", "true", "null", '"x"', "1e5", "NaN", " 7 ", "[]", "日本"])
-def test_an_identity_that_would_hurt_the_platform_is_refused(identity):
+def test_an_identity_that_would_harm_the_platform_is_rejected(identity):
     assert "volttron.identity" in problems(volttron__identity=identity)
 
 
@@ -122,11 +122,11 @@ def test_routes_name_a_topic_for_a_prefix():
         ("devices=a b", "not a Kafka topic"),
     ],
 )
-def test_a_wrong_route_is_told(route, message):
+def test_a_wrong_route_is_reported(route, message):
     assert message in problems(topic__routes=route)["topic.routes"]
 
 
-def test_keys_are_taken_in_both_spellings(keys):
+def test_keys_are_accepted_in_both_spellings(keys):
     public, secret, server = keys
     for spell in (bytes.decode, urlsafe, lambda key: urlsafe(key) + "="):
         found = (
@@ -169,7 +169,7 @@ def test_keys_are_read_from_the_files_of_a_home(keys, tmp_path):
 @pytest.mark.parametrize(
     "content", [None, "", "[]", "{}", '{"publickey": 5}', '{"publickey": "SECRET"}', b"\xff"]
 )
-def test_a_file_without_keys_is_told_by_name_and_never_quoted(content, tmp_path):
+def test_a_file_without_keys_is_named_and_never_quoted(content, tmp_path):
     file = tmp_path / "keys.json"
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -179,7 +179,7 @@ def test_a_file_without_keys_is_told_by_name_and_never_quoted(content, tmp_path)
     assert "SECRET" not in message
 
 
-def test_keys_that_are_of_no_use_are_told(keys):
+def test_unusable_keys_are_reported(keys):
     public, secret, _ = keys
     assert "without volttron.serverkey" in problems(volttron__secretkey=secret.decode())["volttron.secretkey"]
     assert "without volttron.secretkey" in problems(volttron__publickey=public.decode())["volttron.publickey"]
@@ -201,7 +201,7 @@ def test_a_secret_is_never_shown(keys):
 
 
 @pytest.mark.parametrize("text", ["", "x" * 40 + "ü", "~" * 40, "a" * 42, "a" * 44, "a" * 43 + "!"])
-def test_what_is_no_key_is_refused(text):
+def test_an_invalid_key_is_rejected(text):
     with pytest.raises(ValueError, match="is not a CURVE key"):
         parse_curve_key(text)
 
@@ -241,7 +241,7 @@ def test_a_prefix_that_is_a_pattern_is_an_error_with_the_fix(prefix, fix):
 
 
 @pytest.mark.parametrize("prefix", [p for p in PATTERNS if p.lower() != "all" and p != "/"])
-def test_so_it_is_in_a_route_and_in_an_order_of_topics(prefix):
+def test_a_pattern_in_a_route_or_an_order_of_topics_is_an_error_with_the_fix(prefix):
     assert problems(topic__routes=f"{prefix}=t")["topic.routes"]
     if prefix != "/devices":  # slashes at its ends have always been left out there
         assert problems(topic__order=f"{prefix}=depth")["topic.order"]

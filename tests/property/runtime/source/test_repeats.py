@@ -64,7 +64,7 @@ def test_sources_that_missed_some_of_them_give_as_many_events_as_the_better_one_
 
 
 @given(st.lists(st.integers(0, 6), max_size=60), st.sets(st.integers(0, 60)))
-def test_no_two_within_the_window_are_taken_for_one_and_memory_is_bounded(numbers, crash):
+def test_no_two_messages_within_the_window_get_one_id_and_memory_is_bounded(numbers, crash):
     stream = [f"message {number}" for number in numbers]
     with tempfile.TemporaryDirectory() as folder:
         given_ids = ids(stream, Path(folder), batch=1, crash=crash, window=4)
@@ -74,7 +74,7 @@ def test_no_two_within_the_window_are_taken_for_one_and_memory_is_bounded(number
         assert len(set(near)) == len(near)
 
 
-def test_what_is_not_identity_is_left_as_it_is_and_what_has_none_is_not_numbered(tmp_path):
+def test_numbering_a_repeat_changes_only_its_identity_and_skips_records_without_one(tmp_path):
     counters = Counters()
     repeats = Repeats(tmp_path / "seen", counters)
     anonymous = SourceRecord("t", "v")
@@ -87,7 +87,7 @@ def test_what_is_not_identity_is_left_as_it_is_and_what_has_none_is_not_numbered
     assert counters.all() == {"repeats": 1}
 
 
-def test_a_damaged_file_costs_what_was_damaged_of_it(tmp_path):
+def test_a_damaged_file_loses_only_its_damaged_part(tmp_path):
     path = tmp_path / "seen"
     assert len(set(ids(["on", "off"], tmp_path))) == 2
     data = path.read_bytes()
@@ -102,7 +102,7 @@ def test_a_damaged_file_costs_what_was_damaged_of_it(tmp_path):
         repeats.close()
 
 
-def test_a_file_that_cannot_be_used_is_reported_and_memory_does_what_it_can(tmp_path, caplog):
+def test_an_unusable_file_is_reported_and_identities_are_kept_in_memory(tmp_path, caplog):
     (tmp_path / "seen").mkdir()
     assert len(set(ids(["on", "on", "on"], tmp_path))) == 3
     assert caplog.messages == [

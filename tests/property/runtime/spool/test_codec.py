@@ -72,7 +72,7 @@ def codec():
 @example(SourceRecord("t\n", {"\ud800": [float("-inf"), None, ""]}, "\n"))
 @example(SourceRecord("t", None, "", value_schema=UNION))
 @example(SourceRecord("t", b"null", None))
-def test_what_comes_out_of_the_spool_is_what_went_in(record):
+def test_records_leave_the_spool_unchanged(record):
     spool = codec()
     read = spool.decode(spool.encode(record), record.headers)
     assert repr(read) == repr(record)  # NaN equals itself, 1 is not 1.0, -0.0 is not 0.0
@@ -89,7 +89,7 @@ def test_what_comes_out_of_the_spool_is_what_went_in(record):
         SourceRecord("t", {"v": "\ud800"}, value_schema=POINT),
     ],
 )
-def test_what_the_spool_cannot_carry_is_a_value_error(record):
+def test_a_value_that_the_spool_cannot_store_is_a_value_error(record):
     with pytest.raises(ValueError):  # noqa: PT011 - any of several
         codec().encode(record)
 
@@ -101,7 +101,7 @@ def nested(depth):
     return value
 
 
-def test_what_goes_in_comes_out_also_from_a_deeper_stack():
+def test_a_value_is_read_back_even_with_a_deeper_stack():
     """The pump reads what the receiver wrote; a record that only one of them can hold would block it."""
 
     def deeper(levels, data):
@@ -112,12 +112,12 @@ def test_what_goes_in_comes_out_also_from_a_deeper_stack():
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 900, 100_000])
-def test_what_is_nested_too_deep_is_refused_at_the_door(depth):
+def test_a_value_that_is_nested_too_deep_is_rejected_before_it_is_stored(depth):
     with pytest.raises(ValueError, match="without a schema it must be JSON"):
         codec().encode(SourceRecord("t", nested(depth)))
 
 
-def test_brackets_in_text_are_no_depth():
+def test_brackets_in_text_do_not_count_as_depth():
     record = SourceRecord("t", {"a": "[" * 10_000})
     spool = codec()
     assert spool.decode(spool.encode(record), ()) == record

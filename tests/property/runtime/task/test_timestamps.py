@@ -41,17 +41,17 @@ def test_a_header_that_a_record_brings_along_does_not_change_its_time(timestamp,
 
 
 @given(st.none() | st.integers(max_value=-1) | st.integers(min_value=2**63) | st.text(max_size=3), ours)
-def test_what_is_no_time_is_left_for_the_producer_to_refuse(timestamp, headers):
+def test_an_invalid_time_is_left_for_the_producer_to_reject(timestamp, headers):
     assert at_broker(timestamp, headers, NOW) == (timestamp, headers)
 
 
 @given(st.integers(min_value=NOW + 1).map(lambda ms: b"%d" % ms))
-def test_no_header_makes_a_record_younger_than_the_broker_says(value):
+def test_no_header_makes_a_record_younger_than_its_timestamp(value):
     record = consumed(NOW, ((TIMESTAMP_HEADER, value),))
     assert as_written(record) == record
 
 
 @given(st.none() | st.sampled_from([b"", b"-1", b"1.5", b"x", b"9" * 19, b"1" * 20, "²".encode()]))
-def test_somebody_elses_header_of_that_name_is_left_as_it_is(value):
+def test_another_programs_header_of_that_name_is_unchanged(value):
     record = consumed(5, ((TIMESTAMP_HEADER, value),))
     assert as_written(record) == record

@@ -54,7 +54,7 @@ def file(tmp_path, text, name="messages"):
     return [path]
 
 
-def test_what_is_there_is_shown_once_and_the_log_is_left_as_it_was(log, capfd, tmp_path):
+def test_existing_records_are_shown_once_and_the_log_is_unchanged(log, capfd, tmp_path):
     write(log, *(ProducerRecord("t", b"%d" % n, b"k") for n in range(1200)))
     log.store.commit("reader", {})
     before = log.topics(), log.store.groups()
@@ -70,18 +70,18 @@ def test_a_limit_a_partition_and_filters_choose(log, capfd, tmp_path):
     assert [r["key"] for r in shown(capfd, tmp_path, where=["n=7"])] == ["k7"]
 
 
-def test_a_limit_ends_it_also_where_it_follows(log, capfd, tmp_path):
+def test_a_limit_ends_the_command_even_if_it_follows(log, capfd, tmp_path):
     write(log, ProducerRecord("t", b"1"), ProducerRecord("t", b"2"))
     assert [r["value"] for r in shown(capfd, tmp_path, follow=True, limit=1)] == [1]
 
 
-def test_since_takes_the_records_of_that_time_also_behind_later_ones(log, capfd, tmp_path):
+def test_since_includes_records_of_that_time_after_later_ones(log, capfd, tmp_path):
     day = 1_700_000_000_000
     write(log, *(ProducerRecord("t", b"%d" % n, timestamp=day + n) for n in (0, 5000, 1000, 9000)))
     assert [r["value"] for r in shown(capfd, tmp_path, since="2023-11-14T22:13:25Z")] == [5000, 9000]
 
 
-def test_rows_show_nothing_raw(log, capfd, tmp_path):
+def test_rows_show_no_control_characters(log, capfd, tmp_path):
     hostile = b"\x1b]0;title\x07"
     write(log, ProducerRecord("t", json.dumps({"a": "\x1b[2J"}).encode(), "k\x9b1m".encode()),
           ProducerRecord("t", hostile, hostile))  # fmt: skip
@@ -103,7 +103,7 @@ def test_rows_show_nothing_raw(log, capfd, tmp_path):
         ({"from_beginning": True, "topic": "tt"}, r"did you mean t\?"),
     ],
 )
-def test_what_cannot_be_shown_is_reported_with_the_fix(log, tmp_path, options, printed):
+def test_an_invalid_request_is_reported_with_the_fix(log, tmp_path, options, printed):
     write(log, ProducerRecord("t", b"1"))
     with pytest.raises(StartupError, match=printed):
         consume(options.pop("topic", "t"), **place(tmp_path), follow=False, **options)
@@ -180,7 +180,7 @@ def test_what_is_sent_with_a_schema_is_shown_as_it_was_written(log, capfd, tmp_p
     assert first.value == second.value
 
 
-def test_a_schema_may_stand_in_a_file(log, capfd, tmp_path):
+def test_a_schema_may_be_in_a_file(log, capfd, tmp_path):
     log.create_topic("t")
     schema = tmp_path / "mine.avsc"
     schema.write_text('{"type": "record", "name": "x.R", "fields": [{"name": "raw", "type": "bytes"}]}')
@@ -188,7 +188,7 @@ def test_a_schema_may_stand_in_a_file(log, capfd, tmp_path):
     assert [(r["schema"], r["value"]) for r in shown(capfd, tmp_path)] == [("x.R", {"raw": "AP8="})]
 
 
-def test_the_old_message_file_is_sent_an_entry_a_record(log, capfd, tmp_path):
+def test_each_entry_of_the_old_message_file_is_sent_as_a_record(log, capfd, tmp_path):
     log.create_topic("t")
     entries = [{"sender": "a", "topic": f"x/{n}", "value": n, "description": "d"} for n in range(3)]
     produce("t", file(tmp_path, json.dumps({"message_list": entries}, indent=2)), **place(tmp_path),
@@ -223,14 +223,14 @@ def test_one_problem_in_many_files_and_nothing_is_sent_nor_registered(log, tmp_p
         ('"\\u001b[2J" x', {}, "line 1: not JSON"),
     ],
 )
-def test_what_cannot_be_sent_is_reported_with_the_fix(log, tmp_path, text, options, printed):
+def test_an_invalid_message_is_reported_with_the_fix(log, tmp_path, text, options, printed):
     log.create_topic("t")
     with pytest.raises(StartupError, match=printed):
         produce("t", file(tmp_path, text), **place(tmp_path), **options)
     assert held(log, "t") == []
 
 
-def test_a_topic_that_is_not_there_is_made_only_when_asked(log, tmp_path):
+def test_a_missing_topic_is_created_only_on_request(log, tmp_path):
     log.create_topic("telemetry")
     lines = file(tmp_path, "1\n")
     with pytest.raises(StartupError, match=r"did you mean telemetry\? --create"):
@@ -253,7 +253,7 @@ def test_a_record_that_the_broker_rejects_is_reported_by_its_line_and_the_others
     assert "2 of 3 sent, 1 refused to t" in printed
 
 
-def test_a_record_that_no_broker_takes_is_refused_before_anything_is_sent(log, tmp_path):
+def test_a_record_too_large_for_every_broker_is_rejected_before_anything_is_sent(log, tmp_path):
     log.create_topic("t")
     with pytest.raises(StartupError, match=r"line 2: takes \d+ bytes"):
         produce("t", file(tmp_path, "1\n" + json.dumps("x" * (16 << 20))), **place(tmp_path))
@@ -266,7 +266,7 @@ def test_many_are_sent_in_their_order(log, tmp_path):
     assert [int(r.value or b"") for r in held(log, "t")] == list(range(3210))
 
 
-def test_decimals_keep_their_digits_and_what_cannot_be_read_back_is_not_sent(log, capfd, tmp_path):
+def test_decimals_keep_their_digits_and_values_that_cannot_be_read_back_are_not_sent(log, capfd, tmp_path):
     log.create_topic("t")
     number = {"type": "bytes", "logicalType": "decimal", "precision": 30, "scale": 10}
     id_ = {"type": "string", "logicalType": "uuid"}

@@ -66,7 +66,7 @@ def test_what_cannot_be_created_is_reported(words, message, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_that_is_there_is_overwritten(tmp_path):
+def test_existing_files_are_not_overwritten(tmp_path):
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(StartupError, match="not empty"):
         make("meter", "--sink", "--folder", tmp_path)

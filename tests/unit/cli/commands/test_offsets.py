@@ -126,7 +126,7 @@ def test_a_source_is_set_and_reset_with_json(data, capfd):
         (lambda d: list_offsets("outt", data_dir=d), "did you mean out"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_fix_and_changes_nothing(data, change, message):
+def test_an_impossible_change_is_rejected_with_the_fix_and_changes_nothing(data, change, message):
     before = committed(data)
     with pytest.raises(OffsetsRefusedError, match=message):
         change(data)

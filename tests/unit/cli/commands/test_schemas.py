@@ -67,7 +67,7 @@ def test_schemas_are_registered_listed_and_shown(run, file):
     assert json.loads(run("show", "readings-value", "1").stdout) == json.loads(OLD)
 
 
-def test_a_difference_is_shown_with_who_reads_whom(run, file):
+def test_a_difference_is_shown_with_its_reader_and_writer(run, file):
     for text in (OLD, NEW):
         run("register", "s", file(text))
     printed = run("diff", "s", "1").stdout
@@ -77,7 +77,7 @@ def test_a_difference_is_shown_with_who_reads_whom(run, file):
     assert "version 1 reads what version 2 wrote: no\n  'n' is int here and long there" in printed
 
 
-def test_what_is_refused_is_one_sentence(run, file):
+def test_a_rejection_is_one_sentence(run, file):
     run("register", "s", file(OLD))
     refused = run("register", "s", file(BAD), status=1)
     assert "'n' is string here and int there" in refused.stderr
@@ -86,7 +86,7 @@ def test_what_is_refused_is_one_sentence(run, file):
         run("register", "s", file("{"))
 
 
-def test_check_tells_what_is_broken_by_its_exit_status(tmp_path):
+def test_check_reports_incompatible_changes_by_its_exit_status(tmp_path):
     released = tmp_path / "released" / "1.0" / "lab"
     released.mkdir(parents=True)
     (released / "R.avsc").write_text(OLD)

@@ -80,7 +80,7 @@ def test_the_lag_is_unknown_if_no_worker_runs(shown):
     assert json.loads(shown("--json", running=True))["connectors"][2]["lag"] == 0
 
 
-def test_an_outage_at_the_end_of_a_worker_lasted_until_its_last_words():
+def test_an_outage_at_the_end_of_a_worker_lasts_until_its_last_status():
     row = {"connector": "bus", "state": "no worker runs", "trace": None, "written": 1_700_000_060_000}
     begin = dt.datetime.fromtimestamp(1_700_000_000, dt.timezone.utc)
     outage = {"to": "it", "since": begin.isoformat(), "because": "no\x1b[2Janswer"}

@@ -53,7 +53,7 @@ def test_a_password_is_read_from_standard_input_and_only_its_hash_is_kept(file):
         assert "correct horse" not in text
 
 
-def test_a_password_is_asked_for_twice_on_a_terminal_without_echo(file):
+def test_a_password_is_prompted_twice_on_a_terminal_without_echo(file):
     ours, its = pty.openpty()
     process = subprocess.Popen(
         [*TIELINE, "add", "ann", str(file), "--role", "viewer"],

@@ -59,7 +59,7 @@ def test_a_value_that_is_not_an_object_has_no_fields():
     assert not passes(record(b"\x00"), where=["a~."])
 
 
-def test_all_that_is_asked_for_has_to_hold():
+def test_a_record_must_match_every_filter():
     both = ["points.on=true", "points.a.b=72"]
     assert passes(record(timestamp=5), "ahu1$", both, ["site=campus"], 5)
     assert not passes(record(), "ahu1$", [*both, "none=1"], ["site=campus"])
@@ -67,7 +67,7 @@ def test_all_that_is_asked_for_has_to_hold():
     assert not passes(record(), "ahu1$", both, ["site=other"])
 
 
-def test_a_record_without_a_key_has_none_that_matches():
+def test_a_record_without_a_key_matches_no_key_filter():
     assert not passes(record(key=None), key="")
     assert passes(record(key=""), key="")
 
@@ -78,7 +78,7 @@ def test_a_header_has_exactly_this_value():
     assert passes(record(headers=(("a", b""),)), headers=["a="])
 
 
-def test_since_is_the_records_own_time():
+def test_since_compares_the_records_own_time():
     assert passes(record(timestamp=10), since=10)
     assert not passes(record(timestamp=9), since=10)
 
@@ -88,7 +88,7 @@ def test_since_is_the_records_own_time():
     [("90s", 90), ("15m", 900), ("2h", 7200), ("7d", 604_800), ("0.5 h", 1800), ("2026-01-31", 43_200),
      ("2026-01-31T12:00:00+01:00", 3600), ("2026-01-31T11:00:00Z", 3600), ("2026-01-31 11:59", 60)],
 )  # fmt: skip
-def test_a_time_is_iso_or_so_long_ago(text, before_now):
+def test_a_time_is_iso_8601_or_an_age(text, before_now):
     assert since_ms(text, NOW) == (NOW.timestamp() - before_now) * 1000
 
 

@@ -58,7 +58,7 @@ def record(*fields):
 
 
 @given(DATA)
-def test_what_is_printed_can_be_sent_again_and_is_the_same(data):
+def test_printed_data_can_be_sent_again_unchanged(data):
     assert fitted(KINDS, parse_json(json_text(data))) == data
 
 
@@ -83,7 +83,7 @@ def test_a_field_with_a_default_may_be_left_out_also_inside_a_union_and_a_list()
     }
 
 
-def test_a_command_needs_no_more_than_what_makes_it_one():
+def test_a_command_needs_only_its_required_fields():
     schema = Schema.named("command.Command")
     value = {"command_id": "1", "issuer": "i", "issued_at": 1, "writes": [{"point": "p", "value": 21.5}]}
     data = SchemaFitter(schema).fit(value)
@@ -200,7 +200,7 @@ def test_a_decimal_may_be_a_number_with_all_of_its_digits(number):
         ("ids", ["1"], "x.Logical.ids: '1' is not a UUID"),
     ],
 )
-def test_what_could_not_be_read_back_is_not_sent_and_its_field_is_named(name, value, message):
+def test_a_value_that_could_not_be_read_back_is_not_sent_and_its_field_is_named(name, value, message):
     definition = record(*(field for field in FIELDS if field["name"] == name))
     with pytest.raises(ValueError, match=message):
         fitted({**definition, "name": "x.Logical"}, {name: value})

@@ -26,7 +26,7 @@ def sent(data):
     return [(one.where, one.value) for one in read(data) if isinstance(one, InputMessage)]
 
 
-def test_each_line_is_a_message_as_it_is_written_and_empty_ones_are_none():
+def test_each_line_is_a_message_and_empty_ones_are_skipped():
     found = read(b'{"a": 1.10}\r\n\n  "text" \nnull\n')
     assert found == [
         InputMessage("f: line 1", {"a": 1.1}, b'{"a": 1.10}'),
@@ -45,13 +45,13 @@ def test_every_line_that_is_not_json_is_reported_by_its_number():
     assert [where for where, _ in sent(data)] == ["f: line 1", "f: line 3"]
 
 
-def test_an_old_message_file_is_one_message_an_entry():
+def test_each_entry_of_an_old_message_file_is_a_message():
     text = json.dumps({"message_list": [GOOD, {**GOOD, "value": None}]})
     assert sent(text) == [("f: line 1", GOOD), ("f: line 1", {**GOOD, "value": None})]
     assert json.loads(read(text)[0].text) == GOOD
 
 
-def test_an_old_message_file_may_have_other_entries_before_and_no_description():
+def test_an_old_message_file_may_have_other_entries_first_and_no_description():
     text = '{"kafka_topic": "t",\n "note": {"message_list": [1]},\n "message_list": [\n' + json.dumps(GOOD)
     short = {name: GOOD[name] for name in ("sender", "topic", "value")}
     text += ",\n\n" + json.dumps(short) + "]}"
@@ -86,7 +86,7 @@ def test_a_file_of_commands_is_rejected_with_the_right_command():
     assert problems('{"message_list": {}}') == ["f: line 1: message_list is not a list"]
 
 
-def test_lines_of_json_that_speak_of_a_message_list_stay_lines():
+def test_lines_of_json_that_mention_a_message_list_stay_lines():
     data = b'{"text": "message_list"}\n{"a": "\\"message_list\\""}\n'
     assert len(sent(data)) == 2
 
@@ -126,7 +126,7 @@ def test_lines_arrive_as_they_are_written_also_in_pieces_and_without_an_end(pipe
     assert list(lines) == [[b"four"]]
 
 
-def test_a_line_without_an_end_is_not_kept_for_ever(pipe):
+def test_a_line_without_an_end_is_not_buffered_without_limit(pipe):
     source, target = pipe
 
     def write():

@@ -28,7 +28,7 @@ def broken_at(lines, head=None):
     return broken and broken.line
 
 
-def test_a_whole_log_is_whole():
+def test_a_complete_log_is_verified():
     lines, head = chain(5)
     assert verify(lines, head) is None
     assert verify(lines) is None
@@ -54,7 +54,7 @@ def test_a_head_from_earlier_is_enough():
 @pytest.mark.parametrize(
     "change", ["removed", "doubled", "swapped", "edited", "reformatted", "no json", "torn"]
 )
-def test_the_first_broken_place_is_told(place, change):
+def test_the_first_broken_line_is_reported(place, change):
     lines, head = chain(6)
     line = lines[place]
     if change == "removed":
@@ -75,20 +75,20 @@ def test_the_first_broken_place_is_told(place, change):
     assert broken_at(lines, head) == place + 1
 
 
-def test_a_line_written_anew_with_its_own_hash_breaks_the_one_after_it():
+def test_a_rewritten_line_with_its_own_hash_breaks_the_next_line():
     lines, head = chain(4)
     lines[1], _ = next_line(head_of(lines[0]), {"n": "forged"}, at=1001)
     assert broken_at(lines, head) == 3
 
 
-def test_an_end_that_was_cut_off_is_found_by_the_head():
+def test_a_truncated_end_is_found_by_the_head():
     lines, head = chain(4)
     assert verify(lines[:3], head) == (4, "the end is missing: the head names line 4, the log has 3")
     assert verify(lines[:3]) is None
     assert broken_at([], head) == 1
 
 
-def test_a_whole_history_written_anew_is_found_by_the_head():
+def test_a_completely_rewritten_history_is_found_by_the_head():
     _, head = chain(4)
     lines, other = [], ChainHead()
     for n in range(6):
@@ -98,7 +98,7 @@ def test_a_whole_history_written_anew_is_found_by_the_head():
 
 
 @pytest.mark.parametrize("raw", [b"", b"7", b"{}", b'{"seq":"1","hash":"x"}', b'{"seq":true,"hash":"x"}'])
-def test_what_is_no_head_is_refused(raw):
+def test_an_invalid_head_is_rejected(raw):
     with pytest.raises(ValueError):  # noqa: PT011 - json's sentences too
         ChainHead.parse(raw)
 
@@ -116,7 +116,7 @@ def opened(tmp_path):
         file.close()
 
 
-def test_a_log_goes_on_where_it_was(opened, tmp_path):
+def test_a_log_continues_where_it_ended(opened, tmp_path):
     first = opened()
     first.append(1, {"a": 1}, {"a": 2})
     first.close()
@@ -156,7 +156,7 @@ def test_what_is_not_a_file_is_refused_and_not_waited_for(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [1, 10, -1])
-def test_a_last_line_that_a_crash_tore_is_cut_off_and_told(opened, tmp_path, kept):
+def test_a_last_line_that_a_crash_tore_is_removed_and_reported(opened, tmp_path, kept):
     path = tmp_path / "audit.log"
     log = opened()
     log.append(1, {"a": 1})
@@ -173,7 +173,7 @@ def test_a_last_line_that_a_crash_tore_is_cut_off_and_told(opened, tmp_path, kep
 
 
 @pytest.mark.parametrize("content", [b"no line end", b'{"version":1,"rules":[]}', b"a line\nand more", b'{"'])
-def test_a_file_that_is_no_audit_log_is_refused_and_left_as_it_is(tmp_path, content):
+def test_a_file_that_is_not_an_audit_log_is_rejected_and_left_unchanged(tmp_path, content):
     path = tmp_path / "policy.json"
     path.write_bytes(content)
     path.chmod(0o644)
@@ -198,7 +198,7 @@ def test_zeros_that_a_power_loss_left_at_the_end_are_cut_off(tmp_path):
         assert path.read_bytes() == b"".join(lines)
 
 
-def test_a_head_that_is_older_than_the_log_is_right(opened, tmp_path):
+def test_a_head_older_than_the_log_is_accepted(opened, tmp_path):
     log = opened()
     log.append(1, {"a": 1})
     head = (tmp_path / "audit.log.head").read_bytes()
@@ -209,7 +209,7 @@ def test_a_head_that_is_older_than_the_log_is_right(opened, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut off", "edited", "other", "head damaged"])
-def test_a_log_that_is_not_what_was_written_is_refused_and_left_as_it_is(opened, tmp_path, damage):
+def test_a_changed_log_is_rejected_and_left_unchanged(opened, tmp_path, damage):
     path = tmp_path / "audit.log"
     log = opened()
     log.append(1, {"a": 1}, {"a": 2})
@@ -260,7 +260,7 @@ def test_a_write_that_fails_leaves_nothing_behind(opened, tmp_path):
     assert len(path.read_bytes().splitlines()) == 2
 
 
-def test_a_head_that_cannot_be_written_or_is_empty_stops_nothing(opened, tmp_path):
+def test_a_head_that_is_empty_or_cannot_be_written_does_not_stop_the_log(opened, tmp_path):
     (tmp_path / "audit.log.head.new").mkdir()
     log = opened()
     log.append(1, {"a": 1})
@@ -314,7 +314,7 @@ def test_the_head_follows_the_log_within_a_second_and_at_its_end(opened, tmp_pat
     assert kept() == 6
 
 
-def test_after_a_crash_the_head_is_older_and_the_log_goes_on(opened, tmp_path):
+def test_after_a_crash_the_head_is_older_and_the_log_continues(opened, tmp_path):
     program = "import os, sys; from tieline_connectors.command.audit.file import *; from pathlib import Path;"
     program += "AuditFile(Path(sys.argv[1])).append(1, {'a': 1}); os._exit(9)"
     dead = subprocess.run([sys.executable, "-c", program, str(tmp_path / "audit.log")], check=False)
@@ -386,7 +386,7 @@ def test_a_log_that_is_lost_while_it_is_written_continues_at_its_path_and_says_s
 
 
 @pytest.mark.parametrize("how", ["other content", "cut", "added to", "a folder", "its folder is gone"])
-def test_a_log_that_was_changed_in_another_way_takes_no_line_until_it_is_moved_away(tmp_path, how):
+def test_a_log_that_was_changed_otherwise_takes_no_line_until_it_is_moved(tmp_path, how):
     path = tmp_path / "logs" / "audit.log"
     path.parent.mkdir()
     log = AuditFile(path)

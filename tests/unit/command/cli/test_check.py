@@ -44,7 +44,7 @@ def test_a_policy_without_problems_says_how_many_rules_it_has(check):
     assert (status, told.endswith("2 rules, no problems\n")) == (0, True)
 
 
-def test_every_problem_of_a_policy_is_told(tmp_path):
+def test_every_problem_of_a_policy_is_reported(tmp_path):
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(
         "version: 1\nrules:\n  - issuers: a\n    pionts: b\n  - points: devices/x\n    type: flot\n"
@@ -82,7 +82,7 @@ def test_whether_a_command_would_be_allowed_and_by_which_rule(check, arguments, 
     assert (ended, says in told) == (status, True), told
 
 
-def test_a_whole_command_is_asked_about_as_it_would_be_sent(check, tmp_path):
+def test_check_judges_a_command_as_it_would_be_sent(check, tmp_path):
     file = tmp_path / "command.json"
     file.write_text(json.dumps({"issuer": "energy-manager", "writes": [{"point": POINT, "value": 5}]}))
     assert check("--command", str(file), "--signed-with", "operators")[0] == 0
@@ -104,7 +104,7 @@ def verify(tmp_path):
     return log, verify
 
 
-def test_a_whole_log_is_told_with_its_head_which_can_be_kept_elsewhere(verify):
+def test_verify_prints_the_head_of_a_complete_log(verify):
     log, verify = verify
     status, told = verify()
     head = told.split()[-1]
@@ -120,7 +120,7 @@ def test_a_whole_log_is_told_with_its_head_which_can_be_kept_elsewhere(verify):
     )
 
 
-def test_how_far_a_missing_end_would_be_found_is_told(verify):
+def test_verify_prints_how_much_of_a_missing_end_it_would_find(verify):
     log, verify = verify
     assert "proved" not in verify()[1]
     lines = log.read_bytes().splitlines(keepends=True)
@@ -138,11 +138,11 @@ def test_a_line_that_was_changed_is_found(verify):
 
 
 @pytest.mark.parametrize("head", ["", "3", "x:y", "3:abc"])
-def test_a_head_that_is_none_is_told(verify, head):
+def test_an_invalid_head_is_reported(verify, head):
     assert verify[1]("--head", head) == (2, "--head is NUMBER:HASH, as this command prints it\n")
 
 
-def test_a_log_that_is_not_there_is_told(verify):
+def test_a_missing_log_is_reported(verify):
     log, verify = verify
     log.unlink()
     assert verify() == (2, f"{log}: No such file or directory\n")

@@ -38,7 +38,7 @@ COMPLETE = DraftDefaults({}, "energy-manager", NOW, NOW + 60_000_000)
         ("", ""),
     ],
 )
-def test_a_word_of_the_keyboard_is_the_value_that_it_looks_like(text, value):
+def test_a_typed_word_is_the_value_that_it_looks_like(text, value):
     found = parsing.value_of(text)
     assert (found, type(found)) == (value, type(value))
 
@@ -51,7 +51,7 @@ def test_durations_are_read_as_people_write_them(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "-5s", "5 minutes", "s", "1e9", "9" * 10])
-def test_what_is_no_duration_is_told_with_the_forms_that_are(text):
+def test_an_invalid_duration_is_reported_with_the_valid_forms(text):
     with pytest.raises(ValueError, match=r"--ttl: .* known forms: 90"):
         parsing.seconds_of(text, "--ttl")
 
@@ -74,7 +74,7 @@ def old(point, value):
         ('"commands" a/b/O\'Brien ""', "a/b/O'Brien", ""),
     ],
 )
-def test_a_line_of_the_old_keyboard_program_is_topic_point_and_value_what_has_spaces_in_quotes(
+def test_a_line_of_the_old_keyboard_program_is_topic_point_and_value_with_quotes_around_spaces(
     line, point, value
 ):
     assert parsing.old_line(line) == old(point, value)
@@ -95,7 +95,7 @@ def test_a_line_that_can_be_read_in_two_ways_is_refused_and_says_how_to_write_it
 
 
 @pytest.mark.parametrize("line", ["t", f"t {POINT}", "t point 5", "t a/*/c 5"])
-def test_a_line_that_is_none_is_told(line):
+def test_an_invalid_line_is_reported(line):
     with pytest.raises(ValueError, match=r"a line is|device_point"):
         parsing.old_line(line)
 
@@ -158,7 +158,7 @@ def test_what_is_left_out_is_filled_in_and_what_is_said_is_kept():
     assert {name: kept.record.value[name] for name in own} == own
 
 
-def test_the_old_form_stays_old_unless_another_is_asked_for():
+def test_the_old_form_is_kept_unless_another_is_requested():
     wish = CommandDraft({"message": "m", "new_value": "22.5", "device_point": POINT}, "command-from-cloud")
 
     old = prepare(wish, "commands", None, COMPLETE)
@@ -189,7 +189,7 @@ def test_the_old_form_stays_old_unless_another_is_asked_for():
         ({"writes": [{"point": "a", "value": 5}]}, None, COMPLETE, "full path"),
     ],
 )
-def test_what_no_sink_would_take_is_not_sent(wish, form, complete, says):
+def test_a_command_that_every_sink_would_reject_is_not_sent(wish, form, complete, says):
     with pytest.raises(ValueError, match=says):
         prepare(CommandDraft(wish), "commands", form, complete)
 
@@ -208,7 +208,7 @@ def result(command_id, state, at=1):
     return {"command_id": command_id, "state": state, "at": at}
 
 
-def test_a_watch_knows_its_own_tells_each_state_once_and_ends_with_the_highest_status():
+def test_a_watch_prints_each_state_of_its_commands_once_and_ends_with_the_highest_status():
     watch = CommandTracker(["a", "b"])
     assert not watch.add(result("c", "SUCCEEDED"))
     assert not any(map(watch.add, (None, 5, {}, {"command_id": ["a"], "state": "x"}, b"\xff")))
@@ -240,7 +240,7 @@ def test_each_end_has_its_exit_status(state, status):
     assert watch.status == status
 
 
-def test_a_result_is_told_point_by_point_with_its_reason():
+def test_a_result_is_printed_point_by_point_with_its_reason():
     write = {"point": POINT, "requested": 22.5, "previous": 21, "actual": 22, "outcome": "DIFFERENT"}
     value = {"writes": [write, {"point": "a/b", "requested": "x"}], "reason_code": "R", "reason": "why"}
     assert describe(value) == f'{POINT}=22.5 (21 → 22, DIFFERENT)  a/b="x"  R: why'

@@ -3,7 +3,7 @@ from collections import Counter
 from tieline_connectors.command.execution.counters import CommandCounters
 
 
-def test_sums_and_maxima_are_told_by_counters_that_only_grow():
+def test_counters_that_only_grow_report_sums_and_maxima():
     counts: Counter[str] = Counter()
 
     def count(name, number):

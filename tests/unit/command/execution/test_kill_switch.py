@@ -43,7 +43,7 @@ def test_a_folder_that_is_gone_engages_the_switch(tmp_path):
     assert kill_switch_reason(tmp_path / "file" / "stop") == "its file cannot be accessed (Not a directory)"
 
 
-def test_a_look_that_hangs_costs_its_patience_once_and_whoever_asks_meanwhile_nothing():
+def test_a_check_that_hangs_times_out_once_and_delays_no_other_caller():
     answers = threading.Event()
 
     def look():
@@ -66,13 +66,13 @@ def test_a_look_that_hangs_costs_its_patience_once_and_whoever_asks_meanwhile_no
             assert time.monotonic() < deadline
 
 
-def test_each_look_is_begun_after_it_was_asked_for():
+def test_each_check_starts_after_its_request():
     looks = iter(range(1000))
     looker = BoundedCall(lambda: next(looks))
     assert [looker() for _ in range(1000)] == list(range(1000))
 
 
-def test_an_error_of_a_look_is_raised_where_it_was_asked_for():
+def test_an_error_of_a_check_is_raised_to_its_caller():
     def look():
         raise PermissionError(13, "Permission denied")
 
@@ -80,7 +80,7 @@ def test_an_error_of_a_look_is_raised_where_it_was_asked_for():
         BoundedCall(look)()
 
 
-def test_a_look_that_is_asked_for_while_its_thread_ends_is_made_by_the_next_one(monkeypatch):
+def test_a_check_requested_while_its_thread_ends_runs_in_the_next_one(monkeypatch):
     monkeypatch.setattr(watched_file, "_IDLE", 0.001)
     looker = BoundedCall(lambda: "found", timeout=0.05)
     for number in range(300):

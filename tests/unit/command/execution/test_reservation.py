@@ -129,7 +129,7 @@ def test_a_reservation_is_extended_where_its_writes_take_longer(actuator, platfo
 
 
 @pytest.mark.parametrize("name", ["another.agent", "agent\n\ud800" + "x" * 1000])
-def test_a_conflict_names_the_device_who_has_it_and_until_when(actuator, platform, name):
+def test_a_conflict_names_the_device_its_owner_and_the_end_of_the_reservation(actuator, platform, name):
     until = seconds(40)
     actuator.take(name, "theirs", "HIGH", DEVICES[1], seconds(-1), until)
     with pytest.raises(DeviceReservedError) as refused:

@@ -64,7 +64,7 @@ def computer():
 
 
 @pytest.mark.parametrize("step", [*STEPS, *(-step for step in STEPS)])
-def test_a_clock_that_was_set_is_in_doubt_and_the_time_before_goes_on_until_it_is_back(computer, step):
+def test_a_clock_that_was_set_is_in_doubt_and_the_former_time_continues_until_it_is_back(computer, step):
     computer.go_on(10)
     computer.set_by = step * SECOND
     during = computer.go_on(4)
@@ -76,7 +76,7 @@ def test_a_clock_that_was_set_is_in_doubt_and_the_time_before_goes_on_until_it_i
 
 
 @pytest.mark.parametrize("step", [*STEPS, *(-step for step in STEPS)])
-def test_a_clock_that_stands_where_it_was_set_is_believed_in_the_end(computer, step):
+def test_a_clock_that_keeps_its_new_time_is_believed_in_the_end(computer, step):
     computer.set_by = step * SECOND
     computer.now()
     assert computer.go_on(119).doubt
@@ -208,7 +208,7 @@ def test_a_hold_ends_after_its_time_whatever_the_clock_says(held, computer, at, 
 
 
 @pytest.mark.parametrize("step", [*STEPS, *(-step for step in STEPS)])
-def test_nothing_is_accepted_or_begun_while_the_clock_is_in_doubt(given, computer, at, step):
+def test_nothing_is_accepted_or_started_while_the_clock_is_in_doubt(given, computer, at, step):
     ledger = CommandLedger((), computer.now())
     first = decide_arrival(given.command(), given.T0, ledger, at())
     ledger.put(first.entry)
@@ -298,7 +298,7 @@ def test_spans_hold_every_time_are_few_and_keep_a_time_far_ahead_apart():
     assert not note.has_forgotten(T0 - 1)
 
 
-def test_a_stranger_bars_no_time(given, computer, at):
+def test_forgetting_an_unknown_issuers_command_leaves_no_note(given, computer, at):
     ledger = CommandLedger((), computer.now())
     policy = given.policy({**given.RULE, "issuers": "boss"})
     refused = decide_arrival(given.command(), given.T0, ledger, at()._replace(policy=policy))
@@ -307,7 +307,7 @@ def test_a_stranger_bars_no_time(given, computer, at):
     assert (len(ledger), ledger.note.forgotten) == (0, ())
 
 
-def test_a_note_comes_back_as_it_was_and_what_is_none_is_refused():
+def test_a_clock_note_is_read_back_and_an_invalid_one_is_rejected():
     note = PartitionNote(((1, 2), (5, 9)), "boot", BelievedClock(3, 4), 3)
     assert PartitionNote.from_value(note.to_value()) == note
     assert PartitionNote.from_value(None) == PartitionNote()
@@ -336,7 +336,7 @@ def wall_clock(tmp_path, computer, ntp=False):
     return clock, word, clocks, counted
 
 
-def test_an_operators_word_ends_a_doubt_and_means_nothing_when_the_clock_is_set_again(computer, tmp_path):
+def test_an_operators_confirmation_ends_a_doubt_and_expires_when_the_clock_is_set_again(computer, tmp_path):
     clock, word, clocks, counted = wall_clock(tmp_path, computer)
     computer.set_by = DAY
     assert clock.now().doubt
@@ -353,7 +353,7 @@ def test_an_operators_word_ends_a_doubt_and_means_nothing_when_the_clock_is_set_
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"boot": "boot", "offset": "x"}', "[" * 900])
-def test_a_word_that_is_none_vouches_for_nothing(tmp_path, content):
+def test_an_invalid_confirmation_has_no_effect(tmp_path, content):
     (tmp_path / "word").write_text(content)
     assert ClockConfirmation.read(tmp_path / "word") is None
     assert ClockConfirmation.read(tmp_path / "not there") is None
@@ -390,7 +390,7 @@ def test_a_ledger_from_before_a_restart_that_is_ahead_stops_nothing_once_the_clo
     assert isinstance(decide_arrival(newer, None, ledger, limited._replace(now=later)), Accept)
 
 
-def test_the_program_gives_an_operators_word_for_the_clock_as_it_is(tmp_path):
+def test_the_command_line_confirms_the_clock_at_its_present_time(tmp_path):
     (tmp_path / "audit.log").touch()
     ended = CliRunner().invoke(command, ["clock", "trust", str(tmp_path / "audit.log")])
     assert ended.exit_code == 0, ended.output
@@ -400,6 +400,6 @@ def test_the_program_gives_an_operators_word_for_the_clock_as_it_is(tmp_path):
     assert CliRunner().invoke(command, ["clock", "trust", str(tmp_path / "none")]).exit_code == 2
 
 
-def test_the_kernel_vouches_for_no_clock_but_its_own():
+def test_the_kernel_confirms_only_its_own_clock():
     right = read_clocks()
     assert not synchronized_by_ntp(right._replace(wall=right.wall + DAY))

@@ -42,7 +42,7 @@ def through_avro(name, value):
     return fastavro.schemaless_reader(buffer, schema, None)
 
 
-def test_an_entry_and_a_result_are_what_their_schemas_say_and_come_back(given, entry):
+def test_entries_and_results_match_their_schemas_and_are_read_back(given, entry):
     whole = reverting(
         ended(started(entry(hold_ms=5, reason="é"), given.T0 + 1), given.T0 + 2, hold_until=7), 8
     )
@@ -112,7 +112,7 @@ def test_the_legal_steps_and_no_others(entry):
             assert allowed is ((before_name, after_name) in legal), (before_name, after_name)
 
 
-def test_a_step_keeps_what_made_it_this_command(entry):
+def test_a_step_keeps_the_identity_of_its_command(entry):
     ledger = CommandLedger([entry()])
     with pytest.raises(IllegalStepError):
         ledger.put(started(entry(reason="another"), 1))
@@ -122,14 +122,14 @@ def test_a_step_keeps_what_made_it_this_command(entry):
         ledger.put(entry()._replace(state="ENDED"))
 
 
-def test_the_same_step_again_is_none(entry):
+def test_a_repeated_step_changes_nothing(entry):
     ledger = CommandLedger()
     ledger.put(entry())
     ledger.put(entry())
     assert len(ledger) == 1
 
 
-def test_what_is_due_and_when_the_next_is(given, entry):
+def test_the_ledger_returns_what_is_due_and_the_next_time(given, entry):
     now = given.T0
     later = entry("later", not_before=now + 50)
     expiring = entry("expiring", not_before=now + given.MINUTE + 5)
@@ -160,7 +160,7 @@ def test_the_newest_time_is_of_the_workers_clock_alone(given, entry):
 
 
 @pytest.mark.parametrize("reload", [False, True])
-def test_what_was_written_to_a_point_newest_first_and_the_one_before(given, entry, reload):
+def test_the_writes_of_a_point_are_listed_newest_first(given, entry, reload):
     ledger = CommandLedger()
 
     def put(*entries):
@@ -220,7 +220,7 @@ def refused(entry, at):
     )
 
 
-def test_a_strangers_refusal_is_forgotten_earlier_and_counted_while_it_is_kept(given, entry):
+def test_a_rejection_of_an_unknown_issuer_is_forgotten_earlier_and_counted_until_then(given, entry):
     now = given.T0
     ledger = CommandLedger(
         [refused(entry("stranger"), now + 2), ended(started(entry("done"), now + 1), now + 2)]
@@ -235,7 +235,7 @@ def test_a_strangers_refusal_is_forgotten_earlier_and_counted_while_it_is_kept(g
     assert (ledger.unauthorized, CommandLedger(list(ledger)).unauthorized) == (1, 1)
 
 
-def test_who_wrote_over_a_hold_is_remembered_until_it_has_ended(given, entry):
+def test_the_command_that_overwrote_a_hold_is_remembered_until_the_hold_ends(given, entry):
     """It keeps the hold from giving back what is not its own any more."""
     now = given.T0
     held = ended(started(entry("held", hold_ms=5), now + 1), now + 2, hold_until=now + 10**9)
@@ -246,7 +246,7 @@ def test_who_wrote_over_a_hold_is_remembered_until_it_has_ended(given, entry):
     assert CommandLedger([later]).removable(now + 1000, Retention(100, 50)) == ["later"]
 
 
-def test_only_what_is_at_rest_is_forgotten_and_with_it_what_it_wrote(given, entry):
+def test_only_finished_commands_are_forgotten_together_with_their_writes(given, entry):
     now = given.T0
     done = ended(started(entry("done"), now + 1), now + 2)
     held = ended(started(entry("held", hold_ms=5), now + 3), now + 4, hold_until=now + 9)

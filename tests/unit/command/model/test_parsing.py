@@ -19,7 +19,7 @@ from tieline_connectors.command.model.parsing import (
 from tieline_connectors.command.model.point import point_of
 
 
-def test_a_whole_command_is_read(given):
+def test_a_complete_command_is_parsed(given):
     sent = given.value(
         correlation_id="x",
         not_before=given.T0 + 1,
@@ -110,21 +110,21 @@ def test_a_point_is_read_without_devices_and_outer_slashes(written):
         ),
     ],
 )
-def test_what_is_no_command_is_refused_in_a_sentence(given, change, told):
+def test_an_invalid_command_is_rejected_with_one_sentence(given, change, told):
     with pytest.raises(MalformedCommandError) as caught:
         from_value(given.value(**change), Defaults())
     assert told in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [None, 7, "x", [], b"x"])
-def test_a_value_that_is_no_map_is_refused_in_either_form(value):
+def test_a_value_that_is_not_a_map_is_rejected_in_both_forms(value):
     with pytest.raises(MalformedCommandError):
         from_value(value, Defaults())
     with pytest.raises(MalformedCommandError):
         from_old(value, command_id="t-0-1", issuer="old", at=1, max_age=1, defaults=Defaults())
 
 
-def test_what_can_be_read_of_a_malformed_command_is_told(given):
+def test_the_readable_fields_of_a_malformed_command_are_reported(given):
     with pytest.raises(MalformedCommandError) as caught:
         from_value(given.value(action="JUMP", correlation_id="x"), Defaults())
     assert (caught.value.command_id, caught.value.issuer, caught.value.correlation_id) == (
@@ -137,7 +137,7 @@ def test_what_can_be_read_of_a_malformed_command_is_told(given):
     assert (caught.value.command_id, caught.value.issuer, caught.value.correlation_id) == (None, "", None)
 
 
-def test_defaults_fill_what_is_left_out_and_make_no_other_command_of_it(given):
+def test_defaults_fill_missing_fields_without_changing_the_commands_digest(given):
     sent = given.value(expires_at=None)
     one = from_value(sent, Defaults(ttl=5, priority=9, tolerance=0.5))
     other = from_value(sent, Defaults(ttl=7))
@@ -166,14 +166,14 @@ def test_every_field_is_part_of_the_content(given, change):
     assert digest(given.command(**change)) != digest(given.command())
 
 
-def test_true_one_and_one_point_nought_are_three_contents(given):
+def test_true_1_and_1_0_are_three_contents(given):
     found = {
         digest(given.command(writes=[{"point": "a/b", "value": value}])) for value in (True, 1, 1.0, "1")
     }
     assert len(found) == 4
 
 
-def test_a_signature_is_of_its_key_and_content_and_no_part_of_the_digest(given):
+def test_a_signature_depends_on_key_and_content_and_is_not_part_of_the_digest(given):
     plain = given.command()
     signed = given.command(signature=sign(plain, b"key"))
     assert is_signed_by(signed, b"key")
@@ -243,7 +243,7 @@ def test_a_text_that_reads_as_a_number_is_one_in_the_old_form(sent, read):
         ({"new_value": 1, "device_point": "a/b", "message": 5}, "reason must be a printable text"),
     ],
 )
-def test_what_is_not_the_old_form_is_refused_under_its_records_id(value, told):
+def test_a_value_not_in_the_old_form_is_rejected_under_its_records_id(value, told):
     with pytest.raises(MalformedCommandError) as caught:
         old(value)
     assert told in str(caught.value)

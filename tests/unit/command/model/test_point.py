@@ -110,7 +110,7 @@ def test_two_writes_of_a_command_to_one_point_are_refused_however_they_are_spell
         ("devices/devices/a/b", "a/b"),
     ],
 )
-def test_what_looks_the_same_is_compared_as_the_same(one, other):
+def test_names_that_look_the_same_are_compared_as_the_same(one, other):
     assert key_of(one) == key_of(other)
     assert key_of(key_of(one)) == key_of(one)
 
@@ -153,7 +153,7 @@ def test_every_name_that_a_driver_publishes_can_be_commanded_and_ruled(name):
         ("a/b/{/}", "/", ["a/**"]),
     ],
 )
-def test_a_slash_and_a_star_in_a_name_have_a_form_of_their_own(point, name, fits):
+def test_a_slash_or_a_star_in_a_name_has_its_own_notation(point, name, fits):
     assert point_of(point) == point
     assert split(point) == ("a/b", name)
     assert Write(point).device == "a/b"
@@ -161,7 +161,7 @@ def test_a_slash_and_a_star_in_a_name_have_a_form_of_their_own(point, name, fits
         assert matches_point(point_pattern(rule), point), rule
 
 
-def test_a_star_in_a_name_is_told_from_a_wildcard():
+def test_a_star_in_a_name_is_not_a_wildcard():
     assert not matches_point("a/b/Temp{*}", "a/b/Temperature")
     assert matches_point("a/b/Temp*", "a/b/Temperature")
 

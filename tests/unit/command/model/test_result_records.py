@@ -10,7 +10,7 @@ def ids(result):
     return [(record.topic, dict(record.headers)[ID_HEADER]) for record in told]
 
 
-def test_the_same_result_is_told_under_the_same_ids_in_both_forms_and_each_point_has_its_own():
+def test_a_result_has_the_same_ids_in_both_forms_and_each_point_has_its_own():
     writes = tuple(WriteResult(point, 22.5, actual=22.5) for point in POINTS)
     result = Result("c1", "SUCCEEDED", 1_764_000_000_000_000, writes=writes)
     told = ids(result)

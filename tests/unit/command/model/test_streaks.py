@@ -38,7 +38,7 @@ FAILED = result("FAILED", "NOT_WRITTEN", code="DEVICE_REFUSED", reason="no")
         (result("REJECTED", "NOT_WRITTEN", code="KILL_SWITCH"), None),
     ],
 )
-def test_what_a_command_shows_of_a_device(end, worked):
+def test_the_end_of_a_command_shows_whether_its_device_works(end, worked):
     assert shows_working(end, DEVICE) is worked
 
 
@@ -86,7 +86,7 @@ def test_a_device_that_fails_is_left_alone_for_a_while(given, failures, minutes_
     assert given.policy(given.RULE).rejection(given.command(), PolicyContext(given.T0, history)) is None
 
 
-def test_problems_in_a_breaker_are_told_with_its_own_keys(given):
+def test_problems_in_a_breaker_are_reported_with_its_own_keys(given):
     with pytest.raises(ConfigError) as told:
         given.policy(given.RULE, limits={"breaker": {"failure": 3, "minutes": 0}})
     assert [str(problem) for problem in told.value.problems] == [

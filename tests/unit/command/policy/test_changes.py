@@ -74,7 +74,7 @@ def changes(file):
     return PolicyChanges("p.yaml", file.content())
 
 
-def test_whatever_part_of_a_policy_is_written_nothing_passes_that_the_last_good_one_refuses(given):
+def test_no_partly_written_policy_permits_what_the_last_good_one_forbids(given):
     for length in range(len(NEW)):
         file = File(OLD)
         changes = PolicyChanges("p.yaml", file.content())
@@ -92,7 +92,7 @@ def test_whatever_part_of_a_policy_is_written_nothing_passes_that_the_last_good_
         assert good(changes.in_force, given)
 
 
-def test_a_policy_that_was_moved_into_its_place_holds_at_once(given, file, changes):
+def test_a_policy_that_was_moved_into_place_applies_at_once(given, file, changes):
     file.replace(NEW)
     assert changes.update(file.content(), 0).kind == "changed"
     assert good(changes.in_force, given)
@@ -100,7 +100,7 @@ def test_a_policy_that_was_moved_into_its_place_holds_at_once(given, file, chang
 
 
 @pytest.mark.parametrize("length", [40, len(NEW)])
-def test_a_new_file_that_somebody_still_has_open_is_not_believed(given, file, changes, length):
+def test_a_new_policy_file_that_a_process_still_writes_does_not_apply(given, file, changes, length):
     file.replace(NEW[:length])
     file.writes = True
     for at in range(0, 5 * SETTLES, SETTLES):
@@ -115,7 +115,7 @@ def test_a_new_file_that_somebody_still_has_open_is_not_believed(given, file, ch
 
 
 @pytest.mark.parametrize("moved", [True, False])
-def test_where_nobody_can_say_who_writes_the_times_of_the_file_say_whether_it_was_moved(
+def test_without_a_list_of_writers_the_times_of_the_file_show_whether_it_was_moved(
     given, file, changes, moved
 ):
     file.replace(NEW)
@@ -124,7 +124,7 @@ def test_where_nobody_can_say_who_writes_the_times_of_the_file_say_whether_it_wa
     assert good(changes.in_force, given) is moved
 
 
-def test_a_policy_that_vanishes_leaves_the_last_good_one_and_what_comes_next_has_to_settle(
+def test_after_a_policy_vanishes_the_last_good_one_applies_and_its_successor_has_to_settle(
     given, file, changes
 ):
     assert changes.unreadable("No such file").kind == "wrong"
@@ -139,7 +139,7 @@ def test_a_policy_that_vanishes_leaves_the_last_good_one_and_what_comes_next_has
 
 @pytest.mark.parametrize("text", ["", "\n", "version: 1\nrules: [", "version: 1\nrules:\n  - {issuers: x"])
 @pytest.mark.parametrize("moved", [True, False])
-def test_an_empty_or_a_cut_off_policy_is_told_once_and_never_holds(given, file, changes, text, moved):
+def test_an_empty_or_truncated_policy_is_reported_once_and_never_applies(given, file, changes, text, moved):
     file.replace(text) if moved else file.write(text)
     told = [changes.update(file.content(), at) for at in (0, SETTLES, 2 * SETTLES)]
     assert [event.kind for event in told if event] == (["wrong"] if moved else ["pending", "wrong"])
@@ -147,7 +147,7 @@ def test_an_empty_or_a_cut_off_policy_is_told_once_and_never_holds(given, file, 
     assert allows(changes.in_force, given, 5.0)
 
 
-def test_a_policy_that_goes_back_to_what_it_was_changes_nothing(given, file, changes):
+def test_a_policy_that_returns_to_its_former_text_changes_nothing(given, file, changes):
     file.write(NEW)
     changes.update(file.content(), 0)
     file.write(OLD)
@@ -189,9 +189,7 @@ def files(tmp_path):
     return Files(tmp_path)
 
 
-def test_a_real_file_that_was_moved_into_place_holds_at_once_and_one_in_place_when_it_has_settled(
-    given, files
-):
+def test_a_real_file_applies_at_once_if_moved_into_place_and_otherwise_once_it_has_settled(given, files):
     around = files.monitor()
     files.replace(NEW)
     assert good(around.current().policy, given)
@@ -202,7 +200,7 @@ def test_a_real_file_that_was_moved_into_place_holds_at_once_and_one_in_place_wh
     assert files.counted == {"policy.changed": 2, "policy.pending": 1}
 
 
-def test_a_real_file_that_was_made_anew_and_is_still_open_is_not_believed(given, files):
+def test_a_real_file_that_was_recreated_and_is_still_open_does_not_apply(given, files):
     around = files.monitor()
     files.path.unlink()
     with files.path.open("w") as half:
@@ -218,7 +216,7 @@ def test_a_real_file_that_was_made_anew_and_is_still_open_is_not_believed(given,
     assert files.counted == {"policy.pending": 1, "policy.changed": 1}
 
 
-def test_a_policy_behind_what_does_not_answer_leaves_the_last_good_one(given, files):
+def test_a_pipe_or_a_folder_in_place_of_the_policy_leaves_the_last_good_one(given, files):
     around = files.monitor()
     files.path.unlink()
     os.mkfifo(files.path)
@@ -240,7 +238,7 @@ def test_a_start_waits_for_the_end_of_a_policy_that_is_being_written(given, file
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder"])
-def test_a_start_with_a_policy_that_is_no_file_is_refused_at_once(files, kind):
+def test_a_start_with_a_policy_that_is_not_a_file_is_rejected_at_once(files, kind):
     files.path.unlink()
     os.mkfifo(files.path) if kind == "FIFO" else files.path.mkdir()
     with pytest.raises(ConfigError, match=f"it is a {kind}"):

@@ -142,7 +142,7 @@ def test_each_limit_refuses_with_its_code_and_a_sentence_that_names_the_point(
         ({"values": [1, 2.5]}, written(1.0)),
     ],
 )
-def test_what_keeps_to_every_limit_is_allowed(refusal, given, rule, change):
+def test_a_write_within_every_limit_is_allowed(refusal, given, rule, change):
     rule = {key: value for key, value in {**given.RULE, **rule}.items() if value is not None}
     assert given.policy(rule).rejection(given.command(**change), PolicyContext(given.T0)) is None
 
@@ -160,13 +160,13 @@ def test_what_keeps_to_every_limit_is_allowed(refusal, given, rule, change):
         ({"type": "text", "max_length": 3}, 7, "POLICY_TYPE"),
     ],
 )
-def test_booleans_and_texts(given, rule, value, code):
+def test_limits_apply_to_booleans_and_texts(given, rule, value, code):
     policy = given.policy({"issuers": "*", "points": "**", **rule})
     refused = policy.rejection(given.command(**written(value)), PolicyContext(given.T0))
     assert (refused and refused.code) == code
 
 
-def test_the_first_rule_that_names_it_decides(given):
+def test_the_first_matching_rule_decides(given):
     safe = {
         "issuers": "*",
         "points": "campus/b1/ahu1/Freeze*",
@@ -180,13 +180,13 @@ def test_the_first_rule_that_names_it_decides(given):
     assert policy.rejection(given.command(**written(30)), facts).reason.endswith("not 30 (rule 2)")
 
 
-def test_one_write_that_may_not_be_refuses_the_whole_batch(given):
+def test_one_forbidden_write_rejects_the_whole_command(given):
     writes = [{"point": given.POINT, "value": 20}, {"point": given.OTHER, "value": 200}]
     refused = given.policy().rejection(given.command(writes=writes), PolicyContext(given.T0))
     assert (refused.code, refused.point) == ("POLICY_MAX", given.OTHER)
 
 
-def test_who_has_not_signed_learns_nothing_of_the_limits(given):
+def test_an_unsigned_command_reveals_none_of_the_limits(given):
     policy = given.policy({**given.RULE, "key": "ops"})
     assert policy.rejection(given.command(**written(999)), PolicyContext(given.T0)).code == "SIGNATURE"
     assert policy.rejection(given.command(**written(9)), PolicyContext(given.T0, signed_with={"ops"})) is None
@@ -197,7 +197,7 @@ def test_who_has_not_signed_learns_nothing_of_the_limits(given):
 
 
 @pytest.mark.parametrize(("ago", "code"), [(299, "POLICY_DWELL"), (300, None), (9999, None)])
-def test_a_point_rests_for_its_dwell_time(refusal, given, ago, code):
+def test_a_point_is_not_written_again_within_its_dwell_time(refusal, given, ago, code):
     facts = PolicyContext(given.T0, Before(given.T0, (ago, 20.0, None)))
     refused = refusal({"dwell_minutes": 5}, facts=facts)
     assert (refused and refused.code) == code
@@ -220,7 +220,7 @@ def test_a_point_rests_for_its_dwell_time(refusal, given, ago, code):
         ([], 99, None),
     ],
 )
-def test_a_point_changes_by_so_much_in_so_long(refusal, given, before, value, code):
+def test_a_point_changes_at_most_by_its_limit_within_its_period(refusal, given, before, value, code):
     facts = PolicyContext(given.T0, Before(given.T0, *before))
     refused = refusal({"max_change": 2, "max_change_minutes": 15}, written(value), facts=facts)
     assert (refused and refused.code) == code
@@ -250,7 +250,7 @@ def test_before_the_write_the_change_is_measured_from_what_is_read(refusal, give
         ("total", "", "at most 2 commands in 10 minutes in all are allowed"),
     ],
 )
-def test_so_many_commands_in_so_long(given, limit, of, told):
+def test_the_number_of_commands_in_a_period_is_limited(given, limit, of, told):
     policy = given.policy(limits={limit: {"commands": 2, "minutes": 10}})
     now = given.T0
     inside, outside = (now - 1, of), (now - 600_000_000, of)
@@ -343,7 +343,7 @@ GOOD = {"issuers": ["x"], "points": ["a/b"], "type": "float", "min": 0, "max": 1
         ({"wings": 5}, "rule 1: wings: unknown key; known here: issuers, points, actions"),
     ],
 )
-def test_a_problem_in_a_rule_is_told_with_its_place_and_the_way_out(changes, told):
+def test_a_problem_in_a_rule_is_reported_with_its_place_and_the_fix(changes, told):
     rule = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
     with pytest.raises(ConfigError) as caught:
         parse(json.dumps({"version": 1, "rules": [rule]}), "p.json")
@@ -371,7 +371,7 @@ def test_a_problem_in_a_rule_is_told_with_its_place_and_the_way_out(changes, tol
         ("version: 1\nrules: 7", "rules"),
     ],
 )
-def test_a_problem_in_the_file_is_told_with_its_place_and_the_way_out(text, told):
+def test_a_problem_in_the_file_is_reported_with_its_place_and_the_fix(text, told):
     with pytest.raises(ConfigError) as caught:
         parse(text, "p.yaml")
     assert told in str(caught.value)
@@ -391,7 +391,7 @@ def test_a_duplicate_key_does_not_hide_the_rest_of_a_policy():
     assert {problem.key for problem in caught.value.problems} >= {"points", "version", "rule 1: issuers"}
 
 
-def test_all_problems_are_told_together():
+def test_all_problems_are_reported_together():
     text = """
 version: 1
 limits: {total: {commands: 0, minutes: 1}}
@@ -432,7 +432,7 @@ def test_on_and_off_are_texts_in_a_policy(given):
         ("x" * 10_001, None),
     ],
 )
-def test_what_a_platform_answers_is_a_reading_or_none(found, reading):
+def test_an_answer_of_the_platform_is_a_reading_or_none(found, reading):
     assert reading_of(found) == reading
 
 
@@ -448,14 +448,14 @@ def test_what_a_platform_answers_is_a_reading_or_none(found, reading):
         ({"type": "text", "max_length": 9}, {"tolerance": 5, **written("auto")}, None),
     ],
 )
-def test_what_an_issuer_lets_pass_for_the_same_value_has_a_ceiling(given, rule, change, code):
+def test_the_tolerance_that_an_issuer_may_request_has_an_upper_limit(given, rule, change, code):
     base = {} if rule.get("type") == "text" else {"min": 0, "max": 100}
     policy = given.policy({"issuers": "*", "points": "**", "type": "float", **base, **rule})
     refused = policy.rejection(given.command(**change), PolicyContext(given.T0))
     assert (refused and refused.code) == code
 
 
-def test_the_tolerance_of_the_sinks_own_settings_has_no_ceiling(given):
+def test_the_tolerance_in_the_sinks_settings_has_no_upper_limit(given):
     command = from_value(given.value(), Defaults(tolerance=7.0))
     assert given.policy(given.RULE).rejection(command, PolicyContext(given.T0)) is None
     own = from_value(given.value(tolerance=7.0), Defaults(tolerance=7.0))

@@ -99,13 +99,13 @@ def keys_below(heading):
     return {key for cell in cells for key in re.findall(r"`([^`]+)`", cell)}
 
 
-def test_every_key_stands_on_the_page_and_no_other():
+def test_the_page_lists_exactly_the_keys_of_a_policy():
     assert keys_below("Keys of a rule") == set(Rule.model_fields)
     limits = {f"limits.{key}" for key in Limits.model_fields}
     assert keys_below("Keys beside the rules") == set(Policy.model_fields) - {"rules", "limits"} | limits
 
 
-def test_the_table_of_codes_is_the_one_of_the_rules():
+def test_the_pages_table_of_codes_matches_the_rules():
     rows = re.findall(r"^\| `[A-Z_]+` \|.*$", rules.__doc__, re.MULTILINE)
     assert len(rows) > 30
     assert re.findall(r"^\| `[A-Z_]+` \|.*$", PAGE, re.MULTILINE) == rows

@@ -86,7 +86,7 @@ def state_of(decision):
     return decision.result.state, decision.result.reason_code
 
 
-def test_a_command_that_may_be_is_accepted_with_a_deadline_on_both_clocks(given, arrive):
+def test_a_permitted_command_is_accepted_with_a_deadline_on_both_clocks(given, arrive):
     decision = arrive(1.0, monotonic=500)
     assert isinstance(decision, Accept)
     assert state_of(decision) == ("ACCEPTED", "")
@@ -111,7 +111,7 @@ def test_a_command_that_may_be_is_accepted_with_a_deadline_on_both_clocks(given,
         (60, {}, {"killed": "fire drill"}, ("EXPIRED", "EXPIRED")),
     ],
 )
-def test_on_arrival(arrive, seconds, change, rest, expected):
+def test_each_reason_rejects_a_command_on_arrival(arrive, seconds, change, rest, expected):
     decision = arrive(seconds, change=change, **rest)
     assert state_of(decision) == expected
     if expected[0] != "ACCEPTED":
@@ -136,7 +136,9 @@ def test_a_clock_behind_the_build_decides_nothing(arrive, seconds, doubtful):
 
 
 @pytest.mark.parametrize("ahead", [0, 11, 3540, 366 * 86_400])
-def test_a_records_timestamp_ahead_makes_its_command_no_younger_and_stops_no_other(given, arrive, ahead):
+def test_a_future_timestamp_of_a_record_neither_rejuvenates_its_command_nor_stops_others(
+    given, arrive, ahead
+):
     ledger, at = CommandLedger(), given.T0 + ahead * given.SECOND
     decision = arrive(ledger=ledger, record_at=at)
     assert decision.entry.deadline == given.T0 + given.MINUTE
@@ -160,7 +162,7 @@ STRANGE = {"issuer": "stranger", "reason": "another command than c1"}
         ({"writes": [{"point": "a/denied", "value": 1.0}]}, {}),
     ],
 )
-def test_nothing_that_a_stranger_sends_uses_up_the_id_of_a_command(given, arrive, key, change, rest):
+def test_a_command_of_an_unknown_issuer_never_uses_up_an_id(given, arrive, key, change, rest):
     """Without a key it is an issuer that no rule knows, with one whoever cannot sign."""
     issuers = "*" if key else "energy-manager"
     policy = given.policy(
@@ -195,7 +197,7 @@ def test_a_clock_behind_the_ledger_decides_nothing_at_all(given, accepted):
     assert isinstance(decide_start(entry, deadline, {}, ledger, right), Start)
 
 
-def test_what_is_known_is_repeated_or_on_its_way_and_another_content_is_a_conflict(given, accepted, arrive):
+def test_a_known_command_is_answered_again_and_another_content_is_a_conflict(given, accepted, arrive):
     ledger, accept = accepted()
     assert arrive(2, ledger=ledger) == InProgress(accept.entry)
     conflict = arrive(2, ledger=ledger, change={"reason": "another"})
@@ -208,7 +210,7 @@ def test_what_is_known_is_repeated_or_on_its_way_and_another_content_is_a_confli
     assert len(ledger) == 1
 
 
-def test_a_malformed_command_is_answered_and_uses_up_no_id(given):
+def test_a_malformed_command_is_answered_without_using_up_an_id(given):
     with pytest.raises(MalformedCommandError) as caught:
         from_value(given.value(action="JUMP"), Defaults())
     answer = reject_malformed(caught.value, "topic-0-7", b"raw", given.T0)
@@ -218,7 +220,7 @@ def test_a_malformed_command_is_answered_and_uses_up_no_id(given):
     assert (answer.result.command_id, answer.result.reason) == ("topic-0-7", "no Avro")
 
 
-def test_strangers_fill_no_ledger_and_are_refused_all_the_same(given, arrive):
+def test_unknown_issuers_cannot_fill_the_ledger_and_are_still_rejected(given, arrive):
     ledger, policy = CommandLedger(), given.policy({**given.RULE, "issuers": "energy-manager"})
 
     def of_stranger(**change):
@@ -239,7 +241,7 @@ def test_strangers_fill_no_ledger_and_are_refused_all_the_same(given, arrive):
     assert isinstance(of_stranger(command_id="large", writes=many), Answer)
 
 
-def test_a_wrong_signature_is_answered_and_uses_up_no_id_and_the_right_one_is_accepted(given, arrive):
+def test_a_wrong_signature_is_rejected_without_using_up_the_id(given, arrive):
     policy, keys = given.policy({**given.RULE, "key": "ops"}), {"ops": b"secret", "other": b"else"}
     signature = sign(given.command(), b"secret")
     wrong = sign(given.command(), b"else")
@@ -262,13 +264,13 @@ def test_a_wrong_signature_is_answered_and_uses_up_no_id_and_the_right_one_is_ac
         (2, {"settings": RuleSettings(2_000_000, 5_000_000)}, ("EXPIRED", "MAX_AGE")),  # max.age was lowered
     ],
 )
-def test_everything_is_asked_again_before_the_start(given, accepted, seconds, rest, expected):
+def test_every_condition_is_checked_again_before_the_start(given, accepted, seconds, rest, expected):
     ledger, accept = accepted()
     decision = decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(seconds, **rest))
     assert state_of(decision) == expected
 
 
-def test_a_policy_that_changed_while_a_command_waited_holds(given, accepted):
+def test_a_policy_that_changed_while_a_command_waited_applies_to_it(given, accepted):
     ledger, accept = accepted(not_before=given.T0 + 30 * given.SECOND)
     early = decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(29))
     assert early == NotYet(given.T0 + 30 * given.SECOND, "it waits for its not_before")
@@ -330,7 +332,9 @@ def test_a_dry_run_checks_everything_and_writes_nothing(given, accepted, who):
         (2, {"killed": "now"}, ("REJECTED", "KILL_SWITCH")),
     ],
 )
-def test_the_last_look_before_the_write(given, accepted, seconds, rest, expected):
+def test_the_kill_switch_and_the_deadline_are_checked_just_before_the_write(
+    given, accepted, seconds, rest, expected
+):
     ledger, accept = accepted()
     start = decide_start(accept.entry, accept.deadline, {}, ledger, given.conditions(2))
     assert start.deadline == 12 * given.SECOND
@@ -383,7 +387,7 @@ REFUSED, LOST, NOT_SENT = CallResult("REFUSED", "locked"), CallResult("NO_ANSWER
         (NOT_SENT, 19.0, "FAILED", "NOT_SENT", "NOT_WRITTEN"),
     ],
 )
-def test_what_one_write_comes_to(given, begun, call, after, state, code, written):
+def test_the_outcome_of_one_write(given, begun, call, after, state, code, written):
     _, entry = begun(hold_ms=1000)
     end = outcome_of(given, entry, call, after=[after])
     assert state_of(end) == (state, code)
@@ -415,14 +419,14 @@ def two(given):
         ((NOT_SENT, NOT_SENT), (1, 1), (), "FAILED", "NOT_SENT", ("NOT_WRITTEN", "NOT_WRITTEN")),
     ],
 )
-def test_what_a_batch_comes_to(given, begun, calls, after, back, state, code, outcomes):
+def test_the_outcome_of_several_writes(given, begun, calls, after, back, state, code, outcomes):
     _, entry = begun(**two(given))
     end = outcome_of(given, entry, *calls, after=after, back=back)
     assert state_of(end) == (state, code)
     assert tuple(write.outcome for write in end.result.writes) == outcomes
 
 
-def test_a_revert_that_was_owed_and_not_done_is_never_told_as_done(given, begun):
+def test_a_pending_revert_is_never_reported_as_done(given, begun):
     _, entry = begun(**two(given))
     end = decide_outcome(entry, {given.POINT: DONE, given.OTHER: REFUSED}, {}, {}, {}, given.T0)
     assert state_of(end) == ("UNKNOWN", "REVERT_FAILED")
@@ -438,7 +442,7 @@ def test_a_revert_that_was_owed_and_not_done_is_never_told_as_done(given, begun)
     ],
 )
 @pytest.mark.parametrize("action", ["REVERT", "SET"])
-def test_giving_back_has_no_value_to_compare(given, begun, action, call, state, code, written):
+def test_a_revert_has_no_value_to_compare(given, begun, action, call, state, code, written):
     _, entry = begun(action=action, writes=[{"point": given.POINT, "value": None}])
     end = outcome_of(given, entry, call, after=[19.0])
     assert state_of(end) == (state, code)
@@ -468,7 +472,7 @@ def test_giving_back_has_no_value_to_compare(given, begun, action, call, state, 
         (0, None, 0, False),
     ],
 )
-def test_what_is_the_same_value(written, read, tolerance, equal):
+def test_equal_values_are_recognized_within_the_tolerance(written, read, tolerance, equal):
     assert same_value(written, read, tolerance) is equal
 
 
@@ -480,7 +484,7 @@ def test_what_is_the_same_value(written, read, tolerance, equal):
         ((20, "unread"), ("UNKNOWN", "CRASHED")),
     ],
 )
-def test_after_a_crash_the_device_is_asked(given, begun, after, expected):
+def test_after_a_crash_the_device_is_read(given, begun, after, expected):
     _, entry = begun(hold_ms=1000, **two(given))
     points = (given.POINT, given.OTHER)
     read = {p: None if value == "unread" else Reading(value) for p, value in zip(points, after, strict=True)}
@@ -515,7 +519,7 @@ def test_a_hold_ends_when_it_is_due_and_not_while_the_kill_switch_is_engaged(giv
     assert not holds.may_revert(revert, given.conditions(9000, killed="x"))
 
 
-def test_a_point_that_a_later_command_wrote_is_left_as_it_is(given, held, arrive):
+def test_a_point_that_a_later_command_wrote_is_not_reverted(given, held, arrive):
     ledger, entry = held
     write_later(given, ledger, arrive, given.POINT)
     revert = holds.decide_hold(entry, ledger, given.conditions(12))
@@ -555,7 +559,7 @@ def test_a_hold_is_skipped_when_later_commands_wrote_all_of_its_points(given, he
         (NOT_SENT, 20.0, "HOLD_FAILED"),
     ],
 )
-def test_a_revert_that_fails_is_an_alarm_and_stays_a_debt(given, held, call, after, state):
+def test_a_failed_revert_is_an_alarm_and_stays_owed(given, held, call, after, state):
     ledger, entry = held
     now = given.T0 + 12 * given.SECOND
     revert = holds.decide_hold(entry, ledger, given.conditions(12))
@@ -587,7 +591,7 @@ def test_a_revert_that_fails_is_an_alarm_and_stays_a_debt(given, held, call, aft
         assert (paid.result.state, paid.entry.is_finished) == ("HOLD_ENDED", True)
 
 
-def test_a_debt_is_tried_again_when_the_refusal_said_and_at_least_every_five_minutes(given, held):
+def test_an_owed_revert_is_retried_at_the_announced_time_and_at_least_every_five_minutes(given, held):
     ledger, entry = held
     now = given.T0 + 12 * given.SECOND
     revert = holds.decide_hold(entry, ledger, given.conditions(12))
@@ -611,7 +615,7 @@ def test_a_hold_that_could_not_be_ended_early_is_tried_again_at_its_time(given, 
     assert owed.entry.hold_again_at == entry.hold_until
 
 
-def test_a_debt_ends_when_a_later_command_writes_the_points_or_an_operator_forgives_it(given, held, arrive):
+def test_an_owed_revert_ends_with_a_later_write_or_an_operators_waiver(given, held, arrive):
     ledger, entry = held
     revert = holds.decide_hold(entry, ledger, given.conditions(12))
     owed = holds.postpone_hold(
@@ -672,7 +676,7 @@ def test_a_revert_that_could_not_be_sent_at_all_waits(given, held):
         ((20, "unread"), (0,), None),
     ],
 )
-def test_after_a_crash_only_what_is_proved_to_be_held_is_given_back_again(given, held, after, points, state):
+def test_after_a_crash_only_points_proved_to_be_held_are_reverted_again(given, held, after, points, state):
     ledger, entry = held
     ledger.put(holds.decide_hold(entry, ledger, given.conditions(12)).entry)
     entry = ledger.get("c1")
@@ -690,7 +694,7 @@ def test_after_a_crash_only_what_is_proved_to_be_held_is_given_back_again(given,
         assert decision.result.state == state
 
 
-def test_after_a_crash_a_point_that_a_later_command_wrote_is_left_as_it_is(given, held, arrive):
+def test_after_a_crash_a_point_that_a_later_command_wrote_is_not_reverted(given, held, arrive):
     ledger, entry = held
     ledger.put(holds.decide_hold(entry, ledger, given.conditions(12)).entry)
     for number, point in enumerate((given.POINT, given.OTHER)):
@@ -703,7 +707,7 @@ def test_after_a_crash_a_point_that_a_later_command_wrote_is_left_as_it_is(given
     ledger.put(end.entry)
 
 
-def test_every_code_that_is_used_stands_in_the_table_and_no_other():
+def test_the_table_lists_exactly_the_codes_in_use():
     table = set(re.findall(r"^\| `([A-Z_]+)` \|", rules.__doc__, re.MULTILINE))
     folder = Path(rules.__file__).parents[1]
     names = (

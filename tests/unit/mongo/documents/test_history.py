@@ -47,7 +47,7 @@ def result(**changes):
     return told._replace(**changes)
 
 
-def test_a_command_is_kept_in_the_old_agents_fields_with_what_it_says_beside():
+def test_a_command_is_stored_in_the_old_agents_fields_with_its_other_fields_beside():
     assert history(command()) == {
         "": {
             "from": "Cloud",
@@ -114,7 +114,7 @@ def test_of_several_points_each_has_a_document_of_its_own():
         ]
 
 
-def test_a_result_of_what_could_not_be_read_keeps_its_bytes():
+def test_a_result_of_an_undecodable_record_keeps_its_bytes():
     refused = result(state="REJECTED", reason_code="MALFORMED", reason="no", writes=(), raw=b"\xff\x00")
 
     (found,) = history(record(refused.to_value())).values()
@@ -122,7 +122,7 @@ def test_a_result_of_what_could_not_be_read_keeps_its_bytes():
     assert (found["raw"], found["device_point"], found["message"]) == (b"\xff\x00", None, "REJECTED: no")
 
 
-def test_the_old_agents_json_of_both_ways_is_kept_as_it_is():
+def test_the_old_agents_json_of_both_directions_is_kept_unchanged():
     sent = {"message": "m", "new_value": "22.5", "device_point": POINT}
     told = to_old_form(result(), POINT, 22.5)
     when = {"time": dt.datetime(2026, 1, 1, 0, 0, 1), "time_us": 1_767_225_601_000_000}
@@ -153,7 +153,7 @@ def test_the_old_agents_json_of_both_ways_is_kept_as_it_is():
         {"command_id": {"a": 1}},
     ],
 )
-def test_a_command_that_is_none_is_kept_as_far_as_it_can_be_read(change):
+def test_a_malformed_command_is_stored_as_far_as_it_is_readable(change):
     (found,) = history(command(**change)).values()
 
     assert (found["from"], found["issuer"]) == ("Cloud", "energy-manager")
@@ -161,12 +161,12 @@ def test_a_command_that_is_none_is_kept_as_far_as_it_can_be_read(change):
 
 
 @pytest.mark.parametrize("value", [None, "text", [1], {}, {"state": "x"}, {"temp": 5}])
-def test_what_is_neither_is_refused_with_what_is_taken(value):
+def test_other_data_is_rejected_with_the_accepted_kinds(value):
     with pytest.raises(ValueError, match=r"takes command\.Command, command\.CommandResult and the old"):
         history(record(value))
 
 
-def test_the_two_questions_name_the_fields_that_are_indexed():
+def test_both_queries_use_indexed_fields():
     assert Search(history="from-cloud").filter("time") == {"from": "Cloud"}
     assert Search(history="to-cloud").filter("time") == {"to": "Cloud"}
     assert Search(command="c1").filter(None) == {"command_id": "c1"}

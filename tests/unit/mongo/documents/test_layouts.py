@@ -57,7 +57,7 @@ def test_the_old_documents_date_can_be_text_as_the_old_agent_wrote_it():
     assert (found["date"], found["source"]) == ("2026-01-01 00:00:00.000123", "BEMA")
 
 
-def test_units_are_found_where_the_metadata_is_odd_and_left_out_where_there_are_none():
+def test_units_are_read_from_unusual_metadata_and_omitted_if_missing():
     metadata = {
         "a": {"units": "C", "type": None, "tz": None},
         "b": {"units": None, "type": "int", "tz": None},
@@ -73,7 +73,7 @@ def test_units_are_found_where_the_metadata_is_odd_and_left_out_where_there_are_
 @pytest.mark.parametrize(
     "value", [None, "text", 5, [1], {}, {**COMMON}, {**COMMON, "body": "x", "headers": "{}"}]
 )
-def test_a_record_that_a_layout_has_no_place_for_is_refused_with_the_way_out(layout, value):
+def test_a_record_that_does_not_fit_a_layout_is_rejected_with_the_fix(layout, value):
     with pytest.raises(ValueError, match=r"layout=value takes any data|Expecting value"):
         document(layout, SinkRecord("t", 0, 0, value))
 
@@ -90,7 +90,7 @@ def depth(value):
 
 
 @pytest.mark.parametrize("read", [shallow, lambda value: from_json(json.dumps(value))])
-def test_what_is_too_deep_for_mongodb_is_kept_as_json_text_at_the_last_level(read):
+def test_values_too_deep_for_mongodb_are_kept_as_json_text_at_the_last_level(read):
     fits, too_deep = nested(LEVELS - 1), nested(LEVELS)
 
     assert read(fits) == fits
@@ -113,7 +113,7 @@ def test_the_old_document_is_never_too_deep_for_mongodb(part):
     assert "_json" in json.dumps(other["message"])
 
 
-def test_what_even_python_cannot_read_is_kept_as_its_text():
+def test_json_that_python_cannot_read_is_kept_as_text():
     text = "[" * 100_000 + "]" * 100_000
 
     assert from_json(text) == {"_json": text}
@@ -207,7 +207,7 @@ def test_each_logged_value_is_a_document_with_a_time_of_its_own():
 
 
 @pytest.mark.parametrize("value", [None, "text", 5, [1], {}, {**COMMON}])
-def test_what_is_nothing_of_the_bus_has_no_place_among_points(value):
+def test_a_record_that_is_not_from_the_bus_does_not_fit_the_layout_of_points(value):
     with pytest.raises(ValueError, match="layout=value takes any data"):
         LAYOUTS["point"](LayoutOptions()).documents(SinkRecord("t", 0, 0, value))
 
@@ -228,7 +228,7 @@ def test_a_data_log_in_the_layout_reading_keeps_its_message_and_says_its_device(
     assert (found["device"], found["message"]) == ("b/d", {"a": 1})
 
 
-def test_the_layouts_take_their_own_kinds_unless_told_others():
+def test_the_layouts_store_their_own_kinds_unless_configured_otherwise():
     assert {name: layout(LayoutOptions()).kinds for name, layout in LAYOUTS.items()} == {
         "cloudagent": None,
         "command-history": None,

@@ -15,7 +15,7 @@ def warnings(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_only_readings_of_these_kinds_are_taken_and_all_that_is_no_reading():
+def test_readings_of_the_configured_kinds_and_other_data_are_accepted():
     publishes = Publishes(["ALL", "POINT"])
 
     asked = [value("ALL"), value("MULTI"), value("POINT"), value("OTHER"), {"body": "1"}, "text", None]
@@ -24,7 +24,7 @@ def test_only_readings_of_these_kinds_are_taken_and_all_that_is_no_reading():
     assert Publishes(None).skipped(value("OTHER")) is None
 
 
-def test_a_kind_that_is_none_of_a_reading_is_a_field_of_some_other_data():
+def test_a_field_named_kind_in_other_data_is_not_the_kind_of_a_reading():
     assert Publishes(["ALL"]).skipped({"kind": "pump"}) is None
     assert Publishes(["ALL"]).skipped({"kind": ["ALL"]}) is None
 
@@ -36,7 +36,7 @@ def test_a_kind_that_is_none_of_a_reading_is_a_field_of_some_other_data():
         (value("MULTI"), value("MULTI", topic="points/a/b/c/multi")),
     ],
 )
-def test_a_device_that_comes_twice_is_told_once_with_the_way_out(first, second, caplog):
+def test_a_device_that_arrives_in_two_forms_is_reported_once_with_the_fix(first, second, caplog):
     publishes = Publishes(["ALL", "MULTI"])
 
     for one in (first, first, second, first, value("ALL", "x"), value("MULTI", "x")):
@@ -48,7 +48,7 @@ def test_a_device_that_comes_twice_is_told_once_with_the_way_out(first, second, 
     assert "publishes=MULTI" in warning
 
 
-def test_two_devices_that_come_differently_are_no_reason_to_warn(caplog):
+def test_two_devices_in_different_forms_cause_no_warning(caplog):
     publishes = Publishes(["ALL", "MULTI", "POINT"])
 
     for one in (value("ALL"), value("MULTI", "x"), value("POINT"), value("ALL") | {"platform": "other"}):

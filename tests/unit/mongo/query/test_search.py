@@ -25,18 +25,18 @@ def test_times_are_read_as_people_write_them(text, expected):
     assert parse_time(text, NOW) == expected
 
 
-def test_one_condition_stands_alone_so_that_its_index_is_plain_to_see():
+def test_a_single_condition_is_not_nested():
     assert Search(topic="a").filter("time") == {"topic": "a"}
     assert Search().filter(None) == {}
 
 
-def test_a_devices_name_is_no_expression():
+def test_a_devices_name_is_not_an_expression():
     found = Search(device="b1.x/(a)").filter("date")
 
     assert found == {"topic": {"$regex": r"^devices/b1\.x/\(a\)/[^/]+$"}}
 
 
-def test_a_question_about_the_document_of_a_change_names_its_fields_there():
+def test_a_query_of_changes_names_the_fields_inside_the_changed_document():
     question = Search(topic="a", pattern="b", since=NOW).filter("date")
 
     assert _below("fullDocument", question) == {
@@ -53,7 +53,7 @@ def test_a_question_about_the_document_of_a_change_names_its_fields_there():
     }
 
 
-def test_no_line_can_move_the_cursor_of_a_terminal():
+def test_no_printed_line_contains_control_characters():
     document = {"time": NOW, "topic": "a\x1b[2J", "points": {"\x9bK": "\u202e"}}
 
     assert all(cell.isprintable() for cell in row(document))

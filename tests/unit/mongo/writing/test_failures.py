@@ -32,7 +32,7 @@ from tieline_connectors.mongo.writing.failures import error_of_code, to_tieline_
         OperationFailure("odd", 4711, {"errorLabels": ["RetryableWriteError"]}),
     ],
 )
-def test_what_passes_is_waited_out(error):
+def test_a_transient_error_is_an_outage(error):
     assert isinstance(to_tieline_error(error), RetriableError)
 
 
@@ -82,12 +82,12 @@ def test_a_write_concern_that_can_never_be_reached_is_fatal(writer):
         writer.to_result([{"_id": "1"}], answer(concern=[{"code": 100, "errmsg": "not enough"}]))
 
 
-def test_an_outage_told_with_one_document_is_an_outage_of_the_batch(writer):
+def test_an_outage_reported_for_one_document_is_an_outage_of_the_batch(writer):
     bad, down = {"index": 0, "code": 121, "errmsg": "no"}, {"index": 1, "code": 11600, "errmsg": "down"}
 
     with pytest.raises(RetriableError):
         writer.to_result([{"_id": "1"}, {"_id": "2"}], answer(bad, down))
 
 
-def test_a_code_says_by_its_name_what_is_the_matter():
+def test_an_error_code_is_shown_with_its_name():
     assert "PrimarySteppedDown" in str(error_of_code(189, "x"))

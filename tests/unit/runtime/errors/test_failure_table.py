@@ -21,7 +21,7 @@ def test_an_outage_longer_than_the_retry_timeout_stops_the_task():
     assert "errors.retry.timeout" in stopped.reason
 
 
-def test_a_retriable_error_that_names_its_own_delay_is_retried_then():
+def test_a_retriable_error_with_a_delay_is_retried_after_it():
     assert outcome(RetriableError("busy", after=7.0), attempt=3) == Retry(7.0)
 
 
@@ -41,7 +41,7 @@ def test_everything_else_stops_the_task_and_says_why(error, says):
     assert stopped.reason.startswith("TASK_PUT: ")
 
 
-def test_backoff_doubles_up_to_its_maximum_and_jitter_takes_off_up_to_half():
+def test_backoff_doubles_up_to_its_maximum_and_jitter_removes_up_to_half():
     delays = [backoff(POLICY, attempt, 0.0) for attempt in range(10)]
     assert delays[:4] == pytest.approx([0.3, 0.6, 1.2, 2.4])
     assert delays[-1] == 60.0

@@ -31,7 +31,7 @@ def outage(polling):
     return polling.after(RetriableError("the device is unavailable"))
 
 
-def test_an_outage_is_logged_at_its_begin_and_at_its_end(environment, polling, caplog):
+def test_an_outage_is_logged_at_its_start_and_at_its_end(environment, polling, caplog):
     outage(polling)
     passes(environment, 2)
     outage(polling)
@@ -40,7 +40,7 @@ def test_an_outage_is_logged_at_its_begin_and_at_its_end(environment, polling, c
     assert environment.connections.all() == []
 
 
-def test_the_end_of_no_outage_is_not_logged(polling, caplog):
+def test_without_an_outage_no_end_is_logged(polling, caplog):
     polling.over()
     polling.no_error()
     assert caplog.messages == []

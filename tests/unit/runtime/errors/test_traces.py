@@ -13,7 +13,7 @@ def error():
         return error
 
 
-def test_a_long_traceback_loses_its_middle_and_keeps_its_begin_and_its_end(error):
+def test_a_long_traceback_loses_its_middle_and_keeps_its_start_and_its_end(error):
     sentence, traceback = split_trace(describe_error("a sentence\nof two lines", error))
     assert sentence == "a sentence of two lines"
     assert len(traceback) < 17_000
@@ -23,7 +23,7 @@ def test_a_long_traceback_loses_its_middle_and_keeps_its_begin_and_its_end(error
 
 
 @pytest.mark.parametrize("unexpected", [None, ValueError("was not raised")])
-def test_an_error_without_a_traceback_is_its_sentence_alone(unexpected):
+def test_an_error_without_a_traceback_is_only_its_sentence(unexpected):
     trace = describe_error("a sentence\nof two lines", unexpected)
     assert trace == "a sentence\nof two lines"
     assert split_trace(trace) == (trace, "")

@@ -235,7 +235,7 @@ class Displacing(Transform[Config]):
         return [SinkRecord("u", 0, 7, record.value, headers=record.headers) for record in batch]
 
 
-def test_where_a_record_was_consumed_is_not_a_transforms_to_change(log):
+def test_a_transform_cannot_change_where_a_record_was_consumed(log):
     fill(log, ["a1", "a2"])
     fill(log, ["b1"], 1)
     left = [1]
@@ -275,7 +275,7 @@ def test_two_transforms_that_each_refuse_another_record_stop_at_the_first_of_the
     assert committed(log) == {0: 2}
 
 
-def test_what_a_sink_has_reached_before_an_outage_is_committed_and_not_offered_again(log):
+def test_the_progress_of_a_sink_before_an_outage_is_committed_and_not_offered_again(log):
     fill(log, ["a1", "a2", "a3"])
     fill(log, ["b1", "b2"], 1)
     left = [1]
@@ -319,7 +319,7 @@ def test_a_sink_that_progresses_slowly_never_reaches_its_limit(log):
     assert counts == (8, 8, 0, 0, 0)
 
 
-def test_while_an_outage_lasts_nothing_is_committed_and_a_stop_gives_the_records_back(log):
+def test_during_an_outage_nothing_is_committed_and_a_stop_returns_the_records(log):
     fill(log, ["a"])
     met = threading.Event()
 
@@ -350,7 +350,7 @@ def test_a_data_error_stops_the_task_after_everything_before_it_is_written_and_c
     assert committed(log) == {0: 2, 1: 1}
 
 
-def test_bytes_that_cannot_be_converted_stop_the_task_after_what_stands_before_them(log):
+def test_bytes_that_cannot_be_converted_stop_the_task_after_the_records_before_them(log):
     log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", b"\xff\xfe", b"b")])
     sink = Sink(99)
     running = Running(log, sink)
@@ -385,7 +385,7 @@ def test_filtered_records_are_counted_and_their_offsets_advance(log):
     assert committed(log) == {0: 5}
 
 
-def test_a_record_without_identity_gets_one_from_its_place_and_the_topic_id(log):
+def test_a_record_without_an_identity_gets_one_from_its_position_and_the_topic_id(log):
     fill(log, ["a", "a"])
     ids: list[bytes | None] = []
     sink = Sink(2, lambda batch: ids.extend(dict(r.headers)["tieline.id"] for r in batch))
@@ -485,7 +485,7 @@ def test_a_sink_that_is_unavailable_when_it_gets_partitions_is_opened_again(log)
     assert running.error is None
 
 
-def test_a_converter_that_makes_more_values_than_it_was_given_stops_the_task(log):
+def test_a_converter_that_returns_more_values_than_it_received_stops_the_task(log):
     class Doubling(StringConverter):
         def deserialize(self, batch):
             return [value for value in super().deserialize(batch) for _ in range(2)]
@@ -498,7 +498,7 @@ def test_a_converter_that_makes_more_values_than_it_was_given_stops_the_task(log
     assert sink.written == {}
 
 
-def test_what_was_read_of_one_partition_is_kept_when_the_next_cannot_be_read(log):
+def test_records_of_one_partition_are_kept_when_the_next_partition_cannot_be_read(log):
     reads = [0]
     read_known = log.store.read_known
 
@@ -557,7 +557,7 @@ class Buffering(Sink):
         self.buffer = []
 
 
-def test_a_sink_that_cannot_flush_is_given_no_more_until_it_can(log):
+def test_a_sink_that_cannot_flush_receives_no_more_records_until_it_can(log):
     for start in range(0, 500, 100):
         fill(log, [str(n) for n in range(start, start + 100)])
     sink = Buffering(500, RetriableError("the disk is unavailable", after=0.1), times=5)
@@ -582,7 +582,7 @@ def test_a_sink_that_can_never_flush_stops_with_its_reason_and_commits_nothing(l
 UTF16 = b"\xff\xfe"
 
 
-def test_a_key_that_cannot_be_read_is_passed_on_as_bytes_counted_and_stops_nothing(log, caplog):
+def test_an_unreadable_key_is_passed_on_as_bytes_and_counted(log, caplog):
     for key in (b"text", UTF16, None, UTF16):
         log.store.append([ProducerRecord("t", b"value", key, partition=0)])
     keys: list[Any] = []
@@ -597,7 +597,7 @@ def test_a_key_that_cannot_be_read_is_passed_on_as_bytes_counted_and_stops_nothi
     assert "t-0@1" in messages[0]
 
 
-def test_headers_that_a_disk_has_damaged_are_left_out_counted_and_stop_nothing(log, caplog):
+def test_damaged_headers_are_omitted_and_counted(log, caplog):
     fill(log, ["first"])
     headers = (("a", b"1"), ("b", None))
     log.store.append([ProducerRecord("t", b"value", None, headers, partition=0)] * 4)
@@ -649,7 +649,7 @@ class Taking(Sink):
 
 
 @pytest.mark.parametrize("unavailable", [0, 2])
-def test_a_task_can_get_unreadable_records_with_the_others_in_their_place(log, unavailable):
+def test_a_task_can_receive_unreadable_records_in_order_with_the_others(log, unavailable):
     values = (b"a", UTF16 + b"1", UTF16 + b"2", b"b", UTF16 + b"3")
     log.store.append([ProducerRecord("t", v, b"k", partition=0) for v in values])
     sink = Taking(5)
@@ -672,7 +672,7 @@ def test_a_task_can_get_unreadable_records_with_the_others_in_their_place(log, u
 
 
 @pytest.mark.parametrize("unavailable", [0, 3])
-def test_an_unreadable_record_is_handled_in_its_place_and_blocks_nothing(log, unavailable):
+def test_an_unreadable_record_is_handled_in_order_and_blocks_nothing(log, unavailable):
     values = (b"a", UTF16 + b"1", UTF16 + b"2", b"b", UTF16 + b"3", b"c", UTF16 + b"4")
     log.store.append([ProducerRecord("t", v, b"k", partition=0) for v in values])
     fill(log, ["x", "y"], 1)
@@ -689,7 +689,7 @@ def test_an_unreadable_record_is_handled_in_its_place_and_blocks_nothing(log, un
     assert running.environment.counters["retries"] == unavailable
 
 
-def test_a_record_that_the_task_does_not_handle_stops_it_after_those_before(log):
+def test_an_undecodable_record_that_the_task_does_not_handle_stops_it_after_earlier_ones(log):
     log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16, b"b")])
     sink = Refusing(99, answer=False)
     running = Running(log, sink)
@@ -701,7 +701,7 @@ def test_a_record_that_the_task_does_not_handle_stops_it_after_those_before(log)
     assert committed(log) == {0: 1}
 
 
-def test_a_bad_record_behind_one_that_is_held_waits_for_it(log):
+def test_a_bad_record_after_a_held_one_waits_for_it(log):
     log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16, b"b")])
     sink = Refusing(2)
     left = [2]
@@ -720,7 +720,7 @@ def test_a_bad_record_behind_one_that_is_held_waits_for_it(log):
     assert counts == (3, 3, 0, 0, 0)
 
 
-def test_a_fatal_error_while_a_record_is_refused_stops_the_task_and_commits_nothing_of_it(log):
+def test_a_fatal_error_while_an_undecodable_record_is_handled_commits_nothing_of_it(log):
     log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16)])
 
     class Failing(Sink):
@@ -780,7 +780,7 @@ class Acting(Keeping):
             self.found[at.partition] = self.logs[at].first_partitions
 
 
-def test_a_topic_that_was_read_before_it_was_claimed_says_so_from_then_on(log):
+def test_a_claim_of_a_topic_that_was_read_before_reports_that(log):
     fill(log, ["a"])
     before = Keeping(1)
     running = Running(log, before)
@@ -795,7 +795,7 @@ def test_a_topic_that_was_read_before_it_was_claimed_says_so_from_then_on(log):
         assert sink.found == {0: -1, 1: -1}
 
 
-def test_a_new_claim_says_how_many_partitions_its_topic_has(log):
+def test_a_new_claim_reports_how_many_partitions_its_topic_has(log):
     for _ in range(2):
         fill(log, ["b"])
         sink = Acting(1)
@@ -811,7 +811,7 @@ def results(log):
     return found
 
 
-def test_what_a_task_writes_in_its_changelog_moves_the_offset_and_settles_the_ledger(log):
+def test_a_changelog_write_moves_the_offset_and_settles_the_ledger(log):
     fill(log, ["a", "b", "c"])
     fill(log, ["x"], 1)
     sink = Keeping(4)
@@ -833,7 +833,7 @@ def test_what_a_task_writes_in_its_changelog_moves_the_offset_and_settles_the_le
     }
 
 
-def test_an_offset_that_a_write_has_moved_is_never_set_back_by_a_commit(log):
+def test_a_commit_never_resets_an_offset_that_a_write_has_moved(log):
     fill(log, ["a", "b", "c", "d"])
 
     class Ahead(Keeping):
@@ -856,7 +856,7 @@ def test_an_offset_that_a_write_has_moved_is_never_set_back_by_a_commit(log):
     assert committed(log) == {0: 4}
 
 
-def test_an_offset_within_a_batch_is_committed_and_the_rest_comes_again(log):
+def test_an_offset_within_a_batch_is_committed_and_the_rest_is_read_again(log):
     fill(log, ["a", "b", "c", "d"])
     half = threading.Event()
 
@@ -886,7 +886,7 @@ class Holding(Sink):
         return {partition: min(offset, self.hold) for partition, offset in offsets.items()}
 
 
-def test_what_a_task_calls_safe_within_a_batch_is_committed_and_nothing_less(log):
+def test_the_offsets_that_a_task_returns_as_safe_are_committed_even_within_a_batch(log):
     fill(log, ["a", "b", "c", "d", "e"])
     sink = Holding(5)
     running = Running(log, sink)
@@ -902,7 +902,7 @@ def test_what_a_task_calls_safe_within_a_batch_is_committed_and_nothing_less(log
     assert committed(log) == {0: 4}
 
 
-def test_what_is_safe_within_a_batch_counts_filtered_records_apart(log):
+def test_safe_offsets_within_a_batch_count_filtered_records_separately(log):
     for value, key in ((b"a", b""), (b"x", b"drop"), (b"b", b""), (b"x", b"drop"), (b"c", b"")):
         log.store.append([ProducerRecord("t", value, key, partition=0)])
     drop = Filter(FilterConfig.parse({"key.regex": "drop"}))
@@ -1035,7 +1035,7 @@ def test_records_that_expired_before_they_were_read_are_counted_and_reported_onc
     ]
 
 
-def test_what_expired_with_nothing_behind_it_is_not_counted_again_at_the_next_start(log):
+def test_records_that_expired_at_the_end_are_not_counted_again_at_the_next_start(log):
     fill(log, ["a", "b", "c"])
     log.store.commit("connect-c", {TopicPartition("t", 0): 1}, 5)
     log.store.delete_before("t", 0, 3)
@@ -1052,7 +1052,7 @@ def test_what_expired_with_nothing_behind_it_is_not_counted_again_at_the_next_st
     assert committed(log) == {0: 3}
 
 
-def test_what_expired_is_committed_only_after_what_was_read_before_it(log):
+def test_expired_records_are_committed_only_after_the_records_before_them(log):
     at = TopicPartition("t", 0)
     stored: dict[TopicPartition, int] = {}
     progress = CommitTracker(TaskChangelogs("c", TopicSchemaStore(log), 10.0))

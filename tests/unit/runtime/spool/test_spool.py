@@ -75,7 +75,7 @@ def drained(spool, position=None):
         out += batch
 
 
-def test_what_was_appended_is_read_in_order_and_leaves_when_it_is_saved(opened):
+def test_appended_records_are_read_in_order_and_removed_once_they_are_saved(opened):
     spool = opened()
     spool.append(records(20))
     batch, position = drained(spool)
@@ -87,7 +87,7 @@ def test_what_was_appended_is_read_in_order_and_leaves_when_it_is_saved(opened):
     assert [r.value for r in drained(spool)[0]] == ["20"]
 
 
-def test_values_that_nobody_looks_into_leave_the_spool_as_the_bytes_that_the_converter_would_have_made(
+def test_values_that_no_transform_reads_leave_the_spool_as_the_converters_bytes(
     opened,
 ):
     converter = AvroConverter(AvroConverterConfig(), is_key=False, schemas=FixedSchemas())
@@ -103,7 +103,7 @@ def test_values_that_nobody_looks_into_leave_the_spool_as_the_bytes_that_the_con
     )
 
 
-def test_after_a_reopen_everything_that_was_not_saved_is_there_again_with_the_same_identity(opened):
+def test_after_a_reopen_unsaved_records_are_read_again_with_the_same_identities(opened):
     spool = opened()
     spool.append(records(3))
     first, _ = drained(spool)
@@ -114,7 +114,7 @@ def test_after_a_reopen_everything_that_was_not_saved_is_there_again_with_the_sa
     assert again == first[1:]
 
 
-def test_two_equal_records_without_an_identity_of_their_own_have_two(opened):
+def test_two_equal_records_without_an_identity_get_different_ones(opened):
     spool = opened()
     spool.append([SourceRecord("t", "same"), SourceRecord("t", "same")])
     one, two = drained(spool)[0]
@@ -122,7 +122,7 @@ def test_two_equal_records_without_an_identity_of_their_own_have_two(opened):
     assert header(one, "tieline.id") is not None
 
 
-def test_an_identity_that_the_source_gave_is_kept(opened):
+def test_an_identity_from_the_source_is_kept(opened):
     spool = opened()
     spool.append([SourceRecord("t", "v", headers=(("tieline.id", b"mine"), ("other", None)))])
     assert drained(spool)[0][0].headers == (("tieline.id", b"mine"), ("other", None))
@@ -170,7 +170,7 @@ def test_records_dropped_while_the_pump_has_them_are_not_counted_as_lost(opened)
     assert len(in_hand) + len(rest) + opened.counters["dropped.spool_full"] == 1000
 
 
-def test_what_cannot_be_encoded_is_quarantined_and_its_neighbours_are_spooled(opened):
+def test_a_record_that_cannot_be_encoded_is_quarantined_and_its_neighbours_are_spooled(opened):
     spool = opened()
     spool.append([*records(1), SourceRecord("t", {"n": "text"}, value_schema=SCHEMA), *records(1, 1)])
     assert [r.value for r in drained(spool)[0]] == ["0", "1"]
@@ -190,7 +190,7 @@ def test_the_quarantine_is_bounded_and_keeps_the_newest(opened):
     assert opened.counters["dropped.quarantine_full"] + len(kept) == 101
 
 
-def test_a_flood_of_bad_input_costs_no_write_a_message_and_is_bounded_and_counted(opened):
+def test_a_flood_of_bad_input_is_written_in_batches_bounded_and_counted(opened):
     """300 bad messages a second for a minute, each beside a good one."""
     clock = opened.clock
     spool = opened()

@@ -31,7 +31,7 @@ def lines(caplog):
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-def test_it_is_said_at_once_and_again_with_growing_pauses_and_when_it_is_over(lines):
+def test_an_outage_is_logged_at_once_at_growing_intervals_and_at_its_end(lines):
     time = Time()
     connections = Connections(time.now, time.wall_ms)
     at: list[int] = []
@@ -54,7 +54,7 @@ def test_it_is_said_at_once_and_again_with_growing_pauses_and_when_it_is_over(li
     assert len(lines()) == len(said) + 1
 
 
-def test_another_reason_is_said_at_once_and_reasons_that_alternate_are_said_once(lines):
+def test_a_new_reason_is_logged_at_once_and_alternating_reasons_are_logged_once(lines):
     time = Time()
     connections = Connections(time.now, time.wall_ms)
     for n in range(100):
@@ -66,7 +66,7 @@ def test_another_reason_is_said_at_once_and_reasons_that_alternate_are_said_once
     assert connections.all()[0]["because"] == "attempt 99"
 
 
-def test_what_is_not_connected_is_shown_with_its_beginning_and_its_newest_reason():
+def test_a_lost_connection_is_shown_with_its_beginning_and_its_newest_reason():
     time = Time()
     connections = Connections(time.now, time.wall_ms)
     connections.not_connected("b", "x")
@@ -81,7 +81,7 @@ def test_what_is_not_connected_is_shown_with_its_beginning_and_its_newest_reason
     assert [outage["to"] for outage in connections.all()] == ["a"]
 
 
-def test_a_wrong_clock_breaks_nothing():
+def test_a_wrong_clock_does_not_break_the_report():
     connections = Connections(lambda: 0.0, lambda: -(10**18))
     connections.not_connected("it", "x")
     assert connections.all()[0]["since"] == f"{-(10**18)} ms"

@@ -66,7 +66,7 @@ def test_a_naive_time_of_a_reading_is_taken_in_the_zone_that_is_configured():
         assert value["readings"][0]["time"] == expected
 
 
-def test_units_type_and_zone_stand_beside_each_value():
+def test_each_value_has_its_units_type_and_zone():
     body = {"a": item(1, tz="UTC", data_type="int"), "b": item(2)}
     _, value = to_value("lab", log(body))
     assert [(r["units"], r["type"], r["tz"]) for r in value["readings"]] == [
@@ -98,7 +98,7 @@ def test_units_type_and_zone_stand_beside_each_value():
         {"a": {"Readings": 1, "Units": 5}},
     ],
 )
-def test_what_is_of_another_form_stays_a_bus_message_and_loses_nothing(body):
+def test_a_body_of_another_form_stays_a_bus_message_and_loses_nothing(body):
     schema, value = to_value("lab", log(body))
     assert schema.name == "volttron.BusMessage"
     assert repr(rebuild(value).body) == repr(body)

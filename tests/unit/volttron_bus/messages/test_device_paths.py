@@ -49,12 +49,12 @@ def test_an_order_is_read_from_its_setting():
 
 
 @pytest.mark.parametrize("text", ["points", "points=", "=breadth", "points=reverse", ""])
-def test_what_is_no_order_is_told_with_its_form(text):
+def test_an_invalid_order_is_reported_with_the_valid_form(text):
     with pytest.raises(ValueError, match=r"write base=depth\|breadth\|both"):
         TopicBase.parse(text)
 
 
-def test_what_is_named_wins_over_the_defaults_and_longer_bases_come_first():
+def test_configured_orders_precede_the_defaults_and_longer_bases_come_first():
     assert set(with_defaults(())) == set(BASES)
     named = with_defaults((TopicBase("devices", "both"), TopicBase("devices/old", "breadth")))
     assert named == (

@@ -55,7 +55,7 @@ def nested(levels):
         (frames(data={**GOOD, "headers": dict.fromkeys("abcd", "")}), "too_many_headers"),
     ],
 )
-def test_what_is_no_message_is_refused_with_its_reason(parts, reason):
+def test_an_invalid_message_is_rejected_with_its_reason(parts, reason):
     with pytest.raises(MalformedMessageError) as refused:
         parse_message(parts, RECEIVED, ParseLimits(depth=64, headers=3))
     assert refused.value.reason == reason
@@ -66,7 +66,7 @@ def test_a_body_as_deep_as_allowed_is_read():
     assert json.dumps(message.body) == "[" * 64 + "]" * 64
 
 
-def test_brackets_in_strings_are_no_depth():
+def test_brackets_in_strings_do_not_count_as_depth():
     data = {**GOOD, "message": ["[" * 200, '\\"[[[' * 50, "\\"]}
     assert parse_message(frames(data=data), RECEIVED, ParseLimits(depth=3)).body == data["message"]
 
@@ -150,7 +150,7 @@ def test_the_common_forms_without_a_fraction_are_read_too(text, has_zone):
         "31 Feb 2026 11:00:30 GMT", "31 Dec 1969 11:00:30 GMT", "2026-03-01T11:00:30Z\x00", "now",
     ],
 )  # fmt: skip
-def test_what_would_have_to_be_guessed_is_not_read_and_said(text):
+def test_an_ambiguous_time_is_not_read_and_reported(text):
     assert parse_time(text) is None
     found = message_time({"TimeStamp": text}, RECEIVED)
     assert found[:2] == (RECEIVED, "RECEIVED")
@@ -158,7 +158,7 @@ def test_what_would_have_to_be_guessed_is_not_read_and_said(text):
     assert len(found.unreadable) < 400
 
 
-def test_a_time_that_cannot_be_read_is_said_also_where_the_next_header_has_one():
+def test_an_unreadable_time_is_reported_even_if_the_next_header_has_one():
     headers = {"TimeStamp": "soon", "Date": "2026-01-01T00:00:00Z"}
     assert message_time(headers, RECEIVED) == (1767225600000000, "DATE", "TimeStamp: soon")
     assert message_time({"TimeStamp": None}, RECEIVED).unreadable == ""
@@ -197,7 +197,7 @@ def test_a_naive_time_is_utc_by_default_whatever_the_points_say():
         "2026-W01-1",
     ],
 )
-def test_what_is_no_time_from_1970_to_2199_counts_as_missing(text):
+def test_timestamps_outside_1970_to_2199_count_as_missing(text):
     assert parse_time(text) is None
 
 

@@ -117,7 +117,7 @@ def test_a_value_of_another_shape_is_refused(shape, value):
 @pytest.mark.parametrize(
     "topic", ["", "42", "null", '"x"', "[]", "NaN", " 1 ", 5, None, ["a"], "日本", "analysis/\n", "a" * 1025]
 )
-def test_a_topic_that_would_hurt_is_refused(topic):
+def test_a_topic_that_would_harm_the_platform_is_rejected(topic):
     assert refused(rules("kafkaagent"), named(topic)) == "topic"
 
 
@@ -151,7 +151,7 @@ def test_only_allowed_prefixes_are_published_and_commands_only_by_their_own(allo
         assert refused(made, named(topic)) == "not_allowed"
 
 
-def test_what_was_read_from_this_platform_is_an_echo_by_the_record_or_by_its_own_headers():
+def test_a_message_of_this_platform_is_an_echo_by_its_record_or_by_its_own_headers():
     made = rules("kafkaagent")
     assert filtered(made, named("analysis/x")._replace(headers=(("tieline.origin", b"lab"),))) == "echo"
     assert filtered(made, named("analysis/x", headers={"tieline.origin": "lab"})) == "echo"
@@ -175,16 +175,16 @@ def test_a_record_is_published_up_to_its_age(age, passes):
 
 
 @pytest.mark.parametrize("timestamp", [None, 0, -1, 2**62])
-def test_a_record_without_a_time_gets_none_and_does_not_expire(timestamp):
+def test_a_record_without_a_time_does_not_expire_and_gets_no_header(timestamp):
     made = rules("kafkaagent", age=60_000)
     assert made.message(named("analysis/x")._replace(timestamp=timestamp), NOW).headers == OURS
 
 
-def test_a_tombstone_is_passed_over():
+def test_a_tombstone_is_skipped():
     assert filtered(rules("json"), record(None, "analysis/x")) == "null"
 
 
-def test_what_is_no_json_too_deep_or_too_large_is_refused():
+def test_a_body_that_is_not_json_too_deep_or_too_large_is_rejected():
     deep: object = 1
     for _ in range(65):
         deep = [deep]
@@ -197,7 +197,7 @@ def test_what_is_no_json_too_deep_or_too_large_is_refused():
     assert refused(rules("kafkaagent", most=size - 1), named("analysis/x")) == "too_large"
 
 
-def test_a_bucket_gives_its_burst_and_then_its_rate():
+def test_a_bucket_permits_its_burst_and_then_its_rate():
     bucket = TokenBucket(10, 3)
     assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
     assert bucket.until(1, 100.0) == pytest.approx(0.1)
@@ -230,7 +230,7 @@ def client():
 @given(topic=ODD | st.text() | JSON, headers=JSON, body=JSON)
 @example(topic="0" * 5000, headers={}, body=1)
 @example(topic="analysis/x", headers={"": "\ud800"}, body="\ud800")
-def test_whatever_passes_leaves_the_platform_alive_and_arrives_as_it_was(client, topic, headers, body):
+def test_every_accepted_message_arrives_unchanged_and_the_platform_survives(client, topic, headers, body):
     first = topic.partition("/")[0] if isinstance(topic, str) else ""
     made, found = rules("kafkaagent", (first,), most=100_000), named(topic, headers=headers, message=body)
     try:
@@ -266,7 +266,7 @@ def test_nothing_is_allowed_unless_it_is_named():
         VolttronBusSinkConfig.parse({k: v for k, v in MINIMAL.items() if k != "bus.allowed.prefixes"})
 
 
-def test_every_problem_is_told_together():
+def test_all_problems_of_the_sink_are_reported_together():
     wrong = {
         "volttron.address": "127.0.0.1",
         "volttron.identity": "42",
@@ -285,6 +285,6 @@ def test_every_problem_is_told_together():
 
 
 @pytest.mark.parametrize(("prefixes", "message"), [("", "at least one"), ("日本", "ISO-8859-1")])
-def test_prefixes_that_allow_nothing_are_told(prefixes, message):
+def test_prefixes_that_allow_nothing_are_reported(prefixes, message):
     with pytest.raises(ConfigError, match=message):
         VolttronBusSinkConfig.parse(MINIMAL | {"bus.allowed.prefixes": prefixes})

@@ -134,7 +134,7 @@ def test_any_other_metadata_becomes_json_text(entry):
 @pytest.mark.parametrize(
     "value", [{}, {"body": "{}"}, {"points": {}}, {"body": "1", "headers": 5}, {"topic": "x"}]
 )
-def test_no_other_value_is_rebuilt(value):
+def test_a_value_of_another_schema_is_not_rebuilt(value):
     with pytest.raises(ValueError, match="neither a DeviceReading nor a BusMessage"):
         rebuild(value)
 
@@ -154,7 +154,7 @@ def test_the_longest_route_that_fits_wins():
     assert [routed.record(message(t)).topic for t in topics] == ["all", "campus", "all", "analysis"]
 
 
-def test_what_came_from_kafka_is_not_sent_back():
+def test_messages_from_kafka_are_not_sent_back():
     with pytest.raises(FilteredError) as filtered:
         recorder().record(message(headers={"tieline.origin": "lab"}))
     assert filtered.value.reason == "echo"

@@ -58,7 +58,7 @@ def test_pauses_are_short_at_first_and_at_most_a_twentieth_of_the_outage(clock):
     assert reconnect.failed(LOST) <= 0.1
 
 
-def test_the_patience_doubles_where_the_handshake_is_slow_and_is_kept():
+def test_the_handshake_timeout_doubles_on_a_slow_link_and_is_kept():
     reconnect = ReconnectState(Endpoint("tcp://127.0.0.1:1", "me"))
     assert reconnect.hello_timeout == 1.0
     reconnect.failed(LOST)
@@ -129,7 +129,7 @@ def test_the_command_sink_connects_through_a_slow_handshake(slow):
     platform.close()
 
 
-def test_whoever_leaves_says_so_as_volttrons_own_agents_do():
+def test_a_closing_client_announces_it_as_volttrons_own_agents_do():
     with FakeRouter(rpc={"platform.driver": {"get_point": lambda *_: 21.5}}) as bus:
         with VipClient(Endpoint(bus.address, "a tool")) as client:
             client.hello()
@@ -270,7 +270,7 @@ def test_keys_that_change_are_read_again_after_a_refusal_and_the_message_says_wh
         receiver.join()
 
 
-def test_a_file_of_keys_that_is_being_written_leaves_the_last_ones(tmp_path, caplog):
+def test_while_a_file_of_keys_is_being_written_the_last_keys_are_used(tmp_path, caplog):
     keys = [CurveKeys(b"a" * 40, b"b" * 40, b"c" * 40), None]
 
     def read():
