@@ -97,6 +97,12 @@ class Filling:
     def close(self):
         self.file.close()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
 
 @pytest.mark.parametrize("room", range(1, 9))
 def test_a_line_torn_by_a_full_disk_is_completed_before_the_batch_is_repeated(room, tmp_path, monkeypatch):
