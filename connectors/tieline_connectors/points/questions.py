@@ -70,6 +70,10 @@ class Search(NamedTuple):
     device: str | None = None
     since: int | None = None
     until: int | None = None
+    history: str | None = None
+    """``from-cloud``: commands; ``to-cloud``: their results."""
+    command: str | None = None
+    """A command's id; its results match, too."""
 
     def problem(self) -> str:
         """Return what is wrong with the pattern; empty if nothing is."""

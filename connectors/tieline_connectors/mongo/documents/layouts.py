@@ -211,7 +211,7 @@ def cloudagent(record: SinkRecord, options: LayoutOptions) -> Document:
     return {
         "author": AUTHOR,
         "source": source,
-        "date": _as_text(date) if options.text_dates else date,
+        "date": as_text(date) if options.text_dates else date,
         "topic": message.topic,
         "headers": headers,
         "message": body,
@@ -240,7 +240,7 @@ def is_tombstone(record: SinkRecord) -> bool:
     return record.value is None and record.value_schema is None
 
 
-def _as_text(date: Any) -> str:
+def as_text(date: Any) -> str:
     """Return the form of ``str(datetime.now())``, which the old agent stored, always with microseconds."""
     return date.isoformat(" ", "microseconds") if isinstance(date, datetime) else str(int(date))
 

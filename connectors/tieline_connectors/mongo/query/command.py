@@ -23,13 +23,14 @@ from tieline_connectors.mongo.client import CODEC, create_client, redact
 from tieline_connectors.mongo.query.follow import follow
 from tieline_connectors.mongo.query.search import (
     Document,
-    Search,
+    filter_of,
     is_series,
     json_line,
     order_of,
     row,
     time_field_of,
 )
+from tieline_connectors.points.questions import Search
 
 _USAGE, _UNAVAILABLE, _REFUSED, _FAILED = 2, 3, 4, 5
 _CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
@@ -97,7 +98,7 @@ def query(
             target = client[database].get_collection(collection, codec_options=_TIMES)
             newest_document = target.find_one({}, hint=[("$natural", DESCENDING)])
             field = time_field_of(newest_document)
-            matching = search.filter(field, is_series(newest_document))
+            matching = filter_of(search, field, is_series(newest_document))
             changes = follow(target, matching, field, console.print) if following else None
             if changes is not None:
                 next(changes)  # from now on no new document is missed
@@ -124,9 +125,13 @@ def _search(
         topic,
         regex,
         device,
-        None if since is None else parse_time(since, now),
-        None if until is None else parse_time(until, now),
+        None if since is None else _microseconds(parse_time(since, now)),
+        None if until is None else _microseconds(parse_time(until, now)),
     )
+
+
+def _microseconds(time: dt.datetime) -> int:
+    return (time - dt.datetime.fromtimestamp(0, dt.timezone.utc)) // dt.timedelta(microseconds=1)
 
 
 def _find(

@@ -12,58 +12,46 @@ import datetime as dt
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from bson import Decimal128, ObjectId
 
 from tieline_connectors.mongo.documents.history import CLOUD
-from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD
+from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD, as_text
+from tieline_connectors.mongo.documents.values import to_date
+from tieline_connectors.points.questions import Search
 
 Document = Mapping[str, Any]
 
 TIME_FIELDS = ("time", "date")
 
 
-class Search(NamedTuple):
-    """The conditions of a search; a document has to meet all of them."""
+def filter_of(search: Search, time_field: str | None, is_series: bool = False) -> dict[str, Any]:
+    """Return the query for a collection that ``time_field`` orders.
 
-    topic: str | None = None
-    pattern: str | None = None
-    """A regular expression that matches a part of the topic."""
-    device: str | None = None
-    since: dt.datetime | None = None
-    until: dt.datetime | None = None
-    history: str | None = None
-    """``from-cloud``: commands; ``to-cloud``: their results."""
-    command: str | None = None
-    """A command's id; its results match, too."""
-
-    def filter(self, time_field: str | None, is_series: bool = False) -> dict[str, Any]:
-        """Return the query for a collection that ``time_field`` orders.
-
-        ``is_series`` says whether its layout is timeseries. Raises ``ValueError`` if the search has a time
-        but the documents do not.
-        """
-        conditions: list[dict[str, Any]] = []
-        if self.topic is not None:
-            conditions.append({"topic": self.topic})
-        if self.pattern is not None:
-            conditions.append({"topic": {"$regex": self.pattern}})
-        if self.device is not None:
-            conditions.append(_of_device(self.device, time_field, is_series))
-        if self.history is not None:
-            conditions.append({"from" if self.history == "from-cloud" else "to": CLOUD})
-        if self.command is not None:
-            conditions.append({"command_id": self.command})
-        times = {"$gte": self.since, "$lt": self.until}
-        limits = {name: limit for name, limit in times.items() if limit is not None}
-        if limits:
-            if time_field is None:
-                raise ValueError("the documents of this collection have neither time nor date to compare")
-            conditions.append(_within(limits, time_field))
-        if len(conditions) == 1:
-            return conditions[0]
-        return {"$and": conditions} if conditions else {}
+    ``is_series`` says whether its layout is timeseries. Raises ``ValueError`` if the search has a time but
+    the documents do not.
+    """
+    conditions: list[dict[str, Any]] = []
+    if search.topic is not None:
+        conditions.append({"topic": search.topic})
+    if search.pattern is not None:
+        conditions.append({"topic": {"$regex": search.pattern}})
+    if search.device is not None:
+        conditions.append(_of_device(search.device, time_field, is_series))
+    if search.history is not None:
+        conditions.append({"from" if search.history == "from-cloud" else "to": CLOUD})
+    if search.command is not None:
+        conditions.append({"command_id": search.command})
+    times = {"$gte": search.since, "$lt": search.until}
+    limits = {name: limit for name, limit in times.items() if limit is not None}
+    if limits:
+        if time_field is None:
+            raise ValueError("the documents of this collection have neither time nor date to compare")
+        conditions.append(_within(limits, time_field))
+    if len(conditions) == 1:
+        return conditions[0]
+    return {"$and": conditions} if conditions else {}
 
 
 def time_field_of(document: Document | None) -> str | None:
@@ -163,12 +151,9 @@ def _of_device(device: str, time_field: str | None, is_series: bool) -> dict[str
     return {"topic": {"$regex": f"^devices/{re.escape(device)}/[^/]+$"}}
 
 
-def _within(limits: Mapping[str, dt.datetime], field: str) -> dict[str, Any]:
+def _within(limits: Mapping[str, int], field: str) -> dict[str, Any]:
+    dates = {name: to_date(limit) for name, limit in limits.items()}
     if field == "time":
-        return {field: dict(limits)}
+        return {field: dates}
     # MongoDB compares only values of one type, and the old agent's dates are text
-    text = {
-        name: limit.astimezone(dt.timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")
-        for name, limit in limits.items()
-    }
-    return {"$or": [{field: dict(limits)}, {field: text}]}
+    return {"$or": [{field: dates}, {field: {name: as_text(date) for name, date in dates.items()}}]}

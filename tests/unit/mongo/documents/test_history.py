@@ -9,7 +9,8 @@ from tieline_connectors.command.model.command import Result, WriteResult
 from tieline_connectors.command.model.result_records import result_schema, to_old_form
 from tieline_connectors.mongo.documents.history import history
 from tieline_connectors.mongo.documents.layouts import LAYOUTS, LayoutOptions
-from tieline_connectors.mongo.query.search import Search, row
+from tieline_connectors.mongo.query.search import filter_of, row
+from tieline_connectors.points.questions import Search
 
 AT = 1_767_225_600_000_123
 POINT = "campus/b1/ahu1/CoolingSetpoint"
@@ -167,9 +168,9 @@ def test_other_data_is_rejected_with_the_accepted_kinds(value):
 
 
 def test_both_queries_use_indexed_fields():
-    assert Search(history="from-cloud").filter("time") == {"from": "Cloud"}
-    assert Search(history="to-cloud").filter("time") == {"to": "Cloud"}
-    assert Search(command="c1").filter(None) == {"command_id": "c1"}
+    assert filter_of(Search(history="from-cloud"), "time") == {"from": "Cloud"}
+    assert filter_of(Search(history="to-cloud"), "time") == {"to": "Cloud"}
+    assert filter_of(Search(command="c1"), None) == {"command_id": "c1"}
     layout = LAYOUTS["command-history"](LayoutOptions())
     assert [keys[0][0] for keys in layout.indexes] == ["time", "from", "to", "device", "command_id"]
 

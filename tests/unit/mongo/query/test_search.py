@@ -4,8 +4,10 @@ import pytest
 
 from tieline.api.commands import parse_time
 from tieline_connectors.mongo.query.follow import _below
-from tieline_connectors.mongo.query.search import Search, is_series, json_line, row
+from tieline_connectors.mongo.query.search import filter_of, is_series, json_line, row
+from tieline_connectors.points.questions import Search
 
+NOW_US = 1_769_860_800_000_000
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
 
 
@@ -26,18 +28,18 @@ def test_times_are_read_as_people_write_them(text, expected):
 
 
 def test_a_single_condition_is_not_nested():
-    assert Search(topic="a").filter("time") == {"topic": "a"}
-    assert Search().filter(None) == {}
+    assert filter_of(Search(topic="a"), "time") == {"topic": "a"}
+    assert filter_of(Search(), None) == {}
 
 
 def test_a_devices_name_is_not_an_expression():
-    found = Search(device="b1.x/(a)").filter("date")
+    found = filter_of(Search(device="b1.x/(a)"), "date")
 
     assert found == {"topic": {"$regex": r"^devices/b1\.x/\(a\)/[^/]+$"}}
 
 
 def test_a_query_of_changes_names_the_fields_inside_the_changed_document():
-    question = Search(topic="a", pattern="b", since=NOW).filter("date")
+    question = filter_of(Search(topic="a", pattern="b", since=NOW_US), "date")
 
     assert _below("fullDocument", question) == {
         "$and": [
@@ -45,7 +47,7 @@ def test_a_query_of_changes_names_the_fields_inside_the_changed_document():
             {"fullDocument.topic": {"$regex": "b"}},
             {
                 "$or": [
-                    {"fullDocument.date": {"$gte": NOW}},
+                    {"fullDocument.date": {"$gte": NOW.replace(tzinfo=None)}},
                     {"fullDocument.date": {"$gte": "2026-01-31 12:00:00.000000"}},
                 ]
             },
@@ -72,5 +74,5 @@ def test_a_measurement_of_a_time_series_is_found_by_its_device_and_shown_as_a_po
 
     assert is_series(document)
     assert not is_series({"series": 5})
-    assert Search(device="d").filter("time", is_series(document)) == {"series.device": "d"}
+    assert filter_of(Search(device="d"), "time", is_series(document)) == {"series.device": "d"}
     assert row(document)[2] == "temp=20.5 C"
