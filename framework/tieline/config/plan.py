@@ -12,8 +12,11 @@ from tieline.broker.backend import client_problems
 from tieline.broker.client_secrets import secrets as client_secrets
 from tieline.config.connector_check import ConnectorCheck, WorkerContext, check_default_converters, secrets_of
 from tieline.config.files import read_file
+from tieline.config.listener import PREFIX as LISTENER_PREFIX
+from tieline.config.listener import WorkerListener, listener_settings
 from tieline.config.planned import ConnectorPlan, ConverterPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from tieline.config.problems import Problems
+from tieline.config.schema_registry import registry_settings
 from tieline.config.settings import WorkerSettings
 from tieline.config.split import below
 from tieline.config.unsupported import IGNORED, PASSED_TO_CLIENTS, refusal
@@ -72,7 +75,16 @@ def check_plan(
             plans.append(planned)
     problems.report()
     secrets = _secrets(worker.clients, plans)
-    return Plan(context.worker, worker.clients, plans, ignored, secrets, registry)
+    return Plan(
+        context.worker,
+        worker.clients,
+        plans,
+        ignored,
+        secrets,
+        registry,
+        registry_settings(below("value.converter.schema.registry", given), context.worker.external_registry),
+        worker.listener,
+    )
 
 
 def _read(problems: Problems, path: Path) -> Mapping[str, str] | None:
@@ -109,6 +121,9 @@ class _WorkerCheck:
         self.registry = self._check_registry(registry) if serves else None
         """How the worker serves its broker's schemas, if it does."""
         self._registry_keys = {f"{_REGISTRY}{key}" for key in registry} if serves else set()
+        self._listener_keys = {key for key in self._settings if key.startswith(LISTENER_PREFIX)}
+        self.listener = self._check_listener()
+        """Where the worker serves its pages, if it does."""
 
     def context(self) -> WorkerContext:
         """Check the worker's settings, and return what its connectors depend on."""
@@ -118,7 +133,7 @@ class _WorkerCheck:
             for key, value in settings.items()
             if key.startswith(("key.converter.", "value.converter."))
         }
-        checked_elsewhere = {*converters, *self._registry_keys}
+        checked_elsewhere = {*converters, *self._registry_keys, *self._listener_keys}
         for key in settings:
             if reason := refusal(key, of_worker=True):
                 self._problems.add(ConfigProblem(where, key, reason))
@@ -142,6 +157,28 @@ class _WorkerCheck:
         if not self._known:
             return context
         return context._replace(defaults=check_default_converters(self._problems, context, settings))
+
+    def _check_listener(self) -> WorkerListener | None:
+        if not self._settings.get("listeners"):
+            for key in sorted(self._listener_keys):
+                problem = "has no effect without listeners. Set listeners, such as http://127.0.0.1:8083"
+                self._problems.add(ConfigProblem(self._where, key, problem))
+            return None
+        try:
+            return WorkerListener.parse(listener_settings(self._settings))
+        except ValueError as error:
+            self._problems.add(ConfigProblem(self._where, "listeners", str(error)))
+        except ConfigError as error:
+            self._problems.extend(
+                [
+                    problem._replace(key="listeners")
+                    if problem.key == "listen"
+                    else problem._replace(key=LISTENER_PREFIX + problem.key)
+                    for problem in error.problems
+                ],
+                self._where,
+            )
+        return None
 
     def _check_registry(self, settings: Mapping[str, str]) -> RegistryConfig:
         try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tieline.api import Config, Converter, SinkConnector, SourceConnector, Transform
 from tieline.broker.backend import Backend
+from tieline.config.listener import WorkerListener
 from tieline.config.settings import SinkSettings, SourceSettings, WorkerSettings
 from tieline.registry.http.server import RegistryConfig
 
@@ -87,6 +88,10 @@ class Plan:
     secrets: Sequence[str]
     registry: RegistryConfig | None = None
     """How this worker serves its broker's schemas over HTTP; ``None`` if it does not."""
+    external_registry: Mapping[str, str] = field(default_factory=dict)
+    """The client settings of the worker's external schema registry; empty: the topic ``_schemas``."""
+    listener: WorkerListener | None = None
+    """Where this worker serves its pages; ``None`` if it does not."""
 
     @property
     def backend(self) -> Backend:

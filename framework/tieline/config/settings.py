@@ -64,6 +64,12 @@ class WorkerSettings(Config):
         doc="A schema registry elsewhere. Empty: the topic _schemas of the broker. embedded: that "
         "topic, served to other programs from this worker.",
     )
+    listeners: str = setting(
+        "listeners",
+        "",
+        doc="The address of this worker's pages, such as http://127.0.0.1:8083. Empty: it serves none. An "
+        "address that other machines can reach needs listeners.users.file.",
+    )
     offset_flush_interval_ms: int = setting(
         "offset.flush.interval.ms", 5000, ge=10, doc="How often offsets are committed (Kafka Connect: 60000)."
     )

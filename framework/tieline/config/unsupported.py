@@ -16,10 +16,9 @@ IGNORED = {
     "header.converter": "headers are bytes",
     "internal.key.converter": "not needed",
     "internal.value.converter": "not needed",
-    "listeners": "no REST yet",
     "offset.storage.file.filename": "offsets are in the broker",
     "plugin.discovery": "plugins are entry points",
-    "rest.port": "no REST yet",
+    "rest.port": "use listeners",
     "status.storage.replication.factor": "standalone worker",
     "status.storage.topic": "standalone worker",
 }

@@ -20,6 +20,7 @@ from tieline.api.connector import connector_of
 SOURCES, SINKS = "tieline.sources", "tieline.sinks"
 CONVERTERS, TRANSFORMS = "tieline.converters", "tieline.transforms"
 COMMANDS = "tieline.commands"
+PAGES = "tieline.pages"
 
 KIND = {
     SOURCES: "source",
@@ -27,6 +28,7 @@ KIND = {
     CONVERTERS: "converter",
     TRANSFORMS: "transform",
     COMMANDS: "command",
+    PAGES: "pages",
 }
 
 
@@ -63,6 +65,15 @@ def alias_of(plugin: Installed, plugins: Collection[Installed]) -> str:
     names = [other.name for other in plugins if other[1:] == plugin[1:]]
     own = min(names, key=lambda name: ("." in name, len(name)), default=plugin.name)
     return "" if own == plugin.name else own
+
+
+def own_name(group: str, name: str) -> str:
+    """Return the own name of the plugin that ``name`` means; ``name`` itself if it is not installed."""
+    plugins = installed(group)
+    found = find_name(name, {plugin.name for plugin in plugins})
+    return next(
+        (alias_of(plugin, plugins) or plugin.name for plugin in plugins if plugin.name == found), name
+    )
 
 
 def unreadable() -> dict[str, str]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tieline import logs
+
+if TYPE_CHECKING:
+    from tieline.config.plan import Plan
+    from tieline.runtime.worker.worker import Worker
 
 
 def run(
@@ -40,4 +45,15 @@ def run(
     gc.set_threshold(50_000, 20, 20)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.interrupt())
-    sys.exit(0 if running.run() else 1)
+    with _pages(planned, running):
+        is_clean = running.run()
+    sys.exit(0 if is_clean else 1)
+
+
+def _pages(planned: Plan, running: Worker) -> AbstractContextManager[None]:
+    """Return what serves the worker's pages. Without a listener nothing of them is loaded."""
+    if planned.listener is None:
+        return nullcontext()
+    from tieline.ui.server import serve_pages
+
+    return serve_pages(planned, running)

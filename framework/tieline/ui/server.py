@@ -1,0 +1,165 @@
+"""Serves the pages of a running worker, from before its start to after its end."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from tieline.api import PluginError
+from tieline.api.pages import Alarm, PageContext, Pages, Viewer
+from tieline.config.listener import WorkerListener
+from tieline.config.plan import Plan
+from tieline.http.authentication import Authenticator
+from tieline.http.server import WebServer
+from tieline.plugins.discovery import PAGES, installed, load
+from tieline.runtime.worker.worker import Worker
+from tieline.ui.alarms import AlarmBoard, AlarmPages, FirstSeen, connector_alarms
+from tieline.ui.app import PageServices, create_app
+from tieline.ui.audit import PageAudit
+from tieline.ui.context import WorkerPageContext
+from tieline.ui.events import EventHub
+from tieline.ui.overview import OverviewPages
+from tieline.ui.sampler import Sampler
+from tieline.ui.sessions import Sessions
+from tieline.ui.site import BASE, Site
+from tieline.ui.store import PageStore
+
+log = logging.getLogger(__name__)
+
+_ALARM_INTERVAL = 3.0  # seconds
+
+
+@contextmanager
+def serve_pages(plan: Plan, worker: Worker) -> Iterator[None]:
+    """Serve the pages of ``worker`` inside the block, if the plan has a listener. Raises ``StartupError``."""
+    if plan.listener is None:
+        yield
+        return
+    with ExitStack() as at_exit:
+        server = PageServer(plan, plan.listener, worker, at_exit)
+        server.start()
+        yield
+
+
+class PageServer:
+    """The pages of one worker; what it opens is closed with ``at_exit``. Raises ``StartupError``."""
+
+    def __init__(self, plan: Plan, listener: WorkerListener, worker: Worker, at_exit: ExitStack) -> None:
+        self._at_exit = at_exit
+        boot = secrets.token_hex(8)
+        data_dir = plan.worker.data_dir
+        store = PageStore(data_dir / "pages.db")
+        at_exit.callback(store.close)
+        accounts = listener.accounts()
+        sessions = Sessions(store, accounts, Viewer(_local_user(), "operator"))
+        channels: dict[str, Any] = {}
+        hub = EventHub(channels, boot)
+        self._sampler = Sampler(worker.ledger, hub.is_watched)
+        context = WorkerPageContext(plan, self._sampler, store, hub.is_watched, self._render)
+        plugins = load_pages(context)
+        first_seen = FirstSeen()
+
+        def own_alarms() -> list[Alarm]:
+            alarms = connector_alarms(self._sampler.fresh().ledgers, first_seen)
+            first_seen.forget_others()
+            return alarms
+
+        sources = {"connectors": own_alarms, **{name: pages.alarms for name, pages in plugins.items()}}
+        self._board = AlarmBoard(sources, store, time.time)
+        self._pages: dict[str, Pages] = {
+            "overview": OverviewPages(context, self._sampler, _broker_name(plan)),
+            **plugins,
+            "alarms": AlarmPages(context, self._board, store),
+        }
+        for pages in self._pages.values():
+            channels.update(pages.channels())
+        self._site = Site(_worker_name(), self._pages, sessions)
+        services = PageServices(
+            self._site,
+            sessions,
+            None if accounts is None else Authenticator(accounts),
+            store,
+            PageAudit(data_dir / "audit-pages.log"),
+            hub,
+        )
+        self._hub = hub
+        self._server = WebServer.listen(create_app(services, boot), listener, name="page server")
+        self._stopping = threading.Event()
+        self._alarm_thread = threading.Thread(target=self._watch_alarms, name="page alarms", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The address of the first page."""
+        return f"{self._server.url}{BASE}/"
+
+    def start(self) -> None:
+        """Start to serve; everything is stopped with ``at_exit``."""
+        self._at_exit.callback(self._stop_plugins)
+        for pages in self._pages.values():
+            pages.start()
+        self._sampler.start()
+        self._at_exit.callback(self._sampler.stop)
+        self._alarm_thread.start()
+        self._at_exit.callback(self._stop_alarms)
+        self._server.start()
+        self._at_exit.callback(self._server.stop)
+        self._at_exit.callback(self._hub.close)
+        log.info("the pages are served", extra={"url": self.url})
+
+    def _render(self, template: str, values: Mapping[str, Any]) -> str:
+        return self._site.fragment(template, values)
+
+    def _watch_alarms(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._board.refresh()
+            except Exception:  # the next round tries again; the log has the cause
+                log.exception("the alarms cannot be read")
+            self._stopping.wait(_ALARM_INTERVAL)
+
+    def _stop_alarms(self) -> None:
+        self._stopping.set()
+        self._alarm_thread.join(5.0)
+
+    def _stop_plugins(self) -> None:
+        for name, pages in self._pages.items():
+            try:
+                pages.stop()
+            except Exception:  # the others must be stopped, too
+                log.exception("the pages %s did not stop cleanly", name)
+
+
+def load_pages(context: PageContext) -> dict[str, Pages]:
+    """Return the pages of all plugins by name. One that is broken is logged, and left out."""
+    plugins: dict[str, Pages] = {}
+    for plugin in installed(PAGES):
+        try:
+            plugins[plugin.name] = load(PAGES, plugin.name, Pages)(context)
+        except PluginError as error:
+            log.error("pages are missing: %s", error)
+        except Exception:  # a plugin's constructor may raise anything, and the worker's records come first
+            log.exception("the pages %s of %s cannot be created", plugin.name, plugin.owner)
+    return plugins
+
+
+def _worker_name() -> str:
+    return socket.gethostname() or "localhost"
+
+
+def _broker_name(plan: Plan) -> str:
+    servers = plan.worker.bootstrap_servers
+    return f"Kafka at {', '.join(servers)}" if servers else "the local log"
+
+
+def _local_user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a user without a name
+        return "local"
