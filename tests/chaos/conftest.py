@@ -48,9 +48,14 @@ class Clock:
 
     def __init__(self):
         self.true, self.set_back = T0, 0
+        self.boot, self.booted_at = 1, T0
 
     def __call__(self):
-        return Now(self.true - self.set_back, self.true - T0)
+        return Now(self.true - self.set_back, self.true - self.booted_at, boot=f"boot {self.boot}")
+
+    def restart_computer(self):
+        """The monotonic clock starts again, and nothing remembers what was believed but the ledger."""
+        self.boot, self.booted_at = self.boot + 1, self.true
 
     def pass_(self, seconds):
         self.true += int(seconds * SECOND)
@@ -286,7 +291,11 @@ class Life:
         self.task: Any = sink.CommandSinkTask(self.context, plant.config(audit))
         self.task.start()
         self._audit_log = plant.audit_logs[-1]
-        self.task.open([AT])
+        try:
+            self.task.open([AT])
+        except BaseException:
+            self.die()
+            raise
         self.offset = plant.changelogs.offsets.get(AT, 0)
 
     def take(self, most=1):

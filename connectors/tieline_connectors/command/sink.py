@@ -103,11 +103,18 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         scheduler.start()
 
     def open(self, partitions: Collection[TopicPartition]) -> None:
-        """Take over the ledgers and fence their previous owners. Commands in STARTED are checked first."""
+        """Take over the ledgers and fence their previous owners. Commands in STARTED are checked first.
+
+        All ledgers are read before anything is decided: each of them may know this computer's clock.
+        """
         running = self._ready()
-        for topic_partition in partitions:
-            if running.scheduler.get(topic_partition) is None:
-                running.scheduler.add(self._open_partition(topic_partition, running))
+        opened: list[CommandPartition] = []
+        try:
+            for topic_partition in partitions:
+                if running.scheduler.get(topic_partition) is None:
+                    opened.append(self._open_partition(topic_partition, running))
+        finally:
+            running.scheduler.add(opened)
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
         """Decide about each record, and store the decisions of a partition in one write.

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tieline_connectors.command.model.clock import CLOCK_STEP, BelievedClock, ClockWatch
+from tieline_connectors.command.model.clock import CLOCK_STEP, ClockWatch
 from tieline_connectors.command.model.command import Defaults
 from tieline_connectors.command.model.entry import LedgerEntry
 from tieline_connectors.command.model.facts import reading_of
@@ -162,6 +162,7 @@ class Worker:
         now = self.now()
         self.ledger.update_clock(now)
         self.deadlines = {e.command_id: monotonic_deadline(e, now) for e in self.ledger}
+        self.update_clock()
         self.steps = self.live()
         self.idle = False
 
@@ -211,14 +212,8 @@ class Worker:
         """As `CommandPartition.update_clock`; what is due to be forgotten is, by list of the machine."""
         now = self.now()
         self.ledger.update_clock(now)
-        known = self.ledger.last_clock(now.boot)
-        if (
-            known
-            and not now.doubt
-            and not now.earlier_wall
-            and abs(known.offset - now.offset) > CLOCK_STEP // 2
-        ):
-            note = self.ledger.note._replace(boot=now.boot, clock=BelievedClock(now.offset, now.monotonic))
+        note = self.ledger.note_with_clock(now)
+        if note != self.ledger.note:
             self.disk.forget(self.epoch, (), note)
             self.ledger.note = note
 

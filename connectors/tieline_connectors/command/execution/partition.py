@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from tieline.api import Changelog, TopicPartition
 from tieline_connectors.command.audit.file import AuditFile
-from tieline_connectors.command.model.clock import CLOCK_STEP, BelievedClock, Now
+from tieline_connectors.command.model.clock import Now
 from tieline_connectors.command.model.command import Result
 from tieline_connectors.command.model.entry import LedgerEntry, check_step
 from tieline_connectors.command.model.ledger import CommandLedger, Retention
@@ -47,13 +47,14 @@ class LedgerWrite:
     """Decisions to store together: pass the same object to `CommandPartition.store` until it is stored.
 
     ``offset``: all records before it are decided once this is stored. ``deadlines``: those of the commands
-    that it accepts.
+    that it accepts. ``note``: the ledger's note at the first attempt, ``None`` if it is stored already.
     """
 
     entries: Sequence[LedgerEntry]
     results: Sequence[Result]
     offset: int | None = None
     deadlines: Mapping[str, int] = field(default_factory=dict)
+    note: PartitionNote | None = None
     audited: bool = False
     stored: bool = False
 
@@ -122,8 +123,13 @@ class CommandPartition:
             return
         if not write.audited:
             self._audit_write(write)
+            write.note = self.ledger.note if self.ledger.note != self._stored_note else None
         results = [record for result in write.results for record in to_records(result, *self._topics)]
-        self._changelog.write({e.command_id: e.to_value() for e in write.entries}, results, write.offset)
+        entries = {entry.command_id: entry.to_value() for entry in write.entries}
+        if write.note is not None:
+            entries[KEY] = write.note.to_value()
+        self._changelog.write(entries, results, write.offset)
+        self._stored_note = write.note or self._stored_note
         for entry in write.entries:
             self.ledger.put(entry)
             if entry.state == "ENDED":
@@ -169,23 +175,17 @@ class CommandPartition:
         return len(removed)
 
     def update_clock(self, now: Now) -> None:
-        """Count times by the clock that is believed now, and store that clock.
+        """Count times by the clock that is believed now, and store that clock if it is not stored.
 
-        The next start then knows it. While the previous clock still counts, that one stays stored. Raises
-        ``RetriableError`` and ``FencedError``.
+        Call it before the first decision after a takeover: the next owner then starts from this clock, even
+        if the wall clock is set in between. If this write fails, the next one includes the clock, so that no
+        step of a command is durable without the clock that decided it. Raises ``RetriableError`` and
+        ``FencedError``.
         """
         self.ledger.update_clock(now)
-        known = self.ledger.last_clock(now.boot)
-        if (
-            known is None
-            or now.doubt
-            or now.earlier_wall
-            or abs(known.offset - now.offset) <= CLOCK_STEP // 2
-        ):
-            return
-        if self._unconfirmed is None:
-            clock = BelievedClock(now.offset, now.monotonic)
-            self._write_note(self.ledger.note._replace(boot=now.boot, clock=clock))
+        self.ledger.note = self.ledger.note_with_clock(now)
+        if self.ledger.note != self._stored_note and self._unconfirmed is None:
+            self._write_note(self.ledger.note)
 
     def note_partition_count(self, partitions: int, conditions: Conditions) -> None:
         """Note how many partitions the topic has. Raises ``RetriableError`` and ``FencedError``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Collection
 
 from tieline.api import FencedError, RetriableError, TopicPartition
 from tieline_connectors.command.execution.conditions import ConditionMonitor
@@ -11,6 +12,7 @@ from tieline_connectors.command.execution.counters import CommandCounters
 from tieline_connectors.command.execution.executor import IDLE, Executor, PartitionReleasedError, Timing
 from tieline_connectors.command.execution.partition import CommandPartition
 from tieline_connectors.command.execution.platform_client import Platform
+from tieline_connectors.command.model.clock import Now
 from tieline_connectors.command.model.entry import LedgerEntry
 
 log = logging.getLogger(__name__)
@@ -48,12 +50,14 @@ class Scheduler:
         """Start the thread."""
         self._thread.start()
 
-    def add(self, partition: CommandPartition) -> None:
-        """Execute the commands of this partition from now on."""
-        for entry in partition.ledger:
-            self._platform.remember(entry.agent)
+    def add(self, partitions: Collection[CommandPartition]) -> None:
+        """Execute the commands of these partitions from now on; first store the clock that is believed."""
+        for partition in partitions:
+            for entry in partition.ledger:
+                self._platform.remember(entry.agent)
         with self.lock:
-            self._partitions[partition.topic_partition] = partition
+            self._partitions.update({partition.topic_partition: partition for partition in partitions})
+            self._update_clocks(self._monitor.now())
             self._remind_at = 0
             self.lock.notify_all()
 
@@ -162,12 +166,8 @@ class Scheduler:
     def _due(self) -> list[tuple[CommandPartition, LedgerEntry]]:
         """Return what a worker that died left unfinished, then what is due, the oldest first."""
         now = self._monitor.now()
+        self._update_clocks(now)
         partitions = list(self._partitions.values())
-        for partition in partitions:
-            try:
-                partition.update_clock(now)
-            except (RetriableError, FencedError) as error:
-                log.info("the believed time will be stored later: %s", error)
         unfinished = [
             (partition, entry) for partition in partitions for entry in partition.ledger.unfinished()
         ]
@@ -177,6 +177,13 @@ class Scheduler:
             for entry in partition.ledger.due(now.wall)[:_MAX_DUE]
         ]
         return unfinished + sorted(due, key=lambda item: item[1].received_at)
+
+    def _update_clocks(self, now: Now) -> None:
+        for partition in self._partitions.values():
+            try:
+                partition.update_clock(now)
+            except (RetriableError, FencedError) as error:
+                log.info("the believed time will be stored later: %s", error)
 
     def _housekeep(self) -> float:
         """Do what is due beside the commands; return the seconds until the next entry is due."""

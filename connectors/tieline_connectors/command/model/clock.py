@@ -48,6 +48,16 @@ class Now(NamedTuple):
         """How far the believed time is ahead of the monotonic clock."""
         return self.wall - self.monotonic
 
+    @property
+    def clock_to_store(self) -> BelievedClock:
+        """The clock that the next process of this boot has to start from.
+
+        It is the one that is believed, also in doubt: otherwise a restart would end the doubt. While an
+        earlier clock still counts, it is that one.
+        """
+        wall = self.earlier_wall or self.wall
+        return BelievedClock(wall - self.monotonic, self.monotonic)
+
 
 class BelievedClock(NamedTuple):
     """A clock that was believed: ``offset`` as in `Now`, ``at`` a moment of the monotonic clock."""

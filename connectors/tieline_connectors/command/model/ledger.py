@@ -90,10 +90,26 @@ class CommandLedger:
         return 0 if self._confirmed_at is None else min(0, self._confirmed_at - entry.latest_time)
 
     def last_clock(self, boot: str) -> BelievedClock | None:
-        """Return the clock that was last believed within this boot, as far as the ledger knows."""
-        noted = self.note.clock if self.note.boot == boot else None
-        known = [clock for clock in (self._clocks.get(boot), noted) if clock is not None]
-        return max(known, key=lambda clock: clock.at, default=None) if boot else None
+        """Return the clock that was last believed within this boot, as far as the ledger knows.
+
+        The note has it if this version owned the partition within that boot. Entries of earlier versions have
+        it, too.
+        """
+        if boot and self.note.boot == boot and self.note.clock is not None:
+            return self.note.clock
+        clock = self._clocks.get(boot)
+        # An entry that was received before the boot and started after it has a time from before the boot.
+        return clock if clock is not None and clock.at >= 0 else None
+
+    def note_with_clock(self, now: Now) -> PartitionNote:
+        """Return the note to store so that the next owner knows this clock: the same one if it has it."""
+        clock, noted = now.clock_to_store, self.note.clock
+        is_noted = (
+            self.note.boot == now.boot
+            and noted is not None
+            and abs(noted.offset - clock.offset) <= CLOCK_STEP // 2
+        )
+        return self.note if is_noted or not now.boot else self.note._replace(boot=now.boot, clock=clock)
 
     def __len__(self) -> int:
         return len(self._entries)

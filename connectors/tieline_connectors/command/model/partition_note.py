@@ -23,8 +23,8 @@ class PartitionNote(NamedTuple):
     """What the ledger knows beside its entries; times in microseconds.
 
     ``forgotten``: the issue times of commands that the ledger has forgotten; a command issued then is not
-    accepted as new. ``boot``, ``clock``: the clock that was believed last, if it was set since the last
-    entry. ``partitions``: how many the topic had, 0 if unknown (then one).
+    accepted as new. ``boot``, ``clock``: the clock of the last owner (`Now.clock_to_store`). ``partitions``:
+    how many the topic had, 0 if unknown (then one).
     """
 
     forgotten: Spans = ()
