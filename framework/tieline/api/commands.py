@@ -67,6 +67,9 @@ class TopicClient(Protocol):
 class CommandContext(Protocol):
     """The object ``typer.Context.obj`` of every command."""
 
+    def data_dir(self, worker: Path) -> Path:
+        """Return the ``data.dir`` of the worker with this settings file. Raises ``StartupError``."""
+
     def topics(self, worker: Path) -> AbstractContextManager[TopicClient]:
         """Open the topics of the worker with this settings file. Raises ``StartupError``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from tieline.api.config import Config
@@ -71,6 +72,14 @@ class SinkContext(Protocol):
     @property
     def task(self) -> int:
         """The task's number, from 0."""
+
+    @property
+    def data_dir(self) -> Path:
+        """The worker's ``data.dir``: a task that keeps files of its own puts them there.
+
+        It belongs to this worker alone. Name a file after what is in it, with the ending ``.db`` if it
+        is one of SQLite; the folder may not exist yet.
+        """
 
     @property
     def stopping(self) -> bool:

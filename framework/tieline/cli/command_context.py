@@ -12,6 +12,12 @@ from tieline.api.commands import TopicClient
 class WorkerCommandContext:
     """A ``CommandContext`` for workers of this installation."""
 
+    def data_dir(self, worker: Path) -> Path:
+        """Return a worker's folder; see ``CommandContext.data_dir``."""
+        from tieline.cli.connection import BrokerOptions
+
+        return BrokerOptions(worker).worker_data_dir()
+
     @contextmanager
     def topics(self, worker: Path) -> Iterator[TopicClient]:
         """Open the topics of a worker; see ``CommandContext.topics``."""

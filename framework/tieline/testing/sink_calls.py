@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -40,6 +41,13 @@ class SinkCalls(ConnectorContract):
     """
     not_idempotent_because: ClassVar[str] = ""
     """The reason for ``idempotent = False``, such as "a text file has no keys"."""
+
+    _data_dir: Path
+    """``context.data_dir`` of every task of a test."""
+
+    @pytest.fixture(autouse=True)
+    def _give_data_dir(self, tmp_path: Path) -> None:
+        self._data_dir = tmp_path / "data"
 
     @pytest.fixture
     def written(self) -> Written:
@@ -86,7 +94,7 @@ class SinkCalls(ConnectorContract):
         return 1 if self.idempotent else 2
 
     def _context(self) -> RecordingSinkContext:
-        return RecordingSinkContext()
+        return RecordingSinkContext(data_dir=self._data_dir)
 
     def _opened(self, task: Any) -> None:
         task.context.assignment = frozenset(TopicPartition(TOPIC, number) for number in (0, 1))

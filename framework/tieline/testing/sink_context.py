@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future
+from pathlib import Path
 
 from tieline.api import Changelog, FatalError, Schema, SinkRecord, TopicPartition
 from tieline.runtime.task.connections import Connections
@@ -18,8 +19,9 @@ class RecordingSinkContext:
     ``assignment``, ``stopping`` and ``dead_letters`` may be set by the test at any time. Without
     ``dead_letters``, ``report`` raises ``FatalError`` as the runtime does where no dead letter queue is
     configured; with it, the future that it returns is done, unless ``hold_reports`` is set.
-    ``partition_counts``: how many partitions a topic has, where it is not 1. ``changelogs`` outlives a
-    context: give it to the next one to see what a new owner sees.
+    ``data_dir``: give ``tmp_path`` to a task that keeps files there. ``partition_counts``: how many
+    partitions a topic has, where it is not 1. ``changelogs`` outlives a context: give it to the next one to
+    see what a new owner sees.
     """
 
     def __init__(
@@ -29,9 +31,11 @@ class RecordingSinkContext:
         *,
         dead_letters: bool = False,
         changelogs: Changelogs | None = None,
+        data_dir: Path = Path("data"),
     ) -> None:
         self.connector = connector
         self.task = task
+        self.data_dir = data_dir
         self.stopping = False
         self.assignment: frozenset[TopicPartition] = frozenset()
         self.dead_letters = dead_letters

@@ -111,7 +111,7 @@ class SinkWriting(SinkCalls):
             pytest.skip("this sink has one task at most")
         mine, others = self._batch(0, 0, 3), self._batch(1, 10, 3)
         with self._started(configs[0]) as task:
-            with self._started(configs[1], RecordingSinkContext(task=1)) as other:
+            with self._started(configs[1], RecordingSinkContext(task=1, data_dir=self._data_dir)) as other:
                 self._put(task, mine)
                 self._flushed(task, [mine])
                 self._put(other, others)

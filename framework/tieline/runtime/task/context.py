@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from tieline.api import Position, TransactionContext
 from tieline.runtime.task.environment import TaskEnvironment
@@ -32,6 +33,11 @@ class TaskContext:
     def task(self) -> int:
         """The task's number."""
         return self._environment.task
+
+    @property
+    def data_dir(self) -> Path:
+        """The worker's ``data.dir``."""
+        return self._environment.data_dir
 
     @property
     def stopping(self) -> bool:

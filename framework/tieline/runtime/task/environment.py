@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 from tieline.config.retry_policy import RetryPolicy
@@ -29,6 +30,8 @@ class TaskEnvironment:
     clock: Clock = field(default_factory=Clock)
     stop: threading.Event = field(default_factory=threading.Event)
     counters: Counters = field(default_factory=Counters)
+    data_dir: Path = Path("data")
+    """The worker's folder."""
 
     @cached_property
     def connections(self) -> Connections:

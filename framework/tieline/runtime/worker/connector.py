@@ -219,7 +219,9 @@ class RunningConnector:
                 self._add_spooled(plan, task_type, settings, environment)
 
     def _make_environment(self, number: int) -> TaskEnvironment:
-        environment = TaskEnvironment(self.name, number, self.plan.settings.policy)
+        environment = TaskEnvironment(
+            self.name, number, self.plan.settings.policy, data_dir=self._factory.data_dir
+        )
         self._counters.append(environment.counters)
         return environment
 

@@ -47,10 +47,12 @@ class TaskFactory:
     Each call returns new objects. Any thread may call it.
     """
 
-    def __init__(self, broker: Broker, timing: Timing, spools: Path) -> None:
+    def __init__(self, broker: Broker, timing: Timing, data_dir: Path) -> None:
         self._broker = broker
         self._timing = timing
-        self._spools = spools
+        self._spools = data_dir / "spools"
+        self.data_dir = data_dir
+        """The worker's folder, for the files of its tasks."""
         self._lock = threading.Lock()
         self._stores: dict[str, SchemaStore] = {}
         self.schema_topic = SchemaTopic(broker)

@@ -30,7 +30,7 @@ class Worker:
         self._plan = plan
         self._broker = broker
         self._stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._factory = TaskFactory(broker, plan.worker.timing, plan.worker.data_dir / "spools")
+        self._factory = TaskFactory(broker, plan.worker.timing, plan.worker.data_dir)
         self.connectors = [RunningConnector(planned, self._factory) for planned in plan.connectors]
         schemas = self._factory.schema_topic
         self._registry = RegistryServer(schemas, plan.registry) if plan.registry else None

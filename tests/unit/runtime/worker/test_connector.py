@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,7 +60,9 @@ def connector(runners):
     text = ConverterPlan(StringConverter, StringConverter.config_type.parse({}), {})
     plan = SinkPlan(Config.parse({}), {}, text, text, [], {}, settings, Connector)
     left = iter(runners)  # a test may append further ones
-    factory: Any = SimpleNamespace(sink=lambda plan, task, settings, environment: next(left))
+    factory: Any = SimpleNamespace(
+        data_dir=Path("data"), sink=lambda plan, task, settings, environment: next(left)
+    )
     running = RunningConnector(plan, factory)
     running.prepare()
     yield running
@@ -85,7 +88,7 @@ def test_the_lag_of_a_sink_is_unknown_if_the_connector_failed_at_its_start(conne
         def start(self):
             raise ValueError("no")
 
-    no_factory: Any = SimpleNamespace()
+    no_factory: Any = SimpleNamespace(data_dir=Path("data"))
     failed = RunningConnector(dataclasses.replace(connector.plan, connector=Failing), no_factory)
     failed.prepare()
     found = failed.ledger()
@@ -157,7 +160,7 @@ def spooled(tmp_path):
     text = ConverterPlan(StringConverter, StringConverter.config_type.parse({}), {})
     value = ConverterPlan(Unusable, Unusable.config_type.parse({}), {})
     plan = SourcePlan(Config.parse({}), {}, text, value, [], {}, settings, CountingSource)
-    factory = TaskFactory(log, Timing(0.05, 10, 0.01, 1.0, 1.0), tmp_path / "spools")
+    factory = TaskFactory(log, Timing(0.05, 10, 0.01, 1.0, 1.0), tmp_path)
     running = RunningConnector(plan, factory)
     yield running, log
     running.interrupt()
