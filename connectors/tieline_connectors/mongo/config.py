@@ -12,7 +12,7 @@ from pydantic import AfterValidator, model_validator
 from tieline.api import CommaList, Config, Secret, setting
 from tieline_connectors.mongo.client import Client, create_client, uri_options
 from tieline_connectors.mongo.documents.layouts import LAYOUTS, LayoutOptions
-from tieline_connectors.mongo.documents.publishes import KINDS
+from tieline_connectors.points.values import KINDS
 
 _OVERRIDE = "topic.override."
 _OVERRIDABLE = ("collection", "database", "layout")

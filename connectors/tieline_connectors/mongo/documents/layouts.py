@@ -14,6 +14,7 @@ from pymongo import ASCENDING, DESCENDING
 from tieline.api import SinkRecord
 from tieline_connectors.mongo.documents import history, points
 from tieline_connectors.mongo.documents.values import from_json, is_flat, may_be_deep, shallow, to_date
+from tieline_connectors.points.values import units
 from tieline_connectors.volttron_bus.messages.readings import rebuild
 
 DIGEST = "_digest"
@@ -150,7 +151,7 @@ def reading(record: SinkRecord) -> Document:
             return document
         document["kind"] = given["kind"]
         document["points"] = points.values(given["points"])
-        document["units"] = points.units(given["metadata"])
+        document["units"] = units(given["metadata"])
         return document
     except (KeyError, TypeError, AttributeError) as error:
         raise _unsupported("reading", record, error) from None

@@ -1,44 +1,22 @@
-"""Returns the values in a reading or a data log, point by point; pure."""
+"""Returns the values in a reading or a data log as fields of documents; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from tieline_connectors.mongo.documents.values import from_json
-
-
-class PointValue(NamedTuple):
-    """One value of one point. ``key`` is unique within its record; ``time`` is in microseconds."""
-
-    key: str
-    point: str
-    value: Any
-    units: str | None
-    time: int
-    time_source: str
+from tieline_connectors.points import values as point_values
+from tieline_connectors.points.values import PointValue
 
 
 def each_value(value_map: Mapping[str, Any]) -> Iterator[PointValue]:
-    """Yield every value of a ``volttron.DeviceReading`` or ``.DataLog``; none of a ``.BusMessage``.
+    """Yield every value of a reading or a data log, with JSON text parsed.
 
-    Raises ``KeyError``, ``TypeError`` or ``AttributeError`` for anything else.
+    Raises as ``tieline_connectors.points.values.each_value`` does.
     """
-    if "readings" in value_map:
-        for number, logged in enumerate(value_map["readings"]):  # a point may occur many times
-            yield PointValue(
-                f"{number}/{logged['point']}",
-                logged["point"],
-                _plain(logged["value"]),
-                logged["units"],
-                logged["time"],
-                logged["time_source"],
-            )
-    elif "body" not in value_map:
-        units_by_point = units(value_map["metadata"])
-        time, source = value_map["time"], value_map["time_source"]
-        for name, value in value_map["points"].items():
-            yield PointValue(name, name, _plain(value), units_by_point.get(name), time, source)
+    for item in point_values.each_value(value_map):
+        yield item._replace(value=_plain(item.value)) if type(item.value) is dict else item
 
 
 def values(points: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,20 +26,5 @@ def values(points: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _plain(value) for name, value in points.items()}
 
 
-def units(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the units of the points that have some."""
-    by_point = {name: entry.get("units") for name, entry in metadata.items()}
-    if None not in by_point.values():
-        return by_point
-    with_json = {name: unit or _unit_in(metadata[name].get("json")) for name, unit in by_point.items()}
-    return {name: unit for name, unit in with_json.items() if unit is not None}
-
-
 def _plain(value: Any) -> Any:
     return from_json(value["json"]) if type(value) is dict else value
-
-
-def _unit_in(text: str | None) -> str | None:
-    entry = from_json(text) if text else None
-    unit = entry.get("units") if isinstance(entry, dict) else None
-    return unit if isinstance(unit, str) else None

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
-log = logging.getLogger(__name__)
+from tieline_connectors.points.values import KINDS
 
-KINDS = ("ALL", "MULTI", "POINT", "OTHER")
-"""The kinds of ``volttron.DeviceReading``."""
+log = logging.getLogger(__name__)
 
 _MANY = ("ALL", "MULTI")
 _MAX_DEVICES = 10_000
