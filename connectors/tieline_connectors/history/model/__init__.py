@@ -1,0 +1,1 @@
+"""What is stored of a reading, and in which interval it lies; pure."""

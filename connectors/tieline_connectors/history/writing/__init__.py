@@ -1,0 +1,1 @@
+"""Writes readings and their rollups, and deletes expired ones."""

@@ -1,0 +1,38 @@
+"""Disk space that is kept, so that expired readings can still be deleted when the disk is full."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+_BYTES = 8 * 1024 * 1024
+
+
+class Reserve:
+    """The file ``<file>.reserve``: a deletion needs room in the write-ahead log, too."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(f"{path.name}.reserve")
+        self.restore()
+
+    def release(self) -> None:
+        """Release the space, because the disk is full."""
+        with suppress(OSError):  # a file system that has become read-only
+            self._path.unlink(missing_ok=True)
+
+    def restore(self) -> None:
+        """Reserve the space again, if the disk has it twice."""
+        if self._path.exists():
+            return
+        try:
+            disk = os.statvfs(self._path.parent)
+            if disk.f_bavail * disk.f_frsize < 2 * _BYTES:
+                return
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, _BYTES)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            self.release()
