@@ -5,28 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions, NewTopic
-
-from tieline.api import FatalError, RetriableError
+from tieline.api import RetriableError
 from tieline.broker.kafka.changelog import CONFIG as CHANGELOG
 from tieline.broker.kafka.changelog import ChangelogServices
 from tieline.broker.kafka.cluster import Cluster
-from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.consumer import KafkaConsumer
 from tieline.broker.kafka.errors import (
-    MissingTopicError,
-    TopicExistsError,
     run_in_thread,
-    to_tieline_error,
 )
 from tieline.broker.kafka.exclusive import hold_topic
-from tieline.broker.kafka.handshake import handshakes
 from tieline.broker.kafka.offset_store import KafkaOffsetStore
 from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
@@ -34,15 +23,12 @@ from tieline.broker.kafka.reading import end_of, read_to_end
 from tieline.broker.kafka.settings import (
     ClientSettings,
     consumer_settings,
-    create_client,
-    log,
     producer_settings,
 )
+from tieline.broker.kafka.topic_admin import TopicAdmin
 from tieline.broker.kafka.topic_reader import KafkaTopicReader
 from tieline.broker.port import ExclusiveWriter
 from tieline.broker.records import ConsumedRecord, TopicInfo
-
-T = TypeVar("T")
 
 
 class KafkaBroker:
@@ -72,9 +58,7 @@ class KafkaBroker:
         self._offsets_layout = (offsets_partitions, offsets_replication)
         self._offsets_topic_exists = False
         self._offsets = OffsetsTopic(offsets_topic, self._read)
-        self._fatal: FatalError | None = None
-        extra = {"logger": log, "error_cb": self._on_error}
-        self._admin = create_client(AdminClient, {**self._client, **extra}, "")
+        self._topics = TopicAdmin(self._client)
         self._cluster_id = ""
         self._lock = threading.Lock()
 
@@ -82,9 +66,7 @@ class KafkaBroker:
     def cluster_id(self) -> str:
         """The broker's permanent id; see ``Broker.cluster_id``."""
         if not self._cluster_id:
-            timeout = self._call_timeout
-            future = self._admin.describe_cluster(request_timeout=timeout)
-            self._cluster_id = str(self._answer(future, "the cluster's id", timeout).cluster_id)
+            self._cluster_id = self._topics.cluster_id(self._call_timeout)
         return self._cluster_id
 
     def producer(self, client_id: str, overrides: Mapping[str, str]) -> KafkaProducer:
@@ -110,7 +92,9 @@ class KafkaBroker:
             self._read_changelog,
         )
         member = {"client.id": client_id, **settings, "group.id": group}
-        cluster = Cluster(self._admin, self._call_timeout, self._topic_names, {self._offsets_topic})
+        cluster = Cluster(
+            self._topics.client, self._call_timeout, self._names_in_thread, {self._offsets_topic}
+        )
         return KafkaConsumer(member, cluster, refresh, services)
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
@@ -121,7 +105,10 @@ class KafkaBroker:
     def offsets(self) -> KafkaOffsetStore:
         """The offsets of stopped connectors; see ``Broker.offsets``."""
         return KafkaOffsetStore(
-            self._admin, self._answer, self._offsets, lambda: self.producer("tieline-offsets", {})
+            self._topics.client,
+            self._topics.answer,
+            self._offsets,
+            lambda: self.producer("tieline-offsets", {}),
         )
 
     def create_topic(
@@ -134,53 +121,25 @@ class KafkaBroker:
         timeout: float = 10.0,
     ) -> bool:
         """Create a topic, or return ``False`` if it exists; see ``Broker.create_topic``."""
-        timeout = self._limit(timeout)
-        topic = NewTopic(name, partitions, replication, config=dict(config or {}))
-        futures = self._admin.create_topics([topic], request_timeout=timeout)
-        try:
-            self._answer(futures[name], f"creating the topic {name}", timeout)
-        except TopicExistsError:
-            return False
-        except FatalError:  # without permission, an administrator may have created it
-            if name in self._names(timeout):
-                return False
-            raise
-        return True
+        return self._topics.create(name, partitions, replication, config or {}, self._limit(timeout))
 
     def delete_topic(self, name: str, timeout: float = 10.0) -> bool:
         """Delete a topic. Return ``False`` if it does not exist. It disappears a moment later."""
-        futures = self._admin.delete_topics([name], request_timeout=timeout)
-        try:
-            self._answer(futures[name], f"deleting the topic {name}", timeout)
-        except MissingTopicError:
-            return False
-        return True
+        return self._topics.delete(name, timeout)
 
     def topics(self, timeout: float = 10.0) -> dict[str, TopicInfo]:
         """Return all topics by name; see ``Broker.topics``.
 
         Topics that this client may not describe are left out.
         """
-        timeout = self._limit(timeout)
-        names = self._names(timeout)
-        if not names:
-            return {}
-        futures = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
-        topics = {}
-        for name, future in futures.items():
-            try:
-                topic = self._answer(future, f"describing the topic {name}", timeout)
-            except MissingTopicError:
-                continue  # deleted meanwhile
-            topics[name] = TopicInfo(name, str(topic.topic_id), len(topic.partitions))
-        return topics
+        return self._topics.describe_all(self._limit(timeout))
 
     def topic_names(self, timeout: float = 10.0) -> Collection[str]:
         """Return the names of all topics; see ``Broker.topic_names``.
 
         Topics that this client may not describe are included.
         """
-        return self._names(self._limit(timeout))
+        return self._topics.names(self._limit(timeout))
 
     def read(
         self,
@@ -255,18 +214,10 @@ class KafkaBroker:
     def _ensure_changelog(self, topic: str, consumed: str, timeout: float) -> None:
         """Create a changelog with as many partitions as the consumed topic, or add those that it lacks."""
         timeout = self._limit(timeout)
-        wanted = self._partitions(consumed, timeout)
+        wanted = self._topics.partitions(consumed, timeout)
         self.create_topic(topic, partitions=wanted, config=CHANGELOG, timeout=timeout)
-        if self._partitions(topic, timeout) < wanted:
-            futures = self._admin.create_partitions([NewPartitions(topic, wanted)], request_timeout=timeout)
-            self._answer(futures[topic], f"adding partitions to {topic}", timeout)
-
-    def _partitions(self, topic: str, timeout: float) -> int:
-        futures = self._admin.describe_topics(TopicCollection([topic]), request_timeout=timeout)
-        try:
-            return len(self._answer(futures[topic], f"describing the topic {topic}", timeout).partitions)
-        except MissingTopicError:
-            raise RetriableError(f"the topic {topic} does not exist (yet)") from None
+        if self._topics.partitions(topic, timeout) < wanted:
+            self._topics.add_partitions(topic, wanted, timeout)
 
     def _ensure_offsets_topic(self, timeout: float) -> None:
         if not self._lock.acquire(timeout=timeout):
@@ -288,39 +239,5 @@ class KafkaBroker:
     def _limit(self, timeout: float) -> float:
         return min(timeout, self._call_timeout)
 
-    def _topic_names(self) -> Future[Collection[str]]:
-        return run_in_thread(lambda: self._names(self._call_timeout), "listing the topics")
-
-    def _names(self, timeout: float) -> Collection[str]:
-        try:
-            return list(self._admin.list_topics(timeout=timeout).topics)
-        except KafkaException as error:
-            fatal, hint = self._take_fatal(), handshakes.hint()
-            cause = fatal or to_tieline_error(error, "listing the topics", Operation.METADATA)
-            raise (
-                RetriableError(f"{cause}; {hint}") if hint and isinstance(cause, RetriableError) else cause
-            ) from error
-
-    def _on_error(self, error: KafkaError) -> None:
-        cause = to_tieline_error(error, "the admin client", Operation.ADMIN)
-        if isinstance(cause, FatalError):
-            self._fatal = cause
-
-    def _take_fatal(self) -> FatalError | None:
-        """Return and forget a fatal error that the client reported, such as wrong credentials."""
-        self._admin.poll(0)
-        fatal, self._fatal = self._fatal, None
-        return fatal
-
-    def _answer(self, future: Future[Any], what: str, timeout: float) -> Any:
-        try:
-            return future.result(timeout)
-        except FutureTimeout:
-            raise self._take_fatal() or RetriableError(f"{what}: no answer within {timeout} s") from None
-        except KafkaException as error:
-            code = error.args[0].code()
-            if code == KafkaError.TOPIC_ALREADY_EXISTS:
-                raise TopicExistsError from error
-            if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise MissingTopicError from error
-            raise self._take_fatal() or to_tieline_error(error, what, Operation.ADMIN) from error
+    def _names_in_thread(self) -> Future[Collection[str]]:
+        return run_in_thread(lambda: self._topics.names(self._call_timeout), "listing the topics")
