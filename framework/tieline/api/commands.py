@@ -39,6 +39,9 @@ class TopicFollower(Protocol):
         ``RetriableError`` while the broker is unavailable; call again.
         """
 
+    def close(self) -> None:
+        """Close the reader before its client closes it; may be called again."""
+
 
 class TopicClient(Protocol):
     """A worker's topics, on Kafka or in its local log; the worker may be running. Not thread-safe."""

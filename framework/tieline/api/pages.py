@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -46,6 +46,7 @@ class PageRequest:
     """One request. ``form`` is empty unless it is a POST, whose origin and token have been checked.
 
     ``path``: the parameters in the route's path. ``query`` and ``form``: of a repeated name the last value.
+    ``repeated``: every value of each name in the query.
     """
 
     viewer: Viewer
@@ -54,6 +55,7 @@ class PageRequest:
     form: Mapping[str, str]
     time_zone: str
     """The IANA name of the zone that this person reads times in."""
+    repeated: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Page(NamedTuple):
@@ -195,6 +197,9 @@ class PageContext(Protocol):
 
     def set_preference(self, viewer: Viewer, key: str, value: str) -> None:
         """Store a preference, at most 64 kB. Raises ``ValueError`` if it is larger."""
+
+    def has_page(self, path: str) -> bool:
+        """Return whether any plugin has a page with this route, such as ``/tanks``. Not before ``start``."""
 
     def is_watched(self) -> bool:
         """Return whether a page has been open in the last minute. Work for pages alone can rest otherwise."""

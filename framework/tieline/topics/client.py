@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 
 from tieline.api import (
@@ -32,11 +32,12 @@ class WorkerTopics:
     def __init__(self, session: BrokerSession, at_exit: ExitStack) -> None:
         self._session = session
         self._broker = session.broker
-        self._at_exit = at_exit
         self._codec = DefaultCodec(session.schemas)
         # A person waits for the answer. Records that come during one request share the next anyway.
         self._producer = session.broker.producer(_NAME, {"linger.ms": "0"})
         at_exit.callback(self._producer.close, 0)
+        self._readers: set[WorkerReader] = set()
+        at_exit.callback(self._close_readers)
         self._known: set[str] = set()
 
     def names(self) -> Collection[str]:
@@ -61,14 +62,21 @@ class WorkerTopics:
     def reader(self, topic: str, since: int | None = None) -> WorkerReader:
         """Return a reader of a topic; see ``TopicClient.reader``."""
         reader = self._broker.reader(topic, since=since)
-        self._at_exit.callback(reader.close, 1.0)
-        return WorkerReader(reader, Decoder(ValueFormat.AUTO, self._broker, self._session.registry))
+        decoder = Decoder(ValueFormat.AUTO, self._broker, self._session.registry)
+        opened = WorkerReader(reader, decoder, self._readers.discard)
+        self._readers.add(opened)
+        return opened
 
     def record_id(self, at: RecordMetadata) -> str:
         """Return the id by which every sink knows a record; see ``TopicClient.record_id``."""
         identities = RecordIdentities(self._broker, lambda name, number: None)
         headers = identities.headers(ConsumedRecord(*at, None, None, (), 0))
         return (dict(headers)[ID_HEADER] or b"").decode("ascii")
+
+    def _close_readers(self) -> None:
+        with ExitStack() as closing:  # closes every one, even if closing another one fails
+            for reader in self._readers.copy():
+                closing.callback(reader.close)
 
     def _encode(self, records: Sequence[SourceRecord]) -> list[ProducerRecord]:
         failures: dict[int, Exception] = {}
@@ -89,17 +97,26 @@ class WorkerTopics:
 
 
 class WorkerReader:
-    """A ``TopicFollower`` on a reader of the broker."""
+    """A ``TopicFollower`` on a reader of the broker. ``forget`` is called when it is closed."""
 
-    def __init__(self, reader: TopicReader, decoder: Decoder) -> None:
+    def __init__(self, reader: TopicReader, decoder: Decoder, forget: Callable[[WorkerReader], None]) -> None:
         self._reader = reader
         self._decoder = decoder
+        self._forget = forget
+        self._is_open = True
         self._undecoded: list[ConsumedRecord] = []
 
     @property
     def at_end(self) -> bool:
         """Whether everything that the topic held at the start was returned; see ``TopicFollower.at_end``."""
         return self._reader.at_end and not self._undecoded
+
+    def close(self) -> None:
+        """Close the reader; see ``TopicFollower.close``."""
+        if self._is_open:
+            self._is_open = False
+            self._forget(self)
+            self._reader.close(1.0)
 
     def poll(self, timeout: float) -> list[SinkRecord]:
         """Return the next records, decoded; see ``TopicFollower.poll``."""

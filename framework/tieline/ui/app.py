@@ -149,6 +149,7 @@ class _PageApp:
                 dict(request.query_params),
                 form,
                 self._time_zone(request, visit),
+                {name: request.query_params.getlist(name) for name in request.query_params},
             )
             is_audited = route.method == "POST" and not route.personal
             call = self._audited(route, request, page_request) if is_audited else route.handler

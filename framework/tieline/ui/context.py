@@ -27,12 +27,14 @@ class WorkerPageContext:
         store: PageStore,
         is_watched: Callable[[], bool],
         render: Callable[[str, Mapping[str, Any]], str],
+        has_page: Callable[[str], bool],
     ) -> None:
         self._plan = plan
         self._sampler = sampler
         self._store = store
         self._is_watched = is_watched
         self._render = render
+        self._has_page = has_page
         self.connectors: Sequence[RunningConnector] = [describe(each) for each in plan.connectors]
         self.data_dir: Path = plan.worker.data_dir
 
@@ -61,6 +63,10 @@ class WorkerPageContext:
     def set_preference(self, viewer: Viewer, key: str, value: str) -> None:
         """Store a preference; see ``PageContext.set_preference``."""
         self._store.set_preference(viewer.name, key, value)
+
+    def has_page(self, path: str) -> bool:
+        """Return whether there is such a page; see ``PageContext.has_page``."""
+        return self._has_page(path)
 
     def is_watched(self) -> bool:
         """Return whether a page is open; see ``PageContext.is_watched``."""

@@ -62,7 +62,7 @@ class PageServer:
         channels: dict[str, Any] = {}
         hub = EventHub(channels, boot)
         self._sampler = Sampler(worker.ledger, hub.is_watched)
-        context = WorkerPageContext(plan, self._sampler, store, hub.is_watched, self._render)
+        context = WorkerPageContext(plan, self._sampler, store, hub.is_watched, self._render, self._has_page)
         plugins = load_pages(context)
         first_seen = FirstSeen()
 
@@ -115,6 +115,9 @@ class PageServer:
 
     def _render(self, template: str, values: Mapping[str, Any]) -> str:
         return self._site.fragment(template, values)
+
+    def _has_page(self, path: str) -> bool:
+        return self._site.has_page(path)
 
     def _watch_alarms(self) -> None:
         while not self._stopping.is_set():

@@ -44,6 +44,10 @@ class Site:
         name, _, _ = path.partition("/")
         return f"{BASE}/static/{path}?v={self._versions[name]}"
 
+    def has_page(self, path: str) -> bool:
+        """Return whether there is a page with this route."""
+        return any(route.path == path and route.method == "GET" for route in self.routes)
+
     def fragment(self, template: str, values: Mapping[str, Any]) -> str:
         """Return the HTML of a part of a page."""
         return self._templates.render(template, {"base": BASE, "time_zone": "UTC", **values})
