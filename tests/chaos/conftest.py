@@ -19,8 +19,8 @@ from tieline_connectors.command import sink
 from tieline_connectors.command.audit.file import AuditFile
 from tieline_connectors.command.audit.verification import verify_file
 from tieline_connectors.command.config import CommandSinkConfig
-from tieline_connectors.command.execution import executor
 from tieline_connectors.command.execution.conditions import ConditionMonitor
+from tieline_connectors.command.execution.entry_recorder import EntryRecorder
 from tieline_connectors.command.execution.errors import DeviceRefusedError, UnavailableError, UncertainError
 from tieline_connectors.command.execution.reservation import Reservation
 from tieline_connectors.command.execution.scheduler import Scheduler
@@ -357,7 +357,7 @@ def new_plant(tmp_path, monkeypatch):
         return plants[-1]
 
     monkeypatch.setattr(Scheduler, "start", lambda self: None)
-    monkeypatch.setattr(executor, "_RETRY_AFTER", 0.0001)
+    monkeypatch.setattr(EntryRecorder, "retry_after", 0.0001)
     monkeypatch.setattr(os, "fsync", lambda file: None)  # processes die here, and no power fails
     monkeypatch.setattr(
         sink, "ConditionMonitor", lambda config, count: ConditionMonitor(config, count, plants[-1].clock)

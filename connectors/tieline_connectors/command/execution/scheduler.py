@@ -9,7 +9,8 @@ from collections.abc import Collection
 from tieline.api import FencedError, RetriableError, TopicPartition
 from tieline_connectors.command.execution.conditions import ConditionMonitor
 from tieline_connectors.command.execution.counters import CommandCounters
-from tieline_connectors.command.execution.executor import IDLE, Executor, PartitionReleasedError, Timing
+from tieline_connectors.command.execution.entry_recorder import IDLE, EntryRecorder, PartitionReleasedError
+from tieline_connectors.command.execution.executor import Executor, Timing
 from tieline_connectors.command.execution.partition import CommandPartition
 from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.model.clock import Now
@@ -38,7 +39,8 @@ class Scheduler:
         self._monitor = monitor
         self._timing = timing
         self._counters = counters
-        self._executor = Executor(platform, monitor, timing, counters, self.lock)
+        self._recorder = EntryRecorder(counters, self.lock)
+        self._executor = Executor(platform, monitor, timing, counters, self._recorder)
         self._partitions: dict[TopicPartition, CommandPartition] = {}
         self._busy: TopicPartition | None = None
         self._failing_devices: frozenset[str] = frozenset()
@@ -84,13 +86,13 @@ class Scheduler:
             if revert_time and self._revert_holds_until is None:
                 self._revert_holds_until = self._monitor.now().monotonic + int(revert_time * 1_000_000)
             else:
-                self._executor.stopping = True
+                self._recorder.stopping = True
             self.lock.notify_all()
 
     def wait_for_holds(self, timeout: float) -> None:
         """Wait until every hold that can be reverted at the stop is reverted."""
         with self.lock:
-            self.lock.wait_for(lambda: self._executor.stopping or not self._thread.is_alive(), timeout)
+            self.lock.wait_for(lambda: self._recorder.stopping or not self._thread.is_alive(), timeout)
 
     def join(self, timeout: float) -> None:
         """Wait until the thread has ended."""
@@ -126,13 +128,13 @@ class Scheduler:
                 break
             self._process(partition, entry, early=True)
         with self.lock:
-            self._executor.stopping = True
+            self._recorder.stopping = True
             self.lock.notify_all()
         return 0.0
 
     def _process(self, partition: CommandPartition, entry: LedgerEntry, early: bool = False) -> float:
         with self.lock:
-            if self._executor.stopping or partition.released:
+            if self._recorder.stopping or partition.released:
                 return 0.0
             self._busy = partition.topic_partition
         try:
@@ -152,10 +154,10 @@ class Scheduler:
 
     def _run(self) -> None:
         try:
-            while not self._executor.stopping:
+            while not self._recorder.stopping:
                 wait = self.step()
                 with self.lock:
-                    if wait > 0 and not self._executor.stopping:
+                    if wait > 0 and not self._recorder.stopping:
                         self.lock.wait(wait)
         except Exception as error:
             log.exception("commands are no longer executed")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from tieline_connectors.command.execution.conditions import ConditionMonitor
 from tieline_connectors.command.execution.errors import DeviceRefusedError, UnavailableError, UncertainError
 from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.execution.reservation import Reservation
@@ -25,6 +26,15 @@ class Permit(NamedTuple):
     allows: Callable[[], bool]
     seconds_left: Callable[[], float]
     now: Callable[[], int]
+
+    @classmethod
+    def until(cls, deadline: int, allows: Callable[[], bool], monitor: ConditionMonitor) -> Permit:
+        """Return a permit that ends at a deadline on the monotonic clock, in microseconds."""
+
+        def now() -> int:
+            return monitor.now().monotonic
+
+        return cls(allows, lambda: (deadline - now()) / 1_000_000, now)
 
 
 def read(platform: Platform, points: Iterable[str]) -> dict[str, Reading | None]:
