@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from tieline.api import CommaList, setting
+from tieline.api.config import topic_name
 from tieline_connectors.volttron_bus.messages.device_paths import TopicBase, with_defaults
 from tieline_connectors.volttron_bus.messages.message import ParseLimits
 from tieline_connectors.volttron_bus.messages.message_time import UTC, NaiveZone
@@ -15,7 +15,6 @@ from tieline_connectors.volttron_bus.messages.time_formats import find_zone
 from tieline_connectors.volttron_bus.platform_config import BusConfig, error_message
 from tieline_connectors.volttron_bus.receiver import PingTiming, Subscription
 
-_KAFKA_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _MIB = 1024 * 1024
 
 
@@ -108,7 +107,7 @@ class VolttronBusConfig(BusConfig):
         """Return every key with a wrong value or a conflict, each with the problem."""
         checks = (
             ("bus.prefixes", self.read_prefixes),
-            ("topic", lambda: _kafka_topic(self.topic)),
+            ("topic", lambda: topic_name(self.topic)),
             ("topic.routes", self._check_routes),
             ("topic.order", self.topic_bases),
             ("bus.naive.time.zone", self.naive_zone),
@@ -150,7 +149,7 @@ class VolttronBusConfig(BusConfig):
             prefix, equals, topic = (part.strip() for part in text.partition("="))
             if not equals:
                 raise ValueError(f"{text!r} is not a route; write prefix=topic")
-            routes.append(Route(parse_prefix(prefix), _kafka_topic(topic)))
+            routes.append(Route(parse_prefix(prefix), topic_name(topic)))
         return routes
 
     def _check_routes(self) -> None:
@@ -186,9 +185,3 @@ class VolttronBusConfig(BusConfig):
     def parse_limits(self) -> ParseLimits:
         """Return the limits of a message."""
         return ParseLimits(self.max_depth, self.max_headers)
-
-
-def _kafka_topic(name: str) -> str:
-    if not _KAFKA_TOPIC.fullmatch(name) or name in (".", ".."):
-        raise ValueError(f"{name!r} is not a Kafka topic: up to 249 letters, digits, '.', '_' and '-'")
-    return name

@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -28,9 +28,9 @@ from pydantic import (
     ValidationError,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from typing_extensions import Self
 
+from tieline.api.config_def import config_def
 from tieline.api.errors import ConfigError, ConfigProblem
 
 Secret = SecretStr
@@ -166,22 +166,7 @@ class Config(BaseModel):
     @classmethod
     def definition(cls) -> list[dict[str, Any]]:
         """Return Kafka Connect's ConfigDef, one dictionary for each setting."""
-        return [
-            {
-                "name": field.alias or name,
-                "type": _config_def_type(field.annotation),
-                "required": field.is_required(),
-                "default_value": _text_of(field),
-                "importance": _importance(field),
-                "documentation": field.description or "",
-                "group": None,
-                "order": order,
-                "width": "NONE",
-                "display_name": field.alias or name,
-                "dependents": [],
-            }
-            for order, (name, field) in enumerate(cls.model_fields.items(), start=1)
-        ]
+        return config_def(cls.model_fields)
 
 
 def _problem(cls: type[Config], where: str, line: Any, also_known: Sequence[str]) -> ConfigProblem:
@@ -277,29 +262,3 @@ def _draft(cls: type[Config], settings: Mapping[str, Any], wrong: Collection[str
             kind: Any = Annotated[(field.annotation, name, *field.metadata)]
             draft.__dict__[name] = TypeAdapter(kind).validate_python(settings[key])
     return draft
-
-
-_TYPES = {bool: "BOOLEAN", int: "LONG", float: "DOUBLE", SecretStr: "PASSWORD"}
-
-
-def _config_def_type(annotation: Any) -> str:
-    if get_origin(annotation) in (tuple, list):
-        return "LIST"
-    for candidate in (annotation, *get_args(annotation)):
-        if candidate in _TYPES:
-            return _TYPES[candidate]
-    return "STRING"
-
-
-def _importance(field: FieldInfo) -> str:
-    extra = cast("dict[str, Any]", field.json_schema_extra or {})
-    return str(extra.get("importance", "medium")).upper()
-
-
-def _text_of(field: FieldInfo) -> str | None:
-    default = field.default
-    if default is PydanticUndefined or default is None or isinstance(default, SecretStr):
-        return None
-    if isinstance(default, bool):
-        return str(default).lower()
-    return ",".join(default) if isinstance(default, tuple) else str(default)

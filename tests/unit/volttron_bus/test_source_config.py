@@ -119,7 +119,7 @@ def test_routes_name_a_topic_for_a_prefix():
     [
         ("devices", "write prefix=topic"),
         ("record=t", "not within bus.prefixes"),
-        ("devices=a b", "not a Kafka topic"),
+        ("devices=a b", "cannot be the name of a topic"),
     ],
 )
 def test_a_wrong_route_is_reported(route, message):
