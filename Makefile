@@ -1,39 +1,39 @@
-# make lab     see it run: a real VOLTTRON platform, the worker, a MongoDB-wire server (KAFKA=1: through Kafka)
-# make test    everything, on real servers; make check: the fast part alone
+# make lab     run a real VOLTTRON platform, the worker and a MongoDB-wire server (KAFKA=1: with Kafka)
+# make test    all tests, on real servers; make check: only the fast ones
 PYTHON ?= python3
 BIN := .venv/bin
 FAST := not kafka and not volttron and not mongo and not fresh and not stack
 
-# Tests start hundreds of interpreters; without bytecode on disk each compiles everything anew.
+# Tests start hundreds of interpreters; without bytecode on disk each of them compiles everything.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help lab stack test chaos plugins-test agent-test parquet-test stack-test check style fast coverage bench docs docs-serve lock changelog release-check clean
 
 help:
-	@echo "make lab            a real VOLTTRON platform -> tieline -> MongoDB on this machine, live (Ctrl-C stops it)"
-	@echo "make lab KAFKA=1    the same through a real Apache Kafka (needs java and mvn)"
-	@echo "make lab DURATION=60  without a terminal: stops by itself, its last line is the result as JSON"
-	@echo "make stack          the same in containers, through Kafka (docker/README.md)"
-	@echo "make test           all tests, on real servers: under 20 minutes the first time"
-	@echo "make chaos          the campaigns of random faults with ten seeds (SEEDS=7,8: these), about a quarter of an hour"
-	@echo "make plugins-test   a new connector of each kind, built, installed and run in a fresh environment"
-	@echo "make agent-test     the agent for VOLTTRON, installed by vctl on a real platform of each generation"
-	@echo "make parquet-test   the Parquet sink, its files read by DuckDB and Spark (needs java)"
-	@echo "make stack-test     the containers, each restarted under load (without Docker: root on a Debian)"
-	@echo "make bench          benchmarks, compared with peers; one JSON line for each figure (ARGS=name: only one)"
-	@echo "make docs           the documentation site, offline, in build/site; each warning and broken link is an error"
-	@echo "make docs-serve     the same on 127.0.0.1:8000, rebuilt at each change"
-	@echo "make changelog      the changelog that the fragments in changes/ give"
+	@echo "make lab            run a real VOLTTRON platform -> tieline -> MongoDB on this machine (Ctrl-C stops it)"
+	@echo "make lab KAFKA=1    the same with a real Apache Kafka (needs java and mvn)"
+	@echo "make lab DURATION=60  stop after 60 s; the last line is the result as JSON"
+	@echo "make stack          run the same in containers, with Kafka (docker/README.md)"
+	@echo "make test           run all tests, on real servers: under 20 minutes the first time"
+	@echo "make chaos          run the campaigns of random faults with ten seeds (or SEEDS=7,8), about 15 minutes"
+	@echo "make plugins-test   build, install and run a new connector of each kind in a fresh environment"
+	@echo "make agent-test     install the VOLTTRON agent with vctl on a real platform of each generation"
+	@echo "make parquet-test   test the Parquet sink; DuckDB and Spark read its files (needs java)"
+	@echo "make stack-test     restart each container under load (needs Docker, or root on Debian)"
+	@echo "make bench          run the benchmarks; one JSON line per figure (ARGS=name: only this one)"
+	@echo "make docs           build the documentation site offline in build/site; warnings are errors"
+	@echo "make docs-serve     serve it on 127.0.0.1:8000, rebuilt at each change"
+	@echo "make changelog      print the changelog of the fragments in changes/"
 	@echo "make release-check  build and check wheel and sdist, install them, run the lab from an empty folder"
-	@echo "make lock           lock the packages of the images again, with their hashes"
-	@echo "make fast           the tests without servers: under a minute"
-	@echo "make coverage       what the tests without servers cover; fails below the floor"
-	@echo "make check          style, types, layers, and make fast"
+	@echo "make lock           lock the images' packages again, with their hashes"
+	@echo "make fast           run the tests without servers: under a minute"
+	@echo "make coverage       measure what the tests without servers cover; fails below the floor"
+	@echo "make check          check style, types and layers, then run make fast"
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tieline needs Python 3.10 or newer, not " + sys.version)'
-	@echo "== making the environment in .venv"
+	@echo "== creating the environment in .venv"
 	@$(PYTHON) -m venv .venv
 	@touch $@
 
@@ -61,7 +61,7 @@ style: .venv/.check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
-# Most of their time is waiting: three to a core.
+# The tests mostly wait, so three of them share a core.
 fast: .venv/.check
 	@echo "== tests without servers"
 	@$(BIN)/python -m pytest -q -n 6 -m "$(FAST)" tests/unit tests/property tests/contract tests/meta $(ARGS)
@@ -73,9 +73,9 @@ coverage: .venv/.check
 	@$(BIN)/python -m pytest -q -n 6 --cov --cov-report= -m "$(FAST)" tests/unit tests/property tests/contract tests/meta $(ARGS)
 	@$(BIN)/python -m coverage report
 
-# Two at a time, a file to a process: most of a test on servers is waiting.
+# Two files at a time, each in one process: tests on servers mostly wait.
 test: style
-	@echo "== all tests, on real servers (the first run fetches VOLTTRON and Kafka)"
+	@echo "== all tests on real servers (the first run fetches VOLTTRON and Kafka)"
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile thorough \
 		-m "not fresh and not stack" $(ARGS)
 
@@ -85,25 +85,25 @@ chaos: .venv/.check
 	@TIELINE_TEST_SEEDS=$(SEEDS) $(BIN)/python -m pytest -q -n 2 -m seeds tests/chaos $(ARGS)
 
 plugins-test: .venv/.check
-	@echo "== new connectors, installed and run in an environment of their own"
+	@echo "== new connectors, installed and run in a fresh environment"
 	@$(BIN)/python -m pytest -q tests/fresh $(ARGS)
 
-# An environment of its own, with a Spark in it.
+# A separate environment, since it contains Spark.
 .venv/.parquet: .venv/.check plugins/parquet_sink/setup.cfg
-	@echo "== installing the Parquet sink with DuckDB and PySpark (500 MB, the first time)"
+	@echo "== installing the Parquet sink with DuckDB and PySpark (500 MB)"
 	@$(PYTHON) -m venv .venv/parquet
 	@.venv/parquet/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --editable 'plugins/parquet_sink[test]'
 	@touch $@
 
 parquet-test: .venv/.parquet
-	@echo "== the Parquet sink: exact files, whatever is killed; read by DuckDB, pandas and Spark"
+	@echo "== the Parquet sink: exact files after kills; DuckDB, pandas and Spark read them"
 	@cd plugins/parquet_sink && ../../.venv/parquet/bin/python -m pytest -q $(ARGS)
 
 stack-test: .venv/.check
-	@echo "== the compose stack, each service restarted under load (the first run makes its images)"
+	@echo "== the compose stack, each service restarted under load (the first run builds the images)"
 	@$(BIN)/python -m pytest -q tests/stack $(ARGS)
 
-# For all platforms; then: has each package a wheel for those that images are built for?
+# Lock for all platforms, then check that each package has a wheel for the platforms of the images.
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: .venv/.python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -126,7 +126,7 @@ bench: .venv/.check
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
-# The theme advertises its successor at every run.
+# Without this variable the theme advertises its successor at every run.
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 docs: .venv/.docs
 	@echo "== the documentation site"

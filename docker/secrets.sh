@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the secrets of the compose stack in secrets/ beside this file, where there are none yet.
-# The folder is closed to others; the files in it can be read, since each container has a user of its own.
+# Creates the missing secrets of the compose stack in secrets/, beside this file.
+# Other users cannot enter the folder. Its files are readable, since the containers run as different users.
 set -eu
 cd "$(dirname "$0")"
 mkdir -p -m 700 secrets

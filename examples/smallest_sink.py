@@ -10,19 +10,19 @@ from tieline.api import Config, SinkRecord, SinkTask, TopicPartition, setting
 
 
 class PrinterConfig(Config):
-    """What a user may set."""
+    """The settings of the sink."""
 
     prefix: str = setting("prefix", "", doc="Printed before each value.")
 
 
 class Printer(SinkTask[PrinterConfig]):
-    """What the entry point names."""
+    """The class that the entry point names."""
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
-        """Write or buffer."""
+        """Write or buffer the records."""
         for record in batch:
             print(f"{self.config.prefix}{record.value}")
 
     def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """When this returns, all of it is safe, and these offsets are committed."""
+        """Make all records of ``put`` safe; then these offsets are committed."""
         print(end="", flush=True)

@@ -8,13 +8,13 @@ from tieline.api import Config, SourceRecord, SourceTask, setting
 
 
 class CounterConfig(Config):
-    """What a user may set."""
+    """The settings of the source."""
 
     topic: str = setting("topic", doc="The topic to write to.")
 
 
 class Counter(SourceTask[CounterConfig]):
-    """What the entry point names."""
+    """The class that the entry point names."""
 
     def start(self) -> None:
         """Resume from the offset that was saved for this source partition."""

@@ -1,5 +1,6 @@
 #!/bin/bash
-# In place of the published apache/kafka image: the same environment variables, the jars in /opt/kafka/libs.
+# Replaces the published apache/kafka image. It reads the same environment variables; its jars are in
+# /opt/kafka/libs.
 set -euo pipefail
 properties=/tmp/server.properties
 env | sed -n 's/^KAFKA_//p' | while IFS= read -r line; do

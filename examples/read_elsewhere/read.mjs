@@ -10,7 +10,7 @@ import lz4 from "lz4js";
 const { SchemaRegistry } = confluent;
 const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = kafkajs;
 
-// kafkajs leaves LZ4, in which tieline writes, to a library.
+// tieline compresses with LZ4, for which kafkajs needs a library.
 CompressionCodecs[CompressionTypes.LZ4] = () => ({
   compress: async (encoder) => Buffer.from(lz4.compress(encoder.buffer)),
   decompress: async (buffer) => Buffer.from(lz4.decompress(buffer)),
@@ -20,7 +20,7 @@ const [brokers, url, topic, count] = process.argv.slice(2);
 const registry = new SchemaRegistry({ host: url });
 const kafka = new Kafka({ brokers: brokers.split(","), logLevel: logLevel.ERROR });
 const consumer = kafka.consumer({ groupId: "read-elsewhere-javascript" });
-let left = Number(count);
+let remaining = Number(count);
 
 await consumer.connect();
 await consumer.subscribe({ topic, fromBeginning: true });
@@ -28,10 +28,10 @@ const done = new Promise((resolve) => {
   consumer.run({
     autoCommit: false,
     eachMessage: async ({ message }) => {
-      if (left <= 0) return;
+      if (remaining <= 0) return;
       console.log(JSON.stringify(await registry.decode(message.value)));
-      left -= 1;
-      if (left === 0) resolve();
+      remaining -= 1;
+      if (remaining === 0) resolve();
     },
   });
 });

@@ -23,8 +23,8 @@ consumer = Consumer(
     }
 )
 consumer.subscribe([topic])
-left = int(count)
-while left:
+remaining = int(count)
+while remaining:
     message = consumer.poll(1.0)
     if message is None:
         continue
@@ -32,5 +32,5 @@ while left:
         sys.exit(str(message.error()))
     reading = deserialize(message.value(), SerializationContext(topic, MessageField.VALUE))
     print(json.dumps(reading, default=str), flush=True)
-    left -= 1
+    remaining -= 1
 consumer.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 FILES = Path(__file__).with_name("files")
-"""Files for the servers: lists of pinned packages, settings, our driver."""
+"""Files for the servers: lists of pinned packages, settings, the lab's driver."""
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,4 @@
-"""``tieline lab``: the whole journey on this machine, live or as a test that stops by itself."""
+"""``tieline lab`` runs the whole journey on this machine, live or as a test that stops by itself."""
 
 from __future__ import annotations
 
@@ -24,167 +24,98 @@ from typing_extensions import Self
 from tieline.api import FatalError, RetriableError, StartupError
 from tieline_lab import kafka, mongo, volttron
 from tieline_lab.cache import cache_folder
-from tieline_lab.commands_comparison import judge_commands
-from tieline_lab.comparison import Findings, Verdict, judge
 from tieline_lab.driver import DriverSettings
 from tieline_lab.process import ProcessError
-from tieline_lab.screen import connectors, line, picture, whereabouts
-from tieline_lab.stage import Plants, Stage, fresh_folder
+from tieline_lab.screen import render_connectors, render_hints, render_line, render_table
+from tieline_lab.stage import Outcome, PlantedFaults, Stage, StageOptions, empty_folder, start_stage
 from tieline_lab.vip import VipError
 
-_LINE_EVERY = 5.0
+_LINE_SECONDS = 5.0
 
 
 def lab(
     with_kafka: Annotated[
         bool,
-        typer.Option("--kafka", help="Through a real Apache Kafka (needs java and mvn)."),
+        typer.Option("--kafka", help="Use a real Apache Kafka as the broker (needs java and mvn)."),
     ] = False,
     duration: Annotated[
         float | None,
         typer.Option(
             min=1,
             max=31 * 86_400,
-            help="Stop by itself so many seconds after the first reading; without a table.",
+            help="Stop this many seconds after the first reading; no table is shown.",
         ),
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, max=200, help="How many devices the driver has.")] = 3,
-    interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds from reading to reading.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, max=200, help="The number of devices.")] = 3,
+    interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds between two readings.")] = 1,
     connector: Annotated[
         list[Path] | None,
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Run this connector too (its settings file; again for more): a source of yours, or a sink "
-            "that reads the lab's topics.",
+            help="Settings file of a further connector: a source, or a sink that reads the lab's topics. "
+            "May be given several times.",
         ),
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option(help="Where this run keeps everything; emptied at the start. Default: .lab/run."),
+        typer.Option(help="Folder for all files of this run; emptied at the start. Default: .lab/run."),
     ] = None,
     plant_loss: Annotated[
         bool,
-        typer.Option("--plant-loss", help="Delete one stored document at the end: is it noticed?"),
+        typer.Option(
+            "--plant-loss", help="Delete one stored document at the end, to see that it is noticed."
+        ),
     ] = False,
     plant_write: Annotated[
         bool,
-        typer.Option("--plant-write", help="Write a point past the command sink: is it noticed?"),
+        typer.Option(
+            "--plant-write", help="Write a point without the command sink, to see that it is noticed."
+        ),
     ] = False,
 ) -> None:
-    """See it run: a real VOLTTRON platform, a worker, a MongoDB-wire server.
+    """Run a real VOLTTRON platform, a worker and a MongoDB-wire server here.
 
-    All on this machine. A driver publishes readings of devices that move; the
-    worker carries them through a broker into MongoDB, and commands to the
-    devices. A table shows it until Ctrl-C, which stops everything and leaves
-    nothing running. Connectors of your own run beside them with --connector;
-    the readings of the bus are in the topic volttron. The first start fetches
+    A driver publishes readings of simulated devices. The worker carries them
+    through a broker into MongoDB, and commands to the devices. A table shows
+    this until Ctrl-C, which stops everything and leaves nothing running.
+
+    With --connector, connectors of your own run in the same worker; the
+    readings of the bus are in the topic volttron. The first start fetches
     what it needs (VOLTTRON; with --kafka, Kafka) into .lab.
 
-    At the end all sides are compared: what an observer of its own has seen on
-    the bus, and what is stored; what became of each command, and what the
-    devices were written. With --duration the lab sends commands of its own,
-    and the last line of standard output is the result as one JSON object.
+    At the end, the messages that an independent observer saw on the bus are
+    compared with the stored documents, and the result of each command with
+    the writes that reached the devices. With --duration the lab sends
+    commands of its own, and the last line of standard output is the result as
+    one JSON object.
 
-    Exit status: 0 if nothing is missing, doubled or dropped and so many
-    readings were seen as these devices should bring; 1 if not, or if a server
-    failed; 2 if this machine lacks something.
+    Exit status: 0 if nothing is missing, doubled or dropped and the number of
+    readings is plausible; 1 if not, or if a server failed; 2 if this machine
+    lacks a requirement.
     """
-    _refuse_what_is_missing(with_kafka)
+    _check_requirements(with_kafka)
     work = (folder or cache_folder() / "run").absolute()
     progress = _Progress()
     with _Interruptions() as interruptions:
         try:
-            with _only_one(work):
-                settings = DriverSettings(devices, interval)
-                stage = Stage(fresh_folder(work), settings, with_kafka, connector or [], progress.say)
-                good = _run(stage, interruptions, duration, Plants(plant_loss, plant_write), progress)
+            with _lock(work):
+                driver = DriverSettings(devices, interval)
+                options = StageOptions(empty_folder(work), driver, with_kafka, connector or [])
+                with start_stage(options, progress.say) as stage:
+                    run = _Run(stage, interruptions, duration, progress)
+                    good = run.to_end(PlantedFaults(plant_loss, plant_write))
         except _Interrupted:
-            progress.say("stopped before it had begun")
-            good = duration is None  # who asked for a result did not get one
+            progress.say("stopped during the start")
+            good = duration is None  # with --duration a result was asked for
         except (ProcessError, VipError, PyMongoError, RetriableError, FatalError) as error:
             progress.say(f"failed: {error}")
             good = False
     raise typer.Exit(0 if good else 1)
 
 
-def _run(
-    stage: Stage,
-    interruptions: _Interruptions,
-    duration: float | None,
-    plants: Plants,
-    progress: _Progress,
-) -> bool:
-    with stage:
-        interruptions.begin_to_count()
-        start_seconds = progress.seconds
-        progress.say("readings arrive; Ctrl-C stops everything")
-        if duration is None and sys.stdout.isatty():
-            _show(stage, interruptions)
-        else:
-            _tell(stage, interruptions, duration, progress)
-        findings = stage.finish(lambda: interruptions.count > 1, plants)
-    if findings is None:
-        progress.say("stopped at once, without the comparison")
-        return duration is None
-    verdict = judge(findings[0]).and_also(judge_commands(findings[1]))
-    for fault in verdict.faults:
-        progress.say(f"wrong: {fault}")
-    numbers = ", ".join(f"{number} {name}" for name, number in verdict.numbers.items())
-    progress.say(f"{numbers}: {'NOT as it should be' if verdict.faults else 'all is well'}")
-    if duration is not None:
-        print(json.dumps(_result(stage, findings[0], verdict, start_seconds)), flush=True)
-    return not verdict.faults
-
-
-def _result(stage: Stage, findings: Findings, verdict: Verdict, start_seconds: float) -> dict[str, object]:
-    return {
-        **verdict.numbers,
-        "command_to_cloud": stage.worker.ledgers.get("command-to-cloud", {}).get("delivered", 0),
-        "devices": stage.settings.devices,
-        "interval": stage.settings.interval,
-        "expected": [number * stage.settings.devices for number in findings.expected[1:]],
-        "seconds": round(stage.observer.seconds, 1),
-        "start_seconds": round(start_seconds, 1),
-        "broker": stage.broker,
-        "added": {
-            name: {key: ledger[key] for key in ("state", "received", "delivered")}
-            for name, ledger in stage.worker.added.items()
-        },
-        "faults": verdict.faults,
-    }
-
-
-def _show(stage: Stage, interruptions: _Interruptions) -> None:
-    """The table, until somebody asks to stop."""
-    began = time.monotonic()
-    console = Console(highlight=False)
-    console.print(whereabouts(stage))
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        while not interruptions.count and stage.worker.running:
-            live.update(picture(stage, time.monotonic() - began, console.height), refresh=True)
-            stage.collect(0.5)
-    console.print(connectors(stage.worker))
-
-
-def _tell(stage: Stage, interruptions: _Interruptions, duration: float | None, progress: _Progress) -> None:
-    """A line now and then, until the time is over or somebody asks to stop."""
-    began = told = time.monotonic()
-    while not interruptions.count and stage.worker.running:
-        now = time.monotonic()
-        left = _LINE_EVERY if duration is None else began + duration - now
-        if left <= 0:
-            break
-        if now - told >= _LINE_EVERY:
-            progress.say(line(stage, now - began))
-            told = now
-        if duration is not None:
-            stage.send()
-        stage.collect(min(0.25, left))
-
-
 class _Progress:
-    """Says what happens, on standard error, with the seconds since the start."""
+    """Prints what happens to standard error, with the seconds since the start."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -197,61 +128,145 @@ class _Progress:
         print(f"{self.seconds:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
+class _Run:
+    """A run from the first reading to the result."""
+
+    def __init__(
+        self, stage: Stage, interruptions: _Interruptions, duration: float | None, progress: _Progress
+    ) -> None:
+        self._stage = stage
+        self._interruptions = interruptions
+        self._duration = duration
+        self._progress = progress
+        self._start_seconds = progress.seconds
+
+    def to_end(self, planted: PlantedFaults) -> bool:
+        """Show the run until its end, then print the result. Return whether the run is good."""
+        self._interruptions.only_count()
+        self._progress.say("readings arrive; Ctrl-C stops everything")
+        if self._duration is None and sys.stdout.isatty():
+            self._show_table()
+        else:
+            self._print_lines()
+        outcome = self._stage.finish(lambda: self._interruptions.count > 1, planted)
+        if outcome is None:
+            self._progress.say("stopped without the comparison")
+            return self._duration is None
+        verdict = outcome.verdict
+        for fault in verdict.faults:
+            self._progress.say(f"fault: {fault}")
+        numbers = ", ".join(f"{number} {name}" for name, number in verdict.numbers.items())
+        self._progress.say(f"{numbers}: {'FAULTS were found' if verdict.faults else 'no faults'}")
+        if self._duration is not None:
+            print(json.dumps(self._to_json(outcome)), flush=True)
+        return not verdict.faults
+
+    def _show_table(self) -> None:
+        """Show the table until the operator interrupts."""
+        began = time.monotonic()
+        console = Console(highlight=False)
+        console.print(render_hints(self._stage))
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            while self._continues:
+                seconds = time.monotonic() - began
+                live.update(render_table(self._stage, seconds, console.height), refresh=True)
+                self._stage.collect(0.5)
+        console.print(render_connectors(self._stage.worker))
+
+    def _print_lines(self) -> None:
+        """Print a line every few seconds until the duration is over or the operator interrupts."""
+        began = printed = time.monotonic()
+        while self._continues:
+            now = time.monotonic()
+            remaining = _LINE_SECONDS if self._duration is None else began + self._duration - now
+            if remaining <= 0:
+                break
+            if now - printed >= _LINE_SECONDS:
+                self._progress.say(render_line(self._stage, now - began))
+                printed = now
+            if self._duration is not None:
+                self._stage.send_due_commands()
+            self._stage.collect(min(0.25, remaining))
+
+    @property
+    def _continues(self) -> bool:
+        return not self._interruptions.count and self._stage.worker.running
+
+    def _to_json(self, outcome: Outcome) -> dict[str, object]:
+        stage, driver = self._stage, self._stage.options.driver
+        least, most = outcome.expected.least, outcome.expected.most
+        return {
+            **outcome.verdict.numbers,
+            "command_to_cloud": stage.worker.ledgers.get("command-to-cloud", {}).get("delivered", 0),
+            "devices": driver.devices,
+            "interval": driver.interval,
+            "expected": [least * driver.devices, most * driver.devices],
+            "seconds": round(stage.observer.seconds, 1),
+            "start_seconds": round(self._start_seconds, 1),
+            "broker": stage.broker,
+            "added": {
+                name: {key: ledger[key] for key in ("state", "received", "delivered")}
+                for name, ledger in stage.worker.added.items()
+            },
+            "faults": outcome.verdict.faults,
+        }
+
+
 class _Interrupted(BaseException):
-    """A signal asked to stop while something was being fetched or started."""
+    """A signal arrived while the lab was fetching or starting something."""
 
 
 class _Interruptions:
-    """Counts SIGINT, SIGTERM and SIGHUP. Until ``begin_to_count`` one ends the start by an exception.
+    """Counts SIGINT, SIGTERM and SIGHUP. Before ``only_count``, the first one raises ``_Interrupted``.
 
-    Two within a second are one: the kernel and a shell may both tell of a closed terminal. A signal that
-    is ignored when the lab begins (nohup) stays ignored.
+    Two within a second count once, since the kernel and a shell may both signal a closed terminal. A signal
+    that is ignored when the lab begins (nohup) stays ignored.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._last = -math.inf
+        self._last_signal = -math.inf
         self._counting = False
         self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]
-        self._before: dict[int, object] = {}
+        self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._note)
+                self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def begin_to_count(self) -> None:
-        """From now on it is asked for ``count``."""
+    def only_count(self) -> None:
+        """From now on count signals without raising an exception."""
         self._counting = True
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _handle(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self._forget_terminals()
+            self._detach_terminals()
         now = time.monotonic()
-        if now - self._last < 1.0:
+        if now - self._last_signal < 1.0:
             return
-        self._last = now
+        self._last_signal = now
         self.count += 1
-        # Once only: a second one must not end the stopping of what was started.
+        # Once only: a second signal must not interrupt the stopping of what was started.
         if not self._counting and self.count == 1:
             raise _Interrupted
 
-    def _forget_terminals(self) -> None:
-        """The terminal is gone: what is still said must not be an error."""
-        nowhere = os.open(os.devnull, os.O_RDWR)
+    def _detach_terminals(self) -> None:
+        """Redirect further output to /dev/null, since writing to a closed terminal fails."""
+        null = os.open(os.devnull, os.O_RDWR)
         for terminal in self._terminals:
-            os.dup2(nowhere, terminal)
-        os.close(nowhere)
+            os.dup2(null, terminal)
+        os.close(null)
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """One lab at a time in a folder. Raises ``StartupError``."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Lock the folder, so that one lab at a time uses it. Raises ``StartupError``."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("a+") as lock:
         try:
@@ -259,8 +274,8 @@ def _only_one(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise StartupError(
-                f"a lab runs in {folder} already (pid {lock.read().strip()}); "
-                "stop it, or give another --folder"
+                f"the lab cannot start: another one uses {folder} (pid {lock.read().strip()}). "
+                "Stop it, or give another --folder"
             ) from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -268,10 +283,10 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _refuse_what_is_missing(with_kafka: bool) -> None:
+def _check_requirements(with_kafka: bool) -> None:
     reasons = [mongo.why_not(), volttron.why_not(), kafka.why_not() if with_kafka else None]
     missing = [reason for reason in reasons if reason]
     if with_kafka and reasons[2]:
-        missing.append("without --kafka the lab takes a local log in its place")
+        missing.append("without --kafka, the lab uses a local log instead of Kafka")
     if missing:
-        raise StartupError("the lab cannot start here:\n" + "\n".join(f"- {reason}" for reason in missing))
+        raise StartupError("the lab cannot start:\n" + "\n".join(f"- {reason}" for reason in missing))

@@ -1,4 +1,4 @@
-"""Whether a run of the lab lost or doubled anything: what was seen, what is stored, and the verdict. Pure."""
+"""The verdict on a run's readings: whether a message was lost or doubled. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,97 +6,100 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
 class Message(NamedTuple):
-    """A message of the bus as both sides know it. Two equal ones are counted, not merged."""
+    """A message of the bus, in the form that the observer and the store share. Equal messages are counted."""
 
     topic: str
     time: str
-    """Its header TimeStamp; empty: it has none."""
+    """Its header TimeStamp; empty if it has none."""
     body: str
-    """Canonical JSON: keys sorted."""
+    """Canonical JSON with sorted keys."""
 
     @classmethod
     def of(cls, topic: str, headers: Mapping[str, Any], body: Any) -> Message:
-        """From what came over the bus, or from a document of the layout ``cloudagent``."""
+        """Return a message that was received from the bus, or read from the layout ``cloudagent``."""
         return cls(topic, str(headers.get("TimeStamp", "")), json.dumps(body, sort_keys=True, default=str))
 
 
-class Expected(NamedTuple):
-    """How many readings of each of these topics are plausible, from ``least`` to ``most``."""
+class ExpectedReadings(NamedTuple):
+    """The plausible number of readings of each of these topics, from ``least`` to ``most``."""
 
     topics: Sequence[str]
     least: int
     most: int
 
 
-def expected(topics: Sequence[str], interval: float, seconds: float) -> Expected:
-    """What devices bring that are read every ``interval`` seconds, when one listens for ``seconds``.
+def expect_readings(topics: Sequence[str], interval: float, seconds: float) -> ExpectedReadings:
+    """Return what an observer sees in ``seconds`` of devices that are read every ``interval`` seconds.
 
     ``seconds`` begin with the first message, which is one reading; each further interval brings one. One
-    more or less is allowed, since a reading may fall just inside or outside at the end, and one in twenty
-    less, since the driver leaves out a reading when the machine is too busy to be in time.
+    more or less is allowed, since a reading may fall just inside or outside at the end. One in twenty may be
+    absent, since the driver omits a reading if the machine is too busy.
     """
     intervals = seconds / interval
-    return Expected(topics, math.floor(intervals * 0.95), math.ceil(intervals) + 2)
+    return ExpectedReadings(topics, math.floor(intervals * 0.95), math.ceil(intervals) + 2)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a run has left behind, when everything is at rest."""
+    """The messages and documents of a run at its end."""
 
     seen: Counter[Message]
-    """By the observer."""
+    """The messages that the observer saw."""
     stored: Counter[Message]
     """The documents of the layout ``cloudagent``."""
     readings: int
     """The number of documents of the layout ``reading``."""
     received: int
-    """What the bus source has put into its spool since its start, which was before the observer's."""
+    """What the bus source has spooled since its start, which was before the observer's."""
     dropped: int
-    """What any connector has dropped or put into quarantine."""
-    expected: Expected
-    troubles: Sequence[str] = field(default=())
-    """What else went wrong: a failed connector, a worker that did not end well, …"""
+    """The number of messages that any connector dropped or quarantined."""
+    expected: ExpectedReadings
 
 
 class Verdict(NamedTuple):
-    """The numbers, and a sentence for each thing that is wrong with them; none: nothing is."""
+    """The numbers of a run, and a sentence for each fault; without faults the run is good."""
 
     numbers: dict[str, int]
     faults: list[str]
 
-    def and_also(self, other: Verdict) -> Verdict:
-        """Both in one."""
+    def combine(self, other: Verdict) -> Verdict:
+        """Return a verdict with the numbers and faults of both."""
         return Verdict({**self.numbers, **other.numbers}, [*self.faults, *other.faults])
 
 
-def judge(found: Findings) -> Verdict:
-    """Compare both sides.
+def judge(findings: Findings) -> Verdict:
+    """Compare what was seen with what is stored.
 
-    ``missing``: seen and not stored. ``duplicates``: stored more often than seen, of the messages that were
-    seen; of those that came before the observer there is nothing to compare with.
+    ``missing`` counts messages that were seen and are not stored. ``duplicates`` counts those that are stored
+    more often than they were seen; messages from before the observer cannot be compared.
     """
-    missing = found.seen - found.stored
-    doubled = Counter({m: found.stored[m] - times for m, times in found.seen.items()})
+    missing = findings.seen - findings.stored
+    doubled = find_surplus(findings.stored, findings.seen)
     numbers = {
-        "seen": found.seen.total(),
-        "in": found.received,
-        "documents": found.stored.total(),
-        "duplicates": (+doubled).total(),
+        "seen": findings.seen.total(),
+        "in": findings.received,
+        "documents": findings.stored.total(),
+        "duplicates": doubled.total(),
         "missing": missing.total(),
-        "dropped": found.dropped,
-        "readings": found.readings,
+        "dropped": findings.dropped,
+        "readings": findings.readings,
     }
-    faults = [*_wrong(numbers), *_implausible(found.seen, found.expected), *found.troubles]
-    return Verdict(numbers, faults + [f"missing: {shortly(message)}" for message in list(missing)[:3]])
+    faults = [*_find_faults(numbers), *_find_implausible(findings.seen, findings.expected)]
+    return Verdict(numbers, faults + [f"missing: {summarize(message)}" for message in list(missing)[:3]])
 
 
-def dropped(ledgers: Iterable[Mapping[str, Any]]) -> int:
-    """What the counters of these connectors tell of drops and quarantines, of any reason."""
+def find_surplus(actual: Counter[Message], expected: Counter[Message]) -> Counter[Message]:
+    """Return how much more often than expected each expected message occurs."""
+    return +Counter({message: actual[message] - times for message, times in expected.items()})
+
+
+def count_dropped(ledgers: Iterable[Mapping[str, Any]]) -> int:
+    """Return the sum of the counters of dropped and quarantined messages in these ledgers."""
     return sum(
         number
         for ledger in ledgers
@@ -105,16 +108,21 @@ def dropped(ledgers: Iterable[Mapping[str, Any]]) -> int:
     )
 
 
-def second_source(ledger: Mapping[str, Any] | None) -> list[str]:
-    """What is wrong with the source of ``command-to-cloud``: all that it took must be in its topic."""
-    taken = ledger["counters"].get("spooled", 0) if ledger else 0
+def check_second_source(ledger: Mapping[str, Any] | None) -> list[str]:
+    """Return the faults of the source ``command-to-cloud``, which must deliver all that it receives."""
+    received = ledger["counters"].get("spooled", 0) if ledger else 0
     delivered = ledger["delivered"] if ledger else 0
-    if taken and taken == delivered:
+    if received and received == delivered:
         return []
-    return [f"command-to-cloud took {taken} messages from the bus and delivered {delivered}"]
+    return [f"command-to-cloud received {received} messages from the bus and delivered {delivered}"]
 
 
-def _wrong(numbers: Mapping[str, int]) -> list[str]:
+def summarize(message: Message) -> str:
+    """Return a message's topic, time and the beginning of its body."""
+    return f"{message.topic} of {message.time or 'no time'}: {message.body[:80]}"
+
+
+def _find_faults(numbers: Mapping[str, int]) -> list[str]:
     faults = []
     if not numbers["seen"]:
         faults.append("no message was seen on the bus")
@@ -123,24 +131,22 @@ def _wrong(numbers: Mapping[str, int]) -> list[str]:
     if numbers["duplicates"]:
         faults.append(f"{numbers['duplicates']} documents are stored more often than their message was seen")
     if numbers["dropped"]:
-        faults.append(f"{numbers['dropped']} messages were dropped or put into quarantine")
-    for name, where in (("documents", "tieline.cloudagent"), ("readings", "tieline.readings")):
+        faults.append(f"{numbers['dropped']} messages were dropped or quarantined")
+    for name, collection in (("documents", "tieline.cloudagent"), ("readings", "tieline.readings")):
         if numbers[name] != numbers["in"]:
-            faults.append(f"{numbers['in']} messages came in, {where} has {numbers[name]} documents")
+            faults.append(
+                f"the bus source received {numbers['in']} messages, "
+                f"but {collection} has {numbers[name]} documents"
+            )
     return faults
 
 
-def _implausible(seen: Counter[Message], plan: Expected) -> list[str]:
+def _find_implausible(seen: Counter[Message], expected: ExpectedReadings) -> list[str]:
     by_topic = Counter[str]()
     for message, times in seen.items():
         by_topic[message.topic] += times
     return [
-        f"{by_topic[topic]} messages of {topic} were seen; {plan.least} to {plan.most} are plausible"
-        for topic in plan.topics
-        if not plan.least <= by_topic[topic] <= plan.most
+        f"{by_topic[topic]} messages of {topic} were seen; {expected.least} to {expected.most} are plausible"
+        for topic in expected.topics
+        if not expected.least <= by_topic[topic] <= expected.most
     ]
-
-
-def shortly(message: Message) -> str:
-    """A message in a sentence."""
-    return f"{message.topic} of {message.time or 'no time'}: {message.body[:80]}"

@@ -1,6 +1,6 @@
-"""The compose stack of ``docker/``: built, started, looked at, stopped.
+"""The compose stack of ``docker/``: build it, start it, inspect it, stop it.
 
-``python -m tieline_lab.compose`` is what ``make stack`` runs.
+``make stack`` runs ``python -m tieline_lab.compose``.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ import typer
 from typing_extensions import Self
 
 from tieline_lab import images, kafka
-from tieline_lab.engine import Engine, run
-from tieline_lab.process import ProcessError
+from tieline_lab.engine import Engine
+from tieline_lab.process import ProcessError, run
 
 FOLDER = Path(__file__).parents[2] / "docker"
-"""Of a checkout: the stack is no part of the installed package."""
+"""The folder of a checkout: the installed package does not contain the stack."""
 
 _PUBLISHED = "apache/kafka:4.3.1"
 _UP_TIMEOUT = 240.0
 
 
 class ComposeStack:
-    """A project of compose files; as a context its containers are there while it lasts, its volumes longer.
+    """A compose project. A context starts its containers and removes them at the end; its volumes stay.
 
-    ``settings``: what the files take from the environment. ``more``: further files.
+    ``settings`` are environment variables that the compose files read. ``added_files`` follow the stack's
+    own compose files. ``say`` is called before each step.
     """
 
     def __init__(
@@ -40,26 +41,24 @@ class ComposeStack:
         engine: Engine,
         project: str,
         settings: Mapping[str, str] | None = None,
-        more: Sequence[Path] = (),
+        added_files: Sequence[Path] = (),
         say: Callable[[str], None] = print,
     ) -> None:
         self.local = not engine.can_pull(_PUBLISHED)
-        """Whether the images are made here, since the published ones cannot be pulled."""
+        """Whether images are built from packages, since the published ones cannot be pulled."""
         self._engine = engine
         self._project = project
         self._say = say
         self._environment = {**engine.environment, **(settings or {})}
         files = [FOLDER / "compose.yaml"]
         if self.local:
-            say(
-                "published images cannot be pulled here; compose.local.yaml takes some from Debian's packages"
-            )
-            images.make(engine, say)
+            say("published images cannot be pulled; compose.local.yaml builds replacements from packages")
+            images.build(engine, say)
             files.append(FOLDER / "compose.local.yaml")
             self._environment |= {"PYTHON_IMAGE": images.PYTHON, "JAVA_IMAGE": images.JAVA}
-            self._environment["KAFKA_LIBS"] = str(kafka.libs(say))
-        self._command = [*_compose(engine), "--project-name", project]
-        for file in (*files, *more):
+            self._environment["KAFKA_LIBS"] = str(kafka.fetch_libs(say))
+        self._command = [*_find_compose(engine), "--project-name", project]
+        for file in (*files, *added_files):
             self._command += ["--file", str(file)]
 
     def __enter__(self) -> Self:
@@ -67,7 +66,7 @@ class ComposeStack:
         try:
             self._say("building the images")
             self.compose("build")
-            self._say("starting the services, each when those that it needs are healthy")
+            self._say("starting each service as soon as those that it needs are healthy")
             self.compose("up", "--detach", "--remove-orphans")
             self.wait_until_healthy()
         except BaseException:
@@ -80,41 +79,45 @@ class ComposeStack:
         self.compose("down")
 
     def compose(self, *words: str) -> str:
-        """Run ``docker compose`` with these; returns its standard output. Raises ``ProcessError``."""
+        """Run ``docker compose`` with these words; return its standard output. Raises ``ProcessError``."""
         return run([*self._command, *words], self._environment)
 
     def exec(self, service: str, *command: str) -> str:
-        """Run a command in a service's container; returns its standard output. Raises ``ProcessError``."""
+        """Run a command in a service's container; return its standard output. Raises ``ProcessError``."""
         return self.compose("exec", "-T", service, *command)
 
     def services(self) -> list[str]:
-        """Those that keep running, in these files."""
-        left_out = {"topics"} | ({"ui"} if self.local else set())
-        return [name for name in self.compose("config", "--services").split() if name not in left_out]
+        """Return the services that keep running."""
+        excluded = {"topics"} | ({"ui"} if self.local else set())
+        return [name for name in self.compose("config", "--services").split() if name not in excluded]
 
     def wait_until_healthy(self, timeout: float = _UP_TIMEOUT) -> None:
-        """Return when all are. Raises ``ProcessError``, with its log, if one is not within ``timeout`` s."""
+        """Return when all services are healthy.
+
+        Raises ``ProcessError`` with the log of the first one that is not healthy within ``timeout`` seconds.
+        """
         end = time.monotonic() + timeout
         for service in self.services():
             while self.health(service) != "healthy":
                 if time.monotonic() > end:
                     raise ProcessError(
-                        f"{service} is not healthy in {timeout:g} s:\n{self.log(service)[-3000:]}"
+                        f"{service} was not healthy within {timeout:g} s:\n{self.log(service)[-3000:]}"
                     )
                 time.sleep(0.5)
 
     def health(self, service: str) -> str:
-        """``starting``, ``healthy``, ``unhealthy``; or the container's state where it does not run."""
+        """Return ``starting``, ``healthy`` or ``unhealthy``, or the state of a stopped container."""
         state = self.inspect(service)["State"]
         return str(state["Health"]["Status"] if state["Status"] == "running" else state["Status"])
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """What the engine tells of a service's container."""
-        found: list[dict[str, Any]] = json.loads(self._engine.docker("inspect", self._container(service)))
-        return found[0]
+        """Return the engine's description of a service's container."""
+        descriptions: list[dict[str, Any]]
+        descriptions = json.loads(self._engine.docker("inspect", self._container(service)))
+        return descriptions[0]
 
     def read(self, service: str, path: str) -> str:
-        """A file of a service, running or stopped. Raises ``ProcessError`` where there is none."""
+        """Return a file of a service, running or stopped. Raises ``ProcessError`` if it is missing."""
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "file"
             self._engine.docker("cp", f"{self._container(service)}:{path}", copy)
@@ -123,44 +126,47 @@ class ComposeStack:
     def _container(self, service: str) -> str:
         labels = {"project": self._project, "service": service}
         filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
-        found = self._engine.docker("ps", "--all", "--quiet", *filters).split()
-        if len(found) != 1:
-            raise ProcessError(f"{service} has {len(found)} containers, not one")
-        return found[0]
+        containers = self._engine.docker("ps", "--all", "--quiet", *filters).split()
+        if len(containers) != 1:
+            raise ProcessError(f"{service} has {len(containers)} containers, not one")
+        return containers[0]
 
     def log(self, service: str) -> str:
-        """All that it has said since its container was made."""
+        """Return a service's log since its container was created."""
         return self.compose("logs", "--no-color", service)
 
     def follow(self, *services: str) -> int:
-        """Show what they say until it is interrupted."""
+        """Show the logs of these services until it is interrupted; return the exit status."""
         return subprocess.call(
             [*self._command, "logs", "--follow", "--tail", "20", *services], env=self._environment
         )
 
 
-def _compose(engine: Engine) -> list[str]:
-    """Compose v2 where it is, else the program of old."""
+def _find_compose(engine: Engine) -> list[str]:
+    """Return the command of Compose v2 if it is installed, else the one of Compose v1."""
     try:
         engine.docker("compose", "version")
     except ProcessError:
         if shutil.which("docker-compose") is None:
-            raise ProcessError("docker compose is missing: install the Compose plugin of Docker") from None
+            raise ProcessError("docker compose is missing. Install the Compose plugin of Docker") from None
         return ["docker-compose"]
     return ["docker", "compose"]
 
 
 def main(
-    project: Annotated[str, typer.Option(help="The name of the containers and volumes.")] = "tieline",
+    project: Annotated[
+        str, typer.Option(help="The prefix of the containers' and volumes' names.")
+    ] = "tieline",
 ) -> None:
-    """Start the compose stack and show the worker's log until Ctrl-C, which stops all of it.
+    """Start the compose stack and show the worker's log until Ctrl-C, which stops the stack.
 
-    The volumes stay: the next start goes on where this one ended.
+    The volumes stay, so that the next start resumes where this one ended.
     """
     try:
         with Engine(_say) as engine, ComposeStack(engine, project, say=_say) as stack:
             _say(
-                f"all healthy; docker/README.md tells what to try. DOCKER_HOST={engine.host}; Ctrl-C stops it"
+                "all services are healthy; docker/README.md shows what to try; Ctrl-C stops the stack. "
+                f"DOCKER_HOST={engine.host}"
             )
             stack.follow("worker")
     except KeyboardInterrupt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing_extensions import Self
 
 from tieline_lab.cache import cache_folder
-from tieline_lab.process import Process, ProcessError
+from tieline_lab.process import Process, ProcessError, run
 
 _PACKAGES = ("docker.io", "docker-compose", "mmdebstrap", "iptables")
 
@@ -30,7 +29,7 @@ class Engine:
         self.environment = {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
         """The environment in which programs find the engine."""
         self._say = say
-        self._own: Process | None = None
+        self._dockerd: Process | None = None
         self._at_end = ExitStack()
 
     @property
@@ -39,9 +38,9 @@ class Engine:
         return self.environment.get("DOCKER_HOST", "")
 
     @property
-    def own(self) -> bool:
+    def started_here(self) -> bool:
         """Whether the engine was started here."""
-        return self._own is not None
+        return self._dockerd is not None
 
     def __enter__(self) -> Self:
         if not self._answers():
@@ -51,8 +50,8 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         with self._at_end:
-            if self._own is not None:
-                self._own.stop(60.0)
+            if self._dockerd is not None:
+                self._dockerd.stop(60.0)
 
     def docker(self, *words: str | Path) -> str:
         """Run ``docker``; return its standard output. Raises ``ProcessError``."""
@@ -70,7 +69,7 @@ class Engine:
         return True
 
     def _answers(self) -> bool:
-        if self._where("docker") is None:
+        if self._find_program("docker") is None:
             return False
         try:
             self.docker("version")
@@ -79,54 +78,37 @@ class Engine:
         return True
 
     def _install(self) -> None:
-        if all(map(self._where, ("dockerd", "docker-compose", "mmdebstrap", "iptables"))):
+        if all(map(self._find_program, ("dockerd", "docker-compose", "mmdebstrap", "iptables"))):
             return
-        if os.geteuid() or self._where("apt-get") is None:
+        if os.geteuid() or self._find_program("apt-get") is None:
             raise ProcessError(
-                "no Docker engine answers, and only root on a Debian can have one installed here: "
-                "start Docker, or set DOCKER_HOST"
+                "no Docker engine answers, and only root on Debian can install one here. "
+                "Start Docker, or set DOCKER_HOST"
             )
         self._say(f"installing {', '.join(_PACKAGES)} from Debian's packages")
         quiet = {**self.environment, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         run(["apt-get", "update", "-q"], quiet)
         run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *_PACKAGES], quiet)
 
-    def _where(self, program: str) -> str | None:
+    def _find_program(self, program: str) -> str | None:
         return shutil.which(program, path=self.environment["PATH"])
 
     def _start(self) -> None:
         folder = cache_folder() / "docker"
-        # Here, and not in the folder: the name of a socket is limited to 107 bytes.
+        # Below /run, since the name of a socket is limited to 107 bytes.
         run_folder = self._at_end.enter_context(TemporaryDirectory(prefix="tieline-docker-", dir="/run"))
         socket = f"unix://{run_folder}/docker.sock"
-        # In a PID namespace of its own: the kernel ends all containers with it, whatever happens to us.
-        alone = ["unshare", "--fork", "--pid", "--kill-child", "--mount", "--mount-proc", "--"]
-        places = ["--data-root", str(folder / "data"), "--exec-root", run_folder, "--host", socket]
-        places += ["--pidfile", f"{run_folder}/docker.pid", "--storage-driver", "overlay2"]
+        # In a PID namespace of its own: the kernel ends all containers with it, whatever ends this process.
+        in_namespace = ["unshare", "--fork", "--pid", "--kill-child", "--mount", "--mount-proc", "--"]
+        locations = ["--data-root", str(folder / "data"), "--exec-root", run_folder, "--host", socket]
+        locations += ["--pidfile", f"{run_folder}/docker.pid", "--storage-driver", "overlay2"]
         self.environment["DOCKER_HOST"] = socket
         self._say(f"starting a Docker engine with its data in {folder}")
-        self._own = Process(
+        self._dockerd = Process(
             "the Docker engine",
-            [*alone, "dockerd", *places],
+            [*in_namespace, "dockerd", *locations],
             folder / "dockerd.log",
             ready=self._answers,
             env=self.environment,
         )
-        self._own.start()
-
-
-def run(command: list[str], environment: dict[str, str], cwd: Path | None = None) -> str:
-    """Run a command; return its standard output. Raises ``ProcessError`` with the end of its output."""
-    done = subprocess.run(
-        command,
-        env=environment,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        said = (done.stdout + done.stderr)[-3000:]
-        raise ProcessError(f"{' '.join(command)} ended with status {done.returncode}:\n{said}")
-    return done.stdout
+        self._dockerd.start()

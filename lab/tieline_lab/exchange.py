@@ -1,4 +1,4 @@
-"""What has been said in the topics of commands and of results, by whomever."""
+"""The commands and results of a run, read from their topics beside the worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tieline.api import SinkRecord
 from tieline.api.commands import TopicClient
-from tieline_lab.commands_comparison import unended
+from tieline_lab.commands_comparison import find_unended
 from tieline_lab.dispatcher import COMMANDS, RESULTS
 
 _COMMAND = frozenset({"command_id", "issuer", "issued_at", "action", "writes", "hold_ms"})
@@ -15,9 +15,9 @@ _RESULT = frozenset({"command_id", "state", "at", "reason_code", "writes", "dry_
 
 
 class Exchange:
-    """Follows both topics from their beginning. Nothing is known anew until ``follow`` is called.
+    """Follows both topics from their beginning. ``follow`` adds what is new to ``commands`` and ``results``.
 
-    What is no command and no result in its form is passed over: nobody can tell what it asks for.
+    Records that lack the fields of a command or a result are skipped.
     """
 
     def __init__(self, topics: TopicClient) -> None:
@@ -29,33 +29,35 @@ class Exchange:
         )
 
     def follow(self) -> None:
-        """Read what is there now."""
+        """Read the records that are in the topics now."""
         for reader, fields, values in self._readers:
             while records := reader.poll(0.0):
-                values += _known(records, fields)
+                values += _select(records, fields)
 
-    def read_to_the_end(self) -> None:
-        """Read all that was there when this was made."""
+    def read_to_end(self) -> None:
+        """Read all records that were in the topics when this object was created."""
         for reader, fields, values in self._readers:
             while not reader.at_end:
-                values += _known(reader.poll(1.0), fields)
+                values += _select(reader.poll(1.0), fields)
 
     def latest(self, number: int) -> list[tuple[Mapping[str, Any], Mapping[str, Any] | None]]:
-        """The newest commands, the newest first, each with the latest that was told of it, if anything."""
-        told: dict[str, Mapping[str, Any]] = {}
+        """Return the last commands, the newest first, each with its latest result or ``None``."""
+        results: dict[str, Mapping[str, Any]] = {}
         for result in self.results:
-            before = told.get(result["command_id"])
-            if before is None or result["at"] >= before["at"]:
-                told[result["command_id"]] = result
-        return [(command, told.get(command["command_id"])) for command in self.commands[: -number - 1 : -1]]
+            earlier = results.get(result["command_id"])
+            if earlier is None or result["at"] >= earlier["at"]:
+                results[result["command_id"]] = result
+        return [
+            (command, results.get(command["command_id"])) for command in self.commands[: -number - 1 : -1]
+        ]
 
     @property
     def unended(self) -> set[str]:
-        """The commands that are still on their way, or still held."""
-        return unended(self.commands, self.results)
+        """The ids of commands without a terminal result, or with a hold that has not ended."""
+        return find_unended(self.commands, self.results)
 
 
-def _known(records: Sequence[SinkRecord], fields: frozenset[str]) -> Iterator[Mapping[str, Any]]:
+def _select(records: Sequence[SinkRecord], fields: frozenset[str]) -> Iterator[Mapping[str, Any]]:
     for record in records:
         if isinstance(record.value, Mapping) and record.value.keys() >= fields:
             yield record.value

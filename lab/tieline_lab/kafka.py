@@ -1,10 +1,9 @@
-"""A real Apache Kafka broker on this machine, from Maven's packages: a KRaft node, alone or of a cluster."""
+"""A real Apache Kafka broker on this machine, from Maven's packages: a KRaft node, alone or in a cluster."""
 
 from __future__ import annotations
 
 import base64
 import shutil
-import subprocess
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,33 +11,34 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from typing_extensions import Self
 
 from tieline_lab.cache import FILES, cache_folder, once
-from tieline_lab.process import Process, ProcessError, free_port, port_open
+from tieline_lab.maven import fetch_jars
+from tieline_lab.process import Process, ProcessError, Server, free_port, port_open
 
 _POM = FILES / "kafka-pom.xml"
 _VERSION = "4.3.1"
 
 
 def why_not() -> str | None:
-    """Why this machine cannot run the broker; none if it can."""
+    """Return why this machine cannot run the broker, or ``None`` if it can."""
     missing = [program for program in ("java", "mvn") if shutil.which(program) is None]
-    return f"Apache Kafka needs a JDK and Maven; not found: {', '.join(missing)}" if missing else None
+    return f"Apache Kafka needs a JDK and Maven: not found: {', '.join(missing)}" if missing else None
 
 
-def libs(say: Callable[[str], None] = print) -> Path:
-    """The folder with the broker's jars; fetched by Maven the first time (about 10 s)."""
+def fetch_libs(say: Callable[[str], None] = print) -> Path:
+    """Return the folder with the broker's jars; the first call fetches them with Maven in about 10 s."""
 
     def fetch(folder: Path) -> None:
         say(f"fetching Apache Kafka {_VERSION} with Maven into {folder}")
-        command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies"]
-        command += [f"-Dkafka.version={_VERSION}", f"-DoutputDirectory={folder / 'libs'}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ProcessError(f"Maven could not fetch Apache Kafka:\n{(done.stdout + done.stderr)[-2000:]}")
+        fetch_jars(_POM, folder / "libs", f"-Dkafka.version={_VERSION}")
 
-    return once(cache_folder() / f"kafka-{_VERSION}", _VERSION + _POM.read_text(), fetch) / "libs"
+    once(_libs_folder().parent, _VERSION + _POM.read_text(), fetch)
+    return _libs_folder()
+
+
+def _libs_folder() -> Path:
+    return cache_folder() / f"kafka-{_VERSION}" / "libs"
 
 
 def _new_cluster_id() -> str:
@@ -47,22 +47,23 @@ def _new_cluster_id() -> str:
 
 @dataclass(frozen=True)
 class Quorum:
-    """What the nodes of one cluster agree on; each of them is broker and controller."""
+    """Settings that all nodes of a cluster share; each node is a broker and a controller."""
 
     controllers: Mapping[int, int] = field(default_factory=lambda: {1: free_port()})
-    """The port of each node's controller, by the node's number. So many replicas has a topic by default."""
+    """The port of each node's controller, by the node's number. By default, every node has each partition."""
     min_insync_replicas: int = 1
-    """How many of them must have a record before it counts as written."""
+    """How many nodes must have a record before it counts as written."""
     heap: str = "512m"
-    """The most that a node's JVM takes for its heap."""
+    """The largest heap of a node's JVM."""
     cluster_id: str = field(default_factory=_new_cluster_id)
 
 
-class KafkaServer:
-    """One broker that is a controller too; also as a context. Its data stay in ``work``.
+class KafkaServer(Server):
+    """One broker that is also a controller. Its data stay in ``work``.
 
-    ``libs``: the jars; none: those of the cache, see :func:`libs`. ``quorum``: the cluster that it is the
-    ``node`` of; none: it is one of its own. ``settings``: server properties in place of the lab's.
+    ``libs`` is the folder with the jars; ``None`` means the one of ``fetch_libs``. ``node`` is its number in
+    the cluster ``quorum``; ``None`` means a cluster with this node only. ``settings`` replace server
+    properties of the lab.
     """
 
     def __init__(
@@ -79,44 +80,40 @@ class KafkaServer:
         self.node = node
         self._libs = libs
         self._quorum = quorum or Quorum({node: free_port()})
-        self._own_settings = settings or {}
-        self._process: Process | None = None
+        self._settings = settings or {}
+        self._properties = work / "server.properties"
+        self.process = Process(
+            "Apache Kafka",
+            [*self._java(), "kafka.Kafka", str(self._properties)],
+            work / "kafka.log",
+            ready=self._answers,
+        )
 
     @property
     def bootstrap(self) -> str:
-        """Where clients find it: ``127.0.0.1:port``; the same after a restart."""
+        """Its address for clients, ``127.0.0.1:port``; the same after a restart."""
         return f"127.0.0.1:{self.port}"
-
-    @property
-    def process(self) -> Process:
-        """The broker's process, made by the first ``start``."""
-        if self._process is None:
-            raise ProcessError("Apache Kafka was not started")
-        return self._process
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it and return when clients can use it: about 6 s the first time, then 3 s.
 
-        A node of a cluster is of use once most nodes run.
+        A node of a cluster is ready as soon as most nodes run.
         """
-        if self._process is None:
-            self._process = self._prepare()
-        self._process.start()
+        if self._libs is None:
+            fetch_libs()
+        self.work.mkdir(parents=True, exist_ok=True)
+        lines = [f"{key}={value}\n" for key, value in self._server_properties().items()]
+        self._properties.write_text("".join(lines))
+        if not (self.work / "data" / "meta.properties").exists():
+            self._format_data()
+        self.process.start()
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Stop it in good order: about 2 s; SIGKILL after ``timeout`` seconds."""
-        if self._process is not None:
-            self._process.stop(timeout)
+        """Stop it in good order, in about 2 s; send SIGKILL after ``timeout`` seconds."""
+        self.process.stop(timeout)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.process.kill()
 
     def restart(self) -> None:
@@ -124,24 +121,20 @@ class KafkaServer:
         self.stop()
         self.start()
 
-    def _prepare(self) -> Process:
-        self.work.mkdir(parents=True, exist_ok=True)
-        properties = self.work / "server.properties"
-        properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
+    def _java(self) -> list[str]:
         java = ["java", f"-Xmx{self._quorum.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         java += [f"-Dlog4j2.configurationFile={FILES / 'kafka-log4j2.yaml'}"]
-        java += ["-cp", f"{self._libs or libs()}/*"]
-        log = self.work / "kafka.log"
-        if not (self.work / "data" / "meta.properties").exists():
-            command = [*java, "kafka.tools.StorageTool", "format"]
-            # With "=": an id may begin with a dash.
-            command += [f"--cluster-id={self._quorum.cluster_id}", "-c", str(properties)]
-            with Process("Kafka's StorageTool", command, log) as format_:
-                if format_.wait(60.0):
-                    raise ProcessError(f"Kafka's data folder could not be formatted{format_.last_lines()}")
-        return Process("Apache Kafka", [*java, "kafka.Kafka", str(properties)], log, ready=self._answers)
+        return [*java, "-cp", f"{self._libs or _libs_folder()}/*"]
 
-    def _settings(self) -> dict[str, object]:
+    def _format_data(self) -> None:
+        # With "=": an id may begin with a dash.
+        options = [f"--cluster-id={self._quorum.cluster_id}", "-c", str(self._properties)]
+        command = [*self._java(), "kafka.tools.StorageTool", "format", *options]
+        with Process("Kafka's StorageTool", command, self.process.log) as formatting:
+            if formatting.wait(60.0):
+                raise ProcessError(f"Kafka's data folder could not be formatted{formatting.last_lines()}")
+
+    def _server_properties(self) -> dict[str, object]:
         controllers, in_sync = self._quorum.controllers, self._quorum.min_insync_replicas
         replicas = len(controllers)
         return {
@@ -162,12 +155,12 @@ class KafkaServer:
             "transaction.state.log.num.partitions": 4,
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": in_sync,
-            # A group of one member need not wait for others.
+            # A group of one member does not have to wait for others.
             "group.initial.rebalance.delay.ms": 0,
-            # After a kill the controller forgets the broker's old session sooner: 4.5 s in place of 12 s.
+            # After a kill the broker's old session expires at the controller after 4.5 s instead of 12 s.
             "broker.session.timeout.ms": 2000,
             "broker.heartbeat.interval.ms": 500,
-            **self._own_settings,
+            **self._settings,
         }
 
     def _answers(self) -> bool:

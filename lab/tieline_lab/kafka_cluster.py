@@ -1,4 +1,4 @@
-"""Several real Apache Kafka brokers on this machine: one cluster."""
+"""A cluster of several real Apache Kafka brokers on this machine."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from typing_extensions import Self
-
 from tieline_lab.kafka import KafkaServer, Quorum
-from tieline_lab.process import free_port
+from tieline_lab.process import Server, free_port
 
 
-class KafkaCluster:
-    """Nodes 1, 2, … that replicate every topic among them; also as a context. Their data stay in ``work``.
+class KafkaCluster(Server):
+    """Nodes 1, 2, … that replicate every topic among them. Their data stay in ``work``.
 
-    ``libs``: the jars; none: those of the cache. ``min_insync_replicas``: how many nodes must have a
-    record before it counts as written; with fewer running, Kafka is unavailable to those that write.
+    ``libs`` is the folder with the jars; ``None`` means the one of ``fetch_libs``. ``min_insync_replicas``
+    is how many nodes must have a record before it counts as written. If fewer run, writes fail.
     """
 
     def __init__(
@@ -31,34 +29,24 @@ class KafkaCluster:
 
     @property
     def bootstrap(self) -> str:
-        """Where clients find it, whichever nodes run."""
+        """The addresses of all nodes, for clients."""
         return ",".join(server.bootstrap for server in self.nodes.values())
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def start(self) -> None:
-        """Start all nodes and return when clients can use each."""
-        _together(server.start for server in self.nodes.values())
+        """Start all nodes and return when clients can use each of them."""
+        _call_all(server.start for server in self.nodes.values())
 
     def stop(self) -> None:
-        """Stop the nodes that run: about 5 s, in good order where they can.
+        """Stop the nodes that run, in about 5 s.
 
-        A node asks most of the others for leave to go; it gets no answer where they were quicker.
+        A node asks most of the others before it stops. If they have stopped already, it gets no answer and
+        is killed.
         """
-        _together(partial(server.stop, 8.0) for server in self.nodes.values())
+        _call_all(partial(server.stop, 8.0) for server in self.nodes.values())
 
 
-def _together(calls: Iterable[Callable[[], None]]) -> None:
-    """At the same time: a node is not up before most others are."""
+def _call_all(calls: Iterable[Callable[[], None]]) -> None:
+    """Make these calls at the same time, since a node is not ready before most others are."""
     with ThreadPoolExecutor() as pool:
-        for done in [pool.submit(call) for call in calls]:
-            done.result()
+        for future in [pool.submit(call) for call in calls]:
+            future.result()

@@ -1,4 +1,4 @@
-"""A MongoDB-wire server on this machine: SecantusDB, from the environment of this interpreter."""
+"""A MongoDB-wire server on this machine: SecantusDB, installed beside this Python interpreter."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from pathlib import Path
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
-from typing_extensions import Self
 
-from tieline_lab.process import Process, free_port, port_open
+from tieline_lab.process import Process, Server, free_port, port_open
 
 _PROGRAM = Path(sys.executable).with_name("secantusd-py")
 
 
 def why_not() -> str | None:
-    """Why this machine cannot run the server; none if it can."""
-    return None if _PROGRAM.exists() else "SecantusDB is not installed: pip install 'tieline[lab]'"
+    """Return why this machine cannot run the server, or ``None`` if it can."""
+    return None if _PROGRAM.exists() else "SecantusDB is not installed. Run pip install 'tieline[lab]'"
 
 
-class MongoServer:
-    """One server; also as a context. Its data stay in ``work``.
+class MongoServer(Server):
+    """One server. Its data stay in ``work``.
 
-    It syncs to disk on every commit: without that a SIGKILL loses acknowledged documents.
+    It syncs to disk on every commit. Otherwise a SIGKILL would lose acknowledged documents.
     """
 
     def __init__(self, work: Path) -> None:
@@ -36,15 +35,8 @@ class MongoServer:
 
     @property
     def uri(self) -> str:
-        """Where clients find it; the same after a restart."""
+        """Its address for clients; the same after a restart."""
         return f"mongodb://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it and return when clients can use it: about 0.5 s."""
@@ -52,15 +44,15 @@ class MongoServer:
         self.process.start()
 
     def stop(self) -> None:
-        """Stop it in good order: about 2 s."""
+        """Stop it in good order, in about 2 s."""
         self.process.stop()
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.process.kill()
 
     def restart(self) -> None:
-        """Stop it if it runs, and start it again with its data: below 1 s."""
+        """Stop it if it runs, and start it again with its data, in less than 1 s."""
         self.process.restart()
 
     def _answers(self) -> bool:

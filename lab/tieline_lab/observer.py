@@ -1,4 +1,4 @@
-"""Who looks at the bus beside the connector, to know what it should have seen."""
+"""An observer of the bus, independent of the connector, that knows what the connector should receive."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from tieline_lab.comparison import Message
 from tieline_lab.vip import Vip
 
 PREFIXES = ("devices/", "datalogger/", "actuators/", "analysis/")
-"""What the bus source reads as ``all``."""
+"""The prefixes that the bus source reads if its ``bus.prefixes`` is ``all``."""
 
 
 class Observer:
-    """Counts every message of the bus; as a context. For one thread.
+    """Counts every message of the bus until its context ends. Not thread-safe.
 
-    What the worker has published itself is counted beside: it says so in a header, and nobody stores it.
+    ``seen`` are the messages that must be stored. ``from_worker`` are those that the worker published itself;
+    they have a header that says so, and are not stored.
 
-    Subscribes at once, so what is published after that is seen. It keeps what has arrived until
-    ``collect`` is called: the socket's queue has no limit.
+    The constructor subscribes, so that every later message is seen. Messages wait in the socket's queue,
+    which has no limit, until ``collect`` is called.
     """
 
     def __init__(self, bus: Vip) -> None:
         self.seen: Counter[Message] = Counter()
-        self.came_back: Counter[Message] = Counter()
+        self.from_worker: Counter[Message] = Counter()
         self._bus = bus
-        self._first: float | None = None
-        self._last = 0.0
+        self._first_message_at: float | None = None
+        self._collected_at = 0.0
         for prefix in PREFIXES:
             bus.subscribe(prefix)
 
@@ -40,20 +41,20 @@ class Observer:
 
     @property
     def seconds(self) -> float:
-        """From the first message to the last ``collect``."""
-        return self._last - (self._first or self._last)
+        """The seconds from the first message to the end of the last ``collect``."""
+        return self._collected_at - (self._first_message_at or self._collected_at)
 
     def collect(self, seconds: float) -> None:
-        """Count what has arrived and what arrives within ``seconds``."""
+        """Count the messages that have arrived and those that arrive within ``seconds``."""
         end = time.monotonic() + seconds
         while message := self._bus.receive(max(0.0, end - time.monotonic())):
-            self._first = self._first or time.monotonic()
-            counted = self.came_back if "tieline.origin" in message.headers else self.seen
-            counted[Message.of(message.topic, message.headers, message.message)] += 1
+            self._first_message_at = self._first_message_at or time.monotonic()
+            counter = self.from_worker if "tieline.origin" in message.headers else self.seen
+            counter[Message.of(message.topic, message.headers, message.message)] += 1
             if time.monotonic() >= end:
                 break
-        self._last = time.monotonic()
+        self._collected_at = time.monotonic()
 
     def close(self) -> None:
-        """Disconnect: what comes from now on is not seen."""
+        """Disconnect; later messages are not seen."""
         self._bus.close()

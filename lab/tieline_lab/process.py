@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,30 @@ _CHILD = Path(__file__).with_name("child.py")
 
 
 class ProcessError(Exception):
-    """A child process did not become ready, or ended by itself; the message has the end of its log."""
+    """A child process failed; the message has the end of its output."""
+
+
+class Server(ABC):
+    """A server that can be started and stopped, also as a context."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, and return when clients can use it."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop it in good order. Does nothing if it does not run."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 class Process:
@@ -155,6 +179,25 @@ class Process:
             if time.monotonic() > end:
                 raise ProcessError(f"{self.name} was not ready in {timeout:g} s{self.last_lines()}")
             time.sleep(0.05)
+
+
+def run(command: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """Run a command to its end; return its standard output. Raises ``ProcessError``."""
+    completed = subprocess.run(
+        command,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if completed.returncode:
+        output = (completed.stdout + completed.stderr)[-3000:]
+        raise ProcessError(
+            f"{' '.join(command)} failed: it ended with status {completed.returncode}\n{output}"
+        )
+    return completed.stdout
 
 
 def free_port() -> int:

@@ -1,7 +1,7 @@
-"""``python -m tieline_lab.run_platform FOLDER``: a VOLTTRON 2.x platform and its driver, until SIGTERM.
+"""``python -m tieline_lab.run_platform FOLDER`` runs a VOLTTRON 2.x platform and its driver until SIGTERM.
 
-What the compose stack's container runs. It ends by itself, with an error, when one of the two ends: whoever
-started it is to start it again.
+The container of the compose stack runs it. If the platform or the driver ends, it ends with an error, so that
+the engine restarts the container.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from tieline_lab.vip import VipError
 from tieline_lab.volttron import VolttronPlatform
 
 CLIENTS = ("tieline", "tieline.cloud", "tieline.command", "tieline.way-back")
-"""Who gets its keys: the connectors of the lab."""
+"""The identities of the lab's connectors, which get their keys."""
 
 
 def run(
     folder: Annotated[Path, typer.Argument(help="VOLTTRON_HOME and the logs; kept from run to run.")],
     listen: Annotated[str, typer.Option(help="Where the router listens.")] = "tcp://127.0.0.1:22916",
-    keys: Annotated[Path | None, typer.Option(help="Gets the keys that the connectors need.")] = None,
-    ready: Annotated[Path, typer.Option(help="This file is there while all is up.")] = Path(
+    keys: Annotated[Path | None, typer.Option(help="The folder for the connectors' keys.")] = None,
+    ready: Annotated[Path, typer.Option(help="A file that exists while platform and driver run.")] = Path(
         "/tmp/volttron-ready"
     ),
-    seen: Annotated[Path | None, typer.Option(help="Gets a line for each message seen on the bus.")] = None,
-    devices: Annotated[int, typer.Option(min=1, max=200)] = 3,
-    interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds from reading to reading.")] = 1,
+    seen: Annotated[Path | None, typer.Option(help="A file for a line per message on the bus.")] = None,
+    devices: Annotated[int, typer.Option(min=1, max=200, help="The number of devices.")] = 3,
+    interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds between two readings.")] = 1,
 ) -> None:
     """Run a platform with moving points in the foreground."""
     ready.unlink(missing_ok=True)
@@ -43,7 +43,7 @@ def run(
     try:
         platform.start()
         if keys is not None:
-            give_keys(platform.home / "credentials_store", keys, CLIENTS)
+            copy_keys(platform.home / "credentials_store", keys, CLIENTS)
         with Observer(platform.connect("observer")) as observer:
             platform.start_driver()
             ready.touch()
@@ -57,12 +57,12 @@ def run(
         platform.stop()
 
 
-def give_keys(store: Path, to: Path, identities: Sequence[str]) -> None:
-    """Copy what clients need out of a ``credentials_store``: their own keys, the platform's public one."""
+def copy_keys(store: Path, target: Path, identities: Sequence[str]) -> None:
+    """Copy from a ``credentials_store`` what clients need: their own keys and the platform's public key."""
     for name in identities:
-        _write(to / f"{name}.json", json.loads((store / f"{name}.json").read_text("utf-8")))
+        _write(target / f"{name}.json", json.loads((store / f"{name}.json").read_text("utf-8")))
     server = json.loads((store / "platform.json").read_text("utf-8"))
-    _write(to / "platform.json", {"publickey": server["publickey"]})
+    _write(target / "platform.json", {"publickey": server["publickey"]})
 
 
 def _watch(platform: VolttronPlatform, observer: Observer, seen: Path | None) -> None:
@@ -72,7 +72,7 @@ def _watch(platform: VolttronPlatform, observer: Observer, seen: Path | None) ->
             with seen.open("a", encoding="utf-8") as lines:
                 lines.writelines(json.dumps(message) + "\n" for message in observer.seen.elements())
         observer.seen.clear()
-        observer.came_back.clear()
+        observer.from_worker.clear()
     ended = platform.driver if platform.platform.running else platform.platform
     raise ProcessError(f"{ended.name} ended with status {ended.status}{ended.last_lines()}")
 

@@ -1,4 +1,4 @@
-"""The lab in a terminal: how the connectors are, what the devices last said, where to look."""
+"""The lab in a terminal: the state of the connectors, the last readings, the last commands."""
 
 from __future__ import annotations
 
@@ -19,59 +19,65 @@ from tieline.topics.printable import printable
 from tieline_lab import comparison
 from tieline_lab.driver import POINTS
 from tieline_lab.stage import Stage
-from tieline_lab.worker import CONNECTORS, SINKS, LabWorker, spooled
+from tieline_lab.worker import CONNECTORS, SINKS, LabWorker, count_spooled
 
 _DEVICES = 4
-"""So many have room beside each other."""
+"""How many devices fit side by side."""
 
 
-def whereabouts(stage: Stage) -> RenderableType:
-    """What does not change: shown once, before the picture."""
+def render_hints(stage: Stage) -> RenderableType:
+    """Return where things are and what to try; shown once, before the table."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    program = _short(Path(sys.executable).with_name("tieline"))
-    query = f"{program} query --uri {stage.mongo.uri}"
-    table.add_row("ask MongoDB", f"{query} --topic {stage.readings_topics[0]}")
+    program = _shorten(Path(sys.executable).with_name("tieline"))
+    query = f"{program} query --uri {stage.servers.mongo.uri}"
+    table.add_row("query MongoDB", f"{query} --topic {stage.readings_topics[0]}")
     table.add_row("", f"{query} --follow")
-    point = f"{stage.settings.topics()[0]}/ZoneTemperatureSetPoint"
-    send = f"{program} command send --worker {_short(stage.config / 'worker.yaml')}"
+    point = f"{stage.options.driver.topics()[0]}/ZoneTemperatureSetPoint"
+    send = f"{program} command send --worker {_shorten(stage.options.config / 'worker.yaml')}"
     table.add_row("send a command", f"{send} {point} 75")
-    table.add_row("its history", f"{query} --history to-cloud")
-    table.add_row("who may send", f"{_short(stage.config / 'policy.yaml')}, read anew at every change")
-    table.add_row("worker", f"{_short(stage.config)} (what it runs), {_short(stage.worker.log)}")
-    table.add_row("writes", f"{_short(stage.platform.write_log)}: every write to a device (✎)")
-    table.add_row("all files", f"{_short(stage.folder)}, kept until the next start")
+    table.add_row("command history", f"{query} --history to-cloud")
+    table.add_row(
+        "command policy", f"{_shorten(stage.options.config / 'policy.yaml')}, re-read at every change"
+    )
+    table.add_row(
+        "worker", f"{_shorten(stage.options.config)} (its files), {_shorten(stage.worker.log)} (its log)"
+    )
+    table.add_row("writes", f"{_shorten(stage.servers.platform.write_log)}: every write to a device (✎)")
+    table.add_row("all files", f"{_shorten(stage.options.folder)}, kept until the next start")
     return Group("", table, "")
 
 
-def picture(stage: Stage, seconds: float, height: int) -> RenderableType:
-    """What changes, as it is now; ``seconds`` since the first reading. Fits into 80 × 24.
+def render_table(stage: Stage, seconds: float, height: int) -> RenderableType:
+    """Return the current state, ``seconds`` after the first reading. It fits into 80 × 24 characters.
 
-    ``height``: lines of the terminal. The more there are, the more commands are shown.
+    ``height`` is the number of lines of the terminal. A higher terminal shows more commands.
     """
     title = Text(f"VOLTTRON → {stage.broker} → MongoDB, for {seconds:.0f} s", style="bold")
     title.append("   Ctrl-C stops everything", style="dim")
-    values, heading = _values(stage), connectors(stage.worker)
-    left = height - heading.row_count - values.row_count - 5  # title, counts, two headers, an empty line
-    return Group(title, heading, _counts(stage), "", values, _commands(stage, max(1, min(left, 12))))
+    readings, connectors = _render_readings(stage), render_connectors(stage.worker)
+    # Title, counts, two headers and an empty line take five lines.
+    free_lines = height - connectors.row_count - readings.row_count - 5
+    commands = _render_commands(stage, max(1, min(free_lines, 12)))
+    return Group(title, connectors, _render_counts(stage), "", readings, commands)
 
 
-def line(stage: Stage, seconds: float) -> str:
-    """The same in one line, for a log."""
+def render_line(stage: Stage, seconds: float) -> str:
+    """Return the current state in one line, for a log."""
     ledgers = stage.worker.ledgers
     lags = [ledgers[name]["lag"] for name in SINKS if name in ledgers]
-    lag = _number(None if None in lags else max(lags, default=0))
+    lag = _format_number(None if None in lags else max(lags, default=0))
     bus = ledgers.get("bus")
     return (
-        f"{seconds:.0f} s: {stage.observer.seen.total()} seen, {spooled(bus) if bus else 0} in, "
-        f"{_documents(stage)} documents; lag {lag}, spool {bus['spool_records'] if bus else 0}; "
-        f"{len(stage.exchange.commands)} commands, {len(stage.platform.writes())} writes"
+        f"{seconds:.0f} s: {stage.observer.seen.total()} seen, {count_spooled(bus) if bus else 0} received, "
+        f"{_count_documents(stage)} documents; lag {lag}, spool {bus['spool_records'] if bus else 0}; "
+        f"{len(stage.exchange.commands)} commands, {len(stage.servers.platform.writes())} writes"
     )
 
 
-def connectors(worker: LabWorker) -> Table:
-    """A row a connector."""
+def render_connectors(worker: LabWorker) -> Table:
+    """Return a table with a row per connector."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("connector", min_width=16)
     table.add_column("state")
@@ -86,109 +92,111 @@ def connectors(worker: LabWorker) -> Table:
         table.add_row(
             printable(name),
             Text(ledger["state"], style="green" if ledger["state"] == "RUNNING" else "bold red"),
-            f"{worker.rate(spooled if spool else _received, name):.1f}",
-            f"{worker.rate(_delivered, name):.1f}",
+            f"{worker.rate(count_spooled if spool else _get_received, name):.1f}",
+            f"{worker.rate(_get_delivered, name):.1f}",
             str(ledger["delivered"]),
-            _number(ledger["lag"]) if sink else "",
-            _number(ledger["spool_records"]) if spool else "",
+            _format_number(ledger["lag"]) if sink else "",
+            _format_number(ledger["spool_records"]) if spool else "",
             str(ledger["counters"].get("duplicates", 0)) if sink else "",
-            _alarming(comparison.dropped([ledger])),
+            _render_alarm(comparison.count_dropped([ledger])),
         )
     return table
 
 
-def _counts(stage: Stage) -> Text:
-    seen, writes = stage.observer.seen.total(), len(stage.platform.writes())
-    commands, underway = len(stage.exchange.commands), len(stage.exchange.unended)
+def _render_counts(stage: Stage) -> Text:
+    seen, writes = stage.observer.seen.total(), len(stage.servers.platform.writes())
+    commands, unended = len(stage.exchange.commands), len(stage.exchange.unended)
     return Text(
-        f"seen on the bus: {seen}; commands: {commands}, under way: {underway}; writes at devices: {writes}",
+        f"seen on the bus: {seen}; commands: {commands}, not ended: {unended}; writes at devices: {writes}",
         style="dim",
     )
 
 
-def _commands(stage: Stage, number: int) -> RenderableType:
-    """The last commands, the newest first: when, who, what, and what became of it."""
+def _render_commands(stage: Stage, number: int) -> RenderableType:
+    """Return the last commands, the newest first: time, issuer, value and result."""
     latest = stage.exchange.latest(number)
     if not latest:
-        return Text("no command yet; above stands how to send one", style="dim")
+        return Text("no command yet; see 'send a command' above", style="dim")
     table = Table.grid(padding=(0, 1))
     for style in ("dim", "", "", "", "dim"):
         table.add_column(style=style, no_wrap=True, overflow="ellipsis")
-    for command, told in latest:
-        table.add_row(*map(printable, _command(command)), *_end(told))
+    for command, result in latest:
+        table.add_row(*map(printable, _describe_command(command)), *_render_result(result))
     return table
 
 
-def _command(command: Mapping[str, Any]) -> tuple[str, str, str]:
-    at = datetime.fromtimestamp(command["issued_at"] / 1e6, timezone.utc)
-    first, *more = command["writes"] or [{"point": "–", "value": None}]
-    asked = "/".join(first["point"].split("/")[-2:])
-    value = "back" if first["value"] is None else json.dumps(first["value"], ensure_ascii=False)
-    return f"{at:%H:%M:%S}", command["issuer"], f"{asked} ← {value}{' …' if more else ''}"
+def _describe_command(command: Mapping[str, Any]) -> tuple[str, str, str]:
+    issued_at = datetime.fromtimestamp(command["issued_at"] / 1e6, timezone.utc)
+    first, *others = command["writes"] or [{"point": "–", "value": None}]
+    point = "/".join(first["point"].split("/")[-2:])
+    value = "revert" if first["value"] is None else json.dumps(first["value"], ensure_ascii=False)
+    return f"{issued_at:%H:%M:%S}", command["issuer"], f"{point} ← {value}{' …' if others else ''}"
 
 
-def _end(told: Mapping[str, Any] | None) -> tuple[Text, str]:
-    if told is None:
+def _render_result(result: Mapping[str, Any] | None) -> tuple[Text, str]:
+    if result is None:
         return Text("sent", style="yellow"), ""
-    style = "green" if told["state"] in ("SUCCEEDED", "HOLD_ENDED") else "yellow"
-    return Text(told["state"], style=style), printable(told["reason_code"])
+    style = "green" if result["state"] in ("SUCCEEDED", "HOLD_ENDED") else "yellow"
+    return Text(result["state"], style=style), printable(result["reason_code"])
 
 
-def _values(stage: Stage) -> Table:
-    devices = stage.settings.topics()[:_DEVICES]
-    more = stage.settings.devices - len(devices)
+def _render_readings(stage: Stage) -> Table:
+    devices = stage.options.driver.topics()[:_DEVICES]
+    hidden = stage.options.driver.devices - len(devices)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(f"last in MongoDB{f', {more} more' if more else ''}", min_width=23)
+    table.add_column(f"last in MongoDB{f', {hidden} more' if hidden else ''}", min_width=23)
     table.add_column("")
     for device in devices:
         table.add_column(device.rpartition("/")[2], justify="right", min_width=9)
     try:
         readings = [stage.last_reading(device) or {} for device in devices]
     except PyMongoError as error:
-        table.add_row(Text(f"it does not answer: {error}", style="red", no_wrap=True, overflow="ellipsis"))
+        table.add_row(
+            Text(f"MongoDB does not answer: {error}", style="red", no_wrap=True, overflow="ellipsis")
+        )
         return table
-    table.add_row("time (UTC)", "", *(_time(reading) for reading in readings))
+    table.add_row("time (UTC)", "", *(_format_time(reading) for reading in readings))
     for point in POINTS:
-        values = [_value(reading.get("points", {}).get(point.name)) for reading in readings]
+        values = [_format_value(reading.get("points", {}).get(point.name)) for reading in readings]
         table.add_row(
             f"{point.name}{' ✎' if point.writable else ''}", Text(point.units, style="dim"), *values
         )
     return table
 
 
-def _documents(stage: Stage) -> str:
+def _count_documents(stage: Stage) -> str:
     try:
-        return str(stage.documents("cloudagent"))
+        return str(stage.count_documents("cloudagent"))
     except PyMongoError:
         return "?"
 
 
-def _short(path: Path) -> str:
+def _shorten(path: Path) -> str:
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 
 
-def _received(ledger: Mapping[str, Any]) -> int:
+def _get_received(ledger: Mapping[str, Any]) -> int:
     number: int = ledger["received"]
     return number
 
 
-def _delivered(ledger: Mapping[str, Any]) -> int:
+def _get_delivered(ledger: Mapping[str, Any]) -> int:
     number: int = ledger["delivered"]
     return number
 
 
-def _number(value: int | None) -> str:
+def _format_number(value: int | None) -> str:
     return "?" if value is None else str(value)
 
 
-def _alarming(number: int) -> Text:
+def _render_alarm(number: int) -> Text:
     return Text(str(number), style="bold red" if number else "")
 
 
-def _time(reading: Mapping[str, Any]) -> str:
+def _format_time(reading: Mapping[str, Any]) -> str:
     return f"{reading['time']:%H:%M:%S}" if "time" in reading else "–"
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What tests/conftest.py promises to the other tests."""
+"""The fixtures and reports of tests/conftest.py."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ CONFTEST = Path(__file__).parent.parent / "conftest.py"
 TESTS = """
 import os, pytest
 
-def test_a_server_is_asked_for(mongo_uri):
+def test_a_server_is_requested(mongo_uri):
     assert mongo_uri == "mongodb://given"
 
 def test_the_environment_is_clean():
@@ -26,14 +26,18 @@ def test_something_is_missing():
     ("arguments", "outcome"),
     [([], "2 passed, 1 skipped"), (["-m", "not kafka and not mongo"], "1 passed, 1 skipped, 1 deselected")],
 )
-def test_servers_mark_their_tests_and_skips_are_told_and_settings_do_not_leak(tmp_path, arguments, outcome):
+def test_servers_mark_their_tests_and_skips_are_reported_and_settings_do_not_leak(
+    tmp_path, arguments, outcome
+):
     folder = tmp_path / "tests" / "unit"
     folder.mkdir(parents=True)
     (tmp_path / "tests" / "conftest.py").write_text(CONFTEST.read_text())
     (folder / "test_it.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  kafka\n  mongo\n  volttron\n")
     env = {**os.environ, "TIELINE_TEST_MONGO_URI": "mongodb://given", "TIELINE_WORKER": "x"}
-    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no plugin is needed, and importing them takes most of it
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = (
+        "1"  # importing plugins that the test does not need takes most of the time
+    )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     run = subprocess.run(
         command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""Three real brokers come up as one cluster. What happens when some go: tests/chaos/test_three_brokers.py."""
+"""Three real brokers start as one cluster. Their outages: tests/chaos/test_three_brokers.py."""
 
 import time
 
@@ -14,8 +14,8 @@ from tieline_lab.process import port_open
 pytestmark = pytest.mark.kafka
 
 
-def described(admin, topic):
-    """A broker may be asked that has not heard of the new topic yet."""
+def describe_topic(admin, topic):
+    """Describe a topic; retry while the broker that answers does not know the new topic yet."""
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -30,10 +30,10 @@ def described(admin, topic):
 def test_three_brokers_start_as_one_cluster_and_each_has_every_record(tmp_path):
     with KafkaCluster(tmp_path) as cluster:
         for server in cluster.nodes.values():
-            alone = AdminClient({"bootstrap.servers": server.bootstrap, "log_level": 0})
-            assert set(alone.list_topics(timeout=10).brokers) == {1, 2, 3}
+            node_admin = AdminClient({"bootstrap.servers": server.bootstrap, "log_level": 0})
+            assert set(node_admin.list_topics(timeout=10).brokers) == {1, 2, 3}
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
         admin.create_topics([NewTopic("things", 1)])["things"].result(10)
-        (partition,) = described(admin, "things").partitions
+        (partition,) = describe_topic(admin, "things").partitions
         assert {node.id for node in partition.replicas} == {node.id for node in partition.isr} == {1, 2, 3}
     assert not any(port_open(server.port) for server in cluster.nodes.values())

@@ -1,4 +1,4 @@
-"""``tieline lab`` as a newcomer starts it: in a process of its own, on real servers."""
+"""``tieline lab`` on real servers, started in its own process as a newcomer starts it."""
 
 import contextlib
 import fcntl
@@ -34,7 +34,7 @@ needs_kafka = [pytest.mark.kafka, pytest.mark.skipif(bool(kafka.why_not()), reas
 
 @pytest.fixture
 def tmp_path(tmp_path_factory):
-    """A short name: VOLTTRON makes sockets in its home, whose paths have 107 characters at most."""
+    """Return a folder with a short name, since VOLTTRON creates sockets in it, whose paths are limited."""
     return tmp_path_factory.mktemp("lab")
 
 
@@ -43,36 +43,36 @@ def run(folder, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def result(done):
-    return json.loads(done.stdout.splitlines()[-1])
+def read_result(stdout):
+    return json.loads(stdout.splitlines()[-1])
 
 
 def left_running(folder):
-    """The command lines of processes that name this folder."""
-    found = []
+    """Return the command lines of the processes whose command or working folder contains this folder."""
+    commands = []
     for process in psutil.process_iter():
         try:
             command, cwd = process.cmdline(), process.cwd()
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
         if process.pid != os.getpid() and any(str(folder) in word for word in (*command, cwd)):
-            found.append(command)
-    return found
+            commands.append(command)
+    return commands
 
 
 @contextlib.contextmanager
 def started(folder, *arguments, until):
-    """A lab that has said ``until`` on standard error, and begins to say more."""
+    """Start a lab and yield it as soon as it has printed ``until`` on standard error."""
     lab = subprocess.Popen(
         [*LAB, "--folder", str(folder), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert lab.stderr is not None
     try:
-        said: list[str] = []
-        while until not in "".join(said[-1:]):
-            said.append(lab.stderr.readline())
-            assert said[-1], "".join(said)
+        lines: list[str] = []
+        while until not in "".join(lines[-1:]):
+            lines.append(lab.stderr.readline())
+            assert lines[-1], "".join(lines)
         yield lab
     finally:
         lab.kill()
@@ -80,86 +80,87 @@ def started(folder, *arguments, until):
 
 
 @on_real_servers
-@pytest.mark.parametrize("home", ["local log", pytest.param("Apache Kafka", marks=needs_kafka)])
-def test_it_counts_what_an_observer_saw_and_what_is_stored_and_all_is_well(tmp_path, home):
-    arguments = ["--kafka"] if home == "Apache Kafka" else []
-    done = run(tmp_path / "run", "--duration", "10", "--devices", "2", *arguments)
-    assert done.returncode == 0, done.stderr
-    told = result(done)
-    assert told["broker"] == home
-    assert told["documents"] == told["readings"] == told["in"] >= told["seen"]
-    # Beside the readings the driver tells each write on the bus: a set twice, a revert once.
-    least, most = told["expected"]
-    assert least + told["writes"] <= told["seen"] <= most + 2 * told["writes"]
+@pytest.mark.parametrize("broker", ["local log", pytest.param("Apache Kafka", marks=needs_kafka)])
+def test_the_result_compares_what_was_seen_with_what_is_stored_and_finds_no_fault(tmp_path, broker):
+    arguments = ["--kafka"] if broker == "Apache Kafka" else []
+    completed = run(tmp_path / "run", "--duration", "10", "--devices", "2", *arguments)
+    assert completed.returncode == 0, completed.stderr
+    result = read_result(completed.stdout)
+    assert result["broker"] == broker
+    assert result["documents"] == result["readings"] == result["in"] >= result["seen"]
+    # The driver also publishes each write: a set twice, a revert once.
+    least, most = result["expected"]
+    assert least + result["writes"] <= result["seen"] <= most + 2 * result["writes"]
+    # One device of two, from before the observer's start.
+    assert least / 2 <= result["command_to_cloud"] <= most / 2 + 2
+    assert (result["duplicates"], result["missing"], result["dropped"], result["faults"]) == (0, 0, 0, [])
+    # Ten seconds, and the time until the last command had ended.
+    assert 10 <= result["seconds"] < 14
     assert (
-        least / 2 <= told["command_to_cloud"] <= most / 2 + 2
-    )  # one device of two, from before the observer
-    assert (told["duplicates"], told["missing"], told["dropped"], told["faults"]) == (0, 0, 0, [])
-    # Ten seconds and what it took until the last command had ended.
-    assert 10 <= told["seconds"] < 14
-    assert told["commands"] == told["ended"] == told["succeeded"] + told["rejected"] + told["expired"]
-    assert min(told["rejected"], told["expired"]) >= 1
-    assert told["writes"] >= told["succeeded"] - 1 >= 10  # one was dry
-    assert (told["writes_doubled"], told["writes_missing"]) == (0, 0)
-    assert told["published"] == told["heard"] == told["echoes"] >= 9
-    assert len(done.stdout.splitlines()) == 1
-    assert "\x1b" not in done.stderr
+        result["commands"] == result["ended"] == result["succeeded"] + result["rejected"] + result["expired"]
+    )
+    assert min(result["rejected"], result["expired"]) >= 1
+    assert result["writes"] >= result["succeeded"] - 1 >= 10  # one was a dry run
+    assert (result["writes_doubled"], result["writes_missing"]) == (0, 0)
+    assert result["published"] == result["heard"] == result["echoes"] >= 9
+    assert len(completed.stdout.splitlines()) == 1
+    assert "\x1b" not in completed.stderr
     assert left_running(tmp_path) == []
 
 
 @on_real_servers
-def test_connectors_of_ones_own_run_beside_the_labs(tmp_path):
+def test_the_operators_connectors_run_beside_the_labs(tmp_path):
     lines, readings = tmp_path / "in.txt", tmp_path / "out.txt"
     lines.write_text("one\ntwo\n")
-    own = {
+    connectors = {
         "mine": {"connector.class": "file", "file": str(lines), "topic": "lines"},
         "theirs": {"connector.class": "file", "file": str(readings), "topics": "volttron"},
     }
     arguments = []
-    for name, settings in own.items():
+    for name, settings in connectors.items():
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps({"name": name, **settings}))
         arguments += ["--connector", str(file)]
-    done = run(tmp_path / "run", "--duration", "3", *arguments)
-    assert done.returncode == 0, done.stderr
-    told = result(done)
-    assert told["added"]["mine"] == {"state": "RUNNING", "received": 2, "delivered": 2}
+    completed = run(tmp_path / "run", "--duration", "3", *arguments)
+    assert completed.returncode == 0, completed.stderr
+    result = read_result(completed.stdout)
+    assert result["added"]["mine"] == {"state": "RUNNING", "received": 2, "delivered": 2}
     stored = len(readings.read_text().splitlines())
-    # Told before it was stopped, and the lab waits for its own connectors only.
-    assert told["in"] >= stored >= told["added"]["theirs"]["delivered"] > 0
+    # The count is from before the stop, and the lab waits only for its own connectors.
+    assert result["in"] >= stored >= result["added"]["theirs"]["delivered"] > 0
 
 
 @on_real_servers
-def test_a_planted_loss_and_a_planted_write_are_noticed(tmp_path):
-    done = run(tmp_path / "run", "--duration", "4", "--plant-loss", "--plant-write")
-    told = result(done)
-    assert done.returncode == 1, done.stderr
-    assert told["missing"] == 1
-    assert told["documents"] == told["in"] - 1 == told["readings"] - 1
-    assert (told["writes_doubled"], told["writes_missing"]) == (1, 0)
-    assert len(told["faults"]) == 4
-    assert told["faults"][-1].startswith("written at the device, and no result speaks of it")
+def test_a_planted_loss_and_a_planted_write_are_faults(tmp_path):
+    completed = run(tmp_path / "run", "--duration", "4", "--plant-loss", "--plant-write")
+    result = read_result(completed.stdout)
+    assert completed.returncode == 1, completed.stderr
+    assert result["missing"] == 1
+    assert result["documents"] == result["in"] - 1 == result["readings"] - 1
+    assert (result["writes_doubled"], result["writes_missing"]) == (1, 0)
+    assert len(result["faults"]) == 4
+    assert result["faults"][-1].startswith("a device was written, but no result reports it")
 
 
 def walk_through(folder):
-    """Each command that the tutorial says to type beside the lab, for a lab here, and its output."""
+    """Run each command of the tutorial against a lab in this folder; yield it with its output."""
     section = TUTORIAL.read_text("utf-8").split("## 2.")[1].split("## 5.")[0]
     commands = re.findall(r"^(?:echo [^|]*\| )?tieline .*$|(?<=`)tieline [^`]*(?=`)", section, re.MULTILINE)
     port = re.search(r"127\.0\.0\.1:(\d+)", (folder / "config" / "readings.yaml").read_text())
     assert port is not None
     paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    outside = {**os.environ, "PATH": paths, "TIELINE_WORKER": str(folder / "config" / "worker.yaml")}
+    environment = {**os.environ, "PATH": paths, "TIELINE_WORKER": str(folder / "config" / "worker.yaml")}
     for command in commands:
         typed = command.replace(".lab/run", str(folder)).replace("PORT", port[1])
-        done = subprocess.run(
-            typed, shell=True, env=outside, capture_output=True, text=True, timeout=60, check=False
+        completed = subprocess.run(
+            typed, shell=True, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
-        assert done.returncode == 0, (typed, done.stderr)
-        yield command, done.stdout
+        assert completed.returncode == 0, (typed, completed.stderr)
+        yield command, completed.stdout
 
 
 @on_real_servers
-def test_the_tutorials_commands_work_and_sigterm_ends_all_in_order_and_counted(tmp_path):
+def test_the_tutorials_commands_work_and_sigterm_stops_everything_and_compares(tmp_path):
     with started(tmp_path / "run", "--duration", "600", until="readings arrive") as lab:
         family = psutil.Process(lab.pid).children(recursive=True)
         names = {process.pid: process.cmdline() for process in family}
@@ -175,13 +176,13 @@ def test_the_tutorials_commands_work_and_sigterm_ends_all_in_order_and_counted(t
         assert [next(verb for verb in verbs if verb in command) for command in typed] == [
             "query", "consume", "send", "history", "query", "audit", "produce"
         ]  # fmt: skip
-        assert all("SUCCEEDED" in said for command, said in typed.items() if "send" in command)
+        assert all("SUCCEEDED" in output for command, output in typed.items() if "send" in command)
         lab.send_signal(signal.SIGTERM)
         stdout, stderr = lab.communicate(timeout=60)
         assert lab.returncode == 0, stderr
-        told = json.loads(stdout.splitlines()[-1])
-        assert (told["missing"], told["writes_doubled"], told["writes_missing"]) == (0, 0, 0)
-        assert told["echoes"] == told["published"] + 1
+        result = read_result(stdout)
+        assert (result["missing"], result["writes_doubled"], result["writes_missing"]) == (0, 0, 0)
+        assert result["echoes"] == result["published"] + 1
         written = (tmp_path / "run" / "volttron" / "writes.jsonl").read_text()
         assert written.count('"value": 75.0') == 1
         assert [names[process.pid] for process in family if process.is_running()] == []
@@ -193,17 +194,17 @@ def test_the_tutorials_commands_work_and_sigterm_ends_all_in_order_and_counted(t
 
 
 @on_real_servers
-def test_ctrl_c_while_it_starts_leaves_nothing_running(tmp_path):
+def test_ctrl_c_during_the_start_leaves_nothing_running(tmp_path):
     with started(tmp_path / "run", until="starting the worker") as lab:
         lab.send_signal(signal.SIGINT)
         _, stderr = lab.communicate(timeout=60)
         assert lab.returncode == 0, stderr
-        assert "stopped before it had begun" in stderr
+        assert "stopped during the start" in stderr
         assert left_running(tmp_path) == []
 
 
 @on_real_servers
-def test_a_worker_that_dies_is_told_and_the_rest_is_stopped(tmp_path):
+def test_a_killed_worker_is_a_fault_and_everything_else_is_stopped(tmp_path):
     with started(tmp_path / "run", "--duration", "600", until="readings arrive") as lab:
         (worker,) = [
             process
@@ -213,19 +214,19 @@ def test_a_worker_that_dies_is_told_and_the_rest_is_stopped(tmp_path):
         worker.kill()
         stdout, _ = lab.communicate(timeout=60)
         assert lab.returncode == 1
-        assert any("ended by itself with status 137" in fault for fault in json.loads(stdout)["faults"])
+        assert any("ended by itself with status 137" in fault for fault in read_result(stdout)["faults"])
         assert left_running(tmp_path) == []
 
 
 @on_real_servers
-def test_in_a_terminal_a_table_is_shown_and_closing_it_ends_everything(tmp_path):
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, 0x5414, b"\x18\x00\x50\x00\x00\x00\x00\x00")  # TIOCSWINSZ: 24 lines of 80
+def test_a_terminal_shows_a_table_and_closing_it_stops_everything(tmp_path):
+    terminal, lab_terminal = pty.openpty()
+    fcntl.ioctl(lab_terminal, 0x5414, b"\x18\x00\x50\x00\x00\x00\x00\x00")  # TIOCSWINSZ: 24 lines of 80
     lab = subprocess.Popen(
         [*LAB, "--folder", str(tmp_path / "run")],
-        stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"},
+        stdin=lab_terminal, stdout=lab_terminal, stderr=lab_terminal, env={**os.environ, "TERM": "xterm"},
     )  # fmt: skip
-    os.close(theirs)
+    os.close(lab_terminal)
     watchdog = threading.Timer(60, lab.kill)
     watchdog.start()
     shown = ""
@@ -233,32 +234,32 @@ def test_in_a_terminal_a_table_is_shown_and_closing_it_ends_everything(tmp_path)
         word in shown
         for word in ("Reading", "device3", "campus", "RUNNING", "writes at devices", "no command")
     ):
-        shown += os.read(ours, 65536).decode(errors="replace")
-    os.close(ours)
+        shown += os.read(terminal, 65536).decode(errors="replace")
+    os.close(terminal)
     lab.send_signal(signal.SIGHUP)
     assert lab.wait(60) == 0
     watchdog.cancel()
     assert left_running(tmp_path) == []
 
 
-def test_a_second_lab_in_the_same_folder_is_refused_with_the_pid_of_the_first(tmp_path):
+def test_a_second_lab_in_the_same_folder_fails_with_the_pid_of_the_first(tmp_path):
     with (tmp_path / "run.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("4711\n")
         lock.flush()
-        done = run(tmp_path / "run")
-    assert done.returncode == 2
-    assert "pid 4711" in done.stderr
+        completed = run(tmp_path / "run")
+    assert completed.returncode == 2
+    assert "pid 4711" in completed.stderr
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(bool(why_not), reason=str(why_not))
-def test_a_machine_without_java_is_told_so_and_the_way_out(tmp_path):
+def test_without_java_the_error_names_what_is_missing_and_the_alternative(tmp_path):
     command = [*LAB, "--kafka", "--folder", str(tmp_path / "run")]
-    done = subprocess.run(
+    completed = subprocess.run(
         command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.returncode == 2
-    assert "not found: java, mvn" in done.stderr
-    assert "without --kafka" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert completed.returncode == 2
+    assert "not found: java, mvn" in completed.stderr
+    assert "without --kafka" in completed.stderr
+    assert "Traceback" not in completed.stderr

@@ -1,4 +1,4 @@
-"""The real servers come up, go down, keep their data, and never outlive who started them."""
+"""The real servers start, stop, keep their data, and never outlive the process that started them."""
 
 import os
 import signal
@@ -21,22 +21,22 @@ from tieline_lab.process import Process, ProcessError, free_port, port_open
 PYTHON = sys.executable
 
 
-def wait_until(true, seconds=20.0):
+def wait_until(condition, seconds=20.0):
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
+    while not condition():
+        assert time.monotonic() < end, f"not true within {seconds:g} s"
         time.sleep(0.02)
 
 
-def gone(pid):
-    """Whether a process has ended; one that nobody has reaped yet has ended too."""
+def has_ended(pid):
+    """Return whether a process has ended, reaped or not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
 
-def test_a_process_that_ends_before_it_is_ready_shows_its_last_words_and_its_log(tmp_path):
+def test_a_process_that_ends_before_it_is_ready_shows_its_last_lines_and_its_log(tmp_path):
     log = tmp_path / "x.log"
     process = Process("x", [PYTHON, "-c", "print('no such port'); exit(3)"], log, ready=lambda: False)
     with pytest.raises(ProcessError, match=r"(?s)x ended with status 3.*no such port.*x\.log"):
@@ -48,16 +48,16 @@ def test_a_process_that_is_never_ready_is_killed(tmp_path):
     process = Process("x", ["sleep", "100"], tmp_path / "log", ready=lambda: False)
     with pytest.raises(ProcessError, match=r"x was not ready in 0\.2 s"):
         process.start(timeout=0.2)
-    assert gone(process.pid)
+    assert has_ended(process.pid)
 
 
-def test_a_program_that_is_not_there_is_told(tmp_path):
+def test_a_missing_program_is_reported(tmp_path):
     process = Process("x", [tmp_path / "nothing"], tmp_path / "log")
     with pytest.raises(ProcessError, match=r"(?s)x could not be started.*No such file"):
         process.start()
 
 
-def test_stop_lets_a_process_end_in_good_order_and_gives_its_status(tmp_path):
+def test_stop_lets_a_process_end_in_good_order_and_keeps_its_status(tmp_path):
     program = "import signal; signal.signal(15, lambda *_: exit(7)); print('up', flush=True); signal.pause()"
     log = tmp_path / "log"
     with Process("x", [PYTHON, "-c", program], log, ready=lambda: "up" in log.read_text()) as process:
@@ -65,7 +65,7 @@ def test_stop_lets_a_process_end_in_good_order_and_gives_its_status(tmp_path):
     assert process.status == 7
 
 
-def test_stop_kills_a_process_that_ignores_it_and_what_it_started(tmp_path):
+def test_stop_kills_a_process_that_ignores_it_and_its_children(tmp_path):
     program = (
         "import signal, subprocess, time; signal.signal(15, signal.SIG_IGN);"
         "print('child', subprocess.Popen(['sleep', '100']).pid, flush=True); time.sleep(100)"
@@ -76,19 +76,19 @@ def test_stop_kills_a_process_that_ignores_it_and_what_it_started(tmp_path):
     child = int(log.read_text().split()[1])
     process.stop(timeout=0.2)
     assert process.status == 128 + signal.SIGKILL
-    wait_until(lambda: gone(child))
+    wait_until(lambda: has_ended(child))
 
 
-def test_what_a_process_left_running_ends_with_it(tmp_path):
+def test_children_that_a_process_left_running_end_with_it(tmp_path):
     program = "import subprocess; print(subprocess.Popen(['sleep', '100']).pid)"
     process = Process("x", [PYTHON, "-c", program], tmp_path / "log")
     process.start()
     assert process.wait(20.0) == 0
-    wait_until(lambda: gone(int((tmp_path / "log").read_text())))
+    wait_until(lambda: has_ended(int((tmp_path / "log").read_text())))
     process.stop()
 
 
-def test_a_free_port_is_none_of_the_clients():
+def test_a_free_port_is_not_one_of_the_ports_for_clients():
     ports = {free_port() for _ in range(50)}
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert all(port < first for port in ports)
@@ -113,27 +113,27 @@ def test_servers_die_with_a_parent_that_is_killed(tmp_path):
         pid, port = map(int, process.stdout.readline().split())
         assert port_open(port)
         os.kill(process.pid, signal.SIGKILL)
-    wait_until(lambda: gone(pid) and not port_open(port))
+    wait_until(lambda: has_ended(pid) and not port_open(port))
 
 
-def test_a_folder_is_made_once_and_again_when_its_recipe_changes_or_it_was_left_half_made(tmp_path):
-    made = []
+def test_a_folder_is_created_once_and_again_if_its_recipe_changes_or_it_is_incomplete(tmp_path):
+    created = []
 
-    def make(folder):
-        made.append(folder)
+    def create(folder):
+        created.append(folder)
         (folder / "it").write_text("x")
 
     def fail(folder):
         (folder / "half").write_text("x")
         raise RuntimeError
 
-    once(tmp_path / "thing", "a==1", make)
-    once(tmp_path / "thing", "a==1", make)
-    assert len(made) == 1
+    once(tmp_path / "thing", "a==1", create)
+    once(tmp_path / "thing", "a==1", create)
+    assert len(created) == 1
     with pytest.raises(RuntimeError):
         once(tmp_path / "thing", "a==2", fail)
-    once(tmp_path / "thing", "a==2", make)
-    assert len(made) == 2
+    once(tmp_path / "thing", "a==2", create)
+    assert len(created) == 2
     assert not (tmp_path / "thing" / "half").exists()
 
 

@@ -1,4 +1,4 @@
-"""The real platforms, and what our driver puts on their bus."""
+"""The real platforms, and what the lab's driver publishes on their bus."""
 
 import json
 import signal
@@ -18,13 +18,13 @@ needs_volttron = pytest.mark.skipif(volttron.why_not() is not None, reason=str(v
 
 
 def next_message(bus, topic, seconds=10.0):
-    """The next message under this very topic."""
+    """Return the next message of exactly this topic."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         message = bus.receive(0.5)
         if message and message.topic == topic:
             return message
-    raise AssertionError(f"nothing came under {topic}")
+    raise AssertionError(f"no message of {topic} arrived")
 
 
 def is_reading(message):
@@ -51,13 +51,13 @@ def test_every_device_publishes_all_its_points_and_they_move(volttron_platform):
             assert later["OutsideAirTemperature"] != values["OutsideAirTemperature"]
 
 
-def test_a_write_reaches_the_device_once_and_the_bus_and_the_file(volttron_platform):
+def test_a_write_reaches_the_device_once_and_is_published_and_recorded(volttron_platform):
     with volttron_platform.connect() as bus:
         before = len(volttron_platform.writes())
         bus.subscribe("devices/")
         assert bus.call("platform.driver", "set_point", DEVICE, "ZoneTemperatureSetPoint", 75) == 75.0
         assert bus.call("platform.driver", "set_point", DEVICE, "DamperPosition", 44, priority=8) == 44
-        next_message(bus, f"devices/{DEVICE}/all")  # may be of before
+        next_message(bus, f"devices/{DEVICE}/all")  # may be a reading from before the write
         values = next_message(bus, f"devices/{DEVICE}/all").message[0]
         assert values["ZoneTemperatureSetPoint"] == 75.0
         assert values["DamperPosition"] == 44
@@ -72,7 +72,7 @@ def test_a_write_reaches_the_device_once_and_the_bus_and_the_file(volttron_platf
     ]
 
 
-def test_several_points_written_at_once_reach_their_own_device_only(volttron_platform):
+def test_several_points_that_are_written_at_once_reach_only_their_device(volttron_platform):
     with volttron_platform.connect() as bus:
         before = len(volttron_platform.writes())
         points = [["DamperPosition", 45], ["SupplyFanEnable", False]]
@@ -133,7 +133,7 @@ def test_the_driver_publishes_every_shape(tmp_path, shapes, topics):
 
 @pytest.mark.volttron
 @needs_volttron
-def test_a_platform_that_was_killed_comes_back_with_its_driver(tmp_path):
+def test_a_platform_that_was_killed_restarts_with_its_driver(tmp_path):
     with VolttronPlatform(tmp_path, settings=DriverSettings(devices=1, shapes=("multi",))) as platform:
         platform.kill()
         assert platform.platform.status == 128 + signal.SIGKILL
@@ -146,7 +146,7 @@ def test_a_platform_that_was_killed_comes_back_with_its_driver(tmp_path):
         assert platform.platform.status is None
 
 
-def test_volttron_10_publishes_and_is_written_to(volttron10_platform):
+def test_volttron_10_publishes_and_can_be_written(volttron10_platform):
     with volttron10_platform.connect("tieline") as bus:
         bus.subscribe("devices")
         message = next_message(bus, f"devices/{DEVICE}/all")
@@ -157,10 +157,10 @@ def test_volttron_10_publishes_and_is_written_to(volttron10_platform):
         assert [write["value"] for write in volttron10_platform.writes()[before:]] == [70.5]
 
 
-def test_the_files_with_the_keys_are_for_their_owner_alone(volttron_platform):
-    files = volttron_platform.secrets_files("tieline")
+def test_only_the_owner_may_read_the_files_with_the_keys(volttron_platform):
+    files = volttron_platform.write_key_files("tieline")
     assert {name: file.read_text() for name, file in files.items()} == volttron_platform.keys("tieline")
     assert {len(key) for key in volttron_platform.keys("tieline").values()} == {40}
     assert all(file.stat().st_mode & 0o077 == 0 for file in files.values())
-    own = json.loads((volttron_platform.home / "credentials_store" / "tieline.json").read_text())
-    assert own["identity"] == "tieline"
+    credentials = json.loads((volttron_platform.home / "credentials_store" / "tieline.json").read_text())
+    assert credentials["identity"] == "tieline"

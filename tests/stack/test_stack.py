@@ -142,7 +142,7 @@ def test_every_service_is_restarted_under_load_and_nothing_is_missing_or_doubled
     dispatcher = Dispatcher(topics, DriverSettings(20).topics())
     windows = [Window("", listening)]
     for service in stack.services():
-        dispatcher.go_on()
+        dispatcher.send_due()
         subscribed, begin = subscriptions(stack), now()
         stack.compose("restart", service)
         if service in LOSES:
@@ -175,7 +175,7 @@ def test_every_service_is_restarted_under_load_and_nothing_is_missing_or_doubled
 def send_for(dispatcher, seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        dispatcher.go_on()
+        dispatcher.send_due()
         time.sleep(0.1)
 
 

@@ -41,7 +41,7 @@ def platform(kind, tmp_path_factory):
         pytest.skip(reason)
     names = (*NAMES.values(), WIDE)
     points = tuple(Point(name, "degF", "float", 20.0, writable=True) for name in names)
-    settings = DriverSettings(devices=1, more_points=points)
+    settings = DriverSettings(devices=1, added_points=points)
     with VolttronPlatform(tmp_path_factory.mktemp("names"), generation, settings) as platform:
         if actuator:
             platform.start_actuator()

@@ -1,4 +1,4 @@
-"""The platform driver's way to a device of the lab, on VOLTTRON 2.x: driver_type ``lab``."""
+"""The platform driver's interface to a device of the lab, on VOLTTRON 2.x: driver_type ``lab``."""
 # The contract is VOLTTRON's, which is not installed here.
 # mypy: ignore-errors
 # ruff: noqa: D102
@@ -30,7 +30,7 @@ class LabPoint(PointConfig):
 
 
 class Lab(BaseInterface):
-    """One device; its points are named by their whole topic."""
+    """One device. The driver passes the whole topic of a point."""
 
     REGISTER_CONFIG_CLASS = LabPoint
     INTERFACE_CONFIG_CLASS = LabConfig
@@ -46,24 +46,24 @@ class Lab(BaseInterface):
         register.python_type = kind
         return register
 
-    def get_point(self, topic: str, **more: Any) -> Any:
+    def get_point(self, topic: str, **options: Any) -> Any:
         return self._device.values[self._name(topic)]
 
     def get_multiple_points(
-        self, topics: Iterable[str], **more: Any
+        self, topics: Iterable[str], **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         values = self._device.read()
         return {topic: values[self._name(topic)] for topic in topics}, {}
 
-    def set_point(self, topic: str, value: Any, **more: Any) -> Any:
-        return self._device.write(self._name(topic), value, more)
+    def set_point(self, topic: str, value: Any, **options: Any) -> Any:
+        return self._device.write(self._name(topic), value, options)
 
-    def revert_point(self, topic: str, **more: Any) -> None:
-        self._device.revert(self._name(topic), more)
+    def revert_point(self, topic: str, **options: Any) -> None:
+        self._device.revert(self._name(topic), options)
 
-    def revert_all(self, **more: Any) -> None:
-        self._device.revert_all(more)
+    def revert_all(self, **options: Any) -> None:
+        self._device.revert_all(options)
 
     def _name(self, topic: str) -> str:
-        # Refuses topics of other devices: set_multiple_points offers every write to every device.
+        # Raises for topics of other devices, since set_multiple_points offers every write to every device.
         return self.get_register_by_name(topic).point_name

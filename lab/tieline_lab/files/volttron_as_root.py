@@ -1,6 +1,6 @@
-"""``volttron_as_root.py MODULE ARGUMENT…``: run one of VOLTTRON's programs in a throwaway lab, as root too.
+"""Run one of VOLTTRON's programs in a throwaway lab, also as root: ``volttron_as_root.py MODULE ARGUMENT…``.
 
-Its server and its vctl refuse uid 0, so tell them another one.
+VOLTTRON's server and vctl refuse uid 0, so they get another one.
 """
 
 import os

@@ -13,7 +13,7 @@ from conftest import alive, until
 
 from tieline_lab.process import ProcessError
 from tieline_lab.vip import VipError
-from tieline_lab.volttron import VolttronPlatform, environment
+from tieline_lab.volttron import VolttronPlatform, install
 
 IDENTITY, TAG = "tieline.agent", "tieline"
 PLUGIN = Path(__file__).parents[1]
@@ -109,7 +109,7 @@ def wheel(tmp_path_factory):
 def installed(request, wheel, tieline, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"volttron-{request.param}")
     # The environment is kept from run to run, and pip leaves alone what has the same version.
-    python = environment(request.param) / "bin" / "python"
+    python = install(request.param) / "bin" / "python"
     subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "tieline-volttron-agent"], check=True)
     with VolttronPlatform(folder / "platform", request.param) as platform:
         found = Installed(platform, tieline, folder)

@@ -1,4 +1,4 @@
-"""The lab's worker as far as it needs no server: its files, and what its log tells."""
+"""The parts of the lab's worker that need no server: its files, and the reading of its log."""
 
 import json
 
@@ -9,13 +9,13 @@ from tieline.config.files import read_settings
 from tieline.config.plan import plan
 from tieline_lab.driver import DriverSettings
 from tieline_lab.process import ProcessError
-from tieline_lab.stage import fresh_folder
+from tieline_lab.stage import empty_folder
 from tieline_lab.volttron import VolttronPlatform
-from tieline_lab.worker import CONNECTORS, TOPICS, LabWorker, Surroundings, write_files
+from tieline_lab.worker import CONNECTORS, TOPICS, Endpoints, LabWorker, write_config
 
 
-def surroundings(folder, bootstrap=""):
-    return Surroundings(
+def create_endpoints(folder, bootstrap=""):
+    return Endpoints(
         VolttronPlatform(folder / "volttron", settings=DriverSettings(devices=2)), "mongodb://h:1", bootstrap
     )
 
@@ -23,14 +23,14 @@ def surroundings(folder, bootstrap=""):
 @pytest.mark.parametrize("folder", ["plain", "with 'quotes', \"more\": # and ünïcode"])
 def test_the_worker_reads_the_same_from_the_files_as_their_writer(tmp_path, folder):
     work = tmp_path / folder
-    around = surroundings(work)
-    files = write_files(work / "config", work / "data", around)
+    endpoints = create_endpoints(work)
+    files = write_config(work / "config", work / "data", endpoints)
     assert [file.stem for file in files] == ["worker", *CONNECTORS]
     settings = {file.stem: read_settings(file) for file in files}
     assert settings["worker"]["data.dir"] == str(work / "data")
     assert "bootstrap.servers" not in settings["worker"]
     assert {settings[name]["name"] for name in CONNECTORS} == set(CONNECTORS)
-    assert settings["bus"]["volttron.address"] == around.platform.address
+    assert settings["bus"]["volttron.address"] == endpoints.platform.address
     assert settings["command-to-cloud"]["bus.prefixes"] == "devices/campus/building/device1"
     assert {settings[name]["layout"] for name in ("readings", "cloudagent")} == {"reading", "cloudagent"}
     assert settings["commands"]["policy.file"] == str(work / "config" / "policy.yaml")
@@ -42,17 +42,17 @@ def test_the_worker_reads_the_same_from_the_files_as_their_writer(tmp_path, fold
 
 
 def test_the_configuration_is_valid_except_for_the_keys_of_a_missing_home(tmp_path):
-    """What ``tieline run --check`` says; the policy has no problem either."""
-    files = write_files(tmp_path / "config", tmp_path / "data", surroundings(tmp_path))
+    """This is what ``tieline run --check`` reports; the policy has no problem either."""
+    files = write_config(tmp_path / "config", tmp_path / "data", create_endpoints(tmp_path))
     with pytest.raises(StartupError) as refused:
         plan(files[0], files[1:])
-    told = str(refused.value).splitlines()
-    assert len([line for line in told if "credentials" in line]) == 8
-    assert not [line for line in told if "policy" in line or "audit" in line]
+    lines = str(refused.value).splitlines()
+    assert len([line for line in lines if "credentials" in line]) == 8
+    assert not [line for line in lines if "policy" in line or "audit" in line]
 
 
 def test_with_kafka_the_workers_settings_have_its_address(tmp_path):
-    files = write_files(tmp_path, tmp_path / "data", surroundings(tmp_path, "127.0.0.1:9092"))
+    files = write_config(tmp_path, tmp_path / "data", create_endpoints(tmp_path, "127.0.0.1:9092"))
     assert read_settings(files[0])["bootstrap.servers"] == "127.0.0.1:9092"
 
 
@@ -69,11 +69,11 @@ def ledgers(received=0, delivered=None, stored=None, state="RUNNING"):
         "lag": delivered - stored,
     }
     other = {"state": "RUNNING", "counters": {}, "in_flight": 0, "delivered": 7, "lag": 0}
-    found = (source, source, sink, sink, other, other, other)
-    return dict(zip(CONNECTORS, found, strict=True))
+    by_connector = (source, source, sink, sink, other, other, other)
+    return dict(zip(CONNECTORS, by_connector, strict=True))
 
 
-def told(ledgers):
+def log_line(ledgers):
     return json.dumps({"event": "progress", "ledger": ledgers})
 
 
@@ -84,19 +84,19 @@ def log(tmp_path):
 
 def test_the_log_is_read_line_by_line_and_half_a_line_is_completed_later(log):
     worker = LabWorker([], log)
-    first, second = told(ledgers(1)), told(ledgers(2))
-    log.write_text(f"a line of Python's own\n{first}\n{second[:40]}")
+    first, second = log_line(ledgers(1)), log_line(ledgers(2))
+    log.write_text(f"a line of Python itself\n{first}\n{second[:40]}")
     worker.follow()
-    assert worker.snapshots == 1
+    assert worker.progress_count == 1
     assert worker.ledgers == ledgers(1)
-    log.write_text(f"a line of Python's own\n{first}\n{second}\n")
+    log.write_text(f"a line of Python itself\n{first}\n{second}\n")
     worker.follow()
-    assert worker.snapshots == 2
+    assert worker.progress_count == 2
     assert worker.ledgers == ledgers(2)
 
 
 @pytest.mark.parametrize(
-    ("state", "rests"),
+    ("state", "idle"),
     [
         (ledgers(5), True),
         (ledgers(5, delivered=4), False),
@@ -106,21 +106,21 @@ def test_the_log_is_read_line_by_line_and_half_a_line_is_completed_later(log):
         ({**ledgers(5), "commands": {**ledgers(5)["commands"], "lag": 1}}, False),
         ({**ledgers(5), "way-back": {**ledgers(5)["way-back"], "in_flight": 1}}, False),
         ({"bus": ledgers(5)["bus"]}, False),
-        ({**ledgers(5), "somebody's": {**ledgers(5)["bus"], "in_flight": 1}}, True),
+        ({**ledgers(5), "other's": {**ledgers(5)["bus"], "in_flight": 1}}, True),
     ],
 )
-def test_the_worker_is_at_rest_when_everything_received_is_stored(log, state, rests):
+def test_the_worker_is_at_rest_when_everything_received_is_stored(log, state, idle):
     worker = LabWorker([], log)
-    log.write_text(told(state) + "\n")
+    log.write_text(log_line(state) + "\n")
     worker.follow()
-    assert worker.at_rest() is rests
+    assert worker.is_idle() is idle
 
 
 def test_a_connector_that_does_not_run_is_reported_once(log):
     worker = LabWorker([], log)
-    log.write_text(f"{told(ledgers(1))}\n" + f"{told(ledgers(1, state='FAILED'))}\n" * 3)
+    log.write_text(f"{log_line(ledgers(1))}\n" + f"{log_line(ledgers(1, state='FAILED'))}\n" * 3)
     worker.follow()
-    assert worker.troubles == [
+    assert worker.problems == [
         f"{name} is FAILED: no reason was given" for name in ("bus", "command-to-cloud")
     ]
 
@@ -133,13 +133,13 @@ def test_a_worker_that_ended_by_itself_is_reported(tmp_path, log):
         worker.start()
     assert not worker.drain(lambda: False)
     worker.finish()
-    assert worker.troubles == [f"the worker ended by itself with status 2: {log}"]
+    assert worker.problems == [f"the worker ended by itself with status 2: see {log}"]
 
 
 def test_a_folder_of_the_lab_is_emptied_and_any_other_is_left_unchanged(tmp_path):
-    ours = fresh_folder(tmp_path / "run")
-    (ours / "old").touch()
-    assert not (fresh_folder(ours) / "old").exists()
-    with pytest.raises(ProcessError, match="not the lab's"):
-        fresh_folder(tmp_path)
-    assert ours.is_dir()
+    folder = empty_folder(tmp_path / "run")
+    (folder / "old").touch()
+    assert not (empty_folder(folder) / "old").exists()
+    with pytest.raises(ProcessError, match="the lab did not create"):
+        empty_folder(tmp_path)
+    assert folder.is_dir()

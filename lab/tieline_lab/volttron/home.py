@@ -1,4 +1,4 @@
-"""A VOLTTRON home made offline: the platform then starts without its own set-up, which asks an index.
+"""A VOLTTRON home that is written offline, so that the platform skips its own set-up, which needs an index.
 
 2.x and 10.x keep keys and rights in different places; everything else is the same.
 """
@@ -34,7 +34,7 @@ IDENTITIES = (
     "spare2",
     "spare3",
 )
-"""Who may come to the platform. 2.x also lets strangers in, but answers their calls with errors."""
+"""The identities that may connect. 2.x also accepts unknown ones, but answers their calls with errors."""
 
 
 class VolttronHome:
@@ -48,7 +48,7 @@ class VolttronHome:
         self._address = address
 
     def create(self, settings: DriverSettings) -> None:
-        """Write everything; the driver's configuration anew, keys only where there are none yet."""
+        """Write all files. The driver's configuration is replaced; keys that exist are kept."""
         (self.path / "configuration_store").mkdir(parents=True, exist_ok=True)
         self._write_config()
         for identity in (*IDENTITIES, "platform"):
@@ -66,18 +66,18 @@ class VolttronHome:
 
     @property
     def local_address(self) -> str:
-        """Where agents on this machine find the router."""
+        """The router's address for agents on this machine."""
         # Abstract socket names are limited to 107 bytes; the platform's own choice holds the whole path.
         return f"ipc://@tieline-lab-{self._address.rsplit(':', 1)[1]}"
 
     def keys(self, identity: str) -> dict[str, str]:
-        """The three CURVE keys with which an identity connects, in z85."""
-        own, server = self._read_keys(identity), self._read_keys("platform")
-        keys = {"publickey": own["public"], "secretkey": own["secret"], "serverkey": server["public"]}
+        """Return the three CURVE keys with which an identity connects, in z85."""
+        pair, server = self._read_keys(identity), self._read_keys("platform")
+        keys = {"publickey": pair["public"], "secretkey": pair["secret"], "serverkey": server["public"]}
         return {name: _to_z85(key) for name, key in keys.items()}
 
     def agent_environment(self, identity: str) -> dict[str, str]:
-        """What an agent's program wants to find in its environment."""
+        """Return the environment variables that an agent's program reads."""
         common = {
             "VOLTTRON_HOME": str(self.path),
             "AGENT_VIP_IDENTITY": identity,
@@ -87,8 +87,8 @@ class VolttronHome:
             return {**common, "AGENT_CREDENTIALS": str(self._keys_file(identity)), "AGENT_CONFIG": ""}
         config = self.path / f"{identity}.config"
         config.write_text("{}")
-        own = self._read_keys(identity)
-        keys = {"AGENT_PUBLICKEY": own["public"], "AGENT_SECRETKEY": own["secret"]}
+        pair = self._read_keys(identity)
+        keys = {"AGENT_PUBLICKEY": pair["public"], "AGENT_SECRETKEY": pair["secret"]}
         keys |= {
             "VOLTTRON_SERVERKEY": self._read_keys("platform")["public"],
             "VOLTTRON_VIP_ADDR": self._address,
@@ -155,8 +155,8 @@ class VolttronHome:
         (self.path / "authz.json").write_text(json.dumps(rights))
 
     def _write_rights_10(self) -> None:
-        # Its own services are named too: otherwise the platform adds them at its start, tells all its peers
-        # about it some seconds later, and goes down if one of them has left meanwhile.
+        # The platform's services are listed, too: otherwise it adds them at its start, notifies all its peers
+        # some seconds later, and ends if one of them has left meanwhile.
         everything: dict[str, Any] = {"edit_config_store": {"identity": "/.*/"}}
         services: dict[str, dict[str, Any]] = {
             "platform": everything,
@@ -184,7 +184,7 @@ class VolttronHome:
 
 
 def _to_base64(key: bytes) -> str:
-    """VOLTTRON writes keys in url-safe base64 without padding."""
+    """Return a z85 key as VOLTTRON writes it: url-safe base64 without padding."""
     return base64.urlsafe_b64encode(z85.decode(key)).rstrip(b"=").decode()
 
 
