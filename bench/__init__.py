@@ -1,1 +1,1 @@
-"""What tieline can do, measured: `make bench`. Each figure is one JSON line; see README.md."""
+"""Benchmarks of tieline, run by `make bench`. Each figure is one JSON line; README.md explains them."""

@@ -1,4 +1,4 @@
-"""`python -m bench [NAME ...]`: all benchmarks, or those named."""
+"""`python -m bench [NAME ...]` runs the named benchmarks, or all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench import (
     way_back,
     whole_way,
 )
-from bench.stand import stand
+from bench.stand import open_stand
 
 BENCHMARKS = {
     "formats": formats.run,
@@ -35,13 +35,13 @@ BENCHMARKS = {
 
 
 def main(names: list[str]) -> None:
-    """Run them on one stand."""
+    """Run these benchmarks, or all, on the same servers."""
     unknown = set(names) - BENCHMARKS.keys()
     if unknown:
-        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    with stand() as place:
+        sys.exit(f"unknown benchmark: {', '.join(sorted(unknown))}. Name one of {', '.join(BENCHMARKS)}")
+    with open_stand() as stand:
         for name in names or BENCHMARKS:
-            BENCHMARKS[name](place)
+            BENCHMARKS[name](stand)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""(i) Commands: from the sender's call to the result, beside the bare RPC to the same real platform.
+"""(i) Commands: from the sender's call to the result, compared with the bare RPC to the same real platform.
 
-A bare ``set_point`` and a command take turns, so that a busy moment falls on both. A command is more than
-its RPC: it is stored, claimed, audited, its point read before and after the write, and each of that told.
+A bare ``set_point`` and a command take turns, so that a busy moment affects both. A command does more than
+its RPC: it is stored, claimed and audited, its point is read before and after, and results are sent.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.figure import figure, say
+from bench.figure import print_figure, say
 from bench.latency import p50_ms, p99_ms
-from bench.stand import Stand, new_name
+from bench.stand import Stand, create_name
 from tieline.api import Schema, SourceRecord
 from tieline.api.commands import TopicClient
 from tieline.cli.command_context import WorkerCommandContext
@@ -29,57 +29,58 @@ _PAIRS, _WARM_UP = 500, 20
 _MANY = 500
 _DEVICE, _POINT = "campus/building/device1", "ZoneTemperatureSetPoint"
 _POLICY = f"{{version: 1, rules: [{{issuers: bench, points: {_DEVICE}/*, type: float, min: 0, max: 100}}]}}"
-_UNSAID = ("correlation_id", "not_before", "reason", "priority", "hold_ms", "tolerance", "signature")
+_UNSET = ("correlation_id", "not_before", "reason", "priority", "hold_ms", "tolerance", "signature")
 
 
 def run(stand: Stand) -> None:
-    """On both homes of the log."""
+    """Measure commands on both backends."""
     if reason := why_not():
-        figure("commands.local.overhead_p99", None, "ms", "<= 50", why=reason)
+        print_figure("commands.local.overhead_p99", None, "ms", "<= 50", why=reason)
         return
-    with VolttronPlatform(stand.folder("volttron")) as platform:
-        for home in ("local", "kafka"):
-            where = {"bootstrap.servers": stand.kafka.bootstrap} if home == "kafka" else {}
-            with _line(stand.folder("commands"), platform, where) as line:
-                _beside_the_rpc(f"commands.{home}", platform, line)
-                _many(f"commands.{home}", line)
+    with VolttronPlatform(stand.create_folder("volttron")) as platform:
+        for backend in ("local", "kafka"):
+            broker_settings = stand.kafka_settings if backend == "kafka" else {}
+            with _run_worker(stand.create_folder("commands"), platform, broker_settings) as client:
+                _compare_with_rpc(f"commands.{backend}", platform, client)
+                _measure_rate(f"commands.{backend}", client)
 
 
-def _beside_the_rpc(name: str, platform: VolttronPlatform, line: _Line) -> None:
+def _compare_with_rpc(name: str, platform: VolttronPlatform, client: _CommandClient) -> None:
     say(f"(i) {name}: {_PAIRS} bare calls and {_PAIRS} commands in turns")
-    bare: list[float] = []
-    whole: list[float] = []
+    rpcs: list[float] = []
+    commands: list[float] = []
     with platform.connect("observer") as observer:
         for number in range(_WARM_UP + _PAIRS):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             observer.call("platform.driver", "set_point", _DEVICE, _POINT, 60.0 + number % 7)
-            called = time.perf_counter()
-            line.send([70.0 + number % 7])
-            line.wait()
-            bare.append(called - begun)
-            whole.append(time.perf_counter() - called)
-    bare, whole = bare[_WARM_UP:], whole[_WARM_UP:]
-    over = [command - rpc for command, rpc in zip(whole, bare, strict=True)]
+            rpc_end = time.perf_counter()
+            client.send([70.0 + number % 7])
+            client.await_results()
+            rpcs.append(rpc_end - start)
+            commands.append(time.perf_counter() - rpc_end)
+    rpcs, commands = rpcs[_WARM_UP:], commands[_WARM_UP:]
+    overheads = [command - rpc for command, rpc in zip(commands, rpcs, strict=True)]
     facts = {
-        "bare_p50": p50_ms(bare),
-        "bare_p99": p99_ms(bare),
-        "p50": p50_ms(over),
-        "most": max(over) * 1000,
+        "bare_p50": p50_ms(rpcs),
+        "bare_p99": p99_ms(rpcs),
+        "p50": p50_ms(overheads),
+        "most": max(overheads) * 1000,
     }
     rounded = {name: round(value, 1) for name, value in facts.items()}
-    figure(f"{name}.overhead_p99", p99_ms(over), "ms", "<= 50", commands=_PAIRS, **rounded)
-    figure(f"{name}.result_p50", p50_ms(whole), "ms", p99=round(p99_ms(whole), 2), commands=_PAIRS)
+    print_figure(f"{name}.overhead_p99", p99_ms(overheads), "ms", "<= 50", commands=_PAIRS, **rounded)
+    p99 = round(p99_ms(commands), 2)
+    print_figure(f"{name}.result_p50", p50_ms(commands), "ms", p99=p99, commands=_PAIRS)
 
 
-def _many(name: str, line: _Line) -> None:
+def _measure_rate(name: str, client: _CommandClient) -> None:
     say(f"(i) {name}: {_MANY} commands at once")
-    begun = time.perf_counter()
-    line.send([60.0 + number % 30 for number in range(_MANY)])
-    line.wait()
-    figure(f"{name}.rate", _MANY / (time.perf_counter() - begun), "commands/s", commands=_MANY)
+    start = time.perf_counter()
+    client.send([60.0 + number % 30 for number in range(_MANY)])
+    client.await_results()
+    print_figure(f"{name}.rate", _MANY / (time.perf_counter() - start), "commands/s", commands=_MANY)
 
 
-class _Line:
+class _CommandClient:
     """Sends commands and waits until each has succeeded."""
 
     def __init__(self, topics: TopicClient, topic: str, results: str) -> None:
@@ -89,17 +90,18 @@ class _Line:
         self._waiting: set[str] = set()
 
     def send(self, values: list[float]) -> None:
-        """One command a value."""
-        records = [SourceRecord(self._topic, _command(v), _DEVICE, value_schema=self._schema) for v in values]
+        """Send a command for each value."""
+        commands = map(_create_command, values)
+        records = [SourceRecord(self._topic, c, _DEVICE, value_schema=self._schema) for c in commands]
         self._waiting.update(record.value["command_id"] for record in records)
         self._topics.send(records)
 
-    def wait(self) -> None:
-        """Raises ``RuntimeError`` where one came to another end."""
+    def await_results(self) -> None:
+        """Return when all commands have succeeded. Raises ``RuntimeError``."""
         deadline = time.monotonic() + 120
         while self._waiting:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{len(self._waiting)} commands have no result")
+                raise RuntimeError(f"{len(self._waiting)} commands have no result after 120 s")
             for record in self._results.poll(1.0):
                 if record.value["state"] in TERMINAL:
                     if record.value["state"] != "SUCCEEDED":
@@ -108,8 +110,10 @@ class _Line:
 
 
 @contextlib.contextmanager
-def _line(folder: Path, platform: VolttronPlatform, where: Mapping[str, str]) -> Iterator[_Line]:
-    topic, results = new_name("commands"), new_name("results")
+def _run_worker(
+    folder: Path, platform: VolttronPlatform, broker_settings: Mapping[str, str]
+) -> Iterator[_CommandClient]:
+    topic, results = create_name("commands"), create_name("results")
     (folder / "policy.yaml").write_text(_POLICY)
     keys = platform.keys("tieline.command")
     sink = {
@@ -125,20 +129,19 @@ def _line(folder: Path, platform: VolttronPlatform, where: Mapping[str, str]) ->
         "policy.file": str(folder / "policy.yaml"),
         "audit.file": str(folder / "audit.log"),
     }
-    plan = check_plan("bench", {**where, "data.dir": str(folder / "data")}, [])
-    with contextlib.closing(open_broker(plan)) as broker:
+    settings = {**broker_settings, "data.dir": str(folder / "data")}
+    with contextlib.closing(open_broker(check_plan("bench", settings, []))) as broker:
         broker.create_topic(topic, partitions=1)
-    settings = {**where, "data.dir": str(folder / "data")}
     with WorkerProcess(folder, settings, [sink]) as worker:
         worker.wait_for("partitions assigned", 60)
         with WorkerCommandContext().topics(folder / "worker.json") as topics:
-            yield _Line(topics, topic, results)
+            yield _CommandClient(topics, topic, results)
 
 
-def _command(value: float) -> dict[str, Any]:
+def _create_command(value: float) -> dict[str, Any]:
     now = time.time_ns() // 1000
     return {
-        **dict.fromkeys(_UNSAID),
+        **dict.fromkeys(_UNSET),
         "command_id": str(uuid.uuid4()),
         "issuer": "bench",
         "issued_at": now,

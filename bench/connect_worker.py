@@ -1,24 +1,24 @@
-"""A real Kafka Connect worker with MongoDB's sink, from Maven's packages; its REST on 127.0.0.1."""
+"""A real Kafka Connect worker with MongoDB's sink, from Maven's packages. Its REST listens on 127.0.0.1."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from bench.figure import say
 from bench.stand import Stand
 from tieline_lab.cache import FILES, cache_folder, once
-from tieline_lab.process import Process, ProcessError, free_port
+from tieline_lab.maven import fetch_jars
+from tieline_lab.process import Process, free_port
 
 _HERE = Path(__file__).parent
 _SINK = "com.mongodb.kafka.connect.sink."
+_HEAP = "512m"
 
 
 class ConnectWorker:
@@ -29,7 +29,7 @@ class ConnectWorker:
         self._url = f"http://127.0.0.1:{port}"
 
     def create_sink(self, name: str, topic: str, uri: str, tasks: int) -> None:
-        """A MongoDB sink: unordered inserts, ``_id`` from topic, partition and offset."""
+        """Create a MongoDB sink with unordered inserts and an ``_id`` of topic, partition and offset."""
         settings = {
             "connector.class": "com.mongodb.kafka.connect.MongoSinkConnector",
             "tasks.max": str(tasks),
@@ -45,36 +45,35 @@ class ConnectWorker:
             "consumer.override.fetch.min.bytes": "100000",
             "consumer.override.fetch.max.wait.ms": "100",
         }
-        asked_until = time.monotonic() + 60
+        deadline = time.monotonic() + 60
         while True:
             try:
-                self._ask("PUT", f"/connectors/{name}/config", settings)
+                self._put(f"/connectors/{name}/config", settings)
                 return
-            except urllib.error.HTTPError:  # it has only just joined its own group
-                if time.monotonic() > asked_until:
+            except urllib.error.HTTPError:  # the worker has not joined its group yet
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
 
-    def _ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
-        data = json.dumps(body).encode() if body is not None else None
+    def _put(self, path: str, body: Mapping[str, str]) -> None:
         request = urllib.request.Request(
-            self._url + path, data, {"content-type": "application/json"}, method=method
+            self._url + path, json.dumps(body).encode(), {"content-type": "application/json"}, method="PUT"
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.loads(answer.read() or b"null")
+        with urllib.request.urlopen(request, timeout=10) as response:
+            response.read()
 
 
 @contextlib.contextmanager
-def connect_worker(stand: Stand, group: str, heap: str | None) -> Iterator[ConnectWorker]:
-    """A new worker with a cluster of its own; ``heap``: its -Xmx; none: the JVM's default."""
-    work = stand.folder("connect")
+def start_connect_worker(stand: Stand, group: str) -> Iterator[ConnectWorker]:
+    """Start the only worker of a new cluster."""
+    work = stand.create_folder("connect")
     port = free_port()
     properties = {
-        "bootstrap.servers": stand.kafka.bootstrap,
+        **stand.kafka_settings,
         "group.id": group,
         "listeners": f"http://127.0.0.1:{port}",
         "rest.advertised.host.name": "127.0.0.1",
-        "plugin.path": _jars("connect-plugins-pom.xml"),
+        "plugin.path": _fetch_jars("connect-plugins-pom.xml"),
         "plugin.discovery": "hybrid_warn",
         "key.converter": "org.apache.kafka.connect.storage.StringConverter",
         "value.converter": "org.apache.kafka.connect.json.JsonConverter",
@@ -92,9 +91,8 @@ def connect_worker(stand: Stand, group: str, heap: str | None) -> Iterator[Conne
     }
     file = work / "connect.properties"
     file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-    command = ["java", *([f"-Xmx{heap}"] if heap else [])]
-    command += [f"-Dlog4j2.configurationFile={FILES / 'kafka-log4j2.yaml'}"]
-    command += ["-cp", f"{_jars('connect-pom.xml') / 'jars'}/*"]
+    command = ["java", f"-Xmx{_HEAP}", f"-Dlog4j2.configurationFile={FILES / 'kafka-log4j2.yaml'}"]
+    command += ["-cp", f"{_fetch_jars('connect-pom.xml') / 'jars'}/*"]
     command += ["org.apache.kafka.connect.cli.ConnectDistributed", str(file)]
     with Process("Kafka Connect", command, work / "log", ready=lambda: _answers(port)) as process:
         yield ConnectWorker(port, process.pid)
@@ -108,16 +106,11 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _jars(pom: str) -> Path:
-    """The folder that holds ``jars`` with what a pom names; fetched by Maven the first time."""
+def _fetch_jars(pom: str) -> Path:
+    """Return a folder whose folder ``jars`` has the jars of a POM; the first call fetches them."""
 
     def fetch(folder: Path) -> None:
-        say(f"fetching what {pom} names, with Maven")
-        command = ["mvn", "-q", "-B", "-f", str(_HERE / pom), "dependency:copy-dependencies"]
-        done = subprocess.run(
-            [*command, f"-DoutputDirectory={folder / 'jars'}"], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise ProcessError(f"Maven could not fetch {pom}:\n{(done.stdout + done.stderr)[-2000:]}")
+        say(f"fetching the jars of {pom} with Maven")
+        fetch_jars(_HERE / pom, folder / "jars")
 
     return once(cache_folder() / pom.removesuffix("-pom.xml"), (_HERE / pom).read_text(), fetch)

@@ -1,4 +1,4 @@
-"""Which message format is best? The same six-point readings in each: bytes and time."""
+"""The size and the time of the same six-point readings in several message formats."""
 
 from __future__ import annotations
 
@@ -12,81 +12,85 @@ from typing import Any, NamedTuple
 import fastavro
 from confluent_kafka import Producer
 
-from bench.figure import figure, say
+from bench.figure import print_figure, say
 from bench.readings import records
-from bench.stand import Stand, new_name
+from bench.stand import Stand, create_name
 from tieline.api import Schema, parse_json
 from tieline.converters.codec import AvroCodec
 
 _COUNT = 10_000
 _BATCH = 100
 _ROUNDS = 3
-_ID = b"\0\0\0\0\x07"
+_SCHEMA_ID = b"\0\0\0\0\x07"
 
 
 class _Format(NamedTuple):
-    """``encode``: readings to the messages that carry them; ``decode``: back."""
+    """``encode`` turns readings into messages, ``decode`` turns messages into readings."""
 
     encode: Callable[[Sequence[dict[str, Any]]], list[bytes]]
     decode: Callable[[Sequence[bytes]], list[Any]]
 
 
 def run(stand: Stand) -> None:
-    """One line a format: bytes a reading in the message and on the broker's disk, µs to write and read."""
-    made = list(records("formats", _COUNT))
-    values, schema = [record.value for record in made], made[0].value_schema
+    """Print for each format the bytes per reading, in the message and on disk, and the µs per reading."""
+    readings = list(records("formats", _COUNT))
+    values, schema = [record.value for record in readings], readings[0].value_schema
     assert schema is not None
-    for name, form in _formats(schema).items():
+    for name, format_ in _create_formats(schema).items():
         say(f"format {name}")
-        messages = form.encode(values)
-        if form.decode(messages) != values:
-            raise RuntimeError(f"{name}: what is read is not what was written")
-        figure(
+        messages = format_.encode(values)
+        if format_.decode(messages) != values:
+            raise RuntimeError(f"{name}: the decoded values differ from the encoded ones")
+        print_figure(
             f"format.{name}",
             sum(map(len, messages)) / _COUNT,
             "bytes/reading",
-            on_disk_lz4=round(_on_disk(stand, messages) / _COUNT, 1),
-            write_us=_microseconds(partial(form.encode, values)),
-            read_us=_microseconds(partial(form.decode, messages)),
+            on_disk_lz4=round(_measure_disk(stand, messages) / _COUNT, 1),
+            write_us=_measure_us(partial(format_.encode, values)),
+            read_us=_measure_us(partial(format_.decode, messages)),
         )
 
 
-def _formats(schema: Schema) -> dict[str, _Format]:
+def _create_formats(schema: Schema) -> dict[str, _Format]:
     codec = AvroCodec.of(schema)
 
-    def dump(data: Any) -> bytes:
+    def to_json(data: Any) -> bytes:
         return json.dumps(data, separators=(",", ":")).encode()
 
-    def container(values: Sequence[dict[str, Any]]) -> bytes:
+    def to_container(values: Sequence[dict[str, Any]]) -> bytes:
         out = io.BytesIO()
         fastavro.writer(out, schema.parsed, values)
         return out.getvalue()
 
-    def contained(messages: Sequence[bytes]) -> list[Any]:
+    def from_containers(messages: Sequence[bytes]) -> list[Any]:
         return [value for message in messages for value in fastavro.reader(io.BytesIO(message))]
 
     return {
-        "json": _Format(lambda values: list(map(dump, values)), lambda found: list(map(parse_json, found))),
+        "json": _Format(lambda values: list(map(to_json, values)), lambda m: list(map(parse_json, m))),
         "json_batched": _Format(
-            lambda values: [dump(part) for part in _parts(values)],
-            lambda found: [value for message in found for value in parse_json(message)],
+            lambda values: [to_json(batch) for batch in _split(values)],
+            lambda messages: [value for message in messages for value in parse_json(message)],
         ),
         "avro": _Format(lambda values: list(map(codec.encode, values)), lambda m: list(map(codec.decode, m))),
         "avro_with_registry_id": _Format(
-            lambda values: [_ID + codec.encode(value) for value in values],
-            lambda found: [codec.decode(message, len(_ID)) for message in found],
+            lambda values: [_SCHEMA_ID + codec.encode(value) for value in values],
+            lambda messages: [codec.decode(message, len(_SCHEMA_ID)) for message in messages],
         ),
-        "avro_with_its_schema": _Format(lambda values: [container([value]) for value in values], contained),
-        "avro_batched": _Format(lambda values: [container(part) for part in _parts(values)], contained),
+        "avro_with_its_schema": _Format(
+            lambda values: [to_container([value]) for value in values], from_containers
+        ),
+        "avro_batched": _Format(
+            lambda values: [to_container(batch) for batch in _split(values)], from_containers
+        ),
     }
 
 
-def _parts(values: Sequence[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
-    return [values[at : at + _BATCH] for at in range(0, len(values), _BATCH)]
+def _split(values: Sequence[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
+    return [values[start : start + _BATCH] for start in range(0, len(values), _BATCH)]
 
 
-def _microseconds(work: Callable[[], object]) -> float:
-    """CPU time a reading, the best of some rounds."""
+def _measure_us(work: Callable[[], object]) -> float:
+    """Return the CPU time per reading, the best of some rounds."""
     best = float("inf")
     for _ in range(_ROUNDS):
         start = time.process_time()
@@ -95,15 +99,15 @@ def _microseconds(work: Callable[[], object]) -> float:
     return round(best / _COUNT * 1e6, 1)
 
 
-def _on_disk(stand: Stand, messages: Sequence[bytes]) -> int:
-    """Bytes of the broker's log segments, written with tieline's own producer settings but for the key."""
-    name = new_name("format")
-    where = {"bootstrap.servers": stand.kafka.bootstrap}
+def _measure_disk(stand: Stand, messages: Sequence[bytes]) -> int:
+    """Return the bytes of the broker's log segments, produced without keys but with tieline's settings."""
+    name = create_name("format")
     stand.create_topic(name, 1)
-    producer = Producer({**where, "linger.ms": 5, "compression.type": "lz4", "batch.size": 1_000_000})
+    settings = {"linger.ms": 5, "compression.type": "lz4", "batch.size": 1_000_000}
+    producer = Producer({**stand.kafka_settings, **settings})
     for message in messages:
         producer.produce(name, message)
     if producer.flush(60):
-        raise RuntimeError("not all was produced")
+        raise RuntimeError(f"the topic {name} could not be filled within 60 s")
     folder = stand.kafka.work / "data" / f"{name}-0"
     return sum(file.stat().st_size for file in folder.glob("*.log"))

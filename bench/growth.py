@@ -1,13 +1,12 @@
-"""(f) Growth: does it stay as fast with more topics, more tasks, more that waits?
+"""(f) Growth: the speed with more topics, more tasks, and more records in the spool.
 
-- Topics and tasks: one worker, a MongoDB sink, the local log, the server that keeps nothing. All cases
-  read the same number of records. The rate is that of the whole worker: its tasks are threads of one
-  Python interpreter, so more of them share its speed; more cores are for more workers.
-- A spool with more records waiting: appending batches as a receiver does (a commit with fsync each), and
-  reading and deleting from its front as a pump does. All three are filled first, by ``Spool.append``
-  itself, and then measured in turns.
+- Topics and tasks: one worker with a MongoDB sink reads the same number of records from the local log and
+  writes to the null server. The rate is the whole worker's. Its tasks are threads that share one Python
+  interpreter; more cores need more workers.
+- Spool: batches are appended as a receiver does it (a commit with fsync each), then read and deleted from
+  the front as a pump does it. ``Spool.append`` fills all spools first; then they are measured in turns.
 
-Each figure is the largest case against the smallest (1 is flat); the facts have all of them.
+Each figure is the ratio of the largest case to the smallest; 1 is flat. The facts contain every case.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.figure import figure, in_turns, median, ratio, say
+from bench.figure import median, print_figure, ratio, run_in_turns, say
 from bench.readings import records
-from bench.stand import Stand, new_name
+from bench.stand import Stand, create_name
 from tieline.api import Datum, SourceRecord
 from tieline.broker.local.log import LocalLog
 from tieline.broker.records import ProducerRecord
@@ -42,50 +41,50 @@ _FLAT = ">= 0.8"
 
 
 def run(stand: Stand) -> None:
-    """Topics, tasks, spools."""
+    """Measure topics and tasks, then spools."""
     say(f"(f) {_RECORDS} readings in {_TOPICS} topics, and by {_TASKS} tasks")
     sinks: dict[str, Callable[[], dict[str, float]]] = {}
-    with stand.null_mongo() as uri:
+    with stand.run_mongo("null") as uri:
         for topics in _TOPICS:
-            folder = stand.folder("growth")
-            names = _fill(folder, topics, _PARTITIONS if topics == 1 else 1)
-            sinks[f"topics.{topics}"] = partial(_sink, folder, names, 1, uri)
+            folder = stand.create_folder("growth")
+            names = _fill_log(folder, topics, _PARTITIONS if topics == 1 else 1)
+            sinks[f"topics.{topics}"] = partial(_run_sink, folder, names, 1, uri)
             if topics == 1:
-                sinks |= {f"tasks.{tasks}": partial(_sink, folder, names, tasks, uri) for tasks in _TASKS[1:]}
-        found = in_turns(sinks, _ROUNDS)
-    found["tasks.1"] = found["topics.1"]
-    for of, sizes in (("topics", _TOPICS), ("tasks", _TASKS)):
-        _figure(f"growth.{of}", [f"{of}.{size}" for size in sizes], found, "rate", sizes)
-    say(f"(f) spools in which {_WAITING} records wait")
-    with contextlib.ExitStack() as open_spools:
-        spools = {str(n): open_spools.enter_context(_spool(stand, n)) for n in _WAITING}
-        worked = in_turns({n: partial(_work, spool) for n, spool in spools.items()}, _ROUNDS)
+                sinks |= {f"tasks.{n}": partial(_run_sink, folder, names, n, uri) for n in _TASKS[1:]}
+        results = run_in_turns(sinks, _ROUNDS)
+    results["tasks.1"] = results["topics.1"]
+    for kind, sizes in (("topics", _TOPICS), ("tasks", _TASKS)):
+        _print_growth(f"growth.{kind}", {f"{kind}.{n}": results[f"{kind}.{n}"] for n in sizes}, "rate", sizes)
+    say(f"(f) spools with {_WAITING} records")
+    with contextlib.ExitStack() as stack:
+        spools = {str(n): stack.enter_context(_fill_spool(stand, n)) for n in _WAITING}
+        results = run_in_turns({n: partial(_use, spool) for n, spool in spools.items()}, _ROUNDS)
     for key in ("append", "read"):
-        _figure(f"growth.spool.{key}", [str(n) for n in _WAITING], worked, key, _WAITING)
+        _print_growth(f"growth.spool.{key}", results, key, _WAITING)
 
 
-def _figure(
-    name: str, cases: list[str], found: dict[str, list[Any]], key: str, sizes: tuple[int, ...]
-) -> None:
-    first, last = found[cases[0]], found[cases[-1]]
-    rates = {case: round(median(found[case], key)) for case in cases}
-    full = f"{name}.{sizes[-1]}_to_{sizes[0]}"
-    figure(full, ratio(last, first, key), "ratio", _FLAT, rounds=_ROUNDS, records_per_s=rates)
+def _print_growth(name: str, results: dict[str, list[Any]], key: str, sizes: tuple[int, ...]) -> None:
+    """Print the ratio of the last case to the first; the cases are in the order of their ``sizes``."""
+    cases = list(results.values())
+    growth = ratio(cases[-1], cases[0], key)
+    rates = {case: round(median(runs, key)) for case, runs in results.items()}
+    name = f"{name}.{sizes[-1]}_to_{sizes[0]}"
+    print_figure(name, growth, "ratio", _FLAT, rounds=_ROUNDS, records_per_s=rates)
 
 
-def _fill(folder: Path, topics: int, partitions: int) -> list[str]:
-    """A local log with all readings, spread over topics of their own."""
+def _fill_log(folder: Path, topics: int, partitions: int) -> list[str]:
+    """Fill a local log with all readings, spread over ``topics`` topics; return their names."""
     names = [f"readings-{number}" for number in range(topics)]
     with contextlib.closing(LocalLog.open(folder / "data")) as log:
         for name in names:
             log.create_topic(name, partitions=partitions)
         converter = AvroConverter(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(log))
-        made = list(records(names[0], _DISTINCT))
-        values = converter.serialize([Datum(names[0], r.value, r.value_schema) for r in made])
+        readings = list(records(names[0], _DISTINCT))
+        values = converter.serialize([Datum(names[0], r.value, r.value_schema) for r in readings])
         for start in range(0, _RECORDS, 2_000):
             batch = []
             for number in range(start, start + 2_000):
-                record = made[number % _DISTINCT]
+                record = readings[number % _DISTINCT]
                 headers = (("tieline.id", b"%032x" % number), *record.headers[1:])
                 batch.append(
                     ProducerRecord(
@@ -96,10 +95,10 @@ def _fill(folder: Path, topics: int, partitions: int) -> list[str]:
     return names
 
 
-def _sink(folder: Path, topics: list[str], tasks: int, uri: str) -> dict[str, float]:
-    """A worker with a new group, from the first records delivered to the last."""
+def _run_sink(folder: Path, topics: list[str], tasks: int, uri: str) -> dict[str, float]:
+    """Run a worker with a new group; return its rate from the first delivered records to the last."""
     connector = {
-        "name": new_name("growth"),
+        "name": create_name("growth"),
         "connector.class": "mongo",
         "tasks.max": str(tasks),
         "topics": ",".join(topics),
@@ -108,56 +107,56 @@ def _sink(folder: Path, topics: list[str], tasks: int, uri: str) -> dict[str, fl
         "collection": "growth",
     }
     with WorkerProcess(folder, {}, [connector]) as worker:
-        seen: list[tuple[float, int]] = []
-        end = time.monotonic() + 120
-        while not seen or seen[-1][1] < _RECORDS:
-            there = int(worker.last_ledger.get(connector["name"], {}).get("delivered", 0))
-            if there > (seen[-1][1] if seen else 0):
-                seen.append((time.monotonic(), there))
-            if time.monotonic() > end or not worker.running:
-                raise TimeoutError(f"{there} of {_RECORDS} delivered")
+        progress: list[tuple[float, int]] = []
+        deadline = time.monotonic() + 120
+        while not progress or progress[-1][1] < _RECORDS:
+            delivered = int(worker.last_ledger.get(connector["name"], {}).get("delivered", 0))
+            if delivered > (progress[-1][1] if progress else 0):
+                progress.append((time.monotonic(), delivered))
+            if time.monotonic() > deadline or not worker.running:
+                raise TimeoutError(f"{delivered} of {_RECORDS} records were delivered within 120 s")
             time.sleep(0.002)
-    (begun, first), (ended, last) = seen[0], seen[-1]
+    (start, first), (end, last) = progress[0], progress[-1]
     if last != _RECORDS:
-        raise RuntimeError(f"{last} delivered of {_RECORDS} records")
-    return {"rate": round((last - first) / (ended - begun))}
+        raise RuntimeError(f"{last} records were delivered of {_RECORDS}")
+    return {"rate": round((last - first) / (end - start))}
 
 
 @contextlib.contextmanager
-def _spool(stand: Stand, waiting: int) -> Iterator[Spool]:
-    """A spool in which so many short records wait."""
+def _fill_spool(stand: Stand, waiting: int) -> Iterator[Spool]:
+    """Open a spool and fill it with ``waiting`` short records."""
     say(f"filling a spool with {waiting} records")
     limits = Limits(max_bytes=1 << 40, drop_oldest=False, quarantine_bytes=1 << 20)
     counters = Counters()
-    with contextlib.closing(Spool(stand.folder("spool") / "spool.db", limits, counters)) as spool:
+    with contextlib.closing(Spool(stand.create_folder("spool") / "spool.db", limits, counters)) as spool:
         for start in range(0, waiting, 20_000):
-            spool.append([_short(n) for n in range(start, min(start + 20_000, waiting))])
+            spool.append([_create_short(n) for n in range(start, min(start + 20_000, waiting))])
         if spool.waiting[0] != waiting or counters["spooled"] != waiting:
-            raise RuntimeError(f"{spool.waiting[0]} of {waiting} wait in the spool: {counters.all()}")
+            raise RuntimeError(f"the spool has {spool.waiting[0]} records, not {waiting}: {counters.all()}")
         yield spool
 
 
-def _short(number: int) -> SourceRecord:
+def _create_short(number: int) -> SourceRecord:
     return SourceRecord("t", b"%d" % number, headers=(("tieline.id", b"%032x" % number),))
 
 
-def _work(spool: Spool) -> dict[str, float]:
-    """Add 25,000 records, take 25,000 from the front: as many wait afterwards as before."""
+def _use(spool: Spool) -> dict[str, float]:
+    """Append 25,000 records and read 25,000 from the front, so that the spool keeps its size."""
     batches, size = 50, 500
-    made = [[_short(n) for n in range(size)] for _ in range(batches)]
-    begun = time.monotonic()
-    for batch in made:
+    records_of_batches = [[_create_short(n) for n in range(size)] for _ in range(batches)]
+    start = time.monotonic()
+    for batch in records_of_batches:
         spool.append(batch)
-    appended = time.monotonic()
-    position, taken = spool.start, 0
-    while taken < batches * size:
+    append_end = time.monotonic()
+    position, count = spool.start, 0
+    while count < batches * size:
         batch, position, _ = spool.read(position, size, 0)
-        taken += len(batch)
+        count += len(batch)
         spool.save({spool.id: str(position)})
-    read = time.monotonic()
-    if taken != batches * size:
-        raise RuntimeError(f"{taken} records were read")
+    read_end = time.monotonic()
+    if count != batches * size:
+        raise RuntimeError(f"{count} records were read of {batches * size}")
     return {
-        "append": round(batches * size / (appended - begun)),
-        "read": round(batches * size / (read - appended)),
+        "append": round(batches * size / (append_end - start)),
+        "read": round(batches * size / (read_end - append_end)),
     }

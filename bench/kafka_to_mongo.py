@@ -1,76 +1,76 @@
-"""(a) Kafka → MongoDB: the worker beside the bare libraries' loop, on the same topic and servers."""
+"""(a) Kafka → MongoDB: the worker and the bare libraries' loop, on the same topic and servers."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from bench.figure import figure, in_turns, median, ratio, say
+from bench.figure import median, print_figure, ratio, run_in_turns, say
 from bench.process import cpu_seconds, peak_mb
-from bench.stand import ROOT, Stand, documents, new_name
-from bench.topics import avro_topic
+from bench.stand import ROOT, MongoKind, Stand, count_documents, create_name
+from bench.topics import create_avro_topic
 from tieline.testing.worker_process import WorkerProcess
 
-COUNT = 300_000
-_LIMIT = 240.0
+COUNT = int(os.environ.get("TIELINE_BENCH_RECORDS", "300000"))
+_TIMEOUT = 240.0
 
 
 def run(stand: Stand) -> None:
-    """Both servers."""
+    """Compare them on both servers."""
     _compare(stand, "null", COUNT, ">= 0.6")
     _compare(stand, "embedded", COUNT // 5, ">= 0.9")
 
 
-def _compare(stand: Stand, server: str, count: int, goal: str) -> None:
+def _compare(stand: Stand, server: MongoKind, count: int, goal: str) -> None:
     say(f"(a) {count} six-point readings, Avro, to the {server} server")
-    topic = avro_topic(stand, count)
-    place = stand.null_mongo if server == "null" else stand.mongo
+    topic = create_avro_topic(stand, count)
 
-    def raw() -> dict[str, float]:
-        with place() as uri:
-            return raw_run(stand, topic, count, uri, "avro")
+    def measure_loop() -> dict[str, float]:
+        with stand.run_mongo(server) as uri:
+            return run_raw_loop(stand, topic, count, uri)
 
-    def ours() -> dict[str, float]:
-        with place() as uri:
-            return worker_run(stand, topic, count, uri, {"create.indexes": "false"})
+    def measure_worker(sink: Mapping[str, str]) -> dict[str, float]:
+        with stand.run_mongo(server) as uri:
+            return run_workers(stand, topic, count, uri, sink)
 
-    def indexed() -> dict[str, float]:
-        with place() as uri:
-            return worker_run(stand, topic, count, uri, {})
-
-    cases = {"bare loop": raw, "tieline": ours}
-    if server == "embedded":  # what the indexes cost that our queries need, and the bare loop has not
-        cases["tieline, indexes"] = indexed
-    found = in_turns(cases, 3)
-    mine, bare = found["tieline"], found["bare loop"]
-    facts = {"records": count, "runs": 3, "tieline": mine, "bare loop": bare}
-    figure(f"sink.{server}.rate_to_bare_loop", ratio(mine, bare, "rate"), "ratio", goal, **facts)
-    figure(f"sink.{server}.rate", median(mine, "rate"), "records/s")
-    figure(f"sink.{server}.cpu", median(mine, "cpu_us"), "µs/record", bare=median(bare, "cpu_us"))
-    if "tieline, indexes" in found:
-        figure("sink.embedded.rate_with_indexes", median(found["tieline, indexes"], "rate"), "records/s")
-    figure(f"sink.{server}.peak_memory", median(mine, "peak_mb"), "MB", "<= 150")
+    cases: dict[str, Callable[[], dict[str, float]]]
+    cases = {"bare loop": measure_loop, "tieline": partial(measure_worker, {"create.indexes": "false"})}
+    if server == "embedded":  # the cost of the indexes that tieline's queries need
+        cases["tieline, indexes"] = partial(measure_worker, {})
+    results = run_in_turns(cases, 3)
+    tieline, bare = results["tieline"], results["bare loop"]
+    facts = {"records": count, "runs": 3, "tieline": tieline, "bare loop": bare}
+    print_figure(f"sink.{server}.rate_to_bare_loop", ratio(tieline, bare, "rate"), "ratio", goal, **facts)
+    print_figure(f"sink.{server}.rate", median(tieline, "rate"), "records/s")
+    print_figure(f"sink.{server}.cpu", median(tieline, "cpu_us"), "µs/record", bare=median(bare, "cpu_us"))
+    if server == "embedded":
+        rate = median(results["tieline, indexes"], "rate")
+        print_figure("sink.embedded.rate_with_indexes", rate, "records/s")
+    print_figure(f"sink.{server}.peak_memory", median(tieline, "peak_mb"), "MB", "<= 150")
 
 
-def raw_run(stand: Stand, topic: str, count: int, uri: str, form: str) -> dict[str, float]:
-    """The loop in a process of its own."""
+def run_raw_loop(stand: Stand, topic: str, count: int, uri: str) -> dict[str, float]:
+    """Run the bare libraries' loop in a separate process; return its figures."""
     command = [sys.executable, "-m", "bench.raw_loop", stand.kafka.bootstrap, topic, str(count), uri]
-    done = subprocess.run(
-        [*command, new_name("raw"), form], stdout=subprocess.PIPE, check=True, text=True, cwd=ROOT
+    completed = subprocess.run(
+        [*command, create_name("raw"), "avro"], stdout=subprocess.PIPE, check=True, text=True, cwd=ROOT
     )
-    figures: dict[str, float] = json.loads(done.stdout)
+    figures: dict[str, float] = json.loads(completed.stdout)
     return figures
 
 
-def worker_run(
+def run_workers(
     stand: Stand, topic: str, count: int, uri: str, sink: Mapping[str, str], workers: int = 1
 ) -> dict[str, float]:
-    """Workers of one group with a Mongo sink each; from the first records delivered to the last."""
-    collection = new_name("tieline")
-    settings = {"bootstrap.servers": stand.kafka.bootstrap, "progress.interval.ms": "100"}
+    """Run workers of one group with a Mongo sink each; measure from the first delivery to the last."""
+    collection = create_name("tieline")
+    settings = {**stand.kafka_settings, "progress.interval.ms": "100"}
     connector = {
         "name": collection,
         "connector.class": "mongo",
@@ -81,39 +81,36 @@ def worker_run(
         **sink,
     }
     started = time.monotonic()
-    running = [WorkerProcess(stand.folder("worker"), settings, [connector]) for _ in range(workers)]
-    try:
-        for worker in running:
-            worker.start()
-        first = _until(running, 1)
-        then, cpu = time.monotonic(), sum(cpu_seconds(w.pid) for w in running)
-        last = _until(running, count)
-        wall = time.monotonic() - then
+    processes = [WorkerProcess(stand.create_folder("worker"), settings, [connector]) for _ in range(workers)]
+    with contextlib.ExitStack() as stack:
+        for process in processes:
+            stack.enter_context(process)
+        first = _wait_until_delivered(processes, 1)
+        first_moment, first_cpu = time.monotonic(), sum(cpu_seconds(p.pid) for p in processes)
+        last = _wait_until_delivered(processes, count)
+        seconds = time.monotonic() - first_moment
+        cpu = sum(cpu_seconds(p.pid) for p in processes) - first_cpu
         figures = {
-            "rate": (last - first) / wall,
-            "cpu_us": (sum(cpu_seconds(w.pid) for w in running) - cpu) / (last - first) * 1e6,
-            "peak_mb": sum(peak_mb(w.pid) for w in running),
-            "first_s": then - started,
+            "rate": (last - first) / seconds,
+            "cpu_us": cpu / (last - first) * 1e6,
+            "peak_mb": sum(peak_mb(p.pid) for p in processes),
+            "first_s": first_moment - started,
         }
-    finally:
-        for worker in running:
-            worker.stop()
-    stored = documents(uri, "bench", collection)
+    stored = count_documents(uri, collection)
     if stored != count:
-        raise RuntimeError(f"{stored} documents of {count} records")
+        raise RuntimeError(f"{stored} documents were stored of {count} records")
     return {key: round(value, 1) for key, value in figures.items()}
 
 
-def _until(running: list[WorkerProcess], count: int) -> int:
-    """Wait until so many are delivered in all, and say how many it are then."""
-    end = time.monotonic() + _LIMIT
-    while (delivered := sum(_delivered(worker) for worker in running)) < count:
+def _wait_until_delivered(processes: list[WorkerProcess], count: int) -> int:
+    """Wait until the workers have delivered ``count`` records in all; return how many they have."""
+    end = time.monotonic() + _TIMEOUT
+    while (delivered := sum(map(_count_delivered, processes))) < count:
         if time.monotonic() > end:
-            raise TimeoutError(f"{delivered} of {count} delivered within {_LIMIT} s")
+            raise TimeoutError(f"{delivered} of {count} records were delivered within {_TIMEOUT:g} s")
         time.sleep(0.01)
     return delivered
 
 
-def _delivered(worker: WorkerProcess) -> int:
-    ledger = worker.last_ledger
-    return sum(part.get("delivered", 0) for part in ledger.values())
+def _count_delivered(worker: WorkerProcess) -> int:
+    return sum(ledger.get("delivered", 0) for ledger in worker.last_ledger.values())

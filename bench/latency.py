@@ -6,22 +6,24 @@ import statistics
 from collections.abc import Sequence
 
 
-def latencies(sent: Sequence[float], reached: Sequence[tuple[float, int]], first: int) -> list[float]:
-    """Seconds from sending to arrival, of each message from number ``first`` on.
+def calculate_latencies(
+    sent: Sequence[float], arrived: Sequence[tuple[float, int]], first: int
+) -> list[float]:
+    """Return the seconds from sending to arrival of each message from number ``first`` on.
 
-    ``reached``: moments, and how many messages in all were there then.
+    ``arrived`` has moments, each with the number of messages that had arrived by then.
     """
-    found: list[float] = []
-    for moment, there in reached:
-        found += [moment - at for at in sent[len(found) : there]]
-    return found[first:]
+    seconds: list[float] = []
+    for moment, count in arrived:
+        seconds += [moment - sent_at for sent_at in sent[len(seconds) : count]]
+    return seconds[first:]
 
 
 def p99_ms(seconds: Sequence[float]) -> float:
-    """99 of 100 take no longer, in milliseconds."""
+    """Return the 99th percentile in milliseconds."""
     return statistics.quantiles(seconds, n=100)[98] * 1000
 
 
 def p50_ms(seconds: Sequence[float]) -> float:
-    """Half of them take no longer, in milliseconds."""
+    """Return the median in milliseconds."""
     return statistics.median(seconds) * 1000

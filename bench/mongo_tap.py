@@ -1,7 +1,6 @@
-"""A MongoDB connection looked at on its way: when the server has acknowledged how many documents.
+"""A proxy in front of a MongoDB server that records when how many documents were acknowledged.
 
-Its answers pass through here, so what it says is what the worker is told, at that moment; the way through
-costs a fraction of a millisecond.
+The server's answers pass through the proxy, which costs a fraction of a millisecond.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -21,19 +21,22 @@ from typing_extensions import Self
 _HEADER = struct.Struct("<iiii")
 _MESSAGE = 2013
 _INSERT = b"\x02insert\0"
-_COMMAND = 16 + 4 + 1 + 4  # header, flags, kind of section, length of the command: then its first name
+_COMMAND = 16 + 4 + 1 + 4  # the command's first name follows header, flags, kind of section and length
 
 
 class MongoTap:
-    """Listens on 127.0.0.1 in front of a server. ``acknowledged``: moments, and documents in all by then."""
+    """Listens on 127.0.0.1 in front of a server.
+
+    ``acknowledged`` has moments, each with the number of documents that were acknowledged by then.
+    """
 
     def __init__(self, uri: str) -> None:
         self.acknowledged: list[tuple[float, int]] = []
-        self.first = threading.Event()
-        place = urlsplit(uri)
-        self._server = (place.hostname or "127.0.0.1", place.port or 27017)
+        self.any_acknowledged = threading.Event()
+        server = urlsplit(uri)
+        self._server = (server.hostname or "127.0.0.1", server.port or 27017)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        # direct: the server would tell a client that looks for its replica set an address beside this one
+        # A direct connection: a replica set would give the client the server's own address.
         self.uri = f"mongodb://127.0.0.1:{self._listener.getsockname()[1]}/?directConnection=true"
         self._lock = threading.Lock()
         self._ends: list[socket.socket] = []
@@ -58,7 +61,7 @@ class MongoTap:
 
     @property
     def documents(self) -> int:
-        """How many are acknowledged."""
+        """The number of acknowledged documents."""
         return self.acknowledged[-1][1] if self.acknowledged else 0
 
     def _accept(self) -> None:
@@ -69,50 +72,49 @@ class MongoTap:
                 return
             server = socket.create_connection(self._server)
             self._ends += [client, server]
-            inserts: set[int] = set()
-            for source, target, look in ((client, server, _Asked), (server, client, _Answered)):
+            inserts = _Inserts(self._count)
+            directions = ((client, server, inserts.read_request), (server, client, inserts.read_reply))
+            for source, target, read_message in directions:
                 target.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                carry = threading.Thread(
-                    target=_carry, args=(source.makefile("rb"), target, look(self, inserts)), daemon=True
+                thread = threading.Thread(
+                    target=_forward, args=(source.makefile("rb"), target, read_message), daemon=True
                 )
-                self._threads.append(carry)
-                carry.start()
+                self._threads.append(thread)
+                thread.start()
 
-    def note(self, documents: int) -> None:
-        """An insert of so many was acknowledged just now."""
+    def _count(self, documents: int) -> None:
         with self._lock:
             self.acknowledged.append((time.monotonic(), self.documents + documents))
-        self.first.set()
+        self.any_acknowledged.set()
 
 
-class _Asked:
-    def __init__(self, tap: MongoTap, inserts: set[int]) -> None:
-        self._inserts = inserts
+class _Inserts:
+    """The unanswered inserts of one connection. Each answer calls ``count`` with its number of documents."""
 
-    def __call__(self, request: int, answers: int, message: bytes) -> None:
+    def __init__(self, count: Callable[[int], None]) -> None:
+        self._count = count
+        self._unanswered: set[int] = set()
+
+    def read_request(self, request: int, response_to: int, message: bytes) -> None:
         if message.startswith(_INSERT, _COMMAND):
-            self._inserts.add(request)
+            self._unanswered.add(request)
+
+    def read_reply(self, request: int, response_to: int, message: bytes) -> None:
+        if response_to in self._unanswered:
+            self._unanswered.discard(response_to)
+            self._count(int(bson.decode(message[21:])["n"]))
 
 
-class _Answered:
-    def __init__(self, tap: MongoTap, inserts: set[int]) -> None:
-        self._tap = tap
-        self._inserts = inserts
-
-    def __call__(self, request: int, answers: int, message: bytes) -> None:
-        if answers in self._inserts:
-            self._inserts.discard(answers)
-            self._tap.note(int(bson.decode(message[21:])["n"]))
-
-
-def _carry(source: BinaryIO, target: socket.socket, look: _Asked | _Answered) -> None:
-    """Message by message, until one end is closed."""
+def _forward(
+    source: BinaryIO, target: socket.socket, read_message: Callable[[int, int, bytes], None]
+) -> None:
+    """Forward messages until one end is closed."""
     with contextlib.suppress(OSError), source:
         while len(header := source.read(16)) == 16:
-            size, request, answers, operation = _HEADER.unpack(header)
+            size, request, response_to, operation = _HEADER.unpack(header)
             message = header + source.read(size - 16)
             if operation == _MESSAGE:
-                look(request, answers, message)
+                read_message(request, response_to, message)
             target.sendall(message)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_RDWR)

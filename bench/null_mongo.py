@@ -1,7 +1,7 @@
-"""A MongoDB-wire server that keeps nothing and says ok at once: what a client can do by itself.
+"""A MongoDB-wire server that confirms every write at once and stores nothing, to measure the client alone.
 
-`python -m bench.null_mongo PORT`. It counts what it is sent: `count` answers how many documents a
-collection got. One message is read as a whole, its documents are skipped by their lengths.
+Run it with `python -m bench.null_mongo PORT`. It counts the documents of each collection for the command
+`count`. A message is read as a whole; its documents are skipped by their lengths.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ _HEADER = struct.Struct("<iiii")
 _OP_QUERY, _OP_REPLY, _OP_MSG = 2004, 1, 2013
 _MORE_TO_COME, _CHECKSUM = 2, 1
 
-_sent: Counter[str] = Counter()
+_documents: Counter[str] = Counter()
 
 
 def _answer(command: dict[str, Any], documents: int) -> dict[str, Any]:
     name = next(iter(command))
-    where = f"{command.get('$db')}.{command[name]}"
+    collection = f"{command.get('$db')}.{command[name]}"
     if name in ("hello", "isMaster", "ismaster"):
         return _HELLO
     if name in _WRITES:
         documents += len(command.get(_WRITES[name], ()))
-        _sent[where] += documents
+        _documents[collection] += documents
         return {"ok": 1.0, "n": documents, "nModified": 0}
     if name == "count":
-        return {"ok": 1.0, "n": _sent[where]}
+        return {"ok": 1.0, "n": _documents[collection]}
     if name in ("find", "aggregate", "listCollections", "listIndexes"):
-        return {"ok": 1.0, "cursor": {"id": 0, "ns": where, "firstBatch": []}}
+        return {"ok": 1.0, "cursor": {"id": 0, "ns": collection, "firstBatch": []}}
     if name in ("buildInfo", "buildinfo"):
         return {"ok": 1.0, "version": "7.0.0", "versionArray": [7, 0, 0, 0]}
     return {"ok": 1.0}
 
 
-def _taken_apart(body: bytes) -> tuple[int, dict[str, Any], int]:
-    """The flags of an OP_MSG, its command, and how many documents stand beside it."""
+def _parse_message(body: bytes) -> tuple[int, dict[str, Any], int]:
+    """Return the flags of an OP_MSG, its command, and the number of documents in its other sections."""
     flags: int = struct.unpack_from("<i", body)[0]
     command: dict[str, Any] = {}
-    at, documents, end = 4, 0, len(body) - (4 if flags & _CHECKSUM else 0)
-    while at < end:
-        kind, length = body[at], struct.unpack_from("<i", body, at + 1)[0]
-        stop = at + 1 + length
+    section, documents, end = 4, 0, len(body) - (4 if flags & _CHECKSUM else 0)
+    while section < end:
+        kind, length = body[section], struct.unpack_from("<i", body, section + 1)[0]
+        section_end = section + 1 + length
         if kind == 0:
-            command = bson.decode(body[at + 1 : stop])
+            command = bson.decode(body[section + 1 : section_end])
         else:
-            place = body.index(0, at + 5) + 1
-            while place < stop:
-                place += struct.unpack_from("<i", body, place)[0]
+            document = body.index(0, section + 5) + 1
+            while document < section_end:
+                document += struct.unpack_from("<i", body, document)[0]
                 documents += 1
-        at = stop
+        section = section_end
     return flags, command, documents
 
 
@@ -73,10 +73,10 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         while True:
             size, request, _, operation = _HEADER.unpack(await reader.readexactly(16))
             body = await reader.readexactly(size - 16)
-            if operation == _OP_QUERY:  # only the handshake of old clients
+            if operation == _OP_QUERY:  # old clients use it only for the handshake
                 kind, content = _OP_REPLY, struct.pack("<iqii", 8, 0, 0, 1) + bson.encode(_HELLO)
             else:
-                flags, command, documents = _taken_apart(body)
+                flags, command, documents = _parse_message(body)
                 reply = _answer(command, documents)
                 if flags & _MORE_TO_COME:
                     continue

@@ -1,4 +1,4 @@
-"""What a process costs, as the kernel tells."""
+"""The CPU time and memory of a process, from the kernel."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time since its start, all threads."""
+    """Return the user and system time of all its threads since its start."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def peak_mb(pid: int) -> float:
-    """The most memory it ever had resident."""
-    return _status(pid, "VmHWM")
+    """Return the largest resident memory it has had."""
+    return _read_mb(pid, "status", "VmHWM")
 
 
 def pss_mb(pid: int) -> float:
-    """Memory that is its own, and its share of what it shares."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    raise LookupError("no Pss")
+    """Return its private memory plus its share of shared memory."""
+    return _read_mb(pid, "smaps_rollup", "Pss")
 
 
-def _status(pid: int, name: str) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+def _read_mb(pid: int, file: str, name: str) -> float:
+    for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
-    raise LookupError(name)
+    raise LookupError(f"/proc/{pid}/{file} has no {name}")

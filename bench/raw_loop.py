@@ -1,7 +1,7 @@
-"""The bare libraries doing a sink's job: consume, decode, insert; nothing else.
+"""A loop that does a sink's work with the bare libraries: it consumes, decodes and inserts.
 
-`python -m bench.raw_loop BOOTSTRAP TOPIC COUNT URI COLLECTION avro|json`; prints its figures as JSON.
-No offsets are committed and no error is looked at. The documents' ``_id`` is topic#partition#offset.
+`python -m bench.raw_loop BOOTSTRAP TOPIC COUNT URI COLLECTION avro|json` prints its figures as JSON. It
+commits no offsets and handles no errors. The ``_id`` of a document is topic#partition#offset.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from bench.process import cpu_seconds, peak_mb
 from tieline.api import Schema
 
 
-def _decoder(form: str) -> Callable[[bytes], Any]:
-    if form == "json":
+def _create_decoder(encoding: str) -> Callable[[bytes], Any]:
+    if encoding == "json":
         return json.loads
     schema = Schema.named("volttron.DeviceReading").parsed
 
@@ -37,9 +37,9 @@ def _decoder(form: str) -> Callable[[bytes], Any]:
     return decode
 
 
-def main(bootstrap: str, topic: str, count: int, uri: str, collection: str, form: str) -> None:
-    """Read ``count`` records from the beginning."""
-    decode = _decoder(form)
+def main(bootstrap: str, topic: str, count: int, uri: str, collection: str, encoding: str) -> None:
+    """Copy ``count`` records from the beginning of the topic."""
+    decode = _create_decoder(encoding)
     target = MongoClient[dict[str, Any]](uri)["bench"][collection]
     consumer = Consumer(
         {
@@ -47,14 +47,14 @@ def main(bootstrap: str, topic: str, count: int, uri: str, collection: str, form
             "group.id": uuid.uuid4().hex,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
-            # once 64 MB are queued librdkafka rests for 1 s: with the defaults that would be measured
+            # With the default, librdkafka pauses for 1 s whenever 64 MB are queued.
             "queued.max.messages.kbytes": 262_144,
             "fetch.queue.backoff.ms": 5,
         }
     )
     consumer.subscribe([topic])
-    done, started, cpu = 0, 0.0, 0.0
-    while done < count:
+    inserted, started, cpu = 0, 0.0, 0.0
+    while inserted < count:
         messages: list[Message] = [m for m in consumer.consume(2000, 0.1) if m.error() is None]
         if not messages:
             continue
@@ -62,18 +62,17 @@ def main(bootstrap: str, topic: str, count: int, uri: str, collection: str, form
             started, cpu = time.monotonic(), cpu_seconds(os.getpid())
         documents = []
         for message in messages:
-            found: Any = message
-            document = decode(found.value())
-            document["_id"] = f"{found.topic()}#{found.partition()}#{found.offset()}"
+            document = decode(message.value() or b"")
+            document["_id"] = f"{message.topic()}#{message.partition()}#{message.offset()}"
             documents.append(document)
         target.insert_many(documents, ordered=False)
-        done += len(documents)
-    wall = time.monotonic() - started
-    used = cpu_seconds(os.getpid()) - cpu
-    figures = {"rate": done / wall, "cpu_us": used / done * 1e6, "peak_mb": peak_mb(os.getpid())}
+        inserted += len(documents)
+    seconds = time.monotonic() - started
+    cpu = cpu_seconds(os.getpid()) - cpu
+    figures = {"rate": inserted / seconds, "cpu_us": cpu / inserted * 1e6, "peak_mb": peak_mb(os.getpid())}
     print(json.dumps({key: round(value, 1) for key, value in figures.items()}))
 
 
 if __name__ == "__main__":
-    boot, name, number, where, into, how = sys.argv[1:]
-    main(boot, name, int(number), where, into, how)
+    bootstrap_servers, topic_name, record_count, *target = sys.argv[1:]
+    main(bootstrap_servers, topic_name, int(record_count), *target)

@@ -1,4 +1,4 @@
-"""The input of the benchmarks: device readings of six points, as the bus source makes them."""
+"""The input of the benchmarks: device readings of six points, as frames and as the bus source's records."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _START = 1_767_225_600  # 2026-01-01, seconds
 
 
 def frames(number: int) -> list[bytes]:
-    """The frames of a publication as a platform's router sends them; of 500 devices, one after another."""
-    chance = random.Random(number)
+    """Return the frames of a publication as a platform's router sends them; 500 devices take turns."""
+    generator = random.Random(number)
     second = _START + number // 500
     day, clock = divmod(second - _START, 86_400)
     minutes, seconds = divmod(clock, 60)
     hours, minutes = divmod(minutes, 60)
     stamp = f"2026-01-{1 + day:02}T{hours:02}:{minutes:02}:{seconds:02}.{number % 500:03}000+00:00"
-    points = {name: round(chance.random() * 100, 6) for name in POINTS}
+    points = {name: round(generator.random() * 100, 6) for name in POINTS}
     metadata = {n: {"units": u, "type": "float", "tz": "UTC"} for n, u in zip(POINTS, UNITS, strict=True)}
     body = {
         "bus": "",
@@ -37,9 +37,9 @@ def frames(number: int) -> list[bytes]:
 
 
 def records(topic: str, count: int, first: int = 0) -> Iterator[SourceRecord]:
-    """What the bus source makes of them."""
-    recorder = RecordMapper("lab", [Route("devices", topic)], "")
+    """Yield the records that the bus source creates from ``count`` publications."""
+    mapper = RecordMapper("lab", [Route("devices", topic)], "")
     for number in range(first, first + count):
-        yield recorder.record(
+        yield mapper.record(
             parse_message(frames(number), (_START + number // 500) * 1_000_000, ParseLimits())
         )

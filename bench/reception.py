@@ -1,13 +1,13 @@
-"""(c) Bus → spool: messages of 300 bytes, replayed from a file by another process, safe after an fsync.
+"""(c) Bus → spool: another process replays messages of 300 bytes; each is safe after an fsync.
 
-The worker is a real one; what is committed is read from the spool's file beside it, every 2 ms at most
-(every 0.5 ms for the latency), by its stored end: no record is touched.
+A real worker receives. The number of committed messages is the stored end of the spool's file, which is read
+beside the worker at least every 2 ms (every 0.5 ms for the latency) without reading a record.
 
-Two rates: with Kafka away, so that all of the process receives; and with the pump carrying everything on
-into the local log at the same time, which costs the same interpreter as much again.
+There are two rates: one while Kafka is unavailable, so that the whole process receives; and one while the
+pump delivers everything to the local log, which costs the same interpreter as much again.
 
-The latency reaches from just before the generator's call of libzmq to the moment at which another process
-can see the commit. It includes the loopback connection, and up to 0.5 ms of the one who looks.
+The latency is from just before the generator's call of libzmq to the moment at which another process sees
+the commit. It includes the loopback connection, and up to 0.5 ms of polling.
 """
 
 from __future__ import annotations
@@ -20,40 +20,42 @@ from pathlib import Path
 from typing import Any
 
 from bench.disk import FsyncLoop, file_system, why_no_disk
-from bench.figure import figure, say
-from bench.latency import latencies, p50_ms, p99_ms
+from bench.figure import print_figure, say
+from bench.latency import calculate_latencies, p50_ms, p99_ms
 from bench.process import cpu_seconds
-from bench.replay import Generator, Sent, write
+from bench.replay import Generator, Sent, write_messages
 from bench.stand import Stand
 from tieline.api import TopicPartition
 from tieline.broker.local.reader import Reader
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.volttron_bus.vip.frames import PROTOCOL
+from tieline_lab.comparison import count_dropped
 from tieline_lab.process import free_port
 
 SIZE = 300
 _SECONDS = 15.0
 _WINDOW = 20_000
-_MOST = 40_000  # messages a second that the file is long enough for
+_MAX_RATE = 40_000  # messages per second for which the file is long enough
 _LATENCY_RATE, _LATENCY_SECONDS = 1_000, 10.0
 _SPOOL = TopicPartition("spool", 0)
 
 
 def run(stand: Stand) -> None:
-    """Rate, then latency."""
+    """Measure both rates, then the latency."""
     if reason := why_no_disk(stand.work):
-        figure("reception.rate", None, "messages/s", ">= 10000", why=reason)
+        print_figure("reception.rate", None, "messages/s", ">= 10000", why=reason)
         return
-    file = write(stand.folder("replay") / "messages", messages(int(_SECONDS * _MOST) + _WINDOW))
-    for name, away in (("reception.rate", True), ("reception.rate_while_pumping", False)):
-        say(f"(c) {SIZE}-byte messages for {_SECONDS:g} s{', Kafka away' if away else ''}")
-        figures = sustained(stand, file, away=away)
-        figure(name, figures.pop("rate"), "messages/s", ">= 10000", **figures)
-    _latency(stand, file)
+    messages = create_messages(int(_SECONDS * _MAX_RATE) + _WINDOW)
+    file = write_messages(stand.create_folder("replay") / "messages", messages)
+    for name, pumping in (("reception.rate", False), ("reception.rate_while_pumping", True)):
+        say(f"(c) {SIZE}-byte messages for {_SECONDS:g} s{'' if pumping else ', Kafka unavailable'}")
+        figures = measure_rate(stand, file, pumping=pumping)
+        print_figure(name, figures.pop("rate"), "messages/s", ">= 10000", **figures)
+    _measure_latency(stand, file)
 
 
-def messages(count: int) -> Iterator[list[bytes]]:
-    """Frames of publications whose bodies have 300 bytes; each is an event of its own."""
+def create_messages(count: int) -> Iterator[list[bytes]]:
+    """Yield the frames of publications whose bodies have 300 bytes; each is a different event."""
     metadata = {"ZoneTemperature": {"units": "degreesCelsius", "type": "float", "tz": "UTC"}}
     for number in range(count):
         minutes, seconds = divmod(number // 500 % 86_400, 60)
@@ -73,23 +75,23 @@ def messages(count: int) -> Iterator[list[bytes]]:
         yield [b"", PROTOCOL, b"", b"", b"pubsub", b"publish", topic.encode(), data]
 
 
-def sustained(stand: Stand, file: Path, *, away: bool) -> dict[str, Any]:
-    """As fast as the spool takes them, never more than a window ahead; everything is counted."""
+def measure_rate(stand: Stand, file: Path, *, pumping: bool) -> dict[str, Any]:
+    """Send as fast as the spool commits, at most a window ahead, and check that nothing is lost."""
     with (
         Generator(file) as generator,
-        _receiving(stand, generator.address, away=away) as (worker, reader),
+        _start_receiving(stand, generator.address, pumping=pumping) as (worker, reader),
     ):
-        before = cpu_seconds(worker.pid)
-        seen = generator.feed(lambda: committed(reader), _WINDOW, _SECONDS)
-        cpu = cpu_seconds(worker.pid) - before
+        cpu_before = cpu_seconds(worker.pid)
+        arrived = generator.feed(lambda: count_committed(reader), _WINDOW, _SECONDS)
+        cpu = cpu_seconds(worker.pid) - cpu_before
         sent = generator.finish()
-        _counted(worker, reader, sent)
+        _check_counts(worker, reader, sent)
         waiting = worker.last_ledger["bus"]["spool_records"]
-    (begun, first), (ended, last) = seen[0], seen[-1]
+    (start, first), (end, last) = arrived[0], arrived[-1]
     return {
-        "rate": (last - first) / (ended - begun),
+        "rate": (last - first) / (end - start),
         "limited_by": "generator" if sent.is_the_limit else "tieline",
-        "seconds": round(ended - begun, 1),
+        "seconds": round(end - start, 1),
         "messages": sent.messages,
         "lost": 0,
         "most_on_their_way": _WINDOW,
@@ -99,49 +101,56 @@ def sustained(stand: Stand, file: Path, *, away: bool) -> dict[str, Any]:
     }
 
 
-def _latency(stand: Stand, file: Path) -> None:
-    say(f"(c) latency at {_LATENCY_RATE} messages/s, beside the disk's own fsync")
-    folder = stand.folder("fsync")
-    seen: list[tuple[float, int]] = []
+def _measure_latency(stand: Stand, file: Path) -> None:
+    say(f"(c) latency at {_LATENCY_RATE} messages/s, compared with the disk's fsync")
+    folder = stand.create_folder("fsync")
+    arrived: list[tuple[float, int]] = []
     with Generator(file, _LATENCY_RATE) as generator:
-        receiving = _receiving(stand, generator.address, away=False)
+        receiving = _start_receiving(stand, generator.address, pumping=True)
         with receiving as (worker, reader), FsyncLoop(folder) as disk:
             generator.allow(1 << 62)
-            there = 0
-            while there < _LATENCY_RATE * _LATENCY_SECONDS:
-                now_there, now = committed(reader), time.monotonic()
-                if now_there > there:
-                    there = now_there
-                    seen.append((now, there))
+            count = 0
+            while count < _LATENCY_RATE * _LATENCY_SECONDS:
+                committed, now = count_committed(reader), time.monotonic()
+                if committed > count:
+                    count = committed
+                    arrived.append((now, count))
                 time.sleep(0.0005)
             sent = generator.finish()
-            _counted(worker, reader, sent)
-        found = latencies(generator.times(), seen, _LATENCY_RATE)
-    ours, theirs = p99_ms(found), p99_ms(disk.seconds)
-    facts = {"p99": round(ours, 2), "p50": round(p50_ms(found), 2), "fsync_p99": round(theirs, 2)}
-    facts |= {"fsync_p50": round(p50_ms(disk.seconds), 2), "fsyncs": len(disk.seconds)}
-    facts |= {"messages": len(found), "rate": _LATENCY_RATE, "generator_behind_s": round(sent.behind_s, 3)}
-    figure(
+            _check_counts(worker, reader, sent)
+        latencies = calculate_latencies(generator.times(), arrived, _LATENCY_RATE)
+    p99, fsync_p99 = p99_ms(latencies), p99_ms(disk.seconds)
+    print_figure(
         "reception.latency_p99_over_fsync",
-        ours - theirs,
+        p99 - fsync_p99,
         "ms",
         "<= 30",
-        **facts,
+        p99=round(p99, 2),
+        p50=round(p50_ms(latencies), 2),
+        fsync_p99=round(fsync_p99, 2),
+        fsync_p50=round(p50_ms(disk.seconds), 2),
+        fsyncs=len(disk.seconds),
+        messages=len(latencies),
+        rate=_LATENCY_RATE,
+        generator_behind_s=round(sent.behind_s, 3),
         file_system=file_system(folder),
     )
 
 
-def committed(reader: Reader) -> int:
-    """How many records were ever committed to a spool."""
+def count_committed(reader: Reader) -> int:
+    """Return how many records were committed to the spool since its creation."""
     bounds = reader.bounds("spool").get(_SPOOL)
     return 0 if bounds is None else bounds.end
 
 
 @contextlib.contextmanager
-def _receiving(stand: Stand, address: str, *, away: bool) -> Iterator[tuple[WorkerProcess, Reader]]:
-    """A worker that has subscribed, and a reader of its spool."""
-    folder = stand.folder("reception")
-    settings = {"bootstrap.servers": f"127.0.0.1:{free_port()}"} if away else {}
+def _start_receiving(stand: Stand, address: str, *, pumping: bool) -> Iterator[tuple[WorkerProcess, Reader]]:
+    """Start a worker; yield it and a reader of its spool as soon as it has subscribed.
+
+    If not ``pumping``, its Kafka is unavailable, so that its records stay in the spool.
+    """
+    folder = stand.create_folder("reception")
+    settings = {} if pumping else {"bootstrap.servers": f"127.0.0.1:{free_port()}"}
     connector = {
         "name": "bus",
         "connector.class": "volttron_bus",
@@ -156,15 +165,14 @@ def _receiving(stand: Stand, address: str, *, away: bool) -> Iterator[tuple[Work
             yield worker, reader
 
 
-def _counted(worker: WorkerProcess, reader: Reader, sent: Sent) -> None:
-    """Everything that was sent is in the spool, and the worker says so too. Raises ``RuntimeError``."""
+def _check_counts(worker: WorkerProcess, reader: Reader, sent: Sent) -> None:
+    """Raise ``RuntimeError`` unless every sent message is in the spool and in the worker's counters."""
     end = time.monotonic() + 60
-    while committed(reader) < sent.messages:
+    while count_committed(reader) < sent.messages:
         if time.monotonic() > end:
-            raise RuntimeError(f"{committed(reader)} of {sent.messages} messages were spooled")
+            raise RuntimeError(f"{count_committed(reader)} of {sent.messages} messages were spooled")
         time.sleep(0.01)
-    time.sleep(0.3)  # for the worker's next line of progress
-    counters = worker.last_ledger["bus"]["counters"]
-    lost = {name: n for name, n in counters.items() if name.startswith(("dropped", "quarantined"))}
-    if lost or counters["spooled"] != sent.messages:
-        raise RuntimeError(f"{sent.messages} messages were sent; the worker counts {counters}")
+    time.sleep(0.3)  # until the worker's next line of progress
+    ledger = worker.last_ledger["bus"]
+    if count_dropped([ledger]) or ledger["counters"]["spooled"] != sent.messages:
+        raise RuntimeError(f"{sent.messages} messages were sent, but the worker counted {ledger['counters']}")

@@ -1,9 +1,8 @@
-"""(k) The schema registry: how soon it answers, how much, and how many schemas are registered a second.
+"""(k) The schema registry: its start, its rate of answers, and its rate of registrations.
 
-The start is from the opened local log, with 10,000 schemas in its topic, to the first answer over HTTP. The
-GETs are of schemas by their ids, over eight kept connections, from a process of its own. Small requests are
-lookups, while schemas of 1 MB are checked against each other without a pause. New schemas are registered by
-50 clients at once, on Kafka.
+The start is measured from the open local log, with 10,000 schemas in its topic, to the first answer over
+HTTP. A separate process gets schemas by their ids over eight kept connections. Small lookups are measured
+while two clients continuously have schemas of 1 MB checked. On Kafka, 50 clients register schemas at once.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -20,83 +18,73 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from bench.figure import figure, say
+from bench.figure import print_figure, say
 from bench.stand import Stand
 from tieline.broker.local.log import LocalLog
 from tieline.broker.records import ProducerRecord
 from tieline.registry.http.server import RegistryConfig, RegistryServer
 from tieline.registry.model.events import Content, SchemaStored, encode
 from tieline.registry.schema_topic import TOPIC, SchemaTopic
+from tieline_lab.process import run as run_command
 
 _SCHEMAS = 10_000
 _SECONDS = 5.0
 _CLIENTS = 50
 
+# A client prints its requests per second. Arguments: port, number of schemas, number of clients, seconds.
 _CLIENT = """
-import http.client, random, sys, threading, time
-port, schemas, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-done = [0] * 8
-def ask(which):
+import http.client, json, random, sys, threading, time
+port, schemas, clients, seconds = *map(int, sys.argv[1:4]), float(sys.argv[4])
+counts = [0] * clients
+
+def get(connection, client):
+    connection.request("GET", f"/schemas/ids/{random.randint(1, schemas)}")
+
+def register(connection, client):
+    schema = {"type": "record", "name": f"bench.R{client}_{counts[client]}", "fields": []}
+    connection.request("POST", f"/subjects/s{client}-{counts[client]}/versions",
+                       json.dumps({"schema": json.dumps(schema)}), {"Content-Type": "application/json"})
+
+def run(client):
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        connection.request("GET", f"/schemas/ids/{random.randint(1, schemas)}")
-        answer = connection.getresponse()
-        assert answer.status == 200 and answer.read()
-        done[which] += 1
-threads = [threading.Thread(target=ask, args=[which]) for which in range(8)]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        SEND(connection, client)
+        response = connection.getresponse()
+        body = response.read()
+        assert response.status == 200 and body, body
+        counts[client] += 1
+
+threads = [threading.Thread(target=run, args=[client]) for client in range(clients)]
+start = time.monotonic()
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
-print(sum(done))
-"""
-
-
-_REGISTERING = """
-import http.client, json, sys, threading, time
-port, clients, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-done = [0] * clients
-def register(which):
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        schema = {"type": "record", "name": f"bench.R{which}_{done[which]}", "fields": []}
-        connection.request("POST", f"/subjects/s{which}-{done[which]}/versions",
-                           json.dumps({"schema": json.dumps(schema)}), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        assert answer.status == 200, answer.read()
-        answer.read()
-        done[which] += 1
-threads = [threading.Thread(target=register, args=[which]) for which in range(clients)]
-began = time.monotonic()
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-print(sum(done) / (time.monotonic() - began))
+print(sum(counts) / (time.monotonic() - start))
 """
 
 
 def run(stand: Stand) -> None:
-    """One start, one load; then registrations on Kafka."""
-    _on_the_local_log(stand)
-    _on_kafka(stand)
+    """Measure a start and lookups on the local log, then registrations on Kafka."""
+    _measure_local_log(stand)
+    _measure_kafka(stand)
 
 
-def _on_kafka(stand: Stand) -> None:
+def _measure_kafka(stand: Stand) -> None:
     say(f"(k) {_CLIENTS} clients register schemas on Kafka")
-    with stand.broker() as broker, _served(SchemaTopic(broker)) as url:
-        command = [
-            sys.executable,
-            "-c",
-            _REGISTERING,
-            url.rpartition(":")[2],
-            str(_CLIENTS),
-            str(2 * _SECONDS),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-        figure("registry.register", float(done), "1/s", ">= 50", clients=_CLIENTS)
+    with stand.open_broker() as broker, _start_registry(SchemaTopic(broker)) as url:
+        rate = _run_clients(url, "register", _CLIENTS, 2 * _SECONDS)
+        print_figure("registry.register", rate, "1/s", ">= 50", clients=_CLIENTS)
+
+
+def _run_clients(url: str, function: str, clients: int, seconds: float) -> float:
+    """Run clients in a separate process that call ``get`` or ``register``; return their rate in 1/s."""
+    program = _CLIENT.replace("SEND", function)
+    arguments = [url.rpartition(":")[2], str(_SCHEMAS), str(clients), str(seconds)]
+    return float(run_command([sys.executable, "-c", program, *arguments]))
 
 
 @contextlib.contextmanager
-def _served(topic: SchemaTopic) -> Iterator[str]:
+def _start_registry(topic: SchemaTopic) -> Iterator[str]:
     server = RegistryServer(topic, RegistryConfig.parse({"listen": "127.0.0.1:0"}))
     server.start()
     try:
@@ -105,79 +93,69 @@ def _served(topic: SchemaTopic) -> Iterator[str]:
         server.stop()
 
 
-def _on_the_local_log(stand: Stand) -> None:
+def _measure_local_log(stand: Stand) -> None:
     say(f"(k) a registry with {_SCHEMAS} schemas")
-    log = LocalLog.open(stand.folder("registry"))
-    try:
+    with contextlib.closing(LocalLog.open(stand.create_folder("registry"))) as log:
         _fill(log)
-        began = time.monotonic()
-        with _served(SchemaTopic(log)) as url:
-            with urllib.request.urlopen(f"{url}/subjects?limit=1", timeout=30) as answer:
-                assert json.load(answer)
-            figure("registry.start", time.monotonic() - began, "s", "<= 3", schemas=_SCHEMAS)
-            figure("registry.get_by_id", _load(url) / _SECONDS, "1/s", ">= 2000", schemas=_SCHEMAS)
-            _beside_large_ones(url)
-    finally:
-        log.close()
+        start = time.monotonic()
+        with _start_registry(SchemaTopic(log)) as url:
+            with urllib.request.urlopen(f"{url}/subjects?limit=1", timeout=30) as response:
+                assert json.load(response)
+            print_figure("registry.start", time.monotonic() - start, "s", "<= 3", schemas=_SCHEMAS)
+            rate = _run_clients(url, "get", 8, _SECONDS)
+            print_figure("registry.get_by_id", rate, "1/s", ">= 2000", schemas=_SCHEMAS)
+            _measure_lookups_beside_checks(url)
 
 
-def _beside_large_ones(url: str) -> None:
-    """100 lookups, while two other clients have schemas checked that are as large as they may be."""
-    ended = threading.Event()
+def _measure_lookups_beside_checks(url: str) -> None:
+    """Measure 100 lookups while two other clients have schemas of the largest allowed size checked."""
+    stop = threading.Event()
 
-    def large(which: int) -> None:
+    def check_large_schemas(client: int) -> None:
         for turn in itertools.count():
-            if ended.is_set():
+            if stop.is_set():
                 return
-            fields = [{"name": f"f{which}_{turn}_{n}", "type": "int"} for n in range(25_000)]
-            _post(
-                f"{url}/compatibility/subjects/large/versions",
-                {"type": "record", "name": "L", "fields": fields},
-            )
+            fields = [{"name": f"f{client}_{turn}_{n}", "type": "int"} for n in range(25_000)]
+            schema = {"type": "record", "name": "L", "fields": fields}
+            _post(f"{url}/compatibility/subjects/large/versions", schema)
 
     _post(f"{url}/subjects/large/versions", {"type": "record", "name": "L", "fields": []})
-    threads = [threading.Thread(target=large, args=[which]) for which in range(2)]
+    threads = [threading.Thread(target=check_large_schemas, args=[client]) for client in range(2)]
     for thread in threads:
         thread.start()
     waits = []
     for number in range(1, 101):
-        began = time.monotonic()
-        assert _post(f"{url}/subjects/subject-{number}", _record(number)) == 200
-        waits.append(time.monotonic() - began)
-    ended.set()
+        start = time.monotonic()
+        assert _post(f"{url}/subjects/subject-{number}", _create_schema(number)) == 200
+        waits.append(time.monotonic() - start)
+    stop.set()
     for thread in threads:
         thread.join()
-    figure("registry.small_beside_large", max(waits), "s", "<= 1", median=sorted(waits)[50])
+    print_figure("registry.small_beside_large", max(waits), "s", "<= 1", median=sorted(waits)[50])
 
 
 def _post(url: str, schema: Any) -> int:
     data = json.dumps({"schema": json.dumps(schema)}).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            answer.read()
-            return int(answer.status)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            response.read()
+            return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
 
 
-def _record(number: int) -> Any:
+def _create_schema(number: int) -> Any:
     fields = [{"name": f"field{n}", "type": ["null", "double"], "default": None} for n in range(10)]
     return {"type": "record", "name": f"bench.Record{number}", "fields": fields}
 
 
 def _fill(log: LocalLog) -> None:
     log.create_topic(TOPIC, partitions=1, config={"cleanup.policy": "compact"})
-    with log.exclusive(TOPIC) as held:
+    with log.exclusive(TOPIC) as writer:
         records = []
         for number in range(1, _SCHEMAS + 1):
-            content = Content("AVRO", json.dumps(_record(number)))
+            content = Content("AVRO", json.dumps(_create_schema(number)))
             key, value = encode(SchemaStored(f"subject-{number}", 1, number, content))
             records.append(ProducerRecord(TOPIC, value, key, partition=0))
-        held.append(records)
-
-
-def _load(url: str) -> int:
-    port = url.rpartition(":")[2]
-    asked = [sys.executable, "-c", _CLIENT, port, str(_SCHEMAS), str(_SECONDS)]
-    return int(subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60).stdout)
+        writer.append(records)

@@ -1,10 +1,10 @@
-"""The generator: a VOLTTRON router in a process of its own that replays messages from a file.
+"""The load generator: a VOLTTRON router in a separate process that replays messages from a file.
 
-`python -m bench.replay FILE RATE SENT`; ``Generator`` starts it. It speaks VIP to one subscriber as
-``tieline_connectors.volttron_bus.testing.fake_router`` does, and sends no more than it is allowed to: a
-line of its standard input is the number of messages that may have been sent by now, ``end`` ends the
-sending. So what is on its way stays bounded, and a rate that it reached is one that was sustained. It never
-drops: it waits, and tells.
+``Generator`` runs `python -m bench.replay FILE RATE TIMES`. The process speaks VIP to one subscriber, as
+``tieline_connectors.volttron_bus.testing.fake_router`` does. It sends no more than allowed: each line of its
+standard input is the number of messages that may have been sent by now, and ``end`` ends the sending. The
+number of messages under way is therefore bounded, and a rate that it reaches is sustained. It never drops a
+message; it waits and reports for how long.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from bench.stand import ROOT
 from tieline_connectors.volttron_bus.vip.frames import PROTOCOL
 
 _FRAMES = [b"", PROTOCOL, b"", b"", b"pubsub", b"publish"]
-_QUEUE = 10_000  # messages in its libzmq; behind them are the kernel's buffers
-_LOOK_UP = 256  # messages between two looks at what the subscriber asks
+_QUEUE = 10_000  # messages in libzmq's queue, in front of the kernel's buffers
+_POLL_EVERY = 256  # messages between two polls for the subscriber's requests
 
 
 class Sent(NamedTuple):
-    """What the generator did: it sent so many in so many seconds, and of these waited so long.
+    """The report of the generator: how many messages it sent in how many seconds, and for how long it waited.
 
-    ``held_s``: for permission; ``full_s``: with its queue to the subscriber full; ``behind_s``: how far it
-    was behind its rate at the worst.
+    It waited ``held_s`` for permission and ``full_s`` for its full queue to the subscriber. ``behind_s`` is
+    the longest delay behind its rate.
     """
 
     messages: int
@@ -47,20 +47,23 @@ class Sent(NamedTuple):
 
     @property
     def is_the_limit(self) -> bool:
-        """Nothing but itself held it up."""
+        """Whether it hardly waited, so that the generator itself limited the rate."""
         return self.held_s + self.full_s < 0.1 * self.seconds
 
 
 class Generator:
-    """The process; ``rate`` in messages a second, 0: as fast as it can. It ends with the context."""
+    """The generator's process, which ends with the context.
+
+    ``rate`` is in messages per second; 0 means as fast as possible.
+    """
 
     def __init__(self, file: Path, rate: float = 0) -> None:
-        self._times = file.with_suffix(".sent")
+        self._times = file.with_suffix(".times")
         command = [sys.executable, "-m", "bench.replay", str(file), str(rate), str(self._times)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
-        self.address = self._line().strip()
+        self.address = self._read_line().strip()
 
     def __enter__(self) -> Self:
         return self
@@ -68,68 +71,69 @@ class Generator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.communicate()  # the end of its input is its end
+        self._process.communicate()  # it ends when its standard input ends
         if self._process.returncode and error is None:
-            raise RuntimeError(f"the generator ended with {self._process.returncode}")
+            raise RuntimeError(f"the load generator ended with status {self._process.returncode}")
 
     def allow(self, messages: int) -> None:
-        """So many may have been sent in all."""
-        self._say(str(messages))
+        """Allow it to have sent this many messages in all."""
+        self._write_line(str(messages))
 
     def finish(self) -> Sent:
-        """Send no more. It stays a router that sends nothing."""
-        self._say("end")
-        return Sent(*json.loads(self._line()))
+        """Let it send no more, and return its report. It continues to answer as a router."""
+        self._write_line("end")
+        return Sent(*json.loads(self._read_line()))
 
     def times(self) -> list[float]:
-        """When each message was handed to libzmq (monotonic, the same clock in every process)."""
-        found = array("d")
-        found.frombytes(self._times.read_bytes())
-        return found.tolist()
+        """Return when each message was handed to libzmq (monotonic; all processes share this clock)."""
+        times = array("d")
+        times.frombytes(self._times.read_bytes())
+        return times.tolist()
 
-    def feed(self, reached: Callable[[], int], window: int, seconds: float) -> list[tuple[float, int]]:
-        """Let it send for so long, never more than ``window`` ahead of what has ``reached`` its end.
+    def feed(self, count_arrived: Callable[[], int], window: int, seconds: float) -> list[tuple[float, int]]:
+        """Let it send for ``seconds`` after the first arrival, at most ``window`` messages ahead.
 
-        The moments at which more was seen to have reached it, from the first on.
+        ``count_arrived`` returns how many messages have arrived. Return the moments at which it returned
+        more than before, each with that number.
         """
-        seen = [(0.0, 0)]
+        arrived = [(0.0, 0)]
         end = None
         while end is None or time.monotonic() < end:
-            there, now = reached(), time.monotonic()
-            if there > seen[-1][1]:
-                seen.append((now, there))
+            count, now = count_arrived(), time.monotonic()
+            if count > arrived[-1][1]:
+                arrived.append((now, count))
                 end = end or now + seconds
-            self.allow(there + window)
+            self.allow(count + window)
             time.sleep(0.002)
-        return seen[1:]
+        return arrived[1:]
 
-    def _say(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
 
-    def _line(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout is not None
         if not (line := self._process.stdout.readline()):
-            raise RuntimeError("the generator has ended")
+            raise RuntimeError("the load generator ended unexpectedly: its error is above")
         return line
 
 
-def write(file: Path, messages: Iterable[list[bytes]]) -> Path:
-    """A file to replay, of publications' frames: topic, space, body a line."""
+def write_messages(file: Path, messages: Iterable[list[bytes]]) -> Path:
+    """Write publications' frames for the generator to replay, one per line: topic, space, body."""
     with file.open("wb") as out:
         out.writelines(b"%b %b\n" % (frames[6], frames[7]) for frames in messages)
     return file
 
 
-class _Orders(threading.Thread):
-    """What standard input says."""
+class _Permissions(threading.Thread):
+    """Reads from standard input how many messages may be sent, and when to end."""
 
     def __init__(self, source: IO[str]) -> None:
         super().__init__(daemon=True)
         self.allowed = 0
         self.end = False
-        self.over = threading.Event()
+        self.input_closed = threading.Event()
         self._source = source
 
     def run(self) -> None:
@@ -139,86 +143,94 @@ class _Orders(threading.Thread):
             else:
                 self.allowed = int(line)
         self.end = True
-        self.over.set()
+        self.input_closed.set()
 
 
 class _Router:
-    """As much of a router as one subscriber needs."""
+    """The parts of a router that one subscriber needs."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.subscriber: bytes | None = None
         self._socket = socket
 
     def answer(self, milliseconds: int) -> None:
+        """Answer the requests that have arrived, or that arrive within this time."""
         while self._socket.poll(milliseconds):
             milliseconds = 0
             sender, peer, protocol, user, ident, subsystem, *args = self._socket.recv_multipart()
             if subsystem == b"hello":
-                rest = [b"welcome", b"1.0", b"replay", sender]
+                reply = [b"welcome", b"1.0", b"replay", sender]
             elif subsystem == b"ping":
-                rest = [b"pong", *args[1:]]
-            else:
-                rest = [b"request_response", struct.pack("?", True)]
+                reply = [b"pong", *args[1:]]
+            elif subsystem == b"pubsub":
+                reply = [b"request_response", struct.pack("?", True)]
                 self.subscriber = sender
-            self._socket.send_multipart([sender, peer, protocol, user, ident, subsystem, *rest])
+            else:
+                continue  # agentstop: the client disconnects and expects no answer
+            try:
+                self._socket.send_multipart([sender, peer, protocol, user, ident, subsystem, *reply])
+            except zmq.ZMQError as error:
+                # A client that has disconnected meanwhile cannot receive its answer, as on a real router.
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
 
     def publish(self, topic: bytes, body: bytes) -> float:
-        """Seconds for which the queue was full."""
+        """Send a message to the subscriber; return for how many seconds the queue was full."""
         assert self.subscriber is not None
         message = [self.subscriber, *_FRAMES, topic, body]
         try:
             self._socket.send_multipart(message, zmq.NOBLOCK)
         except zmq.Again:
-            since = time.monotonic()
+            start = time.monotonic()
             self._socket.send_multipart(message)
-            return time.monotonic() - since
+            return time.monotonic() - start
         return 0.0
 
 
-def _replay(file: Path, rate: float, router: _Router, orders: _Orders) -> tuple[Sent, array[float]]:
+def _replay(file: Path, rate: float, router: _Router, permissions: _Permissions) -> tuple[Sent, array[float]]:
     times = array("d")
     held = full = behind = 0.0
     started = time.monotonic()
     with file.open("rb") as lines:
         for number, line in enumerate(lines):
-            while number >= orders.allowed and not orders.end:
-                since = time.monotonic()
+            while number >= permissions.allowed and not permissions.end:
+                wait_start = time.monotonic()
                 router.answer(1)
-                held += time.monotonic() - since
+                held += time.monotonic() - wait_start
             due = started + held + number / rate if rate else 0.0
-            while rate and (left := due - time.monotonic()) > 0 and not orders.end:
+            while rate and (remaining := due - time.monotonic()) > 0 and not permissions.end:
                 router.answer(0)
-                time.sleep(min(left, 0.001))
-            if orders.end:
+                time.sleep(min(remaining, 0.001))
+            if permissions.end:
                 break
             topic, _, body = line.rstrip(b"\n").partition(b" ")
             now = time.monotonic()
             times.append(now)
             behind = max(behind, now - due) if rate else 0.0
             full += router.publish(topic, body)
-            if not number % _LOOK_UP:
+            if not number % _POLL_EVERY:
                 router.answer(0)
     return Sent(len(times), time.monotonic() - started, held, full, behind), times
 
 
-def main(file: str, rate: str, sent: str) -> None:
-    """Listen, wait for the subscriber, replay, go on answering until the input ends."""
-    orders = _Orders(sys.stdin)
+def main(file: str, rate: str, times_file: str) -> None:
+    """Listen, wait for the subscriber, replay the file, and continue to answer until the input ends."""
+    permissions = _Permissions(sys.stdin)
     with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
         for option, value in ((zmq.ROUTER_MANDATORY, 1), (zmq.SNDHWM, _QUEUE), (zmq.LINGER, 0)):
             socket.setsockopt(option, value)
         socket.bind("tcp://127.0.0.1:*")
         print(socket.getsockopt_string(zmq.LAST_ENDPOINT), flush=True)
         router = _Router(socket)
-        orders.start()
-        while router.subscriber is None and not orders.end:
+        permissions.start()
+        while router.subscriber is None and not permissions.end:
             router.answer(50)
-        done, times = _replay(Path(file), float(rate), router, orders)
-        Path(sent).write_bytes(times.tobytes())
-        while not orders.end:
+        sent, times = _replay(Path(file), float(rate), router, permissions)
+        Path(times_file).write_bytes(times.tobytes())
+        while not permissions.end:
             router.answer(50)
-        print(json.dumps(done), flush=True)
-        while not orders.over.is_set():
+        print(json.dumps(sent), flush=True)
+        while not permissions.input_closed.is_set():
             router.answer(50)
 
 

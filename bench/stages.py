@@ -1,4 +1,4 @@
-"""(g) What each step of a reading's journey costs: CPU seconds a million six-point readings."""
+"""(g) The cost of each step of a reading's journey, in CPU seconds per million six-point readings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from bench.figure import figure, say
+from bench.figure import print_figure, say
 from bench.readings import frames
 from bench.stand import Stand
 from tieline.api import SchemaStore, TopicPartition
@@ -33,8 +33,8 @@ _BATCH = 2000
 _TOPIC = "readings"
 
 
-class _Everything:
-    """A listener that takes whatever is assigned."""
+class _Listener:
+    """A listener that accepts every assignment."""
 
     def assigned(self, partitions: Collection[TopicPartition]) -> None: ...
 
@@ -44,23 +44,24 @@ class _Everything:
 
 
 def run(stand: Stand) -> None:
-    """One journey, step by step, each by itself; in this process, with the local log."""
+    """Run each step of the journey by itself, in this process, with the local log."""
     say("(g) CPU by step")
     raw = [frames(number) for number in range(_COUNT)]
     mapper = RecordMapper("lab", [Route("devices", _TOPIC)], "")
-    records = _step("1-receive", lambda: [mapper.record(parse_message(f, 0, ParseLimits())) for f in raw])
-    folder = stand.folder("stages")
-    with contextlib.ExitStack() as ends:
+    records = _measure("1-receive", lambda: [mapper.record(parse_message(f, 0, ParseLimits())) for f in raw])
+    folder = stand.create_folder("stages")
+    with contextlib.ExitStack() as stack:
         spool = Spool(folder / "s.db", Limits(1 << 33, True, 0), Counters(), as_avro=True)
-        ends.callback(spool.close)
-        _step("2-spool", lambda: _each(spool.append, _parts(records)))
-        spooled = _step("2-spool-read", lambda: list(_drained(spool)))
+        stack.callback(spool.close)
+        _measure("2-spool", lambda: _call_for_each(spool.append, _split(records)))
+        spooled = _measure("2-spool-read", lambda: list(_drain(spool)))
         log = LocalLog.open(folder / "log")
-        ends.callback(log.close)
+        stack.callback(log.close)
         store = TopicSchemaStore(log)
-        outbound = SourceConversion(TransformChain([]), *_converters(store))
-        units = _step(
-            "3-4-convert", lambda: [Unit(_all(outbound.convert(p).records)) for p in _parts(spooled)]
+        source = SourceConversion(TransformChain([]), *_create_converters(store))
+        units = _measure(
+            "3-4-convert",
+            lambda: [Unit(_drop_filtered(source.convert(batch).records)) for batch in _split(spooled)],
         )
         log.create_topic(_TOPIC, partitions=4)
         producer = log.producer("bench", {})
@@ -68,14 +69,14 @@ def run(stand: Stand) -> None:
         def produce() -> None:
             for unit in units:
                 producer.send(unit)
-            ended = 0
-            while ended < len(units):
-                ended += len(producer.poll(1))
+            acknowledged = 0
+            while acknowledged < len(units):
+                acknowledged += len(producer.poll(1))
 
-        _step("5-6-produce", produce)
+        _measure("5-6-produce", produce)
         producer.close(1)
         consumer = log.consumer("bench", "bench", {})
-        consumer.subscribe([_TOPIC], None, _Everything())
+        consumer.subscribe([_TOPIC], None, _Listener())
 
         def consume() -> list[Any]:
             batches: list[Any] = []
@@ -83,35 +84,35 @@ def run(stand: Stand) -> None:
                 batches.append(consumer.poll(_BATCH, 1))
             return batches
 
-        consumed = _step("7-consume", consume)
+        consumed = _measure("7-consume", consume)
         consumer.close(1)
-        inbound = SinkConversion(log, TransformChain([]), *_converters(store))
-        converted = _step("8-9-convert", lambda: [inbound.convert(batch).records for batch in consumed])
-        settings = {"connection.uri": ends.enter_context(stand.null_mongo()), "database": "bench"}
+        sink = SinkConversion(log, TransformChain([]), *_create_converters(store))
+        converted = _measure("8-9-convert", lambda: [sink.convert(batch).records for batch in consumed])
+        settings = {"connection.uri": stack.enter_context(stand.run_mongo("null")), "database": "bench"}
         task = MongoSinkTask(RecordingSinkContext(), MongoSinkConfig.parse(settings))
-        ends.callback(task.stop)
+        stack.callback(task.stop)
         task.start()
-        _step("10-put", lambda: _each(task.put, converted))
+        _measure("10-put", lambda: _call_for_each(task.put, converted))
 
 
-def _step(name: str, work: Callable[[], T]) -> T:
+def _measure(name: str, work: Callable[[], T]) -> T:
     start = time.process_time()
     result = work()
-    figure(f"cpu.{name}", (time.process_time() - start) / _COUNT * 1e6, "s/million")
+    print_figure(f"cpu.{name}", (time.process_time() - start) / _COUNT * 1e6, "s/million")
     return result
 
 
-def _each(work: Callable[[Any], None], batches: Iterable[Any]) -> None:
+def _call_for_each(function: Callable[[Any], None], batches: Iterable[Any]) -> None:
     for batch in batches:
-        work(batch)
+        function(batch)
 
 
-def _parts(records: list[T]) -> Iterator[list[T]]:
-    for at in range(0, len(records), _BATCH):
-        yield records[at : at + _BATCH]
+def _split(records: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(records), _BATCH):
+        yield records[start : start + _BATCH]
 
 
-def _drained(spool: Spool) -> Iterator[Any]:
+def _drain(spool: Spool) -> Iterator[Any]:
     position = spool.start
     while True:
         batch, position, _ = spool.read(position, _BATCH, 0)
@@ -120,11 +121,11 @@ def _drained(spool: Spool) -> Iterator[Any]:
         yield from batch
 
 
-def _all(records: Sequence[T | None]) -> list[T]:
+def _drop_filtered(records: Sequence[T | None]) -> list[T]:
     return [record for record in records if record is not None]
 
 
-def _converters(store: SchemaStore) -> tuple[StringConverter, AvroConverter]:
+def _create_converters(store: SchemaStore) -> tuple[StringConverter, AvroConverter]:
     key = StringConverter(StringConverterConfig(), is_key=True, schemas=store)
     value = AvroConverter(AvroConverterConfig(), is_key=False, schemas=store)
     return key, value

@@ -1,4 +1,4 @@
-"""Where the benchmarks run: real servers on this machine, in a folder on a real disk, gone afterwards."""
+"""The real servers of the benchmarks, in a temporary folder on a real disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pymongo import MongoClient
 
@@ -18,71 +20,78 @@ from tieline_lab.mongo import MongoServer
 from tieline_lab.process import Process, free_port, port_open
 
 ROOT = Path(__file__).parent.parent
+MongoKind = Literal["embedded", "null"]
 
 
 class Stand:
-    """Makes servers; they end with it."""
+    """Starts servers, which are stopped with ``stack``. All files are in ``work``."""
 
-    def __init__(self, work: Path, ends: contextlib.ExitStack) -> None:
+    def __init__(self, work: Path, stack: contextlib.ExitStack) -> None:
         self.work = work
-        self._ends = ends
-        self._kafka: KafkaServer | None = None
+        self._stack = stack
 
-    def folder(self, name: str) -> Path:
-        """A new folder."""
+    def create_folder(self, name: str) -> Path:
+        """Create a folder of its own."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.work))
 
-    @property
+    @cached_property
     def kafka(self) -> KafkaServer:
-        """One Apache Kafka broker for all."""
-        if self._kafka is None:
-            self._kafka = self._ends.enter_context(KafkaServer(self.folder("kafka")))
-        return self._kafka
+        """The Apache Kafka broker that all benchmarks share, started by the first one that needs it."""
+        return self._stack.enter_context(KafkaServer(self.create_folder("kafka")))
+
+    @property
+    def kafka_settings(self) -> dict[str, str]:
+        """The settings with which a client or worker finds Kafka."""
+        return {"bootstrap.servers": self.kafka.bootstrap}
 
     def create_topic(self, name: str, partitions: int) -> None:
-        """A topic on Kafka."""
-        with self.broker() as broker:
+        """Create a topic on Kafka."""
+        with self.open_broker() as broker:
             broker.create_topic(name, partitions=partitions, replication=1)
 
     @contextlib.contextmanager
-    def broker(self) -> Iterator[KafkaBroker]:
-        """Kafka by tieline's own port."""
+    def open_broker(self) -> Iterator[KafkaBroker]:
+        """Connect to Kafka through tieline's broker interface."""
         broker = KafkaBroker(self.kafka.bootstrap, {}, offsets_topic="tieline-offsets")
         with contextlib.closing(broker):
             yield broker
 
     @contextlib.contextmanager
-    def null_mongo(self) -> Iterator[str]:
-        """The URI of a server that says ok at once."""
+    def run_mongo(self, server: MongoKind) -> Iterator[str]:
+        """Start a MongoDB-wire server; yield its URI.
+
+        ``embedded`` stores and syncs, in an empty folder; ``null`` confirms each write and stores nothing.
+        """
+        if server == "embedded":
+            with MongoServer(self.create_folder("mongo")) as embedded:
+                yield embedded.uri
+            return
         port = free_port()
         command = [sys.executable, "-m", "bench.null_mongo", str(port)]
-        log = self.folder("null-mongo") / "log"
-        with Process("the server that keeps nothing", command, log, ready=lambda: port_open(port), cwd=ROOT):
+        log = self.create_folder("null-mongo") / "log"
+        with Process("the null MongoDB server", command, log, ready=lambda: port_open(port), cwd=ROOT):
             yield f"mongodb://127.0.0.1:{port}/"
-
-    @contextlib.contextmanager
-    def mongo(self) -> Iterator[str]:
-        """The URI of an embedded server with an empty folder."""
-        with MongoServer(self.folder("mongo")) as server:
-            yield server.uri
 
 
 @contextlib.contextmanager
-def stand() -> Iterator[Stand]:
-    """A place for one run of benchmarks."""
-    with contextlib.ExitStack() as ends:
+def open_stand() -> Iterator[Stand]:
+    """Create the stand of one run of benchmarks; stop its servers and remove its files at the end."""
+    with contextlib.ExitStack() as stack:
         cache_folder().mkdir(parents=True, exist_ok=True)
-        work = ends.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=cache_folder()))
-        yield Stand(Path(work), ends)
+        work = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=cache_folder()))
+        yield Stand(Path(work), stack)
 
 
-def new_name(prefix: str) -> str:
-    """A name that was not used yet."""
+def create_name(prefix: str) -> str:
+    """Return a name that was not used before."""
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
-def documents(uri: str, database: str, collection: str) -> int:
-    """How many there are. On an embedded server a count reads them all: not while it is measured."""
+def count_documents(uri: str, collection: str) -> int:
+    """Return the number of documents in a collection of the database ``bench``.
+
+    The embedded server reads all of them for that, so do not call it while something is measured.
+    """
     client: MongoClient[dict[str, object]]
     with MongoClient(uri) as client:
-        return client[database][collection].estimated_document_count()
+        return client["bench"][collection].estimated_document_count()
