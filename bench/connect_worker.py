@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.figure import say
 from bench.stand import Stand
-from tieline_lab.cache import FILES, cache_folder, once
+from tieline_lab.cache import FILES, cache_folder, create_once
 from tieline_lab.maven import fetch_jars
 from tieline_lab.process import Process, free_port
 
@@ -113,4 +113,4 @@ def _fetch_jars(pom: str) -> Path:
         say(f"fetching the jars of {pom} with Maven")
         fetch_jars(_HERE / pom, folder / "jars")
 
-    return once(cache_folder() / pom.removesuffix("-pom.xml"), (_HERE / pom).read_text(), fetch)
+    return create_once(cache_folder() / pom.removesuffix("-pom.xml"), (_HERE / pom).read_text(), fetch)

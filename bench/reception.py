@@ -1,7 +1,7 @@
 """(c) Bus → spool: another process replays messages of 300 bytes; each is safe after an fsync.
 
-A real worker receives. The number of committed messages is the stored end of the spool's file, which is read
-beside the worker at least every 2 ms (every 0.5 ms for the latency) without reading a record.
+A real worker receives. The number of committed messages is the end that the spool's file stores. Another
+process reads it every 2 ms (every 0.5 ms for the latency), without reading a record.
 
 There are two rates: one while Kafka is unavailable, so that the whole process receives; and one while the
 pump delivers everything to the local log, which costs the same interpreter as much again.

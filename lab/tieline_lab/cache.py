@@ -18,8 +18,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TIELINE_LAB_DIR") or ".lab").absolute()
 
 
-def once(folder: Path, recipe: str, make: Callable[[Path], None]) -> Path:
-    """Return ``folder``; ``make(folder)`` creates it if it is missing or has another recipe.
+def create_once(folder: Path, recipe: str, create: Callable[[Path], None]) -> Path:
+    """Return ``folder``; ``create(folder)`` fills it if it is missing or has another recipe.
 
     A stamp with the recipe's hash is written last, so that an interrupted folder is recreated. A second
     process that needs the same folder waits for the first one.
@@ -32,6 +32,6 @@ def once(folder: Path, recipe: str, make: Callable[[Path], None]) -> Path:
         if not (stamp.is_file() and stamp.read_text() == wanted):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            make(folder)
+            create(folder)
             stamp.write_text(wanted)
     return folder

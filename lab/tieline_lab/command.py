@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.live import Live
-from typing_extensions import Self
 
 from tieline.api import FatalError, RetriableError, StartupError
 from tieline_lab import kafka, mongo, volttron
 from tieline_lab.cache import cache_folder
 from tieline_lab.driver import DriverSettings
+from tieline_lab.interruptions import Interrupted, Interruptions
 from tieline_lab.process import ProcessError
 from tieline_lab.screen import render_connectors, render_hints, render_line, render_table
 from tieline_lab.stage import Outcome, PlantedFaults, Stage, StageOptions, empty_folder, start_stage
@@ -97,7 +94,7 @@ def lab(
     _check_requirements(with_kafka)
     work = (folder or cache_folder() / "run").absolute()
     progress = _Progress()
-    with _Interruptions() as interruptions:
+    with Interruptions() as interruptions:
         try:
             with _lock(work):
                 driver = DriverSettings(devices, interval)
@@ -105,7 +102,7 @@ def lab(
                 with start_stage(options, progress.say) as stage:
                     run = _Run(stage, interruptions, duration, progress)
                     good = run.to_end(PlantedFaults(plant_loss, plant_write))
-        except _Interrupted:
+        except Interrupted:
             progress.say("stopped during the start")
             good = duration is None  # with --duration a result was asked for
         except (ProcessError, VipError, PyMongoError, RetriableError, FatalError) as error:
@@ -132,7 +129,7 @@ class _Run:
     """A run from the first reading to the result."""
 
     def __init__(
-        self, stage: Stage, interruptions: _Interruptions, duration: float | None, progress: _Progress
+        self, stage: Stage, interruptions: Interruptions, duration: float | None, progress: _Progress
     ) -> None:
         self._stage = stage
         self._interruptions = interruptions
@@ -210,58 +207,6 @@ class _Run:
             },
             "faults": outcome.verdict.faults,
         }
-
-
-class _Interrupted(BaseException):
-    """A signal arrived while the lab was fetching or starting something."""
-
-
-class _Interruptions:
-    """Counts SIGINT, SIGTERM and SIGHUP. Before ``only_count``, the first one raises ``_Interrupted``.
-
-    Two within a second count once, since the kernel and a shell may both signal a closed terminal. A signal
-    that is ignored when the lab begins (nohup) stays ignored.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._last_signal = -math.inf
-        self._counting = False
-        self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]
-        self._handlers: dict[int, object] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._handlers[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def only_count(self) -> None:
-        """From now on count signals without raising an exception."""
-        self._counting = True
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            self._detach_terminals()
-        now = time.monotonic()
-        if now - self._last_signal < 1.0:
-            return
-        self._last_signal = now
-        self.count += 1
-        # Once only: a second signal must not interrupt the stopping of what was started.
-        if not self._counting and self.count == 1:
-            raise _Interrupted
-
-    def _detach_terminals(self) -> None:
-        """Redirect further output to /dev/null, since writing to a closed terminal fails."""
-        null = os.open(os.devnull, os.O_RDWR)
-        for terminal in self._terminals:
-            os.dup2(null, terminal)
-        os.close(null)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class BusRecords:
     published: Counter[Message] = field(default_factory=Counter)
     """The lab's own records for the bus sink."""
     heard: Counter[Message] = field(default_factory=Counter)
-    """What the observer saw of the worker's own messages, whoever sent the record."""
+    """The worker's own messages that the observer saw, also those of other senders' records."""
     echoes: int = 0
     """How many messages the bus source recognized as the worker's own and skipped."""
 

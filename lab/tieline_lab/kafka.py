@@ -12,7 +12,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tieline_lab.cache import FILES, cache_folder, once
+from tieline_lab.cache import FILES, cache_folder, create_once
 from tieline_lab.maven import fetch_jars
 from tieline_lab.process import Process, ProcessError, Server, free_port, port_open
 
@@ -33,7 +33,7 @@ def fetch_libs(say: Callable[[str], None] = print) -> Path:
         say(f"fetching Apache Kafka {_VERSION} with Maven into {folder}")
         fetch_jars(_POM, folder / "libs", f"-Dkafka.version={_VERSION}")
 
-    once(_libs_folder().parent, _VERSION + _POM.read_text(), fetch)
+    create_once(_libs_folder().parent, _VERSION + _POM.read_text(), fetch)
     return _libs_folder()
 
 

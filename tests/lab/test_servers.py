@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from pymongo import MongoClient
 
 from tieline_lab import kafka, mongo
-from tieline_lab.cache import once
+from tieline_lab.cache import create_once
 from tieline_lab.kafka import KafkaServer
 from tieline_lab.mongo import MongoServer
 from tieline_lab.process import Process, ProcessError, free_port, port_open
@@ -127,12 +127,12 @@ def test_a_folder_is_created_once_and_again_if_its_recipe_changes_or_it_is_incom
         (folder / "half").write_text("x")
         raise RuntimeError
 
-    once(tmp_path / "thing", "a==1", create)
-    once(tmp_path / "thing", "a==1", create)
+    create_once(tmp_path / "thing", "a==1", create)
+    create_once(tmp_path / "thing", "a==1", create)
     assert len(created) == 1
     with pytest.raises(RuntimeError):
-        once(tmp_path / "thing", "a==2", fail)
-    once(tmp_path / "thing", "a==2", create)
+        create_once(tmp_path / "thing", "a==2", fail)
+    create_once(tmp_path / "thing", "a==2", create)
     assert len(created) == 2
     assert not (tmp_path / "thing" / "half").exists()
 

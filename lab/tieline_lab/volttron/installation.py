@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tieline_lab.cache import FILES, cache_folder, once
+from tieline_lab.cache import FILES, cache_folder, create_once
 from tieline_lab.process import ProcessError, run
 from tieline_lab.volttron.home import Generation
 
@@ -34,7 +34,7 @@ def install(generation: Generation, say: Callable[[str], None] = print) -> Path:
         run([*pip, "install", "-q", "-r", str(requirements)])
 
     recipe = f"{python} {requirements.read_text()}"
-    return once(cache_folder() / f"volttron-{generation}", recipe, create) / "venv"
+    return create_once(cache_folder() / f"volttron-{generation}", recipe, create) / "venv"
 
 
 def _find_python() -> str | None:
