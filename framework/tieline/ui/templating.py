@@ -86,7 +86,8 @@ def ago(time_ms: float | None, now_ms: float, time_zone: str = "UTC") -> Markup:
     """Return a relative time as text with the absolute one on hover. app.js keeps it current."""
     if time_ms is None:
         return Markup("–")
-    text = f"{time_span((now_ms - time_ms) / 1000)} ago" if time_ms <= now_ms + 1000 else "in the future"
+    age = (now_ms - time_ms) / 1000
+    text = f"{time_span(age)} ago" if age > -1 else f"in {time_span(-age)}"
     return Markup('<time datetime="{}" title="{}" data-ms="{}">{}</time>').format(
         _iso(time_ms), moment(time_ms, time_zone), int(time_ms), text
     )

@@ -106,6 +106,8 @@ class Rule(PolicyPart):
     reason_required: StrictBool = False
     key: Text | None = None
     highest_priority: Priority | None = None
+    confirmation: StrictBool = False
+    """Pages ask for the point's name once more before they send a command."""
 
     def problems(self) -> list[tuple[str, str]]:
         """Return the problems between keys: each key with its problem and its fix."""

@@ -30,7 +30,7 @@ function showTimes(parent) {
   for (const time of parent.querySelectorAll("time[data-ms]")) {
     const ms = Number(time.dataset.ms);
     const age = (Date.now() - ms) / 1000;
-    const text = age > -2 ? `${span(age)} ago` : "in the future";
+    const text = age > -1 ? `${span(age)} ago` : `in ${span(-age)}`;
     if (time.textContent !== text) time.textContent = text;
     if (!time.dataset.titled) {
       time.title = tieline.moment(ms);

@@ -1,0 +1,1 @@
+"""Pages about commands: set a point, holds, the kill switch, the history, the audit log."""

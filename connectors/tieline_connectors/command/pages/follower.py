@@ -1,0 +1,84 @@
+"""Follows the topics of commands and of results, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from tieline.api import TielineError
+from tieline.api.commands import TopicClient, TopicFollower
+from tieline.api.pages import PageContext
+from tieline_connectors.command.pages.lives import CommandBook
+
+log = logging.getLogger(__name__)
+
+_BACK_DAYS = 7
+_POLL = 0.25
+_RETRY = 5.0
+
+
+class CommandFollower:
+    """A thread from ``start`` to ``stop``. ``book`` gives access to what is known."""
+
+    def __init__(
+        self, context: PageContext, topics: Sequence[str], now: Callable[[], float] = time.time
+    ) -> None:
+        self._context = context
+        self._topics = topics
+        self._now = now
+        self._book = CommandBook()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="command pages", daemon=True)
+        self.problem = "the topics have not been read yet"
+        """Why the history may be incomplete; empty if all was read."""
+
+    @property
+    def version(self) -> int:
+        """The version of the book. It needs no lock: a number is replaced as one."""
+        return self._book.version
+
+    @contextmanager
+    def book(self) -> Iterator[CommandBook]:
+        """Give access to the book inside the block; keep it short, since reading waits."""
+        with self._lock:
+            yield self._book
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(5.0)
+
+    def _run(self) -> None:
+        since = int((self._now() - _BACK_DAYS * 86400) * 1000)
+        while not self._stopping.is_set():
+            try:
+                with self._context.topics() as client:
+                    self._follow(client, since)
+            except TielineError as error:
+                if self.problem != str(error):
+                    log.warning("the history of commands cannot be read now: %s", error)
+                self.problem = str(error)
+            except Exception:  # a fault of a page must not end it for good
+                log.exception("the history of commands cannot be read")
+                self.problem = "an unexpected error; the worker's log has it"
+            self._stopping.wait(_RETRY)
+
+    def _follow(self, client: TopicClient, since: int) -> None:
+        readers: list[TopicFollower] = [client.reader(topic, since=since) for topic in self._topics]
+        while not self._stopping.is_set():
+            records = [record for reader in readers for record in reader.poll(_POLL / len(readers))]
+            if records:
+                with self._lock:
+                    for record in records:
+                        self._book.add(record.value)
+            if all(reader.at_end for reader in readers):
+                self.problem = ""

@@ -1,0 +1,281 @@
+"""The pages about commands. A person's command is a command like any other: the policy decides."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+from urllib.parse import quote
+
+from tieline.api.pages import (
+    Alarm,
+    Channel,
+    Page,
+    PageContext,
+    PageError,
+    PageRequest,
+    Pages,
+    Redirect,
+    Route,
+    Update,
+)
+from tieline_connectors.command.pages.follower import CommandFollower
+from tieline_connectors.command.pages.form import SetForm, limits_of
+from tieline_connectors.command.pages.listing import CommandFilter, select
+from tieline_connectors.command.pages.plant import CommandPlant, is_protected, plants_of
+
+_ROWS = 50
+_ALARM_US = 3600 * 1_000_000
+_ENDS = {"SUCCEEDED", "HOLD_ENDED", "HOLD_SKIPPED"}
+
+
+class CommandPages(Pages):
+    """Set a point, follow commands, release holds, and stop everything with the kill switch."""
+
+    title = "Commands"
+
+    def __init__(self, context: PageContext) -> None:
+        super().__init__(context)
+        self.plants = plants_of(context)
+        topics = {plant.topic for plant in self.plants} | {p.config.results_topic for p in self.plants}
+        self.follower = CommandFollower(context, sorted(topics))
+
+    def routes(self) -> Sequence[Route]:
+        """Return the pages; none without a command sink."""
+        if not self.plants:
+            return ()
+        return [
+            Route("/commands", self._list, navigation="Commands"),
+            Route("/commands/{command_id:path}", self._life),
+            Route("/holds", self._holds, navigation="Holds"),
+            Route("/holds/release", self._release, "POST"),
+            Route("/set", self._form),
+            Route("/set/check", self._check, "POST", personal=True),
+            Route("/set", self._send, "POST"),
+            Route("/command-sinks", self._sinks),
+            Route("/command-sinks/kill", self._kill, "POST"),
+            Route("/command-sinks/release", self._release_switch, "POST", role="admin"),
+        ]
+
+    def channels(self) -> Mapping[str, Channel]:
+        """Return the channels of the list, of one command, and of the holds."""
+        return {"commands": self._list_changes, "command": self._life_changes, "holds": self._hold_changes}
+
+    def start(self) -> None:
+        """Start to read the topics."""
+        if self.plants:
+            self.follower.start()
+
+    def stop(self) -> None:
+        """End reading."""
+        if self.plants:
+            self.follower.stop()
+
+    def alarms(self) -> Sequence[Alarm]:
+        """Return unpaid holds, unknown ends of the last hour, and engaged kill switches."""
+        now = time.time_ns() // 1000
+        alarms = []
+        with self.follower.book() as book:
+            for life in book.holds():
+                if life.hold_problem:
+                    text = f"A hold could not be ended: {life.hold_problem}. It is retried until it is."
+                    alarms.append(_alarm("hold", life.command_id, "critical", life.points, text, life.at))
+            for life in islice(book.newest(), 1000):
+                end = life.end
+                if end is not None and end["state"] == "UNKNOWN" and now - life.at < _ALARM_US:
+                    text = "It is unknown whether a command was executed. Check the device."
+                    alarms.append(_alarm("unknown", life.command_id, "critical", life.points, text, life.at))
+        for plant in self.plants:
+            if (reason := plant.killed()) is not None:
+                text = f"The kill switch is engaged, and nothing is written: {reason}"
+                key = f"kill.{plant.name}"
+                alarms.append(Alarm(key, "warning", plant.name, text, now // 1000, "/command-sinks"))
+        return alarms
+
+    # Set a point
+
+    def _form(self, request: PageRequest) -> Page:
+        plant, point = self._find(request.query.get("point", ""), request.query.get("sink", ""))
+        form = SetForm(point=point, command_id=str(uuid.uuid4()))
+        return self._set_page(request, plant, form)
+
+    def _check(self, request: PageRequest) -> Page:
+        plant = self._plant(request.form.get("sink", ""))
+        form = _parse_form(request.form)
+        try:
+            command = plant.command(form, request.viewer.name)
+            rejection = plant.rejection(command)
+        except ValueError as error:
+            return self._set_page(request, plant, form, problem=str(error), status=400)
+        if rejection is not None:
+            problem = f"{rejection.code}: {rejection.reason}"
+            return self._set_page(request, plant, form, problem=problem)
+        return self._set_page(request, plant, form, is_allowed=True)
+
+    def _send(self, request: PageRequest) -> Redirect:
+        plant = self._plant(request.form.get("sink", ""))
+        form = _parse_form(request.form)
+        try:
+            command = plant.command(form, request.viewer.name)
+        except ValueError as error:
+            raise PageError(400, f"Nothing was sent: {error}") from error
+        rule = plant.rule(plant.policy(), request.viewer.name, command.writes[0].point, command.action)
+        if is_protected(rule) and request.form.get("confirmed", "").strip() != form.point:
+            raise PageError(400, "Nothing was sent: the point is protected. Type its name to confirm it")
+        plant.send(form, request.viewer.name)
+        return Redirect(f"/commands/{quote(form.command_id, safe='')}")
+
+    def _set_page(
+        self,
+        request: PageRequest,
+        plant: CommandPlant,
+        form: SetForm,
+        *,
+        problem: str = "",
+        is_allowed: bool = False,
+        status: int = 200,
+    ) -> Page:
+        rule = plant.rule(plant.policy(), request.viewer.name, form.point, form.action)
+        with self.follower.book() as book:
+            recent = list(islice(book.of_point(form.point), 5)) if form.point else []
+            holds = [life for life in book.holds() if form.point in life.points]
+        values = {
+            "plant": plant,
+            "form": form,
+            "rule": rule,
+            "limits": limits_of(rule),
+            "killed": plant.killed(),
+            "problem": problem,
+            "is_allowed": is_allowed,
+            "is_protected": is_protected(rule),
+            "recent": recent,
+            "holds": holds,
+            "now_ms": time.time() * 1000,
+        }
+        return Page("command_set.html", f"Set {form.point}", values, status)
+
+    # Follow commands
+
+    def _list(self, request: PageRequest) -> Page:
+        chosen = CommandFilter.of(request.query)
+        values = {**self._rows(chosen, request.query.get("before", "")), "filter": chosen}
+        return Page("commands.html", "Commands", values)
+
+    def _rows(self, chosen: CommandFilter, before: str = "") -> dict[str, Any]:
+        with self.follower.book() as book:
+            lives, is_more = select(book, chosen, _ROWS, before)
+        return {
+            "lives": lives,
+            "is_more": is_more,
+            "problem": self.follower.problem,
+            "now_ms": time.time() * 1000,
+        }
+
+    def _list_changes(self, arguments: Mapping[str, str], since: int) -> Update | None:
+        version = self.follower.version
+        if version <= since or version == 0:
+            return None
+        html = self.context.render("command_rows.html", self._rows(CommandFilter.of(arguments)))
+        return Update(version, {"command-rows": html})
+
+    def _life(self, request: PageRequest) -> Page:
+        command_id = request.path["command_id"]
+        with self.follower.book() as book:
+            life = book.get(command_id)
+        values = {"command_id": command_id, "life": life, "now_ms": time.time() * 1000, "ends": _ENDS}
+        return Page("command.html", f"Command {command_id}", values)
+
+    def _life_changes(self, arguments: Mapping[str, str], since: int) -> Update | None:
+        with self.follower.book() as book:
+            life = book.get(arguments.get("id", ""))
+            if life is None or life.version <= since:
+                return None
+            version = life.version
+            html = self.context.render(
+                "command_life.html", {"life": life, "now_ms": time.time() * 1000, "ends": _ENDS}
+            )
+        return Update(version, {"command-life": html})
+
+    # Holds
+
+    def _holds(self, request: PageRequest) -> Page:
+        return Page("holds.html", "Holds", self._hold_values())
+
+    def _hold_values(self) -> dict[str, Any]:
+        with self.follower.book() as book:
+            return {"holds": book.holds(), "now_ms": time.time() * 1000, "problem": self.follower.problem}
+
+    def _hold_changes(self, arguments: Mapping[str, str], since: int) -> Update | None:
+        version = self.follower.version
+        if version <= since or version == 0:
+            return None
+        return Update(version, {"hold-list": self.context.render("hold_list.html", self._hold_values())})
+
+    def _release(self, request: PageRequest) -> Redirect:
+        command_id = request.form.get("command_id", "")
+        with self.follower.book() as book:
+            life = book.get(command_id)
+            if life is None or life.hold_until is None:
+                raise PageError(404, "This hold has ended")
+            point, platform = life.points[0], str(life.command.get("platform") or "")
+        plant = next((plant for plant in self.plants if plant.platform == platform), self.plants[0])
+        reason = request.form.get("reason", "").strip() or f"release of the hold of {command_id}"
+        form = SetForm(point=point, action="REVERT", reason=reason[:500], command_id=str(uuid.uuid4()))
+        try:
+            rejection = plant.rejection(plant.command(form, request.viewer.name))
+        except ValueError as error:
+            raise PageError(400, f"Nothing was sent: {error}") from error
+        if rejection is not None:
+            raise PageError(403, f"Nothing was sent: {rejection.code}: {rejection.reason}")
+        plant.send(form, request.viewer.name)
+        return Redirect(f"/commands/{quote(form.command_id, safe='')}")
+
+    # Kill switch and audit log
+
+    def _sinks(self, request: PageRequest) -> Page:
+        is_verified = request.query.get("verify") == "1"
+        sinks = [
+            {"plant": plant, "killed": plant.killed(), "audit": plant.audit_state() if is_verified else None}
+            for plant in self.plants
+        ]
+        return Page("command_sinks.html", "Command sinks", {"sinks": sinks})
+
+    def _kill(self, request: PageRequest) -> Redirect:
+        reason = request.form.get("reason", "").strip()
+        if not reason:
+            raise PageError(400, "The kill switch was not engaged: give a reason")
+        self._plant(request.form.get("sink", "")).kill(f"{reason} ({request.viewer.name})")
+        return Redirect("/command-sinks")
+
+    def _release_switch(self, request: PageRequest) -> Redirect:
+        self._plant(request.form.get("sink", "")).release_switch()
+        return Redirect("/command-sinks")
+
+    def _plant(self, name: str) -> CommandPlant:
+        plant = next((plant for plant in self.plants if plant.name == name), None)
+        if plant is None:
+            raise PageError(404, f"No command sink of this worker is called {name!r}")
+        return plant
+
+    def _find(self, text: str, name: str) -> tuple[CommandPlant, str]:
+        """Return the sink and the point of ``<platform>/<path>``, or of a path alone."""
+        if name:
+            return self._plant(name), text
+        for plant in self.plants:
+            if text.startswith(f"{plant.platform}/"):
+                return plant, text[len(plant.platform) + 1 :]
+        return self.plants[0], text
+
+
+def _parse_form(fields: Mapping[str, str]) -> SetForm:
+    try:
+        return SetForm.of(fields)
+    except ValueError as error:
+        raise PageError(400, f"Nothing was sent: {error}") from error
+
+
+def _alarm(kind: str, command_id: str, severity: Any, points: Sequence[str], text: str, at: int) -> Alarm:
+    path = f"/commands/{quote(command_id, safe='')}"
+    return Alarm(f"{kind}.{command_id}", severity, ", ".join(points)[:200], text, at // 1000, path)
