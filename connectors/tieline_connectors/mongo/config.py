@@ -162,6 +162,14 @@ class MongoSinkConfig(Config):
         "max.batch.size", 1000, ge=1, le=100_000, doc="The largest number of documents in one insert."
     )
     create_indexes: bool = setting("create.indexes", True, doc="Whether to create the indexes of the layout.")
+    rollups: bool = setting(
+        "rollups",
+        False,
+        doc="Layouts reading, point and timeseries: whether to keep the first, smallest, largest and last "
+        "value of each minute and hour of a point in <collection>.rollup, and a list of all points in "
+        "<collection>.points. Charts of long ranges need them. They cost at least two upserts for each point "
+        "and commit of offsets.",
+    )
     server_selection_timeout_ms: int | None = setting(
         "server.selection.timeout.ms",
         None,

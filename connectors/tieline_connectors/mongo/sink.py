@@ -30,6 +30,7 @@ from tieline_connectors.mongo.writing.batch_state import BatchState, DocumentPos
 from tieline_connectors.mongo.writing.collection import CollectionWriter, InsertResult
 from tieline_connectors.mongo.writing.failures import TooSlowError, to_tieline_error
 from tieline_connectors.mongo.writing.insert_size import InsertSize
+from tieline_connectors.mongo.writing.rollups import RollupWriter, mark_without_rollups
 from tieline_connectors.mongo.writing.timeseries import TimeSeriesWriter
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class _Route(NamedTuple):
 class MongoSinkTask(SinkTask[MongoSinkConfig]):
     """Writes at once: after ``put`` the records are as safe as the write concern says.
 
-    Therefore ``flush`` has nothing to do. Counters:
+    ``flush`` writes the rollups, if they are configured. Counters:
     - ``duplicates``: documents that already exist;
     - ``compacted``: documents that were too large for MongoDB and are stored in a smaller form;
     - ``skipped.<kind>``: readings of a kind that the layout does not store;
@@ -133,6 +134,17 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         if state.failures:
             raise DataError(state.failures)
 
+    def flush(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Write the rollups of what ``put`` has written.
+
+        Offsets are committed only afterwards. If the process ends before, the records are delivered again,
+        and their existing documents update the rollups.
+        """
+        with self._translate_errors():
+            for writer in self._writers.values():
+                if writer.rollups is not None:
+                    writer.rollups.write()
+
     def close(self, partitions: Collection[TopicPartition], lost: bool) -> None:
         """Drop what is remembered of written documents."""
         self._written.clear()
@@ -147,6 +159,8 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
         """Write all groups. Raises ``RetriableError`` if this takes too long or the task must stop."""
         started: float | None = None
         for writer, group in groups:
+            if writer.rollups is not None and writer.rollups.is_full:
+                writer.rollups.write()
             position = 0
             while position < len(group):
                 if started is None:
@@ -156,6 +170,10 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
                 pending = group[position : position + self._size.documents]
                 result = self._insert(writer, pending)
                 state.confirm(pending, result.failures)
+                if writer.rollups is not None:
+                    writer.rollups.add(
+                        item.document for index, item in enumerate(pending) if index not in result.failures
+                    )
                 self._count({"duplicates": result.duplicates, "compacted": result.compacted})
                 position += len(pending)
 
@@ -231,9 +249,19 @@ class MongoSinkTask(SinkTask[MongoSinkConfig]):
             writer.prepare()
             if self.config.create_indexes:
                 writer.create_indexes(layout.indexes)
+            if layout.has_points:
+                self._prepare_rollups(writer, destination)
             self._writers[destination] = writer
         self._routes[topic] = _Route(writer, layout, Publishes(layout.kinds))
         return self._routes[topic]
+
+    def _prepare_rollups(self, writer: CollectionWriter, destination: Destination) -> None:
+        target = self._client[destination.database][destination.collection]
+        if not self.config.rollups:
+            mark_without_rollups(target)
+            return
+        writer.rollups = RollupWriter(target, self._size.timeout, self.config.socket_timeout_max_ms / 1000)
+        writer.rollups.prepare()
 
     def _writer(self, database: str, collection: str, layout: Layout) -> CollectionWriter:
         target = self._client[database][collection]

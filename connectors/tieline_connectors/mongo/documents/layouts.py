@@ -55,7 +55,8 @@ class Layout(NamedTuple):
     ``documents`` returns each document by the suffix of its ``_id`` after the record's id, which is empty if
     there is only one. The result is empty if a record has nothing to store. It raises ``ValueError`` for a
     record that does not fit the layout. ``kinds`` are the readings that the layout stores; ``None`` means
-    all. With ``takes_tombstones``, a record without a value is not skipped.
+    all. With ``takes_tombstones``, a record without a value is not skipped. ``has_points`` says whether
+    documents contain values of points, of which there can be rollups.
     """
 
     documents: Callable[[SinkRecord], Mapping[str, Document]]
@@ -63,6 +64,7 @@ class Layout(NamedTuple):
     kinds: Sequence[str] | None = None
     is_time_series: bool = False
     takes_tombstones: bool = False
+    has_points: bool = False
 
 
 def _reading(options: LayoutOptions) -> Layout:
@@ -74,6 +76,7 @@ def _reading(options: LayoutOptions) -> Layout:
             (("device", ASCENDING), ("time", DESCENDING)),
         ),
         options.publishes or ("ALL", "MULTI"),
+        has_points=True,
     )
 
 
@@ -86,6 +89,7 @@ def _point(options: LayoutOptions) -> Layout:
             (("device", ASCENDING), ("point", ASCENDING), ("time", DESCENDING)),
         ),
         options.publishes or ("ALL", "MULTI", "POINT"),
+        has_points=True,
     )
 
 
@@ -95,6 +99,7 @@ def _timeseries(options: LayoutOptions) -> Layout:
         (((META_FIELD, ASCENDING), (TIME_FIELD, ASCENDING)),),  # since 6.3 MongoDB creates it by itself
         options.publishes or ("ALL", "MULTI", "POINT"),
         is_time_series=True,
+        has_points=True,
     )
 
 

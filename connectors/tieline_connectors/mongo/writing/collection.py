@@ -36,6 +36,7 @@ from tieline_connectors.mongo.writing.failures import (
     to_data_error,
     to_tieline_error,
 )
+from tieline_connectors.mongo.writing.rollups import RollupWriter
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class CollectionWriter:
             read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
         )
         self._max_bytes = max_bytes
+        self.rollups: RollupWriter | None = None
+        """What collects and writes the rollups of the documents, if there is something."""
 
     @property
     def name(self) -> str:
