@@ -153,10 +153,78 @@ def test_a_broken_version_is_explained_and_the_next_one_runs(counter, start):
     counter.write_text(COUNTER.replace("self.at += 1", "self.at += self.step"))
     counter.write_text(COUNTER.replace("class Counter", "clas Counter"))
     assert "counter_file.py:9: invalid syntax: clas Counter" in dev.says("invalid syntax")
-    dev.says("change the file, and it starts again")
+    dev.says("change a file, and it starts again")
     counter.write_text(COUNTER.replace('"last", 5', '"last", 6'))
     assert [dev.record()["value"]["at"] for _ in range(5)] == [2, 3, 4, 5, 6]
     assert dev.end(signal.SIGTERM) == 0
+
+
+def test_an_imported_module_is_reloaded_also_if_it_is_imported_late_or_broken(counter, tmp_path, start):
+    (tmp_path / "counter_step.py").write_text("STEP = 1")
+    late = "        from counter_step import STEP\n        self.at += STEP"
+    counter.write_text(COUNTER.replace("        self.at += 1", late))
+    dev = start(counter, "--set", "topic=numbers", "--set", "last=30")
+    assert [dev.record()["value"]["at"] for _ in range(30)] == list(range(1, 31))
+    time.sleep(1)  # an author does not save twice in a second
+    (tmp_path / "counter_step.py").write_text("STEP = ")
+    dev.says("counter_step.py has changed: reloading")
+    (tmp_path / "counter_step.py").write_text("STEP = 5")
+    counter.write_text(counter.read_text().replace('"version": 1', '"version": 2'))
+    dev.says("counter_file.py has changed: reloading")
+    assert dev.end(signal.SIGTERM) == 0
+
+
+def test_a_module_that_cannot_be_imported_is_watched_until_it_can(counter, tmp_path, start):
+    counter.write_text("from counter_step import STEP\n" + COUNTER.replace("self.at += 1", "self.at += STEP"))
+    (tmp_path / "counter_step.py").write_text("STEP = 1")
+    dev = start(counter, "--set", "topic=numbers")
+    assert [dev.record()["value"]["at"] for _ in range(5)] == [1, 2, 3, 4, 5]
+    (tmp_path / "counter_step.py").write_text("STEP = nothing")
+    dev.says("name 'nothing' is not defined")
+    dev.says("change a file, and it starts again")
+    (tmp_path / "counter_step.py").write_text("STEP = 3")
+    dev.says("counter_step.py has changed: reloading")
+    counter.write_text(counter.read_text().replace('"last", 5', '"last", 8'))
+    assert dev.record()["value"]["at"] == 8
+    assert dev.end(signal.SIGTERM) == 0
+
+
+def test_the_file_of_settings_is_reloaded_also_after_a_broken_version(counter, tmp_path, start):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("topic: one\nlast: 1\n")
+    dev = start(counter, "--settings", settings)
+    assert dev.record()["topic"] == "one"
+    settings.write_text("topic: [\n")
+    dev.says("change a file, and it starts again")
+    settings.write_text("topic: two\nlast: many\n")
+    dev.says("last: Input should be a valid integer")
+    settings.write_text("topic: two\nlast: 2\n")
+    assert dev.record()["topic"] == "two"
+    assert dev.end(signal.SIGTERM) == 0
+
+
+def test_the_worker_ends_with_a_command_that_is_killed(counter, start):
+    dev = start(counter, "--set", "topic=numbers")
+    dev.record()
+    (worker,) = children_of(dev.process.pid)
+    dev.process.kill()
+    until = time.monotonic() + 20
+    while is_alive(worker):
+        assert time.monotonic() < until, "the worker still runs"
+        time.sleep(0.05)
+
+
+def children_of(pid):
+    command = ["ps", "-A", "-o", "pid=,ppid="]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    pairs = [tuple(map(int, line.split())) for line in lines]
+    return [child for child, parent in pairs if parent == pid]
+
+
+def is_alive(pid):
+    command = ["ps", "-o", "stat=", "-p", str(pid)]
+    state = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return bool(state) and not state.startswith("Z")  # the container's first process may not reap it
 
 
 def test_an_error_shows_the_line_in_the_authors_file(counter):
@@ -170,7 +238,7 @@ def test_an_error_shows_the_line_in_the_authors_file(counter):
 
 def test_a_missing_setting_is_named_and_nothing_runs(counter):
     ended = run(counter, "--once")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "  - topic: is required" in ended.stderr
     assert ended.stdout == ""
 

@@ -42,19 +42,23 @@ def dev(
         ),
     ] = View.AUTO,
 ) -> None:
-    """Run a source or a sink from one file, without packaging it, and reload it when the file changes.
+    """Run a source or a sink from one file, without packaging it, and reload it when a file changes.
+
+    The files are this one, each local module that it imports, and the file of settings.
 
     A source's records are printed as they come; a sink gets the lines of standard input or of a file, and
     the command ends after the last one. The worker is a real one, on a temporary local log: offsets
     continue across a reload, and are gone at the end. Exit status: 0; 1 if the task failed; 2 if nothing
     was started.
     """
-    given = _settings(settings or (), settings_file)
     from tieline.cli.consuming.screen import JsonLines, TableRows, silence_stdout
-    from tieline.cli.developing.loop import DevLoop
+    from tieline.cli.developing.loop import DevLoop, DevSettings
 
     is_rows = output is View.ROWS or (output is View.AUTO and sys.stdout.isatty())
-    well = True
+    files = () if settings_file is None else (settings_file,)
+    given = DevSettings(lambda: _settings(settings or (), settings_file), files)
+    given.read()  # an error in them comes before any other
+    status = 0
     with tempfile.TemporaryDirectory(prefix="tieline-dev-") as folder:
         loop = DevLoop(Path(folder), file, class_name, given, once)
         found = loop.classify()
@@ -63,14 +67,14 @@ def dev(
                 if found.group == SOURCES:
                     if lines is not None:
                         raise StartupError(f"{found.name} is a source; --input is for a sink")
-                    well = loop.run_source(found, TableRows() if is_rows else JsonLines())
+                    status = loop.run_source(found, TableRows() if is_rows else JsonLines())
                 else:
                     with _open(lines) as stream:
-                        well = loop.run_sink(found, stream)
+                        status = loop.run_sink(found, stream)
         except BrokenPipeError:
             silence_stdout()
-    if not well:
-        raise typer.Exit(1)
+    if status:
+        raise typer.Exit(status)
 
 
 def _settings(pairs: list[str] | tuple[()], path: Path | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Runs the author's file, carries records in or out, and reloads the file when it changes."""
+"""Runs the author's file, carries records in or out, and reloads it when a file that it needs changes."""
 
 from __future__ import annotations
 
@@ -6,46 +6,60 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-from tieline.api import RetriableError
+from tieline.api import RetriableError, StartupError
 from tieline.broker.port import Broker, TopicReader
 from tieline.broker.records import ProducerRecord, Unit
 from tieline.cli.connection import BrokerOptions, open_session, say
 from tieline.cli.consuming.screen import RecordPrinter, stdout_closed
 from tieline.cli.developing.author_file import AuthorClass, AuthorFile
+from tieline.cli.developing.watched_files import Version, WatchedFiles
 from tieline.cli.developing.worker import TOPIC, DevWorker
 from tieline.topics.decoder import Decoder, ValueFormat
 
 _PAUSE = 0.05  # seconds between two looks at the file and the worker
 _IDLE = 1.0  # seconds without a record after which a source is idle
 _BATCH = 500
+_NOT_STARTED = 2
+
+
+class DevSettings(NamedTuple):
+    """The connector's settings: how to read them, and the files from which they come."""
+
+    read: Callable[[], Mapping[str, str]]
+    """Raises ``StartupError``."""
+    files: Sequence[Path]
 
 
 class DevLoop:
     """One session. Offsets and records live in ``folder``, and outlive a reload."""
 
     def __init__(
-        self, folder: Path, path: Path, class_name: str | None, settings: Mapping[str, str], once: bool
+        self, folder: Path, path: Path, class_name: str | None, settings: DevSettings, once: bool
     ) -> None:
         self._file = AuthorFile(path)
         self._class_name = class_name
         self._settings = settings
         self._once = once
         self._worker = DevWorker(folder, self._file, say)
-        self._seen = self._version()
-        self._failed = False
+        self._watched = WatchedFiles([self._file.path, *settings.files])
+        self._imported: Mapping[Path, Version] = {}
+        self._status = 0
 
     def classify(self) -> AuthorClass:
         """Return the class that the file holds now. Raises ``StartupError``."""
         return self._file.find(self._class_name)
 
-    def run_source(self, found: AuthorClass, screen: RecordPrinter) -> bool:
-        """Print the records of a source until it is interrupted; return whether all went well."""
-        self._worker.start(found, self._settings)
+    def run_source(self, found: AuthorClass, screen: RecordPrinter) -> int:
+        """Print the records of a source until it is interrupted; return the exit status.
+
+        Raises ``StartupError`` if the settings cannot be read.
+        """
+        self._worker.start(found, self._settings.read())
         try:
             with open_session(self._log(), make=True) as session:
                 shown = _Records(session.broker, screen)
@@ -58,62 +72,69 @@ class DevLoop:
                     self._look(found)
         finally:
             self._stop()
-        return not self._failed
+        return self._status
 
-    def run_sink(self, found: AuthorClass, lines: IO[bytes]) -> bool:
-        """Feed a sink with lines until they end; return whether all was delivered."""
-        self._worker.start(found, self._settings)
+    def run_sink(self, found: AuthorClass, lines: IO[bytes]) -> int:
+        """Feed a sink with lines until they end; return the exit status.
+
+        Raises ``StartupError`` if the settings cannot be read.
+        """
+        self._worker.start(found, self._settings.read())
         try:
             with open_session(self._log(), make=True) as session:
                 feed = _Feed(session.broker, lines)
                 while True:
                     if not feed.carry() and feed.ended and self._delivered(feed.sent):
                         break
-                    if self._failed and self._once:
+                    if self._status and self._once:
                         break
                     self._look(found)
         finally:
             self._stop()
-        return not self._failed
+        return self._status
 
     def _log(self) -> BrokerOptions:
         return BrokerOptions(data_dir=self._worker.data_dir)
 
     def _look(self, found: AuthorClass) -> None:
-        """Reload a changed file; notice a worker that has ended."""
+        """Reload when a file has changed; notice a worker that has ended."""
         time.sleep(_PAUSE)
-        version = self._version()
-        if version == self._seen:
-            if not self._worker.running and not self._failed:
-                self._failed = True
-                self._worker.stop()
-                if not self._once:
-                    say("it has stopped; change the file, and it starts again (Ctrl-C ends)", error=True)
-            return
-        self._seen = version
-        say(f"{self._file.path.name} has changed: reloading")
+        if self._worker.files is not self._imported:
+            self._imported = self._worker.files
+            self._watched.imported(self._imported)
+        changed = self._watched.changed()
+        if changed is not None:
+            self._reload(found, changed)
+        elif not self._worker.running and not self._status:
+            self._status = self._worker.stop() or 1  # it ends only if it fails
+            self._wait_for_change()
+
+    def _reload(self, found: AuthorClass, changed: Path) -> None:
+        say(f"{changed.name} has changed: reloading")
         self._worker.stop()
-        self._failed = False
-        self._worker.start(found, self._settings)
+        self._status = 0
+        try:
+            settings = self._settings.read()
+        except StartupError as error:
+            say(str(error), error=True)
+            self._status = _NOT_STARTED
+            self._wait_for_change()
+        else:
+            self._worker.start(found, settings)
+
+    def _wait_for_change(self) -> None:
+        if not self._once:
+            say("it has stopped; change a file, and it starts again (Ctrl-C ends)", error=True)
 
     def _ended(self, last: float) -> bool:
         """Whether a source has nothing more to give, or has failed."""
-        return self._failed or (self._worker.idle and time.monotonic() - last > _IDLE)
+        return bool(self._status) or (self._worker.idle and time.monotonic() - last > _IDLE)
 
     def _delivered(self, sent: int) -> bool:
-        return not sent or (self._worker.idle and self._worker.handled >= sent) or self._failed
+        return not sent or (self._worker.idle and self._worker.handled >= sent) or bool(self._status)
 
     def _stop(self) -> None:
-        status = self._worker.stop()
-        self._failed = self._failed or status != 0
-
-    def _version(self) -> tuple[int, int]:
-        """Return what changes when the author saves the file."""
-        try:
-            status = self._file.path.stat()
-        except OSError:  # an editor may replace it
-            return getattr(self, "_seen", (0, 0))
-        return status.st_mtime_ns, status.st_size
+        self._status = self._worker.stop() or self._status
 
 
 class _Records:

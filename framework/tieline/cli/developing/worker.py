@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from tieline.cli.developing.author_file import AuthorClass, AuthorFile
-from tieline.cli.developing.child import AUTHOR, NEXT_LINE
+from tieline.cli.developing.child import AUTHOR, FILES, NEXT_LINE
+from tieline.cli.developing.watched_files import Version
 from tieline.plugins.discovery import SOURCES
 from tieline.plugins.unpackaged import write_entry_points
 
@@ -28,16 +29,19 @@ class DevWorker:
     def __init__(self, folder: Path, file: AuthorFile, say: Callable[[str], None]) -> None:
         self.data_dir = folder / "data"
         self.ledger: Mapping[str, Any] = {}
+        self.files: Mapping[Path, Version] = {}
+        """The local files that the process has imported, each with its version at that time."""
         self._folder = folder
         self._file = file
         self._say = say
         self._handled_before = 0
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
+        self._pipe: int | None = None
 
     def start(self, found: AuthorClass, settings: Mapping[str, str]) -> None:
         """Start a worker with this class. ``settings`` are the connector's own."""
-        self._handled_before, self.ledger = self.handled, {}
+        self._handled_before, self.ledger, self.files = self.handled, {}, {}
         is_source = found.group == SOURCES
         plugin = self._folder / f"plugin-{found.group}-{found.name}"
         if not plugin.exists():
@@ -56,11 +60,14 @@ class DevWorker:
             self._write("settings", {**connector, "connector.class": _NAME}),
         ]
         path = [str(plugin), str(self._file.folder), os.environ.get("PYTHONPATH", "")]
+        self._close_pipe()
+        child_end, self._pipe = os.pipe()  # nothing is written: its end is the end of this process
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tieline.cli.developing.child"),
-                *(str(self._file.path), found.name, *map(str, files)),
+                *(str(self._file.path), found.name, *map(str, files), str(child_end)),
             ],
+            pass_fds=[child_end],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr if is_source else None,  # a source's records alone are on standard output
             stderr=subprocess.PIPE,
@@ -72,6 +79,7 @@ class DevWorker:
                 "PYTHONUNBUFFERED": "1",
             },
         )
+        os.close(child_end)
         assert self._process.stderr is not None
         self._reader = threading.Thread(target=self._read, args=(self._process.stderr,), daemon=True)
         self._reader.start()
@@ -106,7 +114,13 @@ class DevWorker:
                 self._say(f"it did not stop within {_STOP_TIMEOUT:g} s, and is killed: interrupt ends a call")
                 self._process.kill()
         self._reader.join(_STOP_TIMEOUT)
+        self._close_pipe()
         return self._process.wait()
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
 
     @property
     def _handled_now(self) -> int:
@@ -121,6 +135,10 @@ class DevWorker:
         for line in stream:
             if line.startswith(AUTHOR):
                 self._say(line.removeprefix(AUTHOR).rstrip("\n").replace(NEXT_LINE, "\n"))
+                continue
+            if line.startswith(FILES):
+                found = json.loads(line.removeprefix(FILES))
+                self.files = {Path(path): (modified, size) for path, modified, size in found}
                 continue
             try:
                 event = json.loads(line)
