@@ -98,10 +98,15 @@ def parse_users(text: str, path: Path) -> list[Account]:
 
 def read_users(path: Path) -> list[Account]:
     """Return the accounts in a users file, at least one. Raises ``OSError``, ``UsersFileError``."""
-    accounts = parse_users(_read_text(path), path)
+    accounts = list_accounts(path)
     if not accounts:
-        raise UsersFileError(f"{path} has no users. Add one: {_add_command(path)}")
+        raise UsersFileError(f"{path} has no users. Add one: {add_command(path)}")
     return accounts
+
+
+def list_accounts(path: Path) -> list[Account]:
+    """Return the accounts in a users file, which may have none. Raises ``OSError``, ``UsersFileError``."""
+    return parse_users(_read_text(path), path)
 
 
 @contextmanager
@@ -186,17 +191,18 @@ def _describe_problem(words: list[str], path: Path) -> str:
     if option is None or len(words) == 1:
         return (
             "is not NAME ROLE KIND HASH (roles: viewer, operator, admin; kinds: password, token). Remove the"
-            f" line, and add the user with: {_add_command(path)}"
+            f" line, and add the user with: {add_command(path)}"
         )
     role = "viewer" if words[-1] == "read" and len(words) > 2 else "operator"
     what = "token" if option else "password"
     return (
         f"has a {what} in plain text, which earlier releases accepted. Remove the line, and add the user with"
-        f" a new {what}: {_add_command(path, role)}{option}"
+        f" a new {what}: {add_command(path, role)}{option}"
     )
 
 
-def _add_command(path: Path, role: str = "operator") -> str:
+def add_command(path: Path, role: str = "operator") -> str:
+    """Return the command that adds a user, for messages."""
     return f"tieline users add NAME {shlex.quote(str(path))} --role {role}"
 
 
@@ -204,7 +210,7 @@ def _read_text(path: Path) -> str:
     try:
         return read_small_file(path).decode("utf-8")
     except UnicodeDecodeError:
-        raise UsersFileError(f"{path} is not UTF-8 text. Write a new one: {_add_command(path)}") from None
+        raise UsersFileError(f"{path} is not UTF-8 text. Write a new one: {add_command(path)}") from None
     except ValueError as error:
         raise UsersFileError(f"{path} {error}") from None
 

@@ -21,9 +21,10 @@ from tieline.http.users import (
     User,
     UsersFile,
     UsersFileError,
+    add_command,
     edit_users,
     is_user_name,
-    read_users,
+    list_accounts,
 )
 
 users = typer.Typer(
@@ -32,6 +33,12 @@ users = typer.Typer(
 
 _MIN_PASSWORD = 8
 _MAX_PASSWORD = 1024
+_MIN_CHARACTERS = 4  # different ones
+_GUESSED_FIRST = {
+    *("password", "password1", "passw0rd", "12345678", "123456789", "1234567890", "qwertyui", "qwerty123"),
+    *("qwertyuiop", "1q2w3e4r", "abcd1234", "iloveyou", "admin123", "administrator", "letmein1", "welcome1"),
+    *("changeme", "changeit", "sunshine", "princess"),
+}
 
 Name = Annotated[str, typer.Argument(help="The user's name.")]
 File = Annotated[Path, typer.Argument(help="The users file, as in users.file.")]
@@ -50,11 +57,19 @@ def add(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the user's role and password or token.")
     ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Change the role alone; the user keeps the password or token.")
+    ] = False,
 ) -> None:
     """Add a user. The password is asked for without echo, or read from standard input.
 
     With --token, the token is generated and printed once; only its hash is kept.
     """
+    if keep:
+        if token or replace:
+            raise StartupError("give --keep alone: it changes neither the password nor the token")
+        _change_role(file, User(name, role))
+        return
     from tieline.http.passwords import generate_token, hash_password, hash_token
 
     if not is_user_name(name):
@@ -63,7 +78,7 @@ def add(
             " no colons"
         )
     _edit(file, lambda users_file: _check_is_new(users_file, name, replace=replace))
-    secret = generate_token() if token else _read_password()
+    secret = generate_token() if token else _read_password(name)
     hash_ = hash_token(secret) if token else hash_password(secret)
     account = Account(User(name, role), "token" if token else "password", hash_)
 
@@ -81,10 +96,11 @@ def add(
 @users.command()
 def remove(name: Name, file: File) -> None:
     """Remove a user."""
+    _check_exists(file)
 
     def remove_user(users_file: UsersFile) -> None:
         if not users_file.remove(name):
-            raise StartupError(f"{file} has no user {name[:100]!r}; `tieline users list` shows all users")
+            raise _unknown_user(file, name)
 
     _edit(file, remove_user)
     say(f"{name} was removed from {file}. {_RESTART}")
@@ -96,8 +112,9 @@ def list_users(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
 ) -> None:
     """List the users with their roles; passwords and tokens cannot be shown."""
+    _check_exists(file)
     try:
-        accounts = read_users(file)
+        accounts = list_accounts(file)
     except OSError as error:
         raise StartupError(f"{file} cannot be read: {error.strerror}") from None
     except UsersFileError as error:
@@ -119,8 +136,33 @@ _RESTART = "Restart the registry or worker that uses this file to apply the chan
 def _check_is_new(users_file: UsersFile, name: str, *, replace: bool) -> None:
     if name in users_file.accounts and not replace:
         raise StartupError(
-            f"the user {name!r} exists already; --replace gives a new role and password or token"
+            f"the user {name!r} exists already; --replace gives a new role and password or token, "
+            "--keep a new role alone"
         )
+
+
+def _change_role(file: Path, user: User) -> None:
+    _check_exists(file)
+
+    def change(users_file: UsersFile) -> None:
+        account = users_file.accounts.get(user.name)
+        if account is None:
+            raise StartupError(
+                f"{file} has no user {user.name[:100]!r}; `tieline users list` shows all users"
+            )
+        users_file.put(account._replace(user=user))
+
+    _edit(file, change)
+    say(f"{user.name} has the role {user.role.value} in {file}. {_RESTART}")
+
+
+def _unknown_user(file: Path, name: str) -> StartupError:
+    return StartupError(f"{file} has no user {name[:100]!r}; `tieline users list` shows all users")
+
+
+def _check_exists(file: Path) -> None:
+    if not file.exists():
+        raise StartupError(f"{file} does not exist. The first user creates it: {add_command(file)}")
 
 
 def _edit(file: Path, change: Callable[[UsersFile], None]) -> None:
@@ -128,25 +170,40 @@ def _edit(file: Path, change: Callable[[UsersFile], None]) -> None:
     try:
         with edit_users(file) as users_file:
             change(users_file)
+    except FileNotFoundError:
+        folder = file.resolve().parent
+        raise StartupError(
+            f"{file} cannot be created: the folder {folder} does not exist. Create it"
+        ) from None
     except OSError as error:
         raise StartupError(f"{file} cannot be changed: {error.strerror}") from None
     except UsersFileError as error:
         raise StartupError(str(error)) from None
 
 
-def _read_password() -> str:
+def _read_password(name: str) -> str:
     """Ask for a password twice on a terminal; otherwise read the first line of standard input."""
+    none_given = ""
     if sys.stdin.isatty():
         password = str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     else:
         # Bytes, since not every locale decodes UTF-8.
         line = sys.stdin.buffer.readline(4 * _MAX_PASSWORD + 2)
+        if not line:
+            none_given = ", and standard input has none. Pipe it in, or run the command on a terminal"
         try:
             password = line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             raise StartupError("the password is not UTF-8 text; nothing was changed") from None
     if not _MIN_PASSWORD <= len(password) <= _MAX_PASSWORD:
         raise StartupError(
-            f"the password must have {_MIN_PASSWORD} to {_MAX_PASSWORD} characters; nothing was changed"
+            f"the password must have {_MIN_PASSWORD} to {_MAX_PASSWORD} characters{none_given}; nothing was"
+            " changed"
+        )
+    plain = password.casefold()
+    if plain == name.casefold() or plain in _GUESSED_FIRST or len(set(plain)) < _MIN_CHARACTERS:
+        raise StartupError(
+            "the password is one that is guessed first: the user's name, a common one, or one of few"
+            " different characters; nothing was changed"
         )
     return password

@@ -123,6 +123,63 @@ def test_a_user_is_replaced_only_on_request(file):
     assert verify_password(account.hash, "another horse")
 
 
+def test_a_file_without_users_is_an_empty_list_and_a_missing_file_an_error_with_the_fix(file):
+    missing = users("list", file)
+    assert missing.returncode == 2
+    assert f"{file} does not exist. The first user creates it: tieline users add NAME" in missing.stderr
+    assert users("remove", "ann", file).stderr == missing.stderr
+    file.write_text("# nobody yet\n")
+    listed = users("list", file)
+    assert (listed.returncode, "name" in listed.stdout, listed.stderr) == (0, True, "")
+    assert users("list", file, "--json") == (0, "", "")
+
+
+def test_a_missing_folder_is_named(file):
+    done = users("add", "ann", file / "no" / "users", "--role", "viewer", "--token")
+    assert (done.returncode, f"the folder {file / 'no'} does not exist" in done.stderr) == (2, True)
+
+
+def test_a_role_changes_without_a_new_password(file):
+    users("add", "ann", file, "--role", "viewer", stdin="correct horse")
+    (before,) = read_users(file)
+    assert users("add", "ann", file, "--role", "admin", "--keep").returncode == 0
+    (after,) = read_users(file)
+    assert (after.user.role, after.hash) == (Role.ADMIN, before.hash)
+    unknown = users("add", "bob", file, "--role", "admin", "--keep")
+    assert (unknown.returncode, "has no user 'bob'" in unknown.stderr) == (2, True)
+    both = users("add", "ann", file, "--role", "admin", "--keep", "--token")
+    assert (both.returncode, "give --keep alone" in both.stderr) == (2, True)
+
+
+def test_users_that_are_added_at_once_are_all_there(file):
+    command = [*TIELINE, "add", "{}", str(file), "--role", "viewer", "--token"]
+    processes = [
+        subprocess.Popen([word.format(f"user{n}") for word in command], stdout=subprocess.DEVNULL)
+        for n in range(3)
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert {account.user.name for account in read_users(file)} == {"user0", "user1", "user2"}
+
+
+def test_a_symbolic_link_stays_one(file, tmp_path):
+    (tmp_path / "link").symlink_to(file)
+    assert users("add", "ann", tmp_path / "link", "--role", "viewer", "--token").returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert len(read_users(file)) == 1
+
+
+@pytest.mark.parametrize("password", ["Password", "aaaaaaaa", "12121212", "administrator", "Ann.Smith"])
+def test_a_password_that_is_guessed_first_is_refused(file, password):
+    done = users("add", "ann.smith", file, "--role", "admin", stdin=password)
+    assert (done.returncode, "one that is guessed first" in done.stderr) == (2, True)
+    assert not file.exists()
+
+
+def test_a_missing_password_is_not_just_a_short_one(file):
+    done = users("add", "ann", file, "--role", "admin", stdin="")
+    assert "standard input has none. Pipe it in, or run the command on a terminal" in done.stderr
+
+
 @pytest.mark.parametrize("password", ["", "\n", "short", "x" * 1025, "x" * 100_000])
 def test_a_password_that_is_too_short_or_too_long_is_refused(file, password):
     done = users("add", "ann", file, "--role", "admin", stdin=password)
@@ -169,4 +226,4 @@ def test_a_file_that_cannot_be_read_or_written_is_one_message(tmp_path):
     for command in (["list"], ["remove", "ann"], ["add", "ann", "--role", "admin"]):
         done = users(*command, tmp_path / "missing" / "users", stdin="correct horse")
         assert done.returncode == 2
-        assert "No such file or directory" in done.stderr
+        assert "does not exist" in done.stderr
