@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import pytest
 
-from tieline.api import Config, RetriableError, Secret, SinkTask, SourceTask
-from tieline.api.connector import Connector, connector_of
-from tieline.testing.driven_task import DrivenTask
+from tieline.api import RetriableError, TielineError
+from tieline.testing.connector_settings import ConnectorSettings
+from tieline.testing.driven_task import DrivenTask, UnexpectedError
 from tieline.testing.promises import NotTested
-from tieline.testing.resources import left_since, resources, shared_state
+from tieline.testing.resources import left_since, process_state, resources, shared_state
 
 Call = Callable[[], None]
-_SECRET_NAME = re.compile(r"(password|passwd|secret|token|credentials?|api[._-]?key|private[._-]?key)$")
 
 
-class ConnectorContract:
+class ConnectorContract(ConnectorSettings):
     """The base of ``SourceContract`` and ``SinkContract``: settings, lifecycle, resources.
 
     A test that lacks a fixture is skipped; the end of pytest's run lists these promises with the fixture
     that each needs.
     """
 
-    connector: ClassVar[type[Any]]
-    """The connector class, or the task class where the entry point names that."""
     soon: ClassVar[float] = 1.0
     """Seconds: how much longer than asked a call may take, on a machine that has other things to do."""
     patience: ClassVar[float] = 10.0
     """Seconds after which a call hangs, and an expected record or error will not come any more."""
-
-    @pytest.fixture
-    def settings(self) -> Mapping[str, str]:
-        """The flat map of a working configuration, for an external system of this test's own. Required."""
-        raise NotImplementedError("give the fixture 'settings': a flat map of a working configuration")
-
-    @pytest.fixture
-    def outage(self) -> Mapping[str, str] | None:
-        """Settings of an external system that cannot be reached, such as an unused port.
-
-        ``None``: the promises about an outage at the start are not tested.
-        """
-        return None
 
     @pytest.fixture
     def break_it(self) -> Call | None:
@@ -73,35 +57,6 @@ class ConnectorContract:
         """``work(task)``: let a started task handle a few records. The source's and sink's kits give it."""
         raise NotImplementedError
 
-    @pytest.fixture(autouse=True)
-    def not_tested(self, request: pytest.FixtureRequest) -> NotTested:
-        """``not_tested(reason)``: skip the test, and list its promise at the end of the run."""
-        return NotTested(request)
-
-    def test_every_setting_is_documented_and_no_default_can_be_changed(self) -> None:
-        """A default that is a list would be shared by all connectors of a worker."""
-        for name, field in self._config_type.model_fields.items():
-            assert field.description, f"{name} has no documentation"
-            assert field.alias, f"{name} has no key; define it with setting()"
-            assert not isinstance(field.default, (list, dict, set)), f"the default of {name} can be changed"
-
-    def test_a_secret_is_declared_as_one(self) -> None:
-        """``Secret`` keeps a value out of logs, messages and the REST interface."""
-        for name, field in self._config_type.model_fields.items():
-            key = field.alias or name
-            if _SECRET_NAME.search(key.lower()) and field.annotation is str:
-                pytest.fail(f"{key} looks like a secret and is a str: declare it as tieline.api.Secret")
-
-    def test_the_settings_of_every_task_are_a_configuration(self, settings: Mapping[str, str]) -> None:
-        """``task_configs`` returns flat maps, at most as many as asked for."""
-        problems = list(self._connector.validate(self._config(settings)))
-        assert problems == [], f"validate rejects the settings of this test: {problems}"
-        for most in (1, 3):
-            tasks = self._task_configs(settings, most)
-            assert 0 < len(tasks) <= most, f"{len(tasks)} tasks, at most {most} were asked for"
-            for task in tasks:
-                self._config(task)
-
     def test_a_task_that_never_started_can_be_interrupted_and_stopped(
         self, settings: Mapping[str, str]
     ) -> None:
@@ -128,13 +83,23 @@ class ConnectorContract:
         """It may succeed, or raise ``RetriableError`` each time; then the task is interrupted and stopped."""
         if outage is None:
             not_tested("no settings of an outage; give the fixture 'outage'")
-        task = self._task(outage)
+        ended = []  # kept: what the garbage collector would close is not released by stop
+        mark = resources()
         for _ in range(2):
-            if not self._fails("start", task.start, outage):
-                break
-        task.interrupt()
-        task.stop()
-        task.end()
+            mark = resources()  # the first task may load what a library keeps for all
+            task = self._task(outage)
+            for _ in range(2):
+                if not self._fails("start", task.start, outage):
+                    break
+            task.interrupt()
+            task.stop()
+            task.end()
+            ended.append(task)
+        left = left_since(mark, 3 * self.soon)  # waits only as long as something is left
+        assert not left, (
+            f"start failed twice, and stop left open: {', '.join(left)}. "
+            "Release what a failed start has opened; stop is called also if start failed"
+        )
 
     def test_a_task_that_could_not_start_starts_after_the_outage(
         self,
@@ -192,29 +157,36 @@ class ConnectorContract:
             "set it in __init__, on self"
         )
 
-    @property
-    def _connector(self) -> type[Any]:
-        kind = self.connector
-        if issubclass(kind, (SourceTask, SinkTask)):
-            return connector_of(kind)
-        assert issubclass(kind, Connector), f"connector = {kind.__name__} is neither a connector nor a task"
-        return kind
+    def test_a_task_changes_nothing_of_the_process(
+        self, settings: Mapping[str, str], work: Callable[[Any], None]
+    ) -> None:
+        """Other connectors run in the same process: its environment, its working folder, its logging."""
+        before = process_state()
+        with self._started(settings) as task:
+            work(task)
+        after = process_state()
+        changed = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+        assert not changed, (
+            f"a task changed {', '.join(changed)}: that is common to all connectors of a worker. "
+            "Give it to your own client or call instead"
+        )
 
-    @property
-    def _config_type(self) -> type[Config]:
-        found: type[Config] = self._connector.config_type
-        return found
-
-    def _config(self, settings: Mapping[str, str]) -> Config:
-        return self._config_type.parse(settings)
-
-    def _task_configs(self, settings: Mapping[str, str], most: int) -> Sequence[Mapping[str, str]]:
-        """Return the settings of each task, as the connector divides its work."""
-        connector = self._connector(_ConnectorContext(settings), self._config(settings))
-        connector.start()
-        tasks: Sequence[Mapping[str, str]] = connector.task_configs(most)
-        connector.stop()
-        return tasks
+    def test_no_secret_is_logged_or_printed(
+        self,
+        settings: Mapping[str, str],
+        work: Callable[[Any], None],
+        caplog: pytest.LogCaptureFixture,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """Not at any level: a log is read by more people than a secret."""
+        secrets = self._secrets(settings)
+        caplog.set_level(logging.DEBUG)
+        with self._started(settings) as task:
+            work(task)
+        printed = capfd.readouterr()
+        for key, text in secrets.items():
+            assert text not in caplog.text, f"the log shows the secret {key}: never log the value of a secret"
+            assert text not in printed.out + printed.err, f"the task prints the secret {key}"
 
     def _context(self) -> Any:
         raise NotImplementedError
@@ -259,37 +231,19 @@ class ConnectorContract:
         except RetriableError as error:
             self._shows_no_secret(error, settings)
             return error
-        except AssertionError:
-            raise
-        except Exception as error:
-            raise AssertionError(
-                f"{name} raised {type(error).__name__} in an outage ({error}): the task would stop. "
-                "Raise RetriableError, and the runtime waits and calls again"
-            ) from error
+        except UnexpectedError as error:
+            raise self._stops_in_an_outage(name, error.error) from error.error
+        except TielineError as error:
+            raise self._stops_in_an_outage(name, error) from error
         return None
 
+    def _stops_in_an_outage(self, name: str, error: BaseException) -> AssertionError:
+        return AssertionError(
+            f"{name} raised {type(error).__name__} in an outage ({error}): the task would stop. "
+            "Raise RetriableError, and the runtime waits and calls again"
+        )
+
     def _shows_no_secret(self, error: Exception, settings: Mapping[str, str]) -> None:
-        for name, field in self._config_type.model_fields.items():
-            key = field.alias or name
-            text = settings.get(key, "")
-            if isinstance(field.default, Secret):
-                text = text or field.default.get_secret_value()
-            is_secret = Secret in (field.annotation, *get_args(field.annotation))
-            if is_secret and len(text) > 3 and text in f"{error} {error.__cause__}":
+        for key, text in self._secrets(settings).items():
+            if text in f"{error} {error.__cause__}":
                 pytest.fail(f"the message of {type(error).__name__} shows the secret {key}")
-
-
-class _ConnectorContext:
-    """A ``ConnectorContext`` for a connector that asks nothing of it."""
-
-    name = "test"
-
-    def __init__(self, settings: Mapping[str, str]) -> None:
-        self.settings = settings
-
-    def request_task_reconfiguration(self) -> None:
-        """Nothing to do."""
-
-    def raise_error(self, error: Exception) -> None:
-        """The test ends."""
-        raise error

@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from typing import Any
 
 import pytest
+
+from tieline.api import TielineError
 
 _HINT = {
     "start": "start never waits for the external system; raise RetriableError and the runtime calls again",
@@ -23,6 +26,28 @@ _HINT = {
     "interrupt": "interrupt only sets a flag or wakes a waiting call; it waits for nothing",
     "stop": "stop releases all resources without waiting for the external system",
 }
+
+_RAISES = {
+    "poll": "in an outage poll raises RetriableError; where waiting cannot help, FatalError",
+    "put": "put raises RetriableError in an outage, DataError for bad records",
+    "flush": "flush raises RetriableError in an outage, DataError for bad records",
+    "pre_commit": "pre_commit raises RetriableError in an outage, DataError for bad records",
+    "start": "start raises RetriableError in an outage; where waiting cannot help, FatalError",
+    "commit_record": "commit_record takes every record, with metadata None if a transform filtered it",
+    "open": "open takes any partitions, also while the task has others",
+    "close": "close takes any partitions that were opened, also those without a record",
+    "interrupt": "interrupt never fails, also if start failed or was never called",
+    "stop": "stop never fails, also if start failed or was never called",
+}
+
+
+class UnexpectedError(AssertionError):
+    """A call of the task raised what no task may raise: the runtime takes it for a bug, and stops."""
+
+    def __init__(self, name: str, error: BaseException) -> None:
+        promise = _RAISES.get(name, "raise RetriableError in an outage, FatalError if waiting cannot help")
+        super().__init__(f"{name} raised {type(error).__name__}: {error}. The task would stop: {promise}")
+        self.error = error
 
 
 class DrivenTask:
@@ -84,11 +109,15 @@ class DrivenTask:
     def _result(self, name: str, answer: Future[Any], limit: float | None = None) -> Any:
         limit = self.limit if limit is None else limit
         begun = time.monotonic()
-        try:
-            return answer.result(limit)
-        except FutureTimeoutError:
-            if answer.done():
-                raise  # the task's own
+        with suppress(FutureTimeoutError):
+            answer.exception(limit)
+        if answer.done():
+            error = answer.exception()
+            if error is None:
+                return answer.result()
+            if isinstance(error, TielineError):
+                raise error
+            raise UnexpectedError(name, error) from error
         if name != "interrupt":
             self.hung = name
         waited = time.monotonic() - begun

@@ -169,6 +169,33 @@ class SourceInAKilledWorker(SourceCalls):
             f"{len(names) - fed} records came again under another id or with another value after a kill -9: "
             "a record that is read again is equal to the first time"
         )
+        if self._replayable:
+            another = KilledWorker(tmp_path / "another worker", SOURCES, kind, settings, mine)
+            self._check_ids(found, self._read_again(another, fed))
+
+    def _read_again(self, worker: KilledWorker, count: int) -> list[tuple[str, bytes | None]]:
+        """Return what a worker without saved offsets reads; nothing, where records were acknowledged."""
+        deadline: list[float] = []
+
+        def done() -> bool:
+            if not deadline and worker.ready():
+                deadline.append(time.monotonic() + 3 * self.soon)
+            return len(worker.records()) >= count or bool(deadline and time.monotonic() > deadline[0])
+
+        worker.run_until(done, "a worker without saved offsets does not start")
+        return worker.records()
+
+    def _check_ids(
+        self, first: list[tuple[str, bytes | None]], again: list[tuple[str, bytes | None]]
+    ) -> None:
+        """Check that a record has one id, in every process and whatever came later."""
+        counted = Counter(value for _, value in set(first))
+        ids = {value: name for name, value in first if counted[value] == 1}
+        others = [value for name, value in again if ids.get(value, name) != name]
+        assert not others, (
+            f"{len(others)} of {len(again)} records came under another id (tieline.id) in another process: "
+            "a store would keep both. Make the id of what tells a record apart, not of hash() or a time"
+        )
 
 
 class SinkInAKilledWorker(SinkCalls):

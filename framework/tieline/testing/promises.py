@@ -12,9 +12,11 @@ _NAME = "tieline-contract-kit"
 class Untested:
     """A plugin of pytest that lists every promise of a run that was not tested, and why."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
         self.reasons: dict[tuple[str, str], str] = {}
         self._seen: set[type] = set()
+        self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
+        """What a worker of pytest-xdist hands over to the process that prints."""
 
     def add_class(self, contract: type) -> None:
         """Note which tests a class has switched off."""
@@ -24,6 +26,18 @@ class Untested:
         for name in dir(contract):
             if name.startswith("test_") and getattr(contract, name) is None:
                 self.reasons[contract.__name__, name] = f"switched off in {contract.__name__}"
+
+    @pytest.hookimpl
+    def pytest_sessionfinish(self) -> None:
+        """In a worker of pytest-xdist, hand the list over."""
+        if self._output is not None:
+            self._output[_NAME] = [[*promise, reason] for promise, reason in self.reasons.items()]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take the list of a worker that has ended; one that has crashed has none."""
+        for owner, test, reason in getattr(node, "workeroutput", {}).get(_NAME, ()):
+            self.reasons[owner, test] = reason
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -38,10 +52,10 @@ class Untested:
 
 
 def untested(config: pytest.Config) -> Untested:
-    """Return the list of this run, creating it for the first test that asks."""
+    """Return the list of this process, creating it for the first that asks."""
     found = config.pluginmanager.get_plugin(_NAME)
     if found is None:
-        found = Untested()
+        found = Untested(config)
         config.pluginmanager.register(found, _NAME)
     assert isinstance(found, Untested)
     return found

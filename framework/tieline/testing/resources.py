@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import locale
+import logging
 import os
+import socket
+import ssl
 import stat
 import sys
 import threading
@@ -62,6 +66,25 @@ def shared_state(kinds: Iterable[type]) -> Mapping[str, str]:
                 if not _is_code(name, value)
             }
     return found
+
+
+def process_state() -> Mapping[str, str]:
+    """Return what belongs to the whole process, as text, by a name for people."""
+    root = logging.getLogger()
+    found = {
+        "the working folder": os.getcwd(),
+        "socket.setdefaulttimeout": str(socket.getdefaulttimeout()),
+        "the default context of TLS": repr(getattr(ssl, "_create_default_https_context")),  # noqa: B009 - private
+        "the locale": locale.setlocale(locale.LC_ALL),
+        "the level of the root logger": str(root.level),
+        "the handlers of the root logger": repr(root.handlers),
+        "logging.disable": str(root.manager.disable),
+        "sys.excepthook": repr(sys.excepthook),
+        "threading.excepthook": repr(threading.excepthook),
+        "sys.stdout or sys.stderr": f"{id(sys.stdout)} {id(sys.stderr)}",
+    }
+    variables = {f"the environment variable {name}": value for name, value in os.environ.items()}
+    return {**found, **variables}
 
 
 def _is_foreign(module: str) -> bool:

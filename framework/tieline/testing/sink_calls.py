@@ -12,6 +12,7 @@ import pytest
 
 from tieline.api import (
     DataError,
+    FatalError,
     Headers,
     RetriableError,
     SinkConnector,
@@ -21,6 +22,7 @@ from tieline.api import (
     identity,
 )
 from tieline.testing.connector_contract import ConnectorContract
+from tieline.testing.driven_task import UnexpectedError
 from tieline.testing.promises import NotTested
 from tieline.testing.sink_context import RecordingSinkContext
 
@@ -86,7 +88,7 @@ class SinkCalls(ConnectorContract):
 
         Override it if the sink does not take any text. ``written`` returns equal values.
         """
-        return f"value {number}"
+        return f"value {number}: it's 21 °C"
 
     @property
     def _most(self) -> int:
@@ -116,26 +118,46 @@ class SinkCalls(ConnectorContract):
         )
 
     def _put(self, task: Any, batch: Sequence[SinkRecord]) -> None:
+        handed, before = list(batch), [text_of(record.value) for record in batch]
         begun = time.monotonic()
         try:
-            task.put(batch)
+            task.put(handed)
         finally:
             took = time.monotonic() - begun
             assert took <= self.soon, (
                 f"put took {took:.1f} s; it never sleeps or retries, it raises RetriableError"
             )
+        same = len(handed) == len(batch) and all(a is b for a, b in zip(handed, batch, strict=True))
+        same = same and before == [text_of(record.value) for record in batch]
+        assert same, "put changed the batch or a value in it: copy what you change, others use it too"
 
-    def _failures(self, task: Any, batch: Sequence[SinkRecord]) -> list[int]:
-        """Return the indexes that a data error of put or flush names."""
+    def _failures(
+        self, task: Any, batch: Sequence[SinkRecord], what: str = "that can never be written"
+    ) -> list[int]:
+        """Return the indexes that a data error of put or flush names. ``what``: what is bad about one."""
         try:
             self._put(task, batch)
             task.flush(reached(batch))
         except DataError as error:
             return sorted(error.failures)
+        except RetriableError as error:
+            raise AssertionError(
+                f"the sink raised RetriableError for a record {what} ({error}): it would be offered again "
+                "for ever, and nothing behind it. Raise DataError with its index"
+            ) from error
+        except (FatalError, UnexpectedError) as error:
+            raise AssertionError(
+                f"the sink raised {type(error).__name__} for a record {what} ({error}): the task would stop. "
+                "Write all others, then raise DataError with its index"
+            ) from error
         return []
 
     def _flushed(self, task: Any, batches: Iterable[Sequence[SinkRecord]]) -> None:
         task.flush(reached([record for batch in batches for record in batch]))
+
+    def _is_there(self, records: Sequence[SinkRecord], found: Sequence[Any], message: str) -> None:
+        missing = Counter(text_of(r.value) for r in records) - Counter(map(text_of, found))
+        assert not missing, f"{message} ({missing.total()} records)"
 
     def _check(self, batches: Iterable[Sequence[SinkRecord]], found: Sequence[Any], most: int = 1) -> None:
         """Check that each value of these records is outside, in order, at most ``most`` times."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from tieline.testing.killed_worker import SinkInAKilledWorker
 from tieline.testing.sink_failures import SinkFailures
+from tieline.testing.sink_identity import SinkIdentity
+from tieline.testing.sink_partitions import SinkPartitions
 from tieline.testing.sink_writing import SinkWriting
 
 
-class SinkContract(SinkWriting, SinkFailures, SinkInAKilledWorker):
+class SinkContract(SinkWriting, SinkPartitions, SinkIdentity, SinkFailures, SinkInAKilledWorker):
     """What ``tieline.api.SinkTask`` promises.
 
     Give ``connector`` and the fixtures ``settings`` and ``written``; override ``value`` if the sink does not

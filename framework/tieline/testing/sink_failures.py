@@ -58,7 +58,8 @@ class SinkFailures(SinkCalls):
         """A tombstone is not a bug."""
         (record,) = self._batch(0, 0, 1)
         with self._started(settings) as task:
-            assert self._failures(task, [record._replace(value=None)]) in ([], [0])
+            failed = self._failures(task, [record._replace(value=None)], "without a value, a tombstone")
+            assert failed in ([], [0]), f"the data error names record {failed}, the batch has one"
 
     def test_an_outage_is_reported(self, outage: Mapping[str, str] | None, not_tested: NotTested) -> None:
         """``start``, ``put`` or ``flush`` raises ``RetriableError``: nothing counts as written."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-import pytest
-
-from tieline.api import SinkRecord, TopicPartition, identity
-from tieline.testing.promises import NotTested
-from tieline.testing.sink_calls import TOPIC, SinkCalls, Written, reached, text_of
-from tieline.testing.sink_context import RecordingSinkContext
+from tieline.api import RetriableError
+from tieline.testing.sink_calls import SinkCalls, Written, reached, text_of
 
 
 class SinkWriting(SinkCalls):
-    """Batches, flushes, commits, partitions, and records that come again."""
+    """Batches, flushes, commits, restarts and stops."""
 
     def test_what_was_flushed_is_written_once(self, settings: Mapping[str, str], written: Written) -> None:
         """Two partitions, several batches; nothing is missing, nothing too much, each in order."""
@@ -24,6 +20,17 @@ class SinkWriting(SinkCalls):
             self._batch(1, 100, 1),
             [*self._batch(0, 8, 3), *self._batch(1, 101, 2)],
         ]
+        with self._started(settings) as task:
+            for batch in batches:
+                self._put(task, batch)
+            self._flushed(task, batches)
+            self._check(batches, written())
+
+    def test_many_records_before_a_flush_are_written(
+        self, settings: Mapping[str, str], written: Written
+    ) -> None:
+        """A flush may be a minute later; what waits has no fixed size."""
+        batches = [self._batch(0, first, 25) for first in range(0, 600, 25)]
         with self._started(settings) as task:
             for batch in batches:
                 self._put(task, batch)
@@ -61,40 +68,53 @@ class SinkWriting(SinkCalls):
                     "the commit came before the write"
                 )
 
-    def test_partitions_come_and_go(self, settings: Mapping[str, str], written: Written) -> None:
-        """One is lost with records that were not flushed (they come again elsewhere), another one stays."""
-        lost, kept = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+    def test_what_is_written_is_committed(self, settings: Mapping[str, str], written: Written) -> None:
+        """After a flush ``pre_commit`` returns its offsets; else everything comes again at each start."""
+        batch = self._batch(0, 0, 5)
+        offsets = reached(batch)
         with self._started(settings) as task:
-            self._put(task, self._batch(0, 0, 2))
-            batch = self._batch(1, 10, 2)
             self._put(task, batch)
-            task.close([lost], True)
-            task.flush({kept: 12})
-            self._is_there(batch, written(), "close of another partition dropped what was buffered")
-            task.close([kept], False)
-            task.open([lost])
-            again = self._batch(0, 0, 2)
-            self._put(task, again)
-            self._flushed(task, [again])
-            self._is_there(again, written(), "records of a partition that came back are missing")
+            task.flush(offsets)
+            deadline = time.monotonic() + self.patience
+            while (safe := dict(task.pre_commit(offsets))) != offsets and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if not safe and task.context.changelogs.writes:
+                return  # Changelog.write commits
+            assert safe == offsets, (
+                f"everything is flushed, and pre_commit returns {sorted(safe.values())} of "
+                f"{sorted(offsets.values())}: an offset is the position after the last record that is safe"
+            )
 
-    def test_a_partition_is_revoked_while_another_one_is_written(
-        self, settings: Mapping[str, str], written: Written
-    ) -> None:
-        """A rebalance: ``pre_commit`` for what is revoked, ``close``, and the task continues."""
-        revoked, kept = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
-        ours, others = self._batch(0, 0, 3), self._batch(1, 10, 3)
-        with self._started(settings) as task:
-            self._put(task, [*ours, *others])
-            safe = task.pre_commit({revoked: 3})
-            done = [record for record in ours if record.offset < safe.get(revoked, 0)]
-            later = self._batch(1, 13, 2)
-            self._put(task, later)
-            task.close([revoked], False)
-            self._is_there(done, written(), "what pre_commit called safe is gone after close")
-            task.flush({kept: 15})
-            message = "close(lost=False) of one partition dropped what was buffered for another one"
-            self._is_there([*others, *later], written(), message)
+    def test_a_stop_loses_nothing(self, settings: Mapping[str, str], written: Written) -> None:
+        """``interrupt`` may come before the last batch; ``pre_commit``, ``close`` and ``stop`` follow."""
+        before, last = self._batch(0, 0, 3), self._batch(0, 3, 2)
+        batch = [*before, *last]
+        with self._started(settings, interrupt=False) as task:
+            self._put(task, before)
+            task.context.stopping = True
+            task.interrupt(self.soon + 1.0)
+            try:
+                self._put(task, last)
+                safe = task.pre_commit(reached(batch))
+            except RetriableError as error:
+                raise AssertionError(
+                    f"put or pre_commit failed after interrupt ({error}): at each stop everything since the "
+                    "last commit would come again. interrupt only wakes a call that waits"
+                ) from error
+            task.close(task.context.assignment, False)
+        done = [record for record in batch if record.offset < safe.get(record.consumed_from, 0)]
+        self._is_there(done, written(), "pre_commit after interrupt returned offsets of records not written")
+
+    def test_a_restart_keeps_what_was_written(self, settings: Mapping[str, str], written: Written) -> None:
+        """The next task adds to what is outside; it does not begin with an empty file or table."""
+        batches = [self._batch(0, 0, 3), self._batch(0, 3, 3)]
+        for batch in batches:
+            with self._started(settings) as task:
+                self._put(task, batch)
+                self._flushed(task, [batch])
+        self._is_there(
+            [*batches[0], *batches[1]], written(), "a start removed what an earlier task had written"
+        )
 
     def test_nothing_to_do_is_not_an_error(self, settings: Mapping[str, str], written: Written) -> None:
         """No batch, an empty batch, a flush without offsets."""
@@ -103,105 +123,3 @@ class SinkWriting(SinkCalls):
             self._put(task, [])
             assert dict(task.pre_commit({})) == {}, "pre_commit invents partitions"
             assert list(written()) == [], "something was written, but no record was put"
-
-    def test_two_tasks_do_not_disturb_each_other(self, settings: Mapping[str, str], written: Written) -> None:
-        """A worker runs several tasks of one connector in one process, each with partitions of its own."""
-        configs = self._task_configs(settings, 2)
-        if len(configs) < 2:
-            pytest.skip("this sink has one task at most")
-        mine, others = self._batch(0, 0, 3), self._batch(1, 10, 3)
-        with self._started(configs[0]) as task:
-            with self._started(configs[1], RecordingSinkContext(task=1, data_dir=self._data_dir)) as other:
-                self._put(task, mine)
-                self._flushed(task, [mine])
-                self._put(other, others)
-                other.close([TopicPartition(TOPIC, 1)], True)
-            more = self._batch(0, 3, 2)
-            self._put(task, more)
-            self._flushed(task, [more])
-        self._is_there([*mine, *more], written(), "another task of the same connector took records along")
-
-    def test_an_opt_out_of_idempotence_has_a_reason(self, not_tested: NotTested) -> None:
-        """``idempotent = False`` needs ``not_idempotent_because``; it is listed at the end of the run."""
-        if self.idempotent:
-            return
-        assert self.not_idempotent_because, (
-            "idempotent = False needs a reason: state not_idempotent_because = '…'. "
-            "Every crash writes some records twice"
-        )
-        not_tested(f"idempotent = False, because {self.not_idempotent_because}")
-
-    def test_a_batch_that_comes_again_does_no_harm(
-        self, settings: Mapping[str, str], written: Written
-    ) -> None:
-        """A crash after the flush and before the commit: another task is given the same records."""
-        batch = self._batch(0, 0, 4)
-        for _ in range(2):
-            with self._started(settings) as task:
-                self._put(task, batch)
-                self._flushed(task, [batch])
-        self._written_at_most(self._most, batch, written())
-
-    def test_a_record_that_comes_again_to_the_same_task_does_no_harm(
-        self, settings: Mapping[str, str], written: Written
-    ) -> None:
-        """A rebalance brings back records that were put and not committed."""
-        batch = self._batch(0, 0, 4)
-        with self._started(settings) as task:
-            self._put(task, batch)
-            self._put(task, batch)
-            self._flushed(task, [batch])
-        self._written_at_most(self._most, batch, written())
-
-    def test_a_record_at_another_offset_is_the_same_record(
-        self, settings: Mapping[str, str], written: Written
-    ) -> None:
-        """A source sends a record again after a crash: ``tieline.id`` is the same, the offset is not."""
-        if not self.idempotent:
-            pytest.skip("idempotent = False")
-        batch = self._batch(0, 0, 4)
-        again = [record._replace(offset=record.offset + 50) for record in batch]
-        with self._started(settings) as task:
-            for records in (batch, again):
-                self._put(task, records)
-                self._flushed(task, [records])
-        found = Counter(map(text_of, written()))
-        assert max(found.values(), default=0) <= 1, (
-            "a record whose tieline.id is known was written again, because it came at another offset: "
-            "make the key of the header tieline.id, not of topic, partition and offset"
-        )
-        self._is_there(batch, written(), "records are missing")
-
-    def test_one_value_under_two_ids_is_two_records(
-        self, settings: Mapping[str, str], written: Written
-    ) -> None:
-        """Two equal readings are two events: ``tieline.id`` tells records apart, not the value."""
-        value = self.value(0)
-        digest = text_of(value).encode()
-        batch = [
-            self._record(0, offset, value, identity("contract", "equal", offset, digest_of=digest))
-            for offset in range(2)
-        ]
-        with self._started(settings) as task:
-            self._put(task, batch)
-            self._flushed(task, [batch])
-        count = len(written())
-        assert count == 2, (
-            f"two records with one value and two ids (tieline.id) became {count}: "
-            "make the key of the id, not of the value or its digest"
-        )
-
-    def _is_there(self, records: Sequence[SinkRecord], found: Sequence[Any], message: str) -> None:
-        missing = Counter(text_of(r.value) for r in records) - Counter(map(text_of, found))
-        assert not missing, f"{message} ({missing.total()} records)"
-
-    def _written_at_most(self, most: int, records: Sequence[SinkRecord], values: Sequence[Any]) -> None:
-        found = Counter(map(text_of, values))
-        self._is_there(records, values, "records are missing")
-        assert set(found) == {text_of(r.value) for r in records}, "values were written that no record has"
-        highest = max(found.values())
-        assert highest <= most, (
-            f"a record that came again was written {highest} times: records come again after every crash. "
-            "Make the key of the header tieline.id (upsert, insert or ignore), "
-            "or state idempotent = False with not_idempotent_because"
-        )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from tieline.api import ID_HEADER, SourceConnector, SourceRecord, SourceTask, header
+from tieline.api import ID_HEADER, RetriableError, SourceConnector, SourceRecord, SourceTask, header
 from tieline.testing.connector_contract import ConnectorContract
 from tieline.testing.source_context import RecordingSourceContext
 
@@ -22,13 +22,10 @@ class Read(NamedTuple):
     record: SourceRecord
     partition: str
     offset: str
-
-    @property
-    def content(self) -> str:
-        """Everything that must be the same when the record is read again."""
-        record = self.record
-        where = f"{record.topic} {self.partition} {self.offset}"
-        return f"{where} {record.key!r} {record.value!r} {record.headers!r}"
+    value: str
+    """Key, value and time, which tell records apart that were fed."""
+    content: str
+    """Everything that must be the same when the record is read again."""
 
     @property
     def id(self) -> bytes | None:
@@ -71,8 +68,19 @@ class SourceCalls(ConnectorContract):
 
     def _poll(self, task: Any, most: int, wait: float) -> list[Read]:
         begun = time.monotonic()
-        records = list(task.poll(most, wait))
+        try:
+            records = task.poll(most, wait)
+        except RetriableError:
+            took = time.monotonic() - begun
+            assert took <= wait + self.soon, (
+                f"poll took {took:.1f} s to report an outage, {wait} s were allowed (max_wait): "
+                "give each connection and each request a time limit"
+            )
+            raise
         took = time.monotonic() - begun
+        assert isinstance(records, (list, tuple)), (
+            f"poll returned a {type(records).__name__}: return a list of records, [] if there are none"
+        )
         assert len(records) <= most, (
             f"poll returned {len(records)} records, {most} were asked for (max_records): keep the others"
         )
@@ -90,10 +98,18 @@ class SourceCalls(ConnectorContract):
             records += self._poll(task, most, 0.1)
         return records
 
+    def _read_some(self, task: Any, count: int) -> list[Read]:
+        """Read up to ``count`` records, as far as they come in time."""
+        records: list[Read] = []
+        deadline = time.monotonic() + self.patience
+        while len(records) < count and time.monotonic() < deadline:
+            records += self._poll(task, 100, 0.1)
+        return records
+
     def _rest(self, task: Any) -> list[Read]:
         """Return what ``poll`` still holds after ``interrupt``: the runtime polls until nothing comes."""
         records: list[Read] = []
-        while more := self._poll(task, 100, 0.0):
+        while more := self._poll(task, 3, 0.0):
             records += more
         return records
 
@@ -110,12 +126,17 @@ class SourceCalls(ConnectorContract):
 def read_of(record: SourceRecord) -> Read:
     """Return a record with its position as it is now."""
     assert isinstance(record, SourceRecord), f"poll returned a {type(record).__name__}, not a SourceRecord"
-    return Read(record, as_json(record.source_partition), as_json(record.source_offset))
+    partition, offset = as_json(record.source_partition), as_json(record.source_offset)
+    where = f"{record.topic} {partition} {offset}"
+    value = f"{record.key!r} {record.value!r} {record.timestamp!r}"
+    return Read(
+        record, partition, offset, value, f"{where} {record.key!r} {record.value!r} {record.headers!r}"
+    )
 
 
 def as_json(position: Any) -> str:
     """Return a position as the runtime saves it."""
     try:
-        return json.dumps(dict(position), sort_keys=True)
+        return json.dumps(dict(position), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise AssertionError(f"the position {position!r} is not a map of JSON primitives: {error}") from error

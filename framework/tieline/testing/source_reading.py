@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from tieline.api import Position
+from tieline.api import Position, RecordMetadata, SourceRecord
 from tieline.testing.promises import NotTested
-from tieline.testing.source_calls import Feed, SourceCalls, as_json
+from tieline.testing.source_calls import Feed, Read, SourceCalls, as_json, read_of
+from tieline.testing.source_context import RecordingSourceContext
 
 _EARLIEST, _LATEST = 100_000_000_000, 10_000_000_000_000  # 1973 and 2286 in ms; 5138 in seconds
 
@@ -31,6 +34,27 @@ class SourceReading(SourceCalls):
         assert len(places) == 15, (
             f"15 records have {len(places)} different positions and contents: "
             "a record was returned twice, and another one was lost"
+        )
+        values = {read.value for read in records}
+        assert len(values) == 15, (
+            f"15 records were fed, each unlike every other, and {len(values)} different values came: "
+            "create a value for each record, and return each record once (and give a feed without repeats)"
+        )
+
+    def test_a_batch_does_not_change_after_poll(self, settings: Mapping[str, str], feed: Feed) -> None:
+        """The runtime still has it while ``poll`` is called again."""
+        with self._started(settings) as task:
+            feed(5)
+            deadline = time.monotonic() + self.patience
+            batch: Sequence[SourceRecord] = ()
+            while not batch and time.monotonic() < deadline:
+                batch = task.poll(3, 0.1)
+            before = [read_of(record).content for record in batch]
+            self._read(task, 5 - len(batch))
+            after = [read_of(record).content for record in batch]
+        assert after == before, (
+            "the batch that poll returned changed when poll was called again: "
+            "create a list for each batch, and a value for each record"
         )
 
     @pytest.mark.parametrize("most", [1, 3])
@@ -69,11 +93,20 @@ class SourceReading(SourceCalls):
             for read in self._read(task, 3):
                 record = read.record
                 assert record.topic, "a record without a topic"
+                for name, value, schema in (
+                    ("key", record.key, record.key_schema),
+                    ("value", record.value, record.value_schema),
+                ):
+                    if schema is None:
+                        _check_plain(value, name)
                 _check_position(record.source_partition)
                 _check_position(record.source_offset)
                 if self._replayable:
                     assert record.source_partition, "source_partition is empty: it names what is read"
                     assert record.source_offset, "source_offset is empty: reading could not be resumed"
+                assert isinstance(record.headers, tuple), (
+                    f"headers are a {type(record.headers).__name__}: give a tuple of (name, bytes)"
+                )
                 for key, value in record.headers:
                     assert isinstance(key, str), f"the header key {key!r} is not text"
                     assert value is None or isinstance(value, bytes), f"the header {key} is not bytes"
@@ -103,10 +136,70 @@ class SourceReading(SourceCalls):
     def test_acknowledgements_are_taken(self, settings: Mapping[str, str], feed: Feed) -> None:
         """``commit_record`` for each record (``None``: filtered), then ``commit``."""
         with self._started(settings) as task:
+            feed(4)
+            for number, read in enumerate(self._read(task, 4)):
+                stored = RecordMetadata(read.record.topic, 0, number)
+                task.commit_record(read.record, stored if number % 2 else None)
+            task.commit()
+
+    def test_a_commit_releases_only_what_was_acknowledged(
+        self, settings: Mapping[str, str], feed: Feed
+    ) -> None:
+        """10 records were read, 4 of them acknowledged and saved; the process is killed: 6 come again."""
+        if not self._replayable:
+            pytest.skip("the source is not replayable: its promise ends at the spool")
+        context = self._context()
+        with self._started(settings, context) as task:
+            feed(10)
+            first = self._read(task, 10)
+            for number, read in enumerate(first[:4]):
+                task.commit_record(read.record, RecordMetadata(read.record.topic, 0, number))
+            self._save(context, first[:4])
+            task.commit()
+        with self._started(settings, context) as task:
+            again = self._read_some(task, 6)
+        missing = Counter(read.content for read in first[4:]) - Counter(read.content for read in again)
+        assert not missing, (
+            f"{missing.total()} records that were read and not acknowledged are gone after commit: "
+            "release in the external system only what commit_record was called for"
+        )
+
+    def test_tasks_divide_the_work(self, settings: Mapping[str, str], feed: Feed) -> None:
+        """Each record is read by one of the tasks that ``task_configs`` returns."""
+        configs = self._task_configs(settings, 3)
+        if len(configs) < 2:
+            pytest.skip("this source has one task at most")
+        with ExitStack() as stack:
+            tasks = [
+                stack.enter_context(self._started(config, RecordingSourceContext(task=number)))
+                for number, config in enumerate(configs)
+            ]
+            feed(12)
+            records: list[Read] = []
+            deadline = time.monotonic() + self.patience
+            while len(records) < 12 and time.monotonic() < deadline:
+                for task in tasks:
+                    records += self._poll(task, 100, 0.05)
+            for task in tasks:
+                records += self._poll(task, 100, self.soon / 20)
+        different = {read.value for read in records}
+        assert len(different) == 12, f"{len(tasks)} tasks read {len(different)} of 12 records"
+        assert len(records) == 12, (
+            f"{len(tasks)} tasks read 12 records {len(records)} times: "
+            "task_configs gives each task a part of the work of its own"
+        )
+
+    def test_no_secret_is_in_a_record(self, settings: Mapping[str, str], feed: Feed) -> None:
+        """Topics and saved offsets are read by others."""
+        secrets = self._secrets(settings)
+        with self._started(settings) as task:
             feed(3)
             for read in self._read(task, 3):
-                task.commit_record(read.record, None)
-            task.commit()
+                for key, text in secrets.items():
+                    assert text not in read.partition + read.offset, (
+                        f"the position of a record shows the secret {key}: it is stored with the offsets"
+                    )
+                    assert text not in read.content, f"a record shows the secret {key}"
 
     @pytest.mark.parametrize("saved", [0, 1, 5, 9, 10])
     def test_reading_resumes_after_the_saved_offsets(
@@ -159,6 +252,22 @@ def _check_position(position: Position) -> None:
     for key, value in position.items():
         assert isinstance(key, str), f"the key {key!r} of a position is not text"
         assert value is None or isinstance(value, (str, int, float, bool)), f"{key}: not a JSON primitive"
+
+
+def _check_plain(value: Any, name: str) -> None:
+    """Check that a value is what converters take without a schema."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            assert isinstance(key, str), f"the key {key!r} in the {name} of a record is not text"
+            _check_plain(item, name)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_plain(item, name)
+    else:
+        assert value is None or isinstance(value, (str, bytes, int, float, bool)), (
+            f"the {name} of a record has a {type(value).__name__}, and no schema: no converter takes it. "
+            "Use plain data (None, bool, int, float, str, bytes, list, dict)"
+        )
 
 
 def _check_time(timestamp: int | None) -> None:

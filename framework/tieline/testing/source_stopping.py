@@ -100,6 +100,11 @@ class SourceStopping(SourceCalls):
             feed(4)
             records += self._after_outage(task, settings, 10 - len(records))
             records += self._poll(task, 10, self.soon / 20)
+            left = task.context.connections.all()
+        assert not left, (
+            "the outage is over, and the task never reported it: call context.connected after every success "
+            f"({', '.join(map(str, left))})"
+        )
         places = Counter(read.content for read in records)
         assert len(records) == len(places), (
             f"{len(records) - len(places)} records came twice after the outage"

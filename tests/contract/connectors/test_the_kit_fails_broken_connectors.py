@@ -85,7 +85,7 @@ class TestSource(SourceContract):
 
     @pytest.fixture
     def feed(self):
-        return lambda count: OUTSIDE.extend(f"value {len(OUTSIDE) + n}" for n in range(count))
+        return lambda count: OUTSIDE.extend([f"value {len(OUTSIDE) + n}" for n in range(count)])
 
 class TestSink(SinkContract):
     connector = ListSink
@@ -187,7 +187,7 @@ def text(result):
 def test_a_connector_without_a_fault_passes_and_what_was_not_tested_is_listed(pytester):
     result = run(pytester, "TestSink.test_a_null_value_is_written_passed_over_or_a_data_error = None")
     assert set(result.parseoutcomes()) == {"passed", "skipped"}
-    found = result.outlines[result.outlines.index("14 promises not tested:") + 1 :]
+    found = result.outlines[result.outlines.index("16 promises not tested:") + 1 :]
     assert "  TestSource: an outage is reported: no settings of an outage; give the fixture 'outage'" in found
     assert (
         "  TestSource: each record has an id of its own: records carry no tieline.id, so a store keeps a "
@@ -204,6 +204,19 @@ def test_a_connector_without_a_fault_passes_and_what_was_not_tested_is_listed(py
         "  TestSink: a killed worker loses nothing: give the fixture 'worker_settings' ({} is enough)"
         in found
     )
+
+
+def test_under_xdist_the_list_of_all_workers_is_printed_once(pytester):
+    pytester.makepyfile(LISTS)
+    chosen = ("-k", "outage_is_reported or bad_record_is_named")
+    result = pytester.runpytest_subprocess(
+        "-q", "-n", "2", "-p", "no:cacheprovider", "-p", "tieline.testing.pytest_plugin", *chosen
+    )
+    (start,) = (number for number, line in enumerate(result.outlines) if line == "2 promises not tested:")
+    assert result.outlines[start + 1 : start + 3] == [
+        "  TestSink: an outage is reported: give the fixture 'outage'",
+        "  TestSource: an outage is reported: no settings of an outage; give the fixture 'outage'",
+    ]
 
 
 def test_a_run_with_other_tests_alone_lists_nothing(pytester):

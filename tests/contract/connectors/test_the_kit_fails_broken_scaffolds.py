@@ -6,27 +6,9 @@ Nothing but the connector is changed: the class of tests is the one that ``tieli
 from __future__ import annotations
 
 import pytest
-from typer.testing import CliRunner
-
-from tieline.cli.commands.new import new
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files left open
-WITHOUT = ("cacheprovider", "hypothesispytest", "xdist", "unraisableexception", "threadexception")
-
-PLANT = """
-
-import itertools, os, tempfile, threading, time
-
-def planted(name):
-    def plant(function):
-        setattr(AcmeTask, name, function)
-        return function
-    return plant
-
-_poll, _start, _stop = (getattr(AcmeTask, name, None) for name in ("poll", "start", "stop"))
-_put, _flush, _record = (getattr(AcmeTask, name, None) for name in ("put", "flush", "record"))
-"""
 
 SOURCES = {
     "a reading is dropped at stop": (
@@ -831,27 +813,6 @@ CASES = [
 ]
 
 
-def scaffold(pytester, words, plant):
-    made = pytester.path / "made"
-    ended = CliRunner().invoke(
-        new, ["connector", "acme", *(f"--{word}" for word in words), "--folder", str(made)]
-    )
-    assert ended.exit_code == 0, ended.output
-    module = made / "src" / "tieline_acme" / f"{words[0]}.py"
-    module.write_text(module.read_text() + PLANT + plant)
-    pytester.syspathinsert(made / "src")
-    return made
-
-
-def run(pytester, made, *words):
-    return pytester.runpytest_inprocess(
-        "-q", "-x", *(word for plugin in WITHOUT for word in ("-p", f"no:{plugin}")), *words, made
-    )
-
-
 @pytest.mark.parametrize(("words", "plant", "caught_by", "message"), CASES)
-def test_a_planted_defect_is_caught(words, plant, caught_by, message, pytester):
-    made = scaffold(pytester, words, plant)
-    result = run(pytester, made, "-k", caught_by)
-    assert result.parseoutcomes().get("failed") == 1, "\n".join(result.outlines[-30:])
-    assert message in " ".join(" ".join(result.outlines).replace("E  ", "").split())
+def test_a_planted_defect_is_caught(words, plant, caught_by, message, run_planted):
+    run_planted(words, plant, caught_by, message)

@@ -17,12 +17,13 @@ class TestAcmeSink(SinkContract):
         service = Service()
         service.start()
         yield service
+        service.heal()
         service.stop()
 
     @pytest.fixture
     def settings(self, service):
         """A working configuration."""
-        return {"url": service.url, "token": "a secret of this test"}
+        return {"url": service.url, "token": "a secret of this test", "timeout.ms": "300"}
 
     @pytest.fixture
     def written(self, service):
@@ -39,10 +40,10 @@ class TestAcmeSink(SinkContract):
         """A configuration whose external system cannot be reached."""
         return {"url": "http://127.0.0.1:1/", "token": "a secret of this test"}
 
-    @pytest.fixture
-    def break_it(self, service):
-        """Make the external system unavailable, in the middle of a run."""
-        return service.stop
+    @pytest.fixture(params=["stopped", 503, 429, "silent"])
+    def break_it(self, service, request):
+        """Make the external system unavailable, in the middle of a run, in each way that it can fail."""
+        return lambda: service.fail(request.param)
 
     @pytest.fixture
     def break_after(self, service):
@@ -52,13 +53,7 @@ class TestAcmeSink(SinkContract):
     @pytest.fixture
     def heal_it(self, service):
         """Make it available again."""
-
-        def heal_it():
-            if service.takes is None:
-                service.start()
-            service.takes = None
-
-        return heal_it
+        return service.heal
 
     @pytest.fixture
     def worker_settings(self):

@@ -16,12 +16,13 @@ class TestAcmeSource(SourceContract):
         service = Service()
         service.start()
         yield service
+        service.heal()
         service.stop()
 
     @pytest.fixture
     def settings(self, service):
         """A working configuration."""
-        return {"url": service.url, "topic": "items", "token": "a secret of this test"}
+        return {"url": service.url, "topic": "items", "token": "a secret of this test", "timeout.ms": "300"}
 
     @pytest.fixture
     def feed(self, service):
@@ -38,15 +39,15 @@ class TestAcmeSource(SourceContract):
         """A configuration whose external system cannot be reached."""
         return {"url": "http://127.0.0.1:1/", "topic": "items", "token": "a secret of this test"}
 
-    @pytest.fixture
-    def break_it(self, service):
-        """Make the external system unavailable, in the middle of a run."""
-        return service.stop
+    @pytest.fixture(params=["stopped", 503, 429, "silent", "no JSON"])
+    def break_it(self, service, request):
+        """Make the external system unavailable, in the middle of a run, in each way that it can fail."""
+        return lambda: service.fail(request.param)
 
     @pytest.fixture
     def heal_it(self, service):
         """Make it available again, with everything that it held."""
-        return service.start
+        return service.heal
 
     @pytest.fixture
     def worker_settings(self):

@@ -54,7 +54,27 @@ class TestAcmeSink(SinkContract):
     @pytest.fixture
     def heal_it(self, lock):
         """Make it available again."""
-        return lambda: lock.execute("ROLLBACK")
+
+        def heal_it():
+            if lock.in_transaction:
+                lock.execute("ROLLBACK")
+            lock.execute("DROP TRIGGER IF EXISTS full")
+
+        return heal_it
+
+    @pytest.fixture
+    def break_after(self, lock):
+        """Let the external system take so many more rows, and be unavailable then."""
+
+        def break_after(count):
+            (rows,) = lock.execute("SELECT count(*) FROM records").fetchone()
+            lock.execute(
+                "CREATE TRIGGER full AFTER INSERT ON records "
+                f"WHEN (SELECT count(*) FROM records) > {rows + count} "
+                "BEGIN SELECT json('no JSON'); END"  # an error of SQLite itself, as that of a full disk
+            )
+
+        return break_after
 
     @pytest.fixture
     def worker_settings(self):

@@ -24,8 +24,8 @@ class TestAcmeSource(SourceContract):
         numbers = itertools.count()
 
         def feed(count):
-            with open(settings["file"], "a") as file:
-                file.writelines(f"line {next(numbers)}\n" for _ in range(count))
+            with open(settings["file"], "a", encoding="utf-8") as file:
+                file.writelines(f"line {next(numbers)}: it's 21 °C\n" for _ in range(count))
 
         return feed
 

@@ -1,0 +1,55 @@
+"""Plants a defect into a new connector, and runs the tests that ``tieline new`` has written for it."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from tieline.cli.commands.new import new
+
+WITHOUT = ("cacheprovider", "hypothesispytest", "xdist", "unraisableexception", "threadexception")
+
+PLANT = """
+
+import itertools, os, tempfile, threading, time
+
+def planted(name):
+    def plant(function):
+        setattr(AcmeTask, name, function)
+        return function
+    return plant
+
+_poll, _start, _stop = (getattr(AcmeTask, name, None) for name in ("poll", "start", "stop"))
+_put, _flush, _record = (getattr(AcmeTask, name, None) for name in ("put", "flush", "record"))
+"""
+
+
+@pytest.fixture
+def run_planted(pytester):
+    """``run_planted(words, plant, caught_by, message)``: the test must fail once, with this message."""
+
+    def run_planted(words, plant, caught_by, message):
+        made = scaffold(pytester, words, plant)
+        result = run(pytester, made, "-k", caught_by)
+        assert result.parseoutcomes().get("failed") == 1, "\n".join(result.outlines[-30:])
+        assert message in " ".join(" ".join(result.outlines).replace("E  ", "").split())
+
+    return run_planted
+
+
+def scaffold(pytester, words, plant):
+    made = pytester.path / "made"
+    ended = CliRunner().invoke(
+        new, ["connector", "acme", *(f"--{word}" for word in words), "--folder", str(made)]
+    )
+    assert ended.exit_code == 0, ended.output
+    module = made / "src" / "tieline_acme" / f"{words[0]}.py"
+    module.write_text(module.read_text() + PLANT + plant)
+    pytester.syspathinsert(made / "src")
+    return made
+
+
+def run(pytester, made, *words):
+    return pytester.runpytest_inprocess(
+        "-q", "-x", *(word for plugin in WITHOUT for word in ("-p", f"no:{plugin}")), *words, made
+    )
