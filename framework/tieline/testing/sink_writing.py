@@ -30,7 +30,7 @@ class SinkWriting(SinkCalls):
         self, settings: Mapping[str, str], written: Written
     ) -> None:
         """A flush may be a minute later; what waits has no fixed size."""
-        batches = [self._batch(0, first, 25) for first in range(0, 600, 25)]
+        batches = [self._batch(0, first, 10) for first in range(0, 600, 10)]
         with self._started(settings) as task:
             for batch in batches:
                 self._put(task, batch)
