@@ -201,6 +201,32 @@ def test_a_worker_suspended_at_any_step_while_another_takes_over_does_nothing_tw
             break
 
 
+def test_a_task_that_loses_its_partition_during_any_call_and_gets_it_back_at_once_ends_nothing_twice(
+    prepared,
+):
+    """The scheduler comes back from the call with an entry that the same task has read again since."""
+    for number in itertools.count(1):
+        plant = prepared()
+        inner, reopened = plant.device.fate, False
+        first = plant.live()
+
+        def fate(n, what, value, plant=plant, number=number, inner=inner, first=first):
+            nonlocal reopened
+            if n == number:
+                reopened = True
+                first.task.close([plant.AT], lost=True)
+                first.task.open([plant.AT])
+            return inner(n, what, value)
+
+        plant.device.fate = fate
+        first.finish()
+        plant.check()
+        assert plant.device.reverts.count(("site/ahu/p", 40.0)) <= 1
+        if not reopened:
+            break
+    assert number > 25
+
+
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_crash_while_a_stopping_worker_reverts_its_holds_reverts_nothing_twice(new_plant, kind, when):

@@ -145,7 +145,8 @@ class Scheduler:
             log.warning("%s-%d is owned by another task now: %s", *partition.topic_partition, error)
             with self.lock:
                 partition.released = True
-                self._partitions.pop(partition.topic_partition, None)
+                if self._partitions.get(partition.topic_partition) is partition:  # not taken over again since
+                    del self._partitions[partition.topic_partition]
             return 0.0
         finally:
             with self.lock:
