@@ -117,7 +117,7 @@ class Device:
             if self.world.true >= command.expires_at and not self.behind:
                 self.expired_writes.append(command.command_id)
             if fate != "lost":
-                self.writes[command.command_id, point] += 1
+                self.writes[command.command_id + (command.correlation_id or ""), point] += 1
         if fate == "late":
             self.late.append((point, value))
         elif fate != "lost":

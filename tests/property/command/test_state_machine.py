@@ -55,6 +55,8 @@ class CommandsAndFaults(RuleBasedStateMachine):
             points=self.model.POINTS[: 1 + both],
             dry_run=kind == "dry run",
         )
+        if name in self.sent:  # by this, its results and writes differ from those of the first
+            command = command._replace(correlation_id=f" again {len(self.disk.log)}")
         self.sent.setdefault(name, command)
         self.disk.log.append((command, self.world.true))
 
@@ -118,6 +120,13 @@ class CommandsAndFaults(RuleBasedStateMachine):
 
     @rule()
     def what_is_old_is_forgotten(self):
+        self.worker.forget()
+
+    @rule()
+    def a_month_passes_until_the_ledger_removes_what_is_old(self):
+        """Longer than the retention: the ledger does not know any more what became of old commands."""
+        self.go_on_for(1)
+        self.world.true += 32 * 86_400 * SECOND
         self.worker.forget()
 
     @rule()
@@ -186,13 +195,19 @@ class CommandsAndFaults(RuleBasedStateMachine):
                     assert all(told[point] != "NOT_WRITTEN" for point in written)
 
     def terminal(self):
+        """The terminal results of each command.
+
+        CONFLICT and FORGOTTEN belong to a record: they do not say what became of the command. Another command
+        with its id gets a CONFLICT, until the ledger has removed the first.
+        """
         found: dict[str, set[Result]] = {id_: set() for id_ in self.sent}
         for result in self.disk.results:
             if result.state in TERMINAL and result.reason_code not in ("CONFLICT", "FORGOTTEN"):
                 if result.issuer == "stranger":
                     assert result.state in ("REJECTED", "EXPIRED")
                     continue
-                found[result.command_id].add(result)
+                if not result.correlation_id:
+                    found[result.command_id].add(result)
         return found
 
     def teardown(self):
@@ -200,7 +215,9 @@ class CommandsAndFaults(RuleBasedStateMachine):
         self.what_was_under_way_arrives()
         self.go_on_for(1000)
         assert self.worker.idle
-        assert {id_: len(results) for id_, results in self.terminal().items()} == dict.fromkeys(self.sent, 1)
+        forgotten = {r.command_id for r in self.disk.results if r.reason_code == "FORGOTTEN"}
+        ends = {id_: len(results) for id_, results in self.terminal().items()}
+        assert {id_: count for id_, count in ends.items() if count != 1 and id_ not in forgotten} == {}
         assert all(entry.is_finished for entry in self.worker.ledger)
         self.no_write_is_done_twice()
         self.no_write_is_done_after_its_expiry()

@@ -111,15 +111,19 @@ def decide_arrival(
 def _decide_authorized(
     entry: LedgerEntry, ledger: CommandLedger, conditions: Conditions, denied: Rejection | None
 ) -> Answer | End | Accept:
-    """Decide about a new command whose issuer has a right: an unauthorized one cannot use up its id."""
+    """Decide about a new command whose issuer has a right: an unauthorized one cannot use up its id.
+
+    A command that may have been forgotten gets no other end: it may have been executed, so that neither an
+    expiry nor a rejection says what became of it.
+    """
     now = conditions.now.wall
+    if ledger.note.has_forgotten(entry.command.issued_at):
+        return Answer(reject(entry, _FORGOTTEN, now).result)
     if max(now, conditions.now.earlier_wall) >= entry.deadline:
         return end_unwritten(entry, "EXPIRED", *expiry_reason(entry, conditions), now)
     rejection = _check_times(entry, conditions) or check_kill_switch(conditions) or denied
     if rejection is not None:
         return reject(entry, rejection, now)
-    if ledger.note.has_forgotten(entry.command.issued_at):
-        return Answer(reject(entry, _FORGOTTEN, now).result)
     accepted = build_result(entry, "ACCEPTED", "", "", now)
     return Accept(entry, accepted, monotonic_deadline(entry, conditions.now))
 

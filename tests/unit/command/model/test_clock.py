@@ -285,6 +285,29 @@ def test_a_command_that_a_wrong_clock_has_forgotten_is_refused_and_a_new_one_is_
     assert isinstance(decide_arrival(new, None, ledger, at()), Accept)
 
 
+@pytest.mark.parametrize(
+    ("later", "changes"),
+    [(32 * DAY, {}), (10 * SECOND, {"killed": "drill"}), (-60 * SECOND, {}), (10 * SECOND, {"denied": True})],
+)
+def test_a_forgotten_command_that_was_executed_gets_no_end_that_denies_it(
+    given, computer, at, later, changes
+):
+    """Neither EXPIRED nor a rejection: the ledger does not know any more that it succeeded."""
+    ledger = CommandLedger((), computer.now())
+    accept = decide_arrival(given.command(), None, ledger, at())
+    begun = decide_start(accept.entry, accept.deadline, {}, ledger, at())
+    done = decide_outcome(begun.entry, {given.POINT: CallResult("DONE")}, {}, {}, {}, computer.now().wall)
+    for step in (accept, begun, done):
+        ledger.put(step.entry)
+    assert forget_all(ledger, given.conditions(32 * 86_400).now) == ["c1"]
+    now = given.conditions(later / SECOND)._replace(killed=changes.get("killed"))
+    if "denied" in changes:
+        now = now._replace(policy=given.policy({**given.RULE, "max": 1}))
+    again = decide_arrival(given.command(), None, CommandLedger((), now.now, ledger.note), now)
+    assert isinstance(again, Answer)
+    assert (again.result.state, again.result.reason_code) == ("REJECTED", "FORGOTTEN")
+
+
 def test_spans_hold_every_time_are_few_and_keep_a_time_far_ahead_apart():
     times = [T0 + n * n * SECOND for n in range(300)]
     spans: Any = ()
