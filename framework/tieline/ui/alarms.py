@@ -44,16 +44,20 @@ class AlarmBoard:
     def __init__(
         self, sources: Mapping[str, Callable[[], Sequence[Alarm]]], store: PageStore, now: Callable[[], float]
     ) -> None:
-        self._sources = sources
+        self._sources = dict(sources)
         self._store = store
         self._now = now
         self._failed: set[str] = set()
         self.board = Board()
         self.version = 0
 
+    def add_source(self, name: str, alarms: Callable[[], Sequence[Alarm]]) -> None:
+        """Also collect what ``alarms`` returns."""
+        self._sources[name] = alarms
+
     def refresh(self) -> None:
         """Read all alarms again."""
-        alarms = [alarm for name in self._sources for alarm in self._read(name)]
+        alarms = [alarm for name in list(self._sources) for alarm in self._read(name)]
         shelved = self._store.shelved(self._now())
         board = Board(
             sorted(

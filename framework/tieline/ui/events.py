@@ -13,7 +13,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
@@ -48,9 +48,12 @@ class Subscription(NamedTuple):
 class EventHub:
     """The streams of one server. Only its event loop may use it, but for ``is_watched``."""
 
-    def __init__(self, channels: Mapping[str, Channel], boot: str) -> None:
+    def __init__(
+        self, channels: Mapping[str, Channel], boot: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._channels = channels
         self._boot = boot
+        self._clock = clock
         self._tick = asyncio.Condition()
         self._ticker: asyncio.Task[None] | None = None
         self._streams = 0
@@ -66,13 +69,13 @@ class EventHub:
 
     def is_watched(self) -> bool:
         """Return whether a page has been open in the last minute. Any thread may call it."""
-        return self._streams > 0 or time.monotonic() - self._last_watched < _WATCHED
+        return self._streams > 0 or self._clock() - self._last_watched < _WATCHED
 
     def close(self) -> None:
         """End every stream at its next tick. Any thread may call it."""
         self._is_closing = True
 
-    async def stream(self, subscriptions: Sequence[Subscription]) -> AsyncIterator[bytes]:
+    async def stream(self, subscriptions: Sequence[Subscription]) -> AsyncGenerator[bytes, None]:
         """Yield events until the client leaves."""
         versions = dict.fromkeys(subscriptions, 0)
         self._streams += 1
@@ -80,10 +83,10 @@ class EventHub:
             self._ticker = asyncio.get_running_loop().create_task(self._run())
         try:
             yield f"retry: 1000\nevent: hello\ndata: {json.dumps(self._boot)}\n\n".encode()
-            last = time.monotonic()
+            last = self._clock()
             while not self._is_closing:
                 events = b"".join(self._event(each, versions) for each in subscriptions)
-                now = time.monotonic()
+                now = self._clock()
                 if events or now - last >= _HEARTBEAT:
                     last = now
                     yield events or b": alive\n\n"
@@ -91,7 +94,7 @@ class EventHub:
                     await self._tick.wait()
         finally:
             self._streams -= 1
-            self._last_watched = time.monotonic()
+            self._last_watched = self._clock()
             if not self._streams and self._ticker is not None:
                 self._ticker.cancel()
                 self._ticker = None
@@ -128,5 +131,9 @@ class EventHub:
             async with self._tick:
                 self._tick.notify_all()
             now = time.thread_time()
-            pause = min(_LONGEST_TICK, max(SHORTEST_TICK, (now - before) * _SHARE))
-            before = now
+            pause, before = pause_after(now - before), now
+
+
+def pause_after(work: float) -> float:
+    """Return the seconds until the next tick, after so many seconds of work for the last one."""
+    return min(_LONGEST_TICK, max(SHORTEST_TICK, work * _SHARE))

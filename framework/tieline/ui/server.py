@@ -72,11 +72,11 @@ class PageServer:
             return alarms
 
         sources = {"connectors": own_alarms, **{name: pages.alarms for name, pages in plugins.items()}}
-        self._board = AlarmBoard(sources, store, time.time)
+        self.board = AlarmBoard(sources, store, time.time)
         self._pages: dict[str, Pages] = {
             "overview": OverviewPages(context, self._sampler, _broker_name(plan)),
             **plugins,
-            "alarms": AlarmPages(context, self._board, store),
+            "alarms": AlarmPages(context, self.board, store),
         }
         for pages in self._pages.values():
             channels.update(pages.channels())
@@ -122,7 +122,7 @@ class PageServer:
     def _watch_alarms(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._board.refresh()
+                self.board.refresh()
             except Exception:  # the next round tries again; the log has the cause
                 log.exception("the alarms cannot be read")
             self._stopping.wait(_ALARM_INTERVAL)

@@ -67,7 +67,8 @@ class Sessions:
             is_new = False
         if self._users is None:
             return Visit(token, self._local, is_new)
-        return Visit(token, None if is_new else self._signed_in(token), is_new)
+        user = None if is_new else self._signed_in(token)
+        return Visit(token, None if user is None else self._users.get(user), is_new)
 
     def sign_in(self, user: str) -> str:
         """Open a session for a user who has been authenticated; return the token for the cookie."""
@@ -87,15 +88,15 @@ class Sessions:
         """Return whether a form comes from a page of this session."""
         return hmac.compare_digest(self.form_token(token).encode(), given.encode())
 
-    def _signed_in(self, token: str) -> Viewer | None:
+    def _signed_in(self, token: str) -> str | None:
+        """Return the name of a session's user; ``None`` if there is no such session, or it has ended."""
         now, token_hash = self._clock(), _hash(token)
         session = self._store.session(token_hash)
         if session is None or now - session.used > _IDLE or now - session.created > _LONGEST:
             return None
         if now - session.used > _TOUCH:
             self._store.touch_session(token_hash, now)
-        assert self._users is not None
-        return self._users.get(session.user)
+        return session.user
 
 
 def _is_token(text: str) -> bool:
