@@ -40,14 +40,10 @@ def test_its_tests_are_green_at_once(words, tmp_path):
     assert f"my-meter = tieline_my_meter.{kind}:MyMeter{kind.capitalize()}" in text
     environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stdout
     assert int(ended.stdout.rpartition(" passed")[0].split()[-1]) > 25
-    if words == ["--sink"]:  # an SQLite file cannot fail after so many rows
-        assert "2 promises not tested:" in ended.stdout
-        assert "give the fixture 'break_after'" in ended.stdout
-    else:
-        assert "not tested" not in ended.stdout
+    assert "not tested" not in ended.stdout
 
 
 @pytest.mark.parametrize(
