@@ -1,10 +1,10 @@
-"""Real servers for the tests that ask for one, and what a run says at its end.
+"""Real servers for the tests that need one, and the summary of a run.
 
-A server is started by the first test that asks for it, works in a temporary folder, and is stopped at the
-end of the session; it dies with pytest, however that ends. These servers are shared: a test that stops or
-kills one starts its own (``KafkaServer(tmp_path)``, …). A test that needs a server by one of these
-fixtures gets its marker, so ``-m "not kafka and not volttron and not mongo"`` selects the quick ones. A
-test that asks for a fixture while it runs (``request.getfixturevalue``) must be marked by hand.
+The first test that uses a server starts it, in a temporary folder. It stops at the end of the session, and
+dies with pytest, however that ends. These servers are shared, so a test that stops or kills one uses its own
+(``own_kafka``, ``own_mongo``, ``KafkaServer(tmp_path)``, …). A test that uses one of these fixtures gets its
+marker, so ``-m "not kafka and not volttron and not mongo"`` selects the quick ones. A test that requests a
+fixture while it runs (``request.getfixturevalue``) must be marked by hand.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tieline_lab import kafka, mongo, volttron
 
 _ROOT = Path(__file__).parent.parent
 _SERVERS = {
-    "kafka": {"kafka_server", "kafka_bootstrap"},
-    "mongo": {"mongo_server", "mongo_uri"},
+    "kafka": {"kafka_server", "kafka_bootstrap", "own_kafka"},
+    "mongo": {"mongo_server", "mongo_uri", "own_mongo"},
     "volttron": {"volttron_platform", "volttron10_platform"},
 }
 
@@ -33,15 +33,15 @@ os.environ["TIELINE_LAB_DIR"] = str(Path(os.environ.get("TIELINE_LAB_DIR") or _R
 
 keep_ignored_signals_from_children()
 
-# `make test` asks for the thorough one. No deadlines: a shared machine stands still now and then.
+# `make test` uses the thorough one. There are no deadlines, since a shared machine may pause.
 settings.register_profile("fast", max_examples=40, deadline=None)
 settings.register_profile("thorough", max_examples=300, deadline=None)
 settings.load_profile("fast")
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own TIELINE_* variables change no test; TIELINE_TEST_* are meant for the tests."""
+def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unset a developer's own TIELINE_* variables, except TIELINE_TEST_*, which are for the tests."""
     for name in os.environ:
         if name.startswith("TIELINE_") and not name.startswith("TIELINE_TEST_") and name != "TIELINE_LAB_DIR":
             monkeypatch.delenv(name)
@@ -58,8 +58,17 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka.Kaf
 
 @pytest.fixture(scope="session")
 def kafka_bootstrap(kafka_server: kafka.KafkaServer) -> str:
-    """What ``bootstrap.servers`` of a client takes."""
+    """The address for ``bootstrap.servers`` of a client."""
     return kafka_server.bootstrap
+
+
+@pytest.fixture(scope="module")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka.KafkaServer]:
+    """A broker for one module alone, whose tests may kill it. They must leave it running."""
+    if reason := kafka.why_not():
+        pytest.skip(reason)
+    with kafka.KafkaServer(tmp_path_factory.mktemp("own_kafka")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -71,11 +80,20 @@ def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mongo.Mon
         yield server
 
 
+@pytest.fixture
+def own_mongo(tmp_path: Path) -> Iterator[mongo.MongoServer]:
+    """A MongoDB for one test alone, which may kill it."""
+    if reason := mongo.why_not():
+        pytest.skip(reason)
+    with mongo.MongoServer(tmp_path / "own_mongo") as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def mongo_uri(request: pytest.FixtureRequest) -> str:
-    """The URI of a MongoDB: TIELINE_TEST_MONGO_URI, else that of ``mongo_server``.
+    """The URI of a MongoDB: TIELINE_TEST_MONGO_URI, or by default that of ``mongo_server``.
 
-    Use a database of your own name: the server is shared, and a real one is not empty.
+    A test needs its own database name: the server is shared, and a real one is not empty.
     """
     given = os.environ.get("TIELINE_TEST_MONGO_URI")
     if given:
@@ -95,7 +113,7 @@ def volttron_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[volt
 
 @pytest.fixture(scope="session")
 def volttron10_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[volttron.VolttronPlatform]:
-    """The same on VOLTTRON 10."""
+    """A real VOLTTRON 10 with the same devices."""
     if reason := volttron.why_not():
         pytest.skip(reason)
     with volttron.VolttronPlatform(tmp_path_factory.mktemp("volttron10"), "10") as platform:

@@ -1,7 +1,7 @@
-"""A plant for the command sink: one device, a clock that is moved by hand, and lives of the task.
+"""A plant for the command sink: one device, a clock that the test moves, and several lives of the task.
 
-The sink, its executor, its ledger and its audit log are the real ones; the test is the executor's thread
-(`Life.settle` makes its steps), so that a crash comes exactly where it is asked for.
+The sink, its executor, its ledger and its audit log are the real ones. The test runs the executor's steps
+itself (`Life.settle`), so that a crash comes exactly where the test wants it.
 """
 
 import itertools
@@ -44,7 +44,7 @@ class Crash(BaseException):
 
 
 class Clock:
-    """Moved by the test, and by calls that last; ``set_back`` is what the wall clock is wrong by."""
+    """A clock that the test and slow calls move. ``set_back``: how far the wall clock is behind."""
 
     def __init__(self):
         self.true, self.set_back = T0, 0
@@ -62,11 +62,11 @@ class Clock:
 
 
 class Device:
-    """Two points; every write is kept with its moment. ``fates``: what becomes of the next calls.
+    """A device that records every write with its time. ``fate`` decides the outcome of each call.
 
-    ``done``, ``refused``, ``away`` (nothing was sent), ``lost`` (no answer, not done), ``answer_lost``
+    ``done``, ``refused``, ``unavailable`` (nothing was sent), ``lost`` (no answer, not done), ``answer_lost``
     (no answer, done), ``late`` (no answer, done by `arrive`), ``unread`` (a get fails), ``crash`` and
-    ``crash_after`` (around the call).
+    ``crash_after`` (the process dies before or after the call).
     """
 
     def __init__(self, clock):
@@ -88,20 +88,20 @@ class Device:
         self._call("revert", point, lambda: self.values.update({point: DEFAULT}), None)
 
     def arrive(self):
-        """What was under way is done now."""
+        """Apply the late writes."""
         for effect in self._late:
             effect()
         self._late.clear()
 
     def _call(self, kind, point, effect, written=None):
         self.calls += 1
-        sent_at = self.clock.true  # what is on its way nobody can call back
+        sent_at = self.clock.true  # from now on the write cannot be recalled
         fate = self.fate(self.calls, kind, written and written[1])
         self.clock.true += 1000
         if fate == "crash":
             raise Crash
-        if fate == "away":
-            raise UnavailableError("nobody is there")
+        if fate == "unavailable":
+            raise UnavailableError("the platform does not answer")
         if fate == "refused" or (fate == "unread" and kind == "get"):
             raise DeviceRefusedError("no")
         if fate == "lost":
@@ -135,9 +135,9 @@ class PlantPlatform:
         self.get, self.set, self.revert = plant.device.get, plant.device.set, plant.device.revert
 
     def connect(self):
-        if self._plant.away:
+        if self._plant.is_unavailable:
             self._plant.clock.pass_(0.5)
-            raise UnavailableError("nobody is there")
+            raise UnavailableError("the platform does not answer")
 
     def ping_agents(self, seconds=None):
         self.connect()
@@ -153,7 +153,7 @@ class PlantPlatform:
 
 
 class Audit(AuditFile):
-    """The real one; it dies, or its disk is full, where the plant says so."""
+    """The real audit log, whose process dies or whose disk is full at the lines that the plant chooses."""
 
     def __init__(self, path, count, plant):
         super().__init__(path, count)
@@ -174,7 +174,7 @@ class Audit(AuditFile):
 
 
 class Plant:
-    """What outlives a worker."""
+    """Everything that survives a worker: the device, the topic, the changelogs, the files."""
 
     Crash = Crash
     AT = AT
@@ -185,7 +185,7 @@ class Plant:
         self.device = Device(self.clock)
         self.changelogs = Changelogs()
         self.folder = folder
-        self.away = False
+        self.is_unavailable = False
         self.audits = 0
         self.audit_logs: list[Audit] = []
         self.audit_fate = lambda number: "done"
@@ -195,7 +195,7 @@ class Plant:
         (folder / "policy.yaml").write_text(POLICY)
 
     def command(self, name, value=None, *, ttl=60.0, points=POINTS[:1], **more):
-        """A value tells whose write it is. ``ttl`` from now, in seconds."""
+        """Return a command. Each test value belongs to one command. ``ttl``: seconds from now."""
         now = self.clock.true
         return {
             "command_id": name,
@@ -208,11 +208,12 @@ class Plant:
         }
 
     def send(self, *values):
-        """Append to the topic."""
+        """Append records to the topic."""
         for value in values:
             number = len(self.log)
-            at = self.clock.true // 1000
-            self.log.append(SinkRecord(*AT, number, value, None, ((ID_HEADER, b"t-0-%d" % number),), at))
+            timestamp = self.clock.true // 1000
+            headers = ((ID_HEADER, b"t-0-%d" % number),)
+            self.log.append(SinkRecord(*AT, number, value, None, headers, timestamp))
             if isinstance(value, dict) and "writes" in value:
                 self.sent.setdefault(value["command_id"], value)
 
@@ -228,7 +229,7 @@ class Plant:
         return CommandSinkConfig.parse(settings)
 
     def live(self, audit="audit.log"):
-        """A worker begins. With another audit log it has another disk, and the one before may be alive."""
+        """Start a worker. With another audit log it is on another machine; the former one may be alive."""
         for life in self.lives:
             if life.audit == audit:
                 life.die()
@@ -236,28 +237,28 @@ class Plant:
         return self.lives[-1]
 
     def sets_of(self, value):
-        """Whether and where it was written."""
+        """Return the points to which a value was written."""
         return [point for point, written, _ in self.device.sets if written == value]
 
     def results(self, name=None):
-        found = [record.value for record in self.changelogs.records if record.topic == "command-results"]
-        return [result for result in found if name in (None, result["command_id"])]
+        records = [record.value for record in self.changelogs.records if record.topic == "command-results"]
+        return [result for result in records if name in (None, result["command_id"])]
 
     def ends(self):
-        """Command → the different ends that were told of it; conflicts are told of another command."""
+        """Return the different terminal results of each command; a conflict belongs to another command."""
         ends: dict[str, dict[str, Any]] = {}
         for result in self.results():
             if result["state"] in TERMINAL and result["reason_code"] != "CONFLICT":
                 ends.setdefault(result["command_id"], {})[repr(result)] = result
-        return {name: list(found.values()) for name, found in ends.items()}
+        return {name: list(results.values()) for name, results in ends.items()}
 
     def deadline(self, command):
-        """By both of its limits."""
+        """Return the earlier one of the command's expiry and its greatest age."""
         max_age = int(self.settings.get("max.age.ms", "300000")) * 1000
         return min(command["expires_at"], command["issued_at"] + max_age)
 
     def check(self, records=None):
-        """Nothing twice, nothing late, nothing untold, and every result true."""
+        """Check that nothing was written twice or late, and that every command has one true result."""
         assert self.changelogs.offsets[AT] == (len(self.log) if records is None else records)
         executions = Counter((point, value) for point, value, _ in self.device.sets)
         assert [what for what, times in executions.items() if times > 1] == []
@@ -265,16 +266,16 @@ class Plant:
         late = [w for w in self.device.sets if w[2] >= self.deadline(owner[w[1]])]
         assert late == []
         ends = self.ends()
-        assert {name: len(found) for name, found in ends.items() if len(found) != 1} == {}
+        assert {name: len(results) for name, results in ends.items() if len(results) != 1} == {}
         assert self.sent.keys() <= ends.keys()
         for name, command in self.sent.items():
             (end,) = ends[name]
             if command["action"] == "SET":
                 done = [executions[w["point"], w["value"]] for w in command["writes"]]
-                told = [w["outcome"] for w in end["writes"]]
+                outcomes = [w["outcome"] for w in end["writes"]]
                 assert end["state"] != "SUCCEEDED" or end["dry_run"] or all(done), (command, end)
-                unsaid = [w for w, times in zip(told, done, strict=False) if times and w == "NOT_WRITTEN"]
-                assert unsaid == [], end
+                denied = [w for w, times in zip(outcomes, done, strict=False) if times and w == "NOT_WRITTEN"]
+                assert denied == [], end
         for entry in self.changelogs.entries(AT).values():
             assert entry["state"] == "ENDED", entry
             assert entry["hold"] in ("NONE", "ENDED", "SKIPPED"), entry
@@ -283,7 +284,7 @@ class Plant:
 
 
 class Life:
-    """One worker: it takes what the topic holds, and makes the executor's steps."""
+    """One worker: it reads the topic and runs the executor's steps."""
 
     def __init__(self, plant, audit):
         self.plant, self.audit = plant, audit
@@ -299,7 +300,7 @@ class Life:
         self.offset = plant.changelogs.offsets.get(AT, 0)
 
     def take(self, most=1):
-        """Offer the next records, as the runtime does; false when they have to wait and come again."""
+        """Offer the next records, as the runtime does. Return False if the sink wants them again later."""
         batch = self.plant.log[self.offset : self.offset + most]
         readable = list(itertools.takewhile(lambda record: not isinstance(record.value, bytes), batch))
         try:
@@ -313,14 +314,14 @@ class Life:
         return True
 
     def settle(self, most=10_000):
-        """Steps until nothing is due now."""
+        """Run steps until nothing is due."""
         for _ in range(most):
             if self.task.scheduler.step() > 0:
                 return
-        raise AssertionError("it never comes to rest")
+        raise AssertionError("the executor never comes to rest")
 
     def work(self):
-        """All that the topic holds, one record at a time, then all that is due."""
+        """Handle all records of the topic, one at a time, then everything that is due."""
         while self.offset < len(self.plant.log):
             if not self.take():
                 self.plant.clock.pass_(1)
@@ -328,7 +329,7 @@ class Life:
         self.settle()
 
     def finish(self, seconds=200):
-        """Until every command has its end, and every hold."""
+        """Work until every command and every hold has ended."""
         for _ in range(seconds):
             self.work()
             if all(
@@ -340,20 +341,20 @@ class Life:
         raise AssertionError("commands never end")
 
     def die(self):
-        """What the system does for a dead process: its files are closed."""
+        """Close the files, as the system does for a dead process."""
         self._audit_log.close()
 
 
 @pytest.fixture
 def new_plant(tmp_path, monkeypatch):
-    """Makes one plant after the other."""
+    """Return a function that creates a plant; a test may use several, one after the other."""
     plants: list[Plant] = []
 
     def new_plant(**settings):
         folder = tmp_path / f"plant{len(plants)}"
         folder.mkdir()
-        more = {name.replace("_", "."): value for name, value in settings.items()}
-        plants.append(Plant(folder, more))
+        by_key = {name.replace("_", "."): value for name, value in settings.items()}
+        plants.append(Plant(folder, by_key))
         return plants[-1]
 
     monkeypatch.setattr(Scheduler, "start", lambda self: None)

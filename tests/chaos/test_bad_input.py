@@ -1,9 +1,10 @@
-"""Bad input gets a clear error and loses nothing: its neighbours arrive, counts are exact, the sentence says
-what, where and the way out, and what was bad is kept: raw in the quarantine, or in its topic, where the
-offset of the task that stopped before it is not committed.
+"""Bad input causes a clear error and loses nothing.
 
-What comes in on the bus, and what a sink finds in its topic, is tried here on whole workers. The rest of the
-list has its tests elsewhere; ``ELSEWHERE`` names them, and the last test sees to it that they are there.
+Its neighbours arrive, counts are exact, and the message has the problem, the place and the fix. The input is
+kept: raw in the quarantine, or in its topic, where the offset of the stopped task is not committed.
+
+These tests send bad messages over the bus, and read bad records from a topic, with whole workers. Other tests
+cover the rest of the list; ``ELSEWHERE`` names them, and the last test checks that they exist.
 """
 
 import base64
@@ -105,11 +106,11 @@ def bus_source(address, **more):
     }
 
 
-# -- what comes in on the bus
+# -- messages of the bus
 
 
-class Road:
-    """The bus, a worker and its collection; each case sends a neighbour, what is bad, and a neighbour."""
+class Pipeline:
+    """The bus, a worker and its collection. Each case sends a neighbour, the bad message, and a neighbour."""
 
     def __init__(self, bus, worker, collection):
         self.bus, self.worker, self.collection = bus, worker, collection
@@ -120,7 +121,7 @@ class Road:
         self.sent += 1
 
     def arrived(self, arriving=0):
-        """The ledger once all neighbours, and so many other messages, are in MongoDB, each once."""
+        """Wait until all neighbours, and ``arriving`` other messages, are in MongoDB; return the ledger."""
         self.sent += arriving
         return self.worker.wait_for_ledger(
             lambda ledger: (
@@ -131,13 +132,13 @@ class Road:
             )
         )
 
-    def told(self, words):
+    def logged(self, words):
         return [e["event"] for e in self.worker.events if words in e["event"]]
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory, mongo_uri):
-    folder = tmp_path_factory.mktemp("road")
+def pipeline(tmp_path_factory, mongo_uri):
+    folder = tmp_path_factory.mktemp("pipeline")
     client: pymongo.MongoClient[dict[str, Any]]
     with FakeRouter() as bus, pymongo.MongoClient(mongo_uri) as client:
         connectors = [
@@ -146,15 +147,15 @@ def road(tmp_path_factory, mongo_uri):
         ]
         with WorkerProcess(folder, {}, connectors) as worker:
             bus.wait_for_subscriber("tieline")
-            yield Road(bus, worker, client["bad_input"]["mongo"])
+            yield Pipeline(bus, worker, client["bad_input"]["mongo"])
             assert worker.stop() == 0
         client.drop_database("bad_input")
         assert bus.dropped == 0
-    # what was bad is there, as it came
+    # The bad messages are kept unchanged.
     store = Store(folder / "data" / "spools" / "bus-0.db")
     kept = {((r.key or b"").decode(), r.value) for r in store.read_from("quarantine", 0, 0)}
     store.close()
-    assert kept == {(reason, pack(parts)) for reason, found in HOSTILE.items() for parts in found}
+    assert kept == {(reason, pack(parts)) for reason, messages in HOSTILE.items() for parts in messages}
 
 
 HEAD = [b"", b"VIP1", b"", b"p", b"pubsub", b"publish"]
@@ -171,15 +172,15 @@ HOSTILE = {
 @pytest.mark.parametrize(
     ("case", "reason"), [("malformed VIP frames", "frames"), ("non-JSON bodies", "not_json")]
 )
-def test_invalid_frames_are_quarantined_raw_and_reported_and_their_neighbours_arrive(road, case, reason):
+def test_invalid_frames_are_quarantined_raw_and_reported_and_their_neighbours_arrive(pipeline, case, reason):
     for parts in HOSTILE[reason]:
-        road.neighbour()
-        road.bus.deliver("tieline", parts)
-    road.neighbour()
-    ledger = road.arrived()
+        pipeline.neighbour()
+        pipeline.bus.deliver("tieline", parts)
+    pipeline.neighbour()
+    ledger = pipeline.arrived()
     assert ledger["bus"]["counters"][f"quarantined.{reason}"] == len(HOSTILE[reason])
-    path = road.worker.folder / "data" / "spools" / "bus-0.db"
-    (sentence,) = road.told(f"what cannot be used ({reason})")  # told once, not for each
+    path = pipeline.worker.folder / "data" / "spools" / "bus-0.db"
+    (sentence,) = pipeline.logged(f"what cannot be used ({reason})")  # once, not for each message
     assert f"quarantine of {path}" in sentence
     assert "tieline status" in sentence
 
@@ -196,30 +197,30 @@ def test_invalid_frames_are_quarantined_raw_and_reported_and_their_neighbours_ar
     ],
     ids=["NaN and infinities", "keys with $ and .", "15.5 MB"],
 )
-def test_a_valid_message_that_looks_bad_arrives_unchanged_with_its_neighbours(road, case, body):
+def test_a_valid_message_that_looks_bad_arrives_unchanged_with_its_neighbours(pipeline, case, body):
     topic = f"devices/{case.replace(' ', '')}/all"
-    road.neighbour()
-    road.bus.publish(topic, {"$header": "a.b"}, body)
-    road.neighbour()
-    road.arrived(arriving=1)
-    document = road.collection.find_one({"topic": topic})
+    pipeline.neighbour()
+    pipeline.bus.publish(topic, {"$header": "a.b"}, body)
+    pipeline.neighbour()
+    pipeline.arrived(arriving=1)
+    document = pipeline.collection.find_one({"topic": topic})
     assert json.dumps(document["message"]) == json.dumps(body)  # NaN is equal to NaN there
     assert document["headers"]["$header"] == "a.b"
 
 
-def test_a_message_over_16_mb_is_dropped_counted_and_reported_and_its_neighbours_arrive(road):
-    road.neighbour()
-    road.bus.publish("devices/large/all", {}, [{"text": "x" * (16 << 20)}, {}])
-    road.neighbour()
-    ledger = road.arrived()
+def test_a_message_over_16_mb_is_dropped_counted_and_reported_and_its_neighbours_arrive(pipeline):
+    pipeline.neighbour()
+    pipeline.bus.publish("devices/large/all", {}, [{"text": "x" * (16 << 20)}, {}])
+    pipeline.neighbour()
+    ledger = pipeline.arrived()
     assert ledger["bus"]["counters"]["dropped.too_large"] == 1
-    (sentence,) = road.told("devices/large/all")
+    (sentence,) = pipeline.logged("devices/large/all")
     assert "larger than bus.max.message.bytes (16777216) and is dropped" in sentence
 
 
 def test_a_message_that_the_log_rejects_stops_the_pump_and_stays_in_the_spool(tmp_path):
-    """Let in by a larger ``bus.max.message.bytes``; nothing behind it is lost either, and a smaller log is
-    no reason to stop the reception."""
+    """The source accepts it because of a larger ``bus.max.message.bytes``. Nothing after it is lost, and the
+    reception continues."""
     settings = {"bus.max.message.bytes": str(40 << 20), "buffer.max.bytes": str(128 << 20)}
     with FakeRouter() as bus, WorkerProcess(tmp_path, {}, [bus_source(bus.address, **settings)]) as worker:
         bus.wait_for_subscriber("tieline")
@@ -244,7 +245,7 @@ def test_a_message_that_the_log_rejects_stops_the_pump_and_stays_in_the_spool(tm
     )
 
 
-# -- what a sink finds in its topic
+# -- records in a sink's topic
 
 R = Schema.parse(
     '{"type":"record","name":"t.R","fields":[{"name":"n","type":"long"},{"name":"s","type":"string"}]}'
@@ -268,10 +269,10 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory, mongo_uri):
-    """A worker with a sink for each kind of bad record, between three good ones and three; and a neighbour.
+    """A worker with a sink for each kind of bad record, each among six good ones, and with a neighbour.
 
-    Gives the ledger when all three have failed, the committed offsets, and what is stored once an
-    operator has done what each error says and started the worker again.
+    Return the ledger when all three have failed, the committed offsets, and the documents after an operator
+    has applied the fix of each error and restarted the worker.
     """
     folder = tmp_path_factory.mktemp("stopped")
     log = LocalLog.open(folder / "data")
@@ -310,7 +311,7 @@ def stopped(tmp_path_factory, mongo_uri):
     log = LocalLog.open(folder / "data")
     committed = {topic: log.store.committed(f"connect-{topic}") for topic in topics}
     log.close()
-    # the fixes: the command that the error names, for two of them, and a filter for the third
+    # The fixes: for two of them the command in the error, for the third a filter.
     for topic in ("unknown", "truncated"):
         command = shlex.split(ledger[topic]["trace"].rpartition("pass over the record: ")[2])
         assert command[:4] == ["tieline", "offsets", "set", topic]
@@ -328,31 +329,32 @@ def stopped(tmp_path_factory, mongo_uri):
                 lambda ledger: all(ledger[n]["lag"] == ledger[n]["in_flight"] == 0 for n in topics)
             )
             assert worker.stop() == 0
-        found: dict[str, list[Any]] = {topic: list(client["bad_records"][topic].find()) for topic in topics}
+        stored: dict[str, list[Any]] = {topic: list(client["bad_records"][topic].find()) for topic in topics}
         client.drop_database("bad_records")
-    return ledger, committed, {topic: sorted(d["n"] for d in documents) for topic, documents in found.items()}
+    numbers = {topic: sorted(d["n"] for d in documents) for topic, documents in stored.items()}
+    return ledger, committed, numbers
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_record_that_can_never_be_handled_stops_its_sink_before_it_with_the_fix(stopped, case):
-    ledger, committed, found = stopped
+    ledger, committed, numbers = stopped
     topic = case.split()[0]
-    what, way_out = BAD[case]
-    assert ledger[topic]["trace"].startswith(what)
+    problem, fix = BAD[case]
+    assert ledger[topic]["trace"].startswith(problem)
     assert ledger[topic]["trace"].endswith(
-        f"; everything before it is written and committed. {way_out}; or stop the worker and pass over the "
+        f"; everything before it is written and committed. {fix}; or stop the worker and pass over the "
         f"record: tieline offsets set {topic} --worker FILE --topic {topic} --partition 0 --to 4"
     )
     assert ledger[topic]["delivered"] == 3
     assert committed[topic] == {TopicPartition(topic, 0): 3}
-    assert found[topic] == list(range(6))
+    assert numbers[topic] == list(range(6))
 
 
 def test_a_neighbour_of_sinks_that_stopped_continues(stopped):
-    ledger, committed, found = stopped
+    ledger, committed, numbers = stopped
     assert ledger["neighbour"]["state"] == "RUNNING"
     assert committed["neighbour"] == {TopicPartition("neighbour", 0): 6}
-    assert found["neighbour"] == list(range(6))
+    assert numbers["neighbour"] == list(range(6))
 
 
 def test_the_named_tests_exist():

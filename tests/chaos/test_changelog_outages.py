@@ -1,4 +1,4 @@
-"""A changelog on Kafka while the broker falls silent or dies, and an owner that was stopped and wakes up."""
+"""A changelog on Kafka while the broker stops answering or dies, and an owner that is suspended."""
 
 import os
 import random
@@ -22,7 +22,7 @@ QUICK = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "300"}
 
 
 class Owned:
-    """Told of a rebalance."""
+    """The partitions of a consumer, as the callbacks of its rebalances report them."""
 
     def __init__(self):
         self.partitions = set()
@@ -40,8 +40,8 @@ def broker(bootstrap):
     return KafkaBroker(bootstrap, {}, offsets_topic="offsets", offsets_partitions=1, offsets_replication=1)
 
 
-def owner(home, group="group"):
-    consumer, owned = home.consumer(group, "test", QUICK), Owned()
+def owner(kafka_broker, group="group"):
+    consumer, owned = kafka_broker.consumer(group, "test", QUICK), Owned()
     consumer.subscribe([AT.topic], None, owned)
     deadline = time.monotonic() + 60
     while AT not in owned.partitions:
@@ -55,7 +55,7 @@ def taken_over(consumer):
 
 
 def answered(call):
-    """What it returns, or raises; a broker that has just started, or wakes up, is asked again."""
+    """Return or raise what the call does; repeat it while the broker starts or resumes."""
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -68,10 +68,10 @@ def committed(consumer):
     return answered(lambda: consumer.committed([AT], 10.0))
 
 
-def results(home):
-    found = []
-    home.read("results", lambda record: found.append(record.value))
-    return found
+def results(kafka_broker):
+    values = []
+    kafka_broker.read("results", lambda record: values.append(record.value))
+    return values
 
 
 @pytest.fixture
@@ -79,15 +79,15 @@ def server(tmp_path):
     if reason := kafka.why_not():
         pytest.skip(reason)
     with kafka.KafkaServer(tmp_path / "kafka") as server:
-        home = broker(server.bootstrap)
+        kafka_broker = broker(server.bootstrap)
         for topic in (AT.topic, "results"):
-            home.create_topic(topic, partitions=1)
+            kafka_broker.create_topic(topic, partitions=1)
         yield server
 
 
 def test_a_broker_that_stops_answering_during_a_write_loses_and_duplicates_nothing(server):
-    home, dice, number, done = broker(server.bootstrap), random.Random(7), 0, threading.Event()
-    consumer, changelog = owner(home)
+    kafka_broker, dice, number, done = broker(server.bootstrap), random.Random(7), 0, threading.Event()
+    consumer, changelog = owner(kafka_broker)
     retried = []
 
     def write():
@@ -129,16 +129,16 @@ def test_a_broker_that_stops_answering_during_a_write_loses_and_duplicates_nothi
         thread.join()
     print(f"{number} writes, {len(retried)} without an answer")
     assert retried
-    _check_against_a_new_owner(home, consumer, changelog, number)
+    _check_against_a_new_owner(kafka_broker, consumer, changelog, number)
 
 
-def _check_against_a_new_owner(home, consumer, changelog, number):
+def _check_against_a_new_owner(kafka_broker, consumer, changelog, number):
     again = consumer.changelog("group-commands-changelog", AT, 10.0)
     with pytest.raises(FencedError):
         changelog.write({b"latest": b"no"}, [], None, 5.0)
     count = int(again.entries[b"latest"]) + 1
     assert count in (number, number + 1)  # the last call may have had no answer
-    assert results(home) == [b"%d" % n for n in range(count)]
+    assert results(kafka_broker) == [b"%d" % n for n in range(count)]
     assert committed(consumer) == {AT: count}
     for one in (changelog, again):
         one.close(1.0)
@@ -146,10 +146,10 @@ def _check_against_a_new_owner(home, consumer, changelog, number):
 
 
 def test_an_owner_whose_client_broke_does_not_return_after_another_has_written(server, monkeypatch):
-    """A new client of its own would fence the new owner, and what it believes of the entries is old."""
+    """If it opened a new client, it would fence the new owner, although its own entries are outdated."""
     monkeypatch.setattr(transactions, "_BROKEN_AFTER", 0.0)  # broken by the first call without an answer
-    home = broker(server.bootstrap)
-    first, old = owner(home, "first")
+    kafka_broker = broker(server.bootstrap)
+    first, old = owner(kafka_broker, "first")
     old.write({b"attempt": b"1"}, [], None, 10.0)
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
@@ -157,13 +157,13 @@ def test_an_owner_whose_client_broke_does_not_return_after_another_has_written(s
             old.write({b"attempt": b"1, again"}, [], None, 0.2)
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
-    second = home.consumer("second", "test", QUICK)
+    second = kafka_broker.consumer("second", "test", QUICK)
     new = taken_over(second)
     new.write({b"attempt": b"2"}, [], None, 10.0)
     with pytest.raises(FencedError, match="another owner has written it"):
         answered(lambda: old.write({b"attempt": b"3"}, [], None, 10.0))
     with pytest.raises(FencedError):
-        new.write({b"attempt": b"3"}, [], None, 10.0)  # it has to look: the old one's client came later
+        new.write({b"attempt": b"3"}, [], None, 10.0)  # the old owner's client is newer: take over again
     again = taken_over(second)
     assert again.entries[b"attempt"] == b"2"
     for changelog in (old, new, again):
@@ -199,9 +199,9 @@ def test_a_suspended_owner_is_fenced_when_it_resumes_and_none_of_its_writes_is_v
         for _ in range(20):
             assert zombie.stdout.readline() == "wrote\n"
         os.kill(zombie.pid, signal.SIGSTOP)
-        home = broker(server.bootstrap)
-        consumer, changelog = owner(home)
-        before, offset = results(home), committed(consumer)[AT]
+        kafka_broker = broker(server.bootstrap)
+        consumer, changelog = owner(kafka_broker)
+        before, offset = results(kafka_broker), committed(consumer)[AT]
         assert changelog.entries[b"zombie"] == b"%d" % len(before)
         assert offset == len(before) >= 20
         changelog.write({b"mine": b"1"}, [ProducerRecord("results", b"mine")], 1_000_000, 10.0)
@@ -210,7 +210,7 @@ def test_a_suspended_owner_is_fenced_when_it_resumes_and_none_of_its_writes_is_v
         assert zombie.stdout.read().split()[-1] == "FENCED"
         changelog.close(1.0)
         changelog = consumer.changelog("group-commands-changelog", AT, 10.0)  # shows all that was committed
-        assert results(home) == [*before, b"mine"]
+        assert results(kafka_broker) == [*before, b"mine"]
         assert committed(consumer) == {AT: 1_000_000}
         changelog.close(1.0)
         consumer.close(5.0)

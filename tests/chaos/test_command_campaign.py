@@ -1,8 +1,8 @@
 """Two workers carry out commands on a real Kafka while both, and the broker, are stopped and killed.
 
-Of the records sent 15 % are exact duplicates and 5 % contradict an earlier command; others are forged,
-misplaced or no commands at all. At the end nothing was executed twice, nothing late, nothing forged, and
-each command has come to one end. The seed decides what is sent and what fails.
+Of the records, 15 % are exact duplicates and 5 % contradict an earlier command; others are forged,
+misplaced or not commands. At the end nothing was executed twice, late or forged, and each command has one
+terminal result. The seed decides what is sent and what fails.
 """
 
 import base64
@@ -34,7 +34,7 @@ PARTITIONS = 3
 COMMANDS = 400
 SESSION = 6.0
 IN_FLIGHT = 1.0
-"""Seconds that a write may need from the worker's last look to the device, on a machine with much to do."""
+"""Seconds that a write may take from the worker's last check to the device, on a busy machine."""
 POLICY = """
 version: 1
 rules:
@@ -43,11 +43,11 @@ rules:
 """
 KEY = b"sixteen bytes or more"
 NOT_AN_END = {"CONFLICT", "WRONG_PLACE"}
-"""Reasons that answer a record whose command id is another command's."""
+"""Reasons of results for a record that uses another command's id."""
 
 
 class Devices:
-    """What was written, and when; one thread calls. ``at_write`` is called once, in the middle of a write."""
+    """Records each write with its time. ``at_write`` is called once, in the middle of the next write."""
 
     def __init__(self):
         self.values = defaultdict(lambda: 1.5)
@@ -94,7 +94,7 @@ class Sender:
         )
 
     def send_one(self, number):
-        """A new command, and perhaps beside it a record of somebody who means no good."""
+        """Send a new command, and perhaps a duplicate, a contradiction or a forgery."""
         dice = self.dice
         now = time.time_ns() // 1000
         device, value = dice.choice(DEVICES), number + 0.25
@@ -121,7 +121,7 @@ class Sender:
         elif roll < 0.20:
             self._forge("contradiction", its_device, earlier, command_id=earlier["command_id"])
         elif roll < 0.23:
-            self._forge("nobody's", device, command, command_id=f"n{number}", issuer="nobody")
+            self._forge("unknown issuer", device, command, command_id=f"n{number}", issuer="unknown")
         elif roll < 0.25 and device.startswith("site/b0/"):
             self._forge("with another's signature", device, command, command_id=f"s{number}")
         elif roll < 0.26:
@@ -154,44 +154,44 @@ class Sender:
 
 
 class Results:
-    """What was told of each command."""
+    """The results of each command, read from their topic."""
 
     def __init__(self, reader):
         self.reader = reader
-        self.told = defaultdict(list)
+        self.by_command = defaultdict(list)
 
     def ends(self, command_id):
-        """The different ends of a command: one, in the end."""
-        found = {
+        """Return the different terminal results of a command; finally there is one."""
+        different = {
             json.dumps(r, sort_keys=True, default=str): r
-            for r in self.told[command_id]
+            for r in self.by_command[command_id]
             if r["state"] in TERMINAL and r["reason_code"] not in NOT_AN_END
         }
-        return list(found.values())
+        return list(different.values())
 
     def wait_for_all(self, sent, seconds):
-        """Until each has its end, and each hold; what has none after so long."""
+        """Wait for the end of all commands and holds; return those without one after so many seconds."""
         deadline = time.monotonic() + seconds
         open_ = holds = set(sent)
         while time.monotonic() < deadline and (open_ or holds):
             for record in self.reader.poll(0.2):
-                self.told[record.value["command_id"]].append(record.value)
+                self.by_command[record.value["command_id"]].append(record.value)
             open_ = {id_ for id_ in open_ if not self.ends(id_)}
             holds = {id_ for id_ in sent.keys() - open_ if self._holds(sent[id_])}
         return open_, holds
 
     def _holds(self, command):
-        told = self.told[command["command_id"]]
+        results = self.by_command[command["command_id"]]
         (end, *_) = self.ends(command["command_id"])
         return (
             "hold_ms" in command
             and end["state"] == "SUCCEEDED"
-            and not any(r["state"] in ("HOLD_ENDED", "HOLD_SKIPPED") for r in told)
+            and not any(r["state"] in ("HOLD_ENDED", "HOLD_SKIPPED") for r in results)
         )
 
 
 class Faults:
-    """What the dice do to the workers and the broker; everything is well again when it returns."""
+    """Random faults of the workers and the broker. When ``run`` returns, all of them run again."""
 
     def __init__(self, dice, workers, broker, devices):
         self.dice, self.workers, self.broker, self.devices = dice, workers, broker, devices
@@ -201,8 +201,8 @@ class Faults:
         kinds = ["stop", "stop in a write", "stop all in a write", "kill", "kill in a write", "broker"]
         order = [kind for _ in range(rounds) for kind in self.dice.sample(kinds, len(kinds))]
         for kind in order:
-            time.sleep(self.dice.uniform(0.3, 1.5))  # the dice's moment: nothing is waited for
-            away = self.dice.choice([0.5, 2.0, SESSION + 2.5])
+            time.sleep(self.dice.uniform(0.3, 1.5))  # a random moment; this waits for nothing
+            pause = self.dice.choice([0.5, 2.0, SESSION + 2.5])
             victim = self.dice.choice(self.workers)
             self.done[kind] += 1
             if kind == "broker":
@@ -210,25 +210,25 @@ class Faults:
                 time.sleep(self.dice.choice([0.2, 3.0, SESSION + 1.0]))
                 self.broker.start()
             elif kind.startswith("stop"):
-                self._stop(self.workers if "all" in kind else [victim], away, "write" in kind)
+                self._suspend(self.workers if "all" in kind else [victim], pause, "write" in kind)
             else:
                 if "write" in kind:
                     self._at_write([victim], signal.SIGKILL)
                 victim.kill()
-                time.sleep(min(away, 2.0))
+                time.sleep(min(pause, 2.0))
                 victim.start()
 
-    def _stop(self, victims, away, in_a_write):
+    def _suspend(self, victims, pause, in_a_write):
         if in_a_write:
             self._at_write(victims, signal.SIGSTOP)
         for victim in victims:
             os.kill(victim.pid, signal.SIGSTOP)
-        time.sleep(away)
+        time.sleep(pause)
         for victim in victims:
             os.kill(victim.pid, signal.SIGCONT)
 
     def _at_write(self, victims, number, seconds=5.0):
-        """Send the signal from inside a write; where none comes in so long it is sent all the same."""
+        """Send the signal from inside a write, but at least after so many seconds without one."""
         happened = threading.Event()
 
         def act():
@@ -323,8 +323,8 @@ def test_a_campaign_of_faults_executes_nothing_twice_late_or_forged_and_every_co
     assert late == [], "executed late"
     assert times.keys() - by_value.keys() == set(), "forged"
     assert without_end == set(), "without an end"
-    assert unpaid == set(), "holds that were never given back"
-    assert {id_: told for id_, told in ends.items() if len(told) != 1} == {}, "more than one end"
+    assert unpaid == set(), "holds that were never reverted"
+    assert {id_: results for id_, results in ends.items() if len(results) != 1} == {}, "more than one end"
     for id_, (end,) in ends.items():
         value = sender.sent[id_]["writes"][0]["value"]
         assert end["state"] != "SUCCEEDED" or value in written, (id_, end)

@@ -1,7 +1,7 @@
-"""A worker of commands dies before and after every write and every call, and somebody goes on: counted.
+"""A worker of commands dies before and after every write and every call, and another one continues.
 
-What a plant must never see: a write twice, a write at or after its expiry, a command without an end or
-with two ends. `Plant.check` (conftest) asks for all of it, after each death.
+A plant must never see a write twice, a write at or after its expiry, or a command that does not have exactly
+one terminal result. `Plant.check` (conftest) checks all of this after each death.
 """
 
 import itertools
@@ -33,7 +33,7 @@ WHEN = ("before", "after")
 
 @pytest.fixture
 def prepared(new_plant):
-    """A plant whose topic holds one command of every kind; each value at the device names its command."""
+    """Return a function that creates a plant with one command of every kind, each with its own value."""
 
     def prepared():
         plant = new_plant()
@@ -52,7 +52,7 @@ def prepared(new_plant):
             plant.command("dry", 80.0, dry_run=True),
             {"command_id": "malformed"},
         )
-        plant.log.append(plant.log[0]._replace(offset=len(plant.log)))  # and the first again
+        plant.log.append(plant.log[0]._replace(offset=len(plant.log)))  # the first one, repeated
 
         def refuse_the_second(number, kind, value):
             return "refused" if (kind, value) == ("set", 30.0) and plant.sets_of(30.0) else "done"
@@ -63,8 +63,8 @@ def prepared(new_plant):
     return prepared
 
 
-def death(plant, kind, number, when):
-    """Let the worker die at the ``number``-th of these from now; whether it has."""
+def plan_death(plant, kind, number, when):
+    """Let the worker die at the ``number``-th write, call or audit line from now."""
     fate = "crash" if when == "before" else "crash_after"
     if kind == "write":
         plant.changelogs.fail(number, plant.Crash(), when)
@@ -72,10 +72,10 @@ def death(plant, kind, number, when):
         last, inner = plant.device.calls + number, plant.device.fate
 
         def fatal(n, kind, value):
-            meant = inner(n, kind, value)
+            intended = inner(n, kind, value)
             if n != last:
-                return meant
-            return fate if meant == "done" else "crash"  # refused, and nobody hears it
+                return intended
+            return fate if intended == "done" else "crash"  # refused, and the worker dies before it knows
 
         plant.device.fate = fatal
     else:
@@ -83,12 +83,12 @@ def death(plant, kind, number, when):
         plant.audit_fate = lambda n: fate if n == last else "done"
 
 
-def lives(plant, *deaths):
-    """One life a death, and one to the end; how many deaths came."""
+def run_lives(plant, *deaths):
+    """Run one life for each death, and a last one to the end; return how many deaths happened."""
     died = 0
-    for one in [*deaths, None]:
-        if one is not None:
-            death(plant, *one)
+    for death in [*deaths, None]:
+        if death is not None:
+            plan_death(plant, *death)
         try:
             plant.live().finish()
         except plant.Crash:
@@ -97,14 +97,14 @@ def lives(plant, *deaths):
     return died
 
 
-def told(plant):
+def final_states(plant):
     return {name: ends[0]["state"] for name, ends in plant.ends().items()}
 
 
 def test_without_a_crash_every_command_has_its_expected_result(prepared):
     plant = prepared()
-    assert lives(plant) == 0
-    assert told(plant) == ENDS
+    assert run_lives(plant) == 0
+    assert final_states(plant) == ENDS
     assert plant.device.reverts == [("site/ahu/p", 30.0), ("site/ahu/q", 20.0), ("site/ahu/p", 40.0)]
 
 
@@ -115,10 +115,10 @@ def test_a_crash_at_every_write_and_call_does_nothing_twice_and_leaves_nothing_w
 ):
     for number in itertools.count(1):
         plant = prepared()
-        died = lives(plant, (kind, number, when))
-        # A hold ends once: its point was never given back when it held anything else.
+        died = run_lives(plant, (kind, number, when))
+        # A hold ends once: its point was never reverted while it had another value.
         assert plant.device.reverts.count(("site/ahu/p", 40.0)) <= 1
-        unlike = {name: state for name, state in told(plant).items() if state != ENDS[name]}
+        unlike = {name: state for name, state in final_states(plant).items() if state != ENDS[name]}
         assert set(unlike.values()) <= {"UNKNOWN"}
         assert len(unlike) <= 1
         if not died:
@@ -128,26 +128,26 @@ def test_a_crash_at_every_write_and_call_does_nothing_twice_and_leaves_nothing_w
 
 @pytest.mark.parametrize("seed", range(60))
 def test_several_crashes_at_random_points_do_nothing_twice(prepared, seed):
-    """Reproduce one: ``-k "places and 17"``."""
+    """Reproduce one with ``-k "random_points and 17"``."""
     dice = random.Random(seed)
     plant = prepared()
     deaths = [
         (dice.choice(KINDS), dice.randint(1, 30 // (n + 1)), dice.choice(WHEN))
         for n in range(dice.choice([2, 2, 2, 3, 5]))
     ]
-    lives(plant, *deaths)
+    run_lives(plant, *deaths)
     assert plant.device.reverts.count(("site/ahu/p", 40.0)) <= 1
 
 
 @pytest.mark.parametrize("when", WHEN)
 def test_a_ledger_write_without_an_answer_is_repeated_unchanged(prepared, when):
-    """After it took effect, too: what was told stays what was told."""
+    """This also holds if the write took effect: published results stay the same."""
     for number in itertools.count(1):
         plant = prepared()
         plant.changelogs.fail(number, RetriableError("no answer"), when)
         before = plant.changelogs.writes
-        assert lives(plant) == 0
-        assert told(plant) == ENDS
+        assert run_lives(plant) == 0
+        assert final_states(plant) == ENDS
         if plant.changelogs.writes - before < number:
             break
 
@@ -162,42 +162,42 @@ def test_a_rejected_command_stays_rejected_if_the_answer_to_its_ledger_write_is_
     (plant.folder / "kill").unlink()
     life.finish()
     plant.check()
-    assert told(plant) == {"one": "REJECTED", "two": "REJECTED"}
+    assert final_states(plant) == {"one": "REJECTED", "two": "REJECTED"}
     assert plant.device.sets == []
 
 
 @pytest.mark.parametrize("seconds", [0, 11, 70])
 @pytest.mark.parametrize("kind", ["call", "audit"])
 def test_a_worker_suspended_at_any_step_while_another_takes_over_does_nothing_twice(prepared, kind, seconds):
-    """11 s: longer than its claim, as whoever takes over has to wait. 70 s: longer than every expiry."""
+    """11 s is longer than its claim, for which a new owner waits; 70 s is longer than every expiry."""
     for number in itertools.count(1):
         plant = prepared()
-        stood_still = False
+        was_suspended = False
         inner = plant.device.fate
 
-        def stand_still(n, plant=plant, number=number):
-            nonlocal stood_still
-            if n == number and not stood_still:
-                stood_still = True
+        def suspend(n, plant=plant, number=number):
+            nonlocal was_suspended
+            if n == number and not was_suspended:
+                was_suspended = True
                 plant.clock.pass_(seconds)
                 plant.live("second.log").finish()
 
-        def fate(n, what, value, inner=inner, stand_still=stand_still):
-            stand_still(n)
+        def fate(n, what, value, inner=inner, suspend=suspend):
+            suspend(n)
             return inner(n, what, value)
 
         if kind == "call":
             plant.device.fate = fate
         else:
-            plant.audit_fate = lambda n, stand_still=stand_still: stand_still(n) or "done"
+            plant.audit_fate = lambda n, suspend=suspend: suspend(n) or "done"
         first = plant.live()
         try:
             first.finish()
         except (FencedError, AssertionError):
-            assert stood_still
+            assert was_suspended
         plant.check()
         assert plant.device.reverts.count(("site/ahu/p", 40.0)) <= 1
-        if not stood_still:
+        if not was_suspended:
             break
 
 
@@ -241,7 +241,7 @@ def test_a_crash_while_a_stopping_worker_reverts_its_holds_reverts_nothing_twice
         )
         life, died = plant.live(), False
         life.work()
-        death(plant, kind, number, when)
+        plan_death(plant, kind, number, when)
         try:
             life.task.scheduler.interrupt(revert_time=10.0)
             assert life.task.scheduler.step() == 0.0
@@ -259,39 +259,39 @@ def test_a_crash_while_a_stopping_worker_reverts_its_holds_reverts_nothing_twice
     assert number > 4
 
 
-def on_record(plant):
-    """What the audit log says was stored, and what it says beside; each as often as it says it.
+def read_audit_log(plant):
+    """Count the stored steps in the audit log, and the lines that are not steps of the ledger.
 
-    As docs/reference/connectors/command-sink.md explains: a line whose number is above that of a later
-    TAKEN_OVER was decided, and never stored.
+    As docs/reference/connectors/command-sink.md explains, a line whose number is above that of a later
+    TAKEN_OVER was decided and never stored.
     """
     stored: list[tuple[int, tuple[str, str, int]]] = []
-    beside = []
+    others = []
     for line in (plant.folder / "audit.log").read_text().splitlines():
         event = json.loads(line)["event"]
-        what = event.get("command_id"), event["state"], event.get("at")
+        step = event.get("command_id"), event["state"], event.get("at")
         if event["state"] == "TAKEN_OVER":
-            stored = [(number, w) for number, w in stored if number <= event["stored_at"]]
+            stored = [(number, earlier) for number, earlier in stored if number <= event["stored_at"]]
         elif event["stored_at"] is None:
-            beside.append(what)
+            others.append(step)
         else:
-            stored.append((event["stored_at"], what))
-    return Counter(what for _, what in stored), Counter(beside)
+            stored.append((event["stored_at"], step))
+    return Counter(step for _, step in stored), Counter(others)
 
 
 @pytest.mark.parametrize(("kind", "when"), [("audit", "before"), ("audit", "after"), ("write", "after")])
 def test_a_crash_between_the_audit_log_and_the_ledger_leaves_one_line_for_each_step(prepared, kind, when):
     for number in itertools.count(1):
         plant = prepared()
-        died = lives(plant, (kind, number, when))
-        stored, beside = on_record(plant)
-        told = Counter((r["command_id"], r["state"], r["at"]) for r in plant.results())
+        died = run_lives(plant, (kind, number, when))
+        stored, others = read_audit_log(plant)
+        published = Counter((r["command_id"], r["state"], r["at"]) for r in plant.results())
         of_the_ledger = [r for r in plant.results() if r["reason_code"] not in ("MALFORMED", "CONFLICT")]
         steps = {(r["command_id"], r["state"], r["at"]) for r in of_the_ledger}
-        reverting = [what for what in stored if what[1] == "REVERTING"]
-        assert [what[0] for what in reverting] == ["held"]
+        reverting = [step for step in stored if step[1] == "REVERTING"]
+        assert [step[0] for step in reverting] == ["held"]
         assert stored == Counter({*steps, *reverting})
-        assert (told - stored) - beside == Counter(), "what is told is on record, also what was told again"
+        assert (published - stored) - others == Counter(), "every result has a line, repeated ones included"
         if not died:
             break
     assert number > 20
@@ -320,7 +320,7 @@ def test_the_audit_line_of_a_device_write_is_on_disk_before_the_write(prepared, 
     plant.device.fate = fate
     log.touch()
     monkeypatch.setattr(os, "fsync", fsync)
-    lives(plant)
+    run_lives(plant)
     assert Counter(seen) == {("set", "EXECUTING"): 7, ("revert", "EXECUTING"): 2, ("revert", "REVERTING"): 1}
 
 
@@ -337,6 +337,6 @@ def test_an_uncertain_ledger_write_is_settled_before_the_executor_stores_anythin
     life.settle()
     life.finish()
     plant.check()
-    stored, _ = on_record(plant)
+    stored, _ = read_audit_log(plant)
     assert stored == Counter((r["command_id"], r["state"], r["at"]) for r in plant.results())
     assert [name for name, state, _ in stored if state == "REJECTED"] == ["refused"]

@@ -1,7 +1,7 @@
-"""Worker processes that are stopped or killed exactly between STARTED and the end of a command.
+"""Worker processes that are suspended or killed exactly between STARTED and the end of a command.
 
-A ``sitecustomize`` of the worker's interpreter stops or kills it there: after STARTED is durable and before
-the write, or right after the write. Nothing of the product is changed for it.
+A ``sitecustomize`` in the worker's interpreter does it: after STARTED is durable and before the write, or
+right after the write. The product is not changed for it.
 """
 
 import json
@@ -36,7 +36,7 @@ def write(*arguments):
     try:
         when, number = flag.read_text().split()
         flag.unlink()
-        # To this thread: another one would let it run on for a while.
+        # To this thread: after a signal to another one, this thread would run for a while.
         end = lambda: signal.pthread_kill(threading.get_ident(), int(number))
     except FileNotFoundError:
         return real(*arguments)
@@ -71,14 +71,14 @@ class Device:
 class Stand:
     """A device, a topic of commands, and workers of one group."""
 
-    def __init__(self, folder, home, bus):
-        self.folder, self.home, self.bus = folder, home, bus
+    def __init__(self, folder, backend, bus):
+        self.folder, self.backend, self.bus = folder, backend, bus
         self.own = uuid.uuid4().hex[:8]
         self.topic, self.results_topic = f"commands-{self.own}", f"results-{self.own}"
         (folder / "policy.yaml").write_text(POLICY)
         self.flag = folder / "flag"
         self.more = {}
-        plan = check_plan("test", {**home, "data.dir": str(folder / "one" / "data")}, [])
+        plan = check_plan("test", {**backend, "data.dir": str(folder / "one" / "data")}, [])
         with closing(open_broker(plan)) as broker:
             broker.create_topic(self.topic, partitions=1)
 
@@ -97,7 +97,7 @@ class Stand:
             "consumer.override.session.timeout.ms": "6000",
             **self.more,
         }
-        return WorkerProcess(self.folder / name, self.home, [sink])
+        return WorkerProcess(self.folder / name, self.backend, [sink])
 
     def open(self):
         return WorkerCommandContext().topics(self.folder / "one" / "worker.json")
@@ -144,7 +144,7 @@ class Line:
 
 
 @pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.kafka)])
-def home(request):
+def backend(request):
     """A worker's settings of its broker."""
     if request.param == "local":
         return {}
@@ -157,14 +157,14 @@ def device():
 
 
 @pytest.fixture
-def stand(tmp_path, home, device, monkeypatch):
+def stand(tmp_path, backend, device, monkeypatch):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(CUSTOMIZE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.setenv("TIELINE_TEST_FLAG", str(tmp_path / "flag"))
     methods = {name: getattr(device, name) for name in ("set_point", "get_point", "revert_point")}
     with FakeRouter(rpc={"platform.driver": methods}) as bus:
-        yield Stand(tmp_path, home, bus)
+        yield Stand(tmp_path, backend, bus)
         assert bus.dropped == 0
 
 
@@ -197,7 +197,7 @@ def test_a_worker_killed_between_started_and_the_end_leaves_a_result_that_the_de
         assert device.writes == [20.0, 21.0]
 
 
-@pytest.mark.parametrize("home", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+@pytest.mark.parametrize("backend", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 def test_a_worker_suspended_between_started_and_the_write_does_not_write_after_a_takeover(stand, device):
     with stand.worker("one") as first, stand.open() as topics, ExitStack() as then:
         first.wait_for("partitions assigned", 60)
@@ -209,14 +209,14 @@ def test_a_worker_suspended_between_started_and_the_write_does_not_write_after_a
         deadline = time.monotonic() + 30
         while not stopped(first.pid):
             assert time.monotonic() < deadline
-        result = line.end(one)  # only the second can have told it
+        result = line.end(one)  # only the second worker can have sent it
         os.kill(first.pid, signal.SIGCONT)
         first.wait_for("partitions lost; records in flight will be read again")
         two = line.send(21.0)
         assert line.end(two)["state"] == "SUCCEEDED"
         assert line.ends(one) == [result]
         assert second.stop() == 0
-        three = line.send(22.0)  # the first has its partition again, and is of use
+        three = line.send(22.0)  # the first worker has its partition again, and works
         assert line.end(three)["state"] == "SUCCEEDED"
         assert first.stop() == 0
     assert (result["state"], result["reason_code"]) == ("UNKNOWN", "CRASHED")
@@ -224,7 +224,7 @@ def test_a_worker_suspended_between_started_and_the_write_does_not_write_after_a
 
 
 def test_a_command_of_the_largest_record_size_is_rejected_and_blocks_nothing(stand, device):
-    """What is told and kept of a command is larger than the command; a broker would take no such record."""
+    """The result and the ledger entry are larger than the command; a broker would reject such records."""
     stand.more = {"value.converter": "json", "old.issuer": "boss"}
     dice = random.Random(5)  # nothing that compresses well
 

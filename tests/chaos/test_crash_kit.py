@@ -1,4 +1,4 @@
-"""The kit that crashes a worker: a crash is one, and the dead do nothing."""
+"""The kit that crashes a worker: after a crash, nothing of its process has an effect."""
 
 import inspect
 import sys

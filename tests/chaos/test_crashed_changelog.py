@@ -1,7 +1,7 @@
-"""A sink that acts on a device dies around each write of its changelog: it acts once at most, and answers.
+"""A sink that acts on a device dies around each write of its changelog: it acts at most once, and answers.
 
-The sink of this test uses a changelog as intended: STARTED is written with the offset before
-it acts, ENDED with the result after it; what is found STARTED at the takeover ends as UNKNOWN.
+It uses a changelog as intended. It writes STARTED with the offset before it acts, and ENDED with the result
+afterwards. An entry that a new owner finds STARTED ends as UNKNOWN.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ STARTED, ENDED = {"state": "STARTED"}, {"state": "ENDED"}
 
 
 class Outside:
-    """What no crash touches: how often the device was acted on, and which commands are known to be over."""
+    """The device, which survives a crash: how often each command acted on it, and which commands are over."""
 
     def __init__(self):
         self.name = f"c{uuid.uuid4().hex[:8]}"
@@ -96,22 +96,22 @@ def prepared(outside, broker):
 
 
 def cases():
-    for home, passings in (("local", (1, 2, 5, 12)), ("kafka", (2, 5))):  # an even one says ENDED
+    for backend, passings in (("local", (1, 2, 5, 12)), ("kafka", (2, 5))):  # an even write is ENDED
         for passing in passings:
             for when in ("before", "after"):
-                marks = [pytest.mark.kafka] if home == "kafka" else []
-                yield pytest.param(home, passing, when, id=f"{home}-{passing}-{when}", marks=marks)
+                marks = [pytest.mark.kafka] if backend == "kafka" else []
+                yield pytest.param(backend, passing, when, id=f"{backend}-{passing}-{when}", marks=marks)
 
 
 def _all_over(life, outside):
     return len(outside.over) == COMMANDS and life.ledger()[outside.name]["in_flight"] == 0
 
 
-@pytest.mark.parametrize(("home", "passing", "when"), list(cases()))
+@pytest.mark.parametrize(("backend", "passing", "when"), list(cases()))
 def test_a_crash_around_a_write_lets_no_command_act_twice_and_each_has_one_result(
-    request, tmp_path, home, passing, when
+    request, tmp_path, backend, passing, when
 ):
-    worker = {"bootstrap.servers": request.getfixturevalue("kafka_bootstrap")} if home == "kafka" else {}
+    worker = {"bootstrap.servers": request.getfixturevalue("kafka_bootstrap")} if backend == "kafka" else {}
     outside, data = Outside(), [tmp_path / "first", tmp_path / "second"]
     prepared(outside, open_broker(planned(outside, worker, data[0])))
     point = CrashPoint(Step.CHANGELOG, when, passing)
@@ -123,7 +123,7 @@ def test_a_crash_around_a_write_lets_no_command_act_twice_and_each_has_one_resul
             assert crashed == (crash is not None)
             if crashed:
                 life.leave(data[1])
-    odd = passing % 2  # an odd write says STARTED, an even one ENDED
+    odd = passing % 2  # an odd write is STARTED, an even one ENDED
     unknown = [] if (odd and when == "before") or (not odd and when == "after") else [(passing - 1) // 2]
     found: list[Any] = []
     broker = open_broker(planned(outside, worker, data[1]))

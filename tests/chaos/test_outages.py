@@ -1,8 +1,8 @@
-"""Registry, broker, MongoDB and the way to the platform are away for a while, under load, on real servers.
+"""Outages of the registry, the broker, MongoDB and the link to the platform, under load, on real servers.
 
-Each outage is longer than some limit that would cost something if it were not waited out: MongoDB's is
-longer than ``max.poll.interval.ms``, Kafka's has more to keep than may be in memory. Reception goes on, the
-group keeps its member and its generation, memory stays where it was, and all is counted exactly.
+Each outage exceeds a limit: MongoDB's is longer than ``max.poll.interval.ms``, and during Kafka's more data
+arrives than may be in memory. Reception continues, the group keeps its member and its generation, memory
+does not grow, and every message is counted.
 """
 
 import json
@@ -32,7 +32,6 @@ from tieline.runtime.worker.factory import open_broker
 from tieline.testing.proxy import TcpProxy
 from tieline.testing.worker_process import WorkerProcess
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
-from tieline_lab import kafka, mongo
 from tieline_lab.process import free_port
 
 pytest.importorskip("confluent_kafka.schema_registry", reason="the extra 'registry' is not installed")
@@ -45,26 +44,9 @@ FILLER = "x" * 4_000
 START = datetime.now(timezone.utc)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A broker of this file's own: it is killed, and once what it has acknowledged is torn off."""
-    if reason := kafka.why_not():
-        pytest.skip(reason)
-    with kafka.KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
-        yield server
-
-
-@pytest.fixture
-def mongo_of_our_own(tmp_path):
-    if reason := mongo.why_not():
-        pytest.skip(reason)
-    with mongo.MongoServer(tmp_path / "mongo") as server:
-        yield server
-
-
 @contextmanager
 def registry(port, schemas):
-    """A schema registry at a port: two calls of Confluent's; what it knows outlives it in ``schemas``."""
+    """A schema registry with two of Confluent's calls; its schemas stay in ``schemas`` when it stops."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -98,13 +80,13 @@ def registry(port, schemas):
 
 
 def message(number, filler=""):
-    # of now: Kafka's retention and its memory of producers go by the time of the records
+    # The present time: Kafka's retention, and how long it knows a producer, depend on records' timestamps.
     time = START + timedelta(milliseconds=number)
     topic = f"devices/campus/b/d{number % DEVICES}/all"
     return topic, {"TimeStamp": time.isoformat()}, [{"n": number, "filler": filler}, {}]
 
 
-def bus_source(topic, address, **more):
+def bus_source(topic, address, **settings):
     return {
         "name": "bus",
         "connector.class": "volttron_bus",
@@ -115,11 +97,11 @@ def bus_source(topic, address, **more):
         "ping.timeout.ms": "500",
         "topic": topic,
         "topic.creation.default.partitions": "3",
-        **more,
+        **settings,
     }
 
 
-def mongo_sink(topic, uri, database, **more):
+def mongo_sink(topic, uri, database, **settings):
     return {
         "name": "mongo",
         "connector.class": "mongo",
@@ -130,7 +112,7 @@ def mongo_sink(topic, uri, database, **more):
         "collection": "readings",
         "layout": "cloudagent",
         "errors.retry.delay.max.ms": "2000",
-        **more,
+        **settings,
     }
 
 
@@ -139,10 +121,10 @@ def spooled(ledger):
 
 
 def members(bootstrap, group):
-    """The ids of a group's members; a member that had to join again has another one."""
+    """Return a group's state and its members' ids; a member that rejoins gets another id."""
     client = AdminClient({"bootstrap.servers": bootstrap})
-    found = client.describe_consumer_groups([group])[group].result(10)
-    return found.state.name, sorted(member.member_id for member in found.members)
+    description = client.describe_consumer_groups([group])[group].result(10)
+    return description.state.name, sorted(member.member_id for member in description.members)
 
 
 def open_kafka(server, folder):
@@ -152,38 +134,38 @@ def open_kafka(server, folder):
 
 
 def records_of(broker, topic):
-    """What a topic holds; a broker that has just started may ask for patience."""
+    """Return the records of a topic; retry while the broker starts."""
 
     def read():
-        found: list[ConsumedRecord] = []
-        broker.read(topic, found.append)
-        return found
+        records: list[ConsumedRecord] = []
+        broker.read(topic, records.append)
+        return records
 
     return TaskEnvironment("look", 0).retry(Stage.KAFKA_CONSUME, read)
 
 
 def generation(broker, group):
-    """The group's generation, which grows with every rebalance: out of the topic where Kafka keeps it."""
-    found = [0]
+    """Return the group's generation, which grows with every rebalance, from Kafka's own topic."""
+    generations = [0]
     for record in records_of(broker, "__consumer_offsets"):
         # key: version (2: a group's metadata), name; value: version, protocol type, generation, …
         if record.key[:2] == b"\0\2" and record.key[4:] == group.encode() and record.value:
             (length,) = struct.unpack_from(">h", record.value, 2)
-            found.append(struct.unpack_from(">i", record.value, 4 + length)[0])
-    return found[-1]
+            generations.append(struct.unpack_from(">i", record.value, 4 + length)[0])
+    return generations[-1]
 
 
 def numbers_by_key(broker, topic):
-    """What a topic holds, in its order: each device's numbers."""
-    found = defaultdict(list)
+    """Return each device's numbers in a topic, in order."""
+    numbers = defaultdict(list)
     for record in records_of(broker, topic):
-        text = record.value.replace(b'\\"', b'"')  # a body that is no reading is text of JSON
-        found[record.key].append(int(re.split(rb"[,}]", text.partition(b'"n":')[2])[0]))
-    return found
+        text = record.value.replace(b'\\"', b'"')  # a body that is not a reading is stored as JSON text
+        numbers[record.key].append(int(re.split(rb"[,}]", text.partition(b'"n":')[2])[0]))
+    return numbers
 
 
-def told(worker, stage):
-    """What the worker has said of outages in a stage."""
+def logged_outages(worker, stage):
+    """Return the worker's messages about outages in a stage."""
     return [e["event"] for e in worker.events if e.get("stage") == stage]
 
 
@@ -191,8 +173,8 @@ def memory(worker):
     return psutil.Process(worker.pid).memory_info().rss
 
 
-class Talker:
-    """Publishes numbers in a row at a steady rate, until it is told to stop; ``sent`` are those it did."""
+class Publisher:
+    """Publishes consecutive numbers at a steady rate until it stops; ``sent`` has the published ones."""
 
     def __init__(self, bus, first, rate=250):
         self.sent, self._bus, self._rate, self._next = [], bus, rate, first
@@ -216,9 +198,9 @@ class Talker:
 
 
 def test_a_sink_keeps_its_partitions_during_an_outage_longer_than_the_poll_interval(
-    server, mongo_of_our_own, tmp_path
+    own_kafka, own_mongo, tmp_path
 ):
-    """MongoDB is killed for 25 s. Meanwhile the registry goes, and the connection to the platform hangs."""
+    """MongoDB is down for 25 s. Meanwhile the registry is down, and the connection to the platform hangs."""
     topic, registry_port = "waits", free_port()
     schemas: list[str] = []
     url = f"http://127.0.0.1:{registry_port}"
@@ -226,7 +208,7 @@ def test_a_sink_keeps_its_partitions_during_an_outage_longer_than_the_poll_inter
         worker = WorkerProcess(
             tmp_path,
             {
-                "bootstrap.servers": server.bootstrap,
+                "bootstrap.servers": own_kafka.bootstrap,
                 "offset.storage.topic": f"offsets-{topic}",
                 "offset.storage.partitions": "1",
                 "schema.registry.url": url,
@@ -235,7 +217,7 @@ def test_a_sink_keeps_its_partitions_during_an_outage_longer_than_the_poll_inter
                 bus_source(topic, f"tcp://127.0.0.1:{proxy.port}"),
                 mongo_sink(
                     topic,
-                    mongo_of_our_own.uri,
+                    own_mongo.uri,
                     topic,
                     **{
                         "consumer.override.max.poll.interval.ms": str(int(POLL_INTERVAL * 1000)),
@@ -245,63 +227,63 @@ def test_a_sink_keeps_its_partitions_during_an_outage_longer_than_the_poll_inter
             ],
         )
         with worker:
-            # the registry is away from the start: what is received waits in the spool
+            # The registry is unavailable from the start: received messages wait in the spool.
             bus.wait_for_subscriber("tieline")
             for number in range(100):
                 bus.publish(*message(number))
             ledger = worker.wait_for_ledger(
-                lambda ledger: spooled(ledger) == 100 and told(worker, "VALUE_CONVERTER")
+                lambda ledger: spooled(ledger) == 100 and logged_outages(worker, "VALUE_CONVERTER")
             )
             assert ledger["bus"]["delivered"] == 0
             with registry(registry_port, schemas):
                 worker.wait_for_ledger(lambda ledger: ledger["mongo"]["delivered"] == 100)
-            # it is away again: schemas that are known need no registry, a new one waits for it (below)
-            look = open_kafka(server, tmp_path / "look")
-            before = members(server.bootstrap, "connect-mongo"), generation(look, "connect-mongo")
+            # It is unavailable again: known schemas do not need it, a new one waits for it (below).
+            look = open_kafka(own_kafka, tmp_path / "look")
+            before = members(own_kafka.bootstrap, "connect-mongo"), generation(look, "connect-mongo")
             joined = [e for e in worker.events if e["event"].startswith("partitions ")]
 
-            mongo_of_our_own.kill()
-            away = time.monotonic()
-            with Talker(bus, 100) as talker:
+            own_mongo.kill()
+            down_since = time.monotonic()
+            with Publisher(bus, 100) as first:
                 worker.wait_for_ledger(lambda ledger: ledger["bus"]["delivered"] > 1_100)
-            at_first = memory(worker)
-            worker.wait_for_ledger(lambda ledger: spooled(ledger) == 100 + len(talker.sent))
+            memory_before = memory(worker)
+            worker.wait_for_ledger(lambda ledger: spooled(ledger) == 100 + len(first.sent))
 
-            # the connection hangs: neither end is told, and what is published into it is nobody's
+            # The connection hangs: neither end notices, and what is published into it is lost.
             proxy.freeze()
-            hangs = time.monotonic()
-            unheard = range(50_000, 50_010)
-            for number in unheard:
+            hangs_since = time.monotonic()
+            for number in range(50_000, 50_010):
                 bus.publish(*message(number))
             bus.wait_for_subscriber("tieline.2")
-            noticed = time.monotonic() - hangs
+            noticed = time.monotonic() - hangs_since
             ledger = worker.wait_for_ledger(lambda ledger: ledger["bus"]["counters"].get("reconnects"))
             assert ledger["bus"]["counters"]["reconnects"] == 1
-            assert noticed < 10, noticed  # by ping.interval.ms and ping.timeout.ms; else never
+            assert noticed < 10, noticed  # by ping.interval.ms and ping.timeout.ms; otherwise never
 
-            with Talker(bus, talker.sent[-1] + 1) as second:
+            with Publisher(bus, first.sent[-1] + 1) as second:
                 # a message of another kind has a schema that the registry does not know yet
                 bus.publish("analysis/report", {"TimeStamp": START.isoformat()}, "new")
                 worker.wait_for_ledger(
-                    lambda _: time.monotonic() - away > OUTAGE, timeout=OUTAGE + POLL_INTERVAL
+                    lambda _: time.monotonic() - down_since > OUTAGE, timeout=OUTAGE + POLL_INTERVAL
                 )
-            total = 100 + len(talker.sent) + len(second.sent) + 1
+            total = 100 + len(first.sent) + len(second.sent) + 1
             ledger = worker.wait_for_ledger(lambda ledger: spooled(ledger) == total)
-            at_last = memory(worker)
-            carried = (total - 1_100) * len(FILLER)
-            print(f"{carried >> 20} MB in {OUTAGE:g} s, memory grew by {(at_last - at_first) >> 20} MB")
-            assert carried > 10 << 20
-            assert at_last - at_first < 24 << 20
+            memory_after = memory(worker)
+            received = (total - 1_100) * len(FILLER)
+            growth = memory_after - memory_before
+            print(f"{received >> 20} MB in {OUTAGE:g} s, memory grew by {growth >> 20} MB")
+            assert received > 10 << 20
+            assert growth < 24 << 20
 
-            # nobody was asked to join again
+            # No rebalance happened.
             assert ledger["mongo"]["delivered"] == 100
             assert ledger["mongo"]["state"] == "RUNNING"
             assert [e for e in worker.events if e["event"].startswith("partitions ")] == joined
-            after = members(server.bootstrap, "connect-mongo"), generation(look, "connect-mongo")
+            after = members(own_kafka.bootstrap, "connect-mongo"), generation(look, "connect-mongo")
             assert after == before
             print(f"the group before and after: {before}")
 
-            mongo_of_our_own.start()
+            own_mongo.start()
             with registry(registry_port, schemas):
                 worker.wait_for_ledger(
                     lambda ledger: (
@@ -316,31 +298,31 @@ def test_a_sink_keeps_its_partitions_during_an_outage_longer_than_the_poll_inter
             assert worker.stop() == 0
         assert bus.dropped == 0
     client: pymongo.MongoClient[dict[str, Any]]
-    with pymongo.MongoClient(mongo_of_our_own.uri) as client:
+    with pymongo.MongoClient(own_mongo.uri) as client:
         documents: list[Any] = list(
             client[topic]["readings"].find({}, {"topic": 1, "message.n": 1}, sort=[("$natural", 1)])
         )
-    sent = [*range(100), *talker.sent, *second.sent]
+    sent = [*range(100), *first.sent, *second.sent]
     assert len(documents) == len(sent) + 1
     by_device = defaultdict(list)
     for document in documents:
         if document["topic"] != "analysis/report":
             by_device[document["topic"]].append(document["message"][0]["n"])
     assert len(by_device) == DEVICES
-    for numbers in by_device.values():  # complete, and in the order in which the device spoke
+    for numbers in by_device.values():  # complete, and in the device's order
         assert numbers == [n for n in sent if n % DEVICES == numbers[0] % DEVICES]
 
 
 @pytest.fixture(scope="module")
-def killed(server, mongo_uri, tmp_path_factory):
+def killed(own_kafka, mongo_uri, tmp_path_factory):
     """The broker is killed under load, and one partition loses its last batch, which it had acknowledged.
 
-    Two sources: ``bus`` with the load, ``torn`` with the partition that is torn. What became of it.
+    The source ``bus`` has the load, and ``torn`` the torn partition. Return what was delivered and logged.
     """
     folder = tmp_path_factory.mktemp("killed")
     database = f"killed_{uuid.uuid4().hex[:8]}"
     worker = {
-        "bootstrap.servers": server.bootstrap,
+        "bootstrap.servers": own_kafka.bootstrap,
         "offset.storage.topic": "offsets-killed",
         "offset.storage.partitions": "1",
         "value.converter": "json",
@@ -366,19 +348,19 @@ def killed(server, mongo_uri, tmp_path_factory):
             process.wait_for_ledger(lambda ledger: settled(ledger, 200))
             report([200])
             process.wait_for_ledger(lambda ledger: settled(ledger, 201))
-            with Talker(bus, 0, rate=2_500) as talker:
+            with Publisher(bus, 0, rate=2_500) as publisher:
                 process.wait_for_ledger(lambda ledger: ledger["mongo"]["delivered"] > 500)
-                server.kill()
-                (segment,) = (server.work / "data" / "torn-0").glob("*.log")
+                own_kafka.kill()
+                (segment,) = (own_kafka.work / "data" / "torn-0").glob("*.log")
                 os.truncate(segment, segment.stat().st_size - 1)  # its last batch, so 200 alone
-                at_kill = len(talker.sent)
+                at_kill = len(publisher.sent)
                 process.wait_for_ledger(lambda ledger: spooled(ledger) > at_kill + 500)
                 report(range(201, 1_000))
-                at_first = memory(process)
+                memory_before = memory(process)
                 waiting = process.wait_for_ledger(lambda ledger: spooled(ledger) > at_kill + 7_000)
-                at_last = memory(process)
-            total = len(talker.sent)
-            server.start()
+                memory_after = memory(process)
+            total = len(publisher.sent)
+            own_kafka.start()
             process.wait_for_ledger(
                 lambda ledger: (
                     ledger["bus"]["spool_records"] == 0
@@ -388,7 +370,7 @@ def killed(server, mongo_uri, tmp_path_factory):
             )
             assert process.stop() == 0
         assert bus.dropped == 0
-    look = open_kafka(server, folder / "look")
+    look = open_kafka(own_kafka, folder / "look")
     topics = {topic: numbers_by_key(look, topic) for topic in ("killed", "torn")}
     look.close()
     client: pymongo.MongoClient[dict[str, Any]]
@@ -398,18 +380,18 @@ def killed(server, mongo_uri, tmp_path_factory):
     return SimpleNamespace(
         total=total,
         waiting=waiting,
-        grown=(at_last - at_first) >> 20,
+        growth=(memory_after - memory_before) >> 20,
         topics=topics,
         stored=sorted(document["message"][0]["n"] for document in documents),
-        told=told(process, "KAFKA_PRODUCE"),
+        outages=logged_outages(process, "KAFKA_PRODUCE"),
     )
 
 
 def test_a_broker_killed_under_load_loses_no_message_and_changes_neither_order_nor_memory(killed):
     waited = killed.waiting["bus"]["spool_bytes"] >> 20
-    print(f"{waited} MB waited in the spool, memory grew by {killed.grown} MB")
+    print(f"{waited} MB waited in the spool, memory grew by {killed.growth} MB")
     assert waited > 25
-    assert killed.grown < 15  # MB, while more than 25 waited
+    assert killed.growth < 15  # MB, while more than 25 waited
     assert {connector["state"] for connector in killed.waiting.values()} == {"RUNNING"}
     by_key = killed.topics["killed"]
     assert len(by_key) == DEVICES
@@ -419,10 +401,10 @@ def test_a_broker_killed_under_load_loses_no_message_and_changes_neither_order_n
 
 
 def test_a_fatal_error_of_the_producer_loses_no_unacknowledged_record(killed):
-    """A broker that lost what it had acknowledged, as one without power may, and its producer do not agree
-    on the next sequence number any more: the producer is broken for good, and made anew.
+    """A broker that lost acknowledged records, as after a power failure, rejects the producer's next sequence
+    number. The producer cannot recover, and is replaced.
     """
-    assert "OUT_OF_ORDER_SEQUENCE_NUMBER" in killed.told[0]
+    assert "OUT_OF_ORDER_SEQUENCE_NUMBER" in killed.outages[0]
     by_key = killed.topics["torn"]
     for numbers in by_key.values():
         assert numbers == sorted(numbers)

@@ -1,4 +1,4 @@
-"""A broker refuses what it would take with other settings: a source waits, and continues when it takes it."""
+"""A broker rejects records because of its settings: a source waits, and continues when they have changed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Readings of long ago and of years to come, on a Kafka that deletes what is old as often as it can."""
+"""Readings with old and future timestamps, on a Kafka that deletes old records as often as it can."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kafka(tmp_path):
 
 
 def wait_for_retention(kafka):
-    """Until it has deleted a record of 1970, twice: once for a round that had begun already."""
+    """Wait until Kafka has deleted a record of 1970 twice; the first may belong to an earlier round."""
     producer = Producer({"bootstrap.servers": kafka.bootstrap})
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "canary"})
     for number in (1, 2):

@@ -1,7 +1,7 @@
-"""kill -9 of the worker, the broker and MongoDB at random moments while the bus talks; counted exactly.
+"""kill -9 of the worker, the broker and MongoDB at random moments under load; every message is counted.
 
-The dice decide who is killed, when, for how long, and whether the next goes before this one is back.
-The seed is in the test's name.
+The seed, which is in the test's name, decides the victims, the moments, how long each is down, and whether
+the next one dies before it is back.
 """
 
 import itertools
@@ -34,16 +34,16 @@ pytestmark = [pytest.mark.mongo, pytest.mark.seeds(1)]
 
 
 class Kill(NamedTuple):
-    """One of the schedule; seconds."""
+    """One kill of the schedule; times are in seconds."""
 
     victim: str
     after: float
-    away: float
+    down: float
     next_goes_first: bool
 
 
 def schedule(seed, victims, times):
-    """Each of the victims so many times, in any order."""
+    """Return a kill of each victim so many times, in random order."""
     dice = random.Random(seed)
     order = list(victims) * times
     dice.shuffle(order)
@@ -56,7 +56,7 @@ class Talk:
     def __init__(self, bus):
         self.published = 0
         self._bus = bus
-        self._start = datetime.now(timezone.utc)  # what is old is soon deleted from a topic
+        self._start = datetime.now(timezone.utc)  # a topic soon deletes old records
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -73,8 +73,8 @@ class Talk:
 
     def say(self, count):
         for number in range(self.published, self.published + count):
-            time_of_it = self._start + timedelta(microseconds=number)
-            headers = {"TimeStamp": time_of_it.isoformat(), "n": number}
+            time_stamp = self._start + timedelta(microseconds=number)
+            headers = {"TimeStamp": time_stamp.isoformat(), "n": number}
             self._bus.publish(f"devices/campus/b/d{number % DEVICES}/all", headers, [{"n": number}, {}])
         self.published += count
 
@@ -84,7 +84,7 @@ class Talk:
 
 
 class Journey:
-    """bus → spool → topic → MongoDB, on a broker (none: the local log) and a MongoDB of its own."""
+    """bus → spool → topic → MongoDB, on a broker (``None``: the local log) and its own MongoDB."""
 
     def __init__(self, folder, bus, server, broker=None):
         self.settings = {"data.dir": str(folder / "data"), "offset.flush.interval.ms": "100"}
@@ -122,18 +122,18 @@ class Journey:
     def run(self, kills):
         down: list[str] = []
         for kill in kills:
-            time.sleep(kill.after)  # this and the next are the dice's moments: nothing is waited for
+            time.sleep(kill.after)  # this and the next are random moments; they wait for nothing
             if kill.victim in down:
                 self._bring_back(down)
             self._kill(kill.victim)
             down.append(kill.victim)
             if not kill.next_goes_first:
-                time.sleep(kill.away)
+                time.sleep(kill.down)
                 self._bring_back(down)
         self._bring_back(down)
 
     def wait_until_through(self, published):
-        """Until the last message of each device, so every one before it, is a document and committed."""
+        """Wait until the last message of each device, and so every earlier one, is stored and committed."""
         last = {"headers.n": {"$gte": published - DEVICES}}
         end = time.monotonic() + 60
         with pymongo.MongoClient[dict[str, Any]](self._uri) as client:
@@ -145,18 +145,18 @@ class Journey:
                         and ledger["mongo"]["in_flight"] == 0
                     )
                 )
-                if client["lab"]["readings"].count_documents(last) == DEVICES:  # a scan: not more often
+                if client["lab"]["readings"].count_documents(last) == DEVICES:  # a slow scan
                     return
-                assert time.monotonic() < end, "nothing is on its way, and the last messages are not there"
+                assert time.monotonic() < end, "nothing is in flight, and the last messages are missing"
 
     def look(self):
-        """Note the most memory that the worker ever held: RSS, which is more than PSS; bytes."""
+        """Note the worker's peak memory in bytes: RSS, which is more than PSS."""
         status = Path(f"/proc/{self.worker.pid}/status").read_text()
         self.memory.append(int(status.split("\nVmHWM:")[1].split()[0]) << 10)
 
     def in_topic(self):
-        """How often each record is there, by its identity; for when the worker has ended."""
-        patient = {"task.shutdown.graceful.timeout.ms": "120000"}  # no call waits for more than a quarter
+        """Count the records of each identity in the topic. The worker must have ended."""
+        patient = {"task.shutdown.graceful.timeout.ms": "120000"}  # a call may take a quarter of this
         broker = open_broker(check_plan("test", {**self.settings, **patient}, []))
         ids: Counter[str] = Counter()
         broker.read("readings", lambda record: ids.update([identity_of(record)]))
@@ -164,10 +164,10 @@ class Journey:
         return ids
 
     def in_mongo(self):
-        """The number of each document by its ``_id``."""
+        """Return the number of each document by its ``_id``."""
         with pymongo.MongoClient[dict[str, Any]](self._uri) as client:
-            found = client["lab"]["readings"].find({}, {"headers.n": 1})
-            return {document["_id"]: document["headers"]["n"] for document in found}
+            documents = client["lab"]["readings"].find({}, {"headers.n": 1})
+            return {document["_id"]: document["headers"]["n"] for document in documents}
 
     def _kill(self, victim):
         if victim == "worker":
@@ -181,7 +181,7 @@ class Journey:
             self.victims[down.pop()].start()
 
     def _in_spool(self):
-        """What a dead worker left there, by its identity."""
+        """Return the identities of the records that a dead worker left in its spools."""
         ids: set[str] = set()
         for path in self._spools.glob("*.db"):
             spool = Spool(path, Limits(1 << 40, True, 0), Counters())
@@ -198,12 +198,12 @@ def identity_of(record):
 
 
 def gaps(numbers):
-    """How often some are missing between two that are there."""
+    """Count the gaps in a sequence of numbers."""
     return sum(b - a > 1 for a, b in itertools.pairwise(sorted(numbers)))
 
 
 def check(journey, bus, kills):
-    """Run the schedule; then everything that was ever in the spool is in MongoDB, once."""
+    """Run the schedule, and check that every record that was ever in the spool is stored once."""
     with journey.worker:
         journey.worker.wait_for("subscribed")
         with Talk(bus) as talk:
@@ -222,12 +222,12 @@ def check(journey, bus, kills):
     assert bus.dropped == 0
     assert topic.keys() == documents.keys()
     assert topic.keys() >= set().union(*journey.waiting)
-    # A life of the worker takes every message from its first to its last: between two lives may be a gap.
+    # Each life of the worker receives every message from its first to its last; a gap is between two lives.
     numbers = list(documents.values())
     assert len(set(numbers)) == len(numbers)
     assert (min(numbers), max(numbers)) == (0, talk.published - 1)
     assert gaps(numbers) <= deaths
-    # Twice in the topic is only what a killed worker had not seen acknowledged, or not yet noted as such.
+    # Only records whose acknowledgement a killed worker had not seen or saved are duplicates in the topic.
     assert doubled.keys() <= set().union(*journey.waiting)
     assert doubled.total() <= deaths * BATCH
     assert max(journey.memory) < MOST_MEMORY

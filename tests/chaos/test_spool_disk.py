@@ -1,8 +1,8 @@
-"""The disk under the spool tears, changes, fills up, or cannot be written: nothing acknowledged is lost
-without a word, the reception goes on, and each sentence says what, where and the way out.
+"""The disk under the spool tears pages, changes bits, fills up, or is read-only.
 
-What these tests cannot show is a disk that confirms an fsync and forgets it: the tear is made where SQLite
-had not yet been told that its bytes are safe.
+Every lost record is reported, the reception continues, and each message has the problem, the place and the
+fix. These tests do not cover a disk that confirms an fsync and loses the data: they tear pages whose fsync
+has not returned yet.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def opened(path):
 
 @pytest.fixture
 def at_rest(tmp_path):
-    """A spool of 500 records, all of them in its file, none in the write-ahead log; and what it holds."""
+    """A spool of 500 records, all of them in its file and none in the write-ahead log; and their values."""
     path, values = tmp_path / "bus-0.db", [f"record {n:04} {'x' * 300}" for n in range(500)]
     with opened(path) as (spool, _):
         for start in range(0, 500, 20):
@@ -79,7 +79,7 @@ def torn(data, at, how, dice):
 
 @pytest.mark.parametrize("how", ["cut", "garbage", "zeros", "bit"])
 def test_a_torn_page_loses_only_what_was_written_at_or_after_the_tear(tmp_path, how):
-    """40 spools, each torn in a place of its own: exactly the batches that were safe before it are there."""
+    """40 spools, each torn at another place: exactly the batches before the tear are read."""
     dice = random.Random(f"torn {how}")
     path = tmp_path / "whole" / "s.db"
     log = path.with_name("s.db-wal")
@@ -131,8 +131,8 @@ def test_a_record_that_the_disk_has_changed_is_quarantined_and_reported_and_no_o
     (kept,) = store.read_from("quarantine", 0, 0)
     store.close()
     assert b"x" * 300 in (kept.value or b"")
-    (told,) = caplog.messages
-    assert told == (
+    (message,) = caplog.messages
+    assert message == (
         "what cannot be used (damaged: record 123 of the spool: its checksum does not fit; check the disk) "
         f"goes unchanged to the quarantine of {path}; other input is not affected, 'tieline status' counts it"
     )
@@ -156,7 +156,7 @@ def test_no_flipped_bit_on_disk_changes_a_record(at_rest, tmp_path):
 
 @pytest.fixture(scope="module")
 def small_spool(tmp_path_factory):
-    """The bytes of a spool of six records in one page, and what it holds."""
+    """The bytes of a spool of six records in one page, and the records."""
     path = tmp_path_factory.mktemp("small") / "s.db"
     records = [
         SourceRecord("t", f"record {n}", "key", headers=(("tieline.id", b"id %d" % n), ("x", None)))
@@ -177,10 +177,10 @@ def all_records(spool):
         records, position = records + batch, following
 
 
-def check_only_one_is_hurt(spool, counters, records, hurt):
-    """All others come out as they went in, once and in order, and what was acknowledged has left."""
+def check_only_one_is_damaged(spool, counters, records, damaged):
+    """Check that all others are read unchanged, once and in order, and are removed once acknowledged."""
     got, position = all_records(spool)
-    others = [record for n, record in enumerate(records) if n != hurt]
+    others = [record for n, record in enumerate(records) if n != damaged]
     assert got in (others, records)
     assert counters["quarantined.damaged"] + counters["lost.spool_damaged"] == len(records) - len(got)
     spool.save({spool.id: str(position)})
@@ -191,7 +191,7 @@ def check_only_one_is_hurt(spool, counters, records, hurt):
 
 @pytest.mark.parametrize("bit", range(8))
 def test_a_damaged_byte_of_a_stored_row_loses_only_that_record(bit, small_spool, tmp_path):
-    """Each byte of the row in turn: its length, its number, its columns' types, and all that they hold."""
+    """Each byte of the row in turn: its length, its number, its columns' types, and their content."""
     data, records = small_spool
     start, end = data.index(b"id 3x") + 5, data.index(b"id 2x") + 5  # SQLite fills a page from its end
     for at in range(start, end):
@@ -199,7 +199,7 @@ def test_a_damaged_byte_of_a_stored_row_loses_only_that_record(bit, small_spool,
         path.parent.mkdir()
         path.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
         with opened(path) as (spool, counters):
-            check_only_one_is_hurt(spool, counters, records, hurt=2)
+            check_only_one_is_damaged(spool, counters, records, damaged=2)
         shutil.rmtree(path.parent)  # each has a reserve of 16 MB
 
 
@@ -232,7 +232,7 @@ def test_a_damaged_column_of_a_stored_row_loses_only_that_record(damage, small_s
     connection.execute(f"UPDATE record SET {damage} WHERE position = (1 << 40 | 2)")
     connection.close()
     with opened(path) as (spool, counters):
-        check_only_one_is_hurt(spool, counters, records, hurt=2)
+        check_only_one_is_damaged(spool, counters, records, damaged=2)
 
 
 def test_a_record_that_version_0_1_wrote_is_read_and_its_damage_is_found(small_spool, tmp_path):
@@ -247,7 +247,7 @@ def test_a_record_that_version_0_1_wrote_is_read_and_its_damage_is_found(small_s
             checksum = zlib.crc32(content or b"", zlib.crc32(name.encode(), checksum))
         old = checksum.to_bytes(4, "big") + value[4:]
         connection.execute("UPDATE record SET value = ? WHERE position = ?", (old, position))
-    longer = b"\x02\x00\x0b" + headers[3:]  # the last one's first name, longer by a byte of what follows
+    longer = b"\x02\x00\x0b" + headers[3:]  # the last record's first name, with one more byte
     connection.execute("UPDATE record SET headers = ? WHERE position = ?", (longer, position))
     connection.close()
     with opened(path) as (spool, counters):
@@ -273,12 +273,12 @@ def test_a_damaged_schema_loses_only_its_records_and_none_is_read_with_another(t
     assert f"the schema 1 in the spool {path} is damaged" in caplog.messages[0]
 
 
-# -- committed, and gone
+# -- committed, and lost
 
 
 @pytest.fixture
 def crashed(tmp_path):
-    """What a killed worker leaves: 200 records in batches of 20, the first 50 acknowledged; and their ids."""
+    """The files of a killed worker: 200 records in batches of 20, the first 50 acknowledged; the records."""
     path = tmp_path / "running" / "s.db"
     with opened(path) as (spool, _):
         for start in range(0, 200, 20):
@@ -307,10 +307,10 @@ def test_records_that_a_damaged_write_ahead_log_has_lost_are_reported_with_their
         assert lost > 0
         spool.append([SourceRecord("t", "after")])
         after, position = all_records(spool)
-        assert after[-1].headers not in [record.headers for record in records]  # no number is given twice
+        assert after[-1].headers not in [record.headers for record in records]  # no number is reused
         assert counters.all() == {"lost.spool_damaged": lost, "spooled": 1}
-    told = [r for r in caplog.records if getattr(r, "alarm", "") == "spool.lost"]
-    assert [r.getMessage().partition(" are lost")[0] for r in told] == [
+    alarms = [r for r in caplog.records if getattr(r, "alarm", "") == "spool.lost"]
+    assert [r.getMessage().partition(" are lost")[0] for r in alarms] == [
         f"{lost} records that were safe in the spool {path}"
     ]
     with opened(path) as (spool, counters):
@@ -337,7 +337,7 @@ def test_a_deleted_spool_file_is_reported_with_the_number_of_its_records(crashed
     assert "the file was replaced by another one" in caplog.messages[0]
 
 
-WAY_OUT = (
+FIX = (
     "is damaged (database disk image is malformed): check the disk. If you move the file and its -wal "
     "elsewhere, the next start creates an empty one; SQLite's '.recover' saves what is still readable"
 )
@@ -376,7 +376,7 @@ def test_a_damaged_page_stops_the_pump_with_the_fix_but_not_the_reception(at_res
     with FakeRouter() as bus, bus_worker(tmp_path, bus.address, **{"value.converter": "string"}) as worker:
         bus.wait_for_subscriber("tieline")
         ledger = worker.wait_for_ledger(lambda ledger: ledger["bus"]["state"] == "FAILED")
-        assert ledger["bus"]["trace"] == f"SPOOL: the log file {there} {WAY_OUT}"
+        assert ledger["bus"]["trace"] == f"SPOOL: the log file {there} {FIX}"
         publish(bus, range(50))
         worker.wait_for_ledger(lambda ledger: spooled(ledger) == 50)
         assert worker.stop() == 1
@@ -391,7 +391,7 @@ def test_a_spool_that_cannot_be_opened_is_rejected_with_the_fix_and_left_unchang
     worker = bus_worker(tmp_path, "tcp://127.0.0.1:1")
     worker.start()
     assert worker.wait() == 2
-    assert [e["event"] for e in worker.events if e["level"] == "text"] == [f"the log file {there} {WAY_OUT}"]
+    assert [e["event"] for e in worker.events if e["level"] == "text"] == [f"the log file {there} {FIX}"]
     assert there.read_bytes() == cut
 
 
@@ -399,7 +399,7 @@ def test_a_spool_that_cannot_be_opened_is_rejected_with_the_fix_and_left_unchang
 
 
 class FileSizeLimit:
-    """Every write to a file fails, as on a full disk; without any right. SQLite calls it an I/O error."""
+    """Lets every write to a file fail, as a full disk does. Needs no rights; SQLite reports an I/O error."""
 
     sentence = "cannot be used at present"
 
@@ -418,7 +418,7 @@ class FileSizeLimit:
 
 
 class SmallDisk:
-    """A file system of 80 MB, filled by somebody else's file."""
+    """A file system of 80 MB, filled by another program's file."""
 
     sentence = "is full; free some space, or lower spool.max.bytes or log.retention.bytes"
 
@@ -435,7 +435,7 @@ class SmallDisk:
 
 
 def in_a_namespace(options, command, **env):
-    """Run a command for which /mnt is a file system of its own, in memory, that nobody else sees."""
+    """Run a command for which /mnt is a private file system in memory."""
     script = f'mount -t tmpfs {options} tmpfs /mnt && exec "$@"'
     return subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", *map(str, command)],
@@ -464,7 +464,7 @@ def test_a_full_disk_drops_records_with_a_count_and_an_alarm_and_the_others_arri
     disk, tmp_path, request, mongo_uri
 ):
     small = os.environ.get("TIELINE_TEST_SMALL_DISK")
-    if disk is SmallDisk and small is None:  # once more, where /mnt is a small disk that nobody else sees
+    if disk is SmallDisk and small is None:  # run this test again, where /mnt is a private small disk
         again = [sys.executable, "-m", "pytest", "-q", "-x", f"{__file__}::{request.node.name}"]
         done = in_a_namespace(
             "-o size=80m", again, TIELINE_TEST_SMALL_DISK="/mnt", TIELINE_TEST_MONGO_URI=mongo_uri
@@ -505,7 +505,7 @@ def test_a_full_disk_drops_records_with_a_count_and_an_alarm_and_the_others_arri
             assert len(alarms) == 1  # an alarm, not a flood
             full.free(worker)
             before = -1
-            while before != dropped:  # the first that comes finds out that there is space again
+            while before != dropped:  # the next message finds that there is space again
                 before = dropped
                 publish(bus, range(sent, sent + 100))
                 sent += 100
@@ -536,11 +536,11 @@ def test_a_full_disk_drops_records_with_a_count_and_an_alarm_and_the_others_arri
 
 
 def handled(ledger):
-    """How many messages the spool has taken, or dropped and counted."""
+    """Return how many messages the spool has stored, or dropped and counted."""
     return spooled(ledger) + ledger["bus"]["counters"].get("dropped.spool_unavailable", 0)
 
 
-# -- a folder that is none
+# -- invalid folders
 
 
 @pytest.mark.parametrize("what", ["data", "data/spools"])
@@ -551,8 +551,8 @@ def test_a_file_in_place_of_a_folder_is_reported_before_anything_starts(tmp_path
     worker = bus_worker(tmp_path, "tcp://127.0.0.1:1")
     worker.start()
     assert worker.wait() == 2
-    told = [e["event"] for e in worker.events if e["level"] == "text"]
-    assert told == [
+    messages = [e["event"] for e in worker.events if e["level"] == "text"]
+    assert messages == [
         f"the folder {place} cannot be written: Not a directory; check data.dir, its permissions and its disk"
     ]
     assert place.read_text() == "in the way"

@@ -1,6 +1,6 @@
-"""Many commands through every fault that there is: none executed twice, none late, all accounted.
+"""Many commands under every kind of fault: none is executed twice or late, and each has one result.
 
-10,000 on a clock that the test moves, and 200 on the wall's, with threads and the stand-in router.
+10,000 run on a clock that the test moves, and 200 on the wall clock, with threads and the fake router.
 """
 
 import random
@@ -34,10 +34,10 @@ KINDS = {
     "again": 4,
     "conflict": 2,
 }
-FATES = {"done": 90, "refused": 2, "away": 2, "lost": 2, "answer_lost": 2, "late": 1, "unread": 1}
+FATES = {"done": 90, "refused": 2, "unavailable": 2, "lost": 2, "answer_lost": 2, "late": 1, "unread": 1}
 EVENTS = {
     "nothing": 60,
-    "away": 4,
+    "unavailable": 4,
     "kill": 3,
     "unanswered": 8,
     "crash": 4,
@@ -54,7 +54,7 @@ class Dice(random.Random):
 
 
 def make(plant, dice, number):
-    """A record's value, and what its id will be."""
+    """Return a record's value, and the id of its command."""
     kind, name, value = dice.one_of(KINDS), f"c{number}", number + 0.5
     points = dice.sample(["site/ahu/p", "site/ahu/q", *(f"site/ahu/{n}" for n in range(20))], 2)
     recent = list(plant.sent.values())[-50:]
@@ -65,7 +65,7 @@ def make(plant, dice, number):
     if kind in ("again", "conflict") and recent:
         command = dice.choice(recent)
         return command | ({"reason": "other"} if kind == "conflict" else {}), command["command_id"]
-    more = {
+    options = {
         "both": {"points": points},
         "held": {"hold_ms": dice.randint(1, 20_000)},
         "revert": {"action": "REVERT"},
@@ -75,13 +75,13 @@ def make(plant, dice, number):
         "nobody": {"issuer": "nobody"},
     }.get(kind, {})
     value = None if kind == "revert" else -value if kind == "too far" else value
-    return plant.command(name, value, **{"ttl": dice.uniform(5, 90), "points": points[:1], **more}), name
+    return plant.command(name, value, **{"ttl": dice.uniform(5, 90), "points": points[:1], **options}), name
 
 
 def disturb(plant, dice, life):
-    """One of the events; the life that goes on."""
+    """Let one event happen; return it, and the life that continues."""
     event = dice.one_of(EVENTS)
-    plant.away = event == "away"
+    plant.is_unavailable = event == "unavailable"
     plant.clock.set_back = 7_200_000_000 if event == "back" else 0
     kill = plant.folder / "kill"
     kill.write_text("drill") if event == "kill" else kill.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ def disturb(plant, dice, life):
         first = plant.audits + dice.randint(1, 20)
         last = first + dice.randint(0, 2)
         plant.audit_fate = lambda n: "full" if first <= n <= last else "done"
-    elif event == "zombie":  # the one before does not know yet
+    elif event == "zombie":  # the former worker does not know yet that it was replaced
         zombie, life = life, plant.live(f"{len(plant.lives)}.log")
         plant.clock.pass_(dice.choice([0, 11]))
         zombie.settle()
@@ -126,7 +126,7 @@ def test_10_000_commands_survive_every_fault_without_a_duplicate_a_late_write_or
                 plant.clock.pass_(dice.uniform(0, 0.2))
         except (plant.Crash, FencedError):
             life = plant.live(life.audit)
-    plant.away, plant.clock.set_back = False, 0
+    plant.is_unavailable, plant.clock.set_back = False, 0
     (plant.folder / "kill").unlink(missing_ok=True)
     plant.device.fate = lambda number, kind, value: "done"
     while True:
@@ -146,7 +146,7 @@ def test_10_000_commands_survive_every_fault_without_a_duplicate_a_late_write_or
 
 
 class SlowDevice:
-    """Every fifteenth write is answered too late; every twentieth is refused."""
+    """Answers every fifteenth write too late, and refuses every twentieth."""
 
     def __init__(self):
         self.value, self.calls, self.sets = 1.5, 0, []
@@ -173,9 +173,9 @@ def test_200_commands_on_wall_time_with_restarts_of_the_worker_and_of_the_platfo
     sent: dict[str, tuple[float, float]] = {}
 
     def ends():
-        told = [r.value for r in changelogs.records if r.value["state"] in TERMINAL]
+        results = [r.value for r in changelogs.records if r.value["state"] in TERMINAL]
         return {
-            command_id: {r["state"] for r in told if r["command_id"] == command_id} for command_id in sent
+            command_id: {r["state"] for r in results if r["command_id"] == command_id} for command_id in sent
         }
 
     with FakeRouter(rpc=rpc) as bus:

@@ -1,4 +1,4 @@
-"""Three brokers, of which two must have each record: without one work goes on, without two it waits."""
+"""Three brokers, of which two must store each record: without one, work continues; without two, it waits."""
 
 import itertools
 import threading
@@ -30,7 +30,7 @@ def cluster(tmp_path_factory):
 
 
 class Journey:
-    """A file and a topic a key, one sink for all: lines are appended until ``stop``."""
+    """A file and a topic for each key, and one sink for all. Lines are appended until ``stop``."""
 
     def __init__(self, cluster, folder):
         own = uuid.uuid4().hex[:8]
@@ -80,23 +80,23 @@ class Journey:
             file.close()
 
     def partitions(self):
-        """Who leads, and who is in sync: one partition a topic."""
-        found = self._admin.describe_topics(TopicCollection(self.topics), request_timeout=5)
-        return [future.result().partitions[0] for future in found.values()]
+        """Return the partition of each topic, with its leader and its replicas in sync."""
+        topics = self._admin.describe_topics(TopicCollection(self.topics), request_timeout=5)
+        return [future.result().partitions[0] for future in topics.values()]
 
     def leader(self):
         return self.partitions()[0].leader.id
 
     def coordinator(self):
         group = f"connect-{self.sink}"
-        found = self._admin.describe_consumer_groups([group], request_timeout=5)[group].result()
-        return found.coordinator.id
+        description = self._admin.describe_consumer_groups([group], request_timeout=5)[group].result()
+        return description.coordinator.id
 
     def wait_until_flowing(self):
-        """Until the sink owns all topics, and each source and the sink have done a second's work.
+        """Wait until the sink owns all topics, and each source and the sink have worked for a second.
 
-        The topics are made one after the other: a broker that dies while the group takes in another one
-        loses the group's members, and what was not committed comes again.
+        The topics are created one after the other. If a broker dies while the group adds one, the group loses
+        its members, and uncommitted records are read again.
         """
         for count in itertools.count(1):
             self.worker.wait_for("partitions assigned", timeout=60, count=count)
@@ -109,13 +109,13 @@ class Journey:
             lambda ledger: all(ledger[n]["delivered"] > PER_SECOND for n in (*self.sources, self.sink))
         )
 
-    def wait_until_going_on(self):
-        """Until lines that are yet to be written have arrived."""
+    def wait_until_resumed(self):
+        """Wait until lines that are not written yet have arrived."""
         enough = len(KEYS) * (self.written + PER_SECOND // 2)
         self.worker.wait_for_ledger(lambda ledger: ledger[self.sink]["delivered"] > enough, timeout=60)
 
     def wait_until_stuck(self, lines):
-        """Until each source holds so many lines that no broker has acknowledged."""
+        """Wait until each source has more than so many unacknowledged lines."""
         return self.worker.wait_for_ledger(
             lambda ledger: all(ledger[name]["in_flight"] > lines for name in self.sources)
         )
@@ -127,7 +127,7 @@ class Journey:
             time.sleep(0.1)
 
     def finish(self):
-        """Everything has arrived, in order; how many lines came twice: in the topics, in the file."""
+        """Check that every line has arrived in order; return the number of duplicates in topics and file."""
         self.stop()
         total = self.written * len(KEYS)
         self.worker.wait_for_ledger(
@@ -146,11 +146,12 @@ class Journey:
         for topic in self.topics:
             broker.read(topic, lambda record: in_topics.append((record.value or b"").decode()))
         broker.close()
-        return doubled(in_topics, self.written), doubled(self.out.read_text().splitlines(), self.written)
+        in_file = self.out.read_text().splitlines()
+        return count_duplicates(in_topics, self.written), count_duplicates(in_file, self.written)
 
 
-def doubled(lines, total):
-    """How many lines came again. None is missing, and none came before the one before it of its key."""
+def count_duplicates(lines, total):
+    """Return how many lines are duplicates. Check that none is missing, and each key is in order."""
     last = dict.fromkeys(KEYS, -1)
     for line in lines:
         key, number = line.split()[:2]
@@ -167,11 +168,11 @@ def test_two_brokers_killed_and_restarted_in_turn_under_load_lose_nothing(cluste
             node = cluster.nodes[which()]
             killed = time.monotonic()
             node.kill()
-            journey.wait_until_going_on()
-            print(f"{which.__name__} killed, going on after {time.monotonic() - killed:.1f} s")
+            journey.wait_until_resumed()
+            print(f"{which.__name__} killed, resumed after {time.monotonic() - killed:.1f} s")
             node.start()
             journey.wait_until_in_sync()
-            journey.wait_until_going_on()
+            journey.wait_until_resumed()
         in_topics, in_file = journey.finish()
     states = Counter(part["state"] for part in journey.worker.last_ledger.values())
     print(f"{journey.written} lines a key; twice in the topics: {in_topics}, in the file: {in_file}")
@@ -183,19 +184,19 @@ def test_two_brokers_killed_and_restarted_in_turn_under_load_lose_nothing(cluste
 def test_with_two_of_three_brokers_unavailable_a_worker_waits_and_resumes_when_they_return(cluster, tmp_path):
     with Journey(cluster, tmp_path) as journey:
         journey.wait_until_flowing()
-        away = [node for number, node in cluster.nodes.items() if number != journey.coordinator()]
-        for node in away:
+        down = [node for number, node in cluster.nodes.items() if number != journey.coordinator()]
+        for node in down:
             node.kill()
         killed = time.monotonic()
         one_second, three_seconds = (journey.wait_until_stuck(n * PER_SECOND) for n in (1, 3))
         for name in journey.sources:
             assert three_seconds[name]["delivered"] == one_second[name]["delivered"]
         assert {part["state"] for part in three_seconds.values()} == {"RUNNING"}
-        away[0].start()
+        down[0].start()
         returned = time.monotonic()
-        journey.wait_until_going_on()
-        print(f"away for {returned - killed:.1f} s, going on after {time.monotonic() - returned:.1f} s")
-        away[1].start()
+        journey.wait_until_resumed()
+        print(f"down for {returned - killed:.1f} s, resumed after {time.monotonic() - returned:.1f} s")
+        down[1].start()
         journey.wait_until_in_sync()
         in_topics, in_file = journey.finish()
     print(f"{journey.written} lines a key; twice in the topics: {in_topics}, in the file: {in_file}")

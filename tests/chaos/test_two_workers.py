@@ -1,4 +1,4 @@
-"""Two workers on one Kafka run the same sink: more of both, none missing, what comes twice is counted."""
+"""Two workers on one Kafka run the same sink: no record is missing, and duplicates are counted."""
 
 import uuid
 
@@ -70,8 +70,8 @@ def test_a_second_worker_takes_over_without_loss_when_it_comes_and_when_the_firs
     broker.close()
     both = written(tmp_path / "one") + written(tmp_path / "two")
     assert set(both) == set(range(TOTAL + 1000))
-    doubled = len(both) - len(set(both))
-    print(f"doubled by a rebalance and a kill: {doubled}")
+    duplicates = len(both) - len(set(both))
+    print(f"duplicates after a rebalance and a kill: {duplicates}")
 
 
 def test_two_tasks_of_a_static_member_do_not_fence_each_other(kafka_bootstrap, tmp_path):
