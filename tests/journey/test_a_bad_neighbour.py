@@ -1,4 +1,4 @@
-"""A connector that fails at its start disturbs nobody."""
+"""A connector that fails at its start does not affect the others."""
 
 from tieline.testing.worker_process import WorkerProcess
 

@@ -17,42 +17,42 @@ from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 
 @pytest.fixture
-def readings(mongo_uri, home):
+def readings(mongo_uri, backend):
     """A collection of the test's own."""
     client: pymongo.MongoClient[dict[str, Any]]
     with pymongo.MongoClient(mongo_uri) as client:
-        yield client[f"t_{home.own}"]["readings"]
+        yield client[f"t_{backend.suffix}"]["readings"]
 
 
-def worker_for(home, folder, mongo_uri, bus, *more, **settings):
+def worker_for(backend, folder, mongo_uri, bus, *more, **settings):
     """bus → topic → collection, in the cloudagent layout, which keeps topic, headers and body exactly."""
     connectors = [
         {
-            "name": f"bus-{home.own}",
+            "name": f"bus-{backend.suffix}",
             "connector.class": "volttron_bus",
             "platform.name": "lab",
             "bus.prefixes": "all",
-            "topic": f"bus-{home.own}",
+            "topic": f"bus-{backend.suffix}",
             "topic.creation.default.partitions": "2",
             **bus,
         },
         {
-            "name": f"mongo-{home.own}",
+            "name": f"mongo-{backend.suffix}",
             "connector.class": "mongo",
-            "topics": f"bus-{home.own}",
+            "topics": f"bus-{backend.suffix}",
             "connection.uri": mongo_uri,
-            "database": f"t_{home.own}",
+            "database": f"t_{backend.suffix}",
             "collection": "readings",
             "layout": "cloudagent",
-            "consumer.override.group.instance.id": f"mongo-{home.own}",
+            "consumer.override.group.instance.id": f"mongo-{backend.suffix}",
         },
         *more,
     ]
-    return WorkerProcess(folder, {**home.worker, **settings}, connectors)
+    return WorkerProcess(folder, {**backend.worker, **settings}, connectors)
 
 
-def everything_arrived(home, total):
-    bus, mongo = f"bus-{home.own}", f"mongo-{home.own}"
+def everything_arrived(backend, total):
+    bus, mongo = f"bus-{backend.suffix}", f"mongo-{backend.suffix}"
     return lambda ledger: (
         ledger[bus]["counters"].get("spooled") == total
         and ledger[bus]["spool_records"] == 0
@@ -68,19 +68,19 @@ def message(number):
 
 
 def test_every_message_of_the_bus_is_one_document_with_topic_headers_and_body(
-    home, tmp_path, mongo_uri, readings
+    backend, tmp_path, mongo_uri, readings
 ):
     with (
         FakeRouter() as bus,
-        worker_for(home, tmp_path, mongo_uri, {"volttron.address": bus.address}) as worker,
+        worker_for(backend, tmp_path, mongo_uri, {"volttron.address": bus.address}) as worker,
     ):
         line = worker.wait_for("subscribed")
-        assert (line["connector"], line["task"]) == (f"bus-{home.own}", 0)
+        assert (line["connector"], line["task"]) == (f"bus-{backend.suffix}", 0)
         for number in range(500):
             bus.publish(*message(number))
         bus.publish("analysis/report", {}, {"text": "no time of its own", "big": 2**70})
         bus.publish("record/ignored", {}, "not asked for")
-        ledger = worker.wait_for_ledger(everything_arrived(home, 501))
+        ledger = worker.wait_for_ledger(everything_arrived(backend, 501))
         assert worker.stop() == 0
         assert bus.dropped == 0
     found = {(d["topic"], json.dumps(d["headers"]), json.dumps(d["message"])) for d in readings.find(
@@ -89,10 +89,10 @@ def test_every_message_of_the_bus_is_one_document_with_topic_headers_and_body(
     report = readings.find_one({"topic": "analysis/report"})
     assert report["message"]["text"] == "no time of its own"
     assert readings.count_documents({}) == 501
-    assert ledger[f"mongo-{home.own}"]["counters"].get("duplicates", 0) == 0
+    assert ledger[f"mongo-{backend.suffix}"]["counters"].get("duplicates", 0) == 0
 
 
-def test_kill_9_under_load_loses_nothing_in_the_spool(home, tmp_path, mongo_uri, readings):
+def test_kill_9_under_load_loses_nothing_in_the_spool(backend, tmp_path, mongo_uri, readings):
     """Killed four times while the bus talks: what was in the spool or the topic is in MongoDB once."""
     dice = random.Random(11)
     folder = tmp_path
@@ -108,7 +108,7 @@ def test_kill_9_under_load_loses_nothing_in_the_spool(home, tmp_path, mongo_uri,
                 time.sleep(0.005)  # the rate of the load, nothing waits for it
 
         worker = worker_for(
-            home, folder, mongo_uri, {"volttron.address": bus.address, "volttron.identity": "t"},
+            backend, folder, mongo_uri, {"volttron.address": bus.address, "volttron.identity": "t"},
             **{"offset.flush.interval.ms": "100"},
         )  # fmt: skip
         talker = threading.Thread(target=talk)
@@ -120,11 +120,11 @@ def test_kill_9_under_load_loses_nothing_in_the_spool(home, tmp_path, mongo_uri,
                 enough = dice.randrange(200, 1500)
                 worker.wait_for_ledger(
                     lambda ledger, enough=enough: (
-                        ledger[f"bus-{home.own}"]["counters"].get("spooled", 0) > enough
+                        ledger[f"bus-{backend.suffix}"]["counters"].get("spooled", 0) > enough
                     )
                 )
                 worker.kill()
-                waiting, in_topic = spooled_numbers(folder), topic_numbers(home)
+                waiting, in_topic = spooled_numbers(folder), topic_numbers(backend)
                 covered |= waiting | set(in_topic)
                 in_flight += len(waiting & set(in_topic))  # acknowledged, and not yet deleted from the spool
         finally:
@@ -139,15 +139,15 @@ def test_kill_9_under_load_loses_nothing_in_the_spool(home, tmp_path, mongo_uri,
             bus.publish(*message(number))
         worker.wait_for_ledger(lambda _: readings.count_documents({"headers.n": {"$in": [*last]}}) == 7)
         assert worker.stop() == 0
-    covered |= spooled_numbers(folder) | set(topic_numbers(home))
+    covered |= spooled_numbers(folder) | set(topic_numbers(backend))
     documents = collections.Counter(d["headers"]["n"] for d in readings.find({}, {"headers.n": 1}))
-    in_topic = topic_numbers(home)
+    in_topic = topic_numbers(backend)
     assert set(documents) == covered
     assert max(documents.values()) == 1
     doubled = sum(in_topic.values()) - len(in_topic)
-    print(f"{home.name}: {published[0]} published, {len(covered)} covered, {doubled} twice in the topic")
+    print(f"{backend.name}: {published[0]} published, {len(covered)} covered, {doubled} twice in the topic")
     # Kafka may still take the batch that was on its way when the worker died, after we looked
-    assert doubled <= in_flight + (4 * 2000 if home.name == "kafka" else 0)
+    assert doubled <= in_flight + (4 * 2000 if backend.name == "kafka" else 0)
     assert len(covered) > 1000
 
 
@@ -166,11 +166,11 @@ def spooled_numbers(folder):
     return numbers
 
 
-def topic_numbers(home):
+def topic_numbers(backend):
     from tieline.converters.codec import AvroCodec
     from tieline.registry.schema_topic import TopicSchemaStore
 
-    broker = home.open()
+    broker = backend.open()
     try:
         store = TopicSchemaStore(broker)
         numbers: collections.Counter[int] = collections.Counter()
@@ -179,35 +179,35 @@ def topic_numbers(home):
             codec = AvroCodec.of(store.schema(int.from_bytes(record.value[1:5], "big")))
             numbers[codec.decode(record.value, 5)["points"]["n"]] += 1
 
-        if f"bus-{home.own}" in broker.topics():
-            broker.read(f"bus-{home.own}", visit)
+        if f"bus-{backend.suffix}" in broker.topics():
+            broker.read(f"bus-{backend.suffix}", visit)
         return numbers
     finally:
         broker.close()
 
 
-def test_a_second_source_feeds_command_to_cloud_in_the_old_json_shape(home, tmp_path, mongo_uri, readings):
+def test_a_second_source_feeds_command_to_cloud_in_the_old_json_shape(backend, tmp_path, mongo_uri, readings):
     """Row 4 of the mission: CloudAgent's bus → Kafka, beside the main journey."""
     with FakeRouter() as bus:
         second = {
-            "name": f"cloud-{home.own}",
+            "name": f"cloud-{backend.suffix}",
             "connector.class": "volttron_bus",
             "platform.name": "lab",
             "volttron.address": bus.address,
             "bus.prefixes": "devices/campus/b/d1",
             "value.shape": "cloudagent",
             "value.converter": "json",
-            "topic": f"command-to-cloud-{home.own}",
+            "topic": f"command-to-cloud-{backend.suffix}",
         }
-        with worker_for(home, tmp_path, mongo_uri, {"volttron.address": bus.address}, second) as worker:
+        with worker_for(backend, tmp_path, mongo_uri, {"volttron.address": bus.address}, second) as worker:
             worker.wait_for("subscribed", count=2)
             for number in range(14):
                 bus.publish(*message(number))
-            worker.wait_for_ledger(everything_arrived(home, 14))
-            worker.wait_for_ledger(lambda ledger: ledger[f"cloud-{home.own}"]["delivered"] == 2)
-    broker = home.open()
+            worker.wait_for_ledger(everything_arrived(backend, 14))
+            worker.wait_for_ledger(lambda ledger: ledger[f"cloud-{backend.suffix}"]["delivered"] == 2)
+    broker = backend.open()
     seen = []
-    broker.read(f"command-to-cloud-{home.own}", lambda record: seen.append(json.loads(record.value)))
+    broker.read(f"command-to-cloud-{backend.suffix}", lambda record: seen.append(json.loads(record.value)))
     broker.close()
     assert len(seen) == 2
     assert {tuple(value) for value in seen} == {("from", "to", "message", "new_value")}

@@ -1,4 +1,4 @@
-"""Commands from the keyboard to the point and back, on either home of the log, counted at the device."""
+"""Commands from the keyboard to the point and back, on either backend, counted at the device."""
 
 import base64
 import json
@@ -60,15 +60,15 @@ class Device:
 class Plant:
     """A device behind a bus, a worker with command sinks, and the program beside it."""
 
-    def __init__(self, home, folder, bus, device):
-        self.home, self.folder, self.bus, self.device = home, folder, bus, device
+    def __init__(self, backend, folder, bus, device):
+        self.backend, self.folder, self.bus, self.device = backend, folder, bus, device
         (folder / "policy.yaml").write_text(POLICY)
-        self.topic = f"commands-{home.own}"
-        self.results = f"results-{home.own}"
+        self.topic = f"commands-{backend.suffix}"
+        self.results = f"results-{backend.suffix}"
 
     def connector(self, **more):
         return {
-            "name": f"commands-{self.home.own}",
+            "name": f"commands-{self.backend.suffix}",
             "connector.class": "command",
             "topics": self.topic,
             "volttron.address": self.bus.address,
@@ -81,11 +81,11 @@ class Plant:
         }
 
     def worker(self, *connectors):
-        broker = self.home.open()
-        for topic in (self.topic, self.results):  # so that no sink has to find out that they have come
+        broker = self.backend.open()
+        for topic in (self.topic, self.results):  # otherwise the sink takes a moment to find new topics
             broker.create_topic(topic)
         broker.close()
-        worker = {**self.home.worker, "data.dir": str(self.home.data)}
+        worker = {**self.backend.worker, "data.dir": str(self.backend.data)}
         return WorkerProcess(self.folder / "worker", worker, connectors or [self.connector()])
 
     def start(self, *arguments, **more):
@@ -98,13 +98,13 @@ class Plant:
         )
 
     def run(self, *arguments, typed=None):
-        """Its exit status, its lines, and what it said beside."""
+        """Return the exit status, the lines of standard output, and standard error."""
         process = self.start(*arguments)
         out, beside = process.communicate(typed, timeout=60)
         return process.returncode, out.splitlines(), beside
 
     def tieline(self, *arguments):
-        """Any other command: what it prints."""
+        """Run any other command, and return its output."""
         command = [sys.executable, "-m", "tieline.cli.main", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
@@ -116,10 +116,10 @@ class Plant:
 
 
 @pytest.fixture
-def plant(home, tmp_path):
+def plant(backend, tmp_path):
     device = Device()
     with FakeRouter(rpc={"platform.driver": device.methods}) as bus:
-        yield Plant(home, tmp_path, bus, device)
+        yield Plant(backend, tmp_path, bus, device)
         assert bus.dropped == 0
 
 
@@ -133,7 +133,7 @@ def test_a_command_goes_from_the_keyboard_to_the_point_and_its_states_come_back(
         operator, _ = plant.send(POINT, "29", *signed)
         dry, (_, checked) = plant.send(POINT, "20", "--dry-run")
         reverted, lines, beside = plant.run("send", POINT, "--revert", "--topic", plant.topic)
-        misspelt, _, told = plant.run("send", POINT, "20", "--topic", plant.topic[:-1])
+        misspelt, _, reported = plant.run("send", POINT, "20", "--topic", plant.topic[:-1])
         assert worker.stop() == 0
     assert (status, [r["state"] for r in results]) == (0, ["ACCEPTED", "EXECUTING", "SUCCEEDED"])
     assert (results[-1]["writes"][0]["previous"], results[-1]["writes"][0]["actual"]) == (21.0, 22.5)
@@ -141,7 +141,10 @@ def test_a_command_goes_from_the_keyboard_to_the_point_and_its_states_come_back(
     assert (operator, dry, checked["dry_run"], reverted) == (0, 0, True, 0)
     assert [line.split()[2] for line in lines] == ["ACCEPTED", "EXECUTING", "SUCCEEDED"]
     assert beside.startswith("sent command ")
-    assert (misspelt, f"the topic {plant.topic[:-1]} does not exist; did you mean {plant.topic}" in told) == (
+    assert (
+        misspelt,
+        f"the topic {plant.topic[:-1]} does not exist; did you mean {plant.topic}" in reported,
+    ) == (
         2,
         True,
     )
@@ -170,9 +173,9 @@ def test_the_old_programs_file_and_lines_are_accepted(plant):
 
 
 def test_a_file_of_commands_its_history_and_its_audit_beside_the_running_worker(plant, mongo_uri):
-    database = f"tieline_test_{plant.home.own}"
+    database = f"tieline_test_{plant.backend.suffix}"
     to_mongo = {
-        "name": f"history-{plant.home.own}",
+        "name": f"history-{plant.backend.suffix}",
         "connector.class": "mongo",
         "topics": f"{plant.topic},{plant.results}",
         "connection.uri": mongo_uri,
@@ -195,7 +198,7 @@ def test_a_file_of_commands_its_history_and_its_audit_beside_the_running_worker(
         audit = plant.tieline("command", "audit", "verify", str(plant.folder / "audit.log"))
         where = ["--uri", mongo_uri, "--database", database, "--format", "json"]
         sent = plant.tieline("query", *where, "--history", "from-cloud", "--oldest")
-        told = plant.tieline("query", *where, "--history", "to-cloud")
+        reported = plant.tieline("query", *where, "--history", "to-cloud")
         assert worker.stop() == 0
     with MongoClient[dict[str, Any]](mongo_uri) as client:
         client.drop_database(database)
@@ -208,7 +211,7 @@ def test_a_file_of_commands_its_history_and_its_audit_beside_the_running_worker(
     assert "POLICY_MAX" in line
     assert "audit.log: whole, 8 lines; its head is 8:" in audit
     assert [json.loads(line)["new_value"] for line in sent.splitlines()] == [20, 30, 22]
-    assert len(told.splitlines()) == 7
+    assert len(reported.splitlines()) == 7
     assert plant.device.writes == [20, 22]
 
 
@@ -234,10 +237,10 @@ def test_interrupting_the_wait_does_not_stop_the_command(plant):
 
 
 def test_an_unavailable_broker_is_reported_to_the_sender(plant):
-    kafka = plant.home.name == "kafka"
+    kafka = plant.backend.name == "kafka"
     settings = {"bootstrap.servers": f"127.0.0.1:{free_port()}"} if kafka else {"data.dir": "none"}
     (plant.folder / "worker").mkdir()
     (plant.folder / "worker" / "worker.json").write_text(json.dumps(settings))
-    status, _, told = plant.run("send", POINT, "20")
+    status, _, reported = plant.run("send", POINT, "20")
     assert status == (1 if kafka else 2)
-    assert ("127.0.0.1" if kafka else "holds no local log") in told
+    assert ("127.0.0.1" if kafka else "holds no local log") in reported

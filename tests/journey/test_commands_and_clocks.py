@@ -128,14 +128,14 @@ class Plant:
             time.sleep(0.02)
 
     def send(self, command, wait="8"):
-        """The last state that was told of it."""
+        """Return the last state of the command, or the error."""
         (self.folder / "command.json").write_text(json.dumps(command))
         arguments = ["--file", str(self.folder / "command.json"), "--json", "--wait", wait, "--create"]
         worker = ["--worker", str(self.folder / "worker" / "worker.json")]
         call = [sys.executable, "-m", "tieline.cli.main", "command", "send", *arguments, *worker]
-        told = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
-        states = [json.loads(line)["state"] for line in told.stdout.splitlines()]
-        return states[-1] if states else told.stderr
+        reported = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+        states = [json.loads(line)["state"] for line in reported.stdout.splitlines()]
+        return states[-1] if states else reported.stderr
 
 
 def command(name, value, **more):

@@ -76,22 +76,22 @@ def ended(consuming, number):
 
 
 @pytest.fixture
-def topics(home):
+def topics(backend):
     """This test's own."""
-    return f"in-{home.own}", f"out-{home.own}"
+    return f"in-{backend.suffix}", f"out-{backend.suffix}"
 
 
 @pytest.fixture
-def worker(home, tmp_path, topics):
+def worker(backend, tmp_path, topics):
     """It copies a file to one topic, and the other topic to a file; with its settings file."""
     (tmp_path / "in.txt").write_text("")
     connectors = [
-        {"name": f"lines-{home.own}", "connector.class": "file", "file": str(tmp_path / "in.txt"),
+        {"name": f"lines-{backend.suffix}", "connector.class": "file", "file": str(tmp_path / "in.txt"),
          "topic": topics[0], "value.converter": "string"},
-        {"name": f"out-{home.own}", "connector.class": "file", "file": str(tmp_path / "out.txt"),
+        {"name": f"out-{backend.suffix}", "connector.class": "file", "file": str(tmp_path / "out.txt"),
          "topics": topics[1], "value.converter": "json"},
     ]  # fmt: skip
-    with WorkerProcess(tmp_path, {**home.worker, "data.dir": str(home.data)}, connectors) as running:
+    with WorkerProcess(tmp_path, {**backend.worker, "data.dir": str(backend.data)}, connectors) as running:
         running.wait_for("progress")
         yield running
 
@@ -109,16 +109,16 @@ def wait_until(true):
         time.sleep(0.01)
 
 
-def groups(home):
+def groups(backend):
     """Return all groups of the broker."""
-    if home.name == "kafka":
-        admin = AdminClient({"bootstrap.servers": home.worker["bootstrap.servers"]})
+    if backend.name == "kafka":
+        admin = AdminClient({"bootstrap.servers": backend.worker["bootstrap.servers"]})
         return {group.group_id for group in admin.list_consumer_groups().result(PATIENCE).valid}
-    with Store(home.data / "log.db", owner=False) as store:
+    with Store(backend.data / "log.db", owner=False) as store:
         return set(store.groups())
 
 
-def test_a_follower_sees_records_of_the_command_line_and_of_the_worker(home, worker, at, topics, tmp_path):
+def test_a_follower_sees_records_of_the_command_line_and_of_the_worker(backend, worker, at, topics, tmp_path):
     into, out = topics
     with following(into, *at) as seen_in, following(out, *at) as seen_out:
         with open(tmp_path / "in.txt", "a") as lines:
@@ -135,10 +135,10 @@ def test_a_follower_sees_records_of_the_command_line_and_of_the_worker(home, wor
     wait_until(
         lambda: (tmp_path / "out.txt").exists() and (tmp_path / "out.txt").read_text().count("\n") == 2
     )
-    assert [n for n in groups(home) if home.own in n and n != f"connect-out-{home.own}"] == []
+    assert [n for n in groups(backend) if backend.suffix in n and n != f"connect-out-{backend.suffix}"] == []
 
 
-def test_a_record_is_shown_as_soon_as_it_arrives(home, worker, at, topics):
+def test_a_record_is_shown_as_soon_as_it_arrives(backend, worker, at, topics):
     """Forty, one after another, each sent when the last was seen: a timer would add half its period."""
     with open_session(BrokerOptions(worker=at[1])) as opened:
         topic = topics[1]
@@ -157,7 +157,7 @@ def test_a_record_is_shown_as_soon_as_it_arrives(home, worker, at, topics):
 
 
 def test_avro_is_printed_as_it_was_sent_and_every_reader_from_the_beginning_sees_the_same(
-    home, worker, at, topics, tmp_path
+    backend, worker, at, topics, tmp_path
 ):
     topic = topics[0]
     reading = {
@@ -181,7 +181,7 @@ def test_avro_is_printed_as_it_was_sent_and_every_reader_from_the_beginning_sees
     assert again.stdout == shown.stdout
 
 
-def test_a_closed_pipe_ends_the_command_even_if_no_further_record_arrives(home, worker, at, topics):
+def test_a_closed_pipe_ends_the_command_even_if_no_further_record_arrives(backend, worker, at, topics):
     run("produce", topics[1], *at, "--create", text="1\n2\n")
     with following(topics[1], *at, "--from-beginning") as seen:
         assert seen.record()["value"] == 1
@@ -190,7 +190,7 @@ def test_a_closed_pipe_ends_the_command_even_if_no_further_record_arrives(home, 
         assert seen.process.wait(PATIENCE) == 0
 
 
-def test_each_line_is_sent_before_the_next_is_typed(home, worker, at, topics):
+def test_each_line_is_sent_before_the_next_is_typed(backend, worker, at, topics):
     topic = topics[1]
     process = subprocess.Popen(
         program("produce", topic, *at, "--create", "--live"), stdin=subprocess.PIPE,
@@ -212,13 +212,13 @@ def test_each_line_is_sent_before_the_next_is_typed(home, worker, at, topics):
     assert process.returncode == 1
 
 
-def test_a_topic_that_is_created_later_is_awaited_and_shown_from_its_beginning(home, worker, at, topics):
+def test_a_topic_that_is_created_later_is_awaited_and_shown_from_its_beginning(backend, worker, at, topics):
     with following(topics[1], *at) as seen:
         run("produce", topics[1], *at, "--create", text="1\n2\n")
         assert [seen.record()["value"] for _ in range(2)] == [1, 2]
 
 
-def test_showing_data_that_resembles_avro_does_not_create_the_topic_of_schemas(home, worker, at, topics):
+def test_showing_data_that_resembles_avro_does_not_create_the_topic_of_schemas(backend, worker, at, topics):
     with open_session(BrokerOptions(worker=at[1])) as opened:
         before = set(opened.broker.topics()) | {topics[1]}
         opened.broker.create_topic(topics[1])

@@ -23,14 +23,16 @@ def connectors(folder, own="x"):
     ]
 
 
-def on(home, folder, **more):
+def on(backend, folder, **more):
     """A worker on this home, with connectors and a consumer group of its own."""
-    both = connectors(folder, home.own)
-    both[1]["name"] = f"out-{home.own}"
-    if home.name == "kafka":  # a static member: after a kill the group does not wait for a session to expire
-        both[1]["consumer.override.group.instance.id"] = f"out-{home.own}"
+    both = connectors(folder, backend.suffix)
+    both[1]["name"] = f"out-{backend.suffix}"
+    if (
+        backend.name == "kafka"
+    ):  # a static member: after a kill the group does not wait for a session to expire
+        both[1]["consumer.override.group.instance.id"] = f"out-{backend.suffix}"
     return WorkerProcess(
-        folder, {**home.worker, **more}, [dict(c, **{"max.poll.records": "500"}) for c in both]
+        folder, {**backend.worker, **more}, [dict(c, **{"max.poll.records": "500"}) for c in both]
     )
 
 
@@ -57,10 +59,10 @@ def adds_up(ledger):
     )
 
 
-def test_every_line_arrives_once_in_order_and_the_ledger_says_so(home, tmp_path):
+def test_every_line_arrives_once_in_order_and_the_ledger_says_so(backend, tmp_path):
     write(tmp_path, range(5000))
-    source, sink = f"lines-{home.own}", f"out-{home.own}"
-    with on(home, tmp_path) as worker:
+    source, sink = f"lines-{backend.suffix}", f"out-{backend.suffix}"
+    with on(backend, tmp_path) as worker:
         ledger = worker.wait_for_ledger(lambda ledger: ledger[sink]["delivered"] == 5000)
         assert adds_up(ledger)
         assert worker.stop() == 0
@@ -71,34 +73,33 @@ def test_every_line_arrives_once_in_order_and_the_ledger_says_so(home, tmp_path)
     }  # fmt: skip
 
 
-def test_after_a_clean_stop_no_record_is_repeated(home, tmp_path):
+def test_after_a_clean_stop_no_record_is_repeated(backend, tmp_path):
     write(tmp_path, range(1000))
-    worker = on(home, tmp_path)
+    worker = on(backend, tmp_path)
     with worker:
-        worker.wait_for_ledger(lambda ledger: ledger[f"out-{home.own}"]["delivered"] == 1000)
+        worker.wait_for_ledger(lambda ledger: ledger[f"out-{backend.suffix}"]["delivered"] == 1000)
     write(tmp_path, range(1000, 1500))
     with worker:
-        worker.wait_for_ledger(lambda ledger: ledger[f"out-{home.own}"]["delivered"] == 500)
+        worker.wait_for_ledger(lambda ledger: ledger[f"out-{backend.suffix}"]["delivered"] == 500)
     assert written(tmp_path) == list(range(1500))
 
 
 class Afterwards(NamedTuple):
-    """What a killed worker left: records in the topic, lines that the source will not read again, the
-    sink's committed offset."""
+    """The state after a kill: records in the topic, and the positions of source and sink."""
 
     in_topic: int
     saved: int
     committed: int
 
 
-def look(home):
-    broker = home.open()
+def look(backend):
+    broker = backend.open()
     try:
-        where = TopicPartition(f"t-{home.own}", 0)
+        where = TopicPartition(f"t-{backend.suffix}", 0)
         counted = []
         broker.read(where.topic, lambda record: counted.append(record.offset))
-        offsets = [json.loads(text) for text in broker.source_offsets(f"lines-{home.own}", 10).values()]
-        group = broker.consumer(f"connect-out-{home.own}", "look", {})
+        offsets = [json.loads(text) for text in broker.source_offsets(f"lines-{backend.suffix}", 10).values()]
+        group = broker.consumer(f"connect-out-{backend.suffix}", "look", {})
         committed = group.committed([where], 10).get(where, 0)
         group.close(5)
         saved = offsets[0]["position"] if offsets else 0
@@ -107,8 +108,8 @@ def look(home):
         broker.close()
 
 
-def test_kill_9_of_the_worker_under_load_loses_nothing(home, tmp_path):
-    """Five kills: none missing; what comes twice is what was in flight at a kill, and is counted."""
+def test_kill_9_of_the_worker_under_load_loses_nothing(backend, tmp_path):
+    """After five kills none is missing, and the duplicates are exactly the records in flight at a kill."""
     dice = random.Random(5)
     total = 60_000
     line_at = {}  # where each line begins in the file → its number
@@ -116,8 +117,8 @@ def test_kill_9_of_the_worker_under_load_loses_nothing(home, tmp_path):
     for number in range(total + 1):
         line_at[position] = number
         position += len(f"{number}\n")
-    worker = on(home, tmp_path, **{"offset.flush.interval.ms": "50"})
-    sink, source = f"out-{home.own}", f"lines-{home.own}"
+    worker = on(backend, tmp_path, **{"offset.flush.interval.ms": "50"})
+    sink, source = f"out-{backend.suffix}", f"lines-{backend.suffix}"
     sink_in_flight = source_in_flight = 0
     before = Afterwards(0, 0, 0)
     for kill in range(5):
@@ -127,7 +128,7 @@ def test_kill_9_of_the_worker_under_load_loses_nothing(home, tmp_path):
         worker.wait_for_ledger(lambda ledger, enough=enough: ledger[sink]["received"] >= enough)
         lines = len(written(tmp_path))
         worker.kill()
-        now = look(home)
+        now = look(backend)
         sink_in_flight += len(written(tmp_path)) - sink_in_flight - now.committed
         twice = line_at[before.saved] + now.in_topic - before.in_topic - line_at[now.saved]
         assert twice >= 0, "an offset was saved before its records were in the topic"
@@ -139,11 +140,13 @@ def test_kill_9_of_the_worker_under_load_loses_nothing(home, tmp_path):
     worker.wait_for_ledger(lambda ledger: ledger[sink]["in_flight"] == 0 and ledger[sink]["lag"] == 0)
     assert worker.stop() == 0
     assert set(written(tmp_path)) == set(range(total))
-    after = look(home)
+    after = look(backend)
     assert after.in_topic == after.committed == total + source_in_flight
     assert len(written(tmp_path)) == after.in_topic + sink_in_flight
-    print(f"{home.name}: doubled by 5 kills: {source_in_flight} by the source, {sink_in_flight} by the sink")
-    if home.name == "local":
+    print(
+        f"{backend.name}: doubled by 5 kills: {source_in_flight} by the source, {sink_in_flight} by the sink"
+    )
+    if backend.name == "local":
         assert source_in_flight == 0  # records and offsets are one transaction
 
 
@@ -181,6 +184,6 @@ def test_sigterm_stops_cleanly_inside_the_graceful_timeout_under_load(tmp_path):
         tmp_path, {"task.shutdown.graceful.timeout.ms": "5000"}, connectors(tmp_path)
     ) as worker:
         worker.wait_for_ledger(lambda ledger: ledger["out"]["received"] > 0)
-        asked = time.monotonic()
+        stop_began = time.monotonic()
         assert worker.stop() == 0
-        assert time.monotonic() - asked < 6
+        assert time.monotonic() - stop_began < 6

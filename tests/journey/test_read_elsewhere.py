@@ -20,7 +20,7 @@ COUNT = 50
 
 @pytest.fixture(scope="module")
 def topic(kafka_bootstrap, tmp_path_factory):
-    """Brokers, registry, topic: fifty readings, written by a worker that goes on serving its schemas."""
+    """Brokers, registry, topic: fifty readings of a worker that continues to serve its schemas."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     settings = {

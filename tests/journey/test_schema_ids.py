@@ -9,13 +9,13 @@ from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.task.environment import TaskEnvironment
 
 
-def test_two_stores_that_register_in_turn_see_each_others_ids_and_never_assign_one_twice(home):
-    broker = home.open()
+def test_two_stores_that_register_in_turn_see_each_others_ids_and_never_assign_one_twice(backend):
+    broker = backend.open()
     try:
         stores = [TopicSchemaStore(broker), TopicSchemaStore(broker)]
         ids = {}
         for number in range(12):
-            text = json.dumps({"type": "record", "name": f"t{home.own}.R{number}", "fields": []})
+            text = json.dumps({"type": "record", "name": f"t{backend.suffix}.R{number}", "fields": []})
             schema = Schema.parse(text)
             register = partial(stores[number % 2].register, schema.name, schema)
             ids[schema] = TaskEnvironment("c", 0).retry(Stage.VALUE_CONVERTER, register)

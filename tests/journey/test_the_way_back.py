@@ -14,9 +14,9 @@ from tieline_connectors.volttron_bus.vip.client import BusMessage, VipClient
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 
-def source(home, bus, platform, topic, **more):
+def source(backend, bus, platform, topic, **more):
     return {
-        "name": f"from-{platform}-{home.own}",
+        "name": f"from-{platform}-{backend.suffix}",
         "connector.class": "volttron_bus",
         "volttron.address": bus.address,
         "platform.name": platform,
@@ -27,9 +27,9 @@ def source(home, bus, platform, topic, **more):
     }
 
 
-def sink(home, bus, platform, topics, **more):
+def sink(backend, bus, platform, topics, **more):
     return {
-        "name": f"to-{platform}-{home.own}",
+        "name": f"to-{platform}-{backend.suffix}",
         "connector.class": "volttron_bus",
         "volttron.address": bus.address,
         "platform.name": platform,
@@ -37,7 +37,7 @@ def sink(home, bus, platform, topics, **more):
         "topics": topics,
         "max.age.ms": "-1",
         "rate.limit": "2000",
-        "consumer.override.group.instance.id": f"to-{platform}-{home.own}",
+        "consumer.override.group.instance.id": f"to-{platform}-{backend.suffix}",
         **more,
     }
 
@@ -74,21 +74,21 @@ def as_heard(found):
     return json.dumps([found.topic, headers, found.body])
 
 
-def counters(ledger, home, name):
-    return ledger[f"{name}-{home.own}"]["counters"]
+def counters(ledger, backend, name):
+    return ledger[f"{name}-{backend.suffix}"]["counters"]
 
 
-def test_a_message_of_one_platform_reaches_the_other_and_is_not_sent_back(home, tmp_path):
+def test_a_message_of_one_platform_reaches_the_other_and_is_not_sent_back(backend, tmp_path):
     """One topic, two platforms, a source and a sink on each: both ways, 300 messages of each."""
-    topic, count = f"shared-{home.own}", 300
+    topic, count = f"shared-{backend.suffix}", 300
     with FakeRouter() as north, FakeRouter() as south:
         connectors = []
         for bus, platform in ((north, "north"), (south, "south")):
-            connectors += [source(home, bus, platform, topic), sink(home, bus, platform, topic)]
+            connectors += [source(backend, bus, platform, topic), sink(backend, bus, platform, topic)]
         with (
             observer(north) as in_north,
             observer(south) as in_south,
-            WorkerProcess(tmp_path, home.worker, connectors) as worker,
+            WorkerProcess(tmp_path, backend.worker, connectors) as worker,
         ):
             worker.wait_for("subscribed", count=2)
             worker.wait_for("publishing", count=2)
@@ -102,8 +102,8 @@ def test_a_message_of_one_platform_reaches_the_other_and_is_not_sent_back(home, 
 
             def everything(ledger):
                 return all(
-                    counters(ledger, home, f"to-{name}") == {"published": total, "filtered.echo": total}
-                    and counters(ledger, home, f"from-{name}").get("filtered.echo") == total
+                    counters(ledger, backend, f"to-{name}") == {"published": total, "filtered.echo": total}
+                    and counters(ledger, backend, f"from-{name}").get("filtered.echo") == total
                     for name in ("north", "south")
                 )
 
@@ -119,19 +119,19 @@ def test_a_message_of_one_platform_reaches_the_other_and_is_not_sent_back(home, 
         for device in range(5):  # the order of a key
             mine = [m.body[0]["n"] for m in brought if m.topic == f"devices/campus/{other}{device}/all"]
             assert mine == sorted(mine)
-        assert counters(ledger, home, f"from-{name}")["spooled"] == total
+        assert counters(ledger, backend, f"from-{name}")["spooled"] == total
 
 
-def test_both_ways_on_one_platform_give_no_echo(home, tmp_path):
+def test_both_ways_on_one_platform_give_no_echo(backend, tmp_path):
     """A source, and a sink that reads the source's topic and another's, on one platform, for 3 s."""
-    topic, other = f"here-{home.own}", f"elsewhere-{home.own}"
+    topic, other = f"here-{backend.suffix}", f"elsewhere-{backend.suffix}"
     with FakeRouter() as here, FakeRouter() as elsewhere:
         connectors = [
-            source(home, here, "here", topic),
-            source(home, elsewhere, "elsewhere", other),
-            sink(home, here, "here", f"{topic},{other}"),
+            source(backend, here, "here", topic),
+            source(backend, elsewhere, "elsewhere", other),
+            sink(backend, here, "here", f"{topic},{other}"),
         ]
-        with observer(here) as seen, WorkerProcess(tmp_path, home.worker, connectors) as worker:
+        with observer(here) as seen, WorkerProcess(tmp_path, backend.worker, connectors) as worker:
             worker.wait_for("subscribed", count=2)
             worker.wait_for("publishing")
             end, count = time.monotonic() + 3, 0
@@ -142,24 +142,24 @@ def test_both_ways_on_one_platform_give_no_echo(home, tmp_path):
                 time.sleep(0.005)  # the rate of the load, nothing waits for it
             ledger = worker.wait_for_ledger(
                 lambda ledger: (
-                    counters(ledger, home, "to-here") == {"published": count, "filtered.echo": count}
-                    and counters(ledger, home, "from-here").get("filtered.echo") == count
-                    and ledger[f"to-here-{home.own}"]["lag"] == 0
+                    counters(ledger, backend, "to-here") == {"published": count, "filtered.echo": count}
+                    and counters(ledger, backend, "from-here").get("filtered.echo") == count
+                    and ledger[f"to-here-{backend.suffix}"]["lag"] == 0
                 )
             )
             assert worker.stop() == 0
             heard = [as_heard(found) for found in seen()]
         assert (here.dropped, elsewhere.dropped) == (0, 0)
-    assert counters(ledger, home, "from-here")["spooled"] == count
+    assert counters(ledger, backend, "from-here")["spooled"] == count
     assert count > 200
     said = [as_said(*message(n, device)) for n in range(count) for device in ("own", "foreign")]
     assert Counter(heard) == Counter(said)
 
 
-def fill(home, topic, count):
+def fill(backend, topic, count):
     """``count`` messages of the old agent's shape, in two partitions."""
     values = [json.dumps({"topic": f"analysis/{n % 2}", "message": n}).encode() for n in range(count)]
-    with contextlib.closing(home.open()) as broker:
+    with contextlib.closing(backend.open()) as broker:
         broker.create_topic(topic, partitions=2)
         producer = broker.producer("fill", {})
         producer.send(Unit([ProducerRecord(topic, value, partition=n % 2) for n, value in enumerate(values)]))
@@ -168,13 +168,13 @@ def fill(home, topic, count):
         producer.close(5)
 
 
-def test_kill_9_under_load_loses_nothing_and_duplicates_at_most_one_batch(home, tmp_path):
-    topic, count, batch, kills = f"t-{home.own}", 600, 40, 3
-    fill(home, topic, count)
+def test_kill_9_under_load_loses_nothing_and_duplicates_at_most_one_batch(backend, tmp_path):
+    topic, count, batch, kills = f"t-{backend.suffix}", 600, 40, 3
+    fill(backend, topic, count)
     with FakeRouter() as bus, observer(bus) as seen:
         more = {"value.shape": "kafkaagent", "value.converter": "json", "max.poll.records": str(batch)}
-        back = sink(home, bus, "south", topic, **more, **{"rate.limit": "400", "rate.burst": "20"})
-        worker = WorkerProcess(tmp_path, home.worker, [back])
+        back = sink(backend, bus, "south", topic, **more, **{"rate.limit": "400", "rate.burst": "20"})
+        worker = WorkerProcess(tmp_path, backend.worker, [back])
         heard: list[BusMessage] = []
         for kill in range(kills + 1):
             worker.start()
@@ -186,7 +186,7 @@ def test_kill_9_under_load_loses_nothing_and_duplicates_at_most_one_batch(home, 
         heard = seen()
         assert bus.dropped == 0
     doubled = len(heard) - count
-    print(f"{home.name}: {doubled} of {count} messages twice after {kills} kills")
+    print(f"{backend.name}: {doubled} of {count} messages twice after {kills} kills")
     assert {m.body for m in heard} == set(range(count))
     assert 0 <= doubled <= kills * batch
     assert len({m.headers["tieline.id"] for m in heard}) == count
@@ -195,9 +195,9 @@ def test_kill_9_under_load_loses_nothing_and_duplicates_at_most_one_batch(home, 
         assert first == sorted(first)
 
 
-def test_the_old_message_file_is_published_by_the_recipe_of_its_page(home, tmp_path):
+def test_the_old_message_file_is_published_by_the_recipe_of_its_page(backend, tmp_path):
     """docs/how-to/old-agents.md: ``tieline produce`` beside the worker, and a bus sink of the old shape."""
-    topic, entries = f"msg-to-volttron-{home.own}", 5
+    topic, entries = f"msg-to-volttron-{backend.suffix}", 5
     listed = [
         {"sender": "ops", "topic": f"devices/campus/ahu{n}", "value": n, "description": "test"}
         for n in range(entries)
@@ -205,21 +205,21 @@ def test_the_old_message_file_is_published_by_the_recipe_of_its_page(home, tmp_p
     file = tmp_path / "message.json"
     file.write_text(json.dumps({"message_list": listed}, indent=2))
     settings = tmp_path / "worker.properties"
-    place = {**home.worker, "data.dir": str(home.data)}
+    place = {**backend.worker, "data.dir": str(backend.data)}
     settings.write_text("".join(f"{name}={value}\n" for name, value in place.items()))
     with FakeRouter() as bus, observer(bus) as heard:
         old = {"value.shape": "kafkaagent", "value.converter": "json", "max.age.ms": "300000"}
-        connectors = [sink(home, bus, "lab", topic, **old)]
-        with WorkerProcess(tmp_path, home.worker, connectors) as worker:
+        connectors = [sink(backend, bus, "lab", topic, **old)]
+        with WorkerProcess(tmp_path, backend.worker, connectors) as worker:
             worker.wait_for("publishing")
             command = ["produce", topic, file, "--key-field", "topic", "--create", "--worker", settings]
             program = [sys.executable, "-m", "tieline.cli.main", *map(str, command)]
             subprocess.run(program, check=True, timeout=60)
             ledger = worker.wait_for_ledger(
-                lambda ledger: counters(ledger, home, "to-lab").get("published") == entries
+                lambda ledger: counters(ledger, backend, "to-lab").get("published") == entries
             )
             assert worker.stop() == 0
         found = heard()
-    assert counters(ledger, home, "to-lab") == {"published": entries}
+    assert counters(ledger, backend, "to-lab") == {"published": entries}
     assert sorted((m.topic, m.body) for m in found) == [(e["topic"], e["value"]) for e in listed]
     assert {m.headers["From"] for m in found} == {"ops"}

@@ -26,8 +26,8 @@ class Nobody:
 
 
 @pytest.fixture
-def broker(home):
-    broker = home.open()
+def broker(backend):
+    broker = backend.open()
     yield broker
     broker.close()
 
@@ -38,8 +38,8 @@ def converters(store):
     return key, value
 
 
-def test_headers_timestamp_key_partition_value_and_schema_survive_the_journey(broker, home):
-    topic = f"t-{home.own}"
+def test_headers_timestamp_key_partition_value_and_schema_survive_the_journey(broker, backend):
+    topic = f"t-{backend.suffix}"
     broker.create_topic(topic, partitions=3)
     headers = (("a", b"1"), ("a", b"2"), ("empty", None), ("tieline.id", b"id"), ("tieline.digest", b"d"))
     sent = [
@@ -59,7 +59,7 @@ def test_headers_timestamp_key_partition_value_and_schema_survive_the_journey(br
     (delivery,) = producer.poll(10)
     assert delivery.failures == {}
     producer.close(5)
-    consumer = broker.consumer(f"g-{home.own}", "c", {})
+    consumer = broker.consumer(f"g-{backend.suffix}", "c", {})
     consumer.subscribe([topic], None, Nobody())
     consumed: list[ConsumedRecord] = []
     while len(consumed) < 3:

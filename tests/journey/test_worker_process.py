@@ -1,4 +1,4 @@
-"""What tests are told of a worker in a process of its own."""
+"""What a test learns from a worker process."""
 
 import threading
 

@@ -33,9 +33,9 @@ def test_every_port_is_published_on_the_loopback_alone():
 
 
 def test_every_lasting_service_has_a_health_check_and_restarts():
-    services = {name: told for name, told in COMPOSE["services"].items() if name != "topics"}
-    assert [name for name, told in services.items() if "test" not in told.get("healthcheck", {})] == []
-    assert {told["restart"] for told in services.values()} == {"unless-stopped"}
+    services = {name: service for name, service in COMPOSE["services"].items() if name != "topics"}
+    assert [name for name, service in services.items() if "test" not in service.get("healthcheck", {})] == []
+    assert {service["restart"] for service in services.values()} == {"unless-stopped"}
 
 
 def test_no_image_of_ours_ends_as_root():

@@ -32,7 +32,7 @@ def committed():
 
 
 def traces(text):
-    """What a text gives away: ``(what, the words)``."""
+    """Return what a text reveals, as ``(kind, words)``."""
     return [(what, match[0]) for what, pattern in TRACES.items() for match in re.finditer(pattern, text)]
 
 

@@ -23,7 +23,7 @@ NAMES = [f"{p.parent.name}.{p.stem}" for p in FILES]
 
 
 def wrong(folder: Path, *released: str, now: str) -> list[str]:
-    """What `tieline schemas check` says of one format with these released versions, the oldest first."""
+    """Return the problems that `tieline schemas check` reports; ``released`` has the oldest version first."""
     for version, text in enumerate(released, 9):  # 9, 10, …: numbers, not texts
         path = folder / "released" / f"0.{version}" / "lab" / "Reading.avsc"
         path.parent.mkdir(parents=True)
@@ -121,7 +121,7 @@ READING = {
 
 
 def changed(**fields_by_name: Any) -> str:
-    """READING with some fields replaced, added, or (none) taken away."""
+    """Return READING with some fields replaced, added or, if ``None``, removed."""
     fields = {field["name"]: field for field in READING["fields"]}  # type: ignore[index]
     for name, field in fields_by_name.items():
         if field is None:
@@ -139,7 +139,7 @@ def changed(**fields_by_name: Any) -> str:
         {"value": {"type": "int"}},
         {"kind": {"type": {"type": "enum", "name": "Kind", "symbols": ["A"]}}},
     ],
-    ids=["new field without a default", "another type", "a narrower type", "a symbol taken from an enum"],
+    ids=["new field without a default", "another type", "a narrower type", "a symbol removed from an enum"],
 )
 def test_a_planted_incompatible_change_is_found(change, tmp_path):
     assert len(wrong(tmp_path, json.dumps(READING), now=changed(**change))) == 1
@@ -153,7 +153,7 @@ def test_a_planted_incompatible_change_is_found(change, tmp_path):
         {"device": None},
         {"kind": {"type": {"type": "enum", "name": "Kind", "symbols": ["A", "B", "C"], "default": "A"}}},
     ],
-    ids=["new field with a default", "a promotion", "a field taken away", "a symbol more"],
+    ids=["new field with a default", "a promotion", "a removed field", "another symbol"],
 )
 def test_a_compatible_change_is_accepted(change, tmp_path):
     assert wrong(tmp_path, json.dumps(READING), now=changed(**change)) == []
@@ -162,8 +162,10 @@ def test_a_compatible_change_is_accepted(change, tmp_path):
 def test_a_conflict_with_an_old_version_is_found_although_a_newer_one_fits(tmp_path):
     first, second = json.dumps(READING), changed(unit={"type": "string"})
     assert wrong(tmp_path / "one", second, now=second) == []
-    (told,) = wrong(tmp_path / "two", first, second, now=second)
-    assert told.startswith("what the latest version but 1 wrote cannot be read: the field 'unit' is missing")
+    (reported,) = wrong(tmp_path / "two", first, second, now=second)
+    assert reported.startswith(
+        "what the latest version but 1 wrote cannot be read: the field 'unit' is missing"
+    )
 
 
 def test_an_invalid_schema_is_reported_as_one_problem(tmp_path):

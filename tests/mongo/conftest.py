@@ -123,9 +123,9 @@ def another():
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory, another):
-    """A server that fails when told to: its address."""
+    """The address of a server that fails on request."""
     with another(tmp_path_factory.mktemp("faulty"), "--enable-test-commands") as address:
-        # a real server tells its clients of a step-down at once; this one has to be asked
+        # A real server announces a step-down to its clients; this one has to be polled.
         yield f"mongodb://{address}/?serverMonitoringMode=poll&heartbeatFrequencyMS=500"
 
 

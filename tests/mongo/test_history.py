@@ -32,8 +32,8 @@ def results(number, device):
     at = START + number * 1_000_000 + 1000
     writes = (WriteResult(f"campus/{device}/Setpoint", 20.0 + number, 19.0, 20.0 + number, "VERIFIED"),)
     for later, state in enumerate(STATES):  # all in one millisecond
-        told = Result(f"c{number}", state, at + later, None, "energy-manager", writes=writes)
-        for record in to_records(told, "results", ""):
+        reported = Result(f"c{number}", state, at + later, None, "energy-manager", writes=writes)
+        for record in to_records(reported, "results", ""):
             yield SinkRecord(record.topic, 0, 0, record.value, record.key, record.headers, record.timestamp)
 
 
@@ -42,7 +42,7 @@ def stored(sink):
     """Six commands to two devices, three results each."""
     task = sink(collection="commands", layout="command-history")
     batch = [command(n, f"ahu{n % 2}") for n in range(6)]
-    batch += [told for n in range(6) for told in results(n, f"ahu{n % 2}")]
+    batch += [reported for n in range(6) for reported in results(n, f"ahu{n % 2}")]
     task.put(batch)
     return task, batch
 
@@ -59,10 +59,10 @@ def ask(mongo_uri, database):
 
 
 def test_both_ways_of_the_history_are_found_newest_first(stored, ask):
-    sent, told = ask("--history", "from-cloud"), ask("--history", "to-cloud")
+    sent, reported = ask("--history", "from-cloud"), ask("--history", "to-cloud")
 
     assert [d["command_id"] for d in sent] == ["c5", "c4", "c3", "c2", "c1", "c0"]
-    assert [(d["command_id"], d["state"]) for d in told] == [
+    assert [(d["command_id"], d["state"]) for d in reported] == [
         (f"c{n}", state) for n in (5, 4, 3, 2, 1, 0) for state in ("SUCCEEDED", "EXECUTING", "ACCEPTED")
     ]
 

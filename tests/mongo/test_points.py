@@ -108,5 +108,5 @@ def test_a_device_that_arrives_in_two_forms_is_reported_once(sink, reading, capl
     batch = [reading(n, kind=kind) for n, kind in enumerate(("ALL", "MULTI") * 3)]
     one.put([r._replace(value=r.value | {"topic": f"devices/x/{r.value['kind']}"}) for r in batch])
 
-    told = [record for record in caplog.records if "stored twice" in record.getMessage()]
-    assert len(told) == 1
+    reported = [record for record in caplog.records if "stored twice" in record.getMessage()]
+    assert len(reported) == 1

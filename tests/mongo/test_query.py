@@ -24,7 +24,7 @@ app.command()(query)
 
 @pytest.fixture
 def ask(mongo_uri, database):
-    """Asks; gives the exit status, the documents (``--format json``), and what was told beside."""
+    """Run a query; return the exit status, the documents (``--format json``), and standard error."""
 
     def ask(*arguments):
         where = ["--uri", mongo_uri, "--database", database.name, "--format", "json"]
@@ -139,10 +139,10 @@ def test_the_table_shows_time_topic_and_points_and_no_control_character(sink, re
 
 
 def test_an_empty_answer_is_reported_and_is_not_an_error(ask):
-    status, documents, told = ask("--topic", "none")
+    status, documents, reported = ask("--topic", "none")
 
     assert (status, documents) == (0, [])
-    assert "no matching document" in told
+    assert "no matching document" in reported
 
 
 @pytest.mark.parametrize(
@@ -154,19 +154,19 @@ def test_an_empty_answer_is_reported_and_is_not_an_error(ask):
     ],
 )
 def test_a_wrong_option_is_rejected_with_the_valid_ones(ask, arguments, says):
-    status, _, told = ask(*arguments)
+    status, _, reported = ask(*arguments)
 
     assert status == 2
-    assert says in told
+    assert says in reported
 
 
 def test_times_are_rejected_for_documents_without_one(sink, database, reading, ask):
     database.readings.insert_one({"x": 1})
 
-    status, _, told = ask("--since", "1d")
+    status, _, reported = ask("--since", "1d")
 
     assert status == 2
-    assert "neither time nor date" in told
+    assert "neither time nor date" in reported
 
 
 def test_an_unavailable_server_is_named_without_the_password():
@@ -213,10 +213,10 @@ def test_follow_prints_the_last_documents_then_each_new_one_and_ends_without_an_
     sink().put([reading(n, device=f"campus/b1/ahu{n % 2}") for n in (11, 10, 13)])
     seen += [json.loads(process.stdout.readline()) for _ in range(2)]
     process.send_signal(ending)
-    rest, told = process.communicate(timeout=20)
+    rest, reported = process.communicate(timeout=20)
 
     assert counts(seen) == [7, 9, 11, 13]
-    assert (process.returncode, rest, told) == (0, "", "")
+    assert (process.returncode, rest, reported) == (0, "", "")
 
 
 def test_follow_polls_if_the_server_has_no_change_streams(database, sink, reading):

@@ -177,7 +177,7 @@ def test_each_batch_is_read_before_the_insert_by_series_and_time(series, databas
 
 @pytest.fixture
 def lax_faulty(faulty):
-    """A server that fails when told to, and its database."""
+    """A server that fails on request, and its database."""
     with MongoClient[dict[str, Any]](faulty) as client:
         if not is_as_lax_as_mongodb(client["series"]):
             pytest.skip("this server is stricter than MongoDB")

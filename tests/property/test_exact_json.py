@@ -25,7 +25,7 @@ VALUES = st.recursive(
 )
 
 
-def told(read, data):
+def outcome(read, data):
     """What a reader says, with the types of numbers and the sign of zero."""
     try:
         return repr(read(data))
@@ -44,9 +44,9 @@ def as_text(data):
 @example([-math.inf, 2**64, -(2**63) - 1, -0.0, "\ud800", "\ud83d\ude00"], True)
 def test_json_that_python_writes_is_read_equally(value, ascii_only):
     text = json.dumps(value, ensure_ascii=ascii_only)
-    assert told(parse_json, text) == told(json.loads, text)
+    assert outcome(parse_json, text) == outcome(json.loads, text)
     data = text.encode("utf-8", "surrogatepass")
-    assert told(parse_json, data) == told(json.loads, as_text(data))
+    assert outcome(parse_json, data) == outcome(json.loads, as_text(data))
 
 
 @given(st.from_regex(r'[\[\]{},:" \n0-9.eE+\-a\\ut]{0,30}', fullmatch=True))
@@ -57,17 +57,17 @@ def test_json_that_python_writes_is_read_equally(value, ascii_only):
 @example("01")
 @example('"\t"')
 def test_json_like_text_is_accepted_or_rejected_equally(text):
-    assert told(parse_json, text) == told(json.loads, text)
+    assert outcome(parse_json, text) == outcome(json.loads, text)
 
 
 @given(st.binary(max_size=30))
 def test_any_bytes_are_accepted_or_rejected_without_another_error(data):
-    told(parse_json, data)
+    outcome(parse_json, data)
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000, '{"a":' * 100_000, '"' + "\\ud83d" * 1000 + '"'])
 def test_numbers_that_are_too_large_are_rejected_equally(text):
-    assert told(parse_json, text) == told(json.loads, text)
+    assert outcome(parse_json, text) == outcome(json.loads, text)
 
 
 def test_a_byte_order_mark_is_not_part_of_the_text():

@@ -92,10 +92,10 @@ def test_readings_reach_mongodb(listening, database):
 
 
 def test_a_command_is_done_once_and_its_history_can_be_read(stack, database):
-    told = stack.exec(
+    reported = stack.exec(
         "worker", "tieline", "command", "send", SET_POINT, "75", "--reason", "it is cold", "--json"
     )
-    result = json.loads(told.splitlines()[-1])
+    result = json.loads(reported.splitlines()[-1])
     assert result["state"] == "SUCCEEDED"
     assert [write["value"] for write in writes(stack)] == [75.0]
     of_it = {"command_id": result["command_id"]}
@@ -104,10 +104,10 @@ def test_a_command_is_done_once_and_its_history_can_be_read(stack, database):
 
 def test_what_the_policy_forbids_is_not_written(stack):
     before = writes(stack)
-    told = stack.compose(
+    reported = stack.compose(
         "exec", "-T", "worker", "sh", "-c", f"tieline command send {SET_POINT} 120 || echo $?"
     )
-    assert told.split()[-1] == "10"
+    assert reported.split()[-1] == "10"
     assert writes(stack) == before
 
 
@@ -122,8 +122,10 @@ def test_the_registry_answers_who_has_a_password_and_nobody_else(stack, ports):
 
 def test_every_port_is_published_on_the_loopback_alone_and_nothing_of_ours_is_root(stack):
     for service in stack.services():
-        told = stack.inspect(service)
-        published = [place for places in told["NetworkSettings"]["Ports"].values() for place in places or []]
+        reported = stack.inspect(service)
+        published = [
+            place for places in reported["NetworkSettings"]["Ports"].values() for place in places or []
+        ]
         assert {place["HostIp"] for place in published} <= {"127.0.0.1"}
         assert stack.exec(service, "id", "-u").strip() != "0", service
 
@@ -132,8 +134,10 @@ def test_no_secret_is_in_a_log_or_in_what_the_engine_tells(stack):
     secrets = {path.read_text().strip() for path in (FOLDER / "secrets").glob("*_password")}
     assert len(secrets) == 3
     for service in stack.services():
-        told = json.dumps(stack.inspect(service))
-        assert not [secret for secret in secrets if secret in told or secret in stack.log(service)], service
+        reported = json.dumps(stack.inspect(service))
+        assert not [secret for secret in secrets if secret in reported or secret in stack.log(service)], (
+            service
+        )
 
 
 def test_every_service_is_restarted_under_load_and_nothing_is_missing_or_doubled(

@@ -43,7 +43,7 @@ def sink(platform, **more):
     try:
         deadline = time.monotonic() + 30
         while not started(task):
-            assert time.monotonic() < deadline, "the platform lets nobody in"
+            assert time.monotonic() < deadline, "the platform accepts no connection"
         yield task, context
     finally:
         task.interrupt()

@@ -127,8 +127,8 @@ def test_a_platform_that_restarts_or_is_killed_is_read_again(platform, info):
                 platform.start()
         assert context.counters == {"reconnects": 2}
     warnings = [record.getMessage() for record in info.records if record.levelno == logging.WARNING]
-    assert len([told for told in warnings if "the connection was lost" in told]) == 2
-    assert len(warnings) <= 2 * 4  # each reason once an outage: it is lost, nobody listens, it is slow
+    assert len([reported for reported in warnings if "the connection was lost" in reported]) == 2
+    assert len(warnings) <= 2 * 4  # each reason once per outage: lost, refused, slow
 
 
 def test_a_task_that_is_not_polled_counts_what_it_drops_and_the_platform_survives(platform, info):

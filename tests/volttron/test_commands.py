@@ -59,7 +59,7 @@ def command(value: Any = None, point: str = SET_POINT, **more: Any) -> dict[str,
 
 
 def give_back(platform: VolttronPlatform) -> None:
-    """The set point as it was, also for whoever uses the platform after us."""
+    """Restore the set point, also for later users of the platform."""
     with platform.connect() as observer:
         observer.call("platform.driver", "revert_point", *SET_POINT.rsplit("/", 1))
 
@@ -316,7 +316,7 @@ def test_a_worker_that_is_killed_again_and_again_writes_nothing_twice(
                 plant.worker.kill()
                 plant.worker.start()
         ends = {one["command_id"]: plant.end(one["command_id"], seconds=60) for one in sent}
-        told = [r for r in plant.results() if r["state"] in TERMINAL]
+        reported = [r for r in plant.results() if r["state"] in TERMINAL]
     times = Counter(value for kind, value in plant.written() if kind == "set")
     assert max(times.values()) == 1
     for one in sent:
@@ -324,7 +324,7 @@ def test_a_worker_that_is_killed_again_and_again_writes_nothing_twice(
         done = times[one["writes"][0]["value"]]
         assert state in ("SUCCEEDED", "UNKNOWN")
         assert done == 1 or state == "UNKNOWN"
-    different = {(r["command_id"], json.dumps(r, default=str)) for r in told}
+    different = {(r["command_id"], json.dumps(r, default=str)) for r in reported}
     assert len(different) == len(sent)
     assert sum(ends[one["command_id"]]["state"] == "UNKNOWN" for one in sent) <= 3
 

@@ -25,7 +25,7 @@ class Owner:
         self.log = self.take()
 
     def take(self):
-        """As the runtime does: asked again while the broker does not know its new topic yet."""
+        """Repeat the call while the broker does not know its new topic yet, as the runtime does."""
         deadline = time.monotonic() + SOON
         log = None
         while log is None:
@@ -158,9 +158,9 @@ def test_a_thousand_keys_that_were_written_often_are_read_in_a_moment(kit):
         for start in range(0, 1_000, 250):
             owner.write({b"%d" % n: b"%d" % (n + round_) for n in range(start, start + 250)})
     owner.write({b"7": None})
-    begun = time.monotonic()
+    began = time.monotonic()
     found = owner.take().entries
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - began < 5.0
     assert found == {b"%d" % n: b"%d" % (n + 2) for n in range(1_000) if n != 7}
 
 

@@ -132,10 +132,10 @@ def test_a_subscriber_that_left_is_forgotten(bus):
     with bus.client("stays") as client:
         with bus.client("leaves", topic):
             assert client.publish(topic, {}, 1) == 1
-        _until_nobody_gets(client, topic)
+        _until_no_subscriber_gets(client, topic)
 
 
-def _until_nobody_gets(client: VipClient, topic: str) -> None:
+def _until_no_subscriber_gets(client: VipClient, topic: str) -> None:
     for _ in range(100):
         if client.publish(topic, {}, 2) == 0:
             return

@@ -73,7 +73,7 @@ class GroupModel(RuleBasedStateMachine):
                     assert abs(len(member.owned) - len(other.owned)) <= 1
 
     @invariant()
-    def nobody_shares(self):
+    def no_partition_is_shared(self):
         owned = [at for member in self.members for at in member.owned]
         assert len(owned) == len(set(owned))
 

@@ -268,7 +268,7 @@ class Worker:
         if refused is not None:
             yield from self.store(refused.entry, refused.result)
             return
-        # The last look and the call are one step: nothing can be asked between them.
+        # The last check and the call are one step: nothing happens between them.
         calls: dict[str, CallResult] = {}
         for write in command.writes:
             broken = any(call.answer != "DONE" for call in calls.values())

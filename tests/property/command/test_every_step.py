@@ -60,8 +60,8 @@ def test_a_crash_at_any_step_with_any_device_answers_executes_nothing_twice(mode
         assert stage.run(stage.worker)
         result, entry = stage.check()
         done = {point for _, point in stage.device.writes}
-        told = {w.point for w in result.writes if w.outcome != "NOT_WRITTEN"}
-        assert done <= told
+        reported = {w.point for w in result.writes if w.outcome != "NOT_WRITTEN"}
+        assert done <= reported
         if result.state == "FAILED":
             assert done <= {w.point for w in result.writes if w.outcome == "REVERTED"}
         if result.state == "SUCCEEDED":

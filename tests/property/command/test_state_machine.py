@@ -130,7 +130,7 @@ class CommandsAndFaults(RuleBasedStateMachine):
         self.worker.forget()
 
     @rule()
-    def the_computer_is_started_anew(self):
+    def the_computer_is_restarted(self):
         """By then NTP has set its clock."""
         self.world.set_back, self.world.started_up, self.world.boot = 0, self.world.true, self.world.boot + 1
         self.stopped.clear()
@@ -138,14 +138,14 @@ class CommandsAndFaults(RuleBasedStateMachine):
 
     @rule(ahead=st.sampled_from([-3600, 0, 3540, 86_400 * 366]), data=st.data())
     def a_stranger_writes(self, ahead, data):
-        """Under an id of somebody else, or of nobody, and with any timestamp."""
+        """Under another command's id or a new one, and with any timestamp."""
         name = data.draw(st.sampled_from([*sorted(self.sent), str(len(self.sent))]))
         command = self.model.command(name, issued=self.world.true)._replace(issuer="stranger")
         self.unauthorized.add(repr(command))
         self.disk.log.append((command, self.world.true + ahead * SECOND))
 
     def watched(self):
-        """A clock that was wrong from the beginning nobody can tell from a right one."""
+        """A clock that was wrong from the start cannot be distinguished from a right one."""
         self.worker.now()
 
     def go_on_for(self, seconds):
@@ -189,10 +189,10 @@ class CommandsAndFaults(RuleBasedStateMachine):
         for id_, results in self.terminal().items():
             written = {point for command, point in self.device.writes if command == id_}
             for result in results:
-                told = {w.point: w.outcome for w in result.writes}
+                reported = {w.point: w.outcome for w in result.writes}
                 assert result.state in ("SUCCEEDED", "MISMATCH", "UNKNOWN", "FAILED") or not written
                 if not self.stopped:
-                    assert all(told[point] != "NOT_WRITTEN" for point in written)
+                    assert all(reported[point] != "NOT_WRITTEN" for point in written)
 
     def terminal(self):
         """The terminal results of each command.

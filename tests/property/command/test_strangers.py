@@ -1,4 +1,4 @@
-"""What an unauthorized flood costs, and that forgetting it early lets nobody in."""
+"""The cost of a flood of unknown issuers; forgetting their commands early permits none of them."""
 
 from collections import Counter
 
@@ -59,7 +59,7 @@ def test_a_forgotten_command_of_an_unknown_issuer_is_never_executed_under_any_la
 
 def test_a_flood_of_unknown_issuers_keeps_few_small_entries_and_each_command_is_answered():
     ledger = CommandLedger()
-    told: Counter[str] = Counter()
+    reported: Counter[str] = Counter()
     for number in range(5000):
         size = 900 if number % 2 else 0
         reason = "x" * size * (number % 7 == 0) or None
@@ -68,10 +68,10 @@ def test_a_flood_of_unknown_issuers_keeps_few_small_entries_and_each_command_is_
         )
         assert isinstance(decision, End | Answer)
         assert (decision.result.state, decision.result.reason_code) == ("REJECTED", "NOT_ALLOWED")
-        told[type(decision).__name__] += 1
+        reported[type(decision).__name__] += 1
         if isinstance(decision, End):
             ledger.put(decision.entry)
-    assert told == {"End": MAX_UNAUTHORIZED, "Answer": 4000}
+    assert reported == {"End": MAX_UNAUTHORIZED, "Answer": 4000}
     assert sum(len(entry.command.to_json()) for entry in ledger) < MAX_UNAUTHORIZED * MAX_UNAUTHORIZED_SIZE
     now = T0 + 400 * SECOND
     ledger.remove(ledger.removable(now, RETENTION), now)

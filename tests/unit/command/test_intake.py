@@ -34,7 +34,7 @@ EACH = range(3)
 
 
 class Stand:
-    """A task whose platform is away: what it accepts waits."""
+    """A task whose platform is unavailable, so that accepted commands wait."""
 
     def __init__(self, folder):
         self.folder, self.changelogs = folder, Changelogs()
@@ -76,7 +76,7 @@ class Stand:
             )
         self.task.put(records)
 
-    def told(self, command_id=None):
+    def reported(self, command_id=None):
         found = [r.value for r in self.changelogs.records if r.topic == "command-results"]
         return [(r["state"], r["reason_code"]) for r in found if command_id in (None, r["command_id"])]
 
@@ -116,10 +116,10 @@ def test_a_command_copied_to_every_partition_is_accepted_once_where_its_device_b
     for partition in EACH:
         stand.put(one, partition=partition)
     expected = [("ACCEPTED", "") if n == right else ("REJECTED", "WRONG_PLACE") for n in EACH]
-    assert stand.told() == expected
-    told = next(reason for reason in stand.reasons() if reason)
-    assert f"belongs to partition {right} of commands" in told
-    assert "murmur2_random" in told
+    assert stand.reported() == expected
+    reported = next(reason for reason in stand.reasons() if reason)
+    assert f"belongs to partition {right} of commands" in reported
+    assert "murmur2_random" in reported
     assert stand.context.counters["accepted"] == 1
 
 
@@ -129,7 +129,7 @@ def test_the_partition_of_a_command_is_the_one_that_our_sender_chooses(stand, de
     partition = partition_of(record.key.encode(), 3)
     stand.start(partitions=3)
     stand.put(command(device=device), partition=partition)
-    assert stand.told() == [("ACCEPTED", "")]
+    assert stand.reported() == [("ACCEPTED", "")]
 
 
 def test_a_command_whose_devices_belong_to_several_partitions_is_not_executed(stand):
@@ -138,7 +138,7 @@ def test_a_command_whose_devices_belong_to_several_partitions_is_not_executed(st
     writes = [{"point": "campus/b1/ahu1/P", "value": 1.0}, {"point": "campus/b9/other/P", "value": 1.0}]
     for partition in EACH:
         stand.put(command(writes=writes), partition=partition)
-    assert stand.told() == [("REJECTED", "WRONG_PLACE")] * 3
+    assert stand.reported() == [("REJECTED", "WRONG_PLACE")] * 3
     assert "send a command for each" in stand.reasons()[0]
 
 
@@ -149,8 +149,8 @@ def test_a_command_of_several_devices_that_belong_together_is_executed_where_the
     writes = [{"point": f"{DEVICE}/P", "value": 1.0}, {"point": f"{beside}/P", "value": 1.0}]
     for partition in EACH:
         stand.put(command(writes=writes), partition=partition)
-    assert stand.told().count(("ACCEPTED", "")) == 1
-    assert stand.told()[right] == ("ACCEPTED", "")
+    assert stand.reported().count(("ACCEPTED", "")) == 1
+    assert stand.reported()[right] == ("ACCEPTED", "")
 
 
 @pytest.mark.parametrize("device", [f"campus/b1/ahu{n}" for n in range(8)])
@@ -165,7 +165,7 @@ def test_both_texts_of_a_register_of_2_x_have_one_place(stand, device):
     for number, record in enumerate(records):
         partition = partition_of(record.key.encode(), 3)
         stand.put({**record.value, "command_id": f"c{number}"}, partition=partition)
-    assert stand.told() == [("ACCEPTED", "")] * 2
+    assert stand.reported() == [("ACCEPTED", "")] * 2
 
 
 @pytest.mark.parametrize("readable", [True, False])
@@ -174,12 +174,12 @@ def test_a_sink_that_reads_its_own_results_answers_none_of_them(stand, setting, 
     stand.start(**{setting: "commands"})
     stand.put(command(), "no command")
     answers = [record.value for record in stand.changelogs.records]
-    told = len(answers)
-    assert told in (2, 3)  # the old form tells of ends alone, and what is no command names no point
+    reported = len(answers)
+    assert reported in (2, 3)  # the old form reports only ends, and an invalid command names no point
     old = {"from": "CloudAgent", "to": "Cloud", "message": "SUCCEEDED", "device_point": POINT, "new_value": 1}
     found = [old, *answers] if readable else [Unreadable(b"{", ValueError("no JSON"))] * 3
     stand.put(*found)
-    assert len(stand.changelogs.records) == told
+    assert len(stand.changelogs.records) == reported
     assert stand.context.counters["results.read"] == len(found)
     assert "Give results.topic another topic" in caplog.text
     stand.put(command("d"))
@@ -189,12 +189,12 @@ def test_a_sink_that_reads_its_own_results_answers_none_of_them(stand, setting, 
 def test_one_partition_or_the_old_form_never_mean_a_wrong_partition(stand):
     stand.start(partitions=1)
     stand.put(command())
-    assert stand.told() == [("ACCEPTED", "")]
+    assert stand.reported() == [("ACCEPTED", "")]
     stand.changelogs = Changelogs()
     stand.start(partitions=3, old_issuer="boss")
     for partition in EACH:
         stand.put({"message": "m", "new_value": "22.5", "device_point": POINT}, partition=partition)
-    assert stand.told() == [("ACCEPTED", "")] * 3
+    assert stand.reported() == [("ACCEPTED", "")] * 3
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (2, 3), (2, 6)])
@@ -204,17 +204,17 @@ def test_a_copy_is_not_taken_for_new_where_the_topic_got_more_partitions(stand, 
     stand.start(partitions=before)
     for device in devices:
         stand.put(values[device], partition=partition_of(device.encode(), before))
-    accepted = stand.told().count(("ACCEPTED", ""))
+    accepted = stand.reported().count(("ACCEPTED", ""))
     stand.start(partitions=after)
     for device in devices:
         for partition in range(after):
             stand.put(values[device], partition=partition)
     assert accepted == len(devices)
-    assert stand.told().count(("ACCEPTED", "")) == accepted
+    assert stand.reported().count(("ACCEPTED", "")) == accepted
     stand.start(partitions=after, max_clock_skew_ms="0")
     new = command("new", "campus/b1/ahu1")
     stand.put(new, partition=partition_of(b"campus/b1/ahu1", after))
-    assert stand.told("new") in ([("ACCEPTED", "")], [("REJECTED", "FORGOTTEN")])
+    assert stand.reported("new") in ([("ACCEPTED", "")], [("REJECTED", "FORGOTTEN")])
 
 
 def test_what_a_version_without_places_may_have_executed_on_another_partition_is_not_executed(stand):
@@ -223,7 +223,7 @@ def test_what_a_version_without_places_may_have_executed_on_another_partition_is
     for _ in range(2):
         stand.start(partitions=3)
         stand.put(command(), partition=right)
-    assert stand.told() == [("REJECTED", "FORGOTTEN")] * 2
+    assert stand.reported() == [("REJECTED", "FORGOTTEN")] * 2
 
 
 def test_another_connector_on_the_topic_is_rejected_with_the_steps_to_take_the_ledger_over(stand):
@@ -235,7 +235,7 @@ def test_another_connector_on_the_topic_is_rejected_with_the_steps_to_take_the_l
     stand.start(connector="renamed", ledger_name="test")
     stand.put(one)
     stand.start(connector="beside it", platform_name="annex")
-    assert stand.told() == [("ACCEPTED", "")]
+    assert stand.reported() == [("ACCEPTED", "")]
 
 
 def signed_for(topic="commands", platform="campus", key=KEY, **more):
@@ -261,7 +261,7 @@ def test_a_signed_command_is_executed_on_the_topic_and_at_the_platform_that_it_n
 ):
     stand.start(rule=SIGNED)
     stand.put(signed_for(topic, platform))
-    assert stand.told() == [expected]
+    assert stand.reported() == [expected]
 
 
 @pytest.mark.parametrize("change", [{"topic": None}, {"platform": None}, {"topic": None, "platform": None}])
@@ -269,7 +269,7 @@ def test_a_signature_is_invalid_without_the_topic_and_platform_that_it_names(sta
     stand.start(rule=SIGNED)
     stand.put({**signed_for("others", "annex"), "topic": "commands", "platform": "campus"})
     stand.put({**signed_for(), **change})
-    assert stand.told() == [("REJECTED", "SIGNATURE")] * 2
+    assert stand.reported() == [("REJECTED", "SIGNATURE")] * 2
 
 
 def test_a_signature_of_the_old_version_counts_unless_a_place_is_required(stand):
@@ -279,9 +279,9 @@ def test_a_signature_of_the_old_version_counts_unless_a_place_is_required(stand)
     stand.start(rule=SIGNED, signature_place_required="true")
     stand.put(signed_for(None, None, command_id="old too"), signed_for("commands", None, command_id="half"))
     stand.put(signed_for(command_id="new"))
-    assert stand.told("old") == [("ACCEPTED", "")]
-    assert stand.told("old too") == stand.told("half") == [("REJECTED", "SIGNATURE")]
-    assert stand.told("new") == [("ACCEPTED", "")]
+    assert stand.reported("old") == [("ACCEPTED", "")]
+    assert stand.reported("old too") == stand.reported("half") == [("REJECTED", "SIGNATURE")]
+    assert stand.reported("new") == [("ACCEPTED", "")]
 
 
 def test_the_program_signs_topic_and_platform(stand):
@@ -292,7 +292,7 @@ def test_the_program_signs_topic_and_platform(stand):
     assert (sent["topic"], sent["platform"]) == ("commands", "campus")
     stand.start(rule=SIGNED, signature_place_required="true")
     stand.put(sent)
-    assert stand.told() == [("ACCEPTED", "")]
+    assert stand.reported() == [("ACCEPTED", "")]
 
 
 def test_a_command_without_a_place_is_in_the_ledger_as_versions_before_had_it(given):
@@ -325,8 +325,8 @@ KINDS = ["no JSON", "no command", "expired", "out of range", "a stranger's", "el
 def test_two_thousand_refused_records_are_few_writes_and_each_is_answered(stand, kind):
     stand.start()
     stand.put(*(flood(kind, number) for number in range(2000)), command("behind them"))
-    assert len(stand.told()) == 2001
-    assert stand.told("behind them") == [("ACCEPTED", "")]
+    assert len(stand.reported()) == 2001
+    assert stand.reported("behind them") == [("ACCEPTED", "")]
     assert stand.writes() <= 5
     assert stand.changelogs.offsets == {TopicPartition("commands", 0): 2001}
 
@@ -335,7 +335,7 @@ def test_one_id_two_thousand_times_is_one_command_and_one_write(stand):
     stand.start()
     one = command()
     stand.put(*[one] * 2000)
-    assert stand.told() == [("ACCEPTED", "")]
+    assert stand.reported() == [("ACCEPTED", "")]
     assert stand.writes() == 1
     assert stand.context.counters["repeated"] == 1999
 
@@ -349,15 +349,15 @@ def test_unknown_issuers_in_one_batch_are_limited_as_in_many_batches(stand):
 
 @pytest.mark.parametrize("batches", [1, 20])
 def test_an_issuer_that_fills_its_half_of_the_slots_is_rejected_and_delays_no_other(stand, batches):
-    """What waits is not begun before its time, so nothing makes room meanwhile."""
+    """Waiting commands do not start before their time, so no slot becomes free meanwhile."""
     later = {"not_before": time.time_ns() // 1000 + 30_000_000}
     flooded = [command(f"c{number}", **later) for number in range(20)]
     stand.start(RULE | {"issuers": ["boss", "engineer"]}, max_waiting="10")
     for first in range(0, 20, 20 // batches):
         stand.put(*flooded[first : first + 20 // batches])
     stand.put(command("other", issuer="engineer", **later))
-    told = stand.told()
-    assert told == [("ACCEPTED", "")] * 5 + [("REJECTED", "TOO_MANY_WAIT")] * 15 + [("ACCEPTED", "")]
+    reported = stand.reported()
+    assert reported == [("ACCEPTED", "")] * 5 + [("REJECTED", "TOO_MANY_WAIT")] * 15 + [("ACCEPTED", "")]
     assert stand.changelogs.offsets == {TopicPartition("commands", 0): 21}
 
 

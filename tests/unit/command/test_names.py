@@ -1,4 +1,4 @@
-"""What a driver, or an actuator, is told of a point, over a bus that keeps every call."""
+"""The calls that a driver or an actuator receives for a point, over a bus that records every call."""
 
 from collections import defaultdict
 from contextlib import contextmanager

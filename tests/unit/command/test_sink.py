@@ -323,8 +323,8 @@ def test_the_old_agents_form_is_off_unless_an_issuer_is_configured_for_it(stand)
     stand.start(old_issuer="energy-manager", results_old_topic="command-to-cloud")
     stand.send(old)
     stand.end("topic-1")
-    told = [record.value for record in stand.changelogs.records if record.topic == "command-to-cloud"]
-    assert told == [
+    reported = [record.value for record in stand.changelogs.records if record.topic == "command-to-cloud"]
+    assert reported == [
         {
             "from": "CloudAgent",
             "to": "Cloud",
@@ -345,13 +345,13 @@ def test_every_result_is_in_the_audit_log_and_its_chain_is_intact(stand, tmp_pat
     stand.end(one["command_id"])
     stand.stop()
     lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
-    told = ["ACCEPTED", "REJECTED", "EXECUTING", "SUCCEEDED"]
-    assert [line["event"]["state"] for line in lines] == ["TAKEN_OVER", *told]
+    reported = ["ACCEPTED", "REJECTED", "EXECUTING", "SUCCEEDED"]
+    assert [line["event"]["state"] for line in lines] == ["TAKEN_OVER", *reported]
     assert verify_file(tmp_path / "audit.log") is None
 
 
 class Actuator:
-    """VOLTTRON 10's, which lets nobody write who has not reserved the device (allow_no_lock_write off)."""
+    """VOLTTRON 10's actuator, which refuses a write without a reservation (allow_no_lock_write off)."""
 
     def __init__(self, device):
         self.device, self.task, self.slots = device, None, []
@@ -455,9 +455,9 @@ def test_a_hold_that_cannot_be_reverted_at_the_stop_is_reverted_after_the_next_s
         stand.bus.stop()
     else:
         (tmp_path / "kill").touch()
-    begun = time.monotonic()
+    began = time.monotonic()
     stand.stop()
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - began < 4
     assert stand.device.writes == [22.5]
     stand.bus.start() if why == "away" else (tmp_path / "kill").unlink()
     stand.start()
@@ -470,9 +470,9 @@ def test_a_partition_that_only_moves_keeps_its_holds(stand):
     one = command(hold_ms=60_000)
     stand.send(one)
     stand.end(one["command_id"])
-    begun = time.monotonic()
+    began = time.monotonic()
     stand.task.close([AT], lost=False)
-    assert time.monotonic() - begun < 1.5, "there is nothing to wait for"
+    assert time.monotonic() - began < 1.5, "there is nothing to wait for"
     stand.task.open([AT])
     assert stand.device.writes == [22.5]
     stand.stop()
@@ -616,9 +616,9 @@ def test_an_unreadable_kill_switch_is_engaged_and_blocks_neither_sink_nor_stop(
     result = stand.end(one["command_id"], "REJECTED")
     assert (result["reason_code"], stand.device.writes) == ("KILL_SWITCH", [])
     assert {"hung mount": "does not answer"}.get(kind, kind) in result["reason"]
-    begun = time.monotonic()
+    began = time.monotonic()
     stand.stop()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - began < 5
     answers.set()
 
 
@@ -840,7 +840,7 @@ def test_a_configured_actuator_is_awaited(stand):
 
 @pytest.mark.parametrize("refusal", ["locked", "overridden", "unanswered", "killed", "away"])
 def test_a_hold_whose_revert_is_refused_stays_owed_until_the_refusal_ends(stand, tmp_path, caplog, refusal):
-    """Across a restart of the worker; the alarm is told once, and the log repeats it."""
+    """Across a restart of the worker: the alarm is reported once, and the log repeats it."""
     refusing = True
 
     def revert(path, point):

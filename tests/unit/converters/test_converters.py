@@ -20,7 +20,7 @@ POINT = Schema(
 
 
 class Store:
-    """A schema store in memory that can be taken away; ids from 258, so that all four bytes show."""
+    """A schema store in memory that can be unavailable; ids begin at 258, to use more than one byte."""
 
     def __init__(self):
         self.asked = []

@@ -11,7 +11,7 @@ from tieline_connectors.file.source import FileSourceConfig, FileSourceTask
 
 
 class Reader:
-    """A file and a task that reads it; ``restarted`` is another task that goes on at what was saved."""
+    """A file and a task that reads it; ``restarted`` is another task, which resumes at the saved offset."""
 
     def __init__(self, path: Path, **settings):
         self.path = path

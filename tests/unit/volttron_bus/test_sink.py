@@ -104,8 +104,8 @@ def test_a_rejected_record_is_counted_reported_once_with_its_position_and_skippe
         task.put([record(10), *bad, record(11)])
         assert bodies(seen) == [10, 11]
         assert context.counters == {"published": 2, "refused.topic": 4, "refused.not_allowed": 1}
-    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert [line.partition(" is not")[0] for line in told] == ["the record t-0@0", "the record t-0@2"]
+    reported = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert [line.partition(" is not")[0] for line in reported] == ["the record t-0@0", "the record t-0@2"]
 
 
 def test_with_stop_a_rejected_record_is_a_data_error_and_all_others_are_published(bus):
@@ -137,7 +137,7 @@ def test_records_that_are_too_old_are_skipped_counted_and_reported(bus, caplog):
 
 def test_over_the_rate_limit_the_rest_waits_and_nothing_is_published_twice(bus):
     with observer(bus) as seen, sink(bus.address, rate__limit="200", rate__burst="20") as (task, context):
-        batch, begun = records(*range(60)), time.monotonic()
+        batch, began = records(*range(60)), time.monotonic()
         waits = []
         while batch:
             try:
@@ -147,7 +147,7 @@ def test_over_the_rate_limit_the_rest_waits_and_nothing_is_published_twice(bus):
                 batch = batch[error.reached[TopicPartition("t", 0)] - batch[0].offset :]
                 waits.append(error.after or 0.0)
                 time.sleep(waits[-1])
-        assert time.monotonic() - begun >= (60 - 20) / 200
+        assert time.monotonic() - began >= (60 - 20) / 200
         assert bodies(seen) == list(range(60))
         assert context.counters == {"published": 60, "throttled": len(waits)}
     assert all(0 < wait <= 0.1 for wait in waits)
@@ -172,10 +172,10 @@ def test_a_lost_platform_is_retriable_with_the_progress_and_a_new_connection_con
 def test_a_router_that_falls_silent_is_abandoned_in_time_and_reconnected(bus):
     with sink(bus.address) as (task, _):
         bus.fall_silent()
-        begun = time.monotonic()
+        began = time.monotonic()
         with pytest.raises(RetriableError, match="has not confirmed"):
             task.put(records(0))
-        assert 0.3 <= time.monotonic() - begun < 1.0
+        assert 0.3 <= time.monotonic() - began < 1.0
         bus.stop()
         bus.start()
         with observer(bus) as seen:
@@ -204,16 +204,16 @@ def test_a_stop_ends_the_wait_for_a_silent_router(bus):
         bus.fall_silent()
         stopper = threading.Timer(0.1, task.interrupt)
         stopper.start()
-        begun = time.monotonic()
+        began = time.monotonic()
         with pytest.raises(RetriableError):
             task.put(records(0))
         stopper.join()
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - began < 2
 
 
 @contextmanager
 def router_that_says(answers):
-    """Answers a hello, and the messages p1, p2, … as told: for what the stand-in does not do."""
+    """Answers a hello, and the messages p1, p2, … as configured, for what the fake router does not do."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
         port = socket.bind_to_random_port("tcp://127.0.0.1")
 

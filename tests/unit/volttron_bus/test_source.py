@@ -293,9 +293,9 @@ def test_a_half_open_connection_is_replaced_by_another_under_a_derived_identity(
         assert values(polled(task, 1)) == [1]
         context.wait_for("reconnects")
         assert context.counters == {"reconnects": 1}
-    told = warnings(caplog)
-    assert "no answer to ping" in told[0]
-    assert len(set(told)) == len(told)  # each reason once
+    reported = warnings(caplog)
+    assert "no answer to ping" in reported[0]
+    assert len(set(reported)) == len(reported)  # each reason once
 
 
 def test_a_ping_keeps_a_quiet_connection(bus, caplog):

@@ -1,4 +1,4 @@
-"""The settings of the bus source: problems are told together, keys in both spellings, never shown."""
+"""The settings of the bus source: problems are reported together, keys have two spellings and stay secret."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ def check(tmp_path):
 
 
 def test_a_policy_without_problems_says_how_many_rules_it_has(check):
-    status, told = check()
-    assert (status, told.endswith("2 rules, no problems\n")) == (0, True)
+    status, reported = check()
+    assert (status, reported.endswith("2 rules, no problems\n")) == (0, True)
 
 
 def test_every_problem_of_a_policy_is_reported(tmp_path):
@@ -78,8 +78,8 @@ def test_every_problem_of_a_policy_is_reported(tmp_path):
     ],
 )
 def test_whether_a_command_would_be_allowed_and_by_which_rule(check, arguments, status, says):
-    ended, told = check(*arguments)
-    assert (ended, says in told) == (status, True), told
+    ended, reported = check(*arguments)
+    assert (ended, says in reported) == (status, True), reported
 
 
 def test_check_judges_a_command_as_it_would_be_sent(check, tmp_path):
@@ -106,14 +106,14 @@ def verify(tmp_path):
 
 def test_verify_prints_the_head_of_a_complete_log(verify):
     log, verify = verify
-    status, told = verify()
-    head = told.split()[-1]
-    assert (status, f"whole, 3 lines; its head is {head}" in told) == (0, True)
+    status, reported = verify()
+    head = reported.split()[-1]
+    assert (status, f"whole, 3 lines; its head is {head}" in reported) == (0, True)
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[:2]))
     log.with_name("audit.log.head").unlink()
-    status, told = verify()  # nobody can see that the end is missing …
-    assert (status, "no head beside it, so a missing end cannot be detected" in told) == (0, True)
+    status, reported = verify()  # the missing end cannot be detected …
+    assert (status, "no head beside it, so a missing end cannot be detected" in reported) == (0, True)
     assert verify("--head", head) == (
         1,
         f"{log}: line 3: the end is missing: the head names line 3, the log has 2\n",
@@ -133,8 +133,8 @@ def test_verify_prints_how_much_of_a_missing_end_it_would_find(verify):
 def test_a_line_that_was_changed_is_found(verify):
     log, verify = verify
     log.write_bytes(log.read_bytes().replace(b'"n":1', b'"n":7'))
-    status, told = verify()
-    assert (status, "line 2: it was changed" in told) == (1, True)
+    status, reported = verify()
+    assert (status, "line 2: it was changed" in reported) == (1, True)
 
 
 @pytest.mark.parametrize("head", ["", "3", "x:y", "3:abc"])
@@ -156,15 +156,21 @@ def test_a_log_that_was_moved_while_it_was_written_is_verified_with_what_continu
     log.rename(first)
     writer.append(9, {"state": "SUCCEEDED"})
     writer.close()
-    status, told = verify()
-    assert (status, f"continues another file, whose head was {before.seq}:{before.hash}" in told) == (0, True)
+    status, reported = verify()
+    assert (status, f"continues another file, whose head was {before.seq}:{before.hash}" in reported) == (
+        0,
+        True,
+    )
 
     def both():
         result = CliRunner().invoke(command, ["audit", "verify", str(first), str(log)])
         return result.exit_code, result.stdout + result.stderr
 
-    status, told = both()
-    assert (status, f"whole, {before.seq + 2} lines" in told, "continues" in told) == (0, True, False)
+    status, reported = both()
+    assert (status, f"whole, {before.seq + 2} lines" in reported, "continues" in reported) == (0, True, False)
     first.write_bytes(b"".join(first.read_bytes().splitlines(keepends=True)[:-1]))
-    status, told = both()
-    assert (status, told.startswith(f"{log}: line 1: it does not follow line {before.seq - 1}")) == (1, True)
+    status, reported = both()
+    assert (status, reported.startswith(f"{log}: line 1: it does not follow line {before.seq - 1}")) == (
+        1,
+        True,
+    )

@@ -1,4 +1,4 @@
-"""Whatever is not a clear "not there" engages the kill switch, and looking at it stops nobody."""
+"""The kill switch is engaged unless its file is certainly missing, and checking it blocks no caller."""
 
 import os
 import stat
@@ -51,11 +51,11 @@ def test_a_check_that_hangs_times_out_once_and_delays_no_other_caller():
         return "found"
 
     looker = BoundedCall(look, timeout=0.2)
-    begun = time.monotonic()
+    began = time.monotonic()
     for _ in range(50):
         with pytest.raises(FileTimeoutError):
             looker()
-    assert time.monotonic() - begun < 5, "50 looks of 0.2 s each would be 10"
+    assert time.monotonic() - began < 5, "50 looks of 0.2 s each would be 10"
     answers.set()
     deadline = time.monotonic() + 10
     while True:

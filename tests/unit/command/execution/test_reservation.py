@@ -123,7 +123,7 @@ def test_a_reservation_is_extended_where_its_writes_take_longer(actuator, platfo
     first = actuator.requests[0][2]
     reserved.ensure(DEVICES[:1], 3)
     assert len(actuator.requests) == 2
-    assert actuator.requests[1][1] == first  # it begins where the first ends: it is no conflict
+    assert actuator.requests[1][1] == first  # it begins where the first ends: not a conflict
     reserved.release()
     assert actuator.tasks == {}
 
@@ -136,11 +136,11 @@ def test_a_conflict_names_the_device_its_owner_and_the_end_of_the_reservation(ac
         platform.reserve(DEVICES, "HIGH", 2)
     assert refused.value.device == DEVICES[1]
     assert refused.value.until == until
-    told = str(refused.value)
-    told.encode("utf-8")
-    assert len(told) < 800
-    assert name.split("\n")[0] in told
-    assert until.strftime("until %Y-%m-%dT%H:%M:%SZ") in told
+    reported = str(refused.value)
+    reported.encode("utf-8")
+    assert len(reported) < 800
+    assert name.split("\n")[0] in reported
+    assert until.strftime("until %Y-%m-%dT%H:%M:%SZ") in reported
     assert list(actuator.tasks) == ["theirs"]  # what was reserved before it is given back
 
 

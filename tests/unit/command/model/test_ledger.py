@@ -48,9 +48,12 @@ def test_entries_and_results_match_their_schemas_and_are_read_back(given, entry)
     )
     assert LedgerEntry.from_value(through_avro("command.LedgerEntry", whole.to_value())) == whole
     assert LedgerEntry.from_value(through_avro("command.LedgerEntry", entry().to_value())) == entry()
-    told = whole.result._replace(raw=b"\0")
-    writes = [write._asdict() for write in told.writes]
-    assert through_avro("command.CommandResult", told.to_value()) == {**told._asdict(), "writes": writes}
+    reported = whole.result._replace(raw=b"\0")
+    writes = [write._asdict() for write in reported.writes]
+    assert through_avro("command.CommandResult", reported.to_value()) == {
+        **reported._asdict(),
+        "writes": writes,
+    }
 
 
 @pytest.mark.parametrize(
@@ -190,7 +193,7 @@ def test_the_writes_of_a_point_are_listed_newest_first(given, entry, reload):
     latest = {entry.command_id: entry for entry in ledger}
     assert ledger.written_after(latest["1"], given.POINT)
     assert ledger.written_after(latest["2"], given.POINT)
-    assert not ledger.written_after(latest["3"], given.POINT)  # giving back what was held is no write
+    assert not ledger.written_after(latest["3"], given.POINT)  # the revert of a hold is not a write
 
 
 @pytest.mark.parametrize("reload", [False, True])

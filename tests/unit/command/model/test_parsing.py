@@ -54,7 +54,7 @@ def test_a_point_is_read_without_devices_and_outer_slashes(written):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ({"command_id": None}, "command_id is required"),
         ({"command_id": ""}, "command_id must be a printable text of 1 to 200 characters"),
@@ -110,10 +110,10 @@ def test_a_point_is_read_without_devices_and_outer_slashes(written):
         ),
     ],
 )
-def test_an_invalid_command_is_rejected_with_one_sentence(given, change, told):
+def test_an_invalid_command_is_rejected_with_one_sentence(given, change, reported):
     with pytest.raises(MalformedCommandError) as caught:
         from_value(given.value(**change), Defaults())
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [None, 7, "x", [], b"x"])
@@ -233,7 +233,7 @@ def test_a_text_that_reads_as_a_number_is_one_in_the_old_form(sent, read):
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "reported"),
     [
         ({"device_point": "a/b"}, "needs both"),
         ({"new_value": 1}, "needs both"),
@@ -243,10 +243,10 @@ def test_a_text_that_reads_as_a_number_is_one_in_the_old_form(sent, read):
         ({"new_value": 1, "device_point": "a/b", "message": 5}, "reason must be a printable text"),
     ],
 )
-def test_a_value_not_in_the_old_form_is_rejected_under_its_records_id(value, told):
+def test_a_value_not_in_the_old_form_is_rejected_under_its_records_id(value, reported):
     with pytest.raises(MalformedCommandError) as caught:
         old(value)
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
     assert (caught.value.command_id, caught.value.issuer) == ("uuid-0-17", "cloud")
 
 

@@ -1,4 +1,4 @@
-"""One canonical text a point: what is refused, what is the same, and what a driver is told."""
+"""One canonical text for each point: what is rejected, what is the same, and what a driver receives."""
 
 import pytest
 

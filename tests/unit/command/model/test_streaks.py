@@ -87,9 +87,9 @@ def test_a_device_that_fails_is_left_alone_for_a_while(given, failures, minutes_
 
 
 def test_problems_in_a_breaker_are_reported_with_its_own_keys(given):
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as reported:
         given.policy(given.RULE, limits={"breaker": {"failure": 3, "minutes": 0}})
-    assert [str(problem) for problem in told.value.problems] == [
+    assert [str(problem) for problem in reported.value.problems] == [
         "policy.json: limits.breaker: failures: is required",
         "policy.json: limits.breaker: minutes: input should be greater than 0",
         "policy.json: limits.breaker: failure: unknown key; did you mean 'failures'?",

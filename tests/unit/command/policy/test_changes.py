@@ -128,7 +128,7 @@ def test_after_a_policy_vanishes_the_last_good_one_applies_and_its_successor_has
     given, file, changes
 ):
     assert changes.unreadable("No such file").kind == "wrong"
-    assert changes.unreadable("No such file") is None, "told once"
+    assert changes.unreadable("No such file") is None, "reported once"
     assert allows(changes.in_force, given, 5.0)
     file.replace(NEW)
     changes.update(file.content(), 0)
@@ -141,8 +141,8 @@ def test_after_a_policy_vanishes_the_last_good_one_applies_and_its_successor_has
 @pytest.mark.parametrize("moved", [True, False])
 def test_an_empty_or_truncated_policy_is_reported_once_and_never_applies(given, file, changes, text, moved):
     file.replace(text) if moved else file.write(text)
-    told = [changes.update(file.content(), at) for at in (0, SETTLES, 2 * SETTLES)]
-    assert [event.kind for event in told if event] == (["wrong"] if moved else ["pending", "wrong"])
+    reported = [changes.update(file.content(), at) for at in (0, SETTLES, 2 * SETTLES)]
+    assert [event.kind for event in reported if event] == (["wrong"] if moved else ["pending", "wrong"])
     assert changes.in_force == EffectivePolicy(changes.in_force.good)
     assert allows(changes.in_force, given, 5.0)
 

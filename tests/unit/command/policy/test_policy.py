@@ -60,7 +60,7 @@ def test_an_empty_policy_allows_nothing(given):
 
 
 @pytest.mark.parametrize(
-    ("rule", "change", "code", "told"),
+    ("rule", "change", "code", "reported"),
     [
         ({"issuers": "operator"}, {}, "NOT_ALLOWED", "no rule allows energy-manager to SET"),
         ({"points": "campus/b2/**"}, {}, "NOT_ALLOWED", "no rule allows"),
@@ -110,11 +110,11 @@ def test_an_empty_policy_allows_nothing(given):
     ],
 )
 def test_each_limit_refuses_with_its_code_and_a_sentence_that_names_the_point(
-    refusal, given, rule, change, code, told
+    refusal, given, rule, change, code, reported
 ):
     refused = refusal(rule, change)
     assert (refused.code, refused.point) == (code, given.POINT)
-    assert told in refused.reason
+    assert reported in refused.reason
     assert given.POINT in refused.reason
 
 
@@ -227,7 +227,7 @@ def test_a_point_changes_at_most_by_its_limit_within_its_period(refusal, given, 
 
 
 @pytest.mark.parametrize(
-    ("reading", "told"),
+    ("reading", "reported"),
     [
         (Reading(19.5), None),
         (Reading(19), "may change by 2 in 15 minutes; it was 19, and 21.5 is too far (rule 1)"),
@@ -236,27 +236,27 @@ def test_a_point_changes_at_most_by_its_limit_within_its_period(refusal, given, 
         (Reading(True), "its value now cannot be read"),
     ],
 )
-def test_before_the_write_the_change_is_measured_from_what_is_read(refusal, given, reading, told):
+def test_before_the_write_the_change_is_measured_from_what_is_read(refusal, given, reading, reported):
     facts = PolicyContext(given.T0, readings={given.POINT: reading})
     refused = refusal({"max_change": 2, "max_change_minutes": 15}, facts=facts)
-    assert refused is None if told is None else told in refused.reason
+    assert refused is None if reported is None else reported in refused.reason
 
 
 @pytest.mark.parametrize(
-    ("limit", "of", "told"),
+    ("limit", "of", "reported"),
     [
         ("per_device", "campus/b1/ahu1", "at most 2 commands in 10 minutes on campus/b1/ahu1 are allowed"),
         ("per_issuer", "energy-manager", "at most 2 commands in 10 minutes of energy-manager are allowed"),
         ("total", "", "at most 2 commands in 10 minutes in all are allowed"),
     ],
 )
-def test_the_number_of_commands_in_a_period_is_limited(given, limit, of, told):
+def test_the_number_of_commands_in_a_period_is_limited(given, limit, of, reported):
     policy = given.policy(limits={limit: {"commands": 2, "minutes": 10}})
     now = given.T0
     inside, outside = (now - 1, of), (now - 600_000_000, of)
     full, free = Before(now, starts=[inside, inside]), Before(now, starts=[inside, outside, (now, "another")])
     refused = policy.rejection(given.command(), PolicyContext(now, full))
-    assert refused == ("RATE_LIMIT", told, "")
+    assert refused == ("RATE_LIMIT", reported, "")
     assert policy.rejection(given.command(), PolicyContext(now, free)) is None
 
 
@@ -302,7 +302,7 @@ GOOD = {"issuers": ["x"], "points": ["a/b"], "type": "float", "min": 0, "max": 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         ({"type": None}, "rule 1: type: is required with the action SET"),
         ({"min": None}, "rule 1: min: and max are both required for a number (or values)"),
@@ -343,15 +343,15 @@ GOOD = {"issuers": ["x"], "points": ["a/b"], "type": "float", "min": 0, "max": 1
         ({"wings": 5}, "rule 1: wings: unknown key; known here: issuers, points, actions"),
     ],
 )
-def test_a_problem_in_a_rule_is_reported_with_its_place_and_the_fix(changes, told):
+def test_a_problem_in_a_rule_is_reported_with_its_place_and_the_fix(changes, reported):
     rule = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
     with pytest.raises(ConfigError) as caught:
         parse(json.dumps({"version": 1, "rules": [rule]}), "p.json")
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("rules: []", "version: is required"),
         ("version: 2", "version: input should be 1"),
@@ -371,10 +371,10 @@ def test_a_problem_in_a_rule_is_reported_with_its_place_and_the_fix(changes, tol
         ("version: 1\nrules: 7", "rules"),
     ],
 )
-def test_a_problem_in_the_file_is_reported_with_its_place_and_the_fix(text, told):
+def test_a_problem_in_the_file_is_reported_with_its_place_and_the_fix(text, reported):
     with pytest.raises(ConfigError) as caught:
         parse(text, "p.yaml")
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ STRANGE = {"issuer": "stranger", "reason": "another command than c1"}
     ],
 )
 def test_a_command_of_an_unknown_issuer_never_uses_up_an_id(given, arrive, key, change, rest):
-    """Without a key it is an issuer that no rule knows, with one whoever cannot sign."""
+    """Without a key in the rule: an issuer of no rule. With one: a command without a valid signature."""
     issuers = "*" if key else "energy-manager"
     policy = given.policy(
         {"issuers": "*", "points": "a/denied", "deny": "never"},
@@ -580,7 +580,7 @@ def test_a_failed_revert_is_an_alarm_and_stays_owed(given, held, call, after, st
         twice = holds.decide_hold_outcome(
             again.entry, {given.POINT: REFUSED}, read, ledger, now + given.SECOND
         )
-        assert twice.result is None  # the alarm is told once
+        assert twice.result is None  # the alarm is reported once
         assert twice.entry.hold_again_at == now + 3 * given.SECOND
         ledger.put(twice.entry)
         last = holds.decide_hold(twice.entry, ledger, given.conditions(15))
@@ -607,7 +607,7 @@ def test_an_owed_revert_is_retried_at_the_announced_time_and_at_least_every_five
 
 
 def test_a_hold_that_could_not_be_ended_early_is_tried_again_at_its_time(given, held):
-    """The worker stops, and gives back what it holds; a lock is in the way, and the next start goes on."""
+    """The worker stops and reverts its holds; a lock prevents one, and the next start continues."""
     ledger, entry = held
     revert = holds.decide_hold(entry, ledger, given.conditions(3), early=True)
     refusal = holds.ReservationFailure("kept by x")
@@ -634,7 +634,7 @@ def test_an_owed_revert_ends_with_a_later_write_or_an_operators_waiver(given, he
 
 
 def test_a_write_whose_proof_came_after_its_expiry_says_so(given, begun):
-    """The write may have waited at a frozen driver; nobody can say when it took effect."""
+    """The write may have waited at a frozen driver, so the time of its effect is unknown."""
     _, entry = begun()
     wall = given.T0 + 100 * given.SECOND
     read = {given.POINT: Reading(21.5)}

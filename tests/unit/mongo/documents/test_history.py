@@ -44,8 +44,8 @@ def command(**changes):
 
 def result(**changes):
     writes = (WriteResult(POINT, 22.5, 21.0, 22.5, "VERIFIED"),)
-    told = Result("c1", "SUCCEEDED", AT, "corr", "energy-manager", writes=writes, received_at=AT - 5000)
-    return told._replace(**changes)
+    reported = Result("c1", "SUCCEEDED", AT, "corr", "energy-manager", writes=writes, received_at=AT - 5000)
+    return reported._replace(**changes)
 
 
 def test_a_command_is_stored_in_the_old_agents_fields_with_its_other_fields_beside():
@@ -106,9 +106,9 @@ def test_of_several_points_each_has_a_document_of_its_own():
     two = [{"point": f"b/d/p{n}", "value": n} for n in range(2)]
     results = tuple(WriteResult(f"b/d/p{n}", n, None, n, "VERIFIED") for n in range(2))
 
-    commands, told = history(command(writes=two)), history(record(result(writes=results).to_value()))
+    commands, reported = history(command(writes=two)), history(record(result(writes=results).to_value()))
 
-    for found in (commands, told):
+    for found in (commands, reported):
         assert [(k, d["device_point"], d["new_value"]) for k, d in found.items()] == [
             ("/0", "b/d/p0", 0),
             ("/1", "b/d/p1", 1),
@@ -125,7 +125,7 @@ def test_a_result_of_an_undecodable_record_keeps_its_bytes():
 
 def test_the_old_agents_json_of_both_directions_is_kept_unchanged():
     sent = {"message": "m", "new_value": "22.5", "device_point": POINT}
-    told = to_old_form(result(), POINT, 22.5)
+    reported = to_old_form(result(), POINT, 22.5)
     when = {"time": dt.datetime(2026, 1, 1, 0, 0, 1), "time_us": 1_767_225_601_000_000}
 
     assert history(record(sent)) == {
@@ -138,7 +138,7 @@ def test_the_old_agents_json_of_both_directions_is_kept_unchanged():
             "command_id": "0123-7",  # what the command sink calls it, too
         }
     }
-    assert history(record(told)) == {"": {**told, "device": "campus/b1/ahu1", **when}}
+    assert history(record(reported)) == {"": {**reported, "device": "campus/b1/ahu1", **when}}
 
 
 @pytest.mark.parametrize(

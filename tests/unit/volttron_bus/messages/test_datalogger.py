@@ -1,4 +1,4 @@
-"""What agents log: each form of Readings, its time, and what is no such form."""
+"""What agents log: each form of Readings, its time, and bodies of another form."""
 
 from __future__ import annotations
 

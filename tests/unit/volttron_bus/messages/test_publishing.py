@@ -82,8 +82,8 @@ def test_the_old_agents_message_keeps_topic_headers_and_time():
 
 def test_an_entry_of_the_old_message_file_is_published_under_its_topic_with_its_sender():
     entry = {"sender": "ops", "topic": "analysis/x", "value": {"a": None}, "description": "why"}
-    told = {"From": "ops", "Description": "why", "TimeStamp": TIME, **OURS}
-    assert rules("kafkaagent").message(record(entry), NOW) == ("analysis/x", told, {"a": None})
+    reported = {"From": "ops", "Description": "why", "TimeStamp": TIME, **OURS}
+    assert rules("kafkaagent").message(record(entry), NOW) == ("analysis/x", reported, {"a": None})
     del entry["description"]
     assert rules("kafkaagent").message(record(entry), NOW).headers == {
         "From": "ops",

@@ -239,7 +239,7 @@ def test_the_platforms_key_is_read_from_known_hosts_and_from_the_output_of_serve
 
 
 def test_keys_that_change_are_read_again_after_a_refusal_and_the_message_says_what_was_tried(tmp_path):
-    """The platform was set up anew: its key is another, and in the file that was named all along."""
+    """The platform was reinstalled: its key has changed, and is in the configured file."""
     with FakeRouter(curve=True) as bus:
         file = tmp_path / "keystore"
         old, secret = zmq.curve_keypair()
@@ -295,8 +295,8 @@ def test_a_platform_that_restarts_is_read_again_within_moments():
         bus.stop()
         time.sleep(3.0)
         bus.start()
-        begun = time.monotonic()
+        began = time.monotonic()
         bus.wait_for_subscriber("me")
-        assert time.monotonic() - begun < 0.8
+        assert time.monotonic() - began < 0.8
         receiver.stop()
         receiver.join()
