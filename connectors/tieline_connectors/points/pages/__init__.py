@@ -1,0 +1,1 @@
+"""The pages about points: the list, the chart, the stored documents."""
