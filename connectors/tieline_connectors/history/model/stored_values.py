@@ -108,5 +108,8 @@ def sort_key(stored: Stored) -> bytes:
 
 def _checked(text: str) -> str:
     with suppress(RecursionError):  # nested too deep to check
-        parse_json(text)
+        try:
+            parse_json(text)
+        except ValueError as error:
+            raise ValueError(f"a JsonText is not JSON: {error}") from None
     return text
