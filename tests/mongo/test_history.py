@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from tieline.api import SinkRecord, identity
 from tieline_connectors.command.model.command import Result, State, WriteResult
 from tieline_connectors.command.model.result_records import to_records
-from tieline_connectors.mongo.query.command import query
+from tieline_connectors.points.query_command import query
 
 app = typer.Typer()
 app.command()(query)

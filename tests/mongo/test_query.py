@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from tieline.api import SinkRecord
-from tieline_connectors.mongo.query.command import query
+from tieline_connectors.points.query_command import query
 from tieline_connectors.volttron_bus.messages.message import Message
 from tieline_connectors.volttron_bus.messages.records import RecordMapper, Route
 from tieline_lab.process import free_port

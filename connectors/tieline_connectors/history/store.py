@@ -79,8 +79,10 @@ class HistoryStore:
     ) -> Sequence[dict[str, Any]]:
         """Return up to ``limit`` readings as documents, newest first; ``before``: older than this time only.
 
-        Raises ``ValueError`` if the pattern is not a regular expression.
+        A history has no commands. Raises ``ValueError`` if the pattern is not a regular expression.
         """
+        if search_for.history is not None or search_for.command is not None:
+            return []
         with self._connections.borrow() as connection:
             return search(connection, search_for, limit, before, newest)
 

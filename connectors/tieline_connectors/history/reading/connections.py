@@ -17,6 +17,10 @@ _STEPS = 20_000
 """Instructions of SQLite between two looks at the clock: about a millisecond."""
 
 
+class TooSlowError(StoreUnavailableError):
+    """A question took longer than its time limit."""
+
+
 class Connections:
     """Lends connections. No transaction stays open between two calls, so that the sink can checkpoint."""
 
@@ -39,7 +43,12 @@ class Connections:
         try:
             connection.execute("BEGIN")  # one state of the file for all statements of the call
             yield Connection(connection, deadline)
-        except (apsw.Error, TimeoutError) as error:
+        except (TimeoutError, apsw.InterruptError) as error:
+            raise TooSlowError(
+                f"the history file {self.path} did not answer within {self._seconds:g} s;"
+                " ask for a shorter time or fewer points"
+            ) from error
+        except apsw.Error as error:
             raise StoreUnavailableError(self._describe(error)) from error
         finally:
             connection.set_progress_handler(None)
@@ -76,11 +85,6 @@ class Connections:
         connection.close()
 
     def _describe(self, error: BaseException) -> str:
-        if isinstance(error, (TimeoutError, apsw.InterruptError)):
-            return (
-                f"the history file {self.path} did not answer within {self._seconds:g} s;"
-                " ask for a shorter time or fewer points"
-            )
         if isinstance(error, FileNotFoundError):
             return f"there is no history file {self.path}; the sink history creates it when it starts"
         if isinstance(error, OSError):

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tieline_connectors.mongo.client import CODEC, create_client
 from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD, TIME_FIELD, Document
-from tieline_connectors.mongo.query.command import report_errors
+from tieline_connectors.mongo.query.errors import report_errors
 
 _CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
 

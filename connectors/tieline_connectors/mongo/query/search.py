@@ -8,17 +8,17 @@ agent, whose dates are text.
 from __future__ import annotations
 
 import base64
-import datetime as dt
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from bson import Decimal128, ObjectId
+from bson import Decimal128
 
 from tieline_connectors.mongo.documents.history import CLOUD
 from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD, as_text
 from tieline_connectors.mongo.documents.values import to_date
+from tieline_connectors.points import display
+from tieline_connectors.points.display import printable, with_unit
 from tieline_connectors.points.questions import Search
 
 Document = Mapping[str, Any]
@@ -79,16 +79,13 @@ def is_series(document: Document | None) -> bool:
 
 def json_line(document: Document) -> str:
     """Return the document as one line of JSON, with dates in ISO 8601 and exact integers."""
-    text = json.dumps(document, default=_plain, ensure_ascii=False)
-    return text if text.isprintable() else json.dumps(document, default=_plain)
+    return display.json_line(document, _plain)
 
 
 def row(document: Document) -> tuple[str, str, str]:
     """Return time, topic and content for a table, without control characters for a terminal."""
-    time = document.get(time_field_of(document) or "", "")
-    if isinstance(time, dt.datetime):
-        time = time.strftime("%Y-%m-%d %H:%M:%S.") + f"{time.microsecond // 1000:03d}"
-    return _printable(str(time)), _printable(_subject(document)), _printable(_content(document))
+    time = display.date_text(document.get(time_field_of(document) or "", ""))
+    return printable(time), printable(_subject(document)), printable(_content(document))
 
 
 def _subject(document: Document) -> str:
@@ -100,11 +97,13 @@ def _subject(document: Document) -> str:
 def _content(document: Document) -> str:
     point = document[META_FIELD].get("point") if is_series(document) else document.get("point")
     if isinstance(point, str) and "value" in document:
-        return f"{point}={_short(document['value'])}{_unit(document.get('units'))}"
+        return f"{point}={_short(document['value'])}{with_unit(document.get('units'))}"
     points = document.get("points")
     if isinstance(points, Mapping):
         units = document.get("units") or {}
-        return "  ".join(f"{name}={_short(value)}{_unit(units.get(name))}" for name, value in points.items())
+        return "  ".join(
+            f"{name}={_short(value)}{with_unit(units.get(name))}" for name, value in points.items()
+        )
     if is_history(document):
         parts = [f"{document.get('device_point')}={_short(document.get('new_value'))}"]
         parts += [str(document[name]) for name in ("message", "issuer", "command_id") if document.get(name)]
@@ -115,32 +114,16 @@ def _content(document: Document) -> str:
 
 
 def _short(value: Any) -> str:
-    return (
-        f"{value:.6g}" if isinstance(value, float) else json.dumps(value, default=_plain, ensure_ascii=False)
-    )
-
-
-def _unit(unit: Any) -> str:
-    return f" {unit}" if unit else ""
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return display.short(value, _plain)
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dt.datetime):
-        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if isinstance(value, Decimal128):
         number = value.to_decimal()
         return int(number) if number.is_finite() and number == number.to_integral_value() else str(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, ObjectId):
-        return str(value)
-    return str(value)
+    return display.to_plain(value)  # also an ObjectId's text
 
 
 def _of_device(device: str, time_field: str | None, is_series: bool) -> dict[str, Any]:
