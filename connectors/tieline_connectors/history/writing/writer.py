@@ -46,7 +46,7 @@ class WriteResult(NamedTuple):
 
 
 class _Merged(NamedTuple):
-    """The candidate of a batch for one row, and whether its record was already stored."""
+    """The candidate of a batch for one row, and whether only records that are already stored have it."""
 
     candidate: Candidate
     known: bool
@@ -208,10 +208,10 @@ def _merge(
             merged[key] = _Merged(candidate, known)
             continue
         replaces = other.candidate.precedes(candidate)
-        if not known:
+        if not known and not other.known:
             counts[_outcome(other.candidate, candidate, replaces)] += 1
-        if replaces:
-            merged[key] = _Merged(candidate, known)
+        # One of the two is still to be counted if either is new: when the row is written.
+        merged[key] = _Merged(candidate if replaces else other.candidate, known and other.known)
 
 
 def _outcome(stored: Candidate, candidate: Candidate, replaces: bool) -> str:
