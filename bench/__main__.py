@@ -8,6 +8,7 @@ from bench import (
     commands,
     formats,
     growth,
+    history,
     kafka_connect,
     kafka_to_mongo,
     reception,
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "way_back": way_back.run,
     "commands": commands.run,
     "registry": registry.run,
+    "history": history.run,
 }
 
 
