@@ -44,7 +44,7 @@ class SinkCalls(ConnectorContract):
     not_idempotent_because: ClassVar[str] = ""
     """The reason for ``idempotent = False``, such as "a text file has no keys"."""
 
-    _data_dir: Path
+    _data_dir = Path("tieline-data")  # of a test that is called without pytest's fixtures
     """``context.data_dir`` of every task of a test."""
 
     @pytest.fixture(autouse=True)

@@ -68,6 +68,7 @@ class ParquetSinkTask(SinkTask[ParquetSinkConfig]):
 
     def start(self) -> None:
         """Open the store for the files."""
+        pa.array([None])  # imports pandas, if it is installed, for up to seconds; put must not
         self._open_store()
 
     def put(self, batch: Sequence[SinkRecord]) -> None:
