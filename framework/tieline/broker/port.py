@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from tieline.api import FatalError, TopicPartition
-from tieline.broker.offsets import OffsetStore
+from tieline.broker.offset_admin import OffsetAdmin
 from tieline.broker.records import ConsumedRecord, Delivery, ProducerRecord, Skipped, TopicInfo, Unit
 
 
@@ -209,7 +209,7 @@ class Broker(Protocol):
         """Return the saved source offsets of a connector, as in ``Unit.offsets``."""
 
     @property
-    def offsets(self) -> OffsetStore:
+    def offsets(self) -> OffsetAdmin:
         """The offsets of stopped connectors, to show and change."""
 
     def create_topic(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tieline.api import StartupError, TopicPartition, parse_json
 from tieline.api.commands import parse_time
-from tieline.broker.offsets import OffsetStore, Span
+from tieline.broker.offset_admin import OffsetAdmin, Span
 from tieline.runtime.task.context import canonical
 from tieline.runtime.worker.status_file import statuses
 
@@ -104,7 +104,7 @@ class OffsetTarget:
 class ConnectorOffsets:
     """The offsets of one connector. ``timeout``: seconds for each call to the broker."""
 
-    def __init__(self, store: OffsetStore, connector: str, timeout: float = 10.0) -> None:
+    def __init__(self, store: OffsetAdmin, connector: str, timeout: float = 10.0) -> None:
         self.connector = connector
         self.group = f"{_GROUP}{connector}"
         self._store = store
@@ -249,7 +249,7 @@ def refuse_if_worker_runs(connector: str, data_dir: Path) -> None:
             )
 
 
-def known_connectors(store: OffsetStore, timeout: float = 10.0) -> dict[str, str]:
+def known_connectors(store: OffsetAdmin, timeout: float = 10.0) -> dict[str, str]:
     """Return every connector that has offsets, with its type: ``sink`` or ``source``."""
     sinks = {g.removeprefix(_GROUP): "sink" for g in store.groups(timeout) if g.startswith(_GROUP)}
     return {**dict.fromkeys(store.sources(timeout), "source"), **sinks}

@@ -21,9 +21,9 @@ from tieline.api import (
     TopicPartition,
     identity,
 )
-from tieline.testing.connector_contract import ConnectorContract
 from tieline.testing.driven_task import UnexpectedError
 from tieline.testing.promises import NotTested
+from tieline.testing.shared_contract import ConnectorContract
 from tieline.testing.sink_context import RecordingSinkContext
 
 Written = Callable[[], Sequence[Any]]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tieline.api import DataError, RetriableError, SinkRecord
-from tieline.testing.connector_contract import Call
 from tieline.testing.promises import NotTested
+from tieline.testing.shared_contract import Call
 from tieline.testing.sink_calls import SinkCalls, Written, reached, to_offer_again
 
 

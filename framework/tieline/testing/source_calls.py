@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 
 from tieline.api import ID_HEADER, RetriableError, SourceConnector, SourceRecord, SourceTask, header
-from tieline.testing.connector_contract import ConnectorContract
+from tieline.testing.shared_contract import ConnectorContract
 from tieline.testing.source_context import RecordingSourceContext
 
 Feed = Callable[[int], None]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tieline.testing.connector_contract import Call
 from tieline.testing.promises import NotTested
+from tieline.testing.shared_contract import Call
 from tieline.testing.source_calls import Feed, Read, SourceCalls, read_of
 
 

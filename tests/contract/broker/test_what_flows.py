@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from tieline.api import TopicPartition
 from tieline.broker.records import ProducerRecord, Unit
-from tieline.runtime.sink.held_records import HeldRecords
+from tieline.runtime.sink.records_to_retry import RecordsToRetry
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = range(3)
@@ -34,7 +34,7 @@ class WhatFlows(RuleBasedStateMachine):
     def __init__(self, kit, topic, producer, written):
         super().__init__()
         self.kit, self.topic, self.producer, self.written = kit, topic, producer, written
-        self.flow = HeldRecords()
+        self.flow = RecordsToRetry()
         self.consumer = kit.broker.consumer(kit.name(), "suite", {})
         self.consumer.membership.listener = self
         self.flow.reset(self.consumer)

@@ -16,8 +16,7 @@ from tieline.broker.kafka.errors import (
     run_in_thread,
 )
 from tieline.broker.kafka.exclusive import hold_topic
-from tieline.broker.kafka.offset_store import KafkaOffsetStore
-from tieline.broker.kafka.offsets import OffsetsTopic
+from tieline.broker.kafka.offset_admin import KafkaOffsetAdmin
 from tieline.broker.kafka.producer import KafkaProducer
 from tieline.broker.kafka.reading import end_of, read_to_end
 from tieline.broker.kafka.settings import (
@@ -25,6 +24,7 @@ from tieline.broker.kafka.settings import (
     consumer_settings,
     producer_settings,
 )
+from tieline.broker.kafka.source_offsets import OffsetsTopic
 from tieline.broker.kafka.topic_admin import TopicAdmin
 from tieline.broker.kafka.topic_reader import KafkaTopicReader
 from tieline.broker.port import ExclusiveWriter
@@ -102,9 +102,9 @@ class KafkaBroker:
         return self._offsets.of(connector, self._limit(timeout))
 
     @property
-    def offsets(self) -> KafkaOffsetStore:
+    def offsets(self) -> KafkaOffsetAdmin:
         """The offsets of stopped connectors; see ``Broker.offsets``."""
-        return KafkaOffsetStore(
+        return KafkaOffsetAdmin(
             self._topics.client,
             self._topics.answer,
             self._offsets,

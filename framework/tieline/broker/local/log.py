@@ -14,7 +14,7 @@ from tieline.broker.local.changelog import ChangelogFile
 from tieline.broker.local.consumer import LocalConsumer
 from tieline.broker.local.file import LogSettings
 from tieline.broker.local.group import Group
-from tieline.broker.local.offset_store import LocalOffsetStore
+from tieline.broker.local.offset_admin import LocalOffsetAdmin
 from tieline.broker.local.producer import LocalProducer
 from tieline.broker.local.reader import MAX_BATCH_BYTES
 from tieline.broker.local.store import Store
@@ -77,9 +77,9 @@ class LocalLog:
         return self.store.source_offsets(connector)
 
     @property
-    def offsets(self) -> LocalOffsetStore:
+    def offsets(self) -> LocalOffsetAdmin:
         """The offsets of stopped connectors; see ``Broker.offsets``."""
-        return LocalOffsetStore(self.store)
+        return LocalOffsetAdmin(self.store)
 
     def create_topic(
         self,

@@ -13,7 +13,7 @@ from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import RetryState
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.commit_tracker import CommitTracker, Store
-from tieline.runtime.sink.held_records import HeldRecords
+from tieline.runtime.sink.records_to_retry import RecordsToRetry
 from tieline.runtime.task.environment import TaskEnvironment
 
 
@@ -38,7 +38,7 @@ class OffsetCommitter:
         task: SinkTask[Any],
         tracker: CommitTracker,
         changelogs: TaskChangelogs,
-        held: HeldRecords,
+        held: RecordsToRetry,
         timing: Timing,
     ) -> None:
         self._clock = environment.clock

@@ -12,8 +12,8 @@ from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import USED_BEFORE, Claims
 from tieline.runtime.sink.commit_tracker import CommitTracker
 from tieline.runtime.sink.conversion import SinkConversion
-from tieline.runtime.sink.held_records import HeldRecords
 from tieline.runtime.sink.partition_counts import PartitionCounts
+from tieline.runtime.sink.records_to_retry import RecordsToRetry
 from tieline.runtime.task.context import TaskContext
 from tieline.runtime.task.environment import TaskEnvironment
 
@@ -36,7 +36,7 @@ class TaskSinkContext(TaskContext):
         self,
         environment: TaskEnvironment,
         inputs: SinkInputs,
-        held: HeldRecords,
+        held: RecordsToRetry,
         tracker: CommitTracker,
         timeout: float,
     ) -> None:

@@ -12,7 +12,7 @@ from tieline.api import Converter, Datum, Encoded, SinkRecord, Unreadable
 from tieline.api.record import rows
 from tieline.broker.port import Broker
 from tieline.broker.records import ConsumedRecord
-from tieline.runtime.errors.batch import Failure, collect_failures
+from tieline.runtime.errors.failed_records import Failure, collect_failures
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.sink.identity import RecordIdentities
 from tieline.runtime.task.timestamps import as_written

@@ -12,7 +12,7 @@ from tieline.runtime.sink.changelog import TakenOverError
 from tieline.runtime.sink.commit_tracker import CommitTracker
 from tieline.runtime.sink.committer import OffsetCommitter
 from tieline.runtime.sink.context import SinkInputs
-from tieline.runtime.sink.held_records import HeldRecords
+from tieline.runtime.sink.records_to_retry import RecordsToRetry
 from tieline.runtime.task.environment import TaskEnvironment
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class PartitionHandover:
         environment: TaskEnvironment,
         task: SinkTask[Any],
         inputs: SinkInputs,
-        held: HeldRecords,
+        held: RecordsToRetry,
         tracker: CommitTracker,
         committer: OffsetCommitter,
     ) -> None:

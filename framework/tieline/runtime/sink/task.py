@@ -10,7 +10,7 @@ from tieline.api import DataError, RetriableError, SinkContext, SinkTask, TopicP
 from tieline.broker.port import Consumer
 from tieline.broker.records import ConsumedRecord
 from tieline.config.settings import Subscription, Timing
-from tieline.runtime.errors.batch import (
+from tieline.runtime.errors.failed_records import (
     FailedRecord,
     Failure,
     Failures,
@@ -25,8 +25,8 @@ from tieline.runtime.sink.commit_tracker import CommitTracker
 from tieline.runtime.sink.committer import OffsetCommitter
 from tieline.runtime.sink.context import SinkInputs, TaskSinkContext
 from tieline.runtime.sink.conversion import Converted
-from tieline.runtime.sink.held_records import HeldRecords
 from tieline.runtime.sink.rebalance import PartitionHandover
+from tieline.runtime.sink.records_to_retry import RecordsToRetry
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import SKIPPED, Counts
 
@@ -59,7 +59,7 @@ class WorkerSinkTask:
         self._inputs = inputs
         self._subscription = subscription
         self._timing = timing
-        self._held = held = HeldRecords()
+        self._held = held = RecordsToRetry()
         self._tracker = tracker = CommitTracker(inputs.changelogs)
         self._context = TaskSinkContext(environment, inputs, held, tracker, timing.call_timeout)
         self._task = task = make_task(self._context)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tieline.api import Converter, Datum, SourceRecord
 from tieline.broker.records import ProducerRecord
-from tieline.runtime.errors.batch import Failure, collect_failures
+from tieline.runtime.errors.failed_records import Failure, collect_failures
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.task.clock import Clock
 from tieline.runtime.task.timestamps import at_broker

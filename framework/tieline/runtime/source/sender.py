@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn, Protocol
 from tieline.api import AccessDeniedError, DataError, RecordMetadata, RetriableError, SourceRecord
 from tieline.broker.port import Broker, Producer, RefusedNowError
 from tieline.broker.records import Delivery, Unit
-from tieline.runtime.errors.batch import FailedRecord, Failure, Failures, describe_failure
+from tieline.runtime.errors.failed_records import FailedRecord, Failure, Failures, describe_failure
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StageError, StopRequestedError, TaskFailedError
 from tieline.runtime.source.conversion import SourceConversion

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tieline.api import AnyRecord, Transform
-from tieline.runtime.errors.batch import Failure, collect_failures
+from tieline.runtime.errors.failed_records import Failure, collect_failures
 from tieline.runtime.errors.failure_table import Stage
 
 

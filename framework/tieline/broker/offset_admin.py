@@ -24,7 +24,7 @@ class GroupState:
     members: Collection[str] = ()
 
 
-class OffsetStore(Protocol):
+class OffsetAdmin(Protocol):
     """Committed offsets of consumer groups, and saved offsets of sources; see ``Broker.offsets``.
 
     Every method raises ``RetriableError`` while the broker is unavailable, and ``FatalError`` if a permission

@@ -14,9 +14,9 @@ from confluent_kafka import admin as kafka_admin
 from tieline.api import DataError, FatalError, RetriableError, TopicPartition
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import MissingTopicError, to_tieline_error
-from tieline.broker.kafka.offsets import OffsetsTopic
 from tieline.broker.kafka.producer import KafkaProducer
-from tieline.broker.offsets import GroupState, Span
+from tieline.broker.kafka.source_offsets import OffsetsTopic
+from tieline.broker.offset_admin import GroupState, Span
 from tieline.broker.records import ProducerRecord, Unit
 
 _SPEC: Any = kafka_admin.OffsetSpec  # type: ignore[attr-defined]
@@ -25,8 +25,8 @@ Answer = Callable[[Any, str, float], Any]
 """Waits for a future of the admin client: ``(future, what, timeout)``. Raises tieline's errors."""
 
 
-class KafkaOffsetStore:
-    """An ``OffsetStore`` on Kafka, which itself refuses to change the offsets of a group with members."""
+class KafkaOffsetAdmin:
+    """An ``OffsetAdmin`` on Kafka, which itself refuses to change the offsets of a group with members."""
 
     def __init__(
         self,
@@ -41,13 +41,13 @@ class KafkaOffsetStore:
         self._producer = producer
 
     def groups(self, timeout: float) -> Collection[str]:
-        """Return all groups with a committed offset; see ``OffsetStore.groups``."""
+        """Return all groups with a committed offset; see ``OffsetAdmin.groups``."""
         future = self._admin.list_consumer_groups(request_timeout=timeout)
         groups = self._answer(future, "listing the groups", timeout)
         return [group.group_id for group in groups.valid]
 
     def group(self, name: str, timeout: float) -> GroupState:
-        """Return a group; see ``OffsetStore.group``."""
+        """Return a group; see ``OffsetAdmin.group``."""
         return _retry_at_coordinator(lambda left: self._group(name, left), timeout)
 
     def _group(self, name: str, timeout: float) -> GroupState:
@@ -74,7 +74,7 @@ class KafkaOffsetStore:
         return GroupState(committed, [f"{member.client_id}{member.host}" for member in members])
 
     def spans(self, topics: Collection[str], timeout: float) -> dict[TopicPartition, Span]:
-        """Return the span of each partition of these topics; see ``OffsetStore.spans``."""
+        """Return the span of each partition of these topics; see ``OffsetAdmin.spans``."""
         first = self._offsets(topics, _SPEC.earliest(), timeout)
         end = self._offsets(topics, _SPEC.latest(), timeout)
         return {partition: Span(first[partition], end[partition]) for partition in first.keys() & end.keys()}
@@ -82,7 +82,7 @@ class KafkaOffsetStore:
     def first_since(
         self, topics: Collection[str], timestamp: int, timeout: float
     ) -> dict[TopicPartition, int]:
-        """Return the first offset at or after a time, else the end; see ``OffsetStore.first_since``."""
+        """Return the first offset at or after a time, else the end; see ``OffsetAdmin.first_since``."""
         first = self._offsets(topics, _SPEC.for_timestamp(timestamp), timeout)
         end = self._offsets(topics, _SPEC.latest(), timeout)
         return {
@@ -92,7 +92,7 @@ class KafkaOffsetStore:
         }
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
-        """Set offsets of a group; see ``OffsetStore.commit``."""
+        """Set offsets of a group; see ``OffsetAdmin.commit``."""
         _retry_at_coordinator(lambda left: self._commit(group, offsets, left), timeout)
 
     def _commit(self, group: str, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
@@ -110,7 +110,7 @@ class KafkaOffsetStore:
                 _raise(result.error, what, Operation.COMMIT)
 
     def remove(self, group: str, timeout: float) -> None:
-        """Remove all offsets of a group; see ``OffsetStore.remove``."""
+        """Remove all offsets of a group; see ``OffsetAdmin.remove``."""
         _retry_at_coordinator(lambda left: self._remove(group, left), timeout)
 
     def _remove(self, group: str, timeout: float) -> None:
@@ -125,15 +125,15 @@ class KafkaOffsetStore:
             raise
 
     def has_changelog(self, topic: str, timeout: float) -> bool:
-        """Return whether a sink keeps a changelog of this name; see ``OffsetStore.has_changelog``."""
+        """Return whether a sink keeps a changelog of this name; see ``OffsetAdmin.has_changelog``."""
         return topic in self._partitions(timeout)
 
     def sources(self, timeout: float) -> Collection[str]:
-        """Return the connectors with saved source offsets; see ``OffsetStore.sources``."""
+        """Return the connectors with saved source offsets; see ``OffsetAdmin.sources``."""
         return self._saved.connectors(timeout)
 
     def save_source(self, connector: str, offsets: Mapping[str, str | None], timeout: float) -> None:
-        """Save source offsets; see ``OffsetStore.save_source``."""
+        """Save source offsets; see ``OffsetAdmin.save_source``."""
         records = [
             ProducerRecord(
                 self._saved.topic,

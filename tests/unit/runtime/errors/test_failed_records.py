@@ -3,7 +3,7 @@
 import pytest
 
 from tieline.api import DataError, RetriableError
-from tieline.runtime.errors.batch import FailedRecord, Failure, collect_failures, describe_failure
+from tieline.runtime.errors.failed_records import FailedRecord, Failure, collect_failures, describe_failure
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StageError
 

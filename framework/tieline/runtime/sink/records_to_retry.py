@@ -9,7 +9,7 @@ from tieline.broker.port import Consumer
 from tieline.broker.records import ConsumedRecord
 
 
-class HeldRecords:
+class RecordsToRetry:
     """Used by the task's thread. ``due``: when the held records are offered again.
 
     A partition is paused if the task asked for that, if records of it are held, or if all are paused.
