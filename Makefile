@@ -1,4 +1,5 @@
-# make lab     run a real VOLTTRON platform, the worker and a MongoDB-wire server (KAFKA=1: with Kafka)
+# make lab     run a real VOLTTRON platform, the worker with its pages, and a MongoDB-wire server
+#              (STORE=history: with a SQLite file instead, KAFKA=1: with Kafka, PORT=8083: of the pages)
 # make test    all tests, on real servers; make check: only the fast ones
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,6 +13,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make lab            run a real VOLTTRON platform -> tieline -> MongoDB on this machine (Ctrl-C stops it)"
+	@echo "make lab STORE=history  the same with a SQLite file instead of MongoDB"
+	@echo "make lab PORT=9000  serve its pages at this port (by default 8083 if it is free)"
 	@echo "make lab KAFKA=1    the same with a real Apache Kafka (needs java and mvn)"
 	@echo "make lab DURATION=60  stop after 60 s; the last line is the result as JSON"
 	@echo "make stack          run the same in containers, with Kafka (docker/README.md)"
@@ -48,7 +51,7 @@ help:
 	@touch $@ .venv/.lab
 
 lab: .venv/.lab
-	@$(BIN)/tieline lab $(if $(KAFKA),--kafka) $(if $(DURATION),--duration $(DURATION)) $(ARGS)
+	@$(BIN)/tieline lab $(if $(KAFKA),--kafka) $(if $(DURATION),--duration $(DURATION)) $(if $(STORE),--store $(STORE)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 stack: .venv/.lab
 	@$(BIN)/python -m tieline_lab.compose $(ARGS)

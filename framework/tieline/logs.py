@@ -104,7 +104,7 @@ def set_up(*, style: str, level: str) -> None:
             former.close()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("pymongo", "httpx", "httpcore", "stevedore"):
+    for noisy in ("pymongo", "httpx", "httpcore", "stevedore", "uvicorn"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     # tieline.broker.kafka.handshake examines librdkafka's lines at INFO, even if they are not written.
     logging.getLogger("tieline.kafka").setLevel(min(logging.INFO, root.level))

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.live import Live
 
 from tieline.api import FatalError, RetriableError, StartupError
+from tieline_connectors.points.questions import StoreUnavailableError
 from tieline_lab import kafka, mongo, volttron
 from tieline_lab.cache import cache_folder
 from tieline_lab.driver import DriverSettings
 from tieline_lab.interruptions import Interrupted, Interruptions
 from tieline_lab.process import ProcessError
+from tieline_lab.readings_store import StoreKind
 from tieline_lab.screen import render_connectors, render_hints, render_line, render_table
 from tieline_lab.stage import Outcome, PlantedFaults, Stage, StageOptions, empty_folder, start_stage
 from tieline_lab.vip import VipError
@@ -43,6 +44,16 @@ def lab(
             help="Stop this many seconds after the first reading; no table is shown.",
         ),
     ] = None,
+    store: Annotated[
+        StoreKind,
+        typer.Option(help="Where readings are stored: in MongoDB, or in a SQLite file of the sink history."),
+    ] = StoreKind.MONGO,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65_535, help="The port of the worker's pages. Default: 8083, or any if that is in use."
+        ),
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, max=200, help="The number of devices.")] = 3,
     interval: Annotated[int, typer.Option(min=1, max=3600, help="Seconds between two readings.")] = 1,
     connector: Annotated[
@@ -60,9 +71,7 @@ def lab(
     ] = None,
     plant_loss: Annotated[
         bool,
-        typer.Option(
-            "--plant-loss", help="Delete one stored document at the end, to see that it is noticed."
-        ),
+        typer.Option("--plant-loss", help="Delete a stored reading at the end, to see that it is noticed."),
     ] = False,
     plant_write: Annotated[
         bool,
@@ -71,18 +80,19 @@ def lab(
         ),
     ] = False,
 ) -> None:
-    """Run a real VOLTTRON platform, a worker and a MongoDB-wire server here.
+    """Run a real VOLTTRON platform, a worker and a store of readings here.
 
     A driver publishes readings of simulated devices. The worker carries them
-    through a broker into MongoDB, and commands to the devices. A table shows
-    this until Ctrl-C, which stops everything and leaves nothing running.
+    through a broker into MongoDB, or with --store history into a SQLite file,
+    and commands to the devices. Its pages and a table show this until Ctrl-C,
+    which stops everything and leaves nothing running.
 
     With --connector, connectors of your own run in the same worker; the
     readings of the bus are in the topic volttron. The first start fetches
     what it needs (VOLTTRON; with --kafka, Kafka) into .lab.
 
     At the end, the messages that an independent observer saw on the bus are
-    compared with the stored documents, and the result of each command with
+    compared with the stored readings, and the result of each command with
     the writes that reached the devices. With --duration the lab sends
     commands of its own, and the last line of standard output is the result as
     one JSON object.
@@ -91,21 +101,21 @@ def lab(
     readings is plausible; 1 if not, or if a server failed; 2 if this machine
     lacks a requirement.
     """
-    _check_requirements(with_kafka)
+    _check_requirements(with_kafka, store)
     work = (folder or cache_folder() / "run").absolute()
     progress = _Progress()
     with Interruptions() as interruptions:
         try:
             with _lock(work):
                 driver = DriverSettings(devices, interval)
-                options = StageOptions(empty_folder(work), driver, with_kafka, connector or [])
+                options = StageOptions(empty_folder(work), driver, with_kafka, connector or [], store, port)
                 with start_stage(options, progress.say) as stage:
                     run = _Run(stage, interruptions, duration, progress)
                     good = run.to_end(PlantedFaults(plant_loss, plant_write))
         except Interrupted:
             progress.say("stopped during the start")
             good = duration is None  # with --duration a result was asked for
-        except (ProcessError, VipError, PyMongoError, RetriableError, FatalError) as error:
+        except (ProcessError, VipError, StoreUnavailableError, RetriableError, FatalError) as error:
             progress.say(f"failed: {error}")
             good = False
     raise typer.Exit(0 if good else 1)
@@ -140,6 +150,7 @@ class _Run:
     def to_end(self, planted: PlantedFaults) -> bool:
         """Show the run until its end, then print the result. Return whether the run is good."""
         self._interruptions.only_count()
+        self._progress.say(f"open {self._stage.pages}")
         self._progress.say("readings arrive; Ctrl-C stops everything")
         if self._duration is None and sys.stdout.isatty():
             self._show_table()
@@ -201,6 +212,7 @@ class _Run:
             "seconds": round(stage.observer.seconds, 1),
             "start_seconds": round(self._start_seconds, 1),
             "broker": stage.broker,
+            "store": stage.options.store.value,
             "added": {
                 name: {key: ledger[key] for key in ("state", "received", "delivered")}
                 for name, ledger in stage.worker.added.items()
@@ -228,8 +240,9 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _check_requirements(with_kafka: bool) -> None:
-    reasons = [mongo.why_not(), volttron.why_not(), kafka.why_not() if with_kafka else None]
+def _check_requirements(with_kafka: bool, store: StoreKind) -> None:
+    why_no_mongo = mongo.why_not() if store is StoreKind.MONGO else None
+    reasons = [why_no_mongo, volttron.why_not(), kafka.why_not() if with_kafka else None]
     missing = [reason for reason in reasons if reason]
     if with_kafka and reasons[2]:
         missing.append("without --kafka, the lab uses a local log instead of Kafka")

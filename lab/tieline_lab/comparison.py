@@ -89,7 +89,7 @@ def judge(findings: Findings) -> Verdict:
         "dropped": findings.dropped,
         "readings": findings.readings,
     }
-    faults = [*_find_faults(numbers), *_find_implausible(findings.seen, findings.expected)]
+    faults = [*_find_faults(numbers), *find_implausible(findings.seen, findings.expected)]
     return Verdict(numbers, faults + [f"missing: {summarize(message)}" for message in list(missing)[:3]])
 
 
@@ -141,7 +141,8 @@ def _find_faults(numbers: Mapping[str, int]) -> list[str]:
     return faults
 
 
-def _find_implausible(seen: Counter[Message], expected: ExpectedReadings) -> list[str]:
+def find_implausible(seen: Counter[Message], expected: ExpectedReadings) -> list[str]:
+    """Return a fault for each topic of which implausibly few or many messages were seen."""
     by_topic = Counter[str]()
     for message, times in seen.items():
         by_topic[message.topic] += times

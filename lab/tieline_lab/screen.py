@@ -10,16 +10,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pymongo.errors import PyMongoError
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from tieline.topics.printable import printable
+from tieline_connectors.points.questions import StoreUnavailableError
 from tieline_lab import comparison
 from tieline_lab.driver import POINTS
 from tieline_lab.stage import Stage
-from tieline_lab.worker import CONNECTORS, SINKS, LabWorker, count_spooled
+from tieline_lab.worker import LabWorker, count_spooled
 
 _DEVICES = 4
 """How many devices fit side by side."""
@@ -31,13 +31,17 @@ def render_hints(stage: Stage) -> RenderableType:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     program = _shorten(Path(sys.executable).with_name("tieline"))
-    query = f"{program} query --uri {stage.servers.mongo.uri}"
-    table.add_row("query MongoDB", f"{query} --topic {stage.readings_topics[0]}")
+    worker_file = _shorten(stage.options.config / "worker.yaml")
+    mongo = stage.servers.mongo
+    query = f"{program} query {f'--worker {worker_file}' if mongo is None else f'--uri {mongo.uri}'}"
+    table.add_row("open the pages", Text(stage.pages, style="bold"))
+    table.add_row(f"query {stage.store.name}", f"{query} --topic {stage.readings_topics[0]}")
     table.add_row("", f"{query} --follow")
     point = f"{stage.options.driver.topics()[0]}/ZoneTemperatureSetPoint"
-    send = f"{program} command send --worker {_shorten(stage.options.config / 'worker.yaml')}"
+    send = f"{program} command send --worker {worker_file}"
     table.add_row("send a command", f"{send} {point} 75")
-    table.add_row("command history", f"{query} --history to-cloud")
+    history = f"{program} command history --worker {worker_file}"
+    table.add_row("command history", history if mongo is None else f"{query} --history to-cloud")
     table.add_row(
         "command policy", f"{_shorten(stage.options.config / 'policy.yaml')}, re-read at every change"
     )
@@ -54,7 +58,7 @@ def render_table(stage: Stage, seconds: float, height: int) -> RenderableType:
 
     ``height`` is the number of lines of the terminal. A higher terminal shows more commands.
     """
-    title = Text(f"VOLTTRON → {stage.broker} → MongoDB, for {seconds:.0f} s", style="bold")
+    title = Text(f"VOLTTRON → {stage.broker} → {stage.store.name}, for {seconds:.0f} s", style="bold")
     title.append("   Ctrl-C stops everything", style="dim")
     readings, connectors = _render_readings(stage), render_connectors(stage.worker)
     # Title, counts, two headers and an empty line take five lines.
@@ -66,12 +70,12 @@ def render_table(stage: Stage, seconds: float, height: int) -> RenderableType:
 def render_line(stage: Stage, seconds: float) -> str:
     """Return the current state in one line, for a log."""
     ledgers = stage.worker.ledgers
-    lags = [ledgers[name]["lag"] for name in SINKS if name in ledgers]
+    lags = [ledgers[name]["lag"] for name in stage.worker.connectors.sinks if name in ledgers]
     lag = _format_number(None if None in lags else max(lags, default=0))
     bus = ledgers.get("bus")
     return (
         f"{seconds:.0f} s: {stage.observer.seen.total()} seen, {count_spooled(bus) if bus else 0} received, "
-        f"{_count_documents(stage)} documents; lag {lag}, spool {bus['spool_records'] if bus else 0}; "
+        f"{_count_stored(stage)} {stage.store.unit}; lag {lag}, spool {bus['spool_records'] if bus else 0}; "
         f"{len(stage.exchange.commands)} commands, {len(stage.servers.platform.writes())} writes"
     )
 
@@ -83,7 +87,7 @@ def render_connectors(worker: LabWorker) -> Table:
     table.add_column("state")
     for name in ("in/s", "out/s", "total", "lag", "spool", "duplicates", "dropped"):
         table.add_column(name, justify="right")
-    for name in (*CONNECTORS, *worker.added):
+    for name in (*worker.connectors.names, *worker.added):
         ledger = worker.ledgers.get(name)
         if ledger is None:
             table.add_row(name, Text("STARTING", style="yellow"))
@@ -144,16 +148,14 @@ def _render_readings(stage: Stage) -> Table:
     devices = stage.options.driver.topics()[:_DEVICES]
     hidden = stage.options.driver.devices - len(devices)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(f"last in MongoDB{f', {hidden} more' if hidden else ''}", min_width=23)
+    table.add_column(f"last in {stage.store.name}{f', {hidden} more' if hidden else ''}", min_width=23)
     table.add_column("")
     for device in devices:
         table.add_column(device.rpartition("/")[2], justify="right", min_width=9)
     try:
-        readings = [stage.last_reading(device) or {} for device in devices]
-    except PyMongoError as error:
-        table.add_row(
-            Text(f"MongoDB does not answer: {error}", style="red", no_wrap=True, overflow="ellipsis")
-        )
+        readings = [stage.store.last_reading(device) or {} for device in devices]
+    except StoreUnavailableError as error:
+        table.add_row(Text(str(error), style="red", no_wrap=True, overflow="ellipsis"))
         return table
     table.add_row("time (UTC)", "", *(_format_time(reading) for reading in readings))
     for point in POINTS:
@@ -164,10 +166,10 @@ def _render_readings(stage: Stage) -> Table:
     return table
 
 
-def _count_documents(stage: Stage) -> str:
+def _count_stored(stage: Stage) -> str:
     try:
-        return str(stage.count_documents("cloudagent"))
-    except PyMongoError:
+        return str(stage.store.count())
+    except StoreUnavailableError:
         return "?"
 
 

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from pymongo import DESCENDING, MongoClient
-from pymongo.database import Database
+from typing import NamedTuple
 
 from tieline.api.commands import TopicClient
 from tieline.cli.command_context import WorkerCommandContext
 from tieline_lab import comparison, kafka, volttron
 from tieline_lab.commands_comparison import BusRecords, CommandFindings, judge_commands
-from tieline_lab.comparison import ExpectedReadings, Findings, Message, Verdict
+from tieline_lab.comparison import ExpectedReadings, Verdict
 from tieline_lab.dispatcher import Dispatcher
 from tieline_lab.driver import DriverSettings
 from tieline_lab.exchange import Exchange
 from tieline_lab.mongo import MongoServer
 from tieline_lab.observer import Observer
-from tieline_lab.process import ProcessError
+from tieline_lab.process import ProcessError, can_listen, free_port
+from tieline_lab.readings_store import HistoryLabStore, LabStore, MongoLabStore, Observed, StoreKind
+from tieline_lab.values_comparison import values_of
 from tieline_lab.volttron import VolttronPlatform
 from tieline_lab.worker import (
+    PAGE_PORT,
     PLATFORM_SINKS,
     Endpoints,
     LabWorker,
@@ -69,6 +68,9 @@ class StageOptions(NamedTuple):
     with_kafka: bool
     connectors: Sequence[Path]
     """Files of connectors that the worker runs in addition to the lab's."""
+    store: StoreKind = StoreKind.MONGO
+    page_port: int | None = None
+    """The port of the worker's pages; ``None``: 8083 if it is free, else any."""
 
     @property
     def config(self) -> Path:
@@ -77,10 +79,10 @@ class StageOptions(NamedTuple):
 
 
 class Servers(NamedTuple):
-    """The running servers. Without ``kafka`` the worker uses its local log."""
+    """The running servers. Without ``kafka`` the worker uses its local log, without ``mongo`` a file."""
 
     platform: VolttronPlatform
-    mongo: MongoServer
+    mongo: MongoServer | None
     kafka: kafka.KafkaServer | None
 
 
@@ -100,17 +102,17 @@ class Stage:
         servers: Servers,
         worker: LabWorker,
         topics: TopicClient,
-        database: Database[dict[str, Any]],
+        store: LabStore,
         say: Callable[[str], None],
     ) -> None:
         self.options = options
         self.servers = servers
         self.worker = worker
+        self.store = store
         self.exchange = Exchange(topics)
         self.observer = Observer(servers.platform.connect("observer"))
         self._topics = topics
         self._dispatcher = Dispatcher(topics, options.driver.topics())
-        self._database = database
         self._say = say
 
     @property
@@ -119,17 +121,14 @@ class Stage:
         return "local log" if self.servers.kafka is None else "Apache Kafka"
 
     @property
+    def pages(self) -> str:
+        """The address of the worker's first page."""
+        return f"http://127.0.0.1:{self.options.page_port}/ui/"
+
+    @property
     def readings_topics(self) -> list[str]:
         """The topics of the bus under which the driver publishes."""
         return [f"devices/{topic}/all" for topic in self.options.driver.topics()]
-
-    def count_documents(self, collection: str) -> int:
-        """Return the number of documents in a collection."""
-        return self._database[collection].estimated_document_count()
-
-    def last_reading(self, device: str) -> dict[str, Any] | None:
-        """Return the newest document of a device in ``readings``, or ``None``."""
-        return self._database["readings"].find_one({"device": device}, sort=[("time", DESCENDING)])
 
     def await_reading(self) -> None:
         """Return when the observer has seen the first reading. Raises ``ProcessError``."""
@@ -170,7 +169,7 @@ class Stage:
         if not drained:
             self.worker.problems.append("the worker did not become idle: some messages are not delivered")
         if planted.loss:
-            self._delete_document()
+            self._lose_message()
         return self._judge()
 
     def _settle(self, give_up: Callable[[], bool], timeout: float = 20.0) -> bool:
@@ -189,9 +188,8 @@ class Stage:
                 return True
         return give_up()
 
-    def _delete_document(self) -> None:
-        message = next(iter(self.observer.seen))
-        self._database["cloudagent"].delete_one({"topic": message.topic, "headers.TimeStamp": message.time})
+    def _lose_message(self) -> None:
+        self.store.delete(next(message for message in self.observer.seen if any(values_of(message))))
 
     def _write_without_command(self) -> None:
         device = self.options.driver.topics()[0]
@@ -201,17 +199,14 @@ class Stage:
     def _judge(self) -> Outcome:
         second_source = self.worker.ledgers.get("command-to-cloud")
         problems = [*self.worker.problems, *comparison.check_second_source(second_source)]
-        findings = self._find_messages()
-        verdict = comparison.judge(findings).combine(Verdict({}, problems))
-        return Outcome(verdict.combine(judge_commands(self._find_commands())), findings.expected)
+        observed = self._observe()
+        verdict = self.store.judge(observed).combine(Verdict({}, problems))
+        return Outcome(verdict.combine(judge_commands(self._find_commands())), observed.expected)
 
-    def _find_messages(self) -> Findings:
-        documents = self._database["cloudagent"].find({}, {"topic": 1, "headers": 1, "message": 1})
+    def _observe(self) -> Observed:
         ledgers = self.worker.ledgers
-        return Findings(
+        return Observed(
             seen=self.observer.seen,
-            stored=Counter(Message.of(d["topic"], d["headers"], d["message"]) for d in documents),
-            readings=self._database["readings"].count_documents({}),
             received=count_spooled(ledgers["bus"]) if ledgers else 0,
             dropped=comparison.count_dropped(ledgers.values()),
             expected=comparison.expect_readings(
@@ -227,7 +222,7 @@ class Stage:
             commands=exchange.commands,
             results=exchange.results,
             writes=self.servers.platform.writes(),
-            history=self._database["commands"].count_documents({}),
+            history=self.store.count_command_history(),
             expected_states=self._dispatcher.expected_states,
             bus_records=BusRecords(
                 published=self._dispatcher.published,
@@ -243,19 +238,28 @@ def start_stage(options: StageOptions, say: Callable[[str], None]) -> Iterator[S
 
     ``say`` is called before each step. If a start fails, the parts that run are stopped.
     """
+    port = choose_port(options.page_port)
+    options = options._replace(page_port=port)
     with ExitStack() as stack:
         servers = _start_servers(stack, options, say)
-        client: MongoClient[dict[str, Any]]
-        client = stack.enter_context(MongoClient(servers.mongo.uri, serverSelectionTimeoutMS=5000))
         bootstrap = servers.kafka.bootstrap if servers.kafka else ""
-        endpoints = Endpoints(servers.platform, servers.mongo.uri, bootstrap)
+        mongo_uri = servers.mongo.uri if servers.mongo else ""
+        endpoints = Endpoints(servers.platform, mongo_uri, bootstrap, port)
         lab_files = write_config(options.config, options.folder / "data", endpoints)
         create_topics(lab_files[0])
         say(f"starting the worker with the files in {options.config}")
-        worker = LabWorker([*lab_files, *options.connectors], options.folder / "worker.log")
+        worker = LabWorker(
+            [*lab_files, *options.connectors], options.folder / "worker.log", endpoints.connectors
+        )
         stack.enter_context(worker)
+        store = (
+            MongoLabStore(mongo_uri)
+            if mongo_uri
+            else HistoryLabStore(options.folder / "data" / "history.db", "lab")
+        )
+        stack.callback(store.close)
         topics = stack.enter_context(WorkerCommandContext().topics(lab_files[0]))
-        stage = Stage(options, servers, worker, topics, client["tieline"], say)
+        stage = Stage(options, servers, worker, topics, store, say)
         stack.enter_context(stage.observer)
         say("worker and observer are subscribed; waiting for the first reading")
         stage.await_reading()
@@ -274,7 +278,20 @@ def _start_servers(stack: ExitStack, options: StageOptions, say: Callable[[str],
     say(f"starting VOLTTRON with a driver of {options.driver.devices} devices")
     platform = VolttronPlatform(options.folder / "volttron", "2", options.driver, say)
     stack.enter_context(platform)
-    mongo = MongoServer(options.folder / "mongo")
-    say(f"starting a MongoDB-wire server at {mongo.uri}")
-    stack.enter_context(mongo)
+    mongo = None
+    if options.store is StoreKind.MONGO:
+        mongo = MongoServer(options.folder / "mongo")
+        say(f"starting a MongoDB-wire server at {mongo.uri}")
+        stack.enter_context(mongo)
     return Servers(platform, mongo, kafka_server)
+
+
+def choose_port(wanted: int | None, preferred: int = PAGE_PORT) -> int:
+    """Return the port of the pages. Raises ``ProcessError`` if the one that was asked for is in use."""
+    if wanted is None:
+        return preferred if can_listen(preferred) else free_port()
+    if not can_listen(wanted):
+        raise ProcessError(
+            f"the pages cannot be served at port {wanted}: it is in use. Choose another --port"
+        )
+    return wanted

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from string import Template
@@ -22,25 +22,62 @@ from tieline_lab.process import Process, ProcessError
 from tieline_lab.volttron import VolttronPlatform
 
 SOURCES = ("bus", "command-to-cloud")
-READING_SINKS = ("readings", "cloudagent")
-"""The sinks of the topic that ``bus`` fills."""
-SINKS = (*READING_SINKS, "commands", "command-history", "way-back")
 PLATFORM_SINKS = ("commands", "way-back")
 """The sinks that write to the platform."""
-CONNECTORS = (*SOURCES, *SINKS)
+
+
+class Connectors(NamedTuple):
+    """The lab's connectors, by the store that their sinks fill."""
+
+    reading_sinks: Sequence[str]
+    """The sinks of the topic that ``bus`` fills."""
+    other_sinks: Sequence[str]
+
+    @property
+    def sinks(self) -> Sequence[str]:
+        """The names of all sinks."""
+        return (*self.reading_sinks, *self.other_sinks)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of all connectors."""
+        return (*SOURCES, *self.sinks)
+
+
+WITH_MONGO = Connectors(("readings", "cloudagent"), ("commands", "command-history", "way-back"))
+WITH_HISTORY = Connectors(("history",), PLATFORM_SINKS)
+CONNECTORS = WITH_MONGO.names
+"""The connectors of the lab by default, and of the compose stack."""
 TOPICS = (COMMANDS, RESULTS, WAY_BACK)
 """The topics that are created before the worker starts, so that its sinks find them at once."""
+PAGE_PORT = 8083
+"""The port of the pages if it is free; that of Kafka Connect."""
 _RATE_SECONDS = 5.0
 
 Ledgers = dict[str, dict[str, Any]]
 
 
 class Endpoints(NamedTuple):
-    """The servers that the worker connects. An empty ``bootstrap`` means the local log instead of Kafka."""
+    """The servers that the worker connects, and the port of its pages.
+
+    An empty ``mongo_uri`` means the sink ``history`` instead of MongoDB, an empty ``bootstrap`` the local log
+    instead of Kafka.
+    """
 
     platform: VolttronPlatform
     mongo_uri: str
     bootstrap: str
+    page_port: int = PAGE_PORT
+
+    @property
+    def connectors(self) -> Connectors:
+        """The connectors between these servers."""
+        return WITH_MONGO if self.mongo_uri else WITH_HISTORY
+
+    @property
+    def listener(self) -> str:
+        """The address of the pages."""
+        return f"http://127.0.0.1:{self.page_port}"
 
 
 def write_config(folder: Path, data: Path, endpoints: Endpoints) -> list[Path]:
@@ -65,18 +102,20 @@ def write_config(folder: Path, data: Path, endpoints: Endpoints) -> list[Path]:
         "audit": data / "audit.log",
         "kill_switch": data / "kill-switch",
         "person": _find_issuer(),
+        "listener": endpoints.listener,
     }
     # A JSON string is also a YAML string, whatever characters it contains.
     quoted = {name: json.dumps(str(value), ensure_ascii=False) for name, value in values.items()}
     folder.mkdir(parents=True, exist_ok=True)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = {}
-    for name in ("worker", *CONNECTORS, "policy"):
+    names = endpoints.connectors.names
+    for name in ("worker", *names, "policy"):
         template = Template((FILES / f"lab-{name}.yaml").read_text("utf-8"))
         text = template.substitute(quoted, broker=broker, plain_uri=endpoints.mongo_uri)
         files[name] = folder / f"{name}.yaml"
         files[name].write_text(text, "utf-8")
-    return [files[name] for name in ("worker", *CONNECTORS)]
+    return [files[name] for name in ("worker", *names)]
 
 
 def _find_issuer() -> str:
@@ -100,9 +139,10 @@ class LabWorker(Process):
     ``follow`` reads its log; all other properties are as of the last ``follow``.
     """
 
-    def __init__(self, files: list[Path], log: Path) -> None:
+    def __init__(self, files: list[Path], log: Path, connectors: Connectors = WITH_MONGO) -> None:
         command = [sys.executable, "-m", "tieline.cli.main", "run", *map(str, files)]
         super().__init__("tieline's worker", command, log, ready=self._subscribed)
+        self.connectors = connectors
         self.problems: list[str] = []
         self.progress_count = 0
         """How often it has reported its ledgers."""
@@ -118,7 +158,7 @@ class LabWorker(Process):
     @property
     def added(self) -> Ledgers:
         """The ledgers of connectors that are not the lab's."""
-        return {name: ledger for name, ledger in self.ledgers.items() if name not in CONNECTORS}
+        return {name: ledger for name, ledger in self.ledgers.items() if name not in self.connectors.names}
 
     def rate(self, value: Callable[[Mapping[str, Any]], int], connector: str) -> float:
         """Return by how much a value of a connector's ledger grew per second in the last five seconds."""
@@ -146,7 +186,7 @@ class LabWorker(Process):
     def is_idle(self) -> bool:
         """Return whether everything that the lab's connectors received is delivered."""
         ledgers = self._lab_ledgers()
-        if set(ledgers) != set(CONNECTORS):
+        if set(ledgers) != set(self.connectors.names):
             return False
         sources = [ledgers[name] for name in SOURCES]
         received = count_spooled(ledgers["bus"])
@@ -154,8 +194,8 @@ class LabWorker(Process):
             all(ledger["in_flight"] == 0 for ledger in ledgers.values())
             and all(source["spool_records"] == 0 for source in sources)
             and all(source["delivered"] == count_spooled(source) for source in sources)
-            and self.consumed_all(SINKS)
-            and all(ledgers[name]["delivered"] == received for name in READING_SINKS)
+            and self.consumed_all(self.connectors.sinks)
+            and all(ledgers[name]["delivered"] == received for name in self.connectors.reading_sinks)
         )
 
     def drain(self, give_up: Callable[[], bool], timeout: float = 30.0) -> bool:
@@ -186,7 +226,7 @@ class LabWorker(Process):
             self.problems.append(f"the worker ended{cause} with status {self.status}: see {self.log}")
 
     def _lab_ledgers(self) -> Ledgers:
-        return {name: ledger for name, ledger in self.ledgers.items() if name in CONNECTORS}
+        return {name: ledger for name, ledger in self.ledgers.items() if name in self.connectors.names}
 
     def _subscribed(self) -> bool:
         self.follow()

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tieline.config.files import read_settings
 from tieline_lab import kafka, mongo, volttron
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "first-reading.md"
@@ -106,6 +108,36 @@ def test_the_result_compares_what_was_seen_with_what_is_stored_and_finds_no_faul
     assert len(completed.stdout.splitlines()) == 1
     assert "\x1b" not in completed.stderr
     assert left_running(tmp_path) == []
+
+
+@on_real_servers
+def test_with_the_history_every_value_that_was_seen_is_stored_and_a_planted_loss_is_found(tmp_path):
+    completed = run(tmp_path / "run", "--store", "history", "--duration", "5", "--plant-loss")
+    result = read_result(completed.stdout)
+    assert completed.returncode == 1, completed.stderr
+    assert (result["store"], result["missing"], result["duplicates"], result["dropped"]) == (
+        "history",
+        1,
+        0,
+        0,
+    )
+    assert result["values"] == result["values_seen"] - 1 >= 5 * 3 * 9
+    assert len(result["faults"]) == 2, result["faults"]  # the number, and the value
+    assert not (tmp_path / "run" / "mongo").exists()
+    assert left_running(tmp_path) == []
+
+
+@on_real_servers
+def test_the_pages_are_open_while_the_lab_runs(tmp_path):
+    with started(tmp_path / "run", "--duration", "600", until="open http"):
+        worker = read_settings(tmp_path / "run" / "config" / "worker.yaml")
+        address = worker["listeners"].removeprefix("http://")
+        with contextlib.closing(http.client.HTTPConnection(address, timeout=10)) as connection:
+            connection.request("GET", "/ui/")
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert "way-back" in answer.read().decode()
+        assert address.startswith("127.0.0.1:")
 
 
 @on_real_servers

@@ -63,6 +63,7 @@ def test_the_stack_has_the_same_settings_as_the_lab_but_for_its_places(name):
     ours = yaml.safe_load((DOCKER / "config" / f"{name}.yaml").read_text("utf-8"))
     lab = Template((ROOT / "lab" / "tieline_lab" / "files" / f"lab-{name}.yaml").read_text("utf-8"))
     theirs = yaml.safe_load(lab.safe_substitute(broker="bootstrap.servers: kafka"))
+    theirs.pop("listeners", None)  # in a container loopback is not reachable; other addresses need users
     assert ours.keys() == theirs.keys()
     assert {key: ours[key] for key in ours.keys() - PLACES} == {
         key: theirs[key] for key in ours.keys() - PLACES

@@ -1,6 +1,7 @@
 """The parts of the lab's worker that need no server: its files, and the reading of its log."""
 
 import json
+import socket
 
 import pytest
 
@@ -9,9 +10,16 @@ from tieline.config.files import read_settings
 from tieline.config.plan import plan
 from tieline_lab.driver import DriverSettings
 from tieline_lab.process import ProcessError
-from tieline_lab.stage import empty_folder
+from tieline_lab.stage import choose_port, empty_folder
 from tieline_lab.volttron import VolttronPlatform
-from tieline_lab.worker import CONNECTORS, TOPICS, Endpoints, LabWorker, write_config
+from tieline_lab.worker import (
+    CONNECTORS,
+    TOPICS,
+    WITH_HISTORY,
+    Endpoints,
+    LabWorker,
+    write_config,
+)
 
 
 def create_endpoints(folder, bootstrap=""):
@@ -39,6 +47,36 @@ def test_the_worker_reads_the_same_from_the_files_as_their_writer(tmp_path, fold
     }  # fmt: skip
     assert {settings[name]["connection.uri"] for name in ("readings", "cloudagent")} == {"mongodb://h:1"}
     assert all("$" not in value for file in settings.values() for value in file.values())
+
+
+def test_the_history_replaces_every_sink_of_mongodb(tmp_path):
+    endpoints = create_endpoints(tmp_path)._replace(mongo_uri="", page_port=8099)
+    files = write_config(tmp_path / "config", tmp_path / "data", endpoints)
+    assert [file.stem for file in files] == ["worker", *WITH_HISTORY.names]
+    settings = {file.stem: read_settings(file) for file in files}
+    assert settings["worker"]["listeners"] == "http://127.0.0.1:8099"
+    assert "mongo" not in {settings[name]["connector.class"] for name in WITH_HISTORY.names}
+    assert settings["history"]["topics"] == settings["bus"]["topic"]
+
+
+def test_with_the_history_the_worker_is_at_rest_when_everything_received_is_stored(log):
+    state = ledgers(5)
+    state = {name: state[name] for name in ("bus", "command-to-cloud", "commands", "way-back")}
+    for stored, idle in ((4, False), (5, True)):
+        history = {**ledgers(5)["readings"], "delivered": stored, "lag": 5 - stored}
+        log.write_text(log_line({**state, "history": history}) + "\n")
+        worker = LabWorker([], log, WITH_HISTORY)
+        worker.follow()
+        assert worker.is_idle() is idle
+
+
+def test_a_port_that_is_in_use_is_an_error_with_the_fix_and_by_default_another_is_chosen():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ProcessError, match=f"port {port}: it is in use. Choose another --port"):
+            choose_port(port)
+        assert choose_port(None, preferred=port) != port
+    assert choose_port(port) == port
 
 
 def test_the_configuration_is_valid_except_for_the_keys_of_a_missing_home(tmp_path):
