@@ -156,14 +156,19 @@ def describe_error(error: BaseException, path: Path) -> str:
     return f"the history file {path} cannot be used at present: {error}"
 
 
+def disk_full_error(path: Path) -> DiskFullError:
+    """Return the error of a full disk, with the fix."""
+    return DiskFullError(
+        f"the disk of {path} is full; free some space, or lower retention.bytes or retention.ms"
+    )
+
+
 def to_tieline_error(error: BaseException, path: Path) -> RetriableError | FatalError:
     """Return the runtime's error for an error of SQLite."""
     if isinstance(error, (RetriableError, FatalError)):
         return error
     if isinstance(error, apsw.FullError):
-        return DiskFullError(
-            f"the disk of {path} is full; free some space, or lower retention.bytes or retention.ms"
-        )
+        return disk_full_error(path)
     message = describe_error(error, path)
     retriable = (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError)
     return RetriableError(message) if isinstance(error, retriable) else FatalError(message)

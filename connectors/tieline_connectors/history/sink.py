@@ -19,7 +19,7 @@ from tieline.api import (
     TopicPartition,
 )
 from tieline_connectors.history.config import HistorySinkConfig
-from tieline_connectors.history.database import DiskFullError
+from tieline_connectors.history.database import DiskFullError, disk_full_error
 from tieline_connectors.history.model.candidates import candidates
 from tieline_connectors.history.model.identity import identity_of
 from tieline_connectors.history.writing.lock import FileLock
@@ -60,6 +60,7 @@ class HistorySinkTask(SinkTask[HistorySinkConfig]):
         self._writer: HistoryWriter | None = None
         self._retention: Retention | None = None
         self._retention_due = 0.0
+        self._disk_is_full = False
 
     def start(self) -> None:
         """Own the file, and open it. Raises ``RetriableError``, ``FatalError``."""
@@ -117,16 +118,31 @@ class HistorySinkTask(SinkTask[HistorySinkConfig]):
 
     def _write(self, records: Sequence[IdentifiedRecord]) -> WriteResult:
         writer = self._open()
+        self._wait_for_room(writer)
         try:
             return writer.write(records)
         except DiskFullError:
+            self._disk_is_full = True
             if self._reserve is not None:
                 self._reserve.release()
-            self._expire()
             raise
         except (RetriableError, FatalError):
             self._close()  # the next batch opens it again
             raise
+
+    def _wait_for_room(self, writer: HistoryWriter) -> None:
+        """After a full disk: let readings expire, and refuse batches while there is no room.
+
+        The reserve is for deletions; a batch that used it up would make the next full disk a dead end.
+        Raises ``DiskFullError``.
+        """
+        if not self._disk_is_full or self._reserve is None:
+            return
+        self._retention_due = 0.0
+        self._expire()
+        if not self._reserve.restore() and writer.free_bytes < self._reserve.size:
+            raise disk_full_error(self._path)
+        self._disk_is_full = False
 
     def _open(self) -> HistoryWriter:
         if self._lock is None:

@@ -5,11 +5,13 @@ import math
 import os
 import stat
 from contextlib import closing
+from types import SimpleNamespace
 
 import apsw
 import pytest
 
 from tieline.api import DataError, FatalError, RetriableError
+from tieline_connectors.history.database import disk_full_error
 from tieline_connectors.history.writing.lock import FileLock
 from tieline_connectors.history.writing.writer import HistoryWriter
 from tieline_connectors.points.questions import PointName
@@ -247,6 +249,27 @@ def test_a_full_disk_still_lets_readings_expire(new_task, reading, monkeypatch, 
             continue
     else:
         raise AssertionError("nothing expired")
+
+
+def test_after_a_full_disk_no_batch_uses_up_the_reserve(new_task, reading, monkeypatch, path):
+    task = new_task()
+    task.put([reading(0)])
+    room = [0]
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=room[0], f_frsize=4096))
+    monkeypatch.setattr(HistoryWriter, "write", lambda self, records: fail_with(disk_full_error(path)))
+    with pytest.raises(RetriableError, match="is full"):
+        task.put([reading(1)])
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=room[0], f_frsize=4096))
+    with pytest.raises(RetriableError, match="is full"):
+        task.put([reading(1)])
+    room[0] = 2**20
+    task.put([reading(1)])
+    assert path.with_name(f"{path.name}.reserve").exists()
+
+
+def fail_with(error):
+    raise error
 
 
 def closing_task(task):

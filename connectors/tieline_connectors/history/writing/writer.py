@@ -90,6 +90,11 @@ class HistoryWriter:
         except apsw.Error as error:
             raise to_tieline_error(error, self.path) from error
 
+    @property
+    def free_bytes(self) -> int:
+        """The size of the pages in the file that deleted rows have left."""
+        return int(self.read("PRAGMA freelist_count") * self.read("PRAGMA page_size"))
+
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
