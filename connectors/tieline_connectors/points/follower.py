@@ -82,6 +82,8 @@ class ReadingFollower:
         self._judged = judged
         self._stopping = threading.Event()
         self._last_skip: dict[str, float] = {}
+        self._lags: dict[str, float] = {}
+        """How far (s) the last full batch of a topic was behind."""
         self._next_judge = 0.0
         self.problem = ""
         """Why the topics cannot be read now; empty if they can."""
@@ -141,9 +143,13 @@ class ReadingFollower:
             self._stopping.wait(min(left, 0.5))
 
     def _is_behind(self, topic: str, records: Sequence[SinkRecord]) -> bool:
-        if len(records) < _FULL or time.monotonic() - self._last_skip.get(topic, float("-inf")) < _BEHIND:
+        """Return whether the topic's end is far ahead, and does not come closer."""
+        if len(records) < _FULL:
+            self._lags.pop(topic, None)
             return False
-        return time.time() - _time_of(records[-1]) > _BEHIND
+        lag = time.time() - _time_of(records[-1])
+        before, self._lags[topic] = self._lags.get(topic), lag
+        return before is not None and lag > _BEHIND and lag >= before
 
     def _skip(
         self, client: TopicClient, readers: dict[str, TopicFollower], topic: str, last: SinkRecord
@@ -151,6 +157,7 @@ class ReadingFollower:
         readers[topic].close()
         readers[topic] = client.reader(topic)
         self._last_skip[topic] = time.monotonic()
+        self._lags.pop(topic)
         self._table.unseen += max(0, int((time.time() - _time_of(last)) * 1_000_000))
 
     def _judge(self) -> None:

@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from tieline.api.pages import Alarm, Channel, PageContext, Pages, Route
 from tieline_connectors.points.follower import ReadingFollower, reading_topics
 from tieline_connectors.points.live.table import LiveTable
+from tieline_connectors.points.marks import CommandMarks
 from tieline_connectors.points.pages.alarms import point_alarms
+from tieline_connectors.points.pages.chart import ChartPage
+from tieline_connectors.points.pages.documents import DocumentsPage
 from tieline_connectors.points.pages.points import PointsPage
+from tieline_connectors.points.pages.readings import Readings
 from tieline_connectors.points.seeding import StoreReader
 from tieline_connectors.points.stores import Stores
 
@@ -27,7 +31,12 @@ class PointPages(Pages):
             reading_topics(context.connectors), context.topics, self._table, context.is_watched, self._judged
         )
         self._store_reader = StoreReader(self._stores, self._table, context.is_watched)
-        self._points = PointsPage(context, self._table, self._follower, self._store_reader, self._stores)
+        readings = Readings(context)
+        self._points = PointsPage(
+            context, self._table, self._follower, self._store_reader, self._stores, readings
+        )
+        self._chart = ChartPage(context, self._table, self._stores, readings, CommandMarks(context))
+        self._documents = DocumentsPage(self._stores)
         self._alarms: Sequence[Alarm] = ()
 
     def routes(self) -> Sequence[Route]:
@@ -35,11 +44,17 @@ class PointPages(Pages):
         return [
             Route("/points", self._points.show, navigation="Points"),
             Route("/points/favourite", self._points.set_favourite, "POST", personal=True),
+            Route("/chart", self._chart.show),
+            Route("/chart/data", self._chart.data),
+            Route("/chart/marks", self._chart.marks),
+            Route("/chart/numbers.csv", self._chart.csv),
+            Route("/chart/values.csv", self._chart.values_csv),
+            Route("/documents", self._documents.show, navigation="Documents" if self._stores.all else ""),
         ]
 
     def channels(self) -> Mapping[str, Channel]:
         """Return the live values."""
-        return {"points": self._points.changes}
+        return {"points": self._points.changes, "chart": self._chart.changes}
 
     def alarms(self) -> Sequence[Alarm]:
         """Return the alarms of stale points and of values that are not numbers, at most five seconds old."""

@@ -17,7 +17,8 @@ from tieline_connectors.points.live.selection import PAGE, Selection, select
 from tieline_connectors.points.live.table import LiveTable
 from tieline_connectors.points.live.tree import Place
 from tieline_connectors.points.names import point_text, set_query
-from tieline_connectors.points.pages.display import shortened, value_text
+from tieline_connectors.points.pages.display import shortened
+from tieline_connectors.points.pages.readings import Readings
 from tieline_connectors.points.seeding import StoreReader
 from tieline_connectors.points.stores import Stores
 
@@ -26,7 +27,6 @@ _MAX_FAVOURITES = 2000
 _LONGEST_ADDRESS = 2000
 """A longer name has its id in addresses; a server takes only so much."""
 _LOADING = 0.15  # seconds that a page waits for values of a store
-_CACHED = 5000
 _FIELDS = ("q", "filter", "unit", "type", "favourites", "platform", "device")
 
 
@@ -40,6 +40,7 @@ class PointsPage:
         follower: ReadingFollower,
         store_reader: StoreReader,
         stores: Stores,
+        readings: Readings,
     ) -> None:
         self._context = context
         self._table = table
@@ -47,7 +48,7 @@ class PointsPage:
         self._store_reader = store_reader
         self._stores = stores
         self._start = secrets.token_hex(4)
-        self._readings: dict[str, tuple[int, str]] = {}
+        self._readings = readings
         self._notices: tuple[str, ...] = ()
         self._notices_version = 0
 
@@ -119,7 +120,7 @@ class PointsPage:
             since = int(shown)
         found = (self._table.find(point) for point in arguments.get("ids", "").split(",")[:PAGE])
         fragments = {
-            f"r-{point.id}": self._reading(point)
+            f"r-{point.id}": self._readings.html(point)
             for point in found
             if point is not None and point.version > since
         }
@@ -160,27 +161,8 @@ class PointsPage:
             "address": f"id:{point.id}" if is_long else address,
             "set": set_query(point.name) if may_set and not is_long else "",
             "is_favourite": point.id in favourites,
-            "reading": self._reading(point),
+            "reading": self._readings.html(point),
         }
-
-    def _reading(self, point: LivePoint) -> str:
-        """Return the HTML of a value with its unit, quality and age; each version is rendered once."""
-        cached = self._readings.get(point.id)
-        if cached is not None and cached[0] == point.version:
-            return cached[1]
-        values = {
-            "text": value_text(point.value),
-            "units": shortened(point.units or "", 40),
-            "problem": point.problem,
-            "is_stale": point.is_stale,
-            "time_ms": point.time // 1000,
-            "now_ms": time.time() * 1000,
-        }
-        html = self._context.render("points_reading.html", values)
-        if len(self._readings) >= _CACHED:
-            self._readings.clear()
-        self._readings[point.id] = point.version, html
-        return html
 
     def _channel(self, rows: Sequence[LivePoint], version: int) -> str:
         ids = ",".join(point.id for point in rows)
