@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -164,7 +165,12 @@ class ChartPage:
                 for value in store.export(name, view.start, view.end):
                     yield _iso(value.time, zone), *name, value.units, value.value
 
-        return Download("values.csv", MEDIA_TYPE, csv_parts(_VALUES, rows()))
+        every = rows()
+        try:  # before the first byte is sent, an error can still be explained
+            first = list(islice(every, 1))
+        except StoreUnavailableError as error:
+            raise PageError(503, str(error)) from error
+        return Download("values.csv", MEDIA_TYPE, csv_parts(_VALUES, chain(first, every)))
 
     def changes(self, arguments: Mapping[str, str], since: int) -> Update | None:
         """Return the values after a version: the channel ``chart``. Called in the event loop."""

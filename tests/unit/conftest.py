@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tieline.config.plan import check_plan
+from tieline.config.plan import Plan, check_plan
 from tieline.http.passwords import hash_password
 from tieline.http.users import Account, Role, User
 from tieline.runtime.worker.factory import open_broker
@@ -77,6 +77,7 @@ class Served(NamedTuple):
 
     server: PageServer
     worker: Worker
+    plan: Plan
     data_dir: Path
     url: str
     stop: Callable[[], None]
@@ -105,7 +106,7 @@ def serve(tmp_path):
             worker = Worker(plan, broker)
             server = PageServer(plan, plan.listener, worker, running)
             server.start()
-            return Served(server, worker, tmp_path / "data", server.url, running.close)
+            return Served(server, worker, plan, tmp_path / "data", server.url, running.close)
 
         yield serve
 
