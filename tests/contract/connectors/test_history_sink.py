@@ -12,6 +12,7 @@ from tieline.testing.contract import SinkContract
 from tieline_connectors.history.model.intervals import join
 from tieline_connectors.history.model.stored_values import from_stored
 from tieline_connectors.history.sink import HistorySink
+from tieline_connectors.history.writing.names import Names
 
 SECOND = 1_000_000
 START = 1_767_225_600 * SECOND
@@ -88,8 +89,33 @@ class TestHistorySink(SinkContract):
         return break_it
 
     @pytest.fixture
-    def heal_it(self, other_writer):
-        return lambda: other_writer.pop().close()
+    def full_disk(self):
+        """A disk that becomes full in the middle of a batch."""
+        with pytest.MonkeyPatch.context() as patch:
+            yield patch
+
+    @pytest.fixture
+    def break_after(self, full_disk):
+        def break_after(count):
+            room = iter(range(count))
+
+            def stored(names, *arguments, stored=Names.stored):
+                if next(room, None) is None:
+                    raise apsw.FullError("database or disk is full")
+                stored(names, *arguments)
+
+            full_disk.setattr(Names, "stored", stored)
+
+        return break_after
+
+    @pytest.fixture
+    def heal_it(self, other_writer, full_disk):
+        def heal_it():
+            full_disk.undo()
+            while other_writer:
+                other_writer.pop().close()
+
+        return heal_it
 
     @pytest.fixture
     def worker_settings(self):

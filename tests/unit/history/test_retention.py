@@ -118,3 +118,14 @@ def test_the_readings_of_the_last_hour_stay_and_a_limit_that_is_too_small_is_rep
     assert [record.message for record in caplog.records] == [
         f"{filled.path} exceeds retention.bytes (8192) with the readings of one hour: raise it"
     ]
+
+
+def test_a_reading_of_the_future_does_not_let_the_present_expire(new_task, reading, path):
+    with_future = new_task()
+    with_future.put([reading(n, {f"point{k}": n for k in range(20)}) for n in range(0, 3600, 60)])
+    with_future.put([reading(10**9)])
+    with_future.stop()
+    now = reading(1800).value["time"] // 1000
+    with closing(HistoryWriter(path)) as writer:
+        assert Retention(writer, RetentionLimits(-1, -1, 8192), lambda: now).run(10.0)
+        assert count(writer, "reading") == 60 * 20 + 1

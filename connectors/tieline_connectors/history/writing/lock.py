@@ -37,6 +37,9 @@ class FileLock:
         except OSError as error:
             os.close(self._descriptor)
             raise RetriableError(f"the history file {path} cannot be locked: {error.strerror}") from error
+        with suppress(OSError):  # a full disk; the name is for operators alone
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let another task own the file."""

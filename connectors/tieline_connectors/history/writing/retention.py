@@ -121,6 +121,9 @@ class Retention:
         oldest = [self._edge(table, "min") for table in (_READINGS, _FIVE_MINUTES, _ONE_HOUR)]
         if newest is None or None in oldest:
             return False
+        now = self._now_ms() // _MILLISECONDS_PER_HOUR
+        if now >= (oldest[0] or 0):  # else the clock is not set yet
+            newest = min(newest, now)  # a reading of the future must not let the present expire
         readings, five_minutes, one_hour = (newest - (hour or 0) for hour in oldest)
         for table, hours, finer in (
             (_ONE_HOUR, one_hour, five_minutes),
