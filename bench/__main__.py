@@ -13,6 +13,7 @@ from bench import (
     kafka_to_mongo,
     reception,
     registry,
+    series,
     stages,
     start_and_memory,
     way_back,
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "commands": commands.run,
     "registry": registry.run,
     "history": history.run,
+    "series": series.run,
 }
 
 

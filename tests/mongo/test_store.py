@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from tieline_connectors.mongo.query.search import match_stages
 from tieline_connectors.mongo.query.store import MongoStore
 from tieline_connectors.points.questions import (
     Bucket,
@@ -206,6 +207,50 @@ def test_search_answers_by_topic_device_expression_and_time(sink, reading, store
     assert times(search(Search(until=START + 2 * SECOND + 124), 9, before=START + 2 * SECOND + 123)) == [1, 0]
     with pytest.raises(ValueError, match="not a regular expression"):
         search(Search(pattern="("), 9)
+
+
+@pytest.mark.parametrize(
+    ("layout", "search", "index"),
+    [
+        ("reading", Search(), "time_-1"),
+        ("reading", Search(topic="devices/campus/b1/ahu1/all"), "topic_1_time_-1"),
+        ("reading", Search(pattern="ahu[0-9]"), "time_-1"),
+        ("reading", Search(device="campus/b1/ahu1"), "device_1_time_-1"),
+        ("point", Search(topic="devices/campus/b1/ahu1/all"), "topic_1_time_-1"),
+        ("cloudagent", Search(topic="devices/campus/b1/ahu1/all"), "topic_1_date_-1"),
+        ("command-history", Search(history="from-cloud"), "from_1_time_-1_time_us_-1"),
+        ("command-history", Search(history="to-cloud"), "to_1_time_-1_time_us_-1"),
+        ("command-history", Search(command="c1"), "command_id_1_time_-1_time_us_-1"),
+    ],
+)
+def test_the_queries_of_the_old_system_read_an_index(sink, reading, database, layout, search, index):
+    running = sink(layout=layout)
+    if layout == "command-history":
+        command = {"command_id": "c1", "issued_at": START, "writes": [{"point": "a/b", "value": 1}]}
+        record = reading(1)
+        running.put([record._replace(value=command)])
+    else:
+        running.put([reading(n) for n in range(50)])
+    newest = database.readings.find_one()
+    field = "date" if layout == "cloudagent" else "time"
+
+    indexed = match_stages(search._replace(since=START), newest)[0]["$match"]
+    plan = str(database.readings.find(indexed).sort(field, -1).explain()["queryPlanner"]["winningPlan"])
+
+    assert "IXSCAN" in plan
+    assert index in plan
+
+
+def test_commands_and_their_results_are_found_both_ways(sink, reading, store):
+    command = {"command_id": "c1", "issued_at": START, "writes": [{"point": "a/b", "value": 1}]}
+    result = {"command_id": "c1", "state": "SUCCEEDED", "at": START + 1, "writes": [{"point": "a/b"}]}
+    values = (command, result, {**command, "command_id": "c2", "issued_at": START + 2})
+    sink(layout="command-history").put([reading(n)._replace(value=value) for n, value in enumerate(values)])
+    search = store().search
+
+    assert [d["time"] - START for d in search(Search(history="from-cloud"), 9)] == [2, 0]
+    assert [d["state"] for d in search(Search(history="to-cloud"), 9)] == ["SUCCEEDED"]
+    assert [d["topic"] for d in search(Search(command="c1"), 9)] == ["a/b", "a/b"]
 
 
 def test_the_old_agents_documents_are_found_with_their_times(sink, reading, store, database):

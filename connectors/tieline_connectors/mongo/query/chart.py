@@ -119,13 +119,23 @@ def within(start: int | None, end: int | None) -> dict[str, Any]:
     return {"time": dates, "time_us": times} if times else {}
 
 
-def of_point(layout: str, point: PointName) -> dict[str, Any]:
-    """Return the condition for documents of a point."""
+def match_stages(layout: str, point: PointName, start: int, end: int) -> list[dict[str, Any]]:
+    """Return the first stages of a pipeline: a point's documents of a range.
+
+    MongoDB merges both stages. The embedded server uses an index for the first alone, and only if the index
+    begins with its fields.
+    """
+    limits = within(start, end)
+    indexed: dict[str, Any] = {"device": point.device}
+    exact: dict[str, Any] = {"platform": point.platform}
     if layout == "timeseries":
-        return {META_FIELD: point._asdict()}
-    if layout == "point":
-        return {"device": point.device, "point": point.point, "platform": point.platform}
-    return {"device": point.device, "platform": point.platform}
+        indexed, exact = {META_FIELD: point._asdict()}, {}
+    elif layout == "point":
+        indexed["point"] = point.point
+    return [
+        {"$match": indexed | {"time": limits["time"]}},
+        {"$match": exact | {"time_us": limits["time_us"]}},
+    ]
 
 
 def value_of(layout: str, point: PointName) -> dict[str, Any]:

@@ -13,15 +13,12 @@ from rich.console import Console
 from tieline_connectors.mongo.client import CODEC, create_client
 from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD, TIME_FIELD, Document
 from tieline_connectors.mongo.query.errors import report_errors
+from tieline_connectors.mongo.query.rollup import rollup
 
 _CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
 
 app = typer.Typer(help="Maintain the collections of the MongoDB sink.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Make ``dedupe`` a subcommand, although it is the only one."""
+app.command()(rollup)
 
 
 class DedupeResult(NamedTuple):

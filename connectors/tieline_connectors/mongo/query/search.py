@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bson import Decimal128
@@ -17,6 +17,7 @@ from bson import Decimal128
 from tieline_connectors.mongo.documents.history import CLOUD
 from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD, as_text
 from tieline_connectors.mongo.documents.values import to_date
+from tieline_connectors.mongo.query.chart import within
 from tieline_connectors.points import display
 from tieline_connectors.points.display import printable, with_unit
 from tieline_connectors.points.questions import Search
@@ -49,9 +50,33 @@ def filter_of(search: Search, time_field: str | None, is_series: bool = False) -
         if time_field is None:
             raise ValueError("the documents of this collection have neither time nor date to compare")
         conditions.append(_within(limits, time_field))
-    if len(conditions) == 1:
-        return conditions[0]
-    return {"$and": conditions} if conditions else {}
+    return _all_of(conditions)
+
+
+def match_stages(search: Search, newest: Document) -> list[dict[str, Any]]:
+    """Return the first stages of a pipeline for a collection with documents like this one.
+
+    They are exact to the microsecond if the documents are. MongoDB merges them into one. The embedded server
+    uses an index for the first stage alone, and only for equalities and one range.
+    """
+    field, series = time_field_of(newest), is_series(newest)
+    if "time_us" not in newest:
+        stages = [filter_of(Search(topic=search.topic), field), filter_of(search._replace(topic=None), field)]
+    else:
+        equal = filter_of(search._replace(pattern=None, since=None, until=None), field, series)
+        limits = within(search.since, search.until)
+        indexed = {name: limit for name, limit in limits.items() if name == field}
+        exact = {name: limit for name, limit in limits.items() if name != field}
+        stages = [equal | indexed, filter_of(Search(pattern=search.pattern), field) | exact]
+    return [{"$match": stage} for stage in stages if stage]
+
+
+def _all_of(conditions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return one condition, without ``$and`` if possible: below it the embedded server uses no index."""
+    fields = [field for condition in conditions for field in condition]
+    if len(set(fields)) == len(fields):
+        return {field: value for condition in conditions for field, value in condition.items()}
+    return {"$and": [condition for condition in conditions if condition]}
 
 
 def time_field_of(document: Document | None) -> str | None:

@@ -32,7 +32,7 @@ from tieline_connectors.mongo.query.catalogue import (
     points_stages,
 )
 from tieline_connectors.mongo.query.newest import newest_first, time_of
-from tieline_connectors.mongo.query.search import Document, filter_of, time_field_of
+from tieline_connectors.mongo.query.search import Document, match_stages, time_field_of
 from tieline_connectors.mongo.writing.rollups import points_of, rollups_of
 from tieline_connectors.points.questions import (
     Bucket,
@@ -46,7 +46,7 @@ from tieline_connectors.points.questions import (
 
 _TIMES = CODEC.with_options(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 _BATCH = 1000
-_POINTS = 5000
+_POINTS = 500
 _NO_VALUES = Series(0, [], skipped=False)
 
 
@@ -188,22 +188,19 @@ class MongoStore:
         if problem := search.problem():
             raise ValueError(problem)
 
-        def read(since: int | None, until: int | None, limit: int) -> Sequence[Document]:
-            if is_exact:
-                conditions = filter_of(search._replace(since=None, until=None), field, layout == "timeseries")
-                conditions = {"$and": [conditions, chart.within(since, until)]}
-            else:
-                conditions = filter_of(search._replace(since=since, until=until), field)
-            return list(self._documents.find(conditions, limit=limit).sort([(field, DESCENDING)]))
-
         with self._limited():
-            layout = self._layout()
-            field = time_field_of(self._newest) or "time"
-            is_exact = self._newest is not None and "time_us" in self._newest
-            if limit < 1 or self._newest is None:
+            layout, newest = self._layout(), self._newest
+            if limit < 1 or newest is None:
                 return []
             if not layout:
                 raise StoreUnavailableError(f"{self.name}: its documents have neither time nor date")
+            field = time_field_of(newest) or ""
+
+            def read(since: int | None, until: int | None, limit: int) -> Sequence[Document]:
+                stages = match_stages(search._replace(since=since, until=until), newest)
+                stages.append({"$sort": {field: DESCENDING}})
+                return list(self._documents.aggregate([*stages, {"$limit": limit}] if limit else stages))
+
             limits = [time for time in (search.until, before) if time is not None]
             found = newest_first(read, search.since, min(limits, default=None), limit, _now())
             return list(map(_answer, found))
@@ -218,7 +215,7 @@ class MongoStore:
         """Return a pipeline for the values of a point: ``t``, ``v`` and ``u``."""
         layout = self._layout()
         stages: list[dict[str, Any]] = [
-            {"$match": chart.of_point(layout, point) | chart.within(start, end)},
+            *chart.match_stages(layout, point, start, end),
             *([] if order is None else [{"$sort": {"time": order}}]),
             {"$project": chart.value_of(layout, point)},
             {"$match": {"v": {"$exists": True}}},

@@ -125,7 +125,7 @@ def mark_without_rollups(collection: Collection[Document]) -> None:
     """
     changes = {"$set": {"sink": "off", "complete": False}, "$inc": {"breaks": 1}}
     try:
-        points_of(collection).update_one({"_id": STATE, "sink": "on"}, changes)
+        points_of(collection).update_one({"_id": STATE, "sink": {"$ne": "off"}}, changes)
     except ConnectionFailure as error:
         raise to_tieline_error(error) from error
     except PyMongoError as error:
