@@ -82,7 +82,18 @@ class Interval:
             self.other = True
             return
         timed = (time, number)
-        self.combine(Interval(number, number, timed, timed))
+        if self.first is None or self.last is None:
+            self.minimum = self.maximum = number
+            self.first = self.last = timed
+            return
+        if number < self.minimum:
+            self.minimum = number
+        if number > self.maximum:
+            self.maximum = number
+        if timed < self.first:
+            self.first = timed
+        if timed > self.last:
+            self.last = timed
 
     def combine(self, other: Interval) -> None:
         """Add all values of another interval."""
