@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tieline.api import TielineError
 from tieline.api.pages import RunningConnector
 from tieline_connectors.history.config import HistorySinkConfig
 from tieline_connectors.history.store import HistoryStore
+from tieline_connectors.mongo.config import MongoSinkConfig
+from tieline_connectors.mongo.query.store import MongoStore
 from tieline_connectors.points.questions import (
     KnownPoint,
     PointName,
@@ -26,7 +29,14 @@ def _history(connector: RunningConnector, data_dir: Path) -> Iterator[ReadingSto
     yield HistoryStore(HistorySinkConfig.parse(connector.settings).path(data_dir))
 
 
-OPENERS: Mapping[str, Opener] = {"history": _history}
+def _mongo(connector: RunningConnector, data_dir: Path) -> Iterator[ReadingStore]:
+    config = MongoSinkConfig.parse(connector.settings)
+    topics = connector.topics or (("",) if config.collection else ())
+    for database, collection in dict.fromkeys(config.destination(topic)[:2] for topic in topics):
+        yield MongoStore(config.connection_uri.get_secret_value(), database, collection)
+
+
+OPENERS: Mapping[str, Opener] = {"history": _history, "mongo": _mongo}
 """How to open the stores of a sink, by its plugin."""
 
 
@@ -54,7 +64,7 @@ class Stores:
                         continue
                     names.add(store.name)
                     stores[_free_key(connector.name, stores)] = store
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, TielineError) as error:
                 log.error("pages cannot read what %s stores: %s", connector.name, error)
         return cls(stores)
 

@@ -16,7 +16,7 @@ from tieline_connectors.points.live.point import UNREAD, LivePoint
 from tieline_connectors.points.live.selection import PAGE, Selection, select
 from tieline_connectors.points.live.staleness import SECOND, SHORTEST, UNKNOWN, limit_of, with_gap
 from tieline_connectors.points.live.table import LiveTable, NewValue
-from tieline_connectors.points.live.tree import Place, children
+from tieline_connectors.points.live.tree import Place, branches, children
 from tieline_connectors.points.names import parse_point_text, point_id, point_text
 from tieline_connectors.points.questions import KnownPoint, PointName
 
@@ -179,6 +179,24 @@ def test_the_tree_leads_to_every_point(every: Sequence[PointName]) -> None:
 
     walk(Place())
     assert sorted(reached) == sorted(every)
+
+
+def test_a_tree_without_a_branch_leads_to_the_first_branch() -> None:
+    devices = ("campus/b1/ahu1", "campus/b1/ahu2", "campus/b2/ahu1")
+    points = filled([new(1.0, 0, PointName("vol1", device, "p")) for device in devices]).snapshot()
+    nodes = branches(Place(), points)
+    assert [(node.place.label_below(Place()), node.points) for node in nodes] == [
+        ("vol1/campus/b1", 2),
+        ("vol1/campus/b2", 1),
+    ]
+    place = Place("vol1", "campus/b1")
+    below = [node.place.label_below(place) for node in branches(place, points[:2])]
+    assert below == ["ahu1", "ahu2"]
+
+
+def test_a_node_with_points_of_its_own_stays() -> None:
+    points = filled([new(1.0, 0, PointName("vol1", device, "p")) for device in ("ahu", "ahu/fan")]).snapshot()
+    assert [node.place for node in branches(Place(), points)] == [Place("vol1", "ahu")]
 
 
 def some_points() -> Sequence[LivePoint]:

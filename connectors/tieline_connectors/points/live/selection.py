@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tieline_connectors.points.live.filters import Predicate
 from tieline_connectors.points.live.point import LivePoint
-from tieline_connectors.points.live.tree import Node, Place, children
+from tieline_connectors.points.live.tree import Node, Place, branches
 
 PAGE = 100
 _MAX_TAGS = 200
@@ -67,7 +67,7 @@ def select(selection: Selection, points: Iterable[LivePoint], now: int) -> Selec
         sum(point.is_abnormal for point in matching),
         page,
         pages,
-        children(selection.place, matching),
+        branches(selection.place, matching),
         sorted(unit for unit, _ in units.most_common(_MAX_TAGS)),
         sorted({point.type for point in inside}),
     )

@@ -34,9 +34,15 @@ class Place(NamedTuple):
         places = (Place(self.platform, "/".join(segments[:end])) for end in range(len(segments) + 1))
         return list(dict.fromkeys([Place(), *places]))  # a path that begins with / has an empty segment
 
+    def label_below(self, place: Place) -> str:
+        """Return its name as seen from a place above it."""
+        if place.platform is None:
+            return f"{self.platform}/{self.device}" if self.device else str(self.platform)
+        return self.device[len(place.device) + 1 :] if place.device else self.device
+
     @property
     def label(self) -> str:
-        """The last part of its name."""
+        """The last part of its name, for the links to its ancestors."""
         if self.platform is None:
             return "All points"
         return self.device.rpartition("/")[2] if self.device else self.platform
@@ -48,6 +54,20 @@ class Node(NamedTuple):
     place: Place
     points: int
     abnormal: int
+
+
+def branches(place: Place, points: Sequence[LivePoint]) -> list[Node]:
+    """Return the nodes below a place where the tree first branches: a lone node makes way for those below.
+
+    ``points`` are those that the place contains.
+    """
+    nodes = children(place, points)
+    while len(nodes) == 1:
+        below = children(nodes[0].place, points)
+        if sum(node.points for node in below) != nodes[0].points or nodes[0].points != len(points):
+            break
+        nodes = below
+    return nodes
 
 
 def children(place: Place, points: Iterable[LivePoint]) -> list[Node]:

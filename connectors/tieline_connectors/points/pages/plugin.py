@@ -38,6 +38,8 @@ class PointPages(Pages):
         self._chart = ChartPage(context, self._table, self._stores, readings, CommandMarks(context))
         self._documents = DocumentsPage(self._stores)
         self._alarms: Sequence[Alarm] = ()
+        self._since: dict[str, int] = {}
+        """When each alarm began; a value that is not a number comes again and again."""
 
     def routes(self) -> Sequence[Route]:
         """Return the pages."""
@@ -72,5 +74,7 @@ class PointPages(Pages):
         self._stores.close()
 
     def _judged(self) -> None:
-        self._alarms = point_alarms(self._table.snapshot(), time.time_ns() // 1000)
+        alarms = point_alarms(self._table.snapshot(), time.time_ns() // 1000)
+        self._since = {alarm.key: self._since.get(alarm.key, alarm.since_ms) for alarm in alarms}
+        self._alarms = [alarm._replace(since_ms=self._since[alarm.key]) for alarm in alarms]
         self._points.refresh_notices()

@@ -142,8 +142,8 @@ const button = document.getElementById("theme");
 function dark() {
   return root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
-function cookie(name, value) {
-  document.cookie = `${name}=${encodeURIComponent(value)}; path=/; max-age=31536000; samesite=lax`;
+function cookie(name, value) { // names of zones and themes need no encoding
+  document.cookie = `${name}=${value}; path=/; max-age=31536000; samesite=lax`;
 }
 button.hidden = false;
 function label() {
