@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from html import unescape
@@ -87,6 +88,29 @@ def running(served):
 def worker(serve):
     """A running worker with a history."""
     with running(serve([HISTORY])) as served:
+        yield served
+
+
+@pytest.fixture(params=["history", pytest.param("mongo", marks=pytest.mark.mongo)])
+def store(request, tmp_path):
+    """The settings of a sink that stores readings."""
+    if request.param == "history":
+        return HISTORY
+    return {
+        **HISTORY,
+        "name": "mongo",
+        "connector.class": "mongo",
+        "connection.uri": request.getfixturevalue("mongo_uri"),
+        "database": f"pages_{uuid.uuid4().hex[:12]}",
+        "collection": "readings",
+        "layout": "point",
+    }
+
+
+@pytest.fixture
+def storing(serve, store):
+    """A running worker with one of the stores."""
+    with running(serve([store])) as served:
         yield served
 
 
@@ -219,9 +243,9 @@ def test_a_chart_gets_new_values(worker):
     assert values[0] == 2.5
 
 
-def test_the_chart_the_table_and_the_csv_have_the_same_numbers(worker):
-    send(worker, *(reading("campus/ahu1", {"Zone": float(n)}, 600 - n) for n in range(50)))
-    browser = worker.browser()
+def test_the_chart_the_table_and_the_csv_have_the_same_numbers(storing):
+    send(storing, *(reading("campus/ahu1", {"Zone": float(n)}, 600 - n) for n in range(50)))
+    browser = storing.browser()
     query = "point=vol1/campus/ahu1/Zone&from=1h"
     wait_for(lambda: browser.get(f"/chart/numbers.csv?{query}").html.count("Zone") == 50)
     drawn = json.loads(browser.get(f"/chart/data?{query}").html)["series"][0]["y"]
@@ -232,10 +256,10 @@ def test_the_chart_the_table_and_the_csv_have_the_same_numbers(worker):
     assert re.findall(r'<td class="number">([^<]*)</td>', table) == [f"{n}" for n in reversed(range(50))]
 
 
-def test_texts_are_a_table_of_changes(worker):
+def test_texts_are_a_table_of_changes(storing):
     texts = ["auto", "auto", "manual", "manual", "auto"]
-    send(worker, *(reading("campus/ahu1", {"Mode": text}, 100 - n) for n, text in enumerate(texts)))
-    browser = worker.browser()
+    send(storing, *(reading("campus/ahu1", {"Mode": text}, 100 - n) for n, text in enumerate(texts)))
+    browser = storing.browser()
     query = "point=vol1/campus/ahu1/Mode&from=1h"
     wait_for(lambda: browser.get(f"/chart/values.csv?{query}").html.count("Mode") == 5)
     html = browser.get(f"/chart?{query}&view=table").html
@@ -256,10 +280,10 @@ def test_a_wrong_address_is_explained(worker):
     assert browser.get("/documents?pattern=(").status == 400
 
 
-def test_documents_are_paged_without_a_loss_although_their_times_are_equal(worker):
+def test_documents_are_paged_without_a_loss_although_their_times_are_equal(storing):
     record = reading("campus/ahu1", {f"p{number:03}": float(number) for number in range(130)})
-    send(worker, record)
-    browser = worker.browser()
+    send(storing, record)
+    browser = storing.browser()
     page = page_with(browser, "/documents", "Older")
     seen = []
     for _ in range(5):
@@ -271,22 +295,22 @@ def test_documents_are_paged_without_a_loss_although_their_times_are_equal(worke
     assert sorted(seen) == [f"p{number:03}" for number in range(130)]
 
 
-def test_documents_are_found_by_topic_and_pattern(worker):
-    send(worker, reading("campus/ahu1", {"Zone": 1.0}), reading("campus/vav2", {"Zone": 2.0}))
-    browser = worker.browser()
+def test_documents_are_found_by_topic_and_pattern(storing):
+    send(storing, reading("campus/ahu1", {"Zone": 1.0}), reading("campus/vav2", {"Zone": 2.0}))
+    browser = storing.browser()
     page_with(browser, "/documents", "vav2")
     for query in ("topic=devices/campus/vav2/all", "pattern=vav%5B0-9%5D", "device=campus/vav2"):
         html = browser.get(f"/documents?{query}").html
         assert (html.count("<summary>"), "Zone = 2" in html) == (1, True), query
 
 
-def test_the_last_values_of_a_stopped_source_come_from_the_store(serve):
+def test_the_last_values_of_a_stopped_source_come_from_the_store(serve, store):
     path = "/chart/values.csv?point=vol1/campus/ahu1/Zone&from=2h"
-    with running(serve([HISTORY])) as first:
+    with running(serve([store])) as first:
         send(first, reading("campus/ahu1", {"Zone": 71.5}, 3600))
         page_with(first.browser(), path, "71.5")
     first.stop()
-    second = serve([HISTORY])
+    second = serve([store])
     assert "1 h ago" in page_with(second.browser(), "/points", "71.5").html
     assert 'class="reading stale"' in page_with(second.browser(), "/points", "▲ 1 abnormal").html
 
