@@ -3,13 +3,13 @@
 # make test    all tests, on real servers; make check: only the fast ones
 PYTHON ?= python3
 BIN := .venv/bin
-FAST := not kafka and not volttron and not mongo and not fresh and not stack
+FAST := not kafka and not volttron and not mongo and not browser and not fresh and not stack
 
 # Tests start hundreds of interpreters; without bytecode on disk each of them compiles everything.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab stack test chaos plugins-test agent-test parquet-test stack-test check style fast coverage bench docs docs-serve lock changelog release-check clean
+.PHONY: help lab stack test chaos plugins-test agent-test parquet-test stack-test check style fast coverage bench docs docs-serve lock changelog release-check vendor screenshots clean
 
 help:
 	@echo "make lab            run a real VOLTTRON platform -> tieline -> MongoDB on this machine (Ctrl-C stops it)"
@@ -29,6 +29,7 @@ help:
 	@echo "make docs-serve     serve it on 127.0.0.1:8000, rebuilt at each change"
 	@echo "make changelog      print the changelog of the fragments in changes/"
 	@echo "make release-check  build and check wheel and sdist, install them, run the lab from an empty folder"
+	@echo "make vendor         fetch the pages' assets and axe-core again, with their hashes (needs npm)"
 	@echo "make lock           lock the images' packages again, with their hashes"
 	@echo "make fast           run the tests without servers: under a minute"
 	@echo "make coverage       measure what the tests without servers cover; fails below the floor"
@@ -116,6 +117,11 @@ lock: .venv/.python
 	@for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28; do for lock in requirements lab; do \
 	  $(BIN)/uv pip install --quiet --dry-run --target build/lock --python-platform $$platform --python-version 3.11 \
 	    --only-binary :all: --require-hashes -r docker/$$lock.lock || exit 1; done; done
+
+# The versions are in the folders' vendor.json.
+vendor: .venv/.check
+	@$(BIN)/python -m tieline.ui.vendoring
+	@$(BIN)/python -m tieline.ui.vendoring tests/browser/vendor
 
 agent-test: .venv/.check
 	@echo "== the agent, installed on a platform of each generation"

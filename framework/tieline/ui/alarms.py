@@ -147,10 +147,10 @@ class AlarmPages(Pages):
 
     def _show(self, request: PageRequest) -> Page:
         self._board.refresh()
-        return Page("alarms.html", "Alarms", self._values())
+        return Page("alarms.html", "Alarms", self._values(request.viewer.may("operator")))
 
-    def _values(self) -> Mapping[str, Any]:
-        return {"board": self._board.board, "now_ms": time.time() * 1000}
+    def _values(self, can_shelve: bool) -> dict[str, Any]:
+        return {"board": self._board.board, "now_ms": time.time() * 1000, "can_shelve": can_shelve}
 
     def _shelve(self, request: PageRequest) -> Redirect:
         key, reason = request.form.get("key", ""), request.form.get("reason", "").strip()
@@ -180,7 +180,9 @@ class AlarmPages(Pages):
         version = self._board.version
         if since and version <= since:
             return None
-        return Update(max(version, 1), {"alarm-list": self.context.render("alarm_list.html", self._values())})
+        values = self._values(arguments.get("shelve") == "yes")
+        values["time_zone"] = arguments.get("time_zone", "UTC")
+        return Update(max(version, 1), {"alarm-list": self.context.render("alarm_list.html", values)})
 
     def _count(self, arguments: Mapping[str, str], since: int) -> Update | None:
         version = self._board.version

@@ -90,7 +90,9 @@ class Sampler:
             self._thread.join(5.0)
 
     def _run(self) -> None:
-        while not self._stopping.wait(_WATCHED if self._is_watched() else _UNWATCHED):
+        while not self._stopping.wait(_WATCHED):
+            if not self._is_watched() and self._clock() - self.last.time < _UNWATCHED:
+                continue  # asked every second, so that a page which opens now is not kept waiting
             try:
                 with self._lock:
                     self._take()

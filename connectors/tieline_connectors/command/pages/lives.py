@@ -28,6 +28,8 @@ class CommandLife:
     results: list[Mapping[str, Any]] = field(default_factory=list)
     version: int = 0
     """The version of the book at its last change."""
+    overwritten: set[str] = field(default_factory=set)
+    """The keys of its points that a later command has written; their hold ends without a revert."""
 
     @property
     def issuer(self) -> str:
@@ -91,11 +93,27 @@ class CommandLife:
             return None
         if any(result["state"] in _HOLD_ENDS for result in self.results):
             return None
-        writes = [write for write in end.get("writes") or () if isinstance(write, Mapping)]
-        if all(write.get("outcome") == "NOT_WRITTEN" for write in writes):
+        if not self.held_points or self.started is None:
             return None
+        return self.started + hold * 1000
+
+    @property
+    def started(self) -> int | None:
+        """When it began to write; ``None`` before its end."""
+        end = self.end or {}
         start = end.get("started_at") or end.get("at")
-        return start + hold * 1000 if isinstance(start, int) else None
+        return start if isinstance(start, int) else None
+
+    @property
+    def written_points(self) -> Sequence[str]:
+        """The points that it wrote, or may have written."""
+        writes = [write for write in (self.end or {}).get("writes") or () if isinstance(write, Mapping)]
+        return [str(write.get("point")) for write in writes if write.get("outcome") != "NOT_WRITTEN"]
+
+    @property
+    def held_points(self) -> Sequence[str]:
+        """The points that it wrote and no later command did."""
+        return [point for point in self.written_points if key_of(point) not in self.overwritten]
 
     @property
     def hold_problem(self) -> str:
@@ -113,6 +131,7 @@ class CommandBook:
     def __init__(self, limit: int = MAX_COMMANDS) -> None:
         self._limit = limit
         self._lives: OrderedDict[str, CommandLife] = OrderedDict()
+        self._writers: OrderedDict[str, CommandLife] = OrderedDict()
         self.version = 0
 
     def add(self, value: Any) -> None:
@@ -157,6 +176,20 @@ class CommandBook:
         known = {(result["state"], result.get("at")) for result in life.results}
         if (value["state"], value.get("at")) not in known and len(life.results) < _MAX_RESULTS:
             life.results.append(value)
+            if value["state"] in TERMINAL:
+                self._end_earlier_holds(life)
+
+    def _end_earlier_holds(self, life: CommandLife) -> None:
+        """Remember that a command wrote its points after the one that wrote them before."""
+        for key in map(key_of, life.written_points):
+            last = self._writers.pop(key, life)
+            earlier, later = sorted((last, life), key=lambda each: each.started or 0)
+            if earlier is not later:
+                earlier.overwritten.add(key)
+                earlier.version = self.version
+            self._writers[key] = later
+            if len(self._writers) > self._limit:
+                self._writers.popitem(last=False)
 
     def _touch(self, command_id: str) -> CommandLife:
         self.version += 1

@@ -28,7 +28,6 @@ from tieline_connectors.command.pages.plant import CommandPlant, is_protected, p
 
 _ROWS = 50
 _ALARM_US = 3600 * 1_000_000
-_ENDS = {"SUCCEEDED", "HOLD_ENDED", "HOLD_SKIPPED"}
 
 
 class CommandPages(Pages):
@@ -177,14 +176,15 @@ class CommandPages(Pages):
         version = self.follower.version
         if version <= since or version == 0:
             return None
-        html = self.context.render("command_rows.html", self._rows(CommandFilter.of(arguments)))
+        values = {**self._rows(CommandFilter.of(arguments)), "time_zone": arguments.get("time_zone", "UTC")}
+        html = self.context.render("command_rows.html", values)
         return Update(version, {"command-rows": html})
 
     def _life(self, request: PageRequest) -> Page:
         command_id = request.path["command_id"]
         with self.follower.book() as book:
             life = book.get(command_id)
-        values = {"command_id": command_id, "life": life, "now_ms": time.time() * 1000, "ends": _ENDS}
+        values = {"command_id": command_id, "life": life, "now_ms": time.time() * 1000}
         return Page("command.html", f"Command {command_id}", values)
 
     def _life_changes(self, arguments: Mapping[str, str], since: int) -> Update | None:
@@ -193,15 +193,19 @@ class CommandPages(Pages):
             if life is None or life.version <= since:
                 return None
             version = life.version
-            html = self.context.render(
-                "command_life.html", {"life": life, "now_ms": time.time() * 1000, "ends": _ENDS}
-            )
+            values = {
+                "life": life,
+                "now_ms": time.time() * 1000,
+                "time_zone": arguments.get("time_zone", "UTC"),
+            }
+            html = self.context.render("command_life.html", values)
         return Update(version, {"command-life": html})
 
     # Holds
 
     def _holds(self, request: PageRequest) -> Page:
-        return Page("holds.html", "Holds", self._hold_values())
+        values = {**self._hold_values(), "can_release": request.viewer.may("operator")}
+        return Page("holds.html", "Holds", values)
 
     def _hold_values(self) -> dict[str, Any]:
         with self.follower.book() as book:
@@ -211,7 +215,9 @@ class CommandPages(Pages):
         version = self.follower.version
         if version <= since or version == 0:
             return None
-        return Update(version, {"hold-list": self.context.render("hold_list.html", self._hold_values())})
+        values = {**self._hold_values(), "can_release": arguments.get("release") == "yes"}
+        values["time_zone"] = arguments.get("time_zone", "UTC")
+        return Update(version, {"hold-list": self.context.render("hold_list.html", values)})
 
     def _release(self, request: PageRequest) -> Redirect:
         command_id = request.form.get("command_id", "")
@@ -219,18 +225,27 @@ class CommandPages(Pages):
             life = book.get(command_id)
             if life is None or life.hold_until is None:
                 raise PageError(404, "This hold has ended")
-            point, platform = life.points[0], str(life.command.get("platform") or "")
+            points, platform = life.held_points, str(life.command.get("platform") or "")
         plant = next((plant for plant in self.plants if plant.platform == platform), self.plants[0])
         reason = request.form.get("reason", "").strip() or f"release of the hold of {command_id}"
-        form = SetForm(point=point, action="REVERT", reason=reason[:500], command_id=str(uuid.uuid4()))
+        forms = [
+            SetForm(point, "REVERT", reason=reason[:500], command_id=str(uuid.uuid4())) for point in points
+        ]
+        for form in forms:  # all are checked before the first is sent
+            self._check_release(plant, form, request)
+        for form in forms:
+            plant.send(form, request.viewer.name)
+        if len(forms) > 1:
+            return Redirect("/commands")
+        return Redirect(f"/commands/{quote(forms[0].command_id, safe='')}")
+
+    def _check_release(self, plant: CommandPlant, form: SetForm, request: PageRequest) -> None:
         try:
             rejection = plant.rejection(plant.command(form, request.viewer.name))
         except ValueError as error:
             raise PageError(400, f"Nothing was sent: {error}") from error
         if rejection is not None:
             raise PageError(403, f"Nothing was sent: {rejection.code}: {rejection.reason}")
-        plant.send(form, request.viewer.name)
-        return Redirect(f"/commands/{quote(form.command_id, safe='')}")
 
     # Kill switch and audit log
 

@@ -118,11 +118,28 @@ function apply(update) {
     // The server has rendered and escaped it; a form in use is left alone.
     if (!element || element.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) continue;
     if (element.innerHTML === html) continue;
-    element.innerHTML = html;
+    replace(element, html);
     if (window.htmx) window.htmx.process(element);
     showTimes(element);
   }
   if (update.data !== null) for (const callback of listeners.get(update.channel) || []) callback(update.data);
+}
+
+// Replace the content; the keyboard's focus and what was unfolded stay.
+const focusable = "a[href], button, summary, [tabindex]";
+function identity(element) {
+  return ["href", "name", "value", "id"].map((name) => element.getAttribute(name)).join("\n") + element.tagName;
+}
+function replace(element, html) {
+  const active = element.contains(document.activeElement) && element !== document.activeElement ? identity(document.activeElement) : null;
+  const unfolded = [...element.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent);
+  element.innerHTML = html;
+  for (const summary of element.querySelectorAll("details > summary")) {
+    if (unfolded.includes(summary.textContent)) summary.parentElement.open = true;
+  }
+  if (active === null) return;
+  const same = [...element.querySelectorAll(focusable)].find((each) => identity(each) === active);
+  if (same) same.focus({ preventScroll: true });
 }
 
 // A laptop that has slept: the stream may look open for minutes.

@@ -1,0 +1,242 @@
+"""Everybody can read and use the pages: axe-core, the keyboard alone, no JavaScript, a narrow screen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+
+VENDOR = Path(__file__).with_name("vendor")
+DEVICE = "campus/building/ahu1"
+SETPOINT = f"{DEVICE}/ZoneTemperatureSetPoint"
+PAGES = [
+    "/",
+    "/alarms",
+    "/commands",
+    "/holds",
+    "/set",
+    f"/set?point=lab/{SETPOINT}",
+    f"/set?point=lab/{DEVICE}/Boiler",
+    "/command-sinks",
+    "/command-sinks?verify=1",
+    "/no-such-page",
+]
+_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]
+_Scheme = Literal["light", "dark"]
+_SCHEMES: tuple[_Scheme, _Scheme] = ("light", "dark")
+_VIEWS = [(scheme, width) for width in (1280, 360) for scheme in _SCHEMES]
+_MAX_TABS = 200
+
+_IDENTITY = """function identity(element) {
+  return element.tagName + ' ' + ['id', 'name', 'href', 'value', 'aria-label'].map(
+    name => element.getAttribute(name) ?? '').join(' ').trim()
+}"""
+_CONTROLS = f"""() => {{ {_IDENTITY}; return [...document.querySelectorAll(
+    'a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex="0"]')]
+  .filter(each => !each.disabled && each.checkVisibility()
+    && !each.classList.contains('skip')).map(identity) }}"""
+_FOCUSED = f"""() => {{
+  {_IDENTITY}
+  const style = getComputedStyle(document.activeElement)
+  return [identity(document.activeElement),
+    style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2]
+}}"""
+
+
+def violations(page: Page, rules: Sequence[str] = _TAGS) -> list[str]:
+    """Run axe-core with rules or groups of rules, and return what it found as text."""
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate((VENDOR / "axe.min.js").read_text("utf-8") + ";0")
+    options: dict[str, Any] = {"runOnly": list(rules), "resultTypes": ["violations"]}
+    result = page.evaluate("options => axe.run(document, options)", options)
+    return [
+        f"{found['id']}: {found['help']}: {node['html'][:200]} {node['failureSummary'][:300]}"
+        for found in result["violations"]
+        for node in found["nodes"]
+    ]
+
+
+def view_problems(page: Page) -> list[str]:
+    """Look at an open page in both themes, wide and narrow; return what is wrong."""
+    problems = []
+    for scheme, width in _VIEWS:
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        page.set_viewport_size({"width": width, "height": 800})
+        rules = _TAGS if scheme == "light" else ["color-contrast"]  # the only one that depends on colours
+        problems += [f"{scheme} {width}: {each}" for each in violations(page, rules)]
+        needed = page.evaluate("() => document.documentElement.scrollWidth")
+        if needed > width:
+            problems.append(f"{scheme} {width}: the page is {needed} px wide")
+    return problems
+
+
+def keyboard_problems(page: Page) -> list[str]:
+    """Press the tabulator until every control had its turn; return those that had none, or hid it."""
+    controls: list[str] = page.evaluate(_CONTROLS)
+    reached, problems = set(), []
+    for _ in range(len(controls) + 3):
+        page.keyboard.press("Tab")
+        control, is_visible = page.evaluate(_FOCUSED)
+        reached.add(control)
+        if control in controls and not is_visible:
+            problems.append(f"the focus is invisible: {control}")
+    missed = [each for each in controls if each not in reached]
+    return [*problems, *(f"the keyboard does not reach {each}" for each in missed)]
+
+
+def test_the_vendored_files_are_the_listed_ones():
+    packages = json.loads((VENDOR / "vendor.json").read_text("utf-8"))
+    files = {file["name"]: file["sha256"] for package in packages for file in package["files"]}
+    assert {path.name for path in VENDOR.iterdir()} == {*files, "vendor.json"}
+    for name, digest in files.items():
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_axe_reports_text_without_contrast_and_a_field_without_a_label(local_plant, new_visit):
+    page = new_visit(local_plant).open("/alarms")
+    page.evaluate("document.querySelector('h1').style.color = '#eee'")
+    page.evaluate("document.querySelector('main').append(document.createElement('input'))")
+    assert {each.partition(":")[0] for each in violations(page)} == {"color-contrast", "label"}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_violates_no_rule_of_wcag_fits_a_narrow_screen_and_obeys_the_keyboard(
+    local_plant, new_visit, path
+):
+    visit = new_visit(local_plant)
+    visit.expected("404")
+    page = visit.open(path)
+    page.wait_for_load_state("load")
+    assert keyboard_problems(page) == []
+    assert view_problems(page) == []
+
+
+def test_pages_with_alarms_holds_and_commands_violate_no_rule_of_wcag(local_plant, new_visit):
+    visit = new_visit(local_plant)
+    page = visit.open(f"/set?point=lab/{SETPOINT}")
+    page.get_by_label("Value").fill("95")
+    page.get_by_role("button", name="Check").click()
+    found = view_problems(page)
+    page.get_by_label("Value").fill("71")
+    page.get_by_label("Hold for").fill("1m")
+    page.get_by_label("Reason").fill("a test of the pages")
+    page.get_by_role("button", name="Check").click()
+    found += view_problems(page)
+    page.get_by_role("button", name="Send the command").click()
+    expect(page.locator("#command-life [role=status]")).to_contain_text("SUCCEEDED")
+    found += view_problems(page)
+    local_plant.kill_switch.write_text("a test of the pages\n")
+    try:
+        for path in ("/alarms", "/holds", "/commands", "/command-sinks", f"/set?point=lab/{SETPOINT}"):
+            page = visit.open(path)
+            expect(page.locator("#alarm-count")).not_to_be_empty()
+            found += view_problems(page)
+    finally:
+        local_plant.kill_switch.unlink()
+    assert found == []
+
+
+def test_the_sign_in_page_violates_no_rule_of_wcag(guarded_plant, new_visit):
+    visit = new_visit(guarded_plant)
+    visit.expected("401")
+    page = visit.open("/sign-in")
+    found = view_problems(page)
+    visit.sign_in("olga", "wrong")
+    assert found + view_problems(page) == []
+
+
+def test_every_page_that_a_link_leads_to_is_tested(local_plant, new_visit):
+    visit = new_visit(local_plant)
+    known = {urlsplit(path).path for path in PAGES}
+    waiting, seen = ["/ui/"], set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        page = visit.open(path.removeprefix("/ui"))
+        links = page.locator("a[href]").evaluate_all("all => all.map(link => new URL(link.href).pathname)")
+        waiting += [
+            link for link in links if link.startswith("/ui/") and not link.startswith("/ui/commands/")
+        ]
+    assert {path.removeprefix("/ui") for path in seen} <= known
+
+
+def test_a_point_is_set_with_the_keyboard_alone(local_plant, new_visit):
+    page = new_visit(local_plant).open(f"/set?point=lab/{SETPOINT}")
+
+    def tab_to(selector: str) -> None:
+        for _ in range(_MAX_TABS):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                return
+        raise AssertionError(f"the keyboard does not reach {selector}")
+
+    tab_to("[name=value]")
+    page.keyboard.type("70.75")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The policy allows it.")).to_be_visible()
+    tab_to("button.danger")
+    page.keyboard.press("Enter")
+    expect(page.locator("#command-life [role=status]")).to_contain_text("SUCCEEDED")
+    assert (SETPOINT, 70.75) in local_plant.bus.written
+
+
+def test_a_link_keeps_the_focus_when_its_list_is_updated(local_plant, new_visit):
+    def send(value: str) -> None:
+        page = new_visit(local_plant).open(f"/set?point=lab/{SETPOINT}")
+        page.get_by_label("Value").fill(value)
+        page.get_by_role("button", name="Check").click()
+        page.get_by_role("button", name="Send the command").click()
+        expect(page.locator("#command-life [role=status]")).to_contain_text("SUCCEEDED")
+
+    send("68")
+    page = new_visit(local_plant).open("/commands")
+    link = page.locator("#command-rows a").first
+    address = link.get_attribute("href")
+    link.focus()
+    send("68.5")
+    expect(page.locator("#command-rows")).to_contain_text("68.5")
+    expect(page.locator(f"#command-rows a[href='{address}']")).to_be_focused()
+
+
+def test_the_first_tab_offers_to_skip_the_menu(local_plant, new_visit):
+    page = new_visit(local_plant).open("/alarms")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+
+
+def test_without_javascript_pages_are_readable_and_a_point_is_set(local_plant, new_visit):
+    visit = new_visit(local_plant, java_script_enabled=False)
+    for path in PAGES[:-1]:
+        expect(visit.open(path).get_by_role("heading", level=1)).to_be_visible()
+    page = visit.open(f"/set?point=lab/{SETPOINT}")
+    page.get_by_label("Value").fill("69.5")
+    page.get_by_role("button", name="Check").click()
+    page.get_by_role("button", name="Send the command").click()
+    page.wait_for_url("**/commands/*")
+    for _ in range(50):
+        page.reload()
+        if page.get_by_text("69.5 (read back)").count():
+            break
+        page.wait_for_timeout(100)
+    expect(page.locator("#command-life [role=status]")).to_contain_text("SUCCEEDED")
+
+
+def test_the_chosen_theme_and_time_zone_stay(local_plant, new_visit):
+    page = new_visit(local_plant, color_scheme="light").open("/alarms")
+    page.get_by_role("button", name="Dark").click()
+    page.get_by_label("Times in").fill("Asia/Kolkata")
+    page.get_by_role("button", name="Change").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    expect(page.locator("html")).to_have_attribute("data-zone", "Asia/Kolkata")
+    page.get_by_label("Times in").fill("")
+    page.get_by_role("button", name="Change").click()
+    expect(page.locator("html")).not_to_have_attribute("data-zone", "Asia/Kolkata")
