@@ -212,6 +212,8 @@ class Pages:
     """
 
     title = ""
+    menu_position = 100
+    """Where its entries are in the menu: those with a smaller number come first."""
 
     def __init__(self, context: PageContext) -> None:
         self.context = context

@@ -75,7 +75,7 @@ class PageServer:
         self.board = AlarmBoard(sources, store, time.time)
         self._pages: dict[str, Pages] = {
             "overview": OverviewPages(context, self._sampler, _broker_name(plan)),
-            **plugins,
+            **dict(sorted(plugins.items(), key=lambda item: (item[1].menu_position, item[0]))),
             "alarms": AlarmPages(context, self.board, store),
         }
         for pages in self._pages.values():

@@ -21,10 +21,13 @@ from tieline.api.pages import (
     Route,
     Update,
 )
+from tieline_connectors.command.model.point import split
 from tieline_connectors.command.pages.follower import CommandFollower
 from tieline_connectors.command.pages.form import SetForm, limits_of
 from tieline_connectors.command.pages.listing import CommandFilter, select
 from tieline_connectors.command.pages.plant import CommandPlant, is_protected, plants_of
+from tieline_connectors.points.names import point_id, point_text
+from tieline_connectors.points.questions import PointName
 
 _ROWS = 50
 _ALARM_US = 3600 * 1_000_000
@@ -34,6 +37,7 @@ class CommandPages(Pages):
     """Set a point, follow commands, release holds, and stop everything with the kill switch."""
 
     title = "Commands"
+    menu_position = 20
 
     def __init__(self, context: PageContext) -> None:
         super().__init__(context)
@@ -150,10 +154,19 @@ class CommandPages(Pages):
             "is_allowed": is_allowed,
             "is_protected": is_protected(rule),
             "recent": recent,
+            "live": self._live(plant, form.point),
             "holds": holds,
             "now_ms": time.time() * 1000,
         }
         return Page("command_set.html", f"Set {form.point}", values, status)
+
+    def _live(self, plant: CommandPlant, point: str) -> Mapping[str, str]:
+        """Return how the page shows the point's value now; empty if no page has values."""
+        if not point or not self.context.has_page("/points"):
+            return {}
+        device, name = split(point)
+        known = PointName(plant.platform, device, name)
+        return {"id": point_id(known), "text": point_text(known)}
 
     # Follow commands
 

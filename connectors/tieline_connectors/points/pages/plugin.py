@@ -22,6 +22,7 @@ class PointPages(Pages):
     """Points, their chart, and the documents of the stores."""
 
     title = "Points"
+    menu_position = 10
 
     def __init__(self, context: PageContext) -> None:
         super().__init__(context)
