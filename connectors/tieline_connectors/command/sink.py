@@ -176,6 +176,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
         if running is not None:
             running.scheduler.interrupt()
             running.scheduler.join(self.config.rpc_timeout_ms / 1000 + 1)
+            running.monitor.clock.close()
             running.audit.close()
 
     def _open_partition(self, topic_partition: TopicPartition, running: _Running) -> CommandPartition:

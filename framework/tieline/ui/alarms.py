@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from tieline.api.pages import (
     Route,
     Update,
 )
+from tieline.ui.health import Problem
 from tieline.ui.store import PageStore, Shelved
 
 log = logging.getLogger(__name__)
@@ -84,24 +84,20 @@ class AlarmBoard:
         return alarms
 
 
-def connector_alarms(ledgers: Mapping[str, Mapping[str, Any]], since: Callable[[str], int]) -> list[Alarm]:
-    """Return what is abnormal about connectors; pure. ``since``: when an alarm was first seen, in ms."""
+def connector_alarms(
+    ledgers: Mapping[str, Mapping[str, Any]],
+    problems: Callable[[str, Mapping[str, Any]], Sequence[Problem]],
+    since: Callable[[str], int],
+) -> list[Alarm]:
+    """Return the alarms of connectors. ``since``: when an alarm was first seen, in ms."""
     alarms = []
     for name, ledger in ledgers.items():
-        if ledger["state"] == "FAILED":
-            key = f"failed.{name}"
-            reason = str(ledger.get("trace", "")).partition("\n")[0]
-            text = f"A task has failed: {reason} Correct the cause and restart the worker."
-            alarms.append(Alarm(key, "critical", name, text, since(key), "/"))
-        for outage in ledger.get("not_connected", ()):
-            key = f"outage.{name}.{outage['to']}"
-            text = f"Not connected to {outage['to']}: {outage['because']}. Records wait; the worker retries."
-            alarms.append(Alarm(key, "warning", name, text, _ms(outage["since"]), "/"))
+        for problem in problems(name, ledger):
+            kind, _, rest = problem.key.partition(".")
+            key = f"{kind}.{name}.{rest}" if rest else f"{kind}.{name}"
+            since_ms = since(key) if problem.since_ms is None else problem.since_ms
+            alarms.append(Alarm(key, problem.severity, name, problem.text, since_ms, f"/#card-{name}"))
     return alarms
-
-
-def _ms(time_text: str) -> int:
-    return int(dt.datetime.fromisoformat(time_text.replace("Z", "+00:00")).timestamp() * 1000)
 
 
 class FirstSeen:

@@ -15,7 +15,7 @@ from typing import Any
 from tieline.api import PluginError
 from tieline.api.pages import Alarm, PageContext, Pages, Viewer
 from tieline.config.listener import WorkerListener
-from tieline.config.plan import Plan
+from tieline.config.plan import Plan, SourcePlan
 from tieline.http.authentication import Authenticator
 from tieline.http.server import WebServer
 from tieline.plugins.discovery import PAGES, installed, load
@@ -25,6 +25,7 @@ from tieline.ui.app import PageServices, create_app
 from tieline.ui.audit import PageAudit
 from tieline.ui.context import WorkerPageContext
 from tieline.ui.events import EventHub
+from tieline.ui.health import Health
 from tieline.ui.overview import OverviewPages
 from tieline.ui.sampler import Sampler
 from tieline.ui.sessions import Sessions
@@ -64,17 +65,19 @@ class PageServer:
         self._sampler = Sampler(worker.ledger, hub.is_watched)
         context = WorkerPageContext(plan, self._sampler, store, hub.is_watched, self._render, self._has_page)
         plugins = load_pages(context)
+        health = Health(lambda: _spool_limits(worker), worker.broker_name)
+        self._sampler.add_listener(health.note)
         first_seen = FirstSeen()
 
         def own_alarms() -> list[Alarm]:
-            alarms = connector_alarms(self._sampler.fresh().ledgers, first_seen)
+            alarms = connector_alarms(self._sampler.fresh().ledgers, health.problems, first_seen)
             first_seen.forget_others()
             return alarms
 
         sources = {"connectors": own_alarms, **{name: pages.alarms for name, pages in plugins.items()}}
         self.board = AlarmBoard(sources, store, time.time)
         self._pages: dict[str, Pages] = {
-            "overview": OverviewPages(context, self._sampler, _broker_name(plan)),
+            "overview": OverviewPages(context, self._sampler, health, _broker_name(plan)),
             **dict(sorted(plugins.items(), key=lambda item: (item[1].menu_position, item[0]))),
             "alarms": AlarmPages(context, self.board, store),
         }
@@ -159,6 +162,15 @@ def _worker_name() -> str:
 def _broker_name(plan: Plan) -> str:
     servers = plan.worker.bootstrap_servers
     return f"Kafka at {', '.join(servers)}" if servers else "the local log"
+
+
+def _spool_limits(worker: Worker) -> dict[str, int]:
+    """Return by source how many bytes fit into its spools."""
+    return {
+        each.name: len(each.spools) * each.plan.settings.spool_max_bytes
+        for each in worker.connectors
+        if isinstance(each.plan, SourcePlan)
+    }
 
 
 def _local_user() -> str:

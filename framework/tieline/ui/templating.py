@@ -34,6 +34,7 @@ class Templates:
         self._environment.filters |= {
             "span": time_span,
             "number": number,
+            "bytes": byte_size,
             "moment": moment,
             "ago": ago,
         }
@@ -61,6 +62,17 @@ def number(value: Any, digits: int = 6) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace(",", "\u202f")
     return f"{value:.{digits}g}" if math.isfinite(value) else str(value)
+
+
+def byte_size(value: float | None) -> str:
+    """Return a number of bytes in the largest unit of which there is at least one: ``1.5 MB``."""
+    if value is None:
+        return "–"
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    step = 0
+    while value >= 1000 and step < len(units) - 1:
+        value, step = value / 1000, step + 1
+    return f"{value:.3g}\u202f{units[step]}"
 
 
 def zone_of(name: str) -> dt.tzinfo:

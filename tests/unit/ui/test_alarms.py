@@ -8,6 +8,7 @@ import pytest
 
 from tieline.api.pages import Alarm
 from tieline.ui.alarms import AlarmBoard, FirstSeen, connector_alarms
+from tieline.ui.health import Health
 from tieline.ui.store import PageStore, Shelved
 
 FAILED: dict[str, Any] = {"state": "FAILED", "trace": "PUT: FatalError: no access\nTraceback"}
@@ -35,7 +36,7 @@ def test_a_failed_connector_and_an_outage_are_alarms():
         "b": {"state": "RUNNING", "not_connected": [OUTAGE]},
         "c": {"state": "RUNNING"},
     }
-    failed, outage = connector_alarms(ledgers, lambda key: 7)
+    failed, outage = connector_alarms(ledgers, Health(dict, "").problems, lambda key: 7)
     assert (failed.key, failed.severity, failed.since_ms) == ("failed.a", "critical", 7)
     assert "PUT: FatalError: no access" in failed.text
     assert "Traceback" not in failed.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,3 +141,9 @@ def plants_of(context: PageContext) -> Sequence[CommandPlant]:
 def is_protected(rule: Rule | None) -> bool:
     """Return whether a point is written only after it was named a second time."""
     return rule is not None and rule.confirmation
+
+
+def is_clock_doubted(ledger: Mapping[str, Any]) -> bool:
+    """Return whether a task of the sink does not believe the clock now."""
+    counters = ledger.get("counters", {})
+    return bool(counters.get("clock.untrusted", 0) > counters.get("clock.trusted", 0))

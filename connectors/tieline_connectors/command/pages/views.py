@@ -25,12 +25,16 @@ from tieline_connectors.command.model.point import split
 from tieline_connectors.command.pages.follower import CommandFollower
 from tieline_connectors.command.pages.form import SetForm, limits_of
 from tieline_connectors.command.pages.listing import CommandFilter, select
-from tieline_connectors.command.pages.plant import CommandPlant, is_protected, plants_of
+from tieline_connectors.command.pages.plant import CommandPlant, is_clock_doubted, is_protected, plants_of
 from tieline_connectors.points.names import point_id, point_text
 from tieline_connectors.points.questions import PointName
 
 _ROWS = 50
 _ALARM_US = 3600 * 1_000_000
+_CLOCK = (
+    "The clock was set, and it is unknown which time is right: commands wait. Set the clock right; if it is,"
+    " confirm it with tieline command clock trust AUDIT_FILE."
+)
 
 
 class CommandPages(Pages):
@@ -42,6 +46,7 @@ class CommandPages(Pages):
     def __init__(self, context: PageContext) -> None:
         super().__init__(context)
         self.plants = plants_of(context)
+        self._first_seen: dict[str, int] = {}
         topics = {plant.topic for plant in self.plants} | {p.config.results_topic for p in self.plants}
         self.follower = CommandFollower(context, sorted(topics))
 
@@ -77,7 +82,7 @@ class CommandPages(Pages):
             self.follower.stop()
 
     def alarms(self) -> Sequence[Alarm]:
-        """Return unpaid holds, unknown ends of the last hour, and engaged kill switches."""
+        """Return unpaid holds, unknown ends of the last hour, engaged kill switches, and clocks in doubt."""
         now = time.time_ns() // 1000
         alarms = []
         with self.follower.book() as book:
@@ -90,12 +95,26 @@ class CommandPages(Pages):
                 if end is not None and end["state"] == "UNKNOWN" and now - life.at < _ALARM_US:
                     text = "It is unknown whether a command was executed. Check the device."
                     alarms.append(_alarm("unknown", life.command_id, "critical", life.points, text, life.at))
+        return [*alarms, *self._plant_alarms(now // 1000)]
+
+    def _plant_alarms(self, now_ms: int) -> list[Alarm]:
+        """Return what is abnormal about the sinks themselves, each since it was first seen."""
+        ledgers = self.context.ledgers()
+        alarms: list[Alarm] = []
         for plant in self.plants:
             if (reason := plant.killed()) is not None:
                 text = f"The kill switch is engaged, and nothing is written: {reason}"
-                key = f"kill.{plant.name}"
-                alarms.append(Alarm(key, "warning", plant.name, text, now // 1000, "/command-sinks"))
+                alarms.append(self._since(f"kill.{plant.name}", "warning", plant.name, text, now_ms))
+            if is_clock_doubted(ledgers.get(plant.name, {})):
+                subject = f"clock of this computer ({plant.name})"
+                alarms.append(self._since(f"clock.{plant.name}", "critical", subject, _CLOCK, now_ms))
+        keys = {alarm.key for alarm in alarms}
+        self._first_seen = {key: since for key, since in self._first_seen.items() if key in keys}
         return alarms
+
+    def _since(self, key: str, severity: Any, subject: str, text: str, now_ms: int) -> Alarm:
+        since_ms = self._first_seen.setdefault(key, now_ms)
+        return Alarm(key, severity, subject, text, since_ms, "/command-sinks")
 
     # Set a point
 

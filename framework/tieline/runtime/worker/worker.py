@@ -42,7 +42,7 @@ class Worker:
             if isinstance(c.plan, SinkPlan)
         }
         self._watch = BrokerWatch(
-            broker, self._backend, self._broker_connections, sinks, max(1.0, self._interval)
+            broker, self.broker_name, self._broker_connections, sinks, max(1.0, self._interval)
         )
         self._started_at = wall_ms()
 
@@ -69,7 +69,9 @@ class Worker:
             self._registry.start(wait=0.0)  # reception does not wait for an unavailable broker
         for connector in self.connectors:
             connector.start()
-        log.info("started", extra={"connectors": [c.name for c in self.connectors], "broker": self._backend})
+        log.info(
+            "started", extra={"connectors": [c.name for c in self.connectors], "broker": self.broker_name}
+        )
         status = StatusFile(self._plan.worker.data_dir)
         status.write(self._status(self.ledger()))
         self._watch.start()
@@ -91,7 +93,7 @@ class Worker:
             "pid": os.getpid(),
             "started": self._started_at,
             "written": wall_ms(),
-            "broker": self._backend,
+            "broker": self.broker_name,
             "connectors": ledger,
         }
 
@@ -156,7 +158,8 @@ class Worker:
         return not abandoned and all(c.state == "STOPPED" for c in self.connectors), ledger
 
     @property
-    def _backend(self) -> str:
+    def broker_name(self) -> str:
+        """What outages of the broker are reported under."""
         servers = self._plan.worker.bootstrap_servers
         return f"Kafka at {','.join(servers)}" if servers else f"local log in {self._plan.worker.data_dir}"
 

@@ -372,7 +372,10 @@ def test_an_operators_confirmation_ends_a_doubt_and_expires_when_the_clock_is_se
     now = clock.now()
     assert now.doubt
     assert not now.confirmed
-    assert counted == {"clock.untrusted": 2}
+    assert counted == {"clock.untrusted": 2, "clock.trusted": 1}
+    clock.close()
+    clock.close()
+    assert counted == {"clock.untrusted": 2, "clock.trusted": 2}
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"boot": "boot", "offset": "x"}', "[" * 900])
