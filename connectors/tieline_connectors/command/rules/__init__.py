@@ -10,7 +10,7 @@ The end of a hold is decided in `holds`.
 
 | code | state | what it means |
 |---|---|---|
-| `CLOCK_UNTRUSTED` | none, it waits | the worker's clock was set, or is behind what has already happened |
+| `CLOCK_UNTRUSTED` | not set: it waits | the worker's clock was set, or is behind what has already happened |
 | `WRONG_PLACE` | REJECTED | on another partition than its devices', or for another topic or platform |
 | `MALFORMED` | REJECTED | not a command: the sentence names the field that is wrong |
 | `CONFLICT` | REJECTED | another command with the same id came before |
