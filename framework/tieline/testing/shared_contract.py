@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -16,6 +16,13 @@ from tieline.testing.promises import NotTested
 from tieline.testing.resources import left_since, process_state, resources, shared_state
 
 Call = Callable[[], None]
+
+
+class Outage(NamedTuple):
+    """An outage of the external system in the middle of a run, with the calls that begin and end it."""
+
+    begin: Call
+    end: Call
 
 
 class ConnectorContract(ConnectorSettings):
@@ -42,6 +49,13 @@ class ConnectorContract(ConnectorSettings):
     def heal_it(self) -> Call | None:
         """``heal_it()``: make it available again, with everything that it held. Goes with ``break_it``."""
         return None
+
+    @pytest.fixture
+    def run_outage(self, break_it: Call | None, heal_it: Call | None, not_tested: NotTested) -> Outage:
+        """Return the outage of ``break_it`` and ``heal_it``; skip the test if one of them is ``None``."""
+        if break_it is None or heal_it is None:
+            not_tested("give the fixtures 'break_it' and 'heal_it'")
+        return Outage(break_it, heal_it)
 
     @pytest.fixture
     def worker_settings(self) -> Mapping[str, str] | None:
@@ -105,18 +119,14 @@ class ConnectorContract(ConnectorSettings):
         self,
         settings: Mapping[str, str],
         work: Callable[[Any], None],
-        break_it: Call | None,
-        heal_it: Call | None,
-        not_tested: NotTested,
+        run_outage: Outage,
     ) -> None:
         """The same task is started again, until ``start`` returns."""
-        if break_it is None or heal_it is None:
-            not_tested("give the fixtures 'break_it' and 'heal_it'")
         task = self._task(settings)
         try:
-            break_it()
+            run_outage.begin()
             failed = self._fails("start", task.start, settings)
-            heal_it()
+            run_outage.end()
             if failed:
                 task.start()
             self._opened(task)

@@ -10,7 +10,7 @@ import pytest
 
 from tieline.api import DataError, RetriableError, SinkRecord
 from tieline.testing.promises import NotTested
-from tieline.testing.shared_contract import Call
+from tieline.testing.shared_contract import Call, Outage
 from tieline.testing.sink_calls import SinkCalls, Written, reached, to_offer_again
 
 
@@ -77,22 +77,17 @@ class SinkFailures(SinkCalls):
         self,
         settings: Mapping[str, str],
         written: Written,
-        break_it: Call | None,
-        heal_it: Call | None,
-        not_tested: NotTested,
+        run_outage: Outage,
     ) -> None:
         """``put`` or ``flush`` raises ``RetriableError`` in time; offered again, everything is written."""
-        self._need(not_tested, {"break_it": break_it, "heal_it": heal_it})
-        assert break_it is not None
-        assert heal_it is not None
         before, during, after = self._batch(0, 0, 3), self._batch(0, 3, 4), self._batch(0, 7, 2)
         with self._started(settings) as task:
             self._put(task, before)
             self._flushed(task, [before])
-            break_it()
+            run_outage.begin()
             left = self._refuses(task, during, settings)
             left = self._offered(task, left, settings) if left else []
-            heal_it()
+            run_outage.end()
             self._accepted(task, left, settings)
             self._accepted(task, after, settings)
             self._healed(task, [*before, *during, *after], settings)
@@ -102,21 +97,16 @@ class SinkFailures(SinkCalls):
         self,
         settings: Mapping[str, str],
         written: Written,
-        break_it: Call | None,
-        heal_it: Call | None,
-        not_tested: NotTested,
+        run_outage: Outage,
     ) -> None:
         """They were put before the outage; ``flush`` fails during it, and is called again afterwards."""
-        self._need(not_tested, {"break_it": break_it, "heal_it": heal_it})
-        assert break_it is not None
-        assert heal_it is not None
         batch = self._batch(0, 0, 5)
         with self._started(settings) as task:
             self._put(task, batch)
-            break_it()
+            run_outage.begin()
             for _ in range(2):
                 self._fails("flush", lambda: task.flush(reached(batch)), settings)
-            heal_it()
+            run_outage.end()
             self._healed(task, batch, settings)
             self._check([batch], written())
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tieline.testing.promises import NotTested
-from tieline.testing.shared_contract import Call
+from tieline.testing.shared_contract import Outage
 from tieline.testing.source_calls import Feed, Read, SourceCalls, read_of
 
 
@@ -81,21 +81,17 @@ class SourceStopping(SourceCalls):
         self,
         settings: Mapping[str, str],
         feed: Feed,
-        break_it: Call | None,
-        heal_it: Call | None,
-        not_tested: NotTested,
+        run_outage: Outage,
     ) -> None:
         """``poll`` reports the outage in time; afterwards the same task continues where it was."""
-        if break_it is None or heal_it is None:
-            not_tested("give the fixtures 'break_it' and 'heal_it'")
         with self._started(settings) as task:
             feed(6)
             records = self._read(task, 2, 2)
             if not self._replayable:
                 records += self._read(task, 4)
-            break_it()
+            run_outage.begin()
             records += self._reports(task, settings)
-            heal_it()
+            run_outage.end()
             records += self._after_outage(task, settings, 6 - len(records))
             feed(4)
             records += self._after_outage(task, settings, 10 - len(records))
@@ -125,9 +121,9 @@ class SourceStopping(SourceCalls):
             with self._started(settings, context) as task:
                 records = records + self._read(task, count - len(records))
                 records += self._poll(task, 100, self.soon / 20)
-        found = Counter(read.content for read in records)
-        assert len(found) >= count, (
-            f"{count - len(found)} of {count} records were lost at the stop: "
+        contents = Counter(read.content for read in records)
+        assert len(contents) >= count, (
+            f"{count - len(contents)} of {count} records were lost at the stop: "
             "poll returns what it still holds after interrupt"
         )
         assert len(records) == count, f"{len(records) - count} records came twice around a stop"
