@@ -52,9 +52,9 @@ class ReceiveBuffer:
         with self._changed:
             if not self._waiting and seconds > 0:
                 self._changed.wait_for(lambda: self._waiting or self._closed, seconds)
-            taken = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
-            self._bytes -= sum(size for _, size in taken)
-        return [received for received, _ in taken]
+            removed = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
+            self._bytes -= sum(size for _, size in removed)
+        return [received for received, _ in removed]
 
     def close(self) -> None:
         """End every wait. Messages in the buffer can still be taken."""

@@ -12,9 +12,9 @@ _CHANGELOG = "-changelog"
 def matches(pattern: re.Pattern[str], topic: str, topics: Collection[str], internal: Collection[str]) -> bool:
     """Return whether a subscription by this pattern includes a topic.
 
-    ``topics``: all topics that exist. ``internal``: those that this worker keeps for itself. Not included are
-    these, the topic of schemas, Kafka's own (``__…``), and the changelogs of sinks:
-    CONNECTOR-TOPIC-changelog, where TOPIC exists.
+    ``topics``: all topics that exist. ``internal``: those that this worker keeps for itself. Only a
+    pattern that names it exactly includes one of these, the topic of schemas, one of Kafka's own (``__…``),
+    or a changelog of a sink (CONNECTOR-TOPIC-changelog, where TOPIC exists).
     """
     if not pattern.fullmatch(topic):
         return False

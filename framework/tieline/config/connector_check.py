@@ -153,11 +153,11 @@ class ConnectorCheck:
         config, wrong = connector.config_type.check(settings, self._where, also_known=common.keys())
         self._problems.extend(wrong, self._where)
         # Also if some settings are wrong: a missing file is still missing.
-        found = self._call_connector(
+        reported = self._call_connector(
             lambda: list(connector.validate(config)), secrets_of(config), partial=bool(wrong)
         )
         known = {problem.key for problem in wrong}
-        for key, message in found or ():
+        for key, message in reported or ():
             if key not in known:
                 self._problems.add(ConfigProblem(self._where, key, message))
         return None if wrong else config

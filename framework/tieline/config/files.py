@@ -49,10 +49,10 @@ class SettingsFile(NamedTuple):
 
 def read_settings(path: Path) -> dict[str, str]:
     """Return the flat map of a file, references replaced. Raises ``ConfigError`` with every problem."""
-    found = read_file(path)
-    if found.problems:
-        raise ConfigError(found.problems)
-    return found.settings
+    file = read_file(path)
+    if file.problems:
+        raise ConfigError(file.problems)
+    return file.settings
 
 
 def read_file(path: Path) -> SettingsFile:
@@ -112,10 +112,10 @@ def _replacement(match: re.Match[str]) -> str:
 def _reject_old_agents(where: str, text: str) -> None:
     """Reject a config file of the agents that came before tieline, which a user may try first."""
     for agent, keys in _OLD_AGENTS.items():
-        found = [key for key in keys if re.search(rf"[\"']?\b{key}\b[\"']?\s*[:=]", text)]
-        if len(found) >= 2:
+        matching = [key for key in keys if re.search(rf"[\"']?\b{key}\b[\"']?\s*[:=]", text)]
+        if len(matching) >= 2:
             message = (
-                f"is a config file of {agent} ({found[0]}, {found[1]}), which tieline replaces: "
+                f"is a config file of {agent} ({matching[0]}, {matching[1]}), which tieline replaces: "
                 "docs/how-to/old-agents.md says, setting by setting, what to write instead"
             )
             raise ConfigError([ConfigProblem(where, "", message)])

@@ -20,7 +20,7 @@ class WorkerListener(ListenerConfig):
 
 def listener_settings(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the listener's settings, from a worker's flat map with ``listeners``. Raises ``ValueError``."""
-    own = {key[len(PREFIX) :]: value for key, value in settings.items() if key.startswith(PREFIX)}
+    below_prefix = {key[len(PREFIX) :]: value for key, value in settings.items() if key.startswith(PREFIX)}
     url = settings["listeners"].strip()
     if "," in url:
         raise ValueError(f"give one address, such as {_EXAMPLE}; a worker has one listener")
@@ -31,7 +31,7 @@ def listener_settings(settings: Mapping[str, str]) -> dict[str, str]:
         port = None
     if parts.scheme not in ("http", "https") or port is None or parts.path.strip("/") or parts.query:
         raise ValueError(f"{url!r} is not an address such as {_EXAMPLE} or https://0.0.0.0:8443")
-    has_certificate = "ssl.certificate.location" in own
+    has_certificate = "ssl.certificate.location" in below_prefix
     if (parts.scheme == "https") != has_certificate:
         raise ValueError(
             "https needs listeners.ssl.certificate.location and listeners.ssl.key.location"
@@ -39,4 +39,4 @@ def listener_settings(settings: Mapping[str, str]) -> dict[str, str]:
             else "with listeners.ssl.certificate.location the address begins with https"
         )
     host = parts.hostname or "0.0.0.0"  # as in Kafka Connect: every address of this machine
-    return {**own, "listen": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}
+    return {**below_prefix, "listen": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}

@@ -90,11 +90,11 @@ def check_plan(
 def _read(problems: Problems, path: Path) -> Mapping[str, str] | None:
     """Return the settings in a file, as far as they can be read; ``None`` if the file cannot be read."""
     try:
-        settings, found = read_file(path)
+        settings, problems_found = read_file(path)
     except ConfigError as error:
         problems.all.extend(error.problems)
         return None
-    problems.all.extend(found)
+    problems.all.extend(problems_found)
     return settings
 
 
@@ -138,10 +138,10 @@ class _WorkerCheck:
             if reason := refusal(key, of_worker=True):
                 self._problems.add(ConfigProblem(where, key, reason))
                 checked_elsewhere.add(key)
-        worker, found = WorkerSettings.check(
+        worker, problems_found = WorkerSettings.check(
             {key: value for key, value in settings.items() if key not in checked_elsewhere}, where
         )
-        self._problems.extend(found, where)
+        self._problems.extend(problems_found, where)
         context = WorkerContext(
             where,
             worker,
@@ -150,9 +150,9 @@ class _WorkerCheck:
             self._plugins_known,
         )
         if context.clients is not None:
-            found = client_problems(context.clients)
-            self._problems.extend(found, where)
-            if found:  # reported once; what the connectors override is checked without them
+            problems_found = client_problems(context.clients)
+            self._problems.extend(problems_found, where)
+            if problems_found:  # reported once; what the connectors override is checked without them
                 context = context._replace(clients={})
         if not self._known:
             return context

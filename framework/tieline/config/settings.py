@@ -67,7 +67,7 @@ class WorkerSettings(Config):
     listeners: str = setting(
         "listeners",
         "",
-        doc="The address of this worker's pages, such as http://127.0.0.1:8083. Empty: it serves none. An "
+        doc="The address of this worker's pages, such as http://127.0.0.1:8083. Empty: no pages. An "
         "address that other machines can reach needs listeners.users.file.",
     )
     offset_flush_interval_ms: int = setting(

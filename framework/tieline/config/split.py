@@ -28,10 +28,12 @@ class Split(NamedTuple):
     """The connector's own."""
 
 
-def split(settings: Mapping[str, str], common: type[ConnectorSettings], own: Collection[str] = ()) -> Split:
+def split(
+    settings: Mapping[str, str], common: type[ConnectorSettings], connector_keys: Collection[str] = ()
+) -> Split:
     """Split a flat map. Keys in ``IGNORED`` are left out, unless the connector reads them.
 
-    ``own``: keys that the connector itself reads, even if they belong to its client, too.
+    ``connector_keys``: those that the connector itself reads, even if they belong to its client, too.
     """
     known = set(common.keys())
     out = Split({}, {}, {})
@@ -40,9 +42,9 @@ def split(settings: Mapping[str, str], common: type[ConnectorSettings], own: Col
             out.common[key] = value
         elif key.startswith(_COMMON_PREFIXES):
             out.prefixed[key] = value
-            if key in own:
+            if key in connector_keys:
                 out.connector[key] = value
-        elif key in own or key not in IGNORED:
+        elif key in connector_keys or key not in IGNORED:
             out.connector[key] = value
     return out
 

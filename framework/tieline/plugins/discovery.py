@@ -63,16 +63,17 @@ def alias_of(plugin: Installed, plugins: Collection[Installed]) -> str:
     ``plugins`` are those of its group. Names of one class are aliases of the shortest one without a dot.
     """
     names = [other.name for other in plugins if other[1:] == plugin[1:]]
-    own = min(names, key=lambda name: ("." in name, len(name)), default=plugin.name)
-    return "" if own == plugin.name else own
+    shortest = min(names, key=lambda name: ("." in name, len(name)), default=plugin.name)
+    return "" if shortest == plugin.name else shortest
 
 
 def own_name(group: str, name: str) -> str:
     """Return the own name of the plugin that ``name`` means; ``name`` itself if it is not installed."""
     plugins = installed(group)
-    found = find_name(name, {plugin.name for plugin in plugins})
+    installed_name = find_name(name, {plugin.name for plugin in plugins})
     return next(
-        (alias_of(plugin, plugins) or plugin.name for plugin in plugins if plugin.name == found), name
+        (alias_of(plugin, plugins) or plugin.name for plugin in plugins if plugin.name == installed_name),
+        name,
     )
 
 
@@ -165,15 +166,15 @@ def _entry_points(group: str) -> list[EntryPoint]:
     out an entry point that two distributions share. Of two distributions with one name the first counts, as
     for ``import``. A distribution that cannot be read has no entry points.
     """
-    found: dict[str, list[EntryPoint]] = {}
+    by_distribution: dict[str, list[EntryPoint]] = {}
     for distribution in distributions():
         try:
             points = _plugins_of(distribution)
         except Exception:  # noqa: BLE001 - ``unreadable`` reports it
             continue
         if points:
-            found.setdefault(_named(distribution)[0] or _place(distribution), points)
-    every = [point for points in found.values() for point in points if point.group == group]
+            by_distribution.setdefault(_named(distribution)[0] or _place(distribution), points)
+    every = [point for points in by_distribution.values() for point in points if point.group == group]
     ExtensionManager.ENTRY_POINT_CACHE[group] = every
     return every
 

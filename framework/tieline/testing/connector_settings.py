@@ -93,8 +93,8 @@ class ConnectorSettings:
 
     @property
     def _config_type(self) -> type[Config]:
-        found: type[Config] = self._connector.config_type
-        return found
+        config_type: type[Config] = self._connector.config_type
+        return config_type
 
     def _config(self, settings: Mapping[str, str]) -> Config:
         return self._config_type.parse(settings)
@@ -109,15 +109,15 @@ class ConnectorSettings:
 
     def _secrets(self, settings: Mapping[str, str]) -> Mapping[str, str]:
         """Return the text of each secret that the settings contain, by its key."""
-        found: dict[str, str] = {}
+        secrets: dict[str, str] = {}
         for name, field in self._config_type.model_fields.items():
             key = field.alias or name
             text = settings.get(key, "")
             if isinstance(field.default, Secret):
                 text = text or field.default.get_secret_value()
             if Secret in (field.annotation, *get_args(field.annotation)) and len(text) > 3:
-                found[key] = text
-        return found
+                secrets[key] = text
+        return secrets
 
 
 class _ConnectorContext:

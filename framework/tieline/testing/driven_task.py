@@ -71,9 +71,9 @@ class DrivenTask:
 
     def __getattr__(self, name: str) -> Any:
         """Return a method of the task that runs in its thread; other attributes as they are."""
-        found = getattr(self.task, name)
-        if not callable(found):
-            return found
+        attribute = getattr(self.task, name)
+        if not callable(attribute):
+            return attribute
 
         def call(*arguments: Any) -> Any:
             try:
@@ -108,7 +108,7 @@ class DrivenTask:
 
     def _result(self, name: str, answer: Future[Any], limit: float | None = None) -> Any:
         limit = self.limit if limit is None else limit
-        begun = time.monotonic()
+        started = time.monotonic()
         with suppress(FutureTimeoutError):
             answer.exception(limit)
         if answer.done():
@@ -120,7 +120,7 @@ class DrivenTask:
             raise UnexpectedError(name, error) from error
         if name != "interrupt":
             self.hung = name
-        waited = time.monotonic() - begun
+        waited = time.monotonic() - started
         hint = _HINT.get(name, "each call returns soon, or raises an error")
         pytest.fail(f"{name} did not return within {waited:.1f} s: {hint}. It is here:\n{_stacks()}")
 

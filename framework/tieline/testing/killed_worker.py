@@ -43,11 +43,11 @@ class KilledWorker:
         target = f"{connector.__module__}:{connector.__qualname__}"
         write_entry_points(folder / "plugin", "tieline-contract-kit", {group: {_NAME: target}})
         path = os.pathsep.join([str(folder / "plugin"), *(part or "." for part in sys.path)])
-        own = {"progress.interval.ms": "100", "offset.flush.interval.ms": "100", **worker}
+        worker_settings = {"progress.interval.ms": "100", "offset.flush.interval.ms": "100", **worker}
         self._data = folder / "data"
         self._process = WorkerProcess(
             folder,
-            own,
+            worker_settings,
             [{"value.converter": "json", **settings, "name": _NAME, "connector.class": _NAME}],
             environment={"PYTHONPATH": path},
         )
@@ -72,19 +72,19 @@ class KilledWorker:
 
     def ledger(self) -> Mapping[str, Any]:
         """Return the connector's part of the last ledger."""
-        found: Mapping[str, Any] = self._process.last_ledger.get(_NAME, {})
-        return found
+        stats: Mapping[str, Any] = self._process.last_ledger.get(_NAME, {})
+        return stats
 
     def records(self) -> list[tuple[str, bytes | None]]:
         """Return identity and value of every record in the log, in order; also beside the worker."""
-        found: list[tuple[str, bytes | None]] = []
+        records: list[tuple[str, bytes | None]] = []
         if not (self._data / "log.db").exists():
-            return found
+            return records
         with closing(self._open(owner=False)) as broker:
             for topic in broker.topic_names():
                 if not topic.startswith("_"):
-                    broker.read(topic, lambda r: found.append((_id(r.headers, r.value), r.value)))
-        return found
+                    broker.read(topic, lambda r: records.append((_id(r.headers, r.value), r.value)))
+        return records
 
     def send(self, records: Sequence[SinkRecord]) -> None:
         """Write records into the log while no worker runs."""
@@ -153,25 +153,27 @@ class SourceInAKilledWorker(SourceCalls):
     ) -> None:
         """Killed, started again and stopped: each record is in the log, under one id."""
         kind = self.connector
-        mine = _worker_settings(kind, worker_settings, not_tested)
-        worker = KilledWorker(tmp_path / "killed worker", SOURCES, kind, settings, mine)
+        all_worker_settings = _worker_settings(kind, worker_settings, not_tested)
+        worker = KilledWorker(tmp_path / "killed worker", SOURCES, kind, settings, all_worker_settings)
         fed = 20
-        all_of_it = _Arrival(worker, feed, fed, self._replayable, self.settle)
-        worker.run_until(all_of_it, f"not all of the {fed} records came into the log")
+        has_arrived = _Arrival(worker, feed, fed, self._replayable, self.settle)
+        worker.run_until(has_arrived, f"not all of the {fed} records came into the log")
         fed += 20
-        all_of_it = _Arrival(worker, feed, fed, self._replayable, self.settle)
+        has_arrived = _Arrival(worker, feed, fed, self._replayable, self.settle)
         with worker.running() as process:
-            worker.wait(process, all_of_it, f"not all of the {fed} records came into the log after a kill -9")
-        found = worker.records()
-        names = Counter(name for name, _ in found)
+            worker.wait(
+                process, has_arrived, f"not all of the {fed} records came into the log after a kill -9"
+            )
+        records = worker.records()
+        names = Counter(name for name, _ in records)
         assert len(names) >= fed, f"{fed - len(names)} of {fed} records are missing after a kill -9"
         assert len(names) == fed, (
             f"{len(names) - fed} records came again under another id or with another value after a kill -9: "
             "a record that is read again is equal to the first time"
         )
         if self._replayable:
-            another = KilledWorker(tmp_path / "another worker", SOURCES, kind, settings, mine)
-            self._check_ids(found, self._read_again(another, fed))
+            another = KilledWorker(tmp_path / "another worker", SOURCES, kind, settings, all_worker_settings)
+            self._check_ids(records, self._read_again(another, fed))
 
     def _read_again(self, worker: KilledWorker, count: int) -> list[tuple[str, bytes | None]]:
         """Return what a worker without saved offsets reads; nothing, where records were acknowledged."""
@@ -211,9 +213,11 @@ class SinkInAKilledWorker(SinkCalls):
     ) -> None:
         """Killed, started again and stopped: each record is outside, once if it is idempotent."""
         kind = self.connector
-        mine = _worker_settings(kind, worker_settings, not_tested)
-        own = {"max.poll.records": "10", **settings, "topics": _TOPIC}
-        worker = KilledWorker(tmp_path / "killed worker", SINKS, kind, own, mine)
+        all_worker_settings = _worker_settings(kind, worker_settings, not_tested)
+        connector_settings = {"max.poll.records": "10", **settings, "topics": _TOPIC}
+        worker = KilledWorker(
+            tmp_path / "killed worker", SINKS, kind, connector_settings, all_worker_settings
+        )
         batches = [self._batch(0, first, 40) for first in (0, 40)]
         try:
             expected = Counter(text_of(json.loads(json.dumps(r.value))) for batch in batches for r in batch)
@@ -224,15 +228,15 @@ class SinkInAKilledWorker(SinkCalls):
         worker.send(batches[1])
         with worker.running():
             self._all_come(worker, written, expected)
-        found = Counter(map(text_of, written()))
-        missing = expected - found
+        stored = Counter(map(text_of, written()))
+        missing = expected - stored
         assert not missing, (
             f"{missing.total()} of {expected.total()} records are missing after a kill -9: "
             "offsets were committed before their records were safe"
         )
         if self.idempotent:
-            more = found - expected
-            assert not more, f"{more.total()} records were written twice after a kill -9"
+            surplus = stored - expected
+            assert not surplus, f"{surplus.total()} records were written twice after a kill -9"
 
     def _all_come(self, worker: KilledWorker, written: Written, expected: Counter[str]) -> None:
         until = time.monotonic() + _HOW_LONG
@@ -253,8 +257,8 @@ def _worker_settings(
 
 
 def _id(headers: Any, value: bytes | None) -> str:
-    own = dict(headers).get(ID_HEADER)
-    return repr(value) if own is None else own.decode("ascii", "replace")
+    record_id = dict(headers).get(ID_HEADER)
+    return repr(value) if record_id is None else record_id.decode("ascii", "replace")
 
 
 def _log(worker: WorkerProcess) -> str:

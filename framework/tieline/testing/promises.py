@@ -53,12 +53,12 @@ class Untested:
 
 def untested(config: pytest.Config) -> Untested:
     """Return the list of this process, creating it for the first that asks."""
-    found = config.pluginmanager.get_plugin(_NAME)
-    if found is None:
-        found = Untested(config)
-        config.pluginmanager.register(found, _NAME)
-    assert isinstance(found, Untested)
-    return found
+    plugin = config.pluginmanager.get_plugin(_NAME)
+    if plugin is None:
+        plugin = Untested(config)
+        config.pluginmanager.register(plugin, _NAME)
+    assert isinstance(plugin, Untested)
+    return plugin
 
 
 class NotTested:

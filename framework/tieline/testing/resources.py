@@ -52,7 +52,7 @@ def shared_state(kinds: Iterable[type]) -> Mapping[str, str]:
     cache: only its replacement counts. A module of tests may hold the external system, and is left out.
     """
     owners = [owner for kind in kinds for owner in kind.__mro__ if not _is_foreign(owner.__module__)]
-    found = {
+    values = {
         f"{owner.__name__}.{name}": _fingerprint(value)
         for owner in owners
         for name, value in vars(owner).items()
@@ -60,18 +60,18 @@ def shared_state(kinds: Iterable[type]) -> Mapping[str, str]:
     }
     for module in {owner.__module__ for owner in owners}:
         if not module.rpartition(".")[2].startswith(("test_", "conftest")) and module in sys.modules:
-            found |= {
+            values |= {
                 f"{module}.{name}": str(id(value)) if isinstance(value, dict) else _fingerprint(value)
                 for name, value in vars(sys.modules[module]).items()
                 if not _is_code(name, value)
             }
-    return found
+    return values
 
 
 def process_state() -> Mapping[str, str]:
     """Return what belongs to the whole process, as text, by a name for people."""
     root = logging.getLogger()
-    found = {
+    values = {
         "the working folder": os.getcwd(),
         "socket.setdefaulttimeout": str(socket.getdefaulttimeout()),
         "the default context of TLS": repr(getattr(ssl, "_create_default_https_context")),  # noqa: B009 - private
@@ -84,7 +84,7 @@ def process_state() -> Mapping[str, str]:
         "sys.stdout or sys.stderr": f"{id(sys.stdout)} {id(sys.stderr)}",
     }
     variables = {f"the environment variable {name}": value for name, value in os.environ.items()}
-    return {**found, **variables}
+    return {**values, **variables}
 
 
 def _is_foreign(module: str) -> bool:

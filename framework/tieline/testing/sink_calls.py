@@ -119,11 +119,11 @@ class SinkCalls(ConnectorContract):
 
     def _put(self, task: Any, batch: Sequence[SinkRecord]) -> None:
         handed, before = list(batch), [text_of(record.value) for record in batch]
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             task.put(handed)
         finally:
-            took = time.monotonic() - begun
+            took = time.monotonic() - started
             assert took <= self.soon, (
                 f"put took {took:.1f} s; it never sleeps or retries, it raises RetriableError"
             )
@@ -155,29 +155,29 @@ class SinkCalls(ConnectorContract):
     def _flushed(self, task: Any, batches: Iterable[Sequence[SinkRecord]]) -> None:
         task.flush(reached([record for batch in batches for record in batch]))
 
-    def _is_there(self, records: Sequence[SinkRecord], found: Sequence[Any], message: str) -> None:
-        missing = Counter(text_of(r.value) for r in records) - Counter(map(text_of, found))
+    def _is_there(self, records: Sequence[SinkRecord], values: Sequence[Any], message: str) -> None:
+        missing = Counter(text_of(r.value) for r in records) - Counter(map(text_of, values))
         assert not missing, f"{message} ({missing.total()} records)"
 
-    def _check(self, batches: Iterable[Sequence[SinkRecord]], found: Sequence[Any], most: int = 1) -> None:
+    def _check(self, batches: Iterable[Sequence[SinkRecord]], values: Sequence[Any], most: int = 1) -> None:
         """Check that each value of these records is outside, in order, at most ``most`` times."""
         records = [record for batch in batches for record in batch]
-        expected, texts = Counter(text_of(r.value) for r in records), [text_of(value) for value in found]
+        expected, texts = Counter(text_of(r.value) for r in records), [text_of(value) for value in values]
         counted = Counter(texts)
         missing, other = expected - counted, Counter(set(texts)) - expected
         assert not missing, f"{missing.total()} records are missing, although flush returned"
         assert not other, f"{other.total()} values were written that are not those of the records"
         if most == 1:
-            more = counted - expected
-            assert not more, f"{more.total()} values too many: records were written twice"
+            surplus = counted - expected
+            assert not surplus, f"{surplus.total()} values too many: records were written twice"
         if self.in_order and most == 1:
             self._check_order(records, texts)
 
     def _check_order(self, records: Sequence[SinkRecord], texts: Sequence[str]) -> None:
         for partition in {record.partition for record in records}:
-            mine = [text_of(record.value) for record in records if record.partition == partition]
-            found = [text for text in texts if text in set(mine)]
-            assert found == mine, (
+            expected = [text_of(record.value) for record in records if record.partition == partition]
+            written = [text for text in texts if text in set(expected)]
+            assert written == expected, (
                 f"the records of partition {partition} are out of order; keep the order of a partition, "
                 "or state in_order = False if the store has none"
             )
@@ -198,10 +198,10 @@ class SinkCalls(ConnectorContract):
 
 def reached(batch: Sequence[SinkRecord]) -> dict[TopicPartition, int]:
     """Return the offset that each partition reaches with a batch."""
-    found: dict[TopicPartition, int] = {}
+    offsets: dict[TopicPartition, int] = {}
     for record in batch:
-        found[record.consumed_from] = max(record.offset + 1, found.get(record.consumed_from, 0))
-    return found
+        offsets[record.consumed_from] = max(record.offset + 1, offsets.get(record.consumed_from, 0))
+    return offsets
 
 
 def text_of(value: Any) -> str:

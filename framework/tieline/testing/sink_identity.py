@@ -60,8 +60,8 @@ class SinkIdentity(SinkCalls):
             for records in (batch, again):
                 self._put(task, records)
                 self._flushed(task, [records])
-        found = Counter(map(text_of, written()))
-        assert max(found.values(), default=0) <= 1, (
+        counts = Counter(map(text_of, written()))
+        assert max(counts.values(), default=0) <= 1, (
             "a record whose tieline.id is known was written again, because it came at another offset: "
             "make the key of the header tieline.id, not of topic, partition and offset"
         )
@@ -89,10 +89,10 @@ class SinkIdentity(SinkCalls):
         )
 
     def _written_at_most(self, most: int, records: Sequence[SinkRecord], values: Sequence[Any]) -> None:
-        found = Counter(map(text_of, values))
+        counts = Counter(map(text_of, values))
         self._is_there(records, values, "records are missing")
-        assert set(found) == {text_of(r.value) for r in records}, "values were written that no record has"
-        highest = max(found.values())
+        assert set(counts) == {text_of(r.value) for r in records}, "values were written that no record has"
+        highest = max(counts.values())
         assert highest <= most, (
             f"a record that came again was written {highest} times: records come again after every crash. "
             "Make the key of the header tieline.id (upsert, insert or ignore), "

@@ -45,35 +45,35 @@ class SinkPartitions(SinkCalls):
     ) -> None:
         """A rebalance: ``pre_commit`` for what is revoked, ``close``, and the task continues."""
         revoked, kept = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
-        ours, others = self._batch(0, 0, 3), self._batch(1, 10, 3)
+        of_revoked, of_kept = self._batch(0, 0, 3), self._batch(1, 10, 3)
         with self._started(settings) as task:
-            self._put(task, [*ours, *others])
+            self._put(task, [*of_revoked, *of_kept])
             safe = task.pre_commit({revoked: 3})
-            done = [record for record in ours if record.offset < safe.get(revoked, 0)]
+            done = [record for record in of_revoked if record.offset < safe.get(revoked, 0)]
             later = self._batch(1, 13, 2)
             self._put(task, later)
             task.close([revoked], False)
             self._is_there(done, written(), "what pre_commit called safe is gone after close")
             task.flush({kept: 15})
             message = "close(lost=False) of one partition dropped what was buffered for another one"
-            self._is_there([*others, *later], written(), message)
+            self._is_there([*of_kept, *later], written(), message)
 
     def test_a_partition_that_comes_leaves_the_others_alone(
         self, settings: Mapping[str, str], written: Written
     ) -> None:
         """``open`` is called again with what is assigned in addition."""
         new, kept = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
-        waiting, more, first = self._batch(1, 10, 3), self._batch(1, 13, 2), self._batch(0, 0, 2)
+        waiting, later, first = self._batch(1, 10, 3), self._batch(1, 13, 2), self._batch(0, 0, 2)
         with self._started(settings) as task:
             task.close([new], False)
             task.context.assignment = frozenset({kept})
             self._put(task, waiting)
             task.context.assignment = frozenset({kept, new})
             task.open([new])
-            self._put(task, [*more, *first])
-            self._flushed(task, [waiting, more, first])
+            self._put(task, [*later, *first])
+            self._flushed(task, [waiting, later, first])
         self._is_there(
-            [*waiting, *more, *first], written(), "open of one partition dropped records of another one"
+            [*waiting, *later, *first], written(), "open of one partition dropped records of another one"
         )
 
     def test_a_partition_without_records_can_be_closed(
@@ -118,14 +118,14 @@ class SinkPartitions(SinkCalls):
         configs = self._task_configs(settings, 2)
         if len(configs) < 2:
             pytest.skip("this sink has one task at most")
-        mine, others = self._batch(0, 0, 3), self._batch(1, 10, 3)
+        first, second = self._batch(0, 0, 3), self._batch(1, 10, 3)
         with self._started(configs[0]) as task:
             with self._started(configs[1], RecordingSinkContext(task=1, data_dir=self._data_dir)) as other:
-                self._put(task, mine)
-                self._flushed(task, [mine])
-                self._put(other, others)
+                self._put(task, first)
+                self._flushed(task, [first])
+                self._put(other, second)
                 other.close([TopicPartition(TOPIC, 1)], True)
-            more = self._batch(0, 3, 2)
-            self._put(task, more)
-            self._flushed(task, [more])
-        self._is_there([*mine, *more], written(), "another task of the same connector took records along")
+            later = self._batch(0, 3, 2)
+            self._put(task, later)
+            self._flushed(task, [later])
+        self._is_there([*first, *later], written(), "another task of the same connector took records along")

@@ -67,17 +67,17 @@ class SourceCalls(ConnectorContract):
         return RecordingSourceContext()
 
     def _poll(self, task: Any, most: int, wait: float) -> list[Read]:
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             records = task.poll(most, wait)
         except RetriableError:
-            took = time.monotonic() - begun
+            took = time.monotonic() - started
             assert took <= wait + self.soon, (
                 f"poll took {took:.1f} s to report an outage, {wait} s were allowed (max_wait): "
                 "give each connection and each request a time limit"
             )
             raise
-        took = time.monotonic() - begun
+        took = time.monotonic() - started
         assert isinstance(records, (list, tuple)), (
             f"poll returned a {type(records).__name__}: return a list of records, [] if there are none"
         )
@@ -109,8 +109,8 @@ class SourceCalls(ConnectorContract):
     def _rest(self, task: Any) -> list[Read]:
         """Return what ``poll`` still holds after ``interrupt``: the runtime polls until nothing comes."""
         records: list[Read] = []
-        while more := self._poll(task, 3, 0.0):
-            records += more
+        while rest := self._poll(task, 3, 0.0):
+            records += rest
         return records
 
     def _save(self, context: RecordingSourceContext, records: list[Read]) -> None:

@@ -28,8 +28,8 @@ class SourceReading(SourceCalls):
             records = self._read(task, 10)
             feed(5)
             records += self._read(task, 5)
-            more = [record for _ in range(3) for record in self._poll(task, 10, self.soon / 20)]
-        assert more == [], f"{len(more)} records too many: records are read twice"
+            surplus = [record for _ in range(3) for record in self._poll(task, 10, self.soon / 20)]
+        assert surplus == [], f"{len(surplus)} records too many: records are read twice"
         places = Counter(read.content for read in records)
         assert len(places) == 15, (
             f"15 records have {len(places)} different positions and contents: "
@@ -217,14 +217,16 @@ class SourceReading(SourceCalls):
             again = self._read(task, 10 - saved)
             again += self._poll(task, 10, self.soon / 20)
         expected = Counter(read.content for read in first[saved:])
-        found = Counter(read.content for read in again)
-        done = found & Counter(read.content for read in first[:saved])
+        read_again = Counter(read.content for read in again)
+        done = read_again & Counter(read.content for read in first[:saved])
         assert not done, (
             f"{done.total()} records came again although their offset was saved: "
             "start ignores context.offset, or a record carries the offset before it"
         )
-        assert not expected - found, f"{(expected - found).total()} records were skipped, or came otherwise"
-        assert not found - expected, f"{(found - expected).total()} records came that were never read before"
+        skipped = expected - read_again
+        assert not skipped, f"{skipped.total()} records were skipped, or came otherwise"
+        unknown = read_again - expected
+        assert not unknown, f"{unknown.total()} records came that were never read before"
 
     def test_each_record_has_an_id_of_its_own(
         self, settings: Mapping[str, str], feed: Feed, not_tested: NotTested

@@ -147,7 +147,7 @@ class WorkerProcess:
             raise RuntimeError("the worker is not started: call start() first")
         return self._run
 
-    def _wait(self, found: Callable[[Event], Event | None], seen: int, timeout: float, what: str) -> Event:
+    def _wait(self, match: Callable[[Event], Event | None], seen: int, timeout: float, what: str) -> Event:
         """Look at each event once, without the lock: a worker blocks while its log is not read."""
         deadline = time.monotonic() + timeout
         while True:
@@ -159,7 +159,7 @@ class WorkerProcess:
                 new = self.events[seen:]
             for event in new:
                 seen += 1
-                if (wanted := found(event)) is not None:
+                if (wanted := match(event)) is not None:
                     return wanted
                 if time.monotonic() > deadline:
                     break

@@ -127,7 +127,7 @@ class CommandClient:
         return self._reader
 
     def _wait(
-        self, reader: TopicFollower, tracker: CommandTracker, started: float, until: float, several: bool
+        self, reader: TopicFollower, tracker: CommandTracker, started: float, until: float, is_many: bool
     ) -> int:
         unavailable = False
         try:
@@ -143,7 +143,7 @@ class CommandClient:
                     continue
                 for record in records:
                     if tracker.add(record.value):
-                        whose = f"{record.value['command_id']}  " if several else ""
+                        whose = f"{record.value['command_id']}  " if is_many else ""
                         self._screen.result(record.value, f"{whose}{time.monotonic() - started:8.3f} s")
         except KeyboardInterrupt:
             self._screen.say(
@@ -152,7 +152,7 @@ class CommandClient:
                 "yellow",
             )
             raise typer.Exit(INTERRUPTED) from None
-        if several:
+        if is_many:
             counted = ", ".join(f"{number} {end}" for end, number in sorted(tracker.ends.items()))
             self._screen.say(f"{_count_of(sum(tracker.ends.values()))}: {counted}")
         if tracker.ends[NO_RESULT]:
@@ -163,9 +163,9 @@ class CommandClient:
             )
         return tracker.status
 
-    def _report_sent(self, ids: Sequence[str], more: str) -> None:
+    def _report_sent(self, ids: Sequence[str], suffix: str) -> None:
         what = f"command {ids[0]}" if len(ids) == 1 else _count_of(len(ids))
-        self._screen.say(f"sent {what}{more}", "dim")
+        self._screen.say(f"sent {what}{suffix}", "dim")
 
 
 def similar(topic: str, existing: Collection[str]) -> list[str]:

@@ -120,9 +120,12 @@ def old_line(line: str) -> CommandDraft | None:
         raise ValueError(f"{_OLD_LINE}, three words; put quotes around one that has spaces")
     if len(words) > 3:
         topic, first, *rest = line.split()
-        one = f'{topic} "{" ".join([first, *rest[:-1]])}" {rest[-1]}'
-        other = f'{topic} {first} "{" ".join(rest)}"'
-        raise ValueError(f"{_OLD_LINE}, three words, and this one has {len(words)}; write {one}  or  {other}")
+        spaced_point = f'{topic} "{" ".join([first, *rest[:-1]])}" {rest[-1]}'
+        spaced_value = f'{topic} {first} "{" ".join(rest)}"'
+        raise ValueError(
+            f"{_OLD_LINE}, three words, and this one has {len(words)}; "
+            f"write {spaced_point}  or  {spaced_value}"
+        )
     topic, point, value = words
     draft = {"message": OLD_MESSAGE, "new_value": value, "device_point": point}
     check_old_form(draft)

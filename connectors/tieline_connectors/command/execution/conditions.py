@@ -101,14 +101,14 @@ class ConditionMonitor:
         if self._switch is None:
             return None
         try:
-            because = self._switch()
+            reason = self._switch()
         except FileTimeoutError:
-            because = "the file system of its file does not answer"
-        if because != self._killed_because:
-            if because is None:
+            reason = "the file system of its file does not answer"
+        if reason != self._killed_because:
+            if reason is None:
                 log.warning("the kill switch is released")
             else:
-                log.error("the kill switch is engaged, nothing is written: %s", because)
+                log.error("the kill switch is engaged, nothing is written: %s", reason)
                 self._count("kill.switch.engaged", 1)
-            self._killed_because = because
-        return because
+            self._killed_because = reason
+        return reason

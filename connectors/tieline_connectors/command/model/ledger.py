@@ -153,11 +153,11 @@ class CommandLedger:
         These are all writes since then, and the one before, whose value was in force then.
         """
         writes: list[PastWrite] = []
-        for at, command_id, is_revert in reversed(self._events.get(key_of(point), [])):
-            write = self._past_write(at, command_id, is_revert, key_of(point))
+        for written_at, command_id, is_revert in reversed(self._events.get(key_of(point), [])):
+            write = self._past_write(written_at, command_id, is_revert, key_of(point))
             if write is not None:
                 writes.append(write)
-                if at < since:
+                if written_at < since:
                     break
         return writes
 
@@ -166,7 +166,10 @@ class CommandLedger:
         key, since = key_of(point), (entry.started_at or 0) + self.time_shift(entry)
         events = self._events.get(key, [])
         later = events[bisect.bisect_right(events, (since, "\U0010ffff", True)) :]
-        return any(not is_revert and self._past_write(at, id_, False, key) for at, id_, is_revert in later)
+        return any(
+            not is_revert and self._past_write(written_at, id_, False, key)
+            for written_at, id_, is_revert in later
+        )
 
     def count_starts(self, since: int, *, issuer: str = "", device: str = "") -> int:
         """Return how many commands were started after then: in all, of an issuer, or on a device."""
@@ -275,41 +278,41 @@ class CommandLedger:
     def _add_history(self, before: LedgerEntry | None, entry: LedgerEntry) -> None:
         shift = self.time_shift(entry)
         if entry.started_at is not None:
-            at = entry.started_at + shift
+            started_at = entry.started_at + shift
             if before is None or before.started_at is None:
-                self._add_event(entry, at, is_revert=False)
-                self._add_start(entry, at)
+                self._add_event(entry, started_at, is_revert=False)
+                self._add_start(entry, started_at)
             if entry.result is not None and (before is None or before.result is None):
-                self.streaks.add(entry.result, self._ended_at(entry) or at)
+                self.streaks.add(entry.result, self._ended_at(entry) or started_at)
         if entry.reverting_at is not None and (before is None or before.reverting_at is None):
             self._add_event(entry, entry.reverting_at + shift, is_revert=True)
 
-    def _add_start(self, entry: LedgerEntry, at: int) -> None:
+    def _add_start(self, entry: LedgerEntry, started_at: int) -> None:
         for key in (("issuer", ""), ("issuer", entry.command.issuer)):
-            bisect.insort(self._starts.setdefault(key, []), at)
+            bisect.insort(self._starts.setdefault(key, []), started_at)
         for device in entry.command.devices:
-            bisect.insort(self._starts.setdefault(("device", device), []), at)
+            bisect.insort(self._starts.setdefault(("device", device), []), started_at)
 
-    def _add_event(self, entry: LedgerEntry, at: int, *, is_revert: bool) -> None:
+    def _add_event(self, entry: LedgerEntry, written_at: int, *, is_revert: bool) -> None:
         for write in entry.command.writes:
             events = self._events.setdefault(key_of(write.point), [])
-            bisect.insort(events, (at, entry.command_id, is_revert))
+            bisect.insort(events, (written_at, entry.command_id, is_revert))
 
     def _may_have_written_after(self, entry: LedgerEntry, since: Mapping[str, int]) -> bool:
         """Return whether a command may have written one of these points after that moment."""
         if entry.started_at is None:
             return False
-        at = entry.started_at + self.time_shift(entry)
+        started_at = entry.started_at + self.time_shift(entry)
         points = (key_of(write.point) for write in entry.command.writes)
-        return any(at >= since[point] for point in points if point in since)
+        return any(started_at >= since[point] for point in points if point in since)
 
-    def _past_write(self, at: int, command_id: str, is_revert: bool, point: str) -> PastWrite | None:
+    def _past_write(self, written_at: int, command_id: str, is_revert: bool, point: str) -> PastWrite | None:
         entry = self._entries[command_id]
         if entry.result is None:
             value = next(w.value for w in entry.command.writes if key_of(w.point) == point)
-            return PastWrite(at, command_id, value)
+            return PastWrite(written_at, command_id, value)
         for write in entry.result.writes:
             if key_of(write.point) == point and write.maybe_written:
                 value = None if is_revert else write.requested
-                return PastWrite(at, command_id, value, write.previous)
+                return PastWrite(written_at, command_id, value, write.previous)
         return None

@@ -36,17 +36,17 @@ class Streaks:
         failures = self._failures.get(key_of(device))
         return Streak(len(failures), failures[-1][0]) if failures else Streak()
 
-    def add(self, result: Result, at: int) -> None:
-        """Add the result of a command that was started; ``at``: when it ended."""
+    def add(self, result: Result, ended_at: int) -> None:
+        """Add the result of a command that was started; ``ended_at``: when it ended, in µs since 1970."""
         for device in frozenset().union(*(device_keys(write.point) for write in result.writes)):
             worked = shows_working(result, device)
             if worked:
-                self._worked_at[device] = max(at, self._worked_at.get(device, 0))
-                later = [failure for failure in self._failures.pop(device, []) if failure[0] > at]
+                self._worked_at[device] = max(ended_at, self._worked_at.get(device, 0))
+                later = [failure for failure in self._failures.pop(device, []) if failure[0] > ended_at]
                 if later:
                     self._failures[device] = later
-            elif worked is False and at > self._worked_at.get(device, 0):
-                bisect.insort(self._failures.setdefault(device, []), (at, result.command_id))
+            elif worked is False and ended_at > self._worked_at.get(device, 0):
+                bisect.insort(self._failures.setdefault(device, []), (ended_at, result.command_id))
 
     def remove(self, command_ids: Collection[str]) -> None:
         """Remove the failures of commands that the ledger no longer has."""

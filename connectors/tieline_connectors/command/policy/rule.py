@@ -31,15 +31,15 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def _as_tuple(found: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     """A single item needs no brackets."""
-    return (found,) if isinstance(found, str) else found
+    return (value,) if isinstance(value, str) else value
 
 
-def _check_scalar(found: Any) -> Any:
-    if not isinstance(found, (bool, int, float, str)):
+def _check_scalar(value: Any) -> Any:
+    if not isinstance(value, (bool, int, float, str)):
         raise ValueError("a value must be true, false, a number or a text")
-    return found
+    return value
 
 
 Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]

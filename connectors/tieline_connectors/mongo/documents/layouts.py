@@ -198,8 +198,8 @@ def _as_measurement(document: Document) -> Document:
         raise ValueError("layout 'timeseries' takes times up to the year 9999")
     if sum(map(len, series.values())) > _MAX_NAME:
         raise ValueError(f"layout 'timeseries' takes up to {_MAX_NAME} letters of platform, device, point")
-    told = ("value", "units", "time_us", "time_source", "topic", "received")
-    return {TIME_FIELD: document["time"], META_FIELD: series, **{name: document[name] for name in told}}
+    copied = ("value", "units", "time_us", "time_source", "topic", "received")
+    return {TIME_FIELD: document["time"], META_FIELD: series, **{name: document[name] for name in copied}}
 
 
 def cloudagent(record: SinkRecord, options: LayoutOptions) -> Document:

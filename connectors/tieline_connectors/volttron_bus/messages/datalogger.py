@@ -29,7 +29,7 @@ def parse_readings(message: Message) -> list[dict[str, Any]] | None:
     for point, item in body.items():
         if type(item) is not dict or "Readings" not in item or "Units" not in item:
             return None
-        texts = {ours: item.get(theirs) for theirs, ours in _TEXTS.items()}
+        texts = {field: item.get(key) for key, field in _TEXTS.items()}
         if any(type(text) not in (str, type(None)) for text in texts.values()):
             return None
         for pair in _pairs(item["Readings"]):

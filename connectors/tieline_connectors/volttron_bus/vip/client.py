@@ -165,8 +165,8 @@ class VipClient:
         end = time.monotonic() + timeout
         while (count is None or len(self._messages) < count) and (left := end - time.monotonic()) > 0:
             self._receive(left)
-        taken = len(self._messages) if count is None else min(count, len(self._messages))
-        return [self._messages.popleft() for _ in range(taken)]
+        number = len(self._messages) if count is None else min(count, len(self._messages))
+        return [self._messages.popleft() for _ in range(number)]
 
     def _ident(self) -> bytes:
         return b"m%d" % next(self._numbers)

@@ -59,11 +59,11 @@ class Endpoint:
 
     def has_same_keys(self, other: Endpoint) -> bool:
         """Return whether both have the same keys; two generated pairs count as the same."""
-        mine, theirs = self.keys, other.keys
-        if mine is None or theirs is None:
-            return mine is theirs
-        return mine.serverkey == theirs.serverkey and (
-            (mine.is_generated and theirs.is_generated) or mine.secretkey == theirs.secretkey
+        keys, other_keys = self.keys, other.keys
+        if keys is None or other_keys is None:
+            return keys is other_keys
+        return keys.serverkey == other_keys.serverkey and (
+            (keys.is_generated and other_keys.is_generated) or keys.secretkey == other_keys.secretkey
         )
 
 

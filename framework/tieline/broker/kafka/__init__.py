@@ -1,1 +1,1 @@
-"""Apache Kafka, through confluent-kafka; which beside this only the schema registry's client imports."""
+"""Apache Kafka, through confluent-kafka, which only the schema registry's client imports, too."""

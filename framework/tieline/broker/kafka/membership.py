@@ -44,7 +44,7 @@ class Membership:
         self._follows_metadata = False
 
     def subscribe(self, topics: frozenset[str]) -> None:
-        """Join the group for these topics, unless they are none or the same as before."""
+        """Join the group for these topics, unless there are none, or they are the same as before."""
         if not topics or topics == self._subscribed:
             return
         self._subscribed = topics

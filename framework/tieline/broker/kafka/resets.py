@@ -28,9 +28,9 @@ def reset(
 ) -> Reset:
     """Return where to continue. ``position`` is ``None`` if the group has committed nothing.
 
-    ``start`` and ``end``: the first offset that the partition holds, and the one after its last. Skipped are
-    offsets that the log has removed, and what ``latest`` passes over. Raises ``FatalError`` for the policy
-    ``error``, with the command that helps.
+    ``start`` and ``end``: the first offset that the partition holds, and the one after its last. Offsets
+    that the log has removed, and what ``latest`` passes over, are skipped. Raises ``FatalError`` for the
+    policy ``error``, with the command that helps.
     """
     if position is not None and start <= position <= end:
         return Reset(position)  # the replica was behind its leader

@@ -17,9 +17,9 @@ _OWNER_CHECKS_EVERY = 1.0  # seconds, without a bell: for a guest that died befo
 class CommitWatch:
     """A version that grows with every commit to a file. Any thread may use it.
 
-    After each commit a guest rings the owner's bell, a named pipe beside the file, until which the owner
-    sleeps. A guest itself checks periodically, but only while a thread waits. An owner does the same if no
-    named pipe can be created.
+    The owner sleeps until a guest rings its bell, a named pipe beside the file, after a commit. A guest
+    itself checks periodically, but only while a thread waits. An owner does the same if no named pipe can be
+    created.
     """
 
     def __init__(self, path: Path, *, owner: bool) -> None:

@@ -78,7 +78,7 @@ def consume(
     output: Annotated[
         View,
         typer.Option(
-            "--format", help="TableRows, or one line of JSON per record; auto prints rows on a terminal."
+            "--format", help="Rows, or one line of JSON per record; auto prints rows on a terminal."
         ),
     ] = View.AUTO,
 ) -> None:

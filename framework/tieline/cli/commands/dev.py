@@ -61,16 +61,16 @@ def dev(
     status = 0
     with tempfile.TemporaryDirectory(prefix="tieline-dev-") as folder:
         loop = DevLoop(Path(folder), file, class_name, given, once)
-        found = loop.classify()
+        author_class = loop.classify()
         try:
             with until_interrupted():
-                if found.group == SOURCES:
+                if author_class.group == SOURCES:
                     if lines is not None:
-                        raise StartupError(f"{found.name} is a source; --input is for a sink")
-                    status = loop.run_source(found, TableRows() if is_rows else JsonLines())
+                        raise StartupError(f"{author_class.name} is a source; --input is for a sink")
+                    status = loop.run_source(author_class, TableRows() if is_rows else JsonLines())
                 else:
                     with _open(lines) as stream:
-                        status = loop.run_sink(found, stream)
+                        status = loop.run_sink(author_class, stream)
         except BrokenPipeError:
             silence_stdout()
     if status:
@@ -79,13 +79,13 @@ def dev(
 
 def _settings(pairs: list[str] | tuple[()], path: Path | None) -> dict[str, str]:
     """Return the settings of the file, with those of the command line over them. Raises ``ConfigError``."""
-    found = {} if path is None else dict(read_settings(path))
+    settings = {} if path is None else dict(read_settings(path))
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise StartupError(f"--set {pair}: give key=value")
-        found[key] = value
-    return found
+        settings[key] = value
+    return settings
 
 
 def _open(path: Path | None) -> IO[bytes]:

@@ -74,9 +74,9 @@ def show(
         return
     console = Console()
     for plugin in descriptions:
-        own = f", version {plugin['plugin_version']}" if plugin["plugin_version"] else ""
-        of = f", of {plugin['distribution']} {plugin['distribution_version']}".rstrip()
-        console.print(Text(f"{plugin['kind']} {plugin['name']}{own}{of}", style="bold"))
+        version = f", version {plugin['plugin_version']}" if plugin["plugin_version"] else ""
+        origin = f", of {plugin['distribution']} {plugin['distribution_version']}".rstrip()
+        console.print(Text(f"{plugin['kind']} {plugin['name']}{version}{origin}", style="bold"))
         console.print(f"{plugin['doc']}\n", highlight=False, markup=False)
         table = Table("key", "type", "default", "meaning")
         for setting in plugin["settings"]:

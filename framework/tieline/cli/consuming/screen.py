@@ -37,7 +37,7 @@ class JsonLines:
 
 
 class TableRows:
-    """TableRows of time, place, key and value. Later batches continue the same columns."""
+    """Prints rows of time, place, key and value. Later batches continue the same columns."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)

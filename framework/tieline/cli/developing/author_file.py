@@ -69,32 +69,34 @@ class AuthorFile:
     def find(self, wanted: str | None) -> AuthorClass:
         """Return the class to run. Raises ``StartupError`` if there is none, or more than one."""
         module = self.load()
-        own = {
+        defined = {
             name: kind
             for name, kind in vars(module).items()
             if isinstance(kind, type) and kind.__module__ == module.__name__
         }
-        found: list[AuthorClass] = []
-        used = {getattr(kind, "task_type", None) for kind in own.values()}  # a connector stands for its task
-        for name, kind in own.items():
+        candidates: list[AuthorClass] = []
+        used = {
+            getattr(kind, "task_type", None) for kind in defined.values()
+        }  # a connector stands for its task
+        for name, kind in defined.items():
             group = next((group for base, group in _KINDS if issubclass(kind, base)), None)
             if group is not None and (kind not in used or name == wanted):
-                found.append(AuthorClass(name, group))
-        names = ", ".join(found_class.name for found_class in found)
+                candidates.append(AuthorClass(name, group))
+        names = ", ".join(candidate.name for candidate in candidates)
         if wanted is not None:
-            found = [found_class for found_class in found if found_class.name == wanted]
-            if not found:
+            candidates = [candidate for candidate in candidates if candidate.name == wanted]
+            if not candidates:
                 raise StartupError(
                     f"{self.path.name} has no source or sink {wanted}; it has: {names or 'no class to run'}"
                 )
-        if not found:
+        if not candidates:
             raise StartupError(
                 f"{self.path.name} has no source and no sink: write a class of SourceTask[MyConfig] "
                 "or SinkTask[MyConfig], or a connector"
             )
-        if len(found) > 1:
+        if len(candidates) > 1:
             raise StartupError(f"{self.path.name} has several classes: {names}. Choose one with --class")
-        return found[0]
+        return candidates[0]
 
     def explain(self, error: BaseException) -> str:
         """Return an error with the last line of this file that led to it."""

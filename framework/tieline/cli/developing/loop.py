@@ -54,12 +54,12 @@ class DevLoop:
         """Return the class that the file holds now. Raises ``StartupError``."""
         return self._file.find(self._class_name)
 
-    def run_source(self, found: AuthorClass, screen: RecordPrinter) -> int:
+    def run_source(self, author_class: AuthorClass, screen: RecordPrinter) -> int:
         """Print the records of a source until it is interrupted; return the exit status.
 
         Raises ``StartupError`` if the settings cannot be read.
         """
-        self._worker.start(found, self._settings.read())
+        self._worker.start(author_class, self._settings.read())
         try:
             with open_session(self._log(), make=True) as session:
                 shown = _Records(session.broker, screen)
@@ -69,17 +69,17 @@ class DevLoop:
                         last = time.monotonic()
                     elif self._once and self._ended(last):
                         break
-                    self._look(found)
+                    self._look(author_class)
         finally:
             self._stop()
         return self._status
 
-    def run_sink(self, found: AuthorClass, lines: IO[bytes]) -> int:
+    def run_sink(self, author_class: AuthorClass, lines: IO[bytes]) -> int:
         """Feed a sink with lines until they end; return the exit status.
 
         Raises ``StartupError`` if the settings cannot be read.
         """
-        self._worker.start(found, self._settings.read())
+        self._worker.start(author_class, self._settings.read())
         try:
             with open_session(self._log(), make=True) as session:
                 feed = _Feed(session.broker, lines)
@@ -88,7 +88,7 @@ class DevLoop:
                         break
                     if self._status and self._once:
                         break
-                    self._look(found)
+                    self._look(author_class)
         finally:
             self._stop()
         return self._status
@@ -96,7 +96,7 @@ class DevLoop:
     def _log(self) -> BrokerOptions:
         return BrokerOptions(data_dir=self._worker.data_dir)
 
-    def _look(self, found: AuthorClass) -> None:
+    def _look(self, author_class: AuthorClass) -> None:
         """Reload when a file has changed; notice a worker that has ended."""
         time.sleep(_PAUSE)
         if self._worker.files is not self._imported:
@@ -104,12 +104,12 @@ class DevLoop:
             self._watched.imported(self._imported)
         changed = self._watched.changed()
         if changed is not None:
-            self._reload(found, changed)
+            self._reload(author_class, changed)
         elif not self._worker.running and not self._status:
             self._status = self._worker.stop() or 1  # it ends only if it fails
             self._wait_for_change()
 
-    def _reload(self, found: AuthorClass, changed: Path) -> None:
+    def _reload(self, author_class: AuthorClass, changed: Path) -> None:
         say(f"{changed.name} has changed: reloading")
         self._worker.stop()
         self._status = 0
@@ -120,7 +120,7 @@ class DevLoop:
             self._status = _NOT_STARTED
             self._wait_for_change()
         else:
-            self._worker.start(found, settings)
+            self._worker.start(author_class, settings)
 
     def _wait_for_change(self) -> None:
         if not self._once:
@@ -148,7 +148,7 @@ class _Records:
 
     def show(self) -> bool:
         """Print what is new; return whether there was anything."""
-        found = False
+        is_new = False
         with suppress(RetriableError):  # the worker creates its log right now
             for topic in self._broker.topic_names():
                 if topic not in self._readers and not topic.startswith("_"):
@@ -156,8 +156,8 @@ class _Records:
             for reader in self._readers.values():
                 if records := reader.poll(_BATCH, 0):
                     self._screen.show(self._decoder.decode(records))
-                    found = True
-        return found
+                    is_new = True
+        return is_new
 
 
 class _Feed:

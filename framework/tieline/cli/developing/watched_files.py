@@ -31,14 +31,14 @@ class WatchedFiles:
 
         A file that cannot be read has not changed: an editor may be replacing it.
         """
-        found = None
+        changed_file = None
         for seen in (self._always, self._imported):
             for path, before in seen.items():
                 now = version_of(path)
                 if now is not None and now != before:
                     seen[path] = now
-                    found = path
-        return found
+                    changed_file = path
+        return changed_file
 
 
 def version_of(path: Path) -> Version | None:

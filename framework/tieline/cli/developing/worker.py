@@ -39,14 +39,14 @@ class DevWorker:
         self._reader: threading.Thread | None = None
         self._pipe: int | None = None
 
-    def start(self, found: AuthorClass, settings: Mapping[str, str]) -> None:
+    def start(self, author_class: AuthorClass, settings: Mapping[str, str]) -> None:
         """Start a worker with this class. ``settings`` are the connector's own."""
         self._handled_before, self.ledger, self.files = self.handled, {}, {}
-        is_source = found.group == SOURCES
-        plugin = self._folder / f"plugin-{found.group}-{found.name}"
+        is_source = author_class.group == SOURCES
+        plugin = self._folder / f"plugin-{author_class.group}-{author_class.name}"
         if not plugin.exists():
-            target = f"{self._file.module}:{found.name}"
-            write_entry_points(plugin, "tieline-dev", {found.group: {_NAME: target}})
+            target = f"{self._file.module}:{author_class.name}"
+            write_entry_points(plugin, "tieline-dev", {author_class.group: {_NAME: target}})
         worker = {
             "data.dir": str(self.data_dir),
             "log.format": "json",
@@ -65,7 +65,7 @@ class DevWorker:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tieline.cli.developing.child"),
-                *(str(self._file.path), found.name, *map(str, files), str(child_end)),
+                *(str(self._file.path), author_class.name, *map(str, files), str(child_end)),
             ],
             pass_fds=[child_end],
             stdin=subprocess.DEVNULL,
@@ -137,8 +137,8 @@ class DevWorker:
                 self._say(line.removeprefix(AUTHOR).rstrip("\n").replace(NEXT_LINE, "\n"))
                 continue
             if line.startswith(FILES):
-                found = json.loads(line.removeprefix(FILES))
-                self.files = {Path(path): (modified, size) for path, modified, size in found}
+                versions = json.loads(line.removeprefix(FILES))
+                self.files = {Path(path): (modified, size) for path, modified, size in versions}
                 continue
             try:
                 event = json.loads(line)

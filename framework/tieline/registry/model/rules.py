@@ -198,8 +198,8 @@ def _choose_number(state: Subjects, subject: str, mode: str, request: SchemaRequ
         number = following
     elif mode in _IMPORTING:
         number = request.version
-        taken = state.version(subject, number)
-        if taken is not None and taken.id not in ids_of(state, content):
+        existing = state.version(subject, number)
+        if existing is not None and existing.id not in ids_of(state, content):
             message = f"Version {number} of subject {subject} already has another schema"
             raise errors.not_permitted(message)
     elif request.version == following:

@@ -27,9 +27,10 @@ class _Storing(NamedTuple):
 
 
 class OffsetCommitter:
-    """Used by the task's thread. An outage leaves everything as it is; the next commit is the next attempt.
+    """Asks the task which offsets are safe, and commits them. Used by the task's thread.
 
-    Every method may raise ``TaskFailedError``, and ``TakenOverError`` if another task owns a changelog.
+    An outage leaves everything as it is; the next commit is the next attempt. Every method may raise
+    ``TaskFailedError``, and ``TakenOverError`` if another task owns a changelog.
     """
 
     def __init__(

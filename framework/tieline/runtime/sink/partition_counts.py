@@ -14,7 +14,7 @@ _ASK_FOR = 2.0
 
 
 class PartitionCounts:
-    """Used by one thread."""
+    """Asks the broker how many partitions a topic has, and remembers it. Used by one thread."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker

@@ -10,9 +10,10 @@ from tieline.broker.records import ConsumedRecord
 
 
 class RecordsToRetry:
-    """Used by the task's thread. ``due``: when the held records are offered again.
+    """Holds records, and pauses and resumes partitions. Used by the task's thread.
 
-    A partition is paused if the task asked for that, if records of it are held, or if all are paused.
+    ``due``: when the held records are offered again. A partition is paused if the task asked for that, if
+    records of it are held, or if all are paused.
     """
 
     def __init__(self) -> None:

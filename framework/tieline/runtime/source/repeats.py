@@ -29,7 +29,7 @@ _SIZE = _ENTRY.size + _CHECKSUM.size
 
 
 class Repeats:
-    """Used by the receiver's thread only. Counter: ``repeats``, the records that were given a number."""
+    """Numbers equal records. Used by the receiver's thread. Counter: ``repeats``, the numbered records."""
 
     def __init__(self, path: Path, counters: Counters, window: int = WINDOW) -> None:
         """Open the file, creating it if needed. If that is impossible, only memory is used."""

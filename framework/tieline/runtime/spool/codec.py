@@ -20,9 +20,10 @@ _dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class SpoolCodec:
-    """``number_of`` stores a schema and returns its number, ``schema_of`` finds it by the number.
+    """Encodes and decodes the records of a spool.
 
-    ``as_avro``: values that have a schema are read as ``AvroBytes``, for a converter that writes them so.
+    ``number_of`` stores a schema and returns its number, ``schema_of`` finds it by the number. ``as_avro``:
+    values that have a schema are read as ``AvroBytes``, for a converter that writes them so.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ _BYTES, _BYTES_PER_SECOND = float(16 << 20), float(1 << 20)
 
 
 class Quarantine:
-    """Any thread may call it; no method raises.
+    """Keeps input that cannot be parsed. Any thread may call it; no method raises.
 
     Counters: ``dropped.quarantine_full`` (no room), ``dropped.quarantine_rate`` (too many at once; the first
     1,000 and then 50 a second are kept, up to 1 MiB a second), ``dropped.quarantine_unavailable``.

@@ -52,9 +52,9 @@ class SpoolRoom:
     def read(self, position: int, max_records: int) -> Rows:
         """Read the rows at and after a position. Raises as ``read_rows`` does."""
         with self._lock:
-            found = read_rows(self._store, PARTITION, position, max_records)
-            self._read_to = max(self._read_to, found.position)
-        return found
+            rows = read_rows(self._store, PARTITION, position, max_records)
+            self._read_to = max(self._read_to, rows.position)
+        return rows
 
     def delete_before(self, position: int) -> None:
         """Delete what was acknowledged. Raises ``RetriableError``."""

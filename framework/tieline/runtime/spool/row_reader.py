@@ -52,15 +52,15 @@ def _read_each(store: Store, bounds: Bounds, numbers: Sequence[int]) -> Rows:
         rows = store.read_raw(bounds, numbers[0], after, len(numbers), search=False)
     if len(rows) == len(numbers):
         return Rows([row._replace(offset=n) for row, n in zip(rows, numbers, strict=True)], (), after)
-    found = {row.offset: row for row in rows}
+    by_number = {row.offset: row for row in rows}
     damaged = 0
     for number in numbers:
-        if number not in found:
+        if number not in by_number:
             try:
                 for row in store.read_raw(bounds, number, number + 1, 1):
-                    found[number] = row
+                    by_number[number] = row
             except FatalError:
                 damaged += 1
                 if damaged > 1:  # more than a record: SQLite's own structure
                     raise
-    return Rows([found[n] for n in sorted(found)], [n for n in numbers if n not in found], after)
+    return Rows([by_number[n] for n in sorted(by_number)], [n for n in numbers if n not in by_number], after)

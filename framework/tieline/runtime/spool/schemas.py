@@ -13,7 +13,7 @@ TOPIC = "schemas"
 
 
 class SpoolSchemas:
-    """The receiver's thread numbers schemas, the pump's finds them."""
+    """Stores schemas and finds them. The receiver's thread calls ``number``, the pump's calls ``schema``."""
 
     def __init__(self, store: Store, alarms: Alarms) -> None:
         self._store = store

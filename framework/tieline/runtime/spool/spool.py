@@ -45,7 +45,7 @@ class SpoolBatch(NamedTuple):
 
 
 class Spool:
-    """Appended to by one thread, read by another. ``append`` never raises: it counts.
+    """Keeps received records on disk. One thread appends, another reads; ``append`` never raises: it counts.
 
     ``as_avro``: nothing behind the spool looks into values that have a schema; see ``SpoolCodec``.
 
@@ -137,22 +137,22 @@ class Spool:
         and reported, and their neighbours are returned.
         """
         version = self._store.version
-        found = self._read_rows(position, max_records)
-        if not found.rows and not found.lost and timeout > 0:
+        result = self._read_rows(position, max_records)
+        if not result.rows and not result.lost and timeout > 0:
             self._store.wait(version, timeout)
-            found = self._read_rows(position, max_records)
-        if found.lost:
+            result = self._read_rows(position, max_records)
+        if result.lost:
             self._report_lost(
-                len(found.lost),
-                f"its file no longer holds the records {found.lost[0]} to {found.lost[-1]} whole",
+                len(result.lost),
+                f"its file no longer holds the records {result.lost[0]} to {result.lost[-1]} whole",
             )
-        decoded = list(map(self._decode, found.rows))
+        decoded = list(map(self._decode, result.rows))
         batch = [record for record in decoded if record is not None]
-        offsets: Sequence[int] = range(found.position - len(batch), found.position)
-        if len(batch) < len(found.rows) or found.lost:
-            offsets = [row.offset for row, record in zip(found.rows, decoded, strict=True) if record]
+        offsets: Sequence[int] = range(result.position - len(batch), result.position)
+        if len(batch) < len(result.rows) or result.lost:
+            offsets = [row.offset for row, record in zip(result.rows, decoded, strict=True) if record]
         self._quarantine.write_if_due()
-        return SpoolBatch(batch, found.position, offsets)
+        return SpoolBatch(batch, result.position, offsets)
 
     def save(self, reached: Mapping[str, str]) -> None:
         """Delete everything before a position, since it was acknowledged. Raises ``RetriableError``."""

@@ -58,7 +58,7 @@ class Entry(Generic[P, O]):
 
 
 class DeliveryLedger(Generic[P, O]):
-    """Used by one thread; any thread may read ``counts``."""
+    """Settles records, and returns safe offsets. Used by one thread; any thread may read ``counts``."""
 
     def __init__(self) -> None:
         self._entries: dict[P, deque[Entry[P, O]]] = {}
