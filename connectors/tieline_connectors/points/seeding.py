@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 
 from tieline_connectors.points.live.point import UNREAD, LivePoint
 from tieline_connectors.points.live.table import LiveTable
-from tieline_connectors.points.questions import StoreUnavailableError
 from tieline_connectors.points.stores import Stores
 
 log = logging.getLogger(__name__)
@@ -17,7 +16,7 @@ log = logging.getLogger(__name__)
 _SHARE = 40
 _RETRY = 5.0
 _AGAIN = 300.0  # seconds: points that other workers store
-_LONGEST_RETRY = 60.0
+_LONGEST_RETRY = 900.0
 
 
 class StoreReader:
@@ -42,11 +41,18 @@ class StoreReader:
             self._thread.join(5.0)
 
     def load(self, points: Iterable[LivePoint], seconds: float) -> None:
-        """Read the values of points of which only the time is known, for at most so long."""
+        """Read the values of points of which only the time is known, for at most so long.
+
+        A page does not wait for a store that has not answered before.
+        """
         until = time.monotonic() + seconds
         for point in points:
-            if point.value is UNREAD and (time.monotonic() > until or not self._load(point)):
-                return
+            if point.value is UNREAD:
+                if self._stores.unavailable or time.monotonic() > until:
+                    return
+                stored = self._stores.stored_value(point.name, point.time)
+                if stored is not None:
+                    self._table.set_stored_value(point.name, stored.time, stored.value)
 
     def _run(self) -> None:
         retry = _RETRY
@@ -56,9 +62,9 @@ class StoreReader:
                 self._load_all()
             except Exception:  # the live values must not end with it
                 log.exception("the points' last values cannot be read from the stores")
-            if self._stores.unavailable:
-                retry = min(_LONGEST_RETRY, retry * 2)
+            retry = min(_LONGEST_RETRY, retry * 2) if self._stores.unavailable else _RETRY
             self._stopping.wait(retry if self._stores.unavailable else _AGAIN)
+            self._wait_for_viewer()  # the first look was for alarms; to list all points costs the store
 
     def _load_all(self) -> None:
         unread = [point for point in self._table.snapshot() if point.value is UNREAD]
@@ -66,20 +72,10 @@ class StoreReader:
         for start in range(0, len(unread), 50):
             before = time.thread_time()
             self.load(unread[start : start + 50], 5.0)
-            while not self._stopping.is_set() and not self._is_watched():
-                self._stopping.wait(1.0)
+            self._wait_for_viewer()
             if self._stopping.wait(_SHARE * (time.thread_time() - before)):
                 return
 
-    def _load(self, point: LivePoint) -> bool:
-        """Read one value. Returns whether its store answered."""
-        store = self._stores.of_point(point.name)
-        if store is None:
-            return False
-        try:
-            values = store.values(point.name, point.time, point.time + 1, 1)
-        except StoreUnavailableError:
-            return False
-        for value in values:
-            self._table.set_stored_value(point.name, value.time, value.value)
-        return True
+    def _wait_for_viewer(self) -> None:
+        while not self._stopping.is_set() and not self._is_watched():
+            self._stopping.wait(1.0)

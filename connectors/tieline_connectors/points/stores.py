@@ -18,6 +18,7 @@ from tieline_connectors.points.questions import (
     PointName,
     ReadingStore,
     StoreUnavailableError,
+    Value,
 )
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Stores:
         self._stores = stores
         self._newest: dict[PointName, tuple[int, str]] = {}
         self.unavailable: dict[str, str] = {}
-        """Why a store did not answer the last question about its points, by key."""
+        """Why a store did not answer, by key; until it answers which points it has."""
 
     @classmethod
     def open(cls, connectors: Iterable[RunningConnector], data_dir: Path) -> Stores:
@@ -93,6 +94,16 @@ class Stores:
         """Return the store with the newest value of a point, else the first one."""
         key = self._newest.get(name, (0, ""))[1]
         return self._stores.get(key) or next(iter(self._stores.values()), None)
+
+    def stored_value(self, name: PointName, time: int) -> Value | None:
+        """Return a point's value of this time; ``None`` if its store has none, or does not answer."""
+        key = self._newest.get(name, (0, ""))[1]
+        store = self._stores.get(key)
+        try:
+            return next(iter(store.values(name, time, time + 1, 1)), None) if store else None
+        except StoreUnavailableError as error:
+            self.unavailable[key] = str(error)
+            return None
 
     def close(self) -> None:
         """Close every store."""

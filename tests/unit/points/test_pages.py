@@ -337,3 +337,61 @@ def test_twenty_thousand_points_are_one_quick_page(worker, capsys):
         )
     assert page.html.count('<tr id="p-') <= 100
     assert len(page.html) < 300_000
+
+
+@pytest.fixture
+def command_sink(tmp_path):
+    """The settings of a sink that executes commands."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nrules: []\n")
+    return {
+        "name": "commands",
+        "connector.class": "command",
+        "topics": "commands",
+        "volttron.address": "tcp://127.0.0.1:1",
+        "platform.name": "vol1",
+        "policy.file": str(policy),
+        "audit.file": str(tmp_path / "audit.log"),
+    }
+
+
+def test_commands_are_marks_on_the_chart_of_their_point(serve, command_sink):
+    served = serve([command_sink])
+    browser = served.browser()
+    query = "point=vol1/campus/ahu1/Zone&from=1h"
+    assert json.loads(browser.get(f"/chart/marks?{query}").html) == []
+    at = time.time_ns() // 1000
+    result = {
+        "command_id": "c1",
+        "issuer": "me",
+        "writes": [{"point": "campus/ahu1/Zone", "requested": 21.5}],
+    }
+    other = {"command_id": "c2", "state": "FAILED", "at": at, "writes": [{"point": "campus/ahu2/Zone"}]}
+    results = [
+        result | {"state": "ACCEPTED", "at": at - 2_000_000},
+        result | {"state": "SUCCEEDED", "at": at - 1_000_000},
+        other,
+    ]
+    with topics(served) as client:
+        client.send([SourceRecord("command-results", each) for each in results])
+    (mark,) = json.loads(browser.get(f"/chart/marks?{query}").html)
+    assert mark == {"time": (at - 2_000_000) / 1e6, "text": "21.5: SUCCEEDED"}
+    table = browser.get(f"/chart?{query}&view=table").html
+    assert "21.5: SUCCEEDED" in table
+    assert "/ui/set?point=vol1%2Fcampus%2Fahu1%2FZone" in table
+
+
+def test_a_viewer_sees_everything_and_sets_nothing(serve, users_file, command_sink):
+    served = serve([HISTORY, command_sink], listeners_users_file=str(users_file))
+    send(served, reading("campus/ahu1", {"Zone": 71.5}))
+    vera, otto = served.browser(), served.browser()
+    vera.sign_in("vera")
+    otto.sign_in("otto")
+    page = page_with(vera, "/points", "71.5")
+    chart = "/chart?point=vol1/campus/ahu1/Zone"
+    assert "/ui/set?" not in page.html + vera.get(chart).html
+    assert "/ui/set?" in otto.get("/points").html
+    assert "/ui/set?" in otto.get(chart).html
+    star = found(r'name="change" value="(\+\w+)"', vera.get("/points").html)
+    assert "1 of 1" in vera.post("/points/favourite", change=star, here="/points?favourites=yes").html
+    assert "0 of 1" in otto.get("/points?favourites=yes").html
