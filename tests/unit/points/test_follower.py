@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -41,11 +42,8 @@ def record(value: Any, seconds_ago: float = 0.0) -> SourceRecord:
     return SourceRecord("bus", fields(value, int(now * 1_000_000)), timestamp=int(now * 1000))
 
 
-@pytest.fixture
-def open_topics(tmp_path: Path) -> Iterator[Callable[[], Any]]:
-    """What opens the topics of a log that another broker of this process owns."""
-    backend = Backend(tmp_path)
-    owner = backend.open(owner=True)
+def opener(backend: Backend) -> Callable[[], Any]:
+    """Return what opens the topics of a worker beside it."""
 
     @contextmanager
     def open_client() -> Iterator[TopicClient]:
@@ -54,13 +52,22 @@ def open_topics(tmp_path: Path) -> Iterator[Callable[[], Any]]:
             at_exit.enter_context(closing(session))
             yield WorkerTopics(session, at_exit)
 
-    yield open_client
-    owner.close()
+    return open_client
+
+
+@pytest.fixture
+def open_topics(tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """What opens the topics of a local log that another broker of this process owns."""
+    backend = Backend(tmp_path)
+    with closing(backend.open(owner=True)):
+        yield opener(backend)
 
 
 @contextmanager
-def following(open_topics: Any, table: LiveTable, *, watched: bool = True) -> Iterator[ReadingFollower]:
-    follower = ReadingFollower(["bus"], open_topics, table, lambda: watched)
+def following(
+    open_topics: Any, table: LiveTable, *, watched: bool = True, topic: str = "bus"
+) -> Iterator[ReadingFollower]:
+    follower = ReadingFollower([topic], open_topics, table, lambda: watched)
     follower.start()
     try:
         yield follower
@@ -78,6 +85,23 @@ def wait_for(condition: Callable[[], Any]) -> None:
 def newest(table: LiveTable) -> Any:
     point = table.get(NAME)
     return None if point is None else point.value
+
+
+def test_values_arrive_from_kafka_also_after_a_skip(tmp_path, kafka_bootstrap):
+    topic = f"bus-{uuid.uuid4().hex[:8]}"
+    open_topics = opener(Backend(tmp_path, kafka_bootstrap))
+    table = LiveTable()
+
+    def send_and_look() -> bool:  # a reader begins at the end that the topic has when it is ready
+        client.send([record(-1.0)._replace(topic=topic)])
+        return bool(newest(table) == -1.0)
+
+    with open_topics() as client:
+        for _ in range(4):
+            client.send([record(float(n), 60)._replace(topic=topic) for n in range(500)])
+        with following(open_topics, table, topic=topic) as follower:
+            wait_for(lambda: follower.is_sampling)
+            wait_for(send_and_look)
 
 
 @pytest.mark.parametrize("watched", [True, False])
