@@ -73,12 +73,13 @@ class CommandFollower:
             self._stopping.wait(_RETRY)
 
     def _follow(self, client: TopicClient, since: int) -> None:
-        readers: list[TopicFollower] = [client.reader(topic, since=since) for topic in self._topics]
+        readers: dict[str, TopicFollower] = {
+            topic: client.reader(topic, since=since) for topic in self._topics
+        }
         while not self._stopping.is_set():
-            records = [record for reader in readers for record in reader.poll(_POLL / len(readers))]
-            if records:
-                with self._lock:
-                    for record in records:
-                        self._book.add(record.value)
-            if all(reader.at_end for reader in readers):
+            for topic, reader in readers.items():
+                for record in reader.poll(_POLL / len(readers)):
+                    with self._lock:  # for each record: a page must not wait for all of them
+                        self._book.add(record.value, topic)
+            if all(reader.at_end for reader in readers.values()):
                 self.problem = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tieline_connectors.command.cli import parsing
@@ -29,14 +29,17 @@ class SetForm(NamedTuple):
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> SetForm:
-        """Return the form of a request's fields. Raises ``ValueError`` about one that is too long."""
+        """Return the form of a request's fields, the point in its canonical form if it has one.
+
+        Raises ``ValueError`` about a field that is too long.
+        """
         given = {name: fields[name].strip() for name in cls._fields if fields.get(name, "").strip()}
         for name, text in given.items():
             if len(text) > _MAX_TEXT:
                 raise ValueError(f"{name} has more than {_MAX_TEXT} characters")
         if given.get("action", "SET") not in ("SET", "REVERT"):
             raise ValueError("action must be SET or REVERT")
-        return cls(**given)  # type: ignore[arg-type]
+        return cls(**given)._replace(point=canonical_point(given.get("point", "")))  # type: ignore[arg-type]
 
     def fields(self, issuer: str, platform: str, rule: Rule | None, now: int) -> dict[str, Any]:
         """Return the fields of ``command.Command``. Raises ``ValueError`` with the field and the fix.
@@ -64,6 +67,33 @@ class SetForm(NamedTuple):
             "platform": platform,
         }
         return parsing.complete(fields, command_id=self.command_id, issuer=issuer, now=now)
+
+
+class ReleaseForm(NamedTuple):
+    """The release of a hold: all of its points are reverted."""
+
+    points: Sequence[str]
+    reason: str
+    command_id: str
+
+    def fields(self, issuer: str, platform: str, now: int) -> dict[str, Any]:
+        """Return the fields of ``command.Command``. ``now`` is in microseconds."""
+        fields = {
+            "action": "REVERT",
+            "writes": [{"point": point} for point in self.points],
+            "expires_at": now + int(parsing.seconds_of(DEFAULT_TTL, "expires after") * 1_000_000),
+            "reason": self.reason,
+            "platform": platform,
+        }
+        return parsing.complete(fields, command_id=self.command_id, issuer=issuer, now=now)
+
+
+def canonical_point(text: str) -> str:
+    """Return the point that the policy and the sink see; the text itself if it is not a point."""
+    try:
+        return point_of(text)
+    except ValueError:
+        return text
 
 
 def limits_of(rule: Rule | None) -> list[str]:

@@ -1,6 +1,7 @@
 """What has become of each command, from the topics of commands and of results; pure.
 
 Both topics are hostile: whatever does not have the form of a command or a result is left out.
+Another record may use the id of a command. Its rejection is shown, and is not the end of the command.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from typing import Any
 
 from tieline_connectors.command.model.command import TERMINAL
 from tieline_connectors.command.model.point import key_of
+from tieline_connectors.command.pages.records import command_fields, command_id_of, result_fields
 
 MAX_COMMANDS = 20_000
+_MAX_SIZE = 64_000_000  # characters, of all commands and results
 _MAX_RESULTS = 50
+_FOREIGN = frozenset({"CONFLICT", "WRONG_PLACE", "MALFORMED"})
+"""Why another record with the id of a command was rejected."""
 _HOLD_ENDS = frozenset({"HOLD_ENDED", "HOLD_SKIPPED"})
 
 
@@ -26,6 +31,9 @@ class CommandLife:
     command: Mapping[str, Any] = field(default_factory=dict)
     """The fields of ``command.Command``; empty if only results are known."""
     results: list[Mapping[str, Any]] = field(default_factory=list)
+    topic: str = ""
+    """The topic of the command; empty if only results are known."""
+    size: int = 0
     version: int = 0
     """The version of the book at its last change."""
     overwritten: set[str] = field(default_factory=set)
@@ -45,18 +53,25 @@ class CommandLife:
     @property
     def state(self) -> str:
         """The state of the last result; ``SENT`` before the first."""
-        return str(self.results[-1]["state"]) if self.results else "SENT"
+        results = self._own_results
+        return str(results[-1]["state"]) if results else "SENT"
 
     @property
     def end(self) -> Mapping[str, Any] | None:
         """The terminal result, if there is one."""
-        return next((result for result in self.results if result["state"] in TERMINAL), None)
+        return next((each for each in reversed(self._own_results) if each["state"] in TERMINAL), None)
+
+    @property
+    def _own_results(self) -> list[Mapping[str, Any]]:
+        """The results of the command itself, unless all are those of other records with its id."""
+        own = [result for result in self.results if result["reason_code"] not in _FOREIGN]
+        return own or self.results
 
     @property
     def points(self) -> Sequence[str]:
         """The points that it writes."""
         writes = self.command.get("writes") or self._last("writes") or ()
-        return [str(write["point"]) for write in writes if isinstance(write, Mapping) and "point" in write]
+        return [str(write["point"]) for write in writes]
 
     @property
     def requested(self) -> Sequence[Any]:
@@ -73,7 +88,8 @@ class CommandLife:
     @property
     def explanation(self) -> str:
         """Why it ended as it did; empty if there is nothing to explain."""
-        last = self.results[-1] if self.results else {}
+        results = self._own_results
+        last = results[-1] if results else {}
         parts = (str(last.get("reason_code") or ""), str(last.get("reason") or ""))
         return ": ".join(part for part in parts if part)
 
@@ -107,8 +123,8 @@ class CommandLife:
     @property
     def written_points(self) -> Sequence[str]:
         """The points that it wrote, or may have written."""
-        writes = [write for write in (self.end or {}).get("writes") or () if isinstance(write, Mapping)]
-        return [str(write.get("point")) for write in writes if write.get("outcome") != "NOT_WRITTEN"]
+        writes = () if self.end is None else self.end["writes"]
+        return [write["point"] for write in writes if write["outcome"] != "NOT_WRITTEN"]
 
     @property
     def held_points(self) -> Sequence[str]:
@@ -122,26 +138,29 @@ class CommandLife:
         return str(failed[-1].get("reason") or "the device refused") if failed and self.hold_until else ""
 
     def _last(self, name: str) -> Any:
-        return next((result[name] for result in reversed(self.results) if result.get(name)), None)
+        return next((result[name] for result in reversed(self._own_results) if result.get(name)), None)
 
 
 class CommandBook:
     """The newest commands by their id. Not safe for threads; ``version`` grows with every change."""
 
-    def __init__(self, limit: int = MAX_COMMANDS) -> None:
+    def __init__(self, limit: int = MAX_COMMANDS, max_size: int = _MAX_SIZE) -> None:
         self._limit = limit
+        self._max_size = max_size
+        self._size = 0
         self._lives: OrderedDict[str, CommandLife] = OrderedDict()
         self._writers: OrderedDict[str, CommandLife] = OrderedDict()
         self.version = 0
 
-    def add(self, value: Any) -> None:
+    def add(self, value: Any, topic: str = "") -> None:
         """Add a record of either topic."""
-        if not isinstance(value, Mapping) or not isinstance(value.get("command_id"), str):
+        command_id = command_id_of(value)
+        if command_id is None:
             return
-        if isinstance(value.get("state"), str):
-            self._add_result(value)
-        elif isinstance(value.get("writes"), Sequence) and isinstance(value.get("issuer"), str):
-            self._add_command(value)
+        if "state" in value:
+            self._add_result(command_id, result_fields(value))
+        else:
+            self._add_command(command_id, command_fields(value), topic)
 
     def get(self, command_id: str) -> CommandLife | None:
         """Return one command, if it is known."""
@@ -166,18 +185,27 @@ class CommandBook:
             if any(key == wanted or key.startswith(f"{wanted}/") for key in keys):
                 yield life
 
-    def _add_command(self, value: Mapping[str, Any]) -> None:
-        life = self._touch(value["command_id"])
+    def _add_command(self, command_id: str, fields: Mapping[str, Any] | None, topic: str) -> None:
+        if fields is None:
+            return
+        life = self._touch(command_id)
         if not life.command:  # the same id again is the same command, or is rejected
-            life.command = value
+            life.command, life.topic = fields, topic
+            self._grow(life, len(str(fields)))
 
-    def _add_result(self, value: Mapping[str, Any]) -> None:
-        life = self._touch(value["command_id"])
-        known = {(result["state"], result.get("at")) for result in life.results}
-        if (value["state"], value.get("at")) not in known and len(life.results) < _MAX_RESULTS:
-            life.results.append(value)
-            if value["state"] in TERMINAL:
-                self._end_earlier_holds(life)
+    def _add_result(self, command_id: str, fields: Mapping[str, Any] | None) -> None:
+        if fields is None:
+            return
+        life = self._touch(command_id)
+        known = {(result["state"], result["at"], result["reason_code"]) for result in life.results}
+        if (fields["state"], fields["at"], fields["reason_code"]) in known:
+            return
+        if len(life.results) == _MAX_RESULTS:
+            del life.results[_least_important(life.results)]
+        life.results.append(fields)
+        self._grow(life, len(str(fields)))
+        if fields["state"] in TERMINAL and fields["reason_code"] not in _FOREIGN:
+            self._end_earlier_holds(life)
 
     def _end_earlier_holds(self, life: CommandLife) -> None:
         """Remember that a command wrote its points after the one that wrote them before."""
@@ -200,7 +228,20 @@ class CommandBook:
             self._drop_oldest()
         return life
 
+    def _grow(self, life: CommandLife, size: int) -> None:
+        life.size += size
+        self._size += size
+        while self._size > self._max_size and len(self._lives) > 1:
+            self._drop_oldest()
+
     def _drop_oldest(self) -> None:
         """Drop the oldest command without a hold; holds stay until they end."""
         oldest = next((each for each, life in self._lives.items() if life.hold_until is None), None)
-        self._lives.pop(oldest or next(iter(self._lives)))
+        self._size -= self._lives.pop(oldest or next(iter(self._lives))).size
+
+
+def _least_important(results: Sequence[Mapping[str, Any]]) -> int:
+    """Return the index of a result that explains nothing which others do not: never the command's end."""
+    indexes = range(len(results))
+    is_repeated = [each["reason_code"] in _FOREIGN or each["state"] == "HOLD_FAILED" for each in results]
+    return next((index for index in indexes if is_repeated[index]), 0)

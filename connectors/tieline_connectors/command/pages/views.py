@@ -23,9 +23,15 @@ from tieline.api.pages import (
 )
 from tieline_connectors.command.model.point import split
 from tieline_connectors.command.pages.follower import CommandFollower
-from tieline_connectors.command.pages.form import SetForm, limits_of
+from tieline_connectors.command.pages.form import ReleaseForm, SetForm, canonical_point, limits_of
 from tieline_connectors.command.pages.listing import CommandFilter, select
-from tieline_connectors.command.pages.plant import CommandPlant, is_clock_doubted, is_protected, plants_of
+from tieline_connectors.command.pages.lives import CommandLife
+from tieline_connectors.command.pages.plant import (
+    CheckedCommand,
+    CommandPlant,
+    is_clock_doubted,
+    plants_of,
+)
 from tieline_connectors.points.names import point_id, point_text
 from tieline_connectors.points.questions import PointName
 
@@ -120,34 +126,40 @@ class CommandPages(Pages):
 
     def _form(self, request: PageRequest) -> Page:
         plant, point = self._find(request.query.get("point", ""), request.query.get("sink", ""))
-        form = SetForm(point=point, command_id=str(uuid.uuid4()))
+        form = SetForm(point=canonical_point(point), command_id=str(uuid.uuid4()))
         return self._set_page(request, plant, form)
 
     def _check(self, request: PageRequest) -> Page:
         plant = self._plant(request.form.get("sink", ""))
         form = _parse_form(request.form)
         try:
-            command = plant.command(form, request.viewer.name)
-            rejection = plant.rejection(command)
+            checked = plant.check(form, request.viewer.name)
         except ValueError as error:
             return self._set_page(request, plant, form, problem=str(error), status=400)
-        if rejection is not None:
-            problem = f"{rejection.code}: {rejection.reason}"
+        if checked.rejection is not None:
+            problem = f"{checked.rejection.code}: {checked.rejection.reason}"
             return self._set_page(request, plant, form, problem=problem)
-        return self._set_page(request, plant, form, is_allowed=True)
+        return self._set_page(request, plant, form, allowed=checked)
 
     def _send(self, request: PageRequest) -> Redirect:
         plant = self._plant(request.form.get("sink", ""))
         form = _parse_form(request.form)
         try:
-            command = plant.command(form, request.viewer.name)
+            checked = plant.check(form, request.viewer.name)
         except ValueError as error:
             raise PageError(400, f"Nothing was sent: {error}") from error
-        rule = plant.rule(plant.policy(), request.viewer.name, command.writes[0].point, command.action)
-        if is_protected(rule) and request.form.get("confirmed", "").strip() != form.point:
-            raise PageError(400, "Nothing was sent: the point is protected. Type its name to confirm it")
-        plant.send(form, request.viewer.name)
-        return Redirect(f"/commands/{quote(form.command_id, safe='')}")
+        return self._send_checked(plant, checked, request)
+
+    def _send_checked(self, plant: CommandPlant, checked: CheckedCommand, request: PageRequest) -> Redirect:
+        """Send what the policy allows and the person has confirmed."""
+        if checked.rejection is not None:
+            raise PageError(403, f"Nothing was sent: {checked.rejection.code}: {checked.rejection.reason}")
+        confirmed = canonical_point(request.form.get("confirmed", "").strip())
+        if checked.protected and confirmed != checked.protected[0]:
+            point = checked.protected[0]
+            raise PageError(400, f"Nothing was sent: {point} is protected. Type its name to confirm it")
+        plant.send(checked)
+        return Redirect(f"/commands/{quote(checked.command_id, safe='')}")
 
     def _set_page(
         self,
@@ -156,10 +168,10 @@ class CommandPages(Pages):
         form: SetForm,
         *,
         problem: str = "",
-        is_allowed: bool = False,
+        allowed: CheckedCommand | None = None,
         status: int = 200,
     ) -> Page:
-        rule = plant.rule(plant.policy(), request.viewer.name, form.point, form.action)
+        rule = plant.rule(plant.policy(), request.viewer.name, form)
         with self.follower.book() as book:
             recent = list(islice(book.of_point(form.point), 5)) if form.point else []
             holds = [life for life in book.holds() if form.point in life.points]
@@ -170,8 +182,8 @@ class CommandPages(Pages):
             "limits": limits_of(rule),
             "killed": plant.killed(),
             "problem": problem,
-            "is_allowed": is_allowed,
-            "is_protected": is_protected(rule),
+            "is_allowed": allowed is not None,
+            "is_protected": allowed is not None and bool(allowed.protected),
             "recent": recent,
             "live": self._live(plant, form.point),
             "holds": holds,
@@ -257,27 +269,26 @@ class CommandPages(Pages):
             life = book.get(command_id)
             if life is None or life.hold_until is None:
                 raise PageError(404, "This hold has ended")
-            points, platform = life.held_points, str(life.command.get("platform") or "")
-        plant = next((plant for plant in self.plants if plant.platform == platform), self.plants[0])
+            points, plant = life.held_points, self._plant_of(life)
+        if plant is None:
+            raise PageError(
+                404, f"No command sink of this worker has executed {command_id}. Release it where it runs"
+            )
         reason = request.form.get("reason", "").strip() or f"release of the hold of {command_id}"
-        forms = [
-            SetForm(point, "REVERT", reason=reason[:500], command_id=str(uuid.uuid4())) for point in points
-        ]
-        for form in forms:  # all are checked before the first is sent
-            self._check_release(plant, form, request)
-        for form in forms:
-            plant.send(form, request.viewer.name)
-        if len(forms) > 1:
-            return Redirect("/commands")
-        return Redirect(f"/commands/{quote(forms[0].command_id, safe='')}")
-
-    def _check_release(self, plant: CommandPlant, form: SetForm, request: PageRequest) -> None:
+        form = ReleaseForm(points, reason[:500], str(uuid.uuid4()))
         try:
-            rejection = plant.rejection(plant.command(form, request.viewer.name))
+            checked = plant.check_release(form, request.viewer.name)
         except ValueError as error:
             raise PageError(400, f"Nothing was sent: {error}") from error
-        if rejection is not None:
-            raise PageError(403, f"Nothing was sent: {rejection.code}: {rejection.reason}")
+        return self._send_checked(plant, checked, request)
+
+    def _plant_of(self, life: CommandLife) -> CommandPlant | None:
+        """Return the sink that has executed a command; never another one, whose plant it would change."""
+        platform = life.command.get("platform")
+        return next(
+            (each for each in self.plants if each.topic == life.topic and platform in (None, each.platform)),
+            None,
+        )
 
     # Kill switch and audit log
 
@@ -293,7 +304,7 @@ class CommandPages(Pages):
         reason = request.form.get("reason", "").strip()
         if not reason:
             raise PageError(400, "The kill switch was not engaged: give a reason")
-        self._plant(request.form.get("sink", "")).kill(f"{reason} ({request.viewer.name})")
+        self._plant(request.form.get("sink", "")).kill(f"{request.viewer.name}: {reason}")
         return Redirect("/command-sinks")
 
     def _release_switch(self, request: PageRequest) -> Redirect:
