@@ -41,10 +41,11 @@ def command_fields(value: Mapping[str, Any]) -> dict[str, Any] | None:
 def result_fields(value: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the fields of a result; ``None`` if it is none."""
     times = {name: value.get(name) for name in _TIMES}
-    if value.get("state") not in _STATES or not _is_time(times["at"]):
+    state = value.get("state")
+    if not isinstance(state, str) or state not in _STATES or not _is_time(times["at"]):
         return None
     return {
-        "state": value["state"],
+        "state": state,
         **{name: time if _is_time(time) else None for name, time in times.items()},
         **{name: _text(value.get(name)) for name in _TEXTS},
         "dry_run": value.get("dry_run") is True,
