@@ -1,1 +1,1 @@
-"""The command sink: what people and programs wish, done at most once, by who may, in time."""
+"""The command sink: executes commands at most once, before their expiry, and only if a policy allows them."""

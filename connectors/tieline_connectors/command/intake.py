@@ -51,7 +51,7 @@ class _Decisions:
 
 
 class Intake:
-    """Used by the task's thread, under the scheduler's lock."""
+    """Decides about records. Used by the task's thread, under the scheduler's lock."""
 
     def __init__(
         self,

@@ -1,1 +1,1 @@
-"""MongoDB: the sink, and the questions people ask of what it stored."""
+"""MongoDB: the sink, and queries of what it has stored."""

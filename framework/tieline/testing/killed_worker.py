@@ -134,7 +134,7 @@ class _Arrival:
 
     def __call__(self) -> bool:
         if not self._fed and self._worker.ready():
-            time.sleep(self._settle)  # its start may still be going on
+            time.sleep(self._settle)  # its start may still be in progress
             self._feed(20)
             self._fed = True
         return self._fed and len({name for name, _ in self._worker.records()}) >= self._total
@@ -196,7 +196,7 @@ class SourceInAKilledWorker(SourceCalls):
         others = [value for name, value in again if ids.get(value, name) != name]
         assert not others, (
             f"{len(others)} of {len(again)} records came under another id (tieline.id) in another process: "
-            "a store would keep both. Make the id of what tells a record apart, not of hash() or a time"
+            "a store would keep both. Make the id of what distinguishes a record, not of hash() or a time"
         )
 
 

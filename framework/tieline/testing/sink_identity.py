@@ -70,7 +70,7 @@ class SinkIdentity(SinkCalls):
     def test_one_value_under_two_ids_is_two_records(
         self, settings: Mapping[str, str], written: Written
     ) -> None:
-        """Two equal readings are two events: ``tieline.id`` tells records apart, not value, key or time."""
+        """Two equal readings are two events: ``tieline.id`` distinguishes records, not value, key or time."""
         value = self.value(0)
         digest = text_of(value).encode()
         batch = [

@@ -23,7 +23,7 @@ class Read(NamedTuple):
     partition: str
     offset: str
     value: str
-    """Key, value and time, which tell records apart that were fed."""
+    """Key, value and time, which distinguish the records that were fed."""
     content: str
     """Everything that must be the same when the record is read again."""
 

@@ -246,7 +246,7 @@ class SourceReading(SourceCalls):
         assert len(ids) == 10, f"{10 - len(ids)} of 10 records carry no tieline.id, the others do"
         assert len(set(ids)) == 10, (
             f"10 records have {len(set(ids))} different ids (tieline.id): a store would keep only these. "
-            "Make the id of what tells records apart"
+            "Make the id of what distinguishes records"
         )
 
 

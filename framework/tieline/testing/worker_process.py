@@ -76,12 +76,12 @@ class WorkerProcess:
 
     @property
     def running(self) -> bool:
-        """Started, and not ended yet."""
+        """Whether it was started and has not ended yet."""
         return self._run is not None and self.returncode is None
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._started.process.pid
 
     def start(self) -> None:
@@ -98,22 +98,22 @@ class WorkerProcess:
         reader.start()
 
     def stop(self, timeout: float = 20.0) -> int:
-        """SIGTERM, and its exit status."""
+        """Send SIGTERM; return the exit status."""
         return self._end(signal.SIGTERM, timeout)
 
     def kill(self) -> int:
-        """SIGKILL, and its exit status."""
+        """Send SIGKILL; return the exit status."""
         return self._end(signal.SIGKILL, 20.0)
 
     def wait(self, timeout: float = 20.0) -> int:
-        """Until it ends by itself; its exit status."""
+        """Wait until it ends by itself; return the exit status."""
         process, reader = self._started
         self.returncode = process.wait(timeout)
         reader.join()
         return self.returncode
 
     def wait_for(self, event: str, timeout: float = 20.0, count: int = 1) -> Event:
-        """The ``count``-th event of this name since the start. Raises ``TimeoutError`` with the log's end."""
+        """Return the ``count``-th event of this name. Raises ``TimeoutError`` with the log's end."""
         left = count
 
         def found(line: Event) -> Event | None:
@@ -124,9 +124,9 @@ class WorkerProcess:
         return self._wait(found, 0, timeout, f"no event {event!r} (number {count})")
 
     def wait_for_ledger(self, condition: Callable[[Event], bool], timeout: float = 90.0) -> Event:
-        """The first ledger from now on for which the condition holds. Raises ``TimeoutError``.
+        """Return the first ledger from now on for which the condition holds. Raises ``TimeoutError``.
 
-        The condition is asked once a ledger, and may take its time: the worker's log is read meanwhile.
+        The condition is checked once for each ledger, and may be slow: the worker's log is read meanwhile.
         """
 
         def found(line: Event) -> Event | None:

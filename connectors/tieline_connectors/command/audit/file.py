@@ -33,7 +33,7 @@ _BEGINNING = b'{"at":'
 
 
 class AuditFile:
-    """Use it from one thread. ``path`` is the log; beside it ``path.head`` holds the hash of its last line.
+    """Appends lines to ``path``. ``path.head`` beside it holds the hash of the last line. Used by one thread.
 
     The head follows the log within a second (`update_head`), and at ``close``; it may be older, never newer.
 

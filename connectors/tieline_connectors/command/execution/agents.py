@@ -1,7 +1,7 @@
 """Find the agent through which a platform's points are written: its driver (2.x), or an actuator (8, 9, 10).
 
 The choice must not depend on which agents happen to be running: a write that bypasses a temporarily
-unavailable actuator ignores every reservation. The driver tells the platforms apart. That of 2.x exports the
+unavailable actuator ignores every reservation. The driver's methods show which it is. That of 2.x exports the
 reservations itself; those of 8, 9 and 10 leave them to an actuator, whether it runs at the moment or not.
 """
 

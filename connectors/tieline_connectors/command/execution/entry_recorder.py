@@ -25,7 +25,7 @@ class PartitionReleasedError(Exception):
 
 
 class EntryRecorder:
-    """Used by the scheduler's thread. ``lock`` guards the ledgers.
+    """Stores each step until it is durable. Used by the scheduler's thread. ``lock`` guards the ledgers.
 
     ``stopping``: set under the lock; nothing is started from then on.
     """

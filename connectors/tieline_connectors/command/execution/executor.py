@@ -40,7 +40,7 @@ class Timing(NamedTuple):
 
 
 class Executor:
-    """Used by the scheduler's thread, for one entry at a time."""
+    """Executes one entry at a time. Used by the scheduler's thread."""
 
     def __init__(
         self,

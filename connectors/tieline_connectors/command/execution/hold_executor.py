@@ -27,7 +27,7 @@ from tieline_connectors.command.rules.decisions import End, NotYet, Readings, Re
 
 
 class HoldExecutor:
-    """Used by the scheduler's thread, for one entry at a time.
+    """Ends the hold of one entry at a time. Used by the scheduler's thread.
 
     ``end`` stores the end of an entry, and releases what is still reserved for it.
     """

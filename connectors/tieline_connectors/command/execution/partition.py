@@ -60,7 +60,9 @@ class LedgerWrite:
 
 
 class CommandPartition:
-    """Used under the scheduler's lock. ``deadlines``: until when each command may run, monotonic time.
+    """Audits and stores decisions. Used under the scheduler's lock.
+
+    ``deadlines``: until when each command may run, by the monotonic clock.
 
     The audit log is written first, so that nothing is stored, reported or done without being audited. A
     worker may die between the audit line and the ledger's write. The numbers show this: each write has a

@@ -37,7 +37,7 @@ class WarnOnce:
 
 
 class PlatformState:
-    """Used by the scheduler's thread."""
+    """Pings the platform's agents, and reads points before writes. Used by the scheduler's thread."""
 
     def __init__(self, platform: Platform, monitor: ConditionMonitor, warnings: WarnOnce) -> None:
         self._platform = platform

@@ -47,7 +47,7 @@ class Actuator(Protocol):
 
 
 class Reservation:
-    """Used by one thread. Each device is reserved separately: a conflict belongs to one device.
+    """Reserves each device separately: a conflict belongs to one device. Used by one thread.
 
     A reservation lasts for as long as its writes need, and ends by itself. ``priority``: HIGH, LOW or
     LOW_PREEMPT; ``timeout``: seconds that one answer may take.

@@ -2,7 +2,7 @@
 
     decide_hold ► may_revert ► decide_hold_outcome      after a crash in REVERTING: decide_hold_after_crash
 
-A hold is a debt until it is settled: the points were reverted, a later command wrote them, or an operator
+A hold is owed until it is settled: the points were reverted, a later command wrote them, or an operator
 forgave it. A lock, an override, or an unavailable device or platform only delays it.
 """
 

@@ -10,8 +10,8 @@ It behaves as a real router in these respects:
 - prefixes are text, a subscriber receives a message once, and JSON is rewritten;
 - an identity is taken until its connection has ended, and a subscription until its subscriber is unreachable.
 
-Not copied are authorization, federation, a subscriber that does not read (it takes a real platform down),
-and the ways in which malformed frames crash a platform. Such frames are dropped here and counted in
+It does not imitate authorization, federation, a subscriber that does not read (it takes a real platform
+down), or the ways in which malformed frames crash a platform. Such frames are dropped here and counted in
 ``dropped``: a test of a client should end with ``assert router.dropped == 0``.
 """
 

@@ -156,7 +156,7 @@ def resolving(monkeypatch, *places):
     def getaddrinfo(host, port, **more):
         if host != "platform":
             return real(host, port, **more)
-        return [found for place in places for found in real(place, port, **more)]
+        return [address for place in places for address in real(place, port, **more)]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
@@ -167,7 +167,7 @@ def test_a_name_connects_to_whichever_of_its_addresses_answers(monkeypatch, orde
     if listening == "[::1]" and not _has_ipv6():
         pytest.skip("this computer has no ::1")
     if listening.strip("[]") not in order:
-        pytest.skip("nobody could find it")
+        pytest.skip("the name does not resolve to the listening address")
     resolving(monkeypatch, *order)
     with FakeRouter(f"tcp://{listening}:*") as bus:
         port = bus.address.rpartition(":")[2]
