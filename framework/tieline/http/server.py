@@ -51,6 +51,7 @@ class WebServer:
             log_config=None,
             access_log=False,
             lifespan="off",
+            proxy_headers=False,  # anyone may send them, and would forge the address in limits and logs
             timeout_keep_alive=int(limits.idle),
             timeout_graceful_shutdown=2,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -18,6 +19,8 @@ from tieline.ui.sessions import COOKIE, Sessions, Visit
 FORM_TOKEN = "form_token"
 _MAX_FORM = 64 * 1024
 _MAX_FIELDS = 200
+_OWN_SITE = ("same-origin", "none")
+_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
     " img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -56,10 +59,11 @@ def visit_of(request: Request, sessions: Sessions) -> Visit:
     Without users, the name in the address bar must be a loopback one. Otherwise a foreign site could let its
     own name lead to this machine, and would then count as this site (DNS rebinding).
     """
-    if not sessions.needs_sign_in and not _is_loopback(request.url.hostname or ""):
+    host = request.headers.get("host", "")
+    if not sessions.needs_sign_in and not _is_loopback(host):
         raise PageError(
             421,
-            f"This worker has no users, so it answers only to localhost, not to {request.url.hostname!r}."
+            f"This worker has no users, so it answers only to localhost, not to {host!r}."
             " Open http://127.0.0.1, or create users with `tieline users add`",
         )
     return sessions.visit(request.cookies.get(COOKIE, ""))
@@ -67,8 +71,11 @@ def visit_of(request: Request, sessions: Sessions) -> Visit:
 
 async def read_form(request: Request, visit: Visit, sessions: Sessions) -> dict[str, str]:
     """Return the fields of a form that a page of this session sent. Raises ``PageError``."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host", ""):
+    origin = request.headers.get("origin")  # its scheme does not count: a proxy may add TLS
+    is_foreign = (
+        origin is not None and _netloc(origin) != request.headers.get("host", "")
+    ) or request.headers.get("sec-fetch-site", "none") not in _OWN_SITE
+    if is_foreign:
         raise PageError(403, "The form was sent by another site. Open the page here and send it again")
     if content_type(request) != "application/x-www-form-urlencoded":
         raise PageError(415, "A form is sent as application/x-www-form-urlencoded")
@@ -86,7 +93,19 @@ async def read_form(request: Request, visit: Visit, sessions: Sessions) -> dict[
     return fields
 
 
-def _is_loopback(host: str) -> bool:
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
+
+
+def _is_loopback(header: str) -> bool:
+    """Return whether the header ``Host`` names this machine. A header that is not a host does not."""
+    match = _HOST.fullmatch(header)
+    if match is None:
+        return False
+    host = match[1].lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

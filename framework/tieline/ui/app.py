@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,7 +40,7 @@ from tieline.http.errors import HttpError
 from tieline.http.routing import ExactRoute
 from tieline.ui.access import SecurityHeaders, read_form, visit_of
 from tieline.ui.audit import PageAudit
-from tieline.ui.events import MAX_SUBSCRIPTIONS, EventHub, Subscription
+from tieline.ui.events import MAX_STREAMS, MAX_SUBSCRIPTIONS, EventHub, Subscription
 from tieline.ui.sessions import COOKIE, Sessions, Visit
 from tieline.ui.sign_in import credentials, safe_target
 from tieline.ui.site import BASE, THEME, TIME_ZONE, Site, View, chosen_theme, chosen_zone, is_zone, viewer_key
@@ -50,6 +49,7 @@ from tieline.ui.store import PageStore
 log = logging.getLogger(__name__)
 
 _THREADS = 16
+_DOWNLOADS = 8  # a slow store must not keep the threads that sign people in
 _YEAR = 365 * 86400
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -112,6 +112,7 @@ class _PageApp:
         self._sessions = services.sessions
         self._boot = boot
         self._threads = CapacityLimiter(_THREADS)
+        self._downloads = CapacityLimiter(_DOWNLOADS)
 
     def guarded(self, endpoint: Endpoint) -> Endpoint:
         """Return the endpoint with an error page for whatever it raises."""
@@ -228,10 +229,14 @@ class _PageApp:
         wanted = request.query_params.getlist("channel")
         if len(wanted) > MAX_SUBSCRIPTIONS:
             raise PageError(400, f"A page has at most {MAX_SUBSCRIPTIONS} channels")
+        if self._services.hub.streams >= MAX_STREAMS:
+            return PlainTextResponse(f"{MAX_STREAMS} pages are open", 503, {"Retry-After": "10"})
         zone = self._time_zone(request, visit)
         subscriptions = [Subscription.parse(each, visit.viewer.name, zone) for each in wanted]
         return StreamingResponse(
-            self._services.hub.stream(subscriptions),
+            self._services.hub.stream(
+                subscriptions, lambda: self._sessions.visit(visit.token).viewer is not None
+            ),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )
@@ -286,7 +291,7 @@ class _PageApp:
             return JSONResponse(answer.value)
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in answer.name)
         return StreamingResponse(
-            _parts(answer),
+            _parts(answer, self._downloads),
             media_type=answer.media_type,
             headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
@@ -307,8 +312,12 @@ class _PageApp:
 
     def _error(self, request: Request, status: int, message: str) -> Response:
         visit = Visit("", None, is_new=True)
-        with contextlib.suppress(PageError):  # a host that is refused: the answer says so
+        try:
             visit = visit_of(request, self._sessions)
+        except PageError:  # a host that is refused: the answer says so
+            pass
+        except Exception:  # the store may be what has failed
+            log.exception("the visitor of an error page is unknown")
         page = Page("error.html", "Error", {"status": status, "message": message}, status)
         view = View(visit._replace(is_new=False), request.url.path[len(BASE) :], "UTC", "", self._boot)
         return HTMLResponse(self._site.page(page.template, page.title, page.values, view), status)
@@ -334,16 +343,16 @@ class _Assets(StaticFiles):
         return response
 
 
-async def _parts(download: Download) -> AsyncIterator[str]:
+async def _parts(download: Download, threads: CapacityLimiter) -> AsyncIterator[str]:
     """Yield what a generator produces in threads, and close it at the end or when the client has left."""
     try:
-        while (part := await to_thread.run_sync(next, download.parts, None)) is not None:
+        while (part := await to_thread.run_sync(next, download.parts, None, limiter=threads)) is not None:
             yield part
     finally:
         close = getattr(download.parts, "close", None)
         if close is not None:
             with CancelScope(shield=True):
-                await to_thread.run_sync(close)
+                await to_thread.run_sync(close, limiter=threads)
 
 
 def _forbidden(viewer: Viewer, route: Route) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _LONGEST_VALUE = 500
-_OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class PageAudit:
@@ -31,10 +31,23 @@ class PageAudit:
         with self._lock:
             file = os.open(self._path, _OPEN, 0o600)
             try:
-                os.write(file, (json.dumps(line, ensure_ascii=True, default=str) + "\n").encode())
+                text = json.dumps(line, ensure_ascii=True, default=str) + "\n"
+                size = os.fstat(file).st_size
+                start = "" if not size or os.pread(file, 1, size - 1) == b"\n" else "\n"  # after a crash
+                _write(file, (start + text).encode(), size)
                 os.fsync(file)
             finally:
                 os.close(file)
+
+
+def _write(file: int, line: bytes, size: int) -> None:
+    """Write a whole line, or none of it: a disk that is almost full takes a part."""
+    try:
+        while line:
+            line = line[os.write(file, line) :]
+    except OSError:
+        os.ftruncate(file, size)
+        raise
 
 
 def _shorten(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-from tieline.api.pages import Channel, Update
+from tieline.api.pages import Channel
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,10 @@ _LONGEST_TICK = 5.0
 _SHARE = 40
 _HEARTBEAT = 10.0
 _WATCHED = 60.0
+_LONGEST_WORK = _LONGEST_TICK / _SHARE  # seconds of reading channels in one tick
 MAX_SUBSCRIPTIONS = 20
+MAX_STREAMS = 200
+"""So many pages may be open: each keeps a connection, and others must still find one."""
 
 
 class Subscription(NamedTuple):
@@ -58,7 +61,9 @@ class EventHub:
         self._ticker: asyncio.Task[None] | None = None
         self._streams = 0
         self._last_watched = float("-inf")
-        self._cache: dict[tuple[Subscription, int], Update | None] = {}
+        self._cache: dict[tuple[Subscription, int], tuple[int, bytes]] = {}
+        self._turn = asyncio.Lock()
+        self._work = 0.0
         self._failed: set[str] = set()
         self._is_closing = False
 
@@ -75,18 +80,24 @@ class EventHub:
         """End every stream at its next tick. Any thread may call it."""
         self._is_closing = True
 
-    async def stream(self, subscriptions: Sequence[Subscription]) -> AsyncGenerator[bytes, None]:
-        """Yield events until the client leaves."""
+    async def stream(
+        self, subscriptions: Sequence[Subscription], is_signed_in: Callable[[], bool] = lambda: True
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield events until the client leaves or has signed out."""
         versions = dict.fromkeys(subscriptions, 0)
         self._streams += 1
         if self._ticker is None:
             self._ticker = asyncio.get_running_loop().create_task(self._run())
         try:
             yield f"retry: 1000\nevent: hello\ndata: {json.dumps(self._boot)}\n\n".encode()
-            last = self._clock()
+            last = asked = self._clock()
             while not self._is_closing:
-                events = b"".join(self._event(each, versions) for each in subscriptions)
+                events = b"".join([await self._event(each, versions) for each in subscriptions])
                 now = self._clock()
+                if now - asked >= _HEARTBEAT:
+                    asked = now
+                    if not is_signed_in():
+                        return
                 if events or now - last >= _HEARTBEAT:
                     last = now
                     yield events or b": alive\n\n"
@@ -99,35 +110,43 @@ class EventHub:
                 self._ticker.cancel()
                 self._ticker = None
 
-    def _event(self, subscription: Subscription, versions: dict[Subscription, int]) -> bytes:
-        since = versions[subscription]
-        key = subscription, since
+    async def _event(self, subscription: Subscription, versions: dict[Subscription, int]) -> bytes:
+        key = subscription, versions[subscription]
         if key not in self._cache:
-            self._cache[key] = self._read(subscription, since)
-        update = self._cache[key]
-        if update is None:
-            return b""
-        versions[subscription] = update.version
-        content = {"channel": subscription.text, "fragments": update.fragments, "data": update.data}
-        return b"data: " + json.dumps(content, default=str, allow_nan=False).encode() + b"\n\n"
+            async with self._turn:  # in the order of requests, so that all get their turn
+                while self._work >= _LONGEST_WORK and not self._is_closing:
+                    async with self._tick:
+                        await self._tick.wait()
+                if key not in self._cache:
+                    before = time.thread_time()
+                    self._cache[key] = self._read(*key)
+                    self._work += time.thread_time() - before
+        versions[subscription], event = self._cache[key]
+        return event
 
-    def _read(self, subscription: Subscription, since: int) -> Update | None:
-        """Read a channel; a fault of one does not end the others."""
+    def _read(self, subscription: Subscription, since: int) -> tuple[int, bytes]:
+        """Return a channel's version and its event, empty without news. A fault does not end the others."""
         if subscription.channel not in self._channels:
-            return None
+            return since, b""
         try:
-            return self._channels[subscription.channel](dict(subscription.arguments), since)
+            update = self._channels[subscription.channel](dict(subscription.arguments), since)
+            if update is None:
+                return since, b""
+            content = {"channel": subscription.text, "fragments": update.fragments, "data": update.data}
+            text = json.dumps(content, default=str, allow_nan=False)
+            return update.version, f"data: {text}\n\n".encode()
         except Exception:
             if subscription.channel not in self._failed:  # once, not four times a second
                 self._failed.add(subscription.channel)
                 log.exception("the live channel %s failed", subscription.channel)
-            return None
+            return since, b""
 
     async def _run(self) -> None:
         pause, before = SHORTEST_TICK, time.thread_time()
         while True:
             await asyncio.sleep(pause)
             self._cache.clear()
+            self._work = 0.0
             async with self._tick:
                 self._tick.notify_all()
             now = time.thread_time()

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import apsw
+
 from tieline.api.pages import Viewer
 from tieline.http.users import Account
 from tieline.ui.store import PageStore, Session
+
+log = logging.getLogger(__name__)
 
 COOKIE = "tieline-session"
 _IDLE = 12 * 3600.0  # seconds
@@ -46,11 +51,14 @@ class Sessions:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        known = None if accounts is None else list(accounts)
         self._users = (
             None
-            if accounts is None
-            else {each.user.name: Viewer(each.user.name, each.user.role.value) for each in accounts}
+            if known is None
+            else {each.user.name: Viewer(each.user.name, each.user.role.value) for each in known}
         )
+        if known is not None:  # a new password ends the sessions of the old one
+            store.keep_sessions({each.user.name: _hash(each.hash) for each in known})
         self._local = local
         self._clock = clock
 
@@ -95,7 +103,10 @@ class Sessions:
         if session is None or now - session.used > _IDLE or now - session.created > _LONGEST:
             return None
         if now - session.used > _TOUCH:
-            self._store.touch_session(token_hash, now)
+            try:
+                self._store.touch_session(token_hash, now)
+            except apsw.Error as error:  # such as a full disk: pages must stay readable
+                log.warning("the use of a session cannot be stored: %s", error)
         return session.user
 
 

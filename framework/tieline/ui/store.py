@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), value 
 CREATE TABLE IF NOT EXISTS session (
     token_hash BLOB PRIMARY KEY, user TEXT NOT NULL, created REAL NOT NULL, used REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS account (
+    user TEXT PRIMARY KEY, password BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS preference (
     user TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (user, key)
 ) STRICT, WITHOUT ROWID;
@@ -26,6 +29,7 @@ CREATE TABLE IF NOT EXISTS shelved (
     alarm TEXT PRIMARY KEY, until REAL NOT NULL, reason TEXT NOT NULL, user TEXT NOT NULL, since REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+MAX_SESSIONS = 100  # of one user
 MAX_PREFERENCE = 64 * 1024  # bytes
 
 
@@ -80,10 +84,29 @@ class PageStore:
         return None if row is None else Session(*row)
 
     def add_session(self, token_hash: bytes, session: Session, expired_before: float) -> None:
-        """Store a session, and delete those last used before a time."""
+        """Store a session; delete those last used before a time, and the oldest if a user has too many."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM session WHERE used < ?", (expired_before,))
             connection.execute("INSERT INTO session VALUES (?, ?, ?, ?)", (token_hash, *session))
+            connection.execute(
+                "DELETE FROM session WHERE token_hash IN (SELECT token_hash FROM session WHERE user = ?"
+                " ORDER BY used DESC, created DESC LIMIT -1 OFFSET ?)",
+                (session.user, MAX_SESSIONS),
+            )
+
+    def keep_sessions(self, accounts: Mapping[str, bytes]) -> None:
+        """Keep only the sessions of these users whose passwords are those of the last call.
+
+        ``accounts``: what changes with the password, by user.
+        """
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT user, password FROM account").fetchall()
+            kept = {user for user, password in rows if accounts.get(str(user)) == password}
+            for (user,) in connection.execute("SELECT DISTINCT user FROM session").fetchall():
+                if user not in kept:
+                    connection.execute("DELETE FROM session WHERE user = ?", (user,))
+            connection.execute("DELETE FROM account")
+            connection.executemany("INSERT INTO account VALUES (?, ?)", accounts.items())
 
     def touch_session(self, token_hash: bytes, used: float) -> None:
         """Note that a session is in use."""

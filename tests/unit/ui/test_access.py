@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.parse
+import urllib.request
+from contextlib import ExitStack
 
 import pytest
 
+from tieline.http.passwords import hash_password
+from tieline.http.users import Account, Role, User
+from tieline.ui import app
 from tieline.ui.sign_in import safe_target
 
 CSP = {
@@ -39,8 +45,16 @@ def test_without_users_the_local_user_is_the_operator(serve):
 
 def test_without_users_another_sites_name_for_this_address_is_refused(serve):
     served = serve()
-    for host in ("evil.example", "127.0.0.1.evil.example:8083", ""):
-        assert served.browser().get("/", {"Host": host}).status == 421 or host == ""
+    invalid = (
+        "127.0.0.1@evil.example",
+        "evil.example#.localhost",
+        "evil/.localhost",
+        "[",
+        "a b",
+        "localhost:",
+    )
+    for host in ("evil.example", "127.0.0.1.evil.example:8083", *invalid):
+        assert served.browser().get("/", {"Host": host}).status == 421
     for host in ("localhost", "127.0.0.1:1", "[::1]:8083", "tieline.localhost"):
         assert served.browser().get("/", {"Host": host}).status == 200
 
@@ -127,6 +141,34 @@ def test_a_session_survives_a_restart_of_the_worker_but_not_the_removal_of_its_u
     assert serve(listeners_users_file=str(users_file)).browser().get("/session", session).status == 401
 
 
+def test_a_new_password_ends_the_sessions_of_the_old_one(serve, users_file):
+    first = serve(listeners_users_file=str(users_file))
+    sessions = {}
+    for name in ("vera", "otto"):
+        browser = first.browser()
+        browser.sign_in(name)
+        (cookie,) = browser.cookies
+        sessions[name] = {"Cookie": f"{cookie.name}={cookie.value}"}
+    first.stop()
+    new = Account(User("otto", Role.OPERATOR), "password", hash_password("another password"))
+    lines = [line for line in users_file.read_text().splitlines() if not line.startswith("otto ")]
+    users_file.write_text("\n".join([*lines, new.line(), ""]))
+    again = serve(listeners_users_file=str(users_file))
+    statuses = {name: again.browser().get("/session", cookie).status for name, cookie in sessions.items()}
+    assert statuses == {"vera": 200, "otto": 401}
+
+
+def test_a_client_cannot_forge_its_address_in_the_audit_log_or_evade_the_limit_of_guesses(guarded):
+    browser = guarded.browser()
+    browser.get("/sign-in")
+    statuses = [
+        browser.post("/sign-in", {"X-Forwarded-For": f"10.0.0.{n}"}, name="otto", password=str(n)).status
+        for n in range(12)
+    ]
+    assert statuses == [401] * 10 + [429] * 2
+    assert {line["from"] for line in audit_lines(guarded)} == {"127.0.0.1"}
+
+
 def test_a_viewer_changes_nothing(guarded):
     browser = guarded.browser()
     browser.sign_in("vera")
@@ -150,8 +192,10 @@ def test_a_form_without_the_token_of_this_session_is_refused(guarded):
 def test_a_form_that_another_site_sent_is_refused(serve):
     browser = serve().browser()
     browser.get("/alarms")
-    for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+    for origin in ("https://evil.example", "null", "", "http://[", "http://127.0.0.1:1"):
         assert browser.post("/alarms/unshelve", {"Origin": origin}, key="x").status == 403
+    for site in ("cross-site", "same-site"):  # such as another port of localhost
+        assert browser.post("/alarms/unshelve", {"Sec-Fetch-Site": site}, key="x").status == 403
     own = {"Origin": browser.base}
     assert browser.post("/alarms/unshelve", own, key="x").status == 200
 
@@ -219,3 +263,24 @@ def test_a_port_in_use_is_reported_before_the_start(serve):
         port = taken.getsockname()[1]
         with pytest.raises(StartupError, match=rf"the page server cannot listen on 127\.0\.0\.1:{port}"):
             serve(listeners=f"http://127.0.0.1:{port}")
+
+
+def test_no_more_streams_are_open_than_leave_connections_for_others(serve, monkeypatch):
+    monkeypatch.setattr(app, "MAX_STREAMS", 2)
+    served = serve()
+    with ExitStack() as at_exit:
+        for _ in range(2):
+            at_exit.enter_context(urllib.request.urlopen(f"{served.url}events?channel=alarms", timeout=10))
+        assert served.browser().get("/events?channel=alarms").status == 503
+        assert served.browser().get("/alarms").status == 200
+
+
+def test_the_pages_stop_at_once_although_streams_are_open(serve):
+    served = serve()
+    streams = [urllib.request.urlopen(f"{served.url}events?channel=alarms", timeout=20) for _ in range(50)]
+    before = time.monotonic()
+    served.stop()
+    assert time.monotonic() - before < 8
+    for stream in streams:
+        with stream:
+            stream.read()  # it ends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -160,3 +161,61 @@ def test_more_work_makes_longer_ticks_so_that_the_pipeline_does_not_notice_it():
 def test_the_names_of_the_person_and_the_zone_come_from_the_server():
     parsed = Subscription.parse("c?viewer=mallory&time_zone=X&a=1", "ann", "UTC")
     assert dict(parsed.arguments) == {"viewer": "ann", "time_zone": "UTC", "a": "1"}
+
+
+def test_a_value_that_is_not_json_ends_no_other_channel(caplog):
+    async def run():
+        counter = Counter()
+        hub = EventHub({"bad": lambda *_: Update(1, data=float("nan")), "c": counter}, "b")
+        stream = hub.stream([subscription("bad"), subscription("c")])
+        chunks = await take(stream, 2)
+        await stream.aclose()
+        return chunks
+
+    assert [each["channel"] for each in contents(asyncio.run(run()))] == ["c"]
+    assert "the live channel bad failed" in caplog.text
+
+
+def test_a_stream_ends_soon_after_its_person_has_signed_out(monkeypatch):
+    monkeypatch.setattr(events, "_HEARTBEAT", 0.02)
+    signed_in = [True]
+
+    async def run():
+        hub = EventHub({"c": Counter()}, "b")
+        stream = hub.stream([subscription("c")], lambda: signed_in[0])
+        await take(stream, 3)
+        signed_in[0] = False
+        with pytest.raises(StopAsyncIteration):
+            await take(stream, 2)
+        return hub.streams
+
+    assert asyncio.run(run()) == 0
+
+
+def test_expensive_channels_are_read_in_turn_and_leave_the_server_free(monkeypatch):
+    monkeypatch.setattr(events, "_LONGEST_WORK", 0.01)
+    reads = []
+
+    def expensive(arguments, since):
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        reads.append(arguments["n"])
+        return None
+
+    async def run():
+        hub = EventHub({"slow": expensive, "c": Counter()}, "b")
+        greedy = hub.stream([subscription(f"slow?n={n}") for n in range(20)])
+        await take(greedy, 1)
+        waiting = asyncio.ensure_future(take(greedy, 1))
+        while not reads:
+            await asyncio.sleep(0.001)
+        modest = hub.stream([subscription("c")])
+        answers = await take(modest, 2)
+        read_until_then = len(reads)
+        waiting.cancel()
+        return read_until_then, answers
+
+    read_until_then, answers = asyncio.run(run())
+    assert read_until_then < 5
+    assert len(contents(answers)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,9 +13,10 @@ import pytest
 from tieline.api import StartupError
 from tieline.config.listener import listener_settings
 from tieline.ui import vendoring
+from tieline.ui.audit import PageAudit
 from tieline.ui.sampler import Rates, Sampler
 from tieline.ui.site import chosen_theme, chosen_zone
-from tieline.ui.store import PageStore, Session
+from tieline.ui.store import MAX_SESSIONS, PageStore, Session
 from tieline.ui.templating import ago, moment, number, time_span
 
 
@@ -175,3 +177,41 @@ def test_https_and_a_certificate_need_each_other():
         listener_settings({"listeners": "https://x:1"})
     with pytest.raises(ValueError, match="begins with https"):
         listener_settings({"listeners": "http://x:1", "listeners.ssl.certificate.location": "c"})
+
+
+def test_a_user_has_a_limited_number_of_sessions_and_the_newest_remain(tmp_path):
+    store = PageStore(tmp_path / "pages.db")
+    for number_ in range(MAX_SESSIONS + 20):
+        store.add_session(number_.to_bytes(4, "big"), Session("otto", number_, number_), 0)
+    store.add_session(b"vera", Session("vera", 1, 1), 0)
+    is_there = [store.session(n.to_bytes(4, "big")) is not None for n in range(MAX_SESSIONS + 20)]
+    assert is_there == [False] * 20 + [True] * MAX_SESSIONS
+    assert store.session(b"vera") is not None
+    store.close()
+
+
+def test_a_line_of_the_audit_log_is_on_disk_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "audit.log"
+    audit = PageAudit(path)
+    audit.append("first", {"text": "\n\u202e" * 10})
+    real, calls = os.write, []
+
+    def almost_full(file, data):
+        calls.append(len(data))
+        if len(calls) == 1:
+            return real(file, data[:7])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", almost_full)
+        with pytest.raises(OSError, match="No space left"):
+            audit.append("second", {})
+    audit.append("third", {})
+    assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["first", "third"]
+
+
+def test_the_rest_of_a_line_that_a_crash_cut_off_spoils_no_later_line(tmp_path):
+    path = tmp_path / "audit.log"
+    path.write_text('{"event": "cut o')
+    PageAudit(path).append("later", {})
+    assert json.loads(path.read_text().splitlines()[1])["event"] == "later"
