@@ -30,6 +30,8 @@ _JUDGE = 5.0
 _SINCE = 120_000  # ms that it reads back at its start
 _FULL = 500
 _RETRY = 5.0
+_END = 253_402_300_800_000_000
+"""The end of the year 9999 (µs); pages show no later time."""
 
 
 def reading_topics(connectors: Iterable[RunningConnector]) -> tuple[str, ...]:
@@ -50,13 +52,21 @@ def values_of(record: SinkRecord) -> Iterator[NewValue]:
     if not isinstance(given, dict) or "platform" not in given or "device" not in given:
         return
     try:
-        platform, device, topic = given["platform"], given["device"], given["topic"]
+        platform, device, topic = map(_text, (given["platform"], given["device"], given["topic"]))
         for each in each_value(given):
-            yield NewValue(
-                PointName(platform, device, each.point), topic, each.units, _plain(each.value), each.time
-            )
+            units = None if each.units is None else _text(each.units)
+            if type(each.time) is int and 0 <= each.time < _END:
+                name = PointName(platform, device, _text(each.point))
+                yield NewValue(name, topic, units, _plain(each.value), each.time)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return  # not a reading, but something with the same fields; pages show only readings
+
+
+def _text(text: Any) -> str:
+    """Return a text as UTF-8 can write it. JSON may have half a surrogate pair, or no text at all."""
+    if not isinstance(text, str):
+        raise TypeError("a name is a text")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from tieline_connectors.points.questions import PointName
 NAME = PointName("vol1", "campus/ahu1", "Zone")
 
 
-def fields(value: Any, time_us: int) -> dict[str, Any]:
+def fields(value: Any, time_us: Any) -> dict[str, Any]:
     """Return the fields of a reading of one point."""
     return {
         "platform": NAME.platform,
@@ -118,6 +118,11 @@ def test_values_from_before_and_after_its_start_arrive(open_topics, watched):
 def test_a_record_that_is_no_reading_holds_nothing_up(open_topics):
     table = LiveTable()
     others: list[Any] = [None, 3, "text", {"device": "x"}, {**fields(1, 0), "points": 7}, [1], {"body": "{}"}]
+    others += [fields(1, time_us) for time_us in (-1, 2**70, "now", 1.5, None)]
+    others += [
+        {**fields(1, 0), name: wrong} for name in ("platform", "device", "topic") for wrong in (3, None)
+    ]
+    others += [{**fields(1, 0), "metadata": {NAME.point: {"units": 3}}}]
     with open_topics() as client, following(open_topics, table):
         client.send([SourceRecord("bus", other) for other in others])
         client.send([record(2.5)])
@@ -168,3 +173,8 @@ def test_the_topics_of_readings_are_those_of_sources_and_stores():
 def test_a_value_beyond_64_bits_is_shown_as_a_number():
     given = SinkRecord("bus", 0, 0, fields({"json": str(2**70)}, 1), None, (), 0)
     assert [value.value for value in values_of(given)] == [2**70]
+
+
+def test_a_name_that_no_page_can_encode_is_shown_with_a_replacement():
+    given = SinkRecord("bus", 0, 0, {**fields(1.5, 1), "platform": "\ud800"}, None, (), 0)
+    assert [value.name.platform for value in values_of(given)] == ["?"]
