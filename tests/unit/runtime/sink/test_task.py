@@ -373,12 +373,15 @@ def test_a_fatal_error_stops_the_task_and_commits_nothing_of_the_batch(log):
     assert committed(log) == {}
 
 
+DROP = Filter(FilterConfig.parse({"key.regex": "drop"}))
+"""Drops the records with the key ``drop``."""
+
+
 def test_filtered_records_are_counted_and_their_offsets_advance(log):
     fill(log, ["a", "b"])
     log.store.append([ProducerRecord("t", b"c", b"drop", partition=0) for _ in range(3)])
-    drop = Filter(FilterConfig.parse({"key.regex": "drop"}))
     sink = Sink(2)
-    running = Running(log, sink, drop)
+    running = Running(log, sink, DROP)
     assert sink.enough.wait(10)
     counts = running.stop()
     assert counts == (5, 2, 0, 3, 0)
@@ -905,9 +908,8 @@ def test_the_offsets_that_a_task_returns_as_safe_are_committed_even_within_a_bat
 def test_safe_offsets_within_a_batch_count_filtered_records_separately(log):
     for value, key in ((b"a", b""), (b"x", b"drop"), (b"b", b""), (b"x", b"drop"), (b"c", b"")):
         log.store.append([ProducerRecord("t", value, key, partition=0)])
-    drop = Filter(FilterConfig.parse({"key.regex": "drop"}))
     sink = Holding(3)
-    running = Running(log, sink, drop)
+    running = Running(log, sink, DROP)
     assert sink.enough.wait(10)
     counts = running.stop()
     assert counts == (4, 2, 0, 2, 0)
@@ -917,9 +919,8 @@ def test_safe_offsets_within_a_batch_count_filtered_records_separately(log):
 def test_filtered_records_of_a_partition_with_a_changelog_advance_its_offset_too(log):
     fill(log, ["a"])
     log.store.append([ProducerRecord("t", b"c", b"drop", partition=0) for _ in range(3)])
-    drop = Filter(FilterConfig.parse({"key.regex": "drop"}))
     sink = Keeping(1)
-    running = Running(log, sink, drop)
+    running = Running(log, sink, DROP)
     assert sink.enough.wait(10)
     assert running.stop() == (4, 1, 0, 3, 0)
     assert committed(log) == {0: 4}
@@ -1131,7 +1132,7 @@ def test_a_sink_that_was_given_no_record_is_not_called_available(log, caplog):
         met.set()
         raise RetriableError("the database is unavailable", after=1e9)
 
-    running = Running(log, Sink(9, unavailable), Filter(FilterConfig.parse({"key.regex": "drop"})))
+    running = Running(log, Sink(9, unavailable), DROP)
     assert met.wait(10)
     log.store.append([ProducerRecord("t", b"c", b"drop", partition=1) for _ in range(3)])
     wait_for(lambda: running.task.stats.filtered == 3)
