@@ -39,7 +39,7 @@ def test_the_overview_shows_each_connector_with_rates_that_move(plant, new_visit
     expect(equation).to_contain_text("received =")
     before = equation.inner_text()
     expect(equation).not_to_have_text(before)
-    expect(page.locator("#card-readings dd").first).to_have_text(re.compile(r"^[1-9][\d.]*/s$"))
+    expect(page.locator("#card-readings .way strong").first).to_have_text(re.compile(r"^[1-9][\d.]*/s$"))
 
 
 def test_a_point_is_set_and_its_command_is_followed_to_the_value_that_was_read_back(
