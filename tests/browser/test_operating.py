@@ -123,12 +123,14 @@ def test_two_browsers_see_the_same_change(plant, new_visit):
     expect(row).to_contain_text("seen by two")
 
 
-def test_the_kill_switch_stops_writes_and_is_an_alarm_on_every_page(plant, new_visit):
+def test_the_kill_switch_stops_writes_and_is_an_alarm_on_every_page(plant, new_visit, local_user):
     page = new_visit(plant).open("/command-sinks")
     page.get_by_label("Reason").fill("smoke on floor 2")
     page.get_by_role("button", name="Stop all writes").click()
     try:
-        expect(page.get_by_text("Engaged, nothing is written: smoke on floor 2")).to_be_visible()
+        expect(
+            page.get_by_text(f"Engaged, nothing is written: {local_user}: smoke on floor 2")
+        ).to_be_visible()
         page.goto(f"{plant.url}/set?point=lab/{SETPOINT}")
         expect(page.get_by_text("The kill switch is engaged, and nothing is written")).to_be_visible()
         expect(page.locator("#alarm-count")).to_have_text("1")
