@@ -9,7 +9,7 @@ FAST := not kafka and not volttron and not mongo and not browser and not fresh a
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab vendor stack test chaos plugins-test agent-test parquet-test stack-test check style fast coverage bench docs docs-serve lock changelog release-check vendor screenshots clean
+.PHONY: help lab stack test chaos plugins-test agent-test parquet-test stack-test check style fast coverage bench docs docs-serve lock changelog release-check vendor screenshots clean
 
 help:
 	@echo "make lab            run a real VOLTTRON platform -> tieline -> MongoDB on this machine (Ctrl-C stops it)"
@@ -27,7 +27,6 @@ help:
 	@echo "make bench          run the benchmarks; one JSON line per figure (ARGS=name: only this one)"
 	@echo "make docs           build the documentation site offline in build/site; warnings are errors"
 	@echo "make docs-serve     serve it on 127.0.0.1:8000, rebuilt at each change"
-	@echo "make vendor         fetch the scripts of the pages again (needs npm); versions are in vendor.json"
 	@echo "make changelog      print the changelog of the fragments in changes/"
 	@echo "make release-check  build and check wheel and sdist, install them, run the lab from an empty folder"
 	@echo "make vendor         fetch the pages' assets and axe-core again, with their hashes (needs npm)"
@@ -155,10 +154,6 @@ changelog: .venv/.release
 
 release-check: .venv/.release
 	@BIN=$(BIN) PYTHON=$(PYTHON) bash tests/release/check.sh
-
-vendor: .venv/.python
-	@echo "== fetching the vendored scripts of the pages; commit the files with their new hashes"
-	@$(BIN)/python -m tieline.ui.vendoring
 
 clean:
 	rm -rf .venv .lab build dist framework/*.egg-info *.egg-info

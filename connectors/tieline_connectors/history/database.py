@@ -131,6 +131,8 @@ def open_to_read(path: Path) -> apsw.Connection:
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.execute("PRAGMA query_only = ON")
+        if _is_new(connection):
+            raise UnusableFileError(f"the history file {path} is empty: the sink is just creating it")
         _check_format(connection, path)
         _add_functions(connection)
     except BaseException:
