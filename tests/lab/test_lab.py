@@ -121,7 +121,9 @@ def test_with_the_history_every_value_that_was_seen_is_stored_and_a_planted_loss
         0,
         0,
     )
-    assert result["values"] == result["values_seen"] - 1 >= 5 * 3 * 9
+    assert result["values_seen"] >= 9 * result["expected"][0] > 0
+    # The source subscribed before the observer, so the file may have values that were not seen.
+    assert result["values"] >= result["values_seen"] - 1
     assert len(result["faults"]) == 2, result["faults"]  # the number, and the value
     assert not (tmp_path / "run" / "mongo").exists()
     assert left_running(tmp_path) == []
