@@ -29,6 +29,7 @@ help:
 	@echo "make docs-serve     serve it on 127.0.0.1:8000, rebuilt at each change"
 	@echo "make changelog      print the changelog of the fragments in changes/"
 	@echo "make release-check  build and check wheel and sdist, install them, run the lab from an empty folder"
+	@echo "make screenshots    take the pictures of the pages in docs/images (needs Chromium)"
 	@echo "make vendor         fetch the pages' assets and axe-core again, with their hashes (needs npm)"
 	@echo "make lock           lock the images' packages again, with their hashes"
 	@echo "make fast           run the tests without servers: under a minute"
@@ -117,6 +118,9 @@ lock: .venv/.python
 	@for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28; do for lock in requirements lab; do \
 	  $(BIN)/uv pip install --quiet --dry-run --target build/lock --python-platform $$platform --python-version 3.11 \
 	    --only-binary :all: --require-hashes -r docker/$$lock.lock || exit 1; done; done
+
+screenshots: .venv/.check
+	@TIELINE_TEST_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/browser/test_screenshots.py
 
 # The versions are in the folders' vendor.json.
 vendor: .venv/.check

@@ -16,6 +16,7 @@ from bench import (
     series,
     stages,
     start_and_memory,
+    viewers,
     way_back,
     whole_way,
 )
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "registry": registry.run,
     "history": history.run,
     "series": series.run,
+    "viewers": viewers.run,
 }
 
 

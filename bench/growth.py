@@ -31,7 +31,7 @@ from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
 from tieline.testing.worker_process import WorkerProcess
 
-_RECORDS = 100_000
+RECORDS = 100_000
 _DISTINCT = 10_000
 _PARTITIONS = 16
 _ROUNDS = 3
@@ -42,12 +42,12 @@ _FLAT = ">= 0.8"
 
 def run(stand: Stand) -> None:
     """Measure topics and tasks, then spools."""
-    say(f"(f) {_RECORDS} readings in {_TOPICS} topics, and by {_TASKS} tasks")
+    say(f"(f) {RECORDS} readings in {_TOPICS} topics, and by {_TASKS} tasks")
     sinks: dict[str, Callable[[], dict[str, float]]] = {}
     with stand.run_mongo("null") as uri:
         for topics in _TOPICS:
             folder = stand.create_folder("growth")
-            names = _fill_log(folder, topics, _PARTITIONS if topics == 1 else 1)
+            names = fill_log(folder, topics, _PARTITIONS if topics == 1 else 1)
             sinks[f"topics.{topics}"] = partial(_run_sink, folder, names, 1, uri)
             if topics == 1:
                 sinks |= {f"tasks.{n}": partial(_run_sink, folder, names, n, uri) for n in _TASKS[1:]}
@@ -72,7 +72,7 @@ def _print_growth(name: str, results: dict[str, list[Any]], key: str, sizes: tup
     print_figure(name, growth, "ratio", _FLAT, rounds=_ROUNDS, records_per_s=rates)
 
 
-def _fill_log(folder: Path, topics: int, partitions: int) -> list[str]:
+def fill_log(folder: Path, topics: int, partitions: int) -> list[str]:
     """Fill a local log with all readings, spread over ``topics`` topics; return their names."""
     names = [f"readings-{number}" for number in range(topics)]
     with contextlib.closing(LocalLog.open(folder / "data")) as log:
@@ -81,7 +81,7 @@ def _fill_log(folder: Path, topics: int, partitions: int) -> list[str]:
         converter = AvroConverter(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(log))
         readings = list(records(names[0], _DISTINCT))
         values = converter.serialize([Datum(names[0], r.value, r.value_schema) for r in readings])
-        for start in range(0, _RECORDS, 2_000):
+        for start in range(0, RECORDS, 2_000):
             batch = []
             for number in range(start, start + 2_000):
                 record = readings[number % _DISTINCT]
@@ -109,16 +109,16 @@ def _run_sink(folder: Path, topics: list[str], tasks: int, uri: str) -> dict[str
     with WorkerProcess(folder, {}, [connector]) as worker:
         progress: list[tuple[float, int]] = []
         deadline = time.monotonic() + 120
-        while not progress or progress[-1][1] < _RECORDS:
+        while not progress or progress[-1][1] < RECORDS:
             delivered = int(worker.last_ledger.get(connector["name"], {}).get("delivered", 0))
             if delivered > (progress[-1][1] if progress else 0):
                 progress.append((time.monotonic(), delivered))
             if time.monotonic() > deadline or not worker.running:
-                raise TimeoutError(f"{delivered} of {_RECORDS} records were delivered within 120 s")
+                raise TimeoutError(f"{delivered} of {RECORDS} records were delivered within 120 s")
             time.sleep(0.002)
     (start, first), (end, last) = progress[0], progress[-1]
-    if last != _RECORDS:
-        raise RuntimeError(f"{last} records were delivered of {_RECORDS}")
+    if last != RECORDS:
+        raise RuntimeError(f"{last} records were delivered of {RECORDS}")
     return {"rate": round((last - first) / (end - start))}
 
 

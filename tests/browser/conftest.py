@@ -24,13 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tieline.http.passwords import hash_password
-from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
-from tieline_lab.process import Process, free_port
-
-pytest.importorskip("playwright", reason="Playwright is not installed. Run pip install 'tieline[test]'")
-
 from playwright.sync_api import (
     Browser,
     BrowserContext,
@@ -40,6 +33,10 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+
+from tieline.http.passwords import hash_password
+from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
+from tieline_lab.process import Process, free_port
 
 CHROMIUM = Path(os.environ.get("TIELINE_TEST_CHROMIUM") or "/usr/bin/chromium")
 DEVICE = "campus/building/ahu1"
@@ -324,7 +321,7 @@ def guarded_plant(tmp_path_factory: pytest.TempPathFactory, bus: Bus) -> Iterato
     hashed = hash_password(PASSWORD)
     users.write_text("".join(f"{name} {role} password {hashed}\n" for name, role in USERS.items()))
     users.chmod(0o600)
-    plant = Plant(folder, bus, {"listeners.users.file": str(users)}, [])
+    plant = Plant(folder, bus, {"listeners.users.file": str(users)}, [_HISTORY])
     with plant.process:
         yield plant
 

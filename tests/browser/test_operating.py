@@ -142,6 +142,7 @@ def test_the_kill_switch_stops_writes_and_is_an_alarm_on_every_page(plant, new_v
         page.get_by_role("link", name="Alarms").click()
         expect(page.locator("#alarm-list tbody tr")).to_have_count(1)
         expect(page.locator("#alarm-list")).to_contain_text("smoke on floor 2")
+        expect(page.locator("#alarm-list time")).not_to_have_text("0 s ago")  # since it was engaged
     finally:
         plant.kill_switch.unlink()
     expect(page.locator("#alarm-list")).to_contain_text("Nothing is abnormal.")
