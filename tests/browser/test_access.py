@@ -79,7 +79,7 @@ def test_an_operator_engages_the_kill_switch_and_only_an_administrator_releases_
     page = visit.open("/command-sinks")
     page.get_by_label("Reason").fill("leak")
     page.get_by_role("button", name="Stop all writes").click()
-    expect(page.get_by_text("Engaged, nothing is written: leak (olga)")).to_be_visible()
+    expect(page.get_by_text("Engaged, nothing is written: olga: leak")).to_be_visible()
     expect(page.get_by_role("button", name="Release the kill switch")).to_have_count(0)
     admin = new_visit(guarded_plant)
     admin.sign_in("ada")
