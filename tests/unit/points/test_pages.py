@@ -295,6 +295,30 @@ def test_documents_are_paged_without_a_loss_although_their_times_are_equal(stori
     assert sorted(seen) == [f"p{number:03}" for number in range(130)]
 
 
+@pytest.mark.mongo
+def test_the_stored_command_history_has_an_address_for_each_direction(serve, mongo_uri):
+    database = f"pages_{uuid.uuid4().hex[:12]}"
+    store = {"connector.class": "mongo", "connection.uri": mongo_uri, "database": database}
+    readings = {**store, "name": "readings", "topics": "bus", "collection": "readings"}
+    history = {
+        **store,
+        "name": "commands",
+        "topics": "commands",
+        "layout": "command-history",
+        "value.converter": "json",
+    }
+    with running(serve([readings, history])) as served:
+        old = {"message": "from the cloud", "new_value": 21.5, "device_point": "campus/ahu1/Setpoint"}
+        result = {**old, "from": "CloudAgent", "to": "Cloud", "message": "done"}
+        send(served, SourceRecord("commands", old), SourceRecord("commands", result))
+        browser = served.browser()
+        sent = page_with(browser, "/documents?history=from-cloud", "from the cloud")
+        answered = page_with(browser, "/documents?history=to-cloud", "done")
+        assert ("CloudAgent" in sent.html, sent.html.count("<details>")) == (True, 1)
+        assert answered.html.count("<details>") == 1
+        assert browser.get("/documents?history=sideways").status == 400
+
+
 def test_documents_are_found_by_topic_and_pattern(storing):
     send(storing, reading("campus/ahu1", {"Zone": 1.0}), reading("campus/vav2", {"Zone": 2.0}))
     browser = storing.browser()

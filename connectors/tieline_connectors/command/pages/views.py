@@ -203,7 +203,11 @@ class CommandPages(Pages):
 
     def _list(self, request: PageRequest) -> Page:
         chosen = CommandFilter.of(request.query)
-        values = {**self._rows(chosen, request.query.get("before", "")), "filter": chosen}
+        values = {
+            **self._rows(chosen, request.query.get("before", "")),
+            "filter": chosen,
+            "has_documents": self.context.has_page("/documents"),
+        }
         return Page("commands.html", "Commands", values)
 
     def _rows(self, chosen: CommandFilter, before: str = "") -> dict[str, Any]:

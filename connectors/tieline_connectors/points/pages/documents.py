@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 from urllib.parse import urlencode
@@ -19,7 +20,8 @@ from tieline_connectors.points.stores import Stores
 
 _PAGE = 50
 _LONGEST = 20_000
-_FIELDS = ("store", "topic", "pattern", "device", "from", "to")
+_FIELDS = ("store", "topic", "pattern", "device", "history", "from", "to")
+_HISTORIES = ("from-cloud", "to-cloud")
 _MAX_SKIP = 5000
 _SHOWN = 4
 
@@ -31,10 +33,10 @@ class DocumentsPage:
         self._stores = stores
 
     def show(self, request: PageRequest) -> Page:
-        """Show the documents that the address describes: ``?topic=…``, ``?pattern=…``, ``&before=…``."""
+        """Show what the address describes: ``?topic=…``, ``?pattern=…``, ``?history=…``, ``&before=…``."""
         query = request.query
         given = {name: query[name] for name in _FIELDS if query.get(name)}
-        key, store = self._store(query.get("store", ""))
+        key, store = self._store(query.get("store", ""), given.get("history"))
         problem = ""
         documents: list[dict[str, Any]] = []
         skip = _number(query.get("skip", "0"), _MAX_SKIP)
@@ -60,7 +62,7 @@ class DocumentsPage:
         }
         return Page("documents.html", "Documents", values, 400 if problem and not shown else 200)
 
-    def _store(self, key: str) -> tuple[str, ReadingStore]:
+    def _store(self, key: str, history: str | None) -> tuple[str, ReadingStore]:
         stores = self._stores.all
         if not stores:
             raise PageError(404, "No sink of this worker stores documents. Add a sink history or mongo")
@@ -68,8 +70,18 @@ class DocumentsPage:
             raise PageError(
                 404, f"There is no store {shortened(key, 100)}. Choose one of {', '.join(stores)}"
             )
-        chosen = key or next(iter(stores))
+        chosen = key or self._with_history(history) or next(iter(stores))
         return chosen, stores[chosen]
+
+    def _with_history(self, history: str | None) -> str:
+        """Return the first store that has a command history; empty if none is asked for, or none has it."""
+        if history not in _HISTORIES:
+            return ""
+        for key, store in self._stores.all.items():
+            with suppress(StoreUnavailableError):
+                if store.search(Search(history=history), 1):
+                    return key
+        return ""
 
 
 def _search(given: Mapping[str, str], zone: dt.tzinfo) -> Search:
@@ -80,7 +92,10 @@ def _search(given: Mapping[str, str], zone: dt.tzinfo) -> Search:
         given.get("device"),
         parse_time_in(given["from"], zone, now) if "from" in given else None,
         parse_time_in(given["to"], zone, now) if "to" in given else None,
+        given.get("history"),
     )
+    if search.history not in (None, *_HISTORIES):
+        raise ViewError(f"history must be {' or '.join(_HISTORIES)}")
     if problem := search.problem():
         raise ViewError(problem)
     return search
