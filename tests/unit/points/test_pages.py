@@ -308,12 +308,12 @@ def test_the_stored_command_history_has_an_address_for_each_direction(serve, mon
         "value.converter": "json",
     }
     with running(serve([readings, history])) as served:
-        old = {"message": "from the cloud", "new_value": 21.5, "device_point": "campus/ahu1/Setpoint"}
-        result = {**old, "from": "CloudAgent", "to": "Cloud", "message": "done"}
+        old = {"message": "open the valve", "new_value": 21.5, "device_point": "campus/ahu1/Setpoint"}
+        result = {**old, "from": "CloudAgent", "to": "Cloud", "message": "the valve is open"}
         send(served, SourceRecord("commands", old), SourceRecord("commands", result))
         browser = served.browser()
-        sent = page_with(browser, "/documents?history=from-cloud", "from the cloud")
-        answered = page_with(browser, "/documents?history=to-cloud", "done")
+        sent = page_with(browser, "/documents?history=from-cloud", "open the valve")
+        answered = page_with(browser, "/documents?history=to-cloud", "the valve is open")
         assert ("CloudAgent" in sent.html, sent.html.count("<details>")) == (True, 1)
         assert answered.html.count("<details>") == 1
         assert browser.get("/documents?history=sideways").status == 400

@@ -64,9 +64,11 @@ def match_stages(search: Search, newest: Document) -> list[dict[str, Any]]:
         stages = [filter_of(Search(topic=search.topic), field), filter_of(search._replace(topic=None), field)]
     else:
         equal = filter_of(search._replace(pattern=None, since=None, until=None), field, series)
-        limits = within(search.since, search.until)
-        indexed = {name: limit for name, limit in limits.items() if name == field}
-        exact = {name: limit for name, limit in limits.items() if name != field}
+        exact = {name: limit for name, limit in within(search.since, search.until).items() if name != field}
+        # From a millisecond earlier: with an index of three fields, the embedded server misses documents at
+        # the very start of a range. The second stage is exact.
+        earlier = None if search.since is None else search.since - 1000
+        indexed = {name: limit for name, limit in within(earlier, search.until).items() if name == field}
         stages = [equal | indexed, filter_of(Search(pattern=search.pattern), field) | exact]
     return [{"$match": stage} for stage in stages if stage]
 
