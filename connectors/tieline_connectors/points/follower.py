@@ -1,6 +1,6 @@
 """Follows the topics with readings, for the live values of pages, without getting into the pipeline's way.
 
-Decoding takes at most a fortieth of one processor, and a four-hundredth while no page is open. If the topics
+Decoding takes at most a hundredth of one processor, and a four-hundredth while no page is open. If the topics
 bring more than that, the follower skips to their end and counts the time that it has skipped.
 """
 
@@ -23,7 +23,7 @@ from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
 
 log = logging.getLogger(__name__)
 
-_WATCHED, _UNWATCHED = 40, 400
+_WATCHED, _UNWATCHED = 100, 400
 """How many times the processor's time for a batch the follower then waits."""
 _BEHIND = 10.0  # seconds from which it skips to the end
 _JUDGE = 5.0

@@ -13,14 +13,14 @@ from tieline_connectors.points.stores import Stores
 
 log = logging.getLogger(__name__)
 
-_SHARE = 40
+_SHARE = 100
 _RETRY = 5.0
 _AGAIN = 300.0  # seconds: points that other workers store
 _LONGEST_RETRY = 900.0
 
 
 class StoreReader:
-    """A thread from ``start`` to ``stop``. It takes at most a fortieth of one processor."""
+    """A thread from ``start`` to ``stop``. It takes at most a hundredth of one processor."""
 
     def __init__(self, stores: Stores, table: LiveTable, is_watched: Callable[[], bool]) -> None:
         self._stores = stores

@@ -3,7 +3,7 @@
 All channels are read at common ticks, at most four a second, and equal subscriptions share what was rendered.
 A viewer who reads slowly misses ticks, and then gets what has changed since. Nothing is queued.
 
-A tick is longer if the work of the last one took long: the pages get about a fortieth of one processor, so
+A tick is longer if the work of the last one took long: the pages get about a hundredth of one processor, so
 that the pipeline does not notice them.
 """
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 SHORTEST_TICK = 0.25  # seconds
 _LONGEST_TICK = 5.0
-_SHARE = 40
+_SHARE = 100
 _HEARTBEAT = 10.0
 _WATCHED = 60.0
 _LONGEST_WORK = _LONGEST_TICK / _SHARE  # seconds of reading channels in one tick

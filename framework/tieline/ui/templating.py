@@ -27,6 +27,7 @@ class Templates:
         self._environment = Environment(
             loader=ChoiceLoader(loaders),
             autoescape=True,
+            auto_reload=False,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,

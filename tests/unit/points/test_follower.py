@@ -152,7 +152,7 @@ def test_it_takes_a_small_part_of_a_processor(open_topics, capsys):
         used = (time.process_time() - before) / (time.monotonic() - wall)
     with capsys.disabled():
         print(f"\nfollowing a full topic takes {used:.1%} of a processor")
-    assert used < 0.2  # 2.5 % in the long run; the first batch is at its begin
+    assert used < 0.2  # 1 % in the long run; the first batch is at its begin
 
 
 def test_the_topics_of_readings_are_those_of_sources_and_stores():
