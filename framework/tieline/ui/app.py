@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlencode
 
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import (
-    HTMLResponse,
-    JSONResponse,
     PlainTextResponse,
     RedirectResponse,
     Response,
@@ -26,12 +23,8 @@ from starlette.staticfiles import StaticFiles
 
 from tieline.api.pages import (
     Answer,
-    Download,
-    JsonAnswer,
-    Page,
     PageError,
     PageRequest,
-    Redirect,
     Route,
     Viewer,
 )
@@ -39,17 +32,17 @@ from tieline.http.authentication import Authenticator
 from tieline.http.errors import HttpError
 from tieline.http.routing import ExactRoute
 from tieline.ui.access import SecurityHeaders, read_form, visit_of
+from tieline.ui.answers import Answers
 from tieline.ui.audit import PageAudit
 from tieline.ui.events import MAX_STREAMS, MAX_SUBSCRIPTIONS, EventHub, Subscription
-from tieline.ui.sessions import COOKIE, Sessions, Visit
-from tieline.ui.sign_in import credentials, safe_target
-from tieline.ui.site import BASE, THEME, TIME_ZONE, Site, View, chosen_theme, chosen_zone, is_zone, viewer_key
+from tieline.ui.sessions import Sessions
+from tieline.ui.sign_in import SignIn, safe_target
+from tieline.ui.site import BASE, TIME_ZONE, Site, is_zone, viewer_key
 from tieline.ui.store import PageStore
 
 log = logging.getLogger(__name__)
 
 _THREADS = 16
-_DOWNLOADS = 8  # a slow store must not keep the threads that sign people in
 _YEAR = 365 * 86400
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -76,17 +69,19 @@ class PageServices:
 
 def create_app(services: PageServices, boot: str) -> Starlette:
     """Return the application. ``boot`` identifies this start of the worker."""
-    pages = _PageApp(services, boot)
+    answers = Answers(services.site, services.sessions, services.store, boot)
+    pages = _PageApp(services, answers)
+    sign_in = SignIn(answers, services.sessions, services.authenticator, services.audit)
     static = [
         Mount(f"{BASE}/static/{name}", _Assets(directory=folder))
         for name, folder in services.site.static.items()
     ]
     own = [
-        ("/sign-in", pages.sign_in_page, "GET"),
-        ("/sign-in", pages.sign_in, "POST"),
-        ("/sign-out", pages.sign_out, "POST"),
+        ("/sign-in", sign_in.show, "GET"),
+        ("/sign-in", sign_in.sign_in, "POST"),
+        ("/sign-out", sign_in.sign_out, "POST"),
         ("/preferences", pages.set_preferences, "POST"),
-        ("/session", pages.session, "GET"),
+        ("/session", sign_in.session, "GET"),
         ("/events", pages.events, "GET"),
     ]
     return Starlette(
@@ -106,13 +101,11 @@ def create_app(services: PageServices, boot: str) -> Starlette:
 
 
 class _PageApp:
-    def __init__(self, services: PageServices, boot: str) -> None:
+    def __init__(self, services: PageServices, answers: Answers) -> None:
         self._services = services
-        self._site = services.site
+        self._answers = answers
         self._sessions = services.sessions
-        self._boot = boot
         self._threads = CapacityLimiter(_THREADS)
-        self._downloads = CapacityLimiter(_DOWNLOADS)
 
     def guarded(self, endpoint: Endpoint) -> Endpoint:
         """Return the endpoint with an error page for whatever it raises."""
@@ -121,14 +114,14 @@ class _PageApp:
             try:
                 return await endpoint(request)
             except PageError as error:
-                return self._error(request, error.status, str(error))
+                return self._answers.error(request, error.status, str(error))
             except HttpError as error:
-                return self._error(request, error.status, str(error))
+                return self._answers.error(request, error.status, str(error))
             except ClientDisconnect:
                 return Response(status_code=400)  # no client is left to receive it
             except Exception:
                 log.exception("the page %s failed with an unexpected error", request.url.path)
-                return self._error(
+                return self._answers.error(
                     request, 500, "The page failed with an unexpected error; the worker's log has the details"
                 )
 
@@ -140,7 +133,7 @@ class _PageApp:
         async def endpoint(request: Request) -> Response:
             visit = visit_of(request, self._sessions)
             if visit.viewer is None:
-                return self._ask_to_sign_in(request)
+                return self._answers.ask_to_sign_in(request)
             if not visit.viewer.may(route.needed_role):
                 raise PageError(403, _forbidden(visit.viewer, route))
             form = await read_form(request, visit, self._sessions) if route.method == "POST" else {}
@@ -149,13 +142,13 @@ class _PageApp:
                 dict(request.path_params),
                 dict(request.query_params),
                 form,
-                self._time_zone(request, visit),
+                self._answers.time_zone(request, visit),
                 {name: request.query_params.getlist(name) for name in request.query_params},
             )
             is_audited = route.method == "POST" and not route.personal
             call = self._audited(route, request, page_request) if is_audited else route.handler
             answer = await to_thread.run_sync(call, page_request, limiter=self._threads)
-            return self._respond(answer, request, visit)
+            return self._answers.respond(answer, request, visit)
 
         return endpoint
 
@@ -165,49 +158,13 @@ class _PageApp:
 
     async def not_found(self, request: Request, _: Exception) -> Response:
         """Answer for an address that no page has."""
-        return self._error(request, 404, f"There is no page {request.url.path}")
-
-    async def sign_in_page(self, request: Request) -> Response:
-        """Show the form."""
-        visit = visit_of(request, self._sessions)
-        target = safe_target(request.query_params.get("to", ""), BASE)
-        if visit.viewer is not None:
-            return RedirectResponse(target, 303)
-        return self._page(request, visit, Page("sign_in.html", "Sign in", {"target": target, "problem": ""}))
-
-    async def sign_in(self, request: Request) -> Response:
-        """Verify name and password, and open a session with a new token."""
-        visit = visit_of(request, self._sessions)
-        form = await read_form(request, visit, self._sessions)
-        name, target = form.get("name", ""), safe_target(form.get("to", ""), BASE)
-        client = request.client.host if request.client else ""
-        authenticator = self._services.authenticator
-        if authenticator is None:
-            return RedirectResponse(target, 303)
-        user = await authenticator.authenticate(credentials(name, form.get("password", "")), client)
-        await self._append("sign-in", {"user": name, "from": client, "outcome": "ok" if user else "refused"})
-        if user is None:
-            problem = "The name or the password is wrong."
-            page = Page("sign_in.html", "Sign in", {"target": target, "problem": problem}, status=401)
-            return self._page(request, visit, page)
-        response = RedirectResponse(target, 303)
-        _set_cookie(response, request, await to_thread.run_sync(self._sessions.sign_in, user.name))
-        return response
-
-    async def sign_out(self, request: Request) -> Response:
-        """End the session."""
-        visit = visit_of(request, self._sessions)
-        await read_form(request, visit, self._sessions)
-        await to_thread.run_sync(self._sessions.sign_out, visit.token)
-        response = RedirectResponse(f"{BASE}/sign-in", 303)
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
-        return response
+        return self._answers.error(request, 404, f"There is no page {request.url.path}")
 
     async def set_preferences(self, request: Request) -> Response:
         """Store the time zone of a person; empty: as the browser says."""
         visit = visit_of(request, self._sessions)
         if visit.viewer is None:
-            return self._ask_to_sign_in(request)
+            return self._answers.ask_to_sign_in(request)
         form = await read_form(request, visit, self._sessions)
         zone = form.get(TIME_ZONE, "").strip()
         if zone and not is_zone(zone):
@@ -215,11 +172,6 @@ class _PageApp:
         key = viewer_key(visit.viewer)
         await to_thread.run_sync(self._services.store.set_preference, key, TIME_ZONE, zone)
         return RedirectResponse(safe_target(form.get("to", ""), BASE), 303)
-
-    async def session(self, request: Request) -> Response:
-        """Say to a script whether the session continues."""
-        visit = visit_of(request, self._sessions)
-        return PlainTextResponse("" if visit.viewer else "signed out", 200 if visit.viewer else 401)
 
     async def events(self, request: Request) -> Response:
         """Open the stream of a page: ``?channel=NAME?argument=value``, repeated."""
@@ -231,7 +183,7 @@ class _PageApp:
             raise PageError(400, f"A page has at most {MAX_SUBSCRIPTIONS} channels")
         if self._services.hub.streams >= MAX_STREAMS:
             return PlainTextResponse(f"{MAX_STREAMS} pages are open", 503, {"Retry-After": "10"})
-        zone = self._time_zone(request, visit)
+        zone = self._answers.time_zone(request, visit)
         subscriptions = [Subscription.parse(each, visit.viewer.name, zone) for each in wanted]
         return StreamingResponse(
             self._services.hub.stream(
@@ -276,62 +228,6 @@ class _PageApp:
 
         return call
 
-    async def _append(self, event: str, details: dict[str, Any]) -> None:
-        try:
-            await to_thread.run_sync(self._services.audit.append, event, details)
-        except OSError as error:
-            raise PageError(503, f"The audit log cannot be written: {error.strerror}") from error
-
-    def _respond(self, answer: Answer, request: Request, visit: Visit) -> Response:
-        if isinstance(answer, Page):
-            return self._page(request, visit, answer)
-        if isinstance(answer, Redirect):
-            return RedirectResponse(BASE + answer.path, 303)
-        if isinstance(answer, JsonAnswer):
-            return JSONResponse(answer.value)
-        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in answer.name)
-        return StreamingResponse(
-            _parts(answer, self._downloads),
-            media_type=answer.media_type,
-            headers={"Content-Disposition": f'attachment; filename="{name}"'},
-        )
-
-    def _page(self, request: Request, visit: Visit, page: Page) -> Response:
-        view = View(
-            visit,
-            request.url.path[len(BASE) :],
-            self._time_zone(request, visit),
-            chosen_theme(request.cookies.get(f"tieline-{THEME}", "")),
-            self._boot,
-        )
-        html = self._site.page(page.template, page.title, page.values, view)
-        response = HTMLResponse(html, page.status)
-        if visit.is_new:
-            _set_cookie(response, request, visit.token)
-        return response
-
-    def _error(self, request: Request, status: int, message: str) -> Response:
-        visit = Visit("", None, is_new=True)
-        try:
-            visit = visit_of(request, self._sessions)
-        except PageError:  # a host that is refused: the answer says so
-            pass
-        except Exception:  # the store may be what has failed
-            log.exception("the visitor of an error page is unknown")
-        page = Page("error.html", "Error", {"status": status, "message": message}, status)
-        view = View(visit._replace(is_new=False), request.url.path[len(BASE) :], "UTC", "", self._boot)
-        return HTMLResponse(self._site.page(page.template, page.title, page.values, view), status)
-
-    def _ask_to_sign_in(self, request: Request) -> Response:
-        if request.method != "GET":
-            raise PageError(401, "You are signed out. Sign in, and send the form again")
-        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return RedirectResponse(f"{BASE}/sign-in?{urlencode({'to': here})}", 303)
-
-    def _time_zone(self, request: Request, visit: Visit) -> str:
-        preference = self._services.store.preference(viewer_key(visit.viewer), TIME_ZONE)
-        return chosen_zone(preference, request.cookies.get(f"tieline-{TIME_ZONE}", ""))
-
 
 class _Assets(StaticFiles):
     """Files whose address changes with their content, so that a browser may keep them."""
@@ -343,26 +239,8 @@ class _Assets(StaticFiles):
         return response
 
 
-async def _parts(download: Download, threads: CapacityLimiter) -> AsyncIterator[str]:
-    """Yield what a generator produces in threads, and close it at the end or when the client has left."""
-    try:
-        while (part := await to_thread.run_sync(next, download.parts, None, limiter=threads)) is not None:
-            yield part
-    finally:
-        close = getattr(download.parts, "close", None)
-        if close is not None:
-            with CancelScope(shield=True):
-                await to_thread.run_sync(close, limiter=threads)
-
-
 def _forbidden(viewer: Viewer, route: Route) -> str:
     return (
         f"{viewer.name} has the role {viewer.role}; this needs the role {route.needed_role}. An administrator"
         " changes a role in the users file with `tieline users`"
-    )
-
-
-def _set_cookie(response: Response, request: Request, token: str) -> None:
-    response.set_cookie(
-        COOKIE, token, httponly=True, samesite="lax", secure=request.url.scheme == "https", path="/"
     )

@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from tieline.api.pages import PageContext, RunningConnector
-from tieline_connectors.command.pages.views import CommandPages
+from tieline_connectors.command.pages.plugin import CommandPages
 
 
 class Context:

@@ -195,15 +195,6 @@ class CommandPlant:
         return file
 
 
-def plants_of(context: PageContext) -> Sequence[CommandPlant]:
-    """Return the command sinks of a worker that read a topic by its name."""
-    return [
-        CommandPlant(context, each.name, CommandSinkConfig.parse(each.settings), each.topics[0])
-        for each in context.connectors
-        if each.plugin == "command" and each.kind == "sink" and each.topics
-    ]
-
-
 def is_clock_doubted(ledger: Mapping[str, Any]) -> bool:
     """Return whether a task of the sink does not believe the clock now."""
     counters = ledger.get("counters", {})

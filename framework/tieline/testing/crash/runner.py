@@ -61,8 +61,8 @@ class Life:
         self._broker = broker
         self._process.close_later(broker.close)
         guarded = cast(Broker, GuardedBroker(self._process, broker))
-        timing, spools = timing or plan.worker.timing, plan.worker.data_dir / "spools"
-        self._factory = _GuardedFactory(self._process, guarded, timing, spools)
+        timing, data_dir = timing or plan.worker.timing, plan.worker.data_dir
+        self._factory = _GuardedFactory(self._process, guarded, timing, data_dir)
         self._connectors = [
             RunningConnector(_guarded(planned, self._process), self._factory) for planned in plan.connectors
         ]
@@ -149,8 +149,8 @@ class Life:
 class _GuardedFactory(TaskFactory):
     """Guards spools, too."""
 
-    def __init__(self, process: Process, broker: Broker, timing: Timing, spools: Path) -> None:
-        super().__init__(broker, timing, spools)
+    def __init__(self, process: Process, broker: Broker, timing: Timing, data_dir: Path) -> None:
+        super().__init__(broker, timing, data_dir)
         self._process = process
 
     def open_spool(self, path: Path, plan: SourcePlan, environment: TaskEnvironment) -> Spool:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tieline.api.pages import PageRequest, RunningConnector, Viewer
-from tieline_connectors.command.pages.views import CommandPages
+from tieline_connectors.command.pages.plugin import CommandPages
 
 POLICY = """version: 1
 rules:

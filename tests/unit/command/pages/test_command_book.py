@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests.unit.command.pages.conftest import command, result
 
 from tieline.ui.templating import Templates
-from tieline_connectors.command.pages import views
+from tieline_connectors.command.pages import plugin
 from tieline_connectors.command.pages.lives import CommandBook
 
-TEMPLATES = Templates({"command": Path(views.__file__).with_name("templates")})
+TEMPLATES = Templates({"command": Path(plugin.__file__).with_name("templates")})
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

@@ -10,9 +10,9 @@ from tests.unit.command.pages.conftest import command, result
 from tieline.api import RetriableError
 from tieline.api.pages import PageError, Viewer
 from tieline.ui.templating import Templates
-from tieline_connectors.command.pages import plant, views
+from tieline_connectors.command.pages import plant, plugin
 
-TEMPLATES = Templates({"command": Path(views.__file__).with_name("templates")})
+TEMPLATES = Templates({"command": Path(plugin.__file__).with_name("templates")})
 COMMON = {
     **dict.fromkeys(
         ("base", "title", "worker", "current", "theme", "boot", "form_token_name", "form_token"), ""

@@ -1,0 +1,35 @@
+"""The command sinks: their kill switches and audit logs."""
+
+from __future__ import annotations
+
+from tieline.api.pages import Page, PageError, PageRequest, Redirect
+from tieline_connectors.command.pages.plants import Plants
+
+
+class SinkPages:
+    """The page of the command sinks. Safe for many threads."""
+
+    def __init__(self, plants: Plants) -> None:
+        self._plants = plants
+
+    def show(self, request: PageRequest) -> Page:
+        """Show all sinks; with ``?verify=1`` their audit logs are verified."""
+        is_verified = request.query.get("verify") == "1"
+        sinks = [
+            {"plant": plant, "killed": plant.killed(), "audit": plant.audit_state() if is_verified else None}
+            for plant in self._plants
+        ]
+        return Page("command_sinks.html", "Command sinks", {"sinks": sinks})
+
+    def kill(self, request: PageRequest) -> Redirect:
+        """Engage a kill switch."""
+        reason = request.form.get("reason", "").strip()
+        if not reason:
+            raise PageError(400, "The kill switch was not engaged: give a reason")
+        self._plants.named(request.form.get("sink", "")).kill(f"{request.viewer.name}: {reason}")
+        return Redirect("/command-sinks")
+
+    def release_switch(self, request: PageRequest) -> Redirect:
+        """Release a kill switch."""
+        self._plants.named(request.form.get("sink", "")).release_switch()
+        return Redirect("/command-sinks")
