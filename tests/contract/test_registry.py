@@ -153,8 +153,8 @@ def test_a_schema_is_registered_once_and_has_one_id_under_every_subject(client, 
     assert (
         client.register_schema(f"{subject}-b", Sent(json.dumps(json.loads(INT), indent=3), "AVRO")) == first
     )
-    found = client.lookup_schema(subject, Sent(INT, "AVRO"))
-    assert (found.schema_id, found.version, found.subject) == (first, 1, subject)
+    registered = client.lookup_schema(subject, Sent(INT, "AVRO"))
+    assert (registered.schema_id, registered.version, registered.subject) == (first, 1, subject)
     assert json.loads(client.get_schema(first).schema_str) == json.loads(INT)
     assert {subject, f"{subject}-b"} <= set(client.get_subjects())
 
@@ -335,8 +335,8 @@ def test_a_read_only_subject_rejects_schemas_and_an_import_keeps_ids(client, url
     ],
 )
 def test_invalid_requests_are_rejected_with_confluents_codes(url, method, path, body, status, error):
-    found, answer = ask(url + path, method, body)
-    assert (found, answer["error_code"]) == (status, error)
+    actual, answer = ask(url + path, method, body)
+    assert (actual, answer["error_code"]) == (status, error)
     assert answer["message"]
     assert "Traceback" not in json.dumps(answer)
 
@@ -412,7 +412,7 @@ def certificate(tmp_path):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(timezone.utc)
-    made = (
+    certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
@@ -422,7 +422,7 @@ def certificate(tmp_path):
         .sign(key, hashes.SHA256())
     )
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    (tmp_path / "cert.pem").write_bytes(made.public_bytes(pem))
+    (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(pem))
     form = serialization.PrivateFormat.PKCS8
     (tmp_path / "key.pem").write_bytes(key.private_bytes(pem, form, plain))
     return tmp_path / "cert.pem", tmp_path / "key.pem"

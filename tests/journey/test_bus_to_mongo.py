@@ -24,7 +24,7 @@ def readings(mongo_uri, backend):
         yield client[f"t_{backend.suffix}"]["readings"]
 
 
-def worker_for(backend, folder, mongo_uri, bus, *more, **settings):
+def worker_for(backend, folder, mongo_uri, bus, *other_connectors, **settings):
     """bus → topic → collection, in the cloudagent layout, which keeps topic, headers and body exactly."""
     connectors = [
         {
@@ -46,7 +46,7 @@ def worker_for(backend, folder, mongo_uri, bus, *more, **settings):
             "layout": "cloudagent",
             "consumer.override.group.instance.id": f"mongo-{backend.suffix}",
         },
-        *more,
+        *other_connectors,
     ]
     return WorkerProcess(folder, {**backend.worker, **settings}, connectors)
 
@@ -83,9 +83,9 @@ def test_every_message_of_the_bus_is_one_document_with_topic_headers_and_body(
         ledger = worker.wait_for_ledger(everything_arrived(backend, 501))
         assert worker.stop() == 0
         assert bus.dropped == 0
-    found = {(d["topic"], json.dumps(d["headers"]), json.dumps(d["message"])) for d in readings.find(
+    stored = {(d["topic"], json.dumps(d["headers"]), json.dumps(d["message"])) for d in readings.find(
         {"topic": {"$regex": "^devices/"}})}  # fmt: skip
-    assert found == {(t, json.dumps(h), json.dumps(m)) for t, h, m in map(message, range(500))}
+    assert stored == {(t, json.dumps(h), json.dumps(m)) for t, h, m in map(message, range(500))}
     report = readings.find_one({"topic": "analysis/report"})
     assert report["message"]["text"] == "no time of its own"
     assert readings.count_documents({}) == 501
@@ -206,9 +206,11 @@ def test_a_second_source_feeds_command_to_cloud_in_the_old_json_shape(backend, t
             worker.wait_for_ledger(everything_arrived(backend, 14))
             worker.wait_for_ledger(lambda ledger: ledger[f"cloud-{backend.suffix}"]["delivered"] == 2)
     broker = backend.open()
-    seen = []
-    broker.read(f"command-to-cloud-{backend.suffix}", lambda record: seen.append(json.loads(record.value)))
+    commands = []
+    broker.read(
+        f"command-to-cloud-{backend.suffix}", lambda record: commands.append(json.loads(record.value))
+    )
     broker.close()
-    assert len(seen) == 2
-    assert {tuple(value) for value in seen} == {("from", "to", "message", "new_value")}
+    assert len(commands) == 2
+    assert {tuple(value) for value in commands} == {("from", "to", "message", "new_value")}
     assert readings.count_documents({}) == 14

@@ -34,13 +34,13 @@ def test_the_examples_print_what_the_page_says(tmp_path):
     (tmp_path / "bin" / "tieline").symlink_to(Path(sys.executable).parent / "tieline")
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "COLUMNS": "120"}
     (tmp_path / "worker.yaml").write_text("data.dir: data\n")
-    found = list(examples())
-    assert len(found) >= 12
+    documented = list(examples())
+    assert len(documented) >= 12
     lines = {"name": "lines", "connector.class": "file", "file": str(tmp_path / "in.txt"), "topic": "lines"}
     (tmp_path / "in.txt").write_text("a line\n")
     with WorkerProcess(tmp_path, {}, [lines]) as worker:
         worker.wait_for_ledger(lambda ledger: ledger["lines"]["delivered"] == 1)
-        for command, printed in found:
+        for command, printed in documented:
             if command.startswith("export "):
                 name, _, value = command.removeprefix("export ").partition("=")
                 environment[name] = value

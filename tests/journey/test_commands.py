@@ -66,7 +66,7 @@ class Plant:
         self.topic = f"commands-{backend.suffix}"
         self.results = f"results-{backend.suffix}"
 
-    def connector(self, **more):
+    def connector(self, **settings):
         return {
             "name": f"commands-{self.backend.suffix}",
             "connector.class": "command",
@@ -77,7 +77,7 @@ class Plant:
             "audit.file": str(self.folder / "audit.log"),
             "results.topic": self.results,
             "signature.keys": f"operators:{KEY}",
-            **{name.replace("_", "."): value for name, value in more.items()},
+            **{name.replace("_", "."): value for name, value in settings.items()},
         }
 
     def worker(self, *connectors):
@@ -88,7 +88,7 @@ class Plant:
         worker = {**self.backend.worker, "data.dir": str(self.backend.data)}
         return WorkerProcess(self.folder / "worker", worker, connectors or [self.connector()])
 
-    def start(self, *arguments, **more):
+    def start(self, *arguments, **settings):
         """``tieline command …`` as a process."""
         worker = ["--worker", str(self.folder / "worker" / "worker.json"), "--results", self.results]
         command = [sys.executable, "-m", "tieline.cli.main", "command", *arguments, *worker]

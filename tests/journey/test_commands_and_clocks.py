@@ -68,7 +68,7 @@ class Plant:
 
     def __init__(self, folder, bus):
         self.folder, self.clock = folder, folder / "clock"
-        self.value, self.writes, self.at = 21.0, [], []
+        self.value, self.writes, self.write_times = 21.0, [], []
         bus.rpc = {
             "platform.driver": {"set_point": self.set, "get_point": self.get, "revert_point": self.revert}
         }
@@ -97,7 +97,7 @@ class Plant:
 
     def set(self, path, point, value):
         self.writes.append(value)
-        self.at.append(time.monotonic())
+        self.write_times.append(time.monotonic())
         self.value = value
         return value
 
@@ -106,7 +106,7 @@ class Plant:
 
     def revert(self, path, point):
         self.writes.append("revert")
-        self.at.append(time.monotonic())
+        self.write_times.append(time.monotonic())
         self.value = 21.0
 
     def set_clock(self, seconds):
@@ -138,7 +138,7 @@ class Plant:
         return states[-1] if states else reported.stderr
 
 
-def command(name, value, **more):
+def new_command(name, value, **fields):
     now = time.time_ns() // 1000
     return {
         "command_id": name,
@@ -147,7 +147,7 @@ def command(name, value, **more):
         "expires_at": now + 60_000_000,
         "action": "SET",
         "writes": [{"point": POINT, "value": value}],
-        **more,
+        **fields,
     }
 
 
@@ -172,8 +172,8 @@ def test_setting_the_clock_and_back_does_nothing_twice_and_ends_no_hold_early(
 ):
     """7 s: it is believed meanwhile."""
     plant.start()
-    one = command("one", 22.5, hold_ms=int(HOLD * 1000))
-    assert plant.send(one) == "SUCCEEDED"
+    command = new_command("one", 22.5, hold_ms=int(HOLD * 1000))
+    assert plant.send(command) == "SUCCEEDED"
     plant.set_clock(step)
     plant.wait_for_the_alarm()
     if restarted:
@@ -181,7 +181,7 @@ def test_setting_the_clock_and_back_does_nothing_twice_and_ends_no_hold_early(
         plant.start()
     time.sleep(seconds)
     assert plant.writes == [22.5]
-    plant.send(one, wait="0")
+    plant.send(command, wait="0")
     if restarted:
         plant.worker.kill()
     plant.set_clock(0)
@@ -191,13 +191,13 @@ def test_setting_the_clock_and_back_does_nothing_twice_and_ends_no_hold_early(
     while "revert" not in plant.writes:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert HOLD - 1 < plant.at[1] - plant.at[0] < HOLD + 60
+    assert HOLD - 1 < plant.write_times[1] - plant.write_times[0] < HOLD + 60
     number, state = 0, ""
     while state != "SUCCEEDED":
         assert time.monotonic() < deadline, state
         number += 1
-        state = plant.send(command(f"later {number}", 23.5))
+        state = plant.send(new_command(f"later {number}", 23.5))
     assert plant.writes == [22.5, "revert", 23.5]
-    assert plant.send(one) in ("SUCCEEDED", "HOLD_ENDED")
+    assert plant.send(command) in ("SUCCEEDED", "HOLD_ENDED")
     assert plant.writes == [22.5, "revert", 23.5]
     assert plant.worker.stop() == 0

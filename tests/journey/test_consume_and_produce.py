@@ -49,11 +49,11 @@ class Consuming:
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
-        self.out, self.said = self.process.stdout, self.process.stderr
+        self.stdout, self.stderr = self.process.stdout, self.process.stderr
 
     def record(self):
         """The next that it prints."""
-        return json.loads(self.out.readline())
+        return json.loads(self.stdout.readline())
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def following(*arguments) -> Iterator[Consuming]:
     consuming = Consuming(*arguments)
     with consuming.process:
         try:
-            while "following" not in (line := consuming.said.readline()):
+            while "following" not in (line := consuming.stderr.readline()):
                 assert line, "it ended before it followed"
             yield consuming
         finally:
@@ -72,7 +72,7 @@ def following(*arguments) -> Iterator[Consuming]:
 def ended(consuming, number):
     """Its exit status after a signal, and what it said at its end."""
     consuming.process.send_signal(number)
-    return consuming.process.wait(PATIENCE), consuming.said.read()
+    return consuming.process.wait(PATIENCE), consuming.stderr.read()
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def worker(backend, tmp_path, topics):
 
 
 @pytest.fixture
-def at(worker, tmp_path):
+def options(worker, tmp_path):
     """The options that name the place: the worker's own file."""
     return "--worker", tmp_path / "worker.json"
 
@@ -118,12 +118,14 @@ def groups(backend):
         return set(store.groups())
 
 
-def test_a_follower_sees_records_of_the_command_line_and_of_the_worker(backend, worker, at, topics, tmp_path):
+def test_a_follower_sees_records_of_the_command_line_and_of_the_worker(
+    backend, worker, options, topics, tmp_path
+):
     into, out = topics
-    with following(into, *at) as seen_in, following(out, *at) as seen_out:
+    with following(into, *options) as seen_in, following(out, *options) as seen_out:
         with open(tmp_path / "in.txt", "a") as lines:
             lines.write("from the file\n")
-        sent = run("produce", out, *at, "--create", "--key", "k", text='{"n": 1}\n{"n": 2}\n')
+        sent = run("produce", out, *options, "--create", "--key", "k", text='{"n": 1}\n{"n": 2}\n')
         assert (sent.returncode, sent.stderr.splitlines()[-1][:6]) == (0, "2 sent")
         first = seen_in.record()
         others = [seen_out.record() for _ in range(2)]
@@ -131,25 +133,25 @@ def test_a_follower_sees_records_of_the_command_line_and_of_the_worker(backend, 
     assert (first["topic"], first["value"], first["format"]) == (into, "from the file", "text")
     assert [(r["offset"], r["key"], r["value"]) for r in others] == [(0, "k", {"n": 1}), (1, "k", {"n": 2})]
     assert [status for status, _ in ends] == [0, 0]
-    assert [said for _, said in ends if "Traceback" in said] == []
+    assert [stderr for _, stderr in ends if "Traceback" in stderr] == []
     wait_until(
         lambda: (tmp_path / "out.txt").exists() and (tmp_path / "out.txt").read_text().count("\n") == 2
     )
     assert [n for n in groups(backend) if backend.suffix in n and n != f"connect-out-{backend.suffix}"] == []
 
 
-def test_a_record_is_shown_as_soon_as_it_arrives(backend, worker, at, topics):
+def test_a_record_is_shown_as_soon_as_it_arrives(backend, worker, options, topics):
     """Forty, one after another, each sent when the last was seen: a timer would add half its period."""
-    with open_session(BrokerOptions(worker=at[1])) as opened:
+    with open_session(BrokerOptions(worker=options[1])) as opened:
         topic = topics[1]
         opened.broker.create_topic(topic)
         producer = opened.broker.producer("test", {"linger.ms": "0"})
         took = []
-        with following(topic, *at) as seen:
+        with following(topic, *options) as follower:
             for n in range(40):
                 began = time.perf_counter()
                 producer.send(Unit([ProducerRecord(topic, b"%d" % n)]))
-                assert seen.record()["value"] == n
+                assert follower.record()["value"] == n
                 took.append(time.perf_counter() - began)
                 producer.poll(10)
         producer.close(5)
@@ -157,7 +159,7 @@ def test_a_record_is_shown_as_soon_as_it_arrives(backend, worker, at, topics):
 
 
 def test_avro_is_printed_as_it_was_sent_and_every_reader_from_the_beginning_sees_the_same(
-    backend, worker, at, topics, tmp_path
+    backend, worker, options, topics, tmp_path
 ):
     topic = topics[0]
     reading = {
@@ -168,65 +170,69 @@ def test_avro_is_printed_as_it_was_sent_and_every_reader_from_the_beginning_sees
         "metadata": {"t": {"units": "C", "type": None, "tz": None}},
     }  # fmt: skip
     lines = "".join(json.dumps({**reading, "device": f"a{n}"}) + "\n" for n in range(3))
-    sent = run("produce", topic, *at, "--create", "--schema", "volttron.DeviceReading",
+    sent = run("produce", topic, *options, "--create", "--schema", "volttron.DeviceReading",
                "--key-field", "device", text=lines)  # fmt: skip
     assert sent.returncode == 0, sent.stderr
-    shown = run("consume", topic, *at, "--from-beginning", "--no-follow", "--where", "points.t=21.5")
+    shown = run("consume", topic, *options, "--from-beginning", "--no-follow", "--where", "points.t=21.5")
     assert shown.returncode == 0, shown.stderr
-    found = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert [r["value"] for r in found] == [{**reading, "device": f"a{n}"} for n in range(3)]
-    assert {(r["format"], r["schema"]) for r in found} == {("avro", "volttron.DeviceReading")}
-    assert [r["key"] for r in found] == ["a0", "a1", "a2"]
-    again = run("consume", topic, *at, "--from-beginning", "--no-follow", "--where", "points.t=21.5")
+    printed = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [r["value"] for r in printed] == [{**reading, "device": f"a{n}"} for n in range(3)]
+    assert {(r["format"], r["schema"]) for r in printed} == {("avro", "volttron.DeviceReading")}
+    assert [r["key"] for r in printed] == ["a0", "a1", "a2"]
+    again = run("consume", topic, *options, "--from-beginning", "--no-follow", "--where", "points.t=21.5")
     assert again.stdout == shown.stdout
 
 
-def test_a_closed_pipe_ends_the_command_even_if_no_further_record_arrives(backend, worker, at, topics):
-    run("produce", topics[1], *at, "--create", text="1\n2\n")
-    with following(topics[1], *at, "--from-beginning") as seen:
-        assert seen.record()["value"] == 1
-        seen.out.close()
-        assert seen.said.read() == ""
-        assert seen.process.wait(PATIENCE) == 0
+def test_a_closed_pipe_ends_the_command_even_if_no_further_record_arrives(backend, worker, options, topics):
+    run("produce", topics[1], *options, "--create", text="1\n2\n")
+    with following(topics[1], *options, "--from-beginning") as follower:
+        assert follower.record()["value"] == 1
+        follower.stdout.close()
+        assert follower.stderr.read() == ""
+        assert follower.process.wait(PATIENCE) == 0
 
 
-def test_each_line_is_sent_before_the_next_is_typed(backend, worker, at, topics):
+def test_each_line_is_sent_before_the_next_is_typed(backend, worker, options, topics):
     topic = topics[1]
     process = subprocess.Popen(
-        program("produce", topic, *at, "--create", "--live"), stdin=subprocess.PIPE,
+        program("produce", topic, *options, "--create", "--live"), stdin=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, bufsize=1,
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stderr is not None
     process.stdin.write("1\n")
     assert "sending to" in process.stderr.readline()
-    with following(topic, *at, "--from-beginning") as seen:
-        assert seen.record()["value"] == 1
+    with following(topic, *options, "--from-beginning") as follower:
+        assert follower.record()["value"] == 1
         process.stdin.write("{\n")
         assert "line 2: not JSON" in process.stderr.readline()
         process.stdin.write("3\n")
-        assert seen.record()["value"] == 3
+        assert follower.record()["value"] == 3
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE)
-    assert said.startswith("2 of 3 sent, 1 refused to")
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert stderr.startswith("2 of 3 sent, 1 refused to")
     assert process.returncode == 1
 
 
-def test_a_topic_that_is_created_later_is_awaited_and_shown_from_its_beginning(backend, worker, at, topics):
-    with following(topics[1], *at) as seen:
-        run("produce", topics[1], *at, "--create", text="1\n2\n")
-        assert [seen.record()["value"] for _ in range(2)] == [1, 2]
+def test_a_topic_that_is_created_later_is_awaited_and_shown_from_its_beginning(
+    backend, worker, options, topics
+):
+    with following(topics[1], *options) as follower:
+        run("produce", topics[1], *options, "--create", text="1\n2\n")
+        assert [follower.record()["value"] for _ in range(2)] == [1, 2]
 
 
-def test_showing_data_that_resembles_avro_does_not_create_the_topic_of_schemas(backend, worker, at, topics):
-    with open_session(BrokerOptions(worker=at[1])) as opened:
+def test_showing_data_that_resembles_avro_does_not_create_the_topic_of_schemas(
+    backend, worker, options, topics
+):
+    with open_session(BrokerOptions(worker=options[1])) as opened:
         before = set(opened.broker.topics()) | {topics[1]}
         opened.broker.create_topic(topics[1])
         producer = opened.broker.producer("test", {})
         producer.send(Unit([ProducerRecord(topics[1], b"\0\x7f\xff\xff\xffx")]))
         assert producer.poll(PATIENCE)
         producer.close(5)
-        shown = run("consume", topics[1], *at, "--from-beginning", "--no-follow")
+        shown = run("consume", topics[1], *options, "--from-beginning", "--no-follow")
         assert json.loads(shown.stdout)["format"] == "bytes"
         assert set(opened.broker.topics()) <= before | {"__consumer_offsets", topics[0]}
 
@@ -254,15 +260,15 @@ def test_a_reader_beside_the_worker_does_not_keep_the_local_log_large(tmp_path):
     producer = log.producer("test", {})
     producer.send(Unit([ProducerRecord("t", b"[%d]" % n + b" " * 1000) for n in range(5000)]))
     producer.poll(PATIENCE)
-    with following("t", "--data-dir", tmp_path / "data", "--from-beginning") as seen:
-        seen.out.readline()  # the rest does not fit into the pipe: it stands in its writing
-        seen.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, seen.process.pid, os.WSTOPPED)
+    with following("t", "--data-dir", tmp_path / "data", "--from-beginning") as follower:
+        follower.stdout.readline()  # the rest does not fit into the pipe: it stands in its writing
+        follower.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, follower.process.pid, os.WSTOPPED)
         for _ in range(30):
             producer.send(Unit([ProducerRecord("t", b"x" * 1_000_000)]))
             producer.poll(PATIENCE)
         wait_until(lambda: (tmp_path / "data" / "log.db-wal").stat().st_size < 24 << 20)
-        seen.process.send_signal(signal.SIGCONT)
+        follower.process.send_signal(signal.SIGCONT)
     producer.close(1)
     log.close()
 
@@ -272,13 +278,13 @@ def test_after_an_outage_of_the_broker_no_record_was_skipped(tmp_path):
     if reason := kafka.why_not():
         pytest.skip(reason)
     with kafka.KafkaServer(tmp_path) as server:
-        at = "--bootstrap-servers", server.bootstrap
-        assert run("produce", "t", *at, "--create", text="1\n").returncode == 0
-        with following("t", *at, "--from-beginning") as seen:
-            assert seen.record()["value"] == 1
+        options = "--bootstrap-servers", server.bootstrap
+        assert run("produce", "t", *options, "--create", text="1\n").returncode == 0
+        with following("t", *options, "--from-beginning") as follower:
+            assert follower.record()["value"] == 1
             server.kill()
-            assert seen.said.readline().startswith("waiting: ")
+            assert follower.stderr.readline().startswith("waiting: ")
             server.restart()
-            assert run("produce", "t", *at, text="2\n3\n").returncode == 0
-            assert [seen.record()["value"] for _ in range(2)] == [2, 3]
-            assert ended(seen, signal.SIGINT) == (0, "")
+            assert run("produce", "t", *options, text="2\n3\n").returncode == 0
+            assert [follower.record()["value"] for _ in range(2)] == [2, 3]
+            assert ended(follower, signal.SIGINT) == (0, "")

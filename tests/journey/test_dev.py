@@ -85,13 +85,13 @@ class Dev:
 
     def says(self, text):
         """Wait for a line on standard error that holds this text."""
-        seen: list[str] = []
+        lines: list[str] = []
         until = time.monotonic() + 30
-        while not any(text in line for line in seen):
+        while not any(text in line for line in lines):
             line = self.err.get(timeout=max(0.1, until - time.monotonic()))
-            assert line is not None, f"it ended, and said: {seen}"
-            seen.append(line)
-        return seen[-1]
+            assert line is not None, f"it ended, and said: {lines}"
+            lines.append(line)
+        return lines[-1]
 
     def end(self, number):
         self.process.send_signal(number)
@@ -102,8 +102,8 @@ class Dev:
 def start():
     begun = []
 
-    def start(*words, **more):
-        begun.append(Dev(*words, **more))
+    def start(*words, **options):
+        begun.append(Dev(*words, **options))
         return begun[-1]
 
     yield start

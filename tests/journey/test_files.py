@@ -11,19 +11,19 @@ from tieline.api import TopicPartition
 from tieline.testing.worker_process import WorkerProcess
 
 
-def connectors(folder, own="x"):
+def connectors(folder, suffix="x"):
     return [
         {
-            "name": f"lines-{own}",
+            "name": f"lines-{suffix}",
             "connector.class": "file",
             "file": str(folder / "in.txt"),
-            "topic": f"t-{own}",
+            "topic": f"t-{suffix}",
         },
-        {"name": "out", "connector.class": "file", "file": str(folder / "out.txt"), "topics": f"t-{own}"},
+        {"name": "out", "connector.class": "file", "file": str(folder / "out.txt"), "topics": f"t-{suffix}"},
     ]
 
 
-def on(backend, folder, **more):
+def on(backend, folder, **settings):
     """A worker on this home, with connectors and a consumer group of its own."""
     both = connectors(folder, backend.suffix)
     both[1]["name"] = f"out-{backend.suffix}"
@@ -32,7 +32,7 @@ def on(backend, folder, **more):
     ):  # a static member: after a kill the group does not wait for a session to expire
         both[1]["consumer.override.group.instance.id"] = f"out-{backend.suffix}"
     return WorkerProcess(
-        folder, {**backend.worker, **more}, [dict(c, **{"max.poll.records": "500"}) for c in both]
+        folder, {**backend.worker, **settings}, [dict(c, **{"max.poll.records": "500"}) for c in both]
     )
 
 

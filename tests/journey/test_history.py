@@ -35,7 +35,7 @@ def test_the_sink_keeps_its_file_in_data_dir_and_query_finds_it_by_the_worker(tm
     worker.send([reading(n) for n in range(30)])
     with worker.running() as process:
         worker.wait(process, lambda: worker.ledger().get("delivered") == 30, "not all readings were stored")
-        asked = ["query", "--worker", str(tmp_path / "worker.json"), "--format", "json", "--limit", "3"]
-        answer = run_command([sys.executable, "-c", "from tieline.cli.main import main; main()", *asked])
+        arguments = ["query", "--worker", str(tmp_path / "worker.json"), "--format", "json", "--limit", "3"]
+        answer = run_command([sys.executable, "-c", "from tieline.cli.main import main; main()", *arguments])
     assert [json.loads(line)["value"] for line in answer.splitlines()] == [29, 28, 27]
     assert (tmp_path / "data" / "history.db").exists()

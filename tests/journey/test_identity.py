@@ -52,7 +52,7 @@ def handled(backend, records):
     return lambda ledger: (
         ledger[sink]["delivered"] >= records
         and ledger[sink]["in_flight"] == 0
-        and all(one.get("spool_records", 0) == 0 for one in ledger.values() if isinstance(one, dict))
+        and all(stage.get("spool_records", 0) == 0 for stage in ledger.values() if isinstance(stage, dict))
     )
 
 
@@ -71,8 +71,8 @@ def test_an_equal_body_twice_is_two_documents_with_and_without_a_time(
         ledger = running.wait_for_ledger(handled(backend, 5))
         assert running.stop() == 0
 
-    found = collections.Counter(d["headers"].get("TimeStamp") for d in collection.find())
-    assert found == {None: 2, timed(1)["TimeStamp"]: 2, timed(2)["TimeStamp"]: 1}
+    counts = collections.Counter(d["headers"].get("TimeStamp") for d in collection.find())
+    assert counts == {None: 2, timed(1)["TimeStamp"]: 2, timed(2)["TimeStamp"]: 1}
     assert ledger[f"mongo-{backend.suffix}"]["counters"].get("duplicates", 0) == 0
 
 
@@ -118,8 +118,10 @@ def test_on_off_on_under_one_time_stamp_are_three_documents_also_through_redunda
                 bus.publish(alarm, timed(2), ON)
             running.wait_for_ledger(handled(backend, 4))
             assert running.stop() == 0
-    found = collections.Counter((document["topic"], document["message"][0]) for document in collection.find())
-    assert found == {(topic, True): 2, (topic, False): 1, (alarm, True): 5}
+    counts = collections.Counter(
+        (document["topic"], document["message"][0]) for document in collection.find()
+    )
+    assert counts == {(topic, True): 2, (topic, False): 1, (alarm, True): 5}
 
 
 @pytest.mark.parametrize("lost", ["spool", "topic"])

@@ -21,8 +21,8 @@ COUNT = 50
 @pytest.fixture(scope="module")
 def topic(kafka_bootstrap, tmp_path_factory):
     """Brokers, registry, topic: fifty readings of a worker that continues to serve its schemas."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     settings = {
         "bootstrap.servers": kafka_bootstrap,
         "offset.storage.topic": "elsewhere-offsets",

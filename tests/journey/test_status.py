@@ -20,10 +20,10 @@ def test_status_shows_topics_and_lag_while_the_worker_runs(tmp_path):
     ]
     with WorkerProcess(tmp_path, {}, connectors) as worker:
         worker.wait_for_ledger(lambda ledger: ledger["out"]["delivered"] == 100)
-        found = json.loads(status(tmp_path / "data", "--json").stdout)
+        report = json.loads(status(tmp_path / "data", "--json").stdout)
         table = status(tmp_path / "data")
-    assert {"topic": "t", "partition": 0, "first": 0, "next": 100, "records": 100} in found["topics"]
-    assert found["readers"] == [
+    assert {"topic": "t", "partition": 0, "first": 0, "next": 100, "records": 100} in report["topics"]
+    assert report["readers"] == [
         {"reader": "connect-out", "topic": "t", "partition": 0, "committed": 100, "lag": 0}
     ]
     assert table.returncode == 0

@@ -14,7 +14,7 @@ from tieline_connectors.volttron_bus.vip.client import BusMessage, VipClient
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
 
-def source(backend, bus, platform, topic, **more):
+def source(backend, bus, platform, topic, **settings):
     return {
         "name": f"from-{platform}-{backend.suffix}",
         "connector.class": "volttron_bus",
@@ -23,11 +23,11 @@ def source(backend, bus, platform, topic, **more):
         "bus.prefixes": "all",
         "topic": topic,
         "topic.creation.default.partitions": "2",
-        **more,
+        **settings,
     }
 
 
-def sink(backend, bus, platform, topics, **more):
+def sink(backend, bus, platform, topics, **settings):
     return {
         "name": f"to-{platform}-{backend.suffix}",
         "connector.class": "volttron_bus",
@@ -38,7 +38,7 @@ def sink(backend, bus, platform, topics, **more):
         "max.age.ms": "-1",
         "rate.limit": "2000",
         "consumer.override.group.instance.id": f"to-{platform}-{backend.suffix}",
-        **more,
+        **settings,
     }
 
 
@@ -48,15 +48,15 @@ def observer(bus):
     with VipClient(Endpoint(bus.address, "observer")) as client:
         client.hello()
         client.subscribe("")
-        found: list[BusMessage] = []
+        received: list[BusMessage] = []
 
-        def seen():
+        def observed():
             client.ping()  # what was handed on before the answer is here with it
             while messages := client.messages(0.001, 1):
-                found.extend(messages)
-            return list(found)
+                received.extend(messages)
+            return list(received)
 
-        yield seen
+        yield observed
 
 
 def message(number, device="d"):
@@ -69,9 +69,9 @@ def as_said(topic, headers, body):
     return json.dumps([topic, headers, body])
 
 
-def as_heard(found):
-    headers = {name: value for name, value in found.headers.items() if not name.startswith("tieline.")}
-    return json.dumps([found.topic, headers, found.body])
+def as_heard(message):
+    headers = {name: value for name, value in message.headers.items() if not name.startswith("tieline.")}
+    return json.dumps([message.topic, headers, message.body])
 
 
 def counters(ledger, backend, name):
@@ -92,11 +92,13 @@ def test_a_message_of_one_platform_reaches_the_other_and_is_not_sent_back(backen
         ):
             worker.wait_for("subscribed", count=2)
             worker.wait_for("publishing", count=2)
-            said = {}
+            published = {}
             for name, bus in (("north", north), ("south", south)):
-                said[name] = [message(number, name) for number in range(count)]
-                said[name].append(("analysis/report", {"TimeStamp": "2026-03-01T01:00:00Z"}, {"from": name}))
-                for content in said[name]:
+                published[name] = [message(number, name) for number in range(count)]
+                published[name].append(
+                    ("analysis/report", {"TimeStamp": "2026-03-01T01:00:00Z"}, {"from": name})
+                )
+                for content in published[name]:
                     bus.publish(*content)
             total = count + 1
 
@@ -114,7 +116,7 @@ def test_a_message_of_one_platform_reaches_the_other_and_is_not_sent_back(backen
     for name, other in (("north", "south"), ("south", "north")):
         brought = [m for m in heard[name] if m.sender.startswith("tieline.")]
         assert len(heard[name]) == 2 * total
-        assert Counter(map(as_heard, brought)) == Counter(as_said(*content) for content in said[other])
+        assert Counter(map(as_heard, brought)) == Counter(as_said(*content) for content in published[other])
         assert {m.headers["tieline.origin"] for m in brought} == {name}
         for device in range(5):  # the order of a key
             mine = [m.body[0]["n"] for m in brought if m.topic == f"devices/campus/{other}{device}/all"]
@@ -131,7 +133,7 @@ def test_both_ways_on_one_platform_give_no_echo(backend, tmp_path):
             source(backend, elsewhere, "elsewhere", other),
             sink(backend, here, "here", f"{topic},{other}"),
         ]
-        with observer(here) as seen, WorkerProcess(tmp_path, backend.worker, connectors) as worker:
+        with observer(here) as observed, WorkerProcess(tmp_path, backend.worker, connectors) as worker:
             worker.wait_for("subscribed", count=2)
             worker.wait_for("publishing")
             end, count = time.monotonic() + 3, 0
@@ -148,12 +150,12 @@ def test_both_ways_on_one_platform_give_no_echo(backend, tmp_path):
                 )
             )
             assert worker.stop() == 0
-            heard = [as_heard(found) for found in seen()]
+            heard = [as_heard(message) for message in observed()]
         assert (here.dropped, elsewhere.dropped) == (0, 0)
     assert counters(ledger, backend, "from-here")["spooled"] == count
     assert count > 200
-    said = [as_said(*message(n, device)) for n in range(count) for device in ("own", "foreign")]
-    assert Counter(heard) == Counter(said)
+    published = [as_said(*message(n, device)) for n in range(count) for device in ("own", "foreign")]
+    assert Counter(heard) == Counter(published)
 
 
 def fill(backend, topic, count):
@@ -171,9 +173,9 @@ def fill(backend, topic, count):
 def test_kill_9_under_load_loses_nothing_and_duplicates_at_most_one_batch(backend, tmp_path):
     topic, count, batch, kills = f"t-{backend.suffix}", 600, 40, 3
     fill(backend, topic, count)
-    with FakeRouter() as bus, observer(bus) as seen:
-        more = {"value.shape": "kafkaagent", "value.converter": "json", "max.poll.records": str(batch)}
-        back = sink(backend, bus, "south", topic, **more, **{"rate.limit": "400", "rate.burst": "20"})
+    with FakeRouter() as bus, observer(bus) as observed:
+        settings = {"value.shape": "kafkaagent", "value.converter": "json", "max.poll.records": str(batch)}
+        back = sink(backend, bus, "south", topic, **settings, **{"rate.limit": "400", "rate.burst": "20"})
         worker = WorkerProcess(tmp_path, backend.worker, [back])
         heard: list[BusMessage] = []
         for kill in range(kills + 1):
@@ -181,9 +183,9 @@ def test_kill_9_under_load_loses_nothing_and_duplicates_at_most_one_batch(backen
             enough = 150 * (kill + 1)
             while len({m.body for m in heard}) < enough:
                 worker.wait_for_ledger(lambda _: True)  # a tenth of a second
-                heard = seen()
+                heard = observed()
             worker.kill() if kill < kills else worker.stop()
-        heard = seen()
+        heard = observed()
         assert bus.dropped == 0
     doubled = len(heard) - count
     print(f"{backend.name}: {doubled} of {count} messages twice after {kills} kills")
@@ -219,7 +221,7 @@ def test_the_old_message_file_is_published_by_the_recipe_of_its_page(backend, tm
                 lambda ledger: counters(ledger, backend, "to-lab").get("published") == entries
             )
             assert worker.stop() == 0
-        found = heard()
+        messages = heard()
     assert counters(ledger, backend, "to-lab") == {"published": entries}
-    assert sorted((m.topic, m.body) for m in found) == [(e["topic"], e["value"]) for e in listed]
-    assert {m.headers["From"] for m in found} == {"ops"}
+    assert sorted((m.topic, m.body) for m in messages) == [(e["topic"], e["value"]) for e in listed]
+    assert {m.headers["From"] for m in messages} == {"ops"}

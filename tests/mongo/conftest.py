@@ -44,8 +44,10 @@ def make_reading(number, *, device="campus/b1/ahu1", topic="volttron.devices", h
         "metadata": {"temp": {"units": "C", "type": "float", "tz": "UTC"}},
         **changes,
     }
-    own = identity(value["topic"], time, digest_of=repr(value["points"]).encode())
-    return SinkRecord(topic, 0, number, value, device, headers or own, time // 1000, value_schema=READING)
+    default_headers = identity(value["topic"], time, digest_of=repr(value["points"]).encode())
+    return SinkRecord(
+        topic, 0, number, value, device, headers or default_headers, time // 1000, value_schema=READING
+    )
 
 
 @pytest.fixture
@@ -70,8 +72,8 @@ def start_sink():
 
     def start(uri, database, **settings):
         context = RecordingSinkContext()
-        given = {"collection": "readings", **{k.replace("__", "."): v for k, v in settings.items()}}
-        config = MongoSinkConfig.parse({"connection.uri": uri, "database": database, **given})
+        properties = {"collection": "readings", **{k.replace("__", "."): v for k, v in settings.items()}}
+        config = MongoSinkConfig.parse({"connection.uri": uri, "database": database, **properties})
         task = MongoSinkTask(context, config)
         tasks.append(task)
         task.start()
@@ -179,8 +181,8 @@ class SlowLink:
             sink.shutdown(socket.SHUT_WR)
 
     def close(self):
-        for one in self._sockets:
-            one.close()
+        for connection in self._sockets:
+            connection.close()
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ def command(number, device):
 
 
 def results(number, device):
-    at = START + number * 1_000_000 + 1000
+    reported_at = START + number * 1_000_000 + 1000
     writes = (WriteResult(f"campus/{device}/Setpoint", 20.0 + number, 19.0, 20.0 + number, "VERIFIED"),)
     for later, state in enumerate(STATES):  # all in one millisecond
-        reported = Result(f"c{number}", state, at + later, None, "energy-manager", writes=writes)
+        reported = Result(f"c{number}", state, reported_at + later, None, "energy-manager", writes=writes)
         for record in to_records(reported, "results", ""):
             yield SinkRecord(record.topic, 0, 0, record.value, record.key, record.headers, record.timestamp)
 
@@ -92,6 +92,6 @@ def test_a_repeated_result_is_stored_once(stored, database):
 
 @pytest.mark.parametrize("question", [{"from": "Cloud"}, {"to": "Cloud"}, {"command_id": "c3"}])
 def test_the_history_query_uses_an_index(stored, database, question):
-    found = database.commands.find(question).sort([("time", -1), ("time_us", -1)]).limit(5)
+    cursor = database.commands.find(question).sort([("time", -1), ("time_us", -1)]).limit(5)
 
-    assert "IXSCAN" in str(found.explain()["queryPlanner"]["winningPlan"])
+    assert "IXSCAN" in str(cursor.explain()["queryPlanner"]["winningPlan"])

@@ -18,15 +18,15 @@ def other(record, **points):
 def test_every_value_of_every_reading_is_one_document_and_a_redelivery_changes_nothing(
     sink, database, reading
 ):
-    one = sink(layout="point")
+    task = sink(layout="point")
     batch = [reading(n) for n in range(20)]
-    one.put(batch)
+    task.put(batch)
     before = list(database.readings.find().sort("_id"))
 
-    one.put(batch)
+    task.put(batch)
 
     assert len(before) == 100
-    assert one.counters == {"duplicates": 100}
+    assert task.counters == {"duplicates": 100}
     assert list(database.readings.find().sort("_id")) == before
     temp = database.readings.find_one({"_id": id_of(reading(3)) + "/temp"})
     assert (temp["device"], temp["point"], temp["value"], temp["units"]) == (
@@ -35,22 +35,22 @@ def test_every_value_of_every_reading_is_one_document_and_a_redelivery_changes_n
 
 
 def test_a_single_point_is_accepted(sink, database, reading):
-    one = sink(layout="point")
+    task = sink(layout="point")
 
-    one.put([reading(1, kind="POINT", points={"temp": 5}), reading(2, points={"temp": 6})])
+    task.put([reading(1, kind="POINT", points={"temp": 5}), reading(2, points={"temp": 6})])
 
     assert [d["value"] for d in database.readings.find().sort("time")] == [5, 6]
-    assert one.counters == {}
+    assert task.counters == {}
 
 
 def test_another_record_of_the_same_id_is_one_data_error_and_its_neighbours_are_written(
     sink, database, reading
 ):
-    one = sink(layout="point")
-    one.put([reading(1)])
+    task = sink(layout="point")
+    task.put([reading(1)])
 
     with pytest.raises(DataError) as raised:
-        one.put([reading(0), other(reading(1), temp=1, fan=True), reading(2)])
+        task.put([reading(0), other(reading(1), temp=1, fan=True), reading(2)])
 
     assert list(raised.value.failures) == [1]
     assert database.readings.count_documents({}) == 15
@@ -83,30 +83,32 @@ def test_the_newest_values_of_a_point_come_from_an_index(sink, database, reading
 def test_the_layout_reading_stores_the_configured_publications_and_counts_the_others(
     sink, database, reading, settings, stored, skipped
 ):
-    one = sink(**settings)
+    task = sink(**settings)
 
-    one.put([reading(n, kind=kind, device=kind) for n, kind in enumerate(("ALL", "MULTI", "POINT", "OTHER"))])
+    task.put(
+        [reading(n, kind=kind, device=kind) for n, kind in enumerate(("ALL", "MULTI", "POINT", "OTHER"))]
+    )
 
     assert {d["kind"] for d in database.readings.find()} == stored
-    assert one.counters == {f"skipped.{kind}": number for kind, number in skipped.items()}
+    assert task.counters == {f"skipped.{kind}": number for kind, number in skipped.items()}
 
 
 def test_a_message_without_points_is_counted_and_skipped(sink, database, reading):
-    one = sink(layout="point")
+    task = sink(layout="point")
     common = {k: reading(1).value[k] for k in ("platform", "sender", "time", "time_source", "received")}
     message = {"topic": "analysis/x", "headers": "{}", "body": "1", **common}
 
-    one.put([reading(1)._replace(value=message), reading(2)])
+    task.put([reading(1)._replace(value=message), reading(2)])
 
     assert database.readings.count_documents({}) == 5
-    assert one.counters == {"skipped.no_points": 1}
+    assert task.counters == {"skipped.no_points": 1}
 
 
 def test_a_device_that_arrives_in_two_forms_is_reported_once(sink, reading, caplog):
-    one = sink()
+    task = sink()
 
     batch = [reading(n, kind=kind) for n, kind in enumerate(("ALL", "MULTI") * 3)]
-    one.put([r._replace(value=r.value | {"topic": f"devices/x/{r.value['kind']}"}) for r in batch])
+    task.put([r._replace(value=r.value | {"topic": f"devices/x/{r.value['kind']}"}) for r in batch])
 
     reported = [record for record in caplog.records if "stored twice" in record.getMessage()]
     assert len(reported) == 1

@@ -208,14 +208,14 @@ def test_follow_prints_the_last_documents_then_each_new_one_and_ends_without_an_
     stored, sink, reading, following, ending
 ):
     process = following("--limit", "2", "--device", "campus/b1/ahu1")
-    seen = [json.loads(process.stdout.readline()) for _ in range(2)]
+    printed = [json.loads(process.stdout.readline()) for _ in range(2)]
 
     sink().put([reading(n, device=f"campus/b1/ahu{n % 2}") for n in (11, 10, 13)])
-    seen += [json.loads(process.stdout.readline()) for _ in range(2)]
+    printed += [json.loads(process.stdout.readline()) for _ in range(2)]
     process.send_signal(ending)
     rest, reported = process.communicate(timeout=20)
 
-    assert counts(seen) == [7, 9, 11, 13]
+    assert counts(printed) == [7, 9, 11, 13]
     assert (process.returncode, rest, reported) == (0, "", "")
 
 
@@ -238,9 +238,9 @@ def test_follow_polls_if_the_server_has_no_change_streams(database, sink, readin
 def test_points_of_a_device_are_found_newest_first_whatever_their_layout(sink, reading, ask, layout):
     sink(layout=layout).put([reading(n, device=f"d{n % 2}", points={"temp": n}) for n in range(6)])
 
-    status, found, _ = ask("--device", "d1", "--limit", "2")
+    status, documents, _ = ask("--device", "d1", "--limit", "2")
 
-    assert (status, [document["value"] for document in found]) == (0, [5, 3])
+    assert (status, [document["value"] for document in documents]) == (0, [5, 3])
 
 
 def test_a_document_from_the_future_does_not_hide_new_ones_from_follow(database, sink, reading):
@@ -266,8 +266,8 @@ def test_a_reading_without_metadata_is_found_by_its_device_in_every_layout(datab
     records = [of_bus(n, "devices/campus/b1/ahu1/all", body) for n, body in enumerate(bodies)]
     for layout in ("point", "reading", "timeseries"):
         sink(layout=layout, collection=layout).put(records)
-        status, found, _ = ask("--device", "campus/b1/ahu1", "--collection", layout)
-        assert (status, len(found)) == (0, 3)
+        status, documents, _ = ask("--device", "campus/b1/ahu1", "--collection", layout)
+        assert (status, len(documents)) == (0, 3)
     sink(layout="cloudagent", collection="old").put(records)
     old = database.old.find().sort("date")
     assert [document["message"] for document in old] == bodies

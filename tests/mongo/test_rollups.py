@@ -79,9 +79,9 @@ def test_a_sink_without_rollups_ends_their_completeness_and_charts_read_document
 
     assert is_complete() is False
     assert last_of_chart(mongo_uri, database)[-1] == 22.5
-    status, _, told = rollup()
+    status, _, output = rollup()
     assert status == 2
-    assert "rollups=true" in told
+    assert "rollups=true" in output
     sink(rollups="true")
     assert is_complete() is False
     assert rollup()[0] == 0
@@ -104,10 +104,10 @@ def test_a_sink_that_starts_without_rollups_during_the_build_is_noticed(sink, da
 def test_a_collection_of_another_layout_cannot_have_rollups(sink, reading, rollup):
     sink(layout="cloudagent").put([reading(1)])
 
-    status, _, told = rollup()
+    status, _, output = rollup()
 
     assert status == 2
-    assert "none of the layouts" in told
+    assert "none of the layouts" in output
 
 
 def test_rollups_of_a_failed_write_are_kept_and_written_by_the_next_flush(start_sink, faulty, fail, reading):
@@ -120,6 +120,6 @@ def test_rollups_of_a_failed_write_are_kept_and_written_by_the_next_flush(start_
     sink.task.flush({})
 
     with MongoClient[dict[str, Any]](faulty) as client:
-        found = client.rollups_retry["readings.rollup"].find({"s.0.n": 20.5})
-        assert {document["s"]["0"]["x"] for document in found} == {22.5}
+        documents = client.rollups_retry["readings.rollup"].find({"s.0.n": 20.5})
+        assert {document["s"]["0"]["x"] for document in documents} == {22.5}
         client.drop_database("rollups_retry")

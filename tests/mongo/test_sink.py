@@ -55,42 +55,42 @@ def test_a_reading_becomes_one_document_with_device_time_points_and_units(sink, 
 
 
 def test_a_redelivery_changes_nothing_and_its_duplicates_are_counted_exactly(sink, database, reading):
-    one = sink()
-    first, more = [reading(n) for n in range(50)], [reading(n) for n in range(40, 60)]
-    one.put(first)
+    task = sink()
+    first, second = [reading(n) for n in range(50)], [reading(n) for n in range(40, 60)]
+    task.put(first)
     before = list(database.readings.find().sort("_id"))
 
-    one.put(first)
-    one.put(more)
+    task.put(first)
+    task.put(second)
 
-    assert one.counters == {"duplicates": 60}
+    assert task.counters == {"duplicates": 60}
     assert database.readings.count_documents({}) == 60
     after = {document["_id"]: document for document in database.readings.find()}
     assert all(after[document["_id"]] == document for document in before)
 
 
 def test_a_record_twice_in_one_batch_is_written_once(sink, database, reading):
-    one = sink()
+    task = sink()
 
-    one.put([reading(1), reading(2), reading(1)])
+    task.put([reading(1), reading(2), reading(1)])
 
     assert database.readings.count_documents({}) == 2
-    assert one.counters == {"duplicates": 1}
+    assert task.counters == {"duplicates": 1}
 
 
 def test_the_same_id_with_another_digest_is_a_data_error_and_its_neighbours_are_written(
     sink, database, reading
 ):
-    one = sink()
-    one.put([reading(1), reading(2)])
+    task = sink()
+    task.put([reading(1), reading(2)])
 
     with pytest.raises(DataError) as raised:
-        one.put([reading(0), other(reading(1), b"else"), reading(2), reading(3)])
+        task.put([reading(0), other(reading(1), b"else"), reading(2), reading(3)])
 
     assert list(raised.value.failures) == [1]
     assert id_of(reading(1)) in str(raised.value)
     assert "'else'" in str(raised.value)
-    assert one.counters == {"duplicates": 1}
+    assert task.counters == {"duplicates": 1}
     assert {d["_id"] for d in database.readings.find()} == {id_of(reading(n)) for n in range(4)}
 
 
@@ -153,17 +153,17 @@ def test_a_document_larger_than_a_message_is_a_data_error_and_all_others_are_wri
 
 
 def test_failures_of_the_sink_and_of_the_server_keep_their_indexes(sink, database, reading):
-    one = sink()
-    one.put([reading(5)])
+    task = sink()
+    task.put([reading(5)])
     huge = {"text": noise(49_000_000)}
 
     with pytest.raises(DataError) as raised:
-        one.put([reading(1, points=huge), reading(2), other(reading(5), b"else"), reading(3), reading(5)])
+        task.put([reading(1, points=huge), reading(2), other(reading(5), b"else"), reading(3), reading(5)])
 
     assert sorted(raised.value.failures) == [0, 2]
     assert "bytes" in str(raised.value.failures[0])
     assert "have one identity" in str(raised.value.failures[2])
-    assert one.counters == {"duplicates": 1}
+    assert task.counters == {"duplicates": 1}
     assert database.readings.count_documents({}) == 3
 
 
@@ -196,14 +196,14 @@ def test_values_without_a_bson_type_are_stored_in_a_readable_form_beside_their_n
 def test_a_batch_over_two_topics_goes_to_two_collections_and_failures_keep_their_index(
     sink, database, reading
 ):
-    one = sink(collection="")
+    task = sink(collection="")
     batch = [reading(n, topic=("a", "b.c")[n % 2], device=f"d{n}") for n in range(10)]
     batch[3] = batch[3]._replace(value={"no": "reading"}, value_schema=None)
     batch[6] = batch[6]._replace(value=None)
     batch[8] = other(batch[2], b"else")._replace(topic="a")
 
     with pytest.raises(DataError) as raised:
-        one.put(batch)
+        task.put(batch)
 
     assert sorted(raised.value.failures) == [3, 6, 8]
     assert database["a"].count_documents({}) == 3
@@ -211,14 +211,14 @@ def test_a_batch_over_two_topics_goes_to_two_collections_and_failures_keep_their
 
 
 def test_a_topic_may_have_a_database_a_collection_and_a_layout_of_its_own(sink, database, reading, mongo_uri):
-    one = sink(
+    task = sink(
         **{
             "topic__override__old.devices__collection": "old",
             "topic__override__old.devices__layout": "cloudagent",
         }
     )
 
-    one.put([reading(1), reading(1, topic="old.devices")])
+    task.put([reading(1), reading(1, topic="old.devices")])
 
     assert database.readings.count_documents({}) == 1
     (old,) = database["old"].find()
@@ -244,8 +244,14 @@ def test_any_other_data_is_stored_unchanged(sink, database):
         ]
     )
 
-    found = [{k: v for k, v in d.items() if k not in ("_id", "_digest")} for d in database.readings.find()]
-    assert sorted(found, key=str) == [{"__id": 5, "a": [1, {"b": None}]}, {"value": "text"}, {"value": None}]
+    documents = [
+        {k: v for k, v in d.items() if k not in ("_id", "_digest")} for d in database.readings.find()
+    ]
+    assert sorted(documents, key=str) == [
+        {"__id": 5, "a": [1, {"b": None}]},
+        {"value": "text"},
+        {"value": None},
+    ]
 
 
 def test_a_record_without_an_identity_is_a_data_error(sink, database, reading):
@@ -354,7 +360,7 @@ def test_a_message_that_is_too_large_as_bson_is_stored_as_text_and_the_history_c
 
     stored = list(database.readings.find({}, {"message": 1}).sort("_id"))
     assert len(stored) == 3
-    texts = [one["message"]["_json"] for one in stored if isinstance(one["message"], dict)]
+    texts = [document["message"]["_json"] for document in stored if isinstance(document["message"], dict)]
     assert [json.loads(text) for text in texts] == [[1] * 1_700_000] * 2
     assert running.counters == {"compacted": 4, "duplicates": 2}
 
@@ -381,14 +387,14 @@ def test_a_document_too_large_even_compressed_is_a_data_error_with_its_size_and_
 @pytest.mark.parametrize("name", ["plant.x.", ".x", "a..b", "system.users"])
 def test_a_topic_without_a_valid_collection_name_waits_with_the_fix_and_blocks_no_other(sink, database, name):
     def of(topic, number):
-        own = identity(topic, number, digest_of=b"")
-        return SinkRecord(topic, 0, number, {"n": number}, None, own, 0)
+        headers = identity(topic, number, digest_of=b"")
+        return SinkRecord(topic, 0, number, {"n": number}, None, headers, 0)
 
-    one = sink(layout="value", collection="")
+    task = sink(layout="value", collection="")
     batch = [of("good", 1), of(name, 2), of("other", 3), of(name, 4)]
 
     with pytest.raises(RetriableError) as raised:
-        one.put(batch)
+        task.put(batch)
 
     assert raised.value.partitions == frozenset({TopicPartition(name, 0)})
     assert f"Set topic.override.{name}.collection" in str(raised.value)

@@ -24,9 +24,9 @@ def test_on_a_slow_link_every_record_is_written_once_in_smaller_inserts_with_one
     assert errors, "the link is not slow enough for this test"
     assert len(errors) < 10
     assert database.readings.count_documents({}) == 500
-    said = [r for r in caplog.records if r.levelno == logging.WARNING and " failed: " in r.message]
-    assert len(said) == 1
-    assert "max.batch.size" in said[0].message
+    warnings = [r for r in caplog.records if r.levelno == logging.WARNING and " failed: " in r.message]
+    assert len(warnings) == 1
+    assert "max.batch.size" in warnings[0].message
     assert sink.counters["inserts.halved"] == len(errors)
 
     before = sink.counters["duplicates"]  # what arrived although its answer was late
@@ -59,12 +59,12 @@ def test_what_is_written_before_a_time_out_is_reported_and_not_written_again(
 ):
     """A server that needs a second for 100 documents, and answers nothing that takes longer."""
     sink = start_sink(mongo_uri, database.name, max__batch__size="100")
-    given = []
+    sizes = []
     insert = CollectionWriter.insert_once
 
     def slowly(self, documents):
-        given.append(len(documents))
-        if len(given) == 3:
+        sizes.append(len(documents))
+        if len(sizes) == 3:
             from pymongo.errors import NetworkTimeout
 
             raise NetworkTimeout("timed out")
@@ -78,7 +78,7 @@ def test_what_is_written_before_a_time_out_is_reported_and_not_written_again(
     assert raised.value.reached == {batch[0].consumed_from: 200}
     sink.put(batch)  # also if all of it comes again
 
-    assert given == [100, 100, 50, 25, 25]
+    assert sizes == [100, 100, 50, 25, 25]
     assert sink.counters == {"inserts.halved": 1}
     assert database.readings.count_documents({}) == 250
 

@@ -53,13 +53,13 @@ def some_readings(reading, count=300, seed=7):
     """Readings at irregular times in ten days: numbers, and now and then what no chart can show."""
     chance = random.Random(seed)
     odd = (None, True, "off", math.nan, math.inf, -0.0, {"json": str(2**70)}, {"json": "[1]"}, 2**40)
-    found = []
+    records = []
     for number in range(count):
         second = chance.choice((0, 1, 59, 3599, 3600, chance.randrange(10 * 86_400)))
         value = chance.choice(odd) if not chance.randrange(4) else round(chance.uniform(-50, 50), 3)
         points = {"temp": value, "a.b": number}
-        found.append(reading(second + number * 1e-6, points=points, time=START + second * SECOND + number))
-    return found
+        records.append(reading(second + number * 1e-6, points=points, time=START + second * SECOND + number))
+    return records
 
 
 def numbers_of(records, start, end):
@@ -116,21 +116,21 @@ def test_series_equals_a_naive_reduction_of_the_documents(sink, reading, store, 
     answers: ReadingStore = store()
 
     for start, end, intervals in RANGES:
-        found = answers.series(TEMP, start, end, intervals)
+        series = answers.series(TEMP, start, end, intervals)
         numbers, other = numbers_of(records, start, end)
-        assert list(found.buckets) == reduce_naively(numbers, start, found.width)
-        assert len(found.buckets) <= 2 * intervals + 2
-        assert found.skipped == other
+        assert list(series.buckets) == reduce_naively(numbers, start, series.width)
+        assert len(series.buckets) <= 2 * intervals + 2
+        assert series.skipped == other
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_range_with_few_values_shows_each_of_them(sink, reading, store, layout):
     sink(layout=layout).put([reading(n, points={"temp": n / 2}) for n in (2, 0, 1)])
 
-    found = store().series(TEMP, START, START + HOUR, 100)
+    series = store().series(TEMP, START, START + HOUR, 100)
 
-    assert found.width == 0
-    assert [(bucket.start, bucket.last) for bucket in found.buckets] == [
+    assert series.width == 0
+    assert [(bucket.start, bucket.last) for bucket in series.buckets] == [
         (START + n * SECOND + 123, n / 2) for n in range(3)
     ]
 
@@ -184,12 +184,12 @@ def test_search_pages_through_everything_newest_first(sink, reading, store):
     records = [reading(n, time=START + n * 300, device=f"d{n % 2}") for n in range(20)]
     records += [reading(n, time=START - n * 40 * DAY) for n in range(1, 5)]
     sink().put(records)
-    opened, seen, before = store(), [], None
+    opened, times, before = store(), [], None
     while page := opened.search(Search(), 7, before):
-        seen += [document["time"] for document in page]
-        before = seen[-1]
+        times += [document["time"] for document in page]
+        before = times[-1]
 
-    assert seen == sorted((record.value["time"] for record in records), reverse=True)
+    assert times == sorted((record.value["time"] for record in records), reverse=True)
 
 
 def times(documents):
@@ -258,9 +258,9 @@ def test_the_old_agents_documents_are_found_with_their_times(sink, reading, stor
     database.readings.insert_one({**old, "date": "2025-12-31 23:59:59.000001"})
     sink(layout="cloudagent").put([reading(n) for n in range(2)])
 
-    found = store().search(Search(device="campus/b1/ahu1"), 9)
+    documents = store().search(Search(device="campus/b1/ahu1"), 9)
 
-    assert [document["time"] for document in found] == [START + SECOND, START, START - 999_999]
+    assert [document["time"] for document in documents] == [START + SECOND, START, START - 999_999]
     assert store().points() == []
     assert store().series(TEMP, START, START + HOUR, 10).buckets == []
 

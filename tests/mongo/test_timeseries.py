@@ -69,9 +69,9 @@ def ids(database):
 def test_a_reading_becomes_a_measurement_a_point_in_a_time_series_collection(series, database, reading):
     series().put([reading(7)])
 
-    (found,) = database.list_collections(filter={"name": "readings"})
-    assert found["options"]["timeseries"]["timeField"] == "time"
-    assert found["options"]["timeseries"]["metaField"] == "series"
+    (collection,) = database.list_collections(filter={"name": "readings"})
+    assert collection["options"]["timeseries"]["timeField"] == "time"
+    assert collection["options"]["timeseries"]["metaField"] == "series"
     assert database.readings.count_documents({}) == 5
     assert database.readings.find_one({"series.point": "temp"}) == {
         "_id": id_of(reading(7)) + "/temp",
@@ -88,36 +88,36 @@ def test_a_reading_becomes_a_measurement_a_point_in_a_time_series_collection(ser
 
 
 def test_a_redelivery_writes_nothing_and_new_records_beside_it_are_written(series, database, reading):
-    one = series()
-    one.put([reading(n) for n in range(20)])
-    one.put([reading(n) for n in range(10, 30)])
+    task = series()
+    task.put([reading(n) for n in range(20)])
+    task.put([reading(n) for n in range(10, 30)])
     series().put([reading(n) for n in range(30)])
 
-    assert one.counters == {"duplicates": 50}
+    assert task.counters == {"duplicates": 50}
     assert ids(database) == sorted(
         f"{id_of(reading(n))}/{point}" for n in range(30) for point in reading(n).value["points"]
     )
 
 
 def test_a_record_twice_in_one_batch_is_written_once(series, database, reading):
-    one = series()
+    task = series()
 
-    one.put([reading(1), reading(2), reading(1)])
+    task.put([reading(1), reading(2), reading(1)])
 
     assert len(ids(database)) == 10
-    assert one.counters == {"duplicates": 5}
+    assert task.counters == {"duplicates": 5}
 
 
 @pytest.mark.parametrize("stored_before", [True, False])
 def test_another_record_of_the_same_id_is_a_data_error_and_its_neighbours_are_written(
     series, database, reading, stored_before
 ):
-    one = series()
+    task = series()
     if stored_before:
-        one.put([reading(1)])
+        task.put([reading(1)])
 
     with pytest.raises(DataError, match="two records have one identity") as raised:
-        one.put([reading(0), reading(1), other(reading(1)), reading(2)])
+        task.put([reading(0), reading(1), other(reading(1)), reading(2)])
 
     assert list(raised.value.failures) == [2]
     assert len(ids(database)) == 15
@@ -127,12 +127,12 @@ def test_another_record_of_the_same_id_is_a_data_error_and_its_neighbours_are_wr
 def test_a_document_that_cannot_be_written_is_a_data_error_and_all_others_are_written_once(
     series, database, reading
 ):
-    one = series()
-    one.put([reading(0)])
+    task = series()
+    task.put([reading(0)])
     noise = base64.b64encode(random.Random(7).randbytes(5_000_000)).decode()
 
     with pytest.raises(DataError) as raised:
-        one.put(
+        task.put(
             [
                 reading(0),
                 reading(1, points={"text": noise}),
@@ -144,21 +144,21 @@ def test_a_document_that_cannot_be_written_is_a_data_error_and_all_others_are_wr
 
     assert sorted(raised.value.failures) == [1, 2, 4]
     assert len(ids(database)) == 6
-    assert one.counters == {"duplicates": 5}
+    assert task.counters == {"duplicates": 5}
 
 
 def test_a_value_that_is_too_large_for_a_time_series_is_compressed_and_its_series_stays(
     series, database, reading
 ):
     text = "x" * (17 * 1024 * 1024)
-    one = series()
-    one.put([reading(0, points={"text": text})])
-    one.put([reading(0, points={"text": text})])
+    task = series()
+    task.put([reading(0, points={"text": text})])
+    task.put([reading(0, points={"text": text})])
 
     (stored,) = database.readings.find()
     assert json.loads(zlib.decompress(stored["value"]["_json_zlib"])) == text
     assert stored["series"] == {"platform": "lab", "device": "campus/b1/ahu1", "point": "text"}
-    assert one.counters["duplicates"] == 1
+    assert task.counters["duplicates"] == 1
 
 
 def test_a_collection_that_is_not_a_time_series_is_rejected_at_the_start(series, database):
@@ -267,8 +267,8 @@ def test_dedupe_removes_all_copies_but_one_and_leaves_everything_else(series, da
 
 def test_dedupe_reports_different_contents_under_one_id_and_keeps_them(series, database, reading, dedupe):
     series().put([reading(1)])
-    one = database.readings.find_one({"series.point": "temp"})
-    database.readings.insert_one(one | {"_digest": "else"})
+    document = database.readings.find_one({"series.point": "temp"})
+    database.readings.insert_one(document | {"_digest": "else"})
 
     assert dedupe("--delete") == (6, "0 surplus documents deleted\n")
     assert database.readings.count_documents({}) == 6

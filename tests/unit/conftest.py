@@ -67,8 +67,8 @@ class Browser:
         with response:
             html = response.read().decode()
             answer = PageAnswer(response.url, response.status, html, dict(response.headers.items()))
-        if found := re.search(r'name="form_token" value="([0-9a-f]+)"', html):
-            self.token = found[1]
+        if match := re.search(r'name="form_token" value="([0-9a-f]+)"', html):
+            self.token = match[1]
         return answer
 
 

@@ -20,11 +20,11 @@ from tieline_lab.vip import BusMessage
 pytestmark = pytest.mark.volttron
 
 
-def settings(platform, own="tieline"):
-    keys = platform.keys(own)
+def settings(platform, identity="tieline"):
+    keys = platform.keys(identity)
     return {
         "volttron.address": platform.address,
-        "volttron.identity": own,
+        "volttron.identity": identity,
         "volttron.secretkey": keys["secretkey"],
         "volttron.serverkey": keys["serverkey"],
         "platform.name": "lab",
@@ -32,11 +32,11 @@ def settings(platform, own="tieline"):
 
 
 @contextmanager
-def sink(platform, **more):
+def sink(platform, **changes):
     config = VolttronBusSinkConfig.parse(
         settings(platform)
         | {"bus.allowed.prefixes": "analysis", "value.shape": "kafkaagent", "reconnect.backoff.max.ms": "500"}
-        | {key.replace("__", "."): value for key, value in more.items()}
+        | {key.replace("__", "."): value for key, value in changes.items()}
     )
     context = RecordingSinkContext()
     task = VolttronBusSinkTask(context, config)
@@ -65,13 +65,13 @@ def record(number, topic, body=None):
 
 
 def heard(observer, count, seconds=20.0):
-    found: list[BusMessage] = []
-    while len(found) < count:
+    messages: list[BusMessage] = []
+    while len(messages) < count:
         message = observer.receive(seconds)
-        assert message is not None, f"{len(found)} of {count} messages"
-        found.append(message)
+        assert message is not None, f"{len(messages)} of {count} messages"
+        messages.append(message)
     assert observer.receive(0.2) is None
-    return found
+    return messages
 
 
 def test_a_real_platform_survives_every_rejected_message(platform):
@@ -94,11 +94,11 @@ def test_a_real_platform_survives_every_rejected_message(platform):
                 "refused.too_large": 1,
                 "refused.not_allowed": 1,
             }
-        seen = [m for m in heard(observer, 5) if m.sender == "tieline"]
-    assert [m.topic for m in seen] == [*odd, "analysis/last"]
-    assert repr(seen[-1].message) == repr({"\ud800": [2**70, float("nan")]})
-    assert seen[0].headers["n"] == 12
-    assert seen[0].headers["tieline.origin"] == "lab"
+        received = [m for m in heard(observer, 5) if m.sender == "tieline"]
+    assert [m.topic for m in received] == [*odd, "analysis/last"]
+    assert repr(received[-1].message) == repr({"\ud800": [2**70, float("nan")]})
+    assert received[0].headers["n"] == 12
+    assert received[0].headers["tieline.origin"] == "lab"
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
@@ -121,14 +121,14 @@ def test_a_restarting_platform_is_awaited_and_each_message_is_published_once(pla
 
 def test_both_ways_on_a_real_platform_give_no_echo(volttron_platform, tmp_path):
     """A source and two sinks on one platform, whose driver publishes all the while: counted for 4 s."""
-    own = uuid.uuid4().hex[:8]
+    suffix = uuid.uuid4().hex[:8]
     lines = tmp_path / "lines"
     lines.touch()
-    sinks = {"bus.allowed.prefixes": f"analysis/{own}, devices", "connector.class": "volttron_bus"}
+    sinks = {"bus.allowed.prefixes": f"analysis/{suffix}, devices", "connector.class": "volttron_bus"}
     connectors = [
         settings(volttron_platform)
         | {"name": "source", "connector.class": "volttron_bus", "topic": "heard"}
-        | {"bus.prefixes": f"devices, analysis/{own}"},
+        | {"bus.prefixes": f"devices, analysis/{suffix}"},
         settings(volttron_platform, "spare1") | sinks | {"name": "back", "topics": "heard"},
         {"name": "lines", "connector.class": "file", "file": str(lines), "topic": "foreign"}
         | {"value.converter": "string"},
@@ -142,16 +142,16 @@ def test_both_ways_on_a_real_platform_give_no_echo(volttron_platform, tmp_path):
     ):
         worker.wait_for("subscribed")
         worker.wait_for("publishing", count=2)
-        observer.subscribe(f"analysis/{own}")
+        observer.subscribe(f"analysis/{suffix}")
         observer.subscribe("devices/")
-        end, count, seen = time.monotonic() + 4, 0, []
+        end, count, received = time.monotonic() + 4, 0, []
         while time.monotonic() < end:
             with open(lines, "a") as file:
                 for _ in range(20):
-                    file.write(json.dumps({"topic": f"analysis/{own}", "message": count}) + "\n")
+                    file.write(json.dumps({"topic": f"analysis/{suffix}", "message": count}) + "\n")
                     count += 1
             while message := observer.receive(0.1):
-                seen.append(message)
+                received.append(message)
         ledger = worker.wait_for_ledger(
             lambda ledger: (
                 ledger["foreign"]["counters"].get("published") == count
@@ -159,20 +159,20 @@ def test_both_ways_on_a_real_platform_give_no_echo(volttron_platform, tmp_path):
             )
         )
         while message := observer.receive(0.5):
-            seen.append(message)
-            if len(seen) > 10 * count:
+            received.append(message)
+            if len(received) > 10 * count:
                 break
         read = ledger["source"]["counters"]["spooled"]
         ledger = worker.wait_for_ledger(
             lambda ledger: ledger["back"]["counters"].get("filtered.echo", 0) >= read
         )
         assert worker.stop() == 0
-    ours = [m.message for m in seen if m.topic == f"analysis/{own}"]
+    ours = [m.message for m in received if m.topic == f"analysis/{suffix}"]
     assert ours == list(range(count))
-    assert set(Counter((m.topic, m.headers["TimeStamp"]) for m in seen if m.sender != "spare2").values()) == {
-        1
-    }
-    assert {m.sender for m in seen} == {"platform.driver", "spare2"}
+    assert set(
+        Counter((m.topic, m.headers["TimeStamp"]) for m in received if m.sender != "spare2").values()
+    ) == {1}
+    assert {m.sender for m in received} == {"platform.driver", "spare2"}
     assert read >= 9  # three devices, every second
     assert set(ledger["back"]["counters"]) == {"filtered.echo"}
     assert ledger["foreign"]["counters"].get("published") == count

@@ -80,24 +80,24 @@ def info(caplog):
 
 
 def test_every_message_of_a_real_driver_is_a_record_that_rebuilds_it(volttron_platform, info):
-    seen: list[BusMessage] = []
+    messages: list[BusMessage] = []
     with source(volttron_platform, bus__prefixes="devices") as (task, context):
         subscribed(info)
         with volttron_platform.connect("observer") as observer:
             observer.subscribe("devices/")
-            while len(seen) < 9:
+            while len(messages) < 9:
                 message = observer.receive(30)
                 assert message is not None
-                seen.append(message)
+                messages.append(message)
         records: list[SourceRecord] = []
         end = time.monotonic() + 30
-        while time.monotonic() < end and not _has(records, seen[-1]):
+        while time.monotonic() < end and not _has(records, messages[-1]):
             records += task.poll(1000, 0.5)
         assert context.counters == {}
-    found = Counter(_text(*rebuild(record.value)) for record in records)
-    wanted = Counter(_text(m.topic, m.headers, m.message, m.sender) for m in seen)
-    assert wanted <= found
-    assert set(found.values()) == {1}
+    counts = Counter(_text(*rebuild(record.value)) for record in records)
+    wanted = Counter(_text(m.topic, m.headers, m.message, m.sender) for m in messages)
+    assert wanted <= counts
+    assert set(counts.values()) == {1}
     kinds = {(record.key, record.value["kind"], record.value["time_source"]) for record in records}
     assert kinds == {(device, "ALL", "TIMESTAMP") for device in volttron_platform.settings.topics()}
 

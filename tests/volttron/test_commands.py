@@ -42,7 +42,7 @@ rules:
 HOMES = ["local", pytest.param("kafka", marks=pytest.mark.kafka)]
 
 
-def command(value: Any = None, point: str = SET_POINT, **more: Any) -> dict[str, Any]:
+def new_command(value: Any = None, point: str = SET_POINT, **fields: Any) -> dict[str, Any]:
     now = time.time_ns() // 1000
     empty = ("correlation_id", "not_before", "reason", "priority", "hold_ms", "tolerance", "signature")
     return {
@@ -54,7 +54,7 @@ def command(value: Any = None, point: str = SET_POINT, **more: Any) -> dict[str,
         "action": "SET",
         "writes": [{"point": point, "value": value}],
         "dry_run": False,
-        **more,
+        **fields,
     }
 
 
@@ -188,8 +188,8 @@ def platform(tmp_path):
 
 def test_a_point_is_set_seen_on_the_bus_and_in_mongodb_and_reverted(plant):
     before = len(plant.written())
-    one = command(76.5, correlation_id="c1")
-    back = command(action="REVERT")
+    command = new_command(76.5, correlation_id="c1")
+    back = new_command(action="REVERT")
     client: pymongo.MongoClient[dict[str, Any]]
     with plant.platform.connect() as observer, pymongo.MongoClient(plant.uri) as client:
         observer.subscribe("devices/campus/building/device1/all")
@@ -201,8 +201,8 @@ def test_a_point_is_set_seen_on_the_bus_and_in_mongodb_and_reverted(plant):
                     return True
             return False
 
-        plant.send(one)
-        result = plant.end(one["command_id"])
+        plant.send(command)
+        result = plant.end(command["command_id"])
         assert (result["state"], result["correlation_id"]) == ("SUCCEEDED", "c1")
         assert result["writes"][0] | {"previous": 72.0, "actual": 76.5} == result["writes"][0]
         assert seen(76.5)
@@ -217,25 +217,25 @@ def test_a_point_is_set_seen_on_the_bus_and_in_mongodb_and_reverted(plant):
 
 def test_a_hold_is_reverted_automatically(plant):
     before = len(plant.written())
-    one = command(77.5, hold_ms=700)
-    plant.send(one)
-    assert plant.end(one["command_id"])["state"] == "SUCCEEDED"
-    plant.end(one["command_id"], "HOLD_ENDED")
+    command = new_command(77.5, hold_ms=700)
+    plant.send(command)
+    assert plant.end(command["command_id"])["state"] == "SUCCEEDED"
+    plant.end(command["command_id"], "HOLD_ENDED")
     assert plant.written()[before:] == [("set", 77.5), ("revert", 72.0)]
 
 
 def test_a_forbidden_command_is_answered_and_reaches_no_device(plant):
     now = time.time_ns() // 1000
-    good = command(50.0)
+    good = new_command(50.0)
     wrong = {
-        "EXPIRED": command(51.0, expires_at=now - 1),
-        "MAX_AGE": command(51.0, issued_at=now - 3_600_000_000, expires_at=now + 60_000_000),
-        "NOT_ALLOWED": command(51.0, issuer="somebody"),
-        "POLICY_MAX": command(95.5),
-        "POLICY_TYPE": command("51"),
-        "POLICY_PRIORITY": command(51.0, priority=7),
-        "MALFORMED": command(51.0, writes=[]),
-        "CLOCK_SKEW": command(51.0, issued_at=now + 3_600_000_000, expires_at=now + 7_200_000_000),
+        "EXPIRED": new_command(51.0, expires_at=now - 1),
+        "MAX_AGE": new_command(51.0, issued_at=now - 3_600_000_000, expires_at=now + 60_000_000),
+        "NOT_ALLOWED": new_command(51.0, issuer="somebody"),
+        "POLICY_MAX": new_command(95.5),
+        "POLICY_TYPE": new_command("51"),
+        "POLICY_PRIORITY": new_command(51.0, priority=7),
+        "MALFORMED": new_command(51.0, writes=[]),
+        "CLOCK_SKEW": new_command(51.0, issued_at=now + 3_600_000_000, expires_at=now + 7_200_000_000),
     }
     before = len(plant.written())
     plant.send(good)
@@ -243,12 +243,12 @@ def test_a_forbidden_command_is_answered_and_reaches_no_device(plant):
     plant.send(*wrong.values(), good, good | {"reason": "another"})
     plant.send_bytes(b"\x00\x00\x00\x00\xff no such schema")
     plant.send_bytes(b"\x80 no Avro")
-    last = command(52.0)
+    last = new_command(52.0)
     plant.send(last)
     assert plant.end(last["command_id"])["state"] == "SUCCEEDED"
-    assert {plant.end(one["command_id"])["reason_code"]: one["command_id"] for one in wrong.values()} == {
-        code: one["command_id"] for code, one in wrong.items()
-    }
+    assert {
+        plant.end(command["command_id"])["reason_code"]: command["command_id"] for command in wrong.values()
+    } == {code: command["command_id"] for code, command in wrong.items()}
     results = plant.results()
     again = [r for r in results if r["command_id"] == good["command_id"] and r["state"] in TERMINAL]
     assert again[:2] == [first, first]
@@ -260,7 +260,7 @@ def test_a_forbidden_command_is_answered_and_reaches_no_device(plant):
 
 def test_a_write_that_the_driver_refuses_is_failed_with_the_reason(plant):
     before = len(plant.written())
-    read_only = command(5, "campus/building/device2/Reading")
+    read_only = new_command(5, "campus/building/device2/Reading")
     plant.send(read_only)
     result = plant.end(read_only["command_id"])
     assert (result["state"], result["reason_code"]) == ("FAILED", "DEVICE_REFUSED")
@@ -268,7 +268,7 @@ def test_a_write_that_the_driver_refuses_is_failed_with_the_reason(plant):
     with plant.platform.connect() as observer:
         observer.call("platform.driver", "set_override_on", OVERRIDDEN, 0.0, False)
         try:
-            overridden = command(5, "campus/building/device3/DamperPosition")
+            overridden = new_command(5, "campus/building/device3/DamperPosition")
             plant.send(overridden)
             result = plant.end(overridden["command_id"])
         finally:
@@ -283,12 +283,12 @@ def test_an_unavailable_platform_is_awaited_and_no_expired_command_is_written(
     request, tmp_path, platform, home
 ):
     with Plant(tmp_path / "plant", platform, settings(request, home)) as plant:
-        first = command(60.0)
+        first = new_command(60.0)
         plant.send(first)
         plant.end(first["command_id"])
         platform.stop()
         now = time.time_ns() // 1000
-        short, long = command(61.0, expires_at=now + 2_000_000), command(62.0)
+        short, long = new_command(61.0, expires_at=now + 2_000_000), new_command(62.0)
         plant.send(short, long)
         assert plant.end(short["command_id"])["state"] == "EXPIRED"
         platform.start()
@@ -305,7 +305,7 @@ def test_a_worker_that_is_killed_again_and_again_writes_nothing_twice(
     """Seeded: after how many results of a life it is killed."""
     dice, lives = random.Random(11), 4 if home == "local" else 2  # Kafka notices a death after 6 s
     plant = Plant(tmp_path / "plant", volttron_platform, settings(request, home))
-    sent = [command(40.0 + n / 4) for n in range(lives * 30)]
+    sent = [new_command(40.0 + n / 4) for n in range(lives * 30)]
     with plant:
         for life in range(lives):
             plant.send(*sent[life * 30 : life * 30 + 30])
@@ -315,18 +315,18 @@ def test_a_worker_that_is_killed_again_and_again_writes_nothing_twice(
                     pass
                 plant.worker.kill()
                 plant.worker.start()
-        ends = {one["command_id"]: plant.end(one["command_id"], seconds=60) for one in sent}
+        ends = {command["command_id"]: plant.end(command["command_id"], seconds=60) for command in sent}
         reported = [r for r in plant.results() if r["state"] in TERMINAL]
     times = Counter(value for kind, value in plant.written() if kind == "set")
     assert max(times.values()) == 1
-    for one in sent:
-        state = ends[one["command_id"]]["state"]
-        done = times[one["writes"][0]["value"]]
+    for command in sent:
+        state = ends[command["command_id"]]["state"]
+        done = times[command["writes"][0]["value"]]
         assert state in ("SUCCEEDED", "UNKNOWN")
         assert done == 1 or state == "UNKNOWN"
     different = {(r["command_id"], json.dumps(r, default=str)) for r in reported}
     assert len(different) == len(sent)
-    assert sum(ends[one["command_id"]]["state"] == "UNKNOWN" for one in sent) <= 3
+    assert sum(ends[command["command_id"]]["state"] == "UNKNOWN" for command in sent) <= 3
 
 
 def test_on_10_x_the_device_is_reserved_with_the_priority_and_another_reservation_fails_the_command(
@@ -336,24 +336,24 @@ def test_on_10_x_the_device_is_reserved_with_the_priority_and_another_reservatio
     platform.start_actuator()
     try:
         with Plant(tmp_path / "plant", platform, {}) as plant:
-            one = command(73.5, priority=8)
-            plant.send(one)
-            assert plant.end(one["command_id"])["state"] == "SUCCEEDED"
+            command = new_command(73.5, priority=8)
+            plant.send(command)
+            assert plant.end(command["command_id"])["state"] == "SUCCEEDED"
             with platform.connect("spare1") as other:
                 now = time.time()
                 slot = [time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(t)) for t in (now - 1, now + 60)]
-                asked = ["campus/building/device1", *slot]
+                reservation = ["campus/building/device1", *slot]
                 answer = other.call(
-                    "platform.actuator", "request_new_schedule", "x", "theirs", "HIGH", [asked]
+                    "platform.actuator", "request_new_schedule", "x", "theirs", "HIGH", [reservation]
                 )
                 assert answer["result"] == "SUCCESS", answer
-                two = command(74.5, priority=8)
+                two = new_command(74.5, priority=8)
                 plant.send(two)
                 result = plant.end(two["command_id"])
                 other.call("platform.actuator", "request_cancel_schedule", "x", "theirs")
             assert (result["state"], result["reason_code"]) == ("FAILED", "DEVICE_REFUSED")
             assert "reserved" in result["reason"]
-            three = command(75.5, hold_ms=500)
+            three = new_command(75.5, hold_ms=500)
             plant.send(three)
             plant.end(three["command_id"], "HOLD_ENDED")
         assert plant.written() == [("set", 73.5), ("set", 75.5), ("revert", 72.0)]

@@ -36,7 +36,7 @@ class Sink:
         self.before = len(platform.writes())
 
     @contextmanager
-    def running(self, **more):
+    def running(self, **changes):
         keys = self.platform.keys("tieline.command")
         settings = {
             "volttron.address": self.platform.address,
@@ -49,7 +49,7 @@ class Sink:
             "rpc.timeout.ms": "1500",
         }
         context = RecordingSinkContext(changelogs=self.changelogs)
-        task = CommandSinkTask(context, CommandSinkConfig.parse(settings | more))
+        task = CommandSinkTask(context, CommandSinkConfig.parse(settings | changes))
         self.task: Any = task
         task.start()
         task.open([AT])
@@ -60,7 +60,7 @@ class Sink:
             task.close([AT], lost=False)
             task.stop()
 
-    def send(self, value, ttl=60.0, **more):
+    def send(self, value, ttl=60.0, **fields):
         now = time.time_ns() // 1000
         command = {
             "command_id": str(uuid.uuid4()),
@@ -69,7 +69,7 @@ class Sink:
             "expires_at": now + int(ttl * 1_000_000),
             "action": "SET",
             "writes": [{"point": POINT, "value": value}],
-            **more,
+            **fields,
         }
         header = (ID_HEADER, b"topic-%d" % self.offset)
         self.task.put([SinkRecord(*AT, self.offset, command, None, (header,), now // 1000)])
@@ -80,8 +80,8 @@ class Sink:
         mine: list[dict[str, Any]] = []
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            found = [r.value for r in self.changelogs.records if r.topic == "command-results"]
-            mine = [r for r in found if r["command_id"] == command["command_id"]]
+            results = [r.value for r in self.changelogs.records if r.topic == "command-results"]
+            mine = [r for r in results if r["command_id"] == command["command_id"]]
             for result in mine:
                 if result["state"] in (states or ENDS):
                     return result

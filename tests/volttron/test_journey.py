@@ -32,37 +32,37 @@ def test_all_that_an_observer_saw_on_a_real_bus_is_in_mongodb_once(
     request, tmp_path, mongo_uri, generation, broker
 ):
     platform = request.getfixturevalue("volttron_platform" if generation == "2" else "volttron10_platform")
-    own = uuid.uuid4().hex[:8]
+    suffix = uuid.uuid4().hex[:8]
     keys = platform.keys("tieline")
     home = {"bootstrap.servers": request.getfixturevalue("kafka_bootstrap")} if broker == "kafka" else {}
     bus = {
-        "name": f"bus-{own}", "connector.class": "volttron_bus", "topic": f"bus-{own}",
+        "name": f"bus-{suffix}", "connector.class": "volttron_bus", "topic": f"bus-{suffix}",
         "volttron.address": platform.address, "volttron.identity": "tieline", "platform.name": "lab",
         "volttron.secretkey": keys["secretkey"], "volttron.serverkey": keys["serverkey"],
     }  # fmt: skip
     mongo = {
-        "name": f"mongo-{own}", "connector.class": "mongo", "topics": f"bus-{own}",
-        "connection.uri": mongo_uri, "database": f"t_{own}", "collection": "c", "layout": "cloudagent",
+        "name": f"mongo-{suffix}", "connector.class": "mongo", "topics": f"bus-{suffix}",
+        "connection.uri": mongo_uri, "database": f"t_{suffix}", "collection": "c", "layout": "cloudagent",
     }  # fmt: skip
-    seen: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    received: collections.Counter[tuple[str, str, str]] = collections.Counter()
     with WorkerProcess(tmp_path, home, [bus, mongo]) as worker:
         worker.wait_for("subscribed")
         with platform.connect("observer") as observer:
             observer.subscribe("devices/campus")
-            while len(seen) < 12:
+            while len(received) < 12:
                 message = observer.receive(10)
                 assert message is not None, "the driver publishes nothing"
-                seen[as_seen(message)] += 1
+                received[as_seen(message)] += 1
         client: pymongo.MongoClient[dict[str, Any]]
         with pymongo.MongoClient(mongo_uri) as client:
-            collection: Any = client[f"t_{own}"]["c"]
+            collection: Any = client[f"t_{suffix}"]["c"]
 
             def arrived(ledger):
                 return (
                     collections.Counter(
                         map(as_stored, collection.find({"topic": {"$regex": "^devices/campus"}}))
                     )
-                    >= seen
+                    >= received
                 )
 
             ledger = worker.wait_for_ledger(arrived)
@@ -70,8 +70,10 @@ def test_all_that_an_observer_saw_on_a_real_bus_is_in_mongodb_once(
             stored = collections.Counter(
                 map(as_stored, collection.find({"topic": {"$regex": "^devices/campus"}}))
             )
-    assert {key: stored[key] for key in seen} == dict(seen)
+    assert {key: stored[key] for key in received} == dict(received)
     assert set(stored.values()) == {1}
-    assert not [name for name in ledger[f"bus-{own}"]["counters"] if name.startswith(("dropped", "quarant"))]
+    assert not [
+        name for name in ledger[f"bus-{suffix}"]["counters"] if name.startswith(("dropped", "quarant"))
+    ]
     log = (tmp_path / "worker.log").read_text()
     assert keys["secretkey"] not in log

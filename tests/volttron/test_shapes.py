@@ -82,7 +82,7 @@ def read(platform, seconds, **settings):
     """The records of so many seconds, and what an independent observer saw, from before till after them."""
     context = RecordingSourceContext()
     records: list[SourceRecord] = []
-    seen: list[str] = []
+    received: list[str] = []
     config = settings_of(platform, **{"bus.prefixes": "devices, points"}) | settings
     task = VolttronBusTask(context, VolttronBusConfig.parse(config))
     with platform.connect("observer") as observer:
@@ -93,17 +93,17 @@ def read(platform, seconds, **settings):
             while not records:
                 records += task.poll(10_000, 1.0)
             end = time.monotonic() + seconds
-            while (left := end - time.monotonic()) > 0:
-                records += task.poll(10_000, min(left, 0.2))
+            while (remaining := end - time.monotonic()) > 0:
+                records += task.poll(10_000, min(remaining, 0.2))
         finally:
             task.interrupt()
             task.stop()
         last = as_text(*rebuild(records[-1].value))
-        while not seen or seen[-1] != last:
+        while not received or received[-1] != last:
             message = observer.receive(10)
             assert message is not None
-            seen.append(as_text(message.topic, message.headers, message.message, message.sender))
-    return records, seen, context
+            received.append(as_text(message.topic, message.headers, message.message, message.sender))
+    return records, received, context
 
 
 def as_text(topic, headers, body, sender):
@@ -114,9 +114,9 @@ def devices(platform):
     return set(platform.settings.topics())
 
 
-def check_exact(records, seen, context):
-    found = [as_text(*rebuild(record.value)) for record in records]
-    assert found == seen[-len(found) :], "none is missing, none is twice, in the order of the bus"
+def check_exact(records, received, context):
+    rebuilt = [as_text(*rebuild(record.value)) for record in records]
+    assert rebuilt == received[-len(rebuilt) :], "none is missing, none is twice, in the order of the bus"
     assert context.counters == {}
     assert {record.value_schema.name for record in records} == {"volttron.DeviceReading"}
     assert all(record.key == record.value["device"] for record in records)
@@ -127,9 +127,9 @@ def shapes(records):
 
 
 def test_every_shape_of_2x_at_once_is_told_apart_and_names_the_same_devices(depth):
-    records, seen, context = read(depth, 4)
+    records, received, context = read(depth, 4)
 
-    check_exact(records, seen, context)
+    check_exact(records, received, context)
     assert shapes(records) == {
         ("devices", "ALL"),
         ("devices", "MULTI"),
@@ -165,9 +165,9 @@ def test_a_point_polled_at_its_own_interval_comes_as_multi_and_point_when_it_is_
 
 
 def test_breadth_first_all_of_2x_gives_the_path_of_the_device(breadth):
-    records, seen, context = read(breadth, 3)
+    records, received, context = read(breadth, 3)
 
-    check_exact(records, seen, context)
+    check_exact(records, received, context)
     assert shapes(records) == {("points", "ALL")}
     assert {record.key for record in records} == devices(breadth)
     topics = {record.value["topic"] for record in records}
@@ -175,9 +175,9 @@ def test_breadth_first_all_of_2x_gives_the_path_of_the_device(breadth):
 
 
 def test_10x_publishing_both_ways_under_devices_is_told_apart_where_it_can_be(older):
-    records, seen, context = read(older, 4, **{"topic.order": "devices=both"})
+    records, received, context = read(older, 4, **{"topic.order": "devices=both"})
 
-    check_exact(records, seen, context)
+    check_exact(records, received, context)
     many = [record for record in records if record.value["kind"] == "ALL"]
     assert {record.key for record in many} == devices(older)
     fronts = {record.value["topic"].split("/")[1] for record in many}
@@ -189,9 +189,9 @@ def test_10x_publishing_both_ways_under_devices_is_told_apart_where_it_can_be(ol
 
 
 def test_10x_read_as_breadth_first_names_its_devices_and_points(older):
-    records, seen, context = read(older, 4, **{"topic.order": "devices=breadth"})
+    records, received, context = read(older, 4, **{"topic.order": "devices=breadth"})
 
-    check_exact(records, seen, context)
+    check_exact(records, received, context)
     reversed_ones = [r for r in records if not r.value["topic"].startswith("devices/campus/")]
     assert {r.key for r in reversed_ones} == devices(older)
     assert {r.value["kind"] for r in reversed_ones} == {"ALL", "POINT"}
@@ -200,38 +200,38 @@ def test_10x_read_as_breadth_first_names_its_devices_and_points(older):
 
 
 def test_every_shape_that_an_observer_saw_is_in_mongodb_once(depth, tmp_path, mongo_uri):
-    own = uuid.uuid4().hex[:8]
+    suffix = uuid.uuid4().hex[:8]
     bus = settings_of(depth) | {
-        "name": f"bus-{own}", "connector.class": "volttron_bus", "topic": f"bus-{own}",
+        "name": f"bus-{suffix}", "connector.class": "volttron_bus", "topic": f"bus-{suffix}",
         "bus.prefixes": "devices, points",
     }  # fmt: skip
     mongo = {
-        "name": f"mongo-{own}", "connector.class": "mongo", "topics": f"bus-{own}",
-        "connection.uri": mongo_uri, "database": f"t_{own}", "collection": "c", "layout": "cloudagent",
+        "name": f"mongo-{suffix}", "connector.class": "mongo", "topics": f"bus-{suffix}",
+        "connection.uri": mongo_uri, "database": f"t_{suffix}", "collection": "c", "layout": "cloudagent",
     }  # fmt: skip
 
-    def one(topic, headers, body):
+    def as_key(topic, headers, body):
         return topic, headers["TimeStamp"], json.dumps(body, sort_keys=True)
 
-    seen: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    received: collections.Counter[tuple[str, str, str]] = collections.Counter()
     with WorkerProcess(tmp_path, {}, [bus, mongo]) as worker:
         worker.wait_for("subscribed")
         with depth.connect("observer") as observer:
             observer.subscribe("devices/campus")
             observer.subscribe("points/")
-            while len({topic for topic, _, _ in seen}) < 2 * (3 + 2 * len(POINTS)):
+            while len({topic for topic, _, _ in received}) < 2 * (3 + 2 * len(POINTS)):
                 message = observer.receive(10)
                 assert message is not None, "the driver publishes nothing"
-                seen[one(message.topic, message.headers, message.message)] += 1
+                received[as_key(message.topic, message.headers, message.message)] += 1
         client: pymongo.MongoClient[dict[str, Any]]
         with pymongo.MongoClient(mongo_uri) as client:
-            collection: Any = client[f"t_{own}"]["c"]
+            collection: Any = client[f"t_{suffix}"]["c"]
 
             def stored():
-                found = collection.find({}, {"topic": 1, "headers": 1, "message": 1})
-                return collections.Counter(one(d["topic"], d["headers"], d["message"]) for d in found)
+                documents = collection.find({}, {"topic": 1, "headers": 1, "message": 1})
+                return collections.Counter(as_key(d["topic"], d["headers"], d["message"]) for d in documents)
 
-            worker.wait_for_ledger(lambda ledger: stored().keys() >= seen.keys())
+            worker.wait_for_ledger(lambda ledger: stored().keys() >= received.keys())
             assert worker.stop() == 0
             assert set(stored().values()) == {1}
-            client.drop_database(f"t_{own}")
+            client.drop_database(f"t_{suffix}")

@@ -70,13 +70,13 @@ class Kit:
 
     def ends(self, producer: Producer, count: int) -> list[Delivery]:
         """Return the next ``count`` deliveries."""
-        found: list[Delivery] = []
+        deliveries: list[Delivery] = []
         deadline = time.monotonic() + PATIENCE
-        while len(found) < count:
-            assert time.monotonic() < deadline, f"{len(found)} of {count} units ended"
-            found += producer.poll(0.5)
-        assert len(found) == count
-        return found
+        while len(deliveries) < count:
+            assert time.monotonic() < deadline, f"{len(deliveries)} of {count} units ended"
+            deliveries += producer.poll(0.5)
+        assert len(deliveries) == count
+        return deliveries
 
     def produce(self, *records: ProducerRecord) -> Delivery:
         """Send one unit, and wait for its end."""
@@ -119,28 +119,28 @@ class Kit:
 
     def take(self, consumer: Consumer, count: int, at_once: int = 100) -> list[ConsumedRecord]:
         """Return the next ``count`` records, and no more."""
-        found: list[ConsumedRecord] = []
+        records: list[ConsumedRecord] = []
         deadline = time.monotonic() + PATIENCE
-        while len(found) < count:
-            assert time.monotonic() < deadline, f"{len(found)} of {count} records came"
-            found += consumer.poll(min(at_once, count - len(found)), 0.5)
-        assert len(found) == count
-        return found
+        while len(records) < count:
+            assert time.monotonic() < deadline, f"{len(records)} of {count} records came"
+            records += consumer.poll(min(at_once, count - len(records)), 0.5)
+        assert len(records) == count
+        return records
 
     def until(self, condition: Callable[[], bool], *consumers: Consumer) -> list[ConsumedRecord]:
         """Poll the consumers in turn until something is true. Return the records that came meanwhile."""
-        found: list[ConsumedRecord] = []
+        records: list[ConsumedRecord] = []
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline
             for consumer in consumers:
-                found += consumer.poll(100, 0.05)
-        return found
+                records += consumer.poll(100, 0.05)
+        return records
 
     def read(self, topic: str, start: dict[int, int] | None = None) -> list[ConsumedRecord]:
-        found: list[ConsumedRecord] = []
-        self.broker.read(topic, found.append, start=start)
-        return found
+        records: list[ConsumedRecord] = []
+        self.broker.read(topic, records.append, start=start)
+        return records
 
     def delete_before(self, topic: str, partition: int, offset: int) -> None:
         """Delete the records below an offset, as retention does."""
@@ -182,8 +182,8 @@ class KafkaKit(Kit):
             future.result(PATIENCE)
 
     def groups(self) -> list[str]:
-        found = AdminClient({"bootstrap.servers": self.bootstrap}).list_consumer_groups()
-        return [group.group_id for group in found.result(PATIENCE).valid]
+        listing = AdminClient({"bootstrap.servers": self.bootstrap}).list_consumer_groups()
+        return [group.group_id for group in listing.result(PATIENCE).valid]
 
 
 @pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.kafka)])

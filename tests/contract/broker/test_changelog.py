@@ -18,10 +18,10 @@ class Owner:
     """A member of the group that owns a partition, and its changelog."""
 
     def __init__(self, kit, topic, group=None, partition=0):
-        self.kit, self.at = kit, TopicPartition(topic, partition)
+        self.kit, self.partition = kit, TopicPartition(topic, partition)
         self.group = group or kit.name()
         self.consumer, self.listener = kit.member(self.group, [topic])
-        kit.until(lambda: self.at in self.listener.owned, self.consumer)
+        kit.until(lambda: self.partition in self.listener.owned, self.consumer)
         self.log = self.take()
 
     def take(self):
@@ -30,7 +30,7 @@ class Owner:
         log = None
         while log is None:
             try:
-                log = self.consumer.changelog(f"{self.at.topic}-changelog", self.at, SOON)
+                log = self.consumer.changelog(f"{self.partition.topic}-changelog", self.partition, SOON)
             except RetriableError:
                 if time.monotonic() > deadline:
                     raise
@@ -41,7 +41,7 @@ class Owner:
         self.log.write(entries, records, offset, SOON)
 
     def committed(self):
-        return self.consumer.committed([self.at], SOON).get(self.at)
+        return self.consumer.committed([self.partition], SOON).get(self.partition)
 
 
 def result(kit, topic, value):
@@ -51,9 +51,9 @@ def result(kit, topic, value):
 def shown(kit, topic, count):
     """What a topic holds: Kafka shows a transaction a moment after its end."""
     deadline = time.monotonic() + SOON
-    while len(found := kit.read(topic)) < count:
-        assert time.monotonic() < deadline, found
-    return found
+    while len(records := kit.read(topic)) < count:
+        assert time.monotonic() < deadline, records
+    return records
 
 
 def values(kit, topic, count):
@@ -73,7 +73,7 @@ def test_the_next_owner_finds_the_latest_value_of_each_key_and_no_deleted_one(ki
 
 def test_records_and_the_offset_come_with_the_entries(kit):
     owner, results = Owner(kit, kit.topic()), kit.topic()
-    kit.fill(owner.at.topic, 3)
+    kit.fill(owner.partition.topic, 3)
     owner.write({b"a": b"1"}, [result(kit, results, b"r1"), result(kit, results, b"r2")], 1)
     assert owner.committed() == 1
     owner.write({}, [result(kit, results, b"r3")])
@@ -83,8 +83,8 @@ def test_records_and_the_offset_come_with_the_entries(kit):
     assert values(kit, results, 3) == [b"r1", b"r2", b"r3"]
     owner.log.close(SOON)
     owner.consumer.close(SOON)
-    kit.fill(owner.at.topic, 1, start=3)
-    later, _ = kit.member(owner.group, [owner.at.topic])
+    kit.fill(owner.partition.topic, 1, start=3)
+    later, _ = kit.member(owner.group, [owner.partition.topic])
     assert [r.value for r in kit.take(later, 1)] == [b"3"]
 
 
@@ -92,9 +92,9 @@ def test_headers_timestamp_key_and_partition_of_a_record_survive(kit):
     owner, results = Owner(kit, kit.topic()), kit.topic(2)
     sent = ProducerRecord(results, b"v", b"k", (("h", b"1"), ("n", None)), 1_700_000_000_000, 1)
     owner.write({b"a": b"1"}, [sent, ProducerRecord(results, None, None, (), 5, 0)])
-    found = {r.partition: r for r in shown(kit, results, 2)}
-    assert found[1][3:] == (b"v", b"k", (("h", b"1"), ("n", None)), 1_700_000_000_000)
-    assert found[0][3:] == (None, None, (), 5)
+    by_partition = {r.partition: r for r in shown(kit, results, 2)}
+    assert by_partition[1][3:] == (b"v", b"k", (("h", b"1"), ("n", None)), 1_700_000_000_000)
+    assert by_partition[0][3:] == (None, None, (), 5)
 
 
 def test_a_record_that_can_never_be_written_is_named_and_its_write_stores_nothing(kit):
@@ -159,9 +159,9 @@ def test_a_thousand_keys_that_were_written_often_are_read_in_a_moment(kit):
             owner.write({b"%d" % n: b"%d" % (n + round_) for n in range(start, start + 250)})
     owner.write({b"7": None})
     began = time.monotonic()
-    found = owner.take().entries
+    entries = owner.take().entries
     assert time.monotonic() - began < 5.0
-    assert found == {b"%d" % n: b"%d" % (n + 2) for n in range(1_000) if n != 7}
+    assert entries == {b"%d" % n: b"%d" % (n + 2) for n in range(1_000) if n != 7}
 
 
 def test_writes_of_many_threads_take_turns_and_none_is_lost(kit):
@@ -177,11 +177,11 @@ def test_writes_of_many_threads_take_turns_and_none_is_lost(kit):
         thread.start()
     for thread in threads:
         thread.join()
-    found = owner.take().entries
-    assert {key for key in found if b"last" not in key} == {
+    entries = owner.take().entries
+    assert {key for key in entries if b"last" not in key} == {
         b"%d-%d" % (n, m) for n in range(4) for m in range(5)
     }
-    assert {found[b"last-%d" % n] for n in range(4)} == {b"%d-4" % n for n in range(4)}
+    assert {entries[b"last-%d" % n] for n in range(4)} == {b"%d-4" % n for n in range(4)}
     written = values(kit, results, 20)
     for writer in range(4):
         assert [v for v in written if v.startswith(b"%d-" % writer)] == [

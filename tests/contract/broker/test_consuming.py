@@ -22,27 +22,27 @@ def test_a_new_group_starts_at_the_beginning(kit):
 
 def test_a_group_continues_where_it_committed(kit):
     topic, group = kit.topic(), kit.name()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     kit.fill(topic, 20)
     first, _ = kit.member(group, [topic])
     records = kit.take(first, 12)
-    first.commit({at: records[6].offset + 1}, 10)
+    first.commit({partition: records[6].offset + 1}, 10)
     first.close(10)
     second, _ = kit.member(group, [topic])
     assert _numbers(kit.take(second, 13)) == list(range(7, 20))
-    assert second.committed([at], 10) == {at: 7}
+    assert second.committed([partition], 10) == {partition: 7}
 
 
 def test_an_asynchronous_commit_ends_inside_poll(kit):
     topic, group = kit.topic(), kit.name()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     kit.fill(topic, 20)
     first, _ = kit.member(group, [topic])
     records = kit.take(first, 12)
-    answer = first.commit_async({at: records[6].offset + 1})
+    answer = first.commit_async({partition: records[6].offset + 1})
     kit.until(answer.done, first)
     assert answer.exception() is None
-    assert first.committed([at], 10) == {at: records[6].offset + 1}
+    assert first.committed([partition], 10) == {partition: records[6].offset + 1}
 
 
 def test_an_asynchronous_commit_of_a_partition_that_is_not_owned_is_refused(kit):
@@ -90,12 +90,12 @@ def test_poll_returns_no_more_than_requested(kit):
     topic = kit.topic()
     kit.fill(topic, 50)
     consumer, _ = kit.member(kit.name(), [topic])
-    sizes, found = [], 0
-    while found < 50:
+    sizes, count = [], 0
+    while count < 50:
         records = consumer.poll(7, 1)
         sizes.append(len(records))
-        found += len(records)
-    assert found == 50
+        count += len(records)
+    assert count == 50
     assert max(sizes) <= 7
 
 
@@ -150,20 +150,20 @@ def test_offsets_continue_after_everything_was_deleted(kit):
 
 def test_holes_between_records_break_neither_order_nor_commit(kit):
     topic, group = kit.topic(), kit.name()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     for n in range(5):  # on Kafka each leaves a marker of its transaction behind
         with kit.broker.exclusive(topic) as log:
             log.append([ProducerRecord(topic, b"%d" % n)])
     first, _ = kit.member(group, [topic])
     records = kit.take(first, 3)
     assert _numbers(records) == [0, 1, 2]
-    first.commit({at: records[-1].offset + 1}, 10)
+    first.commit({partition: records[-1].offset + 1}, 10)
     first.close(10)
     second, _ = kit.member(group, [topic])
     rest = kit.take(second, 2)
     assert _numbers(rest) == [3, 4]
-    second.commit({at: rest[-1].offset + 1}, 10)
-    assert kit.until(lambda: second.lag() == {at: 0}, second) == []
+    second.commit({partition: rest[-1].offset + 1}, 10)
+    assert kit.until(lambda: second.lag() == {partition: 0}, second) == []
 
 
 def test_a_paused_partition_delivers_nothing_until_it_is_resumed(kit):
@@ -190,13 +190,13 @@ def test_a_paused_partition_delivers_nothing_until_it_is_resumed(kit):
 
 def test_seek_goes_back_and_forward(kit):
     topic = kit.topic()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     kit.fill(topic, 30)
     consumer, _ = kit.member(kit.name(), [topic])
     assert _numbers(kit.take(consumer, 10)) == list(range(10))
-    consumer.seek(at, 3)
+    consumer.seek(partition, 3)
     assert _numbers(kit.take(consumer, 5)) == [3, 4, 5, 6, 7]
-    consumer.seek(at, 25)
+    consumer.seek(partition, 25)
     assert _numbers(kit.take(consumer, 5)) == [25, 26, 27, 28, 29]
 
 
@@ -210,38 +210,38 @@ def test_seek_to_a_deleted_record_continues_at_the_next_one(kit):
 
 def test_seek_of_a_paused_partition_leaves_it_paused(kit):
     topic = kit.topic()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     consumer, _ = kit.having_read(topic, 10)
-    consumer.pause([at])
-    consumer.seek(at, 4)
+    consumer.pause([partition])
+    consumer.seek(partition, 4)
     assert consumer.poll(10, 0.5) == []
-    consumer.resume([at])
+    consumer.resume([partition])
     assert _numbers(kit.take(consumer, 6)) == [4, 5, 6, 7, 8, 9]
 
 
 def test_reading_to_the_end_repeatedly_causes_no_rebalance(kit):
     topic, other = kit.topic(), kit.topic()
     consumer, listener = kit.member(kit.name(), [topic])
-    seen: list[int] = []
+    numbers: list[int] = []
     for start in range(0, 50, 10):
         kit.fill(topic, 10, start=start)
         kit.fill(other, 1)  # meanwhile a client that fetches ahead has met the end behind the records
-        while len(seen) < start + 10:
-            seen += _numbers(consumer.poll(100, 5))
-    assert seen == list(range(50))
+        while len(numbers) < start + 10:
+            numbers += _numbers(consumer.poll(100, 5))
+    assert numbers == list(range(50))
     assert listener.events == [("assigned", frozenset({TopicPartition(topic, 0)}))]
 
 
 def test_a_recreated_topic_is_reported_as_lost_and_assigned_and_read_from_its_beginning(kit):
     topic = kit.topic()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     consumer, listener = kit.having_read(topic, 10)
     kit.recreate(topic)
     kit.fill(topic, 5, start=100)
     assert _numbers(kit.take(consumer, 5)) == [100, 101, 102, 103, 104]
-    assert [what for what, partitions in listener.events if at in partitions][-1] == "assigned"
+    assert [what for what, partitions in listener.events if partition in partitions][-1] == "assigned"
     assert len(listener.events) >= 3
-    assert listener.owned == {at}
+    assert listener.owned == {partition}
 
 
 def test_pause_and_seek_of_a_partition_that_is_not_owned_do_nothing(kit):
@@ -321,8 +321,8 @@ def test_lag_is_unknown_before_partitions_are_assigned(kit):
 
 def test_lag_of_a_member_without_partitions_is_empty(kit):
     topic, group = kit.topic(), kit.name()
-    first, one = kit.member(group, [topic])
-    kit.until(lambda: bool(one.owned), first)
+    first, first_listener = kit.member(group, [topic])
+    kit.until(lambda: bool(first_listener.owned), first)
     second, _ = kit.member(group, [topic])
 
     def lag():
@@ -336,23 +336,26 @@ def test_lag_of_a_member_without_partitions_is_empty(kit):
 
 def test_lag_of_a_paused_partition_grows_with_new_records(kit):
     topic = kit.topic()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     consumer, _ = kit.having_read(topic, 10)
-    consumer.pause([at])
+    consumer.pause([partition])
     kit.fill(topic, 500, start=10)
-    assert kit.until(lambda: consumer.lag() == {at: 500}, consumer) == []
+    assert kit.until(lambda: consumer.lag() == {partition: 500}, consumer) == []
 
 
 def test_all_records_of_a_recreated_topic_arrive_even_if_it_is_longer_than_the_old_one(kit):
     topic = kit.topic()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     consumer, listener = kit.having_read(topic, 3)
     first_id = consumer.topic_id(topic)
     kit.recreate(topic)
     kit.fill(topic, 10, start=100)
     assert _numbers(kit.take(consumer, 10)) == list(range(100, 110))
     assert consumer.topic_id(topic) != first_id
-    assert [what for what, partitions in listener.events if at in partitions][-2:] == ["lost", "assigned"]
+    assert [what for what, partitions in listener.events if partition in partitions][-2:] == [
+        "lost",
+        "assigned",
+    ]
     assert {skipped.reason for skipped in consumer.skipped()} <= {"recreated"}
 
 
@@ -366,13 +369,13 @@ def test_a_recreated_topic_with_as_many_records_as_were_read_is_read_from_its_be
 
 def test_nothing_is_committed_for_a_topic_that_was_recreated(kit):
     topic, group = kit.topic(), kit.name()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     consumer, _ = kit.having_read(topic, 5, group)
-    consumer.pause([at])
+    consumer.pause([partition])
     kit.recreate(topic)
     kit.fill(topic, 9, start=100)
     time.sleep(0.5)  # an id that was confirmed a moment ago is believed
-    answer = consumer.commit_async({at: 5})
+    answer = consumer.commit_async({partition: 5})
     kit.until(answer.done, consumer)
     consumer.close(10)
     second, _ = kit.member(group, [topic])
@@ -381,16 +384,16 @@ def test_nothing_is_committed_for_a_topic_that_was_recreated(kit):
 
 def test_records_that_expired_unread_are_reported_once_with_their_range(kit):
     topic, group = kit.topic(), kit.name()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     kit.fill(topic, 10)
     consumer, _ = kit.member(group, [topic])
     kit.take(consumer, 2)
-    consumer.commit({at: 2}, 10)
+    consumer.commit({partition: 2}, 10)
     consumer.close(10)
     kit.delete_before(topic, 0, 6)
     second, _ = kit.member(group, [topic])
     assert [record.offset for record in kit.take(second, 4)] == [6, 7, 8, 9]
-    assert second.skipped() == [Skipped(at, 2, 6, "expired")]
+    assert second.skipped() == [Skipped(partition, 2, 6, "expired")]
     assert second.skipped() == []
 
 

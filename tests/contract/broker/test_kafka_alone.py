@@ -34,7 +34,7 @@ def _raw(kit, **settings):
 
 def test_records_of_an_aborted_transaction_are_never_seen(kit):
     topic, group = kit.topic(), kit.name()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     raw = _raw(kit, transactional_id=kit.name())
     raw.init_transactions(30)
     kit.fill(topic, 2)
@@ -48,8 +48,8 @@ def test_records_of_an_aborted_transaction_are_never_seen(kit):
     records = kit.take(consumer, 3)
     assert [record.value for record in records] == [b"0", b"1", b"2"]
     assert records[2].offset > 3  # a hole, and a marker
-    consumer.commit({at: records[2].offset + 1}, 10)
-    kit.until(lambda: consumer.lag() == {at: 0}, consumer)
+    consumer.commit({partition: records[2].offset + 1}, 10)
+    kit.until(lambda: consumer.lag() == {partition: 0}, consumer)
 
 
 def test_read_ends_before_a_transaction_that_is_still_open(kit):
@@ -60,20 +60,20 @@ def test_read_ends_before_a_transaction_that_is_still_open(kit):
     raw.begin_transaction()
     raw.produce(topic, b"open")
     raw.flush(30)
-    found: list[ConsumedRecord] = []
-    position = kit.broker.read(topic, found.append)
-    assert [record.value for record in found] == [b"0", b"1"]
+    records: list[ConsumedRecord] = []
+    position = kit.broker.read(topic, records.append)
+    assert [record.value for record in records] == [b"0", b"1"]
     raw.commit_transaction(30)
-    kit.broker.read(topic, found.append, start=position)
-    assert [record.value for record in found] == [b"0", b"1", b"open"]
+    kit.broker.read(topic, records.append, start=position)
+    assert [record.value for record in records] == [b"0", b"1", b"open"]
 
 
 def test_offsets_are_stored_as_kafka_connect_stores_them(kit):
     connector = kit.name()
     producer = kit.producer()
     producer.save_offsets(connector, {'{"filename":"a b"}': '{"position":7}'}, 20)
-    found = [r for r in kit.read("suite-offsets") if connector.encode() in (r.key or b"")]
-    assert [(json.loads(r.key), json.loads(r.value)) for r in found] == [
+    records = [r for r in kit.read("suite-offsets") if connector.encode() in (r.key or b"")]
+    assert [(json.loads(r.key), json.loads(r.value)) for r in records] == [
         ([connector, {"filename": "a b"}], {"position": 7})
     ]
 
@@ -92,14 +92,14 @@ def test_offsets_that_kafka_connect_wrote_are_read_and_tombstones_and_rubbish_do
     ]:
         raw.produce("suite-offsets", value, key)
         raw.flush(30)
-    (found,) = kit.broker.source_offsets(connector, 20).items()
-    assert found[0] == '{"b":null,"z":1}'
-    assert json.loads(found[1]) == {"position": 3}
+    (stored,) = kit.broker.source_offsets(connector, 20).items()
+    assert stored[0] == '{"b":null,"z":1}'
+    assert json.loads(stored[1]) == {"position": 3}
 
 
 def test_partitions_of_an_evicted_member_are_lost_and_it_commits_nothing(kit):
     topic, group = kit.topic(), kit.name()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     kit.fill(topic, 5)
     patience = {"session.timeout.ms": "6000", "max.poll.interval.ms": "6000", "heartbeat.interval.ms": "200"}
     slow = kit.broker.consumer(group, "slow", patience)
@@ -107,15 +107,16 @@ def test_partitions_of_an_evicted_member_are_lost_and_it_commits_nothing(kit):
     slow.subscribe([topic], None, listener)
     assert len(kit.take(slow, 5)) == 5
     second, two = kit.member(group, [topic])
-    kit.until(lambda: two.owned == {at}, second)  # the first polls no more, so the group gives up on it
+    # The first one no longer polls, so the group gives up on it.
+    kit.until(lambda: two.owned == {partition}, second)
     assert len(kit.take(second, 5)) == 5
     with pytest.raises(RetriableError):
-        slow.commit({at: 5}, 10)
-    kit.until(lambda: ("lost", frozenset({at})) in listener.events, slow)
+        slow.commit({partition: 5}, 10)
+    kit.until(lambda: ("lost", frozenset({partition})) in listener.events, slow)
     assert not [event for event, _ in listener.events if event == "revoked"]
     with pytest.raises(RetriableError, match="not owned any more"):
-        slow.commit({at: 5}, 10)
-    assert second.committed([at], 10) == {}
+        slow.commit({partition: 5}, 10)
+    assert second.committed([partition], 10) == {}
     slow.close(10)
 
 
@@ -191,7 +192,9 @@ def test_a_future_timestamp_is_a_retriable_error_and_affects_no_other_record(kit
     now = int(time.time() * 1000)
     ahead = now + 90 * 60_000  # more than message.timestamp.after.max.ms
     times = [ahead if n % 3 == 0 else now for n in range(9)]
-    producer.send(Unit([ProducerRecord(topic, b"%d" % n, timestamp=at) for n, at in enumerate(times)]))
+    producer.send(
+        Unit([ProducerRecord(topic, b"%d" % n, timestamp=timestamp) for n, timestamp in enumerate(times)])
+    )
     (delivery,) = kit.ends(producer, 1)
     assert set(delivery.failures) == {0, 3, 6}
     for failure in delivery.failures.values():
@@ -203,9 +206,9 @@ def test_a_future_timestamp_is_a_retriable_error_and_affects_no_other_record(kit
 def test_a_changelog_whose_end_an_open_transaction_hides_is_not_used(kit):
     """Its hidden entries could be commands that were already executed."""
     topic = kit.topic()
-    at, changelog = TopicPartition(topic, 0), f"{topic}-changelog"
+    partition, changelog = TopicPartition(topic, 0), f"{topic}-changelog"
     consumer, listener = kit.member(kit.name(), [topic])
-    kit.until(lambda: at in listener.owned, consumer)
+    kit.until(lambda: partition in listener.owned, consumer)
     assert kit.broker.create_topic(changelog)
     raw = _raw(kit, transactional_id=kit.name())
     raw.init_transactions(30)
@@ -217,7 +220,7 @@ def test_a_changelog_whose_end_an_open_transaction_hides_is_not_used(kit):
         deadline = time.monotonic() + 30
         while True:
             try:
-                return consumer.changelog(changelog, at, 10.0)
+                return consumer.changelog(changelog, partition, 10.0)
             except RetriableError as error:
                 if "open transaction" in str(error) or time.monotonic() > deadline:
                     raise
@@ -268,12 +271,12 @@ def test_a_topic_recreated_again_and_again_delivers_all_records_under_its_own_id
         kit.produce(*(ProducerRecord(topic, v, partition=i % partitions) for i, v in enumerate(values)))
         if paused:
             consumer.resume(sorted(listener.owned))
-        found: list[tuple[bytes | None, str | None]] = []
+        arrivals: list[tuple[bytes | None, str | None]] = []
         deadline = time.monotonic() + 20
-        while len(found) < count and time.monotonic() < deadline:
-            found += [(record.value, consumer.topic_id(topic)) for record in consumer.poll(100, 0.2)]
+        while len(arrivals) < count and time.monotonic() < deadline:
+            arrivals += [(record.value, consumer.topic_id(topic)) for record in consumer.poll(100, 0.2)]
         new = kit.broker.topics()[topic].id
-        assert sorted(found) == [(value, new) for value in sorted(values)], f"round {number}"
+        assert sorted(arrivals) == [(value, new) for value in sorted(values)], f"round {number}"
     consumer.close(10)
 
 
@@ -306,20 +309,20 @@ def test_auto_offset_reset_decides_where_to_continue_and_skipped_records_are_rep
     kit, policy, come, skipped
 ):
     topic, group = kit.topic(), kit.name()
-    at = TopicPartition(topic, 0)
+    partition = TopicPartition(topic, 0)
     kit.fill(topic, 10)
     first, _ = kit.member(group, [topic])
     kit.take(first, 2)
-    first.commit({at: 2}, 10)
+    first.commit({partition: 2}, 10)
     first.close(10)
     kit.delete_before(topic, 0, 6)
     consumer = kit.broker.consumer(group, "suite", {"auto.offset.reset": policy})
     consumer.subscribe([topic], None, type(kit.member(kit.name(), [kit.topic()])[1])())
-    found: list[tuple[int, int, str]] = []
+    reported: list[tuple[int, int, str]] = []
 
     def passed_over():
-        found.extend((first, end, reason) for _, first, end, reason in consumer.skipped())
-        return found == skipped
+        reported.extend((first, end, reason) for _, first, end, reason in consumer.skipped())
+        return reported == skipped
 
     records = kit.until(passed_over, consumer)
     records += kit.take(consumer, len(come) - len(records))
@@ -342,11 +345,11 @@ def test_with_auto_offset_reset_error_a_reader_stops_and_names_the_range_and_the
     consumer = kit.broker.consumer(group, "suite", {"auto.offset.reset": "error"})
     consumer.subscribe([topic], None, type(kit.member(kit.name(), [kit.topic()])[1])())
     why = "the 4 offsets from 2 to 5 have expired" if committed else "has committed no offset"
-    to = 6 if committed else 0
+    offset = 6 if committed else 0
     name = group.removeprefix("connect-")
     with pytest.raises(FatalError, match=why) as caught:
         kit.until(lambda: False, consumer)
-    assert f"tieline offsets set {name} --worker FILE --topic {topic} --partition 0 --to {to}" in str(
+    assert f"tieline offsets set {name} --worker FILE --topic {topic} --partition 0 --to {offset}" in str(
         caught.value
     )
     consumer.close(10)
@@ -380,16 +383,16 @@ def _with_header(kit, topic, name):
     with open("/proc/self/maps") as maps:
         path = next(line.split()[-1] for line in maps if "librdkafka" in line)
     client = ctypes.CDLL(path)
-    for made in (client.rd_kafka_conf_new, client.rd_kafka_new, client.rd_kafka_headers_new):
-        made.restype = ctypes.c_void_p
+    for function in (client.rd_kafka_conf_new, client.rd_kafka_new, client.rd_kafka_headers_new):
+        function.restype = ctypes.c_void_p
     settings = ctypes.c_void_p(client.rd_kafka_conf_new())
     client.rd_kafka_conf_set(settings, b"bootstrap.servers", kit.bootstrap.encode(), None, 0)
     producer = ctypes.c_void_p(client.rd_kafka_new(0, settings, None, 0))
     headers = ctypes.c_void_p(client.rd_kafka_headers_new(1))
     client.rd_kafka_header_add(headers, name, ctypes.c_ssize_t(len(name)), b"1", ctypes.c_ssize_t(1))
     # RD_KAFKA_VTYPE_TOPIC, _VALUE, _HEADERS, _END
-    given = topic.encode(), 4, b"bad", ctypes.c_size_t(3), 10, headers, 0
-    assert client.rd_kafka_producev(producer, 1, *given) == 0
+    arguments = topic.encode(), 4, b"bad", ctypes.c_size_t(3), 10, headers, 0
+    assert client.rd_kafka_producev(producer, 1, *arguments) == 0
     assert client.rd_kafka_flush(producer, 30_000) == 0
     client.rd_kafka_destroy(producer)
 
@@ -415,15 +418,15 @@ def test_a_batch_that_cannot_be_read_is_not_an_outage_and_the_error_names_place_
         "connect-s", "suite", {"receive.message.max.bytes": str(10 << 20), "fetch.max.bytes": str(1 << 20)}
     )
     consumer.subscribe([topic], None, type(kit.member(kit.name(), [kit.topic()])[1])())
-    found: list[ConsumedRecord] = []
+    records: list[ConsumedRecord] = []
 
     def read_on():
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            found.extend(consumer.poll(100, 0.5))
+            records.extend(consumer.poll(100, 0.5))
 
     with pytest.raises(UnreadableError, match=f"{topic}-0 cannot be read: the batch at offset 2") as caught:
         read_on()
-    assert len(found) == 2
+    assert len(records) == 2
     assert f"tieline offsets set s --worker FILE --topic {topic} --partition 0 --to" in str(caught.value)
     consumer.close(10)

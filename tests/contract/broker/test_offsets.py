@@ -30,15 +30,15 @@ def read_by(kit, name, topic):
     """The values of the next records that the sink is given, once it has reached the end."""
     consumer, _ = kit.member(f"connect-{name}", [topic])
     end = kit.broker.offsets.spans([topic], 10)[TopicPartition(topic, 0)].end
-    found: list[int] = []
+    numbers: list[int] = []
 
     def reached() -> bool:
-        found.extend(int(record.value) for record in consumer.poll(100, 0.1))
-        return bool(found) and found[-1] == end - 1
+        numbers.extend(int(record.value) for record in consumer.poll(100, 0.1))
+        return bool(numbers) and numbers[-1] == end - 1
 
     kit.until(reached)
     consumer.close(10)
-    return found
+    return numbers
 
 
 def test_the_position_of_a_sink_is_shown_for_every_partition_of_its_topics(kit):
@@ -55,15 +55,15 @@ def test_the_position_of_a_sink_is_shown_for_every_partition_of_its_topics(kit):
 
 
 @pytest.mark.parametrize(
-    ("to", "after"), [("earliest", 1), ("latest", 5), ("4", 4), ("1", 1), ("5", 5)], ids=str
+    ("target", "after"), [("earliest", 1), ("latest", 5), ("4", 4), ("1", 1), ("5", 5)], ids=str
 )
-def test_a_stopped_sink_continues_at_the_offset_that_was_set(kit, to, after):
+def test_a_stopped_sink_continues_at_the_offset_that_was_set(kit, target, after):
     topic = kit.topic()
     kit.fill(topic, 5)
     kit.delete_before(topic, 0, 1)
     name = committed(kit, topic, 3)
     store = ConnectorOffsets(kit.broker.offsets, name)
-    moves = store.plan_set(OffsetTarget.parse(to, NOW))
+    moves = store.plan_set(OffsetTarget.parse(target, NOW))
     assert [(move.before, move.after, move.span) for move in moves] == [(3, after, (1, 5))]
     assert store.sink_offsets()[0].committed == 3  # planning changes nothing
     store.set_sink(moves)

@@ -49,8 +49,8 @@ def test_the_metadata_has_the_position_of_a_record(kit):
     topic = kit.topic(partitions=2)
     delivery = kit.produce(*(ProducerRecord(topic, b"%d" % n, partition=n % 2) for n in range(10)))
     assert delivery.metadata == [RecordMetadata(topic, n % 2, n // 2) for n in range(10)]
-    found = {RecordMetadata(topic, r.partition, r.offset): r.value for r in kit.read(topic)}
-    assert [found[metadata] for metadata in delivery.metadata] == [b"%d" % n for n in range(10)]
+    values = {RecordMetadata(topic, r.partition, r.offset): r.value for r in kit.read(topic)}
+    assert [values[metadata] for metadata in delivery.metadata] == [b"%d" % n for n in range(10)]
 
 
 def test_a_record_for_a_missing_partition_fails_alone(kit):
@@ -79,9 +79,9 @@ def test_timestamps_are_kept_and_missing_ones_are_set(kit):
         ProducerRecord(topic, b"v"),
         ProducerRecord(topic, b"v", timestamp=1),
     )
-    given, made, early = (record.timestamp for record in kit.read(topic))
-    assert given == 1_700_000_000_123
-    assert before <= made <= time.time_ns() // 1_000_000
+    explicit, default, early = (record.timestamp for record in kit.read(topic))
+    assert explicit == 1_700_000_000_123
+    assert before <= default <= time.time_ns() // 1_000_000
     assert early == 1
 
 

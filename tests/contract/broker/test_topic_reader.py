@@ -13,35 +13,35 @@ PATIENCE = 60.0
 @pytest.fixture
 def reading(kit):
     """Readers that are closed at the end."""
-    made = []
+    readers = []
 
     def open_(topic, **options):
-        made.append(kit.broker.reader(topic, **options))
-        return made[-1]
+        readers.append(kit.broker.reader(topic, **options))
+        return readers[-1]
 
     yield open_
-    for reader in made:
+    for reader in readers:
         reader.close(10)
 
 
 def take(reader, count):
     """The next ``count`` values, and no more."""
-    found: list[ConsumedRecord] = []
+    records: list[ConsumedRecord] = []
     deadline = time.monotonic() + PATIENCE
-    while len(found) < count:
-        assert time.monotonic() < deadline, f"{len(found)} of {count} records came"
-        found += reader.poll(100, 0.5)
-    return [record.value for record in found]
+    while len(records) < count:
+        assert time.monotonic() < deadline, f"{len(records)} of {count} records came"
+        records += reader.poll(100, 0.5)
+    return [record.value for record in records]
 
 
 def drain(reader):
     """The values up to the end as it was when the reader was made."""
-    found: list[ConsumedRecord] = []
+    records: list[ConsumedRecord] = []
     deadline = time.monotonic() + PATIENCE
     while not reader.at_end:
         assert time.monotonic() < deadline
-        found += reader.poll(100, 0.5)
-    return [record.value for record in found]
+        records += reader.poll(100, 0.5)
+    return [record.value for record in records]
 
 
 def stamped(topic, *times):
@@ -130,20 +130,20 @@ def test_a_reader_that_waits_is_woken_by_a_record(kit, reading):
     reader = reading(topic)
     reader.poll(1, 0.1)
     began = threading.Event()
-    found: list[tuple[ConsumedRecord, float]] = []
+    arrivals: list[tuple[ConsumedRecord, float]] = []
 
     def wait():
         began.set()
         deadline = time.monotonic() + PATIENCE
-        while not found and time.monotonic() < deadline:
-            found.extend((record, time.time()) for record in reader.poll(10, PATIENCE))
+        while not arrivals and time.monotonic() < deadline:
+            arrivals.extend((record, time.time()) for record in reader.poll(10, PATIENCE))
 
     thread = threading.Thread(target=wait)
     thread.start()
     began.wait()
     kit.produce(ProducerRecord(topic, b"x"))
     thread.join()
-    ((record, arrived),) = found
+    ((record, arrived),) = arrivals
     assert arrived - record.timestamp / 1000 < 2.0  # not at the end of its time-out
 
 

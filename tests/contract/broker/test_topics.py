@@ -50,14 +50,14 @@ def test_read_goes_to_the_end_and_on_from_there(kit):
     topic = kit.topic(partitions=3)
     kit.fill(topic, 5, partition=0)
     kit.fill(topic, 3, start=10, partition=2)
-    found: list[ConsumedRecord] = []
-    position = kit.broker.read(topic, found.append)
+    records: list[ConsumedRecord] = []
+    position = kit.broker.read(topic, records.append)
     assert position == {0: 5, 1: 0, 2: 3}
-    assert sorted(int(record.value or b"") for record in found) == [0, 1, 2, 3, 4, 10, 11, 12]
-    assert kit.broker.read(topic, found.append, start=position) == position
+    assert sorted(int(record.value or b"") for record in records) == [0, 1, 2, 3, 4, 10, 11, 12]
+    assert kit.broker.read(topic, records.append, start=position) == position
     kit.fill(topic, 2, start=20, partition=1)
-    assert kit.broker.read(topic, found.append, start=position) == {0: 5, 1: 2, 2: 3}
-    assert [int(record.value or b"") for record in found[8:]] == [20, 21]
+    assert kit.broker.read(topic, records.append, start=position) == {0: 5, 1: 2, 2: 3}
+    assert [int(record.value or b"") for record in records[8:]] == [20, 21]
 
 
 def test_read_skips_deleted_records_and_ends_after_transaction_markers(kit):
@@ -66,17 +66,17 @@ def test_read_skips_deleted_records_and_ends_after_transaction_markers(kit):
         with kit.broker.exclusive(topic) as log:
             log.append([ProducerRecord(topic, b"%d" % n)])
     kit.delete_before(topic, 0, 1)
-    found: list[ConsumedRecord] = []
-    position = kit.broker.read(topic, found.append)
-    assert [record.value for record in found] == [b"1", b"2", b"3"]
-    assert kit.broker.read(topic, found.append, start=position) == position
-    assert len(found) == 3
+    records: list[ConsumedRecord] = []
+    position = kit.broker.read(topic, records.append)
+    assert [record.value for record in records] == [b"1", b"2", b"3"]
+    assert kit.broker.read(topic, records.append, start=position) == position
+    assert len(records) == 3
 
 
 def test_reading_a_missing_topic_returns_nothing(kit):
-    found: list[ConsumedRecord] = []
-    assert kit.broker.read(kit.name(), found.append) == {}
-    assert found == []
+    records: list[ConsumedRecord] = []
+    assert kit.broker.read(kit.name(), records.append) == {}
+    assert records == []
 
 
 def test_a_read_without_enough_time_is_retriable(kit):

@@ -55,9 +55,9 @@ class WhatFlows(RuleBasedStateMachine):
 
     @property
     def owned(self):
-        return {at.partition for at in self.flow.owned}
+        return {topic_partition.partition for topic_partition in self.flow.owned}
 
-    def at(self, partitions):
+    def partitions_of(self, partitions):
         return [TopicPartition(self.topic, p) for p in sorted(partitions)]
 
     @rule(partitions=subsets)
@@ -70,7 +70,7 @@ class WhatFlows(RuleBasedStateMachine):
         going = partitions & self.owned
         membership = self.consumer.membership
         leave = membership.on_lost if lost else membership.on_revoke
-        leave(None, [KafkaPartition(*partition) for partition in self.at(going)])
+        leave(None, [KafkaPartition(*partition) for partition in self.partitions_of(going)])
         self.paused -= going
         for p in going & self.holding.keys():  # what was held was not committed: it comes again
             self.position[p] = self.holding.pop(p)
@@ -82,12 +82,12 @@ class WhatFlows(RuleBasedStateMachine):
 
     @rule(partitions=subsets)
     def pause(self, partitions):
-        self.flow.pause(self.at(partitions & self.owned))
+        self.flow.pause(self.partitions_of(partitions & self.owned))
         self.paused |= partitions & self.owned
 
     @rule(partitions=subsets)
     def resume(self, partitions):
-        self.flow.resume(self.at(partitions & self.owned))
+        self.flow.resume(self.partitions_of(partitions & self.owned))
         self.paused -= partitions
 
     @rule()
@@ -122,17 +122,17 @@ class WhatFlows(RuleBasedStateMachine):
         self.kit.ends(self.producer, 1)
         flowing = set() if self.stopped else self.owned - self.paused - self.holding.keys()
         wanted = {p: list(range(self.position[p], len(self.written[p]))) for p in flowing}
-        found = defaultdict(list)
+        by_partition = defaultdict(list)
         come = self.kit.take(self.consumer, sum(map(len, wanted.values())))
         come += self.consumer.poll(100, 0.05)
         for record in come:
-            found[record.partition].append(int(record.value))
-        assert found == wanted
+            by_partition[record.partition].append(int(record.value))
+        assert by_partition == wanted
         if self.hold and come:
             self.hold = False
             self.flow.hold(come, 0.0)
-            self.holding |= {p: numbers[0] for p, numbers in found.items()}
-        self.position |= {p: numbers[-1] + 1 for p, numbers in found.items()}
+            self.holding |= {p: numbers[0] for p, numbers in by_partition.items()}
+        self.position |= {p: numbers[-1] + 1 for p, numbers in by_partition.items()}
 
     def teardown(self):
         self.consumer.close(10)

@@ -29,8 +29,8 @@ def run_planted(pytester):
     """``run_planted(words, plant, caught_by, message)``: the test must fail once, with this message."""
 
     def run_planted(words, plant, caught_by, message):
-        made = scaffold(pytester, words, plant)
-        result = run(pytester, made, "-k", caught_by)
+        project = scaffold(pytester, words, plant)
+        result = run(pytester, project, "-k", caught_by)
         assert result.parseoutcomes().get("failed") == 1, "\n".join(result.outlines[-30:])
         assert message in " ".join(" ".join(result.outlines).replace("E  ", "").split())
 
@@ -38,18 +38,18 @@ def run_planted(pytester):
 
 
 def scaffold(pytester, words, plant):
-    made = pytester.path / "made"
+    project = pytester.path / "made"
     ended = CliRunner().invoke(
-        new, ["connector", "acme", *(f"--{word}" for word in words), "--folder", str(made)]
+        new, ["connector", "acme", *(f"--{word}" for word in words), "--folder", str(project)]
     )
     assert ended.exit_code == 0, ended.output
-    module = made / "src" / "tieline_acme" / f"{words[0]}.py"
+    module = project / "src" / "tieline_acme" / f"{words[0]}.py"
     module.write_text(module.read_text() + PLANT + plant)
-    pytester.syspathinsert(made / "src")
-    return made
+    pytester.syspathinsert(project / "src")
+    return project
 
 
-def run(pytester, made, *words):
+def run(pytester, project, *words):
     return pytester.runpytest_inprocess(
-        "-q", "-x", *(word for plugin in WITHOUT for word in ("-p", f"no:{plugin}")), *words, made
+        "-q", "-x", *(word for plugin in WITHOUT for word in ("-p", f"no:{plugin}")), *words, project
     )

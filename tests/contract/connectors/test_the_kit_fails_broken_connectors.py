@@ -187,22 +187,25 @@ def text(result):
 def test_a_connector_without_a_fault_passes_and_what_was_not_tested_is_listed(pytester):
     result = run(pytester, "TestSink.test_a_null_value_is_written_passed_over_or_a_data_error = None")
     assert set(result.parseoutcomes()) == {"passed", "skipped"}
-    found = result.outlines[result.outlines.index("16 promises not tested:") + 1 :]
-    assert "  TestSource: an outage is reported: no settings of an outage; give the fixture 'outage'" in found
+    untested = result.outlines[result.outlines.index("16 promises not tested:") + 1 :]
+    assert (
+        "  TestSource: an outage is reported: no settings of an outage; give the fixture 'outage'" in untested
+    )
     assert (
         "  TestSource: each record has an id of its own: records carry no tieline.id, so a store keeps a "
         "record twice that was sent twice; add headers=identity(...)"
-    ) in found
+    ) in untested
     assert (
         "  TestSink: an opt out of idempotence has a reason: idempotent = False, because a list has no keys"
-        in found
+        in untested
     )
     assert (
-        "  TestSink: a null value is written passed over or a data error: switched off in TestSink" in found
+        "  TestSink: a null value is written passed over or a data error: switched off in TestSink"
+        in untested
     )
     assert (
         "  TestSink: a killed worker loses nothing: give the fixture 'worker_settings' ({} is enough)"
-        in found
+        in untested
     )
 
 

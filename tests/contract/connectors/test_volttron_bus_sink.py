@@ -61,13 +61,13 @@ class TestVolttronBusSink(SinkContract):
         with VipClient(Endpoint(bus.address, "observer")) as observer:
             observer.hello()
             observer.subscribe("")
-            seen: list[dict[str, object]] = []
+            received: list[dict[str, object]] = []
 
             def written():
                 observer.ping()  # whatever was handed on before the answer is here with it
                 while message := observer.messages(0.001, 1):
-                    seen.extend({"topic": m.topic, "message": m.body} for m in message)
-                return list(seen)
+                    received.extend({"topic": m.topic, "message": m.body} for m in message)
+                return list(received)
 
             yield written
 

@@ -48,7 +48,7 @@ class GroupModel(RuleBasedStateMachine):
 
     @rule(topic=st.sampled_from(TOPICS), count=st.integers(0, 5))
     def create(self, topic, count):
-        self.partitions = {at for at in self.partitions if at.topic != topic}
+        self.partitions = {partition for partition in self.partitions if partition.topic != topic}
         self.partitions |= {TopicPartition(topic, number) for number in range(count)}
         self.group.update(self.partitions)
 
@@ -63,18 +63,20 @@ class GroupModel(RuleBasedStateMachine):
             for member in self.members:
                 member.turn(self.group)
         assert not any(member.turn(self.group) for member in self.members)
-        owned = [at for member in self.members for at in member.owned]
-        wanted = {at for at in self.partitions if any(m.wants(at.topic) for m in self.members)}
+        owned = [partition for member in self.members for partition in member.owned]
+        wanted = {
+            partition for partition in self.partitions if any(m.wants(partition.topic) for m in self.members)
+        }
         assert sorted(owned) == sorted(wanted)
         for member in self.members:
-            assert all(member.wants(at.topic) for at in member.owned)
+            assert all(member.wants(partition.topic) for partition in member.owned)
             for other in self.members:
                 if other.topics == member.topics:
                     assert abs(len(member.owned) - len(other.owned)) <= 1
 
     @invariant()
     def no_partition_is_shared(self):
-        owned = [at for member in self.members for at in member.owned]
+        owned = [partition for member in self.members for partition in member.owned]
         assert len(owned) == len(set(owned))
 
 

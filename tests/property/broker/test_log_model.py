@@ -24,7 +24,7 @@ class LogModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.records: dict[TopicPartition, list[ConsumedRecord]] = {at: [] for at in PARTITIONS}
+        self.records: dict[TopicPartition, list[ConsumedRecord]] = {partition: [] for partition in PARTITIONS}
         self.next = dict.fromkeys(PARTITIONS, 0)
         self.committed: dict[TopicPartition, int] = {}
         self.source: dict[str, str] = {}
@@ -42,32 +42,34 @@ class LogModel(RuleBasedStateMachine):
     )
     def produce(self, batch, source):
         records = [
-            ProducerRecord(at.topic, value, key, found, n, at.partition)
-            for n, (at, value, key, found) in enumerate(batch)
+            ProducerRecord(partition.topic, value, key, headers, n, partition.partition)
+            for n, (partition, value, key, headers) in enumerate(batch)
         ]
         self.producer.send(Unit(records, "c", source))
         (delivery,) = self.producer.poll(10)
         assert not delivery.failures
         self.source |= source
-        for n, (at, value, key, found) in enumerate(batch):
-            assert delivery.metadata[n] == (*at, self.next[at])
-            self.records[at].append(
-                ConsumedRecord(at.topic, at.partition, self.next[at], value, key, found, n)
+        for n, (partition, value, key, headers) in enumerate(batch):
+            assert delivery.metadata[n] == (*partition, self.next[partition])
+            self.records[partition].append(
+                ConsumedRecord(
+                    partition.topic, partition.partition, self.next[partition], value, key, headers, n
+                )
             )
-            self.next[at] += 1
+            self.next[partition] += 1
 
-    @rule(at=partitions, before=st.integers(0, 40))
-    def delete(self, at, before):
-        gone = [record for record in self.records[at] if record.offset < before]
-        removed = self.log.store.delete_before(at.topic, at.partition, before)
+    @rule(partition=partitions, before=st.integers(0, 40))
+    def delete(self, partition, before):
+        gone = [record for record in self.records[partition] if record.offset < before]
+        removed = self.log.store.delete_before(partition.topic, partition.partition, before)
         assert removed.records == len(gone)
-        self.records[at] = self.records[at][len(gone) :]
+        self.records[partition] = self.records[partition][len(gone) :]
 
-    @rule(at=partitions, count=st.integers(1, 5))
-    def drop_oldest(self, at, count):
-        removed = self.log.store.drop_oldest(at.topic, at.partition, count)
-        assert removed.records == min(count, len(self.records[at]))
-        self.records[at] = self.records[at][count:]
+    @rule(partition=partitions, count=st.integers(1, 5))
+    def drop_oldest(self, partition, count):
+        removed = self.log.store.drop_oldest(partition.topic, partition.partition, count)
+        assert removed.records == min(count, len(self.records[partition]))
+        self.records[partition] = self.records[partition][count:]
 
     @rule(offsets=st.dictionaries(partitions, st.integers(0, 40)))
     def commit(self, offsets):
@@ -78,9 +80,9 @@ class LogModel(RuleBasedStateMachine):
     def recreate(self, topic):
         assert self.log.delete_topic(topic)
         assert self.log.create_topic(topic, partitions=TOPICS[topic])
-        for at in [at for at in PARTITIONS if at.topic == topic]:
-            self.records[at], self.next[at] = [], 0
-            self.committed.pop(at, None)
+        for partition in [partition for partition in PARTITIONS if partition.topic == topic]:
+            self.records[partition], self.next[partition] = [], 0
+            self.committed.pop(partition, None)
 
     @rule()
     def reopen(self):
@@ -91,25 +93,25 @@ class LogModel(RuleBasedStateMachine):
     def append_exclusively(self, topic, values):
         with self.log.exclusive(topic) as held:
             held.append([ProducerRecord(topic, value, timestamp=0, partition=0) for value in values])
-        at = TopicPartition(topic, 0)
+        partition = TopicPartition(topic, 0)
         for value in values:
-            self.records[at].append(ConsumedRecord(topic, 0, self.next[at], value, None, (), 0))
-            self.next[at] += 1
+            self.records[partition].append(ConsumedRecord(topic, 0, self.next[partition], value, None, (), 0))
+            self.next[partition] += 1
 
-    @rule(at=partitions, offset=st.integers(0, 40), count=st.integers(1, 5))
-    def read_some(self, at, offset, count):
-        expected = [record for record in self.records[at] if record.offset >= offset][:count]
-        assert self.log.store.read_from(at.topic, at.partition, offset, count) == expected
+    @rule(partition=partitions, offset=st.integers(0, 40), count=st.integers(1, 5))
+    def read_some(self, partition, offset, count):
+        expected = [record for record in self.records[partition] if record.offset >= offset][:count]
+        assert self.log.store.read_from(partition.topic, partition.partition, offset, count) == expected
 
     @invariant()
     def all_is_equal(self):
         for topic, count in TOPICS.items():
-            found: list[ConsumedRecord] = []
-            ends = self.log.read(topic, found.append)
+            records: list[ConsumedRecord] = []
+            ends = self.log.read(topic, records.append)
             mine = [TopicPartition(topic, number) for number in range(count)]
-            assert found == [record for at in mine for record in self.records[at]]
-            assert ends == {at.partition: self.next[at] for at in mine}
-            size = sum(len(self.records[at]) for at in mine)
+            assert records == [record for partition in mine for record in self.records[partition]]
+            assert ends == {partition.partition: self.next[partition] for partition in mine}
+            size = sum(len(self.records[partition]) for partition in mine)
             assert self.log.store.size(topic)[0] == size
             assert (self.log.store.size(topic)[1] == 0) or size
         assert self.log.store.committed("g") == self.committed

@@ -155,9 +155,9 @@ class Worker:
         self.watch = ClockWatch(BELIEVE, TERMS.max_age + TERMS.max_clock_skew, TERMS.built_at)
         note = PartitionNote.from_value(disk.note)
         self.ledger = CommandLedger(map(LedgerEntry.from_value, disk.entries.values()), self.now(), note)
-        seen = self.ledger.last_clock(self.now().boot)
-        if seen is not None:
-            self.watch.restore(seen)
+        clock = self.ledger.last_clock(self.now().boot)
+        if clock is not None:
+            self.watch.restore(clock)
         self.offset = disk.offset
         now = self.now()
         self.ledger.update_clock(now)
@@ -233,8 +233,8 @@ class Worker:
         yield
 
     def handle(self, record):
-        command, at = record
-        decision = decide_arrival(command, at, self.ledger, self.conditions())
+        command, record_time = record
+        decision = decide_arrival(command, record_time, self.ledger, self.conditions())
         yield
         if isinstance(decision, Wait):
             return

@@ -51,9 +51,9 @@ def tree(device, name):
 def reached(text):
     """The registers that a text reaches, written as we write it."""
     device, name = split(text)
-    found = {driver(device, name), tree(device, name)}
-    found.add(actuator(device, name) if "/" in name else actuator(f"{device}/{name}"))
-    return found - {None}
+    points = {driver(device, name), tree(device, name)}
+    points.add(actuator(device, name) if "/" in name else actuator(f"{device}/{name}"))
+    return points - {None}
 
 
 @st.composite
@@ -119,8 +119,8 @@ def test_a_text_that_the_platform_accepts_names_the_same_register_here_or_is_rej
     point = canonical(text)
     if point is None or "{" in text:
         return
-    for asked in (actuator(text), tree(*text.rpartition("/")[::2])):
-        assert asked is None or asked in reached(point)
+    for target in (actuator(text), tree(*text.rpartition("/")[::2])):
+        assert target is None or target in reached(point)
 
 
 @given(spellings())

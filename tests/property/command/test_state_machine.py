@@ -200,15 +200,15 @@ class CommandsAndFaults(RuleBasedStateMachine):
         CONFLICT and FORGOTTEN belong to a record: they do not say what became of the command. Another command
         with its id gets a CONFLICT, until the ledger has removed the first.
         """
-        found: dict[str, set[Result]] = {id_: set() for id_ in self.sent}
+        results: dict[str, set[Result]] = {id_: set() for id_ in self.sent}
         for result in self.disk.results:
             if result.state in TERMINAL and result.reason_code not in ("CONFLICT", "FORGOTTEN"):
                 if result.issuer == "stranger":
                     assert result.state in ("REJECTED", "EXPIRED")
                     continue
                 if not result.correlation_id:
-                    found[result.command_id].add(result)
-        return found
+                    results[result.command_id].add(result)
+        return results
 
     def teardown(self):
         self.world.set_back, self.world.killed = 0, None

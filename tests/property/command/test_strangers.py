@@ -20,8 +20,8 @@ RULE = "[{issuers: %s, points: a/p, type: float, min: 0, max: 9}]"
 NOBODY, ALL = (parse("{version: 1, rules: %s}" % (RULE % who), "p.yaml") for who in ("boss", "'*'"))
 
 
-def conditions(at, policy=NOBODY):
-    return Conditions(Now(at, at - T0), TERMS, policy)
+def conditions(now, policy=NOBODY):
+    return Conditions(Now(now, now - T0), TERMS, policy)
 
 
 def command(name, issued, *, expires=None, reason=None):
@@ -42,14 +42,14 @@ def command(name, issued, *, expires=None, reason=None):
 @given(issued=st.integers(-299, 10), later=st.integers(0, 700))
 def test_a_forgotten_command_of_an_unknown_issuer_is_never_executed_under_any_later_policy(issued, later):
     ledger = CommandLedger()
-    one = command("one", T0 + 1 + issued * SECOND)
-    first = decide_arrival(one, T0, ledger, conditions(T0 + 1))
+    sent = command("one", T0 + 1 + issued * SECOND)
+    first = decide_arrival(sent, T0, ledger, conditions(T0 + 1))
     assert isinstance(first, End)
     ledger.put(first.entry)
     now = T0 + 1 + later * SECOND
     gone = ledger.removable(now, RETENTION)
     ledger.remove(gone, now)
-    again = decide_arrival(one, now // 1000 * 1000, ledger, conditions(now, ALL))
+    again = decide_arrival(sent, now // 1000 * 1000, ledger, conditions(now, ALL))
     if gone:
         assert isinstance(again, End)
         assert again.result.state == "EXPIRED"

@@ -175,8 +175,8 @@ STORE = OneSchema(
 
 
 def converter():
-    made = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=STORE)
-    return made
+    converter = AvroConverter(AvroConverterConfig.parse({}), is_key=False, schemas=STORE)
+    return converter
 
 
 def outcome(data):

@@ -28,17 +28,17 @@ NAMES = st.sampled_from(["lab.Reading", "a", "x-y.Value", "Envelope"])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-def converter(**given):
+def converter(**settings):
     no_store: Any = None
-    made = JsonConverter(
-        JsonConverterConfig.parse({"schemas.enable": "true", **given}), is_key=False, schemas=no_store
+    instance = JsonConverter(
+        JsonConverterConfig.parse({"schemas.enable": "true", **settings}), is_key=False, schemas=no_store
     )
-    return made
+    return instance
 
 
-def read(envelope: Any, **given: str) -> Datum:
+def read(envelope: Any, **settings: str) -> Datum:
     datum: Datum
-    (datum,) = converter(**given).deserialize([Encoded("t", json.dumps(envelope).encode())])
+    (datum,) = converter(**settings).deserialize([Encoded("t", json.dumps(envelope).encode())])
     return datum
 
 
@@ -214,9 +214,9 @@ def scaled(scale: str) -> dict[str, Any]:
     ],
 )
 def test_each_type_is_read_as_connect_reads_it(schema, payload, value):
-    found = read({"schema": schema, "payload": payload}).data
-    assert found == value or (value is None and found != found)
-    assert type(found) is type(value) or value is None
+    parsed = read({"schema": schema, "payload": payload}).data
+    assert parsed == value or (value is None and parsed != parsed)
+    assert type(parsed) is type(value) or value is None
 
 
 def test_a_decimal_that_is_written_as_a_number_keeps_every_digit():

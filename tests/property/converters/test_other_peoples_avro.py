@@ -58,7 +58,7 @@ def typed(draw, counter, depth=2):
     if kind == "record":
         parts = draw(st.lists(typed(counter, depth - 1), min_size=1, max_size=3))
         name = f"R{next(counter)}"
-        fields = [[{"name": f"f{n}", "type": p[at]} for n, p in enumerate(parts)] for at in (0, 1)]
+        fields = [[{"name": f"f{n}", "type": p[index]} for n, p in enumerate(parts)] for index in (0, 1)]
         both = [{"type": "record", "name": name, "fields": of} for of in fields]
         return both[0], both[1], {f"f{n}": p[2] for n, p in enumerate(parts)}
     if kind == "union":

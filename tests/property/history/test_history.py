@@ -60,12 +60,12 @@ TIMES = st.one_of(
 def all_records(draw):
     """Records of up to three points of a device, no two of them received at the same time."""
     number = draw(st.integers(0, 12))
-    found = []
+    records = []
     for index in range(number):
         time = draw(TIMES)
         points = draw(st.dictionaries(st.sampled_from("abc"), VALUES, min_size=1, max_size=3))
-        found.append(record(index, time, points, T0 + DAY + draw(st.integers(0, 1000)) * 100 + index))
-    return found
+        records.append(record(index, time, points, T0 + DAY + draw(st.integers(0, 1000)) * 100 + index))
+    return records
 
 
 def record(index, time, points, received):
@@ -135,26 +135,24 @@ def expected_rollups(rows, width):
     by_interval = defaultdict(list)
     for (point, time), value in sorted(rows.items(), key=lambda item: item[0][1]):
         by_interval[point, time // width].append(value)
-    found = {}
+    buckets = {}
     for key, values in by_interval.items():
         numbers = [n for n in map(number_of, values) if n is not None]
         skipped = any(v is not None and number_of(v) is None for v in values)
         edges = (numbers[0], min(numbers), max(numbers), numbers[-1]) if numbers else (None,) * 4
-        found[key] = (*edges, int(skipped))
-    return found
+        buckets[key] = (*edges, int(skipped))
+    return buckets
 
 
 def stored_rollups(path, table, interval):
     numbers = (
         "coalesce(first, minimum), minimum, coalesce(maximum, minimum), coalesce(last, maximum, minimum)"
     )
-    return asked(
-        path, f"SELECT point, {interval}, {numbers}, skipped FROM {table} JOIN series ON series = id"
-    )
+    return ask(path, f"SELECT point, {interval}, {numbers}, skipped FROM {table} JOIN series ON series = id")
 
 
 def stored_rows(path):
-    return asked(
+    return ask(
         path,
         "SELECT point, hour * 3600000000 + at + 1800000000, value, delay, topic, units"
         " FROM reading JOIN series ON series.id = reading.series"
@@ -162,7 +160,7 @@ def stored_rows(path):
     )
 
 
-def asked(path, query):
+def ask(path, query):
     """The rows of a query by their point and time."""
     with closing(open_to_read(path)) as connection:
         return {row[:2]: row[2:] for row in connection.execute(query)}
@@ -225,7 +223,7 @@ def naive_series(rows, point, start, end, width):
         if (number := number_of(value)) is not None:
             buckets[time // width * width if width else time].append(number)
     skipped = any(value is not None and number_of(value) is None for _, value in inside)
-    return [(at, n[0], min(n), max(n), n[-1]) for at, n in sorted(buckets.items())], skipped
+    return [(start, n[0], min(n), max(n), n[-1]) for start, n in sorted(buckets.items())], skipped
 
 
 @given(all_records(), st.sampled_from("abc"), TIMES, st.integers(1, 6 * DAY), st.integers(1, 30))

@@ -10,9 +10,9 @@ TIMEOUT, LONGEST = 4.0, 60.0
 
 def insert_all(size, costs, fixed):
     """Insert documents that cost so many seconds each; the number of time-outs. As the sink does it."""
-    timeouts, at = 0, 0
-    while at < len(costs):
-        chunk = costs[at : at + size.documents]
+    timeouts, position = 0, 0
+    while position < len(costs):
+        chunk = costs[position : position + size.documents]
         seconds = fixed + sum(chunk)
         if seconds > size.insert_timeout:
             assert not size.exhausted
@@ -20,7 +20,7 @@ def insert_all(size, costs, fixed):
             timeouts += 1
         else:
             size.succeeded(len(chunk), seconds)
-            at += len(chunk)
+            position += len(chunk)
     return timeouts
 
 

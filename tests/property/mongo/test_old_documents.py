@@ -95,10 +95,10 @@ def test_any_json_body_becomes_the_document_that_the_old_agent_would_have_stored
 def test_any_json_body_has_a_reading_document(topic, body):
     document = LAYOUTS["reading"](LayoutOptions()).documents(through_avro(topic, {}, body))[""]
 
-    found = bson.decode(_encode(document))
+    decoded = bson.decode(_encode(document))
 
-    assert found["topic"] == topic
-    assert found["time_us"] == RECEIVED
+    assert decoded["topic"] == topic
+    assert decoded["time_us"] == RECEIVED
 
 
 @given(st.integers(1, 60), st.sampled_from(["[", "{"]))

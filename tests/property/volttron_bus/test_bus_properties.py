@@ -165,10 +165,10 @@ def test_a_naive_time_is_utc_or_in_the_zone_that_is_configured_or_on_which_the_p
             ("points", in_zone(ZoneInfo(name))),
         ]
         for setting, expected in zones:
-            found = parse_message(
+            parsed = parse_message(
                 frames("devices/a/x", {key: when.isoformat()}, body), RECEIVED, LIMITS, setting
             )
-            assert (found.time, found.time_source) == (expected, f"{key.upper()}_NAIVE")
+            assert (parsed.time, parsed.time_source) == (expected, f"{key.upper()}_NAIVE")
 
 
 @given(bodies, bodies)

@@ -55,15 +55,15 @@ raw = st.binary(max_size=50) | answers.map(lambda answer: json.dumps(answer).enc
 @example(b" " * (jsonrpc.MAX_ANSWER + 1))
 def test_an_answer_is_a_result_or_a_fault_or_invalid(answer: bytes) -> None:
     try:
-        found = jsonrpc.result(answer, "m1")
+        outcome = jsonrpc.result(answer, "m1")
     except jsonrpc.MalformedAnswerError as error:
         str(error).encode("utf-8")
         return
-    if isinstance(found, jsonrpc.Fault):
-        assert type(found.code) is int
-        found.message.encode("utf-8")
+    if isinstance(outcome, jsonrpc.Fault):
+        assert type(outcome.code) is int
+        outcome.message.encode("utf-8")
     else:
-        repr(found)
+        repr(outcome)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_any_answer_to_a_write_means_done_refused_or_unknown(answer: bytes) -> N
 
 
 @given(documents)
-def test_any_value_of_a_point_is_a_storable_reading_or_none(found: Any) -> None:
-    reading = reading_of(found)
+def test_any_value_of_a_point_is_a_storable_reading_or_none(value: Any) -> None:
+    reading = reading_of(value)
     assert reading is None or str(reading.value).encode("utf-8") is not None
 
 

@@ -43,8 +43,8 @@ REFUSED = (
     ],
 )
 def test_the_meaning_of_a_line_is_logged_with_its_broker(line, broker, explanation):
-    found, hint, _ = meaning(line)
-    assert found == broker
+    named, hint, _ = meaning(line)
+    assert named == broker
     assert explanation in hint
 
 

@@ -38,14 +38,14 @@ class Life:
         record = ProducerRecord("results", b"%d" % number)
         self.changelog.write({b"n": b"%d" % number}, [record], number, timeout)
 
-    def found(self):
+    def contents(self):
         """Entry, results and offset; the changelog is taken over once more for it."""
         values = []
         self.log.read("results", lambda record: values.append(int(record.value or b"")))
         self.changelog = self.consumer.changelog("c", AT, SOON)
         return self.changelog.entries.get(b"n"), values, self.log.store.committed("group").get(AT)
 
-    def left(self, folder):
+    def leave_copy(self, folder):
         shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns("*.lock", "*.bell", "*.reserve"))
         return folder
 
@@ -56,14 +56,14 @@ class Life:
 
 @pytest.fixture
 def lives(tmp_path):
-    made = []
+    lives = []
 
     def begin(folder="first"):
-        made.append(Life(tmp_path / folder))
-        return made[-1]
+        lives.append(Life(tmp_path / folder))
+        return lives[-1]
 
     yield begin
-    for life in made:
+    for life in lives:
         life.close()
 
 
@@ -98,12 +98,12 @@ def test_a_crash_between_two_steps_leaves_all_of_a_write_or_nothing_and_results_
     with pytest.raises(Crash):
         life.write(2)
     store.submit = submit
-    life.left(tmp_path / "second")
+    life.leave_copy(tmp_path / "second")
     second = lives("second")
-    assert second.found() == (b"%d" % expected, list(range(1, expected + 1)), expected)
+    assert second.contents() == (b"%d" % expected, list(range(1, expected + 1)), expected)
     second.write(3)
-    second.left(tmp_path / "third")
-    assert lives("third").found() == (b"3", [*range(1, expected + 1), 3], 3)
+    second.leave_copy(tmp_path / "third")
+    assert lives("third").contents() == (b"3", [*range(1, expected + 1), 3], 3)
 
 
 @pytest.mark.parametrize("file", ["ledger", "main"])
@@ -117,7 +117,7 @@ def test_a_write_without_an_answer_in_time_is_done_once_when_it_is_repeated(live
             life.write(1, 0.05)
     go_on.set()
     life.write(1)
-    assert life.found() == (b"1", [1], 1)
+    assert life.contents() == (b"1", [1], 1)
 
 
 def test_a_write_after_one_without_an_answer_is_applied_after_it(lives):
@@ -128,16 +128,16 @@ def test_a_write_after_one_without_an_answer_is_applied_after_it(lives):
         life.write(1, 0.05)
     go_on.set()
     life.write(2)
-    assert life.found() == (b"2", [1, 2], 2)
+    assert life.contents() == (b"2", [1, 2], 2)
 
 
 def test_a_full_disk_under_the_log_is_waited_out_and_the_result_comes_once(lives):
     life = lives()
-    submit, left = life.log.store.submit, [2]
+    submit, failures = life.log.store.submit, [2]
 
     def full(change):
-        if left[0]:
-            left[0] -= 1
+        if failures[0]:
+            failures[0] -= 1
 
             def refused(tables):
                 raise RetriableError("the disk is full")
@@ -150,7 +150,7 @@ def test_a_full_disk_under_the_log_is_waited_out_and_the_result_comes_once(lives
         with pytest.raises(RetriableError):
             life.write(1)
     life.write(1)
-    assert life.found() == (b"1", [1], 1)
+    assert life.contents() == (b"1", [1], 1)
 
 
 def test_a_write_interrupted_by_a_takeover_is_not_delivered_twice_and_resets_nothing(lives):
@@ -163,7 +163,7 @@ def test_a_write_interrupted_by_a_takeover_is_not_delivered_twice_and_resets_not
     old, life.changelog = life.changelog, life.consumer.changelog("c", AT, SOON)
     life.write(2)
     submit(late[0]).result(SOON)
-    assert life.found() == (b"2", [1, 2], 2)
+    assert life.contents() == (b"2", [1, 2], 2)
     with pytest.raises(FencedError):
         old.write({b"n": b"zombie"}, [], None, SOON)
 
@@ -176,22 +176,22 @@ def test_pending_records_of_a_deleted_topic_move_no_offset_of_its_successor(live
         life.write(1)
     life.log.store.submit = submit
     life.log.delete_topic("t")
-    life.left(tmp_path / "second")
+    life.leave_copy(tmp_path / "second")
     second = lives("second")
-    assert second.found() == (b"1", [1], None)
+    assert second.contents() == (b"1", [1], None)
 
 
 def test_pending_records_of_a_deleted_log_are_not_written_to_the_next_one(lives, tmp_path):
     life = lives()
     for number in (1, 2, 3):
         life.write(number)
-    left = life.left(tmp_path / "left")
-    for file in left.glob("log.db*"):
+    leftover = life.leave_copy(tmp_path / "left")
+    for file in leftover.glob("log.db*"):
         file.unlink()
     again = lives("left")
-    assert again.found() == (b"3", [], None)
+    assert again.contents() == (b"3", [], None)
     again.write(1)
-    assert again.found() == (b"1", [1], 1)
+    assert again.contents() == (b"1", [1], 1)
 
 
 def test_a_write_may_have_more_for_the_log_than_a_record_may_be_large(lives, tmp_path):
@@ -201,7 +201,7 @@ def test_a_write_may_have_more_for_the_log_than_a_record_may_be_large(lives, tmp
     sizes = []
     life.log.read("results", lambda record: sizes.append(len(record.value or b"")))
     assert sizes == [1_000_000] * 20
-    again = lives(life.left(tmp_path / "left").name)
+    again = lives(life.leave_copy(tmp_path / "left").name)
     assert again.changelog.entries == {b"n": b"1"}
 
 
@@ -212,7 +212,7 @@ def test_a_file_keeps_the_latest_of_each_key_and_one_outbox(lives):
     ledger = life.log.changelogs().store
     assert ledger.size("c")[0] == 1
     assert ledger.size("c-outbox")[0] == 1
-    assert life.found() == (b"200", list(range(1, 201)), 200)
+    assert life.contents() == (b"200", list(range(1, 201)), 200)
 
 
 def test_another_process_cannot_have_the_file(lives, tmp_path):
@@ -232,4 +232,4 @@ def test_entries_without_records_do_not_wait_for_the_log(lives):
     life.log.store.submit(lambda tables: go_on.wait(SOON))  # telemetry is being written
     life.changelog.write({b"n": b"1"}, [], None, 5.0)
     go_on.set()
-    assert life.found() == (b"1", [], None)
+    assert life.contents() == (b"1", [], None)

@@ -164,10 +164,14 @@ def test_folders_and_files_are_for_their_user_alone_whatever_the_umask_is(tmp_pa
         spool.create_topic("t")
     finally:
         os.umask(old)
-    found = modes(tmp_path)
-    assert {name for name, mode in found.items() if mode == 0o700} == {"new", "new/data", "new/data/spools"}
-    files = {name for name, mode in found.items() if mode == 0o600}
-    assert len(found) == len(files) + 3
+    file_modes = modes(tmp_path)
+    assert {name for name, mode in file_modes.items() if mode == 0o700} == {
+        "new",
+        "new/data",
+        "new/data/spools",
+    }
+    files = {name for name, mode in file_modes.items() if mode == 0o600}
+    assert len(file_modes) == len(files) + 3
     assert {"new/data/log.db-wal", "new/data/log.db-shm", "new/data/spools/in-0.db-wal"} <= files
     spool.close()
     log.close()

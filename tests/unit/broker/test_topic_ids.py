@@ -10,13 +10,13 @@ from tieline.broker.kafka.topic_ids import TopicIds
 def test_brokers_that_refuse_to_describe_a_topic_are_asked_at_intervals():
     refusal: Future[None] = Future()
     refusal.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
-    asked = []
+    requests = []
 
     def ask(topics):
-        asked.append(topics)
+        requests.append(topics)
         return dict.fromkeys(topics, refusal)
 
     ids = TopicIds(ask)
     assert not any(ids.confirm({"t"}, 0.4, 1.0) for _ in range(50))
-    assert len(asked) < 5
+    assert len(requests) < 5
     assert ids.error is not None

@@ -15,8 +15,8 @@ def problems(tmp_path):
     files = {"policy.file": str(tmp_path / "policy.yaml"), "audit.file": str(tmp_path / "audit.log")}
     sink = {"name": "c", "connector.class": "command", "topics": "commands", **SETTINGS, **files}
 
-    def of(**more):
-        settings = sink | {name.replace("_", "."): value for name, value in more.items()}
+    def of(**changes):
+        settings = sink | {name.replace("_", "."): value for name, value in changes.items()}
         try:
             check_plan("worker", {"bootstrap.servers": "127.0.0.1:1"}, [("c", settings)])
         except ConfigError as error:
@@ -37,23 +37,23 @@ def problems(tmp_path):
     ],
 )
 def test_a_claim_is_at_most_half_a_session_of_the_group(problems, claim, session, right):
-    more = {} if session is None else {"consumer_override_session_timeout_ms": session}
-    found = problems(claim_ms=claim, **more)
-    assert [key for key, _ in found] == ([] if right else ["claim.ms"])
+    overrides = {} if session is None else {"consumer_override_session_timeout_ms": session}
+    reported = problems(claim_ms=claim, **overrides)
+    assert [key for key, _ in reported] == ([] if right else ["claim.ms"])
     if not right:
         half = int(session or 45_000) // 2
-        assert f"make it at most {half}, or increase the session timeout" in found[0][1]
+        assert f"make it at most {half}, or increase the session timeout" in reported[0][1]
 
 
 def test_a_claim_that_is_too_long_is_reported_together_with_other_problems(problems):
-    found = problems(
+    reported = problems(
         claim_ms="9000",
         consumer_override_session_timeout_ms="10000",
         ledger_retention_ms="1",
         results_old_topic="command-results",
         signature_keys="x",
     )
-    assert [key for key, _ in found] == [
+    assert [key for key, _ in reported] == [
         "ledger.retention.ms",
         "claim.ms",
         "results.old.topic",

@@ -41,7 +41,7 @@ class Stand:
         self.offsets: dict[int, int] = {}
         self.task: Any = None
 
-    def start(self, rule=None, partitions=1, connector="test", **more):
+    def start(self, rule=None, partitions=1, connector="test", **changes):
         self.stop()
         (self.folder / "policy.json").write_text(json.dumps({"version": 1, "rules": [rule or RULE]}))
         settings = {
@@ -50,7 +50,7 @@ class Stand:
             "policy.file": str(self.folder / "policy.json"),
             "audit.file": str(self.folder / "audit.log"),
             "signature.keys": "ops:MDEyMzQ1Njc4OWFiY2RlZg==",
-            **{name.replace("_", "."): value for name, value in more.items()},
+            **{name.replace("_", "."): value for name, value in changes.items()},
         }
         self.context = RecordingSinkContext(connector, changelogs=self.changelogs)
         self.context.partition_counts["commands"] = partitions
@@ -77,8 +77,8 @@ class Stand:
         self.task.put(records)
 
     def reported(self, command_id=None):
-        found = [r.value for r in self.changelogs.records if r.topic == "command-results"]
-        return [(r["state"], r["reason_code"]) for r in found if command_id in (None, r["command_id"])]
+        results = [r.value for r in self.changelogs.records if r.topic == "command-results"]
+        return [(r["state"], r["reason_code"]) for r in results if command_id in (None, r["command_id"])]
 
     def writes(self):
         """How many writes of the changelogs took effect since the partitions were taken over."""
@@ -95,7 +95,7 @@ def stand(tmp_path):
     stand.stop()
 
 
-def command(name="c", device=DEVICE, **more):
+def new_command(name="c", device=DEVICE, **fields):
     now = time.time_ns() // 1000
     writes = [{"point": f"{device}/CoolingSetpoint", "value": 21.0}]
     return {
@@ -105,16 +105,16 @@ def command(name="c", device=DEVICE, **more):
         "expires_at": now + 60_000_000,
         "action": "SET",
         "writes": writes,
-        **more,
+        **fields,
     }
 
 
 def test_a_command_copied_to_every_partition_is_accepted_once_where_its_device_belongs(stand):
     stand.start(partitions=3)
     right = partition_of(DEVICE.encode(), 3)
-    one = command()
+    command = new_command()
     for partition in EACH:
-        stand.put(one, partition=partition)
+        stand.put(command, partition=partition)
     expected = [("ACCEPTED", "") if n == right else ("REJECTED", "WRONG_PLACE") for n in EACH]
     assert stand.reported() == expected
     reported = next(reason for reason in stand.reasons() if reason)
@@ -125,10 +125,10 @@ def test_a_command_copied_to_every_partition_is_accepted_once_where_its_device_b
 
 @pytest.mark.parametrize("device", [f"campus/b{n}/é{n}" for n in range(20)])
 def test_the_partition_of_a_command_is_the_one_that_our_sender_chooses(stand, device):
-    record = parsing.to_record(command(device=device), "commands", "json")
+    record = parsing.to_record(new_command(device=device), "commands", "json")
     partition = partition_of(record.key.encode(), 3)
     stand.start(partitions=3)
-    stand.put(command(device=device), partition=partition)
+    stand.put(new_command(device=device), partition=partition)
     assert stand.reported() == [("ACCEPTED", "")]
 
 
@@ -137,7 +137,7 @@ def test_a_command_whose_devices_belong_to_several_partitions_is_not_executed(st
     assert partition_of(b"campus/b1/ahu1", 3) != partition_of(b"campus/b9/other", 3)
     writes = [{"point": "campus/b1/ahu1/P", "value": 1.0}, {"point": "campus/b9/other/P", "value": 1.0}]
     for partition in EACH:
-        stand.put(command(writes=writes), partition=partition)
+        stand.put(new_command(writes=writes), partition=partition)
     assert stand.reported() == [("REJECTED", "WRONG_PLACE")] * 3
     assert "send a command for each" in stand.reasons()[0]
 
@@ -148,7 +148,7 @@ def test_a_command_of_several_devices_that_belong_together_is_executed_where_the
     beside = next(d for n in range(50) if partition_of((d := f"campus/b{n}").encode(), 3) == right)
     writes = [{"point": f"{DEVICE}/P", "value": 1.0}, {"point": f"{beside}/P", "value": 1.0}]
     for partition in EACH:
-        stand.put(command(writes=writes), partition=partition)
+        stand.put(new_command(writes=writes), partition=partition)
     assert stand.reported().count(("ACCEPTED", "")) == 1
     assert stand.reported()[right] == ("ACCEPTED", "")
 
@@ -157,7 +157,7 @@ def test_a_command_of_several_devices_that_belong_together_is_executed_where_the
 def test_both_texts_of_a_register_of_2_x_have_one_place(stand, device):
     texts = (f"{device}/Zone/Temp", f"{device}/Zone{{/}}Temp")
     records = [
-        parsing.to_record(command(writes=[{"point": point, "value": 1.0}]), "commands", "json")
+        parsing.to_record(new_command(writes=[{"point": point, "value": 1.0}]), "commands", "json")
         for point in texts
     ]
     assert records[0].key == records[1].key
@@ -172,23 +172,23 @@ def test_both_texts_of_a_register_of_2_x_have_one_place(stand, device):
 @pytest.mark.parametrize("setting", ["results_topic", "results_old_topic"])
 def test_a_sink_that_reads_its_own_results_answers_none_of_them(stand, setting, readable, caplog):
     stand.start(**{setting: "commands"})
-    stand.put(command(), "no command")
+    stand.put(new_command(), "no command")
     answers = [record.value for record in stand.changelogs.records]
     reported = len(answers)
     assert reported in (2, 3)  # the old form reports only ends, and an invalid command names no point
     old = {"from": "CloudAgent", "to": "Cloud", "message": "SUCCEEDED", "device_point": POINT, "new_value": 1}
-    found = [old, *answers] if readable else [Unreadable(b"{", ValueError("no JSON"))] * 3
-    stand.put(*found)
+    values = [old, *answers] if readable else [Unreadable(b"{", ValueError("no JSON"))] * 3
+    stand.put(*values)
     assert len(stand.changelogs.records) == reported
-    assert stand.context.counters["results.read"] == len(found)
+    assert stand.context.counters["results.read"] == len(values)
     assert "Give results.topic another topic" in caplog.text
-    stand.put(command("d"))
+    stand.put(new_command("d"))
     assert stand.changelogs.records[-1].value["command_id"] == "d"
 
 
 def test_one_partition_or_the_old_form_never_mean_a_wrong_partition(stand):
     stand.start(partitions=1)
-    stand.put(command())
+    stand.put(new_command())
     assert stand.reported() == [("ACCEPTED", "")]
     stand.changelogs = Changelogs()
     stand.start(partitions=3, old_issuer="boss")
@@ -200,7 +200,7 @@ def test_one_partition_or_the_old_form_never_mean_a_wrong_partition(stand):
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (2, 3), (2, 6)])
 def test_a_copy_is_not_taken_for_new_where_the_topic_got_more_partitions(stand, before, after):
     devices = [f"campus/b1/ahu{number}" for number in range(20)]
-    values = {device: command(device, device) for device in devices}
+    values = {device: new_command(device, device) for device in devices}
     stand.start(partitions=before)
     for device in devices:
         stand.put(values[device], partition=partition_of(device.encode(), before))
@@ -212,7 +212,7 @@ def test_a_copy_is_not_taken_for_new_where_the_topic_got_more_partitions(stand, 
     assert accepted == len(devices)
     assert stand.reported().count(("ACCEPTED", "")) == accepted
     stand.start(partitions=after, max_clock_skew_ms="0")
-    new = command("new", "campus/b1/ahu1")
+    new = new_command("new", "campus/b1/ahu1")
     stand.put(new, partition=partition_of(b"campus/b1/ahu1", after))
     assert stand.reported("new") in ([("ACCEPTED", "")], [("REJECTED", "FORGOTTEN")])
 
@@ -222,24 +222,24 @@ def test_what_a_version_without_places_may_have_executed_on_another_partition_is
     stand.changelogs.claim("test", "commands", "campus", -1)
     for _ in range(2):
         stand.start(partitions=3)
-        stand.put(command(), partition=right)
+        stand.put(new_command(), partition=right)
     assert stand.reported() == [("REJECTED", "FORGOTTEN")] * 2
 
 
 def test_another_connector_on_the_topic_is_rejected_with_the_steps_to_take_the_ledger_over(stand):
     stand.start()
-    one = command()
-    stand.put(one)
+    command = new_command()
+    stand.put(command)
     with pytest.raises(FatalError, match=r"ledger\.name"):
         stand.start(connector="renamed")
     stand.start(connector="renamed", ledger_name="test")
-    stand.put(one)
+    stand.put(command)
     stand.start(connector="beside it", platform_name="annex")
     assert stand.reported() == [("ACCEPTED", "")]
 
 
-def signed_for(topic="commands", platform="campus", key=KEY, **more):
-    plain = command(topic=topic, platform=platform, **more)
+def signed_for(topic="commands", platform="campus", key=KEY, **fields):
+    plain = new_command(topic=topic, platform=platform, **fields)
     return parsing.add_signature(plain, key)
 
 
@@ -315,7 +315,7 @@ def flood(kind, number):
         "elsewhere": {"topic": "others"},
         "again": {"command_id": "the same", "issued_at": 1_800_000_000_000_000},
     }
-    return {**command(f"{kind} {number}"), **changes[kind]}
+    return {**new_command(f"{kind} {number}"), **changes[kind]}
 
 
 KINDS = ["no JSON", "no command", "expired", "out of range", "a stranger's", "elsewhere", "again"]
@@ -324,7 +324,7 @@ KINDS = ["no JSON", "no command", "expired", "out of range", "a stranger's", "el
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_thousand_refused_records_are_few_writes_and_each_is_answered(stand, kind):
     stand.start()
-    stand.put(*(flood(kind, number) for number in range(2000)), command("behind them"))
+    stand.put(*(flood(kind, number) for number in range(2000)), new_command("behind them"))
     assert len(stand.reported()) == 2001
     assert stand.reported("behind them") == [("ACCEPTED", "")]
     assert stand.writes() <= 5
@@ -333,8 +333,8 @@ def test_two_thousand_refused_records_are_few_writes_and_each_is_answered(stand,
 
 def test_one_id_two_thousand_times_is_one_command_and_one_write(stand):
     stand.start()
-    one = command()
-    stand.put(*[one] * 2000)
+    command = new_command()
+    stand.put(*[command] * 2000)
     assert stand.reported() == [("ACCEPTED", "")]
     assert stand.writes() == 1
     assert stand.context.counters["repeated"] == 1999
@@ -351,11 +351,11 @@ def test_unknown_issuers_in_one_batch_are_limited_as_in_many_batches(stand):
 def test_an_issuer_that_fills_its_half_of_the_slots_is_rejected_and_delays_no_other(stand, batches):
     """Waiting commands do not start before their time, so no slot becomes free meanwhile."""
     later = {"not_before": time.time_ns() // 1000 + 30_000_000}
-    flooded = [command(f"c{number}", **later) for number in range(20)]
+    flooded = [new_command(f"c{number}", **later) for number in range(20)]
     stand.start(RULE | {"issuers": ["boss", "engineer"]}, max_waiting="10")
     for first in range(0, 20, 20 // batches):
         stand.put(*flooded[first : first + 20 // batches])
-    stand.put(command("other", issuer="engineer", **later))
+    stand.put(new_command("other", issuer="engineer", **later))
     reported = stand.reported()
     assert reported == [("ACCEPTED", "")] * 5 + [("REJECTED", "TOO_MANY_WAIT")] * 15 + [("ACCEPTED", "")]
     assert stand.changelogs.offsets == {TopicPartition("commands", 0): 21}

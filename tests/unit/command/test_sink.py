@@ -77,8 +77,8 @@ class Stand:
         self.bus = bus
         self.task: Any = None
 
-    def start(self, **more):
-        settings = self.config | {key.replace("_", "."): value for key, value in more.items()}
+    def start(self, **changes):
+        settings = self.config | {key.replace("_", "."): value for key, value in changes.items()}
         self.context = RecordingSinkContext(changelogs=self.changelogs)
         self.task = CommandSinkTask(self.context, CommandSinkConfig.parse(settings))
         self.task.start()
@@ -102,8 +102,8 @@ class Stand:
         self.task.put(records)
 
     def results(self, command_id=None):
-        found = [record.value for record in self.changelogs.records if record.topic == "command-results"]
-        return [r for r in found if command_id in (None, r["command_id"])]
+        results = [record.value for record in self.changelogs.records if record.topic == "command-results"]
+        return [r for r in results if command_id in (None, r["command_id"])]
 
     def end(self, command_id, *states):
         """The result that has one of these states; waited for."""
@@ -126,7 +126,7 @@ def stand(tmp_path):
         assert bus.dropped == 0
 
 
-def command(value=22.5, **more):
+def new_command(value=22.5, **fields):
     now = time.time_ns() // 1000
     return {
         "command_id": str(uuid.uuid4()),
@@ -134,43 +134,47 @@ def command(value=22.5, **more):
         "issued_at": now,
         "action": "SET",
         "writes": [{"point": POINT, "value": value}],
-        **more,
+        **fields,
     }
 
 
 def test_a_command_is_executed_once_verified_and_answered(stand):
     stand.start()
-    one = command(correlation_id="c1")
-    stand.send(one)
-    result = stand.end(one["command_id"])
+    command = new_command(correlation_id="c1")
+    stand.send(command)
+    result = stand.end(command["command_id"])
     assert result["writes"][0]["previous"] == 21.0
     assert result["writes"][0]["actual"] == 22.5
     assert result["correlation_id"] == "c1"
-    assert [r["state"] for r in stand.results(one["command_id"])] == ["ACCEPTED", "EXECUTING", "SUCCEEDED"]
+    assert [r["state"] for r in stand.results(command["command_id"])] == [
+        "ACCEPTED",
+        "EXECUTING",
+        "SUCCEEDED",
+    ]
     assert stand.device.writes == [22.5]
     assert stand.changelogs.offsets == {AT: 1}
 
 
 def test_the_same_command_again_is_answered_again_and_not_executed(stand):
     stand.start()
-    one = command()
-    stand.send(one)
-    first = stand.end(one["command_id"])
-    stand.send(one, one)
-    assert stand.results(one["command_id"])[-2:] == [first, first]
+    command = new_command()
+    stand.send(command)
+    first = stand.end(command["command_id"])
+    stand.send(command, command)
+    assert stand.results(command["command_id"])[-2:] == [first, first]
     stand.stop()
     stand.start()
-    stand.send(one)
-    assert stand.results(one["command_id"])[-1] == first
+    stand.send(command)
+    assert stand.results(command["command_id"])[-1] == first
     assert stand.device.writes == [22.5]
 
 
 def test_the_same_id_with_another_body_is_a_conflict(stand):
     stand.start()
-    one = command()
-    stand.send(one, {**one, "writes": [{"point": POINT, "value": 25.0}]})
-    assert stand.end(one["command_id"], "REJECTED")["reason_code"] == "CONFLICT"
-    stand.end(one["command_id"])
+    command = new_command()
+    stand.send(command, {**command, "writes": [{"point": POINT, "value": 25.0}]})
+    assert stand.end(command["command_id"], "REJECTED")["reason_code"] == "CONFLICT"
+    stand.end(command["command_id"])
     assert stand.device.writes == [22.5]
 
 
@@ -188,9 +192,9 @@ def test_the_same_id_with_another_body_is_a_conflict(stand):
 )
 def test_a_forbidden_command_is_answered_and_never_written(stand, change, state, code):
     stand.start()
-    one = command() | change
-    stand.send(one)
-    result = stand.end(one["command_id"], state)
+    command = new_command() | change
+    stand.send(command)
+    result = stand.end(command["command_id"], state)
     assert result["reason_code"] == code
     assert stand.device.writes == []
     assert stand.changelogs.offsets == {AT: 1}
@@ -199,11 +203,11 @@ def test_a_forbidden_command_is_answered_and_never_written(stand, change, state,
 def test_the_kill_switch_works_without_a_restart(stand, tmp_path):
     stand.start()
     (tmp_path / "kill").write_text("fire alarm\n")
-    one = command()
-    stand.send(one)
-    assert "fire alarm" in stand.end(one["command_id"], "REJECTED")["reason"]
+    command = new_command()
+    stand.send(command)
+    assert "fire alarm" in stand.end(command["command_id"], "REJECTED")["reason"]
     (tmp_path / "kill").unlink()
-    two = command()
+    two = new_command()
     stand.send(two)
     stand.end(two["command_id"])
     assert stand.device.writes == [22.5]
@@ -212,11 +216,11 @@ def test_the_kill_switch_works_without_a_restart(stand, tmp_path):
 def test_a_changed_policy_applies_at_once_and_an_invalid_one_never(stand, tmp_path):
     stand.start()
     (tmp_path / "policy.yaml").write_text(POLICY.replace("max: 26", "max: 22"))
-    one = command(25.0)
-    stand.send(one)
-    assert stand.end(one["command_id"], "REJECTED")["reason_code"] == "POLICY_MAX"
+    command = new_command(25.0)
+    stand.send(command)
+    assert stand.end(command["command_id"], "REJECTED")["reason_code"] == "POLICY_MAX"
     (tmp_path / "policy.yaml").write_text("rules: [")
-    two, three = command(25.0), command(20.0)
+    two, three = new_command(25.0), new_command(20.0)
     stand.send(two, three)
     assert stand.end(two["command_id"], "REJECTED")["reason_code"] == "POLICY_MAX"
     stand.end(three["command_id"])
@@ -224,9 +228,9 @@ def test_a_changed_policy_applies_at_once_and_an_invalid_one_never(stand, tmp_pa
 
 def test_a_dry_run_checks_and_writes_nothing(stand):
     stand.start()
-    one = command(dry_run=True)
-    stand.send(one)
-    assert stand.end(one["command_id"])["dry_run"] is True
+    command = new_command(dry_run=True)
+    stand.send(command)
+    assert stand.end(command["command_id"])["dry_run"] is True
     assert stand.device.writes == []
 
 
@@ -239,30 +243,30 @@ def test_a_kill_switch_engaged_while_the_platform_is_read_stops_the_write(stand,
         return look(path, point)
 
     stand.bus.rpc["platform.driver"]["get_point"] = look_and_fall
-    one = command()
-    stand.send(one)
-    assert stand.end(one["command_id"], "REJECTED")["reason_code"] == "KILL_SWITCH"
+    command = new_command()
+    stand.send(command)
+    assert stand.end(command["command_id"], "REJECTED")["reason_code"] == "KILL_SWITCH"
     assert stand.device.writes == []
 
 
 def test_a_hold_reverts_the_point_even_after_a_restart(stand):
     stand.start()
-    one = command(hold_ms=1000)
-    stand.send(one)
-    stand.end(one["command_id"])
+    command = new_command(hold_ms=1000)
+    stand.send(command)
+    stand.end(command["command_id"])
     stand.stop()
     time.sleep(1.1)
     assert stand.device.writes == [22.5]
     stand.start()
-    stand.end(one["command_id"], "HOLD_ENDED")
+    stand.end(command["command_id"], "HOLD_ENDED")
     assert stand.device.writes == [22.5, "revert"]
 
 
 def test_an_unavailable_platform_is_awaited_until_the_command_expires(stand):
     stand.start()
     stand.bus.stop()
-    late = command(expires_at=time.time_ns() // 1000 + 700_000)
-    soon = command(23.0)
+    late = new_command(expires_at=time.time_ns() // 1000 + 700_000)
+    soon = new_command(23.0)
     stand.send(late, soon)
     assert stand.end(late["command_id"], "EXPIRED")
     wait_for(stand.context.connections.all)
@@ -277,11 +281,11 @@ def test_an_unavailable_platform_is_awaited_until_the_command_expires(stand):
 def test_a_platform_that_disconnects_before_a_command_has_started_is_awaited(stand):
     """The connection is there until it is used: that is noticed before STARTED, and costs no command."""
     stand.start()
-    one = command()
-    stand.send(one)
-    stand.end(one["command_id"])
+    command = new_command()
+    stand.send(command)
+    stand.end(command["command_id"])
     stand.bus.fall_silent()
-    late, soon = command(expires_at=time.time_ns() // 1000 + 1_500_000), command(23.0)
+    late, soon = new_command(expires_at=time.time_ns() // 1000 + 1_500_000), new_command(23.0)
     stand.send(late, soon)
     assert stand.end(late["command_id"], "EXPIRED", "FAILED", "UNKNOWN")["state"] == "EXPIRED"
     stand.bus.stop()
@@ -293,9 +297,9 @@ def test_a_platform_that_disconnects_before_a_command_has_started_is_awaited(sta
 def test_no_answer_is_never_a_failure_and_is_proved_by_reading_back(stand):
     stand.start()
     stand.device.on_set = lambda: time.sleep(0.5)  # longer than rpc.timeout.ms
-    one = command()
-    stand.send(one)
-    result = stand.end(one["command_id"], "SUCCEEDED", "UNKNOWN", "FAILED")
+    command = new_command()
+    stand.send(command)
+    result = stand.end(command["command_id"], "SUCCEEDED", "UNKNOWN", "FAILED")
     assert result["reason_code"] in ("PROVED_BY_READ_BACK", "NO_ANSWER")
     assert result["state"] != "FAILED"
     assert stand.device.writes == [22.5]
@@ -306,9 +310,9 @@ def test_an_undecodable_record_is_answered_with_its_bytes_and_blocks_nothing(sta
     bad = SinkRecord(*AT, 0, b"\xff\x00", None, ((ID_HEADER, b"topic-0"),), 0)
     assert stand.task.handle_undecodable(bad, ValueError("no schema has the id 7"))
     stand.offset = 1
-    one = command()
-    stand.send(one)
-    stand.end(one["command_id"])
+    command = new_command()
+    stand.send(command)
+    stand.end(command["command_id"])
     answer = stand.results("topic-0")[0]
     assert (answer["state"], answer["raw"]) == ("REJECTED", b"\xff\x00")
     assert "no schema has the id 7" in answer["reason"]
@@ -340,9 +344,9 @@ def test_every_result_is_in_the_audit_log_and_its_chain_is_intact(stand, tmp_pat
     from tieline_connectors.command.audit.verification import verify_file
 
     stand.start()
-    one = command()
-    stand.send(one, command(99.0))
-    stand.end(one["command_id"])
+    command = new_command()
+    stand.send(command, new_command(99.0))
+    stand.end(command["command_id"])
     stand.stop()
     lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
     reported = ["ACCEPTED", "REJECTED", "EXECUTING", "SUCCEEDED"]
@@ -389,10 +393,10 @@ def test_on_volttron_10_the_device_is_reserved_for_the_write_and_for_the_end_of_
     actuator = Actuator(stand.device)
     stand.bus.rpc["platform.actuator"] = actuator.methods
     stand.start()
-    one = command(priority=8, hold_ms=200)
-    stand.send(one)
-    stand.end(one["command_id"])
-    assert stand.end(one["command_id"], "HOLD_ENDED", "HOLD_FAILED")["state"] == "HOLD_ENDED"
+    command = new_command(priority=8, hold_ms=200)
+    stand.send(command)
+    stand.end(command["command_id"])
+    assert stand.end(command["command_id"], "HOLD_ENDED", "HOLD_FAILED")["state"] == "HOLD_ENDED"
     assert stand.device.writes == [22.5, "revert"]
     assert actuator.slots == [("HIGH", ["campus/b1/ahu1"])] * 2
     assert actuator.task is None
@@ -400,7 +404,7 @@ def test_on_volttron_10_the_device_is_reserved_for_the_write_and_for_the_end_of_
 
 def test_ends_ages_and_calls_are_counted(stand):
     stand.start()
-    good, refused, late = command(), command(99.0), command(issued_at=1)
+    good, refused, late = new_command(), new_command(99.0), new_command(issued_at=1)
     stand.send(good, refused, late, {"command_id": "x"})
     stand.end(good["command_id"])
     stand.send(good)
@@ -430,27 +434,27 @@ def wait_for(what):
 
 def test_holds_stay_when_the_worker_stops_unless_it_is_configured_to_revert_them(stand):
     stand.start()
-    one = command(hold_ms=60_000)
-    stand.send(one)
-    stand.end(one["command_id"])
+    command = new_command(hold_ms=60_000)
+    stand.send(command)
+    stand.end(command["command_id"])
     stand.stop()
     assert stand.device.writes == [22.5]
     stand.start(hold_revert_on_stop_ms="2000")
-    two = command(23.5, hold_ms=60_000)
+    two = new_command(23.5, hold_ms=60_000)
     stand.send(two)
     stand.end(two["command_id"])
     stand.stop()
     assert stand.device.writes == [22.5, 23.5, "revert"]
     assert stand.end(two["command_id"], "HOLD_ENDED")["reason_code"] == "STOPPED"
-    assert stand.end(one["command_id"], "HOLD_SKIPPED")["reason_code"] == "LATER_COMMAND"
+    assert stand.end(command["command_id"], "HOLD_SKIPPED")["reason_code"] == "LATER_COMMAND"
 
 
 @pytest.mark.parametrize("why", ["away", "killed"])
 def test_a_hold_that_cannot_be_reverted_at_the_stop_is_reverted_after_the_next_start(stand, tmp_path, why):
     stand.start(hold_revert_on_stop_ms="500")
-    one = command(hold_ms=1_000)
-    stand.send(one)
-    stand.end(one["command_id"])
+    command = new_command(hold_ms=1_000)
+    stand.send(command)
+    stand.end(command["command_id"])
     if why == "away":
         stand.bus.stop()
     else:
@@ -461,15 +465,15 @@ def test_a_hold_that_cannot_be_reverted_at_the_stop_is_reverted_after_the_next_s
     assert stand.device.writes == [22.5]
     stand.bus.start() if why == "away" else (tmp_path / "kill").unlink()
     stand.start()
-    stand.end(one["command_id"], "HOLD_ENDED")
+    stand.end(command["command_id"], "HOLD_ENDED")
     assert stand.device.writes == [22.5, "revert"]
 
 
 def test_a_partition_that_only_moves_keeps_its_holds(stand):
     stand.start(hold_revert_on_stop_ms="2000")
-    one = command(hold_ms=60_000)
-    stand.send(one)
-    stand.end(one["command_id"])
+    command = new_command(hold_ms=60_000)
+    stand.send(command)
+    stand.end(command["command_id"])
     began = time.monotonic()
     stand.task.close([AT], lost=False)
     assert time.monotonic() - began < 1.5, "there is nothing to wait for"
@@ -501,12 +505,12 @@ def test_a_driver_that_does_not_know_its_devices_yet_is_awaited(stand):
     driver = Starting(stand.device)
     stand.bus.rpc["platform.driver"] |= {"get_point": driver.get_point, "set_point": driver.set_point}
     stand.start()
-    one = command()
-    stand.send(one)
+    command = new_command()
+    stand.send(command)
     wait_for(lambda: driver.asked >= 2)
-    assert [r["state"] for r in stand.results(one["command_id"])] == ["ACCEPTED"]
+    assert [r["state"] for r in stand.results(command["command_id"])] == ["ACCEPTED"]
     driver.knows = True
-    stand.end(one["command_id"], "SUCCEEDED", "FAILED")
+    stand.end(command["command_id"], "SUCCEEDED", "FAILED")
     assert stand.device.writes == [22.5]
 
 
@@ -515,9 +519,9 @@ def test_a_device_that_a_driver_never_knows_is_a_failure_in_the_end(stand, monke
     driver = Starting(stand.device)
     stand.bus.rpc["platform.driver"] |= {"get_point": driver.get_point, "set_point": driver.set_point}
     stand.start()
-    one = command()
-    stand.send(one)
-    assert stand.end(one["command_id"], "FAILED")["reason_code"] == "DEVICE_REFUSED"
+    command = new_command()
+    stand.send(command)
+    assert stand.end(command["command_id"], "FAILED")["reason_code"] == "DEVICE_REFUSED"
     assert driver.asked >= 3
 
 
@@ -530,11 +534,13 @@ def test_two_tasks_with_one_identity_set_are_two_on_the_bus_and_both_at_once(sta
     beside = TopicPartition("commands", 1)
     other.open([beside])
     try:
-        one, two = command(), command(23.0)
-        stand.send(one)
-        stand.end(one["command_id"])  # it is the same point: the second would change what the first reads
-        other.put([SinkRecord(*beside, 0, two, None, ((ID_HEADER, b"t-1-0"),), time.time_ns() // 1_000_000)])
-        stand.end(two["command_id"])
+        first, second = new_command(), new_command(23.0)
+        stand.send(first)
+        stand.end(first["command_id"])  # it is the same point: the second would change what the first reads
+        other.put(
+            [SinkRecord(*beside, 0, second, None, ((ID_HEADER, b"t-1-0"),), time.time_ns() // 1_000_000)]
+        )
+        stand.end(second["command_id"])
         assert stand.bus.peers == {b"me", b"me-1"}
     finally:
         other.interrupt()
@@ -551,7 +557,7 @@ def test_an_error_with_any_code_refuses_one_command_and_the_next_is_executed(sta
 
     stand.bus.rpc = {"platform.driver": stand.device.methods | {"set_point": refuse}}
     stand.start()
-    first, second = command(22.5), command(23.5)
+    first, second = new_command(22.5), new_command(23.5)
     stand.send(first, second)
     assert "busy" in stand.end(first["command_id"], "FAILED")["reason"]
     stand.end(second["command_id"])
@@ -562,18 +568,18 @@ def test_an_error_with_any_code_refuses_one_command_and_the_next_is_executed(sta
 def test_a_records_timestamp_does_not_affect_commands_and_holds_of_another_partition(stand, what):
     stand.start()
     stand.task.open([TopicPartition("commands", 2)])
-    one = command(hold_ms=300)
-    stand.send(one)
-    stand.end(one["command_id"])
+    command = new_command(hold_ms=300)
+    stand.send(command)
+    stand.end(command["command_id"])
     ahead = time.time_ns() // 1_000_000 + 59 * 60_000
     value = {
-        "a stranger's": command(issuer="nobody"),
-        "an allowed one's": command(dry_run=True),
+        "a stranger's": new_command(issuer="nobody"),
+        "an allowed one's": new_command(dry_run=True),
         "no command": 42,
     }
     stand.task.put([SinkRecord("commands", 2, 0, value[what], None, ((ID_HEADER, b"t-2-0"),), ahead)])
-    two = command(23.5)
-    stand.end(one["command_id"], "HOLD_ENDED")
+    two = new_command(23.5)
+    stand.end(command["command_id"], "HOLD_ENDED")
     stand.send(two)
     stand.end(two["command_id"])
     assert stand.device.writes == [22.5, "revert", 23.5]
@@ -582,18 +588,18 @@ def test_a_records_timestamp_does_not_affect_commands_and_holds_of_another_parti
 @pytest.mark.parametrize("written", [f"devices/devices/{POINT}", f"DEVICES/{POINT}", f"{POINT}\u200b"])
 def test_a_point_that_a_platform_could_read_differently_is_answered_and_never_written(stand, written):
     stand.start()
-    one = command() | {"writes": [{"point": written, "value": 20.0}]}
-    stand.send(one)
-    assert stand.end(one["command_id"], "REJECTED")["reason_code"] == "MALFORMED"
+    command = new_command() | {"writes": [{"point": written, "value": 20.0}]}
+    stand.send(command)
+    assert stand.end(command["command_id"], "REJECTED")["reason_code"] == "MALFORMED"
     assert stand.device.writes == []
 
 
 @pytest.mark.parametrize("written", [f"devices/{POINT}", f"/{POINT}/"])
 def test_any_spelling_of_a_point_is_reported_and_written_in_its_canonical_form(stand, written):
     stand.start()
-    one = command() | {"writes": [{"point": written, "value": 22.5}]}
-    stand.send(one)
-    assert [write["point"] for write in stand.end(one["command_id"])["writes"]] == [POINT]
+    command = new_command() | {"writes": [{"point": written, "value": 22.5}]}
+    stand.send(command)
+    assert [write["point"] for write in stand.end(command["command_id"])["writes"]] == [POINT]
     assert stand.device.writes == [22.5]
 
 
@@ -611,9 +617,9 @@ def test_an_unreadable_kill_switch_is_engaged_and_blocks_neither_sink_nor_stop(
     else:
         (tmp_path / "kill").symlink_to(tmp_path / "nowhere")
     stand.start()
-    one = command()
-    stand.send(one)
-    result = stand.end(one["command_id"], "REJECTED")
+    command = new_command()
+    stand.send(command)
+    result = stand.end(command["command_id"], "REJECTED")
     assert (result["reason_code"], stand.device.writes) == ("KILL_SWITCH", [])
     assert {"hung mount": "does not answer"}.get(kind, kind) in result["reason"]
     began = time.monotonic()
@@ -635,9 +641,9 @@ def test_no_device_is_written_without_a_line_at_the_path_of_the_audit_log(stand,
     stand.device.on_set = on_set
     stand.start()
     for number in range(3):
-        one = command(20.0 + number)
-        stand.send(one)
-        stand.end(one["command_id"])
+        command = new_command(20.0 + number)
+        stand.send(command)
+        stand.end(command["command_id"])
         if how == "deleted":
             path.unlink()
         elif how == "emptied":
@@ -654,14 +660,14 @@ def test_another_file_in_place_of_the_audit_log_stops_all_writes_until_it_is_mov
     stand.start()
     path.rename(tmp_path / "old")
     path.write_text("something else\n")
-    one = command()
+    command = new_command()
     with pytest.raises(RetriableError, match="another file is in its place"):
-        stand.send(one)
+        stand.send(command)
     assert stand.device.writes == []
     path.rename(tmp_path / "away")
     stand.offset = 0
-    stand.send(one)
-    stand.end(one["command_id"])
+    stand.send(command)
+    stand.end(command["command_id"])
     assert stand.device.writes == [22.5]
 
 
@@ -675,15 +681,15 @@ def met_long_ago(monkeypatch):
 def test_nothing_is_written_after_a_read_that_was_not_answered_and_the_command_expires(stand):
     """The router lives, the driver stands still: it may hand on what it was sent at any later time."""
     stand.start()
-    first = command()
+    first = new_command()
     stand.send(first)
     stand.end(first["command_id"])
     stand.bus.freeze("platform.driver")
-    short = command(23.0, expires_at=time.time_ns() // 1000 + 900_000)
+    short = new_command(23.0, expires_at=time.time_ns() // 1000 + 900_000)
     stand.send(short)
     assert stand.end(short["command_id"], "EXPIRED")["reason_code"] == "EXPIRED"
     stand.bus.thaw("platform.driver")
-    long = command(23.5)
+    long = new_command(23.5)
     stand.send(long)
     stand.end(long["command_id"])
     assert stand.device.writes == [22.5, 23.5]
@@ -693,12 +699,12 @@ def test_nothing_is_written_after_a_read_that_was_not_answered_and_the_command_e
 def test_a_command_waits_for_a_driver_that_does_not_answer_and_is_executed_once_it_does(stand):
     stand.start()
     stand.bus.freeze("platform.driver")
-    one = command()
-    stand.send(one)
+    command = new_command()
+    stand.send(command)
     time.sleep(1.0)
     assert [result["state"] for result in stand.results()] == ["ACCEPTED"]
     stand.bus.thaw("platform.driver")
-    stand.end(one["command_id"])
+    stand.end(command["command_id"])
     assert stand.device.writes == [22.5]
 
 
@@ -717,35 +723,35 @@ def test_a_device_that_does_not_answer_reads_does_not_delay_the_others(stand):
     stand.start()
     now = time.time_ns() // 1000
     points = [{"point": "campus/b1/dead/CoolingSetpoint", "value": 22.5}]
-    dead = command(writes=points, expires_at=now + 1_500_000)
-    others = [command(20.0 + n / 10) for n in range(10)]
+    dead = new_command(writes=points, expires_at=now + 1_500_000)
+    others = [new_command(20.0 + n / 10) for n in range(10)]
     stand.send(dead, *others)
-    for one in others:
-        stand.end(one["command_id"])
+    for command in others:
+        stand.end(command["command_id"])
     assert stand.end(dead["command_id"], "EXPIRED")
     assert len(stand.device.writes) == 10
 
 
 def test_a_device_that_falls_silent_is_asked_once_and_does_not_delay_the_others(stand):
-    asked = []
+    requests = []
 
     def write(path, point, value):
-        asked.append("write")
+        requests.append("write")
         raise NoAnswerError
 
     def read(path, point):
-        if asked:
-            asked.append("read")
+        if requests:
+            requests.append("read")
             raise NoAnswerError
         return 21.0
 
     (stand.folder / "policy.yaml").write_text(POLICY.replace("CoolingSetpoint", "**"))
     stand.bus.rpc["platform.driver"] = stand.device.methods | {"get_point": read, "set_point": write}
     stand.start()
-    batch = command(writes=[{"point": f"campus/b1/ahu1/P{n}", "value": 22.5} for n in range(50)])
+    batch = new_command(writes=[{"point": f"campus/b1/ahu1/P{n}", "value": 22.5} for n in range(50)])
     stand.send(batch)
     assert stand.end(batch["command_id"], "UNKNOWN")["reason_code"] == "NO_ANSWER"
-    assert asked == ["write", "read"]
+    assert requests == ["write", "read"]
 
 
 @pytest.mark.parametrize(("after", "code"), [(0.0, ""), (2.2, "MAYBE_LATE")])
@@ -753,9 +759,9 @@ def test_a_write_that_is_answered_after_its_expiry_says_so(stand, after, code):
     """The driver stands still between the read and the write's answer, for longer than the command lives."""
     stand.start(rpc_timeout_ms="15000")
     stand.device.on_set = lambda: time.sleep(after)
-    one = command(expires_at=time.time_ns() // 1000 + 2_000_000)
-    stand.send(one)
-    assert stand.end(one["command_id"])["reason_code"] == code
+    command = new_command(expires_at=time.time_ns() // 1000 + 2_000_000)
+    stand.send(command)
+    assert stand.end(command["command_id"])["reason_code"] == code
 
 
 def test_a_write_that_only_a_later_reading_proves_says_that_it_may_be_late(stand):
@@ -766,10 +772,10 @@ def test_a_write_that_only_a_later_reading_proves_says_that_it_may_be_late(stand
         raise NoAnswerError
 
     stand.bus.rpc["platform.driver"] = stand.device.methods | {"set_point": silent}
-    late = command(expires_at=time.time_ns() // 1000 + 2_000_000)
+    late = new_command(expires_at=time.time_ns() // 1000 + 2_000_000)
     stand.send(late)
     assert stand.end(late["command_id"])["reason_code"] == "MAYBE_LATE"
-    soon = command(23.5)
+    soon = new_command(23.5)
     stand.send(soon)
     assert stand.end(soon["command_id"])["reason_code"] == "PROVED_BY_READ_BACK"
     assert stand.device.writes == [22.5, 23.5]
@@ -790,7 +796,7 @@ def test_an_unavailable_actuator_is_an_outage_and_never_bypassed(stand, restarte
     """Also for a worker that has never seen it: the ledger remembers through whom a command went."""
     with_actuator(stand)
     stand.start()
-    first = command()
+    first = new_command()
     stand.send(first)
     stand.end(first["command_id"])
     if restarted:
@@ -799,8 +805,8 @@ def test_an_unavailable_actuator_is_an_outage_and_never_bypassed(stand, restarte
     stand.bus.generation = "2"  # even if the driver says that there is none
     if restarted:
         stand.start()
-    short = command(23.0, expires_at=time.time_ns() // 1000 + 1_200_000)
-    long = command(23.5)
+    short = new_command(23.0, expires_at=time.time_ns() // 1000 + 1_200_000)
+    long = new_command(23.5)
     stand.send(short, long)
     stand.end(short["command_id"], "EXPIRED")
     assert stand.device.writes == [22.5]
@@ -812,29 +818,29 @@ def test_an_unavailable_actuator_is_an_outage_and_never_bypassed(stand, restarte
 def test_on_8_9_and_10_a_driver_that_is_there_before_its_actuator_is_not_written_through(stand):
     stand.bus.generation = "10"
     stand.start()
-    one = command()
-    stand.send(one)
+    command = new_command()
+    stand.send(command)
     time.sleep(0.8)
     assert [result["state"] for result in stand.results()] == ["ACCEPTED"]
     with_actuator(stand)
-    stand.end(one["command_id"])
-    assert stand.changelogs.entries(AT)[one["command_id"]]["agent"] == "platform.actuator"
+    stand.end(command["command_id"])
+    assert stand.changelogs.entries(AT)[command["command_id"]]["agent"] == "platform.actuator"
 
 
 def test_a_platform_without_an_actuator_is_written_through_its_driver_where_that_is_configured(stand):
     stand.bus.generation = "10"
     stand.start(volttron_device_agent="driver")
-    one = command()
-    stand.send(one)
-    stand.end(one["command_id"])
-    assert stand.changelogs.entries(AT)[one["command_id"]]["agent"] == "platform.driver"
+    command = new_command()
+    stand.send(command)
+    stand.end(command["command_id"])
+    assert stand.changelogs.entries(AT)[command["command_id"]]["agent"] == "platform.driver"
 
 
 def test_a_configured_actuator_is_awaited(stand):
     stand.start(volttron_device_agent="actuator")
-    one = command(expires_at=time.time_ns() // 1000 + 800_000)
-    stand.send(one)
-    stand.end(one["command_id"], "EXPIRED")
+    command = new_command(expires_at=time.time_ns() // 1000 + 800_000)
+    stand.send(command)
+    stand.end(command["command_id"], "EXPIRED")
     assert stand.device.writes == []
 
 
@@ -851,16 +857,16 @@ def test_a_hold_whose_revert_is_refused_stays_owed_until_the_refusal_ends(stand,
     if refusal in ("locked", "overridden", "unanswered"):
         stand.bus.rpc["platform.driver"] = stand.device.methods | {"revert_point": revert}
     stand.start()
-    one = command(hold_ms=300)
-    stand.send(one)
-    stand.end(one["command_id"])
+    command = new_command(hold_ms=300)
+    stand.send(command)
+    stand.end(command["command_id"])
     if refusal == "killed":
         (tmp_path / "kill").touch()
     if refusal == "away":
         stand.bus.rpc = {}
     if refusal in ("locked", "overridden", "unanswered"):
-        stand.end(one["command_id"], "HOLD_FAILED")
-        wait_for(lambda: stand.changelogs.entries(AT)[one["command_id"]]["hold_tries"] >= 2)
+        stand.end(command["command_id"], "HOLD_FAILED")
+        wait_for(lambda: stand.changelogs.entries(AT)[command["command_id"]]["hold_tries"] >= 2)
     else:
         time.sleep(0.8)
     stand.stop()
@@ -868,14 +874,14 @@ def test_a_hold_whose_revert_is_refused_stays_owed_until_the_refusal_ends(stand,
     time.sleep(0.3)
     assert stand.device.writes == [22.5]
     if refusal in ("locked", "overridden", "unanswered"):
-        reminder = f"not reverted yet: 1, such as {POINT} of command {one['command_id']}"
+        reminder = f"not reverted yet: 1, such as {POINT} of command {command['command_id']}"
         wait_for(lambda: reminder in caplog.text)
     refusing = False
     (tmp_path / "kill").unlink(missing_ok=True)
     stand.bus.rpc = {"platform.driver": stand.device.methods}
-    stand.end(one["command_id"], "HOLD_ENDED")
+    stand.end(command["command_id"], "HOLD_ENDED")
     assert stand.device.writes == [22.5, "revert"]
-    states = [r["state"] for r in stand.results(one["command_id"])]
+    states = [r["state"] for r in stand.results(command["command_id"])]
     assert states.count("HOLD_FAILED") == (refusal in ("locked", "overridden", "unanswered"))
 
 
@@ -885,10 +891,10 @@ def test_an_owed_revert_that_an_operator_waives_is_not_owed_any_more(stand):
 
     stand.bus.rpc["platform.driver"] = stand.device.methods | {"revert_point": revert}
     stand.start()
-    one = command(hold_ms=200)
-    stand.send(one)
-    stand.end(one["command_id"], "HOLD_FAILED")
+    command = new_command(hold_ms=200)
+    stand.send(command)
+    stand.end(command["command_id"], "HOLD_FAILED")
     stand.stop()
-    stand.start(hold_forgive=f"x, {one['command_id']}")
-    assert stand.end(one["command_id"], "HOLD_SKIPPED")["reason_code"] == "FORGIVEN"
+    stand.start(hold_forgive=f"x, {command['command_id']}")
+    assert stand.end(command["command_id"], "HOLD_SKIPPED")["reason_code"] == "FORGIVEN"
     assert stand.context.counters["holds.paid"] == 1

@@ -27,9 +27,9 @@ def problems(*connectors, worker=None):
     """``(where, key) → message``."""
     with pytest.raises(ConfigError) as caught:
         check_plan("worker", worker or {}, [(str(n), each) for n, each in enumerate(connectors)])
-    found = {(m.where.partition(" ")[0], m.key): m.message for m in caught.value.problems}
-    assert len(found) == len(caught.value.problems)
-    return found
+    reported = {(m.where.partition(" ")[0], m.key): m.message for m in caught.value.problems}
+    assert len(reported) == len(caught.value.problems)
+    return reported
 
 
 def keys(*connectors, worker=None):
@@ -50,7 +50,7 @@ def of_files(tmp_path, **texts):
 
 
 def test_a_wrong_number_does_not_hide_files_that_are_missing():
-    found = keys(
+    reported = keys(
         BUS
         | {
             "ping.interval.ms": "soon",
@@ -58,7 +58,7 @@ def test_a_wrong_number_does_not_hide_files_that_are_missing():
             "volttron.server.credentials.file": "/no/such/platform.json",
         }
     )
-    assert found == {
+    assert reported == {
         ("0", "ping.interval.ms"),
         ("0", "volttron.credentials.file"),
         ("0", "volttron.server.credentials.file"),
@@ -66,12 +66,12 @@ def test_a_wrong_number_does_not_hide_files_that_are_missing():
 
 
 def test_an_unresolvable_reference_does_not_hide_the_rest_of_its_file(tmp_path):
-    found = of_files(
+    reported = of_files(
         tmp_path,
         worker="bootstrap.servers: ${env:NOT_THERE_AT_ALL}\nlog.level: LOUD\nvalue.converter: json\n",
         out="name: out\nconnector.class: FileStreamSink\nfile: ${env:NOT_THERE_AT_ALL}\ntasks.max: 0\n",
     )
-    assert set(found) == {
+    assert set(reported) == {
         ("worker", "bootstrap.servers"),
         ("worker", "log.level"),
         ("out", "file"),
@@ -81,13 +81,13 @@ def test_an_unresolvable_reference_does_not_hide_the_rest_of_its_file(tmp_path):
 
 
 def test_a_duplicate_key_does_not_hide_the_rest_of_its_file(tmp_path):
-    found = of_files(
+    reported = of_files(
         tmp_path,
         worker="log.level: INFO\nlog.level: DEBUG\ndata.dir: ' '\n",
         out="name: out\nconnector.class: FileStreamSink\nname: b\nfile: f\nfile: g\ntasks.max: 0\n",
     )
-    assert found["out", "file"] == "duplicate key (line 5, first in line 4); remove one of them"
-    assert set(found) == {
+    assert reported["out", "file"] == "duplicate key (line 5, first in line 4); remove one of them"
+    assert set(reported) == {
         ("worker", "log.level"),
         ("worker", "data.dir"),
         ("out", "name"),
@@ -117,15 +117,15 @@ def test_wrong_types_and_missing_settings_hide_no_rule_of_a_connector():
 
 def test_a_missing_address_hides_no_rule_of_a_platform():
     settings = {key: value for key, value in BUS.items() if key != "volttron.address"}
-    found = keys(settings | {"volttron.serverkey": "short", "bus.prefixes": "devices/*"})
-    assert found == {("0", "volttron.address"), ("0", "volttron.serverkey"), ("0", "bus.prefixes")}
+    reported = keys(settings | {"volttron.serverkey": "short", "bus.prefixes": "devices/*"})
+    assert reported == {("0", "volttron.address"), ("0", "volttron.serverkey"), ("0", "bus.prefixes")}
 
 
 def test_a_password_that_is_not_encoded_is_not_taken_for_a_host():
-    found = problems(MONGO | {"connection.uri": "mongodb://user:p@ss/w0rd@host"})
-    assert set(found) == {("0", "connection.uri")}
-    assert "must be percent-encoded" in found["0", "connection.uri"]
-    assert "w0rd" not in found["0", "connection.uri"]
+    reported = problems(MONGO | {"connection.uri": "mongodb://user:p@ss/w0rd@host"})
+    assert set(reported) == {("0", "connection.uri")}
+    assert "must be percent-encoded" in reported["0", "connection.uri"]
+    assert "w0rd" not in reported["0", "connection.uri"]
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ def test_a_problem_in_a_shared_setting_is_reported_once_for_the_worker(worker, e
 
 @pytest.mark.parametrize("text", ["a: [", "- a\n"])
 def test_an_unreadable_worker_file_causes_no_problem_elsewhere(tmp_path, text):
-    found = of_files(
+    reported = of_files(
         tmp_path,
         worker=text,
         out="name: out\nconnector.class: acme_sink\nvalue.converter.schemas.enable: true\nacme: 1\n",
         ok="name: in\nconnector.class: file\nfile: x\ntopic: t\nvalue.converter.schemas.enable: false\n",
     )
-    assert set(found) == {("worker", "")}
+    assert set(reported) == {("worker", "")}
 
 
 @pytest.mark.parametrize(
@@ -207,8 +207,8 @@ def test_a_wrong_value_is_reported_once_at_the_key_that_has_it(wrong):
 
 
 def test_a_wrong_prefix_does_not_hide_a_wrong_route():
-    found = keys(BUS | {"bus.prefixes": "devices/*", "topic.routes": "devices"})
-    assert found == {("0", "bus.prefixes"), ("0", "topic.routes")}
+    reported = keys(BUS | {"bus.prefixes": "devices/*", "topic.routes": "devices"})
+    assert reported == {("0", "bus.prefixes"), ("0", "topic.routes")}
 
 
 # -- what no setting can be
@@ -254,9 +254,9 @@ def test_a_wrong_prefix_does_not_hide_a_wrong_route():
     ],
 )
 def test_settings_that_can_never_work_are_rejected(connector, key, value, expected):
-    found = problems(connector | {key: value})
-    assert {k for _, k in found} == {key}
-    assert re.search(expected, found["0", key])
+    reported = problems(connector | {key: value})
+    assert {k for _, k in reported} == {key}
+    assert re.search(expected, reported["0", key])
 
 
 @pytest.mark.parametrize(
@@ -269,14 +269,14 @@ def test_a_platforms_address_on_this_machine_is_accepted(address):
 
 @pytest.mark.parametrize("servers", ["h:99999", "h:0", "a:9092,h:x", "PLAINTEXT://h:70000"])
 def test_a_broker_with_an_impossible_port_is_rejected(servers):
-    found = problems(worker={"bootstrap.servers": servers})
-    assert found["worker", "bootstrap.servers"] == "the port is not a number from 1 to 65535"
+    reported = problems(worker={"bootstrap.servers": servers})
+    assert reported["worker", "bootstrap.servers"] == "the port is not a number from 1 to 65535"
 
 
 @pytest.mark.parametrize("servers", ["a b:9092", "/dev/zero", "devices/*", "h:9092/x", "http://h/x", "$x"])
 def test_an_invalid_broker_address_is_rejected(servers):
-    found = problems(worker={"bootstrap.servers": servers})
-    assert found["worker", "bootstrap.servers"] == "is not host:port (several with commas)"
+    reported = problems(worker={"bootstrap.servers": servers})
+    assert reported["worker", "bootstrap.servers"] == "is not host:port (several with commas)"
 
 
 @pytest.mark.parametrize("servers", ["h", "h:9092,i:9093", "PLAINTEXT://h:9092", "[::1]:9092", "10.0.0.1:1"])
@@ -339,8 +339,8 @@ def test_a_rejected_setting_of_connect_says_why_and_what_to_do(connector, key, v
 
 
 def test_a_workers_settings_for_one_client_say_where_they_belong():
-    found = problems(worker={"consumer.max.poll.records": "5", "producer.override.linger.ms": "5"})
-    consumer, producer = found.values()
+    reported = problems(worker={"consumer.max.poll.records": "5", "producer.override.linger.ms": "5"})
+    consumer, producer = reported.values()
     assert "write consumer.override.max.poll.records in its file" in consumer
     assert "write producer.override.linger.ms in its file" in producer
 

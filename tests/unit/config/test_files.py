@@ -70,7 +70,7 @@ def test_json_and_quoted_yaml_and_properties_are_equal_for_any_text(tmp_path, va
 
 def escaped(character):
     units = character.encode("utf-16-be")
-    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+    return "".join(f"\\u{units[start : start + 2].hex()}" for start in range(0, len(units), 2))
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_json_numbers_are_read_as_text(text, tmp_path):
     ],
 )
 def test_a_file_that_cannot_be_parsed_says_why(name, text, message, tmp_path):
-    (found,) = problems(written(tmp_path, name, text))
-    assert found.startswith(f"cannot be parsed: {message}")
+    (problem,) = problems(written(tmp_path, name, text))
+    assert problem.startswith(f"cannot be parsed: {message}")
 
 
 @pytest.mark.parametrize(

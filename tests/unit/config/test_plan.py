@@ -68,8 +68,8 @@ def test_all_problems_of_all_files_are_reported_together(tmp_path):
     files = [tmp_path / name for name in ("a.properties", "b.json", "c.yaml", "d.yaml")]
     with pytest.raises(ConfigError) as caught:
         plan(tmp_path / "worker.yaml", files)
-    found = {(m.where.removeprefix(f"{tmp_path}/"), m.key) for m in caught.value.problems}
-    assert found == {
+    reported = {(m.where.removeprefix(f"{tmp_path}/"), m.key) for m in caught.value.problems}
+    assert reported == {
         ("c.yaml", ""),
         ("d.yaml", ""),
         ("worker.yaml", "value.convertr"),
@@ -125,8 +125,8 @@ def test_all_problems_of_all_files_are_reported_together(tmp_path):
     ],
 )
 def test_a_problem_says_where_which_key_and_the_fix(wrong, expected):
-    found = problems_of({**SOURCE, **wrong})
-    assert [line for line in found if line.startswith(expected)] == found[:1]
+    reported = problems_of({**SOURCE, **wrong})
+    assert [line for line in reported if line.startswith(expected)] == reported[:1]
 
 
 def test_a_required_setting_that_is_missing_says_what_it_is_for():
@@ -157,14 +157,14 @@ def test_two_connectors_of_one_name_are_a_problem():
     ],
 )
 def test_a_sink_names_its_topics_in_exactly_one_way(topics, message):
-    found = problems_of({"name": "s", "connector.class": "FileStreamSink", "file": "x", **topics})
-    assert [line for line in found if line.startswith(f"file0 (s): {message}")] == found
+    reported = problems_of({"name": "s", "connector.class": "FileStreamSink", "file": "x", **topics})
+    assert [line for line in reported if line.startswith(f"file0 (s): {message}")] == reported
 
 
 def test_the_workers_converter_settings_go_to_connectors_that_use_its_converter():
     worker = {"value.converter": "json", "value.converter.schemas.enable": "true"}
-    own = {**SINK, "value.converter": "json"}
-    planned = check_plan("worker", worker, [("x", SOURCE), ("y", own)])
+    json_sink = {**SINK, "value.converter": "json"}
+    planned = check_plan("worker", worker, [("x", SOURCE), ("y", json_sink)])
     assert [p.value.config.schemas_enable for p in planned.connectors] == [True, False]  # type: ignore[attr-defined]
 
 
@@ -194,9 +194,11 @@ def test_a_broken_plugin_is_one_problem_among_the_others(tmp_path):
         {SINKS: {"broken": "fixture_bad:Sink"}},
         {"fixture_bad": "import no_such_module"},
     ):
-        found = problems_of({"name": "x", "connector.class": "broken", "topics": "t"}, {**SOURCE, "fil": "x"})
-    assert len(found) == 2
-    assert "'broken' of fixture_bad 1.0 is broken" in found[0]
+        reported = problems_of(
+            {"name": "x", "connector.class": "broken", "topics": "t"}, {**SOURCE, "fil": "x"}
+        )
+    assert len(reported) == 2
+    assert "'broken' of fixture_bad 1.0 is broken" in reported[0]
 
 
 class SecretConfig(Config):
@@ -312,10 +314,10 @@ def test_a_configuration_is_exported_as_kafka_connects_config_def(kind):
 
 def test_an_exported_default_is_what_the_setting_would_be_parsed_from():
     by_name = {entry["name"]: entry for entry in WorkerSettings.definition()}
-    given = {
+    properties = {
         name: entry["default_value"] for name, entry in by_name.items() if entry["default_value"] is not None
     }
-    assert WorkerSettings.parse(given) == WorkerSettings.parse({})
+    assert WorkerSettings.parse(properties) == WorkerSettings.parse({})
     assert by_name["offset.flush.interval.ms"]["type"] == "LONG"
     assert by_name["bootstrap.servers"]["type"] == "LIST"
     assert {e["name"]: e["type"] for e in SecretConfig.definition()} == {

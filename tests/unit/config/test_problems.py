@@ -31,7 +31,7 @@ def problems_of(*connectors, worker=LOCAL):
 
 
 def test_wrong_settings_of_kafkas_clients_are_reported_with_all_other_problems():
-    found = problems_of(
+    reported = problems_of(
         {
             **SOURCE,
             "fil": "x",
@@ -45,7 +45,7 @@ def test_wrong_settings_of_kafkas_clients_are_reported_with_all_other_problems()
         {**SINK, "consumer.override.group.id": "g", "consumer.override.fetch.max.bytes": "many"},
         worker={**KAFKA, "ssl.nonsense": "1", "sasl.nonsense": "2", "socket.timeout.ms": "5000"},
     )
-    assert set(found) == {
+    assert set(reported) == {
         ("worker", "ssl.nonsense"),
         ("worker", "sasl.nonsense"),
         ("file0 (a)", "fil"),
@@ -57,15 +57,15 @@ def test_wrong_settings_of_kafkas_clients_are_reported_with_all_other_problems()
         ("file1 (b)", "consumer.override.group.id"),
         ("file1 (b)", "consumer.override.fetch.max.bytes"),
     }
-    assert found["worker", "ssl.nonsense"] == 'No such configuration property: "ssl.nonsense"'
-    assert "all replicas in sync" in found["file0 (a)", "producer.override.acks"]
+    assert reported["worker", "ssl.nonsense"] == 'No such configuration property: "ssl.nonsense"'
+    assert "all replicas in sync" in reported["file0 (a)", "producer.override.acks"]
 
 
 def test_a_missing_certificate_is_reported_once_for_the_worker(tmp_path):
     worker = {**KAFKA, "security.protocol": "SSL", "ssl.ca.location": str(tmp_path / "none")}
-    found = problems_of(SOURCE, {**SINK, "consumer.override.no.such": "1"}, worker=worker)
-    assert set(found) == {("worker", "ssl.ca.location"), ("file1 (b)", "consumer.override.no.such")}
-    assert "ssl.ca.location failed" in found["worker", "ssl.ca.location"]
+    reported = problems_of(SOURCE, {**SINK, "consumer.override.no.such": "1"}, worker=worker)
+    assert set(reported) == {("worker", "ssl.ca.location"), ("file1 (b)", "consumer.override.no.such")}
+    assert "ssl.ca.location failed" in reported["worker", "ssl.ca.location"]
 
 
 def test_overrides_that_kafkas_clients_accept_are_valid():
@@ -85,31 +85,31 @@ def test_without_kafka_the_settings_of_its_clients_have_no_effect():
 
 def test_settings_that_the_registrys_client_does_not_know_are_problems():
     url = {f"{REGISTRY}.url": "http://127.0.0.1:1"}
-    found = problems_of(
+    reported = problems_of(
         {**SOURCE, **url, "value.converter": "avro", f"{REGISTRY}.nonsense": "1", f"{REGISTRY}.more": "1"},
         {**SINK, **url, "value.converter": "avro", f"{REGISTRY}.max.retries": "few"},
     )
-    assert found == {
+    assert reported == {
         ("file0 (a)", f"{REGISTRY}.url"): "Unrecognized properties: nonsense, more",
         ("file1 (b)", f"{REGISTRY}.url"): "could not convert string to float: 'few'",
     }
 
 
 def test_settings_of_a_registry_without_its_url_are_problems():
-    found = problems_of({**SOURCE, "value.converter": "avro", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
-    assert found == {("file0 (a)", f"{REGISTRY}.urll"): f"has no effect without {REGISTRY}.url"}
+    reported = problems_of({**SOURCE, "value.converter": "avro", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
+    assert reported == {("file0 (a)", f"{REGISTRY}.urll"): f"has no effect without {REGISTRY}.url"}
 
 
 def test_a_converter_without_a_registry_rejects_registry_settings():
-    found = problems_of({**SOURCE, "value.converter": "json", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
-    assert set(found) == {("file0 (a): value.converter", "schema.registry.urll")}
-    found = problems_of({**SOURCE, "value.converter": "json", f"{REGISTRY}.url": "http://127.0.0.1:1"})
-    assert set(found) == {("file0 (a): value.converter", "schema.registry.url")}
+    reported = problems_of({**SOURCE, "value.converter": "json", f"{REGISTRY}.urll": "http://127.0.0.1:1"})
+    assert set(reported) == {("file0 (a): value.converter", "schema.registry.urll")}
+    reported = problems_of({**SOURCE, "value.converter": "json", f"{REGISTRY}.url": "http://127.0.0.1:1"})
+    assert set(reported) == {("file0 (a): value.converter", "schema.registry.url")}
 
 
 def test_the_password_in_a_wrong_registry_url_is_not_shown():
-    found = problems_of({**SOURCE, "value.converter": "avro", f"{REGISTRY}.url": "htp://u:p4ss@h"})
-    assert found == {("file0 (a)", f"{REGISTRY}.url"): "is not a URL: it begins with http:// or https://"}
+    reported = problems_of({**SOURCE, "value.converter": "avro", f"{REGISTRY}.url": "htp://u:p4ss@h"})
+    assert reported == {("file0 (a)", f"{REGISTRY}.url"): "is not a URL: it begins with http:// or https://"}
 
 
 def test_the_workers_own_registry_is_checked_and_its_problems_are_reported():
@@ -124,13 +124,13 @@ def test_a_setting_goes_by_its_key_and_not_by_the_name_of_its_field():
 
 
 def test_problems_of_transforms_and_common_settings_are_reported_together():
-    found = problems_of({**SOURCE, "tasks.max": "0", "transforms": "r", "transforms.r.type": "no_such"})
-    assert set(found) == {("file0 (a)", "tasks.max"), ("file0 (a)", "transforms.r.type")}
+    reported = problems_of({**SOURCE, "tasks.max": "0", "transforms": "r", "transforms.r.type": "no_such"})
+    assert set(reported) == {("file0 (a)", "tasks.max"), ("file0 (a)", "transforms.r.type")}
 
 
 def test_a_broken_rule_between_settings_is_reported_beside_a_setting_of_the_wrong_type():
-    found = problems_of({"name": "s", "connector.class": "FileStreamSink", "file": "x", "tasks.max": "0"})
-    assert set(found) == {("file0 (s)", "tasks.max"), ("file0 (s)", "topics")}
+    reported = problems_of({"name": "s", "connector.class": "FileStreamSink", "file": "x", "tasks.max": "0"})
+    assert set(reported) == {("file0 (s)", "tasks.max"), ("file0 (s)", "topics")}
 
 
 class SpanConfig(Config):
@@ -194,15 +194,15 @@ class Unmade(Raising):
 def test_an_exception_of_a_connectors_check_is_one_problem_among_the_others(tmp_path):
     entry_points = {SINKS: {"raising": "fixture_raising:Raising", "unmade": "fixture_raising:Unmade"}}
     with distribution(tmp_path, "fixture_raising", entry_points, {"fixture_raising": RAISING}):
-        own = {"name": "r", "topics": "t", "password": "p4ss"}
-        found = problems_of(
-            {**own, "connector.class": "raising"},
-            {**own, "name": "u", "connector.class": "unmade"},
+        sink = {"name": "r", "topics": "t", "password": "p4ss"}
+        reported = problems_of(
+            {**sink, "connector.class": "raising"},
+            {**sink, "name": "u", "connector.class": "unmade"},
             {**SOURCE, "fil": "x"},
         )
     failed = "the connector failed while it was checked"
-    assert found.pop(("file2 (a)", "fil"))
-    assert found == {
+    assert reported.pop(("file2 (a)", "fil"))
+    assert reported == {
         ("file0 (r)", "connector.class"): f"{failed}: KeyError: '***'",
         ("file1 (u)", "connector.class"): f"{failed}: RuntimeError: no libfoo",
     }

@@ -30,9 +30,9 @@ class Store:
     def register(self, subject, schema):
         self._check()
         self.asked.append(subject)
-        found = next((i for i, known in self.by_id.items() if known == schema), 258 + len(self.by_id))
-        self.by_id[found] = schema
-        return found
+        schema_id = next((i for i, known in self.by_id.items() if known == schema), 258 + len(self.by_id))
+        self.by_id[schema_id] = schema
+        return schema_id
 
     def schema(self, schema_id):
         self._check()
@@ -129,11 +129,11 @@ def test_avro_names_every_record_that_cannot_be_written_and_only_these():
         Datum("t", {"w": 1}, POINT),
         Datum("t", 2**63),
     ]
-    found = failed(started(AvroConverter).serialize, batch)
-    assert list(found) == [1, 3, 4, 5]
-    assert "the integer 9223372036854775808 fits no branch of ['null', 'long', 'string']" in found[1]
-    assert found[3] == "a dict without a schema cannot be Avro; give it a schema or use json"
-    assert found[4] == "lab.Point: has no field w"
+    failures = failed(started(AvroConverter).serialize, batch)
+    assert list(failures) == [1, 3, 4, 5]
+    assert "the integer 9223372036854775808 fits no branch of ['null', 'long', 'string']" in failures[1]
+    assert failures[3] == "a dict without a schema cannot be Avro; give it a schema or use json"
+    assert failures[4] == "lab.Point: has no field w"
 
 
 def test_avro_names_every_record_that_cannot_be_read_and_only_these():
@@ -142,18 +142,18 @@ def test_avro_names_every_record_that_cannot_be_read_and_only_these():
     (good,) = converter.serialize([Datum("t", {"v": 1}, POINT)])
     assert good is not None
     batch = [good, b'{"v": 1}', None, good[:4], good[:-1], good + b"x", b"\x00\x00\x00\x00\x09\x02", b"\0"]
-    found = failed(converter.deserialize, [Encoded("t", data) for data in batch])
-    assert list(found) == [1, 3, 4, 5, 6, 7]
-    assert found[1] == (
+    failures = failed(converter.deserialize, [Encoded("t", data) for data in batch])
+    assert list(failures) == [1, 3, 4, 5, 6, 7]
+    assert failures[1] == (
         "not in Confluent's wire format (0x00, schema id, Avro); was it written by another converter?"
     )
-    assert found[5] == "not a lab.Point: 1 bytes left over"
-    assert found[6] == "no schema has the id 9; was it written with another registry?"
+    assert failures[5] == "not a lab.Point: 1 bytes left over"
+    assert failures[6] == "no schema has the id 9; was it written with another registry?"
 
 
 def test_an_id_of_more_than_31_bits_is_only_unknown():
-    found = failed(started(AvroConverter).deserialize, [Encoded("t", b"\x00\xff\xff\xff\xff\x02")])
-    assert found == {0: "no schema has the id 4294967295; was it written with another registry?"}
+    failures = failed(started(AvroConverter).deserialize, [Encoded("t", b"\x00\xff\xff\xff\xff\x02")])
+    assert failures == {0: "no schema has the id 4294967295; was it written with another registry?"}
 
 
 def test_an_unavailable_schema_store_is_an_outage_and_not_a_data_error():

@@ -45,9 +45,9 @@ class Reader:
 
 @pytest.fixture
 def reader(tmp_path):
-    made = Reader(tmp_path / "in.txt")
-    yield made
-    made.task.stop()
+    reader = Reader(tmp_path / "in.txt")
+    yield reader
+    reader.task.stop()
 
 
 def test_lines_that_are_appended_later_are_read_later(reader):

@@ -32,9 +32,11 @@ def new_task(tmp_path):
     tasks = []
 
     def new_task(start=True, **settings):
-        given = {"retention.ms": "-1"} | {name.replace("_", "."): value for name, value in settings.items()}
+        properties = {"retention.ms": "-1"} | {
+            name.replace("_", "."): value for name, value in settings.items()
+        }
         context = RecordingSinkContext(data_dir=tmp_path)
-        tasks.append(HistorySinkTask(context, HistorySinkConfig.parse(given)))
+        tasks.append(HistorySinkTask(context, HistorySinkConfig.parse(properties)))
         if start:
             tasks[-1].start()
         return tasks[-1]

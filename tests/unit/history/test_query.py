@@ -127,13 +127,13 @@ def test_follow_prints_the_last_readings_then_new_ones(stored, reading, path):
     ) as process:
         assert process.stdout is not None
         try:
-            seen = [json.loads(process.stdout.readline())["value"] for _ in range(2)]
+            values = [json.loads(process.stdout.readline())["value"] for _ in range(2)]
             future = 10**9  # later than now, and so later than any reading that was shown
             stored.put([reading(future, {"count": 10}), reading(future + 1, {"count": 11})])
-            seen += [json.loads(process.stdout.readline())["value"] for _ in range(2)]
+            values += [json.loads(process.stdout.readline())["value"] for _ in range(2)]
             process.send_signal(signal.SIGINT)
             rest, messages = process.communicate(timeout=20)
         finally:
             process.kill()
-    assert seen == [8, 9, 10, 11]
+    assert values == [8, 9, 10, 11]
     assert (process.returncode, rest, messages) == (0, "", "")

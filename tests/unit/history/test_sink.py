@@ -32,8 +32,8 @@ def value_of(store, point="temp"):
 )
 def test_scalars_keep_their_exact_type(new_task, new_store, reading, value):
     new_task().put([reading(0, {"temp": value})])
-    found = value_of(new_store())
-    assert (type(found), repr(found)) == (type(value), repr(value))
+    stored = value_of(new_store())
+    assert (type(stored), repr(stored)) == (type(value), repr(value))
 
 
 def test_nan_is_not_null(new_task, new_store, reading):
@@ -129,8 +129,8 @@ def test_a_data_log_keeps_the_time_of_each_value_and_the_last_value_of_a_time(ne
     record = reading(0, readings=readings, topic="datalogger/log")
     del record.value["points"]
     new_task().put([record])
-    found = new_store().values(TEMP, *ALWAYS, 10)
-    assert [(value.time - time, value.value, value.units) for value in found] == [(7, 2, "F"), (0, 3, "F")]
+    values = new_store().values(TEMP, *ALWAYS, 10)
+    assert [(value.time - time, value.value, value.units) for value in values] == [(7, 2, "F"), (0, 3, "F")]
 
 
 def test_each_value_is_counted_by_what_became_of_it(new_task, new_store, reading):

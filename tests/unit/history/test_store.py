@@ -133,8 +133,8 @@ def test_a_search_meets_all_conditions(new_task, new_store, reading, conditions,
     for name in ("since", "until"):
         if name in conditions:
             conditions = conditions | {name: start + conditions[name] * 1800 * SECOND}
-    found = new_store().search(Search(**conditions), 10)
-    assert [document["value"] for document in found] == values
+    documents = new_store().search(Search(**conditions), 10)
+    assert [document["value"] for document in documents] == values
 
 
 def test_a_search_has_a_limit_a_time_before_and_either_order(new_task, new_store, reading):

@@ -48,8 +48,8 @@ def test_a_message_that_is_not_about_points_has_no_values(topic, body):
 
 def test_a_message_about_all_points_or_one_has_its_values_with_their_types_and_time():
     assert list(values_of(message())) == [value("Mode", "auto"), value("Reading", 1)]
-    one = message("devices/campus/building/device1/Reading", [1.0, {}])
-    assert list(values_of(one)) == [value("Reading", 1.0)]
+    reading = message("devices/campus/building/device1/Reading", [1.0, {}])
+    assert list(values_of(reading)) == [value("Reading", 1.0)]
     assert value("Reading", 1.0) != value("Reading", 1) != value("Reading", True)
 
 

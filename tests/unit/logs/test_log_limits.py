@@ -49,7 +49,7 @@ def test_three_hours_of_an_unavailable_brokers_lines_are_a_few_and_all_are_count
     lines.seconds += 3600
     lines.repeats.flush()
     assert len(lines.said) == 1 + 4 + 2 + 1
-    counts = [int(said.rpartition(" (")[2].split(" such lines")[0]) for said in lines.said[1:]]
+    counts = [int(line.rpartition(" (")[2].split(" such lines")[0]) for line in lines.said[1:]]
     assert 1 + sum(counts) == total
     assert lines.said[1].endswith("(20 such lines in the last 10 s)")
 

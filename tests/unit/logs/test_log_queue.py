@@ -21,8 +21,8 @@ LINE = "x" * 200
 
 def dropped_count(line):
     """The number that the notice of a gap reports; 0 for any other line."""
-    found = DROPPED.search(line)
-    return int(found[1]) if found else 0
+    match = DROPPED.search(line)
+    return int(match[1]) if match else 0
 
 
 class Pipe:

@@ -34,7 +34,7 @@ def test_overrides_belong_to_one_topic_and_a_topic_may_have_dots_and_be_called_l
 
 
 def test_all_problems_are_reported_together_with_their_fixes():
-    found = problems(
+    reported = problems(
         **{
             "layout": "readings",
             "topic.override.a.colection": "x",
@@ -46,7 +46,7 @@ def test_all_problems_are_reported_together_with_their_fixes():
         }
     )
 
-    assert sorted(found) == [
+    assert sorted(reported) == [
         "layout",
         "publishes",
         "topic.override..collection",
@@ -55,8 +55,8 @@ def test_all_problems_are_reported_together_with_their_fixes():
         "topic.override.a.layout",
         "write.concern",
     ]
-    assert "cloudagent, command-history, point, reading, timeseries, value" in found["layout"]
-    assert "did you mean 'collection'?" in found["topic.override.a.colection"]
+    assert "cloudagent, command-history, point, reading, timeseries, value" in reported["layout"]
+    assert "did you mean 'collection'?" in reported["topic.override.a.colection"]
 
 
 def test_a_misspelt_setting_is_reported_with_the_nearest_one():

@@ -29,9 +29,9 @@ def test_a_plugin_of_another_distribution_is_loaded_by_its_name(tmp_path):
     with distribution(
         tmp_path, "fixture_good", {SOURCES: {"mine": "fixture_mine:Mine"}}, {"fixture_mine": SOURCE}
     ):
-        found = discovery.load(SOURCES, "mine", SourceConnector)
-        assert issubclass(found, SourceConnector)
-        assert found.__module__ == "fixture_mine"
+        connector = discovery.load(SOURCES, "mine", SourceConnector)
+        assert issubclass(connector, SourceConnector)
+        assert connector.__module__ == "fixture_mine"
 
 
 TASKS = """
@@ -59,10 +59,10 @@ def test_an_entry_point_may_name_a_task_and_its_settings_are_the_tasks_type_para
     with distribution(
         tmp_path, "fixture_task", {SOURCES: {"mine": f"fixture_task:{name}"}}, {"fixture_task": TASKS}
     ):
-        found = discovery.load(SOURCES, "mine", SourceConnector)
-        assert issubclass(found, SourceConnector)
-        assert found.task_type.__name__ == name
-        assert list(found.config_type.keys()) == ["place"]
+        connector = discovery.load(SOURCES, "mine", SourceConnector)
+        assert issubclass(connector, SourceConnector)
+        assert connector.task_type.__name__ == name
+        assert list(connector.config_type.keys()) == ["place"]
 
 
 def test_a_task_without_settings_is_reported_with_the_fix(tmp_path):
@@ -218,9 +218,9 @@ def test_a_plugin_that_is_not_a_subclass_of_its_contract_is_rejected(what, tmp_p
     with distribution(
         tmp_path, "fixture_odd", {SOURCES: {"odd": f"fixture_odd:{what}"}}, {"fixture_odd": text}
     ):
-        found = load_error(SOURCES, "odd")
+        error = load_error(SOURCES, "odd")
     assert (
-        found == f"the source 'odd' of fixture_odd 1.0 is broken: fixture_odd:{what} is not a SourceConnector"
+        error == f"the source 'odd' of fixture_odd 1.0 is broken: fixture_odd:{what} is not a SourceConnector"
     )
 
 

@@ -66,8 +66,8 @@ def dropped(tmp_path):
 
 def tieline(*words, **environment):
     command = [sys.executable, "-m", "tieline.cli.main", *map(str, words)]
-    given = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=given)
+    full_environment = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=full_environment)
 
 
 def test_both_forms_are_listed_as_if_they_were_installed(dropped):

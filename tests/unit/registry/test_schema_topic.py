@@ -44,7 +44,7 @@ def raw(data):
     return data if data is None or isinstance(data, bytes) else json.dumps(data).encode()
 
 
-def schema_record(subject, version, schema_id, text, **more):
+def schema_record(subject, version, schema_id, text, **options):
     """Return a record as Confluent's registry writes it."""
     key = {"keytype": "SCHEMA", "subject": subject, "version": version, "magic": 1}
     value = {
@@ -53,7 +53,7 @@ def schema_record(subject, version, schema_id, text, **more):
         "id": schema_id,
         "schema": text,
         "deleted": False,
-        **more,
+        **options,
     }
     return key, value
 
@@ -173,21 +173,21 @@ def test_two_stores_at_once_never_give_one_id_to_two_schemas(log):
     stores = [TopicSchemaStore(log), TopicSchemaStore(log)]
     numbers = range(40)
     schemas = [Schema(json.dumps({"type": "fixed", "name": f"lab.F{n}", "size": n + 1})) for n in numbers]
-    found: list[dict[int, int]] = [{}, {}]
+    ids: list[dict[int, int]] = [{}, {}]
     gate = threading.Barrier(2)
 
     def register(which):
         gate.wait(10)
         for n in numbers if which == 0 else reversed(numbers):
-            found[which][n] = stores[which].register("a", schemas[n])
+            ids[which][n] = stores[which].register("a", schemas[n])
 
     threads = [threading.Thread(target=register, args=[which]) for which in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert found[0] == found[1]
-    assert sorted(found[0].values()) == list(range(1, 41))
+    assert ids[0] == ids[1]
+    assert sorted(ids[0].values()) == list(range(1, 41))
     assert len(read(log)) == 41
 
 

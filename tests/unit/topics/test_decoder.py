@@ -45,14 +45,14 @@ def records(*values, key=None):
 
 
 def values(log, *data, form=ValueFormat.AUTO):
-    return [seen.value for seen in Decoder(form, log, None).decode(records(*data))]
+    return [decoded.value for decoded in Decoder(form, log, None).decode(records(*data))]
 
 
 def test_each_record_of_a_topic_is_known_by_itself(log):
-    found = values(
+    decoded = values(
         log, avro(log, {"n": 7}), b'{"a": 1}', b"21.5", b"two words", b"\xff\xfe", None, b"", b"a\x1b[2J"
     )
-    assert [(one.format, one.data) for one in found] == [
+    assert [(record.format, record.data) for record in decoded] == [
         ("avro", {"n": 7}),
         ("json", {"a": 1}),
         ("json", 21.5),
@@ -62,14 +62,17 @@ def test_each_record_of_a_topic_is_known_by_itself(log):
         ("text", ""),
         ("bytes", b"a\x1b[2J"),
     ]
-    assert found[0].schema == "x.R"
-    assert [one.error for one in found] == [None] * 8
+    assert decoded[0].schema == "x.R"
+    assert [record.error for record in decoded] == [None] * 8
 
 
 def test_what_cannot_be_decoded_is_shown_as_bytes_with_the_reason(log):
     unknown, broken = b"\x00\x00\x00\x00\x63abc", avro(log, {"n": 7}) + b"more"
     first, second = values(log, unknown, broken)
-    assert [(one.format, one.data) for one in (first, second)] == [("bytes", unknown), ("bytes", broken)]
+    assert [(record.format, record.data) for record in (first, second)] == [
+        ("bytes", unknown),
+        ("bytes", broken),
+    ]
     assert "no schema has the id 99" in (first.error or "")
     assert "x.R" in (second.error or "")
 
@@ -86,24 +89,24 @@ def test_what_cannot_be_decoded_is_shown_as_bytes_with_the_reason(log):
     ],
 )
 def test_a_requested_format_is_not_guessed(log, form, data, format_, is_wrong):
-    (found,) = values(log, data, form=ValueFormat(form))
-    assert (found.format, found.error is not None) == (format_, is_wrong)
+    (decoded,) = values(log, data, form=ValueFormat(form))
+    assert (decoded.format, decoded.error is not None) == (format_, is_wrong)
 
 
 @pytest.mark.parametrize(
     "data", [b"[" * 100_000 + b"]" * 100_000, b"9" * 10_000, b'"' + b"\\ud800" * 10 + b'"'], ids=len
 )
 def test_hostile_json_is_shown_and_ends_nothing(log, data):
-    (found,) = Decoder(ValueFormat.AUTO, log, None).decode(records(data))
-    assert json.loads(json_text(found.as_json()))["format"] in ("json", "text")
+    (decoded,) = Decoder(ValueFormat.AUTO, log, None).decode(records(data))
+    assert json.loads(json_text(decoded.as_json()))["format"] in ("json", "text")
 
 
 def test_a_key_stays_text_even_if_it_looks_like_a_number(log):
     decoder = Decoder(ValueFormat.AUTO, log, None)
 
     def key(data):
-        (seen,) = decoder.decode(records(b"1", key=data))
-        return seen.key.format, seen.key.data
+        (decoded,) = decoder.decode(records(b"1", key=data))
+        return decoded.key.format, decoded.key.data
 
     assert key(b"7") == ("text", "7")
     assert key(b"\xff") == ("bytes", b"\xff")
@@ -121,16 +124,16 @@ def test_a_schema_that_is_registered_later_is_found(log):
 
 def test_a_batch_of_unknown_ids_takes_one_lookup_and_creates_no_topic(log):
     garbage = [b"\x00" + number.to_bytes(4, "big") + b"x" for number in range(1, 200)]
-    assert {one.format for one in values(log, *garbage)} == {"bytes"}
+    assert {record.format for record in values(log, *garbage)} == {"bytes"}
     assert log.reads == 1
     assert TOPIC not in log.topics()
 
 
 def test_a_line_of_json_states_the_formats_of_key_and_value(log):
-    (seen,) = Decoder(ValueFormat.AUTO, log, None).decode(
+    (decoded,) = Decoder(ValueFormat.AUTO, log, None).decode(
         [ConsumedRecord("t", 3, 9, b"\xff", b"\xfe", (("a", b"1"), ("a", b"\xff"), ("b", None)), 1000)]
     )
-    assert json.loads(json_text(seen.as_json())) == {
+    assert json.loads(json_text(decoded.as_json())) == {
         "topic": "t",
         "partition": 3,
         "offset": 9,

@@ -45,15 +45,15 @@ def observer(bus):
     with VipClient(Endpoint(bus.address, "observer")) as client:
         client.hello()
         client.subscribe("")
-        found: list[tuple[str, object]] = []
+        received: list[tuple[str, object]] = []
 
-        def seen():
+        def observed():
             client.ping()  # what was handed on before the answer is here with it
             while messages := client.messages(0.001, 1):
-                found.extend((m.topic, m.body) for m in messages)
-            return list(found)
+                received.extend((m.topic, m.body) for m in messages)
+            return list(received)
 
-        yield seen
+        yield observed
 
 
 @contextmanager
@@ -72,9 +72,9 @@ def sink(address, **settings):
         task.stop()
 
 
-def record(number, topic="analysis/x", partition=0, **more):
+def record(number, topic="analysis/x", partition=0, **fields):
     return SinkRecord(
-        "t", partition, number, number, topic, identity("t", partition, number), now_ms(), **more
+        "t", partition, number, number, topic, identity("t", partition, number), now_ms(), **fields
     )
 
 
@@ -82,61 +82,61 @@ def now_ms():
     return time.time_ns() // 1_000_000
 
 
-def records(*numbers, **more):
-    return [record(number, **more) for number in numbers]
+def records(*numbers, **fields):
+    return [record(number, **fields) for number in numbers]
 
 
-def bodies(seen):
-    return [body for _, body in seen()]
+def bodies(observed):
+    return [body for _, body in observed()]
 
 
 def test_a_batch_is_published_in_its_order_and_a_commit_is_requested(bus):
-    with observer(bus) as seen, sink(bus.address) as (task, context):
+    with observer(bus) as observed, sink(bus.address) as (task, context):
         task.put(records(*range(100)))
-        assert bodies(seen) == list(range(100))
+        assert bodies(observed) == list(range(100))
         assert context.counters == {"published": 100}
         assert context.commit_requests == 1
 
 
 def test_a_rejected_record_is_counted_reported_once_with_its_position_and_skipped(bus, caplog):
     bad = [record(n, topic) for n, topic in enumerate(["42", "true", "devices/x", "", "analysis/\n"])]
-    with observer(bus) as seen, sink(bus.address) as (task, context):
+    with observer(bus) as observed, sink(bus.address) as (task, context):
         task.put([record(10), *bad, record(11)])
-        assert bodies(seen) == [10, 11]
+        assert bodies(observed) == [10, 11]
         assert context.counters == {"published": 2, "refused.topic": 4, "refused.not_allowed": 1}
     reported = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert [line.partition(" is not")[0] for line in reported] == ["the record t-0@0", "the record t-0@2"]
 
 
 def test_with_stop_a_rejected_record_is_a_data_error_and_all_others_are_published(bus):
-    with observer(bus) as seen, sink(bus.address, on__refused="stop") as (task, context):
+    with observer(bus) as observed, sink(bus.address, on__refused="stop") as (task, context):
         with pytest.raises(DataError) as raised:
             task.put([record(0), record(1, "null"), record(2)])
         assert list(raised.value.failures) == [1]
-        assert bodies(seen) == [0, 2]
+        assert bodies(observed) == [0, 2]
         assert context.counters == {"published": 2, "refused.topic": 1}
 
 
 def test_messages_of_this_platform_are_not_published_back_to_it(bus):
-    with observer(bus) as seen, sink(bus.address) as (task, context):
+    with observer(bus) as observed, sink(bus.address) as (task, context):
         ours, theirs = (
             record(n)._replace(headers=(("tieline.origin", o),)) for n, o in enumerate((b"lab", b"b"))
         )
         task.put([ours, theirs])
-        assert bodies(seen) == [1]
+        assert bodies(observed) == [1]
         assert context.counters == {"published": 1, "filtered.echo": 1}
 
 
 def test_records_that_are_too_old_are_skipped_counted_and_reported(bus, caplog):
-    with observer(bus) as seen, sink(bus.address, max__age__ms="60000") as (task, context):
+    with observer(bus) as observed, sink(bus.address, max__age__ms="60000") as (task, context):
         task.put([record(0)._replace(timestamp=now_ms() - 61_000), record(1)])
-        assert bodies(seen) == [1]
+        assert bodies(observed) == [1]
         assert context.counters == {"published": 1, "filtered.expired": 1}
     assert "t-0@0 is not published: it is older than max.age.ms" in caplog.text
 
 
 def test_over_the_rate_limit_the_rest_waits_and_nothing_is_published_twice(bus):
-    with observer(bus) as seen, sink(bus.address, rate__limit="200", rate__burst="20") as (task, context):
+    with observer(bus) as observed, sink(bus.address, rate__limit="200", rate__burst="20") as (task, context):
         batch, began = records(*range(60)), time.monotonic()
         waits = []
         while batch:
@@ -148,7 +148,7 @@ def test_over_the_rate_limit_the_rest_waits_and_nothing_is_published_twice(bus):
                 waits.append(error.after or 0.0)
                 time.sleep(waits[-1])
         assert time.monotonic() - began >= (60 - 20) / 200
-        assert bodies(seen) == list(range(60))
+        assert bodies(observed) == list(range(60))
         assert context.counters == {"published": 60, "throttled": len(waits)}
     assert all(0 < wait <= 0.1 for wait in waits)
 
@@ -158,14 +158,14 @@ def test_a_lost_platform_is_retriable_with_the_progress_and_a_new_connection_con
         task.put(records(0))
         bus.stop()
         # The first may still go into the connection that is just being lost.
-        for said in (r"nothing listens there|the connection was lost", r"nothing listens there"):
-            with pytest.raises(RetriableError, match=said) as raised:
+        for message in (r"nothing listens there|the connection was lost", r"nothing listens there"):
+            with pytest.raises(RetriableError, match=message) as raised:
                 task.put(records(1, 2))
             assert raised.value.reached == {}
         bus.start()
-        with observer(bus) as seen:
+        with observer(bus) as observed:
             task.put(records(1, 2))
-            assert bodies(seen) == [1, 2]
+            assert bodies(observed) == [1, 2]
         assert context.counters == {"published": 3, "reconnects": 1}
 
 
@@ -178,14 +178,14 @@ def test_a_router_that_falls_silent_is_abandoned_in_time_and_reconnected(bus):
         assert 0.3 <= time.monotonic() - began < 1.0
         bus.stop()
         bus.start()
-        with observer(bus) as seen:
+        with observer(bus) as observed:
             task.put(records(0))
-            assert bodies(seen) == [0]
+            assert bodies(observed) == [0]
 
 
 def test_a_half_open_connection_is_replaced_by_another_under_a_derived_identity(bus):
     with (
-        observer(bus) as seen,
+        observer(bus) as observed,
         TcpProxy("127.0.0.1", int(bus.address.rpartition(":")[2])) as proxy,
         sink(f"tcp://127.0.0.1:{proxy.port}") as (task, context),
     ):
@@ -195,7 +195,7 @@ def test_a_half_open_connection_is_replaced_by_another_under_a_derived_identity(
             with pytest.raises(RetriableError):
                 task.put(records(1))
         task.put(records(1))
-        assert bodies(seen) == [0, 1]
+        assert bodies(observed) == [0, 1]
         assert context.counters == {"published": 2, "reconnects": 1}
 
 

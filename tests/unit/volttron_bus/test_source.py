@@ -96,9 +96,9 @@ def test_the_subscription_is_logged_once_with_prefixes_and_address(bus, caplog):
         bus.wait_for_subscriber(NAME)
         reading(bus, 1)
         polled(task, 1)
-    (said,) = [record for record in caplog.records if record.getMessage() == "subscribed"]
-    assert said.levelno == logging.INFO
-    assert (said.prefixes, said.address) == (["analysis", "devices"], bus.address)
+    (event,) = [record for record in caplog.records if record.getMessage() == "subscribed"]
+    assert event.levelno == logging.INFO
+    assert (event.prefixes, event.address) == (["analysis", "devices"], bus.address)
     assert warnings(caplog) == []
 
 
@@ -131,9 +131,9 @@ def test_an_unreadable_time_is_counted_and_reported_once_per_topic(bus, caplog):
         assert context.counters == {"times.unreadable": 4}
     fix = "Publish ISO 8601 with a zone; this is logged once per topic, times.unreadable counts"
     assert warnings(caplog) == [
-        f"a message of the topic devices/{name}/all is stored under the time of its reception: {given} "
+        f"a message of the topic devices/{name}/all is stored under the time of its reception: {text} "
         f"cannot be read. {fix}"
-        for name, given in (("a", "TimeStamp: tomorrow"), ("b", "Date: 01.03.2026"))
+        for name, text in (("a", "TimeStamp: tomorrow"), ("b", "Date: 01.03.2026"))
     ]
 
 
@@ -198,14 +198,16 @@ def test_malformed_messages_are_quarantined_raw_and_reception_continues(bus):
     }
     with source(bus.address) as (task, context):
         bus.wait_for_subscriber(NAME)
-        for found in hostile.values():
-            for parts in found:
+        for raw_messages in hostile.values():
+            for parts in raw_messages:
                 bus.deliver(NAME, parts)
         reading(bus, 1)
         assert values(polled(task, 1)) == [1]
-        assert context.counters == {f"quarantined.{reason}": len(found) for reason, found in hostile.items()}
+        assert context.counters == {
+            f"quarantined.{reason}": len(raw_messages) for reason, raw_messages in hostile.items()
+        }
         kept = [(q.reason, vip.unpack(q.raw)) for q in context.quarantined]
-        assert kept == [(reason, parts) for reason, found in hostile.items() for parts in found]
+        assert kept == [(reason, parts) for reason, raw_messages in hostile.items() for parts in raw_messages]
 
 
 def test_unrequested_answers_change_nothing(bus):

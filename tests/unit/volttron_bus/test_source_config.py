@@ -79,10 +79,10 @@ def test_an_order_of_topics_is_named_by_its_base():
         "devices": "depth",
         "points": "breadth",
     }
-    given = {
+    orders = {
         base.name: base.order for base in config(topic__order="devices=both, x/y = breadth").topic_bases()
     }
-    assert given == {"devices": "both", "points": "breadth", "x/y": "breadth"}
+    assert orders == {"devices": "both", "points": "breadth", "x/y": "breadth"}
     assert "write base=depth" in problems(topic__order="devices")["topic.order"]
 
 
@@ -129,7 +129,7 @@ def test_a_wrong_route_is_reported(route, message):
 def test_keys_are_accepted_in_both_spellings(keys):
     public, secret, server = keys
     for spell in (bytes.decode, urlsafe, lambda key: urlsafe(key) + "="):
-        found = (
+        key_pair = (
             config(
                 volttron__publickey=spell(public),
                 volttron__secretkey=spell(secret),
@@ -138,15 +138,15 @@ def test_keys_are_accepted_in_both_spellings(keys):
             .endpoint("bus")
             .keys
         )
-        assert (found.publickey, found.secretkey, found.serverkey) == (public, secret, server)
+        assert (key_pair.publickey, key_pair.secretkey, key_pair.serverkey) == (public, secret, server)
 
 
 def test_the_public_key_follows_from_the_secret_one(keys):
     public, secret, server = keys
-    found = (
+    key_pair = (
         config(volttron__secretkey=secret.decode(), volttron__serverkey=server.decode()).endpoint("bus").keys
     )
-    assert found.publickey == public
+    assert key_pair.publickey == public
 
 
 def test_a_server_key_alone_comes_with_a_new_pair(keys):
@@ -157,12 +157,15 @@ def test_a_server_key_alone_comes_with_a_new_pair(keys):
 
 def test_keys_are_read_from_the_files_of_a_home(keys, tmp_path):
     public, secret, server = keys
-    own, platform = tmp_path / "tieline.json", tmp_path / "platform.json"
-    own.write_text(json.dumps({"publickey": urlsafe(public), "secretkey": urlsafe(secret)}))
+    own_file, platform = tmp_path / "tieline.json", tmp_path / "platform.json"
+    own_file.write_text(json.dumps({"publickey": urlsafe(public), "secretkey": urlsafe(secret)}))
     platform.write_text(json.dumps({"publickey": urlsafe(server), "secretkey": "x"}))
-    settings = {"volttron__credentials__file": str(own), "volttron__server__credentials__file": str(platform)}
-    found = config(**settings).endpoint("bus").keys
-    assert (found.publickey, found.secretkey, found.serverkey) == (public, secret, server)
+    settings = {
+        "volttron__credentials__file": str(own_file),
+        "volttron__server__credentials__file": str(platform),
+    }
+    key_pair = config(**settings).endpoint("bus").keys
+    assert (key_pair.publickey, key_pair.secretkey, key_pair.serverkey) == (public, secret, server)
     assert VolttronBusSource.validate(config(**settings)) == []
 
 

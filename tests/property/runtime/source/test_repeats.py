@@ -56,10 +56,10 @@ def test_redundant_sources_that_see_the_same_stream_number_alike(stream, one_bat
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(["a", "b", "ab"])), max_size=40))
 def test_sources_that_missed_some_of_them_give_as_many_events_as_the_better_one_saw_of_each_kind(stream):
-    seen = {name: [kind for kind, by in stream if name in by] for name in "ab"}
+    kinds = {name: [kind for kind, by in stream if name in by] for name in "ab"}
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        stored = {*ids(seen["a"], Path(one)), *ids(seen["b"], Path(other))}
-    counts = [collections.Counter(seen[name]) for name in "ab"]
+        stored = {*ids(kinds["a"], Path(one)), *ids(kinds["b"], Path(other))}
+    counts = [collections.Counter(kinds[name]) for name in "ab"]
     assert len(stored) == sum(max(count[kind] for count in counts) for kind in KINDS)
 
 

@@ -12,7 +12,7 @@ NOW = 1_700_000_000_000
 names = st.sampled_from(["a", "tieline.id", TIMESTAMP_HEADER])
 headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=3)), max_size=3).map(tuple)
 
-ours = headers.filter(lambda found: not found or found[-1][0] != TIMESTAMP_HEADER)
+ours = headers.filter(lambda pairs: not pairs or pairs[-1][0] != TIMESTAMP_HEADER)
 
 
 def consumed(timestamp, headers):

@@ -31,9 +31,9 @@ def write(log, *records):
 
 
 def held(log, topic):
-    found: list[ConsumedRecord] = []
-    log.read(topic, found.append)
-    return found
+    records: list[ConsumedRecord] = []
+    log.read(topic, records.append)
+    return records
 
 
 def shown(capfd, tmp_path, topic="t", **options):
@@ -152,12 +152,12 @@ def test_lines_are_sent_as_they_are_written_with_key_and_headers(log, capfd, tmp
     log.create_topic("t")
     lines = file(tmp_path, '{"a": {"b": 7}, "x": 1.10}\n\n{"a": {"b": "k"}}\n')
     produce("t", lines, **place(tmp_path), key_field="a.b", header=["h=1", "h=2=3"])
-    found = held(log, "t")
-    assert [(r.key, r.value) for r in found] == [
+    records = held(log, "t")
+    assert [(r.key, r.value) for r in records] == [
         (b"7", b'{"a": {"b": 7}, "x": 1.10}'),
         (b"k", b'{"a": {"b": "k"}}'),
     ]
-    assert [r.headers for r in found] == [(("h", b"1"), ("h", b"2=3"))] * 2
+    assert [r.headers for r in records] == [(("h", b"1"), ("h", b"2=3"))] * 2
     assert "2 sent to t" in capfd.readouterr().err
 
 

@@ -95,6 +95,6 @@ def test_the_list_and_one_plugin_agree_on_versions_and_say_whose_they_are(name):
     shown = [[plugin[key] for key in keys] for plugin in json.loads(run("show", name, "--json").stdout)]
     assert listed == shown
     text = run("show", name).stdout
-    for kind, own, of, of_version in shown:
-        own = f", version {own}" if own else ""
-        assert f"{kind} {name}{own}, of {of} {of_version}" in text
+    for kind, own_version, of, of_version in shown:
+        own_version = f", version {own_version}" if own_version else ""
+        assert f"{kind} {name}{own_version}, of {of} {of_version}" in text

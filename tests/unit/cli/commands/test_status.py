@@ -75,8 +75,8 @@ def test_the_traceback_of_an_unexpected_error_is_below_its_sentence():
 
 
 def test_the_lag_is_unknown_if_no_worker_runs(shown):
-    found = {row["connector"]: row for row in json.loads(shown("--json", running=False))["connectors"]}
-    assert found["other"]["lag"] is None
+    rows = {row["connector"]: row for row in json.loads(shown("--json", running=False))["connectors"]}
+    assert rows["other"]["lag"] is None
     assert json.loads(shown("--json", running=True))["connectors"][2]["lag"] == 0
 
 

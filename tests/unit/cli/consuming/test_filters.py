@@ -20,8 +20,8 @@ def record(value=VALUE, key="campus/ahu1", headers=(("site", b"campus"),), times
     return DisplayRecord("t", 0, 0, timestamp, Decoded("text", key), headers, Decoded("json", value))
 
 
-def passes(seen, key=None, where=(), headers=(), since=None):
-    return all(one(seen) for one in filters(key, where, headers, since))
+def passes(record, key=None, where=(), headers=(), since=None):
+    return all(matches(record) for matches in filters(key, where, headers, since))
 
 
 @pytest.mark.parametrize(

@@ -100,12 +100,12 @@ def test_a_missing_file_is_an_error(tmp_path):
 
 def test_an_error_of_a_call_is_reported_with_the_authors_line(load):
     file = load(TASK)
-    said: list[str] = []
-    found = file.find(None)
-    file.explain_failures(found.name, said.append)
+    messages: list[str] = []
+    author_file = file.find(None)
+    file.explain_failures(author_file.name, messages.append)
     task = sys.modules[file.module].Reader(None, None)
     with pytest.raises(KeyError):
         task.poll(1, 1)
-    assert said == [
+    assert messages == [
         "KeyError: 'missing'\n  written_by_an_author.py:9 in poll: return {}[\"missing\"]",
     ]

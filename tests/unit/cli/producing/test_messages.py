@@ -19,16 +19,16 @@ def read(data):
 
 
 def problems(data):
-    return [str(one) for one in read(data) if isinstance(one, InvalidLine)]
+    return [str(line) for line in read(data) if isinstance(line, InvalidLine)]
 
 
 def sent(data):
-    return [(one.where, one.value) for one in read(data) if isinstance(one, InputMessage)]
+    return [(message.where, message.value) for message in read(data) if isinstance(message, InputMessage)]
 
 
 def test_each_line_is_a_message_and_empty_ones_are_skipped():
-    found = read(b'{"a": 1.10}\r\n\n  "text" \nnull\n')
-    assert found == [
+    messages = read(b'{"a": 1.10}\r\n\n  "text" \nnull\n')
+    assert messages == [
         InputMessage("f: line 1", {"a": 1.1}, b'{"a": 1.10}'),
         InputMessage("f: line 3", "text", b'"text"'),
         InputMessage("f: line 4", None, b"null"),
@@ -37,7 +37,7 @@ def test_each_line_is_a_message_and_empty_ones_are_skipped():
 
 def test_every_line_that_is_not_json_is_reported_by_its_number():
     data = b'{"a": 1}\n{"a"\n[1]\n\xff\n' + b"[" * 100_000 + b"\n"
-    assert [one.partition(": not JSON")[0] for one in problems(data)] == [
+    assert [problem.partition(": not JSON")[0] for problem in problems(data)] == [
         "f: line 2",
         "f: line 4",
         "f: line 5",
@@ -81,8 +81,8 @@ def test_a_broken_old_file_is_reported_once_with_the_line_of_the_break():
 
 
 def test_a_file_of_commands_is_rejected_with_the_right_command():
-    (found,) = problems('{"kafka_topic": "t", "device_point_list": []}')
-    assert "tieline command send --file" in found
+    (problem,) = problems('{"kafka_topic": "t", "device_point_list": []}')
+    assert "tieline command send --file" in problem
     assert problems('{"message_list": {}}') == ["f: line 1: message_list is not a list"]
 
 
@@ -101,8 +101,8 @@ def test_the_line_of_an_entry_is_the_one_on_which_it_begins(values, data):
         entry = json.dumps({**GOOD, "value": value}, indent=data.draw(st.sampled_from([None, 1])))
         line += entry.count("\n")
         pieces += [space, entry, "," if index < len(values) - 1 else ""]
-    found = read("".join(pieces) + "]}")
-    assert [(one.where, one.value["value"]) for one in found] == [
+    messages = read("".join(pieces) + "]}")
+    assert [(message.where, message.value["value"]) for message in messages] == [
         (f"f: line {number}", value) for number, value in zip(lines, values, strict=True)
     ]
 

@@ -190,8 +190,8 @@ def test_a_file_that_is_not_an_audit_log_is_rejected_and_left_unchanged(tmp_path
 def test_zeros_that_a_power_loss_left_at_the_end_are_cut_off(tmp_path):
     path = tmp_path / "audit.log"
     lines, head = chain(2)
-    for left in (b"\0" * 100, lines[1][:30] + b"\0" * 100):
-        path.write_bytes(b"".join(lines) + left)
+    for remainder in (b"\0" * 100, lines[1][:30] + b"\0" * 100):
+        path.write_bytes(b"".join(lines) + remainder)
         log = AuditFile(path)
         assert log.head == head
         log.close()
@@ -404,11 +404,11 @@ def test_a_log_that_was_changed_otherwise_takes_no_line_until_it_is_moved(tmp_pa
         path.mkdir()
     else:
         path.parent.rename(tmp_path / "gone")
-    found = path.read_bytes() if path.is_file() else None
+    content = path.read_bytes() if path.is_file() else None
     for _ in range(2):
         with pytest.raises(OSError, match=r"move it|No such file"):
             log.append(2, {"a": 2})
-    assert found is None or path.read_bytes() == found, "it is left as it is"
+    assert content is None or path.read_bytes() == content, "it is left as it is"
     path.parent.mkdir() if how.startswith("its folder") else path.rename(tmp_path / "away")
     log.append(2, {"a": 2})
     assert [event.get("state", event.get("a")) for event in events(path)] == ["CONTINUED", 2]

@@ -39,8 +39,8 @@ COMPLETE = DraftDefaults({}, "energy-manager", NOW, NOW + 60_000_000)
     ],
 )
 def test_a_typed_word_is_the_value_that_it_looks_like(text, value):
-    found = parsing.value_of(text)
-    assert (found, type(found)) == (value, type(value))
+    parsed = parsing.value_of(text)
+    assert (parsed, type(parsed)) == (value, type(value))
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_a_file_that_is_wrong_says_where(content, says):
 
 def test_what_is_left_out_is_filled_in_and_what_is_said_is_kept():
     sent = prepare(CommandDraft({"writes": [{"point": POINT, "value": 5}]}), "commands", None, COMPLETE)
-    own = {"command_id": "mine", "issuer": "me", "issued_at": NOW - 5, "expires_at": NOW + 5}
+    own_fields = {"command_id": "mine", "issuer": "me", "issued_at": NOW - 5, "expires_at": NOW + 5}
     kept = prepare(
-        CommandDraft({**own, "writes": [{"point": POINT, "value": 5}]}), "commands", None, COMPLETE
+        CommandDraft({**own_fields, "writes": [{"point": POINT, "value": 5}]}), "commands", None, COMPLETE
     )
 
     assert sent.record.value_schema == Schema.named("command.Command")
@@ -155,7 +155,7 @@ def test_what_is_left_out_is_filled_in_and_what_is_said_is_kept():
     assert sent.record.value["issuer"] == "energy-manager"
     assert (sent.record.value["issued_at"], sent.record.value["expires_at"]) == (NOW, NOW + 60_000_000)
     assert sent.seconds == 70
-    assert {name: kept.record.value[name] for name in own} == own
+    assert {name: kept.record.value[name] for name in own_fields} == own_fields
 
 
 def test_the_old_form_is_kept_unless_another_is_requested():

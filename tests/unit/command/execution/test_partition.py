@@ -54,16 +54,16 @@ class Computer:
 
     def take_over(self, number=0):
         """A partition as `CommandSinkTask.open` takes it over, without its first write."""
-        at = TopicPartition("commands", number)
-        changelog = self.changelogs.open(at, ledger_schema())
+        topic_partition = TopicPartition("commands", number)
+        changelog = self.changelogs.open(topic_partition, ledger_schema())
         partition = CommandPartition(
-            at, changelog, self.audit, ResultTopics("command-results", ""), self.clock
+            topic_partition, changelog, self.audit, ResultTopics("command-results", ""), self.clock
         )
-        return SimpleNamespace(at=at, partition=partition, update=self.update)
+        return SimpleNamespace(at=topic_partition, partition=partition, update=self.update)
 
     def update(self, *owned):
-        for one in owned:
-            one.partition.update_clock(self.clock.now())
+        for owner in owned:
+            owner.partition.update_clock(self.clock.now())
 
     def note(self, number=0):
         entries = self.changelogs.entries(TopicPartition("commands", number))

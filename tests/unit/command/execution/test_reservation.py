@@ -32,8 +32,8 @@ class Actuator:
 
     def take(self, agent, task, priority, device, start, end):
         now = datetime.now(timezone.utc)
-        asked = Task(agent, priority, device, start, end)
-        self.tasks = {name: one for name, one in self.tasks.items() if one.end > now}
+        reservation = Task(agent, priority, device, start, end)
+        self.tasks = {name: reservation for name, reservation in self.tasks.items() if reservation.end > now}
         conflicts: dict[str, dict[str, list[list[str]]]] = {}
         preempted = []
         for name, other in self.tasks.items():
@@ -54,7 +54,7 @@ class Actuator:
                 other.preempted = True
             else:
                 other.end = now
-        self.tasks[task] = asked
+        self.tasks[task] = reservation
         self._announce(device, now)
         return {"result": "SUCCESS", "data": {}, "info": ""}
 
@@ -66,8 +66,14 @@ class Actuator:
             self.bus.publish(f"{ANNOUNCEMENTS}{device}", headers, None, "platform.actuator")
 
     def holder(self, device, now):
-        running = [one for one in self.tasks.values() if one.device == device and one.is_running(now)]
-        return next((one for one in running if one.preempted), running[0] if running else None)
+        running = [
+            reservation
+            for reservation in self.tasks.values()
+            if reservation.device == device and reservation.is_running(now)
+        ]
+        return next(
+            (reservation for reservation in running if reservation.preempted), running[0] if running else None
+        )
 
     def reserve(self, requester, task, priority, slots):
         ((device, start, end),) = slots

@@ -46,11 +46,11 @@ class Computer:
             self.now()
         return self.now()
 
-    def restart(self, *seen):
+    def restart(self, *clocks):
         self.watch = self.new_watch()
         self.now()
-        for one in seen:
-            self.watch.restore(one)
+        for clock in clocks:
+            self.watch.restore(clock)
         return self.now()
 
     @property
@@ -131,10 +131,10 @@ def test_a_clock_before_this_version_was_built_is_corrected_at_once():
 
 @pytest.mark.parametrize("step", [4, 86_400, -4, -7200])
 def test_a_step_while_nothing_ran_is_seen_by_what_the_ledger_knows_of_this_boot(computer, step):
-    seen = BelievedClock(computer.right, UP)
+    believed = BelievedClock(computer.right, UP)
     computer.true += 100 * SECOND
     computer.set_by = step * SECOND
-    now = computer.restart(seen)
+    now = computer.restart(believed)
     assert now.doubt
     assert now.wall == computer.true
     computer.set_by = 0
@@ -161,22 +161,22 @@ def test_what_was_vouched_for_is_believed_at_once(computer):
 
 
 @pytest.fixture
-def at(given, computer):
+def conditions(given, computer):
     """The situation on that computer."""
 
-    def at():
+    def conditions():
         return given.conditions()._replace(now=computer.now())
 
-    return at
+    return conditions
 
 
 @pytest.fixture
-def held(given, computer, at):
+def held(given, computer, conditions):
     """A ledger with a command that holds its point for an hour."""
     ledger = CommandLedger((), computer.now())
-    accept = decide_arrival(given.command(hold_ms=3_600_000), given.T0, ledger, at())
+    accept = decide_arrival(given.command(hold_ms=3_600_000), given.T0, ledger, conditions())
     ledger.put(accept.entry)
-    start = decide_start(accept.entry, accept.deadline, {}, ledger, at())
+    start = decide_start(accept.entry, accept.deadline, {}, ledger, conditions())
     ledger.put(start.entry)
     calls = {given.POINT: CallResult("DONE")}
     end = decide_outcome(start.entry, calls, {}, {}, {}, computer.now().wall)
@@ -187,7 +187,9 @@ def held(given, computer, at):
 @pytest.mark.parametrize("believed", [False, True])
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("step", [*STEPS, *(-step for step in STEPS)])
-def test_a_hold_ends_after_its_time_whatever_the_clock_says(held, computer, at, step, restarted, believed):
+def test_a_hold_ends_after_its_time_whatever_the_clock_says(
+    held, computer, conditions, step, restarted, believed
+):
     ledger, (entry,) = held, held
     computer.set_by = step * SECOND
     computer.go_on(200 if believed else 4)
@@ -196,45 +198,47 @@ def test_a_hold_ends_after_its_time_whatever_the_clock_says(held, computer, at, 
             [LedgerEntry.from_value(entry.to_value())], computer.restart(ledger.last_clock("boot"))
         )
     ledger.update_clock(computer.now())
-    assert isinstance(holds.decide_hold(entry, ledger, at()), NotYet)
+    assert isinstance(holds.decide_hold(entry, ledger, conditions()), NotYet)
     assert ledger.due(computer.now().wall) == []
     computer.true = T0 + 3600 * SECOND - 1
     ledger.update_clock(computer.now())
-    assert isinstance(holds.decide_hold(entry, ledger, at()), NotYet)
+    assert isinstance(holds.decide_hold(entry, ledger, conditions()), NotYet)
     computer.true += 2
     ledger.update_clock(computer.now())
-    assert isinstance(holds.decide_hold(entry, ledger, at()), Revert)
+    assert isinstance(holds.decide_hold(entry, ledger, conditions()), Revert)
     assert ledger.due(computer.now().wall) == [entry]
 
 
 @pytest.mark.parametrize("step", [*STEPS, *(-step for step in STEPS)])
-def test_nothing_is_accepted_or_started_while_the_clock_is_in_doubt(given, computer, at, step):
+def test_nothing_is_accepted_or_started_while_the_clock_is_in_doubt(given, computer, conditions, step):
     ledger = CommandLedger((), computer.now())
-    first = decide_arrival(given.command(), given.T0, ledger, at())
+    first = decide_arrival(given.command(), given.T0, ledger, conditions())
     ledger.put(first.entry)
     computer.set_by = step * SECOND
     computer.go_on(4)
-    waits = decide_arrival(given.command(command_id="c2"), given.T0, ledger, at())
+    waits = decide_arrival(given.command(command_id="c2"), given.T0, ledger, conditions())
     assert isinstance(waits, Wait)
     assert waits.code == "CLOCK_UNTRUSTED"
-    assert isinstance(decide_start(first.entry, first.deadline, {}, ledger, at()), Wait)
+    assert isinstance(decide_start(first.entry, first.deadline, {}, ledger, conditions()), Wait)
     computer.set_by = 0
-    assert isinstance(decide_arrival(given.command(command_id="c2"), given.T0, ledger, at()), Accept)
-    assert isinstance(decide_start(first.entry, first.deadline, {}, ledger, at()), Start)
+    assert isinstance(decide_arrival(given.command(command_id="c2"), given.T0, ledger, conditions()), Accept)
+    assert isinstance(decide_start(first.entry, first.deadline, {}, ledger, conditions()), Start)
 
 
 @pytest.mark.parametrize("days", [1, 32])
-def test_times_that_a_clock_ahead_has_written_stop_nothing_when_it_is_right_again(given, computer, at, days):
+def test_times_that_a_clock_ahead_has_written_stop_nothing_when_it_is_right_again(
+    given, computer, conditions, days
+):
     """Also after a restart, and without anybody doing anything."""
     computer.set_by = days * DAY
     computer.watch = computer.new_watch()  # it was wrong from the beginning
     ahead = computer.now()
     ledger = CommandLedger((), ahead)
     first = decide_arrival(
-        given.command(issued_at=ahead.wall, expires_at=ahead.wall + 60 * SECOND), None, ledger, at()
+        given.command(issued_at=ahead.wall, expires_at=ahead.wall + 60 * SECOND), None, ledger, conditions()
     )
     ledger.put(first.entry)
-    start = decide_start(first.entry, first.deadline, {}, ledger, at())
+    start = decide_start(first.entry, first.deadline, {}, ledger, conditions())
     ledger.put(start.entry)
     computer.set_by = 0
     computer.true += SECOND
@@ -243,12 +247,12 @@ def test_times_that_a_clock_ahead_has_written_stop_nothing_when_it_is_right_agai
     computer.go_on(120 + 320)
     ledger = CommandLedger(list(ledger), computer.now())
     fresh = given.command(command_id="c2", issued_at=computer.true, expires_at=computer.true + 60 * SECOND)
-    accept = decide_arrival(fresh, None, ledger, at())
+    accept = decide_arrival(fresh, None, ledger, conditions())
     assert isinstance(accept, Accept)
-    assert isinstance(decide_start(accept.entry, accept.deadline, {}, ledger, at()), Start)
+    assert isinstance(decide_start(accept.entry, accept.deadline, {}, ledger, conditions()), Start)
 
 
-def test_what_has_waited_unread_is_not_executed_because_the_clock_went_back(given, computer, at):
+def test_what_has_waited_unread_is_not_executed_because_the_clock_went_back(given, computer, conditions):
     ledger = CommandLedger((), computer.now())
     computer.true += 7200 * SECOND  # nothing was read for two hours
     computer.now()
@@ -256,7 +260,7 @@ def test_what_has_waited_unread_is_not_executed_because_the_clock_went_back(give
     computer.now()
     computer.go_on(125)
     unread = given.command(issued_at=T0 + 100 * SECOND, expires_at=T0 + 160 * SECOND)
-    end = decide_arrival(unread, None, ledger, at())
+    end = decide_arrival(unread, None, ledger, conditions())
     assert (end.result.state, end.result.reason_code) == ("EXPIRED", "EXPIRED")
 
 
@@ -270,19 +274,23 @@ def forget_all(ledger, now):
     return gone
 
 
-def test_a_command_that_a_wrong_clock_has_forgotten_is_refused_and_a_new_one_is_not(given, computer, at):
+def test_a_command_that_a_wrong_clock_has_forgotten_is_refused_and_a_new_one_is_not(
+    given, computer, conditions
+):
     ledger = CommandLedger((), computer.now())
-    first = decide_arrival(given.command(), given.T0, ledger, at())
-    ledger.put(decide_start(first.entry, first.deadline, {}, ledger, at()._replace(killed="drill")).entry)
+    first = decide_arrival(given.command(), given.T0, ledger, conditions())
+    ledger.put(
+        decide_start(first.entry, first.deadline, {}, ledger, conditions()._replace(killed="drill")).entry
+    )
     computer.set_by = 32 * DAY
     assert forget_all(ledger, given.conditions(32 * 86_400).now) == ["c1"]
     computer.set_by = 0
     computer.true += 10 * SECOND
-    again = decide_arrival(given.command(), given.T0, ledger, at())
+    again = decide_arrival(given.command(), given.T0, ledger, conditions())
     assert isinstance(again, Answer)
     assert again.result.reason_code == "FORGOTTEN"
     new = given.command(command_id="new", issued_at=given.T0 + 1)
-    assert isinstance(decide_arrival(new, None, ledger, at()), Accept)
+    assert isinstance(decide_arrival(new, None, ledger, conditions()), Accept)
 
 
 @pytest.mark.parametrize(
@@ -290,12 +298,12 @@ def test_a_command_that_a_wrong_clock_has_forgotten_is_refused_and_a_new_one_is_
     [(32 * DAY, {}), (10 * SECOND, {"killed": "drill"}), (-60 * SECOND, {}), (10 * SECOND, {"denied": True})],
 )
 def test_a_forgotten_command_that_was_executed_gets_no_end_that_denies_it(
-    given, computer, at, later, changes
+    given, computer, conditions, later, changes
 ):
     """Neither EXPIRED nor a rejection: the ledger does not know any more that it succeeded."""
     ledger = CommandLedger((), computer.now())
-    accept = decide_arrival(given.command(), None, ledger, at())
-    begun = decide_start(accept.entry, accept.deadline, {}, ledger, at())
+    accept = decide_arrival(given.command(), None, ledger, conditions())
+    begun = decide_start(accept.entry, accept.deadline, {}, ledger, conditions())
     done = decide_outcome(begun.entry, {given.POINT: CallResult("DONE")}, {}, {}, {}, computer.now().wall)
     for step in (accept, begun, done):
         ledger.put(step.entry)
@@ -321,10 +329,10 @@ def test_spans_hold_every_time_are_few_and_keep_a_time_far_ahead_apart():
     assert not note.has_forgotten(T0 - 1)
 
 
-def test_forgetting_an_unknown_issuers_command_leaves_no_note(given, computer, at):
+def test_forgetting_an_unknown_issuers_command_leaves_no_note(given, computer, conditions):
     ledger = CommandLedger((), computer.now())
     policy = given.policy({**given.RULE, "issuers": "boss"})
-    refused = decide_arrival(given.command(), given.T0, ledger, at()._replace(policy=policy))
+    refused = decide_arrival(given.command(), given.T0, ledger, conditions()._replace(policy=policy))
     ledger.put(refused.entry)
     forget_all(ledger, given.conditions(400).now)
     assert (len(ledger), ledger.note.forgotten) == (0, ())
@@ -349,8 +357,8 @@ def wall_clock(tmp_path, computer, ntp=False):
         return Now(computer.true + computer.set_by, UP + computer.true - T0, boot="boot")
 
     def confirmed(now):
-        said = ClockConfirmation.read(word)
-        return ntp or (said is not None and said.covers(now))
+        confirmation = ClockConfirmation.read(word)
+        return ntp or (confirmation is not None and confirmation.covers(now))
 
     clock = WallClock(
         computer.new_watch(), clocks, confirmed, lambda name, number: counted.update({name: number})
@@ -386,15 +394,15 @@ def test_an_invalid_confirmation_has_no_effect(tmp_path, content):
 
 
 def test_a_ledger_from_before_a_restart_that_is_ahead_stops_nothing_once_the_clock_is_vouched_for(
-    given, computer, at
+    given, computer, conditions
 ):
     computer.set_by = DAY
     computer.watch = computer.new_watch()
     ahead = given.command(issued_at=T0 + DAY, expires_at=T0 + DAY + 60 * SECOND)
     ledger = CommandLedger((), computer.now())
-    accept = decide_arrival(ahead, None, ledger, at())
+    accept = decide_arrival(ahead, None, ledger, conditions())
     ledger.put(accept.entry)
-    ledger.put(decide_start(accept.entry, accept.deadline, {}, ledger, at()).entry)
+    ledger.put(decide_start(accept.entry, accept.deadline, {}, ledger, conditions()).entry)
     limits = {"per_device": {"commands": 1, "minutes": 60}}
     computer.set_by = 0
     computer.true += 10 * SECOND

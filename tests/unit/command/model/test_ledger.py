@@ -19,19 +19,19 @@ def entry(given):
     return of
 
 
-def started(entry, at):
-    return entry._replace(state="STARTED", started_at=at)
+def started(entry, time):
+    return entry._replace(state="STARTED", started_at=time)
 
 
-def ended(entry, at, *, state="SUCCEEDED", outcome="VERIFIED", previous=None, hold_until=None):
+def ended(entry, time, *, state="SUCCEEDED", outcome="VERIFIED", previous=None, hold_until=None):
     writes = tuple(WriteResult(w.point, w.value, previous, outcome=outcome) for w in entry.command.writes)
-    result = Result(entry.command_id, state, at, writes=writes)
+    result = Result(entry.command_id, state, time, writes=writes)
     hold = "NONE" if hold_until is None else "HELD"
-    return entry._replace(state="ENDED", ended_at=at, result=result, hold=hold, hold_until=hold_until)
+    return entry._replace(state="ENDED", ended_at=time, result=result, hold=hold, hold_until=hold_until)
 
 
-def reverting(entry, at):
-    return entry._replace(hold="REVERTING", reverting_at=at)
+def reverting(entry, time):
+    return entry._replace(hold="REVERTING", reverting_at=time)
 
 
 def through_avro(name, value):
@@ -217,9 +217,11 @@ def test_starts_are_counted_by_issuer_device_and_in_all(given, entry, reload):
     assert ledger.count_starts(0, device="nowhere") == 0
 
 
-def refused(entry, at):
+def refused(entry, time):
     return entry._replace(
-        state="ENDED", ended_at=at, result=Result(entry.command_id, "REJECTED", at, reason_code="NOT_ALLOWED")
+        state="ENDED",
+        ended_at=time,
+        result=Result(entry.command_id, "REJECTED", time, reason_code="NOT_ALLOWED"),
     )
 
 

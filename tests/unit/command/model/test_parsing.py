@@ -167,10 +167,10 @@ def test_every_field_is_part_of_the_content(given, change):
 
 
 def test_true_1_and_1_0_are_three_contents(given):
-    found = {
+    digests = {
         digest(given.command(writes=[{"point": "a/b", "value": value}])) for value in (True, 1, 1.0, "1")
     }
-    assert len(found) == 4
+    assert len(digests) == 4
 
 
 def test_a_signature_depends_on_key_and_content_and_is_not_part_of_the_digest(given):
@@ -228,8 +228,8 @@ def test_an_old_command_stays_the_same_when_the_configured_issuer_changes():
      ("1_000", "1_000"), ("٣", "٣"), ("", ""), (True, True), (7.5, 7.5), ("007", "007")],
 )  # fmt: skip
 def test_a_text_that_reads_as_a_number_is_one_in_the_old_form(sent, read):
-    found = old({"new_value": sent, "device_point": "a/b"}).writes[0].value
-    assert (found, type(found)) == (read, type(read))
+    parsed = old({"new_value": sent, "device_point": "a/b"}).writes[0].value
+    assert (parsed, type(parsed)) == (read, type(read))
 
 
 @pytest.mark.parametrize(

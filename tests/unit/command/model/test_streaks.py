@@ -11,8 +11,8 @@ DEVICE, POINT = "campus/b1/ahu1", "campus/b1/AHU1/p"
 BREAKER = {"limits": {"breaker": {"failures": 3, "minutes": 10}}}
 
 
-def result(state, outcome, *, code="", reason="", name="c", more=()):
-    writes = (WriteResult(POINT, 1, outcome=outcome, reason=reason), *more)
+def result(state, outcome, *, code="", reason="", name="c", other_writes=()):
+    writes = (WriteResult(POINT, 1, outcome=outcome, reason=reason), *other_writes)
     return Result(name, state, 0, reason_code=code, writes=writes)
 
 
@@ -44,16 +44,16 @@ def test_the_end_of_a_command_shows_whether_its_device_works(end, worked):
 
 def test_of_two_devices_the_one_that_failed_is_blamed():
     other = WriteResult("campus/b1/ahu2/p", 1, outcome="VERIFIED")
-    end = result("MISMATCH", "DIFFERENT", more=[other])
+    end = result("MISMATCH", "DIFFERENT", other_writes=[other])
     assert (shows_working(end, DEVICE), shows_working(end, "campus/b1/ahu2")) == (False, True)
 
 
 @for_all(st.permutations(list(enumerate([False, True, False, False, None, False], start=1))))
 def test_a_streak_is_the_same_in_whatever_order_its_ends_are_read(ends):
     streaks = Streaks()
-    for at, worked in ends:
+    for time, worked in ends:
         kind = {True: WORKED, False: FAILED, None: result("EXPIRED", "NOT_WRITTEN")}[worked]
-        streaks.add(kind._replace(command_id=f"c{at}"), at)
+        streaks.add(kind._replace(command_id=f"c{time}"), time)
     assert streaks.get(DEVICE.upper()) == Streak(3, 6)
     assert dict(streaks) == {DEVICE: Streak(3, 6)}
     streaks.remove({"c6"})
@@ -63,8 +63,8 @@ def test_a_streak_is_the_same_in_whatever_order_its_ends_are_read(ends):
 
 
 class Failing(EmptyHistory):
-    def __init__(self, failures, at):
-        self._streak = Streak(failures, at)
+    def __init__(self, failures, time):
+        self._streak = Streak(failures, time)
 
     def streak(self, device):
         return self._streak if device == "campus/b1/ahu1" else Streak()

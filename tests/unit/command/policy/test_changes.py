@@ -34,8 +34,8 @@ rules:
 SIGNED = frozenset({"operators"})
 
 
-def allows(in_force, given, value, signed=frozenset(), **more):
-    command = given.command(issuer="x", writes=[{"point": "a/b", "value": value}], **more)
+def allows(in_force, given, value, signed=frozenset(), **fields):
+    command = given.command(issuer="x", writes=[{"point": "a/b", "value": value}], **fields)
     return in_force.rejection(command, PolicyContext(given.T0, signed_with=signed)) is None
 
 
@@ -103,8 +103,8 @@ def test_a_policy_that_was_moved_into_place_applies_at_once(given, file, changes
 def test_a_new_policy_file_that_a_process_still_writes_does_not_apply(given, file, changes, length):
     file.replace(NEW[:length])
     file.writes = True
-    for at in range(0, 5 * SETTLES, SETTLES):
-        changes.update(file.content(), at)
+    for time in range(0, 5 * SETTLES, SETTLES):
+        changes.update(file.content(), time)
         assert not good(changes.in_force, given)
     file.text, file.writes = NEW, False
     file.changes += 1
@@ -141,7 +141,7 @@ def test_after_a_policy_vanishes_the_last_good_one_applies_and_its_successor_has
 @pytest.mark.parametrize("moved", [True, False])
 def test_an_empty_or_truncated_policy_is_reported_once_and_never_applies(given, file, changes, text, moved):
     file.replace(text) if moved else file.write(text)
-    reported = [changes.update(file.content(), at) for at in (0, SETTLES, 2 * SETTLES)]
+    reported = [changes.update(file.content(), time) for time in (0, SETTLES, 2 * SETTLES)]
     assert [event.kind for event in reported if event] == (["wrong"] if moved else ["pending", "wrong"])
     assert changes.in_force == EffectivePolicy(changes.in_force.good)
     assert allows(changes.in_force, given, 5.0)

@@ -19,17 +19,17 @@ class Before:
         self.now, self.past, self.started = now, writes, starts
 
     def writes(self, point, since):
-        found = []
+        writes = []
         for ago, value, previous in self.past:
-            at = self.now - ago * 1_000_000
-            found.append(PastWrite(at, "earlier", value, previous))
-            if at < since:
+            time = self.now - ago * 1_000_000
+            writes.append(PastWrite(time, "earlier", value, previous))
+            if time < since:
                 break
-        return found
+        return writes
 
     def count_starts(self, since, *, issuer="", device=""):
         key = device or issuer
-        return sum(at > since for at, of in self.started if of == key)
+        return sum(time > since for time, of in self.started if of == key)
 
     def streak(self, device):
         return Streak()
@@ -418,7 +418,7 @@ def test_on_and_off_are_texts_in_a_policy(given):
 
 
 @pytest.mark.parametrize(
-    ("found", "reading"),
+    ("answer", "reading"),
     [
         (1, Reading(1)),
         (1.5, Reading(1.5)),
@@ -432,8 +432,8 @@ def test_on_and_off_are_texts_in_a_policy(given):
         ("x" * 10_001, None),
     ],
 )
-def test_an_answer_of_the_platform_is_a_reading_or_none(found, reading):
-    assert reading_of(found) == reading
+def test_an_answer_of_the_platform_is_a_reading_or_none(answer, reading):
+    assert reading_of(answer) == reading
 
 
 @pytest.mark.parametrize(
@@ -458,6 +458,6 @@ def test_the_tolerance_that_an_issuer_may_request_has_an_upper_limit(given, rule
 def test_the_tolerance_in_the_sinks_settings_has_no_upper_limit(given):
     command = from_value(given.value(), Defaults(tolerance=7.0))
     assert given.policy(given.RULE).rejection(command, PolicyContext(given.T0)) is None
-    own = from_value(given.value(tolerance=7.0), Defaults(tolerance=7.0))
-    refused = given.policy(given.RULE).rejection(own, PolicyContext(given.T0))
+    configured = from_value(given.value(tolerance=7.0), Defaults(tolerance=7.0))
+    refused = given.policy(given.RULE).rejection(configured, PolicyContext(given.T0))
     assert refused.reason == f"{given.POINT} is read back with a tolerance of 0 at most, not 7 (rule 1)"

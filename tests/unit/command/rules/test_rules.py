@@ -139,8 +139,8 @@ def test_a_clock_behind_the_build_decides_nothing(arrive, seconds, doubtful):
 def test_a_future_timestamp_of_a_record_neither_rejuvenates_its_command_nor_stops_others(
     given, arrive, ahead
 ):
-    ledger, at = CommandLedger(), given.T0 + ahead * given.SECOND
-    decision = arrive(ledger=ledger, record_at=at)
+    ledger, record_time = CommandLedger(), given.T0 + ahead * given.SECOND
+    decision = arrive(ledger=ledger, record_at=record_time)
     assert decision.entry.deadline == given.T0 + given.MINUTE
     ledger.put(decision.entry)
     assert isinstance(arrive(ledger=ledger, change={"command_id": "c2"}), Accept)

@@ -108,8 +108,8 @@ def test_of_several_points_each_has_a_document_of_its_own():
 
     commands, reported = history(command(writes=two)), history(record(result(writes=results).to_value()))
 
-    for found in (commands, reported):
-        assert [(k, d["device_point"], d["new_value"]) for k, d in found.items()] == [
+    for documents in (commands, reported):
+        assert [(k, d["device_point"], d["new_value"]) for k, d in documents.items()] == [
             ("/0", "b/d/p0", 0),
             ("/1", "b/d/p1", 1),
         ]
@@ -118,9 +118,13 @@ def test_of_several_points_each_has_a_document_of_its_own():
 def test_a_result_of_an_undecodable_record_keeps_its_bytes():
     refused = result(state="REJECTED", reason_code="MALFORMED", reason="no", writes=(), raw=b"\xff\x00")
 
-    (found,) = history(record(refused.to_value())).values()
+    (document,) = history(record(refused.to_value())).values()
 
-    assert (found["raw"], found["device_point"], found["message"]) == (b"\xff\x00", None, "REJECTED: no")
+    assert (document["raw"], document["device_point"], document["message"]) == (
+        b"\xff\x00",
+        None,
+        "REJECTED: no",
+    )
 
 
 def test_the_old_agents_json_of_both_directions_is_kept_unchanged():
@@ -155,10 +159,10 @@ def test_the_old_agents_json_of_both_directions_is_kept_unchanged():
     ],
 )
 def test_a_malformed_command_is_stored_as_far_as_it_is_readable(change):
-    (found,) = history(command(**change)).values()
+    (document,) = history(command(**change)).values()
 
-    assert (found["from"], found["issuer"]) == ("Cloud", "energy-manager")
-    assert found["time"].year in (2025, 2026)
+    assert (document["from"], document["issuer"]) == ("Cloud", "energy-manager")
+    assert document["time"].year in (2025, 2026)
 
 
 @pytest.mark.parametrize("value", [None, "text", [1], {}, {"state": "x"}, {"temp": 5}])
@@ -176,9 +180,9 @@ def test_both_queries_use_indexed_fields():
 
 
 def test_a_row_of_the_history_shows_both_ends_the_point_and_the_state():
-    (found,) = history(record(result(state="REJECTED", reason="too hot").to_value())).values()
+    (document,) = history(record(result(state="REJECTED", reason="too hot").to_value())).values()
 
-    time, ends, content = row(found)
+    time, ends, content = row(document)
 
     assert time == "2026-01-01 00:00:00.000"
     assert ends == "CloudAgent → Cloud"

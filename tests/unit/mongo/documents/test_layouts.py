@@ -52,9 +52,9 @@ def test_the_old_documents_fields_are_exactly_the_old_agents_in_its_order():
 
 
 def test_the_old_documents_date_can_be_text_as_the_old_agent_wrote_it():
-    found = document("cloudagent", device(), text_dates=True, source="BEMA")
+    stored = document("cloudagent", device(), text_dates=True, source="BEMA")
 
-    assert (found["date"], found["source"]) == ("2026-01-01 00:00:00.000123", "BEMA")
+    assert (stored["date"], stored["source"]) == ("2026-01-01 00:00:00.000123", "BEMA")
 
 
 def test_units_are_read_from_unusual_metadata_and_omitted_if_missing():
@@ -94,20 +94,20 @@ def test_values_too_deep_for_mongodb_are_kept_as_json_text_at_the_last_level(rea
     fits, too_deep = nested(LEVELS - 1), nested(LEVELS)
 
     assert read(fits) == fits
-    found = read(too_deep)
-    assert depth({"field": found}) == LEVELS
-    assert '{"_json": "{\\"a\\": {\\"a\\": 1}}"}' in json.dumps(found)
+    stored = read(too_deep)
+    assert depth({"field": stored}) == LEVELS
+    assert '{"_json": "{\\"a\\": {\\"a\\": 1}}"}' in json.dumps(stored)
 
 
 @pytest.mark.parametrize("part", ["points", "headers", "metadata"])
 def test_the_old_document_is_never_too_deep_for_mongodb(part):
     deep = {"json": json.dumps(nested(LEVELS))}
 
-    found = document("cloudagent", device(**{part: {"t": deep}}))
+    stored = document("cloudagent", device(**{part: {"t": deep}}))
     of_bus = {**COMMON, "headers": deep["json"], "body": f"[{deep['json']}]"}
 
-    assert depth({"": found["headers"]}) <= LEVELS
-    assert "_json" in json.dumps([found["headers"], found["message"]])
+    assert depth({"": stored["headers"]}) <= LEVELS
+    assert "_json" in json.dumps([stored["headers"], stored["message"]])
     other = document("cloudagent", SinkRecord("t", 0, 0, of_bus))
     assert "_json" in json.dumps(other["headers"])
     assert "_json" in json.dumps(other["message"])
@@ -125,11 +125,11 @@ def test_a_time_beyond_the_calendar_is_still_a_bson_date():
 
 
 def test_integers_take_the_smallest_type_that_holds_them_exactly():
-    found = storable([1, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 10**34 - 1, -(10**34)])
+    stored = storable([1, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 10**34 - 1, -(10**34)])
 
-    assert found[:3] == [1, 2**63 - 1, -(2**63)]
-    assert found[3:6] == [Decimal128(str(n)) for n in (2**63, -(2**63) - 1, 10**34 - 1)]
-    assert found[6] == str(-(10**34))
+    assert stored[:3] == [1, 2**63 - 1, -(2**63)]
+    assert stored[3:6] == [Decimal128(str(n)) for n in (2**63, -(2**63) - 1, 10**34 - 1)]
+    assert stored[6] == str(-(10**34))
 
 
 def test_two_keys_that_would_look_the_same_stay_two():
@@ -145,9 +145,9 @@ def test_avros_logical_types_can_be_stored():
         "id": uuid.UUID(int=5),
     }
 
-    found = bson.decode(bson.encode(storable(value), codec_options=CODEC), codec_options=CODEC)
+    stored = bson.decode(bson.encode(storable(value), codec_options=CODEC), codec_options=CODEC)
 
-    assert found == {
+    assert stored == {
         "day": dt.datetime(2026, 1, 2),
         "clock": "01:02:03",
         "amount": Decimal128("1.50"),
@@ -165,14 +165,14 @@ def test_a_point_is_a_document_of_its_own_with_its_value_and_units():
         metadata={"t": {"units": "C", "type": None, "tz": None}},
     )
 
-    made = LAYOUTS["point"](LayoutOptions()).documents(record)
+    documents = LAYOUTS["point"](LayoutOptions()).documents(record)
 
-    assert [(key, d["point"], d["value"], d["units"]) for key, d in made.items()] == [
+    assert [(key, d["point"], d["value"], d["units"]) for key, d in documents.items()] == [
         ("/t", "t", 1.5, "C"),
         ("/big", "big", 2**70, None),
         ("/a/b", "a/b", None, None),
     ]
-    assert made["/t"] == {
+    assert documents["/t"] == {
         "topic": "devices/b/d/all",
         "time": to_date(COMMON["time"]),
         "time_us": COMMON["time"],
@@ -195,11 +195,11 @@ def test_each_logged_value_is_a_document_with_a_time_of_its_own():
         {"point": "1/a", "time": 3_000_000, "value": 3, **LOGGED},
     ]
 
-    made = LAYOUTS["point"](LayoutOptions()).documents(
+    documents = LAYOUTS["point"](LayoutOptions()).documents(
         SinkRecord("t", 0, 0, {**COMMON, **body, "readings": logged})
     )
 
-    assert [(key, d["point"], d["value"], d["time_us"]) for key, d in made.items()] == [
+    assert [(key, d["point"], d["value"], d["time_us"]) for key, d in documents.items()] == [
         ("/0/a", "a", 1, 1_000_000),
         ("/1/a", "a", [2], 2_000_000),
         ("/2/1/a", "1/a", 3, 3_000_000),
@@ -223,9 +223,9 @@ def test_a_data_log_in_the_layout_reading_keeps_its_message_and_says_its_device(
         "t", 0, 0, {**COMMON, "headers": "{}", "body": '{"a": 1}', "device": "b/d", "readings": []}
     )
 
-    found = document("reading", record)
+    stored = document("reading", record)
 
-    assert (found["device"], found["message"]) == ("b/d", {"a": 1})
+    assert (stored["device"], stored["message"]) == ("b/d", {"a": 1})
 
 
 def test_the_layouts_store_their_own_kinds_unless_configured_otherwise():

@@ -18,9 +18,17 @@ def warnings(caplog):
 def test_readings_of_the_configured_kinds_and_other_data_are_accepted():
     publishes = Publishes(["ALL", "POINT"])
 
-    asked = [value("ALL"), value("MULTI"), value("POINT"), value("OTHER"), {"body": "1"}, "text", None]
+    values = [value("ALL"), value("MULTI"), value("POINT"), value("OTHER"), {"body": "1"}, "text", None]
 
-    assert [publishes.skipped(one) for one in asked] == [None, "MULTI", None, "OTHER", None, None, None]
+    assert [publishes.skipped(publish) for publish in values] == [
+        None,
+        "MULTI",
+        None,
+        "OTHER",
+        None,
+        None,
+        None,
+    ]
     assert Publishes(None).skipped(value("OTHER")) is None
 
 
@@ -39,8 +47,8 @@ def test_a_field_named_kind_in_other_data_is_not_the_kind_of_a_reading():
 def test_a_device_that_arrives_in_two_forms_is_reported_once_with_the_fix(first, second, caplog):
     publishes = Publishes(["ALL", "MULTI"])
 
-    for one in (first, first, second, first, value("ALL", "x"), value("MULTI", "x")):
-        publishes.skipped(one)
+    for publish in (first, first, second, first, value("ALL", "x"), value("MULTI", "x")):
+        publishes.skipped(publish)
 
     (warning,) = warnings(caplog)
     assert first["topic"] in warning
@@ -51,10 +59,10 @@ def test_a_device_that_arrives_in_two_forms_is_reported_once_with_the_fix(first,
 def test_two_devices_in_different_forms_cause_no_warning(caplog):
     publishes = Publishes(["ALL", "MULTI", "POINT"])
 
-    for one in (value("ALL"), value("MULTI", "x"), value("POINT"), value("ALL") | {"platform": "other"}):
-        publishes.skipped(one)
-    for one in (value("ALL"), value("MULTI")):
-        Publishes(["MULTI"]).skipped(one)
-        Publishes(None).skipped(one)
+    for publish in (value("ALL"), value("MULTI", "x"), value("POINT"), value("ALL") | {"platform": "other"}):
+        publishes.skipped(publish)
+    for publish in (value("ALL"), value("MULTI")):
+        Publishes(["MULTI"]).skipped(publish)
+        Publishes(None).skipped(publish)
 
     assert warnings(caplog) == []

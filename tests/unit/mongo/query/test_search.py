@@ -33,9 +33,9 @@ def test_a_single_condition_is_not_nested():
 
 
 def test_a_devices_name_is_not_an_expression():
-    found = filter_of(Search(device="b1.x/(a)"), "date")
+    condition = filter_of(Search(device="b1.x/(a)"), "date")
 
-    assert found == {"topic": {"$regex": r"^devices/b1\.x/\(a\)/[^/]+$"}}
+    assert condition == {"topic": {"$regex": r"^devices/b1\.x/\(a\)/[^/]+$"}}
 
 
 def test_a_query_of_changes_names_the_fields_inside_the_changed_document():

@@ -153,7 +153,10 @@ def wait_for(condition):
 
 
 def committed(log):
-    return {at.partition: offset for at, offset in log.store.committed("connect-c").items()}
+    return {
+        topic_partition.partition: offset
+        for topic_partition, offset in log.store.committed("connect-c").items()
+    }
 
 
 def test_everything_is_put_in_order_and_its_offsets_are_committed_at_the_end(log):
@@ -171,11 +174,11 @@ def test_everything_is_put_in_order_and_its_offsets_are_committed_at_the_end(log
 
 def test_an_outage_is_waited_out_and_the_same_batch_is_offered_again(log):
     fill(log, ["a", "b"])
-    left = [3]
+    failures = [3]
 
     def unavailable(batch):
-        if left[0]:
-            left[0] -= 1
+        if failures[0]:
+            failures[0] -= 1
             raise RetriableError("the database is unavailable")
 
     sink = Sink(2, unavailable)
@@ -191,12 +194,12 @@ def test_an_outage_is_waited_out_and_the_same_batch_is_offered_again(log):
 def test_an_outage_of_one_partition_holds_only_that_partition_and_keeps_its_order(log):
     fill(log, ["a1", "a2"])
     fill(log, ["b1", "b2"], 1)
-    left = [2]
+    failures = [2]
 
     def half_away(batch):
-        if left[0] and any(r.partition == 1 for r in batch):
-            left[0] -= 1
-            if left[0] == 1:
+        if failures[0] and any(r.partition == 1 for r in batch):
+            failures[0] -= 1
+            if failures[0] == 1:
                 fill(log, ["a3"])
                 fill(log, ["b3"], 1)
             raise RetriableError("one shard is unavailable", partitions={TopicPartition("t", 1)})
@@ -213,11 +216,11 @@ def test_an_outage_of_one_partition_holds_only_that_partition_and_keeps_its_orde
 def test_an_outage_that_names_partitions_of_another_topic_holds_everything(log):
     """A transform renames topics, a sink errs: what is not understood must not count as written."""
     fill(log, ["a1"])
-    left = [1]
+    failures = [1]
 
     def unavailable(batch):
-        if left[0]:
-            left[0] -= 1
+        if failures[0]:
+            failures[0] -= 1
             raise RetriableError("unavailable", partitions={TopicPartition("renamed", 0)})
 
     sink = Sink(2, unavailable)
@@ -238,11 +241,11 @@ class Displacing(Transform[Config]):
 def test_a_transform_cannot_change_where_a_record_was_consumed(log):
     fill(log, ["a1", "a2"])
     fill(log, ["b1"], 1)
-    left = [1]
+    failures = [1]
 
     def unavailable(batch):
-        if left[0]:
-            left[0] -= 1
+        if failures[0]:
+            failures[0] -= 1
             raise RetriableError("unavailable", partitions={record.consumed_from for record in batch})
 
     sink = Sink(6, unavailable)  # it takes itself to have kept what its error does not name
@@ -278,11 +281,11 @@ def test_two_transforms_that_each_refuse_another_record_stop_at_the_first_of_the
 def test_the_progress_of_a_sink_before_an_outage_is_committed_and_not_offered_again(log):
     fill(log, ["a1", "a2", "a3"])
     fill(log, ["b1", "b2"], 1)
-    left = [1]
+    failures = [1]
 
     def broke_off(batch):
-        if left[0] and len(batch) == 5:
-            left[0] -= 1
+        if failures[0] and len(batch) == 5:
+            failures[0] -= 1
             sink.keep([r for r in batch if r.value in ("a1", "a2")])
             sink.context.request_commit()
             raise RetriableError("broke off", after=1e9, reached={TopicPartition("t", 0): 2})
@@ -430,11 +433,11 @@ def test_a_topic_recreated_while_the_sink_runs_gives_its_records_another_identit
 def test_bad_bytes_beside_an_unavailable_partition_are_reported_and_never_committed(log):
     log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", b"\xff\xfe", b"b")])
     fill(log, ["x"], 1)
-    left = [2]
+    failures = [2]
 
     def half_away(batch):
-        if left[0] and any(r.partition == 1 for r in batch):
-            left[0] -= 1
+        if failures[0] and any(r.partition == 1 for r in batch):
+            failures[0] -= 1
             raise RetriableError("one shard is unavailable", partitions={TopicPartition("t", 1)})
 
     sink = Sink(99, half_away)
@@ -610,12 +613,14 @@ def test_damaged_headers_are_omitted_and_counted(log, caplog):
             assert connection.execute(
                 "UPDATE record SET headers = ? WHERE position & 0xffffffff = ?", (data, offset)
             ).rowcount
-    seen: list[Any] = []
-    sink = Sink(5, lambda batch: seen.extend([h for h in r.headers if h[0][:7] != "tieline"] for r in batch))
+    received: list[Any] = []
+    sink = Sink(
+        5, lambda batch: received.extend([h for h in r.headers if h[0][:7] != "tieline"] for r in batch)
+    )
     running = Running(log, sink)
     assert sink.enough.wait(10)
     assert running.stop() == (5, 5, 0, 0, 0)
-    assert seen == [[], list(headers), [], [], []]
+    assert received == [[], list(headers), [], [], []]
     assert running.environment.counters["headers.unreadable"] == 3
     messages = [r.message for r in caplog.records if "headers that cannot be read" in r.message]
     assert len(messages) == 1
@@ -656,11 +661,11 @@ def test_a_task_can_receive_unreadable_records_in_order_with_the_others(log, una
     values = (b"a", UTF16 + b"1", UTF16 + b"2", b"b", UTF16 + b"3")
     log.store.append([ProducerRecord("t", v, b"k", partition=0) for v in values])
     sink = Taking(5)
-    left = [unavailable]
+    failures = [unavailable]
 
     def meet(batch):
-        if left[0]:
-            left[0] -= 1
+        if failures[0]:
+            failures[0] -= 1
             raise RetriableError("unavailable")
 
     sink.meet = meet
@@ -707,11 +712,11 @@ def test_an_undecodable_record_that_the_task_does_not_handle_stops_it_after_earl
 def test_a_bad_record_after_a_held_one_waits_for_it(log):
     log.store.append([ProducerRecord("t", v, partition=0) for v in (b"a", UTF16, b"b")])
     sink = Refusing(2)
-    left = [2]
+    failures = [2]
 
     def unavailable(batch):
-        if left[0]:
-            left[0] -= 1
+        if failures[0]:
+            failures[0] -= 1
             raise RetriableError("unavailable")
 
     sink.meet = unavailable
@@ -753,17 +758,17 @@ class Keeping(Sink):
         self.logs, self.found, self.lost = {}, {}, []
 
     def open(self, partitions):
-        for at in partitions:
-            self.logs[at] = self.context.changelog(at, self.schema)
-            assert self.context.changelog(at, self.schema) is self.logs[at]
-            self.found[at.partition] = dict(self.logs[at].entries)
+        for partition in partitions:
+            self.logs[partition] = self.context.changelog(partition, self.schema)
+            assert self.context.changelog(partition, self.schema) is self.logs[partition]
+            self.found[partition.partition] = dict(self.logs[partition].entries)
 
     def put(self, batch):
         self.meet(batch)
         for record in batch:
-            at = TopicPartition(record.topic, record.partition)
+            partition = TopicPartition(record.topic, record.partition)
             result = SourceRecord("results", {"of": record.value}, key=record.value)
-            self.logs[at].write({record.value: {"value": record.value}}, [result], record.offset + 1)
+            self.logs[partition].write({record.value: {"value": record.value}}, [result], record.offset + 1)
         self.keep(batch)
 
     def pre_commit(self, offsets):
@@ -778,9 +783,9 @@ class Acting(Keeping):
     """Claims its topic."""
 
     def open(self, partitions):
-        for at in partitions:
-            self.logs[at] = self.context.changelog(at, self.schema, acts_on="campus")
-            self.found[at.partition] = self.logs[at].first_partitions
+        for partition in partitions:
+            self.logs[partition] = self.context.changelog(partition, self.schema, acts_on="campus")
+            self.found[partition.partition] = self.logs[partition].first_partitions
 
 
 def test_a_claim_of_a_topic_that_was_read_before_reports_that(log):
@@ -809,9 +814,9 @@ def test_a_new_claim_reports_how_many_partitions_its_topic_has(log):
 
 
 def results(log):
-    found = []
-    log.read("results", lambda record: found.append((record.key, record.value)))
-    return found
+    results = []
+    log.read("results", lambda record: results.append((record.key, record.value)))
+    return results
 
 
 def test_a_changelog_write_moves_the_offset_and_settles_the_ledger(log):
@@ -928,13 +933,13 @@ def test_filtered_records_of_a_partition_with_a_changelog_advance_its_offset_too
 
 def test_a_fenced_task_rejoins_its_group_and_continues_where_the_other_stopped(log):
     fill(log, ["a", "b"])
-    at = TopicPartition("t", 0)
+    partition = TopicPartition("t", 0)
     avro = AvroConverter(AvroConverterConfig(), is_key=False, schemas=TopicSchemaStore(log))
 
     def taken_over(batch):
         if batch[0].value == "a":  # another task is the owner, and this one does not know
             bounds = log.store.bounds("t")
-            place = ChangelogTarget("c-t-changelog", at, "connect-c", bounds[at].id)
+            place = ChangelogTarget("c-t-changelog", partition, "connect-c", bounds[partition].id)
             other = log.changelogs().take_over(place, len(bounds), 10.0)
             (entry,) = avro.serialize([Datum(place.topic, {"value": "of the other"}, ENTRY)])
             other.write({b"a": entry}, [], 1, 10.0)
@@ -953,7 +958,7 @@ def test_a_fenced_task_rejoins_its_group_and_continues_where_the_other_stopped(l
 
 def test_a_task_that_meets_its_fence_by_itself_rejoins_although_no_record_comes(log):
     fill(log, ["a"])
-    at = TopicPartition("t", 0)
+    partition = TopicPartition("t", 0)
     again = threading.Event()
 
     class Acting(Keeping):
@@ -963,22 +968,22 @@ def test_a_task_that_meets_its_fence_by_itself_rejoins_although_no_record_comes(
 
         def open(self, partitions):
             super().open(partitions)
-            self.opened += at in partitions
+            self.opened += partition in partitions
             if self.opened == 2:
                 again.set()
 
         def act(self):
             with pytest.raises(FencedError):
-                self.logs[at].write({"a": {"value": "done"}})
+                self.logs[partition].write({"a": {"value": "done"}})
 
     sink = Acting(1)
     running = Running(log, sink)
     assert sink.enough.wait(10)
-    place = ChangelogTarget("c-t-changelog", at, "connect-c", log.store.bounds("t")[at].id)
+    place = ChangelogTarget("c-t-changelog", partition, "connect-c", log.store.bounds("t")[partition].id)
     log.changelogs().take_over(place, len(log.store.bounds("t")), 10.0)
     sink.act()
     assert again.wait(10)
-    sink.logs[at].write({"a": {"value": "again"}})
+    sink.logs[partition].write({"a": {"value": "again"}})
     assert running.stop()[:2] == (1, 1)
     assert running.error is None
 
@@ -1054,16 +1059,16 @@ def test_records_that_expired_at_the_end_are_not_counted_again_at_the_next_start
 
 
 def test_expired_records_are_committed_only_after_the_records_before_them(log):
-    at = TopicPartition("t", 0)
+    partition = TopicPartition("t", 0)
     stored: dict[TopicPartition, int] = {}
     progress = CommitTracker(TaskChangelogs("c", TopicSchemaStore(log), 10.0))
     progress.track([ConsumedRecord("t", 0, 2, b"read", None, (), 0)], [0], [True])
-    progress.skip_to(at, 9)
+    progress.skip_to(partition, 9)
     progress.commit(lambda offsets: not stored.update(offsets), None)
     assert stored == {}
-    progress.settle({at: 9})
+    progress.settle({partition: 9})
     progress.commit(lambda offsets: not stored.update(offsets), None)
-    assert stored == {at: 9}
+    assert stored == {partition: 9}
 
 
 BAD_AT = {"value": b"\xff\xfe", "transform": b"x", "put": b"p"}
@@ -1116,7 +1121,10 @@ def test_each_failure_of_a_batch_has_its_own_stage_and_the_first_is_reported(log
     (named,) = [p for p, sentence in sentences.items() if str(running.error).startswith(sentence)]
     assert named == 1 or kinds[1] == "value"  # partition 1 is read first; bytes of a bad value wait
     assert sink.written[named][:1] == ["good"]
-    stored = {at.partition: offset for at, offset in log.store.committed("connect-c").items()}
+    stored = {
+        topic_partition.partition: offset
+        for topic_partition, offset in log.store.committed("connect-c").items()
+    }
     assert stored[named] == 1
     assert set(stored.values()) == {1}
     assert running.environment.counters["keys.unreadable"] == 9

@@ -153,11 +153,11 @@ def test_filtered_records_are_counted_acknowledged_without_metadata_and_advance_
 
 
 def test_a_source_that_is_unavailable_is_polled_again_later(log):
-    left = [3]
+    failures = [3]
 
     def unavailable(number):
-        if number == 10 and left[0]:
-            left[0] -= 1
+        if number == 10 and failures[0]:
+            failures[0] -= 1
             raise RetriableError("the source is unavailable")
 
     task = Numbers(25, unavailable)

@@ -91,15 +91,15 @@ def test_values_that_no_transform_reads_leave_the_spool_as_the_converters_bytes(
     opened,
 ):
     converter = AvroConverter(AvroConverterConfig(), is_key=False, schemas=FixedSchemas())
-    given = [SourceRecord("t", {"n": n}, str(n), value_schema=SCHEMA) for n in range(5)]
-    given.append(SourceRecord("t", "no schema", None))
+    records = [SourceRecord("t", {"n": n}, str(n), value_schema=SCHEMA) for n in range(5)]
+    records.append(SourceRecord("t", "no schema", None))
     spool = opened(as_avro=True)
-    spool.append(given)
+    spool.append(records)
     read, _ = drained(spool)
-    assert [(r.key, r.value_schema) for r in read] == [(r.key, r.value_schema) for r in given]
+    assert [(r.key, r.value_schema) for r in read] == [(r.key, r.value_schema) for r in records]
     assert all(type(r.value) is AvroBytes for r in read[:-1])
     assert converter.serialize([Datum("t", r.value, r.value_schema) for r in read]) == converter.serialize(
-        [Datum("t", r.value, r.value_schema) for r in given]
+        [Datum("t", r.value, r.value_schema) for r in records]
     )
 
 
@@ -117,9 +117,9 @@ def test_after_a_reopen_unsaved_records_are_read_again_with_the_same_identities(
 def test_two_equal_records_without_an_identity_get_different_ones(opened):
     spool = opened()
     spool.append([SourceRecord("t", "same"), SourceRecord("t", "same")])
-    one, two = drained(spool)[0]
-    assert header(one, "tieline.id") != header(two, "tieline.id")
-    assert header(one, "tieline.id") is not None
+    first, second = drained(spool)[0]
+    assert header(first, "tieline.id") != header(second, "tieline.id")
+    assert header(first, "tieline.id") is not None
 
 
 def test_an_identity_from_the_source_is_kept(opened):
@@ -142,11 +142,11 @@ def test_a_full_spool_drops_the_oldest_and_counts_them_exactly(opened):
     spool = opened(Limits(100_000, drop_oldest=True, quarantine_bytes=1000))
     for start in range(0, 1000, 10):
         spool.append(records(10, start, size=500))
-    left, _ = drained(spool)
+    remaining, _ = drained(spool)
     dropped = opened.counters["dropped.spool_full"]
     assert dropped > 0
-    assert len(left) + dropped == 1000
-    assert left[-1].value.startswith("999x")
+    assert len(remaining) + dropped == 1000
+    assert remaining[-1].value.startswith("999x")
     assert spool.waiting[1] <= 100_000 + 10 * 700
 
 
@@ -154,9 +154,9 @@ def test_a_full_spool_may_drop_the_newest_instead(opened):
     spool = opened(Limits(100_000, drop_oldest=False, quarantine_bytes=1000))
     for start in range(0, 1000, 10):
         spool.append(records(10, start, size=500))
-    left, _ = drained(spool)
-    assert len(left) + opened.counters["dropped.spool_full"] == 1000
-    assert left[0].value.startswith("0x")
+    remaining, _ = drained(spool)
+    assert len(remaining) + opened.counters["dropped.spool_full"] == 1000
+    assert remaining[0].value.startswith("0x")
     assert spool.waiting[1] <= 100_000
 
 
@@ -275,8 +275,8 @@ def test_records_dropped_while_the_pump_has_them_are_lost_unless_it_delivers_the
     spool.save({spool.id: "30"})
     spool.release()
     assert opened.counters["dropped.spool_full"] == before + 50
-    left, _ = drained(spool)
-    assert len(left) + 30 + opened.counters["dropped.spool_full"] == 400
+    remaining, _ = drained(spool)
+    assert len(remaining) + 30 + opened.counters["dropped.spool_full"] == 400
 
 
 def test_a_schema_that_was_stored_although_it_seemed_not_shifts_no_number(opened):
@@ -294,7 +294,7 @@ def test_a_batch_larger_than_the_whole_spool_is_cut_to_what_fits(opened, drop_ol
     spool = opened(Limits(100_000, drop_oldest=drop_oldest, quarantine_bytes=1000))
     spool.append(records(3, size=10))
     spool.append(records(1000, 3, size=500))
-    left, _ = drained(spool)
+    remaining, _ = drained(spool)
     assert spool.waiting[1] <= 100_000
-    assert len(left) + opened.counters["dropped.spool_full"] == 1003
-    assert left[-1].value.startswith("1002x") == drop_oldest
+    assert len(remaining) + opened.counters["dropped.spool_full"] == 1003
+    assert remaining[-1].value.startswith("1002x") == drop_oldest

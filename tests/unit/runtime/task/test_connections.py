@@ -34,24 +34,24 @@ def lines(caplog):
 def test_an_outage_is_logged_at_once_at_growing_intervals_and_at_its_end(lines):
     time = Time()
     connections = Connections(time.now, time.wall_ms)
-    at: list[int] = []
+    times: list[int] = []
     for second in range(24 * 3600):
         time.seconds = float(second)
         connections.not_connected("the platform", "keys refused")
         connections.remind()
-        at += [second] * (len(lines()) - len(at))
-    said = lines()
-    assert at[:5] == [0, 60, 300, 1260, 4860]
-    assert len(at) == 4 + 23  # the longest pause is an hour
-    assert said[0] == "not connected to the platform: keys refused"
+        times += [second] * (len(lines()) - len(times))
+    logged = lines()
+    assert times[:5] == [0, 60, 300, 1260, 4860]
+    assert len(times) == 4 + 23  # the longest pause is an hour
+    assert logged[0] == "not connected to the platform: keys refused"
     assert (
-        said[2] == "not connected to the platform since 2026-01-01T00:00:00+00:00 (for 5 min): keys refused"
+        logged[2] == "not connected to the platform since 2026-01-01T00:00:00+00:00 (for 5 min): keys refused"
     )
     connections.connected("the platform")
     assert lines()[-1] == "connected to the platform again after 23 h 59 min"
     connections.remind()
     connections.connected("the platform")
-    assert len(lines()) == len(said) + 1
+    assert len(lines()) == len(logged) + 1
 
 
 def test_a_new_reason_is_logged_at_once_and_alternating_reasons_are_logged_once(lines):

@@ -59,9 +59,9 @@ def connector(runners):
     settings = SinkSettings.parse({"name": "out", "connector.class": "x", "topics": "t", "tasks.max": "2"})
     text = ConverterPlan(StringConverter, StringConverter.config_type.parse({}), {})
     plan = SinkPlan(Config.parse({}), {}, text, text, [], {}, settings, Connector)
-    left = iter(runners)  # a test may append further ones
+    supply = iter(runners)  # a test may append further ones
     factory: Any = SimpleNamespace(
-        data_dir=Path("data"), sink=lambda plan, task, settings, environment: next(left)
+        data_dir=Path("data"), sink=lambda plan, task, settings, environment: next(supply)
     )
     running = RunningConnector(plan, factory)
     running.prepare()
@@ -79,8 +79,8 @@ def test_the_lag_of_a_sink_is_unknown_once_one_of_its_tasks_has_failed(connector
     runners[0].error = TaskFailedError("a record that cannot be handled")
     runners[0].end.set()
     assert connector.threads[0].join(10)
-    found = connector.ledger()
-    assert (found["state"], found["lag"]) == ("FAILED", None)
+    ledger = connector.ledger()
+    assert (ledger["state"], ledger["lag"]) == ("FAILED", None)
 
 
 def test_the_lag_of_a_sink_is_unknown_if_the_connector_failed_at_its_start(connector):
@@ -91,8 +91,8 @@ def test_the_lag_of_a_sink_is_unknown_if_the_connector_failed_at_its_start(conne
     no_factory: Any = SimpleNamespace(data_dir=Path("data"))
     failed = RunningConnector(dataclasses.replace(connector.plan, connector=Failing), no_factory)
     failed.prepare()
-    found = failed.ledger()
-    assert (found["state"], found["lag"]) == ("FAILED", None)
+    ledger = failed.ledger()
+    assert (ledger["state"], ledger["lag"]) == ("FAILED", None)
 
 
 def test_a_task_that_failed_is_rebuilt_while_the_others_run_and_its_totals_continue(connector, runners):

@@ -31,8 +31,8 @@ def decoded(body):
     return [(r["point"], r["time"], r["time_source"], r["value"]) for r in again["readings"]]
 
 
-def item(readings, **more):
-    return {"Readings": readings, "Units": "F", **more}
+def item(readings, **fields):
+    return {"Readings": readings, "Units": "F", **fields}
 
 
 @pytest.mark.parametrize(

@@ -152,10 +152,10 @@ def test_the_common_forms_without_a_fraction_are_read_too(text, has_zone):
 )  # fmt: skip
 def test_an_ambiguous_time_is_not_read_and_reported(text):
     assert parse_time(text) is None
-    found = message_time({"TimeStamp": text}, RECEIVED)
-    assert found[:2] == (RECEIVED, "RECEIVED")
-    assert found.unreadable.startswith("TimeStamp: ")
-    assert len(found.unreadable) < 400
+    parsed = message_time({"TimeStamp": text}, RECEIVED)
+    assert parsed[:2] == (RECEIVED, "RECEIVED")
+    assert parsed.unreadable.startswith("TimeStamp: ")
+    assert len(parsed.unreadable) < 400
 
 
 def test_an_unreadable_time_is_reported_even_if_the_next_header_has_one():
@@ -166,10 +166,10 @@ def test_an_unreadable_time_is_reported_even_if_the_next_header_has_one():
 
 def test_a_naive_time_is_utc_by_default_whatever_the_points_say():
     body = [{"x": 1}, {"x": {"tz": "US/Pacific"}}]
-    found = parse_message(
+    parsed = parse_message(
         frames(data={**GOOD, "headers": {"Date": "2026-07-01T00:00:00"}, "message": body}), 7, ParseLimits()
     )
-    assert (found.time, found.time_source) == (1782864000000000, "DATE_NAIVE")
+    assert (parsed.time, parsed.time_source) == (1782864000000000, "DATE_NAIVE")
 
 
 @pytest.mark.parametrize(
@@ -208,8 +208,8 @@ def message(body, topic=b"analysis/x", time="2026-01-01T00:00:00Z"):
     )
 
 
-def identity(*args, platform="lab", **more):
-    return dict(identity_headers(platform, message(*args, **more))).get(ID_HEADER)
+def identity(*args, platform="lab", **fields):
+    return dict(identity_headers(platform, message(*args, **fields))).get(ID_HEADER)
 
 
 def test_equal_bodies_at_equal_times_are_one_event():
@@ -250,8 +250,8 @@ def test_the_digest_is_that_of_the_body():
     ],
 )
 def test_a_naive_time_is_utc_where_the_points_name_no_zone_or_do_not_agree(body):
-    found = message_time({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body, "points")[:2]
-    assert found == (1782864000000000, "TIMESTAMP_NAIVE")
+    parsed = message_time({"TimeStamp": "2026-07-01T00:00:00"}, RECEIVED, body, "points")[:2]
+    assert parsed == (1782864000000000, "TIMESTAMP_NAIVE")
 
 
 def test_a_time_with_a_zone_of_its_own_keeps_it():

@@ -32,19 +32,19 @@ def record(value, key="k", headers=(), timestamp=NOW):
     return SinkRecord("t", 0, 1, value, key, (("tieline.id", b"17"), *headers), timestamp)
 
 
-def named(topic, **more):
-    return record({"topic": topic, "message": 1} | more)
+def named(topic, **fields):
+    return record({"topic": topic, "message": 1} | fields)
 
 
-def refused(made, found, now=NOW):
+def refused(rules, record, now=NOW):
     with pytest.raises(RefusedError) as error:
-        made.frames(found, b"p1", now)
+        rules.frames(record, b"p1", now)
     return error.value.reason
 
 
-def filtered(made, found):
+def filtered(rules, record):
     with pytest.raises(FilteredError) as error:
-        made.message(found, NOW)
+        rules.message(record, NOW)
     return error.value.reason
 
 
@@ -67,17 +67,19 @@ def test_a_record_of_the_source_is_published_as_it_was_read(topic, body):
 
 
 def test_the_body_is_the_value_and_the_topic_is_the_key_or_a_header():
-    found = record([1, 2], "analysis/key", (("volttron.topic", "analysis/hé".encode()),))
-    assert rules("json").message(found, NOW) == ("analysis/key", {"TimeStamp": TIME, **OURS}, [1, 2])
-    assert rules("json", place="header").message(found, NOW).topic == "analysis/hé"
+    sink_record = record([1, 2], "analysis/key", (("volttron.topic", "analysis/hé".encode()),))
+    assert rules("json").message(sink_record, NOW) == ("analysis/key", {"TimeStamp": TIME, **OURS}, [1, 2])
+    assert rules("json", place="header").message(sink_record, NOW).topic == "analysis/hé"
     assert rules("json").message(record(1, b"analysis/key"), NOW).topic == "analysis/key"
 
 
 def test_the_old_agents_message_keeps_topic_headers_and_time():
-    found = record({"topic": "analysis/x", "headers": {"date": "then"}, "message": {"a": 1}, "sender": "s"})
-    assert rules("kafkaagent").message(found, NOW) == ("analysis/x", {"date": "then", **OURS}, {"a": 1})
-    found = record({"message": None}, "analysis/k")
-    assert rules("kafkaagent").message(found, NOW) == ("analysis/k", {"TimeStamp": TIME, **OURS}, None)
+    sink_record = record(
+        {"topic": "analysis/x", "headers": {"date": "then"}, "message": {"a": 1}, "sender": "s"}
+    )
+    assert rules("kafkaagent").message(sink_record, NOW) == ("analysis/x", {"date": "then", **OURS}, {"a": 1})
+    sink_record = record({"message": None}, "analysis/k")
+    assert rules("kafkaagent").message(sink_record, NOW) == ("analysis/k", {"TimeStamp": TIME, **OURS}, None)
 
 
 def test_an_entry_of_the_old_message_file_is_published_under_its_topic_with_its_sender():
@@ -144,19 +146,21 @@ def test_a_record_without_a_topic_is_refused(key):
     ],
 )
 def test_only_allowed_prefixes_are_published_and_commands_only_by_their_own(allowed, topic, passes):
-    made = rules("kafkaagent", (allowed,))
+    publish_rules = rules("kafkaagent", (allowed,))
     if passes:
-        assert made.message(named(topic), NOW).topic == topic
+        assert publish_rules.message(named(topic), NOW).topic == topic
     else:
-        assert refused(made, named(topic)) == "not_allowed"
+        assert refused(publish_rules, named(topic)) == "not_allowed"
 
 
 def test_a_message_of_this_platform_is_an_echo_by_its_record_or_by_its_own_headers():
-    made = rules("kafkaagent")
-    assert filtered(made, named("analysis/x")._replace(headers=(("tieline.origin", b"lab"),))) == "echo"
-    assert filtered(made, named("analysis/x", headers={"tieline.origin": "lab"})) == "echo"
+    publish_rules = rules("kafkaagent")
+    assert (
+        filtered(publish_rules, named("analysis/x")._replace(headers=(("tieline.origin", b"lab"),))) == "echo"
+    )
+    assert filtered(publish_rules, named("analysis/x", headers={"tieline.origin": "lab"})) == "echo"
     other = named("analysis/x", headers={"tieline.origin": "b"})._replace(headers=(("tieline.origin", b"b"),))
-    assert made.message(other, NOW).headers["tieline.origin"] == "lab"
+    assert publish_rules.message(other, NOW).headers["tieline.origin"] == "lab"
 
 
 def test_only_the_last_origin_of_a_record_counts_as_kafka_reads_headers():
@@ -166,18 +170,21 @@ def test_only_the_last_origin_of_a_record_counts_as_kafka_reads_headers():
 
 @pytest.mark.parametrize(("age", "passes"), [(60_000, True), (60_001, False), (-5000, True)])
 def test_a_record_is_published_up_to_its_age(age, passes):
-    found, made = named("analysis/x")._replace(timestamp=NOW - age), rules("kafkaagent", age=60_000)
+    sink_record, publish_rules = (
+        named("analysis/x")._replace(timestamp=NOW - age),
+        rules("kafkaagent", age=60_000),
+    )
     if passes:
-        assert made.message(found, NOW).body == 1
+        assert publish_rules.message(sink_record, NOW).body == 1
     else:
-        assert filtered(made, found) == "expired"
-    assert rules("kafkaagent").message(found, NOW).body == 1
+        assert filtered(publish_rules, sink_record) == "expired"
+    assert rules("kafkaagent").message(sink_record, NOW).body == 1
 
 
 @pytest.mark.parametrize("timestamp", [None, 0, -1, 2**62])
 def test_a_record_without_a_time_does_not_expire_and_gets_no_header(timestamp):
-    made = rules("kafkaagent", age=60_000)
-    assert made.message(named("analysis/x")._replace(timestamp=timestamp), NOW).headers == OURS
+    publish_rules = rules("kafkaagent", age=60_000)
+    assert publish_rules.message(named("analysis/x")._replace(timestamp=timestamp), NOW).headers == OURS
 
 
 def test_a_tombstone_is_skipped():
@@ -188,11 +195,11 @@ def test_a_body_that_is_not_json_too_deep_or_too_large_is_rejected():
     deep: object = 1
     for _ in range(65):
         deep = [deep]
-    made = rules("kafkaagent")
+    publish_rules = rules("kafkaagent")
     for body in ({1, 2}, b"bytes", deep):
-        assert refused(made, named("analysis/x", message=body)) == "message"
-    assert refused(made, named("analysis/x", message="x" * 1000)) == "too_large"
-    size = sum(map(len, made.frames(named("analysis/x"), b"p1", NOW)[-2:]))
+        assert refused(publish_rules, named("analysis/x", message=body)) == "message"
+    assert refused(publish_rules, named("analysis/x", message="x" * 1000)) == "too_large"
+    size = sum(map(len, publish_rules.frames(named("analysis/x"), b"p1", NOW)[-2:]))
     assert rules("kafkaagent", most=size).frames(named("analysis/x"), b"p1", NOW)
     assert refused(rules("kafkaagent", most=size - 1), named("analysis/x")) == "too_large"
 
@@ -232,19 +239,22 @@ def client():
 @example(topic="analysis/x", headers={"": "\ud800"}, body="\ud800")
 def test_every_accepted_message_arrives_unchanged_and_the_platform_survives(client, topic, headers, body):
     first = topic.partition("/")[0] if isinstance(topic, str) else ""
-    made, found = rules("kafkaagent", (first,), most=100_000), named(topic, headers=headers, message=body)
+    publish_rules, sink_record = (
+        rules("kafkaagent", (first,), most=100_000),
+        named(topic, headers=headers, message=body),
+    )
     try:
-        frames = made.frames(found, b"p1", NOW)
+        frames = publish_rules.frames(sink_record, b"p1", NOW)
     except (RefusedError, FilteredError):
         return
     with pytest.raises(json.JSONDecodeError):
         json.loads(frames[6].decode("iso-8859-1"))
     assert not is_deeper_than(frames[7], 65)
-    assert client.publish(*made.message(found, NOW)) == 1
+    assert client.publish(*publish_rules.message(sink_record, NOW)) == 1
     (message,) = client.messages(5, 1)
     assert message.topic == topic
     assert repr(message.body) == repr(body)
-    assert repr(message.headers) == repr(made.message(found, NOW).headers)
+    assert repr(message.headers) == repr(publish_rules.message(sink_record, NOW).headers)
     assert OURS.items() <= message.headers.items()
 
 

@@ -153,10 +153,10 @@ def resolving(monkeypatch, *places):
     """The name ``platform`` stands for these addresses, in this order."""
     real = socket.getaddrinfo
 
-    def getaddrinfo(host, port, **more):
+    def getaddrinfo(host, port, **options):
         if host != "platform":
-            return real(host, port, **more)
-        return [address for place in places for address in real(place, port, **more)]
+            return real(host, port, **options)
+        return [address for place in places for address in real(place, port, **options)]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
@@ -250,20 +250,20 @@ def test_keys_that_change_are_read_again_after_a_refusal_and_the_message_says_wh
             "topic": "t",
             "volttron.server.credentials.file": str(file),
         }
-        because: list[str | None] = []
+        reports: list[str | None] = []
         receiver = Receiver(
             VolttronBusConfig.parse(settings).reconnect_state("bus"),
             Subscription(("devices",)),
             ReceiveBuffer(10, 10**6),
             lambda *_: None,
-            report=because.append,
+            report=reports.append,
         )
         receiver.start()
         deadline = time.monotonic() + 10
-        while not because:
+        while not reports:
             assert time.monotonic() < deadline
-        assert str(file) in str(because[0])
-        assert "read at 20" in str(because[0])
+        assert str(file) in str(reports[0])
+        assert "read at 20" in str(reports[0])
         file.write_text(json.dumps({"public": bus.serverkey, "secret": urlsafe(secret)}))
         bus.wait_for_subscriber("tieline.bus", 20.0)
         receiver.stop()
@@ -274,10 +274,10 @@ def test_while_a_file_of_keys_is_being_written_the_last_keys_are_used(tmp_path, 
     keys = [CurveKeys(b"a" * 40, b"b" * 40, b"c" * 40), None]
 
     def read():
-        found = keys.pop(0)
-        if found is None:
+        key = keys.pop(0)
+        if key is None:
             raise ValueError("/x is not JSON")
-        return Endpoint("tcp://127.0.0.1:1", "me", found, "the platform's key of /x")
+        return Endpoint("tcp://127.0.0.1:1", "me", key, "the platform's key of /x")
 
     reconnect = ReconnectState(read)
     reconnect.load()

@@ -7,32 +7,32 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def record(*fields: Any, name: str = "R", **more: Any) -> dict[str, Any]:
-    return {"type": "record", "name": name, **more, "fields": list(fields)}
+def record(*fields: Any, name: str = "R", **attributes: Any) -> dict[str, Any]:
+    return {"type": "record", "name": name, **attributes, "fields": list(fields)}
 
 
-def field(kind: Any, name: str = "f", **more: Any) -> dict[str, Any]:
-    return {"name": name, "type": kind, **more}
+def field(kind: Any, name: str = "f", **attributes: Any) -> dict[str, Any]:
+    return {"name": name, "type": kind, **attributes}
 
 
-def fixed(name: str = "F", size: Any = 2, **more: Any) -> dict[str, Any]:
-    return {"type": "fixed", "name": name, "size": size, **more}
+def fixed(name: str = "F", size: Any = 2, **attributes: Any) -> dict[str, Any]:
+    return {"type": "fixed", "name": name, "size": size, **attributes}
 
 
-def enum(*symbols: Any, name: str = "E", **more: Any) -> dict[str, Any]:
-    return {"type": "enum", "name": name, "symbols": list(symbols), **more}
+def enum(*symbols: Any, name: str = "E", **attributes: Any) -> dict[str, Any]:
+    return {"type": "enum", "name": name, "symbols": list(symbols), **attributes}
 
 
-def of(kind: Any, **more: Any) -> dict[str, Any]:
-    return {"type": kind, **more}
+def of(kind: Any, **attributes: Any) -> dict[str, Any]:
+    return {"type": kind, **attributes}
 
 
-def array(items: Any, **more: Any) -> dict[str, Any]:
-    return {"type": "array", "items": items, **more}
+def array(items: Any, **attributes: Any) -> dict[str, Any]:
+    return {"type": "array", "items": items, **attributes}
 
 
-def map_(values: Any, **more: Any) -> dict[str, Any]:
-    return {"type": "map", "values": values, **more}
+def map_(values: Any, **attributes: Any) -> dict[str, Any]:
+    return {"type": "map", "values": values, **attributes}
 
 
 PRIMITIVES = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"]
@@ -319,7 +319,8 @@ def defaults() -> Iterator[Any]:
     for huge in (2**63, -(2**63), -(2**63) - 1):
         yield record(x=huge)
         yield from (
-            {**made, "x": huge} for made in (enum("A"), fixed(), array("int"), map_("int"), of("int"))
+            {**definition, "x": huge}
+            for definition in (enum("A"), fixed(), array("int"), map_("int"), of("int"))
         )
         yield record(field("int", x=huge))
         yield record(x=[huge])
@@ -365,8 +366,8 @@ REFERENCED: list[tuple[Any, list[Any]]] = [
 
 
 def every() -> Iterator[dict[str, Any]]:
-    for made in (canonical(), names(), defaults()):
-        for schema in made:
+    for group in (canonical(), names(), defaults()):
+        for schema in group:
             yield {"schema": json.dumps(schema, ensure_ascii=False)}
     for text in texts():
         yield {"schema": text}
