@@ -24,8 +24,8 @@ class ConnectedContext(RecordingSourceContext):
         super().__init__()
         self.is_connected = threading.Event()
 
-    def connected(self, to):
-        super().connected(to)
+    def connected(self, system):
+        super().connected(system)
         self.is_connected.set()
 
 

@@ -74,7 +74,7 @@ def _plain(value: Any) -> Any:
 
 
 class ReadingFollower:
-    """A thread from ``start`` to ``stop`` that keeps the table current."""
+    """Keeps the table current, in a thread from ``start`` to ``stop``."""
 
     def __init__(
         self,

@@ -20,7 +20,10 @@ _LONGEST_RETRY = 900.0
 
 
 class StoreReader:
-    """A thread from ``start`` to ``stop``. It takes at most a hundredth of one processor."""
+    """Reads points and their last values from the stores, in a thread from ``start`` to ``stop``.
+
+    It takes at most a hundredth of one processor.
+    """
 
     def __init__(self, stores: Stores, table: LiveTable, is_watched: Callable[[], bool]) -> None:
         self._stores = stores

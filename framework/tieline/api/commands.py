@@ -44,7 +44,10 @@ class TopicFollower(Protocol):
 
 
 class TopicClient(Protocol):
-    """A worker's topics, on Kafka or in its local log; the worker may be running. Not thread-safe."""
+    """Reads and writes a worker's topics, on Kafka or in its local log. Not thread-safe.
+
+    The worker may be running.
+    """
 
     def names(self) -> Collection[str]:
         """Return the names of existing topics. Raises ``RetriableError``."""
@@ -63,8 +66,8 @@ class TopicClient(Protocol):
         means records that are written after this call. The reader is closed with this client.
         """
 
-    def record_id(self, at: RecordMetadata) -> str:
-        """Return the id that sinks use for the record there, if it has no id of its own."""
+    def record_id(self, metadata: RecordMetadata) -> str:
+        """Return the id that sinks use for the record at ``metadata``, if it has no id of its own."""
 
 
 class CommandContext(Protocol):

@@ -127,11 +127,11 @@ class SinkContext(Protocol):
     def count(self, name: str, number: int = 1) -> None:
         """Add to one of the task's counters, such as ``duplicates``, which the ledger shows."""
 
-    def connected(self, to: str) -> None:
-        """Report that ``to`` is connected. Cheap and thread-safe: call it after every success."""
+    def connected(self, system: str) -> None:
+        """Report that ``system`` is connected. Cheap and thread-safe: call it after every success."""
 
-    def not_connected(self, to: str, because: str) -> None:
-        """Report that ``to`` ("the platform at tcp://…") cannot be reached; call it after each attempt.
+    def not_connected(self, system: str, reason: str) -> None:
+        """Report that ``system`` ("the platform at tcp://…") cannot be reached; call it after each attempt.
 
         It is logged at once and again with growing pauses, and shown with the ledger until ``connected``. Do
         not call it for an error that the task raises as ``RetriableError``: the runtime reports that.

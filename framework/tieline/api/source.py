@@ -53,11 +53,11 @@ class SourceContext(Protocol):
     def count(self, name: str, number: int = 1) -> None:
         """Add to one of the task's counters, such as ``dropped.too_large``, which the ledger shows."""
 
-    def connected(self, to: str) -> None:
-        """Report that ``to`` is connected. Cheap and thread-safe: call it after every success."""
+    def connected(self, system: str) -> None:
+        """Report that ``system`` is connected. Cheap and thread-safe: call it after every success."""
 
-    def not_connected(self, to: str, because: str) -> None:
-        """Report that ``to`` ("the platform at tcp://…") cannot be reached. Call it at each attempt.
+    def not_connected(self, system: str, reason: str) -> None:
+        """Report that ``system`` ("the platform at tcp://…") cannot be reached. Call it at each attempt.
 
         The runtime logs it at once and then at growing intervals, and shows it with the ledger until
         ``connected``. Do not call it for an outage that the task raises as ``RetriableError``: the runtime

@@ -58,7 +58,10 @@ class Producer(Protocol):
 
 
 class RebalanceListener(Protocol):
-    """Callbacks of ``Consumer.poll`` and ``close``, on the caller's thread."""
+    """Reacts to changes of a consumer's partitions.
+
+    ``Consumer.poll`` and ``close`` call it, on the caller's thread.
+    """
 
     def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """The consumer now also owns these."""
@@ -193,7 +196,10 @@ class ExclusiveWriter(Protocol):
 
 
 class Broker(Protocol):
-    """A broker. Any thread may use it; producers, consumers and readers belong to one thread each."""
+    """Creates producers, consumers and readers, and manages topics and offsets.
+
+    Any thread may use it; producers, consumers and readers belong to one thread each.
+    """
 
     @property
     def cluster_id(self) -> str:

@@ -11,9 +11,10 @@ _MAX_ADDRESSES = 10_000
 
 
 class FailedLogins:
-    """Recent failures by client address. Not safe for threads; the server's event loop owns it.
+    """Limits how often a client address may fail to log in.
 
-    An address may fail ten times at once, then once every six seconds.
+    Not thread-safe; the server's event loop owns it. An address may fail ten times at once, then once every
+    six seconds.
     """
 
     def __init__(self, max_addresses: int = _MAX_ADDRESSES) -> None:

@@ -19,7 +19,7 @@ _POLL_TIMEOUT = 0.2  # seconds, and so the longest that ``close`` waits for a po
 
 
 class TopicFollower:
-    """A thread that passes each record of a topic to ``visit``.
+    """Passes each record of a topic to ``visit``, in a thread of its own.
 
     ``is_current``: whether the last read succeeded, so that records are seen within milliseconds.
     """

@@ -90,13 +90,13 @@ class RecordingSinkContext:
         """Return ``partition_counts[topic]``, or 1 if it has no such topic."""
         return self.partition_counts.get(topic, 1)
 
-    def connected(self, to: str) -> None:
+    def connected(self, system: str) -> None:
         """Log it as the runtime does."""
-        self.connections.connected(to)
+        self.connections.connected(system)
 
-    def not_connected(self, to: str, because: str) -> None:
+    def not_connected(self, system: str, reason: str) -> None:
         """Log it as the runtime does; ``connections.all()`` returns it."""
-        self.connections.not_connected(to, because)
+        self.connections.not_connected(system, reason)
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter in ``counters``."""

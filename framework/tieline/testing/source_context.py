@@ -64,13 +64,13 @@ class RecordingSourceContext:
         texts = [self._saved.get(_key(partition)) for partition in partitions]
         return [None if text is None else json.loads(text) for text in texts]
 
-    def connected(self, to: str) -> None:
+    def connected(self, system: str) -> None:
         """Log it as the runtime does."""
-        self.connections.connected(to)
+        self.connections.connected(system)
 
-    def not_connected(self, to: str, because: str) -> None:
+    def not_connected(self, system: str, reason: str) -> None:
         """Log it as the runtime does; ``connections.all()`` returns it."""
-        self.connections.not_connected(to, because)
+        self.connections.not_connected(system, reason)
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter."""

@@ -67,10 +67,10 @@ class WorkerTopics:
         self._readers.add(opened)
         return opened
 
-    def record_id(self, at: RecordMetadata) -> str:
+    def record_id(self, metadata: RecordMetadata) -> str:
         """Return the id by which every sink knows a record; see ``TopicClient.record_id``."""
         identities = RecordIdentities(self._broker, lambda name, number: None)
-        headers = identities.headers(ConsumedRecord(*at, None, None, (), 0))
+        headers = identities.headers(ConsumedRecord(*metadata, None, None, (), 0))
         return (dict(headers)[ID_HEADER] or b"").decode("ascii")
 
     def _close_readers(self) -> None:

@@ -44,7 +44,7 @@ class SpoolUse(NamedTuple):
 
 
 class Health:
-    """The problems of the connectors of a worker. Any thread may call it.
+    """Finds what is abnormal about a worker's connectors. Any thread may call it.
 
     ``spool_limits`` returns by connector how many bytes fit into its spools. ``broker``: what its outages are
     reported under.

@@ -32,7 +32,10 @@ class Rates(NamedTuple):
 
 
 class Sampler:
-    """A thread from ``start`` to ``stop``. ``read`` returns the ledgers of all connectors now."""
+    """Samples the ledgers at intervals, in a thread from ``start`` to ``stop``.
+
+    ``read`` returns the ledgers of all connectors now.
+    """
 
     def __init__(
         self,

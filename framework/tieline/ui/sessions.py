@@ -38,9 +38,9 @@ class Visit(NamedTuple):
 
 
 class Sessions:
-    """Sessions of a worker. Any thread may call it.
+    """Signs users in and out, and finds the user of a browser by its token. Any thread may call it.
 
-    ``accounts``: the users; ``None``: whoever reaches the loopback address is ``local``.
+    ``accounts``: the users; ``None``: every browser that reaches the loopback address is ``local``.
     """
 
     def __init__(

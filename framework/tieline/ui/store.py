@@ -52,7 +52,10 @@ class Shelved(NamedTuple):
 
 
 class PageStore:
-    """One SQLite file. Safe for many threads. Raises ``StartupError`` if it cannot be opened."""
+    """Keeps what pages must remember in one SQLite file. Safe for many threads.
+
+    Raises ``StartupError`` if it cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()

@@ -30,7 +30,7 @@ _FIRST_WAIT = 5.0
 
 
 class ConditionMonitor:
-    """Called before every decision, from both threads of a task; reads the files that decide.
+    """Reads clock, policy and kill switch before every decision. Called by both threads of a task.
 
     A file system that does not answer blocks for a short time only: then the last good policy holds, and the
     kill switch is engaged. ``count`` gets the names of events, such as ``policy.changed``.

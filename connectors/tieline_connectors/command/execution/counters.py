@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 
 class CommandCounters:
-    """Names and units of the counters; ``count`` is the task's own. Used by both threads of a task."""
+    """Counts commands, holds and calls under the task's counter names. Used by both threads of a task.
+
+    ``count`` adds to one of the task's counters.
+    """
 
     def __init__(self, count: Callable[[str, int], None]) -> None:
         self._count = count

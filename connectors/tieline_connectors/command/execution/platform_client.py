@@ -57,7 +57,7 @@ class Platform:
         timeout: float,
         on_call: Callable[[float], None] = lambda seconds: None,
         agent: DeviceAgent = "auto",
-        report: Callable[[str | None], None] = lambda because: None,
+        report: Callable[[str | None], None] = lambda reason: None,
     ) -> None:
         self._reconnect = ReconnectState(endpoint, backoff_max=_LONGEST_BACKOFF)
         self._reconnect.load()

@@ -36,9 +36,10 @@ def _boot() -> str:
 
 
 class WallClock:
-    """Called from both threads of a task. A doubt about the clock is logged when it begins and when it ends.
+    """Returns the believed time, and logs each doubt about it. Called from both threads of a task.
 
-    ``count`` gets ``clock.untrusted`` for each doubt, and ``clock.trusted`` when it ends.
+    A doubt is logged when it begins and when it ends. ``count`` gets ``clock.untrusted`` for each doubt, and
+    ``clock.trusted`` when it ends.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ _RETRY = 5.0
 
 
 class CommandFollower:
-    """A thread from ``start`` to ``stop``. ``book`` gives access to what is known."""
+    """Keeps a ``CommandBook`` current, in a thread from ``start`` to ``stop``; ``book`` gives access."""
 
     def __init__(
         self, context: PageContext, topics: Sequence[str], now: Callable[[], float] = time.time

@@ -51,7 +51,10 @@ class PolicyEvent(NamedTuple):
 
 
 class PolicyChanges:
-    """Gets the content of the file after every change; used by one thread at a time."""
+    """Decides which content of the policy file is in force. Used by one thread at a time.
+
+    ``update`` gets the content of the file after every change.
+    """
 
     def __init__(self, where: str, first: Content) -> None:
         """``first``: the content at the start. Raises ``ConfigError`` if it is not a policy."""

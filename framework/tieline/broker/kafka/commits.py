@@ -16,7 +16,7 @@ from tieline.broker.kafka.partitions import to_kafka
 
 
 class Commits:
-    """The commits of one group member. Used by the thread of its consumer."""
+    """Commits the offsets of one group member. Used by the thread of its consumer."""
 
     def __init__(self, client: Client, group: str) -> None:
         self._client = client

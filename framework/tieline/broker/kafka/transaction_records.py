@@ -17,7 +17,7 @@ _PURGED = {error_code("_PURGE_QUEUE"), error_code("_PURGE_INFLIGHT")}
 
 
 class TransactionRecords:
-    """The records of one transaction. Used by one thread."""
+    """Produces the records of one transaction, and collects their failures. Used by one thread."""
 
     def __init__(self, records: Sequence[ProducerRecord]) -> None:
         self._records = records

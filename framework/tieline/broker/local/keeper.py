@@ -28,7 +28,7 @@ Unread = Callable[[], Mapping[TopicPartition, int]]
 
 
 class Keeper:
-    """A thread of the owner. It deletes nothing before ``retain`` is called.
+    """Keeps a log file small, in a thread of the owner. It deletes nothing before ``retain`` is called.
 
     A checkpoint copies the write-ahead log into the file. The keeper copies most of it on a connection of its
     own, and the writer the rest, so that no commit waits long.

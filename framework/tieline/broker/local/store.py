@@ -29,7 +29,7 @@ _STEP = 2_000
 
 
 class Store(Reader):
-    """One log file: topics, partitions and offsets. Any thread may use it.
+    """Reads and writes one log file: topics, partitions and offsets. Any thread may use it.
 
     There is one owner, which keeps the file small. Guests (``owner=False``) in other processes read and write
     beside it, and waiting threads of the owner notice that within milliseconds. Writing calls return after

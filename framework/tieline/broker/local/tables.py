@@ -19,7 +19,7 @@ from tieline.broker.records import ProducerRecord
 
 
 class Tables:
-    """The changes of one log file. Used by the writer's thread, inside its transaction."""
+    """Changes the tables of one log file. Used by the writer's thread, inside its transaction."""
 
     def __init__(
         self, connection: apsw.Connection, settings: LogSettings, reserve: Reserve | None = None

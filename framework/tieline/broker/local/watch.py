@@ -15,7 +15,7 @@ _OWNER_CHECKS_EVERY = 1.0  # seconds, without a bell: for a guest that died befo
 
 
 class CommitWatch:
-    """A version that grows with every commit to a file. Any thread may use it.
+    """Waits for commits to a file, by a version that grows with each. Any thread may use it.
 
     The owner sleeps until a guest rings its bell, a named pipe beside the file, after a commit. A guest
     itself checks periodically, but only while a thread waits. An owner does the same if no named pipe can be

@@ -71,7 +71,7 @@ class RetryState:
         self._since = 0.0  # of the errors that count for errors.retry.timeout
         self._begin: float | None = None  # of the outage
         self._quiet_since: float | None = None
-        self._to: set[str] = set()
+        self._systems: set[str] = set()
 
     def after(self, error: Exception) -> float:
         """Seconds until the next attempt. Raises ``TaskFailedError`` when the table says stop."""
@@ -102,9 +102,9 @@ class RetryState:
                 error,
                 extra={"stage": stage.value, "retry_after_s": round(decision.after, 2)},
             )
-        to = f"{_BEHIND.get(stage, 'the external system')} ({stage.value})"
-        self._to.add(to)
-        self._connections.not_connected(to, str(error), logged=True)
+        system = f"{_BEHIND.get(stage, 'the external system')} ({stage.value})"
+        self._systems.add(system)
+        self._connections.not_connected(system, str(error), logged=True)
         self._attempt += 1
         self._counters.add("retries")
         return decision.after
@@ -136,7 +136,7 @@ class RetryState:
     def _end(self, message: str) -> None:
         waited = round(self._clock.now() - (self._begin or 0.0), 1)
         log.info(message, extra={"stage": self._stage.value, "waited_s": waited})
-        for to in self._to:
-            self._connections.connected(to, logged=True)
-        self._to.clear()
+        for system in self._systems:
+            self._connections.connected(system, logged=True)
+        self._systems.clear()
         self._attempt, self._begin, self._quiet_since = 0, None, None

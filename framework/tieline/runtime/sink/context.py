@@ -30,7 +30,10 @@ class SinkInputs:
 
 
 class TaskSinkContext(TaskContext):
-    """A ``tieline.api.SinkContext``; used by the task's thread."""
+    """Offers a sink task what the runtime can do for it, as ``tieline.api.SinkContext``.
+
+    Used by the task's thread.
+    """
 
     def __init__(
         self,

@@ -19,7 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class PartitionHandover:
-    """A ``RebalanceListener``: ``Consumer.poll`` and ``close`` call it, on the task's thread."""
+    """Opens and closes the partitions of a sink task in a rebalance, and commits what it has finished.
+
+    It is a ``RebalanceListener``: ``Consumer.poll`` and ``close`` call it, on the task's thread.
+    """
 
     def __init__(
         self,

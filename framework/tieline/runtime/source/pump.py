@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class SpoolInput:
-    """Whether records still come into a spool; connects its receiver with its pump. Any thread may call."""
+    """Shows the pump of a spool whether its receiver still adds records. Any thread may call it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -28,7 +28,7 @@ class Reached(NamedTuple):
 
 
 class SpoolMark:
-    """The file of one spool. ``committed`` and ``left`` may be called by different threads."""
+    """Keeps two positions of one spool in a file. Different threads may call ``committed`` and ``left``."""
 
     def __init__(self, path: Path) -> None:
         """Open the file, creating it if needed. If that is impossible, nothing is remembered."""

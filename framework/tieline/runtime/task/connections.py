@@ -21,7 +21,7 @@ _REASONS = 8
 class _Outage:
     since: float
     since_ms: int
-    because: str
+    reason: str
     words: str
     logged_at: float
     pause: float = FIRST_REMINDER
@@ -29,7 +29,7 @@ class _Outage:
 
 
 class Connections:
-    """The outages of one task, by what it cannot reach. Any thread may call it.
+    """Notes and logs the outages of one task, by what it cannot reach. Any thread may call it.
 
     ``now`` returns monotonic seconds, ``wall_ms`` the time of day in ms since 1970.
     """
@@ -40,37 +40,37 @@ class Connections:
         self._lock = threading.Lock()
         self._outages: dict[str, _Outage] = {}
 
-    def not_connected(self, to: str, because: str, *, logged: bool = False) -> None:
+    def not_connected(self, system: str, reason: str, *, logged: bool = False) -> None:
         """Note a failed attempt. ``logged``: the caller has logged that it waits."""
         with self._lock:
-            outage = self._outages.get(to)
+            outage = self._outages.get(system)
             if outage is None:
                 now = self._now()
                 words = "waiting for" if logged else "not connected to"
-                outage = self._outages[to] = _Outage(now, self._wall_ms(), because, words, now)
-            outage.because = because
-            new = because not in outage.reasons and len(outage.reasons) < _REASONS
-            outage.reasons.add(because)
+                outage = self._outages[system] = _Outage(now, self._wall_ms(), reason, words, now)
+            outage.reason = reason
+            new = reason not in outage.reasons and len(outage.reasons) < _REASONS
+            outage.reasons.add(reason)
         if new and not logged:
-            log.warning("not connected to %s: %s", to, because)
+            log.warning("not connected to %s: %s", system, reason)
 
-    def connected(self, to: str, *, logged: bool = False) -> None:
-        """Note that ``to`` is connected, perhaps again. ``logged``: the caller has logged that."""
+    def connected(self, system: str, *, logged: bool = False) -> None:
+        """Note that ``system`` is connected, perhaps again. ``logged``: the caller has logged that."""
         with self._lock:
-            outage = self._outages.pop(to, None)
+            outage = self._outages.pop(system, None)
         if outage is not None and not logged:
-            log.info("connected to %s again after %s", to, span_text(self._now() - outage.since))
+            log.info("connected to %s again after %s", system, span_text(self._now() - outage.since))
 
     def remind(self) -> None:
         """Log outages again that continue, if that is due. Called at intervals."""
         due = []
         with self._lock:
             now = self._now()
-            for to, outage in self._outages.items():
+            for system, outage in self._outages.items():
                 if now - outage.logged_at >= outage.pause:
                     outage.logged_at, outage.pause = now, min(outage.pause * 4, LAST_REMINDER)
                     span = span_text(now - outage.since)
-                    due.append((outage.words, to, _time(outage.since_ms), span, outage.because))
+                    due.append((outage.words, system, _time(outage.since_ms), span, outage.reason))
         for reminder in due:
             log.warning("%s %s since %s (for %s): %s", *reminder)
 
@@ -78,8 +78,8 @@ class Connections:
         """Return ``to``, ``since`` (ISO 8601, UTC) and ``because`` of each outage."""
         with self._lock:
             return [
-                {"to": to, "since": _time(outage.since_ms), "because": outage.because}
-                for to, outage in sorted(self._outages.items())
+                {"to": system, "since": _time(outage.since_ms), "because": outage.reason}
+                for system, outage in sorted(self._outages.items())
             ]
 
 

@@ -48,13 +48,13 @@ class TaskContext:
         """Add to a counter."""
         self._environment.counters.add(name, number)
 
-    def connected(self, to: str) -> None:
-        """Report that ``to`` is connected (again)."""
-        self._environment.connections.connected(to)
+    def connected(self, system: str) -> None:
+        """Report that ``system`` is connected (again)."""
+        self._environment.connections.connected(system)
 
-    def not_connected(self, to: str, because: str) -> None:
-        """Report that ``to`` cannot be reached."""
-        self._environment.connections.not_connected(to, because)
+    def not_connected(self, system: str, reason: str) -> None:
+        """Report that ``system`` cannot be reached."""
+        self._environment.connections.not_connected(system, reason)
 
 
 class TaskSourceContext(TaskContext):

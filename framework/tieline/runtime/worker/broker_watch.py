@@ -26,7 +26,7 @@ _NO_TOPIC = (
 
 
 class BrokerWatch:
-    """A thread from ``start`` to ``stop``, which notes outages in the given ``Connections``.
+    """Notes outages of the broker and missing topics, in a thread from ``start`` to ``stop``.
 
     ``backend``: the broker's name in messages. ``sinks``: by name, what each reads and where its outages are
     noted. ``interval``: seconds between two checks.
@@ -68,11 +68,11 @@ class BrokerWatch:
             return
         self._connections.connected(self._backend)
         for subscription, connections in self._sinks.values() if topics else ():
-            for to, because in missing(subscription, existing).items():
-                if because:
-                    connections.not_connected(to, because)
+            for system, reason in missing(subscription, existing).items():
+                if reason:
+                    connections.not_connected(system, reason)
                 else:
-                    connections.connected(to)
+                    connections.connected(system)
 
     def _run(self) -> None:
         pause, topics = _FIRST, False
@@ -90,6 +90,6 @@ def missing(subscription: Subscription, existing: Collection[str]) -> dict[str, 
     reasons = {f"the topic {topic}": "" if topic in known else _NO_TOPIC for topic in subscription.topics}
     if subscription.pattern is not None:
         matches = any(re.fullmatch(subscription.pattern, topic) for topic in known)
-        because = "" if matches else "no topic matches it; correct topics.regex, or create a topic"
-        reasons[f"topics.regex {subscription.pattern}"] = because
+        reason = "" if matches else "no topic matches it; correct topics.regex, or create a topic"
+        reasons[f"topics.regex {subscription.pattern}"] = reason
     return reasons

@@ -27,7 +27,7 @@ _LARGEST = 64 * 1024 * 1024
 
 
 class StatusFile:
-    """The status of this process. One thread calls ``write``."""
+    """Keeps the status of this process in a file. One thread calls ``write``."""
 
     def __init__(self, data_dir: Path) -> None:
         """Lock the file. Never raises: without a disk there is no status."""
