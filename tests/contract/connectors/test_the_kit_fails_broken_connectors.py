@@ -26,17 +26,18 @@ class ListSourceTask(SourceTask):
         self.interrupted = threading.Event()
 
     def start(self):
-        self.at = (self.context.offset({"list": "outside"}) or {"at": 0})["at"]
+        self.position = (self.context.offset({"list": "outside"}) or {"at": 0})["at"]
 
     def poll(self, max_records, max_wait):
-        found = OUTSIDE[self.at : self.at + max_records]
-        if not found:
+        values = OUTSIDE[self.position : self.position + max_records]
+        if not values:
             self.interrupted.wait(max_wait)
-        return [self.record(value) for value in found]
+        return [self.record(value) for value in values]
 
     def record(self, value):
-        self.at += 1
-        return SourceRecord("t", value, source_partition={"list": "outside"}, source_offset={"at": self.at})
+        self.position += 1
+        offset = {"at": self.position}
+        return SourceRecord("t", value, source_partition={"list": "outside"}, source_offset=offset)
 
     def interrupt(self):
         self.interrupted.set()
@@ -118,15 +119,15 @@ class TestSink(SinkContract):
 
 READS_TWICE = """
 def poll(self, max_records, max_wait, poll=ListSourceTask.poll):
-    found = poll(self, max_records, max_wait)
-    self.at -= bool(found) and self.at % 15 == 0
-    return found
+    records = poll(self, max_records, max_wait)
+    self.position -= bool(records) and self.position % 15 == 0
+    return records
 ListSourceTask.poll = poll
 """
 DEEP_OFFSET = """
 def record(self, value, record=ListSourceTask.record):
-    made = record(self, value)
-    return made._replace(source_offset={"at": self.at, "more": [1]})
+    changed = record(self, value)
+    return changed._replace(source_offset={"at": self.position, "more": [1]})
 ListSourceTask.record = record
 """
 LOSES_THE_LAST = """

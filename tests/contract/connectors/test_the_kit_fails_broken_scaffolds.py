@@ -104,8 +104,8 @@ def record(self, line):
         """
 @planted("record")
 def record(self, line):
-    made = _record(self, line)
-    return made._replace(source_offset={"position": self.position + len(line)})
+    record = _record(self, line)
+    return record._replace(source_offset={"position": self.position + len(line)})
 """,
         "test_reading_resumes_after_the_saved_offsets",
         "records",
@@ -114,10 +114,10 @@ def record(self, line):
         """
 @planted("record")
 def record(self, line):
-    made = _record(self, line)
+    record = _record(self, line)
     self.shared = getattr(self, "shared", {})
-    self.shared.update(made.source_offset)
-    return made._replace(source_offset=self.shared)
+    self.shared.update(record.source_offset)
+    return record._replace(source_offset=self.shared)
 """,
         "test_each_record_has_its_own_offset",
         "records share one map",
@@ -262,9 +262,9 @@ def poll(self, max_records, max_wait):
         """
 @planted("record")
 def record(self, line):
-    made = _record(self, line)
+    record = _record(self, line)
     AcmeTask.last = self.position
-    return made
+    return record
 AcmeTask.last = 0
 """,
         "test_tasks_share_no_state",

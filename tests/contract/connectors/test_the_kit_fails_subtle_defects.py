@@ -65,8 +65,8 @@ def record(self, line):
         """
 @planted("record")
 def record(self, line):
-    made = _record(self, line)
-    return made._replace(headers=dict(made.headers))
+    record = _record(self, line)
+    return record._replace(headers=dict(record.headers))
 """,
         "test_a_record_has_what_the_runtime_needs",
         "headers are a dict: give a tuple",
@@ -75,8 +75,8 @@ def record(self, line):
         """
 @planted("record")
 def record(self, line):
-    made = _record(self, line)
-    return made._replace(source_offset={**made.source_offset, "speed": float("nan")})
+    record = _record(self, line)
+    return record._replace(source_offset={**record.source_offset, "speed": float("nan")})
 """,
         "test_a_record_has_what_the_runtime_needs",
         "is not a map of JSON primitives",
@@ -123,8 +123,8 @@ def record(self, line):
         """
 @planted("record")
 def record(self, line):
-    at = self.position
-    return _record(self, line)._replace(headers=identity(os.stat(self.config.file).st_mtime_ns, at))
+    position = self.position
+    return _record(self, line)._replace(headers=identity(os.stat(self.config.file).st_mtime_ns, position))
 """,
         "test_a_killed_worker_loses_nothing",
         "records came under another id (tieline.id) in another process",
@@ -133,8 +133,8 @@ def record(self, line):
         """
 @planted("record")
 def record(self, line):
-    made = _record(self, line)
-    return made._replace(value=f"{time.time()} {made.value}")
+    record = _record(self, line)
+    return record._replace(value=f"{time.time()} {record.value}")
 """,
         "test_reading_resumes_after_the_saved_offsets",
         "were skipped, or came otherwise",
@@ -144,9 +144,9 @@ def record(self, line):
 @planted("record")
 def record(self, line):
     before = self.position
-    made = _record(self, line)
+    record = _record(self, line)
     self.position = before + len(line.decode())
-    return made._replace(source_offset={"position": self.position})
+    return record._replace(source_offset={"position": self.position})
 """,
         "test_every_record_is_read_once_and_no_other",
         "records",
@@ -155,8 +155,8 @@ def record(self, line):
         """
 @planted("record")
 def record(self, line):
-    made = _record(self, line)
-    return made._replace(source_partition={"file": str(self.config.file), "day": str(self.position)})
+    record = _record(self, line)
+    return record._replace(source_partition={"file": str(self.config.file), "day": str(self.position)})
 """,
         "test_reading_resumes_after_the_saved_offsets",
         "came again although their offset was saved",
@@ -401,8 +401,8 @@ def poll(self, max_records, max_wait):
 AcmeTask.replayable = False
 @planted("poll")
 def poll(self, max_records, max_wait):
-    if self.interrupted.is_set() and not getattr(self, "told", False):
-        self.told = True
+    if self.interrupted.is_set() and not getattr(self, "reported", False):
+        self.reported = True
         return []
     return _poll(self, max_records, max_wait)
 """,
@@ -414,8 +414,8 @@ def poll(self, max_records, max_wait):
 AcmeTask.replayable = False
 @planted("poll")
 def poll(self, max_records, max_wait):
-    one = identity(time.monotonic_ns())
-    return [r._replace(headers=one) for r in _poll(self, max_records, max_wait)]
+    headers = identity(time.monotonic_ns())
+    return [r._replace(headers=headers) for r in _poll(self, max_records, max_wait)]
 """,
         "test_each_record_has_an_id_of_its_own",
         "10 records have 1 different ids",
@@ -883,9 +883,9 @@ _items = AcmeTask.items
 @planted("items")
 def items(self, limit):
     last, self.last = self.last, 0
-    found = _items(self, 1000)
+    items = _items(self, 1000)
     self.last = last
-    return [item for item in found if str(item["id"]) > str(last)][:limit]
+    return [item for item in items if str(item["id"]) > str(last)][:limit]
 """,
         "test_every_record_is_read_once_and_no_other",
         "records are read twice",

@@ -51,14 +51,14 @@ class Registers:
 
     @property
     def actuator(self):
-        def at(topic: str, point: str | None) -> tuple[str, str]:
+        def split(topic: str, point: str | None) -> tuple[str, str]:
             device, _, name = topic.strip("/").rpartition("/")
             return (device, name) if point is None else (topic.strip("/"), point)
 
         return {
-            "get_point": lambda topic, point=None: self.get_point(*at(topic, point)),
-            "set_point": lambda _, topic, value, point=None: self.set_point(*at(topic, point), value),
-            "revert_point": lambda _, topic, point=None: self.revert_point(*at(topic, point)),
+            "get_point": lambda topic, point=None: self.get_point(*split(topic, point)),
+            "set_point": lambda _, topic, value, point=None: self.set_point(*split(topic, point), value),
+            "revert_point": lambda _, topic, point=None: self.revert_point(*split(topic, point)),
         }
 
 

@@ -139,12 +139,12 @@ def test_the_readable_fields_of_a_malformed_command_are_reported(given):
 
 def test_defaults_fill_missing_fields_without_changing_the_commands_digest(given):
     sent = given.value(expires_at=None)
-    one = from_value(sent, Defaults(ttl=5, priority=9, tolerance=0.5))
-    other = from_value(sent, Defaults(ttl=7))
-    assert (one.expires_at, one.priority, one.tolerance) == (given.T0 + 5, 9, 0.5)
-    assert (other.expires_at, other.priority, other.tolerance) == (given.T0 + 7, None, 0.0)
-    assert digest(one) == digest(other)
-    assert digest(one) != digest(from_value(given.value(expires_at=one.expires_at), Defaults(ttl=5)))
+    first = from_value(sent, Defaults(ttl=5, priority=9, tolerance=0.5))
+    second = from_value(sent, Defaults(ttl=7))
+    assert (first.expires_at, first.priority, first.tolerance) == (given.T0 + 5, 9, 0.5)
+    assert (second.expires_at, second.priority, second.tolerance) == (given.T0 + 7, None, 0.0)
+    assert digest(first) == digest(second)
+    assert digest(first) != digest(from_value(given.value(expires_at=first.expires_at), Defaults(ttl=5)))
 
 
 @pytest.mark.parametrize(

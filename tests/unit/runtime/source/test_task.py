@@ -223,11 +223,11 @@ def test_a_broken_producer_is_replaced_and_only_what_was_not_acknowledged_is_sen
     assert worker.stats == (100, 100, 0, 0, 0)
 
 
-def spooled(log, task, path, made=None):
+def spooled(log, task, path, create_sender=None):
     environment = TaskEnvironment("c", 0, clock=FakeClock(step=0.001))
     spool = Spool(path, Limits(1 << 30, True, 1 << 20), environment.counters)
     receiver = Receiver(environment, task.given, spool, TIMING)
-    sender = made or (
+    sender = create_sender or (
         lambda: Sender(environment, conversion(), ProducerOptions(log, "c-0", {}, positions=spool))
     )
     return environment, spool, receiver, Pump(environment, spool, sender, TIMING)
