@@ -125,7 +125,7 @@ class FakeRouter(RouterState):
             lambda: {peer.decode(CHARSET): frozenset(prefixes) for peer, prefixes in self.subscribed.items()}
         )
 
-    def wait_for_subscriber(self, identity: str, seconds: float = 10.0) -> None:
+    def wait_for_subscriber(self, identity: str, seconds: float = 30.0) -> None:
         """Wait until this identity has subscribed to something. Raises ``TimeoutError``."""
         with self.changed:
             wanted = identity.encode(CHARSET)
