@@ -18,18 +18,19 @@ from tieline.api import (
     SinkTask,
     TopicPartition,
 )
+from tieline.api.private_files import DiskReserve
 from tieline_connectors.history.config import HistorySinkConfig
 from tieline_connectors.history.database import DiskFullError, disk_full_error
 from tieline_connectors.history.model.candidates import candidates
 from tieline_connectors.history.model.identity import identity_of
 from tieline_connectors.history.writing.lock import FileLock
-from tieline_connectors.history.writing.reserve import Reserve
 from tieline_connectors.history.writing.retention import Retention, RetentionLimits
 from tieline_connectors.history.writing.writer import HistoryWriter, IdentifiedRecord, WriteResult
 from tieline_connectors.points.values import KINDS
 
 log = logging.getLogger(__name__)
 
+_RESERVE_BYTES = 8 * 1024 * 1024  # a deletion needs room in the write-ahead log, too
 _RETENTION_SECONDS = 0.1
 """How long retention may delay the batches behind it at a time."""
 _RETENTION_INTERVAL = 10.0
@@ -56,7 +57,7 @@ class HistorySinkTask(SinkTask[HistorySinkConfig]):
             config.retention_ms, config.rollup_retention_ms, config.retention_bytes
         )
         self._lock: FileLock | None = None
-        self._reserve: Reserve | None = None
+        self._reserve: DiskReserve | None = None
         self._writer: HistoryWriter | None = None
         self._retention: Retention | None = None
         self._retention_due = 0.0
@@ -151,7 +152,7 @@ class HistorySinkTask(SinkTask[HistorySinkConfig]):
             self._writer = HistoryWriter(self._path)
             self._retention = Retention(self._writer, self._limits)
             self._retention_due = 0.0
-            self._reserve = Reserve(self._path)
+            self._reserve = DiskReserve(self._path.with_name(f"{self._path.name}.reserve"), _RESERVE_BYTES)
         return self._writer
 
     def _close(self) -> None:

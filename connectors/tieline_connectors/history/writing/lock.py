@@ -9,6 +9,7 @@ from pathlib import Path
 from tieline.api import RetriableError
 from tieline.api.errors import DataDirInUseError
 from tieline.api.locks import lock_exclusively
+from tieline.api.private_files import make_private, open_private
 
 _FIX = "stop it first, or give this sink another file (setting file)"
 
@@ -23,8 +24,8 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         """Raises ``RetriableError`` with the owner's process id, or if the folder cannot be written."""
         try:
-            _make_private(path)
-            self._descriptor = _open_private(path.with_name(f"{path.name}.lock"))
+            make_private(path)
+            self._descriptor = open_private(path.with_name(f"{path.name}.lock"), os.O_NONBLOCK)
         except OSError as error:
             raise RetriableError(
                 f"the history file {path} cannot be written: {error.strerror}; check its folder"
@@ -44,18 +45,3 @@ class FileLock:
     def release(self) -> None:
         """Let another task own the file."""
         os.close(self._descriptor)
-
-
-def _make_private(path: Path) -> None:
-    """Create a missing file and its folders, accessible to this user alone for any umask."""
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        with suppress(FileExistsError):  # another task creates it now
-            folder.mkdir(0o700)
-            folder.chmod(0o700)
-    with suppress(FileExistsError):  # an existing file is not opened: see FileLock
-        os.close(_open_private(path, os.O_EXCL))
-
-
-def _open_private(path: Path, flags: int = 0) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)

@@ -6,16 +6,13 @@ kept so that records can still be deleted when the disk is full.
 
 from __future__ import annotations
 
-import os
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
 
 from tieline.api import FatalError, RetriableError, StartupError, TielineError
-from tieline.broker.local.ownership import open_private
 
 APPLICATION_ID = 0x7469656C  # "tiel"
 SCHEMA_VERSION = 1
@@ -128,40 +125,6 @@ def _ensure_schema(connection: apsw.Connection, path: Path) -> None:
             f"the log file {path} has format {version}, this tieline knows up to {SCHEMA_VERSION}: "
             "use the version of tieline that wrote it, or a newer one"
         )
-
-
-class Reserve:
-    """Reserved disk space, which is released when the disk is full, so that records can still be deleted.
-
-    It must hold what a checkpoint may add to the file (the write-ahead log: about 8 MB, or more if one unit
-    is larger), and the pages that a deletion writes.
-    """
-
-    def __init__(self, path: Path, size: int) -> None:
-        self._path = path
-        self.size = size
-        self.restore()
-
-    def release(self) -> None:
-        """Release the space, because the disk is full."""
-        with suppress(OSError):  # a file system that has become read-only
-            self._path.unlink(missing_ok=True)
-
-    def restore(self) -> bool:
-        """Reserve the space. Return ``False`` if less than as much again would be left."""
-        try:
-            disk = os.statvfs(self._path.parent)
-            if not self._path.exists() and disk.f_bavail * disk.f_frsize < 2 * self.size:
-                return False
-            file = open_private(self._path)
-            try:
-                os.posix_fallocate(file, 0, self.size)
-            finally:
-                os.close(file)
-        except OSError:
-            self.release()
-            return False
-        return True
 
 
 def to_tieline_error(error: BaseException, path: Path) -> Exception:

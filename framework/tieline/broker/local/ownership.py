@@ -15,11 +15,10 @@ from pathlib import Path
 
 from tieline.api import DataDirInUseError
 from tieline.api.locks import already_owned, lock_exclusively, lock_holder
+from tieline.api.private_files import PRIVATE_FILE, PRIVATE_FOLDER, open_private
 
 log = logging.getLogger(__name__)
 
-PRIVATE_FILE = 0o600
-PRIVATE_FOLDER = 0o700
 _FIX = "stop it first, or give this worker a data.dir of its own"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OURS = re.compile(r".*\.db(-wal|-shm|\.\w+)?|spools|workers|audit.*|lost\+found")
@@ -128,27 +127,6 @@ def _written_pid(path: Path) -> int | None:
             os.close(file)
     except (OSError, ValueError):
         return None
-
-
-def make_private(path: Path) -> None:
-    """Create a missing file and its folders, accessible to this user alone for any umask."""
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        with suppress(FileExistsError):  # another process creates it now
-            folder.mkdir(PRIVATE_FOLDER)
-            folder.chmod(PRIVATE_FOLDER)
-    with suppress(
-        FileExistsError
-    ):  # an existing file is not opened: closing it would end the locks of SQLite
-        os.close(open_private(path, os.O_EXCL))
-
-
-def open_private(path: Path, flags: int = 0) -> int:
-    """Open a file to read and write, or create it, accessible to this user alone."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | flags, PRIVATE_FILE)
-    with suppress(OSError):  # it is another user's, and this one may write it
-        os.fchmod(file, PRIVATE_FILE)
-    return file
 
 
 def tighten(files: Iterable[Path]) -> None:

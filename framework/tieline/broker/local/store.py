@@ -14,10 +14,11 @@ import apsw
 from typing_extensions import Self
 
 from tieline.api import DataError, FatalError, RecordMetadata, StartupError, TopicPartition
-from tieline.broker.local.file import LogSettings, Reserve, connect, to_tieline_error
+from tieline.api.private_files import DiskReserve, make_private
+from tieline.broker.local.file import LogSettings, connect, to_tieline_error
 from tieline.broker.local.keeper import Keeper, Unread
 from tieline.broker.local.layout import OFFSET_MASK, Removed
-from tieline.broker.local.ownership import Lock, make_private, tighten, tighten_folder
+from tieline.broker.local.ownership import Lock, tighten, tighten_folder
 from tieline.broker.local.reader import Bounds, Reader
 from tieline.broker.local.tables import Tables
 from tieline.broker.local.watch import CommitWatch
@@ -62,7 +63,7 @@ class Store(Reader):
             tighten_folder(path.parent)
         reserve = None
         if owner and settings.reserve_bytes > 0:
-            reserve = Reserve(path.with_name(path.name + ".reserve"), settings.reserve_bytes)
+            reserve = DiskReserve(path.with_name(path.name + ".reserve"), settings.reserve_bytes)
         self._writer = Writer(path, connection, Tables(connection, settings, reserve), self._watch.committed)
         self._keeper = Keeper(path, connection, self._writer, settings) if owner else None
         self._snapshot: tuple[int, Mapping[TopicPartition, Bounds]] = (-1, {})

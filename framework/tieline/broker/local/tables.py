@@ -11,7 +11,8 @@ from typing import Any
 import apsw
 
 from tieline.api import RecordMetadata, RetriableError, TopicPartition
-from tieline.broker.local.file import LogSettings, Reserve
+from tieline.api.private_files import DiskReserve
+from tieline.broker.local.file import LogSettings
 from tieline.broker.local.layout import OFFSET_BITS, OFFSET_MASK, SIZE, Appended, Removed
 from tieline.broker.local.record_check import check_record, check_topic_name
 from tieline.broker.local.topic_cache import Topic, TopicCache
@@ -22,7 +23,7 @@ class Tables:
     """Changes the tables of one log file. Used by the writer's thread, inside its transaction."""
 
     def __init__(
-        self, connection: apsw.Connection, settings: LogSettings, reserve: Reserve | None = None
+        self, connection: apsw.Connection, settings: LogSettings, reserve: DiskReserve | None = None
     ) -> None:
         self.connection = connection
         self._settings = settings

@@ -19,7 +19,7 @@ from typing import Any
 from tieline.api import DataDirInUseError
 from tieline.api.files import read_small_file
 from tieline.api.locks import lock_exclusively
-from tieline.broker.local.ownership import make_private, open_private
+from tieline.api.private_files import make_private, open_private
 
 log = logging.getLogger(__name__)
 _FOLDER = "workers"
