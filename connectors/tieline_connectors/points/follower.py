@@ -7,13 +7,13 @@ bring more than that, the follower skips to their end and counts the time that i
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from tieline.api import SinkRecord, TielineError, parse_json
+from tieline.api.background import BackgroundThread
 from tieline.api.commands import TopicClient, TopicFollower
 from tieline.api.pages import RunningConnector
 from tieline_connectors.points.live.table import LiveTable, NewValue
@@ -73,7 +73,7 @@ def _plain(value: Any) -> Any:
     return parse_json(value["json"]) if type(value) is dict else value
 
 
-class ReadingFollower:
+class ReadingFollower(BackgroundThread):
     """Keeps the table current, in a thread from ``start`` to ``stop``."""
 
     def __init__(
@@ -85,43 +85,33 @@ class ReadingFollower:
         judged: Callable[[], None] = lambda: None,
     ) -> None:
         """``judged``: called in the thread after stale points were marked, every few seconds."""
+        super().__init__("point follower")
         self._topics = topics
         self._open_topics = open_topics
         self._table = table
         self._is_watched = is_watched
         self._judged = judged
-        self._stopping = threading.Event()
         self._last_skip: dict[str, float] = {}
         self._lags: dict[str, float] = {}
         """How far (s) the last full batch of a topic was behind."""
         self._next_judge = 0.0
         self.problem = ""
         """Why the topics cannot be read now; empty if they can."""
-        self._thread = threading.Thread(target=self._run, name="point follower", daemon=True)
 
     @property
     def is_sampling(self) -> bool:
         """Whether records were skipped in the last minute."""
         return any(time.monotonic() - each < 60 for each in self._last_skip.values())
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(5.0)
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Follow the topics; see ``BackgroundThread.run``."""
         since: int | None = time.time_ns() // 1_000_000 - _SINCE
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 with self._open_topics() as client:
                     readers = {topic: client.reader(topic, since) for topic in self._topics}
                     since = None  # after an error: what is written from then on
-                    while not self._stopping.is_set():
+                    while not self.stopping.is_set():
                         self._read(client, readers)
             except TielineError as error:
                 self.problem = str(error)
@@ -129,7 +119,7 @@ class ReadingFollower:
                 log.exception("the points' values cannot be followed")
                 self.problem = f"{type(error).__name__}; the worker's log has the details"
             self._judge()
-            self._stopping.wait(_RETRY)
+            self.stopping.wait(_RETRY)
 
     def _read(self, client: TopicClient, readers: dict[str, TopicFollower]) -> None:
         """Read each topic once, then wait as long as that has cost."""
@@ -145,12 +135,12 @@ class ReadingFollower:
         cost = time.thread_time() - before
         until = time.monotonic() + cost * _UNWATCHED
         started = time.monotonic()
-        while not self._stopping.is_set():  # a page that is opened now ends the longer wait
+        while not self.stopping.is_set():  # a page that is opened now ends the longer wait
             end = started + cost * _WATCHED if self._is_watched() else until
             left = end - time.monotonic()
             if left <= 0:
                 break
-            self._stopping.wait(min(left, 0.5))
+            self.stopping.wait(min(left, 0.5))
 
     def _is_behind(self, topic: str, records: Sequence[SinkRecord]) -> bool:
         """Return whether the topic's end is far ahead, and does not come closer."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable
 
+from tieline.api.background import BackgroundThread
 from tieline_connectors.points.live.point import UNREAD, LivePoint
 from tieline_connectors.points.live.table import LiveTable
 from tieline_connectors.points.stores import Stores
@@ -19,29 +19,22 @@ _AGAIN = 300.0  # seconds: points that other workers store
 _LONGEST_RETRY = 900.0
 
 
-class StoreReader:
+class StoreReader(BackgroundThread):
     """Reads points and their last values from the stores, in a thread from ``start`` to ``stop``.
 
     It takes at most a hundredth of one processor.
     """
 
     def __init__(self, stores: Stores, table: LiveTable, is_watched: Callable[[], bool]) -> None:
+        super().__init__("point stores")
         self._stores = stores
         self._table = table
         self._is_watched = is_watched
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="point stores", daemon=True)
 
     def start(self) -> None:
         """Start the thread, if there is a store."""
         if self._stores.all:
-            self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(5.0)
+            super().start()
 
     def load(self, points: Iterable[LivePoint], seconds: float) -> None:
         """Read the values of points of which only the time is known, for at most so long.
@@ -57,16 +50,17 @@ class StoreReader:
                 if stored is not None:
                     self._table.set_stored_value(point.name, stored.time, stored.value)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Read the stores; see ``BackgroundThread.run``."""
         retry = _RETRY
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 self._table.seed(self._stores.points())
                 self._load_all()
             except Exception:  # the live values must not end with it
                 log.exception("the points' last values cannot be read from the stores")
             retry = min(_LONGEST_RETRY, retry * 2) if self._stores.unavailable else _RETRY
-            self._stopping.wait(retry if self._stores.unavailable else _AGAIN)
+            self.stopping.wait(retry if self._stores.unavailable else _AGAIN)
             self._wait_for_viewer()  # the first look was for alarms; to list all points costs the store
 
     def _load_all(self) -> None:
@@ -76,9 +70,9 @@ class StoreReader:
             before = time.thread_time()
             self.load(unread[start : start + 50], 5.0)
             self._wait_for_viewer()
-            if self._stopping.wait(_SHARE * (time.thread_time() - before)):
+            if self.stopping.wait(_SHARE * (time.thread_time() - before)):
                 return
 
     def _wait_for_viewer(self) -> None:
-        while not self._stopping.is_set() and not self._is_watched():
-            self._stopping.wait(1.0)
+        while not self.stopping.is_set() and not self._is_watched():
+            self.stopping.wait(1.0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tieline.api.background import BackgroundThread
 from tieline.api.pages import (
     Alarm,
     Channel,
@@ -25,6 +27,7 @@ from tieline.ui.store import PageStore, Shelved
 log = logging.getLogger(__name__)
 
 _LONGEST_SHELF = 7 * 24.0  # hours
+_INTERVAL = 3.0  # seconds
 _SEVERITIES = ("critical", "warning")
 
 
@@ -35,19 +38,21 @@ class Board(NamedTuple):
     shelved: Sequence[tuple[Alarm, Shelved]] = ()
 
 
-class AlarmBoard:
-    """Collects alarms. ``refresh`` is called by one thread; the rest by any.
+class AlarmBoard(BackgroundThread):
+    """Collects alarms every few seconds, and when a page asks for them. Any thread may call it.
 
-    ``sources``: by plugin, what returns its alarms now.
+    ``sources``: by plugin, what returns its alarms now. They are called one at a time.
     """
 
     def __init__(
         self, sources: Mapping[str, Callable[[], Sequence[Alarm]]], store: PageStore, now: Callable[[], float]
     ) -> None:
+        super().__init__("page alarms")
         self._sources = dict(sources)
         self._store = store
         self._now = now
         self._failed: set[str] = set()
+        self._lock = threading.Lock()
         self.board = Board()
         self.version = 0
 
@@ -55,8 +60,21 @@ class AlarmBoard:
         """Also collect what ``alarms`` returns."""
         self._sources[name] = alarms
 
+    def run(self) -> None:
+        """Refresh the board; see ``BackgroundThread.run``."""
+        while not self.stopping.is_set():
+            try:
+                self.refresh()
+            except Exception:  # the next round tries again; the log has the cause
+                log.exception("the alarms cannot be read")
+            self.stopping.wait(_INTERVAL)
+
     def refresh(self) -> None:
         """Read all alarms again."""
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
         alarms = [alarm for name in list(self._sources) for alarm in self._read(name)]
         shelved = self._store.shelved(self._now())
         board = Board(

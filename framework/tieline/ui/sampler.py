@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from tieline.api.background import BackgroundThread
+
 log = logging.getLogger(__name__)
 
 Ledgers = Mapping[str, Mapping[str, Any]]
@@ -31,7 +33,7 @@ class Rates(NamedTuple):
     delivered: float | None
 
 
-class Sampler:
+class Sampler(BackgroundThread):
     """Samples the ledgers at intervals, in a thread from ``start`` to ``stop``.
 
     ``read`` returns the ledgers of all connectors now.
@@ -43,14 +45,13 @@ class Sampler:
         is_watched: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__("page sampler")
         self._read = read
         self._is_watched = is_watched
         self._clock = clock
         self._samples: deque[Sample] = deque([Sample(0, clock(), {})])
         self._listeners: list[Callable[[Sample], None]] = []
-        self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="page sampler", daemon=True)
 
     @property
     def last(self) -> Sample:
@@ -82,18 +83,9 @@ class Sampler:
         received, delivered = (max(0, now[key] - before[key]) / seconds for key in ("received", "delivered"))
         return Rates(received, delivered)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(5.0)
-
-    def _run(self) -> None:
-        while not self._stopping.wait(_WATCHED):
+    def run(self) -> None:
+        """Take samples; see ``BackgroundThread.run``."""
+        while not self.stopping.wait(_WATCHED):
             if not self._is_watched() and self._clock() - self.last.time < _UNWATCHED:
                 continue  # asked every second, so that a page which opens now is not kept waiting
             try:

@@ -6,7 +6,6 @@ import getpass
 import logging
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -33,8 +32,6 @@ from tieline.ui.site import BASE, Site
 from tieline.ui.store import PageStore
 
 log = logging.getLogger(__name__)
-
-_ALARM_INTERVAL = 3.0  # seconds
 
 
 @contextmanager
@@ -94,8 +91,6 @@ class PageServer:
         )
         self._hub = hub
         self._server = WebServer.listen(create_app(services, boot), listener, name="page server")
-        self._stopping = threading.Event()
-        self._alarm_thread = threading.Thread(target=self._watch_alarms, name="page alarms", daemon=True)
 
     @property
     def url(self) -> str:
@@ -109,8 +104,8 @@ class PageServer:
             pages.start()
         self._sampler.start()
         self._at_exit.callback(self._sampler.stop)
-        self._alarm_thread.start()
-        self._at_exit.callback(self._stop_alarms)
+        self.board.start()
+        self._at_exit.callback(self.board.stop)
         self._server.start()
         self._at_exit.callback(self._server.stop)
         self._at_exit.callback(self._hub.close)
@@ -121,18 +116,6 @@ class PageServer:
 
     def _has_page(self, path: str) -> bool:
         return self._site.has_page(path)
-
-    def _watch_alarms(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.board.refresh()
-            except Exception:  # the next round tries again; the log has the cause
-                log.exception("the alarms cannot be read")
-            self._stopping.wait(_ALARM_INTERVAL)
-
-    def _stop_alarms(self) -> None:
-        self._stopping.set()
-        self._alarm_thread.join(5.0)
 
     def _stop_plugins(self) -> None:
         for name, pages in self._pages.items():

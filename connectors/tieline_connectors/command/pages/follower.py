@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tieline.api import TielineError
+from tieline.api.background import BackgroundThread
 from tieline.api.commands import TopicClient, TopicFollower
 from tieline.api.pages import PageContext
 from tieline_connectors.command.pages.lives import CommandBook
@@ -20,19 +21,18 @@ _POLL = 0.25
 _RETRY = 5.0
 
 
-class CommandFollower:
+class CommandFollower(BackgroundThread):
     """Keeps a ``CommandBook`` current, in a thread from ``start`` to ``stop``; ``book`` gives access."""
 
     def __init__(
         self, context: PageContext, topics: Sequence[str], now: Callable[[], float] = time.time
     ) -> None:
+        super().__init__("command pages")
         self._context = context
         self._topics = topics
         self._now = now
         self._book = CommandBook()
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="command pages", daemon=True)
         self.problem = "the topics have not been read yet"
         """Why the history may be incomplete; empty if all was read."""
 
@@ -47,19 +47,10 @@ class CommandFollower:
         with self._lock:
             yield self._book
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(5.0)
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Follow the topics; see ``BackgroundThread.run``."""
         since = int((self._now() - _BACK_DAYS * 86400) * 1000)
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 with self._context.topics() as client:
                     self._follow(client, since)
@@ -70,13 +61,13 @@ class CommandFollower:
             except Exception:  # a fault of a page must not end it for good
                 log.exception("the history of commands cannot be read")
                 self.problem = "an unexpected error; the worker's log has it"
-            self._stopping.wait(_RETRY)
+            self.stopping.wait(_RETRY)
 
     def _follow(self, client: TopicClient, since: int) -> None:
         readers: dict[str, TopicFollower] = {
             topic: client.reader(topic, since=since) for topic in self._topics
         }
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             for topic, reader in readers.items():
                 for record in reader.poll(_POLL / len(readers)):
                     with self._lock:  # for each record: a page must not wait for all of them
