@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tieline.api.commands import CommandContext, parse_time, until_interrupted
+from tieline_connectors.mongo.query.options import DEFAULT_DATABASE, DEFAULT_URI, Database, MongoUri
 from tieline_connectors.points.questions import Search
 
 USAGE, UNAVAILABLE, REFUSED, FAILED = 2, 3, 4, 5
@@ -72,10 +73,8 @@ class Format(str, enum.Enum):
 
 def query(
     context: typer.Context,
-    uri: Annotated[
-        str, typer.Option(envvar="TIELINE_MONGO_URI", help="The MongoDB connection string.", show_envvar=True)
-    ] = "mongodb://127.0.0.1:27017",
-    database: Annotated[str, typer.Option(help="The database.")] = "tieline",
+    uri: MongoUri = DEFAULT_URI,
+    database: Database = DEFAULT_DATABASE,
     collection: Annotated[
         str | None,
         typer.Option(help="The collection. Default: readings, or commands for --history and --command."),

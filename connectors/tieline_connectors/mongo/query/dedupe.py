@@ -13,9 +13,14 @@ from rich.console import Console
 from tieline_connectors.mongo.client import CODEC, create_client
 from tieline_connectors.mongo.documents.layouts import DIGEST, META_FIELD, TIME_FIELD, Document
 from tieline_connectors.mongo.query.errors import report_errors
+from tieline_connectors.mongo.query.options import (
+    CONNECTING,
+    DEFAULT_DATABASE,
+    DEFAULT_URI,
+    Database,
+    MongoUri,
+)
 from tieline_connectors.mongo.query.rollup import rollup
-
-_CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
 
 app = typer.Typer(help="Maintain the collections of the MongoDB sink.", no_args_is_help=True)
 app.command()(rollup)
@@ -30,10 +35,8 @@ class DedupeResult(NamedTuple):
 
 @app.command()
 def dedupe(
-    uri: Annotated[
-        str, typer.Option(envvar="TIELINE_MONGO_URI", help="The MongoDB connection string.", show_envvar=True)
-    ] = "mongodb://127.0.0.1:27017",
-    database: Annotated[str, typer.Option(help="The database.")] = "tieline",
+    uri: MongoUri = DEFAULT_URI,
+    database: Database = DEFAULT_DATABASE,
     collection: Annotated[str, typer.Option(help="The time-series collection.")] = "readings",
     delete: Annotated[
         bool,
@@ -50,7 +53,7 @@ def dedupe(
     6 ids with several contents were found (they are not changed).
     """
     console = Console(stderr=True, highlight=False)
-    with report_errors(console, uri), closing(create_client(uri, _CLIENT, {})) as client:
+    with report_errors(console, uri), closing(create_client(uri, CONNECTING, {})) as client:
         result = remove_copies(client[database].get_collection(collection, codec_options=CODEC), delete)
     typer.echo(f"{result.surplus} surplus documents {'deleted' if delete else 'found'}")
     if result.clashes:

@@ -19,10 +19,16 @@ from tieline_connectors.mongo.documents.layouts import META_FIELD, Document
 from tieline_connectors.mongo.documents.rollups import STATE
 from tieline_connectors.mongo.query.catalogue import LAYOUTS_WITH_POINTS, layout_of
 from tieline_connectors.mongo.query.errors import report_errors
+from tieline_connectors.mongo.query.options import (
+    CONNECTING,
+    DEFAULT_DATABASE,
+    DEFAULT_URI,
+    Database,
+    MongoUri,
+)
 from tieline_connectors.mongo.writing.rollups import RollupWriter, points_of, rollups_of
 from tieline_connectors.points.query_command import FAILED, UNAVAILABLE
 
-_CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
 _TIMEOUT, _MAX_TIMEOUT = 10.0, 60.0
 _ATTEMPTS = 5
 _REPORT_EVERY = 1000
@@ -30,10 +36,8 @@ _FIELDS = ("platform", "device", "point", "points", "value", "units", META_FIELD
 
 
 def rollup(
-    uri: Annotated[
-        str, typer.Option(envvar="TIELINE_MONGO_URI", help="The MongoDB connection string.", show_envvar=True)
-    ] = "mongodb://127.0.0.1:27017",
-    database: Annotated[str, typer.Option(help="The database.")] = "tieline",
+    uri: MongoUri = DEFAULT_URI,
+    database: Database = DEFAULT_DATABASE,
     collection: Annotated[str, typer.Option(help="The collection of the sink.")] = "readings",
     rebuild: Annotated[
         bool,
@@ -48,7 +52,7 @@ def rollup(
     Exit status: 0, 2 wrong options, 3 no server, 4 the server refuses (rights), 5 the build failed.
     """
     console = Console(stderr=True, highlight=False)
-    with report_errors(console, uri), closing(create_client(uri, _CLIENT, {})) as client:
+    with report_errors(console, uri), closing(create_client(uri, CONNECTING, {})) as client:
         source = client[database].get_collection(collection, codec_options=CODEC)
         columns = (
             TextColumn(f"{database}.{collection}"),

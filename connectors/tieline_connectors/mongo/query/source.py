@@ -14,6 +14,7 @@ from rich.console import Console
 from tieline_connectors.mongo.client import CODEC, Client, create_client
 from tieline_connectors.mongo.query.errors import report_errors
 from tieline_connectors.mongo.query.follow import follow
+from tieline_connectors.mongo.query.options import CONNECTING
 from tieline_connectors.mongo.query.search import (
     Document,
     filter_of,
@@ -25,7 +26,6 @@ from tieline_connectors.mongo.query.search import (
 )
 from tieline_connectors.points.questions import Search
 
-_CLIENT = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000}
 _TIMES = CODEC.with_options(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 
 
@@ -49,7 +49,7 @@ class MongoQuery:
     def open(self, search: Search) -> None:
         """Connect, and recognize the layout by the newest document."""
         database, collection = self._names
-        self._client = create_client(self._uri, _CLIENT, {})
+        self._client = create_client(self._uri, CONNECTING, {})
         self._collection = self._client[database].get_collection(collection, codec_options=_TIMES)
         self._newest = self._collection.find_one({}, hint=[("$natural", DESCENDING)])
         self._matching = filter_of(search, time_field_of(self._newest), is_series(self._newest))
