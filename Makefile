@@ -78,16 +78,12 @@ coverage: .venv/.check
 	@$(BIN)/python -m pytest -q -n 6 --cov --cov-report= -m "$(FAST)" tests/unit tests/property tests/contract tests/meta $(ARGS)
 	@$(BIN)/python -m coverage report
 
-# Two files at a time, each in one process: tests on servers mostly wait. Two kinds have processes of their own:
-# planted defects leave threads and files behind, and Playwright keeps an event loop running.
-KIT := tests/contract/connectors/test_the_kit_fails_subtle_defects.py \
-	tests/contract/connectors/test_the_kit_fails_broken_scaffolds.py
+# Two files at a time, each in one process: tests on servers mostly wait. Playwright keeps an event loop running
+# in its process, and other tests need to start their own.
 test: style
 	@echo "== all tests on real servers (the first run fetches VOLTTRON and Kafka)"
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile thorough \
-		-m "not fresh and not stack" --ignore tests/browser $(KIT:%=--ignore %) $(ARGS)
-	@echo "== connectors with planted defects, which the contract kit must catch"
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(KIT) $(ARGS)
+		-m "not fresh and not stack" --ignore tests/browser $(ARGS)
 	@echo "== the pages in a browser"
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/browser $(ARGS)
 

@@ -110,6 +110,8 @@ class Process:
             raise ProcessError(f"{self.name} is already running")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._link, far_end = socket.socketpair()
+        for end in (self._link, far_end):  # with socket.setdefaulttimeout they would not block
+            end.setblocking(True)
         # Popen is inside, too: a signal may interrupt it when the child exists but is not known here yet.
         try:
             with far_end, self.log.open("ab") as log:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
+
 import pytest
 from typer.testing import CliRunner
 
@@ -25,7 +29,21 @@ _put, _flush, _record = (getattr(AcmeTask, name, None) for name in ("put", "flus
 
 
 @pytest.fixture
-def run_planted(pytester):
+def restored_process():
+    """Undo what a planted defect changes in this process: later tests share it."""
+    environment, timeout = dict(os.environ), socket.getdefaulttimeout()
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    socket.setdefaulttimeout(timeout)
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.fixture
+def run_planted(pytester, restored_process):
     """``run_planted(words, plant, caught_by, message)``: the test must fail once, with this message."""
 
     def run_planted(words, plant, caught_by, message):
