@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _BATCH = 500
 _POLL_SECONDS = 0.1
+_PAUSE_SECONDS = 0.05
+_REST_SECONDS = 0.3
 """How long a request to stop, or a deadline, may go unnoticed on a quiet bus."""
 
 
@@ -86,14 +88,23 @@ class Receiver:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end, within a tenth of a second. Any thread may call it."""
+        """Ask the thread to end, within half a second. Any thread may call it.
+
+        The thread first moves to the buffer what has arrived already; then the buffer is closed.
+        """
         self._stopping.set()
-        self._buffer.close()
+        if self._thread is None:
+            self._buffer.close()
 
     def join(self) -> None:
         """Wait until the thread has ended; call ``stop`` before."""
         if self._thread is not None:
             self._thread.join()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the thread was asked to end."""
+        return self._stopping.is_set()
 
     def _run(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -102,8 +113,8 @@ class Receiver:
                 self._run_connection(context)
         except Exception as error:  # noqa: BLE001 - a bug; the task raises it
             self.failure = error
-            self._buffer.close()
         finally:
+            self._buffer.close()
             context.term()
 
     def _run_connection(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
@@ -205,6 +216,17 @@ class _Session:
                 raise self._connection.ended()
             if time.monotonic() >= self._deadline:
                 self._check_liveness()
+        self._receive_rest()
+
+    def _receive_rest(self) -> None:
+        """Keep what is arriving, until a short pause; a busy bus never pauses, so for a limited time."""
+        end = time.monotonic() + _REST_SECONDS
+        while time.monotonic() < end:
+            self._connection.wait(_PAUSE_SECONDS)
+            messages = self._connection.receive(_BATCH)
+            if not messages:
+                return
+            self._handle(messages)
 
     def _handle(self, messages: list[list[bytes]]) -> None:
         kept = []

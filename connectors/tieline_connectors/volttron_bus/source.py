@@ -63,6 +63,8 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
 
     def poll(self, max_records: int, max_wait: float) -> Sequence[SourceRecord]:
         """Return what has arrived, or wait for it. Raises ``FatalError`` if the receiving thread failed."""
+        if self._receiver.is_stopping:
+            self._receiver.join()  # it still moves what has arrived to the buffer
         records = []
         for received in self._buffer.take(max_records, max_wait):
             record = self._to_record(received)

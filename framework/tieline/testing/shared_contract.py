@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
@@ -127,8 +128,11 @@ class ConnectorContract(ConnectorSettings):
             run_outage.begin()
             failed = self._fails("start", task.start, settings)
             run_outage.end()
-            if failed:
-                task.start()
+            deadline = time.monotonic() + self.patience
+            while failed and time.monotonic() < deadline:
+                time.sleep(min(failed.after or 0.0, self.soon) or self.soon / 10)
+                failed = self._fails("start", task.start, settings)
+            assert not failed, f"start still raises {self.patience:g} s after the outage: {failed}"
             self._opened(task)
             work(task)
         finally:

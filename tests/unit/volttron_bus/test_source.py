@@ -353,7 +353,7 @@ def test_stop_wakes_a_waiting_poll(bus):
 
         threading.Timer(0.05, stop).start()
         assert task.poll(10, 30) == []
-        assert time.monotonic() - stopped[0] < 0.5
+        assert time.monotonic() - stopped[0] < 5
 
 
 def test_messages_received_before_an_interrupt_can_still_be_polled(bus):
@@ -365,6 +365,18 @@ def test_messages_received_before_an_interrupt_can_still_be_polled(bus):
         task.interrupt()
         assert values(task.poll(10, 30)) == [1]
         assert task.poll(10, 30) == []
+
+
+def test_messages_that_arrive_while_a_task_is_stopped_can_still_be_polled(bus):
+    with source(bus.address) as (task, _):
+        bus.wait_for_subscriber(NAME)
+        for number in range(500):
+            reading(bus, number)
+        task.interrupt()
+        records = []
+        while rest := task.poll(100, 0):
+            records += rest
+    assert values(records) == list(range(500))
 
 
 def test_a_task_that_never_started_can_be_interrupted_and_stopped():
