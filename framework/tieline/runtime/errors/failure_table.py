@@ -1,14 +1,18 @@
 """The failure table: stage × error → wait and try again, or stop. Pure.
 
-| error             | what the runtime does                                                          |
-|-------------------|--------------------------------------------------------------------------------|
-| RetriableError    | waits (exponential backoff with jitter) and offers the same batch again        |
-| AccessDeniedError | does the same, and logs it as an error: an operator has to change something    |
-| DataError         | stops the task                                                                 |
-| FatalError        | stops the task                                                                 |
-| any other         | stops the task: a bug in the connector, whose traceback is kept                |
+| error             | what the runtime does                                                | restart |
+|-------------------|----------------------------------------------------------------------|---------|
+| RetriableError    | waits (backoff with jitter) and offers the same batch again          |         |
+| AccessDeniedError | does the same, and logs an error: an operator has to act             |         |
+| DataError         | stops the task                                                       | no      |
+| StartupError      | stops the task: its settings are wrong                               | no      |
+| FencedError       | stops the task: another owner has taken over                         | no      |
+| FatalError        | stops the task                                                       | yes     |
+| any other         | stops the task: a bug in the connector, whose traceback is kept      | yes     |
 
-Unavailable is not bad: an outage is waited out without a limit unless ``errors.retry.timeout`` sets one.
+Unavailable is not bad: an outage is waited out without a limit unless ``errors.retry.timeout`` sets one; a
+task that has reached that limit is restarted. A restart does not help a task that met a bad record: it would
+read the same record, and deliver again whatever was not committed before it.
 """
 
 from __future__ import annotations
@@ -16,7 +20,14 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from tieline.api import AccessDeniedError, DataError, FatalError, RetriableError, StartupError
+from tieline.api import (
+    AccessDeniedError,
+    DataError,
+    FatalError,
+    FencedError,
+    RetriableError,
+    StartupError,
+)
 from tieline.config.retry_policy import RetryPolicy
 
 
@@ -43,10 +54,15 @@ class Retry(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """The task fails. ``unexpected``: the error is a bug, so that its traceback matters."""
+    """The task fails.
+
+    ``unexpected``: the error is a bug, so that its traceback matters. ``restart_helps``: whether another run
+    may succeed although no operator has changed anything.
+    """
 
     reason: str
     unexpected: bool = False
+    restart_helps: bool = True
 
 
 def decide(
@@ -71,9 +87,9 @@ def decide(
         if isinstance(error, RetriableError) and error.after is not None:
             return Retry(error.after)
         return Retry(backoff(policy, attempt, jitter))
-    if isinstance(error, DataError):
-        return Stop(f"{stage.value}: {error}")
-    if isinstance(error, (FatalError, StartupError)):
+    if isinstance(error, (DataError, StartupError, FencedError)):
+        return Stop(f"{stage.value}: {error}", restart_helps=False)
+    if isinstance(error, FatalError):
         return Stop(f"{stage.value}: {error}")
     return Stop(
         f"{stage.value}: {type(error).__name__}: {error} (an error that the connector did not handle)",

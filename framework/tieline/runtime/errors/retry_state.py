@@ -40,11 +40,16 @@ class TaskFailedError(TielineError):
     """The task stops and its state is FAILED; the message is what a person reads first.
 
     ``unexpected``: the exception that the connector did not handle, if there is one; its traceback is kept.
+    ``restart_helps``: whether a new run of the task may succeed although no operator has changed anything.
+    It is false if the same run would only be repeated: a record that fails again, wrong settings, a fence.
     """
 
-    def __init__(self, message: str, *, unexpected: BaseException | None = None) -> None:
+    def __init__(
+        self, message: str, *, unexpected: BaseException | None = None, restart_helps: bool = True
+    ) -> None:
         super().__init__(message)
         self.unexpected = unexpected
+        self.restart_helps = restart_helps
 
 
 class StopRequestedError(Exception):
@@ -93,7 +98,9 @@ class RetryState:
         )
         if isinstance(decision, Stop):
             unexpected = error if decision.unexpected else None
-            raise TaskFailedError(decision.reason, unexpected=unexpected) from error
+            raise TaskFailedError(
+                decision.reason, unexpected=unexpected, restart_helps=decision.restart_helps
+            ) from error
         if self._begin is None:
             self._begin = now
             log.log(

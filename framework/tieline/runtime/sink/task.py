@@ -226,7 +226,7 @@ class WorkerSinkTask:
         if failures:
             self._committer.commit()
             sentence = describe_failure(failures, lambda index: self._failed_record(batch[index]))
-            raise TaskFailedError(sentence) from failures[min(failures)].cause
+            raise TaskFailedError(sentence, restart_helps=False) from failures[min(failures)].cause
 
     def _hold(
         self,

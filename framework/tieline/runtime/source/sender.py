@@ -288,7 +288,8 @@ class Sender:
                 "its batch and everything behind it wait where they are",
             )
 
-        raise TaskFailedError(describe_failure(failures, failed)) from failures[min(failures)].cause
+        cause = failures[min(failures)].cause
+        raise TaskFailedError(describe_failure(failures, failed), restart_helps=False) from cause
 
     def _send_open(self, number: int) -> None:
         now = self._environment.clock.wall_ms()

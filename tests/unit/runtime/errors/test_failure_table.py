@@ -1,6 +1,13 @@
 import pytest
 
-from tieline.api import DataError, FatalError, PluginError, RetriableError
+from tieline.api import (
+    AccessDeniedError,
+    DataError,
+    FatalError,
+    FencedError,
+    PluginError,
+    RetriableError,
+)
 from tieline.config.retry_policy import RetryPolicy
 from tieline.runtime.errors.failure_table import Retry, Stage, Stop, backoff, decide
 
@@ -39,6 +46,24 @@ def test_everything_else_stops_the_task_and_says_why(error, says):
     assert isinstance(stopped, Stop)
     assert says in stopped.reason
     assert stopped.reason.startswith("TASK_PUT: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "helps"),
+    [
+        (DataError({0: ValueError("bad")}), False),
+        (PluginError("gone"), False),
+        (FencedError("another owner"), False),
+        (FatalError("no right to write"), True),
+        (KeyError("surprise"), True),
+        (RetriableError("still unavailable"), True),
+        (AccessDeniedError("still no right"), True),
+    ],
+)
+def test_a_restart_helps_unless_it_would_meet_the_same_record_settings_or_fence(error, helps):
+    stopped = outcome(error, waited=10.0, policy=POLICY._replace(timeout=10.0))
+    assert isinstance(stopped, Stop)
+    assert stopped.restart_helps is helps
 
 
 def test_backoff_doubles_up_to_its_maximum_and_jitter_removes_up_to_half():

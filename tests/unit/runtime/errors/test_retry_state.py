@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tieline.api import FatalError, RetriableError
+from tieline.api import FatalError, FencedError, RetriableError
 from tieline.config.retry_policy import RetryPolicy
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import TaskFailedError
@@ -84,3 +84,11 @@ def test_only_an_error_that_the_connector_did_not_handle_is_kept_with_its_traceb
     with pytest.raises(TaskFailedError) as failed:
         polling.after(error)
     assert (failed.value.unexpected is error) == is_kept
+
+
+def test_a_task_that_failed_says_whether_a_restart_helps(polling):
+    with pytest.raises(TaskFailedError) as fenced:
+        polling.after(FencedError("another owner"))
+    with pytest.raises(TaskFailedError) as failed:
+        polling.after(ValueError("a bug"))
+    assert (fenced.value.restart_helps, failed.value.restart_helps) == (False, True)
