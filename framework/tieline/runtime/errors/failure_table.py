@@ -18,7 +18,7 @@ read the same record, and deliver again whatever was not committed before it.
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tieline.api import (
     AccessDeniedError,
@@ -97,7 +97,19 @@ def decide(
     )
 
 
-def backoff(policy: RetryPolicy, attempt: int, jitter: float) -> float:
-    """Return the delay in seconds: 0.3 doubled each time up to the maximum, less a random part up to half."""
+class Delays(Protocol):
+    """The first and the longest delay of a policy, in seconds."""
+
+    @property
+    def first_delay(self) -> float:
+        """The delay before the second attempt."""
+
+    @property
+    def max_delay(self) -> float:
+        """The longest delay."""
+
+
+def backoff(policy: Delays, attempt: int, jitter: float) -> float:
+    """Return the delay in seconds: the first one doubled up to the longest, less a random part up to half."""
     delay: float = min(policy.max_delay, policy.first_delay * 2 ** min(attempt, 30))
     return delay * (1 - jitter / 2)
