@@ -28,6 +28,7 @@ PUBLIC = [
     "Headers",
     "PluginError",
     "Position",
+    "RecordError",
     "RecordMetadata",
     "RetriableError",
     "Schema",

@@ -7,6 +7,7 @@
     │   └── DataDirInUseError  another worker uses this data folder
     ├── RetriableError         the external system is unavailable: wait, offer the same batch again
     ├── DataError              these records can never be handled: dead-letter them or stop
+    ├── RecordError            why one of them cannot: a cause in a DataError
     └── FatalError             the task stops; an operator has to act
         ├── AccessDeniedError  the broker denies access until an operator changes something: wait
         └── FencedError        another owner has taken over what this task owned
@@ -97,6 +98,21 @@ class DataError(TielineError):
         first = min(self.failures, default=None)
         cause = "" if first is None else f"; record {first} of the batch: {self.failures[first]}"
         super().__init__(f"{len(self.failures)} record(s) cannot be handled{cause}")
+
+
+class RecordError(TielineError, ValueError):
+    """Why one record can never be handled: a cause in ``DataError.failures``, with what an operator needs.
+
+    ``field`` is the path of the field that is wrong, such as ``points.temperature``. ``expected`` is what the
+    field should have been, and ``fix`` what an operator can do, both in words. Letters with one field are one
+    group in the dead letter queue. Any other exception is possible as a cause, too.
+    """
+
+    def __init__(self, message: str, *, field: str = "", expected: str = "", fix: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+        self.expected = expected
+        self.fix = fix
 
 
 class FatalError(TielineError):
