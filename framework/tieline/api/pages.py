@@ -16,7 +16,7 @@ page shows is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +158,19 @@ class Alarm(NamedTuple):
     """The page about it, below ``/ui``."""
 
 
+class Mark(NamedTuple):
+    """Something that happened to a subject, for a chart of it: a command, a visit of a technician."""
+
+    subject: str
+    """What it happened to, as it was asked for."""
+    time: int
+    """When, in microseconds since 1970."""
+    text: str
+    """What happened, in a few words."""
+    path: str = ""
+    """The page about it, below ``/ui``."""
+
+
 class RunningConnector(NamedTuple):
     """A connector of this worker. ``settings`` are resolved and may contain secrets: never show them."""
 
@@ -201,6 +214,12 @@ class PageContext(Protocol):
     def has_page(self, path: str) -> bool:
         """Return whether any plugin has a page with this route, such as ``/tanks``. Not before ``start``."""
 
+    def marks(self, subjects: Collection[str], start: int, end: int) -> Sequence[Mark]:
+        """Return what ``Pages.marks`` of all plugins return, oldest first. May block for seconds.
+
+        A plugin that fails is logged and left out. Not before ``start``.
+        """
+
     def is_watched(self) -> bool:
         """Return whether a page has been open in the last minute. Work for pages alone can rest otherwise."""
 
@@ -228,6 +247,14 @@ class Pages:
 
     def alarms(self) -> Sequence[Alarm]:
         """Return what is abnormal now. Called every few seconds in a thread; must return within a second."""
+        return ()
+
+    def marks(self, subjects: Collection[str], start: int, end: int) -> Sequence[Mark]:
+        """Return what happened to these subjects in a range of time, for charts.
+
+        A subject is ``platform/path`` of a point, without escapes. Times are microseconds since 1970; a range
+        includes its start and excludes its end. Called in a thread for each chart.
+        """
         return ()
 
     def start(self) -> None:

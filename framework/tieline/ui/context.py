@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tieline.api.commands import TopicClient
-from tieline.api.pages import RunningConnector, Viewer
+from tieline.api.pages import Mark, RunningConnector, Viewer
 from tieline.config.plan import ConnectorPlan, Plan, SinkPlan
 from tieline.plugins.discovery import SINKS, SOURCES, own_name
 from tieline.topics.client import WorkerTopics
 from tieline.topics.session import BrokerSession
 from tieline.ui.sampler import Sampler
+from tieline.ui.site import Site
 from tieline.ui.store import PageStore
 
 
@@ -26,15 +27,14 @@ class WorkerPageContext:
         sampler: Sampler,
         store: PageStore,
         is_watched: Callable[[], bool],
-        render: Callable[[str, Mapping[str, Any]], str],
-        has_page: Callable[[str], bool],
+        site: Callable[[], Site],
     ) -> None:
+        """``site``: returns the pages, which are created with this context."""
         self._plan = plan
         self._sampler = sampler
         self._store = store
         self._is_watched = is_watched
-        self._render = render
-        self._has_page = has_page
+        self._site = site
         self.connectors: Sequence[RunningConnector] = [describe(each) for each in plan.connectors]
         self.data_dir: Path = plan.worker.data_dir
 
@@ -54,7 +54,7 @@ class WorkerPageContext:
 
     def render(self, template: str, values: Mapping[str, Any]) -> str:
         """Return a fragment; see ``PageContext.render``."""
-        return self._render(template, values)
+        return self._site().fragment(template, values)
 
     def preference(self, viewer: Viewer, key: str) -> str:
         """Return a preference; see ``PageContext.preference``."""
@@ -66,7 +66,11 @@ class WorkerPageContext:
 
     def has_page(self, path: str) -> bool:
         """Return whether there is such a page; see ``PageContext.has_page``."""
-        return self._has_page(path)
+        return self._site().has_page(path)
+
+    def marks(self, subjects: Collection[str], start: int, end: int) -> Sequence[Mark]:
+        """Return what happened to subjects; see ``PageContext.marks``."""
+        return self._site().marks(subjects, start, end)
 
     def is_watched(self) -> bool:
         """Return whether a page is open; see ``PageContext.is_watched``."""

@@ -7,7 +7,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -60,7 +60,7 @@ class PageServer:
         channels: dict[str, Any] = {}
         hub = EventHub(channels, boot)
         self._sampler = Sampler(worker.ledger, hub.is_watched)
-        context = WorkerPageContext(plan, self._sampler, store, hub.is_watched, self._render, self._has_page)
+        context = WorkerPageContext(plan, self._sampler, store, hub.is_watched, lambda: self._site)
         plugins = load_pages(context)
         health = Health(lambda: _spool_limits(worker), worker.broker_name)
         self._sampler.add_listener(health.note)
@@ -110,12 +110,6 @@ class PageServer:
         self._at_exit.callback(self._server.stop)
         self._at_exit.callback(self._hub.close)
         log.info("the pages are served", extra={"url": self.url})
-
-    def _render(self, template: str, values: Mapping[str, Any]) -> str:
-        return self._site.fragment(template, values)
-
-    def _has_page(self, path: str) -> bool:
-        return self._site.has_page(path)
 
     def _stop_plugins(self) -> None:
         for name, pages in self._pages.items():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tieline.api.pages import Pages, Route, Viewer
+from tieline.api.pages import Mark, Pages, Route, Viewer
 from tieline.ui.access import FORM_TOKEN
 from tieline.ui.sessions import Sessions, Visit
 from tieline.ui.templating import Templates, zone_of
+
+log = logging.getLogger(__name__)
 
 BASE = "/ui"
 TIME_ZONE, THEME = "time_zone", "theme"
@@ -47,6 +50,16 @@ class Site:
     def has_page(self, path: str) -> bool:
         """Return whether there is a page with this route."""
         return any(route.path == path and route.method == "GET" for route in self.routes)
+
+    def marks(self, subjects: Collection[str], start: int, end: int) -> Sequence[Mark]:
+        """Return what happened to subjects in a range, oldest first, from all plugins that can say."""
+        marks: list[Mark] = []
+        for name, pages in self.contributions.items():
+            try:
+                marks += pages.marks(subjects, start, end)
+            except Exception:  # a chart is drawn without the marks of a plugin that fails
+                log.exception("the marks of the pages %s cannot be read", name)
+        return sorted(marks, key=lambda mark: mark.time)
 
     def fragment(self, template: str, values: Mapping[str, Any]) -> str:
         """Return the HTML of a part of a page."""

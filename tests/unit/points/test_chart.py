@@ -14,12 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tieline_connectors.points.marks import marks_of
 from tieline_connectors.points.pages.chart_lines import changes_of, line_of
 from tieline_connectors.points.pages.chart_view import ChartView, ViewError, local_text, parse_view
 from tieline_connectors.points.pages.csv_text import csv_parts
 from tieline_connectors.points.pages.display import value_text
-from tieline_connectors.points.questions import Bucket, PointName, Series, Value
+from tieline_connectors.points.questions import Bucket, Series, Value
 
 SECOND = 1_000_000
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -171,16 +170,3 @@ def test_a_long_table_is_whole(numbers: list[int]) -> None:
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists))
 def test_every_value_is_a_short_text_that_can_be_encoded(value: object) -> None:
     assert len(value_text(value).encode()) < 2000
-
-
-@pytest.mark.parametrize("result", [None, 3, {}, {"at": 1, "writes": "abc"}, {"at": 1, "writes": [None, {}]}])
-def test_what_is_not_a_result_has_no_mark(result: object) -> None:
-    assert list(marks_of(result, {"d/p": PointName("v", "d", "p")})) == []
-
-
-def test_a_result_marks_its_points() -> None:
-    name = PointName("v", "d", "p")
-    write = {"point": "d/p", "requested": 21.5}
-    result = {"at": 7, "command_id": "c", "state": "SUCCEEDED", "writes": [write, {"point": "d/q"}]}
-    (mark,) = marks_of(result, {"d/p": name})
-    assert (mark.time, mark.point, mark.text) == (7, name, "21.5: SUCCEEDED")

@@ -398,11 +398,30 @@ def test_commands_are_marks_on_the_chart_of_their_point(serve, command_sink):
     ]
     with topics(served) as client:
         client.send([SourceRecord("command-results", each) for each in results])
-    (mark,) = json.loads(browser.get(f"/chart/marks?{query}").html)
+    done = wait_for(lambda: "SUCCEEDED" in (page := browser.get(f"/chart/marks?{query}").html) and page)
+    (mark,) = json.loads(done)
     assert mark == {"time": (at - 2_000_000) / 1e6, "text": "21.5: SUCCEEDED"}
     table = browser.get(f"/chart?{query}&view=table").html
     assert "21.5: SUCCEEDED" in table
     assert "/ui/set?point=vol1%2Fcampus%2Fahu1%2FZone" in table
+
+
+def test_commands_from_before_the_last_week_are_marks_too(serve, command_sink):
+    served = serve([command_sink])
+    at = time.time_ns() // 1000 - 20 * 86_400_000_000
+    write = {"point": "campus/ahu1/Zone", "requested": 21.5}
+    results = [
+        SourceRecord(
+            "command-results",
+            {"command_id": f"c{number}", "state": "FAILED", "at": at + number, "writes": [write]},
+            timestamp=at // 1000,
+        )
+        for number in range(3)
+    ]
+    with topics(served) as client:
+        client.send(results)
+    answer = served.browser().get("/chart/marks?point=vol1/campus/ahu1/Zone&from=30d").html
+    assert [mark["text"] for mark in json.loads(answer)] == ["21.5: FAILED"] * 3
 
 
 def test_a_viewer_sees_everything_and_sets_nothing(serve, users_file, command_sink):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tieline.api.pages import Mark, Pages
 from tieline.ui import server
 
 GUIDE = Path(__file__).parents[3] / "docs" / "how-to" / "write-pages.md"
@@ -54,3 +55,25 @@ def test_the_example_shows_its_page_acts_and_reports_what_changed(serve, tank_pa
     assert pages.alarms() == []
     pages.levels["north"] = 5
     assert [alarm.key for alarm in pages.alarms()] == ["low.north"]
+
+
+def test_marks_come_from_every_plugin_that_can_say_oldest_first(serve, monkeypatch, caplog):
+    contexts = []
+
+    class Visits(Pages):
+        def marks(self, subjects, start, end):
+            return [Mark(subject, time, "visit") for subject in subjects for time in (start + 5, start)]
+
+    class Broken(Pages):
+        def marks(self, subjects, start, end):
+            raise RuntimeError("planted")
+
+    def load_pages(context):
+        contexts.append(context)
+        return {"broken": Broken(context), "visits": Visits(context)}
+
+    monkeypatch.setattr(server, "load_pages", load_pages)
+    serve()
+    marks = contexts[0].marks(["p/d/a"], 10, 20)
+    assert [(mark.subject, mark.time) for mark in marks] == [("p/d/a", 10), ("p/d/a", 15)]
+    assert "the marks of the pages broken cannot be read" in caplog.text

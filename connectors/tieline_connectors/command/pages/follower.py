@@ -30,7 +30,7 @@ class CommandFollower(BackgroundThread):
         super().__init__("command pages")
         self._context = context
         self._topics = topics
-        self._now = now
+        self._since = int((now() - _BACK_DAYS * 86400) * 1000)
         self._book = CommandBook()
         self._lock = threading.Lock()
         self.problem = "the topics have not been read yet"
@@ -41,6 +41,11 @@ class CommandFollower(BackgroundThread):
         """The version of the book. It needs no lock: a number is replaced as one."""
         return self._book.version
 
+    @property
+    def complete_from(self) -> int:
+        """The time from which on the book has every command, in microseconds."""
+        return max(self._since * 1000, self._book.dropped_until)
+
     @contextmanager
     def book(self) -> Iterator[CommandBook]:
         """Give access to the book inside the block; keep it short, since reading waits."""
@@ -49,11 +54,10 @@ class CommandFollower(BackgroundThread):
 
     def run(self) -> None:
         """Follow the topics; see ``BackgroundThread.run``."""
-        since = int((self._now() - _BACK_DAYS * 86400) * 1000)
         while not self.stopping.is_set():
             try:
                 with self._context.topics() as client:
-                    self._follow(client, since)
+                    self._follow(client)
             except TielineError as error:
                 if self.problem != str(error):
                     log.warning("the history of commands cannot be read now: %s", error)
@@ -63,9 +67,9 @@ class CommandFollower(BackgroundThread):
                 self.problem = "an unexpected error; the worker's log has it"
             self.stopping.wait(_RETRY)
 
-    def _follow(self, client: TopicClient, since: int) -> None:
+    def _follow(self, client: TopicClient) -> None:
         readers: dict[str, TopicFollower] = {
-            topic: client.reader(topic, since=since) for topic in self._topics
+            topic: client.reader(topic, since=self._since) for topic in self._topics
         }
         while not self.stopping.is_set():
             for topic, reader in readers.items():

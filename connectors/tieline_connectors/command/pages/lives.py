@@ -33,6 +33,10 @@ class CommandLife:
     results: list[Mapping[str, Any]] = field(default_factory=list)
     topic: str = ""
     """The topic of the command; empty if only results are known."""
+    results_topic: str = ""
+    """The topic of its first result; empty before it."""
+    keys: frozenset[str] = frozenset()
+    """The keys of its points."""
     size: int = 0
     version: int = 0
     """The version of the book at its last change."""
@@ -150,7 +154,10 @@ class CommandBook:
         self._size = 0
         self._lives: OrderedDict[str, CommandLife] = OrderedDict()
         self._writers: OrderedDict[str, CommandLife] = OrderedDict()
+        self._of_key: dict[str, dict[str, CommandLife]] = {}
         self.version = 0
+        self.dropped_until = 0
+        """When the newest of the commands that were dropped changed last, in microseconds."""
 
     def add(self, value: Any, topic: str = "") -> None:
         """Add a record of either topic."""
@@ -158,7 +165,7 @@ class CommandBook:
         if command_id is None:
             return
         if "state" in value:
-            self._add_result(command_id, result_fields(value))
+            self._add_result(command_id, result_fields(value), topic)
         else:
             self._add_command(command_id, command_fields(value), topic)
 
@@ -185,15 +192,20 @@ class CommandBook:
             if any(key == wanted or key.startswith(f"{wanted}/") for key in keys):
                 yield life
 
+    def of_key(self, key: str) -> Sequence[CommandLife]:
+        """Return the commands that write the point with this key, in no particular order."""
+        return list(self._of_key.get(key, {}).values())
+
     def _add_command(self, command_id: str, fields: Mapping[str, Any] | None, topic: str) -> None:
         if fields is None:
             return
         life = self._touch(command_id)
         if not life.command:  # the same id again is the same command, or is rejected
             life.command, life.topic = fields, topic
+            self._index(life)
             self._grow(life, len(str(fields)))
 
-    def _add_result(self, command_id: str, fields: Mapping[str, Any] | None) -> None:
+    def _add_result(self, command_id: str, fields: Mapping[str, Any] | None, topic: str) -> None:
         if fields is None:
             return
         life = self._touch(command_id)
@@ -203,6 +215,9 @@ class CommandBook:
         if len(life.results) == _MAX_RESULTS:
             del life.results[_least_important(life.results)]
         life.results.append(fields)
+        life.results_topic = life.results_topic or topic
+        if not life.command:
+            self._index(life)
         self._grow(life, len(str(fields)))
         if fields["state"] in TERMINAL and fields["reason_code"] not in _FOREIGN:
             self._end_earlier_holds(life)
@@ -237,7 +252,22 @@ class CommandBook:
     def _drop_oldest(self) -> None:
         """Drop the oldest command without a hold; holds stay until they end."""
         oldest = next((each for each, life in self._lives.items() if life.hold_until is None), None)
-        self._size -= self._lives.pop(oldest or next(iter(self._lives))).size
+        life = self._lives.pop(oldest or next(iter(self._lives)))
+        self._size -= life.size
+        self._unindex(life)
+        self.dropped_until = max(self.dropped_until, life.at, *(result["at"] for result in life.results))
+
+    def _index(self, life: CommandLife) -> None:
+        self._unindex(life)
+        life.keys = frozenset(map(key_of, life.points))
+        for key in life.keys:
+            self._of_key.setdefault(key, {})[life.command_id] = life
+
+    def _unindex(self, life: CommandLife) -> None:
+        for key in life.keys:
+            del self._of_key[key][life.command_id]
+            if not self._of_key[key]:
+                del self._of_key[key]
 
 
 def _least_important(results: Sequence[Mapping[str, Any]]) -> int:

@@ -47,6 +47,20 @@ class Plants:
                 return plant, text[len(plant.platform) + 1 :]
         return self._all[0], text
 
+    def platform_of(self, life: CommandLife) -> str | None:
+        """Return the platform of a command. If only its results are known, their topic says it."""
+        if life.command.get("platform"):
+            return str(life.command["platform"])
+        return next(
+            (
+                each.platform
+                for each in self._all
+                if (life.topic and each.topic == life.topic)
+                or (not life.topic and each.config.results_topic == life.results_topic)
+            ),
+            None,
+        )
+
     def of_life(self, life: CommandLife) -> CommandPlant | None:
         """Return the sink that has executed a command; never another one, whose plant it would change."""
         platform = life.command.get("platform")

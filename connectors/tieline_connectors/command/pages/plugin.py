@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from tieline.api.pages import Alarm, Channel, PageContext, Pages, Route
+from tieline.api.pages import Alarm, Channel, Mark, PageContext, Pages, Route
 from tieline_connectors.command.pages.alarms import CommandAlarms
 from tieline_connectors.command.pages.follower import CommandFollower
 from tieline_connectors.command.pages.history import HistoryPages
 from tieline_connectors.command.pages.holds import HoldPages
+from tieline_connectors.command.pages.marks import CommandMarks
 from tieline_connectors.command.pages.plants import Plants
 from tieline_connectors.command.pages.set_point import SetPointPage
 from tieline_connectors.command.pages.sinks import SinkPages
@@ -29,6 +30,7 @@ class CommandPages(Pages):
         self._set_point = SetPointPage(context, self.plants, self.follower)
         self._sinks = SinkPages(self.plants)
         self._alarms = CommandAlarms(context, self.plants, self.follower)
+        self._marks = CommandMarks(context, self.plants, self.follower)
 
     def routes(self) -> Sequence[Route]:
         """Return the pages; none without a command sink."""
@@ -58,6 +60,10 @@ class CommandPages(Pages):
     def alarms(self) -> Sequence[Alarm]:
         """Return what is abnormal now."""
         return self._alarms.current()
+
+    def marks(self, subjects: Collection[str], start: int, end: int) -> Sequence[Mark]:
+        """Return the commands that wrote these points."""
+        return self._marks(subjects, start, end) if self.plants else ()
 
     def start(self) -> None:
         """Start to read the topics."""

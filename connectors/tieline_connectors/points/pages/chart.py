@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from tieline.api.pages import (
     Download,
     JsonAnswer,
+    Mark,
     Page,
     PageContext,
     PageError,
@@ -21,7 +22,6 @@ from tieline.api.pages import (
     Update,
 )
 from tieline_connectors.points.live.table import LiveTable
-from tieline_connectors.points.marks import Marks
 from tieline_connectors.points.names import parse_point_text, point_id, point_text, set_query
 from tieline_connectors.points.pages.chart_lines import changes_of, line_of
 from tieline_connectors.points.pages.chart_view import (
@@ -60,14 +60,11 @@ class _Charted(NamedTuple):
 class ChartPage:
     """Shows charts. Safe for many threads, except for ``changes``, which the event loop calls."""
 
-    def __init__(
-        self, context: PageContext, table: LiveTable, stores: Stores, readings: Readings, marks: Marks
-    ) -> None:
+    def __init__(self, context: PageContext, table: LiveTable, stores: Stores, readings: Readings) -> None:
         self._context = context
         self._table = table
         self._stores = stores
         self._readings = readings
-        self._marks = marks
         self._followed: dict[str, float] = {}
 
     def show(self, request: PageRequest) -> Page | Redirect:
@@ -89,7 +86,7 @@ class ChartPage:
             "to_local": "" if view.is_live else local_text(view.end, zone),
             "here": view.query(),
             "tables": [self._numbers(each) for each in charted],
-            "marks": self._marks([name for _, name in names], view.start, view.end) if is_table else (),
+            "marks": self._marks([name for _, name in names], view) if is_table else (),
             "changes": [self._changes_of(name, view) for _, name in names] if is_table else (),
             "channel": "points?ids=" + ",".join(point_id(name) for _, name in names),
             "suggested": self._suggested([name for _, name in names]),
@@ -136,7 +133,7 @@ class ChartPage:
     def marks(self, request: PageRequest) -> JsonAnswer:
         """Return the commands in the range, for the script."""
         view = self._view(request)
-        marks = self._marks([self._name(text) for text in view.points], view.start, view.end)
+        marks = self._marks([self._name(text) for text in view.points], view)
         return JsonAnswer([{"time": mark.time / 1_000_000, "text": mark.text} for mark in marks])
 
     def csv(self, request: PageRequest) -> Download:
@@ -196,6 +193,9 @@ class ChartPage:
             del self._followed[point]
         if is_new or ended:
             self._table.follow(self._followed)
+
+    def _marks(self, names: Sequence[PointName], view: ChartView) -> Sequence[Mark]:
+        return self._context.marks(["/".join(name) for name in names], view.start, view.end)
 
     def _view(self, request: PageRequest) -> ChartView:
         points = request.repeated.get("point", ())

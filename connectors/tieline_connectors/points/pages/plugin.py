@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from tieline.api.pages import Alarm, Channel, PageContext, Pages, Route
 from tieline_connectors.points.follower import ReadingFollower, reading_topics
 from tieline_connectors.points.live.table import LiveTable
-from tieline_connectors.points.marks import CommandMarks
 from tieline_connectors.points.pages.alarms import point_alarms
 from tieline_connectors.points.pages.chart import ChartPage
 from tieline_connectors.points.pages.documents import DocumentsPage
@@ -36,7 +35,7 @@ class PointPages(Pages):
         self._points = PointsPage(
             context, self._table, self._follower, self._store_reader, self._stores, readings
         )
-        self._chart = ChartPage(context, self._table, self._stores, readings, CommandMarks(context))
+        self._chart = ChartPage(context, self._table, self._stores, readings)
         self._documents = DocumentsPage(self._stores)
         self._alarms: Sequence[Alarm] = ()
         self._since: dict[str, int] = {}
