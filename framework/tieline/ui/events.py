@@ -3,13 +3,14 @@
 All channels are read at common ticks, at most four a second, and equal subscriptions share what was rendered.
 A viewer who reads slowly misses ticks, and then gets what has changed since. Nothing is queued.
 
-A tick is longer if the work of the last one took long: the pages get about a hundredth of one processor, so
-that the pipeline does not notice them.
+A tick is longer if the work of the last one took long: the streams get about a two-hundredth of one
+processor, so that the pipeline does not notice them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 SHORTEST_TICK = 0.25  # seconds
 _LONGEST_TICK = 5.0
-_SHARE = 100
+_SHARE = 200
 _HEARTBEAT = 10.0
 _WATCHED = 60.0
 _LONGEST_WORK = _LONGEST_TICK / _SHARE  # seconds of reading channels in one tick
@@ -66,6 +67,8 @@ class EventHub:
         self._work = 0.0
         self._failed: set[str] = set()
         self._is_closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = asyncio.Event()
 
     @property
     def streams(self) -> int:
@@ -77,8 +80,12 @@ class EventHub:
         return self._streams > 0 or self._clock() - self._last_watched < _WATCHED
 
     def close(self) -> None:
-        """End every stream at its next tick. Any thread may call it."""
+        """End every stream at once, however long the tick is. Any thread may call it."""
         self._is_closing = True
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop, and with it every stream, has ended already
+                loop.call_soon_threadsafe(self._closed.set)
 
     async def stream(
         self, subscriptions: Sequence[Subscription], is_signed_in: Callable[[], bool] = lambda: True
@@ -87,7 +94,8 @@ class EventHub:
         versions = dict.fromkeys(subscriptions, 0)
         self._streams += 1
         if self._ticker is None:
-            self._ticker = asyncio.get_running_loop().create_task(self._run())
+            self._loop = asyncio.get_running_loop()
+            self._ticker = self._loop.create_task(self._run())
         try:
             yield f"retry: 1000\nevent: hello\ndata: {json.dumps(self._boot)}\n\n".encode()
             last = asked = self._clock()
@@ -101,8 +109,7 @@ class EventHub:
                 if events or now - last >= _HEARTBEAT:
                     last = now
                     yield events or b": alive\n\n"
-                async with self._tick:
-                    await self._tick.wait()
+                await self._wait_for_tick()
         finally:
             self._streams -= 1
             self._last_watched = self._clock()
@@ -115,14 +122,18 @@ class EventHub:
         if key not in self._cache:
             async with self._turn:  # in the order of requests, so that all get their turn
                 while self._work >= _LONGEST_WORK and not self._is_closing:
-                    async with self._tick:
-                        await self._tick.wait()
+                    await self._wait_for_tick()
                 if key not in self._cache:
                     before = time.thread_time()
                     self._cache[key] = self._read(*key)
                     self._work += time.thread_time() - before
         versions[subscription], event = self._cache[key]
         return event
+
+    async def _wait_for_tick(self) -> None:
+        async with self._tick:
+            if not self._is_closing:  # else the last tick may have been
+                await self._tick.wait()
 
     def _read(self, subscription: Subscription, since: int) -> tuple[int, bytes]:
         """Return a channel's version and its event, empty without news. A fault does not end the others."""
@@ -143,8 +154,9 @@ class EventHub:
 
     async def _run(self) -> None:
         pause, before = SHORTEST_TICK, time.thread_time()
-        while True:
-            await asyncio.sleep(pause)
+        while not self._closed.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), pause)
             self._cache.clear()
             self._work = 0.0
             async with self._tick:

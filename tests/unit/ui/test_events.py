@@ -155,7 +155,7 @@ def test_pages_are_watched_while_a_stream_is_open_and_a_minute_longer():
 
 
 def test_more_work_makes_longer_ticks_so_that_the_pipeline_does_not_notice_it():
-    assert [events.pause_after(work) for work in (0.0, 0.001, 0.02, 1.0)] == [0.01, 0.1, 2.0, 5.0]
+    assert [events.pause_after(work) for work in (0.0, 0.0005, 0.01, 1.0)] == [0.01, 0.1, 2.0, 5.0]
 
 
 def test_the_names_of_the_person_and_the_zone_come_from_the_server():
