@@ -25,7 +25,7 @@ from tieline.api import (
 from tieline_connectors.command.audit.file import AuditFile
 from tieline_connectors.command.config import CommandSinkConfig
 from tieline_connectors.command.execution.conditions import ConditionMonitor
-from tieline_connectors.command.execution.counters import CommandCounters
+from tieline_connectors.command.execution.counters import METRICS, CommandCounters
 from tieline_connectors.command.execution.executor import Timing
 from tieline_connectors.command.execution.partition import CommandPartition, ResultTopics
 from tieline_connectors.command.execution.platform_client import Platform
@@ -67,7 +67,7 @@ class CommandSinkTask(SinkTask[CommandSinkConfig]):
     def __init__(self, context: SinkContext, config: CommandSinkConfig) -> None:
         super().__init__(context, config)
         self._topics = ResultTopics(config.results_topic, config.old_results_topic)
-        self._counters = CommandCounters(context.count)
+        self._counters = CommandCounters(context.count, context.observe)
         self._running: _Running | None = None
 
     @property
@@ -221,6 +221,7 @@ class CommandSink(SinkConnector[CommandSinkConfig]):
     version: ClassVar[str] = "0.1.0"
     config_type = CommandSinkConfig
     task_type = CommandSinkTask
+    metrics = METRICS
 
     @classmethod
     def validate(cls, config: CommandSinkConfig) -> list[tuple[str, str]]:

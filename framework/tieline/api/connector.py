@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
 from tieline.api.config import Config
+from tieline.api.metrics import ConnectorMetric
 from tieline.api.record import Position
 from tieline.api.sink import SinkTask
 from tieline.api.source import SourceTask
@@ -47,6 +48,8 @@ class Connector(ABC, Generic[C]):
 
     version: ClassVar[str] = "0"
     config_type: ClassVar[type[Config]] = Config
+    metrics: ClassVar[Sequence[ConnectorMetric]] = ()
+    """What the worker exports for Prometheus of what the tasks count and measure."""
 
     def __init__(self, context: ConnectorContext, config: C) -> None:
         self.context = context

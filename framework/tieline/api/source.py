@@ -53,6 +53,9 @@ class SourceContext(Protocol):
     def count(self, name: str, number: int = 1) -> None:
         """Add to one of the task's counters, such as ``dropped.too_large``, which the ledger shows."""
 
+    def observe(self, name: str, seconds: float) -> None:
+        """Add to a distribution of durations that ``Connector.metrics`` exports. Cheap and thread-safe."""
+
     def connected(self, system: str) -> None:
         """Report that ``system`` is connected. Cheap and thread-safe: call it after every success."""
 

@@ -68,8 +68,15 @@ class WorkerSettings(Config):
     listeners: str = setting(
         "listeners",
         "",
-        doc="The address of this worker's pages, such as http://127.0.0.1:8083. Empty: no pages. An "
-        "address that other machines can reach needs listeners.users.file.",
+        doc="The address of this worker's pages and metrics, such as http://127.0.0.1:8083. Empty: neither. "
+        "An address that other machines can reach needs listeners.users.file.",
+    )
+    metrics_textfile: Path | None = setting(
+        "metrics.textfile",
+        None,
+        doc="A file, such as /var/lib/node_exporter/tieline.prom, to which the metrics are written every "
+        "progress.interval.ms for the node exporter's textfile collector. Every user of the machine can read "
+        "it. Its folder must exist.",
     )
     offset_flush_interval_ms: int = setting(
         "offset.flush.interval.ms", 5000, ge=10, doc="How often offsets are committed (Kafka Connect: 60000)."
@@ -124,6 +131,8 @@ class WorkerSettings(Config):
             *(("bootstrap.servers", server_problem(server)) for server in self.bootstrap_servers),
             ("schema.registry.url", registry and url_problem(registry)),
         ]
+        if self.metrics_textfile is not None:
+            problems.append(("metrics.textfile", _textfile_problem(self.metrics_textfile)))
         if self.offset_storage_replication_factor == 0:
             problems.append(("offset.storage.replication.factor", NO_COPIES))
         return [(key, problem) for key, problem in problems if problem]
@@ -145,6 +154,15 @@ class WorkerSettings(Config):
         return Timing(
             self.offset_flush_interval_ms / 1000, drain=graceful * 0.4, call_timeout=graceful * 0.25
         )
+
+
+def _textfile_problem(path: Path) -> str:
+    """Return why the node exporter would not read this file; empty if it would."""
+    if path.suffix != ".prom":
+        return f"{path} does not end in .prom: the node exporter reads no other files"
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist. Create it, and let the worker's user write it"
+    return ""
 
 
 class ConnectorSettings(Config):

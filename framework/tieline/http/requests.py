@@ -29,10 +29,14 @@ def content_type(request: Request) -> str:
     return _media_type(request.headers.get("content-type", ""))
 
 
-def accepts(request: Request, media_types: Collection[str]) -> bool:
+def accepts(request: Request, wanted: Collection[str]) -> bool:
     """Return whether the client accepts one of these media types. Without a header it accepts all."""
-    header = request.headers.get("accept", "")
-    return not header or any(_media_type(part) in media_types for part in header.split(","))
+    return not request.headers.get("accept", "") or any(each in wanted for each in media_types(request))
+
+
+def media_types(request: Request) -> list[str]:
+    """Return the media types in the header ``Accept``, in their order and without parameters."""
+    return [_media_type(part) for part in request.headers.get("accept", "").split(",")]
 
 
 def parse_json(body: bytes) -> Any:

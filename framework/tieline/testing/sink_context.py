@@ -45,6 +45,7 @@ class RecordingSinkContext:
         self.commit_requests = 0
         self.reported: list[tuple[SinkRecord, Exception, Future[None]]] = []
         self.counters: Counter[str] = Counter()
+        self.durations: dict[str, list[float]] = {}
         self.connections = Connections(time.monotonic, lambda: time.time_ns() // 1_000_000)
         self.changelogs = changelogs or Changelogs()
         self.partition_counts: dict[str, int] = {}
@@ -101,3 +102,7 @@ class RecordingSinkContext:
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter in ``counters``."""
         self.counters[name] += number
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Add to a list in ``durations``."""
+        self.durations.setdefault(name, []).append(seconds)

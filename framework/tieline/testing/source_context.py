@@ -42,6 +42,7 @@ class RecordingSourceContext:
         self.connections = Connections(time.monotonic, lambda: time.time_ns() // 1_000_000)
         self._saved: dict[str, str] = {}
         self._counters: Counter[str] = Counter()
+        self.durations: dict[str, list[float]] = {}
         self._changed = threading.Condition()
 
     @property
@@ -77,6 +78,11 @@ class RecordingSourceContext:
         with self._changed:
             self._counters[name] += number
             self._changed.notify_all()
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Add to a list in ``durations``."""
+        with self._changed:
+            self.durations.setdefault(name, []).append(seconds)
 
     def quarantine(self, raw: bytes, reason: str) -> None:
         """Keep it in ``quarantined``, and count it."""

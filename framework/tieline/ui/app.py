@@ -35,6 +35,7 @@ from tieline.ui.access import SecurityHeaders, read_form, visit_of
 from tieline.ui.answers import Answers
 from tieline.ui.audit import PageAudit
 from tieline.ui.events import MAX_STREAMS, MAX_SUBSCRIPTIONS, EventHub, Subscription
+from tieline.ui.metrics import MetricsEndpoint
 from tieline.ui.sessions import Sessions
 from tieline.ui.sign_in import SignIn, safe_target
 from tieline.ui.site import BASE, TIME_ZONE, Site, is_zone, viewer_key
@@ -67,7 +68,7 @@ class PageServices:
         self.hub = hub
 
 
-def create_app(services: PageServices, boot: str) -> Starlette:
+def create_app(services: PageServices, boot: str, metrics: MetricsEndpoint) -> Starlette:
     """Return the application. ``boot`` identifies this start of the worker."""
     answers = Answers(services.site, services.sessions, services.store, boot)
     pages = _PageApp(services, answers)
@@ -88,6 +89,7 @@ def create_app(services: PageServices, boot: str) -> Starlette:
         routes=[
             StarletteRoute("/", pages.start),
             StarletteRoute(BASE, pages.start),
+            ExactRoute("/metrics", pages.guarded(metrics.get), ["GET"]),
             *static,
             *(ExactRoute(BASE + path, pages.guarded(endpoint), [method]) for path, endpoint, method in own),
             *(

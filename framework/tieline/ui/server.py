@@ -25,6 +25,7 @@ from tieline.ui.audit import PageAudit
 from tieline.ui.context import WorkerPageContext
 from tieline.ui.events import EventHub
 from tieline.ui.health import Health
+from tieline.ui.metrics import MetricsEndpoint
 from tieline.ui.overview import OverviewPages
 from tieline.ui.sampler import Sampler
 from tieline.ui.sessions import Sessions
@@ -81,16 +82,18 @@ class PageServer:
         for pages in self._pages.values():
             channels.update(pages.channels())
         self._site = Site(_worker_name(), self._pages, sessions)
+        authenticator = None if accounts is None else Authenticator(accounts)
         services = PageServices(
             self._site,
             sessions,
-            None if accounts is None else Authenticator(accounts),
+            authenticator,
             store,
             PageAudit(data_dir / "audit-pages.log"),
             hub,
         )
         self._hub = hub
-        self._server = WebServer.listen(create_app(services, boot), listener, name="page server")
+        metrics = MetricsEndpoint(worker.metrics, sessions, authenticator)
+        self._server = WebServer.listen(create_app(services, boot, metrics), listener, name="page server")
 
     @property
     def url(self) -> str:

@@ -39,6 +39,8 @@ class Connections:
         self._wall_ms = wall_ms
         self._lock = threading.Lock()
         self._outages: dict[str, _Outage] = {}
+        self.recovered_ms: int | None = None
+        """When the last outage ended, in ms since 1970; ``None`` before the first one ended."""
 
     def not_connected(self, system: str, reason: str, *, logged: bool = False) -> None:
         """Note a failed attempt. ``logged``: the caller has logged that it waits."""
@@ -58,6 +60,8 @@ class Connections:
         """Note that ``system`` is connected, perhaps again. ``logged``: the caller has logged that."""
         with self._lock:
             outage = self._outages.pop(system, None)
+            if outage is not None:
+                self.recovered_ms = self._wall_ms()
         if outage is not None and not logged:
             log.info("connected to %s again after %s", system, span_text(self._now() - outage.since))
 

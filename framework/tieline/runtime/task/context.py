@@ -48,6 +48,10 @@ class TaskContext:
         """Add to a counter."""
         self._environment.counters.add(name, number)
 
+    def observe(self, name: str, seconds: float) -> None:
+        """Add to a distribution of durations."""
+        self._environment.durations.observe(name, seconds)
+
     def connected(self, system: str) -> None:
         """Report that ``system`` is connected (again)."""
         self._environment.connections.connected(system)

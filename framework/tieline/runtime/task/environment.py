@@ -15,6 +15,7 @@ from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import RetryState, StopRequestedError
 from tieline.runtime.task.clock import Clock, Counters
 from tieline.runtime.task.connections import Connections
+from tieline.runtime.task.durations import Durations
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TaskEnvironment:
-    """One task: its name and number, whether it is asked to stop, how it waits, and its counters."""
+    """One task: its name and number, whether it is asked to stop, how it waits, what it counts."""
 
     connector: str
     task: int
@@ -30,6 +31,7 @@ class TaskEnvironment:
     clock: Clock = field(default_factory=Clock)
     stop: threading.Event = field(default_factory=threading.Event)
     counters: Counters = field(default_factory=Counters)
+    durations: Durations = field(default_factory=Durations)
     data_dir: Path = Path("data")
     """The worker's folder."""
 

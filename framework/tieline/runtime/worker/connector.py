@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +146,9 @@ class RunningConnector:
     @property
     def state(self) -> str:
         """The worst of the tasks' states."""
-        states = {thread.state for thread in self.threads} | ({"FAILED"} if self._failure else set())
-        return next((s for s in ("FAILED", "RUNNING", "UNASSIGNED") if s in states), "STOPPED")
+        return worst_state(
+            {thread.state for thread in self.threads} | ({"FAILED"} if self._failure else set())
+        )
 
     def ledger(self) -> dict[str, Any]:
         """Return what is known about the records; from the spool on, the numbers add up at any moment."""
@@ -185,6 +186,13 @@ class RunningConnector:
                 earlier = outages.setdefault(outage["to"], outage)
                 earlier["since"] = min(earlier["since"], outage["since"])
         return list(outages.values())
+
+    def recovered_ms(self) -> list[int | None]:
+        """Return when the last outage of each task ended, in ms since 1970; ``None`` before the first."""
+        return [
+            self.topic_connections.recovered_ms,
+            *(thread.environment.connections.recovered_ms for thread in self.threads),
+        ]
 
     def remind(self) -> None:
         """Log outages again that continue."""
@@ -279,6 +287,11 @@ class RunningConnector:
     def _open_spool(self, path: Path, plan: SourcePlan, task: TaskEnvironment) -> Spool:
         spool = self.spools[path] = self._factory.open_spool(path, plan, task)
         return spool
+
+
+def worst_state(states: Collection[str]) -> str:
+    """Return the state of these that needs attention most."""
+    return next((state for state in ("FAILED", "RUNNING", "UNASSIGNED") if state in states), "STOPPED")
 
 
 def wall_ms() -> int:

@@ -7,18 +7,24 @@ import os
 import queue
 import time
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from tieline.broker.port import Broker
 from tieline.config.plan import Plan, SinkPlan
 from tieline.logs import repeats
+from tieline.metrics.textfile import MetricsTextfile
 from tieline.registry.http.server import RegistryServer
 from tieline.runtime.errors.traces import split_trace
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.worker.broker_watch import BrokerWatch
 from tieline.runtime.worker.connector import RunningConnector, wall_ms
 from tieline.runtime.worker.factory import TaskFactory
+from tieline.runtime.worker.snapshot import WorkerClock, take_snapshot
 from tieline.runtime.worker.status_file import StatusFile
+
+if TYPE_CHECKING:
+    from tieline.metrics.exposition import WorkerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +51,14 @@ class Worker:
             broker, self.broker_name, self._broker_connections, sinks, max(1.0, self._interval)
         )
         self._started_at = wall_ms()
+        self._clock = WorkerClock()
+
+    @cached_property
+    def metrics(self) -> WorkerMetrics:
+        """The worker's metrics. A worker that exports none does not load the library."""
+        from tieline.metrics.exposition import WorkerMetrics
+
+        return WorkerMetrics(lambda: take_snapshot(self, self.ledger(), self._clock))
 
     def interrupt(self) -> None:
         """Ask the worker to stop. Called from another thread or a signal handler.
@@ -74,11 +88,16 @@ class Worker:
         )
         status = StatusFile(self._plan.worker.data_dir)
         status.write(self._status(self.ledger()))
+        textfile = self._open_textfile()
+        if textfile is not None:
+            textfile.write()
         self._watch.start()
         while not self._wait_for_stop(self._interval):
             ledger = self.ledger()
             log.info("progress", extra={"ledger": _without_tracebacks(ledger)})
             status.write(self._status(ledger))
+            if textfile is not None:
+                textfile.write()
             self._remind()
             if not any(connector.running for connector in self.connectors):
                 log.error("no task is running any more, stopping")
@@ -86,7 +105,13 @@ class Worker:
         clean, ledger = self._shut_down()
         status.write(self._status(ledger))
         status.close()
+        if textfile is not None:
+            textfile.remove()
         return clean
+
+    def _open_textfile(self) -> MetricsTextfile | None:
+        path = self._plan.worker.metrics_textfile
+        return None if path is None else MetricsTextfile(path, lambda: self.metrics.render().text)
 
     def _status(self, ledger: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -156,6 +181,11 @@ class Worker:
             self._broker.close()
         log.info("stopped", extra={"ledger": _without_tracebacks(ledger)})
         return not abandoned and all(c.state == "STOPPED" for c in self.connectors), ledger
+
+    @property
+    def broker_recovered_ms(self) -> int | None:
+        """When the last outage of the broker ended, in ms since 1970; ``None`` before the first."""
+        return self._broker_connections.recovered_ms
 
     @property
     def broker_name(self) -> str:

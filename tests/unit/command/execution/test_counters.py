@@ -10,7 +10,8 @@ def test_counters_that_only_grow_report_sums_and_maxima():
         assert number >= 0
         counts[name] += number
 
-    counters = CommandCounters(count)
+    durations: list[tuple[str, float]] = []
+    counters = CommandCounters(count, lambda *each: durations.append(each))
     for age in (2_000_000, 5_000_999, 3_000_000, -1):
         counters.executed(age)
     counters.called(0.0126)
@@ -29,3 +30,5 @@ def test_counters_that_only_grow_report_sums_and_maxima():
         "circuit.opened": 2,
         "circuit.closed": 1,
     }
+    ages = [("age", 2.0), ("age", 5.000999), ("age", 3.0), ("age", -1e-06)]
+    assert durations == [*ages, ("rpc", 0.0126), ("rpc", 0.0004)]
