@@ -17,7 +17,7 @@ import secrets
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -71,12 +71,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Bus:
-    """A platform with devices that publish four times a second, and whose points can be set.
+    """A platform with devices that publish four times a second, and whose points can be set."""
 
-    The device ``silent`` publishes once.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, devices: Sequence[int] = (1, 2, 3)) -> None:
+        self.devices = devices
+        """The numbers of the devices that publish; may be changed."""
         self.values: dict[str, Any] = {SETPOINT: 72.0, PROTECTED: False}
         self.written: list[tuple[str, Any]] = []
         driver: dict[str, Callable[..., Any]] = {
@@ -118,7 +117,7 @@ class Bus:
     def _publish(self) -> None:
         round_number = 0
         while not self._stopping.is_set():
-            for number in (1, 2, 3):
+            for number in self.devices:
                 self._publish_device(f"campus/building/ahu{number}", number, round_number)
             round_number += 1
             self._stopping.wait(_PUBLISH_SECONDS)
@@ -304,6 +303,15 @@ def kafka_plant(
     plant = Plant(tmp_path_factory.mktemp("kafka-pages"), bus, worker, [mongo])
     with plant.process:
         yield plant
+
+
+@pytest.fixture
+def quiet_plant(tmp_path: Path) -> Iterator[Plant]:
+    """A worker of its own over a bus on which nothing publishes yet."""
+    with Bus(devices=()) as bus:
+        plant = Plant(tmp_path, bus, {}, [_HISTORY])
+        with plant.process:
+            yield plant
 
 
 @pytest.fixture(params=["local", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.mongo])])

@@ -40,15 +40,26 @@ def stored_numbers(page: Page, plant, point: str, at_least: int) -> None:
 
 def test_a_point_moves_on_an_open_page(plant, new_visit):
     page = new_visit(plant).open("/points?q=ZoneTemperature")
-    for _ in range(50):  # a worker that has just started knows no point
-        if row_of(page, "ZoneTemperature").count():
-            break
-        page.wait_for_timeout(300)
-        page.reload()
     value = row_of(page, "ZoneTemperature").locator(".value")
     expect(value).to_have_text(NUMBER)
     before = value.inner_text()
     expect(value).not_to_have_text(before)
+
+
+def test_a_page_that_was_opened_before_any_point_was_known_shows_those_that_come(quiet_plant, new_visit):
+    page = new_visit(quiet_plant).open("/points")
+    expect(page.get_by_text("There are no points yet")).to_be_visible()
+    filtered = new_visit(quiet_plant).open("/points?q=ahu2")
+    quiet_plant.bus.devices = (1,)
+    value = row_of(page, "ZoneTemperature").locator(".value")
+    expect(value).to_have_text(NUMBER)
+    before = value.inner_text()
+    expect(value).not_to_have_text(before)  # the rows that came are live, too
+    quiet_plant.bus.devices = (1, 2)
+    page.get_by_role("link", name="Show them").click()
+    expect(page.locator("table.points tbody tr", has_text="ahu2").first).to_be_visible()
+    expect(page.get_by_role("link", name="Show them")).to_have_count(0)
+    expect(filtered.locator("table.points tbody tr")).to_have_count(6)
 
 
 def test_a_search_narrows_the_list_while_it_is_typed_and_its_address_can_be_shared(plant, new_visit):

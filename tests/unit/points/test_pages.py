@@ -161,6 +161,24 @@ def test_a_point_is_shown_with_value_unit_and_age(worker):
     assert re.search(r"<time [^>]*data-ms=", page.html)
 
 
+def test_an_open_page_says_that_there_are_points_which_it_does_not_list(worker):
+    browser = worker.browser()
+    empty = browser.get("/points")
+    assert "There are no points yet" in empty.html
+    updates = stream(worker, found(r'data-channel="(points\?[^"]+)"', empty.html))
+    send(worker, reading("campus/ahu1", {"Zone": 71.5}))
+    assert 'hx-trigger="load"' in next(updates)["fragments"]["points-new"]  # nothing is lost by showing them
+    updates.close()
+    updates = stream(worker, found(r'data-channel="(points\?[^"]+)"', browser.get("/points").html))
+    send(worker, reading("campus/ahu1", {"Zone": 72.5}), reading("campus/ahu2", {"Zone": 71.5, "Fan": 1}))
+    notice = next(
+        fragments["points-new"] for each in updates if "points-new" in (fragments := each["fragments"])
+    )
+    assert "2 more points are known now" in notice
+    assert "hx-trigger" not in notice  # the reader decides when rows move
+    updates.close()
+
+
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: name[:10] or "empty")
 def test_a_hostile_name_is_text_everywhere(worker, name):
     send(worker, reading("campus/ahu1", {name: 71.5}, unit="<i>unit</i>"))
@@ -404,6 +422,14 @@ def test_commands_are_marks_on_the_chart_of_their_point(serve, command_sink):
     table = browser.get(f"/chart?{query}&view=table").html
     assert "21.5: SUCCEEDED" in table
     assert "/ui/set?point=vol1%2Fcampus%2Fahu1%2FZone" in table
+
+
+def test_an_open_history_says_when_it_is_complete_although_no_command_came(serve, command_sink):
+    served = serve([command_sink])
+    assert "No command matches" in served.browser().get("/commands").html
+    for update in stream(served, "commands?point="):
+        if "may be incomplete" not in update["fragments"]["command-rows"]:
+            break
 
 
 def test_commands_from_before_the_last_week_are_marks_too(serve, command_sink):

@@ -33,13 +33,18 @@ class CommandFollower(BackgroundThread):
         self._since = int((now() - _BACK_DAYS * 86400) * 1000)
         self._book = CommandBook()
         self._lock = threading.Lock()
-        self.problem = "the topics have not been read yet"
-        """Why the history may be incomplete; empty if all was read."""
+        self._problem = "the topics have not been read yet"
+        self._problems = 0
 
     @property
     def version(self) -> int:
-        """The version of the book. It needs no lock: a number is replaced as one."""
-        return self._book.version
+        """Grows with the book's version and with each change of ``problem``. It needs no lock."""
+        return self._book.version + self._problems
+
+    @property
+    def problem(self) -> str:
+        """Why the history may be incomplete; empty if all was read."""
+        return self._problem
 
     @property
     def complete_from(self) -> int:
@@ -59,12 +64,11 @@ class CommandFollower(BackgroundThread):
                 with self._context.topics() as client:
                     self._follow(client)
             except TielineError as error:
-                if self.problem != str(error):
+                if self._set_problem(str(error)):
                     log.warning("the history of commands cannot be read now: %s", error)
-                self.problem = str(error)
             except Exception:  # a fault of a page must not end it for good
                 log.exception("the history of commands cannot be read")
-                self.problem = "an unexpected error; the worker's log has it"
+                self._set_problem("an unexpected error; the worker's log has it")
             self.stopping.wait(_RETRY)
 
     def _follow(self, client: TopicClient) -> None:
@@ -77,4 +81,12 @@ class CommandFollower(BackgroundThread):
                     with self._lock:  # for each record: a page must not wait for all of them
                         self._book.add(record.value, topic)
             if all(reader.at_end for reader in readers.values()):
-                self.problem = ""
+                self._set_problem("")
+
+    def _set_problem(self, problem: str) -> bool:
+        """Set the problem, and return whether it has changed."""
+        if problem == self._problem:
+            return False
+        self._problem = problem
+        self._problems += 1
+        return True

@@ -46,6 +46,8 @@ class LiveTable:
         self._recent: dict[str, deque[RecentValue]] = {}
         self._lock = threading.Lock()
         self.version = 0
+        self.grown_at = 0
+        """The version at which a point came last that was not known before."""
         self.unseen = 0
         """How much time the follower has skipped in total, in microseconds."""
         self.dropped = 0
@@ -104,6 +106,7 @@ class LiveTable:
             point = point_id(new.name)
             gaps: tuple[int, ...] = ()
             self._by_id[point] = new.name
+            self.grown_at = version
         else:
             point = found.id
             gaps = with_gap(found.gaps, found.time, new.time) if new.value is not UNREAD else found.gaps

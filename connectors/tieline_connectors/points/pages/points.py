@@ -72,7 +72,9 @@ class PointsPage:
             _page_number(query.get("page", "1")),
         )
         from_version = self._table.version
-        selected = select(selection, self._table.snapshot(), time.time_ns() // 1000)
+        points = self._table.snapshot()
+        total = len(points)
+        selected = select(selection, points, time.time_ns() // 1000)
         self._store_reader.load(selected.rows, _LOADING)
         rows = [self._table.find(point.id) or point for point in selected.rows]
         may_set = request.viewer.may("operator") and self._context.has_page("/set")
@@ -89,9 +91,9 @@ class PointsPage:
             "pages": [(number, _address(given | {"page": str(number)})) for number in _near(selected)],
             "here": _address(given | {"page": str(selected.page)}),
             "without_favourites": not favourites,
-            "channel": self._channel(rows, from_version),
+            "channel": self._channel(rows, from_version, total),
             "notices": self._notices_now(),
-            "total": len(self._table),
+            "total": total,
             "page_size": PAGE,
         }
         return Page("points.html", "Points", values)
@@ -128,6 +130,10 @@ class PointsPage:
             fragments["points-notices"] = self._context.render(
                 "points_notices.html", {"notices": self._notices}
             )
+        if self._table.grown_at > since and (shown := arguments.get("total", "")).isdecimal():
+            if (more := len(self._table) - int(shown)) > 0:
+                values = {"more": more, "is_empty": not arguments.get("ids")}
+                fragments["points-new"] = self._context.render("points_new.html", values)
         return Update(version, fragments) if fragments else None
 
     def refresh_notices(self) -> None:
@@ -164,9 +170,9 @@ class PointsPage:
             "reading": self._readings.html(point),
         }
 
-    def _channel(self, rows: Sequence[LivePoint], version: int) -> str:
+    def _channel(self, rows: Sequence[LivePoint], version: int, total: int) -> str:
         ids = ",".join(point.id for point in rows)
-        return f"points?ids={ids}&from={self._start}-{version}"
+        return f"points?ids={ids}&total={total}&from={self._start}-{version}"
 
     def _favourites(self, viewer: Viewer) -> set[str]:
         stored = self._context.preference(viewer, _FAVOURITES)
