@@ -1,5 +1,6 @@
 """Alarms of the command pages about the sinks themselves."""
 
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -10,6 +11,8 @@ from tieline_connectors.command.pages.plugin import CommandPages
 
 class Context:
     """What the pages use of their worker for alarms."""
+
+    data_dir = Path("data")
 
     def __init__(self, settings, counters):
         self.connectors = [RunningConnector("commands", "command", "sink", settings, ["commands"])]

@@ -28,7 +28,7 @@ class CommandPages(Pages):
         self._history = HistoryPages(context, self.follower)
         self._holds = HoldPages(context, self.plants, self.follower)
         self._set_point = SetPointPage(context, self.plants, self.follower)
-        self._sinks = SinkPages(self.plants)
+        self._sinks = SinkPages(self.plants, context.data_dir)
         self._alarms = CommandAlarms(context, self.plants, self.follower)
         self._marks = CommandMarks(context, self.plants, self.follower)
 

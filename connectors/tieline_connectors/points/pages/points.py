@@ -130,10 +130,11 @@ class PointsPage:
             fragments["points-notices"] = self._context.render(
                 "points_notices.html", {"notices": self._notices}
             )
-        if self._table.grown_at > since and (shown := arguments.get("total", "")).isdecimal():
-            if (more := len(self._table) - int(shown)) > 0:
-                values = {"more": more, "is_empty": not arguments.get("ids")}
-                fragments["points-new"] = self._context.render("points_new.html", values)
+        total = arguments.get("total", "")
+        more = len(self._table) - int(total) if total.isdecimal() and len(total) < 10 else 0
+        if self._table.grown_at > since and more > 0:
+            values = {"more": more, "is_empty": not arguments.get("ids")}
+            fragments["points-new"] = self._context.render("points_new.html", values)
         return Update(version, fragments) if fragments else None
 
     def refresh_notices(self) -> None:

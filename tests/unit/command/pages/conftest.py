@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -38,6 +39,7 @@ class Context:
 
     def __init__(self, connectors) -> None:
         self.connectors = connectors
+        self.data_dir = Path("data")
         self.client = Client()
 
     @contextlib.contextmanager
