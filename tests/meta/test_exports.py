@@ -7,6 +7,7 @@ import inspect
 import tieline.api
 
 PUBLIC = [
+    "BACKFILL_HEADER",
     "DIGEST_HEADER",
     "ID_HEADER",
     "AccessDeniedError",

@@ -20,6 +20,7 @@ from tieline.api.errors import (
 from tieline.api.exact_json import parse_json
 from tieline.api.partitioner import partition_of
 from tieline.api.record import (
+    BACKFILL_HEADER,
     DIGEST_HEADER,
     ID_HEADER,
     AnyRecord,
@@ -39,6 +40,7 @@ from tieline.api.source import SourceContext, SourceTask, TransactionContext
 from tieline.api.transform import Transform
 
 __all__ = [
+    "BACKFILL_HEADER",
     "DIGEST_HEADER",
     "ID_HEADER",
     "AccessDeniedError",

@@ -22,6 +22,10 @@ Headers: TypeAlias = "tuple[tuple[str, bytes | None], ...]"
 
 ID_HEADER = "tieline.id"
 DIGEST_HEADER = "tieline.digest"
+BACKFILL_HEADER = "tieline.backfill"
+"""On a record that a source fetched later from another system: it may be one that was read before.
+
+Its value is text. The runtime keeps the record's identity and does not count it as a repeat."""
 
 
 class TopicPartition(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from tieline.api.config import Config
@@ -32,6 +33,20 @@ class SourceContext(Protocol):
     @property
     def task(self) -> int:
         """The task's number, from 0."""
+
+    @property
+    def data_dir(self) -> Path:
+        """The worker's ``data.dir``: a task that keeps files of its own puts them there.
+
+        It belongs to this worker alone. Name a file after connector and task; the folder may not exist yet.
+        """
+
+    @property
+    def spool_used(self) -> float:
+        """Return which share of ``spool.max.bytes`` is in use, from 0.0; 0.0 for a source without a spool.
+
+        A task that also fetches old records stops doing so while this is high, to leave the room to new ones.
+        """
 
     @property
     def stopping(self) -> bool:
@@ -101,7 +116,8 @@ class SourceTask(ABC, Generic[C]):
     """Whether this source never returns a record twice, so that two with one ``identity`` are two events.
 
     The first one keeps its identity. Later ones get an identity from it and their number, which is the same
-    in two redundant sources of one stream. Only used if ``replayable`` is false.
+    in two redundant sources of one stream. A record with the header ``BACKFILL_HEADER`` is not counted: it
+    may be one that was returned before. Only used if ``replayable`` is false.
     """
 
     def __init__(self, context: SourceContext, config: C) -> None:

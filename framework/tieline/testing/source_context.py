@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tieline.api import Position, SourceRecord, TransactionContext
@@ -24,7 +25,8 @@ class RecordingSourceContext:
     """A ``SourceContext``: it records counters and quarantined input. ``save`` offsets to resume.
 
     ``counters``: by name, ``quarantined.<reason>`` included, as the runtime counts them. ``quarantined``:
-    in order. ``stopping``: set it before ``stop()``, as the runtime does. Safe for several threads.
+    in order. ``stopping``: set it before ``stop()``, as the runtime does. ``data_dir``: give ``tmp_path`` to
+    a task that keeps files there. ``spool_used`` may be set at any time. Safe for several threads.
     """
 
     def __init__(
@@ -33,11 +35,14 @@ class RecordingSourceContext:
         task: int = 0,
         *,
         transaction: TransactionContext | None = None,
+        data_dir: Path = Path("data"),
     ) -> None:
         self.connector = connector
         self.task = task
         self.stopping = False
         self.transaction = transaction
+        self.data_dir = data_dir
+        self.spool_used = 0.0
         self.quarantined: list[Quarantined] = []
         self.connections = Connections(time.monotonic, lambda: time.time_ns() // 1_000_000)
         self._saved: dict[str, str] = {}

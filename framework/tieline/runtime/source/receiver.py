@@ -30,7 +30,7 @@ class Receiver:
         timing: Timing,
     ) -> None:
         self._environment = environment
-        self._context = SpooledSourceContext(environment, spool.quarantine)
+        self._context = SpooledSourceContext(environment, spool.quarantine, spool.used_share)
         self._task = make_task(self._context)
         self._spool = spool
         self._timing = timing

@@ -2,7 +2,8 @@
 
 Such a source sets ``SourceTask.repeats_are_events``. ON, OFF, ON under one timestamp are three events, and
 two of them have one identity. The first keeps it. The n-th one after it gets an identity made of that and n:
-redundant sources that see the same stream number alike, and a store keeps one of each.
+redundant sources that see the same stream number alike, and a store keeps one of each. A record that the
+source fetched later (``BACKFILL_HEADER``) may be one of them: it keeps its identity, and is not remembered.
 
 The last ``WINDOW`` records with an identity are remembered, in memory and in a file beside the spool. It is
 written in place before the records are spooled, without an fsync: a killed worker continues to count.
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from struct import Struct
 
-from tieline.api import ID_HEADER, SourceRecord, header, identity
+from tieline.api import BACKFILL_HEADER, ID_HEADER, SourceRecord, header, identity
 from tieline.runtime.task.clock import Counters
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Repeats:
         numbered: dict[int, SourceRecord] = {}
         for index, record in enumerate(records):
             record_id = header(record, ID_HEADER)
-            if record_id is None:
+            if record_id is None or header(record, BACKFILL_HEADER) is not None:
                 continue
             key = hashlib.blake2b(record_id, digest_size=16).digest()
             before = self._seen.pop(key, -1) + 1

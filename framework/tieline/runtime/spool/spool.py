@@ -66,6 +66,7 @@ class Spool:
         settings = LogSettings(max_message_bytes=_MAX_RECORD, retention_ms=-1, retention_bytes=-1)
         self._store = Store(path, settings=settings)
         self._counters = counters
+        self._max_bytes = limits.max_bytes
         clock = clock or Clock()
         self._alarms = Alarms("spool", counters, clock)
         self._quarantine = Quarantine(self._store, limits.quarantine_bytes, counters, self._alarms, clock)
@@ -170,6 +171,13 @@ class Spool:
     def waiting(self) -> tuple[int, int]:
         """Records and bytes in the spool, including those in flight. Raises ``RetriableError``."""
         return self._store.size(_SPOOL)
+
+    def used_share(self) -> float:
+        """Return which share of the largest size is in use; 1.0 if the disk cannot tell. Any thread."""
+        try:
+            return self.waiting[1] / self._max_bytes
+        except RetriableError:
+            return 1.0
 
     def wake(self) -> None:
         """Make a waiting ``read`` return."""

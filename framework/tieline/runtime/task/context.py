@@ -85,6 +85,11 @@ class TaskSourceContext(TaskContext):
         texts = [saved.get(canonical(partition)) for partition in partitions]
         return [None if text is None else json.loads(text) for text in texts]
 
+    @property
+    def spool_used(self) -> float:
+        """0.0: there is no spool."""
+        return 0.0
+
     def quarantine(self, raw: bytes, reason: str) -> None:
         """Count input that cannot be parsed."""
         self._environment.counters.add(f"quarantined.{reason}")
@@ -93,16 +98,24 @@ class TaskSourceContext(TaskContext):
 class SpooledSourceContext(TaskSourceContext):
     """A ``tieline.api.SourceContext`` of a source with a spool, whose position replaces source offsets."""
 
-    def __init__(self, environment: TaskEnvironment, keep: Callable[[bytes, str], None]) -> None:
-        """``keep`` stores input that cannot be parsed, with the reason."""
+    def __init__(
+        self, environment: TaskEnvironment, keep: Callable[[bytes, str], None], used: Callable[[], float]
+    ) -> None:
+        """``keep`` stores input that cannot be parsed, with the reason. ``used``: see ``spool_used``."""
         super().__init__(environment, dict)
         self._keep = keep
+        self._used = used
         self.offsets_reported = False
 
     def offsets(self, partitions: Sequence[Position]) -> list[Position | None]:
         """Return ``None`` for each partition, and report once that nothing is saved."""
         self.report_offsets("asks for source offsets")
         return [None] * len(partitions)
+
+    @property
+    def spool_used(self) -> float:
+        """Return which share of the spool is in use; 1.0 if its disk cannot tell."""
+        return self._used()
 
     def report_offsets(self, what: str) -> None:
         """Log once that the source offsets of this task are not used. ``what``: what the task does."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tieline.api import DIGEST_HEADER, ID_HEADER, SourceRecord, header, identity
+from tieline.api import BACKFILL_HEADER, DIGEST_HEADER, ID_HEADER, SourceRecord, header, identity
 from tieline.runtime.source.repeats import Repeats
 from tieline.runtime.task.clock import Counters
 
@@ -109,3 +109,25 @@ def test_an_unusable_file_is_reported_and_identities_are_kept_in_memory(tmp_path
         f"equal messages are counted until this worker ends: {tmp_path / 'seen'} cannot be used: "
         "Is a directory. Check the disk"
     ]
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.booleans()), max_size=40))
+def test_back_filled_records_keep_their_identity_and_do_not_change_the_count(stream):
+    with tempfile.TemporaryDirectory() as folder:
+        repeats = Repeats(Path(folder) / "seen", Counters())
+        given_ids = [
+            (kind, late, header(repeats.number([back_filled(kind) if late else record(kind)])[0], ID_HEADER))
+            for kind, late in stream
+        ]
+        repeats.close()
+        live = [kind for kind, late in stream if not late]
+        (Path(folder) / "new").mkdir()
+        assert [record_id for _, late, record_id in given_ids if not late] == ids(live, Path(folder) / "new")
+        assert all(
+            record_id == header(record(kind), ID_HEADER) for kind, late, record_id in given_ids if late
+        )
+
+
+def back_filled(kind):
+    live = record(kind)
+    return live._replace(headers=(*live.headers, (BACKFILL_HEADER, b"verified")))
