@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import itertools
 import json
+import sys
 import time
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -80,6 +81,12 @@ class Vip:
         headers = {"min_compatible_version": "3.0", "max_compatible_version": "", **headers}
         body = json.dumps({"sender": self._identity, "bus": "", "headers": headers, "message": message})
         self._send("", next(self._ids), "pubsub", ["publish", topic, body])
+
+    def count_subscribers(self, topic: str, message: Any, timeout: float = 5.0) -> int:
+        """Publish a message; return how many subscribers the router sent it to."""
+        body = json.dumps({"sender": self._identity, "bus": "", "headers": {}, "message": message})
+        answer = self._ask("", "pubsub", ["publish", topic, body], timeout)
+        return int.from_bytes(answer[1], sys.byteorder)
 
     def call(self, peer: str, method: str, *args: Any, timeout: float = 10.0, **kwargs: Any) -> Any:
         """Call a peer's method (JSON-RPC)."""

@@ -25,6 +25,7 @@ IDENTITIES = (
     "platform.actuator",
     "platform.historian",
     "tieline",
+    "tieline.backfill",
     "tieline.cloud",
     "tieline.command",
     "tieline.way-back",
@@ -76,24 +77,34 @@ class VolttronHome:
         keys = {"publickey": pair["public"], "secretkey": pair["secret"], "serverkey": server["public"]}
         return {name: _to_z85(key) for name, key in keys.items()}
 
-    def agent_environment(self, identity: str) -> dict[str, str]:
-        """Return the environment variables that an agent's program reads."""
+    def historian_config(self) -> str:
+        """Return the configuration of the SQLite historian, as JSON."""
+        database = str(self.path.parent / "historian.sqlite")
+        return json.dumps({"connection": {"type": "sqlite", "params": {"database": database}}})
+
+    def agent_environment(self, identity: str, config: str | None = None) -> dict[str, str]:
+        """Return the environment variables that an agent's program reads. ``config``: its settings, JSON."""
+        file = self.path / f"{identity}.config"
+        if config is not None or self._generation == "10":
+            file.write_text(config or "{}")
         common = {
             "VOLTTRON_HOME": str(self.path),
             "AGENT_VIP_IDENTITY": identity,
             "PYTHONPATH": str(self.python),
         }
         if self._generation == "2":
-            return {**common, "AGENT_CREDENTIALS": str(self._keys_file(identity)), "AGENT_CONFIG": ""}
-        config = self.path / f"{identity}.config"
-        config.write_text("{}")
+            return {
+                **common,
+                "AGENT_CREDENTIALS": str(self._keys_file(identity)),
+                "AGENT_CONFIG": "" if config is None else str(file),
+            }
         pair = self._read_keys(identity)
         keys = {"AGENT_PUBLICKEY": pair["public"], "AGENT_SECRETKEY": pair["secret"]}
         keys |= {
             "VOLTTRON_SERVERKEY": self._read_keys("platform")["public"],
             "VOLTTRON_VIP_ADDR": self._address,
         }
-        return {**common, **keys, "AGENT_CONFIG": str(config)}
+        return {**common, **keys, "AGENT_CONFIG": str(file)}
 
     def _write_config(self) -> None:
         local = self.local_address

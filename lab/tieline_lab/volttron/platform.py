@@ -16,6 +16,7 @@ from tieline_lab.vip import Vip, VipError
 from tieline_lab.volttron.home import Generation, VolttronHome
 from tieline_lab.volttron.programs import VolttronPrograms
 
+HISTORIAN = "platform.historian"
 _DRIVER_STARTS = 5
 
 
@@ -76,6 +77,13 @@ class VolttronPlatform:
         """The actuator's process; the platform must have been started once."""
         return self._programs.agent("platform.actuator", "volttron-actuator", self._actuator_answers)
 
+    @cached_property
+    def historian(self) -> Process:
+        """The SQLite historian's process; the platform must have been started once."""
+        return self._programs.agent(
+            HISTORIAN, "volttron-sqlite-historian", self._historian_answers, self._home.historian_config()
+        )
+
     def __enter__(self) -> Self:
         try:
             self.start()
@@ -124,6 +132,17 @@ class VolttronPlatform:
     def stop_actuator(self) -> None:
         """Stop the actuator."""
         self._stop(self.actuator)
+
+    def start_historian(self) -> None:
+        """Start the SQLite historian; return when it answers and has subscribed: about 2 s.
+
+        It stores each point of ``devices/…/all``, a moment after it received it. Its file outlives it.
+        """
+        self._start(self.historian)
+
+    def stop_historian(self) -> None:
+        """Stop the historian."""
+        self._stop(self.historian)
 
     def stop(self) -> None:
         """Stop its agents and the platform."""
@@ -210,6 +229,12 @@ class VolttronPlatform:
         # Not get_point: one that comes before it has read its configuration ends it.
         return self._answers(
             lambda bus: bus.call("platform.actuator", "request_cancel_schedule", "lab", "none", timeout=1.0)
+        )
+
+    def _historian_answers(self) -> bool:
+        # It answers some seconds before it subscribes, and ignores an empty message to its data log.
+        return self._answers(lambda bus: bus.call(HISTORIAN, "get_topic_list", timeout=1.0)) and bool(
+            self._bus and self._bus.count_subscribers("datalogger/lab", {})
         )
 
     def _devices_answer(self) -> bool:

@@ -40,8 +40,13 @@ class VolttronPrograms:
             cwd=self._work,
         )
 
-    def agent(self, identity: str, program: str, ready: Callable[[], bool]) -> Process:
-        """Return an agent's process; its log has the last part of its identity as its name."""
+    def agent(
+        self, identity: str, program: str, ready: Callable[[], bool], config: str | None = None
+    ) -> Process:
+        """Return an agent's process; its log has the last part of its identity as its name.
+
+        ``config``: the content of its configuration file, JSON.
+        """
         venv = self._install()
         name = identity.rpartition(".")[2]
         return Process(
@@ -49,7 +54,7 @@ class VolttronPrograms:
             [venv / "bin" / "python", venv / "bin" / program],
             self._work / f"{name}.log",
             ready=ready,
-            env=self._environment(venv, self._home.agent_environment(identity)),
+            env=self._environment(venv, self._home.agent_environment(identity, config)),
             cwd=self._work,
         )
 
