@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import time
 import urllib.parse
 import urllib.request
@@ -284,3 +286,50 @@ def test_the_pages_stop_at_once_although_streams_are_open(serve):
     for stream in streams:
         with stream:
             stream.read()  # it ends
+
+
+_SLOW = """
+import sys, threading, time, urllib.request
+from contextlib import ExitStack
+from tieline.api.pages import Page, Pages, Route
+from tieline.config.plan import check_plan
+from tieline.runtime.worker.factory import open_broker
+from tieline.runtime.worker.worker import Worker
+from tieline.ui import server
+
+class Slow(Pages):
+    def routes(self):
+        return [Route("/slow", self.show)]
+
+    def show(self, request):
+        print("begun", flush=True)
+        time.sleep(600)
+
+server.load_pages = lambda context: {"slow": Slow(context)}
+settings = {"listeners": "http://127.0.0.1:0", "data.dir": sys.argv[1]}
+plan = check_plan("worker", settings, [])
+worker = Worker(plan, open_broker(plan))
+with ExitStack() as at_exit:
+    pages = server.PageServer(plan, plan.listener, worker, at_exit)
+    pages.start()
+    threading.Thread(target=urllib.request.urlopen, args=(pages.url + "slow",), daemon=True).start()
+    sys.stdin.readline()
+"""
+
+
+def test_a_page_that_takes_minutes_delays_the_end_of_the_worker_by_seconds(tmp_path):
+    (tmp_path / "slow.py").write_text(_SLOW)
+    program = [sys.executable, str(tmp_path / "slow.py"), str(tmp_path / "data")]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin
+    assert process.stdout
+    with process.stdout, process.stdin:
+        assert process.stdout.readline() == "begun\n"
+        before = time.monotonic()
+        process.stdin.write("end\n")
+        process.stdin.flush()
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert time.monotonic() - before < 10

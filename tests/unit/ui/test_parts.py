@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from tieline.api import StartupError
 from tieline.config.listener import listener_settings
-from tieline.ui import vendoring
+from tieline.ui import audit, vendoring
 from tieline.ui.audit import PageAudit
 from tieline.ui.sampler import Rates, Sampler
 from tieline.ui.site import chosen_theme, chosen_zone
@@ -192,8 +194,8 @@ def test_a_user_has_a_limited_number_of_sessions_and_the_newest_remain(tmp_path)
 
 def test_a_line_of_the_audit_log_is_on_disk_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "audit.log"
-    audit = PageAudit(path)
-    audit.append("first", {"text": "\n\u202e" * 10})
+    log = PageAudit(path)
+    log.append("first", {"text": "\n\u202e" * 10})
     real, calls = os.write, []
 
     def almost_full(file, data):
@@ -205,8 +207,8 @@ def test_a_line_of_the_audit_log_is_on_disk_whole_or_not_at_all(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", almost_full)
         with pytest.raises(OSError, match="No space left"):
-            audit.append("second", {})
-    audit.append("third", {})
+            log.append("second", {})
+    log.append("third", {})
     assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["first", "third"]
 
 
@@ -215,3 +217,58 @@ def test_the_rest_of_a_line_that_a_crash_cut_off_spoils_no_later_line(tmp_path):
     path.write_text('{"event": "cut o')
     PageAudit(path).append("later", {})
     assert json.loads(path.read_text().splitlines()[1])["event"] == "later"
+
+
+@pytest.fixture
+def small_files(monkeypatch):
+    """Let a file of the audit log be full after a line of 200 bytes."""
+    monkeypatch.setattr(audit, "MAX_BYTES", 100)
+    monkeypatch.setattr(audit, "KEPT", 3)
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_full_file_of_the_audit_log_is_kept_and_the_next_one_proves_it(tmp_path, small_files):
+    log = PageAudit(tmp_path / "audit-pages.log")
+    for turn in range(4):
+        log.append(f"event {turn}", {"text": "x" * 200})
+    files = [tmp_path / f"audit-pages.{each}.log" for each in (1, 2, 3)] + [tmp_path / "audit-pages.log"]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    lines = [lines_of(file) for file in files]
+    events = [line["event"] for each in lines for line in each if line["event"] != "continues"]
+    assert events == [f"event {turn}" for turn in range(4)]
+    for older, newer in itertools.pairwise(files):
+        first = lines_of(newer)[0]
+        digest = hashlib.sha256(older.read_bytes()).hexdigest()
+        assert (first["event"], first["file"], first["sha256"]) == ("continues", older.name, digest)
+
+
+def test_the_oldest_files_of_the_audit_log_are_deleted_and_no_number_is_used_twice(tmp_path, small_files):
+    for turn in range(30):
+        PageAudit(tmp_path / "audit-pages.log").append(f"event {turn}", {"text": "x" * 200})
+    older = sorted(path.name for path in tmp_path.iterdir())
+    assert older == ["audit-pages.27.log", "audit-pages.28.log", "audit-pages.29.log", "audit-pages.log"]
+
+
+def test_a_crash_between_two_files_leaves_the_second_one_with_the_digest_of_the_first(tmp_path, small_files):
+    PageAudit(tmp_path / "audit-pages.log").append("before", {})
+    (tmp_path / "audit-pages.log").rename(tmp_path / "audit-pages.7.log")
+    PageAudit(tmp_path / "audit-pages.log").append("after", {})
+    first, second = lines_of(tmp_path / "audit-pages.log")
+    assert (first["file"], second["event"]) == ("audit-pages.7.log", "after")
+
+
+def test_a_file_that_cannot_be_renamed_is_continued(tmp_path, small_files, monkeypatch, caplog):
+    path = tmp_path / "audit-pages.log"
+    log = PageAudit(path)
+    log.append("first", {"text": "x" * 200})
+
+    def refused(self, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    log.append("second", {})
+    assert [line["event"] for line in lines_of(path)] == ["first", "second"]
+    assert "cannot be continued in a new file" in caplog.text
