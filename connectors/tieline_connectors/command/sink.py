@@ -222,6 +222,7 @@ class CommandSink(SinkConnector[CommandSinkConfig]):
     config_type = CommandSinkConfig
     task_type = CommandSinkTask
     metrics = METRICS
+    answers_records: ClassVar[bool] = True
 
     @classmethod
     def validate(cls, config: CommandSinkConfig) -> list[tuple[str, str]]:

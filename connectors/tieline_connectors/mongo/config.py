@@ -39,8 +39,8 @@ _IDENTITY = (
     "this setting; layout chooses the form of documents"
 )
 _ERRORS = (
-    "there is no dead letter queue yet: a document that MongoDB refuses stops the task, after all others are "
-    "written. Remove this setting; filter such records with a transform"
+    "a document that MongoDB refuses is handled as every record that fails. Remove this setting; "
+    "errors.tolerance=all with errors.deadletterqueue.topic.name makes it a dead letter"
 )
 _RETRIES = "the sink waits until an outage ends. Remove this setting; errors.retry.timeout limits the wait"
 

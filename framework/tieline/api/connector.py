@@ -96,6 +96,9 @@ class SinkConnector(Connector[C]):
 
     task_type: ClassVar[type[SinkTask[Any]]]
 
+    answers_records: ClassVar[bool] = False
+    """Whether each record is answered, as a command is: then none becomes a dead letter or is replayed."""
+
     def task_configs(self, max_tasks: int) -> Sequence[Mapping[str, str]]:
         """Return equal tasks; the consumer group divides the partitions among them."""
         return [self.context.settings] * max_tasks

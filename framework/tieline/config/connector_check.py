@@ -35,6 +35,10 @@ from tieline.plugins import discovery
 
 T = TypeVar("T")
 _REGISTRY = "schema.registry."
+_ANSWERED = (
+    "all is not possible for this connector: it answers each record, also one that cannot be handled, and a "
+    "command must never wait in a dead letter queue. Remove this setting"
+)
 
 
 class WorkerContext(NamedTuple):
@@ -94,6 +98,8 @@ class ConnectorCheck:
         parts = split(self._settings, common_type, kind.config_type.keys() if kind else ())
         common, wrong = common_type.check(parts.common, self._where)
         self._problems.extend(wrong, self._where)
+        if kind and not wrong:
+            self._check_dead_letters(kind, common)
         config = self._config(kind, parts, common_type) if kind else None
         key = self._converter("key", parts)
         value = self._converter("value", parts)
@@ -107,6 +113,12 @@ class ConnectorCheck:
         if isinstance(common, SinkSettings):
             return SinkPlan(*shared, common, cast(type[SinkConnector[Any]], kind))
         return SourcePlan(*shared, common, cast(type[SourceConnector[Any]], kind))
+
+    def _check_dead_letters(self, kind: type[Connector[Any]], common: Config) -> None:
+        if not isinstance(common, ConnectorSettings) or common.dead_letters is None:
+            return
+        if issubclass(kind, SinkConnector) and kind.answers_records:
+            self._problems.add(ConfigProblem(self._where, "errors.tolerance", _ANSWERED))
 
     def _overrides(self, common: type[ConnectorSettings], parts: Split) -> dict[str, str]:
         """Return the settings of this connector's own Kafka client."""

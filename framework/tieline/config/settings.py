@@ -8,9 +8,16 @@ from typing import Literal, NamedTuple
 
 from tieline.api import CommaList, Config, setting
 from tieline.api.config import TopicName, TopicNames
+from tieline.broker.internal import matches
+from tieline.config.dead_letters import DeadLetterSettings
 from tieline.config.restart_policy import RestartPolicy
 from tieline.config.retry_policy import RetryPolicy
-from tieline.config.unsupported import NO_COPIES, NO_DEAD_LETTERS, server_problem, url_problem
+from tieline.config.unsupported import NO_COPIES, server_problem, url_problem
+
+_READ_BY_ITSELF = (
+    "is also read by this connector, which would read its own dead letters. Give another name, or a narrower "
+    "topics.regex"
+)
 
 
 class Timing(NamedTuple):
@@ -165,7 +172,7 @@ def _textfile_problem(path: Path) -> str:
     return ""
 
 
-class ConnectorSettings(Config):
+class ConnectorSettings(DeadLetterSettings):
     """The settings of every connector; its own settings are in the same flat map."""
 
     name: str = setting(
@@ -205,12 +212,6 @@ class ConnectorSettings(Config):
     )
     errors_retry_delay_max_ms: int = setting(
         "errors.retry.delay.max.ms", 60_000, ge=1, doc="The longest backoff."
-    )
-    errors_tolerance: str = setting(
-        "errors.tolerance",
-        "none",
-        doc="none: a data error stops the task. all is rejected until there is a dead letter queue; "
-        "tieline offsets set passes over a single record.",
     )
     restart_enabled: bool = setting(
         "restart.enabled",
@@ -277,12 +278,6 @@ class ConnectorSettings(Config):
         return RetryPolicy(
             0.3, self.errors_retry_delay_max_ms / 1000, -1.0 if timeout < 0 else timeout / 1000
         )
-
-    def problems(self) -> list[tuple[str, str]]:
-        """Return what Kafka Connect can tolerate, and tieline cannot yet."""
-        if self.errors_tolerance == "none":
-            return []
-        return [("errors.tolerance", f"only none is possible: {NO_DEAD_LETTERS}")]
 
 
 class SourceSettings(ConnectorSettings):
@@ -359,7 +354,10 @@ class SinkSettings(ConnectorSettings):
         return Subscription(self.topics, self.topics_regex)
 
     def problems(self) -> list[tuple[str, str]]:
-        """Return problems of the topics: named in exactly one way, by an expression that compiles."""
+        """Return problems of the topics: named in exactly one way, by an expression that compiles.
+
+        The topic of dead letters cannot be one of them: each letter would be read, and might fail again.
+        """
         problems = super().problems()
         if bool(self.topics) == (self.topics_regex is not None):
             return [*problems, ("topics", "give either topics or topics.regex")]
@@ -369,4 +367,8 @@ class SinkSettings(ConnectorSettings):
             return [*problems, ("topics.regex", f"not a regular expression: {error}")]
         if self.topics_regex == "":
             return [*problems, ("topics.regex", "is empty, and matches no topic; .* matches all")]
+        dead = self.dead_letter_topic
+        pattern = re.compile(self.topics_regex or "")
+        if dead and (dead in self.topics or matches(pattern, dead, (), ())):
+            return [*problems, ("errors.deadletterqueue.topic.name", f"{dead} {_READ_BY_ITSELF}")]
         return problems

@@ -24,11 +24,6 @@ IGNORED = {
 }
 """Settings of Kafka Connect's own files that have no effect here; the log names them once."""
 
-NO_DEAD_LETTERS = (
-    "there is no dead letter queue yet: a record that can never be handled stops its task, after everything "
-    "before it is written. Remove this setting; filter such records with a transform, or pass over one with "
-    "tieline offsets set"
-)
 NO_PREDICATES = (
     "there are no predicates yet, and without one the transform would change every record. Remove the "
     "transform; the transform filter drops records by topic.regex or key.regex"
@@ -50,8 +45,6 @@ def refusal(key: str, *, of_worker: bool) -> str:
     if side in ("producer", "consumer") and rest and (of_worker or not rest.startswith("override.")):
         reason = _OF_WORKER if of_worker else _OF_CONNECTOR
         return reason.format(side=side, rest=rest.removeprefix("override."))
-    if key.startswith("errors.deadletterqueue."):
-        return NO_DEAD_LETTERS
     if key == "predicates" or key.startswith("predicates."):
         return NO_PREDICATES
     return ""

@@ -319,9 +319,6 @@ def test_the_home_folder_is_found_in_every_path(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("connector", "key", "value", "expected"),
     [
-        (SINK, "errors.tolerance", "all", "there is no dead letter queue yet"),
-        (SINK, "errors.deadletterqueue.topic.name", "dlq", "there is no dead letter queue yet"),
-        (SINK, "errors.deadletterqueue.context.headers.enable", "true", "tieline offsets set"),
         (SINK, "predicates", "p", "there are no predicates yet"),
         (SINK, "predicates.p.type", "x", "there are no predicates yet"),
         (SINK, "consumer.auto.offset.reset", "latest", "write consumer.override.auto.offset.reset"),
@@ -330,7 +327,7 @@ def test_the_home_folder_is_found_in_every_path(tmp_path, monkeypatch):
         (MONGO, "writemodel.strategy", "x", "each record is inserted once, with its identity as _id"),
         (MONGO, "document.id.strategy", "x", "each record is inserted once, with its identity as _id"),
         (MONGO, "bulk.write.ordered", "true", "a bad record does not affect others"),
-        (MONGO, "mongo.errors.tolerance", "all", "there is no dead letter queue yet"),
+        (MONGO, "mongo.errors.tolerance", "all", "errors.tolerance=all with errors.deadletterqueue.topic"),
     ],
 )
 def test_a_rejected_setting_of_connect_says_why_and_what_to_do(connector, key, value, expected):
