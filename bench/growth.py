@@ -150,7 +150,7 @@ def _use(spool: Spool) -> dict[str, float]:
     append_end = time.monotonic()
     position, count = spool.start, 0
     while count < batches * size:
-        batch, position, _ = spool.read(position, size, 0)
+        batch, position, *_ = spool.read(position, size, 0)
         count += len(batch)
         spool.save({spool.id: str(position)})
     read_end = time.monotonic()

@@ -115,7 +115,7 @@ def _split(records: list[T]) -> Iterator[list[T]]:
 def _drain(spool: Spool) -> Iterator[Any]:
     position = spool.start
     while True:
-        batch, position, _ = spool.read(position, _BATCH, 0)
+        batch, position, *_ = spool.read(position, _BATCH, 0)
         if not batch:
             return
         yield from batch

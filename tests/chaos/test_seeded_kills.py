@@ -185,10 +185,10 @@ class Journey:
         ids: set[str] = set()
         for path in self._spools.glob("*.db"):
             spool = Spool(path, Limits(1 << 40, True, 0), Counters())
-            batch, position, _ = spool.read(spool.start, BATCH, 0)
+            batch, position, *_ = spool.read(spool.start, BATCH, 0)
             while batch:
                 ids |= {identity_of(record) for record in batch}
-                batch, position, _ = spool.read(position, BATCH, 0)
+                batch, position, *_ = spool.read(position, BATCH, 0)
             spool.close()
         return ids
 

@@ -36,7 +36,7 @@ def drained(spool):
     position = spool.start
     values: list[Any] = []
     while True:
-        batch, following, _ = spool.read(position, 50, 0)
+        batch, following, *_ = spool.read(position, 50, 0)
         if following == position:
             return values
         values += [record.value for record in batch]
@@ -171,7 +171,7 @@ def all_records(spool):
     records: list[SourceRecord] = []
     position = spool.start
     while True:
-        batch, following, _ = spool.read(position, 50, 0)
+        batch, following, *_ = spool.read(position, 50, 0)
         if following == position:
             return records, position
         records, position = records + batch, following

@@ -158,7 +158,7 @@ def spooled_numbers(folder):
         spool = Spool(path, Limits(1 << 40, True, 0), Counters())
         position = spool.start
         while True:
-            batch, position, _ = spool.read(position, 5000, 0)
+            batch, position, *_ = spool.read(position, 5000, 0)
             if not batch:
                 break
             numbers |= {record.value["points"]["n"] for record in batch}

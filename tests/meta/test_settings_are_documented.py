@@ -11,6 +11,7 @@ import pytest
 from docs_generator import program, settings
 
 from tieline.api import Config, ConfigError
+from tieline.config.dead_letters import DeadLetterSettings
 from tieline.config.listener import WorkerListener
 from tieline.config.plan import plan
 from tieline.config.settings import (
@@ -25,7 +26,15 @@ from tieline.registry.http.server import RegistryConfig
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 CONNECTORS = sorted((DOCS / "reference" / "connectors").glob("*.md"))
-OF_ALL = (WorkerSettings, ConnectorSettings, SourceSettings, SinkSettings, RegistryConfig, WorkerListener)
+OF_ALL = (
+    WorkerSettings,
+    ConnectorSettings,
+    DeadLetterSettings,
+    SourceSettings,
+    SinkSettings,
+    RegistryConfig,
+    WorkerListener,
+)
 
 
 def page(name):

@@ -21,23 +21,38 @@ ATTEMPTS_HEADER, REPLAY_OF_HEADER = f"{OURS}attempts", f"{OURS}replay.of"
 """A replay adds these to the record that it writes: a letter about that record takes them over."""
 
 _NEAR_MS = 30 * 60_000
-_SHORT = 200  # characters
+_SHORT = 200  # bytes
 _END = 1 << 63
 
 
-def letter_record(
-    letter: DeadLetter, topic: str, *, context: bool = True, short: bool = False
-) -> ProducerRecord:
+def letter_record(letter: DeadLetter, topic: str, *, context: bool = True) -> ProducerRecord:
     """Return the record of a letter for the topic ``topic``.
 
     The time of a letter is that of its writing, and the record's own is in a header: a dead letter about an
-    old record must not be the first that retention deletes. ``short``: no traceback and only the begin of
-    the message, for a letter that was too large. ``context``: whether headers are added. Without them the
-    record keeps its time if that is near, and nothing shows the cause or recognizes a repetition.
+    old record must not be the first that retention deletes. ``context``: whether headers are added. Without
+    them the record keeps its time if that is near, and nothing shows the cause or recognizes a repetition.
     """
     if not context:
         return ProducerRecord(topic, letter.value, letter.key, letter.headers, _near(letter))
-    return ProducerRecord(topic, letter.value, letter.key, letter.headers + _headers(letter, short))
+    return ProducerRecord(topic, letter.value, letter.key, letter.headers + _headers(letter))
+
+
+def shorten(record: ProducerRecord) -> ProducerRecord | None:
+    """Return a letter that was too large without its traceback and with the begin of its message.
+
+    ``None`` if it is not shorter.
+    """
+    numbers = [others.number(_text(value)) for name, value in record.headers if name == f"{OURS}headers"]
+    number = numbers[-1] if numbers else None
+    if number is None:
+        return None
+    kept = [
+        (name, value[:_SHORT] if value and name == f"{CONNECT}exception.message" else value)
+        for name, value in record.headers[number:]
+        if name != f"{CONNECT}exception.stacktrace"
+    ]
+    headers = (*record.headers[:number], *kept)
+    return None if headers == record.headers else record._replace(headers=headers)
 
 
 def read_letter(record: ConsumedRecord) -> DeadLetter:
@@ -96,7 +111,7 @@ def replayed(headers: Headers) -> Replayed:
     return Replayed(others.number(ours.get(ATTEMPTS_HEADER, "")) or 0, ours.get(REPLAY_OF_HEADER, ""), rest)
 
 
-def _headers(letter: DeadLetter, short: bool) -> Headers:
+def _headers(letter: DeadLetter) -> Headers:
     cause, form = letter.cause, letter.form
     connect: dict[str, str | int | None] = {
         "topic": letter.topic,
@@ -107,8 +122,8 @@ def _headers(letter: DeadLetter, short: bool) -> Headers:
         "stage": cause.stage,
         "class.name": cause.raised_by,
         "exception.class.name": cause.error,
-        "exception.message": cause.message[: _SHORT if short else MAX_MESSAGE],
-        "exception.stacktrace": "" if short else cause.traceback[-MAX_TRACEBACK:],
+        "exception.message": cause.message[:MAX_MESSAGE],
+        "exception.stacktrace": cause.traceback[-MAX_TRACEBACK:],
     }
     ours: dict[str, str | int | None] = {
         "id": letter.id,

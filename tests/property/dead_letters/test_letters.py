@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tieline.broker.records import ConsumedRecord
 from tieline.dead_letters.letter import Cause, DeadLetter, Form
-from tieline.dead_letters.record import letter_record, read_letter
+from tieline.dead_letters.record import letter_record, read_letter, shorten
 
 NAMES = st.sampled_from(
     [
@@ -57,10 +57,12 @@ def test_every_letter_is_read_as_it_was_written(letter):
 
 
 @given(LETTERS)
-def test_a_short_letter_keeps_everything_but_traceback_and_the_end_of_the_message(letter):
-    record = letter_record(letter, "dead", short=True)
+def test_a_shortened_letter_keeps_everything_but_traceback_and_the_end_of_the_message(letter):
+    whole = letter_record(letter, "dead")
+    record = shorten(whole) or whole
     read = read_letter(ConsumedRecord("dead", 0, 1, record.value, record.key, record.headers, 7))
     assert (read.id, read.headers, read.fingerprint) == (letter.id, letter.headers, letter.fingerprint)
+    assert shorten(record) is None
 
 
 @given(HEADERS, BYTES)

@@ -7,7 +7,7 @@ import pytest
 from tieline.api import RecordError
 from tieline.broker.records import ConsumedRecord
 from tieline.dead_letters.letter import Cause, DeadLetter, Form, consumed_id, source_id
-from tieline.dead_letters.record import letter_record, read_letter, replayed
+from tieline.dead_letters.record import letter_record, read_letter, replayed, shorten
 
 NOW = 1_800_000_000_000
 HEADERS = (("tieline.id", b"x"), ("a", None), ("a", b"\xff"))
@@ -99,13 +99,27 @@ def test_without_context_only_the_record_is_written_with_its_time_if_that_is_nea
     assert record == ("dead", b"\x00\x01", None, HEADERS, kept, None)
 
 
-def test_a_short_letter_has_no_traceback_and_the_begin_of_the_message():
+def test_a_shortened_letter_has_no_traceback_and_the_begin_of_the_message():
     long = letter(cause=letter().cause._replace(message="m" * 5000, traceback="t" * 9000))
-    whole, short = letter_record(long, "dead"), letter_record(long, "dead", short=True)
+    whole = letter_record(long, "dead")
+    short = shorten(whole)
+    assert short is not None
     sizes = [sum(len(value or b"") for _, value in record.headers) for record in (whole, short)]
     assert sizes[0] > 12_000
     assert sizes[1] < 1_000
     assert read_letter(stored(short)).id == long.id
+    assert shorten(short) is None
+
+
+def test_shortening_leaves_the_records_own_headers():
+    first = letter_record(letter(), "dead")
+    short = shorten(letter_record(letter(headers=first.headers), "dead2"))
+    assert short is not None
+    assert read_letter(stored(short)).headers == first.headers
+
+
+def test_a_letter_without_context_cannot_be_shortened():
+    assert shorten(letter_record(letter(), "dead", context=False)) is None
 
 
 def test_the_fingerprint_is_stage_error_field_and_schema_and_not_the_message():

@@ -17,10 +17,11 @@ _CONVERTERS = (Stage.KEY_CONVERTER, Stage.VALUE_CONVERTER)
 
 
 class Failure(NamedTuple):
-    """Why one record of a batch can never be handled, and at which stage."""
+    """Why one record of a batch can never be handled, at which stage, and in which class."""
 
     stage: Stage
     cause: Exception
+    raised_by: str = ""
 
 
 Failures = Mapping[int, Failure]
@@ -44,24 +45,25 @@ def collect_failures(
 ) -> tuple[Sequence[R | None], dict[int, Failure]]:
     """Apply ``operation`` to a batch, and again without the records for which it raises a ``DataError``.
 
-    Return a result for each record, ``None`` for a failed one, and the failures by index. ``name`` is what
-    the operation belongs to. Raises ``StageError`` for every other error.
+    Return a result for each record, ``None`` for a failed one, and the failures by index. ``name`` is the
+    class that the operation belongs to. If the error names no record, the batch is halved until one record is
+    left. Raises ``StageError`` for every other error.
     """
     failures: dict[int, Failure] = {}
     good: Sequence[int] = range(len(batch))
     rest = batch
-    results: Sequence[R] = ()
+    results: Sequence[R | None] = ()
     while True:
         try:
             results = operation(rest)
             if len(results) != len(rest):
                 raise TypeError(f"{name} made {len(results)} values of {len(rest)}")
         except DataError as error:
-            rejected = {good[i]: cause for i, cause in error.failures.items() if 0 <= i < len(good)}
+            rejected = rejected_records(error, len(rest))
             if not rejected:
-                raise StageError(stage, error) from error
-            failures |= {index: Failure(stage, cause) for index, cause in rejected.items()}
-            good = [index for index in good if index not in rejected]
+                return _collect_halves(stage, name, operation, batch, error)
+            failures |= {good[index]: Failure(stage, cause, name) for index, cause in rejected.items()}
+            good = [index for index in good if index not in failures]
             rest = [batch[index] for index in good]
         except Exception as error:
             raise StageError(stage, error) from error
@@ -73,6 +75,37 @@ def collect_failures(
     for index, result in zip(good, results, strict=True):
         every[index] = result
     return every, failures
+
+
+def rejected_records(error: DataError, number: int) -> dict[int, Exception]:
+    """Return the causes of an error about a batch of ``number`` records; empty if it is not usable.
+
+    An error that names a record which the batch does not have counts from something else. Nothing that it
+    says about the others can be relied on.
+    """
+    if all(type(index) is int and 0 <= index < number for index in error.failures):
+        return dict(error.failures)
+    return {}
+
+
+def cause_of(error: DataError) -> Exception:
+    """Return the cause of an error about a single record."""
+    return next(iter(error.failures.values()), error)
+
+
+def _collect_halves(
+    stage: Stage,
+    name: str,
+    operation: Callable[[Sequence[T]], Sequence[R]],
+    batch: Sequence[T],
+    error: DataError,
+) -> tuple[Sequence[R | None], dict[int, Failure]]:
+    if len(batch) == 1:
+        return [None], {0: Failure(stage, cause_of(error), name)}
+    half = len(batch) // 2
+    first, failures = collect_failures(stage, name, operation, batch[:half])
+    second, more = collect_failures(stage, name, operation, batch[half:])
+    return [*first, *second], failures | {half + index: failure for index, failure in more.items()}
 
 
 def precedes_failure(batch: Sequence[ConsumedRecord], failures: Collection[int]) -> list[bool]:
@@ -105,20 +138,25 @@ def written_despite(batch: Sequence[ConsumedRecord], error: Exception) -> list[b
     ]
 
 
+def fix_for(stage: Stage) -> str:
+    """Return what an operator can do about a record that failed at this stage, as the begin of a sentence."""
+    if stage in _CONVERTERS:  # a transform comes too late for these
+        return "Correct the converter's settings"
+    if stage is Stage.KAFKA_PRODUCE:
+        return "Change the topic's settings, or filter the record with a transform"
+    if stage is Stage.SPOOL:
+        return "Check the disk"
+    return "Repair or remove the record, or filter it with a transform"
+
+
 def describe_failure(failures: Failures, record_at: Callable[[int], FailedRecord]) -> str:
     """Return the sentence about the first failed record of a batch: stage, record, cause and fix."""
     index = min(failures)
-    stage, cause = failures[index]
+    stage, cause, _ = failures[index]
     record = record_at(index)
     others = f" (and {len(failures) - 1} more in this batch)" if len(failures) > 1 else ""
-    if stage in _CONVERTERS:  # a transform comes too late for these
-        fix = "Correct the converter's settings"
-    elif stage is Stage.KAFKA_PRODUCE:
-        fix = "Change the topic's settings, or filter the record with a transform"
-    else:
-        fix = "Repair or remove the record, or filter it with a transform"
     skip = f"; or {record.skip}" if record.skip else ""
     return (
         f"{stage.value}: the record {record.name} cannot be handled: {cause}{others}; "
-        f"{record.before}. {fix}{skip}"
+        f"{record.before}. {fix_for(stage)}{skip}"
     )

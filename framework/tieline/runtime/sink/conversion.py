@@ -12,6 +12,7 @@ from tieline.api import Converter, Datum, Encoded, SinkRecord, Unreadable
 from tieline.api.record import rows
 from tieline.broker.port import Broker
 from tieline.broker.records import ConsumedRecord
+from tieline.dead_letters.letter import class_name
 from tieline.runtime.errors.failed_records import Failure, collect_failures
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.sink.identity import RecordIdentities
@@ -139,7 +140,7 @@ class SinkConversion:
 def _deserialize(
     stage: Stage, converter: Converter[Any], batch: Sequence[Encoded]
 ) -> tuple[Sequence[Datum | None], dict[int, Failure]]:
-    return collect_failures(stage, type(converter).__name__, converter.deserialize, batch)
+    return collect_failures(stage, class_name(type(converter)), converter.deserialize, batch)
 
 
 def _in_place(record: SinkRecord, before: SinkRecord) -> SinkRecord:

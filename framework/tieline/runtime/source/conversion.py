@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from tieline.api import Converter, Datum, SourceRecord
 from tieline.broker.records import ProducerRecord
+from tieline.dead_letters.letter import class_name
 from tieline.runtime.errors.failed_records import Failure, collect_failures
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.task.clock import Clock
@@ -64,4 +65,4 @@ class SourceConversion:
 def _serialize(
     stage: Stage, converter: Converter[Any], data: Sequence[Datum]
 ) -> tuple[Sequence[bytes | None], dict[int, Failure]]:
-    return collect_failures(stage, type(converter).__name__, converter.serialize, data)
+    return collect_failures(stage, class_name(type(converter)), converter.serialize, data)

@@ -10,7 +10,8 @@ from tieline.api import TielineError
 from tieline.config.settings import Timing
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StopRequestedError
-from tieline.runtime.source.sender import Positions, Sender
+from tieline.runtime.source.positions import Positions
+from tieline.runtime.source.sender import Sender
 from tieline.runtime.spool.spool import Spool, SpoolBatch
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
@@ -112,6 +113,8 @@ class Pump:
             sender.poll(0 if room > 0 else 0.1)
             if room > 0:
                 batch = self._read(position, min(room, half), timing.max_wait if sender.idle else 0.005)
+                if batch.damaged:
+                    sender.send_damaged(batch.damaged, _damaged_positions(spool.id, position, batch))
                 if batch.records:
                     sender.send(batch.records, _positions(spool.id, batch))
                 elif ended and sender.idle and batch.position == position and self._input.finish():
@@ -135,4 +138,16 @@ def _positions(spool: str, batch: SpoolBatch) -> Positions:
         [spool] * len(batch.records),
         {spool: str(batch.position)},
         lambda index: f"spool position {batch.offsets[index]}",
+    )
+
+
+def _damaged_positions(spool: str, position: int, batch: SpoolBatch) -> Positions:
+    """Return the positions of damaged rows. They reach only the begin of their batch: its records follow.
+
+    Without such records they reach its end.
+    """
+    return Positions(
+        [spool] * len(batch.damaged),
+        {spool: str(position if batch.records else batch.position)},
+        lambda index: f"spool position {batch.damaged[index].offset}",
     )

@@ -7,40 +7,28 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NoReturn
 
 from tieline.api import AccessDeniedError, DataError, RecordMetadata, RetriableError, SourceRecord
 from tieline.broker.port import Broker, Producer, RefusedNowError
-from tieline.broker.records import Delivery, Unit
+from tieline.broker.records import Delivery, ProducerRecord, Unit
+from tieline.dead_letters.record import shorten
+from tieline.runtime.errors.dead_letters import DeadLetters, SourcePosition
 from tieline.runtime.errors.failed_records import FailedRecord, Failure, Failures, describe_failure
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StageError, StopRequestedError, TaskFailedError
 from tieline.runtime.source.conversion import SourceConversion
+from tieline.runtime.source.positions import Positions, SavedPositions
+from tieline.runtime.source.sent_batch import SentBatch, positions_of
+from tieline.runtime.spool.spool import DamagedRow
 from tieline.runtime.task.environment import TaskEnvironment
-from tieline.runtime.task.ledger import DeliveryLedger, Entry
+from tieline.runtime.task.ledger import DeliveryLedger
 from tieline.runtime.task.timestamps import not_ahead
 
 log = logging.getLogger(__name__)
 
+MakeLetter = Callable[[SourceRecord, Failure, SourcePosition], ProducerRecord]
 Acknowledged = Callable[[Sequence[SourceRecord], Sequence["RecordMetadata | None"]], None]
-
-
-class Positions(NamedTuple):
-    """Where a batch comes from: each record's source partition, and the offset that each partition reaches.
-
-    ``describe`` names the position of the record with an index, for messages.
-    """
-
-    partitions: Sequence[str]
-    reached: Mapping[str, str]
-    describe: Callable[[int], str] = "record {} of its batch".format
-
-
-class SavedPositions(Protocol):
-    """Where a sender saves positions: a spool."""
-
-    def save(self, reached: Mapping[str, str]) -> None:
-        """Note that everything before these positions is acknowledged. Raises ``RetriableError``."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +49,6 @@ class ProducerOptions:
         return self.broker.producer(self.client_id, self.overrides)
 
 
-@dataclass
-class _Sent:
-    """A batch on its way; ``unit`` holds those of its records that are not acknowledged.
-
-    ``kept``: the index in the batch of each record that was sent. ``indexes``: where each record of the unit
-    is in ``kept`` and ``metadata``.
-    """
-
-    unit: Unit
-    batch: Sequence[SourceRecord]
-    positions: Positions
-    kept: Sequence[int]
-    entries: Sequence[tuple[Entry[str, str], int]]
-    indexes: Sequence[int]
-    metadata: list[RecordMetadata | None]
-
-
 class Sender:
     """Sends in order, settles in order; used by one thread. ``ledger.counts`` may be read from any."""
 
@@ -87,17 +58,22 @@ class Sender:
         conversion: SourceConversion,
         options: ProducerOptions,
         acknowledged: Acknowledged | None = None,
+        dead_letters: DeadLetters | None = None,
     ) -> None:
+        """``dead_letters``: where records go that cannot be handled; ``None``: one of them stops the task."""
         self.ledger: DeliveryLedger[str, str] = DeliveryLedger()
         self._environment = environment
         self._conversion = conversion
         self._options = options
         self._acknowledged = acknowledged
+        self._dead_letters = dead_letters
         self._refused = (
             False  # the broker refuses the oldest batch: nothing else is sent until it is accepted
         )
         self._topics: set[str] = set()
-        self._open: deque[_Sent] = deque()
+        self._open: deque[SentBatch] = deque()
+        self._sending: deque[SentBatch] = deque()
+        """Those of the open batches that the producer has, in the order of sending."""
         self._producer = environment.retry(Stage.START, options.producer)
         self._producing = environment.retry_state(Stage.KAFKA_PRODUCE)
         self._saving = environment.retry_state(Stage.OFFSET_COMMIT)
@@ -113,39 +89,27 @@ class Sender:
         return not self._open
 
     def send(self, batch: Sequence[SourceRecord], positions: Positions) -> None:
-        """③ ④ ⑤ Convert and send a batch. Raises ``TaskFailedError``, ``StopRequestedError``."""
+        """③ ④ ⑤ Convert and send a batch. Raises ``TaskFailedError``, ``StopRequestedError``.
+
+        A record that cannot be converted is replaced by its dead letter, in its place.
+        """
         converted, failures = self._environment.retry(
             Stage.VALUE_CONVERTER, lambda: self._conversion.convert(batch)
         )
         if failures:
-            self._fail(failures, batch, positions)
-        records = [record for record in converted if record is not None]
-        kept: Sequence[int] = range(len(batch))
-        for topic in {record.topic for record in records} - self._topics:
-            self._create(topic)
-        total = Counter(positions.partitions)
-        filtered: Counter[str] = Counter()
-        if len(records) < len(batch):
-            kept = [index for index, record in enumerate(converted) if record is not None]
-            filtered.update(p for p, r in zip(positions.partitions, converted, strict=True) if r is None)
-        entries = [
-            (
-                self.ledger.dispatch(partition, offset, total[partition], filtered[partition]),
-                total[partition] - filtered[partition],
-            )
-            for partition, offset in positions.reached.items()
-        ]
-        offsets = positions.reached if self._options.positions is None else {}
-        unit = Unit(records, self._environment.connector, offsets)
-        self._open.append(
-            _Sent(unit, batch, positions, kept, entries, range(len(records)), [None] * len(records))
-        )
-        if self._refused:
-            return
-        try:
-            self._producer.send(unit)
-        except (RetriableError, AccessDeniedError) as error:
-            self._replace_producer(error)
+            letters = self._letters(failures, batch, positions)
+            converted = [letters.get(index, record) for index, record in enumerate(converted)]
+        elif self._dead_letters is not None:
+            self._dead_letters.window.advance(len(batch))
+        self._dispatch(batch, positions, converted, set(failures))
+
+    def send_damaged(self, rows: Sequence[DamagedRow], positions: Positions) -> None:
+        """Send the dead letters of rows of the spool that cannot be decoded. Raises ``TaskFailedError``."""
+        assert self._dead_letters is not None
+        failures = {i: Failure(Stage.SPOOL, row.error) for i, row in enumerate(rows)}
+        batch = [SourceRecord("", row.value) for row in rows]
+        letters = self._letters(failures, batch, positions, make=self._dead_letters.of_damaged)
+        self._dispatch(batch, positions, [letters[index] for index in range(len(rows))], set(letters))
 
     def poll(self, timeout: float) -> None:
         """⑥: settle what the broker has acknowledged. Raises ``TaskFailedError``, ``StopRequestedError``."""
@@ -215,7 +179,7 @@ class Sender:
         return saved
 
     def _create(self, topic: str) -> None:
-        options = self._options
+        options, dead_letters = self._options, self._dead_letters
 
         def create() -> None:
             if options.broker.create_topic(
@@ -223,47 +187,109 @@ class Sender:
             ):
                 log.info("created the topic %s", topic)
 
-        self._environment.retry(Stage.KAFKA_PRODUCE, create)
+        is_dead = dead_letters is not None and topic == dead_letters.topic
+        if not is_dead:  # that one was created at the start, with settings of its own
+            self._environment.retry(Stage.KAFKA_PRODUCE, create)
         self._topics.add(topic)
 
+    def _dispatch(
+        self,
+        batch: Sequence[SourceRecord],
+        positions: Positions,
+        converted: Sequence[ProducerRecord | None],
+        letters: set[int],
+    ) -> None:
+        """⑤ Send a converted batch; ``None`` stands for a filtered record. ``letters``: their indexes."""
+        records = [record for record in converted if record is not None]
+        kept: Sequence[int] = range(len(batch))
+        for topic in {record.topic for record in records} - self._topics:
+            self._create(topic)
+        total = Counter(positions.partitions)
+        filtered: Counter[str] = Counter()
+        if len(records) < len(batch):
+            kept = [index for index, record in enumerate(converted) if record is not None]
+            filtered.update(p for p, r in zip(positions.partitions, converted, strict=True) if r is None)
+        entries = [
+            (
+                self.ledger.dispatch(partition, offset, total[partition], filtered[partition]),
+                total[partition] - filtered[partition],
+            )
+            for partition, offset in positions.reached.items()
+        ]
+        offsets = positions.reached if self._options.positions is None else {}
+        unit = Unit(records, self._environment.connector, offsets)
+        sent = SentBatch(unit, batch, positions, kept, entries, letters)
+        self._open.append(sent)
+        if self._refused:
+            return
+        try:
+            self._send_unit(sent)
+        except (RetriableError, AccessDeniedError) as error:
+            self._replace_producer(error)
+
+    def _send_unit(self, sent: SentBatch) -> None:
+        self._sending.append(sent)
+        self._producer.send(sent.unit)
+
     def _settle(self, delivery: Delivery) -> bool:
-        """Return whether all of the batch is acknowledged; else refused records are sent again, alone."""
-        sent = self._open[0]
+        """Settle what ends with a unit; return false if refused records are sent again, alone."""
+        sent = self._sending.popleft()
         if sent.unit is not delivery.unit:
             raise TaskFailedError("the broker acknowledged out of order; nothing more is considered safe")
-        for index, metadata in zip(sent.indexes, delivery.metadata, strict=True):
-            sent.metadata[index] = metadata
-        reasons = [_reason(error) for error in delivery.failures.values()]
-        if reasons and all(isinstance(reason, RefusedNowError) for reason in reasons):
-            refused = sorted(delivery.failures)
-            sent.indexes = [sent.indexes[i] for i in refused]
-            sent.unit = replace(sent.unit, records=[sent.unit.records[i] for i in refused])
-            self._replace_producer(
-                AccessDeniedError(f"{len(refused)} record(s) refused, the first: {reasons[0]}"), refused=True
-            )
+        sent.acknowledge(delivery.metadata)
+        reasons = {index: _reason(error) for index, error in delivery.failures.items()}
+        if not reasons:
+            sent.done = True
+        elif refused := self._replace_refused(sent, reasons):
+            self._replace_producer(refused, refused=True)
             return False
-        self._open.popleft()
-        if delivery.failures:
-            rejected = {
-                sent.kept[sent.indexes[i]]: Failure(Stage.KAFKA_PRODUCE, _reason(error))
-                for i, error in delivery.failures.items()
-            }
-            self._fail(rejected, sent.batch, sent.positions)
-        for entry, count in sent.entries:
-            self.ledger.settle(entry, delivered=count)
+        else:
+            self._send_unit(sent)
+        while self._open and self._open[0].done:
+            self._complete(self._open.popleft())
+        return True
+
+    def _replace_refused(self, sent: SentBatch, reasons: Mapping[int, Exception]) -> AccessDeniedError | None:
+        """Narrow a batch to what the broker refused, with dead letters for what it will never accept.
+
+        Return an error if it may accept what is left later, but not now: among that is a dead letter that it
+        does not accept. Raises ``TaskFailedError``.
+        """
+        never = {i: reason for i, reason in reasons.items() if not isinstance(reason, RefusedNowError)}
+        failures = {sent.index(i): Failure(Stage.KAFKA_PRODUCE, reason) for i, reason in never.items()}
+        new = {index: failure for index, failure in failures.items() if index not in sent.letters}
+        if new and self._dead_letters is None:
+            everything = {sent.index(i): Failure(Stage.KAFKA_PRODUCE, r) for i, r in reasons.items()}
+            self._fail(everything, sent.batch, sent.positions)
+        letters = self._letters(new, sent.batch, sent.positions, late=True) if new else {}
+        waiting = [str(reason) for i, reason in reasons.items() if i not in never]
+        records = {}
+        for index in reasons:
+            record = letters.get(sent.index(index), sent.unit.records[index])
+            if index in never and record is sent.unit.records[index]:  # a letter
+                shorter = shorten(record)
+                if shorter is None:
+                    waiting.append(f"{never[index]}. Raise the max.message.bytes of this dead letter topic")
+                record = shorter or record
+            records[index] = record
+        sent.letters.update(letters)
+        sent.narrow(records)
+        if not waiting:
+            return None
+        return AccessDeniedError(f"{len(waiting)} record(s) refused, the first: {waiting[0]}")
+
+    def _complete(self, sent: SentBatch) -> None:
+        """⑥ Settle a batch that is acknowledged, the oldest one."""
+        sent.settle(self.ledger)
         if self._acknowledged is not None:
-            every: list[RecordMetadata | None] = [None] * len(sent.batch)
-            for index, metadata in zip(sent.kept, sent.metadata, strict=True):
-                every[index] = metadata
             try:
-                self._acknowledged(sent.batch, every)
+                self._acknowledged(sent.batch, sent.all_metadata())
             except Exception as error:
                 sentence = f"commit_record: {type(error).__name__}: {error}"
                 raise TaskFailedError(sentence, unexpected=error) from error
         if self._refused:
             self._refused = False
             self._send_open(len(self._open))
-        return True
 
     def _replace_producer(self, error: Exception, *, refused: bool = False) -> None:
         """Replace a producer that failed; the new one sends all that is not acknowledged again, in order.
@@ -278,7 +304,35 @@ class Sender:
         self._refused = refused or self._refused
         self._send_open(1 if self._refused else len(self._open))
 
-    def _fail(self, failures: Failures, batch: Sequence[SourceRecord], positions: Positions) -> NoReturn:
+    def _letters(
+        self,
+        failures: Failures,
+        batch: Sequence[SourceRecord],
+        positions: Positions,
+        *,
+        late: bool = False,
+        make: MakeLetter | None = None,
+    ) -> dict[int, ProducerRecord]:
+        """Return the dead letters of a batch, by index. Raises ``TaskFailedError`` if they are not tolerated.
+
+        ``late``: the batch was sent, so that its records count as good already.
+        """
+        dead_letters = self._dead_letters
+        if dead_letters is None:
+            self._fail(failures, batch, positions)
+        window = dead_letters.window
+        exceeded = window.exceeded_at(failures) if not late else window.fail_late(failures)
+        if exceeded is not None:
+            self._fail({exceeded: failures[exceeded]}, batch, positions, dead_letters.describe_exceeded())
+        if not late:
+            window.advance(len(batch), failures)
+        make = make or dead_letters.of_source
+        where = positions_of(positions, failures)
+        return {i: make(batch[i], failure, where[i]) for i, failure in sorted(failures.items())}
+
+    def _fail(
+        self, failures: Failures, batch: Sequence[SourceRecord], positions: Positions, why: str = ""
+    ) -> NoReturn:
         """Raise ``TaskFailedError`` about the first failed record of a batch."""
 
         def failed(index: int) -> FailedRecord:
@@ -289,13 +343,16 @@ class Sender:
             )
 
         cause = failures[min(failures)].cause
-        raise TaskFailedError(describe_failure(failures, failed), restart_helps=False) from cause
+        sentence = describe_failure(failures, failed)
+        raise TaskFailedError(f"{why}. {sentence}" if why else sentence, restart_helps=False) from cause
 
     def _send_open(self, number: int) -> None:
         now = self._environment.clock.wall_ms()
-        for sent in itertools.islice(self._open, number):
+        self._sending.clear()
+        waiting = (sent for sent in self._open if not sent.done)
+        for sent in itertools.islice(waiting, number):
             sent.unit = replace(sent.unit, records=not_ahead(sent.unit.records, now))
-            self._producer.send(sent.unit)
+            self._send_unit(sent)
 
 
 def _reason(error: Exception) -> Exception:

@@ -16,7 +16,8 @@ from tieline.api import (
 from tieline.config.settings import Timing
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StopRequestedError
-from tieline.runtime.source.sender import Acknowledged, Positions, Sender
+from tieline.runtime.source.positions import Positions
+from tieline.runtime.source.sender import Acknowledged, Sender
 from tieline.runtime.task.context import TaskSourceContext, canonical
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts

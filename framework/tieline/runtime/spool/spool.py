@@ -36,18 +36,31 @@ _KNOWN_GAP = "gap"  # records that were reported as lost when the spool was open
 _MAX_RECORD = 64 << 20
 
 
+class DamagedRow(NamedTuple):
+    """A row that the disk returns changed: its position, what it holds, and why it cannot be decoded."""
+
+    offset: int
+    value: bytes
+    error: Exception
+
+
 class SpoolBatch(NamedTuple):
-    """Records that were read, the position after them, and the position of each."""
+    """Records that were read, the position after them, and the position of each.
+
+    ``damaged``: rows among them that cannot be decoded, if the spool leaves these to its reader.
+    """
 
     records: list[SourceRecord]
     position: int
     offsets: Sequence[int]
+    damaged: Sequence[DamagedRow] = ()
 
 
 class Spool:
     """Keeps received records on disk. One thread appends, another reads; ``append`` never raises: it counts.
 
     ``as_avro``: nothing behind the spool looks into values that have a schema; see ``SpoolCodec``.
+    ``dead_letters``: the reader gets rows that cannot be decoded; else they go to the quarantine.
 
     Counters: ``spooled``, ``dropped.spool_full``, ``dropped.spool_unavailable``, ``dropped.not_spoolable``,
     ``lost.spool_damaged`` (was safe, and the disk does not return it), ``quarantined.*``, and those of
@@ -62,7 +75,9 @@ class Spool:
         clock: Clock | None = None,
         *,
         as_avro: bool = False,
+        dead_letters: bool = False,
     ) -> None:
+        self._dead_letters = dead_letters
         settings = LogSettings(max_message_bytes=_MAX_RECORD, retention_ms=-1, retention_bytes=-1)
         self._store = Store(path, settings=settings)
         self._counters = counters
@@ -134,8 +149,8 @@ class Spool:
         """Read the records at and after a position; wait ``timeout`` seconds for the first.
 
         Raises ``RetriableError``, and ``FatalError`` if the file is damaged beyond single records. A record
-        that the disk returns changed is quarantined; one that it does not return is lost. Both are counted
-        and reported, and their neighbours are returned.
+        that the disk returns changed is quarantined, or returned as damaged; one that it does not return is
+        lost. Both are counted and reported, and their neighbours are returned.
         """
         version = self._store.version
         result = self._read_rows(position, max_records)
@@ -147,13 +162,14 @@ class Spool:
                 len(result.lost),
                 f"its file no longer holds the records {result.lost[0]} to {result.lost[-1]} whole",
             )
-        decoded = list(map(self._decode, result.rows))
+        damaged: list[DamagedRow] = []
+        decoded = [self._decode(row, damaged) for row in result.rows]
         batch = [record for record in decoded if record is not None]
         offsets: Sequence[int] = range(result.position - len(batch), result.position)
         if len(batch) < len(result.rows) or result.lost:
             offsets = [row.offset for row, record in zip(result.rows, decoded, strict=True) if record]
         self._quarantine.write_if_due()
-        return SpoolBatch(batch, result.position, offsets)
+        return SpoolBatch(batch, result.position, offsets, damaged)
 
     def save(self, reached: Mapping[str, str]) -> None:
         """Delete everything before a position, since it was acknowledged. Raises ``RetriableError``."""
@@ -189,11 +205,14 @@ class Spool:
         self._mark.close()
         self._store.close()
 
-    def _decode(self, row: RawRow) -> SourceRecord | None:
+    def _decode(self, row: RawRow, damaged: list[DamagedRow]) -> SourceRecord | None:
         try:
             data, headers = unseal(row.value, row.headers)
             return self._codec.decode(data, self._with_identity(headers, row.offset, data))
         except Exception as error:  # noqa: BLE001 - a damaged record costs itself only
+            if self._dead_letters:
+                damaged.append(DamagedRow(row.offset, row.value or b"", error))
+                return None
             self._counters.add("quarantined.damaged")
             self.quarantine(
                 row.value or b"", f"damaged: record {row.offset} of the spool: {error}; check the disk"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tieline.api import AnyRecord, Transform
+from tieline.dead_letters.letter import class_name
 from tieline.runtime.errors.failed_records import Failure, collect_failures
 from tieline.runtime.errors.failure_table import Stage
 
@@ -28,7 +29,7 @@ class TransformChain:
         indexes: Sequence[int] = range(len(batch))
         failures: dict[int, Failure] = {}
         for transform in self._chain:
-            name = type(transform).__name__
+            name = class_name(type(transform))
             results, failed = collect_failures(Stage.TRANSFORMATION, name, transform.apply, live)
             failures |= {indexes[index]: failure for index, failure in failed.items()}
             kept = [(i, record) for i, record in zip(indexes, results, strict=True) if record is not None]

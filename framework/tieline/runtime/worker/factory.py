@@ -16,6 +16,8 @@ from tieline.config.settings import Timing
 from tieline.converters.avro import AvroConverter
 from tieline.registry.client import RemoteSchemaStore
 from tieline.registry.schema_topic import SchemaTopic, TopicSchemaStore
+from tieline.runtime.errors.dead_letters import DeadLetters
+from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import Claims
 from tieline.runtime.sink.context import SinkInputs
@@ -138,7 +140,14 @@ class TaskFactory:
             settings.quarantine_max_bytes,
         )
         as_avro = plan.value.type is AvroConverter and not plan.transforms  # nothing looks into the values
-        return Spool(path, limits, environment.counters, environment.clock, as_avro=as_avro)
+        return Spool(
+            path,
+            limits,
+            environment.counters,
+            environment.clock,
+            as_avro=as_avro,
+            dead_letters=settings.dead_letters is not None,
+        )
 
     def spool_path(self, environment: TaskEnvironment) -> Path:
         """Return the path of a task's spool."""
@@ -172,7 +181,15 @@ class TaskFactory:
             spool,
         )
         conversion = SourceConversion(_transforms(plan), *self._converters(plan), environment.clock)
-        return Sender(environment, conversion, options, acknowledged)
+        return Sender(environment, conversion, options, acknowledged, self._dead_letters(plan, environment))
+
+    def _dead_letters(self, plan: ConnectorPlan, environment: TaskEnvironment) -> DeadLetters | None:
+        queue = plan.settings.dead_letters
+        if queue is None:
+            return None
+        dead_letters = DeadLetters(queue, self._broker, environment)
+        environment.retry(Stage.START, dead_letters.create_topic)
+        return dead_letters
 
     def _converters(self, plan: ConnectorPlan) -> tuple[Any, Any]:
         key, value = (

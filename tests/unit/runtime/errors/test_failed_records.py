@@ -45,13 +45,21 @@ def test_an_operation_that_rejects_one_record_at_a_time_is_applied_until_none_is
     assert sorted(failures) == [1, 3]
 
 
-@pytest.mark.parametrize("failures", [{}, {7: ValueError("no such record")}, {-1: ValueError("nor this")}])
-def test_a_data_error_without_a_record_of_the_batch_is_an_error_of_the_operation(failures):
-    def operation(batch):
-        raise DataError(failures)
+@pytest.mark.parametrize("named", [{}, {7000: ValueError("no such record")}, {-1: ValueError("nor this")}])
+def test_a_data_error_that_names_no_record_of_the_batch_costs_one_record_in_a_thousand(named):
+    calls = []
 
-    with pytest.raises(StageError, match="TASK_PUT"):
-        collect_failures(Stage.TASK_PUT, "x", operation, [1])
+    def operation(batch):
+        calls.append(len(batch))
+        if 617 in batch:
+            raise DataError(named)
+        return batch
+
+    results, failures = collect_failures(Stage.TASK_PUT, "x", operation, range(1000))
+    assert results == [None if n == 617 else n for n in range(1000)]
+    assert failures.keys() == {617}
+    assert str(failures[617].cause) == str(next(iter(named.values()), DataError({})))
+    assert len(calls) <= 2 * 10 + 1
 
 
 def test_every_other_error_carries_its_stage():

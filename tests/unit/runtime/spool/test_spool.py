@@ -69,7 +69,7 @@ def drained(spool, position=None):
     position = spool.start if position is None else position
     out: list[SourceRecord] = []
     while True:
-        batch, position, _ = spool.read(position, 7, 0)
+        batch, position, *_ = spool.read(position, 7, 0)
         if not batch:
             return out, position
         out += batch
