@@ -87,7 +87,15 @@ def run(tmp_path):
 
     def run(*names):
         connectors = [
-            (name, {"name": name, "connector.class": f"hostile_{name}", "value.converter": "json"})
+            (
+                name,
+                {
+                    "name": name,
+                    "connector.class": f"hostile_{name}",
+                    "value.converter": "json",
+                    "restart.enabled": "false",
+                },
+            )
             for name in names
         ]
         settings = {

@@ -375,7 +375,7 @@ def test_a_damaged_page_stops_the_pump_with_the_fix_but_not_the_reception(at_res
     there.write_bytes(data)
     with FakeRouter() as bus, bus_worker(tmp_path, bus.address, **{"value.converter": "string"}) as worker:
         bus.wait_for_subscriber("tieline")
-        ledger = worker.wait_for_ledger(lambda ledger: ledger["bus"]["state"] == "FAILED")
+        ledger = worker.wait_for_ledger(lambda ledger: ledger["bus"]["state"] == "RESTARTING")
         assert ledger["bus"]["trace"] == f"SPOOL: the log file {there} {FIX}"
         publish(bus, range(50))
         worker.wait_for_ledger(lambda ledger: spooled(ledger) == 50)

@@ -14,7 +14,7 @@ class Broken(SourceConnector):
 """
 
 
-def test_a_connector_that_fails_at_its_start_is_failed_and_its_neighbours_run(tmp_path, monkeypatch):
+def test_a_connector_that_fails_at_its_start_is_restarted_and_its_neighbours_run(tmp_path, monkeypatch):
     site = tmp_path / "site"
     info = site / "bad_neighbour-1.dist-info"
     info.mkdir(parents=True)
@@ -30,7 +30,7 @@ def test_a_connector_that_fails_at_its_start_is_failed_and_its_neighbours_run(tm
     ]
     with WorkerProcess(tmp_path, {}, connectors) as worker:
         ledger = worker.wait_for_ledger(lambda ledger: ledger["out"]["delivered"] == 2)
-        assert (ledger["bad"]["state"], ledger["lines"]["state"]) == ("FAILED", "RUNNING")
+        assert (ledger["bad"]["state"], ledger["lines"]["state"]) == ("RESTARTING", "RUNNING")
         assert "no such device" in ledger["bad"]["trace"]
         assert worker.stop() == 1
     assert (tmp_path / "out.txt").read_text() == "a\nb\n"

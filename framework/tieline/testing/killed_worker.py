@@ -48,7 +48,15 @@ class KilledWorker:
         self._process = WorkerProcess(
             folder,
             worker_settings,
-            [{"value.converter": "json", **settings, "name": _NAME, "connector.class": _NAME}],
+            [
+                {
+                    "value.converter": "json",
+                    "restart.enabled": "false",  # a failure is a finding, and is reported at once
+                    **settings,
+                    "name": _NAME,
+                    "connector.class": _NAME,
+                }
+            ],
             environment={"PYTHONPATH": path},
         )
 

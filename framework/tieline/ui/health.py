@@ -104,11 +104,7 @@ class Health:
 
 def problems_of(ledger: Ledger, spool: SpoolUse | None, dropped: int) -> list[Problem]:
     """Return what is abnormal about a connector; pure. ``dropped``: records in the last ten minutes."""
-    problems = []
-    if ledger.get("state") == "FAILED":
-        reason = str(ledger.get("trace", "")).partition("\n")[0]
-        text = f"A task has failed: {reason} Correct the cause and restart the worker."
-        problems.append(Problem("failed", "critical", text))
+    problems = _failures(ledger)
     for outage in ledger.get("not_connected", ()):
         text = f"Not connected to {outage['to']}: {outage['because']}. Records wait; the worker retries."
         problems.append(Problem(f"outage.{outage['to']}", "warning", text, _ms(outage["since"])))
@@ -126,6 +122,25 @@ def problems_of(ledger: Ledger, spool: SpoolUse | None, dropped: int) -> list[Pr
         )
         problems.append(Problem("dropped", "critical", text))
     return problems
+
+
+def _failures(ledger: Ledger) -> list[Problem]:
+    """Return what has failed, and what becomes of it."""
+    state = ledger.get("state")
+    reason = str(ledger.get("trace", "")).partition("\n")[0]
+    if state == "RESTARTING":
+        number = ledger.get("attempts", 0) + 1
+        text = f"A task has failed, and restarts by itself (restart {number}): {reason}"
+        return [Problem("restarting", "warning", text)]
+    if state != "FAILED":
+        return []
+    due = ledger.get("next_attempt_ms")
+    fix = "Correct the cause and restart the worker."
+    if due is not None:
+        at = dt.datetime.fromtimestamp(due / 1000, dt.timezone.utc).strftime("%H:%M UTC")
+        restarts = f"after {ledger.get('attempts')} restarts its breaker is open"
+        fix = f"Correct the cause: {restarts}, and the next attempt is at {at}."
+    return [Problem("failed", "critical", f"A task has failed: {reason} {fix}")]
 
 
 def count_dropped(ledger: Ledger) -> int:

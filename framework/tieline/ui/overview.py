@@ -20,7 +20,7 @@ from tieline.ui.health import Health, Problem, SpoolUse
 from tieline.ui.sampler import Sample, Sampler
 from tieline.ui.topic_flow import TopicFlow, topic_flows
 
-_RANK = {"FAILED": 0, "UNASSIGNED": 1, "STOPPED": 2, "RUNNING": 3}
+_RANK = {"FAILED": 0, "RESTARTING": 1, "UNASSIGNED": 2, "STOPPED": 3, "PAUSED": 4, "RUNNING": 5}
 
 
 class Card(NamedTuple):

@@ -67,6 +67,28 @@ def test_what_a_recreated_task_drops_counts_from_its_start():
     assert problem.text.startswith("7 records")
 
 
+def test_a_task_that_restarts_is_a_warning_and_one_that_failed_is_critical_until_its_next_attempt():
+    trace = "TASK_POLL: KeyError: 'a bug'\nTraceback"
+    restarting = ledger(state="RESTARTING", trace=trace, attempts=2, next_attempt_ms=1_800_000_000_000)
+    (problem,) = problems_of(restarting, None, 0)
+    assert (problem.key, problem.severity) == ("restarting", "warning")
+    assert problem.text == (
+        "A task has failed, and restarts by itself (restart 3): TASK_POLL: KeyError: 'a bug'"
+    )
+    failed = ledger(state="FAILED", trace=trace, attempts=10, next_attempt_ms=1_800_000_000_000)
+    (problem,) = problems_of(failed, None, 0)
+    assert (problem.key, problem.severity) == ("failed", "critical")
+    assert problem.text.endswith(
+        "Correct the cause: after 10 restarts its breaker is open, and the next attempt is at 08:00 UTC."
+    )
+    (problem,) = problems_of({**failed, "next_attempt_ms": None}, None, 0)
+    assert problem.text.endswith("Correct the cause and restart the worker.")
+
+
+def test_a_paused_connector_has_no_problem():
+    assert problems_of(ledger(state="PAUSED"), None, 0) == []
+
+
 def test_critical_problems_come_first():
     outage = {"to": "MongoDB", "since": "2026-01-31T12:00:00+00:00", "because": "connection refused"}
     checked = health()

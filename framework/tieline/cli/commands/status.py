@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _NO_WORKER = "no worker runs"
 _TIMEOUT = 10.0
+_COPIED = ("type", "received", "delivered", "trace", "attempts", "next_attempt_ms", "breaker")
 
 
 def status(
@@ -33,9 +34,9 @@ def status(
 
     Changes nothing. A connector's state is the last one that its worker wrote. NOT CONNECTED: the connector
     runs, but a system that it needs is unavailable. The lines below the connectors say since when and why,
-    and why a connector FAILED. The lag of a reader (a sink's consumer group) is what it has not committed
-    yet. What waits in a spool is not acknowledged by the broker yet. A quarantine holds input that could
-    not be parsed.
+    and why a connector FAILED, or when it restarts. The lag of a reader (a sink's consumer group) is what
+    it has not committed yet. What waits in a spool is not acknowledged by the broker yet. A quarantine holds
+    input that could not be parsed.
     """
     state = look(folder)
     if as_json:
@@ -69,16 +70,32 @@ def lines(connectors: Sequence[Mapping[str, Any]], now: float) -> Iterator[str]:
 
     for row in connectors:
         name = printable(row["connector"])
+        ended = row["state"] == _NO_WORKER
         if row["trace"]:
             sentence, traceback = split_trace(row["trace"])
-            yield f"{name} FAILED: {_one_line(sentence)}"
+            state = "RESTARTING" if row["state"] == "RESTARTING" else "FAILED"
+            yield f"{name} {state}: {_one_line(sentence)}"
             yield from (f"  {printable(line)}" for line in traceback.splitlines())
-        ended = row["state"] == _NO_WORKER
+            if not ended and (next_step := _next_attempt(row, now)):
+                yield f"{name} {next_step}"
         until = (row["written"] or 0) / 1000 if ended else now
         for outage in row["not_connected"]:
             was = "was not connected" if ended else "not connected"
             since = _since(outage["since"], until, now)
             yield f"{name} {was} to {_one_line(outage['to'])} since {since}: {_one_line(outage['because'])}"
+
+
+def _next_attempt(row: Mapping[str, Any], now: float) -> str:
+    """Return what becomes of a connector that has failed; empty if only an operator can help."""
+    from tieline.runtime.task.connections import span_text
+
+    due, is_open = row.get("next_attempt_ms"), row.get("breaker") == "open"
+    restarts = f"after {row.get('attempts')} restarts"
+    if due is None:
+        return f"has an open breaker {restarts}; only an operator closes it" if is_open else ""
+    begin = dt.datetime.fromtimestamp(due / 1000).astimezone()
+    when = f"{begin.strftime('%H:%M:%S')} (in {span_text(max(0.0, due / 1000 - now))})"
+    return f"has an open breaker {restarts}, until {when}" if is_open else f"restarts at {when}, {restarts}"
 
 
 def _since(since: str, until: float, now: float) -> str:
@@ -162,7 +179,7 @@ def _connectors(worker: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "worker": worker.get("pid"),
             "written": worker.get("written"),
             "state": "NOT CONNECTED" if state == "RUNNING" and outages else state,
-            **{key: stats.get(key) for key in ("type", "received", "delivered", "trace")},
+            **{key: stats.get(key) for key in _COPIED},
             "lag": stats.get("lag") if worker["running"] else None,
             "not_connected": outages,
         }

@@ -54,7 +54,12 @@ class DevWorker:
             "offset.flush.interval.ms": "200",
             "value.converter": "json",
         }
-        connector = {"name": self._file.path.stem, **({} if is_source else {"topics": TOPIC}), **settings}
+        connector = {
+            "name": self._file.path.stem,
+            "restart.enabled": "false",  # the author sees a failure at once, and corrects the file
+            **({} if is_source else {"topics": TOPIC}),
+            **settings,
+        }
         files = [
             self._write("worker", worker),
             self._write("settings", {**connector, "connector.class": _NAME}),

@@ -87,14 +87,17 @@ def decide(
         if isinstance(error, RetriableError) and error.after is not None:
             return Retry(error.after)
         return Retry(backoff(policy, attempt, jitter))
-    if isinstance(error, (DataError, StartupError, FencedError)):
-        return Stop(f"{stage.value}: {error}", restart_helps=False)
-    if isinstance(error, FatalError):
-        return Stop(f"{stage.value}: {error}")
+    if isinstance(error, (DataError, StartupError, FatalError)):
+        return Stop(f"{stage.value}: {error}", restart_helps=restart_helps(error))
     return Stop(
         f"{stage.value}: {type(error).__name__}: {error} (an error that the connector did not handle)",
         unexpected=True,
     )
+
+
+def restart_helps(error: BaseException) -> bool:
+    """Return whether a new run of a task that failed with this error may succeed as things are."""
+    return not isinstance(error, (DataError, StartupError, FencedError))
 
 
 class Delays(Protocol):

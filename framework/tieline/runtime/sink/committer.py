@@ -43,6 +43,7 @@ class OffsetCommitter:
         timing: Timing,
     ) -> None:
         self._clock = environment.clock
+        self._activity = environment.activity
         self._task = task
         self._tracker = tracker
         self._changelogs = changelogs
@@ -99,7 +100,10 @@ class OffsetCommitter:
         if offsets:
             self._flushing.over()
         self._held.resume_all()
+        delivered = self._tracker.counts.delivered
         self._tracker.settle(safe)
+        if self._tracker.counts.delivered != delivered:
+            self._activity.note_delivered(self._clock)
         try:
             stored = self._tracker.commit(store, only)
         except Exception as error:  # noqa: BLE001 - the failure table decides

@@ -45,6 +45,7 @@ class PartitionHandover:
         self._inputs.conversion.identities.drop_topics()
         log.info("partitions assigned", extra={"partitions": _names(partitions)})
         self._held.assign(partitions)
+        self._environment.activity.partitions = len(self._held.owned)
         self._environment.retry(Stage.START, lambda: self._task.open(partitions))
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
@@ -69,6 +70,7 @@ class PartitionHandover:
         if not partitions:
             return
         self._held.unassign(partitions)
+        self._environment.activity.partitions = len(self._held.owned)
         try:
             self._task.close(partitions, lost)
         except RetriableError as error:  # what the sink has not confirmed will be read again

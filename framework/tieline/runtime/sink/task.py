@@ -114,6 +114,7 @@ class WorkerSinkTask:
         consumer = self._consumer = self._environment.retry(Stage.START, self._inputs.join)
         self._context.consumer = consumer
         self._held.reset(consumer)
+        self._environment.activity.partitions = 0
         self._committer.reset(consumer)
         self._inputs.conversion.identities.consumed_id = consumer.topic_id
         try:
@@ -157,6 +158,7 @@ class WorkerSinkTask:
         if batch:
             self._consuming.over()
             self._rejoining.over()
+            self._environment.activity.note_received(self._environment.clock)
         else:
             self._consuming.no_error()
         return batch
@@ -182,6 +184,7 @@ class WorkerSinkTask:
             if not handled:
                 break
             self._tracker.track_handled(batch[index])
+            self._environment.activity.note_delivered(self._environment.clock)
             start = index + 1
         self._put(batch[start:], converted.part(start, len(batch)) if start else converted)
 
@@ -269,6 +272,8 @@ class WorkerSinkTask:
             self._consumer.close(self._timing.call_timeout)
         except RetriableError as error:
             log.warning("could not leave the group; its session will expire: %s", error)
+        finally:
+            self._environment.activity.partitions = None
 
     def _report_skipped(self) -> None:
         for partition, first, end, reason in self._consumer.skipped():

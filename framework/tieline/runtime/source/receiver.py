@@ -87,6 +87,7 @@ class Receiver:
         if batch[0].source_offset and not self._context.offsets_reported:
             self._context.report_offsets("returns records with a source offset")
         self._spool.append(batch if self._repeats is None else self._repeats.number(batch))
+        self._environment.activity.note_received(self._environment.clock)
 
     def _receive_rest(self) -> None:
         """Receive what the task still holds when it is asked to stop, as far as the time allows."""

@@ -122,6 +122,8 @@ class Sender:
             if not self._settle(delivery):
                 return
             self._producing.over()
+            if delivery.metadata:
+                self._environment.activity.note_delivered(self._environment.clock)
 
     def drain(self, deadline: float) -> bool:
         """Wait until nothing is in flight; false if it still is at the deadline (of the task's clock)."""

@@ -107,6 +107,7 @@ class WorkerSourceTask:
                     continue
                 if batch:
                     polling.over()
+                    self._environment.activity.note_received(clock)
                     sender.send(batch, _positions(batch))
                 else:
                     polling.no_error()

@@ -13,6 +13,7 @@ from typing import TypeVar
 from tieline.config.retry_policy import RetryPolicy
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import RetryState, StopRequestedError
+from tieline.runtime.task.activity import Activity
 from tieline.runtime.task.clock import Clock, Counters
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.task.durations import Durations
@@ -34,6 +35,7 @@ class TaskEnvironment:
     durations: Durations = field(default_factory=Durations)
     data_dir: Path = Path("data")
     """The worker's folder."""
+    activity: Activity = field(default_factory=Activity)
 
     @cached_property
     def connections(self) -> Connections:
@@ -46,7 +48,7 @@ class TaskEnvironment:
         return f"{self.connector}-{self.task}"
 
     def renewed(self) -> TaskEnvironment:
-        """Return an environment for another runner of this task: not asked to stop, the same counters."""
+        """Return an environment for another runner of this task: not asked to stop, the same totals."""
         return replace(self, stop=threading.Event())
 
     def retry_state(self, stage: Stage) -> RetryState:

@@ -20,6 +20,7 @@ positions after the last record.
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Hashable, Mapping
 from typing import Generic, NamedTuple, TypeVar
@@ -44,6 +45,15 @@ class Counts(NamedTuple):
     dead_lettered: int = 0
     filtered: int = 0
     in_flight: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Return the sums."""
+        return Counts(*map(operator.add, self, other))
+
+    @property
+    def settled(self) -> Counts:
+        """The totals after the end: what was in flight is received again by the next one."""
+        return self._replace(received=self.received - self.in_flight, in_flight=0)
 
 
 class Entry(Generic[P, O]):

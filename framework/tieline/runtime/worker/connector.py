@@ -1,48 +1,62 @@
-"""One connector of a running worker: its tasks, and what is known about its records."""
+"""One connector of a running worker: its tasks, their restarts, and what is known about its records."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tieline.api import Connector, SinkTask, SourceTask, StartupError, TielineError
-from tieline.config.plan import ConnectorPlan, SinkPlan, SourcePlan
+from tieline.api import Connector, StartupError, TielineError
+from tieline.config.plan import ConnectorPlan, SinkPlan
 from tieline.logs import about, redaction
+from tieline.runtime.errors.failure_table import restart_helps
 from tieline.runtime.errors.traces import describe_error
-from tieline.runtime.source.pump import SpoolInput
 from tieline.runtime.spool.spool import Spool
-from tieline.runtime.task.clock import Counters
+from tieline.runtime.task.clock import Clock
 from tieline.runtime.task.connections import Connections
-from tieline.runtime.task.environment import TaskEnvironment
-from tieline.runtime.task.ledger import Counts, skipped
-from tieline.runtime.worker.factory import TaskFactory, TaskSettings
+from tieline.runtime.task.ledger import skipped
+from tieline.runtime.worker.factory import TaskFactory
+from tieline.runtime.worker.restart_state import RestartState
+from tieline.runtime.worker.states import State, worst
+from tieline.runtime.worker.task_set import TaskSet
 from tieline.runtime.worker.task_thread import TaskThread
 
 log = logging.getLogger(__name__)
 
-_PUMP_ENDS_WITHIN = 30.0  # seconds, once it has nothing to send any more
+_ENDING = 5.0
+"""Seconds that a thread may take to end after its task has."""
 
 
 class RunningConnector:
-    """One connector with its tasks. It is a ``ConnectorContext``."""
+    """One connector with its tasks. It is a ``ConnectorContext``.
 
-    def __init__(self, plan: ConnectorPlan, factory: TaskFactory) -> None:
+    ``wake`` is called from any thread when ``restart_due`` may have something to do. One thread calls the
+    methods of the runtime's side, except those that say otherwise.
+    """
+
+    def __init__(
+        self,
+        plan: ConnectorPlan,
+        factory: TaskFactory,
+        wake: Callable[[], None] = lambda: None,
+        clock: Clock | None = None,
+    ) -> None:
         self.plan = plan
         self.type = "sink" if isinstance(plan, SinkPlan) else "source"
-        self.threads: list[TaskThread] = []
-        self.spools: dict[Path, Spool] = {}
-        """The open spools by path; they stay open while their tasks are rebuilt."""
         self.topic_connections = Connections(time.monotonic, wall_ms)
         """The topics of a sink that do not exist."""
         self._factory = factory
+        self._wake = wake
+        self._clock = clock or Clock()
+        self._tasks = TaskSet(plan, factory, self._clock, wake)
         self._connector: Connector[Any] | None = None
-        self._counters: list[Counters] = []
-        self._behind: dict[TaskThread, tuple[TaskThread, SpoolInput]] = {}
-        """The pump behind each receiver, and what connects them."""
         self._failure: str | None = None
+        """Why the connector failed as a whole: its tasks stop, and all of it is restarted."""
+        self._restarts = RestartState(plan.settings.restart_policy, self._clock)
+        self._restart_requested = False
+        self._stopping = False
 
     # ConnectorContext
 
@@ -61,45 +75,44 @@ class RunningConnector:
         log.warning("%s asks for new task configurations; they take effect at the next start", self.name)
 
     def raise_error(self, error: Exception) -> None:
-        """Report an error from a thread of the connector's own, and stop its tasks."""
-        sentence = f"{type(error).__name__}: {error}"
-        log.error("the connector %s failed: %s", self.name, sentence, exc_info=error)
-        self._failure = redaction.clean(describe_error(sentence, error))
-        self.interrupt()
+        """Report an error from a thread of the connector's own. Its tasks stop, and all of it restarts."""
+        if self._failure is None:
+            self._fail(f"{type(error).__name__}: {error}", error)
+            self._tasks.interrupt()
+            self._wake()
+        else:
+            log.error("the connector %s has failed already, and reports: %s", self.name, error)
 
     # the runtime's side
 
+    @property
+    def threads(self) -> Sequence[TaskThread]:
+        """The threads of its tasks; those of a connector that restarts are replaced."""
+        return self._tasks.threads
+
+    @property
+    def spools(self) -> Mapping[Path, Spool]:
+        """The open spools by path."""
+        return self._tasks.spools
+
     def prepare(self) -> None:
-        """Build every task. If the connector fails, it is FAILED. Raises ``StartupError``."""
+        """Build every task. If the connector fails, it is restarted later. Raises ``StartupError``."""
         try:
             self._build_tasks()
         except StartupError:
             raise
-        except Exception as error:
-            sentence = f"START: {type(error).__name__}: {error}"
-            self._failure = redaction.clean(describe_error(sentence, error))
-            self.threads.clear()
-            log.exception("the connector %s failed at its start", self.name)
+        except Exception as error:  # noqa: BLE001 - the policy decides
+            self._fail(f"START: {type(error).__name__}: {error}", error)
 
-    def adopt(self, paths: list[Path]) -> list[Path]:
+    def adopt(self, paths: Sequence[Path]) -> list[Path]:
         """Drain the spools that tasks of an earlier start left; return those of other connectors."""
-        plan = self.plan
-        if not isinstance(plan, SourcePlan) or not self.spools:
-            return paths
-        others = []
-        for path in paths:
-            name, _, number = path.stem.rpartition("-")
-            if name != self.name or not number.isdecimal():
-                others.append(path)
-            elif path not in self.spools:
-                environment = self._make_environment(int(number))
-                spool_input = SpoolInput()
-                spool_input.end()
-                self._add_pump(plan, environment, self._open_spool(path, plan, environment), spool_input)
-        return others
+        return self._tasks.adopt(paths)
 
     def start(self) -> None:
-        """Start every task."""
+        """Start every task, unless the connector has failed as a whole."""
+        if self._failure is not None:
+            return
+        self._restarts.begin()
         for thread in self.threads:
             thread.start()
 
@@ -109,34 +122,50 @@ class RunningConnector:
         A pump that has ended because its receiver failed is rebuilt with the receiver. Raises what building
         the task raises.
         """
-        thread.rebuild()
-        if thread in self._behind:
-            pump, spool_input = self._behind[thread]
-            if spool_input.reopen():
-                if not pump.join(_PUMP_ENDS_WITHIN):
-                    raise RuntimeError(f"the pump of {pump.environment.id} does not end")
-                pump.rebuild()
-                pump.start()
-        thread.start()
+        self._tasks.rebuild(thread)
+
+    def restart(self) -> None:
+        """Ask for a restart of everything that has failed, at once, and close its breaker. Any thread."""
+        self._restart_requested = True
+        self._wake()
+
+    @property
+    def next_due(self) -> float | None:
+        """When ``restart_due`` has something to do, on the clock; ``None``: not before ``wake`` is called."""
+        if self._failure is not None and not all(thread.has_ended for thread in self.threads):
+            return None  # the end of the last task wakes the worker
+        if self._restart_requested:
+            return self._clock.now()
+        if self._failure is not None:
+            return self._restarts.due
+        return min(self._dues(), default=None)
+
+    def restart_due(self) -> None:
+        """Restart the tasks whose time has come, or the connector as a whole if that has failed."""
+        if self._stopping:
+            return
+        requested, self._restart_requested = self._restart_requested, False
+        now = self._clock.now()
+        if self._failure is not None:
+            due = self._restarts.due
+            if requested or (due is not None and due <= now):
+                self._restart_all(requested)
+            return
+        for thread in self.threads:
+            due = thread.restarts.due
+            if (due is not None and due <= now) or (requested and thread.state in ("FAILED", "RESTARTING")):
+                self._restart(thread, requested)
 
     def interrupt(self) -> None:
-        """Ask every task to stop; return at once. An error of one does not affect the others."""
-        for thread in self.threads:
-            try:
-                thread.interrupt()
-            except Exception:
-                log.exception("interrupt of the task %s failed", thread.environment.id)
+        """Stop for good: ask every task to stop, return at once, and restart nothing any more."""
+        self._stopping = True
+        self._tasks.interrupt()
 
     def close(self) -> None:
         """Close the spools and stop the connector, after all tasks have ended."""
         for spool in self.spools.values():
             spool.close()
-        if self._connector is None:
-            return
-        try:
-            self._connector.stop()
-        except Exception:
-            log.exception("the connector %s did not stop cleanly", self.name)
+        self._stop_connector()
 
     @property
     def running(self) -> bool:
@@ -144,24 +173,26 @@ class RunningConnector:
         return any(thread.state == "RUNNING" for thread in self.threads)
 
     @property
-    def state(self) -> str:
-        """The worst of the tasks' states."""
-        return worst_state(
-            {thread.state for thread in self.threads} | ({"FAILED"} if self._failure else set())
-        )
+    def can_run(self) -> bool:
+        """Whether some task works, or will without an operator's help."""
+        will_restart = self._restarts.due if self._failure is not None else next(self._dues(), None)
+        return self.running or will_restart is not None
+
+    @property
+    def state(self) -> State:
+        """The worst of the tasks' states, and of the connector's own."""
+        states: list[State] = [thread.state for thread in self.threads]
+        if self._failure is not None:
+            states.append(self._restarts.state or "FAILED")
+        return worst(states)
 
     def ledger(self) -> dict[str, Any]:
         """Return what is known about the records; from the spool on, the numbers add up at any moment."""
-        stats = [thread.stats for thread in self.threads]
-        totals = Counts(*(sum(column) for column in zip(*stats, strict=True))) if stats else Counts()
-        counters: dict[str, int] = {}
-        for task_counters in self._counters:
-            for name, number in task_counters.all().items():
-                counters[name] = counters.get(name, 0) + number
+        counters = self._tasks.counters
         out: dict[str, Any] = {
             "type": self.type,
             "state": self.state,
-            **totals._asdict(),
+            **self._tasks.counts._asdict(),
             "skipped": skipped(counters),
             "counters": counters,
         }
@@ -172,6 +203,9 @@ class RunningConnector:
             out["spool_records"], out["spool_bytes"] = self._waiting()
         if outages := self.outages():
             out["not_connected"] = outages
+        out["tasks"] = tasks = [thread.describe() for thread in self.threads]
+        own = self._restarts.stats(None)
+        out.update(_summary([own, *tasks] if self._failure is not None else tasks))
         traces = [trace for trace in (self._failure, *(thread.trace for thread in self.threads)) if trace]
         return {**out, "trace": traces[0]} if traces else out
 
@@ -211,87 +245,83 @@ class RunningConnector:
             return None, None
         return sum(records for records, _ in sizes), sum(size for _, size in sizes)
 
+    def _dues(self) -> Iterator[float]:
+        """Yield when tasks are restarted."""
+        return (due for due in (thread.restarts.due for thread in self.threads) if due is not None)
+
     def _build_tasks(self) -> None:
         plan = self.plan
         connector = self._connector = plan.connector(self, plan.config)
         connector.start()
         task_type: Any = plan.connector.task_type
         configs = connector.task_configs(plan.settings.tasks_max)[: plan.settings.tasks_max]
-        for number, settings in enumerate(configs):
-            environment = self._make_environment(number)
-            if isinstance(plan, SinkPlan):
-                self._add_sink(plan, task_type, settings, environment)
-            elif task_type.replayable:
-                self._add_source(plan, task_type, settings, environment)
-            else:
-                self._add_spooled(plan, task_type, settings, environment)
+        self._tasks.build(task_type, configs)
 
-    def _make_environment(self, number: int) -> TaskEnvironment:
-        environment = TaskEnvironment(
-            self.name, number, self.plan.settings.policy, data_dir=self._factory.data_dir
-        )
-        self._counters.append(environment.counters)
-        return environment
+    def _fail(self, sentence: str, error: Exception) -> None:
+        """Note that the connector has failed as a whole, and decide about its restart."""
+        handled = [thread.environment.activity.delivered for thread in self.threads]
+        last_record = max((time for time in handled if time is not None), default=None)
+        state = self._restarts.fail(restart_helps(error) and not self._stopping, last_record)
+        self._failure = redaction.clean(describe_error(sentence, error))
+        extra = {"state": state, **self._restarts.stats(None)}
+        log.error("the connector %s failed: %s", self.name, sentence, exc_info=error, extra=extra)
 
-    def _add_sink(
-        self, plan: SinkPlan, task_type: type[SinkTask[Any]], settings: TaskSettings, task: TaskEnvironment
-    ) -> None:
-        self.threads.append(
-            TaskThread(
-                task, "sink", lambda environment: self._factory.sink(plan, task_type, settings, environment)
-            )
-        )
+    def _restart(self, thread: TaskThread, requested: bool) -> None:
+        """Restart one task; the others continue."""
+        thread.join(_ENDING)
+        if requested:
+            thread.restarts.close_breaker()
+        thread.restarts.restart()
+        environment = thread.environment
+        environment.counters.add("restarts")
+        with about(connector=self.name, task=environment.task):
+            log.info("the task is restarted", extra={"role": thread.role, **thread.restarts.stats(None)})
+            try:
+                self._tasks.rebuild(thread)
+            except Exception as error:  # noqa: BLE001 - the policy decides
+                thread.fail(error)
 
-    def _add_source(
-        self,
-        plan: SourcePlan,
-        task_type: type[SourceTask[Any]],
-        settings: TaskSettings,
-        task: TaskEnvironment,
-    ) -> None:
-        self.threads.append(
-            TaskThread(
-                task,
-                "source",
-                lambda environment: self._factory.source(plan, task_type, settings, environment),
-            )
-        )
+    def _restart_all(self, requested: bool) -> None:
+        """Restart the connector as a whole, as soon as all of its tasks have ended."""
+        if not all(thread.has_ended and thread.join(_ENDING) for thread in self.threads):
+            self._restart_requested = requested
+            return
+        self._stop_connector()
+        self._tasks.clear()
+        if requested:
+            self._restarts.close_breaker()
+        self._restarts.restart()
+        log.info("the connector %s is restarted", self.name, extra=self._restarts.stats(None))
+        self._failure = None  # from here on, the new connector may report an error of its own
+        try:
+            self._build_tasks()
+            self._tasks.adopt(self._factory.existing_spools())
+            self.start()
+        except Exception as error:  # noqa: BLE001 - the policy decides
+            self._fail(f"START: {type(error).__name__}: {error}", error)
+            self._tasks.interrupt()
 
-    def _add_spooled(
-        self,
-        plan: SourcePlan,
-        task_type: type[SourceTask[Any]],
-        settings: TaskSettings,
-        task: TaskEnvironment,
-    ) -> None:
-        spool = self._open_spool(self._factory.spool_path(task), plan, task)
-        spool_input = SpoolInput()
-        receiver = TaskThread(
-            task,
-            "receiver",
-            lambda environment: self._factory.receiver(plan, task_type, settings, environment, spool),
-            on_failure=spool_input.end,
-        )
-        self.threads.append(receiver)
-        self._behind[receiver] = self._add_pump(plan, task.renewed(), spool, spool_input), spool_input
-
-    def _add_pump(
-        self, plan: SourcePlan, task: TaskEnvironment, spool: Spool, spool_input: SpoolInput
-    ) -> TaskThread:
-        pump = TaskThread(
-            task, "pump", lambda environment: self._factory.pump(plan, environment, spool, spool_input)
-        )
-        self.threads.append(pump)
-        return pump
-
-    def _open_spool(self, path: Path, plan: SourcePlan, task: TaskEnvironment) -> Spool:
-        spool = self.spools[path] = self._factory.open_spool(path, plan, task)
-        return spool
+    def _stop_connector(self) -> None:
+        if self._connector is None:
+            return
+        try:
+            self._connector.stop()
+        except Exception:
+            log.exception("the connector %s did not stop cleanly", self.name)
+        self._connector = None
 
 
-def worst_state(states: Collection[str]) -> str:
-    """Return the state of these that needs attention most."""
-    return next((state for state in ("FAILED", "RUNNING", "UNASSIGNED") if state in states), "STOPPED")
+def _summary(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the most attempts of the tasks, their earliest next one, and whether a breaker is open."""
+    out: dict[str, Any] = {"attempts": max((part["attempts"] for part in parts), default=0)}
+    failed = [part for part in parts if "breaker" in part]
+    if failed:
+        times = [part["next_attempt_ms"] for part in failed if part["next_attempt_ms"] is not None]
+        out["next_attempt_ms"] = min(times, default=None)
+        out["breaker"] = "open" if any(part["breaker"] == "open" for part in failed) else "closed"
+    for name in ("last_received_ms", "last_delivered_ms"):
+        out[name] = max((part[name] for part in parts if part.get(name) is not None), default=None)
+    return out
 
 
 def wall_ms() -> int:

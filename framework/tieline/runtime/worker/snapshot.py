@@ -10,7 +10,8 @@ from tieline import __version__
 from tieline.config.plan import SourcePlan
 from tieline.metrics.snapshot import ConnectorSnapshot, Distribution, TaskSnapshot, WorkerSnapshot
 from tieline.runtime.task.ledger import Counts
-from tieline.runtime.worker.connector import RunningConnector, worst_state
+from tieline.runtime.worker.connector import RunningConnector
+from tieline.runtime.worker.states import worst
 from tieline.runtime.worker.task_thread import TaskThread
 
 if TYPE_CHECKING:
@@ -70,5 +71,5 @@ def _connector(
 def _task(number: int, parts: list[TaskThread]) -> TaskSnapshot:
     stats = [thread.stats for thread in parts]
     counts = Counts(*(sum(column) for column in zip(*stats, strict=True)))
-    state = worst_state({thread.state for thread in parts})
+    state = worst({thread.state for thread in parts})
     return TaskSnapshot(number, state, counts._asdict(), parts[0].environment.counters["retries"])

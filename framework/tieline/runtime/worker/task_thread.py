@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from tieline.logs import about, redaction
+from tieline.runtime.errors.failure_table import restart_helps
 from tieline.runtime.errors.retry_state import TaskFailedError
-from tieline.runtime.errors.traces import describe_error
+from tieline.runtime.errors.traces import describe_error, split_trace
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
+from tieline.runtime.worker.restart_state import RestartState
 from tieline.runtime.worker.runner_protocol import Runner
+from tieline.runtime.worker.states import State
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +23,8 @@ log = logging.getLogger(__name__)
 class TaskThread:
     """Runs one runner at a time, in a thread of its own, and reports how the last one ended.
 
-    The first runner is built at once, which may raise. ``on_failure`` is called from the thread of a runner
-    that has failed. ``start``, ``rebuild`` and ``join`` are called by one thread.
+    The first runner is built at once, which may raise. ``on_end`` is called at the end of each runner by its
+    thread, after the state has changed. ``start``, ``rebuild`` and ``join`` are called by one thread.
     """
 
     def __init__(
@@ -28,15 +32,17 @@ class TaskThread:
         environment: TaskEnvironment,
         role: str,
         build: Callable[[TaskEnvironment], Runner],
-        on_failure: Callable[[], None] = lambda: None,
+        restarts: RestartState,
+        on_end: Callable[[TaskThread], None] = lambda thread: None,
     ) -> None:
         self.environment = environment
         self.role = role
-        self.state = "UNASSIGNED"
+        self.restarts = restarts
+        self.state: State = "UNASSIGNED"
         self.trace: str | None = None
         """Why the last runner failed: a sentence, and for an unexpected error its traceback below it."""
         self._build = build
-        self._on_failure = on_failure
+        self._on_end = on_end
         self._earlier = Counts()
         self._runner = build(environment)
         self._thread = self._make_thread()
@@ -44,16 +50,37 @@ class TaskThread:
     @property
     def stats(self) -> Counts:
         """The totals of all runners. What was in flight when one ended was received again, or will be."""
-        now = self._runner.stats
-        return Counts(*(before + count for before, count in zip(self._earlier, now, strict=True)))
+        return self._earlier.plus(self._runner.stats)
 
     @property
     def lag(self) -> int | None:
         """How many records wait for the task; ``None`` if that is unknown, as it is of one that has ended."""
         return self._runner.lag if self.state == "RUNNING" else None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no runner works: it has ended, has failed, or was not started."""
+        return self.state != "RUNNING"
+
+    def describe(self) -> dict[str, Any]:
+        """Return state, restarts, the last records, and after a failure its cause. Any thread may call it."""
+        activity = self.environment.activity
+        out: dict[str, Any] = {
+            "task": self.environment.task,
+            "role": self.role,
+            "state": self.state,
+            **self.restarts.stats(self._last_record),
+            "last_received_ms": activity.received_ms,
+            "last_delivered_ms": activity.delivered_ms,
+        }
+        if self.role == "sink":
+            out["partitions"] = activity.partitions
+        trace = self.trace
+        return out if trace is None else {**out, "cause": split_trace(trace)[0]}
+
     def start(self) -> None:
         """Start the thread."""
+        self.restarts.begin()
         self.state = "RUNNING"
         self._thread.start()
 
@@ -66,10 +93,15 @@ class TaskThread:
             raise RuntimeError(f"the {self.role} of {self.environment.id} still runs")
         environment = self.environment.renewed()
         runner = self._build(environment)
-        self._earlier = self.stats._replace(received=self.stats.received - self.stats.in_flight, in_flight=0)
+        self._earlier = self.stats.settled
         self.environment, self._runner = environment, runner
         self._thread = self._make_thread()
         self.state, self.trace = "UNASSIGNED", None
+
+    def fail(self, error: Exception) -> None:
+        """Note that a new runner could not be built or started."""
+        self._fail(f"START: {type(error).__name__}: {error}", error, restart_helps(error))
+        self._on_end(self)
 
     def interrupt(self) -> None:
         """Ask the runner to stop; return at once. Raises what the task's ``interrupt`` raises."""
@@ -91,13 +123,21 @@ class TaskThread:
                 runner.run()
                 self.state = "STOPPED"
             except TaskFailedError as error:
-                self._fail(str(error), error.unexpected)
+                self._fail(str(error), error.unexpected, error.restart_helps)
             except BaseException as error:  # noqa: BLE001 - also SystemExit: a dead thread must not look alive
-                self._fail(f"{type(error).__name__}: {error}", error)
+                self._fail(f"{type(error).__name__}: {error}", error, restart_helps(error))
+            self._on_end(self)
 
-    def _fail(self, sentence: str, unexpected: BaseException | None) -> None:
+    @property
+    def _last_record(self) -> float | None:
+        """When the role's last record was handled; a receiver delivers none."""
+        activity = self.environment.activity
+        return activity.received if self.role == "receiver" else activity.delivered
+
+    def _fail(self, sentence: str, unexpected: BaseException | None, may_restart: bool) -> None:
         self.trace = redaction.clean(describe_error(sentence, unexpected))
-        self.state = "FAILED"
-        extra = {"state": "FAILED", "role": self.role}
+        is_stopping = self.environment.stop.is_set()  # a task that fails while it stops has stopped
+        state = self.restarts.fail(may_restart and not is_stopping, self._last_record)
+        extra = {"state": state, "role": self.role, **self.restarts.stats(self._last_record)}
         log.error("the task failed: %s", sentence, exc_info=unexpected, extra=extra)
-        self._on_failure()
+        self.state = state

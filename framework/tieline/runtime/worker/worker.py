@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import os
 import queue
@@ -16,6 +17,7 @@ from tieline.logs import repeats
 from tieline.metrics.textfile import MetricsTextfile
 from tieline.registry.http.server import RegistryServer
 from tieline.runtime.errors.traces import split_trace
+from tieline.runtime.task.clock import Clock
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.worker.broker_watch import BrokerWatch
 from tieline.runtime.worker.connector import RunningConnector, wall_ms
@@ -29,15 +31,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class _Event(enum.Enum):
+    STOP = enum.auto()
+    TASKS = enum.auto()
+
+
 class Worker:
     """Runs a plan until it is asked to stop."""
 
     def __init__(self, plan: Plan, broker: Broker) -> None:
         self._plan = plan
         self._broker = broker
-        self._stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._clock = Clock()
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        """What the loop reacts to at once.
+
+        A signal handler may interrupt any line, including its own: a ``SimpleQueue`` allows that, while an
+        ``Event`` may wait for its own lock for ever.
+        """
         self._factory = TaskFactory(broker, plan.worker.timing, plan.worker.data_dir)
-        self.connectors = [RunningConnector(planned, self._factory) for planned in plan.connectors]
+        self.connectors = [
+            RunningConnector(planned, self._factory, self._wake, self._clock) for planned in plan.connectors
+        ]
         schemas = self._factory.schema_topic
         self._registry = RegistryServer(schemas, plan.registry) if plan.registry else None
         self._broker_connections = Connections(time.monotonic, wall_ms)
@@ -51,22 +66,22 @@ class Worker:
             broker, self.broker_name, self._broker_connections, sinks, max(1.0, self._interval)
         )
         self._started_at = wall_ms()
-        self._clock = WorkerClock()
+        self._age = WorkerClock()
 
     @cached_property
     def metrics(self) -> WorkerMetrics:
         """The worker's metrics. A worker that exports none does not load the library."""
         from tieline.metrics.exposition import WorkerMetrics
 
-        return WorkerMetrics(lambda: take_snapshot(self, self.ledger(), self._clock))
+        return WorkerMetrics(lambda: take_snapshot(self, self.ledger(), self._age))
 
     def interrupt(self) -> None:
-        """Ask the worker to stop. Called from another thread or a signal handler.
+        """Ask the worker to stop. Called from another thread or a signal handler."""
+        self._events.put(_Event.STOP)
 
-        A signal handler may interrupt any line, including its own: a ``SimpleQueue`` allows that, while an
-        ``Event`` may wait for its own lock for ever.
-        """
-        self._stop_requests.put(None)
+    def _wake(self) -> None:
+        """Called from any thread when a task has ended, or is to be restarted."""
+        self._events.put(_Event.TASKS)
 
     def ledger(self) -> dict[str, Any]:
         """Return each connector's ledger by its name; an outage of the broker concerns all of them."""
@@ -92,15 +107,21 @@ class Worker:
         if textfile is not None:
             textfile.write()
         self._watch.start()
-        while not self._wait_for_stop(self._interval):
+        next_progress = self._clock.now() + self._interval
+        while not self._wait_for_stop(next_progress):
+            for connector in self.connectors:
+                connector.restart_due()
             ledger = self.ledger()
-            log.info("progress", extra={"ledger": _without_tracebacks(ledger)})
             status.write(self._status(ledger))
+            if self._clock.now() < next_progress:
+                continue
+            next_progress = self._clock.now() + self._interval
+            log.info("progress", extra={"ledger": _for_the_log(ledger)})
             if textfile is not None:
                 textfile.write()
             self._remind()
-            if not any(connector.running for connector in self.connectors):
-                log.error("no task is running any more, stopping")
+            if not any(connector.can_run for connector in self.connectors):
+                log.error("no task is running any more, and none will be restarted, stopping")
                 break
         clean, ledger = self._shut_down()
         status.write(self._status(ledger))
@@ -128,9 +149,14 @@ class Worker:
         for connector in self.connectors:
             connector.remind()
 
-    def _wait_for_stop(self, seconds: float) -> bool:
+    def _wait_for_stop(self, until: float) -> bool:
+        """Wait until this time of the clock, a restart or the end of a task; return whether to stop."""
+        dues = (connector.next_due for connector in self.connectors)
+        seconds = min([until, *(due for due in dues if due is not None)]) - self._clock.now()
         try:
-            self._stop_requests.get(timeout=seconds)
+            event = self._events.get(timeout=max(0.0, seconds))
+            while event is _Event.TASKS:  # several tasks that ended at once are one reason to look
+                event = self._events.get_nowait()
         except queue.Empty:
             return False
         return True
@@ -179,7 +205,7 @@ class Worker:
                 connector.close()
             self._factory.close()
             self._broker.close()
-        log.info("stopped", extra={"ledger": _without_tracebacks(ledger)})
+        log.info("stopped", extra={"ledger": _for_the_log(ledger)})
         return not abandoned and all(c.state == "STOPPED" for c in self.connectors), ledger
 
     @property
@@ -194,9 +220,11 @@ class Worker:
         return f"Kafka at {','.join(servers)}" if servers else f"local log in {self._plan.worker.data_dir}"
 
 
-def _without_tracebacks(ledgers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return ledgers for the log, which has a task's traceback where it failed."""
-    return {
-        name: {**ledger, "trace": split_trace(ledger["trace"])[0]} if "trace" in ledger else dict(ledger)
-        for name, ledger in ledgers.items()
-    }
+def _for_the_log(ledgers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return ledgers without single tasks and tracebacks, which the log has where a task failed."""
+    out = {name: dict(ledger) for name, ledger in ledgers.items()}
+    for ledger in out.values():
+        del ledger["tasks"]
+        if "trace" in ledger:
+            ledger["trace"] = split_trace(ledger["trace"])[0]
+    return out

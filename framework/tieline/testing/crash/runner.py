@@ -130,7 +130,7 @@ class Life:
     def _watch(self, until: Callable[[], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not self._process.dead.wait(0.002) and not until():
-            failed = [thread.trace for thread in self._threads if thread.state == "FAILED"]
+            failed = [thread.trace for thread in self._threads if thread.state in ("FAILED", "RESTARTING")]
             if failed and not self._process.dead.is_set():
                 raise AssertionError(f"a task failed, and not by the crash: {failed}")
             if time.monotonic() >= deadline:

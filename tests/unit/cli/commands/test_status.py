@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import time
+from typing import Any
 
 import pytest
 import typer
@@ -72,6 +73,25 @@ def test_the_traceback_of_an_unexpected_error_is_below_its_sentence():
     assert title == "  Traceback (most recent call last):"
     assert any("in test_the_traceback_of_an_unexpected_error" in line for line in code)
     assert last == "  KeyError: 'a bug'"
+
+
+def test_a_connector_that_restarts_says_when_and_after_how_many_restarts():
+    row: dict[str, Any] = {"connector": "bus", "state": "RESTARTING", "trace": "TASK_POLL: no"}
+    row |= {"attempts": 2, "next_attempt_ms": 1_800_000_004_000, "breaker": "closed", "written": 0}
+    row["not_connected"] = []
+    at = dt.datetime.fromtimestamp(1_800_000_004).strftime("%H:%M:%S")
+    assert list(lines([row], 1_800_000_000.0)) == [
+        "bus RESTARTING: TASK_POLL: no",
+        f"bus restarts at {at} (in 4 s), after 2 restarts",
+    ]
+    opened = {**row, "state": "FAILED", "attempts": 10, "breaker": "open"}
+    assert list(lines([opened], 1_799_999_884.0))[1:] == [
+        f"bus has an open breaker after 10 restarts, until {at} (in 2 min)"
+    ]
+    assert list(lines([{**opened, "next_attempt_ms": None}], 0.0))[1:] == [
+        "bus has an open breaker after 10 restarts; only an operator closes it"
+    ]
+    assert len(list(lines([{**row, "state": "no worker runs"}], 0.0))) == 1
 
 
 def test_the_lag_is_unknown_if_no_worker_runs(shown):

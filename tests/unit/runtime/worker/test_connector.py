@@ -76,7 +76,7 @@ def test_the_lag_of_a_sink_is_unknown_before_its_tasks_start(connector):
 def test_the_lag_of_a_sink_is_unknown_once_one_of_its_tasks_has_failed(connector, runners):
     connector.start()
     assert connector.ledger()["lag"] == 0
-    runners[0].error = TaskFailedError("a record that cannot be handled")
+    runners[0].error = TaskFailedError("a record that cannot be handled", restart_helps=False)
     runners[0].end.set()
     assert connector.threads[0].join(10)
     ledger = connector.ledger()
@@ -92,14 +92,14 @@ def test_the_lag_of_a_sink_is_unknown_if_the_connector_failed_at_its_start(conne
     failed = RunningConnector(dataclasses.replace(connector.plan, connector=Failing), no_factory)
     failed.prepare()
     ledger = failed.ledger()
-    assert (ledger["state"], ledger["lag"]) == ("FAILED", None)
+    assert (ledger["state"], ledger["lag"]) == ("RESTARTING", None)
 
 
 def test_a_task_that_failed_is_rebuilt_while_the_others_run_and_its_totals_continue(connector, runners):
     first, second = connector.threads
     connector.start()
     runners[0].stats = Counts(10, 7, 0, 1, 2)
-    runners[0].error = TaskFailedError("a record that cannot be handled")
+    runners[0].error = TaskFailedError("a record that cannot be handled", restart_helps=False)
     runners[0].end.set()
     assert first.join(10)
     with pytest.raises(RuntimeError, match="still runs"):
@@ -156,7 +156,7 @@ class Unusable(StringConverter):
 @pytest.fixture
 def spooled(tmp_path):
     log = LocalLog.open(tmp_path / "log")
-    settings = SourceSettings.parse({"name": "in", "connector.class": "x"})
+    settings = SourceSettings.parse({"name": "in", "connector.class": "x", "restart.enabled": "false"})
     text = ConverterPlan(StringConverter, StringConverter.config_type.parse({}), {})
     value = ConverterPlan(Unusable, Unusable.config_type.parse({}), {})
     plan = SourcePlan(Config.parse({}), {}, text, value, [], {}, settings, CountingSource)
