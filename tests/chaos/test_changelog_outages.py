@@ -65,7 +65,8 @@ def answered(call):
 
 
 def committed(consumer):
-    return answered(lambda: consumer.committed([AT], 10.0))
+    stored = answered(lambda: consumer.committed([AT], 10.0))
+    return {partition: position.offset for partition, position in stored.items()}
 
 
 def results(kafka_broker):

@@ -284,7 +284,8 @@ class Journey:
                     topic, lambda r: records.append((TopicPartition(r[0], r[1]), r[2], int(r.key or 0)))
                 )
                 consumer = broker.consumer(f"connect-{self.into}", "look", {})
-                committed = consumer.committed([TopicPartition(topic, p) for p in range(PARTITIONS)], 5)
+                stored = consumer.committed([TopicPartition(topic, p) for p in range(PARTITIONS)], 5)
+                committed = {partition: position.offset for partition, position in stored.items()}
                 consumer.close(5)
             saved = broker.source_offsets(self.out, 5)
         finally:
@@ -472,13 +473,13 @@ class CommitsTooLate(Broken):
 
     def __init__(self, inner):
         super().__init__(inner)
-        self.late: list[Any] = [{}, {}]
+        self.late: list[Any] = [({},), ({},)]
 
-    def commit_async(self, offsets):
-        self.late.append(offsets)
-        return self.inner.commit_async(self.late.pop(0))
+    def commit_async(self, *arguments):
+        self.late.append(arguments)
+        return self.inner.commit_async(*self.late.pop(0))
 
-    def commit(self, offsets, timeout):
+    def commit(self, *arguments):
         """Do not commit the last ones."""
 
 

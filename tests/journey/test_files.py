@@ -100,7 +100,8 @@ def look(backend):
         broker.read(where.topic, lambda record: counted.append(record.offset))
         offsets = [json.loads(text) for text in broker.source_offsets(f"lines-{backend.suffix}", 10).values()]
         group = broker.consumer(f"connect-out-{backend.suffix}", "look", {})
-        committed = group.committed([where], 10).get(where, 0)
+        stored = group.committed([where], 10).get(where)
+        committed = 0 if stored is None else stored.offset
         group.close(5)
         saved = offsets[0]["position"] if offsets else 0
         return Afterwards(len(counted), saved, committed)

@@ -17,7 +17,15 @@ from typing import Protocol
 
 from tieline.api import FatalError, TopicPartition
 from tieline.broker.offset_admin import OffsetAdmin
-from tieline.broker.records import ConsumedRecord, Delivery, ProducerRecord, Skipped, TopicInfo, Unit
+from tieline.broker.records import (
+    Committed,
+    ConsumedRecord,
+    Delivery,
+    ProducerRecord,
+    Skipped,
+    TopicInfo,
+    Unit,
+)
 
 
 class UnreadableError(FatalError):
@@ -128,21 +136,47 @@ class Consumer(Protocol):
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Continue at this offset, or at the next one that exists."""
 
-    def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
+    def commit(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        timeout: float,
+        records: Sequence[ProducerRecord] = (),
+        notes: Mapping[TopicPartition, str] | None = None,
+    ) -> None:
         """Commit offsets, each the position after the last record done; return when they are safe.
 
         For use in ``revoked``, or when ``poll`` is not called again. Without an answer it raises
         ``RetriableError`` after ``timeout`` seconds; then any call but ``close`` may wait for the broker.
+
+        ``records``: written before the offsets are committed, in this order. The local log writes both in one
+        transaction. Kafka acknowledges all records first; after an error some may be written. Give the same
+        records again until a commit succeeds. Raises ``DataError`` by the index of a record that cannot be
+        written; then no offset is committed.
+
+        ``notes``: a text for each partition, stored with its offset and returned by ``committed``. It has at
+        most 4,096 bytes in UTF-8 and no NUL, else ``FatalError`` is raised. A commit without a note removes
+        the previous one.
         """
 
-    def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
-        """Start to commit offsets. The future ends inside ``poll``, when they are safe or with an error.
+    def commit_async(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        records: Sequence[ProducerRecord] = (),
+        notes: Mapping[TopicPartition, str] | None = None,
+    ) -> Future[None]:
+        """Start to commit as ``commit`` does. The future ends inside ``poll``, when all is safe or failed.
 
-        Only the future of the last call is followed.
+        Only the future of the last call is followed. If its records are not acknowledged yet, a later commit
+        replaces it.
         """
 
-    def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
-        """Return the group's committed offsets. A partition without one is left out."""
+    def committed(
+        self, partitions: Collection[TopicPartition], timeout: float
+    ) -> dict[TopicPartition, Committed]:
+        """Return the group's committed offsets with their notes. A partition without an offset is left out.
+
+        Other programs may have written a note.
+        """
 
     def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> PartitionChangelog:
         """Take over the changelog ``topic`` of an owned partition; call this in ``assigned`` or later.
@@ -208,8 +242,17 @@ class Broker(Protocol):
     def producer(self, client_id: str, overrides: Mapping[str, str]) -> Producer:
         """Return a new producer. ``overrides``: ``producer.override.*``, which the local log ignores."""
 
-    def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> Consumer:
-        """Return a new group member. ``overrides``: ``consumer.override.*``, which the local log ignores."""
+    def consumer(
+        self,
+        group: str,
+        client_id: str,
+        overrides: Mapping[str, str],
+        producer_overrides: Mapping[str, str] | None = None,
+    ) -> Consumer:
+        """Return a new group member. ``overrides``: ``consumer.override.*``, which the local log ignores.
+
+        ``producer_overrides``: ``producer.override.*`` of the producer that writes the records of a commit.
+        """
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """Return the saved source offsets of a connector, as in ``Unit.offsets``."""

@@ -54,6 +54,13 @@ class Skipped(NamedTuple):
     reason: str
 
 
+class Committed(NamedTuple):
+    """A group's committed offset of a partition, and the note that came with it; empty without one."""
+
+    offset: int
+    note: str = ""
+
+
 class TopicInfo(NamedTuple):
     """A topic. Its id differs from that of a later topic of the same name."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from tieline.api import (
     Config,
@@ -104,14 +104,17 @@ class ConnectorCheck:
         key = self._converter("key", parts)
         value = self._converter("value", parts)
         transforms = self._transforms(parts)
-        overrides = self._overrides(common_type, parts)
+        sink = common_type is SinkSettings
+        overrides = self._overrides("consumer" if sink else "producer", parts)
+        producer_overrides = self._overrides("producer", parts) if sink else {}
         if kind is None or config is None or key is None or value is None:
             return None
         if len(self._problems.all) > count:
             return None
         shared = config, parts.connector, key, value, transforms, overrides
         if isinstance(common, SinkSettings):
-            return SinkPlan(*shared, common, cast(type[SinkConnector[Any]], kind))
+            sink_type = cast(type[SinkConnector[Any]], kind)
+            return SinkPlan(*shared, common, sink_type, producer_overrides)
         return SourcePlan(*shared, common, cast(type[SourceConnector[Any]], kind))
 
     def _check_dead_letters(self, kind: type[Connector[Any]], common: Config) -> None:
@@ -120,17 +123,16 @@ class ConnectorCheck:
         if issubclass(kind, SinkConnector) and kind.answers_records:
             self._problems.add(ConfigProblem(self._where, "errors.tolerance", _ANSWERED))
 
-    def _overrides(self, common: type[ConnectorSettings], parts: Split) -> dict[str, str]:
-        """Return the settings of this connector's own Kafka client."""
-        sink = common is SinkSettings
-        overrides = below("consumer.override" if sink else "producer.override", parts.prefixed)
+    def _overrides(self, client: Literal["consumer", "producer"], parts: Split) -> dict[str, str]:
+        """Return the settings of one of this connector's own Kafka clients."""
+        overrides = below(f"{client}.override", parts.prefixed)
         overrides = {
             key: os.path.expanduser(value) if key.endswith(".location") else value
             for key, value in overrides.items()
             if not isinstance(value, Unresolved)
         }
         if overrides and self._context.clients is not None:
-            side = {"consumer" if sink else "producer": overrides}
+            side = {client: overrides}
             self._problems.extend(client_problems(self._context.clients, **side), self._where)
         return overrides
 

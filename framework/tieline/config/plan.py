@@ -208,6 +208,9 @@ def _secrets(clients: Mapping[str, str], plans: Iterable[ConnectorPlan]) -> list
             *(transform.config for transform in planned.transforms),
         )
         secrets += [secret for config in configs for secret in secrets_of(config)]
-        for settings in (planned.value.registry, planned.key.registry, planned.overrides):
+        clients_settings = [planned.value.registry, planned.key.registry, planned.overrides]
+        if isinstance(planned, SinkPlan):
+            clients_settings.append(planned.producer_overrides)
+        for settings in clients_settings:
             secrets += client_secrets(settings)
     return secrets

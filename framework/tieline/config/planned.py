@@ -65,6 +65,8 @@ class SinkPlan(ConnectorParts):
 
     settings: SinkSettings
     connector: type[SinkConnector[Any]]
+    producer_overrides: Mapping[str, str] = field(default_factory=dict)
+    """``producer.override.*``, for the records that the sink's task writes with its offsets."""
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tieline.api import DataError, FencedError, RetriableError, TopicPartition
-from tieline.broker.records import ProducerRecord
+from tieline.broker.records import Committed, ProducerRecord
 
 SOON = 10.0
 
@@ -41,7 +41,8 @@ class Owner:
         self.log.write(entries, records, offset, SOON)
 
     def committed(self):
-        return self.consumer.committed([self.partition], SOON).get(self.partition)
+        stored = self.consumer.committed([self.partition], SOON).get(self.partition)
+        return None if stored is None else stored.offset
 
 
 def result(kit, topic, value):
@@ -145,8 +146,8 @@ def test_partitions_have_changelogs_of_their_own_and_the_topic_has_as_many(kit):
     other.write({b"a": b"2"}, (), 5, SOON)
     owner.write({b"b": b"1"}, (), 8)
     assert owner.consumer.committed([TopicPartition(topic, n) for n in range(3)], SOON) == {
-        TopicPartition(topic, 0): 5,
-        TopicPartition(topic, 2): 8,
+        TopicPartition(topic, 0): Committed(5),
+        TopicPartition(topic, 2): Committed(8),
     }
     other.close(SOON)
     assert owner.take().entries == {b"a": b"1", b"b": b"1"}

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tieline.api import FatalError, RetriableError, TopicPartition
-from tieline.broker.records import ProducerRecord, Skipped
+from tieline.broker.records import Committed, ProducerRecord, Skipped
 
 
 def _numbers(records):
@@ -30,7 +30,7 @@ def test_a_group_continues_where_it_committed(kit):
     first.close(10)
     second, _ = kit.member(group, [topic])
     assert _numbers(kit.take(second, 13)) == list(range(7, 20))
-    assert second.committed([partition], 10) == {partition: 7}
+    assert second.committed([partition], 10) == {partition: Committed(7)}
 
 
 def test_an_asynchronous_commit_ends_inside_poll(kit):
@@ -42,7 +42,7 @@ def test_an_asynchronous_commit_ends_inside_poll(kit):
     answer = first.commit_async({partition: records[6].offset + 1})
     kit.until(answer.done, first)
     assert answer.exception() is None
-    assert first.committed([partition], 10) == {partition: records[6].offset + 1}
+    assert first.committed([partition], 10) == {partition: Committed(records[6].offset + 1)}
 
 
 def test_an_asynchronous_commit_of_a_partition_that_is_not_owned_is_refused(kit):
@@ -71,7 +71,7 @@ def test_a_partition_without_a_commit_is_left_out_of_the_committed_offsets(kit):
     consumer, _ = kit.having_read(topic, 3)
     zero, one = TopicPartition(topic, 0), TopicPartition(topic, 1)
     consumer.commit({zero: 2}, 10)
-    assert consumer.committed([zero, one], 10) == {zero: 2}
+    assert consumer.committed([zero, one], 10) == {zero: Committed(2)}
     assert consumer.committed([], 10) == {}
 
 

@@ -1,6 +1,7 @@
 """How the members of a group share partitions, on both backends."""
 
 from tieline.api import TopicPartition
+from tieline.broker.records import Committed
 
 
 def test_two_members_share_the_partitions_evenly(kit):
@@ -71,7 +72,7 @@ def test_a_leaving_member_is_revoked_first_and_the_other_takes_all(kit):
     first.close(10)
     assert first_listener.events[-1] == ("revoked", {mine})
     kit.until(lambda: len(second_listener.owned) == 2, second)
-    assert second.committed([mine], 10) == {mine: 0}
+    assert second.committed([mine], 10) == {mine: Committed(0)}
 
 
 def test_a_member_without_a_partition_waits_until_one_leaves(kit):

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as RawProducer
+from tests.contract.broker.conftest import Listener
 
 from tieline.api import AccessDeniedError, DataError, FatalError, RetriableError, TopicPartition
 from tieline.broker.kafka.cluster import Cluster
@@ -17,7 +18,7 @@ from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import UNKNOWN_PARTITION, to_tieline_error
 from tieline.broker.kafka.reading import read_to_end
 from tieline.broker.port import RefusedNowError, UnreadableError
-from tieline.broker.records import UNREADABLE_HEADERS, ConsumedRecord, ProducerRecord, Unit
+from tieline.broker.records import UNREADABLE_HEADERS, Committed, ConsumedRecord, ProducerRecord, Unit
 
 ROUNDS = int(os.environ.get("TIELINE_TEST_ROUNDS", "5"))
 
@@ -430,3 +431,48 @@ def test_a_batch_that_cannot_be_read_is_not_an_outage_and_the_error_names_place_
     assert len(records) == 2
     assert f"tieline offsets set s --worker FILE --topic {topic} --partition 0 --to" in str(caught.value)
     consumer.close(10)
+
+
+def test_no_offset_is_committed_before_the_records_of_its_commit_are_acknowledged(kit):
+    topic, dead = kit.topic(), kit.topic()
+    partition = TopicPartition(topic, 0)
+    kit.fill(topic, 5)
+    consumer = kit.broker.consumer(kit.name(), "suite", {}, {"linger.ms": "5000"})  # sent only after that
+    kit.at_close.append(lambda: consumer.close(10))
+    consumer.subscribe([topic], None, Listener())
+    kit.take(consumer, 5)
+    letters = [ProducerRecord(dead, b"%d" % number) for number in range(3)]
+    with pytest.raises(RetriableError, match="3 records"):
+        consumer.commit({partition: 5}, 1, letters)
+    answer = consumer.commit_async({partition: 5}, letters, {partition: "note"})
+    end = time.monotonic() + 2
+    kit.until(lambda: time.monotonic() > end, consumer)
+    assert not answer.done()
+    assert consumer.committed([partition], 10) == {}
+    kit.until(answer.done, consumer)
+    answer.result(0)
+    assert consumer.committed([partition], 10) == {partition: Committed(5, "note")}
+    assert [record.value for record in kit.read(dead)] == [b"0", b"1", b"2"]
+
+
+def test_records_are_not_written_again_if_only_the_commit_of_the_offsets_has_failed(kit):
+    topic, dead, gone = kit.topic(), kit.topic(), kit.name()
+    kit.fill(topic, 5)
+    letters = [ProducerRecord(dead, b"%d" % number) for number in range(3)]
+    consumer = kit.broker.consumer(kit.name(), "suite", {})  # without a subscription it may commit anything
+    with pytest.raises(RetriableError):
+        consumer.commit({TopicPartition(gone, 0): 5}, 10, letters)
+    consumer.commit({TopicPartition(topic, 0): 4}, 10, letters)
+    assert [record.value for record in kit.read(dead)] == [b"0", b"1", b"2"]
+    consumer.commit({TopicPartition(topic, 0): 5}, 10, letters[:1])  # given again after a success
+    assert [record.value for record in kit.read(dead)] == [b"0", b"1", b"2", b"0"]
+    consumer.close(5)
+
+
+def test_the_producer_of_a_commit_has_the_settings_of_the_connector(kit):
+    topic, dead = kit.topic(), kit.topic()
+    kit.fill(topic, 1)
+    consumer = kit.broker.consumer(kit.name(), "suite", {}, {"message.max.bytes": "1000"})
+    with pytest.raises(DataError):
+        consumer.commit({TopicPartition(topic, 0): 1}, 10, [ProducerRecord(dead, b"x" * 2_000)])
+    consumer.close(5)

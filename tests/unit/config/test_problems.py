@@ -10,6 +10,7 @@ from pydantic import BeforeValidator
 from tieline.api import Config, ConfigError, setting
 from tieline.broker.client_secrets import secrets, without_secrets
 from tieline.config.plan import check_plan
+from tieline.config.planned import SinkPlan
 from tieline.plugins.discovery import CONVERTERS, SINKS
 from tieline.testing.distribution import distribution
 
@@ -70,12 +71,24 @@ def test_a_missing_certificate_is_reported_once_for_the_worker(tmp_path):
 
 def test_overrides_that_kafkas_clients_accept_are_valid():
     source = {**SOURCE, "producer.override.linger.ms": "0", "producer.override.compression.type": "zstd"}
-    sink = {**SINK, "consumer.override.isolation.level": "read_uncommitted"}
+    sink = {
+        **SINK,
+        "consumer.override.isolation.level": "read_uncommitted",
+        "producer.override.linger.ms": "1",  # of the records that are written with the sink's offsets
+    }
     planned = check_plan("worker", KAFKA, [("x", source), ("y", sink)])
     assert [dict(p.overrides) for p in planned.connectors] == [
         {"linger.ms": "0", "compression.type": "zstd"},
         {"isolation.level": "read_uncommitted"},
     ]
+    assert isinstance(planned.connectors[1], SinkPlan)
+    assert dict(planned.connectors[1].producer_overrides) == {"linger.ms": "1"}
+
+
+def test_an_override_of_a_sinks_producer_that_would_break_a_promise_is_reported():
+    sink = {**SINK, "producer.override.acks": "0", "consumer.override.no.such": "1"}
+    reported = problems_of(sink, worker=KAFKA)
+    assert {key for _, key in reported} == {"producer.override.acks", "consumer.override.no.such"}
 
 
 def test_without_kafka_the_settings_of_its_clients_have_no_effect():

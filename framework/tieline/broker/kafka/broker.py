@@ -11,6 +11,7 @@ from tieline.api import RetriableError
 from tieline.broker.kafka.changelog import CONFIG as CHANGELOG
 from tieline.broker.kafka.changelog import ChangelogServices
 from tieline.broker.kafka.cluster import Cluster
+from tieline.broker.kafka.commit_records import CommitRecords
 from tieline.broker.kafka.consumer import KafkaConsumer
 from tieline.broker.kafka.errors import (
     run_in_thread,
@@ -79,11 +80,20 @@ class KafkaBroker:
             self._ensure_offsets_topic(self._call_timeout)
         return KafkaProducer({"client.id": client_id, **settings}, self._offsets_topic)
 
-    def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> KafkaConsumer:
+    def consumer(
+        self,
+        group: str,
+        client_id: str,
+        overrides: Mapping[str, str],
+        producer_overrides: Mapping[str, str] | None = None,
+    ) -> KafkaConsumer:
         """Return a new group member; see ``Broker.consumer``.
 
         Raises ``ConfigError`` for an override that would break a promise.
         """
+        records = CommitRecords(
+            {"client.id": client_id, **producer_settings(self._client, producer_overrides or {})}
+        )
         settings = consumer_settings(self._client, overrides)
         refresh = int(settings.pop("metadata.max.age.ms")) / 1000
         services = ChangelogServices(
@@ -95,7 +105,7 @@ class KafkaBroker:
         cluster = Cluster(
             self._topics.client, self._call_timeout, self._names_in_thread, {self._offsets_topic}
         )
-        return KafkaConsumer(member, cluster, refresh, services)
+        return KafkaConsumer(member, cluster, refresh, services, records)
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """Return the saved source offsets of a connector; see ``Broker.source_offsets``."""

@@ -105,7 +105,7 @@ MEANINGS_IN: Mapping[Operation, Mapping[str, Meaning]] = {
         **_all(_NEVER, Meaning.RECORD),
         **_all(f"INVALID_TIMESTAMP _INVALID_DIFFERENT_RECORD {_TOO_LARGE}", Meaning.REFUSED),
     },
-    Operation.COMMIT: {},
+    Operation.COMMIT: {"OFFSET_METADATA_TOO_LARGE": Meaning.DENIED},
     Operation.TRANSACTION: {  # aborted as a whole; if the next attempt may succeed, no record is to blame
         **_all(f"{_NEVER} {_TOO_LARGE}", Meaning.RECORD),
         "INVALID_TIMESTAMP": Meaning.DENIED,

@@ -9,10 +9,11 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from tieline.api import RetriableError, TielineError, TopicPartition
+from tieline.api import TielineError, TopicPartition
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import call_with_timeout, to_tieline_error
 from tieline.broker.kafka.partitions import to_kafka
+from tieline.broker.records import Committed
 
 
 class Commits:
@@ -26,14 +27,19 @@ class Commits:
         self._result: Future[None] = Future()
 
     def commit(
-        self, offsets: Mapping[TopicPartition, int], timeout: float, *, in_rebalance: bool = False
+        self,
+        offsets: Mapping[TopicPartition, int],
+        notes: Mapping[TopicPartition, str],
+        timeout: float,
+        *,
+        in_rebalance: bool = False,
     ) -> None:
         """Commit, and wait for the answer at most ``timeout`` seconds. Raises ``RetriableError``.
 
         In a rebalance the client's own ``socket.timeout.ms`` is the limit: a call from another thread would
         wait for this one for ever.
         """
-        wanted = [KafkaPartition(*partition, offset) for partition, offset in offsets.items()]
+        wanted = _with_notes(offsets, notes)
 
         def commit() -> list[KafkaPartition] | None:
             return self._client.commit(offsets=wanted, asynchronous=False)
@@ -46,20 +52,26 @@ class Commits:
         except KafkaException as error:
             raise to_tieline_error(error, self.what, Operation.COMMIT) from error
 
-    def start(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
-        """Start to commit; the future ends inside a later poll of the client. Only the last is followed."""
-        self._result = Future()
+    def start(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        notes: Mapping[TopicPartition, str],
+        result: Future[None] | None = None,
+    ) -> Future[None]:
+        """Start to commit; the future ends inside a later poll of the client. Only the last is followed.
+
+        ``result``: the future to use.
+        """
+        self._result = Future() if result is None else result
         try:
-            self._client.commit(
-                offsets=[KafkaPartition(*partition, offset) for partition, offset in offsets.items()]
-            )
+            self._client.commit(offsets=_with_notes(offsets, notes))
         except KafkaException as error:
             self._result.set_exception(to_tieline_error(error, self.what, Operation.COMMIT))
         else:
             self._offsets = dict(offsets)
         return self._result
 
-    def refuse(self, error: RetriableError) -> Future[None]:
+    def refuse(self, error: TielineError) -> Future[None]:
         """Return a future of a commit that was not started."""
         self._result = Future()
         self._result.set_exception(error)
@@ -69,7 +81,9 @@ class Commits:
         """Start to commit offset 0. Raises ``KafkaException``."""
         self._client.commit(offsets=[KafkaPartition(*partition, 0) for partition in partitions])
 
-    def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
+    def committed(
+        self, partitions: Collection[TopicPartition], timeout: float
+    ) -> dict[TopicPartition, Committed]:
         """Return the group's committed offsets; a partition without one is left out."""
         what = f"group {self._group}: its offsets"
         try:
@@ -80,7 +94,7 @@ class Commits:
             if result.error is not None:
                 raise to_tieline_error(result.error, what, Operation.COMMIT)
         return {
-            TopicPartition(result.topic, result.partition): result.offset
+            TopicPartition(result.topic, result.partition): Committed(result.offset, result.metadata or "")
             for result in stored
             if result.offset >= 0
         }
@@ -104,3 +118,11 @@ class Commits:
             if result.error is not None:
                 what = f"{self.what} {result.topic}-{result.partition}"
                 raise to_tieline_error(result.error, what, Operation.COMMIT)
+
+
+def _with_notes(
+    offsets: Mapping[TopicPartition, int], notes: Mapping[TopicPartition, str]
+) -> list[KafkaPartition]:
+    return [
+        KafkaPartition(*partition, offset, notes.get(partition, "")) for partition, offset in offsets.items()
+    ]

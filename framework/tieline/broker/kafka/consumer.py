@@ -6,15 +6,17 @@ import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
+from typing import NamedTuple
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from tieline.api import FatalError, RetriableError, TopicPartition
+from tieline.api import FatalError, RetriableError, TielineError, TopicPartition
 from tieline.broker.kafka.changelog import ChangelogServices, ChangelogTarget, KafkaChangelog
 from tieline.broker.kafka.cluster import Cluster
 from tieline.broker.kafka.codes import Operation
+from tieline.broker.kafka.commit_records import CommitRecords
 from tieline.broker.kafka.commits import Commits
 from tieline.broker.kafka.ends import Ends
 from tieline.broker.kafka.errors import call_with_timeout, to_tieline_error
@@ -23,10 +25,19 @@ from tieline.broker.kafka.membership import Membership
 from tieline.broker.kafka.resets import POLICIES
 from tieline.broker.kafka.settings import ClientSettings, create_client
 from tieline.broker.kafka.topic_matcher import TopicMatcher
+from tieline.broker.notes import check_notes
 from tieline.broker.port import RebalanceListener
-from tieline.broker.records import ConsumedRecord, Skipped
+from tieline.broker.records import Committed, ConsumedRecord, ProducerRecord, Skipped
 
 _CHECK_ANSWERS_EVERY = 0.05  # seconds between two looks at an answer that is on its way
+
+
+class _WaitingCommit(NamedTuple):
+    """A commit whose records are not acknowledged yet."""
+
+    offsets: Mapping[TopicPartition, int]
+    notes: Mapping[TopicPartition, str]
+    result: Future[None]
 
 
 class KafkaConsumer:
@@ -37,7 +48,12 @@ class KafkaConsumer:
     """
 
     def __init__(
-        self, settings: ClientSettings, cluster: Cluster, refresh: float, services: ChangelogServices
+        self,
+        settings: ClientSettings,
+        cluster: Cluster,
+        refresh: float,
+        services: ChangelogServices,
+        records: CommitRecords,
     ) -> None:
         """``refresh``: seconds between two questions for the names of all topics."""
         policy = POLICIES[str(settings.get("auto.offset.reset", "earliest"))]
@@ -53,6 +69,8 @@ class KafkaConsumer:
         self._refresh = refresh
         self._services = services
         self._commits = Commits(self._client, self._group)
+        self._records = records
+        self._waiting_commit: _WaitingCommit | None = None
         self.membership = Membership(self._client, self._group, self._drop)
         self._fetcher = Fetcher(self._client, self._group, cluster, policy, self.membership, self._commits)
         self._ends = Ends(cluster.ends)
@@ -77,8 +95,9 @@ class KafkaConsumer:
         while True:
             names_wanted = self._match_topics()
             self._fetcher.check_topics()
+            self._commit_after_records()
             left = max(0.0, deadline - time.monotonic())
-            if names_wanted or self._fetcher.waiting:
+            if names_wanted or self._fetcher.waiting or self._waiting_commit is not None:
                 left = min(left, _CHECK_ANSWERS_EVERY)
             records = self._fetcher.take(max_records, left)
             if records:
@@ -103,21 +122,50 @@ class KafkaConsumer:
             return
         self._fetcher.go_to(partition, offset)
 
-    def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
+    def commit(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        timeout: float,
+        records: Sequence[ProducerRecord] = (),
+        notes: Mapping[TopicPartition, str] | None = None,
+    ) -> None:
         """Commit offsets, and return when they are safe; see ``Consumer.commit``."""
+        deadline = time.monotonic() + timeout
+        check_notes(notes or {})
+        self._replace_waiting_commit()
         self._check_commit(offsets, min(timeout, CONFIRM_TIMEOUT))
+        if records:
+            self._records.write(records, timeout, self._commits.what)
+            timeout = max(0.1, deadline - time.monotonic())
         if offsets:
-            self._commits.commit(offsets, timeout, in_rebalance=self.membership.rebalancing)
+            self._commits.commit(offsets, notes or {}, timeout, in_rebalance=self.membership.rebalancing)
+        self._records.confirm()
 
-    def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
+    def commit_async(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        records: Sequence[ProducerRecord] = (),
+        notes: Mapping[TopicPartition, str] | None = None,
+    ) -> Future[None]:
         """Start to commit offsets; see ``Consumer.commit_async``."""
+        self._replace_waiting_commit()
         try:
+            check_notes(notes or {})
             self._check_commit(offsets, CONFIRM_TIMEOUT)
-        except RetriableError as error:
+            if records:
+                self._records.start(records)
+        except TielineError as error:
             return self._commits.refuse(error)
-        return self._commits.start(offsets)
+        if not records:
+            return self._commits.start(offsets, notes or {})
+        self._waiting_commit = _WaitingCommit(offsets, notes or {}, Future())
+        result = self._waiting_commit.result
+        self._commit_after_records()
+        return result
 
-    def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
+    def committed(
+        self, partitions: Collection[TopicPartition], timeout: float
+    ) -> dict[TopicPartition, Committed]:
         """Return the group's committed offsets; see ``Consumer.committed``."""
         return self._commits.committed(partitions, timeout)
 
@@ -154,6 +202,7 @@ class KafkaConsumer:
             self.membership.leave()
         finally:
             self._fetcher.positions.next.clear()
+            self._records.close()
             left = max(0.1, deadline - time.monotonic())
             call_with_timeout(self._client.close, left, f"group {self._group}: leaving")
 
@@ -165,6 +214,35 @@ class KafkaConsumer:
         if topics is not None:
             self.membership.subscribe(topics)
         return self._matcher.waiting
+
+    def _commit_after_records(self) -> None:
+        """Commit the offsets whose records are acknowledged now."""
+        waiting = self._waiting_commit
+        if waiting is None:
+            return
+        try:
+            if not self._records.poll(0):
+                return
+            self._waiting_commit = None
+            self._check_commit(waiting.offsets, CONFIRM_TIMEOUT)  # partitions may have left meanwhile
+        except TielineError as error:
+            self._waiting_commit = None
+            waiting.result.set_exception(error)
+        else:
+            waiting.result.add_done_callback(self._confirm_records)
+            self._commits.start(waiting.offsets, waiting.notes, waiting.result)
+
+    def _confirm_records(self, result: Future[None]) -> None:
+        if result.exception() is None:
+            self._records.confirm()
+
+    def _replace_waiting_commit(self) -> None:
+        """Give up a commit that waits for its records: it would set back the offsets of a later one."""
+        waiting, self._waiting_commit = self._waiting_commit, None
+        if waiting is not None:
+            waiting.result.set_exception(
+                RetriableError(f"{self._commits.what}: replaced by a later commit before it began")
+            )
 
     def _check_commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
         """Raise ``RetriableError`` for a partition that is not owned, or whose topic was recreated."""

@@ -19,6 +19,7 @@ T = TypeVar("T")
 _FIXES = {
     "INVALID_TIMESTAMP": "Check this machine's clock and the topic's message.timestamp.after.max.ms",
     "MSG_SIZE_TOO_LARGE": "Raise the topic's max.message.bytes, or filter the record with a transform",
+    "OFFSET_METADATA_TOO_LARGE": "Raise the broker's offset.metadata.max.bytes to its default, 4096",
     "TOPIC_AUTHORIZATION_FAILED": "Grant this principal the right to read or write the topic",
     "GROUP_AUTHORIZATION_FAILED": "Grant this principal the right to read the group",
 }

@@ -13,8 +13,9 @@ from tieline.broker.local.changelog import Changelog, ChangelogFile, ChangelogTa
 from tieline.broker.local.group import Group
 from tieline.broker.local.reader import MAX_BATCH_BYTES, Bounds
 from tieline.broker.local.store import Store
+from tieline.broker.notes import check_notes
 from tieline.broker.port import RebalanceListener
-from tieline.broker.records import ConsumedRecord, Skipped
+from tieline.broker.records import Committed, ConsumedRecord, ProducerRecord, Skipped
 
 _COMMIT_TIMEOUT = 5.0  # seconds, for a commit without a time-out of its own
 
@@ -83,28 +84,42 @@ class LocalConsumer:
         if partition in self._positions:
             self._positions[partition] = offset
 
-    def commit(self, offsets: Mapping[TopicPartition, int], timeout: float) -> None:
+    def commit(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        timeout: float,
+        records: Sequence[ProducerRecord] = (),
+        notes: Mapping[TopicPartition, str] | None = None,
+    ) -> None:
         """Commit offsets, and return when they are safe; see ``Consumer.commit``."""
+        check_notes(notes or {})
         if self._listener is not None:
             gone = sorted(offsets.keys() - self._positions.keys())
             if gone:
                 raise RetriableError(f"group {self._name}: not owned any more, nothing committed: {gone}")
-        self._store.commit(self._name, offsets, timeout, self._ids)
+        self._store.commit(self._name, offsets, timeout, self._ids, records, notes)
 
-    def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
+    def commit_async(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        records: Sequence[ProducerRecord] = (),
+        notes: Mapping[TopicPartition, str] | None = None,
+    ) -> Future[None]:
         """Start to commit offsets; see ``Consumer.commit_async``. The future has ended when this returns."""
         done: Future[None] = Future()
         try:
-            self.commit(offsets, _COMMIT_TIMEOUT)
+            self.commit(offsets, _COMMIT_TIMEOUT, records, notes)
         except TielineError as error:
             done.set_exception(error)
         else:
             done.set_result(None)
         return done
 
-    def committed(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
+    def committed(
+        self, partitions: Collection[TopicPartition], timeout: float
+    ) -> dict[TopicPartition, Committed]:
         """Return the group's committed offsets; see ``Consumer.committed``."""
-        stored = self._store.committed(self._name)
+        stored = self._store.noted(self._name)
         return {partition: stored[partition] for partition in partitions if partition in stored}
 
     def changelog(self, topic: str, partition: TopicPartition, timeout: float) -> Changelog:

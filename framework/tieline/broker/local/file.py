@@ -18,6 +18,19 @@ APPLICATION_ID = 0x7469656C  # "tiel"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_MS = 10_000
 
+# A table of its own, so that a file of an older version gets it with its first commit, and that version can
+# still use the file. A note belongs to one offset: if an older version moves the offset, the note is ignored.
+OFFSET_NOTES = """
+CREATE TABLE IF NOT EXISTS offset_note (
+    name TEXT NOT NULL,
+    partition INTEGER NOT NULL REFERENCES partition ON DELETE CASCADE,
+    next INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    PRIMARY KEY (name, partition)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS offset_note_partition ON offset_note (partition);
+"""
+
 # The records of a partition are adjacent: position = partition.id << 40 | offset. The id of a partition is
 # never reused, so that records of a deleted topic cannot appear in a later one. next is stored, so that
 # offsets continue after all records were deleted.
@@ -109,7 +122,7 @@ def _ensure_schema(connection: apsw.Connection, path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")  # another process may be creating it now
         try:
             if connection.pragma("user_version") == 0:
-                connection.execute(SCHEMA)
+                connection.execute(SCHEMA + OFFSET_NOTES)
                 connection.execute("INSERT INTO about VALUES ('cluster_id', ?)", (str(uuid.uuid4()),))
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

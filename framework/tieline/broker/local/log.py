@@ -59,7 +59,13 @@ class LocalLog:
         """Return a new producer; see ``Broker.producer``."""
         return LocalProducer(self.store)
 
-    def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> LocalConsumer:
+    def consumer(
+        self,
+        group: str,
+        client_id: str,
+        overrides: Mapping[str, str],
+        producer_overrides: Mapping[str, str] | None = None,
+    ) -> LocalConsumer:
         """Return a new group member; see ``Broker.consumer``."""
         with self._lock:
             members = self._groups.setdefault(group, Group(self.store.wake))

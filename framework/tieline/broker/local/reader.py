@@ -15,12 +15,16 @@ from tieline.api import Headers, RetriableError, TopicPartition
 from tieline.broker.local.codec import decode_headers
 from tieline.broker.local.file import connect, to_tieline_error
 from tieline.broker.local.layout import OFFSET_BITS, OFFSET_MASK
-from tieline.broker.records import UNREADABLE_HEADERS, ConsumedRecord, TopicInfo
+from tieline.broker.records import UNREADABLE_HEADERS, Committed, ConsumedRecord, TopicInfo
 
 MAX_BATCH_BYTES = 16 << 20
 _IDLE_CONNECTIONS = 4
 _SCAN = 10_000
 _PARTITIONS = "partition JOIN topic ON topic.number = partition.topic"
+_NOTES = (
+    "LEFT JOIN offset_note ON offset_note.name = group_offset.name "
+    "AND offset_note.partition = group_offset.partition AND offset_note.next = group_offset.next"
+)
 
 
 class Bounds(NamedTuple):
@@ -162,13 +166,20 @@ class Reader:
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
         """Return all stored offsets of a group."""
+        return {partition: stored.offset for partition, stored in self.noted(group).items()}
+
+    def noted(self, group: str) -> dict[TopicPartition, Committed]:
+        """Return all stored offsets of a group with their notes."""
         with self._reading() as connection:
+            noted = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'offset_note'").get
+            note, join = ("coalesce(note, '')", _NOTES) if noted else ("''", "")  # nothing was noted yet
             rows: list[Any] = connection.execute(
-                f"SELECT topic.name, partition.number, group_offset.next FROM {_PARTITIONS} "
-                "JOIN group_offset ON group_offset.partition = partition.id WHERE group_offset.name = ?",
+                f"SELECT topic.name, partition.number, group_offset.next, {note} FROM {_PARTITIONS} "
+                f"JOIN group_offset ON group_offset.partition = partition.id {join} "
+                "WHERE group_offset.name = ?",
                 (group,),
             ).fetchall()
-        return {TopicPartition(name, number): offset for name, number, offset in rows}
+        return {TopicPartition(name, number): Committed(*rest) for name, number, *rest in rows}
 
     def source_offsets(self, connector: str) -> dict[str, str]:
         """Return the saved source offsets of a connector."""

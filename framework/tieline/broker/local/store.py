@@ -107,13 +107,23 @@ class Store(Reader):
         offsets: Mapping[TopicPartition, int],
         timeout: float = 30.0,
         ids: Mapping[TopicPartition, int] | None = None,
+        records: Sequence[ProducerRecord] = (),
+        notes: Mapping[TopicPartition, str] | None = None,
     ) -> None:
-        """Store the offsets of a group, or of any named reader.
+        """Store the offsets of a group, or of any named reader, with records and notes, all or nothing.
 
         ``ids``: the ``Bounds.id`` of each partition, so that no offset goes to a later topic of the same
-        name.
+        name. Raises ``DataError`` for records that can never be written.
         """
-        self._writer.run(lambda tables: tables.commit_group(group, offsets, ids or {}), timeout)
+
+        def change(tables: Tables) -> None:
+            if records:
+                failures = tables.append(records).failures
+                if failures:
+                    raise DataError(failures)
+            tables.commit_group(group, offsets, ids or {}, notes)
+
+        self._writer.run(change, timeout)
 
     def save_source_offsets(
         self, connector: str, offsets: Mapping[str, str | None], timeout: float = 30.0

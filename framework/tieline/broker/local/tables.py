@@ -12,7 +12,7 @@ import apsw
 
 from tieline.api import RecordMetadata, RetriableError, TopicPartition
 from tieline.api.private_files import DiskReserve
-from tieline.broker.local.file import LogSettings
+from tieline.broker.local.file import OFFSET_NOTES, LogSettings
 from tieline.broker.local.layout import OFFSET_BITS, OFFSET_MASK, SIZE, Appended, Removed
 from tieline.broker.local.record_check import check_record, check_topic_name
 from tieline.broker.local.topic_cache import Topic, TopicCache
@@ -246,24 +246,40 @@ class Tables:
         return count == max_records
 
     def commit_group(
-        self, group: str, offsets: Mapping[TopicPartition, int], ids: Mapping[TopicPartition, int]
+        self,
+        group: str,
+        offsets: Mapping[TopicPartition, int],
+        ids: Mapping[TopicPartition, int],
+        notes: Mapping[TopicPartition, str] | None = None,
     ) -> None:
-        """Store a group's offsets, except those of a topic that was deleted or recreated.
+        """Store a group's offsets with their notes, except those of a topic that was deleted or recreated.
 
-        ``ids``: the ids that the caller knows of the partitions.
+        ``ids``: the ids that the caller knows of the partitions. An offset without a note removes the
+        previous note.
         """
-        rows = []
+        rows: list[tuple[str, int, int]] = []
+        noted: list[tuple[str, int, int, str]] = []
         for partition, offset in offsets.items():
             topic = self._cache.topic(partition.topic)
             if topic is not None and 0 <= partition.partition < len(topic.partitions):
                 partition_id = topic.partitions[partition.partition].id
                 if ids.get(partition, partition_id) == partition_id:
                     rows.append((group, partition_id, offset))
+                    if note := (notes or {}).get(partition):
+                        noted.append((group, partition_id, offset, note))
+        self.connection.execute(OFFSET_NOTES)
+        if len(noted) < len(rows):
+            self.connection.executemany(
+                "DELETE FROM offset_note WHERE name = ? AND partition = ?", [row[:2] for row in rows]
+            )
         self.connection.executemany("INSERT OR REPLACE INTO group_offset VALUES (?, ?, ?)", rows)
+        self.connection.executemany("INSERT OR REPLACE INTO offset_note VALUES (?, ?, ?, ?)", noted)
 
     def remove_group(self, group: str) -> None:
         """Remove all offsets of a group."""
-        self.connection.execute("DELETE FROM group_offset WHERE name = ?", (group,))
+        self.connection.execute(OFFSET_NOTES)
+        for table in ("group_offset", "offset_note"):
+            self.connection.execute(f"DELETE FROM {table} WHERE name = ?", (group,))
 
     def save_source_offsets(self, connector: str, offsets: Mapping[str, str | None]) -> None:
         """Store source offsets. ``None`` removes one."""

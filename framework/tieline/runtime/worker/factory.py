@@ -114,7 +114,9 @@ class TaskFactory:
             overrides["group.instance.id"] += f"-{environment.task}"
         timeout = self._timing.call_timeout
         inputs = SinkInputs(
-            lambda: self._broker.consumer(f"connect-{plan.name}", environment.id, overrides),
+            lambda: self._broker.consumer(
+                f"connect-{plan.name}", environment.id, overrides, plan.producer_overrides
+            ),
             SinkConversion(
                 self._broker, _transforms(plan), *self._converters(plan), environment.counters.add
             ),

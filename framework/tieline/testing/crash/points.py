@@ -182,10 +182,16 @@ class GuardedBroker(Guarded):
         self._process.producers.append(producer)
         return cast(Producer, _GuardedProducer(self._process, producer))
 
-    def consumer(self, group: str, client_id: str, overrides: Mapping[str, str]) -> Consumer:
+    def consumer(
+        self,
+        group: str,
+        client_id: str,
+        overrides: Mapping[str, str],
+        producer_overrides: Mapping[str, str] | None = None,
+    ) -> Consumer:
         """Return a guarded consumer."""
         self._process.check_alive()
-        consumer: Consumer = self._inner.consumer(group, client_id, overrides)
+        consumer: Consumer = self._inner.consumer(group, client_id, overrides, producer_overrides)
         self._process.consumers.append(consumer)
         return cast(Consumer, _GuardedConsumer(self._process, consumer))
 
@@ -231,12 +237,17 @@ class _GuardedConsumer(Guarded):
     def __init__(self, process: Process, inner: Consumer) -> None:
         super().__init__(process, inner, {"poll": Step.CONSUME, "commit": Step.COMMIT})
 
-    def commit_async(self, offsets: Mapping[TopicPartition, int]) -> Future[None]:
+    def commit_async(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        records: Sequence[ProducerRecord] = (),
+        notes: Mapping[TopicPartition, str] | None = None,
+    ) -> Future[None]:
         """Commit. The call returns at once, but its effect is that the offsets are stored."""
         self._process.before(Step.COMMIT)
-        answer: Future[None] = self._inner.commit_async(offsets)
+        answer: Future[None] = self._inner.commit_async(offsets, records, notes)
         if self._process.dies_after(Step.COMMIT):
-            self._inner.commit(offsets, 10.0)
+            self._inner.commit(offsets, 10.0, records, notes)
         self._process.after(Step.COMMIT)
         return answer
 
