@@ -75,6 +75,7 @@ class Intake:
         """
         start = partition.stored_offset()
         conditions = self._monitor.current()
+        partition.note_restore(conditions)
         partition.note_partition_count(partitions, conditions)
         decisions = _Decisions(start)
         must_wait = None

@@ -36,6 +36,14 @@ class Changelog(Protocol):
         same holds for -1, from a version that did not store this number.
         """
 
+    @property
+    def restored_at(self) -> int:
+        """When the changelog was last restored from a backup, in microseconds since 1970; 0 if never.
+
+        Everything that was written after the backup is lost: what the entries say was not done may have been
+        done since then.
+        """
+
     def write(
         self,
         entries: Mapping[str, Any | None],

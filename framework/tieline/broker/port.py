@@ -91,6 +91,10 @@ class PartitionChangelog(Protocol):
     def entries(self) -> Mapping[bytes, bytes]:
         """The latest value of each key when the partition was taken over. ``write`` does not change it."""
 
+    @property
+    def restored_at(self) -> int:
+        """When it was last restored from a backup, in microseconds since 1970; 0 if never."""
+
     def write(
         self,
         entries: Mapping[bytes, bytes | None],

@@ -10,6 +10,7 @@ import typer
 from tieline import __version__
 from tieline.api import StartupError
 from tieline.cli.command_context import WorkerCommandContext
+from tieline.cli.commands.backup import backup, restore
 from tieline.cli.commands.consume import consume
 from tieline.cli.commands.dev import dev
 from tieline.cli.commands.new import new
@@ -34,6 +35,8 @@ app = typer.Typer(
 app.command()(run)
 app.command()(dev)
 app.command()(status)
+app.command()(backup)
+app.command()(restore)
 app.command()(consume)
 app.command()(produce)
 app.add_typer(new, name="new")

@@ -48,6 +48,7 @@ class Changelogs:
         self._owners: dict[TopicPartition, _Changelog] = {}
         self._faults: dict[int, _Fault] = {}
         self._claims: dict[tuple[str, str], tuple[str, int]] = {}
+        self.restored_at = 0
         self._openings: list[Exception] = []
         self._calls = 0
         self._lock = threading.Lock()
@@ -75,6 +76,20 @@ class Changelogs:
     def fail_to_open(self, error: Exception, times: int = 1) -> None:
         """Let the next openings raise, such as ``RetriableError``."""
         self._openings += [error] * times
+
+    def backup(self) -> Backup:
+        """Return what is written now, for `restore`."""
+        with self._lock:
+            entries = {partition: dict(entries) for partition, entries in self._entries.items()}
+            return Backup(entries, list(self.records), dict(self.offsets))
+
+    def restore(self, backup: Backup, at: int) -> None:
+        """Return to a backup, and fence every owner. ``at``: microseconds since 1970; each time another."""
+        with self._lock:
+            self._entries = defaultdict(dict, {p: dict(entries) for p, entries in backup.entries.items()})
+            self.records, self.offsets = list(backup.records), dict(backup.offsets)
+            self.restored_at = at
+            self._owners.clear()
 
     def fence(self, partition: TopicPartition) -> None:
         """Let another task take the partition: its owner's next write raises ``FencedError``."""
@@ -129,6 +144,14 @@ class Changelogs:
         self.writes += 1
 
 
+class Backup(NamedTuple):
+    """What `Changelogs` held at a moment."""
+
+    entries: Mapping[TopicPartition, Mapping[str, bytes]]
+    records: Sequence[SourceRecord]
+    offsets: Mapping[TopicPartition, int]
+
+
 class _Fault(NamedTuple):
     error: BaseException
     when: Literal["before", "after"]
@@ -147,6 +170,7 @@ class _Changelog:
         self.partition = partition
         self.entries: Mapping[str, Any] = entries
         self.first_partitions = 0
+        self.restored_at = changelogs.restored_at
         self.unanswered: _Write | None = None
         self._changelogs = changelogs
         self._codec = codec

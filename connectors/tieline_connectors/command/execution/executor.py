@@ -26,7 +26,7 @@ from tieline_connectors.command.execution.platform_state import PlatformState
 from tieline_connectors.command.execution.reservation import Reservation
 from tieline_connectors.command.model.entry import LedgerEntry
 from tieline_connectors.command.model.ledger import Retention
-from tieline_connectors.command.rules import checks, outcome, start
+from tieline_connectors.command.rules import checks, outcome, restored, start
 from tieline_connectors.command.rules.decisions import End, NotYet, Readings, Start, Wait
 
 _NO_LIMIT = 3600.0
@@ -70,6 +70,8 @@ class Executor:
             return self._holds.finish_after_crash(partition, entry)
         if entry.hold == "HELD":
             return self._holds.end_hold(partition, entry, early)
+        if restored.is_uncertain(entry, partition.ledger):
+            return self._end_restored(partition, entry)
         return self._execute(partition, entry)
 
     def _execute(self, partition: CommandPartition, entry: LedgerEntry) -> float:
@@ -169,6 +171,13 @@ class Executor:
         if after is None:
             return self._recorder.retry_after
         return self._end(partition, outcome.decide_after_crash(entry, after, self._monitor.now().wall))
+
+    def _end_restored(self, partition: CommandPartition, entry: LedgerEntry) -> float:
+        with self._recorder.lock:
+            decision = restored.decide_restored(entry, partition.ledger, self._monitor.current())
+        if isinstance(decision, Wait):
+            return self._recorder.postpone(decision)
+        return self._end(partition, decision)
 
     def _end(self, partition: CommandPartition, end: End) -> float:
         reservation = self._reservations.pop(end.entry.command_id, None)

@@ -22,7 +22,7 @@ from tieline_connectors.command.execution.platform_client import Platform
 from tieline_connectors.command.execution.platform_state import PlatformState
 from tieline_connectors.command.execution.reservation import Reservation
 from tieline_connectors.command.model.entry import LedgerEntry
-from tieline_connectors.command.rules import holds
+from tieline_connectors.command.rules import holds, restored
 from tieline_connectors.command.rules.decisions import End, NotYet, Readings, RetryHold, Revert, Wait
 
 
@@ -53,6 +53,10 @@ class HoldExecutor:
             return self._recorder.retry_after
         with self._recorder.lock:
             decision = holds.decide_hold(entry, partition.ledger, self._monitor.current(), early)
+        if isinstance(decision, Revert) and restored.is_uncertain(entry, partition.ledger):
+            # It may have ended already: as after a crash, revert what still reads the held value.
+            self._recorder.store(partition, decision.entry, None)
+            return 0.0
         return self._follow_hold_decision(partition, entry, readings, decision)
 
     def finish_after_crash(self, partition: CommandPartition, entry: LedgerEntry) -> float:

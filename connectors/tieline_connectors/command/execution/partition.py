@@ -19,6 +19,7 @@ from tieline_connectors.command.model.result_records import (
     audit_takeover,
     to_records,
 )
+from tieline_connectors.command.rules import restored
 from tieline_connectors.command.rules.checks import monotonic_deadline
 from tieline_connectors.command.rules.decisions import Conditions
 
@@ -91,6 +92,9 @@ class CommandPartition:
         self.released = False
         self._changelog = changelog
         self._first_partitions = changelog.first_partitions
+        self._restored_at = changelog.restored_at
+        if self._is_restored():  # before anything is executed; the note is stored later
+            self.ledger.note = restored.mark_uncertain(self.ledger)
         self._audit = audit
         self._topics = topics
         self._name = f"{topic_partition.topic}-{topic_partition.partition}"
@@ -188,6 +192,20 @@ class CommandPartition:
         self.ledger.note = self.ledger.note_with_clock(now)
         if self.ledger.note != self._stored_note and self._unconfirmed is None:
             self._write_note(self.ledger.note)
+
+    def note_restore(self, conditions: Conditions) -> None:
+        """If the ledger was restored from a backup, let commands issued until now count as forgotten.
+
+        Call it before the first decision. In doubt about the clock it does nothing; nothing is decided then
+        either. Raises ``RetriableError`` and ``FencedError``.
+        """
+        if self._is_restored() and self._unconfirmed is None:
+            note = restored.note_restore(self.ledger, self._restored_at, conditions)
+            if isinstance(note, PartitionNote):
+                self._write_note(note)
+
+    def _is_restored(self) -> bool:
+        return self._restored_at not in (0, self.ledger.note.restored_at)
 
     def note_partition_count(self, partitions: int, conditions: Conditions) -> None:
         """Note how many partitions the topic has. Raises ``RetriableError`` and ``FencedError``.

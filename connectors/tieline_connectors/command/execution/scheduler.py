@@ -185,6 +185,7 @@ class Scheduler:
         for partition in self._partitions.values():
             try:
                 partition.update_clock(now)
+                partition.note_restore(self._monitor.current())
             except (RetriableError, FencedError) as error:
                 log.info("the believed time will be stored later: %s", error)
 

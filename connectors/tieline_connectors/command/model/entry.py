@@ -43,6 +43,9 @@ _HOLD_STEPS: Mapping[str, frozenset[str]] = {
 UNAUTHORIZED_CODES = frozenset({"NOT_ALLOWED", "POLICY_DENIED"})
 """Rejections of issuers without any right, which a rule decides before it requires a signature."""
 
+RESTORED = "RESTORED"
+"""The reason of a command that may have been executed after the backup from which its ledger was restored."""
+
 
 class IllegalStepError(ValueError):
     """A step that the ledger does not allow: a bug in the program, never in a command."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tieline_connectors.command.model.clock import CLOCK_STEP, BelievedClock, Now
 from tieline_connectors.command.model.command import Value
-from tieline_connectors.command.model.entry import LedgerEntry, check_step
+from tieline_connectors.command.model.entry import RESTORED, LedgerEntry, check_step
 from tieline_connectors.command.model.partition_note import PartitionNote, add_times
 from tieline_connectors.command.model.point import key_of
 from tieline_connectors.command.model.streaks import Streak, Streaks
@@ -311,6 +311,8 @@ class CommandLedger:
         if entry.result is None:
             value = next(w.value for w in entry.command.writes if key_of(w.point) == point)
             return PastWrite(written_at, command_id, value)
+        if entry.result.reason_code == RESTORED and not is_revert:
+            return None  # when it was written, if ever, is unknown
         for write in entry.result.writes:
             if key_of(write.point) == point and write.maybe_written:
                 value = None if is_revert else write.requested

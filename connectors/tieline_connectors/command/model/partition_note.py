@@ -24,13 +24,17 @@ class PartitionNote(NamedTuple):
 
     ``forgotten``: the issue times of commands that the ledger has forgotten; a command issued then is not
     accepted as new. ``boot``, ``clock``: the clock of the last owner (`Now.clock_to_store`). ``partitions``:
-    how many the topic had, 0 if unknown (then one).
+    how many the topic had, 0 if unknown (then one). ``restored_at``: the last restore from a backup that this
+    note takes into account, 0 if none. ``uncertain``: the number of the ledger's last write before it; -1 if
+    none. What an entry up to there says may be older than what was done.
     """
 
     forgotten: Spans = ()
     boot: str = ""
     clock: BelievedClock | None = None
     partitions: int = 0
+    restored_at: int = 0
+    uncertain: int = -1
 
     def has_forgotten(self, issued_at: int) -> bool:
         """Return whether a command of that issue time may have been forgotten."""
@@ -38,7 +42,10 @@ class PartitionNote(NamedTuple):
 
     def to_value(self) -> dict[str, Any]:
         """Return data for the schema ``command.LedgerEntry``."""
-        text = json.dumps(self._asdict(), separators=(",", ":"))
+        fields = self._asdict()
+        if not self.restored_at:  # so that earlier versions can read it
+            del fields["restored_at"], fields["uncertain"]
+        text = json.dumps(fields, separators=(",", ":"))
         return {**_EMPTY, "command": text}
 
     @staticmethod

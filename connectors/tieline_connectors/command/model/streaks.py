@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from tieline_connectors.command.model.command import Result
+from tieline_connectors.command.model.entry import RESTORED
 from tieline_connectors.command.model.point import device_keys, key_of
 
 
@@ -61,15 +62,16 @@ class Streaks:
 def shows_working(result: Result, device: str) -> bool | None:
     """Return whether a result shows that a device works or does not; ``None`` if it shows neither.
 
-    A write that did not happen for another reason shows neither: a worker that died, an unavailable platform,
-    an expiry.
+    A write that did not happen for another reason shows neither: a worker that died or was restored, an
+    unavailable platform, an expiry.
     """
     writes = [w for w in result.writes if device in device_keys(w.point)]
     if result.state == "SUCCEEDED":
         return True
     if result.state == "FAILED" and result.reason_code == "DEVICE_REFUSED":
         return False if any(w.outcome == "NOT_WRITTEN" and w.reason for w in writes) else None
-    if result.state == "MISMATCH" or (result.state == "UNKNOWN" and result.reason_code != "CRASHED"):
+    lost = result.reason_code in ("CRASHED", RESTORED)
+    if result.state == "MISMATCH" or (result.state == "UNKNOWN" and not lost):
         if any(w.outcome in ("DIFFERENT", "UNKNOWN", "UNVERIFIED") for w in writes):
             return False
         return True if all(w.outcome == "VERIFIED" for w in writes) else None

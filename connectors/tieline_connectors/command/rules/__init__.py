@@ -49,6 +49,7 @@ The end of a hold is decided in `holds`.
 | `NO_ANSWER` | UNKNOWN | no answer came, and reading back proves nothing |
 | `NOT_READ_BACK` | UNKNOWN | the device accepted it, and could not be read afterwards |
 | `CRASHED` | UNKNOWN | the worker died during the write, and reading back proves nothing |
+| `RESTORED` | UNKNOWN | its ledger was restored from a backup, and it may have been executed since then |
 | `STOPPED` | HOLD_ENDED | reverted before its time, because the worker was stopped |
 | `LATER_COMMAND` | HOLD_SKIPPED | a later command wrote the points; they are not changed |
 | `FORGIVEN` | HOLD_SKIPPED | an operator named the command in `hold.forgive`; the points are not changed |

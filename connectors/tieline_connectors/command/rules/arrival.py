@@ -29,7 +29,8 @@ MAX_UNAUTHORIZED_SIZE = 2000
 
 _FORGOTTEN = Rejection(
     "FORGOTTEN",
-    "commands of its issue time were forgotten, and this may be one of them; send it again under a new id",
+    "commands of its issue time were forgotten, or lost by a restore from a backup, and this may be one of "
+    "them; send it again under a new id",
 )
 
 

@@ -57,6 +57,7 @@ class KafkaChangelog:
 
     def __init__(self, services: ChangelogServices, target: ChangelogTarget) -> None:
         self.entries: dict[bytes, bytes] = {}
+        self.restored_at = 0  # a worker's backup does not contain what is on Kafka
         self._services = services
         self._target = target
         self._what = f"the changelog {target.topic}-{target.partition.partition}"

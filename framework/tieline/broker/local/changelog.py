@@ -53,6 +53,7 @@ class ChangelogFile:
         self.store = Store(main.path.with_name("ledger.db"))
         self.id = self.store.cluster_id
         self.main_id = main.cluster_id
+        self.restored_at = self.store.restored_at
         self.owners: dict[TopicPartition, Changelog] = {}  # used by the file's writer thread alone
 
     def take_over(self, target: ChangelogTarget, partitions: int, timeout: float) -> Changelog:
@@ -114,6 +115,7 @@ class Changelog:
 
     def __init__(self, file: ChangelogFile, target: ChangelogTarget) -> None:
         self.entries: dict[bytes, bytes] = {}
+        self.restored_at = file.restored_at
         self.offset: int | None = None
         """The group's offset, if opening has completed a write of the previous owner that moved it."""
         self.partition = TopicPartition(target.topic, target.partition.partition)

@@ -211,6 +211,12 @@ class Reader:
         with self._reading() as connection:
             return str(connection.execute("SELECT value FROM about WHERE key = 'cluster_id'").get)
 
+    @property
+    def restored_at(self) -> int:
+        """When the file was last restored from a backup, in microseconds since 1970; 0 if never."""
+        with self._reading() as connection:
+            return int(connection.execute("SELECT value FROM about WHERE key = 'restored'").get or 0)
+
     def close(self) -> None:
         """Close the file. A read that is in progress completes."""
         self._open = False

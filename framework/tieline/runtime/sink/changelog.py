@@ -46,6 +46,7 @@ class TaskChangelog:
         self._lock = threading.Lock()
         self._offset = self._attempted = -1
         self.first_partitions = 0
+        self.restored_at = writer.restored_at
         self.fenced: FencedError | None = None
         """Set once another task has taken over the partition."""
         self._codec = DefaultCodec(schemas)

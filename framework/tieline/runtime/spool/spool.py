@@ -32,7 +32,10 @@ from tieline.runtime.task.clock import Clock, Counters
 
 __all__ = ["Limits", "Spool", "SpoolBatch"]
 
-_KNOWN_GAP = "gap"  # records that were reported as lost when the spool was opened: from → to
+KNOWN_GAP = "gap"
+"""The source offsets of sequence numbers without a record, from → to.
+
+The records were reported as lost, or the spool was restored from a backup."""
 _MAX_RECORD = 64 << 20
 
 
@@ -92,7 +95,7 @@ class Spool:
         schemas = SpoolSchemas(self._store, self._alarms)
         self._codec = SpoolCodec(schemas.number, schemas.schema, as_avro=as_avro)
         self._room = SpoolRoom(self._store, limits, self._mark, counters, self._alarms)
-        self._gap = self._find_lost_records()
+        self._gaps = self._find_lost_records()
 
     # -- the receiver's side --------------------------------------------------------------------------------
 
@@ -223,26 +226,27 @@ class Spool:
         self._counters.add("dropped.spool_unavailable", count)
         self._alarms.raise_alarm("unavailable", f"records dropped, the spool cannot be written: {error}")
 
-    def _find_lost_records(self) -> range:
-        """Report committed records that the file does not have; their sequence numbers stay unused.
+    def _find_lost_records(self) -> list[range]:
+        """Report committed records that the file does not have; return the sequence numbers of no record.
 
         A damaged write-ahead log does this, or a file that was replaced by an older one.
         """
         bounds = self._store.snapshot()[_PARTITION]
         before, end = self._mark.before, bounds.end
-        known = self._store.source_offsets(_KNOWN_GAP)
-        gap = range(*max(((int(start), int(stop)) for start, stop in known.items()), default=(0, 0)))
+        known = self._store.source_offsets(KNOWN_GAP)
+        gaps = [range(int(start), int(stop)) for start, stop in known.items()]
         if before is not None and before.spool != self.id:
             if before.committed > before.left:
                 self._report_lost(before.committed - before.left, "the file was replaced by another one")
         elif before is not None and before.committed > end:
             gap, end = range(end, before.committed), before.committed
-            self._store.save_source_offsets(_KNOWN_GAP, {str(gap.start): str(gap.stop)})
+            gaps.append(gap)
+            self._store.save_source_offsets(KNOWN_GAP, {str(gap.start): str(gap.stop)})
             self._store.advance(_SPOOL, 0, end)
             if lost := end - max(gap.start, before.left):
                 self._report_lost(lost, f"its file ends at record {gap.start}, and {end} were committed")
         self._mark.begin(self.id, end, bounds.start)
-        return gap
+        return sorted(gaps, key=lambda gap: gap.start)
 
     def _report_lost(self, count: int, why: str) -> None:
         self._counters.add("lost.spool_damaged", count)
@@ -259,10 +263,12 @@ class Spool:
         return headers + identity(self.id, offset, digest_of=data)
 
     def _read_rows(self, position: int, max_records: int) -> Rows:
-        if position in self._gap:
-            position = self._gap.stop
-        elif position < self._gap.start:
-            max_records = min(max_records, self._gap.start - position)
+        for gap in self._gaps:
+            if position in gap:
+                position = gap.stop
+            elif position < gap.start:
+                max_records = min(max_records, gap.start - position)
+                break
         return self._room.read(position, max_records)
 
 

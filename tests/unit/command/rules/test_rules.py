@@ -712,7 +712,7 @@ def test_the_table_lists_exactly_the_codes_in_use():
     folder = Path(rules.__file__).parents[1]
     names = (
         *("rules/checks", "rules/arrival", "rules/start", "rules/outcome", "rules/holds", "rules/verdict"),
-        *("rules/results", "policy/policy", "policy/limits"),
+        *("rules/results", "rules/restored", "policy/policy", "policy/limits"),
     )
     code = "".join((folder / f"{name}.py").read_text("utf-8") for name in names)
     states = {"ACCEPTED", "EXECUTING", "SUCCEEDED", "MISMATCH", "FAILED", "REJECTED", "UNKNOWN"}

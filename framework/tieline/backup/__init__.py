@@ -1,0 +1,1 @@
+"""Copies of a worker's disk state: `taking` makes one beside a running worker, `restoring` brings it back."""
