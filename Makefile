@@ -32,7 +32,7 @@ help:
 	@echo "make screenshots    take the pictures of the pages in docs/images (needs Chromium)"
 	@echo "make vendor         fetch the pages' assets and axe-core again, with their hashes (needs npm)"
 	@echo "make lock           lock the images' packages again, with their hashes"
-	@echo "make fast           run the tests without servers: under a minute"
+	@echo "make fast           run the quick tests without servers: about a minute"
 	@echo "make coverage       measure what the tests without servers cover; fails below the floor"
 	@echo "make check          check style, types and layers, then run make fast"
 
@@ -68,8 +68,8 @@ style: .venv/.check
 
 # The tests mostly wait, so three of them share a core.
 fast: .venv/.check
-	@echo "== tests without servers"
-	@$(BIN)/python -m pytest -q -n 6 -m "$(FAST)" tests/unit tests/property tests/contract tests/meta $(ARGS)
+	@echo "== quick tests without servers"
+	@$(BIN)/python -m pytest -q -n 6 -m "$(FAST) and not slow" tests/unit tests/property tests/contract tests/meta $(ARGS)
 
 check: style fast
 

@@ -153,6 +153,7 @@ def test_an_exclusive_writer_writes_all_or_nothing(kit):
     assert kit.read(topic) == []
 
 
+@pytest.mark.slow
 def test_of_two_exclusive_writers_one_wins(kit):
     topic = kit.topic()
     inside, over = threading.Event(), threading.Event()

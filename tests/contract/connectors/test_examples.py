@@ -14,6 +14,8 @@ from tieline.runtime.worker.factory import open_broker
 from tieline.runtime.worker.worker import Worker
 from tieline.testing.distribution import distribution
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 

@@ -10,6 +10,8 @@ from tieline.testing.contract import SinkContract, SourceContract
 from tieline_connectors.file.sink import FileSink
 from tieline_connectors.file.source import FileSource
 
+pytestmark = pytest.mark.slow
+
 
 class TestFileSource(SourceContract):
     connector = FileSource

@@ -14,6 +14,8 @@ from tieline_connectors.history.model.stored_values import from_stored
 from tieline_connectors.history.sink import HistorySink
 from tieline_connectors.history.writing.names import Names
 
+pytestmark = pytest.mark.slow
+
 SECOND = 1_000_000
 START = 1_767_225_600 * SECOND
 

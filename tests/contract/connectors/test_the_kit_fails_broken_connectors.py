@@ -15,6 +15,8 @@ import pytest
 from tieline.api import *
 from tieline.testing.contract import SinkContract, SourceContract
 
+pytestmark = pytest.mark.slow
+
 OUTSIDE, STORE, ROOM = [], [], []
 
 class Nothing(Config):

@@ -13,6 +13,8 @@ from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip.client import VipClient
 from tieline_connectors.volttron_bus.vip.connection import Endpoint
 
+pytestmark = pytest.mark.slow
+
 
 class TestVolttronBusSink(SinkContract):
     connector = VolttronBusSink

@@ -10,6 +10,8 @@ from tieline.testing.contract import SourceContract
 from tieline_connectors.volttron_bus.source import VolttronBusSource
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
+pytestmark = pytest.mark.slow
+
 IDENTITY = "tieline.contract"
 
 

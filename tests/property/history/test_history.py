@@ -175,6 +175,7 @@ def same(left, right):
     return type(left) is type(right) and repr(left) == repr(right)
 
 
+@pytest.mark.slow
 @given(all_records(), st.data())
 def test_any_order_duplicates_and_batches_give_the_same_rows_and_rollups(records, data):
     deliveries = data.draw(
@@ -203,6 +204,7 @@ def test_any_order_duplicates_and_batches_give_the_same_rows_and_rollups(records
         assert values == len(rows) + counters["repeated"] + counters["replaced"] + counters["outdated"]
 
 
+@pytest.mark.slow
 @given(all_records(), st.permutations(range(12)))
 def test_records_that_were_received_at_the_same_time_have_one_winner_in_any_order(records, order):
     tied = [r._replace(value={**r.value, "time": T0, "received": T0 + 5}) for r in records]

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "how-to" / "commands.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_example_worker_with_its_connectors_has_no_problems():
     files = ["command-worker.yaml", "commands.yaml", "command-history.yaml"]
     command = [sys.executable, "-m", "tieline.cli.main", "run", "--check", *files]

@@ -321,6 +321,7 @@ def flood(kind, number):
 KINDS = ["no JSON", "no command", "expired", "out of range", "a stranger's", "elsewhere", "again"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_thousand_refused_records_are_few_writes_and_each_is_answered(stand, kind):
     stand.start()

@@ -262,6 +262,7 @@ def test_a_hold_reverts_the_point_even_after_a_restart(stand):
     assert stand.device.writes == [22.5, "revert"]
 
 
+@pytest.mark.slow
 def test_an_unavailable_platform_is_awaited_until_the_command_expires(stand):
     stand.start()
     stand.bus.stop()
@@ -278,6 +279,7 @@ def test_an_unavailable_platform_is_awaited_until_the_command_expires(stand):
     assert stand.context.connections.all() == []
 
 
+@pytest.mark.slow
 def test_a_platform_that_disconnects_before_a_command_has_started_is_awaited(stand):
     """The connection is there until it is used: that is noticed before STARTED, and costs no command."""
     stand.start()
@@ -432,6 +434,7 @@ def wait_for(what):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_holds_stay_when_the_worker_stops_unless_it_is_configured_to_revert_them(stand):
     stand.start()
     command = new_command(hold_ms=60_000)
@@ -449,6 +452,7 @@ def test_holds_stay_when_the_worker_stops_unless_it_is_configured_to_revert_them
     assert stand.end(command["command_id"], "HOLD_SKIPPED")["reason_code"] == "LATER_COMMAND"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["away", "killed"])
 def test_a_hold_that_cannot_be_reverted_at_the_stop_is_reverted_after_the_next_start(stand, tmp_path, why):
     stand.start(hold_revert_on_stop_ms="500")
@@ -514,6 +518,7 @@ def test_a_driver_that_does_not_know_its_devices_yet_is_awaited(stand):
     assert stand.device.writes == [22.5]
 
 
+@pytest.mark.slow
 def test_a_device_that_a_driver_never_knows_is_a_failure_in_the_end(stand, monkeypatch):
     monkeypatch.setattr(platform_client, "_START_UP", 1.0)
     driver = Starting(stand.device)
@@ -603,6 +608,7 @@ def test_any_spelling_of_a_point_is_reported_and_written_in_its_canonical_form(s
     assert stand.device.writes == [22.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "broken link", "hung mount"])
 def test_an_unreadable_kill_switch_is_engaged_and_blocks_neither_sink_nor_stop(
     stand, tmp_path, monkeypatch, kind
@@ -677,6 +683,7 @@ def met_long_ago(monkeypatch):
     monkeypatch.setattr(platform_client, "_START_UP", 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("met_long_ago")
 def test_nothing_is_written_after_a_read_that_was_not_answered_and_the_command_expires(stand):
     """The router lives, the driver stands still: it may hand on what it was sent at any later time."""
@@ -754,6 +761,7 @@ def test_a_device_that_falls_silent_is_asked_once_and_does_not_delay_the_others(
     assert requests == ["write", "read"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("after", "code"), [(0.0, ""), (2.2, "MAYBE_LATE")])
 def test_a_write_that_is_answered_after_its_expiry_says_so(stand, after, code):
     """The driver stands still between the read and the write's answer, for longer than the command lives."""
@@ -764,6 +772,7 @@ def test_a_write_that_is_answered_after_its_expiry_says_so(stand, after, code):
     assert stand.end(command["command_id"])["reason_code"] == code
 
 
+@pytest.mark.slow
 def test_a_write_that_only_a_later_reading_proves_says_that_it_may_be_late(stand):
     stand.start(verify_delay_ms="2000")
 
@@ -791,6 +800,7 @@ def without_actuator(stand):
     del stand.bus.rpc["platform.actuator"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarted", [False, True])
 def test_an_unavailable_actuator_is_an_outage_and_never_bypassed(stand, restarted):
     """Also for a worker that has never seen it: the ledger remembers through whom a command went."""
@@ -844,6 +854,7 @@ def test_a_configured_actuator_is_awaited(stand):
     assert stand.device.writes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refusal", ["locked", "overridden", "unanswered", "killed", "away"])
 def test_a_hold_whose_revert_is_refused_stays_owed_until_the_refusal_ends(stand, tmp_path, caplog, refusal):
     """Across a restart of the worker: the alarm is reported once, and the log repeats it."""
@@ -885,6 +896,7 @@ def test_a_hold_whose_revert_is_refused_stays_owed_until_the_refusal_ends(stand,
     assert states.count("HOLD_FAILED") == (refusal in ("locked", "overridden", "unanswered"))
 
 
+@pytest.mark.slow
 def test_an_owed_revert_that_an_operator_waives_is_not_owed_any_more(stand):
     def revert(path, point):
         raise RuntimeError("overridden")

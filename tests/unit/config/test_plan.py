@@ -333,6 +333,7 @@ def tieline(*arguments, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 def test_run_check_prints_every_problem_to_standard_error_and_exits_with_2(tmp_path):
     (tmp_path / "w.yaml").write_text("valu.converter: x\n", "utf-8")
     (tmp_path / "a.yaml").write_text("name: a\nconnector.class: fiel\n", "utf-8")
@@ -344,6 +345,7 @@ def test_run_check_prints_every_problem_to_standard_error_and_exits_with_2(tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.yaml", "w.yaml"]
 
 
+@pytest.mark.slow
 def test_run_check_without_a_problem_starts_nothing_and_exits_with_0(tmp_path):
     (tmp_path / "w.yaml").write_text("value.converter: string\n", "utf-8")
     (tmp_path / "a.properties").write_text(FILE_SOURCE, "utf-8")

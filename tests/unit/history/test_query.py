@@ -115,6 +115,7 @@ def test_a_missing_file_is_unavailable(ask):
     assert "there is no history file" in " ".join(messages.split())
 
 
+@pytest.mark.slow
 def test_follow_prints_the_last_readings_then_new_ones(stored, reading, path):
     code = "from tieline.cli.main import main; main()"
     command = ["query", "--history-file", str(path), "--format", "json", "--follow", "--limit", "2"]

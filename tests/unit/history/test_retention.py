@@ -37,6 +37,7 @@ def at_the_end(reading):
     return lambda: reading(10 * 86400 - 1).value["time"] // 1000
 
 
+@pytest.mark.slow
 def test_without_limits_nothing_expires(filled):
     before = {table: count(filled, table) for table in ("reading", "five_minutes", "one_hour", "record")}
     assert Retention(filled, NO_LIMIT).run(1.0)
@@ -44,6 +45,7 @@ def test_without_limits_nothing_expires(filled):
     assert before["reading"] == 10 * 144 * 6
 
 
+@pytest.mark.slow
 def test_readings_expire_by_age_and_rollups_stay(filled, reading):
     limits = RetentionLimits(24 * HOUR_MS, -1, -1)
     assert Retention(filled, limits, at_the_end(reading)).run(10.0)
@@ -52,6 +54,7 @@ def test_readings_expire_by_age_and_rollups_stay(filled, reading):
     assert count(filled, "record") == 2 * 144
 
 
+@pytest.mark.slow
 def test_rollups_expire_by_their_own_age(filled, reading):
     limits = RetentionLimits(24 * HOUR_MS, 72 * HOUR_MS, -1)
     assert Retention(filled, limits, at_the_end(reading)).run(10.0)
@@ -59,12 +62,14 @@ def test_rollups_expire_by_their_own_age(filled, reading):
     assert count(filled, "one_hour") == 96 * 6
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_years_ahead_deletes_nothing(filled):
     limits = RetentionLimits(10 * 24 * HOUR_MS, -1, -1)
     assert Retention(filled, limits, lambda: 4_102_444_800_000).run(10.0)
     assert count(filled, "reading") == 10 * 144 * 6
 
 
+@pytest.mark.slow
 def test_deletion_is_made_of_small_steps_and_continues_later(filled, reading, monkeypatch):
     monkeypatch.setattr(retention, "_STEP", 500)
     steps = []

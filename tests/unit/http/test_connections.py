@@ -181,6 +181,7 @@ def test_a_new_connection_is_refused_if_all_others_are_being_answered(serve):
     assert read_until_closed(client).endswith(b"at last")
 
 
+@pytest.mark.slow
 def test_1100_clients_that_never_finish_do_not_block_other_clients(serve):
     """None of them ever exceeds its time limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

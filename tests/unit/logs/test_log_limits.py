@@ -38,6 +38,7 @@ def lines(monkeypatch):
     kafka.setLevel(level)
 
 
+@pytest.mark.slow
 def test_three_hours_of_an_unavailable_brokers_lines_are_a_few_and_all_are_counted(lines):
     kafka, total = logging.getLogger("tieline.kafka"), 0
     for second in range(3 * 3600):

@@ -142,6 +142,7 @@ def test_a_closed_reader_is_not_an_error(pipe, log):
     pipe.reading = os.open(os.devnull, os.O_RDONLY)
 
 
+@pytest.mark.slow
 def test_the_notice_of_a_gap_names_no_connector(pipe, monkeypatch):
     monkeypatch.setattr(sys, "stderr", pipe.writer)
     root = logging.getLogger()

@@ -70,6 +70,7 @@ def tieline(*words, **environment):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=full_environment)
 
 
+@pytest.mark.slow
 def test_both_forms_are_listed_as_if_they_were_installed(dropped):
     ended = tieline("plugins", "--json", "--check", TIELINE_PLUGIN_PATH=str(dropped))
     assert ended.returncode == 0, ended.stderr
@@ -80,6 +81,7 @@ def test_both_forms_are_listed_as_if_they_were_installed(dropped):
     assert messages == [["acme", "1.0", "ok"], ["other", "2.0", "ok"]]
 
 
+@pytest.mark.slow
 def test_a_worker_knows_a_connector_that_was_dropped_in(dropped, tmp_path):
     worker, sink = tmp_path / "worker.json", tmp_path / "sink.json"
     settings = {"data.dir": str(tmp_path / "data"), "plugin.path": str(dropped)}

@@ -129,6 +129,7 @@ def test_a_record_that_is_no_reading_holds_nothing_up(open_topics):
         wait_for(lambda: newest(table) == 2.5)
 
 
+@pytest.mark.slow
 def test_a_follower_that_falls_behind_skips_and_says_so(open_topics):
     table = LiveTable()
     with open_topics() as client:
@@ -141,6 +142,7 @@ def test_a_follower_that_falls_behind_skips_and_says_so(open_topics):
             wait_for(lambda: newest(table) == -1.0)
 
 
+@pytest.mark.slow
 def test_it_takes_a_small_part_of_a_processor(open_topics, capsys):
     table = LiveTable()
     with open_topics() as client:

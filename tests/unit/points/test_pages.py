@@ -346,6 +346,7 @@ def test_documents_are_found_by_topic_and_pattern(storing):
         assert (html.count("<summary>"), "Zone = 2" in html) == (1, True), query
 
 
+@pytest.mark.slow
 def test_the_last_values_of_a_stopped_source_come_from_the_store(serve, store):
     path = "/chart/values.csv?point=vol1/campus/ahu1/Zone&from=2h"
     with running(serve([store])) as first:
@@ -363,6 +364,7 @@ def test_values_that_are_not_numbers_are_an_alarm(worker):
     assert "/ui/points?platform=vol1&amp;device=campus%2Fahu1" in page.html
 
 
+@pytest.mark.slow
 def test_twenty_thousand_points_are_one_quick_page(worker, capsys):
     send(
         worker,

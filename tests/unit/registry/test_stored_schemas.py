@@ -202,6 +202,7 @@ def test_a_stored_text_that_is_not_a_schema_does_not_affect_other_schemas(log):
     assert caught.value.code == 40901
 
 
+@pytest.mark.slow
 def test_the_number_of_references_is_limited(log):
     """At most a thousand schemas, and fewer if each refers to many."""
     many = tuple(Reference(f"n{n}", "s", n) for n in range(1, 300))

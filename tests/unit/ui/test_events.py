@@ -192,6 +192,7 @@ def test_a_stream_ends_soon_after_its_person_has_signed_out(monkeypatch):
     assert asyncio.run(run()) == 0
 
 
+@pytest.mark.slow
 def test_expensive_channels_are_read_in_turn_and_leave_the_server_free(monkeypatch):
     monkeypatch.setattr(events, "_LONGEST_WORK", 0.01)
     reads = []

@@ -30,6 +30,7 @@ def test_a_name_with_the_templates_own_in_it_is_a_name(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--source"], ["--sink"], ["--source", "--http"], ["--sink", "--http"]])
 def test_its_tests_are_green_at_once(words, tmp_path):
     folder, kind = tmp_path / "made", words[0].removeprefix("--")

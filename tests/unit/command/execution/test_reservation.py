@@ -150,6 +150,7 @@ def test_a_conflict_names_the_device_its_owner_and_the_end_of_the_reservation(ac
     assert list(actuator.tasks) == ["theirs"]  # what was reserved before it is given back
 
 
+@pytest.mark.slow
 def test_the_grace_time_of_a_preempted_task_is_known_and_covered(actuator, platform):
     actuator.grace = 1.0
     actuator.take("weak", "theirs", "LOW_PREEMPT", DEVICES[0], seconds(-1), seconds(600))

@@ -48,6 +48,7 @@ def test_a_worker_without_users_says_how_the_switch_is_released_before_and_after
     assert "Not engaged" in browser.get("/command-sinks").html
 
 
+@pytest.mark.slow
 def test_the_commands_on_the_page_add_an_administrator_who_can_release_it(serve, sink, tmp_path):
     served = serve([sink])
     browser = served.browser()

@@ -91,6 +91,7 @@ def slow():
             yield bus
 
 
+@pytest.mark.slow
 def test_the_source_connects_through_a_slow_handshake(slow):
     receiver = Receiver(
         ReconnectState(slow.endpoint), Subscription(("devices",)), ReceiveBuffer(10, 10**6), lambda *_: None
@@ -101,6 +102,7 @@ def test_the_source_connects_through_a_slow_handshake(slow):
     receiver.join()
 
 
+@pytest.mark.slow
 def test_the_bus_sink_connects_through_a_slow_handshake(slow):
     reconnect, context, publisher = ReconnectState(slow.endpoint), zmq.Context(), None
     deadline = time.monotonic() + 20
@@ -117,6 +119,7 @@ def test_the_bus_sink_connects_through_a_slow_handshake(slow):
     assert reconnect.endpoint.identity == "me"  # a slow router is not one that has our name taken
 
 
+@pytest.mark.slow
 def test_the_command_sink_connects_through_a_slow_handshake(slow):
     platform = Platform(slow.endpoint, 5.0)
     deadline = time.monotonic() + 20
@@ -286,6 +289,7 @@ def test_while_a_file_of_keys_is_being_written_the_last_keys_are_used(tmp_path, 
     assert "/x is not JSON" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_platform_that_restarts_is_read_again_within_moments():
     """Three seconds of absence: the next attempt comes at most a twentieth of that later."""
     with FakeRouter() as bus:
