@@ -20,6 +20,7 @@ from tieline_connectors.volttron_bus.source import VolttronBusTask
 from tieline_connectors.volttron_bus.source_config import VolttronBusConfig
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_connectors.volttron_bus.vip import frames as vip
+from tieline_connectors.volttron_bus.vip.connection import Connection
 
 NAME = "tieline.test"
 QUICK = {
@@ -370,13 +371,13 @@ def test_messages_received_before_an_interrupt_can_still_be_polled(bus):
 
 def test_messages_that_arrive_while_a_task_is_stopped_can_still_be_polled(bus, monkeypatch):
     monkeypatch.setattr(receiver, "_BATCH", 1)
-    receive = receiver.Connection.receive
+    receive = Connection.receive
 
     def slowly(connection, limit):
         time.sleep(0.001)  # slower than the bus, so that most messages are in the socket at the interrupt
         return receive(connection, limit)
 
-    monkeypatch.setattr(receiver.Connection, "receive", slowly)
+    monkeypatch.setattr(Connection, "receive", slowly)
     with source(bus.address) as (task, _):
         bus.wait_for_subscriber(NAME)
         for number in range(100):
