@@ -11,6 +11,7 @@ from bench import (
     history,
     kafka_connect,
     kafka_to_mongo,
+    metrics,
     reception,
     registry,
     series,
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "history": history.run,
     "series": series.run,
     "viewers": viewers.run,
+    "metrics": metrics.run,
 }
 
 

@@ -11,7 +11,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from docs_generator import program, repository, settings
+from docs_generator import metrics, program, repository, settings
 
 _FILES: dict[Path, str] = {}
 
@@ -31,7 +31,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Fill in the generated references, and lead links out of ``docs`` to their pages."""
     if page.file.generated_by:
         return markdown
-    text = program.insert(settings.insert(markdown))
+    text = metrics.insert(program.insert(settings.insert(markdown)))
     return repository.relinked(text, repository.DOCS / page.file.src_uri, page.file.src_uri, _FILES)
 
 

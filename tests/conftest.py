@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,27 @@ def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka.KafkaS
         pytest.skip(reason)
     with kafka.KafkaServer(tmp_path_factory.mktemp("own_kafka")) as server:
         yield server
+
+
+def _of_prometheus(name: str) -> Path:
+    """Return a program of Prometheus: the machine's, or what ``.ci/run`` has unpacked."""
+    path = os.environ["PATH"] + os.pathsep + str(_ROOT / ".lab" / "prometheus" / "usr" / "bin")
+    found = shutil.which(name, path=path)
+    if found is None:
+        pytest.skip(f"{name} is not installed: apt-get install prometheus")
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus' tool that checks and tests rules."""
+    return _of_prometheus("promtool")
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Path:
+    """The server of Prometheus."""
+    return _of_prometheus("prometheus")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from docs_generator import program, repository, settings
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-FOLDERS = ("bench", "changes", "docker", "examples", "plugins", "schemas")
+FOLDERS = ("bench", "changes", "docker", "examples", "monitoring", "plugins", "schemas")
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
     *PAGES,

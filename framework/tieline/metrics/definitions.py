@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -15,9 +14,6 @@ STATES = ("running", "restarting", "paused", "failed", "unassigned", "stopped")
 
 CONNECT_TASK_COUNTS = ("running", "restarting", "paused", "failed", "unassigned", "destroyed")
 """The states by which Kafka Connect counts the tasks of a connector."""
-
-_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_RESERVED_LABELS = ("connector", "le", "quantile", "job", "instance")
 
 
 class Definition(NamedTuple):
@@ -79,6 +75,31 @@ CONNECTORS: tuple[Definition, ...] = (
         _CONNECTOR,
         "When the last outage ended or the worker started, in seconds since 1970; missing during an outage.",
     ),
+    Definition("tieline_restarts_total", "counter", _CONNECTOR, "Restarts of failed tasks."),
+    Definition(
+        "tieline_last_received_timestamp_seconds",
+        "gauge",
+        _CONNECTOR,
+        "When the connector received its last records, in seconds since 1970; missing before the first.",
+    ),
+    Definition(
+        "tieline_last_delivered_timestamp_seconds",
+        "gauge",
+        _CONNECTOR,
+        "When the connector delivered its last records, in seconds since 1970; missing before the first.",
+    ),
+    Definition(
+        "tieline_restart_attempts",
+        "gauge",
+        _CONNECTOR,
+        "Restarts since the connector was healthy: the most of any of its tasks.",
+    ),
+    Definition(
+        "tieline_restart_breaker_open",
+        "gauge",
+        _CONNECTOR,
+        "1 if a task is not restarted for now because its budget of restarts is used up, otherwise 0.",
+    ),
     Definition(
         "tieline_outage_seconds",
         "gauge",
@@ -115,16 +136,29 @@ RECORDS: tuple[Definition, ...] = (
         "Records that a sink never stores although nothing failed, such as expired ones or tombstones.",
     ),
     Definition(
-        "tieline_records_dropped_total",
+        "tieline_dead_letters_total",
+        "counter",
+        ("connector", "stage"),
+        "Dead letters by the stage at which their records failed.",
+    ),
+    Definition("tieline_records_dropped_total", "counter", _CONNECTOR, "Records that were lost."),
+    Definition(
+        "tieline_records_dropped_by_reason_total",
         "counter",
         ("connector", "reason"),
-        "Records that were lost, by the limit that was reached or the damage that was found.",
+        "The same by the limit that was reached or the damage that was found.",
     ),
     Definition(
         "tieline_records_quarantined_total",
         "counter",
         ("connector", "reason"),
         "Inputs that could not be parsed and were kept aside.",
+    ),
+    Definition(
+        "tieline_ledger_mismatch_records",
+        "gauge",
+        _CONNECTOR,
+        "Records by which the ledger differs from the broker's offsets; 0 if it adds up.",
     ),
     Definition(
         "tieline_lag_records", "gauge", _CONNECTOR, "Records in its topics that a sink has not read yet."
@@ -166,21 +200,9 @@ SPOOL: tuple[Definition, ...] = (
     ),
 )
 
-_STARTUPS = (
-    ("attempts", "that were started"),
-    ("success", "whose start succeeded"),
-    ("failure", "whose start failed"),
-)
-
 KAFKA_CONNECT: tuple[Definition, ...] = (
     Definition("kafka_connect_worker_connector_count", "gauge", (), "Connectors of the worker."),
     Definition("kafka_connect_worker_task_count", "gauge", (), "Tasks of the worker."),
-    *(
-        Definition(
-            f"kafka_connect_worker_connector_startup_{name}_total", "counter", (), f"Connectors {what}."
-        )
-        for name, what in _STARTUPS
-    ),
     Definition("kafka_connect_coordinator_assigned_connectors", "gauge", (), "Connectors of the worker."),
     Definition("kafka_connect_coordinator_assigned_tasks", "gauge", (), "Tasks of the worker."),
     Definition(
@@ -260,6 +282,7 @@ KAFKA_CONNECT: tuple[Definition, ...] = (
     Definition(
         "kafka_connect_sink_task_sink_record_send_total", "counter", _TASK, "Records that a sink delivered."
     ),
+    Definition("kafka_connect_sink_task_partition_count", "gauge", _TASK, "Partitions that a sink owns."),
     Definition(
         "kafka_connect_sink_task_sink_record_active_count",
         "gauge",
@@ -284,39 +307,20 @@ DEFINITIONS: Mapping[str, Definition] = {
 
 
 def connector_definition(metric: ConnectorMetric) -> Definition:
-    """Return the definition of a connector's own metric.
-
-    Raises ``ValueError`` if its name, label or help cannot be exported.
-    """
+    """Return the definition of a connector's own metric."""
     if isinstance(metric, CounterMetric):
         labels = ("connector", metric.label) if metric.label else _CONNECTOR
-        definition = Definition(f"tieline_{metric.name}_total", "counter", labels, metric.help)
-        if (metric.counter[-1:] == "*") != bool(metric.label):
-            raise ValueError(f"{metric.name}: a label belongs to a counter that ends in *, and only to one")
-    else:
-        definition = Definition(f"tieline_{metric.name}", "histogram", _CONNECTOR, metric.help)
-        if not metric.name.endswith("_seconds"):
-            raise ValueError(f"{metric.name}: the name of a duration ends in _seconds")
-    own_label = definition.labels[1:]
-    if not all(_NAME.fullmatch(name) for name in (definition.name, *own_label)):
-        raise ValueError(f"{definition.name}: use lower-case letters, digits and single underscores")
-    if definition.name in DEFINITIONS or set(own_label) & set(_RESERVED_LABELS):
-        raise ValueError(f"{definition.name}: the name or its label is taken")
-    if not metric.help:
-        raise ValueError(f"{definition.name}: has no help")
-    return definition
+        return Definition(f"tieline_{metric.name}_total", "counter", labels, metric.help)
+    return Definition(f"tieline_{metric.name}", "histogram", _CONNECTOR, metric.help)
 
 
 def connector_definitions(metrics: Iterable[ConnectorMetric]) -> dict[ConnectorMetric, Definition]:
-    """Return the definitions of those metrics that can be exported; of equal names only the first."""
+    """Return the definitions of those metrics whose name is free; of equal names only the first."""
     definitions: dict[ConnectorMetric, Definition] = {}
-    names: set[str] = set()
+    taken = set(DEFINITIONS)
     for metric in metrics:
-        try:
-            definition = connector_definition(metric)
-        except ValueError:
-            continue
-        if definition.name not in names or metric in definitions:
-            names.add(definition.name)
+        definition = connector_definition(metric)
+        if metric not in definitions and definition.name not in taken:
+            taken.add(definition.name)
             definitions[metric] = definition
     return definitions

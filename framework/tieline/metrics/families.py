@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,10 +22,12 @@ from tieline.metrics.definitions import (
 from tieline.metrics.snapshot import BUCKETS, ConnectorSnapshot, Distribution, TaskSnapshot, WorkerSnapshot
 from tieline.metrics.trends import Trends
 
+log = logging.getLogger(__name__)
+
 _MOST_COUNTERS = 500
 """So many further counters of a connector are exported: what a plugin counts by must not fill Prometheus."""
 _DROPPED = ("dropped.", "lost.")
-_OTHERWISE = ("retries", "spooled")
+_OTHERWISE = ("restarts", "retries", "spooled")
 """Counters that a metric of the framework contains under another name."""
 
 
@@ -83,7 +86,7 @@ def collect(snapshot: WorkerSnapshot, trends: Trends) -> list[Metric]:
         _add_spool(families, name, connector, snapshot.uptime, trends)
         for task in connector.tasks:
             _add_task(families, name, connector, task, trends)
-        _add_counters(families, name, connector, own)
+        _add_counters(families, name, connector, own, trends)
     return families.all()
 
 
@@ -96,13 +99,8 @@ def _add_worker(families: Families, snapshot: WorkerSnapshot) -> None:
             if sample.name in DEFINITIONS:
                 families.add(sample.name, sample.value)
     connectors, tasks = len(snapshot.connectors), sum(len(c.tasks) for c in snapshot.connectors.values())
-    failed = sum(not connector.tasks for connector in snapshot.connectors.values())
-    prefix = "kafka_connect_worker_connector_startup"
     families.add("kafka_connect_worker_connector_count", connectors)
     families.add("kafka_connect_worker_task_count", tasks)
-    families.add(f"{prefix}_attempts_total", connectors)
-    families.add(f"{prefix}_success_total", connectors - failed)
-    families.add(f"{prefix}_failure_total", failed)
     families.add("kafka_connect_coordinator_assigned_connectors", connectors)
     families.add("kafka_connect_coordinator_assigned_tasks", tasks)
 
@@ -111,6 +109,12 @@ def _add_connector(families: Families, name: str, connector: ConnectorSnapshot) 
     kind, current = str(connector.ledger["type"]), _state(connector.ledger["state"])
     for state in STATES:
         families.add("tieline_connector_state", state == current, connector=name, type=kind, state=state)
+    for event in ("received", "delivered"):
+        if (milliseconds := connector.ledger.get(f"last_{event}_ms")) is not None:
+            families.add(f"tieline_last_{event}_timestamp_seconds", milliseconds / 1000, connector=name)
+    families.add("tieline_restart_attempts", connector.ledger.get("attempts", 0), connector=name)
+    breaker_open = connector.ledger.get("breaker") == "open"
+    families.add("tieline_restart_breaker_open", breaker_open, connector=name)
     prefix = "kafka_connect_worker_connector"
     families.add(f"{prefix}_total_task_count", len(connector.tasks), connector=name)
     states = [_state(task.state) for task in connector.tasks]
@@ -146,10 +150,13 @@ def _add_records(families: Families, name: str, connector: ConnectorSnapshot, tr
     for key in ("delivered", "dead_lettered", "filtered"):
         families.add(f"tieline_records_{key}_total", ledger[key], **labels)
     families.add("tieline_records_in_flight", ledger["in_flight"], **labels)
-    for key in ("lag_records", "lag_seconds"):
-        value = ledger.get({"lag_records": "lag"}.get(key, key))
-        if value is not None:
-            families.add(f"tieline_{key}", value, connector=name)
+    for key, metric in (
+        ("lag", "tieline_lag_records"),
+        ("lag_seconds", "tieline_lag_seconds"),
+        ("mismatch", "tieline_ledger_mismatch_records"),
+    ):
+        if ledger.get(key) is not None:
+            families.add(metric, ledger[key], connector=name)
 
 
 def _add_spool(
@@ -186,6 +193,8 @@ def _add_task(
         prefix, read, sent = "kafka_connect_source_task_source_record", "poll", "write"
     else:
         prefix, read, sent = "kafka_connect_sink_task_sink_record", "read", "send"
+        partitions = task.partitions or 0
+        families.add("kafka_connect_sink_task_partition_count", partitions, **labels)
     received = trends.highest((name, task.number), counts["received"])
     families.add(f"{prefix}_{read}_total", received, **labels)
     families.add(f"{prefix}_{sent}_total", counts["delivered"], **labels)
@@ -197,21 +206,29 @@ def _add_counters(
     name: str,
     connector: ConnectorSnapshot,
     own: Mapping[ConnectorMetric, Definition],
+    trends: Trends,
 ) -> None:
     counters: dict[str, int] = dict(connector.ledger.get("counters", {}))
+    dropped = sum(number for counter, number in counters.items() if counter.startswith(_DROPPED))
+    families.add("tieline_records_dropped_total", dropped, connector=name)
+    families.add("tieline_restarts_total", counters.get("restarts", 0), connector=name)
     for counter in _OTHERWISE:
         counters.pop(counter, None)
     for prefixes, metric in (
         (("skipped.",), "tieline_records_skipped_total"),
-        (_DROPPED, "tieline_records_dropped_total"),
+        (("dead_letters.",), "tieline_dead_letters_total"),
+        (_DROPPED, "tieline_records_dropped_by_reason_total"),
         (("quarantined.",), "tieline_records_quarantined_total"),
     ):
         for counter in [each for each in counters if each.startswith(prefixes)]:
             reason = counter if prefixes == _DROPPED else counter.partition(".")[2]
-            families.add(metric, counters.pop(counter), connector=name, reason=reason)
+            label = DEFINITIONS[metric].labels[1]
+            families.add(metric, counters.pop(counter), **{"connector": name, label: reason})
     for each in connector.metrics:
         definition = own.get(each)
         if definition is None:
+            if trends.is_new((name, each)):
+                log.warning("%s: the metric %s is not exported: its name is taken", name, each.name)
             continue
         if isinstance(each, CounterMetric):
             for value, number in _matching(counters, each):

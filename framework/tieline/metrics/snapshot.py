@@ -25,12 +25,16 @@ class Distribution(NamedTuple):
 
 
 class TaskSnapshot(NamedTuple):
-    """One task. ``counts`` has the numbers of the delivery ledger by name, ``retries`` its retried calls."""
+    """One task. ``counts``: the numbers of the delivery ledger by name. ``retries``: its retried calls.
+
+    ``partitions``: how many partitions a sink owns; ``None`` if it is not in its group, and for a source.
+    """
 
     number: int
     state: str
     counts: Mapping[str, int]
     retries: int
+    partitions: int | None = None
 
 
 class ConnectorSnapshot(NamedTuple):

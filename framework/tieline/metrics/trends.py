@@ -17,6 +17,7 @@ class Trends:
     def __init__(self) -> None:
         self._highest: dict[Hashable, int] = {}
         self._spools: dict[str, SpoolForecast] = {}
+        self._seen: set[Hashable] = set()
 
     def highest(self, key: Hashable, value: int) -> int:
         """Return the highest value that this key has had.
@@ -26,6 +27,12 @@ class Trends:
         """
         value = self._highest[key] = max(value, self._highest.get(key, 0))
         return value
+
+    def is_new(self, key: Hashable) -> bool:
+        """Return whether this is the first call with this key."""
+        is_new = key not in self._seen
+        self._seen.add(key)
+        return is_new
 
     def hours_until_full(self, connector: str, now: float, used: int, limit: int) -> float:
         """Return the forecast for a connector's spools; ``now`` in seconds, monotonic."""

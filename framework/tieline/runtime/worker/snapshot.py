@@ -72,4 +72,7 @@ def _task(number: int, parts: list[TaskThread]) -> TaskSnapshot:
     stats = [thread.stats for thread in parts]
     counts = Counts(*(sum(column) for column in zip(*stats, strict=True)))
     state = worst({thread.state for thread in parts})
-    return TaskSnapshot(number, state, counts._asdict(), parts[0].environment.counters["retries"])
+    environment = parts[0].environment  # the parts of a task share what they count
+    return TaskSnapshot(
+        number, state, counts._asdict(), environment.counters["retries"], environment.activity.partitions
+    )
