@@ -15,6 +15,7 @@ from tieline_connectors.points.questions import (
     Search,
     StoreUnavailableError,
 )
+from tieline_connectors.points.stores import Stores
 from tieline_lab.process import free_port
 
 START = 1_767_225_600_000_000
@@ -137,7 +138,9 @@ def test_a_range_with_few_values_shows_each_of_them(sink, reading, store, layout
 
 @pytest.mark.parametrize("rollups", ["true", "false"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_points_have_the_topic_units_and_time_of_their_newest_value(sink, reading, store, layout, rollups):
+def test_points_have_the_topic_and_units_of_their_newest_value_and_almost_its_time(
+    sink, reading, store, layout, rollups
+):
     running = sink(layout=layout, rollups=rollups)
     new = {"metadata": {"temp": {"units": "F"}}}
     topic = "devices/campus/b1/ahu1/all"
@@ -155,8 +158,25 @@ def test_points_have_the_topic_units_and_time_of_their_newest_value(sink, readin
 
     assert sorted(store().points()) == [
         KnownPoint(TEMP._replace(point="$x"), topic, None, START + 1 * SECOND + 123),
-        KnownPoint(TEMP, "devices/new", "F", START + 5 * SECOND + 123),
+        KnownPoint(TEMP, "devices/new", "F", START + (3 if rollups == "true" else 5) * SECOND + 123),
     ]
+    running.put([reading(300, points={"temp": 4}), reading(301, points={"temp": 5})])
+    flush(running)
+    (_, temp) = sorted(store().points())
+    assert 0 <= START + 301 * SECOND + 123 - temp.last_time < 5 * MINUTE
+    stores = Stores({"s": store()})
+    stores.points()
+    newest = stores.newest_value(TEMP, temp.last_time)
+    assert newest is not None
+    assert (newest.time, newest.value) == (START + 301 * SECOND + 123, 5)
+
+
+def test_the_list_of_points_needs_no_rollup(sink, database, reading, store):
+    running = sink(rollups="true")
+    running.put([reading(n, device=f"campus/b1/ahu{n}") for n in range(20)])
+    flush(running)
+    database["readings.rollup"].drop()  # 20,000 points would be as many documents
+    assert len(store().points()) == 100
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -168,7 +168,7 @@ class MongoSinkConfig(Config):
         doc="Layouts reading, point and timeseries: whether to keep the first, smallest, largest and last "
         "value of each minute and hour of a point in <collection>.rollup, and a list of all points in "
         "<collection>.points. Charts of long ranges need them. They cost at least two upserts for each point "
-        "and commit of offsets.",
+        "and commit of offsets, and one for each point and five minutes.",
     )
     server_selection_timeout_ms: int | None = setting(
         "server.selection.timeout.ms",

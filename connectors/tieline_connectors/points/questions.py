@@ -26,7 +26,7 @@ class KnownPoint(NamedTuple):
     """The topic of the bus under which the newest value was published."""
     units: str | None
     last_time: int
-    """The time of its newest value."""
+    """The time of its newest value, or of another one of the same day (UTC), if that costs the store less."""
 
 
 class Bucket(NamedTuple):

@@ -46,7 +46,7 @@ class StoreReader(BackgroundThread):
             if point.value is UNREAD:
                 if self._stores.unavailable or time.monotonic() > until:
                     return
-                stored = self._stores.stored_value(point.name, point.time)
+                stored = self._stores.newest_value(point.name, point.time)
                 if stored is not None:
                     self._table.set_stored_value(point.name, stored.time, stored.value)
 

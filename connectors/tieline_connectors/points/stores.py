@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import time_ns
 
 from tieline.api import TielineError
 from tieline.api.pages import RunningConnector
@@ -22,6 +23,8 @@ from tieline_connectors.points.questions import (
 )
 
 log = logging.getLogger(__name__)
+
+_DAY = 86_400_000_000  # µs
 
 Opener = Callable[[RunningConnector, Path], Iterable[ReadingStore]]
 
@@ -95,12 +98,16 @@ class Stores:
         key = self._newest.get(name, (0, ""))[1]
         return self._stores.get(key) or next(iter(self._stores.values()), None)
 
-    def stored_value(self, name: PointName, time: int) -> Value | None:
-        """Return a point's value of this time; ``None`` if its store has none, or does not answer."""
+    def newest_value(self, name: PointName, time: int) -> Value | None:
+        """Return a point's newest value; ``None`` if its store has none, or does not answer.
+
+        ``time``: the ``last_time`` of the point in the list of all points.
+        """
+        end = min((time // _DAY + 1) * _DAY, max(time_ns() // 1000, time) + 1)
         key = self._newest.get(name, (0, ""))[1]
         store = self._stores.get(key)
         try:
-            return next(iter(store.values(name, time, time + 1, 1)), None) if store else None
+            return next(iter(store.values(name, time, end, 1)), None) if store else None
         except StoreUnavailableError as error:
             self.unavailable[key] = str(error)
             return None

@@ -92,6 +92,9 @@ def test_order_batches_and_repetition_do_not_matter(given_samples, chance, size)
         assert many[point_key(NAME)]["oldest"] == once[point_key(NAME)]["oldest"]
         last = max(START + offset for offset, _ in given_samples)
         assert max(rollup["t"] for rollup in many.values() if "t" in rollup) == last
+        newest = many[point_key(NAME)]["newest"]["t"]
+        assert newest <= last
+        assert newest // (5 * MINUTE_US) == last // (5 * MINUTE_US)
 
 
 @given(samples, offsets, offsets, st.integers(1, 2000))

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import typer
+from tests.contract.query.questions import ORDER, QUESTIONS, REFUSED
 from typer.testing import CliRunner
 
 from tieline.cli.command_context import WorkerCommandContext
@@ -33,29 +34,21 @@ def ask(path):
 def stored(new_task, reading):
     """Ten readings of two devices, the seconds 0 to 9."""
     task = new_task()
-    numbers = (4, 1, 0, 9, 2, 3, 8, 5, 6, 7)
-    task.put([reading(n, {"count": n}, device=f"campus/b1/ahu{n % 2}") for n in numbers])
+    task.put([reading(n, {"count": n}, device=f"campus/b1/ahu{n % 2}") for n in ORDER])
     return task
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ([], [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]),
-        (["--oldest", "--limit", "3"], [0, 1, 2]),
-        (["--limit", "3"], [9, 8, 7]),
-        (["--topic", "devices/campus/b1/ahu1/all"], [9, 7, 5, 3, 1]),
-        (["--topic", "devices/campus/b1/ahu1"], []),
-        (["--device", "campus/b1/ahu0"], [8, 6, 4, 2, 0]),
-        (["--regex", "^devices/.*/ahu0"], [8, 6, 4, 2, 0]),
-        (["--regex", "ahu[12]/all$", "--oldest", "--limit", "2"], [1, 3]),
-        (["--since", "2026-01-01T00:00:07Z"], [9, 8, 7]),
-        (["--until", "2026-01-01T01:00:02+01:00"], [1, 0]),
-    ],
-)
-def test_questions_are_answered_as_from_mongodb(stored, ask, arguments, expected):
+@pytest.mark.parametrize(("arguments", "expected"), QUESTIONS)
+def test_questions_are_answered_as_by_every_store(stored, ask, arguments, expected):
     status, documents, _ = ask(*arguments)
     assert (status, [document["value"] for document in documents]) == (0, expected)
+
+
+@pytest.mark.parametrize(("arguments", "says"), REFUSED)
+def test_a_wrong_option_is_rejected_as_by_every_store(stored, ask, arguments, says):
+    status, documents, messages = ask(*arguments)
+    assert (status, documents) == (2, [])
+    assert says in messages
 
 
 def test_a_document_is_that_of_the_layout_point(new_task, reading, ask):
@@ -95,8 +88,6 @@ def test_the_file_of_a_worker_is_found_by_its_settings(stored, ask, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--regex", "("], 2, "not a regular expression"),
-        (["--since", "yesterday"], 2, "known forms"),
         (["--command", "4711"], 2, "has readings, not commands"),
         (["--regex", "^devices/(c|campus|.)+x$", "--timeout", "0.3"], 5, "raise --timeout"),
         (["--topic", "none"], 0, "no matching document in "),

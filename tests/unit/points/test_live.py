@@ -106,9 +106,9 @@ def test_a_store_adds_points_whose_value_is_read_later() -> None:
     table.seed([KnownPoint(NAME, "devices/campus/ahu1/all", "degF", 5 * MINUTE)])
     (point,) = table.snapshot()
     assert point.value is UNREAD
-    table.set_stored_value(NAME, 5 * MINUTE, 20.5)
-    assert table.snapshot()[0].value == 20.5
-    table.set_stored_value(NAME, 5 * MINUTE, 99.0)
+    table.set_stored_value(NAME, 6 * MINUTE, 20.5)  # the list of all points was not that new
+    assert (table.snapshot()[0].value, table.snapshot()[0].time) == (20.5, 6 * MINUTE)
+    table.set_stored_value(NAME, 6 * MINUTE, 99.0)
     assert table.snapshot()[0].value == 20.5
 
 

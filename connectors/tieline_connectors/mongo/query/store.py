@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pymongo
@@ -16,10 +16,8 @@ from pymongo.errors import PyMongoError
 from tieline_connectors.mongo.client import CODEC, create_client, redact
 from tieline_connectors.mongo.documents.rollups import (
     DAY_US,
-    HOURS,
     STATE,
     Interval,
-    document_id,
     intervals,
     point_key,
 )
@@ -46,7 +44,7 @@ from tieline_connectors.points.questions import (
 
 _TIMES = CODEC.with_options(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 _BATCH = 1000
-_POINTS = 500
+_POINTS = 5000
 _NO_VALUES = Series(0, [], skipped=False)
 
 
@@ -76,24 +74,21 @@ class MongoStore:
         return f"MongoDB at {hosts}, {self._documents.full_name}"
 
     def points(self) -> Sequence[KnownPoint]:
-        """Return every point: with rollups from their list, else from all documents."""
+        """Return every point: with rollups from their list, else from all documents.
+
+        With rollups, the newest value of a point may be up to five minutes newer than ``last_time``, and up
+        to a day if an earlier version of the sink wrote it.
+        """
         with self._limited():
             if self._has_rollups():
-                return list(self._listed_points())
+                listed = self._points.find({}, {"oldest": 0}, batch_size=_POINTS)
+                return [known_point(d, d["newest"], d["newest"]["t"]) for d in listed if d["_id"] != STATE]
             layout = self._layout()
             if layout not in LAYOUTS_WITH_POINTS:
                 return []
             with self._without_rollups():
                 found = self._documents.aggregate(points_stages(layout), allowDiskUse=True)
                 return [known_point(d["_id"], d["newest"], d["newest"]["t"]) for d in found]
-
-    def _listed_points(self) -> Iterator[KnownPoint]:
-        for listed in _batches(self._points.find({"_id": {"$ne": STATE}}), _POINTS):
-            days = {document_id(point["_id"], HOURS, point["newest"]["t"]): point for point in listed}
-            found = self._rollups.find({"_id": {"$in": list(days)}}, {"t": 1})
-            times = {document["_id"]: document["t"] for document in found}
-            for day, point in days.items():
-                yield known_point(point, point["newest"], times.get(day, point["newest"]["t"]))
 
     def series(self, point: PointName, start: int, end: int, intervals: int) -> Series:
         """Return a chart's buckets, which are exact also at the edges of the range.
@@ -257,12 +252,6 @@ class MongoStore:
                 f"{self.name}: reading every document took longer than {self._timeout:g} s, and its rollups"
                 " are not complete. Set rollups=true in the sink, and run `tieline mongo rollup`"
             ) from None
-
-
-def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
 
 
 def _value(document: Document) -> Value:

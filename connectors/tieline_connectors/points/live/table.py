@@ -80,11 +80,11 @@ class LiveTable:
                     self._put(new, found, version)
 
     def set_stored_value(self, name: PointName, time: int, value: Any) -> None:
-        """Set the value of a point that has none yet, unless a newer one has come."""
+        """Set the newest stored value of a point that has none yet, unless a newer one has come."""
         with self._changing() as version:
             found = self._points.get(name)
             if found is not None and found.value is UNREAD and found.time <= time:
-                self._points[name] = found._replace(value=value, version=version)
+                self._points[name] = found._replace(value=value, time=time, version=version)
 
     def update(self, values: Iterable[NewValue]) -> None:
         """Take new values. One that is older than the point's newest one changes nothing."""
