@@ -15,6 +15,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import settings
@@ -26,7 +27,7 @@ _ROOT = Path(__file__).parent.parent
 _SERVERS = {
     "kafka": {"kafka_server", "kafka_bootstrap", "own_kafka"},
     "mongo": {"mongo_server", "mongo_uri", "own_mongo"},
-    "volttron": {"volttron_platform", "volttron10_platform"},
+    "volttron": {"volttron_platform", "volttron10_platform", "historian_platform", "historian10_platform"},
 }
 
 os.environ["TIELINE_LAB_DIR"] = str(Path(os.environ.get("TIELINE_LAB_DIR") or _ROOT / ".lab").absolute())
@@ -140,6 +141,32 @@ def volttron10_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[vo
         pytest.skip(reason)
     with volttron.VolttronPlatform(tmp_path_factory.mktemp("volttron10"), "10") as platform:
         yield platform
+
+
+@pytest.fixture(scope="session")
+def historian_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[volttron.VolttronPlatform]:
+    """A real VOLTTRON 2.x with a SQLite historian and without a driver."""
+    yield from _with_historian(tmp_path_factory, "2")
+
+
+@pytest.fixture(scope="session")
+def historian10_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[volttron.VolttronPlatform]:
+    """A real VOLTTRON 10 with a SQLite historian and without a driver."""
+    yield from _with_historian(tmp_path_factory, "10")
+
+
+def _with_historian(
+    factory: pytest.TempPathFactory, generation: Literal["2", "10"]
+) -> Iterator[volttron.VolttronPlatform]:
+    if reason := volttron.why_not():
+        pytest.skip(reason)
+    platform = volttron.VolttronPlatform(factory.mktemp(f"historian{generation}"), generation)
+    try:
+        platform.start()
+        platform.start_historian()
+        yield platform
+    finally:
+        platform.stop()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

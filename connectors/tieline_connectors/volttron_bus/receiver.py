@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import zmq
 
@@ -48,6 +49,13 @@ class PingTiming:
     timeout: float = 5.0
 
 
+class Session(NamedTuple):
+    """A subscription: its number, from 1, and its begin in µs since 1970; 0 if it has ended."""
+
+    number: int
+    since: int
+
+
 class Receiver:
     """Reads the bus into a buffer, in a thread of its own, from ``start`` to ``stop``.
 
@@ -68,7 +76,8 @@ class Receiver:
     ) -> None:
         self.failure: Exception | None = None
         """The bug that has ended the thread."""
-        self.is_subscribed = False
+        self.session = Session(0, 0)
+        """The newest one; any thread may read it."""
         self._reconnect = reconnect
         self._subscription = subscription
         self._buffer = buffer
@@ -78,6 +87,11 @@ class Receiver:
         self._outage = _Outage(report, count)
         self._reported_too_large = False
         self._thread: threading.Thread | None = None
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether messages arrive now."""
+        return self.session.since > 0
 
     def start(self) -> None:
         """Start the thread; returns at once, whether the platform is available or not."""
@@ -131,13 +145,13 @@ class Receiver:
             self._failed(ended)
 
     def _failed(self, ended: ConnectionEndedError) -> None:
-        self.is_subscribed = False
+        self.session = Session(self.session.number, 0)
         self._outage.begin(ended)
         self._stopping.wait(self._reconnect.failed(ended))
 
     def _subscribed(self) -> None:
         self._reconnect.succeeded()
-        self.is_subscribed = True
+        self.session = Session(self.session.number + 1, time.time_ns() // 1000)
         self._outage.end()
         log.info(
             "subscribed",
@@ -161,7 +175,7 @@ class Receiver:
                     topic[:200].decode(vip.CHARSET),
                     limit,
                 )
-        dropped = self._buffer.put(kept, time.time_ns() // 1000)
+        dropped = self._buffer.put(kept, time.time_ns() // 1000, self.session.number)
         if dropped:
             self._count("dropped.buffer_full", dropped)
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tieline.api import FatalError, SourceConnector, SourceContext, SourceRecord, SourceTask
+from tieline_connectors.volttron_bus.backfill.backfill import Backfill
+from tieline_connectors.volttron_bus.backfill.historian import Historian
 from tieline_connectors.volttron_bus.buffer import ReceiveBuffer, ReceivedMessage
 from tieline_connectors.volttron_bus.diagnostics import MessageDiagnostics, SilentPrefixes
 from tieline_connectors.volttron_bus.messages.message import MalformedMessageError, parse_message
@@ -27,9 +29,11 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
     therefore false, and the runtime puts a durable spool behind this task. If the platform is unavailable, at
     the start or later, a thread waits for it while ``poll`` returns nothing.
 
+    If ``backfill.historian`` is set, what was missed is fetched from the platform's historian.
+
     Counters: ``dropped.buffer_full``, ``dropped.too_large``, ``filtered.echo``, ``filtered.prefix``,
-    ``reconnects``, ``times.unreadable``, ``readings.without_points``. The runtime counts
-    ``quarantined.<reason>``.
+    ``reconnects``, ``times.unreadable``, ``readings.without_points``, ``backfill.*``. The
+    runtime counts ``quarantined.<reason>``.
     """
 
     replayable: ClassVar[bool] = False
@@ -52,6 +56,21 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
             config.ping_timing(),
             connection_reporter(context, config.address),
         )
+        self._stopping = False
+        self._backfill: Backfill | None = None
+        if config.backfill_historian:
+            self._backfill = Backfill(
+                context,
+                Historian(
+                    config.historian_reconnect(context.connector),
+                    config.backfill_historian,
+                    lambda: self._stopping,
+                ),
+                config.backfill_limits(),
+                self._to_recovered,
+                f"the historian {config.backfill_historian} of the platform at {config.address}",
+                self._buffer.wake,
+            )
 
     def start(self) -> None:
         """Start to receive, without waiting for the platform. Raises ``FatalError`` on unreadable keys."""
@@ -59,6 +78,8 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
             self._reconnect.load()
         except ValueError as error:
             raise FatalError(f"volttron_bus: {error}") from error
+        if self._backfill is not None:
+            self._backfill.start()
         self._receiver.start()
 
     def poll(self, max_records: int, max_wait: float) -> Sequence[SourceRecord]:
@@ -66,23 +87,41 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
         if self._receiver.is_stopping:
             self._receiver.join()  # it still moves what has arrived to the buffer
         records = []
+        backfill = self._backfill
+        if backfill is not None:
+            backfill.batch_kept(*self._receiver.session)
+            max_wait = 0.0 if backfill.has_ready else max_wait
         for received in self._buffer.take(max_records, max_wait):
             record = self._to_record(received)
             if record is not None:
                 records.append(record)
+        if backfill is not None:
+            records += backfill.take(max_records - len(records))
         self._silent_prefixes.check(time.monotonic(), connected=self._receiver.is_subscribed)
-        if not records and self._receiver.failure is not None:
-            raise FatalError("volttron_bus: the receiver failed because of a bug") from self._receiver.failure
+        if not records:
+            self._check_threads()
         return records
 
     def interrupt(self) -> None:
         """Stop receiving and end a waiting poll. What was received before can still be polled."""
         self._receiver.stop()
+        self._stopping = True
+        if self._backfill is not None:
+            self._backfill.interrupt()
 
     def stop(self) -> None:
         """Close the connection."""
         self._receiver.stop()
         self._receiver.join()
+        if self._backfill is not None:
+            self._backfill.stop()
+
+    def _check_threads(self) -> None:
+        """Raise ``FatalError`` if a thread of this task has ended."""
+        if self._receiver.failure is not None:
+            raise FatalError("volttron_bus: the receiver failed because of a bug") from self._receiver.failure
+        if self._backfill is not None and self._backfill.failure is not None:
+            raise FatalError("volttron_bus: back-fill failed because of a bug") from self._backfill.failure
 
     def _to_record(self, received: ReceivedMessage) -> SourceRecord | None:
         """Return the record of a message, or ``None`` if the message is filtered or quarantined."""
@@ -99,7 +138,20 @@ class VolttronBusTask(SourceTask[VolttronBusConfig]):
                 self._diagnostics.unreadable_time(message)
             if self._mapper.lacks_points(message, record):
                 self._diagnostics.without_points(message)
+            if self._backfill is not None:
+                self._backfill.received(received.session, message, record)
             return record
+        return None
+
+    def _to_recovered(self, frames: Sequence[bytes]) -> SourceRecord | None:
+        """Return the record of a message from the historian. The thread of back-fill calls it."""
+        try:
+            message = parse_message(frames, time.time_ns() // 1000, self._parse_limits, self._naive_zone)
+            return self._mapper.record(message)
+        except FilteredError as filtered:
+            self.context.count(f"filtered.{filtered.reason}")
+        except MalformedMessageError:
+            self.context.count("backfill.invalid")
         return None
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from tieline.api import CommaList, setting
 from tieline.api.config import topic_name
+from tieline_connectors.volttron_bus.backfill.filler import Limits
 from tieline_connectors.volttron_bus.messages.device_paths import TopicBase, with_defaults
 from tieline_connectors.volttron_bus.messages.message import ParseLimits
 from tieline_connectors.volttron_bus.messages.message_time import UTC, NaiveZone
@@ -14,6 +16,9 @@ from tieline_connectors.volttron_bus.messages.records import Route
 from tieline_connectors.volttron_bus.messages.time_formats import find_zone
 from tieline_connectors.volttron_bus.platform_config import BusConfig, error_message
 from tieline_connectors.volttron_bus.receiver import PingTiming, Subscription
+from tieline_connectors.volttron_bus.vip.connection import Endpoint
+from tieline_connectors.volttron_bus.vip.frames import check_text
+from tieline_connectors.volttron_bus.vip.reconnect import ReconnectState
 
 _MIB = 1024 * 1024
 
@@ -103,6 +108,33 @@ class VolttronBusConfig(BusConfig):
         doc="How long the router may take to answer a ping before the source reconnects.",
     )
 
+    backfill_historian: str = setting(
+        "backfill.historian",
+        "",
+        doc="The identity of the platform's historian, such as platform.historian. After a gap the source "
+        "fetches from it what devices/…/all had. Empty: nothing is fetched.",
+    )
+    backfill_max_age_ms: int = setting(
+        "backfill.max.age.ms",
+        7 * 24 * 3_600_000,
+        ge=1_000,
+        doc="How old the readings are at most that are fetched from the historian.",
+    )
+    backfill_page_size: int = setting(
+        "backfill.page.size",
+        5_000,
+        ge=100,
+        le=100_000,
+        doc="How many values one answer of the historian has at most; it answers nothing else meanwhile.",
+    )
+    backfill_rate: float = setting(
+        "backfill.rate",
+        500.0,
+        gt=0,
+        le=100_000,
+        doc="How many readings a second are fetched from the historian at most.",
+    )
+
     def problems(self) -> list[tuple[str, str]]:
         """Return every key with a wrong value or a conflict, each with the problem."""
         checks = (
@@ -111,6 +143,7 @@ class VolttronBusConfig(BusConfig):
             ("topic.routes", self._check_routes),
             ("topic.order", self.topic_bases),
             ("bus.naive.time.zone", self.naive_zone),
+            ("backfill.historian", self._check_historian),
         )
         problems = [(key, message) for key, check in checks if (message := error_message(check))]
         if self.buffer_max_bytes < self.max_message_bytes:
@@ -174,6 +207,24 @@ class VolttronBusConfig(BusConfig):
             )
         return zone
 
+    def historian_reconnect(self, connector: str) -> ReconnectState:
+        """Return the state of the connection to the historian, under an identity of its own."""
+        return ReconnectState(lambda: _with_ending(self.endpoint(connector)))
+
+    def backfill_limits(self) -> Limits:
+        """Return how much is fetched from the historian."""
+        return Limits(self.backfill_page_size, self.backfill_rate, self.backfill_max_age_ms * 1000)
+
+    def _check_historian(self) -> None:
+        """Raise ``ValueError`` if a historian is named that cannot be called or has nothing to give."""
+        if not self.backfill_historian:
+            return
+        check_text("identity", self.backfill_historian)
+        if error_message(self.read_prefixes):
+            return
+        if not any(Route("devices", "").takes(prefix) for prefix in self.read_prefixes()):
+            raise ValueError("has no effect: bus.prefixes reads nothing below devices")
+
     def subscription(self) -> Subscription:
         """Return what the receiver subscribes to."""
         return Subscription(self.read_prefixes(), self.all_platforms, self.max_message_bytes)
@@ -185,3 +236,7 @@ class VolttronBusConfig(BusConfig):
     def parse_limits(self) -> ParseLimits:
         """Return the limits of a message."""
         return ParseLimits(self.max_depth, self.max_headers)
+
+
+def _with_ending(endpoint: Endpoint) -> Endpoint:
+    return replace(endpoint, identity=f"{endpoint.identity}.backfill")

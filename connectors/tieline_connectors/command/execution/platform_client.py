@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import zmq
-
 from tieline_connectors.command.execution.agents import (
     ACTUATOR,
     DRIVER,
@@ -28,9 +26,9 @@ from tieline_connectors.volttron_bus.vip.client import (
     VipClient,
     VipError,
     VipTimeoutError,
+    connect_client,
 )
 from tieline_connectors.volttron_bus.vip.connection import ConnectionEndedError, Endpoint
-from tieline_connectors.volttron_bus.vip.jsonrpc import to_short_text
 from tieline_connectors.volttron_bus.vip.reconnect import ReconnectState
 
 _LONGEST_BACKOFF = 0.5
@@ -210,24 +208,8 @@ class Platform:
         return self.agent == ACTUATOR or (self.agent == DRIVER and self._setting != "actuator")
 
     def _connect_client(self) -> VipClient:
-        try:
-            client = VipClient(self._reconnect.endpoint)
-        except zmq.ZMQError as error:
-            raise VipError(f"the address cannot be used: {error}") from error
-        try:
-            client.hello(self._reconnect.hello_timeout)
-        except VipError as error:
-            silent = isinstance(error, VipTimeoutError) or client.is_over
-            ended = client.ended() if silent else ConnectionEndedError(str(error), about_keys=True)
-            self._reconnect.failed(ended)
-            client.close()
-            raise VipError(str(ended)) from error
-        except BaseException:
-            client.close()
-            raise
-        self._reconnect.succeeded()
-        self._client, self._agent_missing = client, True
-        return client
+        self._client, self._agent_missing = connect_client(self._reconnect), True
+        return self._client
 
     def _find_agents(self, client: VipClient, timeout: float) -> None:
         agent = find_writing_agent(client, self._setting, timeout)
@@ -276,7 +258,7 @@ class Platform:
             answer = self._client.call(peer, method, *args, timeout=self._timeout)
         except RpcError as error:
             self._last_answer = time.monotonic()
-            message = _describe(error)
+            message = error.reason
             if peer == ACTUATOR and _UNREACHABLE in message:  # it cannot reach the driver
                 self._agent_missing = True
                 raise UnavailableError(message) from error
@@ -297,11 +279,3 @@ class Platform:
             self._on_call(time.monotonic() - started)
         self._last_answer = time.monotonic()
         return answer
-
-
-def _describe(error: RpcError) -> str:
-    """Return the peer's message with its detail in one line; 2.x sends a trace, whose last line says it."""
-    detail = error.detail.get("detail", error.detail) if isinstance(error.detail, dict) else error.detail
-    lines = [line for line in detail.splitlines() if line.strip()] if isinstance(detail, str) else [detail]
-    last = to_short_text(lines[-1]) if lines and lines[-1] else ""
-    return f"{str(error)[:300]}{f' ({last[:300]})' if last else ''}"

@@ -6,7 +6,7 @@ import json
 import struct
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -48,6 +48,8 @@ class RouterState:
         """The identities that announced by ``agentstop`` that they leave."""
         self.frozen: dict[str, list[list[bytes]]] = {}
         """The frozen peers of ``rpc``, each with the messages that wait for it."""
+        self.listeners: list[Callable[[str, Mapping[str, Any], Any], None]] = []
+        """Called with topic, headers and body of each message that is published."""
         self.subscribed: dict[bytes, set[str]] = {}
         """The prefixes of each identity; cleared at a start."""
         self.changed = threading.Condition()
@@ -164,6 +166,8 @@ class Routing:
 
     def distribute(self, sender: bytes, ident: bytes, topic: str, body: Mapping[str, Any]) -> int:
         """Send a publication to all subscribers; return their number."""
+        for listener in self._state.listeners:
+            listener(topic, body["headers"], body["message"])
         data = json.dumps(
             {"sender": sender.decode(CHARSET), **{key: body[key] for key in ("bus", "headers", "message")}}
         ).encode()

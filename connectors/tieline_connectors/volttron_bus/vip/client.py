@@ -7,7 +7,7 @@ import json
 import struct
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from typing_extensions import Self
 from tieline_connectors.volttron_bus.vip import frames as vip
 from tieline_connectors.volttron_bus.vip import jsonrpc
 from tieline_connectors.volttron_bus.vip.connection import Connection, ConnectionEndedError, Endpoint
+from tieline_connectors.volttron_bus.vip.reconnect import ReconnectState
 
 
 class VipError(Exception):
@@ -43,6 +44,16 @@ class RpcError(VipError):
         self.code = code
         self.detail = detail
 
+    @property
+    def reason(self) -> str:
+        """The peer's message with its detail in one line; 2.x sends a trace, whose last line says it."""
+        detail = self.detail.get("detail", self.detail) if isinstance(self.detail, dict) else self.detail
+        lines = (
+            [line for line in detail.splitlines() if line.strip()] if isinstance(detail, str) else [detail]
+        )
+        last = jsonrpc.to_short_text(lines[-1]) if lines and lines[-1] else ""
+        return f"{str(self)[:300]}{f' ({last[:300]})' if last else ''}"
+
 
 class BusMessage(NamedTuple):
     """A message of the bus, as an agent's callback receives it."""
@@ -56,11 +67,13 @@ class BusMessage(NamedTuple):
 class VipClient:
     """One connection to a router, open until ``close`` or the end of ``with``. It does not reconnect.
 
-    Messages of subscriptions that arrive during a call are kept for ``messages``.
+    Messages of subscriptions that arrive during a call are kept for ``messages``. A call ends within a second
+    if ``stopping`` returns true.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, stopping: Callable[[], bool] = lambda: False) -> None:
         self._endpoint = endpoint
+        self._stopping = stopping
         self._numbers = itertools.count(1)
         self._answers: dict[bytes, vip.Answer] = {}
         self._pending: dict[bytes, tuple[bytes, bytes]] = {}
@@ -182,6 +195,8 @@ class VipClient:
                 if left <= 0:
                     raise VipTimeoutError(f"{peer} gave no answer to {frames[4].decode()} in {timeout:g} s")
                 self._receive(left)
+                if self._stopping() and ident not in self._answers:
+                    raise VipError("the call is abandoned, because the connector stops")
                 if self._connection.is_over and ident not in self._answers:
                     raise VipError(
                         f"the connection to {self._endpoint.address} is {self._connection.state.value}"
@@ -216,6 +231,30 @@ class VipClient:
         if answer.is_error:
             return answer.peer in (peer, b"")
         return answer.peer == peer and answer.subsystem == subsystem
+
+
+def connect_client(reconnect: ReconnectState, stopping: Callable[[], bool] = lambda: False) -> VipClient:
+    """Return a client whose hello was answered. Raises ``VipError`` with the reason and the fix.
+
+    ``reconnect`` learns from a failure: the next attempt may use new keys, another identity or more time.
+    """
+    try:
+        client = VipClient(reconnect.endpoint, stopping)
+    except zmq.ZMQError as error:
+        raise VipError(f"the address cannot be used: {error}") from error
+    try:
+        client.hello(reconnect.hello_timeout)
+    except VipError as error:
+        silent = isinstance(error, VipTimeoutError) or client.is_over
+        ended = client.ended() if silent else ConnectionEndedError(str(error), about_keys=True)
+        reconnect.failed(ended)
+        client.close()
+        raise VipError(str(ended)) from error
+    except BaseException:
+        client.close()
+        raise
+    reconnect.succeeded()
+    return client
 
 
 def _message(frames: Sequence[bytes]) -> BusMessage | None:
