@@ -36,7 +36,7 @@ def test_after_a_crash_every_method_of_a_broker_and_a_spool_raises_and_changes_n
     spool = Spool(tmp_path / "spool.db", Limits(1 << 20, True, 0), Counters())
     log.create_topic("t")
     broker = GuardedBroker(process, log)
-    things = [
+    parts = [
         (broker, port.Broker),
         (broker.producer("", {}), port.Producer),
         (broker.consumer("g", "", {}), port.Consumer),
@@ -44,7 +44,7 @@ def test_after_a_crash_every_method_of_a_broker_and_a_spool_raises_and_changes_n
     ]
     process.dead.set()
     before = content(tmp_path)
-    for thing, kind in things:
+    for thing, kind in parts:
         for name, arguments in methods(kind):
             with pytest.raises(Crash):  # noqa: PT012 - a context manager refuses when it is entered
                 answer = getattr(thing, name)(*arguments)

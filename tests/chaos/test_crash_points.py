@@ -314,11 +314,11 @@ class Journey:
         assert self.accepted | self.lost == set(range(self.outside.total))
         numbers = [n for _, _, n in found.records]
         assert set(numbers) == {n for n in self.accepted if is_sent(n)}, "the log lacks some"
-        wanted = {n for n in self.accepted if is_stored(n)}
+        stored_numbers = {n for n in self.accepted if is_stored(n)}
         expected = {record for record in found.records if is_stored(record[2])}
         assert set(self.outside.written) == expected, "the sink lacks some"
         stored = sorted(n for _, n in self.outside.by_id.values())
-        assert stored == sorted(wanted), "some are stored twice under different identities"
+        assert stored == sorted(stored_numbers), "some are stored twice under different identities"
         before, out, into = self.before, ledger[self.out], ledger[self.into]
         sent = [n for n in before.unsaved.union(*self.outside.given) if is_sent(n)]
         assert len(numbers) == len(before.records) + len(sent)

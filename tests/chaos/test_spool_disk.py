@@ -148,9 +148,11 @@ def test_no_flipped_bit_on_disk_changes_a_record(at_rest, tmp_path):
         changed.parent.mkdir(exist_ok=True)
         changed.write_bytes(torn(data, dice.randrange(len(data)), "bit", dice))
         with contextlib.suppress(FatalError, StartupError), opened(changed) as (spool, counters):
-            got = drained(spool)
-            assert set(got) <= known
-            assert len(got) + counters["quarantined.damaged"] + counters["lost.spool_damaged"] == len(values)
+            values_left = drained(spool)
+            assert set(values_left) <= known
+            assert len(values_left) + counters["quarantined.damaged"] + counters["lost.spool_damaged"] == len(
+                values
+            )
         shutil.rmtree(changed.parent)
 
 
@@ -371,12 +373,12 @@ def test_a_damaged_page_stops_the_pump_with_the_fix_but_not_the_reception(at_res
     page = data.index(values[300].encode()) // PAGE
     data[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
     (tmp_path / "data" / "spools").mkdir(parents=True)
-    there = tmp_path / "data" / "spools" / "bus-0.db"
-    there.write_bytes(data)
+    spool = tmp_path / "data" / "spools" / "bus-0.db"
+    spool.write_bytes(data)
     with FakeRouter() as bus, bus_worker(tmp_path, bus.address, **{"value.converter": "string"}) as worker:
         bus.wait_for_subscriber("tieline")
         ledger = worker.wait_for_ledger(lambda ledger: ledger["bus"]["state"] == "RESTARTING")
-        assert ledger["bus"]["trace"] == f"SPOOL: the log file {there} {FIX}"
+        assert ledger["bus"]["trace"] == f"SPOOL: the log file {spool} {FIX}"
         publish(bus, range(50))
         worker.wait_for_ledger(lambda ledger: spooled(ledger) == 50)
         assert worker.stop() == 1
@@ -386,13 +388,13 @@ def test_a_spool_that_cannot_be_opened_is_rejected_with_the_fix_and_left_unchang
     path, _ = at_rest
     cut = path.read_bytes()[: 20 * PAGE + 77]
     (tmp_path / "data" / "spools").mkdir(parents=True)
-    there = tmp_path / "data" / "spools" / "bus-0.db"
-    there.write_bytes(cut)
+    spool = tmp_path / "data" / "spools" / "bus-0.db"
+    spool.write_bytes(cut)
     worker = bus_worker(tmp_path, "tcp://127.0.0.1:1")
     worker.start()
     assert worker.wait() == 2
-    assert [e["event"] for e in worker.events if e["level"] == "text"] == [f"the log file {there} {FIX}"]
-    assert there.read_bytes() == cut
+    assert [e["event"] for e in worker.events if e["level"] == "text"] == [f"the log file {spool} {FIX}"]
+    assert spool.read_bytes() == cut
 
 
 # -- full

@@ -154,8 +154,8 @@ def test_a_command_goes_from_the_keyboard_to_the_point_and_its_states_come_back(
 def test_the_old_programs_file_and_lines_are_accepted(plant):
     old = plant.connector(old_issuer="cloud", value_converter="json")
     file = plant.folder / "commands.json"
-    wanted = [{"device_point": POINT, "new_value": value} for value in (23, "24.5", 99)]
-    file.write_text(json.dumps({"kafka_topic": plant.topic, "device_point_list": wanted}))
+    requests = [{"device_point": POINT, "new_value": value} for value in (23, "24.5", 99)]
+    file.write_text(json.dumps({"kafka_topic": plant.topic, "device_point_list": requests}))
     typed = f"{plant.topic} {POINT} 25\n\n{plant.topic} {POINT}\n{plant.topic} {POINT} 17.5\n"
     with plant.worker(old) as worker:
         status, lines, beside = plant.run("send", "--file", str(file), "--json")

@@ -66,12 +66,12 @@ def test_headers_timestamp_key_partition_value_and_schema_survive_the_journey(br
         consumed += consumer.poll(10, 5)
     consumer.close(5)
     # another store, as in another worker: the schema is found by its id
-    got = (
+    sink_records = (
         SinkConversion(broker, TransformChain([]), *converters(TopicSchemaStore(broker)))
         .convert(consumed)
         .records
     )
-    by_key = {record.key: record for record in got}
+    by_key = {record.key: record for record in sink_records}
     for before in sent:
         after = by_key[before.key]
         assert (after.value, type(after.value and after.value["n"])) == (

@@ -24,12 +24,12 @@ def record(*fields):
 
 
 def row(definition, value, **more):
-    made = None if definition is None else schema(definition)
-    told = SinkRecord("t", 1, 7, value, headers=identity("x"), value_schema=made, **more)
-    found = Layout.of(made, frozenset()).rows([told])
-    if found.failures:
-        raise found.failures[0]
-    return found.batch.to_pylist()[0]
+    value_schema = None if definition is None else schema(definition)
+    sink_record = SinkRecord("t", 1, 7, value, headers=identity("x"), value_schema=value_schema, **more)
+    result = Layout.of(value_schema, frozenset()).rows([sink_record])
+    if result.failures:
+        raise result.failures[0]
+    return result.batch.to_pylist()[0]
 
 
 def there_and_back(kind, value):
@@ -68,8 +68,8 @@ def there_and_back(kind, value):
 )  # fmt: skip
 def test_a_value_comes_back_as_it_was_and_its_column_has_its_type(kind, value, type_):
     assert column(schema(kind).parsed).type == type_
-    found = there_and_back(kind, value)
-    assert (found, type(found)) == (value, type(value))
+    restored = there_and_back(kind, value)
+    assert (restored, type(restored)) == (value, type(value))
 
 
 def test_a_map_keeps_its_order_and_its_keys():
@@ -180,9 +180,9 @@ def test_a_value_that_is_not_true_to_its_schema_is_named_and_the_others_are_rows
     records = [
         SinkRecord("t", 0, n, each, value_schema=kind) for n, each in enumerate([{"x": 1}, value, {"x": 3}])
     ]
-    found = Layout.of(kind, frozenset()).rows(records)
-    assert list(found.failures) == [1]
-    assert [each["x"] for each in found.batch.to_pylist()] == [1, 3]
+    result = Layout.of(kind, frozenset()).rows(records)
+    assert list(result.failures) == [1]
+    assert [each["x"] for each in result.batch.to_pylist()] == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -201,14 +201,14 @@ def test_a_time_that_python_has_no_place_for_is_a_row_beside_its_neighbours(
     logical, base, value, beyond, wrap
 ):
     kind = {"type": base, "logicalType": logical}
-    made = schema(record(("x", wrap(kind))))
+    value_schema = schema(record(("x", wrap(kind))))
     records = [
-        SinkRecord("t", 1, n, {"x": each}, headers=identity(n), value_schema=made)
+        SinkRecord("t", 1, n, {"x": each}, headers=identity(n), value_schema=value_schema)
         for n, each in enumerate([value, beyond, value])
     ]
-    found = Layout.of(made, frozenset()).rows(records)
-    assert not found.failures
-    column_of = found.batch.column(0)
+    result = Layout.of(value_schema, frozenset()).rows(records)
+    assert not result.failures
+    column_of = result.batch.column(0)
     if pa.types.is_struct(column_of.type):
         column_of = column_of.field(1)
     whole = pa.int32() if base == "int" else pa.int64()

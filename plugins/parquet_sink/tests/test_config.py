@@ -30,10 +30,10 @@ def test_a_problem_is_told_with_its_key(settings, key):
 def test_the_readme_has_every_setting_with_its_default():
     text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `([a-z.]+)` \| ([^|]+) \|", text, re.M))
-    told = {
+    documented = {
         setting["name"]: "required" if setting["required"] else f"`{setting['default_value']}`"
         for setting in ParquetSinkConfig.definition()
     }
     assert rows == {
-        key: "not set" if default in ("`None`", "``") else default for key, default in told.items()
+        key: "not set" if default in ("`None`", "``") else default for key, default in documented.items()
     }

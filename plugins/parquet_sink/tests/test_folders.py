@@ -56,8 +56,8 @@ def test_a_time_that_is_none_is_a_problem_of_the_record(value):
 
 def test_fields_make_folders_below_the_date():
     value = {"site": "a/b", "at": {"floor": 3}, "on": True, "none": None}
-    found = folder(value, 0, fields=("site", "at.floor", "on", "none"))
-    assert found == f"date=1970-01-01/by_site=a%2Fb/by_floor=3/by_on=true/by_none={NULL_NAME}"
+    path = folder(value, 0, fields=("site", "at.floor", "on", "none"))
+    assert path == f"date=1970-01-01/by_site=a%2Fb/by_floor=3/by_on=true/by_none={NULL_NAME}"
 
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", "\ud800", "x" * 300])
@@ -68,7 +68,7 @@ def test_a_value_that_can_name_no_folder_is_a_problem_of_the_record(value):
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_no_text_leads_out_of_its_folder(text):
-    found = escaped(text)
-    assert os.path.basename(f"x={found}") == f"x={found}"
-    assert "\x00" not in found
-    assert "=" not in found
+    name = escaped(text)
+    assert os.path.basename(f"x={name}") == f"x={name}"
+    assert "\x00" not in name
+    assert "=" not in name

@@ -87,9 +87,11 @@ def spark():
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     from pyspark.sql import SparkSession
 
-    made = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
-    made = made.config("spark.driver.bindAddress", "127.0.0.1").config("spark.sql.session.timeZone", "UTC")
-    session = made.getOrCreate()
+    builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+    builder = builder.config("spark.driver.bindAddress", "127.0.0.1").config(
+        "spark.sql.session.timeZone", "UTC"
+    )
+    session = builder.getOrCreate()
     yield session
     session.stop()
 

@@ -24,10 +24,10 @@ def test_a_file_is_in_its_folder_and_nothing_else_is_left(tmp_path):
     store.write("t/date=2026-01-31/f.parquet", TABLE)
     store.write("t/date=2026-01-31/f.parquet", TABLE)
     store.close()
-    found = [path for path in (tmp_path / "new" / "lake").rglob("*") if path.is_file()]
-    assert [path.name for path in found] == ["f.parquet"]
-    assert pq.ParquetFile(found[0]).read() == TABLE
-    assert pq.ParquetFile(found[0]).metadata.row_group(0).column(0).compression == "ZSTD"
+    files = [path for path in (tmp_path / "new" / "lake").rglob("*") if path.is_file()]
+    assert [path.name for path in files] == ["f.parquet"]
+    assert pq.ParquetFile(files[0]).read() == TABLE
+    assert pq.ParquetFile(files[0]).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
 def test_the_scratch_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_is_kept(tmp_path):

@@ -65,10 +65,10 @@ def test_each_line_is_in_the_files_once_however_often_the_worker_is_killed(worke
         worker.wait_for("partitions assigned")
         wait_for(lambda: in_files(tmp_path) >= written)
         assert worker.stop() == 0
-    found = rows(tmp_path / "lake")
-    places = [(row["_kafka"]["partition"], row["_kafka"]["offset"]) for row in found]
+    stored = rows(tmp_path / "lake")
+    places = [(row["_kafka"]["partition"], row["_kafka"]["offset"]) for row in stored]
     assert len(places) == len(set(places)), "a record is in two files"
-    ids = [row["_kafka"]["id"] for row in found]
+    ids = [row["_kafka"]["id"] for row in stored]
     assert len(ids) == len(set(ids)) or settings, "a line is there twice"
     assert in_files(tmp_path) >= written
 

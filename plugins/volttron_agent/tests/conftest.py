@@ -26,9 +26,9 @@ keep_ignored_signals_from_children()
 @pytest.fixture(scope="session")
 def tieline() -> str:
     """The program, in an environment of its own."""
-    found = shutil.which("tieline", path=str(Path(sys.executable).parent))
-    assert found, "tieline is not installed beside this Python: make .venv/.check"
-    return found
+    program = shutil.which("tieline", path=str(Path(sys.executable).parent))
+    assert program, "tieline is not installed beside this Python: make .venv/.check"
+    return program
 
 
 def until(happened: Callable[[], Any], seconds: float = 20.0, *, what: str = "it did not happen") -> Any:

@@ -1,4 +1,4 @@
-"""A program under a keeper ends when it is told to, and with whoever started it."""
+"""A program under a keeper ends on request, and with the process that started it."""
 
 import os
 import signal
@@ -56,11 +56,11 @@ def test_what_does_not_stop_in_its_time_is_killed(tmp_path):
     run = python(STUBBORN, tmp_path, grace=0.3)
     lines = run.lines()
     assert next(lines) == "up"
-    asked = time.monotonic()
+    stop_called_at = time.monotonic()
     run.stop()
     assert list(lines) == []
     assert run.wait() == 128 + signal.SIGKILL
-    assert time.monotonic() - asked >= 0.3
+    assert time.monotonic() - stop_called_at >= 0.3
 
 
 def test_what_it_has_started_ends_with_it(tmp_path):
@@ -71,13 +71,13 @@ def test_what_it_has_started_ends_with_it(tmp_path):
     until(lambda: not alive(int(child)))
 
 
-def test_kill_9_of_whoever_started_it_stops_it_politely(tmp_path):
-    told = POLITE.replace("os.write(1, ", "open('said', 'ab', 0).write(")
+def test_kill_9_of_the_process_that_started_it_stops_it_politely(tmp_path):
+    program = POLITE.replace("os.write(1, ", "open('said', 'ab', 0).write(")
     script = textwrap.dedent(f"""\
         import sys, time
         from pathlib import Path
         from tieline_agent.run import THREADS, Run
-        run = Run(THREADS, [sys.executable, "-c", {told!r}], {{}}, Path(sys.argv[1]), 10)
+        run = Run(THREADS, [sys.executable, "-c", {program!r}], {{}}, Path(sys.argv[1]), 10)
         print(run.pid, flush=True)
         time.sleep(60)
     """)
@@ -86,13 +86,13 @@ def test_kill_9_of_whoever_started_it_stops_it_politely(tmp_path):
         [sys.executable, "-c", script, str(tmp_path)], env=env, stdout=subprocess.PIPE, text=True
     )
     pid = int(parent.stdout.readline())
-    said = tmp_path / "said"
-    until(lambda: said.exists() and said.read_text() == "up\n")
+    output = tmp_path / "said"
+    until(lambda: output.exists() and output.read_text() == "up\n")
     parent.kill()
     parent.wait()
     parent.stdout.close()
     until(lambda: not alive(pid))
-    assert said.read_text() == "up\nbye\n"
+    assert output.read_text() == "up\nbye\n"
 
 
 def test_it_dies_with_its_keeper_too(tmp_path):

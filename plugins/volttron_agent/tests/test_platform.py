@@ -85,7 +85,7 @@ class Installed:
         return next(line for line in self.platform.vctl("status").splitlines() if IDENTITY in line)
 
     def health(self):
-        """What the agent's health subsystem tells whoever asks, with the causes."""
+        """What the agent's health subsystem answers, with the causes."""
         return self._bus.call(IDENTITY, "health.get_status", timeout=5.0)
 
     def is_good(self):
@@ -112,10 +112,10 @@ def installed(request, wheel, tieline, tmp_path_factory):
     python = install(request.param) / "bin" / "python"
     subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "tieline-volttron-agent"], check=True)
     with VolttronPlatform(folder / "platform", request.param) as platform:
-        found = Installed(platform, tieline, folder)
+        agent = Installed(platform, tieline, folder)
         platform.vctl("install", wheel, "--vip-identity", IDENTITY, "--tag", TAG)
-        yield found
-        found.close()
+        yield agent
+        agent.close()
 
 
 @pytest.fixture

@@ -133,11 +133,11 @@ def test_a_bad_change_keeps_the_worker_and_is_told_until_it_is_mended(store, tmp
     before = store.pid
     store.put(**problem)
     until(lambda: store.supervisor.health()[0] == "BAD")
-    told = store.supervisor.health()[1]
-    assert list(told) == ["configuration"]
-    assert cause in told["configuration"]
-    assert "s3cret" not in told["configuration"]
-    assert str(tmp_path) not in told["configuration"]
+    reasons = store.supervisor.health()[1]
+    assert list(reasons) == ["configuration"]
+    assert cause in reasons["configuration"]
+    assert "s3cret" not in reasons["configuration"]
+    assert str(tmp_path) not in reasons["configuration"]
     assert store.pid == before
     with (tmp_path / "in.txt").open("a") as file:
         file.write("two\n")
