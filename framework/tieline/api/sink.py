@@ -110,9 +110,12 @@ class SinkContext(Protocol):
         """Commit soon, without waiting for ``offset.flush.interval.ms``."""
 
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
-        """Hand one record to the dead letter queue; its partition commits only after the future is done.
+        """Make one record of a batch a dead letter, instead of writing it.
 
-        Raises ``FatalError`` if no dead letter queue is configured: the task stops at this record.
+        Call it before ``pre_commit`` calls the record safe, best in ``put``. The letter is written with the
+        offsets of its partition; the future ends inside the runtime then, so never wait for it in a call. It
+        is cancelled if the partition is lost, because the record comes again. Raises ``FatalError`` if there
+        is no dead letter queue (``errors.tolerance``): the task stops at this record.
         """
 
     def changelog(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from tieline.api import SourceRecord
+from tieline.api import DataError, RetriableError, SinkRecord, SourceRecord
 from tieline.broker.port import Broker
-from tieline.broker.records import ConsumedRecord, ProducerRecord
+from tieline.broker.records import ConsumedRecord, ProducerRecord, Unit
 from tieline.config.dead_letters import DeadLetterQueue
 from tieline.dead_letters.letter import Cause, DeadLetter, Form, consumed_id, source_id
 from tieline.dead_letters.record import letter_record, replayed
 from tieline.dead_letters.source_record import source_form
-from tieline.runtime.errors.failed_records import Failure, fix_for
+from tieline.runtime.errors.failed_records import Failure, cause_of, fix_for
 from tieline.runtime.errors.tolerance import ToleranceWindow
 from tieline.runtime.task.alarms import Alarms
 from tieline.runtime.task.environment import TaskEnvironment
@@ -65,9 +66,16 @@ class DeadLetters:
             log.info("created the topic %s for dead letters", self.topic)
 
     def of_consumed(
-        self, record: ConsumedRecord, failure: Failure, schema_id: int | None = None
+        self,
+        record: ConsumedRecord,
+        failure: Failure,
+        schema_id: int | None = None,
+        form: Form | None = None,
     ) -> ProducerRecord:
-        """Return the letter about a consumed record, and report it."""
+        """Return the letter about a consumed record, and report it.
+
+        ``form``: what its bytes are, if they are not those that were consumed.
+        """
         replay = replayed(record.headers)
         environment = self._environment
         letter = DeadLetter(
@@ -82,11 +90,23 @@ class DeadLetters:
             _cause(failure, schema_id),
             environment.connector,
             environment.task,
+            form=form,
             failed_at=environment.clock.wall_ms(),
             attempts=replay.attempts,
             replay_of=replay.replay_of,
         )
         return self._report(letter)
+
+    def of_record(self, record: SinkRecord, failure: Failure) -> ProducerRecord:
+        """Return the letter about a record whose consumed bytes are not known any more, and report it."""
+        topic, partition = record.consumed_from
+        data = SourceRecord(
+            topic, record.value, record.key, value_schema=record.value_schema, key_schema=record.key_schema
+        )
+        value, key, form = source_form(data)
+        time = -1 if record.timestamp is None else record.timestamp
+        consumed = ConsumedRecord(topic, partition, record.offset, value, key, record.headers, time)
+        return self.of_consumed(consumed, failure, form=form)
 
     def of_source(self, record: SourceRecord, failure: Failure, position: SourcePosition) -> ProducerRecord:
         """Return the letter about a source's record, and report it."""
@@ -109,6 +129,25 @@ class DeadLetters:
         ``record``: its value is the row; everything else is unknown.
         """
         return self._report(self._source_letter(failure, position, record.value, None, Form("spool")))
+
+    def write(self, records: Sequence[ProducerRecord], timeout: float) -> None:
+        """Write letters, and return when they are acknowledged.
+
+        Raises ``DataError`` by index for letters that are refused, ``RetriableError``, ``FatalError``.
+        """
+        clock = self._environment.clock
+        deadline = clock.now() + timeout
+        producer = self._broker.producer(f"{self._environment.id}-dead-letters", {})
+        try:
+            producer.send(Unit(records))
+            while (left := deadline - clock.now()) > 0:
+                for delivery in producer.poll(left):
+                    if delivery.failures:
+                        raise DataError({i: _reason(error) for i, error in delivery.failures.items()})
+                    return
+            raise RetriableError(f"{self.topic}: dead letters were not acknowledged within {timeout:g} s")
+        finally:
+            producer.close(0)
 
     def describe_exceeded(self) -> str:
         """Return the sentence about a window that was exceeded."""
@@ -163,6 +202,10 @@ def _cause(failure: Failure, schema_id: int | None) -> Cause:
         schema_id=schema_id,
         fix=f"{fix_for(failure.stage)}, then replay the letter",
     )
+
+
+def _reason(error: Exception) -> Exception:
+    return cause_of(error) if isinstance(error, DataError) else error
 
 
 def _shown(letter: DeadLetter) -> str:

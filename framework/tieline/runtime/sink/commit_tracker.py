@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from tieline.api import TopicPartition
 from tieline.broker.records import ConsumedRecord
 from tieline.runtime.sink.changelog import TaskChangelogs
+from tieline.runtime.sink.letters import SinkLetters
 from tieline.runtime.task.ledger import Counts, DeliveryLedger, Entry
 
 Store = Callable[[Mapping[TopicPartition, int]], bool]
@@ -22,8 +24,10 @@ class CommitTracker:
     that its offset is never set back.
     """
 
-    def __init__(self, changelogs: TaskChangelogs) -> None:
+    def __init__(self, changelogs: TaskChangelogs, letters: SinkLetters | None = None) -> None:
         self._changelogs = changelogs
+        self.letters = letters or SinkLetters(None)
+        """The dead letters that are written with the offsets behind them."""
         self._ledger: DeliveryLedger[TopicPartition, int] = DeliveryLedger()
         self._positions: dict[TopicPartition, int] = {}
         self._put_offsets: dict[Entry[TopicPartition, int], array[int]] = {}
@@ -34,19 +38,27 @@ class CommitTracker:
         """The ledger's totals."""
         return self._ledger.counts
 
-    def track(self, batch: Sequence[ConsumedRecord], kept: Collection[int], done: Sequence[bool]) -> None:
-        """Enter the records that are ``done``; those that are not in ``kept`` were filtered.
+    def track(
+        self,
+        batch: Sequence[ConsumedRecord],
+        kept: Collection[int],
+        done: Sequence[bool],
+        dead: Collection[int] = (),
+    ) -> None:
+        """Enter the records that are ``done``; those that are neither in ``kept`` nor ``dead`` were filtered.
+
+        ``dead``: dead letters of these wait to be written with their offsets.
 
         This makes one entry a partition, or one a record if a changelog may move the offset to within the
         batch.
         """
         if not self._changelogs.open:
-            self._enter(batch, kept, done)
+            self._enter(batch, kept, done, dead)
             return
         put = set(kept)
         for index, record in enumerate(batch):
             if done[index]:
-                self._enter([record], [0] if index in put else [], [True])
+                self._enter([record], [0] if index in put else [], [True], [0] if index in dead else [])
 
     def track_handled(self, record: ConsumedRecord) -> None:
         """Enter a record that the task has handled by itself, durably."""
@@ -98,21 +110,31 @@ class CommitTracker:
 
     def drop(self, partitions: Collection[TopicPartition]) -> None:
         """Drop what is in flight of these partitions; it will be read again."""
+        self.letters.drop(partitions)
         for partition in partitions:
             self._positions.pop(partition, None)
             for entry in self._ledger.entries(partition):
                 self._put_offsets.pop(entry, None)
             self._ledger.release(partition)
 
-    def _enter(self, batch: Sequence[ConsumedRecord], kept: Collection[int], done: Sequence[bool]) -> None:
+    def _enter(
+        self,
+        batch: Sequence[ConsumedRecord],
+        kept: Collection[int],
+        done: Sequence[bool],
+        dead: Collection[int],
+    ) -> None:
         written = _offsets(record for record, is_done in zip(batch, done, strict=True) if is_done)
         put = written
-        if len(kept) < len(batch):
-            put = _offsets(batch[index] for index in sorted(kept) if done[index])
+        if len(kept) < len(batch) or dead:
+            put = _offsets(batch[index] for index in sorted(kept) if done[index] and index not in dead)
+        letters = Counter(TopicPartition(batch[index].topic, batch[index].partition) for index in dead)
         for partition, offsets in written.items():
             end, put_offsets = offsets[-1] + 1, put.get(partition, array("q"))
             self._positions[partition] = end
-            entry = self._ledger.dispatch(partition, end, len(offsets), len(offsets) - len(put_offsets))
+            dead_lettered = letters[partition]
+            filtered = len(offsets) - len(put_offsets) - dead_lettered
+            entry = self._ledger.dispatch(partition, end, len(offsets), filtered, dead_lettered)
             if entry.outstanding:
                 self._put_offsets[entry] = put_offsets
 
@@ -122,8 +144,13 @@ class CommitTracker:
                 if entry.offset > offset:
                     self._settle_part(entry, offset)
                     break
-                self._put_offsets.pop(entry, None)
-                self._ledger.settle(entry, delivered=entry.outstanding)
+                put_offsets = self._put_offsets.pop(entry, array("q"))
+                self._settle_entry(entry, put_offsets, entry.outstanding)
+
+    def _settle_entry(self, entry: Entry[TopicPartition, int], offsets: Iterable[int], number: int) -> None:
+        """Settle an entry with these records; the task has reported some of them instead of writing them."""
+        reported = self.letters.take_reported(entry.partition, offsets)
+        self._ledger.settle(entry, delivered=number - reported, dead_lettered=reported)
 
     def _settle_part(self, entry: Entry[TopicPartition, int], offset: int) -> None:
         """Settle the records of an entry before ``offset``.
@@ -135,7 +162,7 @@ class CommitTracker:
         number = bisect_left(offsets, offset)
         if number:
             self._put_offsets[entry] = offsets[number:]
-            self._ledger.settle(self._ledger.split(entry, offset, number), delivered=number)
+            self._settle_entry(self._ledger.split(entry, offset, number), offsets[:number], number)
 
 
 def _offsets(records: Iterable[ConsumedRecord]) -> dict[TopicPartition, array[int]]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from tieline.api import RetriableError, SinkTask, TopicPartition
+from tieline.api import DataError, RetriableError, SinkTask, TopicPartition
 from tieline.broker.port import Consumer
 from tieline.config.settings import Timing
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import RetryState
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.commit_tracker import CommitTracker, Store
+from tieline.runtime.sink.letters import PendingLetter
 from tieline.runtime.sink.records_to_retry import RecordsToRetry
 from tieline.runtime.task.environment import TaskEnvironment
 
@@ -21,6 +22,7 @@ class _Storing(NamedTuple):
     """Offsets on their way to the broker."""
 
     offsets: Mapping[TopicPartition, int]
+    letters: Sequence[PendingLetter]
     answer: Future[None]
     overdue: float
     """When, on the task's clock, a missing answer is an outage."""
@@ -28,6 +30,9 @@ class _Storing(NamedTuple):
 
 class OffsetCommitter:
     """Asks the task which offsets are safe, and commits them. Used by the task's thread.
+
+    The dead letters of records before these offsets are written with them. While they cannot be written, all
+    partitions are paused.
 
     An outage leaves everything as it is; the next commit is the next attempt. Every method may raise
     ``TaskFailedError``, and ``TakenOverError`` if another task owns a changelog.
@@ -51,7 +56,10 @@ class OffsetCommitter:
         self._timing = timing
         self._consumer: Consumer
         self._storing: _Storing | None = None
+        self._given: Sequence[PendingLetter] = ()  # to the commit that is tried now
         self._next = 0.0
+        self._blocked: Sequence[PendingLetter] = ()
+        """Letters without which no more records are read: they cannot be written, or too many wait."""
         self._flushing = environment.retry_state(Stage.TASK_FLUSH)
         self._committing = environment.retry_state(Stage.OFFSET_COMMIT)
 
@@ -59,6 +67,7 @@ class OffsetCommitter:
         """Start with a new member of the group."""
         self._consumer = consumer
         self._storing = None
+        self._blocked = ()
         self._next = self._clock.now() + self._timing.offset_flush
 
     @property
@@ -70,6 +79,8 @@ class OffsetCommitter:
         """Ask the task what is safe and begin to store it; ``check_answer`` looks for the answer."""
         self._next = self._clock.now() + self._timing.offset_flush
         self._commit(self._begin_to_store, None)
+        if self._tracker.letters.full:
+            self._write_early()
 
     def commit_and_wait(self, partitions: Collection[TopicPartition]) -> None:
         """Commit what is safe of these partitions and wait until it is stored, or has failed."""
@@ -79,13 +90,13 @@ class OffsetCommitter:
         """Return whether offsets that were on their way have been stored now."""
         if self._storing is None or not self._storing.answer.done():
             return False
-        offsets, answer, _ = self._storing
+        offsets, letters, answer, _ = self._storing
         self._storing = None
         error = answer.exception()
         if isinstance(error, Exception):
-            self._delay(self._committing, error)
+            self._delay_commit(error, letters)
             return False
-        self._tracker.confirm(offsets)
+        self._confirm(offsets, letters)
         self._committing.over()
         return True
 
@@ -99,7 +110,7 @@ class OffsetCommitter:
             return
         if offsets:
             self._flushing.over()
-        self._held.resume_all()
+        self._resume()
         delivered = self._tracker.counts.delivered
         self._tracker.settle(safe)
         if self._tracker.counts.delivered != delivered:
@@ -107,7 +118,7 @@ class OffsetCommitter:
         try:
             stored = self._tracker.commit(store, only)
         except Exception as error:  # noqa: BLE001 - the failure table decides
-            self._delay(self._committing, error)
+            self._delay_commit(error, self._given)
             return
         if stored:
             self._committing.over()
@@ -116,17 +127,69 @@ class OffsetCommitter:
         self._changelogs.check_ownership(error)
         return retrying.after(error)
 
+    def _delay_commit(self, error: Exception, letters: Sequence[PendingLetter]) -> None:
+        """Wait out an error of a commit. If it had dead letters, nothing more is read until it works."""
+        if letters and isinstance(error, DataError):
+            refused = self._tracker.letters.shorten_refused(letters, error)
+            if refused is None:  # the next attempt has shorter ones
+                self._next = self._clock.now()
+                return
+            error = refused
+        self._delay(self._committing, error)
+        if letters:
+            self._block(letters)
+
+    def _write_early(self) -> None:
+        """Write letters before the task calls their offsets safe, because too many wait.
+
+        A sink that completes files may need more records before it calls anything safe.
+        """
+        letters = self._tracker.letters.all()
+        self._block(letters)
+        if self._storing is not None:
+            return  # its answer comes first
+        try:
+            self._tracker.letters.write(letters, self._timing.call_timeout)
+        except Exception as error:  # noqa: BLE001 - the failure table decides
+            self._delay_commit(error, letters)
+            return
+        self._tracker.letters.stored(letters)
+        self._resume()
+
+    def _block(self, letters: Sequence[PendingLetter]) -> None:
+        self._blocked = letters
+        self._held.pause_all()
+
+    def _resume(self) -> None:
+        """Resume all partitions, unless dead letters must be written before."""
+        if all(letter.stored.done() for letter in self._blocked):
+            self._blocked = ()
+            self._held.resume_all()
+
+    def _confirm(self, offsets: Mapping[TopicPartition, int], letters: Sequence[PendingLetter]) -> None:
+        self._tracker.letters.stored(letters)
+        self._tracker.confirm(offsets)
+        if self._blocked:
+            self._resume()
+
     def _store(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        self._consumer.commit(offsets, self._timing.call_timeout)
+        letters = self._given = self._tracker.letters.before(offsets)
+        records = [letter.record for letter in letters]
+        self._consumer.commit(offsets, self._timing.call_timeout, records)
+        self._confirm(offsets, letters)
         return True
 
     def _begin_to_store(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        self._given = ()
         now = self._clock.now()
         before = self._storing
         if before is not None and now < before.overdue:
             return False  # the next commit includes these
         timeout = self._timing.call_timeout
-        self._storing = _Storing(offsets, self._consumer.commit_async(offsets), now + timeout)
+        letters = self._given = self._tracker.letters.before(offsets)
+        records = [letter.record for letter in letters]
+        answer = self._consumer.commit_async(offsets, records)
+        self._storing = _Storing(offsets, letters, answer, now + timeout)
         if before is not None:
             raise RetriableError(f"the broker has not confirmed committed offsets for {timeout} s")
         return self.check_answer()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tieline.api import Changelog, FatalError, Schema, SinkRecord, TopicPartition
 from tieline.broker.port import Consumer
@@ -12,6 +12,7 @@ from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import USED_BEFORE, Claims
 from tieline.runtime.sink.commit_tracker import CommitTracker
 from tieline.runtime.sink.conversion import SinkConversion
+from tieline.runtime.sink.letters import SinkLetters
 from tieline.runtime.sink.partition_counts import PartitionCounts
 from tieline.runtime.sink.records_to_retry import RecordsToRetry
 from tieline.runtime.task.context import TaskContext
@@ -27,6 +28,7 @@ class SinkInputs:
     changelogs: TaskChangelogs
     claims: Claims
     partitions: PartitionCounts
+    letters: SinkLetters = field(default_factory=lambda: SinkLetters(None))
 
 
 class TaskSinkContext(TaskContext):
@@ -51,6 +53,8 @@ class TaskSinkContext(TaskContext):
         self._commit_requested = False
         self.consumer: Consumer
         """The task's present member of the group; set by the runtime."""
+        self.task_type: type = object
+        """The task's class; set by the runtime."""
 
     @property
     def assignment(self) -> frozenset[TopicPartition]:
@@ -83,7 +87,15 @@ class TaskSinkContext(TaskContext):
     def changelog(
         self, partition: TopicPartition, schema: Schema, *, name: str = "", acts_on: str = ""
     ) -> Changelog:
-        """Take over a partition's changelog. Raises ``RetriableError``, ``DataDirInUseError``."""
+        """Take over a partition's changelog. Raises ``RetriableError``, ``DataDirInUseError``.
+
+        A dead letter queue is refused: the offset that the task writes could pass a letter that still waits.
+        """
+        if self._inputs.letters.maker is not None:
+            raise FatalError(
+                f"{self.connector} keeps a changelog and answers its records: a dead letter queue is not "
+                "possible. Remove errors.tolerance"
+            )
         owner = name or self.connector
         first = 0
         if acts_on:
@@ -99,11 +111,24 @@ class TaskSinkContext(TaskContext):
         return self._inputs.partitions.of(topic)
 
     def report(self, record: SinkRecord, error: Exception) -> Future[None]:
-        """Stop the task at this record: there is no dead letter queue yet. Raises ``FatalError``."""
-        where = f"{record.topic}-{record.partition}@{record.offset}"
-        raise FatalError(
-            f"the record {where} cannot be handled: {error}; there is no dead letter queue"
-        ) from error
+        """Make a record a dead letter. The future ends with a commit of its partition, inside the runtime.
+
+        Raises ``FatalError`` if there is no dead letter queue, or too many records have failed.
+        """
+        letters = self._inputs.letters
+        partition = record.consumed_from
+        where = (
+            f"the record {partition.topic}-{partition.partition}@{record.offset} cannot be handled: {error}"
+        )
+        if letters.maker is None:
+            raise FatalError(
+                f"{where}; there is no dead letter queue. Set errors.tolerance=all and "
+                "errors.deadletterqueue.topic.name, or filter the record with a transform"
+            ) from error
+        known, future = letters.report(record, error, self.task_type)
+        if not known and letters.maker.window.fail_late([0]) is not None:
+            raise FatalError(f"{letters.maker.describe_exceeded()}. {where}") from error
+        return future
 
     def _first_partitions(self, topic: str) -> int:
         """Return the number for a new claim. A committed offset shows that the topic was read before."""

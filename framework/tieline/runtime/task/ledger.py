@@ -86,13 +86,19 @@ class DeliveryLedger(Generic[P, O]):
         )
         return Counts(received, delivered, dead, filtered, received - delivered - dead - filtered)
 
-    def dispatch(self, partition: P, offset: O, count: int, filtered: int = 0) -> Entry[P, O]:
-        """Enter ``count`` records that are on their way; ``filtered`` of them have ended already."""
-        if not 0 <= filtered <= count:
-            raise ValueError(f"{filtered} of {count} records filtered")
-        entry = Entry(partition, offset, count - filtered)
+    def dispatch(
+        self, partition: P, offset: O, count: int, filtered: int = 0, dead_lettered: int = 0
+    ) -> Entry[P, O]:
+        """Enter ``count`` records that are on their way.
+
+        ``filtered`` and ``dead_lettered``: how many of them have ended already.
+        """
+        if filtered < 0 or dead_lettered < 0 or filtered + dead_lettered > count:
+            raise ValueError(f"{filtered} of {count} records filtered, {dead_lettered} dead-lettered")
+        entry = Entry(partition, offset, count - filtered - dead_lettered)
         self._received += count
         self._filtered += filtered
+        self._dead_lettered += dead_lettered
         self._entries.setdefault(partition, deque()).append(entry)
         self._advance(partition)
         return entry

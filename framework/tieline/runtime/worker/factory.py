@@ -22,6 +22,7 @@ from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import Claims
 from tieline.runtime.sink.context import SinkInputs
 from tieline.runtime.sink.conversion import SinkConversion
+from tieline.runtime.sink.letters import SinkLetters
 from tieline.runtime.sink.partition_counts import PartitionCounts
 from tieline.runtime.sink.task import WorkerSinkTask
 from tieline.runtime.source.conversion import SourceConversion
@@ -123,6 +124,9 @@ class TaskFactory:
             TaskChangelogs(plan.name, self._schemas(plan.value), timeout),
             Claims(self._broker, timeout),
             PartitionCounts(self._broker),
+            SinkLetters(
+                self._dead_letters(plan, environment), avro=issubclass(plan.value.type, AvroConverter)
+            ),
         )
         config = type(plan.config).parse(settings)
         return WorkerSinkTask(
