@@ -261,6 +261,19 @@ def test_a_chart_gets_new_values(worker):
     assert values[0] == 2.5
 
 
+def test_a_chart_is_loaded_with_the_live_values_that_its_store_does_not_have(serve):
+    empty = {**HISTORY, "topics": "other"}
+    slow = {**HISTORY, "name": "slow", "file": "/proc/no-such-file"}  # it stores nothing yet
+    with running(serve([empty, slow])) as worker:
+        browser = worker.browser()
+        browser.get("/chart?point=vol1/campus/ahu1/Zone")  # from now on, although the point is not known yet
+        for value in (1.5, 2.5, 3.5):
+            send(worker, reading("campus/ahu1", {"Zone": value}))
+        page_with(browser, "/points", "3.5")
+        data = json.loads(browser.get("/chart/data?point=vol1/campus/ahu1/Zone&from=15m").html)
+        assert data["series"][0]["y"] == [1.5, 2.5, 3.5]
+
+
 def test_the_chart_the_table_and_the_csv_have_the_same_numbers(storing):
     send(storing, *(reading("campus/ahu1", {"Zone": float(n)}, 600 - n) for n in range(50)))
     browser = storing.browser()

@@ -151,13 +151,9 @@ class LiveTable:
             self.version += 1
 
     def follow(self, points: Collection[str]) -> None:
-        """Keep the recent values of these points, by id, and of no others."""
+        """Keep the recent values of these points, by id, and of no others. A point may be unknown yet."""
         with self._lock:
-            self._recent = {
-                point: self._recent.get(point, deque(maxlen=_RECENT))
-                for point in points
-                if point in self._by_id
-            }
+            self._recent = {point: self._recent.get(point, deque(maxlen=_RECENT)) for point in points}
 
     def recent(self, points: Iterable[str], since: int) -> Mapping[str, Sequence[RecentValue]]:
         """Return the values of followed points after a version, by id, oldest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -24,6 +25,7 @@ from tieline.api.pages import (
 from tieline_connectors.points.live.table import LiveTable
 from tieline_connectors.points.names import parse_point_text, point_id, point_text, set_query
 from tieline_connectors.points.pages.chart_lines import changes_of, line_of
+from tieline_connectors.points.pages.chart_live import with_live
 from tieline_connectors.points.pages.chart_view import (
     MAX_POINTS,
     RANGES,
@@ -41,6 +43,8 @@ from tieline_connectors.points.stores import Stores
 _FOLLOWED = 60.0  # seconds
 _CHANGES = 1000
 _SUGGESTED = 200
+_ID = 16
+"""The letters of a point's id. What a client sends is kept no longer than that."""
 _NUMBERS = ("time", "platform", "device", "point", "unit", "first", "minimum", "maximum", "last")
 _VALUES = ("time", "platform", "device", "point", "unit", "value")
 
@@ -58,7 +62,7 @@ class _Charted(NamedTuple):
 
 
 class ChartPage:
-    """Shows charts. Safe for many threads, except for ``changes``, which the event loop calls."""
+    """Shows charts. Safe for many threads."""
 
     def __init__(self, context: PageContext, table: LiveTable, stores: Stores, readings: Readings) -> None:
         self._context = context
@@ -66,12 +70,15 @@ class ChartPage:
         self._stores = stores
         self._readings = readings
         self._followed: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def show(self, request: PageRequest) -> Page | Redirect:
         """Show the chart of an address, or with ``view=table`` its numbers."""
         view = self._view(request)
         zone = ZoneInfo(request.time_zone)
         names = [(text, self._name(text)) for text in view.points]
+        if view.is_live:  # what the store does not have yet when the chart asks it
+            self._follow([point_id(name) for _, name in names])
         is_table = request.query.get("view") == "table"
         charted = [self._read(text, name, view) for text, name in names] if is_table else []
         values = {
@@ -100,6 +107,8 @@ class ChartPage:
     def data(self, request: PageRequest) -> JsonAnswer:
         """Return what the script draws."""
         view = self._view(request)
+        if view.is_live:
+            self._follow([point_id(self._name(text)) for text in view.points])
         series = []
         for text in view.points:
             each = self._read(text, self._name(text), view)
@@ -171,7 +180,7 @@ class ChartPage:
 
     def changes(self, arguments: Mapping[str, str], since: int) -> Update | None:
         """Return the values after a version: the channel ``chart``. Called in the event loop."""
-        ids = arguments.get("ids", "").split(",")[:MAX_POINTS]
+        ids = [each[:_ID] for each in arguments.get("ids", "").split(",")[:MAX_POINTS]]
         self._follow(ids)
         version = self._table.version
         if since:
@@ -185,7 +194,11 @@ class ChartPage:
         return Update(version, data=data) if data else None
 
     def _follow(self, ids: Sequence[str]) -> None:
-        now = time.monotonic()
+        """Keep the live values of these points for a minute from now."""
+        with self._lock:
+            self._follow_from(time.monotonic(), ids)
+
+    def _follow_from(self, now: float, ids: Sequence[str]) -> None:
         is_new = any(point not in self._followed for point in ids)
         self._followed |= dict.fromkeys(ids, now)
         ended = [point for point, asked in self._followed.items() if now - asked > _FOLLOWED]
@@ -226,12 +239,21 @@ class ChartPage:
         series, problem = Series(0, (), skipped=False), ""
         try:
             series = self._store(name).series(name, view.start, view.end, view.intervals)
+            if view.is_live:
+                series = with_live(series, view.start, self._recent(point_id(name), view))
         except (StoreUnavailableError, PageError) as error:
             problem = str(error)
         live = self._table.get(name)
         units = shortened((live.units if live else "") or "", 40)
         is_boolean = live is not None and isinstance(live.value, bool)
         return _Charted(text, name, point_id(name), units, is_boolean, series, problem)
+
+    def _recent(self, point: str, view: ChartView) -> Iterator[tuple[int, float]]:
+        """Yield the live values of a point that are kept: the store may not have them yet."""
+        for value in self._table.recent([point], 0).get(point, ()):
+            number = _number(value.value)
+            if number is not None and view.start <= value.time < view.end:
+                yield value.time, number
 
     def _row(self, view: ChartView, text: str, name: PointName, request: PageRequest) -> Mapping[str, Any]:
         live = self._table.get(name)

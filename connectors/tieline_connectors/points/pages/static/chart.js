@@ -20,6 +20,7 @@
   let request = 0;
   let channel = "";
   let loadedAt = 0;
+  let refill = 0; // the timer of the load that closes the gap before the first live value
 
   const css = (name) => getComputedStyle(holder).getPropertyValue(name).trim();
   const isLive = () => data !== null && data.live;
@@ -28,6 +29,7 @@
 
   async function load() {
     const mine = ++request;
+    clearTimeout(refill);
     const query = new URLSearchParams(view);
     query.set("n", String(Math.max(10, Math.round(holder.clientWidth))));
     try {
@@ -40,6 +42,7 @@
       return;
     }
     loadedAt = Date.now();
+    for (const each of data.series) each.stored = each.x.length;
     draw();
     if (data.channel !== channel) {
       channel = data.channel;
@@ -231,6 +234,7 @@
   }
 
   function changed() {
+    refill = 0;
     history.replaceState(null, "", `?${view}`);
     load();
     refreshLinks();
@@ -251,7 +255,10 @@
       for (const [time, value] of values[each.id] || []) {
         const last = each.x.length ? each.x[each.x.length - 1] : -Infinity;
         if (value === null || time <= last) continue;
-        if (each.gap && time - last > each.gap && each.x.length) add(each, last + each.gap / 2, null);
+        if (each.gap && time - last > each.gap && each.x.length) {
+          if (each.x.length === each.stored) closeGap();
+          add(each, last + each.gap / 2, null);
+        }
         add(each, time, value);
       }
       const [start] = bounds();
@@ -260,6 +267,11 @@
     }
     say();
     plot.setData(columns());
+  }
+
+  // The values between the last stored one and the first live one are in the store soon. If they are not, it is a gap.
+  function closeGap() {
+    if (!refill) refill = setTimeout(load, 10000);
   }
 
   function add(each, time, value) {
