@@ -124,9 +124,7 @@ class TaskFactory:
             TaskChangelogs(plan.name, self._schemas(plan.value), timeout),
             Claims(self._broker, timeout),
             PartitionCounts(self._broker),
-            SinkLetters(
-                self._dead_letters(plan, environment), avro=issubclass(plan.value.type, AvroConverter)
-            ),
+            SinkLetters(self._dead_letters(plan, environment), avro=plan.value.type is AvroConverter),
         )
         config = type(plan.config).parse(settings)
         return WorkerSinkTask(
