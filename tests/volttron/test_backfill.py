@@ -75,7 +75,9 @@ class Observer:
         envelope = [b"", b"VIP1", b"", b"", b"pubsub", b"publish"]
         frames = [*envelope, message.topic.encode(), message.raw]
         parsed = parse_message(frames, 0, ParseLimits())
-        self.ids.append(dict(identity_headers("lab", parsed))[ID_HEADER].decode())
+        record_id = dict(identity_headers("lab", parsed))[ID_HEADER]
+        assert record_id is not None
+        self.ids.append(record_id.decode())
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def observer(platform):
 
 def topic(worker):
     """Each record's id and mark, in the topic of a worker that does not run."""
-    found = []
+    found: list[tuple[str, bytes | None]] = []
     plan = check_plan("test", {"data.dir": str(worker.folder / "data")}, [])
     with contextlib.closing(open_broker(plan)) as broker:
         store = TopicSchemaStore(broker)
@@ -95,7 +97,9 @@ def topic(worker):
         def visit(record):
             codec = AvroCodec.of(store.schema(int.from_bytes(record.value[1:5], "big")))
             assert codec.decode(record.value, 5)["kind"] == "ALL"
-            found.append((header(record, ID_HEADER).decode(), header(record, BACKFILL_HEADER)))
+            record_id = header(record, ID_HEADER)
+            assert record_id is not None
+            found.append((record_id.decode(), header(record, BACKFILL_HEADER)))
 
         broker.read("bus", visit)
     return found

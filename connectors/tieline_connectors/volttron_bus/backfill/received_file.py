@@ -25,6 +25,8 @@ class ReceivedFile:
         self.error = ""
         self._path = path
         self._slots: dict[str, int] = {}
+        self._next = 0
+        """The first slot that was never written; a damaged one is not used again before a ``replace``."""
         self._file = -1
 
     def open(self) -> list[Device]:
@@ -36,6 +38,7 @@ class ReceivedFile:
         except OSError as error:
             self.error = f"{self._path} cannot be used: {error.strerror}"
             return []
+        self._next = -(-len(data) // SLOT)
         devices = {}
         for slot in range(0, len(data), SLOT):
             device = _decode(data[slot : slot + SLOT])
@@ -47,6 +50,7 @@ class ReceivedFile:
     def replace(self, devices: Iterable[Device]) -> None:
         """Keep these devices alone."""
         self._slots.clear()
+        self._next = 0
         if self._file >= 0:
             with suppress(OSError):
                 os.ftruncate(self._file, 0)
@@ -60,7 +64,8 @@ class ReceivedFile:
             data = _encode(device)
             if data is None:
                 continue  # a topic of hundreds of characters: it is not filled after a restart
-            slot = self._slots.setdefault(device.topic, len(self._slots))
+            slot = self._slots.setdefault(device.topic, self._next)
+            self._next = max(self._next, slot + 1)
             try:
                 os.pwrite(self._file, data, slot * SLOT)
             except OSError as error:
