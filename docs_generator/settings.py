@@ -13,12 +13,12 @@ from tieline.api import Config
 
 MARKER = re.compile(
     r"^<!-- settings: (?P<config>[\w.:]+)"
-    r"(?: without (?P<without>[\w.:]+))?(?: below (?P<below>\S+))?(?: as (?P<anchors>\S+))? -->$",
+    r"(?: without (?P<without>[\w.:,]+))?(?: below (?P<below>\S+))?(?: as (?P<anchors>\S+))? -->$",
     re.M,
 )
 """A page has this line where the settings of a class are shown.
 
-``without`` leaves out the settings that another class has too. ``below`` is what stands before each key in a
+``without`` leaves out the settings that another class has too, or several, separated by commas. ``below`` is what stands before each key in a
 file. ``as`` stands before the anchors, where a page shows two classes that share a key.
 """
 
@@ -41,7 +41,8 @@ def insert(page: str) -> str:
     """Return the page with each marker replaced by the settings that it names."""
 
     def section(marker: re.Match[str]) -> str:
-        without = load(marker["without"]).keys() if marker["without"] else ()
+        others = (marker["without"] or "").split(",")
+        without = {key for other in others if other for key in load(other).keys()}
         anchors = f"{marker['anchors']}." if marker["anchors"] else ""
         config = load(marker["config"])
         return settings(config, leave_out=without, below=marker["below"] or "", anchors=anchors)

@@ -46,7 +46,8 @@ class Count(SourceTask[Config]):
             time.sleep(max_wait)
             return []
         self.count += 1
-        return [SourceRecord("t", str(self.count), source_partition={"of": "count"}, source_offset={"n": self.count})]
+        position = {"source_partition": {"of": "count"}, "source_offset": {"n": self.count}}
+        return [SourceRecord("t", str(self.count), **position)]
 
 
 class Ticks(SourceTask[Config]):

@@ -133,3 +133,16 @@ def test_a_task_that_fails_at_once_whenever_it_is_started_is_tried_again_for_eve
         assert due is not None
         assert now < due <= now + max(policy.window, policy.breaker, policy.max_delay)
         now, history = due, restarted(history, now=due, policy=policy)
+
+
+tenths = st.integers(150, 200).map(lambda number: number / 10)
+
+
+@given(policies, jitters, st.lists(tenths, min_size=1, max_size=6).map(sorted), tenths)
+def test_a_restart_is_planned_only_for_a_time_at_which_the_window_has_room(policy, jitter, times, pause):
+    policy = policy._replace(window=10.0, breaker=0.5, budget=min(policy.budget, len(times)))
+    now = times[-1] + (pause - 15)
+    history = History(tuple(times[-policy.budget :]))
+    due = next_attempt(decide(True, now=now, jitter=jitter, history=history, policy=policy))
+    assert due is not None
+    assert len([time for time in history.times if time + policy.window > due]) < policy.budget
