@@ -18,8 +18,9 @@ MARKER = re.compile(
 )
 """A page has this line where the settings of a class are shown.
 
-``without`` leaves out the settings that another class has too, or several, separated by commas. ``below`` is what stands before each key in a
-file. ``as`` stands before the anchors, where a page shows two classes that share a key.
+``without`` leaves out the settings that other classes have too, separated by commas. ``below`` is what
+stands before each key in a file. ``as`` stands before the anchors, where a page shows two classes that share
+a key.
 """
 
 _UNITS = {
@@ -42,7 +43,7 @@ def insert(page: str) -> str:
 
     def section(marker: re.Match[str]) -> str:
         others = (marker["without"] or "").split(",")
-        without = {key for other in others if other for key in load(other).keys()}
+        without = set().union(*(load(other).keys() for other in others if other))
         anchors = f"{marker['anchors']}." if marker["anchors"] else ""
         config = load(marker["config"])
         return settings(config, leave_out=without, below=marker["below"] or "", anchors=anchors)

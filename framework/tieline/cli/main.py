@@ -13,6 +13,7 @@ from tieline.cli.command_context import WorkerCommandContext
 from tieline.cli.commands.backup import backup, restore
 from tieline.cli.commands.consume import consume
 from tieline.cli.commands.dev import dev
+from tieline.cli.commands.explain import explain
 from tieline.cli.commands.new import new
 from tieline.cli.commands.offsets import offsets
 from tieline.cli.commands.plugins import plugins as plugins_command
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(dev)
 app.command()(status)
+app.command()(explain)
 app.command()(backup)
 app.command()(restore)
 app.command()(consume)

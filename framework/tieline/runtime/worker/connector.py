@@ -319,8 +319,9 @@ def _summary(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         times = [part["next_attempt_ms"] for part in failed if part["next_attempt_ms"] is not None]
         out["next_attempt_ms"] = min(times, default=None)
         out["breaker"] = "open" if any(part["breaker"] == "open" for part in failed) else "closed"
-    for name in ("last_received_ms", "last_delivered_ms"):
-        out[name] = max((part[name] for part in parts if part.get(name) is not None), default=None)
+    for name, first in (("last_received_ms", max), ("last_delivered_ms", max), ("waiting_since_ms", min)):
+        times = [part[name] for part in parts if part.get(name) is not None]
+        out[name] = first(times) if times else None
     return out
 
 

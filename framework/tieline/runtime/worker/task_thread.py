@@ -72,6 +72,7 @@ class TaskThread:
             **self.restarts.stats(self._last_record),
             "last_received_ms": activity.received_ms,
             "last_delivered_ms": activity.delivered_ms,
+            "waiting_since_ms": activity.waiting_since_ms,
         }
         if self.role == "sink":
             out["partitions"] = activity.partitions
