@@ -14,6 +14,7 @@ from tieline.api import Config, ConfigError
 from tieline.config.dead_letters import DeadLetterSettings
 from tieline.config.listener import WorkerListener
 from tieline.config.plan import plan
+from tieline.config.restart_settings import RestartSettings
 from tieline.config.settings import (
     ConnectorSettings,
     SinkSettings,
@@ -30,6 +31,7 @@ OF_ALL = (
     WorkerSettings,
     ConnectorSettings,
     DeadLetterSettings,
+    RestartSettings,
     SourceSettings,
     SinkSettings,
     RegistryConfig,

@@ -116,7 +116,10 @@ class RecordError(TielineError, ValueError):
 
 
 class FatalError(TielineError):
-    """The task cannot continue, and waiting does not help: wrong credentials, a missing right, a fence."""
+    """The task cannot continue, and waiting within it does not help: wrong credentials, a missing right.
+
+    The task stops. The runtime restarts it after a delay, because an operator may have removed the cause.
+    """
 
 
 class AccessDeniedError(FatalError):
@@ -127,4 +130,7 @@ class AccessDeniedError(FatalError):
 
 
 class FencedError(FatalError):
-    """Another owner has taken over; nothing was written, and this owner cannot write any more."""
+    """Another owner has taken over; nothing was written, and this owner cannot write any more.
+
+    The task stops, and is not restarted.
+    """
