@@ -6,6 +6,7 @@ cd "$(dirname "$0")"
 mkdir -p -m 700 secrets
 new() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
 if [ ! -e secrets/mongo_password ]; then new >secrets/mongo_password; fi
+if [ ! -e secrets/page_password ]; then new >secrets/page_password; fi
 if [ ! -e secrets/registry_admin_password ]; then new >secrets/registry_admin_password; fi
 if [ ! -e secrets/registry_viewer_password ]; then
   viewer=$(new)

@@ -10,6 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from tieline.config.listener import listener_settings
 from tieline_lab.worker import CONNECTORS
 
 ROOT = Path(__file__).parents[2]
@@ -58,12 +59,30 @@ def test_the_lock_holds_what_setup_cfg_asks_for_with_hashes(lock, extras):
         assert requirement.specifier.contains(version), requirement
 
 
+def test_the_pages_of_the_stack_need_a_password_that_the_policy_knows_the_user_of():
+    worker = yaml.safe_load((DOCKER / "config" / "worker.yaml").read_text("utf-8"))
+    service = COMPOSE["services"]["worker"]
+    assert listener_settings(worker)["listen"] == "0.0.0.0:8083"
+    assert service["ports"] == ["127.0.0.1:${PAGE_PORT:-8083}:8083"]
+    (script,) = service["command"]
+    added, started = script.strip().splitlines()
+    assert started.startswith("exec tieline run worker.yaml ")
+    user, file = re.findall(r"^tieline users add (\S+) (\S+) ", added)[0]
+    assert file == worker["listeners.users.file"]
+    assert user == service["environment"]["TIELINE_ISSUER"]
+    secret = added.partition("</run/secrets/")[2]
+    assert secret in service["secrets"]
+    assert f"new >secrets/{secret}" in (DOCKER / "secrets.sh").read_text("utf-8")
+
+
 @pytest.mark.parametrize("name", ["worker", *CONNECTORS])
 def test_the_stack_has_the_same_settings_as_the_lab_but_for_its_places(name):
     ours = yaml.safe_load((DOCKER / "config" / f"{name}.yaml").read_text("utf-8"))
     lab = Template((ROOT / "lab" / "tieline_lab" / "files" / f"lab-{name}.yaml").read_text("utf-8"))
     theirs = yaml.safe_load(lab.safe_substitute(broker="bootstrap.servers: kafka"))
-    theirs.pop("listeners", None)  # in a container loopback is not reachable; other addresses need users
+    for each in (ours, theirs):  # in a container loopback is not reachable; other addresses need users
+        each.pop("listeners", None)
+        each.pop("listeners.users.file", None)
     assert ours.keys() == theirs.keys()
     assert {key: ours[key] for key in ours.keys() - PLACES} == {
         key: theirs[key] for key in ours.keys() - PLACES

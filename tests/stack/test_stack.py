@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
 import time
+import urllib.parse
+import urllib.request
 from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +24,7 @@ from tieline_lab.driver import DriverSettings
 from tieline_lab.engine import Engine
 from tieline_lab.exchange import Exchange
 from tieline_lab.process import free_port
-from tieline_lab.worker import SOURCES
+from tieline_lab.worker import CONNECTORS, SOURCES
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -34,6 +37,7 @@ class Ports(NamedTuple):
     kafka: int
     mongo: int
     registry: int
+    page: int
     ui: int
 
 
@@ -120,6 +124,21 @@ def test_the_registry_answers_who_has_a_password_and_nobody_else(stack, ports):
         stranger.get_subjects()
 
 
+def test_the_pages_are_opened_with_a_password_and_show_every_connector(stack, ports):
+    url = f"http://127.0.0.1:{ports.page}/ui"
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with opener.open(f"{url}/", timeout=20) as response:
+        sign_in = response.read().decode()
+    assert "Sign in" in sign_in
+    assert "card-bus" not in sign_in
+    (token,) = set(re.findall(r'name="form_token" value="([0-9a-f]+)"', sign_in))
+    password = (FOLDER / "secrets" / "page_password").read_text().strip()
+    form = {"form_token": token, "name": "operator-compose", "password": password, "to": "/ui/"}
+    with opener.open(f"{url}/sign-in", urllib.parse.urlencode(form).encode(), timeout=20) as response:
+        overview = response.read().decode()
+    assert [name for name in CONNECTORS if f'id="card-{name}"' not in overview] == []
+
+
 def test_every_port_is_published_on_the_loopback_alone_and_nothing_of_ours_is_root(stack):
     for service in stack.services():
         reported = stack.inspect(service)
@@ -132,7 +151,7 @@ def test_every_port_is_published_on_the_loopback_alone_and_nothing_of_ours_is_ro
 
 def test_no_secret_is_in_a_log_or_in_what_the_engine_tells(stack):
     secrets = {path.read_text().strip() for path in (FOLDER / "secrets").glob("*_password")}
-    assert len(secrets) == 3
+    assert len(secrets) == 4
     for service in stack.services():
         reported = json.dumps(stack.inspect(service))
         assert not [secret for secret in secrets if secret in reported or secret in stack.log(service)], (
