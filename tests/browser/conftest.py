@@ -37,6 +37,7 @@ from playwright.sync_api import (
 from tieline.http.passwords import hash_password
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 from tieline_lab.process import Process, free_port
+from tieline_lab.volttron import VolttronPlatform
 
 CHROMIUM = Path(os.environ.get("TIELINE_TEST_CHROMIUM") or "/usr/bin/chromium")
 DEVICE = "campus/building/ahu1"
@@ -92,6 +93,10 @@ class Bus:
         """The address of the router."""
         return self._router.address
 
+    def settings(self, identity: str) -> dict[str, str]:
+        """Return the settings with which a connector reaches it; every identity is welcome."""
+        return {"volttron.address": self.address, "platform.name": "lab"}
+
     def __enter__(self) -> Bus:
         self._router.start()
         self._thread.start()
@@ -140,19 +145,24 @@ class Bus:
 
 
 class Plant:
-    """A worker with pages over a bus. ``connectors`` has the settings of its connectors by their names."""
+    """A worker with pages over a bus. ``connectors`` has the settings of its connectors by their names.
+
+    ``platform``: returns the settings with which a connector of this identity reaches the bus.
+    """
 
     def __init__(
-        self, folder: Path, bus: Bus, worker: dict[str, str], connectors: list[dict[str, str]]
+        self,
+        folder: Path,
+        platform: Callable[[str], dict[str, str]],
+        worker: dict[str, str],
+        connectors: list[dict[str, str]],
     ) -> None:
-        self.bus = bus
         self.folder = folder
         self.kill_switch = folder / "kill"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/ui"
         policy = folder / "policy.yaml"
         policy.write_text(_POLICY)
-        platform = {"volttron.address": bus.address, "platform.name": "lab"}
         files = {
             "worker": {
                 "listeners": f"http://127.0.0.1:{self.port}",
@@ -165,7 +175,7 @@ class Plant:
                 "connector.class": "volttron_bus",
                 "topic": "volttron",
                 "bus.prefixes": "devices",
-                **platform,
+                **platform("tieline"),
             },
             "commands": {
                 "connector.class": "command",
@@ -173,7 +183,7 @@ class Plant:
                 "policy.file": str(policy),
                 "audit.file": str(folder / "audit.log"),
                 "kill.switch.file": str(self.kill_switch),
-                **platform,
+                **platform("tieline.command"),
             },
             **{each["name"]: each for each in connectors},
         }
@@ -190,6 +200,16 @@ class Plant:
                 return True
         except OSError:
             return False
+
+
+class BusPlant(Plant):
+    """A worker with pages over a bus of this process."""
+
+    def __init__(
+        self, folder: Path, bus: Bus, worker: dict[str, str], connectors: list[dict[str, str]]
+    ) -> None:
+        self.bus = bus
+        super().__init__(folder, bus.settings, worker, connectors)
 
 
 class Visit:
@@ -275,9 +295,9 @@ def browser(chromium: Path) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def local_plant(tmp_path_factory: pytest.TempPathFactory, bus: Bus) -> Iterator[Plant]:
+def local_plant(tmp_path_factory: pytest.TempPathFactory, bus: Bus) -> Iterator[BusPlant]:
     """A worker on the local log with the sink ``history``."""
-    plant = Plant(tmp_path_factory.mktemp("local"), bus, {}, [_HISTORY])
+    plant = BusPlant(tmp_path_factory.mktemp("local"), bus, {}, [_HISTORY])
     with plant.process:
         yield plant
 
@@ -285,7 +305,7 @@ def local_plant(tmp_path_factory: pytest.TempPathFactory, bus: Bus) -> Iterator[
 @pytest.fixture(scope="session")
 def kafka_plant(
     tmp_path_factory: pytest.TempPathFactory, bus: Bus, kafka_bootstrap: str, mongo_uri: str
-) -> Iterator[Plant]:
+) -> Iterator[BusPlant]:
     """A worker on Kafka with the sink ``mongo``."""
     worker = {
         "bootstrap.servers": kafka_bootstrap,
@@ -300,36 +320,57 @@ def kafka_plant(
         "database": f"pages_{secrets.token_hex(4)}",
         "collection": "readings",
     }
-    plant = Plant(tmp_path_factory.mktemp("kafka-pages"), bus, worker, [mongo])
+    plant = BusPlant(tmp_path_factory.mktemp("kafka-pages"), bus, worker, [mongo])
     with plant.process:
         yield plant
 
 
 @pytest.fixture
-def quiet_plant(tmp_path: Path) -> Iterator[Plant]:
+def quiet_plant(tmp_path: Path) -> Iterator[BusPlant]:
     """A worker of its own over a bus on which nothing publishes yet."""
     with Bus(devices=()) as bus:
-        plant = Plant(tmp_path, bus, {}, [_HISTORY])
+        plant = BusPlant(tmp_path, bus, {}, [_HISTORY])
         with plant.process:
             yield plant
 
 
 @pytest.fixture(params=["local", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.mongo])])
-def plant(request: pytest.FixtureRequest) -> Plant:
+def plant(request: pytest.FixtureRequest) -> BusPlant:
     """Run the test on both backends, each with the store that belongs to it."""
-    plant: Plant = request.getfixturevalue(f"{request.param}_plant")
+    plant: BusPlant = request.getfixturevalue(f"{request.param}_plant")
     return plant
 
 
+@pytest.fixture(scope="module")
+def real_plant(
+    tmp_path_factory: pytest.TempPathFactory, volttron_platform: VolttronPlatform
+) -> Iterator[Plant]:
+    """A worker on a real VOLTTRON platform."""
+
+    def settings(identity: str) -> dict[str, str]:
+        keys = volttron_platform.keys(identity)
+        return {
+            "volttron.address": volttron_platform.address,
+            "platform.name": "lab",
+            "volttron.identity": identity,
+            "volttron.secretkey": keys["secretkey"],
+            "volttron.serverkey": keys["serverkey"],
+        }
+
+    plant = Plant(tmp_path_factory.mktemp("real"), settings, {}, [_HISTORY])
+    with plant.process:
+        yield plant
+
+
 @pytest.fixture(scope="session")
-def guarded_plant(tmp_path_factory: pytest.TempPathFactory, bus: Bus) -> Iterator[Plant]:
+def guarded_plant(tmp_path_factory: pytest.TempPathFactory, bus: Bus) -> Iterator[BusPlant]:
     """A worker with users: ``vera`` is a viewer, ``olga`` an operator, ``ada`` an administrator."""
     folder = tmp_path_factory.mktemp("guarded")
     users = folder / "users"
     hashed = hash_password(PASSWORD)
     users.write_text("".join(f"{name} {role} password {hashed}\n" for name, role in USERS.items()))
     users.chmod(0o600)
-    plant = Plant(folder, bus, {"listeners.users.file": str(users)}, [_HISTORY])
+    plant = BusPlant(folder, bus, {"listeners.users.file": str(users)}, [_HISTORY])
     with plant.process:
         yield plant
 
