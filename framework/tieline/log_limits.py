@@ -51,6 +51,12 @@ class RepeatFilter(logging.Filter):
         """Return whether to write a line. A line that is due gets the count of its kind."""
         if getattr(self._writing, "summary", False) or not _is_limited(record.name):
             return True
+        known: tuple[logging.LogRecord, bool] | None = getattr(self._writing, "last", None)
+        if known is None or known[0] is not record:  # another handler of the same line decides as the first
+            known = self._writing.last = (record, self._decide(record))
+        return known[1]
+
+    def _decide(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         key = (record.name, record.levelno, kind_of(message))
         with self._lock:

@@ -16,10 +16,25 @@ import select
 import threading
 import time
 from logging.handlers import QueueHandler
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 MAX_LINES = 10_000
 _FLUSH_TIMEOUT = 2.0
+
+
+class LineStream(Protocol):
+    """What a line is written to: a text stream, or what has its descriptor."""
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of its text."""
+
+    @property
+    def errors(self) -> str | None:
+        """How characters are written that the encoding does not have."""
+
+    def fileno(self) -> int:
+        """Return its descriptor. Raises ``ValueError`` or ``OSError`` if it has none."""
 
 
 class QueuedHandler(QueueHandler):
@@ -29,7 +44,7 @@ class QueuedHandler(QueueHandler):
     them have been written. The first line after such a gap says how many were dropped.
     """
 
-    def __init__(self, stream: TextIO, max_lines: int = MAX_LINES) -> None:
+    def __init__(self, stream: LineStream, max_lines: int = MAX_LINES) -> None:
         self._lines: queue.Queue[str | None] = queue.Queue(max_lines)
         super().__init__(self._lines)
         self._stream = stream
@@ -103,7 +118,8 @@ class QueuedHandler(QueueHandler):
         try:
             descriptor = self._stream.fileno()
         except io.UnsupportedOperation:  # not a file: a buffer in memory
-            self._stream.write(text)
+            if isinstance(self._stream, io.TextIOBase):
+                self._stream.write(text)
             return
         except ValueError:  # closed
             return

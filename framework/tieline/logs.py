@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -15,8 +17,11 @@ import structlog.tracebacks
 
 from tieline.log_limits import RepeatFilter
 from tieline.log_queue import QueuedHandler
+from tieline.recent_log import BoundedFile, is_kept
 
 _MASK = "********"
+_MIN_ENCODED = 8
+_URL_SAFE = str.maketrans("+/", "-_")
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # a local variable may be a secret
 )
@@ -58,7 +63,22 @@ class Redaction:
 
 
 def _written_forms(text: str) -> set[str]:
-    return {text, repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
+    forms = {text, repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) >= _MIN_ENCODED:  # a short one would mask what only looks like it
+        forms |= {data.hex(), *_base64_forms(data)}
+    return forms
+
+
+def _base64_forms(data: bytes) -> Iterator[str]:
+    """Yield what base64 makes of a text wherever it begins in a longer one, such as ``user:password``."""
+    for before in range(3):
+        encoded = base64.b64encode(b"\0" * before + data).decode("ascii").rstrip("=")
+        skipped = (before * 8 + 5) // 6  # characters that also depend on what comes before
+        whole = (before + len(data)) * 8 // 6  # and after
+        core = encoded[skipped:whole]
+        yield core
+        yield core.translate(_URL_SAFE)
 
 
 redaction = Redaction()
@@ -73,13 +93,6 @@ def set_up(*, style: str, level: str) -> None:
 
     A thread that logs never waits for standard error; see ``QueuedHandler``.
     """
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     last: list[Any] = (
         [_TRACEBACKS, redaction, structlog.processors.JSONRenderer(default=str)]
         if style == "json"
@@ -90,7 +103,7 @@ def set_up(*, style: str, level: str) -> None:
         ]
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
+        foreign_pre_chain=_shared(),
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
     handler = QueuedHandler(sys.stderr)
@@ -108,6 +121,32 @@ def set_up(*, style: str, level: str) -> None:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     # tieline.broker.kafka.handshake examines librdkafka's lines at INFO, even if they are not written.
     logging.getLogger("tieline.kafka").setLevel(min(logging.INFO, root.level))
+
+
+def keep_recent(path: Path) -> None:
+    """Also keep the newest lines in a bounded file, as JSON; see ``tieline.recent_log``. After ``set_up``."""
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared(),
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *(_TRACEBACKS, redaction, structlog.processors.JSONRenderer(default=str)),
+        ],
+    )
+    handler = QueuedHandler(BoundedFile(path))
+    handler.setFormatter(formatter)
+    handler.addFilter(is_kept)
+    handler.addFilter(repeats)
+    logging.getLogger().addHandler(handler)
+
+
+def _shared() -> list[Any]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from tieline.cli.commands.registry import registry
 from tieline.cli.commands.run import run
 from tieline.cli.commands.schemas import schemas
 from tieline.cli.commands.status import status
+from tieline.cli.commands.support_bundle import support_bundle
 from tieline.cli.commands.users import users
 from tieline.plugins import discovery
 from tieline.plugins import path as plugin_path
@@ -39,6 +40,7 @@ app.command()(status)
 app.command()(explain)
 app.command()(backup)
 app.command()(restore)
+app.command("support-bundle")(support_bundle)
 app.command()(consume)
 app.command()(produce)
 app.add_typer(new, name="new")

@@ -55,8 +55,11 @@ def read_settings(path: Path) -> dict[str, str]:
     return file.settings
 
 
-def read_file(path: Path) -> SettingsFile:
-    """Return the flat map of a file as far as possible. Raises ``ConfigError`` if it cannot be read."""
+def read_file(path: Path, *, with_references: bool = False) -> SettingsFile:
+    """Return the flat map of a file as far as possible. Raises ``ConfigError`` if it cannot be read.
+
+    ``with_references``: return values as they are written, with ``${env:NAME}`` and the like.
+    """
     where = str(path)
     try:
         text = read_small_file(path).decode("utf-8-sig")
@@ -79,7 +82,8 @@ def read_file(path: Path) -> SettingsFile:
     problems = [ConfigProblem(where, duplicate.key, str(duplicate)) for duplicate in duplicates]
     for key, value in loaded.items():
         try:
-            settings[str(key)] = resolve(_text(value))
+            text = _text(value)
+            settings[str(key)] = text if with_references else resolve(text)
         except ValueError as error:
             settings[str(key)] = Unresolved()
             problems.append(ConfigProblem(where, str(key), str(error)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tieline import logs
+from tieline import logs, recent_log
 
 if TYPE_CHECKING:
     from tieline.config.plan import Plan
@@ -38,6 +38,7 @@ def run(
         return
     logs.redaction.add(planned.secrets)
     logs.set_up(style=planned.worker.log_format, level=planned.worker.log_level)
+    logs.keep_recent(planned.worker.data_dir / recent_log.FILE)
     running = Worker(planned, open_broker(planned))
     # A batch is thousands of containers, which reference counting is about to free. To search them for
     # cycles every 700 objects costs a third of the time (measured) and finds nothing.
