@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,12 @@ class RunningConnector:
         self._restarts = RestartState(plan.settings.restart_policy, self._clock)
         self._restart_requested = False
         self._stopping = False
+        self._starting = threading.Lock()
+        """Held while tasks are started and while they are stopped for good: none is started after that."""
+        self._restart_thread: threading.Thread | None = None
+        """Restarts the connector as a whole: its own code may block, and must not delay the worker."""
+        self.is_restarting = False
+        """Whether that thread works."""
 
     # ConnectorContext
 
@@ -110,11 +117,12 @@ class RunningConnector:
 
     def start(self) -> None:
         """Start every task, unless the connector has failed as a whole."""
-        if self._failure is not None:
-            return
-        self._restarts.begin()
-        for thread in self.threads:
-            thread.start()
+        with self._starting:
+            if self._failure is not None or self._stopping:
+                return
+            self._restarts.begin()
+            for thread in self.threads:
+                thread.start()
 
     def rebuild(self, thread: TaskThread) -> None:
         """Build one task again that has ended or failed, and start it; the others continue.
@@ -132,6 +140,8 @@ class RunningConnector:
     @property
     def next_due(self) -> float | None:
         """When ``restart_due`` has something to do, on the clock; ``None``: not before ``wake`` is called."""
+        if self.is_restarting:
+            return None  # its end wakes the worker
         if self._failure is not None and not all(thread.has_ended for thread in self.threads):
             return None  # the end of the last task wakes the worker
         if self._restart_requested:
@@ -142,14 +152,14 @@ class RunningConnector:
 
     def restart_due(self) -> None:
         """Restart the tasks whose time has come, or the connector as a whole if that has failed."""
-        if self._stopping:
+        if self._stopping or self.is_restarting:
             return
         requested, self._restart_requested = self._restart_requested, False
         now = self._clock.now()
         if self._failure is not None:
             due = self._restarts.due
             if requested or (due is not None and due <= now):
-                self._restart_all(requested)
+                self._begin_to_restart_all(requested)
             return
         for thread in self.threads:
             due = thread.restarts.due
@@ -158,8 +168,22 @@ class RunningConnector:
 
     def interrupt(self) -> None:
         """Stop for good: ask every task to stop, return at once, and restart nothing any more."""
-        self._stopping = True
+        with self._starting:
+            self._stopping = True
         self._tasks.interrupt()
+
+    def join(self, timeout: float) -> list[str]:
+        """Wait for the end of all tasks and of a restart; return the names of those that do not end."""
+        deadline = time.monotonic() + timeout
+        alive = []
+        restart = self._restart_thread
+        if restart is not None:
+            restart.join(max(0.0, deadline - time.monotonic()))
+            if restart.is_alive():
+                alive.append(f"{self.name} (its start)")
+        return alive + [
+            thread.environment.id for thread in self.threads if not thread.join(deadline - time.monotonic())
+        ]
 
     def close(self) -> None:
         """Close the spools and stop the connector, after all tasks have ended."""
@@ -176,14 +200,16 @@ class RunningConnector:
     def can_run(self) -> bool:
         """Whether some task works, or will without an operator's help."""
         will_restart = self._restarts.due if self._failure is not None else next(self._dues(), None)
-        return self.running or will_restart is not None
+        return self.running or self.is_restarting or will_restart is not None
 
     @property
     def state(self) -> State:
         """The worst of the tasks' states, and of the connector's own."""
         states: list[State] = [thread.state for thread in self.threads]
         if self._failure is not None:
-            states.append(self._restarts.state or "FAILED")
+            states.append(self._restarts.state or "RESTARTING")
+        elif self.is_restarting:
+            states.append("RESTARTING")
         return worst(states)
 
     def ledger(self) -> dict[str, Any]:
@@ -281,11 +307,23 @@ class RunningConnector:
             except Exception as error:  # noqa: BLE001 - the policy decides
                 thread.fail(error)
 
-    def _restart_all(self, requested: bool) -> None:
-        """Restart the connector as a whole, as soon as all of its tasks have ended."""
+    def _begin_to_restart_all(self, requested: bool) -> None:
+        """Restart the connector as a whole in a thread, if all of its tasks have ended."""
         if not all(thread.has_ended and thread.join(_ENDING) for thread in self.threads):
             self._restart_requested = requested
             return
+
+        def run() -> None:
+            with about(connector=self.name):
+                self._restart_all(requested)
+            self.is_restarting = False
+            self._wake()
+
+        self.is_restarting = True
+        self._restart_thread = threading.Thread(target=run, name=f"{self.name} restart", daemon=True)
+        self._restart_thread.start()
+
+    def _restart_all(self, requested: bool) -> None:
         self._stop_connector()
         self._tasks.clear()
         if requested:

@@ -189,10 +189,7 @@ class Worker:
         for connector in self.connectors:
             connector.interrupt()
         abandoned = [
-            thread.environment.id
-            for connector in self.connectors
-            for thread in connector.threads
-            if not thread.join(deadline - time.monotonic())
+            name for connector in self.connectors for name in connector.join(deadline - time.monotonic())
         ]
         for name in abandoned:
             log.error("the task %s did not stop in time (task.shutdown.graceful.timeout.ms)", name)

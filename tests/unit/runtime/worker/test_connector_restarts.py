@@ -28,6 +28,8 @@ class World:
         self.stop_errors: list[Exception] = []
         self.started = 0
         self.stopped = 0
+        self.may_start = threading.Event()
+        self.may_start.set()
         self.polls = 0
 
 
@@ -68,6 +70,7 @@ class CountingSource(SourceConnector[Config]):
     def start(self):
         world.started += 1
         raise_next(world.start_errors)
+        world.may_start.wait(10)
 
     def stop(self):
         world.stopped += 1
@@ -108,6 +111,7 @@ class Kit:
     def pass_time(self, seconds):
         self.clock.wait(threading.Event(), seconds)
         self.connector.restart_due()
+        until(lambda: not self.connector.is_restarting)
 
     def fail(self, state):
         """Wait for the end of a task; the connector is in this state then."""
@@ -311,6 +315,24 @@ def test_the_restart_of_a_connector_waits_for_the_end_of_its_last_task(make, mon
     assert connector.next_due <= kit.clock.now()
     kit.pass_time(0)
     until(lambda: connector.ledger()["delivered"] == LAST)
+
+
+def test_a_start_that_blocks_delays_neither_the_worker_nor_its_stop_and_nothing_runs_after_that(make):
+    kit = make()
+    world.start_errors = [OSError("the device list is unavailable")]
+    connector = kit.begin()
+    world.may_start.clear()
+    kit.clock.wait(threading.Event(), 1)
+    connector.restart_due()
+    until(lambda: world.started == 2)
+    assert (connector.state, connector.next_due, connector.can_run) == ("RESTARTING", None, True)
+    connector.restart_due()  # nothing happens twice
+    connector.interrupt()
+    assert connector.join(0.01) == ["in (its start)"]
+    world.may_start.set()
+    assert connector.join(10) == []
+    assert (world.started, world.polls) == (2, 0)
+    assert all(thread.state == "UNASSIGNED" for thread in connector.threads)
 
 
 def test_health_resets_the_attempts_after_the_time_without_records(make):
