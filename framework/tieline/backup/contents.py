@@ -3,7 +3,8 @@
 A worker writes while it is copied, so the files are not of one moment. The order makes that harmless: a file
 that something is moved *to* is copied after the file that it is moved *from*.
 
-1. Spools, then the log: a record that leaves a spool meanwhile is in both copies, never in neither.
+1. What a source noted as received, then its spool: the note is older, so the source fetches more again.
+   Spools, then the log: a record that leaves a spool meanwhile is in both copies, never in neither.
 2. The log and the ledger of commands, at one moment. The ledger is newer by some milliseconds: it may know
    commands that the log does not call done, never the other way.
 3. The head of an audit log before the log: a head may be older, never newer.
@@ -41,12 +42,13 @@ def is_state(path: str) -> bool:
 def steps(paths: Iterable[str]) -> list[Sequence[BackupFile]]:
     """Return the files in the order of copying; the snapshots of one step are taken together."""
     found = sorted({path for path in paths if is_state(path)})
+    received = [path for path in found if path.endswith(".received")]
     spools = [path for path in found if _is_sqlite(path) and path.startswith("spools/")]
     core = [path for path in ("log.db", "ledger.db") if path in found]
     heads = [path for path in found if path.endswith(".head")]
-    done = {*spools, *core, *heads}
+    done = {*received, *spools, *core, *heads}
     rest = [path for path in found if path not in done]
-    in_order = [[path] for path in spools] + [core] + [[path] for path in (*heads, *rest)]
+    in_order = [[path] for path in (*received, *spools)] + [core] + [[path] for path in (*heads, *rest)]
     return [
         [BackupFile(path, "sqlite" if _is_sqlite(path) else "bytes") for path in step]
         for step in in_order

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
@@ -40,6 +41,13 @@ class SourceCalls(ConnectorContract):
     settle: ClassVar[float] = 0.3
     """Seconds in which records that were fed reach a task that does not poll."""
 
+    _data_dir = Path("tieline-data")  # of a test that is called without pytest's fixtures
+    """``context.data_dir`` of every task of a test."""
+
+    @pytest.fixture(autouse=True)
+    def _give_data_dir(self, tmp_path: Path) -> None:
+        self._data_dir = tmp_path / "data"
+
     @pytest.fixture
     def feed(self) -> Feed:
         """``feed(count)``: make so many more records readable, each unlike every other. Required.
@@ -64,7 +72,7 @@ class SourceCalls(ConnectorContract):
         return bool(self._connector.task_type.replayable)
 
     def _context(self) -> RecordingSourceContext:
-        return RecordingSourceContext()
+        return RecordingSourceContext(data_dir=self._data_dir)
 
     def _poll(self, task: Any, most: int, wait: float) -> list[Read]:
         started = time.monotonic()

@@ -171,7 +171,9 @@ class SourceReading(SourceCalls):
             pytest.skip("this source has one task at most")
         with ExitStack() as stack:
             tasks = [
-                stack.enter_context(self._started(config, RecordingSourceContext(task=number)))
+                stack.enter_context(
+                    self._started(config, RecordingSourceContext(task=number, data_dir=self._data_dir))
+                )
                 for number, config in enumerate(configs)
             ]
             feed(12)

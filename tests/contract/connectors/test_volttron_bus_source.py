@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import ClassVar
 
 import pytest
 
 from tieline.testing.contract import SourceContract
 from tieline_connectors.volttron_bus.source import VolttronBusSource
+from tieline_connectors.volttron_bus.testing.fake_historian import FakeHistorian
 from tieline_connectors.volttron_bus.testing.fake_router import FakeRouter
 
 pytestmark = pytest.mark.slow
@@ -17,6 +19,7 @@ IDENTITY = "tieline.contract"
 
 class TestVolttronBusSource(SourceContract):
     connector = VolttronBusSource
+    more: ClassVar[dict[str, str]] = {}
 
     @pytest.fixture
     def bus(self):
@@ -33,6 +36,7 @@ class TestVolttronBusSource(SourceContract):
             "topic": "bus",
             "reconnect.backoff.ms": "20",
             "reconnect.backoff.max.ms": "100",
+            **self.more,
         }
 
     @pytest.fixture
@@ -65,7 +69,20 @@ class TestVolttronBusSource(SourceContract):
             "volttron.address": "tcp://127.0.0.1:1",
             "platform.name": "lab",
             "reconnect.backoff.ms": "20",
+            **self.more,
         }
+
+
+class TestVolttronBusSourceWithBackfill(TestVolttronBusSource):
+    more: ClassVar[dict[str, str]] = {"backfill.historian": "platform.historian"}
+
+    @pytest.fixture
+    def bus(self):
+        historian = FakeHistorian()
+        with FakeRouter(rpc={"platform.historian": historian.methods}) as bus:
+            bus.listeners.append(historian.capture)
+            yield bus
+            assert bus.dropped == 0
 
 
 def test_the_source_declares_that_it_is_not_replayable():

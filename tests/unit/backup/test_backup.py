@@ -69,9 +69,17 @@ def data(tmp_path):
 
 def test_files_are_copied_in_the_order_that_loses_nothing():
     names = ["audit.log", "audit.log.head", "history.db", "ledger.db", "log.db", "log.db-wal", "log.db.lock"]
-    names += ["log.db.reserve", "pages.db", "spools/b-0.db", "spools/b-0.db.mark", "workers/h-1.json"]
+    names += [
+        "backfill/b-0.received",
+        "log.db.reserve",
+        "pages.db",
+        "spools/b-0.db",
+        "spools/b-0.db.mark",
+        "workers/h-1.json",
+    ]
     order = [[file.path for file in step] for step in steps(names)]
     assert order == [
+        ["backfill/b-0.received"],
         ["spools/b-0.db"],
         ["log.db", "ledger.db"],
         ["audit.log.head"],
