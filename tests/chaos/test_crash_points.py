@@ -38,6 +38,7 @@ from tieline.converters.avro import AvroConverter
 from tieline.converters.plain import StringConverter
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
+from tieline.runtime.task.totals import decode_note
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.crash.runner import CrashPoint, Life, Step
 from tieline.transforms.filter import Filter
@@ -167,6 +168,7 @@ class Found(NamedTuple):
 
     records: list[tuple[TopicPartition, int, int]] = []  # of the topic: partition, offset, number
     committed: dict[TopicPartition, int] = {}
+    totals: dict[TopicPartition, Any] = {}  # of the ledger, stored with the committed offset
     unsaved: frozenset[int] = frozenset()  # numbers that the source or the spool will deliver again
 
 
@@ -277,7 +279,7 @@ class Journey:
     def found(self, data):
         plan = self.plan(data)
         topic, broker = self.outside.topic, open_broker(plan)
-        records, committed = [], {}
+        records, committed, totals = [], {}, {}
         try:
             if topic in broker.topics():
                 broker.read(
@@ -286,18 +288,20 @@ class Journey:
                 consumer = broker.consumer(f"connect-{self.into}", "look", {})
                 stored = consumer.committed([TopicPartition(topic, p) for p in range(PARTITIONS)], 5)
                 committed = {partition: position.offset for partition, position in stored.items()}
+                totals = {partition: decode_note(position.note) for partition, position in stored.items()}
                 consumer.close(5)
             saved = broker.source_offsets(self.out, 5)
         finally:
             broker.close()
         spool = plan.worker.data_dir / "spools" / f"{self.out}-0.db"
         if self.task is Bus:
-            return Found(records, committed, spooled(spool))
+            return Found(records, committed, totals, spooled(spool))
         first = json.loads(saved['{"of":"numbers"}'])["next"] if saved else 0
-        return Found(records, committed, frozenset(range(first, self.outside.total)))
+        return Found(records, committed, totals, frozenset(range(first, self.outside.total)))
 
     def check_after_a_crash(self, found):
         """Check that at most the records in flight at the crash will be repeated."""
+        self.check_totals(found)
         twice = {n for _, _, n in found.records} & found.unsaved
         in_flight = self.window * BATCH
         if self.task is Bus:  # also what the last life left in the spool
@@ -310,6 +314,9 @@ class Journey:
 
     def check_at_the_end(self, found, ledger):
         """Check that no record is missing or invented, and that only those of the last crash are repeated."""
+        self.check_totals(found)
+        shown = ledger[self.into]["totals"]
+        assert (shown["received"], shown["in_flight"], shown["mismatch"]) == (len(found.records), 0, 0)
         assert not found.unsaved
         assert self.accepted | self.lost == set(range(self.outside.total))
         numbers = [n for _, _, n in found.records]
@@ -327,6 +334,16 @@ class Journey:
         assert sum(found.committed.values()) == len(numbers)
         assert out["in_flight"] == into["in_flight"] == 0
         assert (out["delivered"], into["received"]) == (len(sent), len(read))
+
+    def check_totals(self, found):
+        """Check that the stored totals are those of each record before the committed offsets, once."""
+        for partition, offset in found.committed.items():
+            numbers = [n for at, where, n in found.records if at == partition and where < offset]
+            delivered = sum(map(is_stored, numbers))
+            totals = found.totals[partition]
+            assert (totals.first, totals.received, totals.delivered) == (0, len(numbers), delivered)
+            assert totals.filtered == len(numbers) - delivered
+            assert totals.mismatch(offset, gapless=True) == 0
 
 
 def spooled(path):

@@ -125,6 +125,10 @@ class Consumer(Protocol):
     recreated, its partitions are reported as lost and assigned, and read from their beginning.
     """
 
+    @property
+    def gapless(self) -> bool:
+        """Whether every offset is a record, except those that ``skipped`` returns. Any thread may read it."""
+
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
         """Join the group for these topics, and for all whose whole name matches the pattern."""
 

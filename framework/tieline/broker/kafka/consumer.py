@@ -47,6 +47,8 @@ class KafkaConsumer:
     ``RetriableError``, and so does a commit that comes too late for its generation of the group.
     """
 
+    gapless = False  # transactions leave markers, compaction leaves nothing
+
     def __init__(
         self,
         settings: ClientSettings,

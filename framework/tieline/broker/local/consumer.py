@@ -23,6 +23,8 @@ _COMMIT_TIMEOUT = 5.0  # seconds, for a commit without a time-out of its own
 class LocalConsumer:
     """A ``Consumer`` on the local log. It reads from the file without a buffer of its own."""
 
+    gapless = True
+
     def __init__(
         self, store: Store, name: str, group: Group, changelogs: Callable[[], ChangelogFile]
     ) -> None:

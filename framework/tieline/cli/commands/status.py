@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
 _NO_WORKER = "no worker runs"
 _TIMEOUT = 10.0
-_COPIED = ("type", "received", "delivered", "trace", "attempts", "next_attempt_ms", "breaker")
+_COPIED = (
+    "type",
+    "received",
+    "delivered",
+    "totals",
+    "topics",
+    "trace",
+    "attempts",
+    "next_attempt_ms",
+    "breaker",
+)
 
 
 def status(
@@ -79,6 +89,8 @@ def lines(connectors: Sequence[Mapping[str, Any]], now: float) -> Iterator[str]:
             if not ended and (next_step := _next_attempt(row, now)):
                 yield f"{name} {next_step}"
         until = (row["written"] or 0) / 1000 if ended else now
+        if mismatch := (row.get("totals") or {}).get("mismatch"):
+            yield f"{name} has a ledger that differs from its committed offsets by {mismatch} records"
         for outage in row["not_connected"]:
             was = "was not connected" if ended else "not connected"
             since = _since(outage["since"], until, now)
@@ -116,11 +128,12 @@ def _one_line(text: str) -> str:
 
 
 def _connector_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("connectors", "connector", "state", "received", "delivered", "lag")
+    table = _table("connectors", "connector", "state", "received", "delivered", "lag", "behind")
     for row in rows:
         table.add_row(
             *(Text(str(row[name])) for name in ("connector", "state", "received", "delivered")),
             Text(_number(row["lag"]) if row["type"] == "sink" else ""),
+            Text(_behind(row["lag_seconds"]) if row["type"] == "sink" else ""),
         )
     return table
 
@@ -128,6 +141,12 @@ def _connector_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def _table(title: str, *columns: str) -> Table:
     """Return a table whose long values continue on the next line instead of being cut."""
     return Table(*(Column(name, overflow="fold") for name in columns), title=title)
+
+
+def _behind(seconds: float | None) -> str:
+    from tieline.runtime.task.connections import span_text
+
+    return "unknown" if seconds is None else span_text(seconds)
 
 
 def _number(value: int | None) -> str:
@@ -181,5 +200,6 @@ def _connectors(worker: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "state": "NOT CONNECTED" if state == "RUNNING" and outages else state,
             **{key: stats.get(key) for key in _COPIED},
             "lag": stats.get("lag") if worker["running"] else None,
+            "lag_seconds": stats.get("lag_seconds") if worker["running"] else None,
             "not_connected": outages,
         }

@@ -15,6 +15,7 @@ from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.commit_tracker import CommitTracker, Store
 from tieline.runtime.sink.letters import PendingLetter
 from tieline.runtime.sink.records_to_retry import RecordsToRetry
+from tieline.runtime.task.alarms import Alarms
 from tieline.runtime.task.environment import TaskEnvironment
 
 
@@ -60,15 +61,22 @@ class OffsetCommitter:
         self._next = 0.0
         self._blocked: Sequence[PendingLetter] = ()
         """Letters without which no more records are read: they cannot be written, or too many wait."""
+        self._alarms = Alarms("ledger", environment.counters, environment.clock)
         self._flushing = environment.retry_state(Stage.TASK_FLUSH)
         self._committing = environment.retry_state(Stage.OFFSET_COMMIT)
 
     def reset(self, consumer: Consumer) -> None:
         """Start with a new member of the group."""
         self._consumer = consumer
+        self._tracker.totals.gapless = consumer.gapless
         self._storing = None
         self._blocked = ()
         self._next = self._clock.now() + self._timing.offset_flush
+
+    def load(self, partitions: Collection[TopicPartition]) -> None:
+        """Load the totals of new partitions. Raises ``RetriableError``."""
+        self._tracker.load(partitions, self._consumer.committed(partitions, self._timing.call_timeout))
+        self._reconcile(partitions)
 
     @property
     def wait(self) -> float:
@@ -97,6 +105,7 @@ class OffsetCommitter:
             self._delay_commit(error, letters)
             return False
         self._confirm(offsets, letters)
+        self._reconcile(offsets)
         self._committing.over()
         return True
 
@@ -122,6 +131,7 @@ class OffsetCommitter:
             return
         if stored:
             self._committing.over()
+            self._reconcile(self._held.owned)
 
     def _delay(self, retrying: RetryState, error: Exception) -> float:
         self._changelogs.check_ownership(error)
@@ -175,9 +185,27 @@ class OffsetCommitter:
     def _store(self, offsets: Mapping[TopicPartition, int]) -> bool:
         letters = self._given = self._tracker.letters.before(offsets)
         records = [letter.record for letter in letters]
-        self._consumer.commit(offsets, self._timing.call_timeout, records)
+        self._consumer.commit(
+            offsets, self._timing.call_timeout, records, self._tracker.totals.notes(offsets)
+        )
         self._confirm(offsets, letters)
         return True
+
+    def _reconcile(self, partitions: Collection[TopicPartition]) -> None:
+        """Raise an alarm if the totals of partitions differ from their committed offsets."""
+        for partition in partitions:
+            view = self._tracker.totals.views.get(partition)
+            if view is not None and view.mismatch:
+                name, totals = f"{partition.topic}-{partition.partition}", view.totals
+                self._alarms.raise_alarm(
+                    "mismatch",
+                    f"the ledger of {name} differs from the committed offset {view.offset} by "
+                    f"{view.mismatch} records: {totals.received} received since offset {totals.first}, "
+                    f"{totals.delivered} delivered, {totals.dead_lettered} dead-lettered, "
+                    f"{totals.filtered} filtered, {totals.skipped} skipped. Compare the sink's store with "
+                    "the topic. To begin a new count, stop the worker and set the offset to its present "
+                    "value with tieline offsets set",
+                )
 
     def _begin_to_store(self, offsets: Mapping[TopicPartition, int]) -> bool:
         self._given = ()
@@ -188,7 +216,7 @@ class OffsetCommitter:
         timeout = self._timing.call_timeout
         letters = self._given = self._tracker.letters.before(offsets)
         records = [letter.record for letter in letters]
-        answer = self._consumer.commit_async(offsets, records)
+        answer = self._consumer.commit_async(offsets, records, self._tracker.totals.notes(offsets))
         self._storing = _Storing(offsets, letters, answer, now + timeout)
         if before is not None:
             raise RetriableError(f"the broker has not confirmed committed offsets for {timeout} s")

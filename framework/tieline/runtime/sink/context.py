@@ -72,7 +72,7 @@ class TaskSinkContext(TaskContext):
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Continue at this offset; what is in flight of the partition is dropped."""
         self._held.drop([partition])
-        self._tracker.drop([partition])
+        self._tracker.seek(partition, offset)
         self.consumer.seek(partition, offset)
 
     def request_commit(self) -> None:

@@ -46,6 +46,7 @@ class PartitionHandover:
         log.info("partitions assigned", extra={"partitions": _names(partitions)})
         self._held.assign(partitions)
         self._environment.activity.partitions = len(self._held.owned)
+        self._environment.retry(Stage.START, lambda: self._committer.load(partitions))
         self._environment.retry(Stage.START, lambda: self._task.open(partitions))
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:

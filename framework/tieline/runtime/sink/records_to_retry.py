@@ -33,6 +33,11 @@ class RecordsToRetry:
         """Return how many records are held."""
         return len(self._records)
 
+    @property
+    def oldest_ms(self) -> int | None:
+        """The timestamp of the first record that is held."""
+        return self._records[0].timestamp if self._records else None
+
     def holds(self, partition: TopicPartition) -> bool:
         """Return whether records of this partition are held."""
         return any((r.topic, r.partition) == partition for r in self._records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tieline.api import RetriableError, SinkContext, SinkTask, TopicPartition
@@ -21,6 +21,7 @@ from tieline.runtime.sink.rebalance import PartitionHandover
 from tieline.runtime.sink.records_to_retry import RecordsToRetry
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import SKIPPED, Counts
+from tieline.runtime.task.totals import PartitionView
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class WorkerSinkTask:
         self._subscription = subscription
         self._timing = timing
         self._held = held = RecordsToRetry()
-        self._tracker = tracker = CommitTracker(inputs.changelogs, inputs.letters)
+        self._tracker = tracker = CommitTracker(inputs.changelogs, inputs.letters, environment.clock)
         self._context = TaskSinkContext(environment, inputs, held, tracker, timing.call_timeout)
         self._task = task = make_task(self._context)
         self._context.task_type = type(task)
@@ -64,6 +65,10 @@ class WorkerSinkTask:
         self._rejoining = environment.retry_state(Stage.KAFKA_CONSUME)
         self._next_lag = 0.0
         self._lag: int | None = None
+        self._offered_ms: int | None = None
+        """The timestamp of the batch that the task is offered now."""
+        self._read_ms: int | None = None
+        """The timestamp of the last record that was read."""
 
     @property
     def stats(self) -> Counts:
@@ -77,6 +82,27 @@ class WorkerSinkTask:
         ``None``: unknown, as a partition's end is not known. Updated every 5 s at least.
         """
         return self._lag
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """Return how old the oldest record is that is not committed; 0 if all are, ``None`` if unknown."""
+        oldest = [time for time in (self._tracker.oldest_ms, self._offered_ms) if time is not None]
+        if not oldest and self._lag:
+            oldest = [time for time in [self._read_ms] if time is not None]  # the next one is hardly older
+        if oldest:
+            return max(0.0, (self._environment.clock.wall_ms() - min(oldest)) / 1000)
+        return None if self._lag is None or self._lag else 0.0
+
+    @property
+    def totals(self) -> Mapping[TopicPartition, PartitionView]:
+        """Return what the records of each partition became, as its committed offset says.
+
+        Of a task that has left its group, the partitions that it owned before. Any thread may read it.
+        """
+        views = self._tracker.totals.views
+        if self._environment.activity.partitions is None:
+            return dict(views)
+        return {partition: views[partition] for partition in self._held.owned if partition in views}
 
     def run(self) -> None:
         """Run the task's whole life; return when asked to stop. Raises ``TaskFailedError``."""
@@ -126,11 +152,14 @@ class WorkerSinkTask:
         self._report_skipped()
         self._committer.check_answer()
         if batch:
+            self._offered_ms, self._read_ms = batch[0].timestamp, batch[-1].timestamp
             self._delivery.deliver(batch)
+        self._offered_ms = self._held.oldest_ms
         if self._held and not self._held.all_paused and self._environment.clock.now() >= self._held.due:
             held = self._held.take()
             self._delivery.deliver(held)
             self._held.release({TopicPartition(r.topic, r.partition) for r in held})
+            self._offered_ms = self._held.oldest_ms
         if self._context.take_commit_request() or not self._committer.wait:
             self._committer.commit()
         if self._environment.clock.now() >= self._next_lag:
@@ -175,8 +204,8 @@ class WorkerSinkTask:
             log.warning("%s-%d: skipped %s: %s", *partition, offsets, _SKIPPED_BECAUSE[reason])
             if reason == "recreated":
                 self._tracker.drop([partition])
-            elif partition in self._held.owned and not self._held.holds(partition):
-                self._tracker.skip_to(partition, end)  # else the next start counts them again
+            elif partition in self._held.owned:  # committed, else the next start counts them again
+                self._tracker.skip(partition, first, end, commit=not self._held.holds(partition))
 
     def _update_lag(self) -> None:
         self._next_lag = self._environment.clock.now() + min(self._timing.offset_flush, _LAG_EVERY)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from tieline.api import TielineError
+from tieline.api import TielineError, TopicPartition
 from tieline.config.settings import Timing
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StopRequestedError
@@ -15,6 +15,7 @@ from tieline.runtime.source.sender import Sender
 from tieline.runtime.spool.spool import Spool, SpoolBatch
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
+from tieline.runtime.task.totals import PartitionView
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,16 @@ class Pump:
         except TielineError as error:
             log.debug("the records in the spool cannot be counted now: %s", error)
             return None
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """``None``: the spool reports the age of its oldest record."""
+        return None
+
+    @property
+    def totals(self) -> Mapping[TopicPartition, PartitionView]:
+        """Nothing: the spool keeps the totals."""
+        return {}
 
     def run(self) -> None:
         """Send until asked to stop, or the spool is drained for good. Raises ``TaskFailedError``."""

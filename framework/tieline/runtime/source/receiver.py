@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tieline.api import RetriableError, SourceContext, SourceRecord, SourceTask
+from tieline.api import RetriableError, SourceContext, SourceRecord, SourceTask, TopicPartition
 from tieline.config.settings import Timing
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StopRequestedError
@@ -15,6 +15,7 @@ from tieline.runtime.spool.spool import Spool
 from tieline.runtime.task.context import SpooledSourceContext
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
+from tieline.runtime.task.totals import PartitionView
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,16 @@ class Receiver:
     def lag(self) -> int | None:
         """``None``: what an external system has not given yet is unknown."""
         return None
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """``None``, as the lag."""
+        return None
+
+    @property
+    def totals(self) -> Mapping[TopicPartition, PartitionView]:
+        """Nothing: a source's totals are not kept."""
+        return {}
 
     def run(self) -> None:
         """Run the task's whole life; return when asked to stop. Raises ``TaskFailedError``."""

@@ -12,6 +12,7 @@ from tieline.api import (
     SourceContext,
     SourceRecord,
     SourceTask,
+    TopicPartition,
 )
 from tieline.config.settings import Timing
 from tieline.runtime.errors.failure_table import Stage
@@ -21,6 +22,7 @@ from tieline.runtime.source.sender import Acknowledged, Sender
 from tieline.runtime.task.context import TaskSourceContext, canonical
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
+from tieline.runtime.task.totals import PartitionView
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,16 @@ class WorkerSourceTask:
     def lag(self) -> int | None:
         """``None``: what an external system has not given yet is unknown."""
         return None
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """``None``, as the lag."""
+        return None
+
+    @property
+    def totals(self) -> Mapping[TopicPartition, PartitionView]:
+        """Nothing: a source's totals are not kept."""
+        return {}
 
     def run(self) -> None:
         """Run the task's whole life; return when asked to stop. Raises ``TaskFailedError``."""

@@ -25,9 +25,12 @@ from collections import deque
 from collections.abc import Hashable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
+from tieline.runtime.task.totals import Ended
+
 P = TypeVar("P", bound=Hashable)
 O = TypeVar("O")  # noqa: E741 - an offset of any kind
 
+_NOTHING = Ended()
 SKIPPED = "skipped."
 """The names of the counters of skipped records begin with this."""
 
@@ -59,12 +62,13 @@ class Counts(NamedTuple):
 class Entry(Generic[P, O]):
     """The records of one batch and one partition; ``offset`` is the position after them."""
 
-    __slots__ = ("offset", "outstanding", "partition")
+    __slots__ = ("ended", "offset", "outstanding", "partition")
 
-    def __init__(self, partition: P, offset: O, outstanding: int) -> None:
+    def __init__(self, partition: P, offset: O, outstanding: int, ended: Ended) -> None:
         self.partition = partition
         self.offset = offset
         self.outstanding = outstanding
+        self.ended = ended
 
 
 class DeliveryLedger(Generic[P, O]):
@@ -73,6 +77,8 @@ class DeliveryLedger(Generic[P, O]):
     def __init__(self) -> None:
         self._entries: dict[P, deque[Entry[P, O]]] = {}
         self._safe: dict[P, O] = {}
+        self._ended: dict[P, Ended] = {}
+        self._unsafe: dict[P, int] = {}
         self._received = self._delivered = self._dead_lettered = self._filtered = 0
 
     @property
@@ -87,29 +93,45 @@ class DeliveryLedger(Generic[P, O]):
         return Counts(received, delivered, dead, filtered, received - delivered - dead - filtered)
 
     def dispatch(
-        self, partition: P, offset: O, count: int, filtered: int = 0, dead_lettered: int = 0
+        self,
+        partition: P,
+        offset: O,
+        count: int,
+        filtered: int = 0,
+        dead_lettered: int = 0,
+        *,
+        skipped: int = 0,
     ) -> Entry[P, O]:
         """Enter ``count`` records that are on their way.
 
-        ``filtered`` and ``dead_lettered``: how many of them have ended already.
+        ``filtered`` and ``dead_lettered``: how many of them have ended already. ``skipped``: how many offsets
+        before ``offset`` were never received.
         """
         if filtered < 0 or dead_lettered < 0 or filtered + dead_lettered > count:
             raise ValueError(f"{filtered} of {count} records filtered, {dead_lettered} dead-lettered")
-        entry = Entry(partition, offset, count - filtered - dead_lettered)
+        ended = Ended(0, dead_lettered, filtered, skipped)
+        entry = Entry(partition, offset, count - filtered - dead_lettered, ended)
         self._received += count
         self._filtered += filtered
         self._dead_lettered += dead_lettered
+        self._unsafe[partition] = self._unsafe.get(partition, 0) + count
         self._entries.setdefault(partition, deque()).append(entry)
         self._advance(partition)
         return entry
 
-    def split(self, entry: Entry[P, O], offset: O, outstanding: int) -> Entry[P, O]:
-        """Move its first ``outstanding`` records to an entry of their own, which ends at ``offset``."""
+    def split(
+        self, entry: Entry[P, O], offset: O, outstanding: int, ended: Ended | None = None
+    ) -> Entry[P, O]:
+        """Move its first ``outstanding`` records to an entry of their own, which ends at ``offset``.
+
+        ``ended``: how many of the entry's records that have ended already stand before ``offset``.
+        """
         if not 0 <= outstanding <= entry.outstanding:
             raise ValueError(f"{outstanding} records split off {entry.outstanding} outstanding")
         waiting = self._entries[entry.partition]
-        first = Entry(entry.partition, offset, outstanding)
+        first = Entry(entry.partition, offset, outstanding, ended or Ended())
         entry.outstanding -= outstanding
+        entry.ended = entry.ended.minus(first.ended)
         waiting.insert(waiting.index(entry), first)
         return first
 
@@ -119,6 +141,7 @@ class DeliveryLedger(Generic[P, O]):
         if delivered < 0 or dead_lettered < 0 or ended > entry.outstanding:
             raise ValueError(f"{ended} records settled of {entry.outstanding} outstanding")
         entry.outstanding -= ended
+        entry.ended = entry.ended.plus(Ended(delivered, dead_lettered))
         self._delivered += delivered
         self._dead_lettered += dead_lettered
         if entry.outstanding == 0:
@@ -127,6 +150,8 @@ class DeliveryLedger(Generic[P, O]):
     def release(self, partition: P) -> int:
         """Drop what is in flight in a partition, since it will be read again; return how many records."""
         self._safe.pop(partition, None)
+        self._ended.pop(partition, None)
+        self._unsafe.pop(partition, None)
         returned = sum(entry.outstanding for entry in self._entries.pop(partition, ()))
         self._received -= returned
         return returned
@@ -134,6 +159,14 @@ class DeliveryLedger(Generic[P, O]):
     def entries(self, partition: P) -> tuple[Entry[P, O], ...]:
         """Return the entries of a partition that are not settled or wait for an earlier one, oldest first."""
         return tuple(self._entries.get(partition, ()))
+
+    def ended(self, partition: P) -> Ended:
+        """Return what the records before the safe offset became, since the begin or the last ``release``."""
+        return self._ended.get(partition, _NOTHING)
+
+    def unsafe(self, partition: P) -> int:
+        """Return how many records of a partition stand behind the safe offset."""
+        return self._unsafe.get(partition, 0)
 
     def committable(self) -> dict[P, O]:
         """Return the safe offsets that were not reported as committed yet."""
@@ -148,6 +181,9 @@ class DeliveryLedger(Generic[P, O]):
     def _advance(self, partition: P) -> None:
         waiting = self._entries.get(partition)
         while waiting and waiting[0].outstanding == 0:
-            self._safe[partition] = waiting.popleft().offset
+            entry = waiting.popleft()
+            self._safe[partition] = entry.offset
+            self._ended[partition] = self.ended(partition).plus(entry.ended)
+            self._unsafe[partition] -= entry.ended.received
         if waiting is not None and not waiting:
             del self._entries[partition]

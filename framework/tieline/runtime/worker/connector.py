@@ -18,6 +18,7 @@ from tieline.runtime.spool.spool import Spool
 from tieline.runtime.task.clock import Clock
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.task.ledger import skipped
+from tieline.runtime.task.totals import add_up, summarize
 from tieline.runtime.worker.factory import TaskFactory
 from tieline.runtime.worker.restart_state import RestartState
 from tieline.runtime.worker.states import State, worst
@@ -225,6 +226,11 @@ class RunningConnector:
         if self.type == "sink":
             lags = [thread.lag for thread in self.threads]
             out["lag"] = None if None in lags or not lags else sum(lag or 0 for lag in lags)
+            seconds = [thread.lag_seconds for thread in self.threads]
+            known = [each for each in seconds if each is not None]
+            out["lag_seconds"] = max(known) if known and len(known) == len(seconds) else None
+            out["topics"] = summarize(self._tasks.totals)
+            out["totals"] = add_up(out["topics"].values())
         if self.spools:
             out["spool_records"], out["spool_bytes"] = self._waiting()
         if outages := self.outages():

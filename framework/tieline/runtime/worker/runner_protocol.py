@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
+from tieline.api import TopicPartition
 from tieline.runtime.task.ledger import Counts
+from tieline.runtime.task.totals import PartitionView
 
 
 class Runner(Protocol):
@@ -17,6 +20,14 @@ class Runner(Protocol):
     @property
     def lag(self) -> int | None:
         """How many records wait for it; ``None`` if that is unknown. Any thread may read it."""
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """How many seconds it is behind; ``None`` if that is unknown. Any thread may read it."""
+
+    @property
+    def totals(self) -> Mapping[TopicPartition, PartitionView]:
+        """What the records of each partition became since counting began. Any thread may read it."""
 
     def run(self) -> None:
         """Run until asked to stop. Raises ``TaskFailedError``; any other error is unexpected."""

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tieline.api import SinkTask, SourceTask
+from tieline.api import SinkTask, SourceTask, TopicPartition
 from tieline.config.plan import ConnectorPlan, SinkPlan, SourcePlan
 from tieline.runtime.source.pump import SpoolInput
 from tieline.runtime.spool.spool import Spool
 from tieline.runtime.task.clock import Clock
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
+from tieline.runtime.task.totals import PartitionView
 from tieline.runtime.worker.factory import TaskFactory, TaskSettings
 from tieline.runtime.worker.restart_state import RestartState
 from tieline.runtime.worker.runner_protocol import Runner
@@ -54,6 +55,19 @@ class TaskSet:
         for thread in self.threads:
             total = total.plus(thread.stats)
         return total
+
+    @property
+    def totals(self) -> dict[TopicPartition, PartitionView]:
+        """What the records of each partition became since counting began.
+
+        A partition that moves between tasks may be known to both; the later offset counts.
+        """
+        views: dict[TopicPartition, PartitionView] = {}
+        for thread in self.threads:
+            for partition, view in thread.totals.items():
+                if partition not in views or (views[partition].offset or -1) <= (view.offset or -1):
+                    views[partition] = view
+        return views
 
     @property
     def counters(self) -> dict[str, int]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from tieline.api import TopicPartition
 from tieline.logs import about, redaction
 from tieline.runtime.errors.failure_table import restart_helps
 from tieline.runtime.errors.retry_state import TaskFailedError
 from tieline.runtime.errors.traces import describe_error, split_trace
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
+from tieline.runtime.task.totals import PartitionView
 from tieline.runtime.worker.restart_state import RestartState
 from tieline.runtime.worker.runner_protocol import Runner
 from tieline.runtime.worker.states import State
@@ -44,6 +46,8 @@ class TaskThread:
         self._build = build
         self._on_end = on_end
         self._earlier = Counts()
+        self._totals_before: Mapping[TopicPartition, PartitionView] = {}
+        """Those of the runner before, until the present one has its own."""
         self._runner = build(environment)
         self._thread = self._make_thread()
 
@@ -56,6 +60,16 @@ class TaskThread:
     def lag(self) -> int | None:
         """How many records wait for the task; ``None`` if that is unknown, as it is of one that has ended."""
         return self._runner.lag if self.state == "RUNNING" else None
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """How many seconds the task is behind; ``None`` if that is unknown, as of one that has ended."""
+        return self._runner.lag_seconds if self.state == "RUNNING" else None
+
+    @property
+    def totals(self) -> Mapping[TopicPartition, PartitionView]:
+        """What the records of each partition became since counting began."""
+        return self._runner.totals or self._totals_before
 
     @property
     def has_ended(self) -> bool:
@@ -94,7 +108,7 @@ class TaskThread:
             raise RuntimeError(f"the {self.role} of {self.environment.id} still runs")
         environment = self.environment.renewed()
         runner = self._build(environment)
-        self._earlier = self.stats.settled
+        self._earlier, self._totals_before = self.stats.settled, self.totals
         self.environment, self._runner = environment, runner
         self._thread = self._make_thread()
         self.state, self.trace = "UNASSIGNED", None

@@ -1063,7 +1063,7 @@ def test_expired_records_are_committed_only_after_the_records_before_them(log):
     stored: dict[TopicPartition, int] = {}
     progress = CommitTracker(TaskChangelogs("c", TopicSchemaStore(log), 10.0))
     progress.track([ConsumedRecord("t", 0, 2, b"read", None, (), 0)], [0], [True])
-    progress.skip_to(partition, 9)
+    progress.skip(partition, 3, 9, commit=True)
     progress.commit(lambda offsets: not stored.update(offsets), None)
     assert stored == {}
     progress.settle({partition: 9})

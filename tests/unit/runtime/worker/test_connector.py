@@ -35,6 +35,8 @@ class Runner:
 
     stats = Counts()
     lag = 0
+    lag_seconds = 0.0
+    totals: dict[Any, Any] = {}
 
     def __init__(self):
         self.end = threading.Event()
