@@ -77,7 +77,8 @@ def _run_busy(folder: Path, topics: list[str], interval: float) -> dict[str, flo
 def _run_at_rest(folder: Path, topics: list[str], intervals: dict[str, float]) -> dict[str, float]:
     """Return the share of a core that a worker at rest uses, by the interval of its scrapes."""
     port = free_port()
-    sink = {"name": "rest", "connector.class": "file", "file": "/dev/null", "topics": ",".join(topics)}
+    output = str(folder / "rest.txt")
+    sink = {"name": "rest", "connector.class": "file", "file": output, "topics": ",".join(topics)}
     settings = {"listeners": f"http://127.0.0.1:{port}", "progress.interval.ms": "5000"}
     used = {}
     with WorkerProcess(folder, settings, [sink]) as worker:

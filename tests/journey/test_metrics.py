@@ -26,7 +26,6 @@ AFTER_AN_EVENT = {
     "tieline_command_circuits_total",
     "tieline_command_ended_total",
     "tieline_connected_since_timestamp_seconds",  # nothing is connected to the platform here
-    "tieline_dead_letters_total",
     "tieline_records_dropped_by_reason_total",
     "tieline_records_quarantined_total",
     "tieline_records_skipped_total",
@@ -41,7 +40,7 @@ OF_A_LABEL = 'strimzi_io_kind=~"KafkaConnect.*",strimzi_io_cluster="tieline"'
 
 
 def connectors(folder: Path) -> list[dict[str, str]]:
-    (folder / "in.txt").write_text("".join(f"{number}\n" for number in range(100)))
+    (folder / "in.txt").write_text("".join(f"{number}\n" for number in range(99)) + "not JSON\n")
     nowhere = "tcp://127.0.0.1:1"
     command = {
         "topics": "commands",
@@ -54,6 +53,16 @@ def connectors(folder: Path) -> list[dict[str, str]]:
     return [
         {"name": "lines", "connector.class": "file", "file": str(folder / "in.txt"), "topic": "lines"},
         {"name": "out", "connector.class": "file", "file": str(folder / "out.txt"), "topics": "lines"},
+        {
+            "name": "json",
+            "connector.class": "file",
+            "file": str(folder / "json.txt"),
+            "topics": "lines",
+            "value.converter": "json",
+            "value.converter.schemas.enable": "false",
+            "errors.tolerance": "all",
+            "errors.deadletterqueue.topic.name": "letters",
+        },
         {"name": "bus", "connector.class": "volttron_bus", "platform.name": "p", "volttron.address": nowhere},
         {"name": "commands", "connector.class": "command", **command},
     ]
@@ -63,10 +72,12 @@ def connectors(folder: Path) -> list[dict[str, str]]:
 def running(folder: Path, **settings: str):
     """A worker with one connector of each kind, after it has delivered 100 records; yields its port."""
     port = free_port()
-    worker = {"listeners": f"http://127.0.0.1:{port}", **settings}
+    worker = {"listeners": f"http://127.0.0.1:{port}", "value.converter": "string", **settings}
     with WorkerProcess(folder, worker, connectors(folder)) as process:
-        process.wait_for("the pages are served")
-        process.wait_for_ledger(lambda ledger: ledger["out"]["delivered"] == 100)
+        process.wait_for("the pages are served", timeout=90.0)
+        process.wait_for_ledger(
+            lambda ledger: ledger["out"]["delivered"] == 100 and ledger["json"]["delivered"] == 99
+        )
         wait_for(lambda: "tieline_lag_records" in scrape(port))  # once the sink knows its partitions
         yield port
 
@@ -83,6 +94,20 @@ def names_in(text: str) -> dict[str, set[frozenset[str]]]:
         for sample in family.samples:
             found.setdefault(sample.name, set()).add(frozenset(sample.labels))
     return found
+
+
+def test_a_dead_letter_is_counted_by_its_stage_and_in_kafka_connects_names(tmp_path):
+    with running(tmp_path) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    json = 'connector="json"'
+    found = [line for line in lines if json in line and line.endswith(" 1.0") and "info" not in line]
+    for sample in (
+        f'tieline_records_dead_lettered_total{{{json},type="sink"}} 1.0',
+        f'tieline_dead_letters_total{{{json},stage="VALUE_CONVERTER"}} 1.0',
+        f'kafka_connect_task_error_total_record_failures{{{json},task="0"}} 1.0',
+        f'kafka_connect_task_error_deadletterqueue_produce_requests{{{json},task="0"}} 1.0',
+    ):
+        assert sample in found
 
 
 def test_a_worker_exports_each_metric_that_is_defined_and_no_other(tmp_path):
@@ -193,7 +218,7 @@ def prometheus_of(program: Path, folder: Path, port: int):
             process.terminate()
 
 
-def wait_for(condition, seconds: float = 60.0) -> None:
+def wait_for(condition, seconds: float = 90.0) -> None:
     """Wait until a server answers with something."""
     deadline = time.monotonic() + seconds
     while True:
