@@ -18,7 +18,7 @@ import os
 import time
 from pathlib import Path
 
-from tieline.api import Config, Connector, SourceConnector, SourceRecord, SourceTask, Transform
+from tieline.api import Config, SinkConnector, SinkTask, SourceConnector, SourceRecord, SourceTask, Transform
 
 HERE = Path(os.environ["RESTARTS_FOLDER"])
 LAST = int(os.environ["RESTARTS_LAST"])
@@ -71,6 +71,23 @@ class Ticks(SourceTask[Config]):
         return [SourceRecord("t", str(self.count))]
 
 
+class Append(SinkTask[Config]):
+    """Appends values to a file; fails while there is another one."""
+
+    def __init__(self, context, config):
+        pass
+
+    def put(self, records):
+        if (HERE / "broken").exists():
+            raise RuntimeError("a bug in the sink")
+        with (HERE / "out").open("a") as out:
+            out.writelines(f"{record.value}\\n" for record in records)
+
+
+class AppendSink(SinkConnector[Config]):
+    task_type = Append
+
+
 class CountSource(SourceConnector[Config]):
     task_type = Count
 
@@ -94,6 +111,7 @@ def worker(tmp_path):
     plugin = tmp_path / "plugin"
     groups = {
         "tieline.sources": {"count": "restarting:CountSource", "ticks": "restarting:TicksSource"},
+        "tieline.sinks": {"append": "restarting:AppendSink"},
         "tieline.transforms": {"brittle": "restarting:Brittle"},
     }
     write_entry_points(plugin, "restarting", groups)
@@ -104,7 +122,7 @@ def worker(tmp_path):
         "RESTARTS_LAST": str(LAST),
     }
 
-    def worker(**settings):
+    def worker(*others, backend=None, **settings):
         connector = {
             "name": "in",
             "value.converter": "string",
@@ -113,7 +131,7 @@ def worker(tmp_path):
             "restart.budget": "1000",
             **{key.replace("_", "."): value for key, value in settings.items()},
         }
-        return WorkerProcess(tmp_path, {}, [connector], environment=environment)
+        return WorkerProcess(tmp_path, backend or {}, [connector, *others], environment=environment)
 
     return worker
 
@@ -179,3 +197,24 @@ def test_a_pump_that_fails_again_and_again_does_not_stop_reception_and_a_kill_me
     assert arrived == sorted(arrived)
     assert len(arrived) - LAST <= 2  # the number that each kill may have made the source count again
     assert ledger["received"] == ledger["delivered"] == len(arrived)
+
+
+def test_a_sink_that_fails_again_and_again_rejoins_its_group_and_writes_each_record_once(
+    worker, tmp_path, backend
+):
+    (tmp_path / "broken").touch()
+    (tmp_path / "in.txt").write_text("".join(f"{n}\n" for n in range(40)))
+    topic, sink = f"lines-{backend.suffix}", f"out-{backend.suffix}"
+    lines = {"name": "lines", "connector.class": "file", "file": str(tmp_path / "in.txt"), "topic": topic}
+    lines["value.converter"] = "string"
+    settings = {"name": sink, "connector_class": "append", "topics": topic}
+    with worker(lines, backend=backend.worker, **settings) as process:
+        ledger = process.wait_for_ledger(lambda ledger: ledger[sink]["counters"].get("restarts", 0) >= 3)
+        assert (ledger[sink]["delivered"], ledger["lines"]["state"]) == (0, "RUNNING")
+        assert ledger[sink]["attempts"] >= 3
+        (tmp_path / "broken").unlink()
+        ledger = process.wait_for_ledger(lambda ledger: ledger[sink]["delivered"] == 40)[sink]
+        assert (ledger["state"], ledger["attempts"], ledger["in_flight"]) == ("RUNNING", 0, 0)
+        assert adds_up(ledger)
+        assert process.stop() == 0
+    assert (tmp_path / "out").read_text() == (tmp_path / "in.txt").read_text()
