@@ -23,6 +23,7 @@ from tieline.cli.commands.run import run
 from tieline.cli.commands.schemas import schemas
 from tieline.cli.commands.status import status
 from tieline.cli.commands.support_bundle import support_bundle
+from tieline.cli.commands.trace import trace
 from tieline.cli.commands.users import users
 from tieline.plugins import discovery
 from tieline.plugins import path as plugin_path
@@ -41,6 +42,7 @@ app.command()(explain)
 app.command()(backup)
 app.command()(restore)
 app.command("support-bundle")(support_bundle)
+app.command()(trace)
 app.command()(consume)
 app.command()(produce)
 app.add_typer(new, name="new")

@@ -21,6 +21,7 @@ SOURCES, SINKS = "tieline.sources", "tieline.sinks"
 CONVERTERS, TRANSFORMS = "tieline.converters", "tieline.transforms"
 COMMANDS = "tieline.commands"
 PAGES = "tieline.pages"
+TRACES = "tieline.traces"
 
 KIND = {
     SOURCES: "source",
@@ -29,6 +30,7 @@ KIND = {
     TRANSFORMS: "transform",
     COMMANDS: "command",
     PAGES: "pages",
+    TRACES: "trace",
 }
 
 

@@ -34,8 +34,9 @@ def identity_of(record: SinkRecord) -> RecordIdentity:
     time = record.value.get("time")
     if type(time) is not int:
         raise ValueError(f"{time!r} is not a time in microseconds")
-    return RecordIdentity(time // DAY, _packed(record_id), _packed(digest)[:_DIGEST_BYTES])
+    return RecordIdentity(time // DAY, packed(record_id), packed(digest)[:_DIGEST_BYTES])
 
 
-def _packed(text: bytes) -> bytes:
+def packed(text: bytes) -> bytes:
+    """Return an id or a digest as the file has it."""
     return bytes.fromhex(text.decode()) if _HEX.fullmatch(text) else b"id:" + text
