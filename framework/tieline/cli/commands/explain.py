@@ -35,8 +35,9 @@ def explain(
     """
     from tieline.control.explain import explain as find
 
-    options = BrokerOptions(worker)
-    findings = find(observe(connector, options))
+    if worker is None:
+        raise StartupError("which worker? Give --worker FILE, a worker's settings; or set TIELINE_WORKER")
+    findings = find(observe(connector, BrokerOptions(worker)))
     if as_json:
         typer.echo(json.dumps({"connector": connector, "findings": [each._asdict() for each in findings]}))
         return
