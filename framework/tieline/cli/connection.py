@@ -6,7 +6,7 @@ A session leaves no group, no committed offset and no lock behind, and creates n
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import typer
 
 from tieline.api import DataError, StartupError, TielineError
 from tieline.broker.backend import silence_clients
-from tieline.broker.client_secrets import secrets
+from tieline.broker.client_secrets import secrets as client_secrets
 from tieline.config.files import read_settings
 from tieline.config.plan import check_plan
 from tieline.config.problems import Problems
@@ -88,13 +88,19 @@ class BrokerOptions:
 
 @contextmanager
 def open_session(
-    options: BrokerOptions, *, make: bool = False, offsets: bool = False, owner: bool = False
+    options: BrokerOptions,
+    *,
+    make: bool = False,
+    offsets: bool = False,
+    owner: bool = False,
+    secrets: Sequence[str] = (),
 ) -> Iterator[BrokerSession]:
     """Open a broker and its schemas, and close them at the end.
 
     ``make``: create a local log that does not exist; by default its absence is an error in the folder's
     name. ``offsets``: also use source offsets, in the worker's ``offset.storage.topic``. ``owner``: own the
-    local log, so that no worker runs on it meanwhile.
+    local log, so that no worker runs on it meanwhile. ``secrets``: what no error may show, besides those of
+    the worker.
 
     Raises ``StartupError``, with what to change, before anything is opened, and ``DataDirInUseError``. Any
     other error of tieline inside becomes one message without secrets, and exit status 1.
@@ -103,7 +109,7 @@ def open_session(
     plan = check_plan(where, settings, [])
     registry = _registry_settings(where, settings, plan.worker.external_registry)
     redaction = Redaction()
-    redaction.add([*secrets(settings), *secrets(registry)])
+    redaction.add([*secrets, *client_secrets(settings), *client_secrets(registry)])
     silence_clients()
     backend = replace(plan.backend, call_timeout=_CALL_TIMEOUT)
     if not offsets:

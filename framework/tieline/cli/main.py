@@ -13,6 +13,7 @@ from tieline.cli.command_context import WorkerCommandContext
 from tieline.cli.commands.backup import backup, restore
 from tieline.cli.commands.consume import consume
 from tieline.cli.commands.dev import dev
+from tieline.cli.commands.dlq import dlq
 from tieline.cli.commands.explain import explain
 from tieline.cli.commands.new import new
 from tieline.cli.commands.offsets import offsets
@@ -45,6 +46,7 @@ app.command("support-bundle")(support_bundle)
 app.command()(trace)
 app.command()(consume)
 app.command()(produce)
+app.add_typer(dlq, name="dlq")
 app.add_typer(new, name="new")
 app.add_typer(offsets, name="offsets")
 app.add_typer(plugins_command, name="plugins")

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from tieline.api import CommaList, Config, setting
 from tieline.api.config import TopicName, TopicNames
-from tieline.broker.internal import matches
+from tieline.broker.internal import matches, replay_topic
 from tieline.config.dead_letters import DeadLetterSettings
 from tieline.config.restart_settings import RestartSettings
 from tieline.config.retry_policy import RetryPolicy
@@ -298,6 +298,14 @@ class SinkSettings(ConnectorSettings):
     def subscription(self) -> Subscription:
         """Either topics or a pattern; ``problems`` checks that."""
         return Subscription(self.topics, self.topics_regex)
+
+    @property
+    def reads(self) -> Subscription:
+        """What the sink consumes: its subscription, and with dead letters also what is replayed to it."""
+        topics, pattern = self.subscription
+        if self.dead_letters is None:
+            return Subscription(topics, pattern)
+        return Subscription((*topics, replay_topic(self.name)), pattern)
 
     def problems(self) -> list[tuple[str, str]]:
         """Return problems of the topics: named in exactly one way, by an expression that compiles.

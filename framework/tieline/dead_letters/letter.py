@@ -14,6 +14,7 @@ MAX_MESSAGE, MAX_TRACEBACK = 4_000, 8_000
 """The longest message and traceback in characters: letters must fit where their records did."""
 
 _ITEM = re.compile(r"\[[^\]]*\]")
+_REPLAYS = re.compile(r"#\d+\Z")
 _NUMBER = re.compile(r"(?<![A-Za-z_])\d+")
 
 
@@ -136,6 +137,11 @@ class DeadLetter:
 def consumed_id(connector: str, topic: str, partition: int, offset: int) -> str:
     """Return the id of a letter about a consumed record. Two connectors may share a dead letter topic."""
     return f"{connector}:{topic}-{partition}@{offset}"
+
+
+def replay_id(letter_id: str, attempts: int) -> str:
+    """Return the id of a letter about a record whose replay failed: the first id and the replay's number."""
+    return f"{_REPLAYS.sub('', letter_id)}#{attempts}" if attempts else letter_id
 
 
 def source_id(connector: str, position: str, value: bytes | None, number: int) -> str:

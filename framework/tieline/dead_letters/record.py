@@ -7,6 +7,7 @@ What Connect does not have is in ``tieline.dlq.*``. All values are text.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,11 @@ OURS = "tieline.dlq."
 ATTEMPTS_HEADER, REPLAY_OF_HEADER = f"{OURS}attempts", f"{OURS}replay.of"
 """A replay adds these to the record that it writes: a letter about that record takes them over."""
 
+JOB_HEADER, ORIGIN_HEADER = f"{OURS}replay.job", f"{OURS}replay.origin"
+"""The job of a replay, and where its record was consumed at first: TOPIC-PARTITION@OFFSET, or TOPIC."""
+
+_REPLAY = frozenset({ATTEMPTS_HEADER, REPLAY_OF_HEADER, JOB_HEADER, ORIGIN_HEADER})
+_PLACE = re.compile(r"(.+)-(\d{1,10})@(\d{1,19})", re.ASCII)
 _NEAR_MS = 30 * 60_000
 _SHORT = 200  # bytes
 _END = 1 << 63
@@ -100,15 +106,35 @@ class Replayed(NamedTuple):
     replay_of: str
     headers: Headers
     """The record's headers without those of the replay."""
+    origin: others.Origin | None = None
+    """Where it was consumed at first, if the replay went to the connector alone."""
 
 
 def replayed(headers: Headers) -> Replayed:
     """Return how often a record was replayed, and from which letter; 0 and empty if it never was."""
-    ours = {name: _text(value) for name, value in headers if name in (ATTEMPTS_HEADER, REPLAY_OF_HEADER)}
+    ours = {name: _text(value) for name, value in headers if name in _REPLAY}
     if not ours:
         return Replayed(0, "", headers)
     rest = tuple((name, value) for name, value in headers if name not in ours)
-    return Replayed(others.number(ours.get(ATTEMPTS_HEADER, "")) or 0, ours.get(REPLAY_OF_HEADER, ""), rest)
+    attempts = others.number(ours.get(ATTEMPTS_HEADER, "")) or 0
+    return Replayed(attempts, ours.get(REPLAY_OF_HEADER, ""), rest, _origin(ours.get(ORIGIN_HEADER, "")))
+
+
+def origin_of(headers: Headers) -> others.Origin | None:
+    """Return where a replayed record was consumed at first; ``None`` if its headers do not say it."""
+    for name, value in reversed(headers):
+        if name == ORIGIN_HEADER:
+            return _origin(_text(value))
+    return None
+
+
+def _origin(text: str) -> others.Origin | None:
+    if not text:
+        return None
+    place = _PLACE.fullmatch(text)
+    if place is None:
+        return others.Origin(text, None, None)
+    return others.Origin(place[1], others.number(place[2]), others.number(place[3]))
 
 
 def _headers(letter: DeadLetter) -> Headers:

@@ -8,7 +8,7 @@ import pytest
 
 from tieline.api import ConfigError
 from tieline.config.dead_letters import DeadLetterQueue, DeadLetterSettings, Window, parse_window
-from tieline.config.plan import check_plan
+from tieline.config.plan import SinkPlan, check_plan
 
 SINK = {"name": "s", "connector.class": "file", "file": "out.txt", "topics": "in"}
 SOURCE = {"name": "s", "connector.class": "file", "file": "in.txt", "topic": "out"}
@@ -81,3 +81,15 @@ def test_the_defaults_keep_the_cause_and_stop_a_broken_converter():
     assert DeadLetterSettings.parse({}).dead_letters is None
     settings = DeadLetterSettings.parse(ALL | {"errors.tolerance": "ALL"})
     assert settings.dead_letters == DeadLetterQueue("dead", -1, context=True, window=Window(25, 30))
+
+
+@pytest.mark.parametrize("topics", [{"topics": "in"}, {"topics.regex": "in.*"}])
+def test_a_sink_also_reads_what_is_replayed_to_it_if_it_has_dead_letters(topics):
+    base = {key: value for key, value in SINK.items() if key != "topics"} | topics
+    (without,) = check_plan("worker", {}, [("file", base)]).connectors
+    (with_letters,) = check_plan("worker", {}, [("file", base | ALL)]).connectors
+    assert isinstance(without, SinkPlan)
+    assert isinstance(with_letters, SinkPlan)
+    assert without.settings.reads == without.settings.subscription
+    subscribed, pattern = with_letters.settings.subscription
+    assert with_letters.settings.reads == ((*subscribed, "tieline-replay-s"), pattern)

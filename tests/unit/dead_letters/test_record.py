@@ -7,7 +7,7 @@ import pytest
 from tieline.api import RecordError
 from tieline.broker.records import ConsumedRecord
 from tieline.dead_letters.letter import Cause, DeadLetter, Form, consumed_id, source_id
-from tieline.dead_letters.record import letter_record, read_letter, replayed, shorten
+from tieline.dead_letters.record import Replayed, letter_record, origin_of, read_letter, replayed, shorten
 
 NOW = 1_800_000_000_000
 HEADERS = (("tieline.id", b"x"), ("a", None), ("a", b"\xff"))
@@ -241,5 +241,21 @@ def test_a_record_without_such_headers_is_a_letter_about_itself():
 
 def test_a_replay_leaves_its_headers_to_the_next_letter():
     headers = (*HEADERS, ("tieline.dlq.attempts", b"2"), ("tieline.dlq.replay.of", b"store:bus-2@41"))
-    assert replayed(headers) == (2, "store:bus-2@41", HEADERS)
-    assert replayed(HEADERS) == (0, "", HEADERS)
+    assert replayed(headers) == Replayed(2, "store:bus-2@41", HEADERS)
+    assert replayed(HEADERS) == Replayed(0, "", HEADERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        (b"plant-7.x-2@41", ("plant-7.x", 2, 41)),
+        (b"bus", ("bus", None, None)),
+        (b"bus-x@y", ("bus-x@y", None, None)),
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_a_replay_to_a_connector_names_the_first_place_of_its_record(text, origin):
+    headers = (*HEADERS, ("tieline.dlq.replay.origin", text), ("tieline.dlq.replay.job", b"j"))
+    assert replayed(headers) == Replayed(0, "", HEADERS, origin)
+    assert origin_of(headers) == origin

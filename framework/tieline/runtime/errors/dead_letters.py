@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tieline.api import DataError, RetriableError, SinkRecord, SourceRecord
+from tieline.broker.internal import replay_topic
 from tieline.broker.port import Broker
 from tieline.broker.records import ConsumedRecord, ProducerRecord, Unit
 from tieline.config.dead_letters import DeadLetterQueue
-from tieline.dead_letters.letter import Cause, DeadLetter, Form, consumed_id, source_id
+from tieline.dead_letters.letter import Cause, DeadLetter, Form, consumed_id, replay_id, source_id
+from tieline.dead_letters.others import Origin
 from tieline.dead_letters.record import letter_record, replayed
 from tieline.dead_letters.source_record import source_form
 from tieline.runtime.errors.failed_records import Failure, cause_of, fix_for
@@ -26,6 +28,17 @@ COUNTER = "dead_letters."
 
 _LARGEST_LETTER = 17 << 20  # the client's largest record, and headers
 _SHOWN = 200  # bytes of a key and a value in the log
+
+
+def create_replay_topic(broker: Broker, connector: str, replication: int, timeout: float = 10.0) -> None:
+    """Create the topic of replays to a sink if it is missing.
+
+    It keeps them without a limit of time: they are marked as replayed, and the sink may be stopped for long.
+    """
+    config = {"retention.ms": "-1", "max.message.bytes": str(_LARGEST_LETTER)}
+    topic = replay_topic(connector)
+    if broker.create_topic(topic, partitions=1, replication=replication, config=config, timeout=timeout):
+        log.info("created the topic %s for replays to the connector %s", topic, connector)
 
 
 class SourcePosition(NamedTuple):
@@ -65,6 +78,10 @@ class DeadLetters:
         ):
             log.info("created the topic %s for dead letters", self.topic)
 
+    def create_replay_topic(self, timeout: float = 10.0) -> None:
+        """Create the topic of replays to this sink if it is missing."""
+        create_replay_topic(self._broker, self._environment.connector, self.queue.replication, timeout)
+
     def of_consumed(
         self,
         record: ConsumedRecord,
@@ -78,11 +95,15 @@ class DeadLetters:
         """
         replay = replayed(record.headers)
         environment = self._environment
+        place = record.topic, record.partition, record.offset
+        origin = Origin(*place)
+        if replay.origin is not None and record.topic == replay_topic(environment.connector):
+            origin = replay.origin
+            if origin.partition is not None and origin.offset is not None:
+                place = origin.topic, origin.partition, origin.offset
         letter = DeadLetter(
-            consumed_id(environment.connector, record.topic, record.partition, record.offset),
-            record.topic,
-            record.partition,
-            record.offset,
+            replay_id(consumed_id(environment.connector, *place), replay.attempts),
+            *origin,
             record.value,
             record.key,
             replay.headers,

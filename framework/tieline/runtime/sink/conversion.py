@@ -13,6 +13,7 @@ from tieline.api.record import rows
 from tieline.broker.port import Broker
 from tieline.broker.records import ConsumedRecord
 from tieline.dead_letters.letter import class_name
+from tieline.dead_letters.record import origin_of
 from tieline.runtime.errors.failed_records import Failure, collect_failures
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.sink.identity import RecordIdentities
@@ -58,12 +59,15 @@ class SinkConversion:
         key: Converter[Any],
         value: Converter[Any],
         count: Callable[[str, int], None] = lambda name, number: None,
+        replay_topic: str = "",
     ) -> None:
+        """``replay_topic``: its records get the topic from which they were consumed at first."""
         self.identities = RecordIdentities(broker, count)
         self._transforms = transforms
         self._key = key
         self._value = value
         self._count = count
+        self._replay_topic = replay_topic
         self._reported_keys = False
 
     def convert(self, batch: Sequence[ConsumedRecord]) -> Converted:
@@ -73,14 +77,17 @@ class SinkConversion:
             return Converted([], indexes, {})
         batch = [as_written(record) for record in batch]
         topics, partitions, offsets, raw_values, raw_keys, _, timestamps = zip(*batch, strict=True)
-        keys = self._keys(batch, rows(Encoded, topics, raw_keys))
-        values, failures = _deserialize(Stage.VALUE_CONVERTER, self._value, rows(Encoded, topics, raw_values))
+        names = topics
+        if self._replay_topic in topics:
+            names = tuple(map(self._first_topic, batch))
+        keys = self._keys(batch, rows(Encoded, names, raw_keys))
+        values, failures = _deserialize(Stage.VALUE_CONVERTER, self._value, rows(Encoded, names, raw_values))
         if failures:
             values = [Datum("", None) if value is None else value for value in values]
         _, key_data, key_schemas = zip(*keys, strict=True)
         _, value_data, value_schemas = zip(*values, strict=True)
         headers = map(self.identities.headers, batch)
-        where = topics, partitions, offsets
+        where = names, partitions, offsets
         records = rows(
             SinkRecord, *where, value_data, key_data, headers, timestamps, value_schemas, key_schemas, topics
         )
@@ -99,7 +106,8 @@ class SinkConversion:
         """Return a record with its key and value in bytes, and its identity. Raises ``StageError``."""
         record = as_written(record)
         topic, partition, offset, value, key, _, timestamp = record
-        return SinkRecord(topic, partition, offset, value, key, self.identities.headers(record), timestamp)
+        headers, name = self.identities.headers(record), self._first_topic(record)
+        return SinkRecord(name, partition, offset, value, key, headers, timestamp, original_topic=topic)
 
     def with_unreadable(self, converted: Converted, batch: Sequence[ConsumedRecord]) -> Converted:
         """Return the same with unreadable records among the others. Raises ``StageError``."""
@@ -116,6 +124,13 @@ class SinkConversion:
     def stop(self) -> None:
         """Stop the transforms. Called once, at the end of the task."""
         self._transforms.stop()
+
+    def _first_topic(self, record: ConsumedRecord) -> str:
+        """Return the topic from which a record was consumed at first, if it is a replay."""
+        if record.topic != self._replay_topic:
+            return record.topic
+        origin = origin_of(record.headers)
+        return record.topic if origin is None else origin.topic
 
     def _keys(self, batch: Sequence[ConsumedRecord], encoded: Sequence[Encoded]) -> Sequence[Any]:
         keys, unreadable = _deserialize(Stage.KEY_CONVERTER, self._key, encoded)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tieline.api import SchemaStore, SinkTask, SourceTask
+from tieline.broker.internal import replay_topic
 from tieline.broker.local.ownership import tighten_folder
 from tieline.broker.port import Broker
 from tieline.config.plan import ConnectorPlan, ConverterPlan, Plan, SinkPlan, SourcePlan
@@ -119,7 +120,11 @@ class TaskFactory:
                 f"connect-{plan.name}", environment.id, overrides, plan.producer_overrides
             ),
             SinkConversion(
-                self._broker, _transforms(plan), *self._converters(plan), environment.counters.add
+                self._broker,
+                _transforms(plan),
+                *self._converters(plan),
+                environment.counters.add,
+                replay_topic(plan.name),
             ),
             TaskChangelogs(plan.name, self._schemas(plan.value), timeout),
             Claims(self._broker, timeout),
@@ -131,7 +136,7 @@ class TaskFactory:
             environment,
             lambda context: task_type(context, config),
             inputs,
-            plan.settings.subscription,
+            plan.settings.reads,
             self._timing._replace(max_records=plan.settings.max_poll_records),
         )
 
@@ -193,6 +198,8 @@ class TaskFactory:
             return None
         dead_letters = DeadLetters(queue, self._broker, environment)
         environment.retry(Stage.START, dead_letters.create_topic)
+        if isinstance(plan, SinkPlan):
+            environment.retry(Stage.START, dead_letters.create_replay_topic)
         return dead_letters
 
     def _converters(self, plan: ConnectorPlan) -> tuple[Any, Any]:

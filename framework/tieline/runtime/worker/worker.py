@@ -166,7 +166,7 @@ class Worker:
             log.warning("the setting %s has no effect here: %s", key, why)
         self._broker.protect(
             {
-                f"connect-{planned.name}": planned.settings.subscription
+                f"connect-{planned.name}": planned.settings.reads
                 for planned in self._plan.connectors
                 if isinstance(planned, SinkPlan)
             }

@@ -11,7 +11,7 @@ import pytest
 
 from tieline.api import Config, DataError, RecordError, RetriableError, Schema, SinkTask, Transform
 from tieline.broker.local.log import LocalLog
-from tieline.broker.records import ProducerRecord
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 from tieline.config.dead_letters import DeadLetterQueue, Window
 from tieline.config.settings import Subscription, Timing
 from tieline.converters.plain import StringConverter, StringConverterConfig
@@ -441,3 +441,29 @@ def test_a_record_is_reported_once_although_it_is_offered_again(log):
     assert running.stop() == (2, 1, 1, 0, 0)
     assert len(letters(log)) == 1
     assert all(future is sink.futures[0] for future in sink.futures)
+
+
+REPLAYED = (
+    ("own", b"1"),
+    ("tieline.dlq.attempts", b"2"),
+    ("tieline.dlq.replay.of", b"c:bus-1@7#1"),
+    ("tieline.dlq.replay.job", b"j"),
+    ("tieline.dlq.replay.origin", b"bus-1@7"),
+)
+
+
+@pytest.mark.parametrize(
+    ("topic", "place", "letter_id"),
+    [
+        ("tieline-replay-c", ("bus", 1, 7), "c:bus-1@7#2"),
+        ("t", ("t", 0, 3), "c:t-0@3#2"),  # any producer could write such a header there
+    ],
+)
+def test_a_replay_that_fails_again_is_a_letter_about_the_first_place(log, topic, place, letter_id):
+    maker = DeadLetters(DeadLetterQueue("dead"), log, TaskEnvironment("c", 0, clock=FakeClock()))
+    record = ConsumedRecord(topic, 0, 3, b"v", None, REPLAYED, 9)
+    made = maker.of_consumed(record, Failure(Stage.TASK_PUT, ValueError("no")))
+    letter = read_letter(ConsumedRecord("dead", 0, 0, made.value, made.key, made.headers, 0))
+    assert (letter.topic, letter.partition, letter.offset) == place
+    assert (letter.id, letter.attempts, letter.replay_of) == (letter_id, 2, "c:bus-1@7#1")
+    assert letter.headers == (("own", b"1"),)

@@ -1,0 +1,1 @@
+"""``tieline dlq``: how letters, jobs and the progress of a replay are shown."""

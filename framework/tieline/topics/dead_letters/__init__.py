@@ -1,0 +1,1 @@
+"""Dead letters beside a running worker: read, show, replay and drop them."""
