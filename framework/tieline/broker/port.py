@@ -39,6 +39,13 @@ class RefusedNowError(ValueError):
     """
 
 
+class TooLargeError(RefusedNowError):
+    """The record is larger than its topic accepts at present.
+
+    It waits for an operator, or becomes a dead letter: its topic's limit is about records like this one.
+    """
+
+
 class Producer(Protocol):
     """Sends units in order, and never gives up by itself. Used by one thread."""
 

@@ -93,6 +93,8 @@ MEANINGS: Mapping[str, Meaning] = {
 
 _NEVER = "INVALID_MSG INVALID_RECORD TOPIC_EXCEPTION _UNKNOWN_PARTITION"
 _TOO_LARGE = "MSG_SIZE_TOO_LARGE RECORD_LIST_TOO_LARGE INVALID_MSG_SIZE"
+TOO_LARGE = frozenset(_TOO_LARGE.split())
+"""The codes of a record that is larger than its topic accepts."""
 
 MEANINGS_IN: Mapping[Operation, Mapping[str, Meaning]] = {
     Operation.READ: _all(

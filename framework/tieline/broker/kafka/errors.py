@@ -11,8 +11,8 @@ from typing import TypeVar
 from confluent_kafka import KafkaError, KafkaException
 
 from tieline.api import AccessDeniedError, DataError, FatalError, RetriableError, TielineError
-from tieline.broker.kafka.codes import Meaning, Operation, meaning
-from tieline.broker.port import RefusedNowError, UnreadableError
+from tieline.broker.kafka.codes import TOO_LARGE, Meaning, Operation, meaning
+from tieline.broker.port import RefusedNowError, TooLargeError, UnreadableError
 
 T = TypeVar("T")
 
@@ -67,7 +67,8 @@ def to_tieline_error(error: KafkaError | KafkaException, what: str, operation: O
     if kind is Meaning.RECORD:
         return DataError({0: ValueError(message)})
     if kind is Meaning.REFUSED:
-        return DataError({0: RefusedNowError(message)})
+        kind_of_refusal = TooLargeError if name in TOO_LARGE else RefusedNowError
+        return DataError({0: kind_of_refusal(message)})
     return RetriableError(message)
 
 

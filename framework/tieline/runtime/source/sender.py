@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from tieline.api import AccessDeniedError, DataError, RecordMetadata, RetriableError, SourceRecord
-from tieline.broker.port import Broker, Producer, RefusedNowError
+from tieline.broker.port import Broker, Producer, RefusedNowError, TooLargeError
 from tieline.broker.records import Delivery, ProducerRecord, Unit
 from tieline.dead_letters.record import shorten
 from tieline.runtime.errors.dead_letters import DeadLetters, SourcePosition
@@ -257,7 +257,7 @@ class Sender:
         Return an error if it may accept what is left later, but not now: among that is a dead letter that it
         does not accept. Raises ``TaskFailedError``.
         """
-        never = {i: reason for i, reason in reasons.items() if not isinstance(reason, RefusedNowError)}
+        never = {i: reason for i, reason in reasons.items() if self._is_final(reason)}
         failures = {sent.index(i): Failure(Stage.KAFKA_PRODUCE, reason) for i, reason in never.items()}
         new = {index: failure for index, failure in failures.items() if index not in sent.letters}
         if new and self._dead_letters is None:
@@ -279,6 +279,15 @@ class Sender:
         if not waiting:
             return None
         return AccessDeniedError(f"{len(waiting)} record(s) refused, the first: {waiting[0]}")
+
+    def _is_final(self, reason: Exception) -> bool:
+        """Return whether a record that was refused for this reason need not be sent again.
+
+        One that is too large for its topic waits for an operator only if it cannot become a dead letter.
+        """
+        if isinstance(reason, TooLargeError):
+            return self._dead_letters is not None
+        return not isinstance(reason, RefusedNowError)
 
     def _complete(self, sent: SentBatch) -> None:
         """⑥ Settle a batch that is acknowledged, the oldest one."""

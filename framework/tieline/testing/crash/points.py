@@ -46,6 +46,7 @@ class Step(enum.Enum):
     PUT = "10-put"  # the sink took a batch
     CHANGELOG = "10-changelog"  # entries, results and offset of a sink that keeps a changelog are written
     FLUSH = "10-flush"  # the sink returned the safe offsets (pre_commit)
+    LETTERS = "11-letters"  # dead letters of a sink are written, and the offsets behind them are not
     COMMIT = "11-commit"  # the group's offsets are stored
 
 
@@ -193,7 +194,8 @@ class GuardedBroker(Guarded):
         self._process.check_alive()
         consumer: Consumer = self._inner.consumer(group, client_id, overrides, producer_overrides)
         self._process.consumers.append(consumer)
-        return cast(Consumer, _GuardedConsumer(self._process, consumer))
+        write = functools.partial(_write, self._inner)
+        return cast(Consumer, _GuardedConsumer(self._process, consumer, write))
 
     @contextmanager
     def exclusive(self, topic: str, timeout: float = 10.0) -> Iterator[ExclusiveWriter]:
@@ -234,8 +236,26 @@ class _GuardedProducer(Guarded):
 
 
 class _GuardedConsumer(Guarded):
-    def __init__(self, process: Process, inner: Consumer) -> None:
-        super().__init__(process, inner, {"poll": Step.CONSUME, "commit": Step.COMMIT})
+    """``write`` writes records as a commit does before its offsets."""
+
+    def __init__(
+        self, process: Process, inner: Consumer, write: Callable[[Sequence[ProducerRecord]], None]
+    ) -> None:
+        super().__init__(process, inner, {"poll": Step.CONSUME})
+        self._write = write
+
+    def commit(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        timeout: float,
+        records: Sequence[ProducerRecord] = (),
+        notes: Mapping[TopicPartition, str] | None = None,
+    ) -> None:
+        """Commit, after its records."""
+        self._write_letters(records)
+        self._process.before(Step.COMMIT)
+        self._inner.commit(offsets, timeout, records, notes)
+        self._process.after(Step.COMMIT)
 
     def commit_async(
         self,
@@ -244,12 +264,22 @@ class _GuardedConsumer(Guarded):
         notes: Mapping[TopicPartition, str] | None = None,
     ) -> Future[None]:
         """Commit. The call returns at once, but its effect is that the offsets are stored."""
+        self._write_letters(records)
         self._process.before(Step.COMMIT)
-        answer: Future[None] = self._inner.commit_async(offsets, records, notes)
         if self._process.dies_after(Step.COMMIT):
             self._inner.commit(offsets, 10.0, records, notes)
+            self._process.after(Step.COMMIT)
+        answer: Future[None] = self._inner.commit_async(offsets, records, notes)
         self._process.after(Step.COMMIT)
         return answer
+
+    def _write_letters(self, records: Sequence[ProducerRecord]) -> None:
+        """Die before the records of a commit, or between them and the offsets, as Kafka allows."""
+        step = Step.LETTERS if records else None
+        self._process.before(step)
+        if step is not None and self._process.dies_after(step):
+            self._write(records)
+        self._process.after(step)
 
     def subscribe(self, topics: Sequence[str], pattern: str | None, listener: RebalanceListener) -> None:
         self._process.check_alive()
@@ -260,6 +290,14 @@ class _GuardedConsumer(Guarded):
         writer: PartitionChangelog = self._inner.changelog(topic, partition, timeout)
         self._process.close_later(lambda: writer.close(1.0))
         return cast(PartitionChangelog, Guarded(self._process, writer, {"write": Step.CHANGELOG}))
+
+
+def _write(broker: Broker, records: Sequence[ProducerRecord]) -> None:
+    producer = broker.producer("letters", {})
+    producer.send(Unit(records))
+    while not producer.poll(1.0):
+        pass  # an unavailable broker is waited for, up to the test's own limit
+    producer.close(0)
 
 
 class _GuardedListener:
