@@ -30,7 +30,7 @@ START = datetime.now(timezone.utc) - timedelta(hours=1)
 
 
 class Platform:
-    """A router, its historian, and what agents publish: reading ``n`` at second ``n``."""
+    """A router, its historian, and what agents publish: reading ``n`` at microsecond ``n``."""
 
     def __init__(self, router, historian):
         self.router = router
@@ -38,7 +38,7 @@ class Platform:
 
     def publish(self, *numbers, topic=TOPIC):
         for number in numbers:
-            stamp = (START + timedelta(seconds=number)).isoformat(timespec="microseconds")
+            stamp = (START + timedelta(microseconds=number)).isoformat(timespec="microseconds")
             points = {"n": number, "half": number / 2}
             meta = {"units": "x", "type": "float", "tz": "UTC"}
             self.router.publish(topic, {"TimeStamp": stamp}, [points, {"n": meta, "half": meta}])
@@ -185,11 +185,11 @@ def test_a_stop_in_the_middle_repeats_nothing(platform, tmp_path):
         platform.publish(1)
         running.poll_count(1)
     platform.publish(*range(2, 402))
-    with source(platform, tmp_path) as second:
+    with source(platform, tmp_path, backfill__page__size="100") as second:
         platform.publish(402)
         second.poll(lambda: len(second.records) >= 100, max_records=50)
     assert len(second.records) < 401
-    with source(platform, tmp_path) as third:
+    with source(platform, tmp_path, backfill__page__size="100") as third:
         platform.publish(403)
         third.poll_counter("backfill.gaps.complete", 2)
         third.poll_count(402 - len(second.records))

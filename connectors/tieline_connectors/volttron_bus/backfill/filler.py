@@ -124,7 +124,7 @@ class Filler:
             self._historian.close()
 
     def _step(self) -> float:
-        """Work on one gap; return the seconds until the next step, unless gaps change."""
+        """Work on the gaps that are due; return the seconds until the next step, unless gaps change."""
         gaps = self._gaps.open_gaps()
         self._progress.keep(gaps)
         if not gaps:
@@ -139,13 +139,14 @@ class Filler:
         now = time.monotonic()
         if now < self._not_before:
             return self._not_before - now
-        gap, seconds = self._progress.next(gaps, now)
-        if gap is not None:
-            self._try(gap)
+        due, seconds = self._progress.due(gaps, now)
+        for gap in due:
+            if not self._try(gap):
+                break
         return seconds
 
-    def _try(self, gap: OpenGap) -> None:
-        """Fill a gap as far as the historian allows."""
+    def _try(self, gap: OpenGap) -> bool:
+        """Fill a gap as far as the historian allows. Return whether the historian is available."""
         try:
             self._fill(gap)
         except HistorianUnavailableError as error:
@@ -155,6 +156,7 @@ class Filler:
             self._not_before = time.monotonic() + self._pause
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
             self._forget_list()
+            return False
         except (HistorianRefusedError, InvalidHistoryError) as error:
             if isinstance(error, InvalidHistoryError):
                 self._context.count("backfill.invalid")
@@ -163,6 +165,7 @@ class Filler:
         else:
             self._context.connected(self._system)
             self._pause = _FIRST_PAUSE
+        return True
 
     def _fill(self, gap: OpenGap) -> None:
         state = self._progress[gap]

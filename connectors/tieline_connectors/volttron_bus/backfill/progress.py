@@ -85,14 +85,13 @@ class Progress:
             states[gap.key] = state
         self._states = states
 
-    def next(self, gaps: Sequence[OpenGap], now: float) -> tuple[OpenGap | None, float]:
-        """Return the gap to work on, or ``None`` and the seconds until the next one is due."""
+    def due(self, gaps: Sequence[OpenGap], now: float) -> tuple[list[OpenGap], float]:
+        """Return the gaps to work on now, and the seconds until others are due if there are none."""
         waiting = [gap for gap in gaps if not self[gap].closed]
-        if not waiting:
-            return None, _LONGEST_DELAY
-        gap = min(waiting, key=lambda gap: self[gap].next_try)
-        seconds = self[gap].next_try - now
-        return (gap, 0.0) if seconds <= 0 else (None, seconds)
+        due = [gap for gap in waiting if self[gap].next_try <= now]
+        if due:
+            return due, 0.0
+        return [], min((self[gap].next_try - now for gap in waiting), default=_LONGEST_DELAY)
 
     def postpone(self, gap: OpenGap, now: float, longest: float = _LONGEST_DELAY) -> None:
         """Try the gap again later; each time after a longer delay."""
