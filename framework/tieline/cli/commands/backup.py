@@ -119,7 +119,7 @@ def _report_restore(restored: Restored, data_dir: Path, as_json: bool) -> None:
         }
         typer.echo(json.dumps(report))
         return
-    typer.echo(f"{len(manifest.files)} files, backed up at {manifest.started}: {data_dir}")
+    typer.echo(f"{len(manifest.files)} file(s), backed up at {manifest.started}: {data_dir}")
     if restored.replaced is not None:
         typer.echo(f"the former folder is {restored.replaced}")
     for name in restored.kept:
@@ -143,7 +143,7 @@ def _report_backup(manifest: Manifest, folder: Path, as_json: bool) -> None:
         }
         typer.echo(json.dumps(report))
         return
-    typer.echo(f"{len(manifest.files)} files, {size / _MB:.1f} MB: {folder}")
+    typer.echo(f"{len(manifest.files)} file(s), {size / _MB:.1f} MB: {folder}")
     for sentence in manifest.not_covered:
         typer.echo(f"not in it: {sentence}")
     for path, problem in damaged.items():
