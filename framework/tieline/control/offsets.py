@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from tieline.api import StartupError, TopicPartition, parse_json
 from tieline.api.commands import parse_time
+from tieline.broker.internal import replay_topic
 from tieline.broker.offset_admin import OffsetAdmin, Span
 from tieline.runtime.task.context import canonical
 from tieline.runtime.worker.status_file import statuses
@@ -107,6 +108,7 @@ class ConnectorOffsets:
     def __init__(self, store: OffsetAdmin, connector: str, timeout: float = 10.0) -> None:
         self.connector = connector
         self.group = f"{_GROUP}{connector}"
+        self._replays = replay_topic(connector)
         self._store = store
         self._timeout = timeout
 
@@ -124,10 +126,10 @@ class ConnectorOffsets:
     ) -> list[SinkMove]:
         """Return what setting the offsets would do. Raises ``OffsetsRefusedError``.
 
-        Without ``topics``: in every topic in which the sink has committed offsets.
+        Without ``topics``: in every topic in which the sink has committed offsets, except that of replays.
         """
         committed = self._store.group(self.group, self._timeout).committed
-        names = set(topics) or {partition.topic for partition in committed}
+        names = set(topics) or {partition.topic for partition in committed} - {self._replays}
         if not names:
             raise OffsetsRefusedError(
                 f"the sink {self.connector} has no committed offset yet (group {self.group}): "
@@ -155,8 +157,11 @@ class ConnectorOffsets:
         return moves
 
     def plan_reset(self) -> list[SinkMove]:
-        """Return what removing all offsets would do: the sink then starts at the beginning of its topics."""
-        committed = self._store.group(self.group, self._timeout).committed
+        """Return what removing all offsets would do: the sink then starts at the beginning of its topics.
+
+        What was replayed to it before is not read again: the offsets of that topic are kept.
+        """
+        committed = self._without_replays(self._store.group(self.group, self._timeout).committed)
         if not committed:
             raise OffsetsRefusedError(
                 f"the sink {self.connector} has no committed offset (group {self.group})"
@@ -177,7 +182,11 @@ class ConnectorOffsets:
         self.refuse_if_running()
         after = {TopicPartition(m.topic, m.partition): m.after for m in moves}
         if None in after.values():
+            committed = self._store.group(self.group, self._timeout).committed
+            kept = {p: offset for p, offset in committed.items() if p.topic == self._replays}
             self._store.remove(self.group, self._timeout)
+            if kept:
+                self._store.commit(self.group, kept, self._timeout)
         else:
             offsets = {partition: offset for partition, offset in after.items() if offset is not None}
             self._store.commit(self.group, offsets, self._timeout)
@@ -191,6 +200,9 @@ class ConnectorOffsets:
                 f"has the member(s) {', '.join(sorted(members)[:5])}. Stop its workers, wait until their "
                 "session has ended, and repeat this"
             )
+
+    def _without_replays(self, committed: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        return {p: offset for p, offset in committed.items() if p.topic != self._replays}
 
     def _resolve(
         self, target: OffsetTarget, topics: Collection[str], chosen: Mapping[TopicPartition, Span]

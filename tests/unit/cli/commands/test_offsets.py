@@ -139,3 +139,28 @@ def test_times_are_read_as_people_write_them():
     assert OffsetTarget.parse("2h", now) == OffsetTarget("time", noon - 7_200_000)
     assert OffsetTarget.parse("2026-01-31T13:00:00+01:00", now) == OffsetTarget("time", noon)
     assert OffsetTarget.parse("2026-01-31", now) == OffsetTarget("time", noon - 12 * 3_600_000)
+
+
+REPLAYS = TopicPartition("tieline-replay-out", 0)
+
+
+@pytest.fixture
+def replayed(data):
+    """The same folder, after three letters were replayed to the sink."""
+    with LocalLog.open(data).store as store:
+        store.append([ProducerRecord(REPLAYS.topic, b"%d" % n) for n in range(3)])
+        store.commit("connect-out", {REPLAYS: 3})
+    return data
+
+
+def test_a_reset_does_not_read_again_what_was_replayed(replayed, capfd):
+    reset_offsets("out", data_dir=replayed, as_json=True)
+    assert [line["topic"] for line in lines(capfd)] == ["t"]
+    assert committed(replayed)[0] == {REPLAYS: 3}
+
+
+def test_offsets_of_replays_are_set_only_by_name(replayed):
+    set_offsets("out", "latest", data_dir=replayed)
+    assert committed(replayed)[0] == {AT: 5, REPLAYS: 3}
+    set_offsets("out", "earliest", data_dir=replayed, topic=[REPLAYS.topic])
+    assert committed(replayed)[0] == {AT: 5, REPLAYS: 0}
