@@ -38,7 +38,7 @@ from tieline.converters.avro import AvroConverter
 from tieline.converters.plain import StringConverter
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.clock import Counters
-from tieline.runtime.task.totals import decode_note
+from tieline.runtime.task.totals import decode_note, describe
 from tieline.runtime.worker.factory import open_broker
 from tieline.testing.crash.runner import CrashPoint, Life, Step
 from tieline.transforms.filter import Filter
@@ -170,6 +170,7 @@ class Found(NamedTuple):
     committed: dict[TopicPartition, int] = {}
     totals: dict[TopicPartition, Any] = {}  # of the ledger, stored with the committed offset
     unsaved: frozenset[int] = frozenset()  # numbers that the source or the spool will deliver again
+    spool: dict[str, int] = {}  # the totals of the ledger in the spool
 
 
 class Journey:
@@ -295,7 +296,7 @@ class Journey:
             broker.close()
         spool = plan.worker.data_dir / "spools" / f"{self.out}-0.db"
         if self.task is Bus:
-            return Found(records, committed, totals, spooled(spool))
+            return Found(records, committed, totals, *spooled(spool))
         first = json.loads(saved['{"of":"numbers"}'])["next"] if saved else 0
         return Found(records, committed, totals, frozenset(range(first, self.outside.total)))
 
@@ -333,6 +334,11 @@ class Journey:
         assert sorted(self.new) == sorted(r for r in read if is_stored(r[2]))
         assert sum(found.committed.values()) == len(numbers)
         assert out["in_flight"] == into["in_flight"] == 0
+        if self.task is Bus:  # since the first life: each record of the spool, once
+            counts = found.spool
+            assert counts["received"] == counts["delivered"] + counts["filtered"] == len(self.accepted)
+            assert counts["delivered"] == sum(map(is_sent, self.accepted))
+            assert (counts["in_flight"], counts["skipped"], counts["mismatch"]) == (0, 0, 0)
         assert (out["delivered"], into["received"]) == (len(sent), len(read))
 
     def check_totals(self, found):
@@ -347,12 +353,13 @@ class Journey:
 
 
 def spooled(path):
-    """Return the numbers that wait in a spool."""
+    """Return the numbers that wait in a spool, and its totals."""
     if not path.exists():
-        return frozenset()
+        return frozenset(), {}
     spool = Spool(path, Limits(1 << 30, True, 1 << 20), Counters())
     try:
-        return frozenset(int(record.key) for record in spool.read(spool.start, 10_000, 0)[0])
+        numbers = frozenset(int(record.key) for record in spool.read(spool.start, 10_000, 0)[0])
+        return numbers, describe(spool.view.totals)
     finally:
         spool.close()
 

@@ -35,6 +35,16 @@ class Bounds(NamedTuple):
     id: int
 
 
+class Waiting(NamedTuple):
+    """Records and bytes of a partition, where it starts, its first timestamp, and a saved text."""
+
+    records: int
+    bytes: int
+    start: int
+    oldest_ms: int | None
+    saved: str | None
+
+
 class RawRow(NamedTuple):
     """A record as it is in the file: not decoded, and bytes even if a damaged disk changed their type."""
 
@@ -155,6 +165,18 @@ class Reader:
                 f"SELECT total(records), total(bytes) FROM {_PARTITIONS} WHERE topic.name = ?", (topic,)
             ).fetchone()
         return int(row[0]), int(row[1])
+
+    def waiting(self, topic: str, note: tuple[str, str]) -> Waiting:
+        """Return what one partition holds, and a source offset, ``(connector, partition)``, at one moment."""
+        oldest = "SELECT timestamp FROM record WHERE position >= partition.id << 40 | start LIMIT 1"
+        with self._reading() as connection:
+            row: Any = connection.execute(
+                f"SELECT records, bytes, start, CASE WHEN records > 0 THEN ({oldest}) END, "
+                "(SELECT next FROM source_offset WHERE connector = ? AND partition = ?) "
+                f"FROM {_PARTITIONS} WHERE topic.name = ? AND partition.number = 0",
+                (*note, topic),
+            ).fetchone()
+        return Waiting(*row)
 
     def groups(self) -> list[str]:
         """Return the names of all groups with a stored offset."""

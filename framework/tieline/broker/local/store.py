@@ -131,12 +131,20 @@ class Store(Reader):
         """Store source offsets. ``None`` removes one."""
         self._writer.run(lambda tables: tables.save_source_offsets(connector, offsets), timeout)
 
-    def delete_before(self, topic: str, partition: int, offset: int, timeout: float = 30.0) -> Removed:
+    def delete_before(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        timeout: float = 30.0,
+        also: Callable[[Tables], object] | None = None,
+    ) -> Removed:
         """Delete the records below an offset, in small steps. Later offsets continue after the deleted ones.
 
-        The records of a damaged page cannot be deleted: they stay in the file, and are never read again.
+        ``also``: a change in the same transaction as the last step. The records of a damaged page cannot be
+        deleted: they stay in the file, and are never read again.
         """
-        return self._remove(TopicPartition(topic, partition), offset, OFFSET_MASK, timeout)
+        return self._remove(TopicPartition(topic, partition), offset, OFFSET_MASK, timeout, also)
 
     def advance(self, topic: str, partition: int, offset: int, timeout: float = 30.0) -> None:
         """Let a partition continue at this offset, unless it is beyond it."""
@@ -190,16 +198,29 @@ class Store(Reader):
         if self._lock is not None:
             self._lock.release()
 
-    def _remove(self, partition: TopicPartition, before: int, max_records: int, timeout: float) -> Removed:
+    def _remove(
+        self,
+        partition: TopicPartition,
+        before: int,
+        max_records: int,
+        timeout: float,
+        also: Callable[[Tables], object] | None = None,
+    ) -> Removed:
+        def remove(tables: Tables, how: Callable[..., Removed], most: int) -> Removed:
+            removed = how(tables, partition=partition, before=before, max_records=most)
+            if also is not None and removed.records < most:
+                also(tables)
+            return removed
+
         deadline = time.monotonic() + timeout
         records = size = 0
         while True:
             step = min(_STEP, max_records - records)
-            change = partial(Tables.remove, partition=partition, before=before, max_records=step)
+            change = partial(remove, how=Tables.remove, most=step)
             try:
                 removed = self._writer.run(change, max(0.0, deadline - time.monotonic()))
             except FatalError:  # a damaged page cannot be changed
-                change = partial(Tables.skip, partition=partition, before=before, max_records=step)
+                change = partial(remove, how=Tables.skip, most=step)
                 removed = self._writer.run(change, max(0.0, deadline - time.monotonic()))
             records += removed.records
             size += removed.bytes

@@ -117,7 +117,7 @@ class Pump:
         half = max(1, timing.max_records // 2)  # one half is converted while the other is on its way
         saved = 0
         next_save = clock.now() + timing.offset_flush
-        position = self._environment.retry(Stage.SPOOL, lambda: spool.start)
+        position = self._environment.retry(Stage.SPOOL, spool.begin)
         while not self._environment.stop.is_set():
             ended = self._input.ended  # before the read, which then sees every record
             room = 0 if sender.full else timing.max_records - (sender.ledger.counts.received - saved)

@@ -159,7 +159,8 @@ class Sender:
             if self._options.positions is None:
                 self._producer.save_offsets(self._environment.connector, offsets, timeout)
             else:
-                self._options.positions.save(offsets)
+                ended = {partition: self.ledger.ended(partition) for partition in offsets}
+                self._options.positions.save(offsets, ended)
             self.ledger.committed(offsets)
         return bool(offsets)
 

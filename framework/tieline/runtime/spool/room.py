@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tieline.api import TopicPartition
 from tieline.broker.local.store import Store
+from tieline.broker.local.tables import Tables
 from tieline.broker.records import ProducerRecord
 from tieline.runtime.spool.mark import SpoolMark
 from tieline.runtime.spool.row_reader import Rows, read_rows
@@ -56,11 +58,11 @@ class SpoolRoom:
             self._read_to = max(self._read_to, rows.position)
         return rows
 
-    def delete_before(self, position: int) -> None:
-        """Delete what was acknowledged. Raises ``RetriableError``."""
+    def delete_before(self, position: int, also: Callable[[Tables], object]) -> None:
+        """Delete what was acknowledged, in one transaction with another change. Raises ``RetriableError``."""
         self._acknowledged_to = position
         self._mark.left(position)
-        self._store.delete_before(TOPIC, 0, position)
+        self._store.delete_before(TOPIC, 0, position, also=also)
 
     def release(self) -> None:
         """Count what was dropped after the pump had read it, and not acknowledged: the pump has ended."""

@@ -20,6 +20,7 @@ from tieline.runtime.spool.codec import SpoolCodec
 from tieline.runtime.spool.mark import SpoolMark
 from tieline.runtime.spool.quarantine import TOPIC as _QUARANTINE
 from tieline.runtime.spool.quarantine import Quarantine
+from tieline.runtime.spool.reception_times import ReceptionTimes
 from tieline.runtime.spool.room import PARTITION as _PARTITION
 from tieline.runtime.spool.room import TOPIC as _SPOOL
 from tieline.runtime.spool.room import Limits, SpoolRoom
@@ -27,8 +28,10 @@ from tieline.runtime.spool.row_reader import Rows
 from tieline.runtime.spool.schemas import TOPIC as _SCHEMAS
 from tieline.runtime.spool.schemas import SpoolSchemas
 from tieline.runtime.spool.seal import seal, unseal
+from tieline.runtime.spool.totals import SpoolTotals
 from tieline.runtime.task.alarms import Alarms
 from tieline.runtime.task.clock import Clock, Counters
+from tieline.runtime.task.totals import Ended, PartitionView
 
 __all__ = ["Limits", "Spool", "SpoolBatch"]
 
@@ -57,6 +60,18 @@ class SpoolBatch(NamedTuple):
     position: int
     offsets: Sequence[int]
     damaged: Sequence[DamagedRow] = ()
+
+
+class SpoolView(NamedTuple):
+    """What waits in a spool, how many seconds ago the oldest of it was received, and the durable totals.
+
+    Of records that an earlier process received, the age is that of their timestamp.
+    """
+
+    records: int
+    bytes: int
+    age: float
+    totals: PartitionView
 
 
 class Spool:
@@ -95,6 +110,9 @@ class Spool:
         schemas = SpoolSchemas(self._store, self._alarms)
         self._codec = SpoolCodec(schemas.number, schemas.schema, as_avro=as_avro)
         self._room = SpoolRoom(self._store, limits, self._mark, counters, self._alarms)
+        self._clock = clock
+        self._totals = SpoolTotals(self._store, clock.wall_ms(), self._alarms)
+        self._received = ReceptionTimes()
         self._gaps = self._find_lost_records()
 
     # -- the receiver's side --------------------------------------------------------------------------------
@@ -119,7 +137,9 @@ class Spool:
         try:
             records = self._room.fit(records)
             if records:
-                self._mark.committed(self._store.append(records)[-1].offset + 1)
+                last = self._store.append(records)[-1].offset
+                self._mark.committed(last + 1)
+                self._received.note(last - len(records) + 1, self._clock.wall_ms())
                 self._counters.add("spooled", len(records))
         except DataError as error:
             self._counters.add("spooled", len(records) - len(error.failures))
@@ -148,6 +168,13 @@ class Spool:
         """The position of the oldest record that waits."""
         return self._room.start
 
+    def begin(self) -> int:
+        """Begin the totals of a new pump. Return the position of the oldest record that waits.
+
+        Raises ``RetriableError``.
+        """
+        return self._totals.begin()
+
     def read(self, position: int, max_records: int, timeout: float) -> SpoolBatch:
         """Read the records at and after a position; wait ``timeout`` seconds for the first.
 
@@ -174,9 +201,15 @@ class Spool:
         self._quarantine.write_if_due()
         return SpoolBatch(batch, result.position, offsets, damaged)
 
-    def save(self, reached: Mapping[str, str]) -> None:
-        """Delete everything before a position, since it was acknowledged. Raises ``RetriableError``."""
-        self._room.delete_before(int(reached[self.id]))
+    def save(self, reached: Mapping[str, str], ended: Mapping[str, Ended] | None = None) -> None:
+        """Delete everything before a position, since it was acknowledged. Raises ``RetriableError``.
+
+        ``ended``: what became of it since ``begin``, which is stored in the same transaction. What it lacks
+        counts as skipped.
+        """
+        position = int(reached[self.id])
+        self._room.delete_before(position, self._totals.change(position, (ended or {}).get(self.id, Ended())))
+        self._received.drop_before(position)
 
     def release(self) -> None:
         """Note that the pump has ended: what was dropped while it had it, and not acknowledged, is lost."""
@@ -185,6 +218,16 @@ class Spool:
     def sibling(self, name: str) -> Path:
         """Return the path of another file that belongs to this spool."""
         return self._store.path.with_name(f"{self._store.path.name}.{name}")
+
+    @property
+    def view(self) -> SpoolView:
+        """Return what waits and what became of the rest, at one moment. Raises ``RetriableError``."""
+        waiting, totals = self._totals.view()
+        received = self._received.of(waiting.start) or waiting.oldest_ms
+        age = 0.0
+        if waiting.records and received is not None:
+            age = max(0.0, (self._clock.wall_ms() - received) / 1000)
+        return SpoolView(waiting.records, waiting.bytes, age, totals)
 
     @property
     def waiting(self) -> tuple[int, int]:

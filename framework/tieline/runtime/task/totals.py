@@ -18,7 +18,7 @@ from tieline.api import TopicPartition
 _VERSION = 1
 _KEYS = ("since", "first", "received", "delivered", "dead_lettered", "filtered", "skipped")
 _LARGEST = 1 << 63
-_SHOWN = ("received", "delivered", "dead_lettered", "filtered", "in_flight", "mismatch")
+_SHOWN = ("received", "delivered", "dead_lettered", "filtered", "in_flight", "skipped", "mismatch")
 
 
 class Ended(NamedTuple):
@@ -113,23 +113,31 @@ def decode_note(note: str) -> Totals | None:
     return Totals(*numbers)  # type: ignore[arg-type]  # checked above
 
 
-def summarize(views: Mapping[TopicPartition, PartitionView]) -> dict[str, dict[str, int]]:
-    """Return the numbers of each topic, which add up: received = delivered + … + in_flight.
+def describe(view: PartitionView) -> dict[str, int]:
+    """Return the numbers of a partition, which add up: received = delivered + … + in_flight.
 
-    ``since``: when counting began, in ms since 1970. ``mismatch``: by how many records the totals of its
-    partitions differ from their offsets.
+    ``since``: when counting began, in ms since 1970. ``skipped`` is not part of the sum. ``mismatch``: by how
+    many records the totals differ from the offset.
     """
-    topics: dict[str, dict[str, int]] = {}
-    for partition, (totals, _, in_flight, mismatch) in sorted(views.items()):
-        total = topics.setdefault(partition.topic, {"since": totals.since, **dict.fromkeys(_SHOWN, 0)})
-        total["since"] = min(total["since"], totals.since)
-        total["received"] += totals.received + in_flight
-        total["delivered"] += totals.delivered
-        total["dead_lettered"] += totals.dead_lettered
-        total["filtered"] += totals.filtered
-        total["in_flight"] += in_flight
-        total["mismatch"] += mismatch
-    return topics
+    totals, _, in_flight, mismatch = view
+    return {
+        "since": totals.since,
+        "received": totals.delivered + totals.dead_lettered + totals.filtered + in_flight,
+        "delivered": totals.delivered,
+        "dead_lettered": totals.dead_lettered,
+        "filtered": totals.filtered,
+        "in_flight": in_flight,
+        "skipped": totals.skipped,
+        "mismatch": mismatch,
+    }
+
+
+def summarize(views: Mapping[TopicPartition, PartitionView]) -> dict[str, dict[str, int]]:
+    """Return the numbers of each topic, as ``describe`` does."""
+    topics: dict[str, list[dict[str, int]]] = {}
+    for partition, view in sorted(views.items()):
+        topics.setdefault(partition.topic, []).append(describe(view))
+    return {topic: add_up(rows) for topic, rows in topics.items()}
 
 
 def add_up(topics: Iterable[Mapping[str, int]]) -> dict[str, int]:

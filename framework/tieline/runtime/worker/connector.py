@@ -18,7 +18,7 @@ from tieline.runtime.spool.spool import Spool
 from tieline.runtime.task.clock import Clock
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.task.ledger import skipped
-from tieline.runtime.task.totals import add_up, summarize
+from tieline.runtime.task.totals import add_up, describe, summarize
 from tieline.runtime.worker.factory import TaskFactory
 from tieline.runtime.worker.restart_state import RestartState
 from tieline.runtime.worker.states import State, worst
@@ -232,7 +232,7 @@ class RunningConnector:
             out["topics"] = summarize(self._tasks.totals)
             out["totals"] = add_up(out["topics"].values())
         if self.spools:
-            out["spool_records"], out["spool_bytes"] = self._waiting()
+            out.update(self._describe_spools())
         if outages := self.outages():
             out["not_connected"] = outages
         out["tasks"] = tasks = [thread.describe() for thread in self.threads]
@@ -268,14 +268,19 @@ class RunningConnector:
             with about(connector=self.name, task=thread.environment.task):
                 thread.environment.connections.remind()
 
-    def _waiting(self) -> tuple[int | None, int | None]:
-        """Return the records and bytes in the spools, ``None`` if they cannot be counted now."""
+    def _describe_spools(self) -> dict[str, Any]:
+        """Return what is in the spools and became of the rest, ``None`` if that cannot be read now."""
         try:
-            sizes = [spool.waiting for spool in self.spools.values()]
+            views = [spool.view for spool in self.spools.values()]
         except TielineError as error:  # the disk is unavailable: no reason to stop the worker
             log.warning("the records in the spool cannot be counted now: %s", error)
-            return None, None
-        return sum(records for records, _ in sizes), sum(size for _, size in sizes)
+            return dict.fromkeys(("spool_records", "spool_bytes", "spool_age_seconds", "totals"))
+        return {
+            "spool_records": sum(view.records for view in views),
+            "spool_bytes": sum(view.bytes for view in views),
+            "spool_age_seconds": max((view.age for view in views), default=0.0),
+            "totals": add_up(describe(view.totals) for view in views),
+        }
 
     def _dues(self) -> Iterator[float]:
         """Yield when tasks are restarted."""

@@ -49,6 +49,7 @@ def test_the_totals_of_a_topic_continue_in_the_next_life(log):
         "dead_lettered": 0,
         "filtered": 1,
         "in_flight": 0,
+        "skipped": 0,
         "mismatch": 0,
     }
     fill(log, ["f", "g"])

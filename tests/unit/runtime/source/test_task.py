@@ -297,11 +297,11 @@ class DiskAway:
         self.rejected = 0
         self.spool: Spool
 
-    def save(self, reached):
+    def save(self, reached, ended):
         if not self.back:
             self.rejected += 1
             raise RetriableError("the disk is unavailable")
-        self.spool.save(reached)
+        self.spool.save(reached, ended)
 
 
 def test_no_more_than_one_batch_is_sent_and_still_in_the_spool(log, tmp_path):
