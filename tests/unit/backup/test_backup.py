@@ -152,6 +152,27 @@ def test_a_restored_log_gives_no_offset_twice_and_groups_continue_where_they_wer
         assert log.changelogs().restored_at > 0
 
 
+def test_the_lag_after_a_restore_counts_no_offsets_without_a_record(data, tmp_path):
+    take(data, tmp_path / "backup")
+    restore(tmp_path / "backup", data, replace=True)
+
+    class Listener:
+        def assigned(self, partitions): ...
+
+        revoked = lost = assigned
+
+    with closing(LocalLog.open(data)) as log:
+        consumer = log.consumer("behind", "c", {})
+        consumer.subscribe(["t"], None, Listener())
+        assert [record.offset for record in consumer.poll(1, 1)] == [3]
+        assert 1 <= (consumer.lag()[T] or 0) <= 5
+        assert [record.offset for record in consumer.poll(1, 1)] == [4]
+        assert consumer.poll(1, 0) == []
+        assert consumer.lag() == {T: 0}
+        write(log, 5)
+        assert [record.offset for record in consumer.poll(1, 1)] == [SKIPPED_OFFSETS + 5]
+
+
 def test_a_spool_that_is_restored_twice_returns_what_waited_and_reports_no_loss(tmp_path):
     def opened(counters):
         return Spool(tmp_path / "data" / "spools" / "bus-0.db", Limits(1 << 20, True, 1 << 20), counters)

@@ -28,11 +28,12 @@ _NOTES = (
 
 
 class Bounds(NamedTuple):
-    """A partition's first offset, its end (the next offset), and its id in the file."""
+    """First offset and end (the next offset) of a partition, id in the file, and number of records."""
 
     start: int
     end: int
     id: int
+    records: int
 
 
 class Waiting(NamedTuple):
@@ -142,7 +143,7 @@ class Reader:
         """Return the bounds of each partition, of one topic or of all."""
         with self._reading() as connection:
             rows: list[Any] = connection.execute(
-                f"SELECT topic.name, partition.number, start, next, partition.id FROM {_PARTITIONS} "
+                f"SELECT topic.name, partition.number, start, next, partition.id, records FROM {_PARTITIONS} "
                 "WHERE ?1 IS NULL OR topic.name = ?1",
                 (topic,),
             ).fetchall()
