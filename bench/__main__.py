@@ -6,6 +6,7 @@ import sys
 
 from bench import (
     commands,
+    dead_letters,
     formats,
     growth,
     history,
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "series": series.run,
     "viewers": viewers.run,
     "metrics": metrics.run,
+    "dead_letters": dead_letters.run,
 }
 
 
