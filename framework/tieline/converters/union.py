@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from tieline.api import RecordError
 from tieline.converters.logical_writing import logical_writing
 
 Tagger = Callable[[Any], Any]
@@ -165,7 +166,9 @@ def _branch_chooser(
                 low, high = _RANGES[name]
                 if low <= value <= high:
                     return name
-            raise ValueError(f"{where}: the integer {value} fits no branch of {all_names}")
+            raise _mismatch(
+                where, f"the integer {value} fits no branch of {all_names}", f"one of {all_names}"
+            )
         if python_type is dict:
             keys = value.keys()
             for name, fields in records:
@@ -176,9 +179,19 @@ def _branch_chooser(
         names = by_type.get(python_type) or logical.get(python_type)
         if names:
             return names[0]
-        raise ValueError(f"{where}: no branch for {python_type.__name__} in {all_names}")
+        raise _mismatch(where, f"no branch for {python_type.__name__} in {all_names}", f"one of {all_names}")
 
     return choose
+
+
+def _mismatch(where: str, problem: str, expected: str = "") -> RecordError:
+    """Return the error about a value that does not fit; ``where`` is the path in the schema."""
+    return RecordError(
+        f"{where}: {problem}",
+        field=where,
+        expected=expected,
+        fix="Repair the record or what writes it, or change the schema",
+    )
 
 
 def _unchanged(value: Any) -> Any:
@@ -197,7 +210,7 @@ def _leaf(schema: Any, where: str) -> _Part:
         try:
             stored = write(value)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            raise _mismatch(where, str(error)) from None
         return plain.tag(stored)
 
     return _Part(tag)
@@ -210,21 +223,21 @@ def _plain_leaf(kind: str, where: str) -> _Part:
 
     def check(value: Any) -> Any:
         if type(value) is not first and type(value) is not last:
-            raise ValueError(f"{where}: is a {kind}, not {type(value).__name__}")
+            raise _mismatch(where, f"is a {kind}, not {type(value).__name__}", f"a {kind}")
         return value
 
     def check_integer(value: Any) -> Any:
         if type(check(value)) is int and not low <= value <= high:
-            raise ValueError(f"{where}: the integer {value} is out of the range of {kind}")
+            raise _mismatch(where, f"the integer {value} is out of the range of {kind}", f"a {kind}")
         return value
 
     def check_float(value: Any) -> Any:
         if type(value) is float:
             if kind == "float" and math.isfinite(value) and abs(value) >= _FLOAT_MAX:
-                raise ValueError(f"{where}: {value} is too large for a float")
+                raise _mismatch(where, f"{value} is too large for a float")
             return value
         if type(check(value)) is int and (abs(value) >= _LONG or int(_to_float(value, kind)) != value):
-            raise ValueError(f"{where}: the integer {value} would be rounded by a {kind}")
+            raise _mismatch(where, f"the integer {value} would be rounded by a {kind}")
         return value
 
     tag = check_integer if kind in _RANGES else check_float if kind in ("float", "double") else check
@@ -245,9 +258,9 @@ def _fields(record: str, parts: Mapping[str, _Part]) -> Tagger:
 
     def tag(value: Any) -> Any:
         if type(value) is not dict:
-            raise ValueError(f"{record}: is a record, which is a dict here, not {type(value).__name__}")
+            raise _mismatch(record, f"is a record, which is a dict here, not {type(value).__name__}")
         if not value.keys() <= names:
-            raise ValueError(f"{record}: has no field {', '.join(sorted(map(str, value.keys() - names)))}")
+            raise _mismatch(record, f"has no field {', '.join(sorted(map(str, value.keys() - names)))}")
         out = {}
         for name, tagger, plain, branch_of in fields:
             if name in value:
@@ -267,7 +280,7 @@ def _values(part: _Part, where: str) -> Tagger:
 
     def tag(value: Any) -> Any:
         if type(value) is not dict:
-            raise ValueError(f"{where}: is a map, which is a dict here, not {type(value).__name__}")
+            raise _mismatch(where, f"is a map, which is a dict here, not {type(value).__name__}")
         kinds = set(map(type, value.values()))
         if kinds <= {plain}:
             return value
@@ -281,7 +294,7 @@ def _values(part: _Part, where: str) -> Tagger:
 def _each(tagger: Tagger, where: str) -> Tagger:
     def tag(value: Any) -> Any:
         if type(value) is not list and type(value) is not tuple:
-            raise ValueError(f"{where}: is an array, which is a list here, not {type(value).__name__}")
+            raise _mismatch(where, f"is an array, which is a list here, not {type(value).__name__}")
         return [tagger(item) for item in value]
 
     return tag

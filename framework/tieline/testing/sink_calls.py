@@ -134,12 +134,18 @@ class SinkCalls(ConnectorContract):
     def _failures(
         self, task: Any, batch: Sequence[SinkRecord], what: str = "that can never be written"
     ) -> list[int]:
-        """Return the indexes that a data error of put or flush names. ``what``: what is bad about one."""
+        """Return the indexes that a data error of put or flush names, or that the task reports.
+
+        ``what``: what is bad about one.
+        """
+        task.context.dead_letters = True
+        before = len(task.context.reported)
+        named: set[int] = set()
         try:
             self._put(task, batch)
             task.flush(reached(batch))
         except DataError as error:
-            return sorted(error.failures)
+            named = set(error.failures)
         except RetriableError as error:
             raise AssertionError(
                 f"the sink raised RetriableError for a record {what} ({error}): it would be offered again "
@@ -150,7 +156,14 @@ class SinkCalls(ConnectorContract):
                 f"the sink raised {type(error).__name__} for a record {what} ({error}): the task would stop. "
                 "Write all others, then raise DataError with its index"
             ) from error
-        return []
+        finally:
+            task.context.dead_letters = False
+        places = {(*record.consumed_from, record.offset): index for index, record in enumerate(batch)}
+        reported = {
+            places.get((*record.consumed_from, record.offset), -1)
+            for record, _, _ in task.context.reported[before:]
+        }
+        return sorted(named | reported)
 
     def _flushed(self, task: Any, batches: Iterable[Sequence[SinkRecord]]) -> None:
         task.flush(reached([record for batch in batches for record in batch]))

@@ -26,7 +26,10 @@ class SinkFailures(SinkCalls):
         bad: int,
         not_tested: NotTested,
     ) -> None:
-        """``DataError`` names the index in the batch; what it does not name counts as handled."""
+        """``DataError`` names the index in the batch; what it does not name counts as handled.
+
+        A sink may give the record to ``context.report`` instead.
+        """
         self._need(not_tested, {"bad_value": bad_value})
         batch = self._two_partitions(110 if bad > 100 else 7)
         batch[bad] = batch[bad]._replace(value=bad_value)

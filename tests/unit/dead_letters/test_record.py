@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tieline.api import RecordError
+from tieline.api import RecordError, Schema
 from tieline.broker.records import ConsumedRecord
+from tieline.converters.codec import AvroCodec
 from tieline.dead_letters.letter import Cause, DeadLetter, Form, consumed_id, source_id
 from tieline.dead_letters.record import Replayed, letter_record, origin_of, read_letter, replayed, shorten
 
@@ -259,3 +262,13 @@ def test_a_replay_to_a_connector_names_the_first_place_of_its_record(text, origi
     headers = (*HEADERS, ("tieline.dlq.replay.origin", text), ("tieline.dlq.replay.job", b"j"))
     assert replayed(headers) == Replayed(0, "", HEADERS, origin)
     assert origin_of(headers) == origin
+
+
+def test_a_value_that_does_not_fit_its_schema_names_the_field_and_what_was_expected():
+    field = {"name": "n", "type": {"type": "array", "items": "long"}}
+    schema = Schema.parse(json.dumps({"type": "record", "name": "a.N", "fields": [field]}))
+    with pytest.raises(RecordError) as raised:
+        AvroCodec.of(schema).encode({"n": [1, "x"]})
+    cause = Cause.of("VALUE_CONVERTER", raised.value)
+    assert (cause.field, cause.expected) == ("a.N.n[]", "a long")
+    assert cause.message == "a.N.n[]: is a long, not str"

@@ -16,6 +16,7 @@ from tieline.dead_letters.letter import Cause, DeadLetter, Form, consumed_id, re
 from tieline.dead_letters.others import Origin
 from tieline.dead_letters.record import letter_record, replayed
 from tieline.dead_letters.source_record import source_form
+from tieline.logs import redaction
 from tieline.runtime.errors.failed_records import Failure, cause_of, fix_for
 from tieline.runtime.errors.tolerance import ToleranceWindow
 from tieline.runtime.task.alarms import Alarms
@@ -216,13 +217,16 @@ class DeadLetters:
 
 
 def _cause(failure: Failure, schema_id: int | None) -> Cause:
-    return Cause.of(
+    """Return the cause without secrets: an error's text may show an address with a password."""
+    cause = Cause.of(
         failure.stage.value,
         failure.cause,
         raised_by=failure.raised_by,
         schema_id=schema_id,
         fix=f"{fix_for(failure.stage)}, then replay the letter",
     )
+    clean = redaction.clean
+    return cause._replace(message=clean(cause.message), traceback=clean(cause.traceback))
 
 
 def _reason(error: Exception) -> Exception:

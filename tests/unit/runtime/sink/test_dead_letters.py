@@ -16,6 +16,7 @@ from tieline.config.dead_letters import DeadLetterQueue, Window
 from tieline.config.settings import Subscription, Timing
 from tieline.converters.plain import StringConverter, StringConverterConfig
 from tieline.dead_letters.record import read_letter
+from tieline.logs import redaction
 from tieline.registry.schema_topic import TopicSchemaStore
 from tieline.runtime.errors.dead_letters import DeadLetters
 from tieline.runtime.errors.failed_records import Failure
@@ -467,3 +468,18 @@ def test_a_replay_that_fails_again_is_a_letter_about_the_first_place(log, topic,
     assert (letter.topic, letter.partition, letter.offset) == place
     assert (letter.id, letter.attempts, letter.replay_of) == (letter_id, 2, "c:bus-1@7#1")
     assert letter.headers == (("own", b"1"),)
+
+
+def test_a_letter_shows_no_secret_of_the_configuration(log, monkeypatch):
+    monkeypatch.setattr(redaction, "_secrets", ("hunter2!",))
+
+    def refuse(batch):
+        raise DataError({0: ValueError("mongodb://me:hunter2!@host refuses it")})
+
+    fill(log, ["a"])
+    running = Running(log, Sink(refuse))
+    wait_for(lambda: committed(log) == {0: 1})
+    running.stop()
+    (letter,) = letters(log)
+    assert letter.cause.message == "mongodb://me:********@host refuses it"
+    assert "hunter2!" not in repr(letter)
