@@ -121,6 +121,12 @@ def problems_of(ledger: Ledger, spool: SpoolUse | None, dropped: int) -> list[Pr
             " limit was reached."
         )
         problems.append(Problem("dropped", "critical", text))
+    if mismatch := ledger.get("mismatch"):
+        text = (
+            f"The ledger differs from what has been passed by {mismatch} records. Compare the store with the"
+            " topic: records may be missing or counted twice. The worker's log names the partition."
+        )
+        problems.append(Problem("mismatch", "critical", text))
     return problems
 
 

@@ -89,6 +89,13 @@ def test_a_paused_connector_has_no_problem():
     assert problems_of(ledger(state="PAUSED"), None, 0) == []
 
 
+def test_a_ledger_that_differs_from_the_offsets_is_critical_and_its_size_is_named():
+    assert problems_of(ledger(mismatch=0), None, 0) == []
+    (problem,) = problems_of(ledger(mismatch=3), None, 0)
+    assert (problem.key, problem.severity) == ("mismatch", "critical")
+    assert "by 3 records" in problem.text
+
+
 def test_critical_problems_come_first():
     outage = {"to": "MongoDB", "since": "2026-01-31T12:00:00+00:00", "because": "connection refused"}
     checked = health()

@@ -233,6 +233,8 @@ class RunningConnector:
             out["totals"] = add_up(out["topics"].values())
         if self.spools:
             out.update(self._describe_spools())
+        if out.get("totals") is not None:
+            out["mismatch"] = out["totals"]["mismatch"]
         if outages := self.outages():
             out["not_connected"] = outages
         out["tasks"] = tasks = [thread.describe() for thread in self.threads]

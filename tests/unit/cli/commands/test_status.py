@@ -26,7 +26,7 @@ def ledgers(since):
     return {
         "campus-bus": {"type": "source", "state": "RUNNING", "not_connected": [outage], **common},
         "campus-mongo": {"type": "sink", "state": "FAILED", "trace": TRACE, "lag": None, **common},
-        "other": {"type": "sink", "state": "RUNNING", "lag": 0, **common},
+        "other": {"type": "sink", "state": "RUNNING", "lag": 0, "lag_seconds": 90.5, **common},
     }
 
 
@@ -114,3 +114,24 @@ def test_a_time_that_no_calendar_has_is_shown_as_it_is():
     outage = {"to": "it", "since": "99999999999999999 ms", "because": "no answer"}
     [line] = lines([{**row, "not_connected": [outage]}], 0.0)
     assert line == "bus not connected to it since 99999999999999999 ms: no answer"
+
+
+def test_a_ledger_that_differs_from_the_offsets_has_a_line_with_its_size():
+    row: dict[str, Any] = {
+        "connector": "out",
+        "state": "RUNNING",
+        "trace": None,
+        "written": 0,
+        "not_connected": [],
+    }
+    assert list(lines([{**row, "totals": {"mismatch": 0}}, {**row, "totals": None}], 0.0)) == []
+    [line] = lines([{**row, "totals": {"mismatch": 3}}], 0.0)
+    assert line == "out has a ledger that differs from its committed offsets by 3 records"
+
+
+def test_the_age_of_the_oldest_uncommitted_record_is_shown_and_unknown_without_a_worker(shown):
+    rows = {row["connector"]: row for row in json.loads(shown("--json", running=True))["connectors"]}
+    assert rows["other"]["lag_seconds"] == 90.5
+
+    assert "1 min" in shown(running=True)
+    assert json.loads(shown("--json", running=False))["connectors"][2]["lag_seconds"] is None

@@ -77,12 +77,13 @@ def test_the_lag_of_a_sink_is_unknown_before_its_tasks_start(connector):
 
 def test_the_lag_of_a_sink_is_unknown_once_one_of_its_tasks_has_failed(connector, runners):
     connector.start()
-    assert connector.ledger()["lag"] == 0
+    ledger = connector.ledger()
+    assert (ledger["lag"], ledger["lag_seconds"], ledger["mismatch"], ledger["topics"]) == (0, 0.0, 0, {})
     runners[0].error = TaskFailedError("a record that cannot be handled", restart_helps=False)
     runners[0].end.set()
     assert connector.threads[0].join(10)
     ledger = connector.ledger()
-    assert (ledger["state"], ledger["lag"]) == ("FAILED", None)
+    assert (ledger["state"], ledger["lag"], ledger["lag_seconds"]) == ("FAILED", None, None)
 
 
 def test_the_lag_of_a_sink_is_unknown_if_the_connector_failed_at_its_start(connector):
@@ -234,6 +235,10 @@ def test_a_receiver_is_rebuilt_with_the_pump_that_ended_behind_it(spooled, monke
     wait_for(lambda: connector.ledger()["delivered"] == total)
     ledger = connector.ledger()
     assert ledger["counters"]["spooled"] == ledger["received"] == len(delivered(log)) == total
+    wait_for(lambda: connector.ledger()["totals"]["delivered"] == total)
+    ledger = connector.ledger()
+    assert (ledger["totals"]["received"], ledger["totals"]["in_flight"], ledger["mismatch"]) == (total, 0, 0)
+    assert ledger["spool_age_seconds"] == 0.0
 
 
 def test_a_pump_is_rebuilt_without_its_receiver_and_delivers_what_was_received_meanwhile(
