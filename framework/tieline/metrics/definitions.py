@@ -12,6 +12,9 @@ Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 STATES = ("running", "restarting", "paused", "failed", "unassigned", "stopped")
 """The states of a connector and of a task, as they are in labels."""
 
+OUTCOMES = ("received", "delivered", "dead_lettered", "filtered", "in_flight")
+"""What a ledger counts."""
+
 CONNECT_TASK_COUNTS = ("running", "restarting", "paused", "failed", "unassigned", "destroyed")
 """The states by which Kafka Connect counts the tasks of a connector."""
 
@@ -153,6 +156,13 @@ RECORDS: tuple[Definition, ...] = (
         "counter",
         ("connector", "reason"),
         "Inputs that could not be parsed and were kept aside.",
+    ),
+    Definition(
+        "tieline_topic_records",
+        "gauge",
+        ("connector", "topic", "outcome"),
+        "Records of a topic by what became of them, as the durable ledger of the owned partitions has it: "
+        f"{', '.join(OUTCOMES)}.",
     ),
     Definition(
         "tieline_ledger_mismatch_records",

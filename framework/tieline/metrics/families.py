@@ -15,6 +15,7 @@ from tieline.api.metrics import ConnectorMetric, CounterMetric
 from tieline.metrics.definitions import (
     CONNECT_TASK_COUNTS,
     DEFINITIONS,
+    OUTCOMES,
     STATES,
     Definition,
     connector_definitions,
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _MOST_COUNTERS = 500
 """So many further counters of a connector are exported: what a plugin counts by must not fill Prometheus."""
+_MOST_TOPICS = 500
 _DROPPED = ("dropped.", "lost.")
 _OTHERWISE = ("restarts", "retries", "spooled")
 """Counters that a metric of the framework contains under another name."""
@@ -153,10 +155,19 @@ def _add_records(families: Families, name: str, connector: ConnectorSnapshot, tr
     for key, metric in (
         ("lag", "tieline_lag_records"),
         ("lag_seconds", "tieline_lag_seconds"),
-        ("mismatch", "tieline_ledger_mismatch_records"),
     ):
         if ledger.get(key) is not None:
             families.add(metric, ledger[key], connector=name)
+    topics = ledger.get("topics")
+    if topics is None:
+        return
+    # Added up without signs: what is missing in one topic is not balanced by what another has too much.
+    mismatch = sum(abs(numbers["mismatch"]) for numbers in topics.values())
+    families.add("tieline_ledger_mismatch_records", mismatch, connector=name)
+    for topic, numbers in itertools.islice(topics.items(), _MOST_TOPICS):
+        for outcome in OUTCOMES:
+            labels = {"connector": name, "topic": topic, "outcome": outcome}
+            families.add("tieline_topic_records", numbers[outcome], **labels)
 
 
 def _add_spool(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from tests.unit.metrics.snapshots import make_connector, make_task, make_worker, samples_of
+from tests.unit.metrics.snapshots import COUNTS, make_connector, make_task, make_worker, samples_of
 
 from tieline.api.metrics import CounterMetric, DurationMetric
 from tieline.metrics.definitions import DEFINITIONS, STATES
@@ -136,17 +136,27 @@ def test_counters_become_reasons_of_the_frameworks_metrics_and_the_rest_keeps_it
 
 def test_what_may_go_wrong_is_zero_until_it_does():
     """An increase from a counter that did not exist before would be no increase."""
-    samples = samples_of(make_worker(x=make_connector(mismatch=0)))
+    samples = samples_of(make_worker(x=make_connector(topics={})))
     for name in ("records_dropped_total", "restarts_total", "restart_attempts", "restart_breaker_open"):
         assert samples[f"tieline_{name}", "connector=x"] == 0
     assert samples["tieline_ledger_mismatch_records", "connector=x"] == 0
 
 
 def test_an_open_breaker_and_a_mismatch_are_shown():
-    samples = samples_of(make_worker(x=make_connector(breaker="open", attempts=4, mismatch=-2)))
+    topics = {"a": {**COUNTS, "mismatch": -2}, "b": {**COUNTS, "mismatch": 3}}
+    samples = samples_of(make_worker(x=make_connector(breaker="open", attempts=4, topics=topics)))
     assert samples["tieline_restart_breaker_open", "connector=x"] == 1
     assert samples["tieline_restart_attempts", "connector=x"] == 4
-    assert samples["tieline_ledger_mismatch_records", "connector=x"] == -2
+    assert samples["tieline_ledger_mismatch_records", "connector=x"] == 5
+
+
+def test_the_durable_ledger_is_shown_by_topic_and_for_at_most_500_topics():
+    topics = {f"t{number}": {**COUNTS, "since": 1, "mismatch": 0} for number in range(600)}
+    samples = samples_of(make_worker(x=make_connector(topics=topics)))
+    found = {key[2:]: value for key, value in samples.items() if key[0] == "tieline_topic_records"}
+    one = {key[0].removeprefix("outcome="): value for key, value in found.items() if key[1] == "topic=t7"}
+    assert one == COUNTS
+    assert len(found) == 500 * len(COUNTS)
 
 
 def test_a_plugin_that_counts_by_millions_of_names_does_not_fill_prometheus():
