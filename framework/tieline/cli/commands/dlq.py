@@ -30,7 +30,7 @@ from tieline.cli.dead_letters.options import (
     open_job_log,
     open_letters,
 )
-from tieline.cli.dead_letters.screen import JsonScreen, LetterScreen, ReplayProgress, TextScreen
+from tieline.cli.dead_letters.screen import JsonScreen, LetterScreen, ReadProgress, ReplayProgress, TextScreen
 from tieline.dead_letters.jobs import CANCELLED, DROP, PAUSED, REPLAY, RUNNING
 from tieline.runtime.task.clock import Clock
 from tieline.topics.dead_letters.conversion import Conversions
@@ -79,7 +79,14 @@ def list_letters(
     with open_letters(BrokerOptions(worker, bootstrap_servers, data_dir), files, topic) as opened:
         view = _view(opened, Conversions({}, opened.session.broker))
         for name in opened.topics:
-            groups = list_causes(opened.session.broker, name, opened.jobs, selection, closed=closed)
+            groups = list_causes(
+                opened.session.broker,
+                name,
+                opened.jobs,
+                selection,
+                closed=closed,
+                progress=ReadProgress(Clock()).show,
+            )
             screen.groups(name, [view.group(name, group) for group in groups])
 
 
@@ -117,7 +124,12 @@ def show(
         view = _view(opened, conversions, full=full)
         for name in opened.topics:
             for letter, mark in find_letters(
-                opened.session.broker, name, opened.jobs, selection, closed=closed or bool(letters)
+                opened.session.broker,
+                name,
+                opened.jobs,
+                selection,
+                closed=closed or bool(letters),
+                progress=ReadProgress(Clock()).show,
             ):
                 if shown >= limit:
                     say(f"only the first {limit} are shown; --limit shows more")
@@ -195,6 +207,7 @@ def replay(
         conversions = Conversions(opened.plans, broker, dry=dry_run)
         end.callback(conversions.close)
         running = Replay(broker, opened.log, job, conversions, commands)
+        running.progress = ReadProgress(Clock()).show
         ledger = running.count()
         if dry_run:
             _dry_run(running, _view(opened, conversions), screen, limit)
@@ -236,7 +249,7 @@ def drop(
     options = BrokerOptions(worker, bootstrap_servers, data_dir)
     with open_letters(options, files, topic, one=True) as opened:
         broker, (name,) = opened.session.broker, opened.topics
-        groups = list_causes(broker, name, opened.jobs, selection)
+        groups = list_causes(broker, name, opened.jobs, selection, progress=ReadProgress(Clock()).show)
         number = sum(group.count for group in groups)
         if not number:
             say("no letter is selected")

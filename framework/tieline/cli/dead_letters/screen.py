@@ -17,6 +17,7 @@ from tieline.topics.printable import json_text, printable, time_text
 _CAUSE = 8
 """Characters of a fingerprint that are shown; any begin selects it."""
 _EVERY = 1.0  # seconds between two lines of progress
+_READ_EVERY = 5.0
 _MAX_REASONS = 20
 
 
@@ -153,6 +154,21 @@ class TextScreen:
                 f"{job.id}  {job.action} {job.letters} {conditions}{target}  {job.state}  {shown['at']}  "
                 f"{job.by}  {counts}{reason}"
             )
+
+
+class ReadProgress:
+    """Prints to standard error how many letters were read, every few seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due = clock.now() + _READ_EVERY
+
+    def show(self, number: int) -> None:
+        """Print a line if it is time."""
+        now = self._clock.now()
+        if now >= self._due:
+            say(f"{number} letters read")
+            self._due = now + _READ_EVERY
 
 
 class ReplayProgress:

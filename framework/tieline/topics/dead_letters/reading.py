@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from tieline.api import DataError, RetriableError
@@ -20,16 +20,22 @@ _PATIENCE = 30.0
 
 
 def read_topic(
-    broker: Broker, topic: str, since: int = 0, partitions: Collection[int] | None = None
+    broker: Broker, topic: str, since: int = 0, progress: Callable[[int], None] = lambda number: None
 ) -> Iterator[ConsumedRecord]:
-    """Yield what a topic holds now, from a time on (ms since 1970). Raises ``RetriableError``."""
-    reader = broker.reader(topic, since=since, partitions=partitions)
+    """Yield what a topic holds now, from a time on (ms since 1970). Raises ``RetriableError``.
+
+    ``progress`` gets the number of records that were read, after each batch.
+    """
+    reader = broker.reader(topic, since=since)
+    number = 0
     try:
         deadline = time.monotonic() + _PATIENCE
         while not reader.at_end:
             records = reader.poll(_BATCH, 1.0)
             if records:
                 yield from records
+                number += len(records)
+                progress(number)
                 deadline = time.monotonic() + _PATIENCE
             elif time.monotonic() >= deadline and not reader.at_end:
                 raise RetriableError(f"{topic}: nothing was read for {_PATIENCE:g} s")
@@ -39,14 +45,19 @@ def read_topic(
 
 
 def read_letters(
-    broker: Broker, topic: str, *, since: int = 0, ends: Mapping[str, int] | None = None
+    broker: Broker,
+    topic: str,
+    *,
+    since: int = 0,
+    ends: Mapping[str, int] | None = None,
+    progress: Callable[[int], None] = lambda number: None,
 ) -> Iterator[DeadLetter]:
     """Yield the letters of a topic, repetitions included. Raises ``RetriableError``.
 
     ``since``: of the letters' own time, in ms since 1970. ``ends``: the first offset of each partition that
-    is left out.
+    is left out. ``progress``: see ``read_topic``.
     """
-    for record in read_topic(broker, topic, since):
+    for record in read_topic(broker, topic, since, progress):
         if ends is None or record.offset < ends.get(str(record.partition), 0):
             yield read_letter(record)
 

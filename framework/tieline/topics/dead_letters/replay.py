@@ -47,8 +47,9 @@ _REPORT_EVERY = 5.0  # seconds between two records of a job's progress
 
 
 class Replay:
-    """Runs one job. ``report`` gets the ledger and the state from time to time. Used by one thread.
+    """Runs one job. Used by one thread.
 
+    ``report`` gets the ledger and the state from time to time, ``progress`` the number of letters read.
     ``stop``: set by another thread or a signal to cancel the job.
     """
 
@@ -64,6 +65,7 @@ class Replay:
         self.job = job
         self.stop = threading.Event()
         self.report: Callable[[ReplayLedger, str], None] = lambda ledger, state: None
+        self.progress: Callable[[int], None] = lambda number: None
         self.ledger = ReplayLedger()
         self._broker = broker
         self._log = log
@@ -76,6 +78,7 @@ class Replay:
         """What earlier runs of the job wrote, by topic and by the id of the letter."""
         self._known_topics: set[str] = set()
         self._continued = job.selected > 0
+        self._counted = False
         self._started = self._clock.wall_ms()
         self._next_report = 0.0
 
@@ -87,6 +90,7 @@ class Replay:
             ledger.selected += 1
             self._enter(ledger, letter, mark)
         self.ledger = ledger
+        self._counted = True
         return ledger
 
     def preview(self, limit: int) -> Iterator[DeadLetter]:
@@ -108,7 +112,8 @@ class Replay:
         ``rate``: letters a second. ``patience``: how many seconds to wait while no sink makes progress.
         Raises ``RetriableError`` if the broker is unavailable; the job can be continued.
         """
-        self.count()
+        if not self._counted:
+            self.count()
         self._save(RUNNING)
         writer = UnitWriter(self._broker)
         pace = Pace(rate, self._clock)
@@ -141,7 +146,7 @@ class Replay:
         """Yield each letter of the job once, with the mark that the job gave it. Count what is refused."""
         seen: set[bytes] = set()
         job = self.job
-        for letter in read_letters(self._broker, job.letters, ends=job.ends):
+        for letter in read_letters(self._broker, job.letters, ends=job.ends, progress=self.progress):
             if not job.selection.includes(letter) or (key := letter_key(letter)) in seen:
                 continue
             seen.add(key)

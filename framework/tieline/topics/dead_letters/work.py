@@ -6,7 +6,7 @@ import getpass
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,17 +33,27 @@ from tieline.dead_letters.selection import Selection
 from tieline.runtime.task.clock import Clock
 from tieline.topics.dead_letters.reading import JobLog, read_letters
 
+Progress = Callable[[int], None]
 wall_ms = Clock().wall_ms
 _BATCH = 500
 _TIMEOUT = 10.0
 
 
 def list_causes(
-    broker: Broker, topic: str, jobs: Jobs, selection: Selection, *, closed: bool = False
+    broker: Broker,
+    topic: str,
+    jobs: Jobs,
+    selection: Selection,
+    *,
+    closed: bool = False,
+    progress: Progress = lambda number: None,
 ) -> list[CauseGroup]:
-    """Return the letters of a topic by cause. ``closed``: also those that were replayed or dropped."""
+    """Return the letters of a topic by cause. ``closed``: also those that were replayed or dropped.
+
+    ``progress`` gets the number of letters that were read, from time to time.
+    """
     grouping = Grouping()
-    for letter in read_letters(broker, topic):
+    for letter in read_letters(broker, topic, progress=progress):
         mark = jobs.mark(topic, letter.id)
         if (closed or mark is None) and selection.includes(letter):
             grouping.add(letter, OPEN if mark is None else mark.state)
@@ -51,11 +61,17 @@ def list_causes(
 
 
 def find_letters(
-    broker: Broker, topic: str, jobs: Jobs, selection: Selection, *, closed: bool = False
+    broker: Broker,
+    topic: str,
+    jobs: Jobs,
+    selection: Selection,
+    *,
+    closed: bool = False,
+    progress: Progress = lambda number: None,
 ) -> Iterator[tuple[DeadLetter, Mark | None]]:
-    """Yield the selected letters of a topic with their marks, each once."""
+    """Yield the selected letters of a topic with their marks, each once; see ``list_causes``."""
     seen: set[bytes] = set()
-    for letter in read_letters(broker, topic):
+    for letter in read_letters(broker, topic, progress=progress):
         mark = jobs.mark(topic, letter.id)
         if (not closed and mark is not None) or not selection.includes(letter):
             continue
