@@ -147,7 +147,9 @@ class BatchDelivery:
         if self._maker is None:
             return precedes_failure(batch, failures)
         exceeded = self._maker.window.exceeded_at(failures)
-        return [exceeded is None or index < exceeded for index in range(len(batch))]
+        if exceeded is None:
+            return [True] * len(batch)
+        return [index < exceeded for index in range(len(batch))]
 
     def _track(
         self, batch: Sequence[ConsumedRecord], kept: Collection[int], failures: Failures, done: Sequence[bool]

@@ -50,6 +50,15 @@ class SinkLetters:
         self._reported: dict[TopicPartition, set[int]] = {}
         self._number = self._bytes = 0
 
+    def create_topics(self) -> None:
+        """Create the topic of dead letters and that of their replays, if there is a queue.
+
+        Raises ``RetriableError``, ``AccessDeniedError``, ``FatalError``.
+        """
+        if self.maker is not None:
+            self.maker.create_topic()
+            self.maker.create_replay_topic()
+
     @property
     def full(self) -> bool:
         """Whether so many letters wait that they must be written before more records are read."""

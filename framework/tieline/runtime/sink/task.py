@@ -107,6 +107,7 @@ class WorkerSinkTask:
     def run(self) -> None:
         """Run the task's whole life; return when asked to stop. Raises ``TaskFailedError``."""
         try:
+            self._environment.retry(Stage.START, self._inputs.letters.create_topics)
             self._environment.retry(Stage.START, self._task.start)
             while True:
                 try:

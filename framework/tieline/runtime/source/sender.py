@@ -74,6 +74,8 @@ class Sender:
         self._open: deque[SentBatch] = deque()
         self._sending: deque[SentBatch] = deque()
         """Those of the open batches that the producer has, in the order of sending."""
+        if dead_letters is not None:
+            environment.retry(Stage.START, dead_letters.create_topic)
         self._producer = environment.retry(Stage.START, options.producer)
         self._producing = environment.retry_state(Stage.KAFKA_PRODUCE)
         self._saving = environment.retry_state(Stage.OFFSET_COMMIT)

@@ -18,7 +18,6 @@ from tieline.converters.avro import AvroConverter
 from tieline.registry.client import RemoteSchemaStore
 from tieline.registry.schema_topic import SchemaTopic, TopicSchemaStore
 from tieline.runtime.errors.dead_letters import DeadLetters
-from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.sink.changelog import TaskChangelogs
 from tieline.runtime.sink.claims import Claims
 from tieline.runtime.sink.context import SinkInputs
@@ -196,11 +195,7 @@ class TaskFactory:
         queue = plan.settings.dead_letters
         if queue is None:
             return None
-        dead_letters = DeadLetters(queue, self._broker, environment)
-        environment.retry(Stage.START, dead_letters.create_topic)
-        if isinstance(plan, SinkPlan):
-            environment.retry(Stage.START, dead_letters.create_replay_topic)
-        return dead_letters
+        return DeadLetters(queue, self._broker, environment)
 
     def _converters(self, plan: ConnectorPlan) -> tuple[Any, Any]:
         key, value = (

@@ -98,7 +98,6 @@ class Running:
         self.environment = TaskEnvironment("c", 0, clock=FakeClock(step=0.01))
         broker = broker or log
         maker = DeadLetters(DeadLetterQueue("dead", window=window), broker, self.environment)
-        maker.create_topic()
         converters = []
         no_store: Any = None
         for kind in (StringConverter, Rejecting):
@@ -356,6 +355,19 @@ def test_letters_that_cannot_be_written_stop_progress_and_drop_nothing(log):
     assert running.stop() == (4, 3, 1, 0, 0)
     assert sink.written[0] == ["a", "b", "c"]
     assert [letter.where for letter in letters(log)] == ["t-0@1"]
+
+
+def test_a_sink_waits_in_its_own_thread_for_the_topic_of_its_letters_and_can_be_stopped_meanwhile(log):
+    class NoTopics(UnwritableLetters):
+        def create_topic(self, name, **options):
+            self.attempts += 1
+            raise RetriableError("the broker is unavailable")
+
+    broker = NoTopics(log)
+    running = Running(log, Sink(), broker=broker)
+    wait_for(lambda: broker.attempts >= 3)
+    assert running.stop() == (0, 0, 0, 0, 0)
+    assert running.error is None
 
 
 def test_a_letter_that_is_too_large_loses_its_traceback_and_then_waits(log, caplog):

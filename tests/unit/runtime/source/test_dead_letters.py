@@ -105,7 +105,6 @@ def environment():
 def worker(log, task, window=None, env=None):
     env = env or environment()
     dead = DeadLetters(DeadLetterQueue("dead", window=window), log, env)
-    dead.create_topic()
     options = ProducerOptions(log, "c-0", {})
     return WorkerSourceTask(
         env,
