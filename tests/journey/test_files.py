@@ -67,10 +67,13 @@ def test_every_line_arrives_once_in_order_and_the_ledger_says_so(backend, tmp_pa
         assert adds_up(ledger)
         assert worker.stop() == 0
     assert written(tmp_path) == list(range(5000))
-    assert worker.last_ledger[source] == {
-        "type": "source", "state": "STOPPED", "received": 5000, "delivered": 5000,
-        "dead_lettered": 0, "filtered": 0, "in_flight": 0, "skipped": 0, "counters": {},
-    }  # fmt: skip
+    last = {key: worker.last_ledger[source][key] for key in ("type", "state", "skipped", "counters")}
+    assert last == {"type": "source", "state": "STOPPED", "skipped": 0, "counters": {}}
+    counts = {"received": 5000, "delivered": 5000, "dead_lettered": 0, "filtered": 0, "in_flight": 0}
+    assert {key: worker.last_ledger[source][key] for key in counts} == counts
+    totals = worker.last_ledger[sink]["totals"]
+    assert {key: totals[key] for key in counts} == counts
+    assert totals["mismatch"] == 0
 
 
 def test_after_a_clean_stop_no_record_is_repeated(backend, tmp_path):
@@ -81,6 +84,8 @@ def test_after_a_clean_stop_no_record_is_repeated(backend, tmp_path):
     write(tmp_path, range(1000, 1500))
     with worker:
         worker.wait_for_ledger(lambda ledger: ledger[f"out-{backend.suffix}"]["delivered"] == 500)
+    totals = worker.last_ledger[f"out-{backend.suffix}"]["topics"][f"t-{backend.suffix}"]
+    assert (totals["received"], totals["delivered"], totals["mismatch"]) == (1500, 1500, 0)
     assert written(tmp_path) == list(range(1500))
 
 
@@ -143,6 +148,9 @@ def test_kill_9_of_the_worker_under_load_loses_nothing(backend, tmp_path):
     assert set(written(tmp_path)) == set(range(total))
     after = look(backend)
     assert after.in_topic == after.committed == total + source_in_flight
+    totals = worker.last_ledger[sink]["totals"]  # since the first life: what was read again is counted once
+    assert (totals["received"], totals["delivered"]) == (after.in_topic, after.in_topic)
+    assert (totals["in_flight"], totals["mismatch"]) == (0, 0)
     assert len(written(tmp_path)) == after.in_topic + sink_in_flight
     print(
         f"{backend.name}: doubled by 5 kills: {source_in_flight} by the source, {sink_in_flight} by the sink"
