@@ -120,7 +120,7 @@ def test_a_bundle_tells_what_helps_and_no_secret_and_no_record(tmp_path, monkeyp
             for line in careless_lines():
                 recent.write(json.dumps(line) + "\n")
         names = ("to-mongo", "to-file", "commands")
-        files = [part for name in names for part in ("--connector", tmp_path / f"{name}.json")]
+        files = [part for name in names for part in ("--connector-file", tmp_path / f"{name}.json")]
         members, done = bundle(tmp_path / "a.tar.gz", "--worker", tmp_path / "worker.json", *files)
         assert worker.stop() in (0, 1)
     assert_absent(members, done.stdout, done.stderr)
@@ -159,8 +159,8 @@ def test_a_bundle_of_settings_with_problems_shows_the_problems_and_no_secret(tmp
         (tmp_path / f"{name}.json").write_text(json.dumps(settings))
     members, done = bundle(
         tmp_path / "b.tar.gz",
-        *("--worker", tmp_path / "worker.json", "--connector", tmp_path / "x.json"),
-        *("--connector", tmp_path / "missing.json"),
+        *("--worker", tmp_path / "worker.json", "--connector-file", tmp_path / "x.json"),
+        *("--connector-file", tmp_path / "missing.json"),
         PLANTED=PLANTED["env"],
     )
     assert_absent(members, done.stdout, done.stderr)

@@ -29,6 +29,15 @@ def open_private(path: Path, flags: int = 0) -> int:
     return file
 
 
+def sync_folder(folder: Path) -> None:
+    """Return when the names in a folder are on the disk. Raises ``OSError``."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class DiskReserve:
     """Reserved disk space, which is released when the disk is full, so that records can still be deleted.
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tieline.api import StartupError
 from tieline.api.files import read_small_file
-from tieline.api.private_files import open_private
+from tieline.api.private_files import open_private, sync_folder
 
 FILE = "manifest.json"
 DATA = "data"
@@ -113,15 +113,6 @@ def sha256_of(path: Path, advanced: Callable[[int], None] = lambda done: None) -
             digest.update(chunk)
             advanced(len(chunk))
     return digest.hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Return when the names in a folder are on the disk. Raises ``OSError``."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _parse(content: Any) -> Manifest:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from tieline.api import FatalError, StartupError
 from tieline.api.locks import lock_exclusively
-from tieline.api.private_files import PRIVATE_FOLDER, open_private
-from tieline.backup.manifest import DATA, CopiedFile, Manifest, read_manifest, sync_folder, verify
+from tieline.api.private_files import PRIVATE_FOLDER, open_private, sync_folder
+from tieline.backup.manifest import DATA, CopiedFile, Manifest, read_manifest, verify
 from tieline.backup.taking import Progress, find_files
 from tieline.broker.local.restored import mark_restored
 from tieline.runtime.spool.room import TOPIC as SPOOL_TOPIC

@@ -14,9 +14,9 @@ import apsw
 
 from tieline import __version__
 from tieline.api import FatalError, StartupError
-from tieline.api.private_files import PRIVATE_FOLDER, open_private
+from tieline.api.private_files import PRIVATE_FOLDER, open_private, sync_folder
 from tieline.backup.contents import BackupFile, is_state, steps
-from tieline.backup.manifest import DATA, FILE, CopiedFile, Manifest, sha256_of, sync_folder
+from tieline.backup.manifest import DATA, FILE, CopiedFile, Manifest, sha256_of
 from tieline.backup.pace import Pace
 from tieline.backup.snapshot import Snapshot, find_damage
 
@@ -50,7 +50,7 @@ class Source(NamedTuple):
 
 
 def find_files(data_dir: Path) -> tuple[list[str], list[str]]:
-    """Return the paths below a folder, and those that are no regular files or cannot be reached.
+    """Return the paths below a folder, and those that are not regular files or cannot be reached.
 
     A link to a file counts as the file. Linked folders are not followed.
     """

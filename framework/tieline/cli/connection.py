@@ -15,10 +15,10 @@ from typing import Annotated
 import typer
 
 from tieline.api import DataError, StartupError, TielineError
-from tieline.broker.backend import silence_clients
+from tieline.broker.backend import Backend, silence_clients
 from tieline.broker.client_secrets import secrets as client_secrets
 from tieline.config.files import read_settings
-from tieline.config.plan import check_plan
+from tieline.config.plan import Plan, check_plan
 from tieline.config.problems import Problems
 from tieline.config.schema_registry import registry_problems, registry_settings
 from tieline.config.split import below
@@ -35,6 +35,15 @@ WorkerFile = Annotated[
         help="The worker's settings file: its broker, security and schema registry.",
     ),
 ]
+ConnectorFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--connector-file",
+        "-c",
+        help="A connector's settings, as for tieline run; may be repeated.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of sentences.")]
 BootstrapServers = Annotated[
     str | None,
     typer.Option("--bootstrap-servers", help="These Kafka brokers: host:port, separated by commas."),
@@ -46,7 +55,8 @@ RegistryUrl = Annotated[
     str | None, typer.Option("--schema-registry-url", help="The URL of an external schema registry.")
 ]
 
-_CALL_TIMEOUT = 5.0
+CALL_TIMEOUT = 5.0
+"""Seconds that a broker may take to answer a command."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +90,26 @@ class BrokerOptions:
             settings["schema.registry.url"] = self.registry_url
         return str(self.worker or "command line"), settings
 
+    def plan(self) -> Plan:
+        """Return the checked settings of the worker. Raises ``ConfigError`` and ``StartupError``."""
+        where, settings = self.settings()
+        return check_plan(where, settings, [])
+
     def worker_data_dir(self) -> Path:
         """Return the worker's ``data.dir``, which it also has if its broker is Kafka."""
-        where, settings = self.settings()
-        return check_plan(where, settings, []).worker.data_dir
+        return self.plan().worker.data_dir
+
+
+def required(worker: Path | None) -> Path:
+    """Return the worker's file, for a command that is about one worker. Raises ``StartupError``."""
+    if worker is None:
+        raise StartupError("which worker? Give --worker FILE, its settings, or set TIELINE_WORKER")
+    return worker
+
+
+def short_calls(backend: Backend) -> Backend:
+    """Return a backend for questions beside a worker: no call waits long, no source offset is read."""
+    return replace(backend, call_timeout=CALL_TIMEOUT, offsets_topic="")
 
 
 @contextmanager
@@ -111,9 +137,9 @@ def open_session(
     redaction = Redaction()
     redaction.add([*secrets, *client_secrets(settings), *client_secrets(registry)])
     silence_clients()
-    backend = replace(plan.backend, call_timeout=_CALL_TIMEOUT)
-    if not offsets:
-        backend = replace(backend, offsets_topic="")
+    backend = short_calls(plan.backend)
+    if offsets:
+        backend = replace(backend, offsets_topic=plan.backend.offsets_topic)
     with _report_errors(redaction, backend.name):
         if backend.is_missing and not make:
             raise StartupError(

@@ -1,4 +1,4 @@
-"""Shows on standard error how far a long work has come; silent if nobody looks at a terminal."""
+"""Shows on standard error how far a long work has come; silent without a terminal."""
 
 from __future__ import annotations
 

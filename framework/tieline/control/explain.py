@@ -6,12 +6,11 @@ store also has a backlog; the store is what an operator has to look at.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tieline.runtime.errors.traces import split_trace
-from tieline.runtime.task.connections import span_text
+from tieline.times import iso_ms, span_text
 
 SILENT = 60.0
 """Seconds without a record from which a connector counts as silent."""
@@ -92,7 +91,7 @@ def _never_ran(observed: Observed) -> Iterator[Finding]:
     yield Finding(
         "worker_not_running",
         "critical",
-        f"No worker on this folder runs the connector, or has run it lately.{waiting}",
+        f"No worker on this folder runs the connector, or ran it lately.{waiting}",
         "Start a worker with the connector's file: tieline run WORKER CONNECTOR.",
     )
 
@@ -152,7 +151,7 @@ def _outages(observed: Observed, ledger: Mapping[str, Any]) -> Iterator[Finding]
     external = "store_unavailable" if ledger.get("type") == "sink" else "not_connected"
     kinds = [(_kind(outage, observed.broker, external), outage) for outage in ledger.get("not_connected", ())]
     for kind, outage in sorted(kinds, key=lambda each: (order.index(each[0]), each[1]["since"])):
-        since_ms = _ms(outage["since"])
+        since_ms = iso_ms(outage["since"])
         if kind == "broker_unavailable" and observed.broker_problem is not None:
             continue  # reported already
         text = f"Not connected to {outage['to']} for {observed.ago(since_ms)}: {_sentence(outage['because'])}"
@@ -288,10 +287,3 @@ def _sentence(text: str) -> str:
     """Return a text as one line that ends in one full stop."""
     line = " ".join(text.split())
     return line if line.endswith((".", "!", "?")) else f"{line}."
-
-
-def _ms(text: str) -> int | None:
-    try:
-        return int(dt.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
-    except ValueError:  # the time of a wrong clock is written in another form
-        return None

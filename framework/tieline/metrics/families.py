@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import logging
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from tieline.metrics.definitions import (
 )
 from tieline.metrics.snapshot import BUCKETS, ConnectorSnapshot, Distribution, TaskSnapshot, WorkerSnapshot
 from tieline.metrics.trends import Trends
+from tieline.times import iso_ms
 
 log = logging.getLogger(__name__)
 
@@ -265,10 +265,8 @@ def _matching(counters: dict[str, int], metric: CounterMetric) -> Iterable[tuple
 
 def _seconds(time: str, now: float) -> float:
     """Return an ISO time as seconds since 1970; ``now`` if a wrong clock wrote it in another form."""
-    try:
-        return dt.datetime.fromisoformat(time).timestamp()
-    except (ValueError, OverflowError):
-        return now
+    ms = iso_ms(time)
+    return now if ms is None else ms / 1000
 
 
 def _state(state: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -24,6 +23,7 @@ from tieline.plugins import discovery
 from tieline.runtime.sink.identity import RecordIdentities
 from tieline.runtime.spool.room import PARTITION as SPOOL
 from tieline.runtime.spool.seal import unseal
+from tieline.times import iso_utc
 
 _BATCH = 2_000
 _POLL = 0.2
@@ -172,7 +172,7 @@ class _Matcher:
             details: dict[str, Any] = {
                 "partition": record.partition,
                 "offset": record.offset,
-                "time": _time(record.timestamp),
+                "time": iso_utc(record.timestamp, "milliseconds"),
             }
             if letter.family and self._is_about(letter):
                 details |= {
@@ -210,12 +210,3 @@ class _Closing:
 
 def _id_of(headers: Headers) -> str:
     return (dict(headers).get(ID_HEADER) or b"").decode("ascii", "replace")
-
-
-def _time(milliseconds: int) -> str:
-    try:
-        return dt.datetime.fromtimestamp(milliseconds / 1000, dt.timezone.utc).isoformat(
-            timespec="milliseconds"
-        )
-    except (OverflowError, OSError, ValueError):
-        return str(milliseconds)

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tieline.api.private_files import sync_folder
+
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 5_000_000
@@ -66,7 +68,7 @@ class PageAudit:
             self._path.rename(self._path.with_suffix(f".{number}{self._path.suffix}"))
             for each in sorted(older)[: len(older) + 1 - KEPT]:
                 older[each].unlink()
-            _sync(self._path.parent)
+            sync_folder(self._path.parent)
         except FileNotFoundError:
             return
         except OSError:  # a long file is better than no line
@@ -86,14 +88,6 @@ class PageAudit:
         return self._line(
             "continues", {"file": newest.name, "sha256": hashlib.sha256(newest.read_bytes()).hexdigest()}
         )
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(file: int, line: bytes, size: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from tieline.api.pages import RunningConnector
+from tieline.times import iso_ms
 from tieline.ui.sampler import Sample
 
 Ledger = Mapping[str, Any]
@@ -107,7 +108,7 @@ def problems_of(ledger: Ledger, spool: SpoolUse | None, dropped: int) -> list[Pr
     problems = _failures(ledger)
     for outage in ledger.get("not_connected", ()):
         text = f"Not connected to {outage['to']}: {outage['because']}. Records wait; the worker retries."
-        problems.append(Problem(f"outage.{outage['to']}", "warning", text, _ms(outage["since"])))
+        problems.append(Problem(f"outage.{outage['to']}", "warning", text, iso_ms(outage["since"])))
     if spool is not None and spool.percent is not None and spool.percent > 100 * FULL:
         text = (
             f"The spool is {spool.percent} % full. Records are dropped when it is full: let the broker accept"
@@ -157,10 +158,3 @@ def count_dropped(ledger: Ledger) -> int:
 def _dropped_counters(ledger: Ledger) -> dict[str, int]:
     counters = ledger.get("counters", {})
     return {name: number for name, number in counters.items() if name.startswith("dropped")}
-
-
-def _ms(time_text: str) -> int | None:
-    try:
-        return int(dt.datetime.fromisoformat(time_text.replace("Z", "+00:00")).timestamp() * 1000)
-    except ValueError:  # the time of a wrong clock is written in another form
-        return None

@@ -118,7 +118,7 @@ def files(tmp_path, log, new_history):
     (tmp_path / "worker.json").write_text(json.dumps({"data.dir": str(tmp_path / "data")}))
     sink = {"name": "history", "connector.class": "history", "topics": "readings"}
     (tmp_path / "history.json").write_text(json.dumps(sink))
-    return ["--worker", str(tmp_path / "worker.json"), "--connector", str(tmp_path / "history.json")]
+    return ["--worker", str(tmp_path / "worker.json"), "--connector-file", str(tmp_path / "history.json")]
 
 
 @pytest.fixture

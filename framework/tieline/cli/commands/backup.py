@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tieline.api import StartupError, TielineError
-from tieline.cli.connection import BrokerOptions, WorkerFile, say
+from tieline.cli.connection import AsJson, BrokerOptions, WorkerFile, required, say
 from tieline.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from tieline.config.plan import Plan
 
 _MB = 1 << 20
-_WORKER_NEEDED = "which worker? Give --worker FILE, its settings, or set TIELINE_WORKER"
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of sentences.")]
 
 
 def backup(
@@ -40,14 +37,15 @@ def backup(
     """Copy a worker's disk state: local log, spools, ledger of commands, stores and audit logs in data.dir.
 
     The worker may be running. Every record that it has acknowledged before is in the backup. Each SQLite file
-    is a consistent copy whose integrity is checked (exit status 1 if one is damaged; it is copied anyway).
-    The manifest is written last: a folder without manifest.json is an incomplete backup.
+    is a consistent copy whose integrity is checked; a damaged file is copied anyway, and named. The manifest
+    is written last: a folder without manifest.json is an incomplete backup.
 
     Not in it: the settings, files that they name outside of data.dir, and what is on Kafka or in a database.
+    Exit status: 0; 1 if a file is damaged, or there is no backup; 2 if nothing was started.
     """
     from tieline.backup.taking import Source, take_backup
 
-    plan = _plan(worker)
+    plan = BrokerOptions(required(worker)).plan()
     source = Source(plan.worker.data_dir, _identity(plan), _not_covered(plan))
     with _errors_on_one_line("there is no backup"), ProgressBar() as progress:
         manifest = take_backup(source, folder, int(rate * _MB), progress)
@@ -71,22 +69,14 @@ def restore(
     The backup is verified first. No command is executed a second time: commands that waited in the backup end
     as UNKNOWN (RESTORED), and unknown ones that were issued before the worker's next start are rejected
     (FORGOTTEN). Records may be delivered again, with the same identity. Never run two workers on one backup.
+    Exit status: 0; 1 if a file cannot be copied, and then nothing was changed; 2 if nothing was started.
     """
     from tieline.backup.restoring import restore_backup
 
-    data_dir = _plan(worker).worker.data_dir
+    data_dir = BrokerOptions(required(worker)).worker_data_dir()
     with _errors_on_one_line("nothing was changed"), ProgressBar() as progress:
         restored = restore_backup(folder, data_dir, progress, replace=replace, accept_damaged=accept_damaged)
     _report_restore(restored, data_dir, as_json)
-
-
-def _plan(worker: Path | None) -> Plan:
-    from tieline.config.plan import check_plan
-
-    if worker is None:
-        raise StartupError(_WORKER_NEEDED)
-    where, settings = BrokerOptions(worker).settings()
-    return check_plan(where, settings, [])
 
 
 def _identity(plan: Plan) -> dict[str, str]:

@@ -12,7 +12,14 @@ import typer
 
 from tieline.api import StartupError
 from tieline.cli.commands.consume import View
-from tieline.cli.connection import BootstrapServers, BrokerOptions, DataDir, WorkerFile, say
+from tieline.cli.connection import (
+    BootstrapServers,
+    BrokerOptions,
+    ConnectorFiles,
+    DataDir,
+    WorkerFile,
+    say,
+)
 from tieline.cli.dead_letters.options import (
     All,
     Cause,
@@ -20,7 +27,6 @@ from tieline.cli.dead_letters.options import (
     Connector,
     DeadLetterTopic,
     Everything,
-    Files,
     Letters,
     OpenedLetters,
     Output,
@@ -51,7 +57,8 @@ _TRIED = 1_000
 """Letters that a dry run converts."""
 
 dlq = typer.Typer(
-    help="Dead letters: list their causes, show, replay and drop them. Nothing is ever deleted.",
+    help="Dead letters: list their causes, show, replay and drop them. Nothing is ever deleted. The files of "
+    "connectors name the topics of dead letters, the converters and the transforms.",
     no_args_is_help=True,
 )
 
@@ -61,7 +68,7 @@ def list_letters(
     worker: WorkerFile = None,
     bootstrap_servers: BootstrapServers = None,
     data_dir: DataDir = None,
-    files: Files = None,
+    files: ConnectorFiles = None,
     topic: DeadLetterTopic = None,
     cause: Cause = None,
     since: Since = None,
@@ -96,7 +103,7 @@ def show(
     worker: WorkerFile = None,
     bootstrap_servers: BootstrapServers = None,
     data_dir: DataDir = None,
-    files: Files = None,
+    files: ConnectorFiles = None,
     topic: DeadLetterTopic = None,
     cause: Cause = None,
     since: Since = None,
@@ -146,7 +153,7 @@ def replay(
     worker: WorkerFile = None,
     bootstrap_servers: BootstrapServers = None,
     data_dir: DataDir = None,
-    files: Files = None,
+    files: ConnectorFiles = None,
     topic: DeadLetterTopic = None,
     cause: Cause = None,
     since: Since = None,
@@ -233,7 +240,7 @@ def drop(
     worker: WorkerFile = None,
     bootstrap_servers: BootstrapServers = None,
     data_dir: DataDir = None,
-    files: Files = None,
+    files: ConnectorFiles = None,
     topic: DeadLetterTopic = None,
     cause: Cause = None,
     since: Since = None,

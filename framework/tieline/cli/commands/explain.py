@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tieline.api import StartupError
-from tieline.cli.connection import BrokerOptions, WorkerFile
+from tieline.cli.connection import CALL_TIMEOUT, AsJson, BrokerOptions, WorkerFile, required, short_calls
+from tieline.times import local_time
 from tieline.topics.printable import printable
 
 if TYPE_CHECKING:
     from tieline.config.plan import Plan
     from tieline.control.explain import Observed
 
-_TIMEOUT = 5.0
-
 
 def explain(
     connector: Annotated[str, typer.Argument(help="The connector's name.")],
     worker: WorkerFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of sentences.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say why a connector makes no progress, with figures and the fix.
 
@@ -35,14 +32,15 @@ def explain(
     """
     from tieline.control.explain import explain as find
 
-    if worker is None:
-        raise StartupError("which worker? Give --worker FILE, a worker's settings; or set TIELINE_WORKER")
-    findings = find(observe(connector, BrokerOptions(worker)))
+    observed = observe(connector, BrokerOptions(required(worker)))
+    findings = find(observed)
     if as_json:
         typer.echo(json.dumps({"connector": connector, "findings": [each._asdict() for each in findings]}))
         return
     for finding in findings:
-        since = "" if finding.since_ms is None else f" (since {_time(finding.since_ms)})"
+        since = (
+            "" if finding.since_ms is None else f" (since {local_time(finding.since_ms, observed.now_ms)})"
+        )
         mark = {"critical": "✖", "warning": "▲", "info": "●"}[finding.severity]
         typer.echo(f"{mark} {printable(finding.text)}{since}")
         if finding.fix:
@@ -99,12 +97,12 @@ def _ask_broker(plan: Plan, settings: Mapping[str, str], connector: str) -> tupl
     redaction = Redaction()
     redaction.add(secrets(settings))
     silence_clients()
-    backend = replace(plan.backend, call_timeout=_TIMEOUT, offsets_topic="")
+    backend = short_calls(plan.backend)
     if backend.is_missing:
         return None, None
     try:
         with closing(backend.open(owner=False)) as broker:
-            rows = ConnectorOffsets(broker.offsets, connector, _TIMEOUT).sink_offsets()
+            rows = ConnectorOffsets(broker.offsets, connector, CALL_TIMEOUT).sink_offsets()
     except TielineError as error:
         return None, str(redaction.clean(f"{backend.name}: {error}"))
     lags = [row.lag for row in rows if row.lag is not None]
@@ -114,9 +112,3 @@ def _ask_broker(plan: Plan, settings: Mapping[str, str], connector: str) -> tupl
 def _connectors(status: Mapping[str, Any]) -> Mapping[str, Any]:
     connectors = status.get("connectors")
     return connectors if isinstance(connectors, dict) else {}
-
-
-def _time(ms: int) -> str:
-    moment = dt.datetime.fromtimestamp(ms / 1000).astimezone()
-    is_today = moment.date() == dt.datetime.now().date()
-    return moment.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,28 +98,24 @@ def lines(connectors: Sequence[Mapping[str, Any]], now: float) -> Iterator[str]:
 
 def _next_attempt(row: Mapping[str, Any], now: float) -> str:
     """Return what becomes of a connector that has failed; empty if only an operator can help."""
-    from tieline.runtime.task.connections import span_text
+    from tieline.times import local_time, span_text
 
     due, is_open = row.get("next_attempt_ms"), row.get("breaker") == "open"
     restarts = f"after {row.get('attempts')} restarts"
     if due is None:
         return f"has an open breaker {restarts}; only an operator closes it" if is_open else ""
-    begin = dt.datetime.fromtimestamp(due / 1000).astimezone()
-    when = f"{begin.strftime('%H:%M:%S')} (in {span_text(max(0.0, due / 1000 - now))})"
+    when = f"{local_time(due, now * 1000)} (in {span_text(max(0.0, due / 1000 - now))})"
     return f"has an open breaker {restarts}, until {when}" if is_open else f"restarts at {when}, {restarts}"
 
 
 def _since(since: str, until: float, now: float) -> str:
     """Return a time in the local zone, with its date unless that is today, and how long it lasted."""
-    from tieline.runtime.task.connections import span_text
+    from tieline.times import iso_ms, local_time, span_text
 
-    try:
-        begin = dt.datetime.fromisoformat(since).astimezone()
-        today = dt.datetime.fromtimestamp(now).date() == begin.date()
-    except (ValueError, OverflowError, OSError):  # a clock that was wrong
+    begin = iso_ms(since)
+    if begin is None:  # a clock that was wrong
         return since
-    shown = begin.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
-    return f"{shown} ({span_text(max(0.0, until - begin.timestamp()))})"
+    return f"{local_time(begin, now * 1000)} ({span_text(max(0.0, until - begin / 1000))})"
 
 
 def _one_line(text: str) -> str:
@@ -144,7 +139,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _behind(seconds: float | None) -> str:
-    from tieline.runtime.task.connections import span_text
+    from tieline.times import span_text
 
     return "unknown" if seconds is None else span_text(seconds)
 

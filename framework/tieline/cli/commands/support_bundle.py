@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tieline.api import StartupError
-from tieline.cli.connection import WorkerFile
+from tieline.cli.connection import AsJson, ConnectorFiles, WorkerFile, required, short_calls
 
 
 def support_bundle(
@@ -21,10 +20,8 @@ def support_bundle(
         Path | None, typer.Argument(help="The archive to write; by default tieline-support-TIME.tar.gz.")
     ] = None,
     worker: WorkerFile = None,
-    connector: Annotated[
-        list[Path] | None, typer.Option("--connector", "-c", help="A connector's file; once for each.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    files: ConnectorFiles = None,
+    as_json: AsJson = False,
 ) -> None:
     """Collect versions, masked settings, status, sizes, schema ids and recent log lines in an archive.
 
@@ -37,11 +34,10 @@ def support_bundle(
     from tieline.support.collecting import parts, read_settings
     from tieline.topics.session import BrokerSession
 
-    if worker is None:
-        raise StartupError("which worker? Give --worker FILE, its settings, or set TIELINE_WORKER")
+    worker = required(worker)
     now = dt.datetime.now(dt.timezone.utc)
     path = file or Path(f"tieline-support-{now:%Y%m%dT%H%M%S}.tar.gz")
-    settings = read_settings(worker, connector or [])
+    settings = read_settings(worker, files or [])
     redaction = Redaction()
     redaction.add(settings.secrets)
     silence_clients()
@@ -51,7 +47,7 @@ def support_bundle(
         def session() -> BrokerSession:
             if settings.plan is None:
                 raise StartupError("the settings have problems, which problems.json names")
-            backend = replace(settings.plan.backend, call_timeout=5.0, offsets_topic="")
+            backend = short_calls(settings.plan.backend)
             if backend.is_missing:
                 raise StartupError(f"{backend.data_dir.absolute()} holds no local log")
             opened = BrokerSession(backend.open(owner=False), backend.name, settings.plan.external_registry)

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,13 +15,19 @@ from rich.progress import Progress, TaskID, TextColumn
 
 from tieline.api import StartupError
 from tieline.api.commands import parse_time
-from tieline.cli.connection import BrokerOptions, WorkerFile, open_session, say
+from tieline.cli.connection import (
+    CALL_TIMEOUT,
+    BrokerOptions,
+    ConnectorFiles,
+    WorkerFile,
+    open_session,
+    required,
+    say,
+)
 from tieline.topics.printable import printable
 
 if TYPE_CHECKING:
     from tieline.support.tracing import Trace
-
-_CALL_TIMEOUT = 5.0
 
 
 def trace(
@@ -33,10 +38,7 @@ def trace(
     topic: Annotated[str | None, typer.Option(help="Instead of an id: the record's topic.")] = None,
     partition: Annotated[int, typer.Option(min=0, max=1_000_000, help="Its partition.")] = 0,
     offset: Annotated[int | None, typer.Option(min=0, max=1 << 62, help="Its offset.")] = None,
-    connector: Annotated[
-        list[Path] | None,
-        typer.Option("--connector", "-c", help="A sink's file, whose store is asked; once for each."),
-    ] = None,
+    files: ConnectorFiles = None,
     since: Annotated[
         str, typer.Option(help="From which time topics are read: ISO 8601, or a span such as 15m, 2h, 7d.")
     ] = "1d",
@@ -49,8 +51,10 @@ def trace(
 ) -> None:
     """Show what happened to one record: spools, topics, dead letters, stores, and what names its id.
 
-    A command's id finds the command, its results, and on Kafka its ledger. Topics are read from --since on;
-    nothing is committed. Also prints where it looked, and where it could not. Exit status 3: found nowhere.
+    A command's id finds the command, its results, and on Kafka its ledger. The stores of the sinks that are
+    given are asked. Topics are read from --since on; nothing is committed. Also prints where it looked, and
+    where it could not. Exit status: 0; 1 if the broker is unavailable; 2 if nothing was started; 3 if the
+    record was found nowhere.
     """
     from tieline.config.plan import plan
     from tieline.config.planned import SinkPlan
@@ -63,15 +67,14 @@ def trace(
         trace_topics,
     )
 
-    if worker is None:
-        raise StartupError("which worker? Give --worker FILE, its settings, or set TIELINE_WORKER")
+    worker = required(worker)
     if (record_id is None) == (topic is None or offset is None):
         raise StartupError("which record? Give its id, or --topic, --partition and --offset")
     try:
         begin = int(parse_time(since, dt.datetime.now(dt.timezone.utc)).timestamp() * 1000)
     except ValueError as error:
         raise StartupError(f"--since: {error}") from None
-    planned = plan(worker, connector or [])
+    planned = plan(worker, files or [])
     data_dir = planned.worker.data_dir
     found = Trace(record_id or "")
     with open_session(BrokerOptions(worker)) as session:
@@ -82,14 +85,14 @@ def trace(
                 raise StartupError(str(error)) from None
         trace_spools(found, data_dir / "spools")
         with _counting() as (progress, task):
-            topics = readable_topics(session.broker, _CALL_TIMEOUT)
+            topics = readable_topics(session.broker, CALL_TIMEOUT)
             trace_topics(
                 found, session.broker, topics, begin, lambda number: progress.advance(task, number), timeout
             )
     sinks = [each for each in planned.connectors if isinstance(each, SinkPlan)]
     trace_stores(found, sinks, data_dir)
     if not sinks:
-        found.unavailable["stores"] = "give the file of each sink with --connector"
+        found.unavailable["stores"] = "give the file of each sink with --connector-file"
     _show(found, sys.stdout.isatty() is False if as_json is None else as_json)
     sys.exit(0 if found.sightings else 3)
 

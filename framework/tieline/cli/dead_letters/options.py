@@ -22,15 +22,6 @@ from tieline.dead_letters.selection import Selection
 from tieline.topics.dead_letters.reading import JobLog
 from tieline.topics.session import BrokerSession
 
-Files = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--connector-file",
-        "-c",
-        help="A connector's settings, as for tieline run; may be repeated. They name the topics of dead "
-        "letters, the converters and the transforms.",
-    ),
-]
 DeadLetterTopic = Annotated[
     str | None, typer.Option("--topic", help="The topic of dead letters. Default: that of the connectors.")
 ]

@@ -72,7 +72,7 @@ class PartitionTotals:
         """Note that the task continues at another offset; what was in flight is dropped already.
 
         What lies between the committed offset and a later one is skipped. From an earlier one on, records
-        are read again that were counted: counting begins anew.
+        are read again that were counted: a new count begins.
         """
         known = self._partitions.get(partition)
         if known is None or known.position is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from tieline.times import iso_utc, span_text
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Connections:
                 if now - outage.logged_at >= outage.pause:
                     outage.logged_at, outage.pause = now, min(outage.pause * 4, LAST_REMINDER)
                     span = span_text(now - outage.since)
-                    due.append((outage.words, system, _time(outage.since_ms), span, outage.reason))
+                    due.append((outage.words, system, iso_utc(outage.since_ms), span, outage.reason))
         for reminder in due:
             log.warning("%s %s since %s (for %s): %s", *reminder)
 
@@ -82,25 +83,6 @@ class Connections:
         """Return ``to``, ``since`` (ISO 8601, UTC) and ``because`` of each outage."""
         with self._lock:
             return [
-                {"to": system, "since": _time(outage.since_ms), "because": outage.reason}
+                {"to": system, "since": iso_utc(outage.since_ms), "because": outage.reason}
                 for system, outage in sorted(self._outages.items())
             ]
-
-
-def _time(ms: int) -> str:
-    try:
-        return dt.datetime.fromtimestamp(ms / 1000, dt.timezone.utc).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):  # a clock that is wrong
-        return f"{ms} ms"
-
-
-def span_text(seconds: float) -> str:
-    """Return a duration as text, such as 4 s, 12 min, 3 h 20 min, 2 d 4 h."""
-    minutes = int(seconds) // 60
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 24 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
