@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tieline.api import StartupError
+from tieline.api import RetriableError, StartupError
 from tieline.cli.commands.consume import View
 from tieline.cli.connection import (
     BootstrapServers,
@@ -227,8 +227,12 @@ def replay(
         say(f"replay {job.id}: {ledger.selected} letter(s) of {name}; Ctrl-C cancels it")
         progress = ReplayProgress(Clock())
         running.report = progress.show
-        with _cancel_on_signals(running):
-            ledger = running.run(rate, wait)
+        try:
+            with _cancel_on_signals(running):
+                ledger = running.run(rate, wait)
+        except RetriableError:
+            say(f"the job {job.id} is interrupted; the same command continues it", error=True)
+            raise
         screen.ledger(running.job, ledger)
     if ledger.remaining:
         raise typer.Exit(1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+from dataclasses import replace as replaced
 from typing import Any
 
 import pytest
 import typer
 
-from tieline.api import ID_HEADER, SourceRecord, StartupError, TopicPartition
+from tieline.api import ID_HEADER, Schema, SourceRecord, StartupError, TopicPartition
 from tieline.broker.internal import replay_topic
 from tieline.broker.local.log import LocalLog
 from tieline.broker.records import ProducerRecord
@@ -21,6 +22,7 @@ from tieline.dead_letters.jobs import RUNNING, Job, job_record
 from tieline.dead_letters.letter import Cause, DeadLetter, consumed_id, source_id
 from tieline.dead_letters.record import letter_record
 from tieline.dead_letters.source_record import source_form
+from tieline.registry.schema_topic import TopicSchemaStore
 from tieline.runtime.sink.conversion import SinkConversion
 from tieline.runtime.task.transform_chain import TransformChain
 from tieline.topics.dead_letters.replay import Replay
@@ -335,6 +337,68 @@ def test_a_dry_run_shows_before_and_after_and_changes_nothing(data, tmp_path, ca
     log = LocalLog.open(data, owner=False)
     assert set(log.topic_names()) == {"dead", "bus", "other"}
     log.close()
+
+
+def test_a_dry_run_registers_no_schema(data, tmp_path, capfd):
+    schema = Schema.parse('{"type": "record", "name": "x.R", "fields": [{"name": "n", "type": "long"}]}')
+    value, key, form = source_form(SourceRecord("readings", {"n": 1}, value_schema=schema))
+    write(data, replaced(source_letter({}), value=value, key=key, form=form))
+    replay(
+        data_dir=data, files=[source(tmp_path, **{"value.converter": "avro"})], everything=True, dry_run=True
+    )
+    shown, summary = lines(capfd)
+    assert (shown["outcome"], shown["after"]["value"]) == ("accepted", {"n": 1})
+    assert summary["tried"] == {"accepted": 1}
+    log = LocalLog.open(data, owner=False)
+    assert "_schemas" not in log.topic_names()
+    log.close()
+
+
+def test_a_record_with_a_commands_schema_is_refused_in_any_topic(data, sink, capfd):
+    log = LocalLog.open(data)
+    number = TopicSchemaStore(log).register("command.Command", Schema.named("command.Command"))
+    log.close()
+    write(data, letter(1, value=b"\0" + number.to_bytes(4, "big") + b"x"))
+    with pytest.raises(StartupError, match="every selected letter is refused"):
+        replay(data_dir=data, files=sink, everything=True, to_topic="other")
+    assert "its schema is command.Command: a command is never" in next(iter(lines(capfd)[0]["refusals"]))
+
+
+def test_people_get_text(data, sink, capfd):
+    write(data, letter(1), letter(2, attempts=3))
+    rows = {"data_dir": data, "output": View.ROWS}
+    list_letters(files=sink, **rows)
+    show(["0@0"], files=sink, **rows)
+    replay(files=sink, everything=True, dry_run=True, **rows)
+    with pytest.raises(typer.Exit):
+        replay(files=sink, everything=True, wait=0.0, **rows)
+    list_jobs(**rows)
+    out = capfd.readouterr().out
+    for line in (
+        "dead: 2 dead letter(s)",
+        "  2 letter(s)  store  2023-11-14T22:13:20.001Z to 2023-11-14T22:13:20.002Z",
+        "     message  line 1 is not JSON",
+        "1 letter(s) would be replayed; of 1 that were tried: 1 accepted",
+        "1 replayed = 0 delivered + 0 dead-lettered again + 1 remaining",
+        "1 of these are written and wait for their connector",
+        "refused 1 letter(s): it was replayed 3 time(s) already",
+        "replay dead   waiting",
+    ):
+        assert line in out
+
+
+@pytest.mark.parametrize(
+    ("conditions", "number"),
+    [
+        ({"since": "2023-11-14T22:13:20.002Z"}, 1),
+        ({"until": "2023-11-14T22:13:20.002Z"}, 1),
+        ({"connector": "x"}, 0),
+    ],
+)
+def test_letters_are_selected_by_time_and_connector(data, sink, capfd, conditions, number):
+    write(data, letter(1), letter(2))
+    list_letters(data_dir=data, files=sink, **conditions)
+    assert [group["count"] for group in lines(capfd)] == [number] * bool(number)
 
 
 def test_dropped_letters_are_hidden_and_kept(data, sink, capfd):
