@@ -23,7 +23,6 @@ def connectors(backend, folder, converter):
         "file": str(folder / "store.txt"),
         "value.converter": converter,
         "errors.tolerance": "all",
-        "errors.tolerance.window": "off",
         "errors.deadletterqueue.topic.name": f"dead-{backend.suffix}",
     }
     if converter == "json":
@@ -104,9 +103,10 @@ def test_a_replay_that_is_cancelled_and_killed_delivers_each_letter_and_its_ledg
                 ledger[store]["dead_lettered"] == NUMBER and ledger[other]["delivered"] == 2 * NUMBER
             )
         )
-        # nothing is repaired yet: all of them fail again, and are letters again
+        # nothing is repaired yet: all fail again, which stops no task (errors.tolerance.window)
         status, ledger = replay(tmp_path, store, "--rate", "0")
         assert (status, counts(ledger)) == (0, (NUMBER, 0, NUMBER, 0))
+        assert worker.last_ledger[store]["state"] == "RUNNING"
     with worker_on(backend, tmp_path, "string") as worker:
         out, status = replay_and_signal(tmp_path, store, signal.SIGTERM)
         cancelled = json.loads(out.splitlines()[-1])

@@ -62,6 +62,8 @@ class DeadLetters:
     def __init__(self, queue: DeadLetterQueue, broker: Broker, environment: TaskEnvironment) -> None:
         self.queue = queue
         self.topic = queue.topic
+        self.replay_topic = replay_topic(environment.connector)
+        """Records of this topic are replays: that they fail again says nothing new about the task."""
         self.window = ToleranceWindow(queue.window)
         self._broker = broker
         self._environment = environment
@@ -98,7 +100,7 @@ class DeadLetters:
         environment = self._environment
         place = record.topic, record.partition, record.offset
         origin = Origin(*place)
-        if replay.origin is not None and record.topic == replay_topic(environment.connector):
+        if replay.origin is not None and record.topic == self.replay_topic:
             origin = replay.origin
             if origin.partition is not None and origin.offset is not None:
                 place = origin.topic, origin.partition, origin.offset

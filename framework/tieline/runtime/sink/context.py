@@ -126,7 +126,8 @@ class TaskSinkContext(TaskContext):
                 "errors.deadletterqueue.topic.name, or filter the record with a transform"
             ) from error
         known, future = letters.report(record, error, self.task_type)
-        if not known and letters.maker.window.fail_late([0]) is not None:
+        counts = not known and partition.topic != letters.maker.replay_topic
+        if counts and letters.maker.window.fail_late([0]) is not None:
             raise FatalError(f"{letters.maker.describe_exceeded()}. {where}") from error
         return future
 

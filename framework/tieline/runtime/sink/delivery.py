@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 from tieline.api import DataError, SinkRecord, SinkTask
@@ -146,10 +146,14 @@ class BatchDelivery:
         """
         if self._maker is None:
             return precedes_failure(batch, failures)
-        exceeded = self._maker.window.exceeded_at(failures)
+        if not failures:
+            return [True] * len(batch)
+        number_of = self._counted(batch, range(len(batch)))
+        exceeded = self._maker.window.exceeded_at([number_of[i] for i in failures if i in number_of])
         if exceeded is None:
             return [True] * len(batch)
-        return [index < exceeded for index in range(len(batch))]
+        end = list(number_of)[exceeded]
+        return [index < end for index in range(len(batch))]
 
     def _track(
         self, batch: Sequence[ConsumedRecord], kept: Collection[int], failures: Failures, done: Sequence[bool]
@@ -163,7 +167,7 @@ class BatchDelivery:
             dead = {index: failure for index, failure in sorted(failures.items()) if done[index]}
             for index, failure in dead.items():
                 self._inputs.letters.add(batch[index], failure)
-            self._advance_window(done, dead)
+            self._advance_window(batch, done, dead)
         self._tracker.track(batch, kept, done, dead)
         if len(dead) < len(failures):
             self._committer.commit()
@@ -172,13 +176,22 @@ class BatchDelivery:
         if self._inputs.letters.full:
             self._committer.commit()
 
-    def _advance_window(self, done: Sequence[bool], dead: Collection[int]) -> None:
+    def _advance_window(
+        self, batch: Sequence[ConsumedRecord], done: Sequence[bool], dead: Collection[int]
+    ) -> None:
         assert self._maker is not None
         if not dead:
             self._maker.window.advance(sum(done))
             return
-        number_of = {index: number for number, index in enumerate(i for i, d in enumerate(done) if d)}
-        self._maker.window.advance(len(number_of), [number_of[index] for index in dead])
+        number_of = self._counted(batch, [index for index, is_done in enumerate(done) if is_done])
+        self._maker.window.advance(len(number_of), [number_of[i] for i in dead if i in number_of])
+
+    def _counted(self, batch: Sequence[ConsumedRecord], indexes: Iterable[int]) -> dict[int, int]:
+        """Return the number of each of these records in the window. A replay has none."""
+        assert self._maker is not None
+        replays = self._maker.replay_topic
+        counted = (index for index in indexes if batch[index].topic != replays)
+        return {index: number for number, index in enumerate(counted)}
 
     def _stop_at(self, batch: Sequence[ConsumedRecord], failures: Failures) -> NoReturn:
         sentence = describe_failure(failures, lambda index: self._failed_record(batch[index]))

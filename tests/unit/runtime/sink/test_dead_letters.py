@@ -115,7 +115,7 @@ class Running:
                 PartitionCounts(log),
                 SinkLetters(maker, avro=avro),
             ),
-            Subscription(("t",), None),
+            Subscription(("t", "tieline-replay-c"), None),
             Timing(offset_flush=0.5, max_records=5000, max_wait=0.02),
         )
         self.error: TaskFailedError | None = None
@@ -495,3 +495,16 @@ def test_a_letter_shows_no_secret_of_the_configuration(log, monkeypatch):
     (letter,) = letters(log)
     assert letter.cause.message == "mongodb://me:********@host refuses it"
     assert "hunter2!" not in repr(letter)
+
+
+def test_replays_that_fail_again_do_not_stop_the_task_and_hide_no_broken_converter(log):
+    log.create_topic("tieline-replay-c", partitions=1)
+    bad = [b"put", b"report", b"converter"] * 10
+    log.store.append([ProducerRecord("tieline-replay-c", value, None, REPLAYED) for value in bad])
+    fill(log, ["good"])
+    running = Running(log, Sink(), Window(2, 5))
+    wait_for(lambda: running.task.stats.dead_lettered == 30)
+    fill(log, ["put", "put", "put"])
+    stats = running.join()
+    assert "more than 2 of the last 5 records" in str(running.error)
+    assert stats.dead_lettered == 32
