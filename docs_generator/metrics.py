@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from tieline.api import Connector
-from tieline.metrics.definitions import GROUPS, Definition, connector_definitions
+from tieline.metrics.definition import Definition
+from tieline.metrics.definitions import GROUPS, connector_definitions
 from tieline.plugins import discovery
 
 MARKER = re.compile(r"^<!-- metrics: (?P<group>[\w-]+) -->$", re.M)

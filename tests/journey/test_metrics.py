@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.meta.monitoring import ROOT, RULES, expressions, recorded
 from tests.meta.promql import parse
 
-from tieline.metrics.definitions import DEFINITIONS, KAFKA_CONNECT
+from tieline.metrics.definitions import DEFINITIONS
+from tieline.metrics.kafka_connect import KAFKA_CONNECT
 from tieline.testing.worker_process import WorkerProcess
 from tieline_lab.process import free_port
 

@@ -12,7 +12,8 @@ from docs_generator.metrics import of_plugins
 from tests.meta.monitoring import CASES, DASHBOARD, ROOT, RULES, expressions, panels, recorded, rules
 from tests.meta.promql import parse
 
-from tieline.metrics.definitions import DEFINITIONS, Definition
+from tieline.metrics.definition import Definition
+from tieline.metrics.definitions import DEFINITIONS
 
 PAGE = (ROOT / "docs" / "how-to" / "monitor.md").read_text("utf-8")
 EXPRESSIONS = list(expressions())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple, TypeAlias
 
 from tieline.api.metrics import ConnectorMetric, CounterMetric
-
-Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+from tieline.metrics.definition import CONNECTOR, TASK, Definition
+from tieline.metrics.kafka_connect import KAFKA_CONNECT
 
 STATES = ("running", "restarting", "paused", "failed", "unassigned", "stopped")
 """The states of a connector and of a task, as they are in labels."""
@@ -15,21 +14,6 @@ STATES = ("running", "restarting", "paused", "failed", "unassigned", "stopped")
 OUTCOMES = ("received", "delivered", "dead_lettered", "filtered", "in_flight")
 """What a ledger counts."""
 
-CONNECT_TASK_COUNTS = ("running", "restarting", "paused", "failed", "unassigned", "destroyed")
-"""The states by which Kafka Connect counts the tasks of a connector."""
-
-
-class Definition(NamedTuple):
-    """One metric. A counter's name ends in ``_total``."""
-
-    name: str
-    kind: Kind
-    labels: tuple[str, ...]
-    help: str
-
-
-_CONNECTOR = ("connector",)
-_TASK = ("connector", "task")
 _RECORDS = ("connector", "type")
 
 WORKER: tuple[Definition, ...] = (
@@ -69,44 +53,44 @@ CONNECTORS: tuple[Definition, ...] = (
     Definition(
         "tieline_connected",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "1 if every system that the connector needs can be reached, the broker included, otherwise 0.",
     ),
     Definition(
         "tieline_connected_since_timestamp_seconds",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "When the last outage ended or the worker started, in seconds since 1970; missing during an outage.",
     ),
-    Definition("tieline_restarts_total", "counter", _CONNECTOR, "Restarts of failed tasks."),
+    Definition("tieline_restarts_total", "counter", CONNECTOR, "Restarts of failed tasks."),
     Definition(
         "tieline_last_received_timestamp_seconds",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "When the connector received its last records, in seconds since 1970; missing before the first.",
     ),
     Definition(
         "tieline_last_delivered_timestamp_seconds",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "When the connector delivered its last records, in seconds since 1970; missing before the first.",
     ),
     Definition(
         "tieline_restart_attempts",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "Restarts since the connector was healthy: the most of any of its tasks.",
     ),
     Definition(
         "tieline_restart_breaker_open",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "1 if a task is not restarted for now because its budget of restarts is used up, otherwise 0.",
     ),
     Definition(
         "tieline_outage_seconds",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "How long the longest current outage lasts; 0 without one.",
     ),
 )
@@ -115,7 +99,7 @@ RECORDS: tuple[Definition, ...] = (
     Definition(
         "tieline_source_records_total",
         "counter",
-        _CONNECTOR,
+        CONNECTOR,
         "Records that a source took from its external system, into its spool if it has one.",
     ),
     Definition(
@@ -144,7 +128,7 @@ RECORDS: tuple[Definition, ...] = (
         ("connector", "stage"),
         "Dead letters by the stage at which their records failed.",
     ),
-    Definition("tieline_records_dropped_total", "counter", _CONNECTOR, "Records that were lost."),
+    Definition("tieline_records_dropped_total", "counter", CONNECTOR, "Records that were lost."),
     Definition(
         "tieline_records_dropped_by_reason_total",
         "counter",
@@ -167,20 +151,20 @@ RECORDS: tuple[Definition, ...] = (
     Definition(
         "tieline_ledger_mismatch_records",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "Records by which the ledger differs from the broker's offsets; 0 if it adds up.",
     ),
     Definition(
-        "tieline_lag_records", "gauge", _CONNECTOR, "Records in its topics that a sink has not read yet."
+        "tieline_lag_records", "gauge", CONNECTOR, "Records in its topics that a sink has not read yet."
     ),
     Definition(
         "tieline_lag_seconds",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "How long the oldest record that a sink has not delivered yet has waited; 0 if none waits.",
     ),
     Definition(
-        "tieline_task_retries_total", "counter", _TASK, "Calls that a task repeated because of an outage."
+        "tieline_task_retries_total", "counter", TASK, "Calls that a task repeated because of an outage."
     ),
     Definition(
         "tieline_task_counter_total",
@@ -191,113 +175,22 @@ RECORDS: tuple[Definition, ...] = (
 )
 
 SPOOL: tuple[Definition, ...] = (
-    Definition("tieline_spool_records", "gauge", _CONNECTOR, "Records that wait in the connector's spools."),
-    Definition("tieline_spool_bytes", "gauge", _CONNECTOR, "Bytes that wait in the connector's spools."),
+    Definition("tieline_spool_records", "gauge", CONNECTOR, "Records that wait in the connector's spools."),
+    Definition("tieline_spool_bytes", "gauge", CONNECTOR, "Bytes that wait in the connector's spools."),
     Definition(
-        "tieline_spool_limit_bytes", "gauge", _CONNECTOR, "Bytes that fit into the spools (spool.max.bytes)."
+        "tieline_spool_limit_bytes", "gauge", CONNECTOR, "Bytes that fit into the spools (spool.max.bytes)."
     ),
     Definition(
         "tieline_spool_age_seconds",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "How long the oldest record of the spools has waited; 0 if they are empty.",
     ),
     Definition(
         "tieline_spool_hours_until_full",
         "gauge",
-        _CONNECTOR,
+        CONNECTOR,
         "Hours until the spools are full if they grow as in the last ten minutes; +Inf if they do not grow.",
-    ),
-)
-
-KAFKA_CONNECT: tuple[Definition, ...] = (
-    Definition("kafka_connect_worker_connector_count", "gauge", (), "Connectors of the worker."),
-    Definition("kafka_connect_worker_task_count", "gauge", (), "Tasks of the worker."),
-    Definition("kafka_connect_coordinator_assigned_connectors", "gauge", (), "Connectors of the worker."),
-    Definition("kafka_connect_coordinator_assigned_tasks", "gauge", (), "Tasks of the worker."),
-    Definition(
-        "kafka_connect_worker_connector_total_task_count", "gauge", _CONNECTOR, "Tasks of the connector."
-    ),
-    *(
-        Definition(
-            f"kafka_connect_worker_connector_{state}_task_count",
-            "gauge",
-            _CONNECTOR,
-            f"Tasks in the state {state}.",
-        )
-        for state in CONNECT_TASK_COUNTS
-    ),
-    Definition(
-        "kafka_connect_connector_status",
-        "gauge",
-        ("connector", "status"),
-        "1 for the state that the connector is in; other states are missing.",
-    ),
-    Definition(
-        "kafka_connect_connector_connector_class",
-        "gauge",
-        ("connector", "connector_class"),
-        "Always 1; the label has the plugin.",
-    ),
-    Definition(
-        "kafka_connect_connector_connector_type",
-        "gauge",
-        ("connector", "connector_type"),
-        "Always 1; the label is source or sink.",
-    ),
-    Definition(
-        "kafka_connect_connector_connector_version",
-        "gauge",
-        ("connector", "connector_version"),
-        "Always 1; the label has the plugin's version.",
-    ),
-    Definition(
-        "kafka_connect_connector_task_status",
-        "gauge",
-        ("connector", "task", "status"),
-        "1 for the state that the task is in; other states are missing.",
-    ),
-    Definition(
-        "kafka_connect_task_error_total_record_failures", "gauge", _TASK, "Records that could not be handled."
-    ),
-    Definition("kafka_connect_task_error_total_record_errors", "gauge", _TASK, "The same."),
-    Definition(
-        "kafka_connect_task_error_total_records_skipped",
-        "gauge",
-        _TASK,
-        "Records that were passed over because of an error: each is a dead letter.",
-    ),
-    Definition("kafka_connect_task_error_total_retries", "gauge", _TASK, "Calls that were repeated."),
-    Definition(
-        "kafka_connect_task_error_deadletterqueue_produce_requests", "gauge", _TASK, "Dead letters written."
-    ),
-    Definition(
-        "kafka_connect_source_task_source_record_poll_total", "counter", _TASK, "Records that a source read."
-    ),
-    Definition(
-        "kafka_connect_source_task_source_record_write_total",
-        "counter",
-        _TASK,
-        "Records of a source that the broker acknowledged.",
-    ),
-    Definition(
-        "kafka_connect_source_task_source_record_active_count",
-        "gauge",
-        _TASK,
-        "Records of a source that were read and have not ended yet.",
-    ),
-    Definition(
-        "kafka_connect_sink_task_sink_record_read_total", "counter", _TASK, "Records that a sink read."
-    ),
-    Definition(
-        "kafka_connect_sink_task_sink_record_send_total", "counter", _TASK, "Records that a sink delivered."
-    ),
-    Definition("kafka_connect_sink_task_partition_count", "gauge", _TASK, "Partitions that a sink owns."),
-    Definition(
-        "kafka_connect_sink_task_sink_record_active_count",
-        "gauge",
-        _TASK,
-        "Records of a sink that were read and have not ended yet.",
     ),
 )
 
@@ -319,9 +212,9 @@ DEFINITIONS: Mapping[str, Definition] = {
 def connector_definition(metric: ConnectorMetric) -> Definition:
     """Return the definition of a connector's own metric."""
     if isinstance(metric, CounterMetric):
-        labels = ("connector", metric.label) if metric.label else _CONNECTOR
+        labels = ("connector", metric.label) if metric.label else CONNECTOR
         return Definition(f"tieline_{metric.name}_total", "counter", labels, metric.help)
-    return Definition(f"tieline_{metric.name}", "histogram", _CONNECTOR, metric.help)
+    return Definition(f"tieline_{metric.name}", "histogram", CONNECTOR, metric.help)
 
 
 def connector_definitions(metrics: Iterable[ConnectorMetric]) -> dict[ConnectorMetric, Definition]:

@@ -11,14 +11,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.process_collector import ProcessCollector
 
 from tieline.api.metrics import ConnectorMetric, CounterMetric
+from tieline.metrics.definition import Definition
 from tieline.metrics.definitions import (
-    CONNECT_TASK_COUNTS,
     DEFINITIONS,
     OUTCOMES,
     STATES,
-    Definition,
     connector_definitions,
 )
+from tieline.metrics.kafka_connect import CONNECT_TASK_COUNTS
 from tieline.metrics.snapshot import BUCKETS, ConnectorSnapshot, Distribution, TaskSnapshot, WorkerSnapshot
 from tieline.metrics.trends import Trends
 from tieline.times import iso_ms

@@ -61,7 +61,7 @@ def test_the_page_shows_topics_and_names_what_is_abnormal_before_the_diagram(ser
         ]
     )
     connectors = {each.name: each for each in served.worker.connectors}
-    connectors["waits"].topic_connections.not_connected("the topic no-such", "there is no such topic")
+    connectors["waits"].outages.topics.not_connected("the topic no-such", "there is no such topic")
     html = page_with(served, "Not connected to the topic no-such")
     problem = html.index("Not connected to the topic no-such")
     assert html.index("Abnormal: 1 of 2") < problem < html.index('class="pipeline"')
@@ -76,7 +76,7 @@ def test_an_external_system_that_is_unavailable_is_marked_and_what_comes_from_ou
         [{"name": "out", "connector.class": "file", "file": str(tmp_path / "out"), "topics": "lines"}]
     )
     (connector,) = served.worker.connectors
-    connector.topic_connections.not_connected("<b>disk", "<script>alert(1)</script>")
+    connector.outages.topics.not_connected("<b>disk", "<script>alert(1)</script>")
     html = page_with(served, '<span class="end end-lost">file</span>')
     assert "<script>alert" not in html
     assert "<b>disk" not in html

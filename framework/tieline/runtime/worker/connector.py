@@ -1,4 +1,4 @@
-"""One connector of a running worker: its tasks, their restarts, and what is known about its records."""
+"""One connector of a running worker: it starts, restarts and stops with its tasks."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tieline.api import Connector, StartupError, TielineError
+from tieline.api import Connector, StartupError
 from tieline.config.plan import ConnectorPlan, SinkPlan
 from tieline.logs import about, redaction
 from tieline.runtime.errors.failure_table import restart_helps
 from tieline.runtime.errors.traces import describe_error
 from tieline.runtime.spool.spool import Spool
 from tieline.runtime.task.clock import Clock
-from tieline.runtime.task.connections import Connections
-from tieline.runtime.task.ledger import skipped
-from tieline.runtime.task.totals import add_up, describe, summarize
+from tieline.runtime.worker.connector_ledger import ConnectorFailure, connector_ledger
+from tieline.runtime.worker.connector_outages import ConnectorOutages
 from tieline.runtime.worker.factory import TaskFactory
 from tieline.runtime.worker.restart_state import RestartState
 from tieline.runtime.worker.states import State, worst
@@ -47,12 +46,11 @@ class RunningConnector:
     ) -> None:
         self.plan = plan
         self.type = "sink" if isinstance(plan, SinkPlan) else "source"
-        self.topic_connections = Connections(time.monotonic, wall_ms)
-        """The topics of a sink that do not exist."""
         self._factory = factory
         self._wake = wake
         self._clock = clock or Clock()
         self._tasks = TaskSet(plan, factory, self._clock, wake)
+        self.outages = ConnectorOutages(plan.name, self._tasks, self._clock)
         self._connector: Connector[Any] | None = None
         self._failure: str | None = None
         """Why the connector failed as a whole: its tasks stop, and all of it is restarted."""
@@ -214,75 +212,10 @@ class RunningConnector:
         return worst(states)
 
     def ledger(self) -> dict[str, Any]:
-        """Return what is known about the records; from the spool on, the numbers add up at any moment."""
-        counters = self._tasks.counters
-        out: dict[str, Any] = {
-            "type": self.type,
-            "state": self.state,
-            **self._tasks.counts._asdict(),
-            "skipped": skipped(counters),
-            "counters": counters,
-        }
-        if self.type == "sink":
-            lags = [thread.lag for thread in self.threads]
-            out["lag"] = None if None in lags or not lags else sum(lag or 0 for lag in lags)
-            seconds = [thread.lag_seconds for thread in self.threads]
-            known = [each for each in seconds if each is not None]
-            out["lag_seconds"] = max(known) if known and len(known) == len(seconds) else None
-            out["topics"] = summarize(self._tasks.totals)
-            out["totals"] = add_up(out["topics"].values())
-        if self.spools:
-            out.update(self._describe_spools())
-        if out.get("totals") is not None:
-            out["mismatch"] = out["totals"]["mismatch"]
-        if outages := self.outages():
-            out["not_connected"] = outages
-        out["tasks"] = tasks = [thread.describe() for thread in self.threads]
-        own = self._restarts.stats(None)
-        out.update(_summary([own, *tasks] if self._failure is not None else tasks))
-        traces = [trace for trace in (self._failure, *(thread.trace for thread in self.threads)) if trace]
-        return {**out, "trace": traces[0]} if traces else out
-
-    def outages(self) -> list[dict[str, Any]]:
-        """Return what its tasks cannot reach now, each once, with the earliest time."""
-        outages: dict[str, dict[str, Any]] = {}
-        for connections in (
-            self.topic_connections,
-            *(thread.environment.connections for thread in self.threads),
-        ):
-            for outage in connections.all():
-                earlier = outages.setdefault(outage["to"], outage)
-                earlier["since"] = min(earlier["since"], outage["since"])
-        return list(outages.values())
-
-    def recovered_ms(self) -> list[int | None]:
-        """Return when the last outage of each task ended, in ms since 1970; ``None`` before the first."""
-        return [
-            self.topic_connections.recovered_ms,
-            *(thread.environment.connections.recovered_ms for thread in self.threads),
-        ]
-
-    def remind(self) -> None:
-        """Log outages again that continue."""
-        with about(connector=self.name):
-            self.topic_connections.remind()
-        for thread in self.threads:
-            with about(connector=self.name, task=thread.environment.task):
-                thread.environment.connections.remind()
-
-    def _describe_spools(self) -> dict[str, Any]:
-        """Return what is in the spools and became of the rest, ``None`` if that cannot be read now."""
-        try:
-            views = [spool.view for spool in self.spools.values()]
-        except TielineError as error:  # the disk is unavailable: no reason to stop the worker
-            log.warning("the records in the spool cannot be counted now: %s", error)
-            return dict.fromkeys(("spool_records", "spool_bytes", "spool_age_seconds", "totals"))
-        return {
-            "spool_records": sum(view.records for view in views),
-            "spool_bytes": sum(view.bytes for view in views),
-            "spool_age_seconds": max((view.age for view in views), default=0.0),
-            "totals": add_up(describe(view.totals) for view in views),
-        }
+        """Return what is known about the connector's records. Any thread may call it."""
+        trace = self._failure
+        failure = None if trace is None else ConnectorFailure(trace, self._restarts.stats(None))
+        return connector_ledger(self.type, self.state, self._tasks, self.outages.all(), failure)
 
     def _dues(self) -> Iterator[float]:
         """Yield when tasks are restarted."""
@@ -360,22 +293,3 @@ class RunningConnector:
         except Exception:
             log.exception("the connector %s did not stop cleanly", self.name)
         self._connector = None
-
-
-def _summary(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the most attempts of the tasks, their earliest next one, and whether a breaker is open."""
-    out: dict[str, Any] = {"attempts": max((part["attempts"] for part in parts), default=0)}
-    failed = [part for part in parts if "breaker" in part]
-    if failed:
-        times = [part["next_attempt_ms"] for part in failed if part["next_attempt_ms"] is not None]
-        out["next_attempt_ms"] = min(times, default=None)
-        out["breaker"] = "open" if any(part["breaker"] == "open" for part in failed) else "closed"
-    for name, first in (("last_received_ms", max), ("last_delivered_ms", max), ("waiting_since_ms", min)):
-        times = [part[name] for part in parts if part.get(name) is not None]
-        out[name] = first(times) if times else None
-    return out
-
-
-def wall_ms() -> int:
-    """Return the time of day, in ms since 1970, UTC."""
-    return time.time_ns() // 1_000_000

@@ -46,7 +46,7 @@ def _connector(
     connector: RunningConnector, ledger: Mapping[str, Any], broker_recovered: int | None, clock: WorkerClock
 ) -> ConnectorSnapshot:
     plan = connector.plan
-    recovered = [each for each in (broker_recovered, *connector.recovered_ms()) if each is not None]
+    recovered = [each for each in (broker_recovered, connector.outages.recovered_ms()) if each is not None]
     threads: dict[int, list[TaskThread]] = {}
     for thread in connector.threads:
         threads.setdefault(thread.environment.task, []).append(thread)

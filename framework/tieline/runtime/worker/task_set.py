@@ -58,7 +58,7 @@ class TaskSet:
 
     @property
     def totals(self) -> dict[TopicPartition, PartitionView]:
-        """What the records of each partition became since counting began.
+        """What the records of each partition became since the count began.
 
         A partition that moves between tasks may be known to both; the later offset counts.
         """

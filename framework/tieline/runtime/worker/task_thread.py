@@ -68,7 +68,7 @@ class TaskThread:
 
     @property
     def totals(self) -> Mapping[TopicPartition, PartitionView]:
-        """What the records of each partition became since counting began."""
+        """What the records of each partition became since the count began."""
         return self._runner.totals or self._totals_before
 
     @property

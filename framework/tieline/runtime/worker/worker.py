@@ -20,7 +20,7 @@ from tieline.runtime.errors.traces import split_trace
 from tieline.runtime.task.clock import Clock
 from tieline.runtime.task.connections import Connections
 from tieline.runtime.worker.broker_watch import BrokerWatch
-from tieline.runtime.worker.connector import RunningConnector, wall_ms
+from tieline.runtime.worker.connector import RunningConnector
 from tieline.runtime.worker.factory import TaskFactory
 from tieline.runtime.worker.snapshot import WorkerClock, take_snapshot
 from tieline.runtime.worker.status_file import StatusFile
@@ -55,17 +55,17 @@ class Worker:
         ]
         schemas = self._factory.schema_topic
         self._registry = RegistryServer(schemas, plan.registry) if plan.registry else None
-        self._broker_connections = Connections(time.monotonic, wall_ms)
+        self._broker_connections = Connections(self._clock.now, self._clock.wall_ms)
         self._interval = plan.worker.progress_interval_ms / 1000
         sinks = {
-            c.name: (c.plan.settings.subscription, c.topic_connections)
+            c.name: (c.plan.settings.subscription, c.outages.topics)
             for c in self.connectors
             if isinstance(c.plan, SinkPlan)
         }
         self._watch = BrokerWatch(
             broker, self.broker_name, self._broker_connections, sinks, max(1.0, self._interval)
         )
-        self._started_at = wall_ms()
+        self._started_at = self._clock.wall_ms()
         self._age = WorkerClock()
 
     @cached_property
@@ -138,7 +138,7 @@ class Worker:
         return {
             "pid": os.getpid(),
             "started": self._started_at,
-            "written": wall_ms(),
+            "written": self._clock.wall_ms(),
             "broker": self.broker_name,
             "connectors": ledger,
         }
@@ -147,7 +147,7 @@ class Worker:
         repeats.flush()
         self._broker_connections.remind()
         for connector in self.connectors:
-            connector.remind()
+            connector.outages.remind()
 
     def _wait_for_stop(self, until: float) -> bool:
         """Wait until this time of the clock, a restart or the end of a task; return whether to stop."""
