@@ -17,7 +17,7 @@ from tieline.api import FatalError, StartupError
 from tieline.api.private_files import PRIVATE_FOLDER, open_private, sync_folder
 from tieline.backup.contents import BackupFile, is_state, steps
 from tieline.backup.manifest import DATA, FILE, CopiedFile, Manifest, sha256_of
-from tieline.backup.pace import Pace
+from tieline.backup.rate_limit import RateLimit
 from tieline.backup.snapshot import Snapshot, find_damage
 
 _CHUNK = 256 << 10
@@ -90,7 +90,7 @@ def take_backup(source: Source, folder: Path, rate: int, progress: Progress) -> 
     started = _now()
     try:
         progress.begin("copying", total)
-        copies = _Copies(data_dir, target, Pace(rate), progress)
+        copies = _Copies(data_dir, target, RateLimit(rate), progress)
         files = [copied for step in plan for copied in copies.copy(step)]
         not_regular = (f"{path}: not a regular file" for path in others if is_state(path))
         not_covered = (*source.not_covered, *not_regular)
@@ -108,7 +108,7 @@ def take_backup(source: Source, folder: Path, rate: int, progress: Progress) -> 
 class _Copies:
     """Copies the files of one backup."""
 
-    def __init__(self, data_dir: Path, target: Path, pace: Pace, progress: Progress) -> None:
+    def __init__(self, data_dir: Path, target: Path, pace: RateLimit, progress: Progress) -> None:
         self._data_dir = data_dir
         self._target = target
         self._pace = pace

@@ -41,7 +41,7 @@ _MAX_TOPICS = 5_000
 _TIMEOUT = 5.0
 
 
-class Settings(NamedTuple):
+class WorkerFiles(NamedTuple):
     """The files of a worker: each with its texts as written, and the plan if they can be checked.
 
     ``secrets``: every text that must not appear. ``problems``: what is wrong with the files.
@@ -53,7 +53,7 @@ class Settings(NamedTuple):
     problems: Sequence[str]
 
 
-def read_settings(worker: Path, connectors: Sequence[Path]) -> Settings:
+def read_worker_files(worker: Path, connectors: Sequence[Path]) -> WorkerFiles:
     """Read a worker's files. Raises ``ConfigError`` only if the worker's own file cannot be read."""
     read_file(worker)
     written: dict[str, Mapping[str, str]] = {}
@@ -73,7 +73,7 @@ def read_settings(worker: Path, connectors: Sequence[Path]) -> Settings:
         plan = check_plan(resolved[0][0], resolved[0][1], resolved[1:])
     except (ConfigError, StartupError) as error:
         problems += map(str, error.problems) if isinstance(error, ConfigError) else [str(error)]
-    return Settings(written, plan, list(_secrets(written, resolved, plan)), problems)
+    return WorkerFiles(written, plan, list(_secrets(written, resolved, plan)), problems)
 
 
 def _secrets(
@@ -143,7 +143,7 @@ class Part(NamedTuple):
     collect: Callable[[], Any]
 
 
-def parts(settings: Settings, data_dir: Path, session: Callable[[], BrokerSession]) -> list[Part]:
+def parts(settings: WorkerFiles, data_dir: Path, session: Callable[[], BrokerSession]) -> list[Part]:
     """Return the parts of a bundle, each with what collects its data."""
     names = _known_names(settings)
     found = [
@@ -238,7 +238,7 @@ def log_lines(data_dir: Path, names: Collection[str]) -> list[Any]:
     return lines
 
 
-def _known_names(settings: Settings) -> frozenset[str]:
+def _known_names(settings: WorkerFiles) -> frozenset[str]:
     names = {key for file in settings.files.values() for key in file}
     if settings.plan is not None:
         for planned in settings.plan.connectors:

@@ -14,7 +14,7 @@ import pytest
 from tieline.api import DataDirInUseError, FatalError, SourceRecord, StartupError, TopicPartition
 from tieline.backup.contents import steps
 from tieline.backup.manifest import read_manifest
-from tieline.backup.pace import Pace
+from tieline.backup.rate_limit import RateLimit
 from tieline.backup.restoring import restore_backup
 from tieline.backup.taking import Source, take_backup
 from tieline.broker.local.log import LocalLog
@@ -305,7 +305,7 @@ def test_a_rate_is_kept_except_in_a_hurry():
         slept.append(seconds)
         now[0] += seconds
 
-    pace = Pace(100, lambda: now[0], sleep)
+    pace = RateLimit(100, lambda: now[0], sleep)
     pace.spend(50)
     now[0] += 10
     pace.spend(200)

@@ -31,13 +31,13 @@ def support_bundle(
     from tieline.broker.backend import silence_clients
     from tieline.logs import Redaction
     from tieline.support.bundle import write_bundle
-    from tieline.support.collecting import parts, read_settings
+    from tieline.support.collecting import parts, read_worker_files
     from tieline.topics.session import BrokerSession
 
     worker = required(worker)
     now = dt.datetime.now(dt.timezone.utc)
     path = file or Path(f"tieline-support-{now:%Y%m%dT%H%M%S}.tar.gz")
-    settings = read_settings(worker, files or [])
+    settings = read_worker_files(worker, files or [])
     redaction = Redaction()
     redaction.add(settings.secrets)
     silence_clients()

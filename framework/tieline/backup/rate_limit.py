@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-class Pace:
+class RateLimit:
     """Limits the bytes a second. Used by one thread.
 
     ``rate``: bytes a second, 0 for no limit.
