@@ -50,7 +50,7 @@ class PingTiming:
 
 
 class Session(NamedTuple):
-    """A subscription: its number, from 1, and its begin in µs since 1970; 0 if it has ended."""
+    """A subscription: its number, from 1, and its beginning in µs since 1970; 0 if it has ended."""
 
     number: int
     since: int

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tieline.api import CommaList, setting
 from tieline.api.config import topic_name
-from tieline_connectors.volttron_bus.backfill.filler import Limits
+from tieline_connectors.volttron_bus.backfill.filler import FillLimits
 from tieline_connectors.volttron_bus.messages.device_paths import TopicBase, with_defaults
 from tieline_connectors.volttron_bus.messages.message import ParseLimits
 from tieline_connectors.volttron_bus.messages.message_time import UTC, NaiveZone
@@ -211,9 +211,9 @@ class VolttronBusConfig(BusConfig):
         """Return the state of the connection to the historian, under an identity of its own."""
         return ReconnectState(lambda: _with_ending(self.endpoint(connector)))
 
-    def backfill_limits(self) -> Limits:
+    def backfill_limits(self) -> FillLimits:
         """Return how much is fetched from the historian."""
-        return Limits(self.backfill_page_size, self.backfill_rate, self.backfill_max_age_ms * 1000)
+        return FillLimits(self.backfill_page_size, self.backfill_rate, self.backfill_max_age_ms * 1000)
 
     def _check_historian(self) -> None:
         """Raise ``ValueError`` if a historian is named that cannot be called or has nothing to give."""

@@ -43,7 +43,7 @@ class DeadLetterQueue(NamedTuple):
     window: Window | None = None
     log: bool = False
     log_records: bool = False
-    """Whether the log also shows what may contain data: the error's message and the begin of the record."""
+    """Whether the log also shows what may contain data: the error's message and how the record begins."""
 
 
 class DeadLetterSettings(Config):
@@ -86,7 +86,7 @@ class DeadLetterSettings(Config):
     errors_log_include_messages: bool = setting(
         "errors.log.include.messages",
         False,
-        doc="Whether that line also has the error's message and the begin of key and value.",
+        doc="Whether that line also has the error's message and the beginning of key and value.",
     )
 
     @property

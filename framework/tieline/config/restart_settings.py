@@ -40,7 +40,7 @@ class RestartSettings(Config):
         1_800_000,
         ge=-1,
         doc="How long an open breaker keeps a task FAILED before it is tried again, and longer if the window "
-        "has no restart left. -1: until an operator restarts it.",
+        "has no restart left. -1: until the worker is restarted.",
     )
     restart_health_ms: int = setting(
         "restart.health.ms",

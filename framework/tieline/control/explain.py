@@ -188,7 +188,7 @@ def _failure(observed: Observed, part: Mapping[str, Any], name: str) -> Finding:
         text = f"{name} has failed and restarts in {until} (restart {attempts + 1}): {cause}"
         return Finding("restarting", "warning", text, "If the cause does not pass by itself, correct it.")
     if part.get("breaker") == "open":
-        wait = "until an operator restarts it" if due is None else f"for another {until}"
+        wait = "until the worker is restarted" if due is None else f"for another {until}"
         text = f"{name} has failed; after {attempts} restarts its breaker is open {wait}: {cause}"
         fix = "Correct the cause. To try at once, restart the worker."
         return Finding("breaker_open", "critical", text, fix)

@@ -44,7 +44,7 @@ def letter_record(letter: DeadLetter, topic: str, *, context: bool = True) -> Pr
 
 
 def shorten(record: ProducerRecord) -> ProducerRecord | None:
-    """Return a letter that was too large without its traceback and with the begin of its message.
+    """Return a letter that was too large without its traceback and with the beginning of its message.
 
     ``None`` if it is not shorter.
     """

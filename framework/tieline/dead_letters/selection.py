@@ -14,7 +14,7 @@ _CAUSE = re.compile(r"[0-9a-f]{1,16}")
 class Selection(NamedTuple):
     """Letters that fulfil every condition that is given.
 
-    ``cause``: the begin of a fingerprint. ``since`` and ``until``: when they failed, in ms since 1970.
+    ``cause``: the beginning of a fingerprint. ``since`` and ``until``: when they failed, in ms since 1970.
     ``places``: partition and offset in the dead letter topic. ``ids``: those of letters.
     """
 
@@ -39,7 +39,7 @@ class Selection(NamedTuple):
         """
         if cause is not None and not _CAUSE.fullmatch(cause):
             raise ValueError(
-                f"{cause[:40]!r} is not the begin of a cause, such as 3f9c; see tieline dlq list"
+                f"{cause[:40]!r} is not the beginning of a cause, such as 3f9c; see tieline dlq list"
             )
         if since is not None and until is not None and since >= until:
             raise ValueError("--since is not before --until, so no letter is selected")

@@ -149,7 +149,7 @@ def test_a_source_that_is_not_connected_names_the_system_that_it_reads():
         (
             {"state": "FAILED", "attempts": 10, "next_attempt_ms": None, "breaker": "open"},
             "breaker_open",
-            "Task 0 (pump) has failed; after 10 restarts its breaker is open until an operator restarts it: "
+            "Task 0 (pump) has failed; after 10 restarts its breaker is open until the worker is restarted: "
             "a bug.",
         ),
         (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tieline.api import BACKFILL_HEADER, SourceContext, SourceRecord
-from tieline_connectors.volttron_bus.backfill.filler import Filler, Limits, Recovered, id_of
+from tieline_connectors.volttron_bus.backfill.filler import Filler, FillLimits, Recovered, id_of
 from tieline_connectors.volttron_bus.backfill.historian import Historian
 from tieline_connectors.volttron_bus.backfill.progress import OpenGap, StopRequestedError
 from tieline_connectors.volttron_bus.backfill.received_file import ReceivedFile
@@ -31,7 +31,7 @@ _MAX_READY = 1_000
 _WRITE_EVERY = 1.0
 """Seconds between two writes of what was received."""
 _SILENCE = 900.0
-"""Seconds of a subscription after which a device that published nothing is filled up to its begin."""
+"""Seconds of a subscription after which a device that published nothing is filled up to its beginning."""
 
 
 class _Received(NamedTuple):
@@ -54,12 +54,14 @@ class Backfill:
         self,
         context: SourceContext,
         historian: Historian,
-        limits: Limits,
+        limits: FillLimits,
         to_record: Callable[[Sequence[bytes]], SourceRecord | None],
         system: str,
         wake: Callable[[], None],
     ) -> None:
-        """``wake`` makes a waiting ``poll`` return; the filler's thread calls it. See ``Filler``."""
+        """``wake`` makes a waiting ``poll`` return; the filler's thread calls it. The other arguments are
+        those of ``Filler``.
+        """
         self._context = context
         self._wake = wake
         name = f"{context.connector}-{context.task}.received"
@@ -186,17 +188,17 @@ class Backfill:
         with self._changed:
             opened = self._reception.opened
             for received in self._received:
-                self._unwrite(self._reception.receive(*received, now))
+                self._write_later(self._reception.receive(*received, now))
             closed = any(step.closes for step in self._returned)
             for step in self._returned:
                 gap = step.gap
                 end = gap.end.time if step.closes else None
-                self._unwrite(
+                self._write_later(
                     self._reception.fill(gap.topic, gap.start.time, step.position, step.verified, end)
                 )
             if since and now - since >= _SILENCE * 1_000_000:
                 for device in self._reception.end_silence(session, since, now):
-                    self._unwrite(device)
+                    self._write_later(device)
             opened = self._reception.opened - opened
             if opened or closed:
                 self._version += 1
@@ -216,10 +218,11 @@ class Backfill:
                 self._context.count(name, number)
         if self._reception.ignored:
             self._report(
-                "devices", f"readings of more than {MAX_DEVICES} devices arrive; gaps of the others stay"
+                "devices",
+                f"more than {MAX_DEVICES} devices publish; the gaps of further ones are not filled",
             )
 
-    def _unwrite(self, device: Device | None) -> None:
+    def _write_later(self, device: Device | None) -> None:
         if device is not None:
             self._unwritten[device.topic] = device
 
@@ -228,7 +231,11 @@ class Backfill:
         self._unwritten.clear()
         self._written_at = time.monotonic()
         if self._file.error:
-            self._report("file", f"after a restart no gap is known: {self._file.error}. Check the disk")
+            self._report(
+                "file",
+                "what was received cannot be written, and gaps cannot be found after a restart: "
+                f"{self._file.error}. Check the disk",
+            )
 
     def _report(self, what: str, text: str) -> None:
         if what not in self._reported:

@@ -20,7 +20,7 @@ from tieline_connectors.volttron_bus.backfill.historian import (
     HistorianUnavailableError,
 )
 from tieline_connectors.volttron_bus.backfill.history import InvalidHistoryError, Page, rebuild_message
-from tieline_connectors.volttron_bus.backfill.progress import OpenGap, Progress, Round, StopRequestedError
+from tieline_connectors.volttron_bus.backfill.progress import GapStates, OpenGap, Round, StopRequestedError
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class GapStore(Protocol):
         """Wait until gaps were opened or closed, at most this long. Return whether to stop."""
 
 
-class Limits(NamedTuple):
+class FillLimits(NamedTuple):
     """Rows in an answer, readings a second, and how far back readings are fetched, in µs."""
 
     page_size: int
@@ -81,7 +81,7 @@ class Filler:
         context: SourceContext,
         historian: Historian,
         gaps: GapStore,
-        limits: Limits,
+        limits: FillLimits,
         to_record: Callable[[Sequence[bytes]], SourceRecord | None],
         system: str,
     ) -> None:
@@ -93,7 +93,7 @@ class Filler:
         self._limits = limits
         self._to_record = to_record
         self._system = system
-        self._progress = Progress()
+        self._states = GapStates()
         self._round: Round | None = None
         self._points: dict[str, dict[str, str]] = {}
         self._listed_at = float("-inf")
@@ -126,7 +126,7 @@ class Filler:
     def _step(self) -> float:
         """Work on the gaps that are due; return the seconds until the next step, unless gaps change."""
         gaps = self._gaps.open_gaps()
-        self._progress.keep(gaps)
+        self._states.keep(gaps)
         if not gaps:
             if self._round is not None:
                 self._round.end()
@@ -139,7 +139,7 @@ class Filler:
         now = time.monotonic()
         if now < self._not_before:
             return self._not_before - now
-        due, seconds = self._progress.due(gaps, now)
+        due, seconds = self._states.due(gaps, now)
         for gap in due:
             if not self._try(gap):
                 break
@@ -161,14 +161,14 @@ class Filler:
             if isinstance(error, InvalidHistoryError):
                 self._context.count("backfill.invalid")
             self._context.connected(self._system)
-            self._progress.failed(gap, str(error), time.monotonic())
+            self._states.failed(gap, str(error), time.monotonic())
         else:
             self._context.connected(self._system)
             self._pause = _FIRST_PAUSE
         return True
 
     def _fill(self, gap: OpenGap) -> None:
-        state = self._progress[gap]
+        state = self._states[gap]
         oldest = time.time_ns() // 1000 - self._limits.max_age
         if gap.end.time < oldest:
             self._context.count("backfill.expired")
@@ -208,14 +208,14 @@ class Filler:
         Return false if they differ for the first time: the list of topics may be older than a new point, so
         the gap is tried again with a new one.
         """
-        state, before = self._progress[gap], gap.start
+        state, before = self._states[gap], gap.start
         if before.id and before.time in page.readings:
             record = self._record(gap, before.time, page.readings[before.time], metadata)
             state.verified = id_of(record) == before.id
             if not state.verified and not state.listed_again:
                 state.listed_again = True
                 self._forget_list()
-                self._progress.postpone(gap, time.monotonic())
+                self._states.postpone(gap, time.monotonic())
                 return False
         return True
 
@@ -223,7 +223,7 @@ class Filler:
         self, gap: OpenGap, page: Page, metadata: dict[str, dict[str, Any]], *, hold_last: bool
     ) -> None:
         """Hand over the readings of a page. ``hold_last``: the newest one may still lack points."""
-        state = self._progress[gap]
+        state = self._states[gap]
         times = list(page.readings)
         if hold_last:
             del times[-1:]
@@ -270,10 +270,10 @@ class Filler:
         if settled:
             self._close(gap, why)
         else:
-            self._progress.postpone(gap, time.monotonic())
+            self._states.postpone(gap, time.monotonic())
 
     def _close(self, gap: OpenGap, why: str) -> None:
-        state = self._progress[gap]
+        state = self._states[gap]
         state.closed = True
         complete = not why
         self._context.count("backfill.gaps.complete" if complete else "backfill.gaps.incomplete")

@@ -25,7 +25,7 @@ class StopRequestedError(Exception):
 
 
 class OpenGap(NamedTuple):
-    """A gap as it was when the filler read it; see ``reception.Gap``."""
+    """A gap as it was when the filler read it; the fields are those of ``reception.Gap``."""
 
     topic: str
     path: str
@@ -64,7 +64,7 @@ class GapState:
         return not gap.end.id or now - self.first_try >= SETTLE
 
 
-class Progress:
+class GapStates:
     """The state of each open gap; pure, except for one line of the log."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Progress:
 
 
 class Round:
-    """The time from the first open gap until none is open; it is logged at its begin and its end."""
+    """The time from the first open gap until none is open; it is logged at its beginning and its end."""
 
     def __init__(self) -> None:
         self.recovered = 0

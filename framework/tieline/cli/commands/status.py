@@ -103,7 +103,7 @@ def _next_attempt(row: Mapping[str, Any], now: float) -> str:
     due, is_open = row.get("next_attempt_ms"), row.get("breaker") == "open"
     restarts = f"after {row.get('attempts')} restarts"
     if due is None:
-        return f"has an open breaker {restarts}; only an operator closes it" if is_open else ""
+        return f"has an open breaker {restarts}; only a restart of the worker closes it" if is_open else ""
     when = f"{local_time(due, now * 1000)} (in {span_text(max(0.0, due / 1000 - now))})"
     return f"has an open breaker {restarts}, until {when}" if is_open else f"restarts at {when}, {restarts}"
 

@@ -29,7 +29,9 @@ Letters = Annotated[
     list[str] | None,
     typer.Argument(help="Ids of letters, or PARTITION@OFFSET in the topic of dead letters."),
 ]
-Cause = Annotated[str | None, typer.Option(help="Only letters of this cause: the begin of what list shows.")]
+Cause = Annotated[
+    str | None, typer.Option(help="Only letters of this cause, as list shows it or its beginning.")
+]
 Since = Annotated[
     str | None, typer.Option(help="Only letters of this time or later: ISO 8601, or 15m, 2h, 7d ago.")
 ]

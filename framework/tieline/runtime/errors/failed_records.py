@@ -139,7 +139,7 @@ def written_despite(batch: Sequence[ConsumedRecord], error: Exception) -> list[b
 
 
 def fix_for(stage: Stage) -> str:
-    """Return what an operator can do about a record that failed at this stage, as the begin of a sentence."""
+    """Return how a sentence begins that says what to do about a record that failed at this stage."""
     if stage in _CONVERTERS:  # a transform comes too late for these
         return "Correct the converter's settings"
     if stage is Stage.KAFKA_PRODUCE:

@@ -57,7 +57,7 @@ class StopRequestedError(Exception):
 
 
 class RetryState:
-    """Asks the failure table about each error at one stage, and logs the begin and the end of an outage."""
+    """Asks the failure table about each error at one stage, and logs when an outage begins and ends."""
 
     def __init__(
         self,

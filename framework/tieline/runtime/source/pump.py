@@ -153,7 +153,7 @@ def _positions(spool: str, batch: SpoolBatch) -> Positions:
 
 
 def _damaged_positions(spool: str, position: int, batch: SpoolBatch) -> Positions:
-    """Return the positions of damaged rows. They reach only the begin of their batch: its records follow.
+    """Return the positions of damaged rows. They reach only the beginning of their batch: its records follow.
 
     Without such records they reach its end.
     """

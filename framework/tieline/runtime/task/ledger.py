@@ -161,7 +161,7 @@ class DeliveryLedger(Generic[P, O]):
         return tuple(self._entries.get(partition, ()))
 
     def ended(self, partition: P) -> Ended:
-        """Return what the records before the safe offset became, since the begin or the last ``release``."""
+        """Return what the records before the safe offset became since the start or the last ``release``."""
         return self._ended.get(partition, _NOTHING)
 
     def unsafe(self, partition: P) -> int:

@@ -89,7 +89,7 @@ def test_a_connector_that_restarts_says_when_and_after_how_many_restarts():
         f"bus has an open breaker after 10 restarts, until {at} (in 2 min)"
     ]
     assert list(lines([{**opened, "next_attempt_ms": None}], 0.0))[1:] == [
-        "bus has an open breaker after 10 restarts; only an operator closes it"
+        "bus has an open breaker after 10 restarts; only a restart of the worker closes it"
     ]
     assert len(list(lines([{**row, "state": "no worker runs"}], 0.0))) == 1
 
