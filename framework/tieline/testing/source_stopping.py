@@ -88,7 +88,7 @@ class SourceStopping(SourceCalls):
             feed(6)
             records = self._read(task, 2, 2)
             if not self._replayable:
-                records += self._read(task, 4)
+                records += self._read(task, 6 - len(records))
             run_outage.begin()
             records += self._reports(task, settings)
             run_outage.end()
