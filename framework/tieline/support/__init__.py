@@ -1,1 +1,1 @@
-"""What a person who helps needs to know of a worker, without its secrets and without its records."""
+"""What support needs to know about a worker, without its secrets and records; what happened to a record."""

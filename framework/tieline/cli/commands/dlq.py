@@ -204,7 +204,7 @@ def replay(
             REPLAY,
             name,
             selection,
-            conditions.asked(),
+            conditions.to_dict(),
             to_topic=to_topic or "",
             to_connector=to_connector or "",
             max_attempts=max_attempts,
@@ -265,7 +265,7 @@ def drop(
         if not number:
             say("no letter is selected")
             return
-        job = new_job(broker, DROP, name, selection, conditions.asked(), reason=reason)
+        job = new_job(broker, DROP, name, selection, conditions.to_dict(), reason=reason)
         question = f"mark {number} letter(s) of {name} in {len(groups)} cause(s) as dropped?"
         if not yes and not typer.confirm(question, err=True):
             raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""``tieline support-bundle``: what a person who helps needs to know, without secrets."""
+"""``tieline support-bundle``: what support needs to know about a worker, without secrets."""
 
 from __future__ import annotations
 

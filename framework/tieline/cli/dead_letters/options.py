@@ -126,7 +126,7 @@ class Conditions(NamedTuple):
             )
         return selection
 
-    def asked(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         """Return what was given, by which a second run of a command finds its job."""
         given = {
             "cause": self.cause,
