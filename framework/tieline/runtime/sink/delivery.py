@@ -52,18 +52,25 @@ class BatchDelivery:
         self._committer = committer
         self._maker = inputs.letters.maker
         self._name = class_name(type(task))
+        self._handles_undecodable = type(task).handle_undecodable is not SinkTask.handle_undecodable
         self._putting = environment.retry_state(Stage.TASK_PUT)
 
     def deliver(self, batch: Sequence[ConsumedRecord]) -> None:
         """Deliver one batch. The task may handle an undecodable record by itself, in its place.
 
+        If so many dead letters wait that they must be written, that begins once, at the end of the batch.
+
         Raises ``TaskFailedError``, ``TakenOverError``.
         """
         converted = self._convert(batch)
-        if converted is None:
-            return
+        if converted is not None:
+            self._deliver(batch, converted)
+        if self._inputs.letters.full:
+            self._committer.commit()
+
+    def _deliver(self, batch: Sequence[ConsumedRecord], converted: Converted) -> None:
         start = 0
-        for index in sorted(converted.unreadable):
+        for index in sorted(converted.unreadable) if self._handles_undecodable else ():
             if not self._put(batch[start:index], converted.part(start, index)):
                 self._held.hold(batch[index:], self._held.due)
                 return
@@ -173,8 +180,6 @@ class BatchDelivery:
             self._committer.commit()
             left = {index: failure for index, failure in failures.items() if index not in dead}
             self._stop_at(batch, left)
-        if self._inputs.letters.full:
-            self._committer.commit()
 
     def _advance_window(
         self, batch: Sequence[ConsumedRecord], done: Sequence[bool], dead: Collection[int]

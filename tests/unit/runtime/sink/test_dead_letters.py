@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from concurrent.futures import Future
 from typing import Any, ClassVar
 
 import pytest
 
 from tieline.api import Config, DataError, RecordError, RetriableError, Schema, SinkTask, Transform
+from tieline.broker.local.consumer import LocalConsumer
 from tieline.broker.local.log import LocalLog
 from tieline.broker.records import ConsumedRecord, ProducerRecord
 from tieline.config.dead_letters import DeadLetterQueue, Window
@@ -274,7 +276,7 @@ def test_so_many_letters_that_a_sink_holds_back_are_written_early_and_each_once(
     fill(log, ["a", *["converter"] * 2_500, "b"])
     sink = Holding()
     running = Running(log, sink)
-    wait_for(lambda: len(letters(log)) == 2_000)  # a thousand at a time
+    wait_for(lambda: len(letters(log)) == 2_500)
     assert committed(log) == {}
     fill(log, ["c"])
     wait_for(lambda: sink.written[0] == ["a", "b", "c"])
@@ -282,6 +284,33 @@ def test_so_many_letters_that_a_sink_holds_back_are_written_early_and_each_once(
     wait_for(lambda: committed(log) == {0: 2_503})
     assert running.stop() == (2_503, 3, 2_500, 0, 0)
     assert len({letter.id for letter in letters(log)}) == len(letters(log)) == 2_500
+
+
+def test_thousands_of_letters_in_one_batch_ask_the_sink_for_its_offsets_once(log, monkeypatch):
+    """A sink flushes to answer. While a commit is on its way, once for each letter would be thousands."""
+    asked = []
+    commit = LocalConsumer.commit_async
+
+    def answered_late(*args):
+        answer: Future[None] = Future()
+        stored = commit(*args)
+        threading.Timer(0.03, lambda: answer.set_result(stored.result())).start()
+        return answer
+
+    monkeypatch.setattr(LocalConsumer, "commit_async", answered_late)
+
+    class Counting(Sink):
+        def pre_commit(self, offsets):
+            asked.append(dict(offsets))
+            return offsets
+
+    fill(log, ["converter"] * 4_000)
+    running = Running(log, Counting())
+    wait_for(lambda: committed(log) == {0: 4_000})
+    assert running.stop() == (4_000, 0, 4_000, 0, 0)
+    assert len(letters(log)) <= 8_000  # a stop before the answer writes them again
+    assert len({letter.id for letter in letters(log)}) == 4_000
+    assert len(asked) < 20
 
 
 def test_an_outage_holds_bad_records_of_its_partition_and_makes_each_letter_once(log):
