@@ -152,7 +152,8 @@ RECORDS: tuple[Definition, ...] = (
         "tieline_ledger_mismatch_records",
         "gauge",
         CONNECTOR,
-        "Records by which the ledger differs from the broker's offsets; 0 if it adds up.",
+        "Records by which the ledger differs from the committed offsets, or of a source from the position of "
+        "its spool; 0 if it adds up.",
     ),
     Definition(
         "tieline_lag_records", "gauge", CONNECTOR, "Records in its topics that a sink has not read yet."

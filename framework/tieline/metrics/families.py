@@ -159,12 +159,13 @@ def _add_records(families: Families, name: str, connector: ConnectorSnapshot, tr
         if ledger.get(key) is not None:
             families.add(metric, ledger[key], connector=name)
     topics = ledger.get("topics")
-    if topics is None:
-        return
-    # Added up without signs: what is missing in one topic is not balanced by what another has too much.
-    mismatch = sum(abs(numbers["mismatch"]) for numbers in topics.values())
-    families.add("tieline_ledger_mismatch_records", mismatch, connector=name)
-    for topic, numbers in itertools.islice(topics.items(), _MOST_TOPICS):
+    mismatch = ledger.get("mismatch")
+    if topics is not None:
+        # Added up without signs: what is missing in one topic is not balanced by what another has too much.
+        mismatch = sum(abs(numbers["mismatch"]) for numbers in topics.values())
+    if mismatch is not None:
+        families.add("tieline_ledger_mismatch_records", mismatch, connector=name)
+    for topic, numbers in itertools.islice((topics or {}).items(), _MOST_TOPICS):
         for outcome in OUTCOMES:
             labels = {"connector": name, "topic": topic, "outcome": outcome}
             families.add("tieline_topic_records", numbers[outcome], **labels)

@@ -150,6 +150,15 @@ def test_an_open_breaker_and_a_mismatch_are_shown():
     assert samples["tieline_ledger_mismatch_records", "connector=x"] == 5
 
 
+def test_a_mismatch_of_a_spool_is_shown_and_a_source_without_totals_has_none():
+    worker = make_worker(
+        spooled=make_connector(type="source", mismatch=3), read=make_connector(type="source")
+    )
+    samples = samples_of(worker)
+    assert samples["tieline_ledger_mismatch_records", "connector=spooled"] == 3
+    assert ("tieline_ledger_mismatch_records", "connector=read") not in samples
+
+
 def test_the_durable_ledger_is_shown_by_topic_and_for_at_most_500_topics():
     topics = {f"t{number}": {**COUNTS, "since": 1, "mismatch": 0} for number in range(600)}
     samples = samples_of(make_worker(x=make_connector(topics=topics)))
