@@ -114,7 +114,10 @@ class Append(SinkTask[Config]):
 
     def start(self):
         self.folder = Path(os.environ["CAMPAIGN_FOLDER"])
-        self.file = (self.folder / "appended.txt").open("a", encoding="utf-8")
+        path = self.folder / "appended.txt"
+        path.touch()
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # a kill may have torn the last line
+        self.file = path.open("a", encoding="utf-8")
 
     def put(self, batch):
         good, bad = [], {}

@@ -1,8 +1,9 @@
 """One record in a thousand is bad while worker, broker and stores fail at random: everything is counted.
 
 Two sources (a file that can be read again, and a spooled one) fill a topic that two sinks read (MongoDB and a
-file). Records fail in transforms, converters, at the broker and in ``put``; others are filtered. In the end
-received = delivered + dead-lettered + filtered, and the sets of records are exact.
+file). Records fail in transforms, converters, at the broker and in ``put``; others are filtered. On Kafka a
+second worker joins and leaves the groups of the sinks. In the end received = delivered + dead-lettered +
+filtered, and the sets of records are exact.
 
 ``TIELINE_TEST_CHAOS_SECONDS``: how long faults come, at least one of each kind; `make chaos` sets it.
 """
@@ -23,6 +24,7 @@ from typing import Any
 
 import pymongo
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from tieline.config.plan import check_plan
 from tieline.dead_letters.record import read_letter
@@ -49,6 +51,7 @@ STAGES = {
 }
 LETTERS = {"errors.tolerance": "all", "errors.deadletterqueue.topic.name": "letters"}
 NUMBERED = {"n": {"$exists": True}}
+PARTITIONS = 3  # on Kafka, where two workers share them
 SOURCES, SINKS = ("file", "spooled"), ("store", "append")
 
 pytestmark = [pytest.mark.mongo, pytest.mark.seeds(1)]
@@ -124,12 +127,24 @@ class Campaign:
             "CAMPAIGN_FOLDER": str(folder),
             "CAMPAIGN_TOPIC": self.topic,
         }
-        self.worker = WorkerProcess(folder, self.settings, self._connectors(proxy), environment=environment)
+        connectors = self._connectors(proxy)
+        self.worker = WorkerProcess(folder, self.settings, connectors, environment=environment)
+        (folder / "second").mkdir()
+        self.second = WorkerProcess(
+            folder / "second",
+            {**self.settings, "data.dir": str(folder / "second" / "data")},
+            [
+                {**each, "consumer.override.group.instance.id": f"{each['name']}-2"}
+                for each in connectors
+                if each["name"] in SINKS
+            ],
+            environment={**environment, "CAMPAIGN_FOLDER": str(folder / "second")},
+        )
         self._folder, self._uri, self._broker, self._proxy = folder, server.uri, broker, proxy
         self._server = server
         self.faults = [self._kill_worker, self._kill_store, self._cut_store, self._file_outage]
         if broker is not None:
-            self.faults += [self._kill_broker, self._pause_broker]
+            self.faults += [self._kill_broker, self._pause_broker, self._rebalance]
         self.counts: Counter[str] = Counter()
 
     def run(self, dice, seconds):
@@ -152,8 +167,10 @@ class Campaign:
             collection = client["lab"]["numbers"]
 
             def through(ledger):
+                received = [ledger[sink]["totals"]["received"] for sink in SINKS]
                 return (
-                    ledger["spooled"]["spool_records"] == 0
+                    (self._broker is None or received == [self._written()] * len(SINKS))
+                    and ledger["spooled"]["spool_records"] == 0
                     and all(ledger[sink]["lag"] == 0 and ledger[sink]["in_flight"] == 0 for sink in SINKS)
                     and collection.count_documents({"n": {"$in": last}}) == len(last)
                 )
@@ -177,16 +194,27 @@ class Campaign:
             broker.close()
         return values, letters
 
+    def _written(self):
+        """Return how many records the topic on Kafka has. A worker that owns all partitions received all."""
+        client = Consumer({"bootstrap.servers": self._broker.bootstrap, "group.id": "campaign"})
+        places = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
+        try:
+            return sum(client.get_watermark_offsets(place, timeout=10.0)[1] for place in places)
+        finally:
+            client.close()
+
     def stored(self):
         """Return how often each number is stored by each sink."""
         with pymongo.MongoClient[dict[str, Any]](self._uri) as client:
             documents = Counter(d["n"] for d in client["lab"]["numbers"].find(NUMBERED, {"n": 1}))
-        appended = (self._folder / "appended.txt").read_text("utf-8")
-        # A kill may have torn the last line of a write; what was not safe is appended again.
-        return {"store": documents, "append": Counter(int(line) for line in appended.split() if line)}
+        appended: Counter[int] = Counter()
+        for path in self._folder.glob("**/appended.txt"):
+            appended.update(int(line) for line in path.read_text("utf-8").split())
+        return {"store": documents, "append": appended}
 
     def log(self):
-        return [json.loads(line) for line in (self._folder / "worker.log").read_text("utf-8").splitlines()]
+        logs = [path.read_text("utf-8").splitlines() for path in self._folder.glob("**/worker.log")]
+        return [json.loads(line) for lines in logs for line in lines]
 
     def _connectors(self, proxy):
         sources: list[dict[str, str]] = [
@@ -194,6 +222,8 @@ class Campaign:
             {"name": "spooled", "connector.class": "tail"},
         ]
         for source in sources:
+            if "bootstrap.servers" in self.settings:
+                source["topic.creation.default.partitions"] = str(PARTITIONS)
             source |= {"value.converter": "string", "transforms": "json", "transforms.json.type": "to_json"}
         sources[0]["topic"] = self.topic
         sinks: list[dict[str, str]] = [
@@ -216,6 +246,7 @@ class Campaign:
                 "transforms": "checked",
                 "transforms.checked.type": "checked",
                 "consumer.override.group.instance.id": sink["name"],
+                "consumer.override.session.timeout.ms": "6000",  # the shortest that a broker permits
             }
         return [{**each, **LETTERS, "errors.retry.delay.max.ms": "1000"} for each in sources + sinks]
 
@@ -223,6 +254,16 @@ class Campaign:
         self.worker.kill()
         time.sleep(dice.uniform(0, 0.5))
         self.worker.start()
+
+    def _rebalance(self, dice):
+        """Let the second worker join the groups, or leave them in one of two ways."""
+        if not self.second.running:
+            self.second.start()
+            self.second.wait_for("started")  # before that, SIGTERM would just end it
+        elif dice.random() < 0.5:
+            self.second.kill()
+        else:
+            assert self.second.stop() == 0
 
     def _kill_store(self, dice):
         self._server.kill()
@@ -331,8 +372,11 @@ def run(folder, seed, server, broker=None):
         writer = Writer(folder, seed, dice.sample(bad, len(bad)))
         stack.callback(writer.stop)
         with campaign.worker as worker:
+            stack.callback(lambda: campaign.second.running and campaign.second.kill())
             campaign.run(dice, SECONDS)
             last = writer.finish()
+            if campaign.second.running:
+                assert campaign.second.stop() == 0
             campaign.wait_until_through(last)
             assert worker.stop() == 0
         values, letters = campaign.read()
