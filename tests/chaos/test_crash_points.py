@@ -171,6 +171,7 @@ class Found(NamedTuple):
     totals: dict[TopicPartition, Any] = {}  # of the ledger, stored with the committed offset
     unsaved: frozenset[int] = frozenset()  # numbers that the source or the spool will deliver again
     spool: dict[str, int] = {}  # the totals of the ledger in the spool
+    source: Any = None  # the totals of the ledger that are stored with the source offset
 
 
 class Journey:
@@ -292,13 +293,15 @@ class Journey:
                 totals = {partition: decode_note(position.note) for partition, position in stored.items()}
                 consumer.close(5)
             saved = broker.source_offsets(self.out, 5)
+            notes = broker.source_notes(self.out, 5)
         finally:
             broker.close()
         spool = plan.worker.data_dir / "spools" / f"{self.out}-0.db"
         if self.task is Bus:
             return Found(records, committed, totals, *spooled(spool))
         first = json.loads(saved['{"of":"numbers"}'])["next"] if saved else 0
-        return Found(records, committed, totals, frozenset(range(first, self.outside.total)))
+        source = decode_note(notes['{"of":"numbers"}']) if saved else None
+        return Found(records, committed, totals, frozenset(range(first, self.outside.total)), {}, source)
 
     def check_after_a_crash(self, found):
         """Check that at most the records in flight at the crash will be repeated."""
@@ -316,6 +319,9 @@ class Journey:
     def check_at_the_end(self, found, ledger):
         """Check that no record is missing or invented, and that only those of the last crash are repeated."""
         self.check_totals(found)
+        if self.task is Numbers:
+            shown = ledger[self.out]["totals"]
+            assert (shown["received"], shown["in_flight"], shown["mismatch"]) == (self.outside.total, 0, 0)
         shown = ledger[self.into]["totals"]
         assert (shown["received"], shown["in_flight"], shown["mismatch"]) == (len(found.records), 0, 0)
         assert not found.unsaved
@@ -350,6 +356,10 @@ class Journey:
             assert (totals.first, totals.received, totals.delivered) == (0, len(numbers), delivered)
             assert totals.filtered == len(numbers) - delivered
             assert totals.mismatch(offset, gapless=True) == 0
+        if found.source is not None:
+            numbers = sorted(set(range(self.outside.total)) - found.unsaved)
+            sent = sum(map(is_sent, numbers))
+            assert found.source[2:] == (len(numbers), sent, 0, len(numbers) - sent, 0)
 
 
 def spooled(path):

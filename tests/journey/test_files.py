@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tieline.api import TopicPartition
+from tieline.runtime.task.totals import Totals, decode_note
 from tieline.testing.worker_process import WorkerProcess
 
 
@@ -90,26 +91,30 @@ def test_after_a_clean_stop_no_record_is_repeated(backend, tmp_path):
 
 
 class Afterwards(NamedTuple):
-    """The state after a kill: records in the topic, and the positions of source and sink."""
+    """The state after a kill: records in the topic, the positions of source and sink, the source's totals."""
 
     in_topic: int
     saved: int
     committed: int
+    counted: int
 
 
 def look(backend):
     broker = backend.open()
     try:
         where = TopicPartition(f"t-{backend.suffix}", 0)
-        counted = []
-        broker.read(where.topic, lambda record: counted.append(record.offset))
+        records = []
+        broker.read(where.topic, lambda record: records.append(record.offset))
+        notes = list(broker.source_notes(f"lines-{backend.suffix}", 10).values())
+        counted = decode_note(notes[0]) if notes else Totals(0, 0)
         offsets = [json.loads(text) for text in broker.source_offsets(f"lines-{backend.suffix}", 10).values()]
         group = broker.consumer(f"connect-out-{backend.suffix}", "look", {})
         stored = group.committed([where], 10).get(where)
         committed = 0 if stored is None else stored.offset
         group.close(5)
         saved = offsets[0]["position"] if offsets else 0
-        return Afterwards(len(counted), saved, committed)
+        assert counted is not None
+        return Afterwards(len(records), saved, committed, counted.delivered)
     finally:
         broker.close()
 
@@ -126,7 +131,7 @@ def test_kill_9_of_the_worker_under_load_loses_nothing(backend, tmp_path):
     worker = on(backend, tmp_path, **{"offset.flush.interval.ms": "50"})
     sink, source = f"out-{backend.suffix}", f"lines-{backend.suffix}"
     sink_in_flight = source_in_flight = 0
-    before = Afterwards(0, 0, 0)
+    before = Afterwards(0, 0, 0, 0)
     for kill in range(5):
         write(tmp_path, range(kill * 12_000, (kill + 1) * 12_000))
         worker.start()
@@ -137,6 +142,7 @@ def test_kill_9_of_the_worker_under_load_loses_nothing(backend, tmp_path):
         now = look(backend)
         sink_in_flight += len(written(tmp_path)) - sink_in_flight - now.committed
         twice = line_at[before.saved] + now.in_topic - before.in_topic - line_at[now.saved]
+        assert now.counted == line_at[now.saved]
         assert twice >= 0, "an offset was saved before its records were in the topic"
         source_in_flight += twice
         before = now
@@ -148,6 +154,9 @@ def test_kill_9_of_the_worker_under_load_loses_nothing(backend, tmp_path):
     assert set(written(tmp_path)) == set(range(total))
     after = look(backend)
     assert after.in_topic == after.committed == total + source_in_flight
+    totals = worker.last_ledger[source]["totals"]
+    assert (totals["received"], totals["delivered"]) == (after.counted, total) == (total, total)
+    assert (totals["in_flight"], totals["mismatch"]) == (0, 0)
     totals = worker.last_ledger[sink]["totals"]  # since the first life: what was read again is counted once
     assert (totals["received"], totals["delivered"]) == (after.in_topic, after.in_topic)
     assert (totals["in_flight"], totals["mismatch"]) == (0, 0)

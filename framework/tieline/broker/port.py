@@ -62,10 +62,17 @@ class Producer(Protocol):
         Raises ``RetriableError`` if the producer broke; its units in flight must then be sent again.
         """
 
-    def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
+    def save_offsets(
+        self,
+        connector: str,
+        offsets: Mapping[str, str],
+        timeout: float,
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
         """Store source offsets that the task's delivery ledger calls safe; return when they are stored.
 
-        An offset that came with a later unit is never set back.
+        ``notes``: a short text for a source partition, stored or lost with its offset. An offset without a
+        note removes the previous note. An offset that came with a later unit is never set back.
         """
 
     def close(self, timeout: float) -> None:
@@ -271,6 +278,9 @@ class Broker(Protocol):
 
     def source_offsets(self, connector: str, timeout: float) -> dict[str, str]:
         """Return the saved source offsets of a connector, as in ``Unit.offsets``."""
+
+    def source_notes(self, connector: str, timeout: float) -> dict[str, str]:
+        """Return the notes of the saved source offsets of a connector, of those that have one."""
 
     @property
     def offsets(self) -> OffsetAdmin:

@@ -74,13 +74,15 @@ class Unit:
     """Records, perhaps none, and the source offsets that they reach, acknowledged together.
 
     ``offsets``: canonical JSON of a source partition → JSON of its source offset; empty without source
-    offsets. The local log writes both in one transaction. On Kafka the offsets are saved after the
-    acknowledgement, when the task's delivery ledger calls them safe.
+    offsets. ``notes``: a short text for a source partition, stored with its offset. The local log writes all
+    in one transaction. On Kafka the offsets are saved after the acknowledgement, when the task's delivery
+    ledger calls them safe; the notes of the unit are not used then.
     """
 
     records: Sequence[ProducerRecord]
     connector: str = ""
     offsets: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Delivery(NamedTuple):

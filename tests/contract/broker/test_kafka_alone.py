@@ -72,11 +72,26 @@ def test_read_ends_before_a_transaction_that_is_still_open(kit):
 def test_offsets_are_stored_as_kafka_connect_stores_them(kit):
     connector = kit.name()
     producer = kit.producer()
-    producer.save_offsets(connector, {'{"filename":"a b"}': '{"position":7}'}, 20)
+    partition = '{"filename":"a b"}'
+    producer.save_offsets(connector, {partition: '{"position":7}'}, 20)
+    producer.save_offsets(connector, {partition: '{"position":8}'}, 20, {partition: "note"})
     records = [r for r in kit.read("suite-offsets") if connector.encode() in (r.key or b"")]
-    assert [(json.loads(r.key), json.loads(r.value)) for r in records] == [
-        ([connector, {"filename": "a b"}], {"position": 7})
+    assert [(json.loads(r.key), json.loads(r.value), r.headers) for r in records] == [
+        ([connector, {"filename": "a b"}], {"position": 7}, ()),
+        ([connector, {"filename": "a b"}], {"position": 8}, (("tieline.note", b"note"),)),
     ]
+
+
+def test_the_note_of_an_offset_that_kafka_connect_moved_is_gone_and_a_huge_note_is_ignored(kit):
+    connector, partition = kit.name(), '{"a":1}'
+    kit.producer().save_offsets(connector, {partition: '{"n":1}'}, 20, {partition: "note"})
+    assert kit.broker.source_notes(connector, 20) == {partition: "note"}
+    raw = _raw(kit, partitioner="murmur2_random")
+    for headers in (None, [("tieline.note", b"x" * 4097)], [("tieline.note", None)]):
+        raw.produce("suite-offsets", b'{"n":2}', f'["{connector}",{{"a":1}}]', headers=headers)
+        raw.flush(30)
+        assert kit.broker.source_offsets(connector, 20) == {partition: '{"n":2}'}
+        assert kit.broker.source_notes(connector, 20) == {}
 
 
 def test_offsets_that_kafka_connect_wrote_are_read_and_tombstones_and_rubbish_do_no_harm(kit):

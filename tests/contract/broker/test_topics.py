@@ -113,6 +113,39 @@ def test_source_offsets_are_stored_once_delivered_and_saved(kit):
     assert kit.broker.source_offsets(kit.name(), 20) == {}
 
 
+def test_notes_are_stored_with_source_offsets_and_an_offset_without_a_note_removes_the_previous_one(kit):
+    connector, producer = kit.name(), kit.producer()
+    assert kit.broker.source_notes(connector, 20) == {}
+
+    def save(offsets, notes):
+        producer.send(Unit([], connector, offsets, notes))
+        kit.ends(producer, 1)
+        producer.save_offsets(connector, offsets, 20, notes)
+
+    a, b, c = '{"file":"a"}', '{"file":"b"}', '{"file":"ü"}'.replace("ü", "\\u00fc")
+    save({a: '{"line":3}', b: '{"line":7}', c: '{"line":1}'}, {a: "ä", b: "b7", c: "c"})
+    assert kit.broker.source_notes(connector, 20) == {a: "ä", b: "b7", c: "c"}
+    assert kit.broker.source_offsets(connector, 20) == {a: '{"line":3}', b: '{"line":7}', c: '{"line":1}'}
+    save({a: '{"line":4}', b: '{"line":7}'}, {a: "a4"})
+    assert kit.broker.source_notes(connector, 20) == {a: "a4", c: "c"}
+    kit.broker.offsets.save_source(connector, {a: '{"line":4}', c: None}, 20)
+    assert kit.broker.source_offsets(connector, 20) == {a: '{"line":4}', b: '{"line":7}'}
+    assert kit.broker.source_notes(connector, 20) == {}
+    assert kit.broker.source_notes(kit.name(), 20) == {}
+
+
+def test_after_a_failed_record_notes_are_stored_when_the_offsets_are_saved(kit):
+    topic, connector, producer = kit.topic(), kit.name(), kit.producer()
+    bad = ProducerRecord(topic, b"v", partition=99)
+    offsets = {'{"file":"a"}': '{"line":1}'}
+    producer.send(Unit([bad], connector, offsets, {'{"file":"a"}': "expected"}))
+    kit.ends(producer, 1)
+    assert kit.broker.source_notes(connector, 20) == {}
+    producer.save_offsets(connector, offsets, 20, {'{"file":"a"}': "what it became"})
+    assert kit.broker.source_offsets(connector, 20) == offsets
+    assert kit.broker.source_notes(connector, 20) == {'{"file":"a"}': "what it became"}
+
+
 def test_a_unit_with_a_failed_record_saves_no_offsets_by_itself_nor_does_a_later_one(kit):
     topic, connector, producer = kit.topic(), kit.name(), kit.producer()
     bad = ProducerRecord(topic, b"v", partition=99)

@@ -52,8 +52,10 @@ def old_file(tmp_path):
     with Store(tmp_path / "log.db") as store:
         store.append([ProducerRecord("t", b"%d" % number) for number in range(5)])
         store.commit("g", {AT: 3})
+        store.save_source_offsets("c", {"p": "3"})
     with sqlite3.connect(tmp_path / "log.db") as connection:
-        connection.execute("DROP TABLE offset_note")
+        for table in ("offset_note", "source_note"):
+            connection.execute(f"DROP TABLE {table}")
     connection.close()
     return tmp_path
 
@@ -82,6 +84,18 @@ def test_a_note_is_ignored_once_an_older_version_has_moved_the_offset(old_file):
     connection.close()
     with Store(old_file / "log.db") as store:
         assert store.noted("g") == {AT: Committed(5)}
+
+
+def test_the_source_offsets_of_an_older_version_can_have_notes(old_file):
+    with Store(old_file / "log.db") as store:
+        assert (store.source_offsets("c"), store.source_notes("c")) == ({"p": "3"}, {})
+        store.save_source_offsets("c", {"p": "4"}, notes={"p": "note"})
+        assert store.source_notes("c") == {"p": "note"}
+    with sqlite3.connect(old_file / "log.db") as connection:  # as that version writes it
+        connection.execute("INSERT OR REPLACE INTO source_offset VALUES ('c', 'p', '5')")
+    connection.close()
+    with Store(old_file / "log.db") as store:
+        assert (store.source_offsets("c"), store.source_notes("c")) == ({"p": "5"}, {})
 
 
 def test_the_note_goes_with_the_topic(tmp_path):

@@ -111,6 +111,10 @@ class KafkaBroker:
         """Return the saved source offsets of a connector; see ``Broker.source_offsets``."""
         return self._offsets.of(connector, self._limit(timeout))
 
+    def source_notes(self, connector: str, timeout: float) -> dict[str, str]:
+        """Return the notes of the saved source offsets; see ``Broker.source_notes``."""
+        return self._offsets.notes(connector, self._limit(timeout))
+
     @property
     def offsets(self) -> KafkaOffsetAdmin:
         """The offsets of stopped connectors; see ``Broker.offsets``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
@@ -15,9 +14,9 @@ from tieline.api import DataError, FatalError, RetriableError, TopicPartition
 from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import MissingTopicError, to_tieline_error
 from tieline.broker.kafka.producer import KafkaProducer
-from tieline.broker.kafka.source_offsets import OffsetsTopic
+from tieline.broker.kafka.source_offsets import OffsetsTopic, offset_record
 from tieline.broker.offset_admin import GroupState, Span
-from tieline.broker.records import ProducerRecord, Unit
+from tieline.broker.records import Unit
 
 _SPEC: Any = kafka_admin.OffsetSpec  # type: ignore[attr-defined]
 T = TypeVar("T")
@@ -135,11 +134,7 @@ class KafkaOffsetAdmin:
     def save_source(self, connector: str, offsets: Mapping[str, str | None], timeout: float) -> None:
         """Save source offsets; see ``OffsetAdmin.save_source``."""
         records = [
-            ProducerRecord(
-                self._saved.topic,
-                None if offset is None else offset.encode(),
-                f"[{json.dumps(connector)},{partition}]".encode(),
-            )
+            offset_record(self._saved.topic, connector, partition, offset)
             for partition, offset in offsets.items()
         ]
         producer = self._producer()

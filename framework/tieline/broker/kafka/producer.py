@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,8 +15,9 @@ from tieline.broker.kafka.codes import Operation
 from tieline.broker.kafka.errors import poll_client, to_tieline_error
 from tieline.broker.kafka.records import produce
 from tieline.broker.kafka.settings import LARGEST_BATCH, ClientSettings, create_client
+from tieline.broker.kafka.source_offsets import offset_record
 from tieline.broker.port import RefusedNowError
-from tieline.broker.records import Delivery, Unit
+from tieline.broker.records import Delivery, ProducerRecord, Unit
 
 _OVERHEAD = 512
 """Bytes of memory for a record besides its content, including the client's copy."""
@@ -93,10 +93,16 @@ class KafkaProducer:
                 return []
             self._serve(left)
 
-    def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
+    def save_offsets(
+        self,
+        connector: str,
+        offsets: Mapping[str, str],
+        timeout: float,
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
         """Store source offsets, and return when they are stored; see ``Producer.save_offsets``.
 
-        The format is that of Kafka Connect's ``offset.storage.topic``.
+        The format is that of Kafka Connect's ``offset.storage.topic``, with the note as a header.
         """
         deadline = time.monotonic() + timeout
         waiting = set(offsets)
@@ -108,7 +114,9 @@ class KafkaProducer:
                 errors.append(error)
 
         for partition, offset in offsets.items():
-            self._produce_offset(connector, partition, offset, partial(saved, partition))
+            note = (notes or {}).get(partition)
+            record = offset_record(self._offsets_topic, connector, partition, offset, note)
+            self._produce_offset(record, partial(saved, partition))
         while waiting and not errors:
             if self._broken is not None:
                 raise self._broken
@@ -124,15 +132,10 @@ class KafkaProducer:
             raise cause
 
     def _produce_offset(
-        self,
-        connector: str,
-        partition: str,
-        offset: str,
-        delivered: Callable[[KafkaError | None, Message], None],
+        self, record: ProducerRecord, delivered: Callable[[KafkaError | None, Message], None]
     ) -> None:
-        key = f"[{json.dumps(connector)},{partition}]".encode()
         try:
-            self._client.produce(self._offsets_topic, offset.encode(), key, on_delivery=delivered)
+            produce(self._client, record, delivered)
         except KafkaException as error:
             what = f"saving offsets to {self._offsets_topic}"
             raise to_tieline_error(error, what, Operation.WRITE) from error

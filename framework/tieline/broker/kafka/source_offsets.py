@@ -8,10 +8,26 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from tieline.api import RetriableError
-from tieline.broker.records import ConsumedRecord
+from tieline.broker.notes import MAX_NOTE_BYTES
+from tieline.broker.records import ConsumedRecord, ProducerRecord
 
 Visit = Callable[[ConsumedRecord], None]
 Read = Callable[[str, Visit, Mapping[int, int], float], "dict[int, int]"]
+
+NOTE_HEADER = "tieline.note"
+"""The header of a saved offset that holds its note. Kafka Connect ignores it."""
+
+
+def offset_record(
+    topic: str, connector: str, partition: str, offset: str | None, note: str | None = None
+) -> ProducerRecord:
+    """Return the record that saves a source offset, with its note; an offset of ``None`` removes it."""
+    return ProducerRecord(
+        topic,
+        None if offset is None else offset.encode(),
+        f"[{json.dumps(connector)},{partition}]".encode(),
+        ((NOTE_HEADER, note.encode()),) if note else (),
+    )
 
 
 class OffsetsTopic:
@@ -26,11 +42,17 @@ class OffsetsTopic:
         self._lock = threading.Lock()
         self._position: dict[int, int] = {}
         self._offsets: dict[str, dict[str, str]] = {}
+        self._notes: dict[str, dict[str, str]] = {}
 
     def of(self, connector: str, timeout: float) -> dict[str, str]:
         """Return the present saved offsets of a connector. Raises ``RetriableError``."""
         with self._read_to_end(timeout) as offsets:
             return dict(offsets.get(connector, {}))
+
+    def notes(self, connector: str, timeout: float) -> dict[str, str]:
+        """Return the notes of the saved offsets of a connector. Raises ``RetriableError``."""
+        with self._read_to_end(timeout):
+            return dict(self._notes.get(connector, {}))
 
     def connectors(self, timeout: float) -> list[str]:
         """Return the connectors that have saved offsets. Raises ``RetriableError``."""
@@ -60,7 +82,12 @@ class OffsetsTopic:
             return  # not an offset
         canonical = json.dumps(partition, sort_keys=True, separators=(",", ":"))
         offsets = self._offsets.setdefault(connector, {})
+        notes = self._notes.setdefault(connector, {})
+        notes.pop(canonical, None)  # an offset without a note was set by an operator or another program
         if record.value is None:
             offsets.pop(canonical, None)
-        else:
-            offsets[canonical] = record.value.decode()
+            return
+        offsets[canonical] = record.value.decode()
+        note = dict(record.headers).get(NOTE_HEADER)
+        if note and len(note) <= MAX_NOTE_BYTES:
+            notes[canonical] = note.decode(errors="replace")

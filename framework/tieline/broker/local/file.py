@@ -31,6 +31,17 @@ CREATE TABLE IF NOT EXISTS offset_note (
 CREATE INDEX IF NOT EXISTS offset_note_partition ON offset_note (partition);
 """
 
+# The notes of source offsets, for the same reasons in a table of their own.
+SOURCE_NOTES = """
+CREATE TABLE IF NOT EXISTS source_note (
+    connector TEXT NOT NULL,
+    partition TEXT NOT NULL,
+    next TEXT NOT NULL,
+    note TEXT NOT NULL,
+    PRIMARY KEY (connector, partition)
+) STRICT, WITHOUT ROWID;
+"""
+
 # The records of a partition are adjacent: position = partition.id << 40 | offset. The id of a partition is
 # never reused, so that records of a deleted topic cannot appear in a later one. next is stored, so that
 # offsets continue after all records were deleted.
@@ -122,7 +133,7 @@ def _ensure_schema(connection: apsw.Connection, path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")  # another process may be creating it now
         try:
             if connection.pragma("user_version") == 0:
-                connection.execute(SCHEMA + OFFSET_NOTES)
+                connection.execute(SCHEMA + OFFSET_NOTES + SOURCE_NOTES)
                 connection.execute("INSERT INTO about VALUES ('cluster_id', ?)", (str(uuid.uuid4()),))
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -82,6 +82,10 @@ class LocalLog:
         """Return the saved source offsets of a connector; see ``Broker.source_offsets``."""
         return self.store.source_offsets(connector)
 
+    def source_notes(self, connector: str, timeout: float) -> dict[str, str]:
+        """Return the notes of the saved source offsets; see ``Broker.source_notes``."""
+        return self.store.source_notes(connector)
+
     @property
     def offsets(self) -> LocalOffsetAdmin:
         """The offsets of stopped connectors; see ``Broker.offsets``."""

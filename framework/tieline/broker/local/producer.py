@@ -20,9 +20,9 @@ _OVERHEAD = 256
 class LocalProducer:
     """A ``Producer`` on the local log. If a unit cannot be written, no later one is, so that order is kept.
 
-    A unit's source offsets are written with it, up to the first record that can never be written. From then
-    on only ``save_offsets`` stores them, because only the task's delivery ledger knows what became of that
-    record.
+    A unit's source offsets and their notes are written with it, up to the first record that can never be
+    written. From then on only ``save_offsets`` stores them, because only the task's delivery ledger knows
+    what became of that record.
     """
 
     def __init__(self, store: Store) -> None:
@@ -68,14 +68,20 @@ class LocalProducer:
             ended.append(Delivery(unit, appended.metadata, failures))
         return ended
 
-    def save_offsets(self, connector: str, offsets: Mapping[str, str], timeout: float) -> None:
+    def save_offsets(
+        self,
+        connector: str,
+        offsets: Mapping[str, str],
+        timeout: float,
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
         """Store source offsets, and return when they are stored; see ``Producer.save_offsets``.
 
         Does nothing while each unit stores its own offsets: to store them again could set back an offset of
         a later unit that is not reported yet.
         """
         if not self._offsets_with_units:
-            self._store.save_source_offsets(connector, offsets, timeout)
+            self._store.save_source_offsets(connector, offsets, timeout, notes)
 
     def close(self, timeout: float) -> None:
         """Close, abandoning what is not acknowledged in time; see ``Producer.close``."""
@@ -96,7 +102,7 @@ class LocalProducer:
         if appended.failures:
             self._offsets_with_units = False
         if unit.offsets and self._offsets_with_units:
-            tables.save_source_offsets(unit.connector, unit.offsets)
+            tables.save_source_offsets(unit.connector, unit.offsets, unit.notes)
         return appended
 
     def _note_end(self, future: Future[Appended]) -> None:

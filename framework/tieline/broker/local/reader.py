@@ -212,6 +212,18 @@ class Reader:
             ).fetchall()
         return dict(rows)
 
+    def source_notes(self, connector: str) -> dict[str, str]:
+        """Return the notes of the saved source offsets of a connector."""
+        with self._reading() as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'source_note'").get:
+                return {}  # nothing was noted yet
+            rows: list[Any] = connection.execute(
+                "SELECT partition, note FROM source_note JOIN source_offset "
+                "USING (connector, partition, next) WHERE connector = ?",
+                (connector,),
+            ).fetchall()
+        return dict(rows)
+
     def sources(self) -> list[str]:
         """Return the connectors with saved source offsets."""
         with self._reading() as connection:

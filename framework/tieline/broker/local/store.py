@@ -126,10 +126,14 @@ class Store(Reader):
         self._writer.run(change, timeout)
 
     def save_source_offsets(
-        self, connector: str, offsets: Mapping[str, str | None], timeout: float = 30.0
+        self,
+        connector: str,
+        offsets: Mapping[str, str | None],
+        timeout: float = 30.0,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
-        """Store source offsets. ``None`` removes one."""
-        self._writer.run(lambda tables: tables.save_source_offsets(connector, offsets), timeout)
+        """Store source offsets with their notes. ``None`` removes one."""
+        self._writer.run(lambda tables: tables.save_source_offsets(connector, offsets, notes), timeout)
 
     def delete_before(
         self,

@@ -12,7 +12,7 @@ import apsw
 
 from tieline.api import RecordMetadata, RetriableError, TopicPartition
 from tieline.api.private_files import DiskReserve
-from tieline.broker.local.file import OFFSET_NOTES, LogSettings
+from tieline.broker.local.file import OFFSET_NOTES, SOURCE_NOTES, LogSettings
 from tieline.broker.local.layout import OFFSET_BITS, OFFSET_MASK, SIZE, Appended, Removed
 from tieline.broker.local.record_check import check_record, check_topic_name
 from tieline.broker.local.topic_cache import Topic, TopicCache
@@ -281,8 +281,25 @@ class Tables:
         for table in ("group_offset", "offset_note"):
             self.connection.execute(f"DELETE FROM {table} WHERE name = ?", (group,))
 
-    def save_source_offsets(self, connector: str, offsets: Mapping[str, str | None]) -> None:
-        """Store source offsets. ``None`` removes one."""
+    def save_source_offsets(
+        self,
+        connector: str,
+        offsets: Mapping[str, str | None],
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Store source offsets with their notes. ``None`` removes one.
+
+        An offset without a note removes the previous note.
+        """
+        given = {p: note for p, note in (notes or {}).items() if note and offsets.get(p) is not None}
+        noted = [(connector, partition, offsets[partition], note) for partition, note in given.items()]
+        self.connection.execute(SOURCE_NOTES)
+        if len(noted) < len(offsets):
+            self.connection.executemany(
+                "DELETE FROM source_note WHERE connector = ? AND partition = ?",
+                [(connector, partition) for partition in offsets],
+            )
+        self.connection.executemany("INSERT OR REPLACE INTO source_note VALUES (?, ?, ?, ?)", noted)
         self.connection.executemany(
             "INSERT OR REPLACE INTO source_offset VALUES (?, ?, ?)",
             [(connector, partition, offset) for partition, offset in offsets.items() if offset is not None],

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
-from tieline.api import TielineError, TopicPartition
+from tieline.api import TielineError
 from tieline.config.settings import Timing
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StopRequestedError
@@ -87,7 +87,7 @@ class Pump:
         return None
 
     @property
-    def totals(self) -> Mapping[TopicPartition, PartitionView]:
+    def totals(self) -> Mapping[str, PartitionView]:
         """Nothing: the spool keeps the totals."""
         return {}
 

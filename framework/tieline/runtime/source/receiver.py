@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tieline.api import RetriableError, SourceContext, SourceRecord, SourceTask, TopicPartition
+from tieline.api import RetriableError, SourceContext, SourceRecord, SourceTask
 from tieline.config.settings import Timing
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StopRequestedError
@@ -57,8 +57,8 @@ class Receiver:
         return None
 
     @property
-    def totals(self) -> Mapping[TopicPartition, PartitionView]:
-        """Nothing: a source's totals are not kept."""
+    def totals(self) -> Mapping[str, PartitionView]:
+        """Nothing: the spool keeps the totals."""
         return {}
 
     def run(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from tieline.runtime.errors.retry_state import StageError, StopRequestedError, T
 from tieline.runtime.source.conversion import SourceConversion
 from tieline.runtime.source.positions import Positions, SavedPositions
 from tieline.runtime.source.sent_batch import SentBatch, positions_of
+from tieline.runtime.source.source_totals import SourceTotals
 from tieline.runtime.spool.spool import DamagedRow
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import DeliveryLedger
@@ -62,6 +62,8 @@ class Sender:
     ) -> None:
         """``dead_letters``: where records go that cannot be handled; ``None``: one of them stops the task."""
         self.ledger: DeliveryLedger[str, str] = DeliveryLedger()
+        self.totals = SourceTotals(self.ledger)
+        """Those of source partitions; a spool keeps its own."""
         self._environment = environment
         self._conversion = conversion
         self._options = options
@@ -159,7 +161,9 @@ class Sender:
         offsets = self.ledger.committable()
         if offsets:
             if self._options.positions is None:
-                self._producer.save_offsets(self._environment.connector, offsets, timeout)
+                notes = self.totals.notes(offsets)
+                self._producer.save_offsets(self._environment.connector, offsets, timeout, notes)
+                self.totals.confirm(offsets)
             else:
                 ended = {partition: self.ledger.ended(partition) for partition in offsets}
                 self._options.positions.save(offsets, ended)
@@ -221,16 +225,25 @@ class Sender:
             )
             for partition, offset in positions.reached.items()
         ]
-        offsets = positions.reached if self._options.positions is None else {}
+        offsets: Mapping[str, str] = {}
+        if self._options.positions is None:
+            offsets = positions.reached
+            self.totals.enter(offsets, self._environment.clock.wall_ms())
         unit = Unit(records, self._environment.connector, offsets)
         sent = SentBatch(unit, batch, positions, kept, entries, letters)
         self._open.append(sent)
         if self._refused:
             return
         try:
+            self._note(sent)
             self._send_unit(sent)
         except (RetriableError, AccessDeniedError) as error:
             self._replace_producer(error)
+
+    def _note(self, sent: SentBatch) -> None:
+        """Add the totals to the source offsets of a batch, behind all that are sent before it."""
+        if self._options.positions is None:
+            sent.unit = replace(sent.unit, notes=self.totals.expect(sent.expected()))
 
     def _send_unit(self, sent: SentBatch) -> None:
         self._sending.append(sent)
@@ -295,6 +308,8 @@ class Sender:
     def _complete(self, sent: SentBatch) -> None:
         """⑥ Settle a batch that is acknowledged, the oldest one."""
         sent.settle(self.ledger)
+        if self._options.positions is None:
+            self.totals.complete(sent.expected())
         if self._acknowledged is not None:
             try:
                 self._acknowledged(sent.batch, sent.all_metadata())
@@ -363,10 +378,16 @@ class Sender:
     def _send_open(self, number: int) -> None:
         now = self._environment.clock.wall_ms()
         self._sending.clear()
-        waiting = (sent for sent in self._open if not sent.done)
-        for sent in itertools.islice(waiting, number):
-            sent.unit = replace(sent.unit, records=not_ahead(sent.unit.records, now))
-            self._send_unit(sent)
+        self.totals.expect_again()
+        for sent in self._open:
+            if not sent.done:
+                if number == 0:
+                    break
+                number -= 1
+                sent.unit = replace(sent.unit, records=not_ahead(sent.unit.records, now))
+            self._note(sent)
+            if not sent.done:
+                self._send_unit(sent)
 
 
 def _reason(error: Exception) -> Exception:

@@ -11,6 +11,7 @@ from tieline.broker.records import ProducerRecord, Unit
 from tieline.runtime.errors.dead_letters import SourcePosition
 from tieline.runtime.source.positions import Positions
 from tieline.runtime.task.ledger import DeliveryLedger, Entry
+from tieline.runtime.task.totals import Ended
 
 
 @dataclass
@@ -58,6 +59,15 @@ class SentBatch:
         for entry, count in self.entries:
             letters = dead[entry.partition]
             ledger.settle(entry, delivered=count - letters, dead_lettered=letters)
+
+    def expected(self) -> dict[str, Ended]:
+        """Return what its records will have become once all that was sent is acknowledged."""
+        dead = Counter(self.positions.partitions[index] for index in self.letters)
+        return {
+            entry.partition: Ended(count - letters, letters, entry.ended.filtered)
+            for entry, count in self.entries
+            for letters in [dead[entry.partition]]
+        }
 
     def all_metadata(self) -> list[RecordMetadata | None]:
         """Return the position of each record of the batch, ``None`` for filtered and dead-lettered ones."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from typing_extensions import Self
 
 from tieline.api import (
     RecordMetadata,
@@ -12,13 +14,15 @@ from tieline.api import (
     SourceContext,
     SourceRecord,
     SourceTask,
-    TopicPartition,
 )
+from tieline.broker.port import Broker
 from tieline.config.settings import Timing
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StopRequestedError
 from tieline.runtime.source.positions import Positions
 from tieline.runtime.source.sender import Acknowledged, Sender
+from tieline.runtime.source.source_totals import SourceTotals
+from tieline.runtime.task.alarms import Alarms
 from tieline.runtime.task.context import TaskSourceContext, canonical
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.ledger import Counts
@@ -39,6 +43,20 @@ def acknowledging(task: SourceTask[Any]) -> Acknowledged | None:
     return acknowledged
 
 
+class SavedOffsets(NamedTuple):
+    """Reads what is saved of a connector. Each call may raise ``RetriableError``."""
+
+    offsets: Callable[[], Mapping[str, str]]
+    notes: Callable[[], Mapping[str, str]]
+
+    @classmethod
+    def of(cls, broker: Broker, connector: str, timeout: float) -> Self:
+        """Return what reads a broker's saved offsets, within ``timeout`` seconds."""
+        return cls(
+            lambda: broker.source_offsets(connector, timeout), lambda: broker.source_notes(connector, timeout)
+        )
+
+
 class WorkerSourceTask:
     """Runs one source task from start to stop, in one thread."""
 
@@ -47,11 +65,12 @@ class WorkerSourceTask:
         environment: TaskEnvironment,
         make_task: Callable[[SourceContext], SourceTask[Any]],
         make_sender: Callable[[Acknowledged | None], Sender],
-        saved: Callable[[], Mapping[str, str]],
+        saved: SavedOffsets,
         timing: Timing,
     ) -> None:
         self._environment = environment
-        self._task = make_task(TaskSourceContext(environment, saved))
+        self._task = make_task(TaskSourceContext(environment, saved.offsets))
+        self._saved_notes = saved.notes
         self._make_sender = make_sender
         self._timing = timing
         self._sender: Sender | None = None
@@ -72,15 +91,16 @@ class WorkerSourceTask:
         return None
 
     @property
-    def totals(self) -> Mapping[TopicPartition, PartitionView]:
-        """Nothing: a source's totals are not kept."""
-        return {}
+    def totals(self) -> Mapping[str, PartitionView]:
+        """What the records of each source partition of the connector became since the count began."""
+        return {} if self._sender is None else self._sender.totals.views
 
     def run(self) -> None:
         """Run the task's whole life; return when asked to stop. Raises ``TaskFailedError``."""
         try:
             sender = self._sender = self._make_sender(acknowledging(self._task))
             try:
+                self._load_totals(sender.totals)
                 self._environment.retry(Stage.START, self._task.start)
                 self._poll_all(sender)
             except StopRequestedError:
@@ -97,6 +117,22 @@ class WorkerSourceTask:
         """Ask the task to stop. Called from another thread."""
         self._environment.stop.set()
         self._task.interrupt()
+
+    def _load_totals(self, totals: SourceTotals) -> None:
+        """Begin to count at the saved offsets, and raise an alarm if their totals do not add up."""
+        totals.load(self._environment.retry(Stage.START, self._saved_notes))
+        alarms = Alarms("ledger", self._environment.counters, self._environment.clock)
+        for partition, view in totals.views.items():
+            if view.mismatch:
+                sums = view.totals
+                alarms.raise_alarm(
+                    "mismatch",
+                    f"the ledger of the source partition {partition} differs by {view.mismatch} records: "
+                    f"{sums.received} received, {sums.delivered} delivered, {sums.dead_lettered} "
+                    f"dead-lettered, {sums.filtered} filtered. Compare the topics with the source. To begin "
+                    "a new count, stop the worker and set the offset to its present value with tieline "
+                    "offsets set",
+                )
 
     def _report_saved(self) -> None:
         try:

@@ -76,22 +76,31 @@ class Totals(NamedTuple):
         ``gapless``: every offset is a record. Otherwise only too many counted records show an error: markers
         of transactions and compaction leave offsets without a record.
         """
-        parts = abs(self.received - self.delivered - self.dead_lettered - self.filtered)
         surplus = self.received + self.skipped - (offset - self.first)
-        return max(parts, abs(surplus) if gapless else surplus, 0)
+        return max(self.inner_mismatch, abs(surplus) if gapless else surplus, 0)
+
+    @property
+    def inner_mismatch(self) -> int:
+        """By how many records the parts differ from ``received``; 0 if they add up."""
+        return abs(self.received - self.delivered - self.dead_lettered - self.filtered)
 
 
 class PartitionView(NamedTuple):
     """The totals of a partition's committed records, and how many records were read and are not committed.
 
-    ``offset``: the committed one, ``None`` before the first commit. ``mismatch``: by how many records the
-    totals differ from the offset.
+    ``offset``: the committed one, ``None`` before the first commit, and of a source. ``mismatch``: by how
+    many records the totals differ from the offset, or from their own sum.
     """
 
     totals: Totals
     offset: int | None
     in_flight: int
     mismatch: int
+
+    @property
+    def reached(self) -> tuple[int, int]:
+        """How far it is, to compare the views that two tasks have of a partition."""
+        return self.offset or -1, self.totals.received + self.in_flight
 
 
 def encode_note(totals: Totals) -> str:

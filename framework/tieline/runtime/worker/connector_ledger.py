@@ -48,6 +48,8 @@ def connector_ledger(
         out.update(_lags(tasks.threads))
         out["topics"] = summarize(tasks.totals)
         out["totals"] = add_up(out["topics"].values())
+    elif views := tasks.totals:
+        out["totals"] = add_up(map(describe, views.values()))
     if tasks.spools:
         out.update(_describe_spools(tasks.spools))
     if out.get("totals") is not None:

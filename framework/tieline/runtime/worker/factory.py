@@ -29,7 +29,7 @@ from tieline.runtime.source.conversion import SourceConversion
 from tieline.runtime.source.pump import Pump, SpoolInput
 from tieline.runtime.source.receiver import Receiver
 from tieline.runtime.source.sender import Acknowledged, ProducerOptions, Sender
-from tieline.runtime.source.task import WorkerSourceTask
+from tieline.runtime.source.task import SavedOffsets, WorkerSourceTask
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.environment import TaskEnvironment
 from tieline.runtime.task.transform_chain import TransformChain
@@ -78,7 +78,7 @@ class TaskFactory:
             environment,
             lambda context: task_type(context, config),
             make_sender,
-            lambda: self._broker.source_offsets(plan.name, self._timing.call_timeout),
+            SavedOffsets.of(self._broker, plan.name, self._timing.call_timeout),
             self._timing._replace(max_records=plan.settings.max_poll_records),
         )
 

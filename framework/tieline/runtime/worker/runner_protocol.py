@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-from tieline.api import TopicPartition
 from tieline.runtime.task.ledger import Counts
 from tieline.runtime.task.totals import PartitionView
 
@@ -26,8 +25,11 @@ class Runner(Protocol):
         """How many seconds it is behind; ``None`` if that is unknown. Any thread may read it."""
 
     @property
-    def totals(self) -> Mapping[TopicPartition, PartitionView]:
-        """What the records of each partition became since counting began. Any thread may read it."""
+    def totals(self) -> Mapping[Any, PartitionView]:
+        """What the records of each partition became since the count began. Any thread may read it.
+
+        A sink's key is a topic partition, a source's the text of a source partition.
+        """
 
     def run(self) -> None:
         """Run until asked to stop. Raises ``TaskFailedError``; any other error is unexpected."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tieline.api import SinkTask, SourceTask, TopicPartition
+from tieline.api import SinkTask, SourceTask
 from tieline.config.plan import ConnectorPlan, SinkPlan, SourcePlan
 from tieline.runtime.source.pump import SpoolInput
 from tieline.runtime.spool.spool import Spool
@@ -57,15 +57,16 @@ class TaskSet:
         return total
 
     @property
-    def totals(self) -> dict[TopicPartition, PartitionView]:
-        """What the records of each partition became since the count began.
+    def totals(self) -> dict[Any, PartitionView]:
+        """What the records of each partition became since the count began; see ``Runner.totals``.
 
-        A partition that moves between tasks may be known to both; the later offset counts.
+        Several tasks may know a partition: of a sink if it moves between them, of a source always. The one
+        that is further counts.
         """
-        views: dict[TopicPartition, PartitionView] = {}
+        views: dict[Any, PartitionView] = {}
         for thread in self.threads:
             for partition, view in thread.totals.items():
-                if partition not in views or (views[partition].offset or -1) <= (view.offset or -1):
+                if partition not in views or views[partition].reached <= view.reached:
                     views[partition] = view
         return views
 

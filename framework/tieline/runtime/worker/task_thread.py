@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tieline.api import TopicPartition
 from tieline.logs import about, redaction
 from tieline.runtime.errors.failure_table import restart_helps
 from tieline.runtime.errors.retry_state import TaskFailedError
@@ -46,7 +45,7 @@ class TaskThread:
         self._build = build
         self._on_end = on_end
         self._earlier = Counts()
-        self._totals_before: Mapping[TopicPartition, PartitionView] = {}
+        self._totals_before: Mapping[Any, PartitionView] = {}
         """Those of the runner before, until the present one has its own."""
         self._runner = build(environment)
         self._thread = self._make_thread()
@@ -67,8 +66,8 @@ class TaskThread:
         return self._runner.lag_seconds if self.state == "RUNNING" else None
 
     @property
-    def totals(self) -> Mapping[TopicPartition, PartitionView]:
-        """What the records of each partition became since the count began."""
+    def totals(self) -> Mapping[Any, PartitionView]:
+        """What the records of each partition became since the count began; see ``Runner.totals``."""
         return self._runner.totals or self._totals_before
 
     @property

@@ -21,9 +21,10 @@ from tieline.runtime.errors.retry_state import TaskFailedError
 from tieline.runtime.source.conversion import SourceConversion
 from tieline.runtime.source.pump import Pump, SpoolInput
 from tieline.runtime.source.sender import ProducerOptions, Sender
-from tieline.runtime.source.task import WorkerSourceTask
+from tieline.runtime.source.task import SavedOffsets, WorkerSourceTask
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.environment import TaskEnvironment
+from tieline.runtime.task.totals import decode_note
 from tieline.runtime.task.transform_chain import TransformChain
 from tieline.testing.clock import FakeClock
 
@@ -110,7 +111,7 @@ def worker(log, task, window=None, env=None):
         env,
         task.given,
         lambda acknowledged: Sender(env, conversion(), options, acknowledged, dead),
-        lambda: log.source_offsets("c", 1),
+        SavedOffsets.of(log, "c", 1),
         TIMING,
     )
 
@@ -166,6 +167,9 @@ def test_a_bad_record_becomes_a_dead_letter_and_all_others_arrive_in_order(log, 
     assert (original.value, original.key) == (records(*values_sent)[2].value, records(*values_sent)[2].key)
     assert log.source_offsets("c", 1) == {'{"p":1}': '{"n":6}'}
     assert running.stats == (6, 4, 1, 1, 0)
+    totals = decode_note(log.source_notes("c", 1)['{"p":1}'])
+    assert totals is not None
+    assert (totals.received, totals.delivered, totals.dead_lettered, totals.filtered) == (6, 4, 1, 1)
     assert env.counters[f"dead_letters.{stage}"] == 1
     assert [(v, m) for v, m in task.acknowledged] == [
         ("a", True),

@@ -14,9 +14,10 @@ from tieline.runtime.source.conversion import SourceConversion
 from tieline.runtime.source.pump import Pump, SpoolInput
 from tieline.runtime.source.receiver import Receiver
 from tieline.runtime.source.sender import ProducerOptions, Sender
-from tieline.runtime.source.task import WorkerSourceTask
+from tieline.runtime.source.task import SavedOffsets, WorkerSourceTask
 from tieline.runtime.spool.spool import Limits, Spool
 from tieline.runtime.task.environment import TaskEnvironment
+from tieline.runtime.task.totals import Totals, decode_note, describe, encode_note
 from tieline.runtime.task.transform_chain import TransformChain
 from tieline.testing.clock import FakeClock
 from tieline.transforms.filter import Filter, FilterConfig
@@ -92,7 +93,7 @@ def running(log, task, *transforms, broker=None):
         environment,
         task.given,
         lambda acknowledged: Sender(environment, conversion(*transforms), options, acknowledged),
-        lambda: log.source_offsets("c", 1),
+        SavedOffsets.of(log, "c", 1),
         TIMING,
     )
     return worker, environment
@@ -118,6 +119,13 @@ def run_until(worker, event):
     return failures[0] if failures else None
 
 
+def totals(worker):
+    """Return the numbers of the durable ledger that are not 0."""
+    (view,) = worker.totals.values()
+    numbers = describe(view)
+    return {key: numbers[key] for key in numbers if numbers[key] and key not in ("since", "mismatch")}
+
+
 def values(log):
     return [r.value.decode() for r in log.store.read_from("t", 0, 0, 10_000)]
 
@@ -139,7 +147,48 @@ def test_a_restarted_source_continues_after_its_saved_offset(log):
         task = Numbers(total)
         worker, _ = running(log, task)
         run_until(worker, task.done)
+        assert totals(worker) == {"received": total, "delivered": total}
     assert values(log) == [str(n) for n in range(30)]
+
+
+def test_the_totals_are_loaded_before_the_task_starts_and_what_is_not_saved_is_in_flight(log):
+    stored = Totals(5, 0, received=7, delivered=6, filtered=1)
+    log.store.save_source_offsets(
+        "c", {'{"p":"n"}': '{"n":10}', '{"p":"other"}': "{}"}, notes={'{"p":"n"}': encode_note(stored)}
+    )
+    seen = []
+    held = threading.Event()
+
+    class Looking(Numbers):
+        def start(self):
+            super().start()
+            seen.append(totals(worker))
+
+        def poll(self, max_records, max_wait):
+            batch = super().poll(max_records, max_wait)
+            seen.append(totals(worker))
+            if not batch:
+                held.set()
+            return batch
+
+    worker, _ = running(log, Looking(12))
+    assert run_until(worker, held) is None
+    assert seen[:2] == [{"received": 7, "delivered": 6, "filtered": 1}] * 2
+    assert seen[2] == {"received": 9, "delivered": 6, "filtered": 1, "in_flight": 2}
+    assert totals(worker) == {"received": 9, "delivered": 8, "filtered": 1}
+    assert worker.totals.keys() == {'{"p":"n"}'}
+    assert worker.totals['{"p":"n"}'].totals.since == 5
+
+
+def test_stored_totals_that_do_not_add_up_are_an_alarm_with_the_size_of_the_difference(log, caplog):
+    wrong = Totals(5, 0, received=7, delivered=4)
+    log.store.save_source_offsets("c", {'{"p":"n"}': '{"n":10}'}, notes={'{"p":"n"}': encode_note(wrong)})
+    task = Numbers(12)
+    worker, _ = running(log, task)
+    assert run_until(worker, task.done) is None
+    (alarm,) = [r for r in caplog.records if getattr(r, "alarm", "") == "ledger.mismatch"]
+    assert 'the source partition {"p":"n"} differs by 3 records' in alarm.getMessage()
+    assert worker.totals['{"p":"n"}'].mismatch == 3
 
 
 def test_filtered_records_are_counted_acknowledged_without_metadata_and_advance_the_offset(log):
@@ -148,6 +197,7 @@ def test_filtered_records_are_counted_acknowledged_without_metadata_and_advance_
     worker, _ = running(log, task, drop)
     run_until(worker, task.done)
     assert worker.stats == (15, 12, 0, 3, 0)
+    assert totals(worker) == {"received": 15, "delivered": 12, "filtered": 3}
     assert [value for value, offset in task.acknowledged if offset is None] == ["4", "9", "14"]
     assert log.source_offsets("c", 1) == {'{"p":"n"}': '{"n":15}'}
 
@@ -221,6 +271,9 @@ def test_a_broken_producer_is_replaced_and_only_what_was_not_acknowledged_is_sen
     assert broker.made == 2
     assert values(log) == [str(n) for n in range(100)]
     assert worker.stats == (100, 100, 0, 0, 0)
+    stored = decode_note(log.source_notes("c", 1)['{"p":"n"}'])
+    assert stored is not None
+    assert totals(worker) == {"received": stored.received, "delivered": 100}
 
 
 def spooled(log, task, path, create_sender=None):
@@ -456,7 +509,7 @@ def test_a_data_error_of_a_source_names_connector_topic_position_and_fix(log, ba
         environment,
         Given(batch).given,
         lambda acknowledged: Sender(environment, rejecting(), options, acknowledged),
-        lambda: log.source_offsets("c", 1),
+        SavedOffsets.of(log, "c", 1),
         TIMING,
     )
     failure = str(run_until(worker, None))

@@ -17,6 +17,7 @@ from tieline.converters.plain import StringConverter
 from tieline.logs import Redaction
 from tieline.runtime.errors.retry_state import TaskFailedError
 from tieline.runtime.task.ledger import Counts
+from tieline.runtime.task.totals import PartitionView, Totals
 from tieline.runtime.worker.connector import RunningConnector
 from tieline.runtime.worker.factory import TaskFactory
 
@@ -96,6 +97,30 @@ def test_the_lag_of_a_sink_is_unknown_if_the_connector_failed_at_its_start(conne
     failed.prepare()
     ledger = failed.ledger()
     assert (ledger["state"], ledger["lag"]) == ("RESTARTING", None)
+
+
+def test_the_totals_of_a_source_are_those_of_the_task_that_is_further_for_each_partition(connector, runners):
+    def view(delivered, in_flight=0, mismatch=0):
+        totals = Totals(5, 0, received=delivered, delivered=delivered)
+        return PartitionView(totals, None, in_flight, mismatch)
+
+    connector.type = "source"
+    assert "totals" not in connector.ledger()
+    first, second = runners  # each has loaded all partitions of the connector
+    first.totals = {"a": view(7, 2), "b": view(3)}
+    second.totals = {"a": view(4), "b": view(3, 1, 1)}
+    ledger = connector.ledger()
+    assert ledger["totals"] == {
+        "since": 5,
+        "received": 13,
+        "delivered": 10,
+        "dead_lettered": 0,
+        "filtered": 0,
+        "in_flight": 3,
+        "skipped": 0,
+        "mismatch": 1,
+    }
+    assert ledger["mismatch"] == 1
 
 
 def test_a_task_that_failed_is_rebuilt_while_the_others_run_and_its_totals_continue(connector, runners):
