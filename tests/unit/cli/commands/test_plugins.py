@@ -91,7 +91,7 @@ def test_an_unknown_name_is_reported_with_a_similar_one():
 def test_the_list_and_one_plugin_agree_on_versions_and_say_whose_they_are(name):
     keys = ("kind", "plugin_version", "distribution", "distribution_version")
     rows = [row for row in json.loads(run("--json").stdout) if row["name"] == name]
-    listed = [[row[key] for key in keys] for row in rows if row["kind"] != "command"]
+    listed = [[row[key] for key in keys] for row in rows if row["kind"] not in ("command", "trace")]
     shown = [[plugin[key] for key in keys] for plugin in json.loads(run("show", name, "--json").stdout)]
     assert listed == shown
     text = run("show", name).stdout
