@@ -79,11 +79,11 @@ coverage: .venv/.check
 	@$(BIN)/python -m pytest -q -n 6 --cov --cov-report= -m "$(FAST)" tests/unit tests/property tests/contract tests/meta $(ARGS)
 	@$(BIN)/python -m coverage report
 
-# Two files at a time, each in one process: tests on servers mostly wait. Playwright keeps an event loop running
-# in its process, and other tests need to start their own.
+# Three files at a time, each in one process: tests on servers mostly wait. The tests of the pages have
+# processes of their own, since Playwright keeps an event loop running.
 test: style
 	@echo "== all tests on real servers (the first run fetches VOLTTRON and Kafka)"
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile thorough \
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --hypothesis-profile thorough \
 		-m "not fresh and not stack" --ignore tests/browser $(ARGS)
 	@echo "== the pages in a browser"
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/browser $(ARGS)
