@@ -78,7 +78,7 @@ def explain(observed: Observed) -> list[Finding]:
     if not causes:
         causes += _partitions(ledger)
     backlog = list(_backlog(observed, ledger, is_explained=bool(causes)))
-    findings = [*causes, *backlog]
+    findings = [*causes, *backlog, *_mismatch(ledger)]
     if not findings:
         findings += _silence(observed, ledger)
     if not any(finding.severity != "info" for finding in findings):
@@ -273,6 +273,17 @@ def _silence(observed: Observed, ledger: Mapping[str, Any]) -> Iterator[Finding]
     check = "the producers of its topics" if ledger.get("type") == "sink" else "the system that it reads"
     fix = f"If records are expected, check {check} and the connector's settings of what it reads."
     yield Finding("no_data", "info", text, fix, last)
+
+
+def _mismatch(ledger: Mapping[str, Any]) -> Iterator[Finding]:
+    if mismatch := ledger.get("mismatch"):
+        yield Finding(
+            "mismatch",
+            "critical",
+            f"The ledger differs by {mismatch} records from what has been passed: records may be missing, or"
+            " are counted twice.",
+            "Compare the store with the topic; the worker's log names the partition.",
+        )
 
 
 def _works(observed: Observed, ledger: Mapping[str, Any]) -> Iterator[Finding]:

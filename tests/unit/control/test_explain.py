@@ -241,6 +241,12 @@ def test_records_of_an_earlier_start_that_do_not_move_are_stalled():
     assert kinds(explain(observed(ledger)._replace(started_ms=ago(59)))) == ["backlog", "working"]
 
 
+def test_a_ledger_that_differs_says_by_how_many_records():
+    finding = only(explain(observed(sink(mismatch=3))))
+    assert (finding.kind, finding.severity) == ("mismatch", "critical")
+    assert "by 3 records" in finding.text
+
+
 def test_a_connector_that_receives_nothing_says_for_how_long():
     ledger = source() | {"last_received_ms": ago(720), "last_delivered_ms": ago(719)}
     silent, works = explain(observed(ledger))
