@@ -15,7 +15,6 @@ from tieline.api import (
     ID_HEADER,
     Config,
     DataError,
-    RecordError,
     RetriableError,
     SinkConnector,
     SinkTask,
@@ -71,12 +70,9 @@ class ToJson(Transform[Config]):
 
     def apply(self, batch):
         lines = [record.value.split() for record in batch]
-        if bad := {
-            i: RecordError(f"the line {n} is bad", field="kind")
-            for i, (n, kind) in enumerate(lines)
-            if kind == "source_transform"
-        }:
-            raise DataError(bad)
+        for n, kind in lines:
+            if kind == "source_transform":
+                raise KeyError(n)  # an error that no author has foreseen names no record of the batch
         return [
             None if kind == "source_filter" else record._replace(value=self._value(n, kind))
             for record, (n, kind) in zip(batch, lines, strict=True)

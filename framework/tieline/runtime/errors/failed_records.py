@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from tieline.api import DataError, RetriableError, TopicPartition
+from tieline.api import DataError, RetriableError, TielineError, TopicPartition
 from tieline.broker.records import ConsumedRecord
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StageError
@@ -41,13 +41,19 @@ class FailedRecord(NamedTuple):
 
 
 def collect_failures(
-    stage: Stage, name: str, operation: Callable[[Sequence[T]], Sequence[R]], batch: Sequence[T]
+    stage: Stage,
+    name: str,
+    operation: Callable[[Sequence[T]], Sequence[R]],
+    batch: Sequence[T],
+    *,
+    tolerant: bool = False,
 ) -> tuple[Sequence[R | None], dict[int, Failure]]:
     """Apply ``operation`` to a batch, and again without the records for which it raises a ``DataError``.
 
     Return a result for each record, ``None`` for a failed one, and the failures by index. ``name`` is the
     class that the operation belongs to. If the error names no record, the batch is halved until one record is
-    left. Raises ``StageError`` for every other error.
+    left. ``tolerant``: an error that tieline does not know, such as a ``KeyError``, is one of a record, too,
+    as in Kafka Connect. Raises ``StageError`` for every other error.
     """
     failures: dict[int, Failure] = {}
     good: Sequence[int] = range(len(batch))
@@ -61,11 +67,13 @@ def collect_failures(
         except DataError as error:
             rejected = rejected_records(error, len(rest))
             if not rejected:
-                return _collect_halves(stage, name, operation, batch, error)
+                return _collect_halves(stage, name, operation, batch, cause_of(error), tolerant)
             failures |= {good[index]: Failure(stage, cause, name) for index, cause in rejected.items()}
             good = [index for index in good if index not in failures]
             rest = [batch[index] for index in good]
         except Exception as error:
+            if tolerant and not isinstance(error, TielineError):
+                return _collect_halves(stage, name, operation, batch, error, tolerant)
             raise StageError(stage, error) from error
         else:
             break
@@ -98,13 +106,14 @@ def _collect_halves(
     name: str,
     operation: Callable[[Sequence[T]], Sequence[R]],
     batch: Sequence[T],
-    error: DataError,
+    cause: Exception,
+    tolerant: bool,
 ) -> tuple[Sequence[R | None], dict[int, Failure]]:
     if len(batch) == 1:
-        return [None], {0: Failure(stage, cause_of(error), name)}
+        return [None], {0: Failure(stage, cause, name)}
     half = len(batch) // 2
-    first, failures = collect_failures(stage, name, operation, batch[:half])
-    second, more = collect_failures(stage, name, operation, batch[half:])
+    first, failures = collect_failures(stage, name, operation, batch[:half], tolerant=tolerant)
+    second, more = collect_failures(stage, name, operation, batch[half:], tolerant=tolerant)
     return [*first, *second], failures | {half + index: failure for index, failure in more.items()}
 
 

@@ -12,7 +12,8 @@
 
 Unavailable is not bad: an outage is waited out without a limit unless ``errors.retry.timeout`` sets one; a
 task that has reached that limit is restarted. A restart does not help a task that met a bad record: it would
-read the same record, and deliver again whatever was not committed before it.
+read the same record, and deliver again whatever was not committed before it. With a dead letter queue, bad
+records cost only themselves, also those on which a converter or transform fails with any other error.
 """
 
 from __future__ import annotations

@@ -81,7 +81,9 @@ class SinkConversion:
         if self._replay_topic in topics:
             names = tuple(map(self._first_topic, batch))
         keys = self._keys(batch, rows(Encoded, names, raw_keys))
-        values, failures = _deserialize(Stage.VALUE_CONVERTER, self._value, rows(Encoded, names, raw_values))
+        values, failures = self._deserialize(
+            Stage.VALUE_CONVERTER, self._value, rows(Encoded, names, raw_values)
+        )
         if failures:
             values = [Datum("", None) if value is None else value for value in values]
         _, key_data, key_schemas = zip(*keys, strict=True)
@@ -133,7 +135,7 @@ class SinkConversion:
         return record.topic if origin is None else origin.topic
 
     def _keys(self, batch: Sequence[ConsumedRecord], encoded: Sequence[Encoded]) -> Sequence[Any]:
-        keys, unreadable = _deserialize(Stage.KEY_CONVERTER, self._key, encoded)
+        keys, unreadable = self._deserialize(Stage.KEY_CONVERTER, self._key, encoded)
         if not unreadable:
             return keys
         self._count("keys.unreadable", len(unreadable))
@@ -151,11 +153,11 @@ class SinkConversion:
             for index, (record, key) in enumerate(zip(batch, keys, strict=True))
         ]
 
-
-def _deserialize(
-    stage: Stage, converter: Converter[Any], batch: Sequence[Encoded]
-) -> tuple[Sequence[Datum | None], dict[int, Failure]]:
-    return collect_failures(stage, class_name(type(converter)), converter.deserialize, batch)
+    def _deserialize(
+        self, stage: Stage, converter: Converter[Any], batch: Sequence[Encoded]
+    ) -> tuple[Sequence[Datum | None], dict[int, Failure]]:
+        name, tolerant = class_name(type(converter)), self._transforms.tolerant
+        return collect_failures(stage, name, converter.deserialize, batch, tolerant=tolerant)
 
 
 def _in_place(record: SinkRecord, before: SinkRecord) -> SinkRecord:

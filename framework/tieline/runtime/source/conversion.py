@@ -40,10 +40,10 @@ class SourceConversion:
     def convert(self, batch: Sequence[SourceRecord]) -> Converted:
         """Transform and serialize a batch; data errors are in ``failures``. Raises ``StageError``."""
         records, indexes, failures = self._transforms.apply(batch)
-        keys, bad_keys = _serialize(
+        keys, bad_keys = self._serialize(
             Stage.KEY_CONVERTER, self._key, [Datum(r.topic, r.key, r.key_schema) for r in records]
         )
-        values, bad_values = _serialize(
+        values, bad_values = self._serialize(
             Stage.VALUE_CONVERTER, self._value, [Datum(r.topic, r.value, r.value_schema) for r in records]
         )
         if bad := {**bad_values, **bad_keys}:
@@ -61,8 +61,8 @@ class SourceConversion:
         """Stop the transforms. Called once, at the end of the task."""
         self._transforms.stop()
 
-
-def _serialize(
-    stage: Stage, converter: Converter[Any], data: Sequence[Datum]
-) -> tuple[Sequence[bytes | None], dict[int, Failure]]:
-    return collect_failures(stage, class_name(type(converter)), converter.serialize, data)
+    def _serialize(
+        self, stage: Stage, converter: Converter[Any], data: Sequence[Datum]
+    ) -> tuple[Sequence[bytes | None], dict[int, Failure]]:
+        name, tolerant = class_name(type(converter)), self._transforms.tolerant
+        return collect_failures(stage, name, converter.serialize, data, tolerant=tolerant)

@@ -14,8 +14,10 @@ from tieline.runtime.errors.failure_table import Stage
 class TransformChain:
     """A chain of transforms; used by one thread."""
 
-    def __init__(self, chain: Sequence[Transform[Any]]) -> None:
+    def __init__(self, chain: Sequence[Transform[Any]], *, tolerant: bool = False) -> None:
         self._chain = chain
+        self.tolerant = tolerant
+        """Whether an error that a transform or converter did not foresee costs one record, not the task."""
 
     def apply(
         self, batch: Sequence[AnyRecord]
@@ -30,7 +32,9 @@ class TransformChain:
         failures: dict[int, Failure] = {}
         for transform in self._chain:
             name = class_name(type(transform))
-            results, failed = collect_failures(Stage.TRANSFORMATION, name, transform.apply, live)
+            results, failed = collect_failures(
+                Stage.TRANSFORMATION, name, transform.apply, live, tolerant=self.tolerant
+            )
             failures |= {indexes[index]: failure for index, failure in failed.items()}
             kept = [(i, record) for i, record in zip(indexes, results, strict=True) if record is not None]
             indexes, live = [index for index, _ in kept], [record for _, record in kept]

@@ -217,4 +217,5 @@ class TaskFactory:
 
 
 def _transforms(plan: ConnectorPlan) -> TransformChain:
-    return TransformChain([planned.type(planned.config) for planned in plan.transforms])
+    tolerant = plan.settings.dead_letters is not None
+    return TransformChain([planned.type(planned.config) for planned in plan.transforms], tolerant=tolerant)

@@ -62,7 +62,8 @@ class ConnectorConversion:
         self._dry = dry
         self._key = self._converter(plan.key, is_key=True)
         self._value = self._converter(plan.value, is_key=False)
-        self._transforms = TransformChain([planned.type(planned.config) for planned in plan.transforms])
+        transforms = [planned.type(planned.config) for planned in plan.transforms]
+        self._transforms = TransformChain(transforms, tolerant=True)
         self._sink: SinkConversion | None = None
         self._source: SourceConversion | None = None
         if isinstance(plan, SinkPlan):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tieline.api import DataError, RetriableError
+from tieline.api import DataError, FatalError, RetriableError
 from tieline.runtime.errors.failed_records import FailedRecord, Failure, collect_failures, describe_failure
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StageError
@@ -70,6 +70,31 @@ def test_every_other_error_carries_its_stage():
         collect_failures(Stage.KEY_CONVERTER, "x", unavailable, [1])
     assert raised.value.stage is Stage.KEY_CONVERTER
     assert isinstance(raised.value.error, RetriableError)
+
+
+def test_with_tolerance_an_error_that_was_not_foreseen_costs_one_record_in_a_thousand():
+    def operation(batch):
+        return [{700: None}[number] if number >= 700 else number for number in batch]
+
+    results, failures = collect_failures(Stage.TRANSFORMATION, "x", operation, range(703), tolerant=True)
+    assert results == [*range(700), None, None, None]
+    assert {index: repr(failure.cause) for index, failure in failures.items()} == {
+        701: "KeyError(701)",
+        702: "KeyError(702)",
+    }
+    with pytest.raises(StageError) as raised:
+        collect_failures(Stage.TRANSFORMATION, "x", operation, range(703))
+    assert isinstance(raised.value.error, KeyError)
+
+
+@pytest.mark.parametrize("error", [RetriableError("later"), FatalError("no")])
+def test_with_tolerance_an_outage_or_a_fatal_error_is_none_of_a_record(error):
+    def operation(batch):
+        raise error
+
+    with pytest.raises(StageError) as raised:
+        collect_failures(Stage.VALUE_CONVERTER, "x", operation, [1, 2], tolerant=True)
+    assert raised.value.error is error
 
 
 def test_an_operation_that_returns_another_number_of_results_is_named():
