@@ -467,7 +467,9 @@ def test_no_offset_is_committed_before_the_records_of_its_commit_are_acknowledge
     kit.until(answer.done, consumer)
     answer.result(0)
     assert consumer.committed([partition], 10) == {partition: Committed(5, "note")}
-    assert [record.value for record in kit.read(dead)] == [b"0", b"1", b"2"]
+    written = [record.value for record in kit.read(dead)]  # those of the abandoned commit may be there, too
+    assert written[-3:] == [b"0", b"1", b"2"]
+    assert len(written) in (3, 6)
 
 
 def test_records_are_not_written_again_if_only_the_commit_of_the_offsets_has_failed(kit):
