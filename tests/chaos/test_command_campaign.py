@@ -278,7 +278,7 @@ def worker_settings(broker, folder):
 
 @pytest.mark.kafka
 @pytest.mark.timeout(600)
-@pytest.mark.seeds(1, 2)
+@pytest.mark.seeds(1)
 def test_a_campaign_of_faults_executes_nothing_twice_late_or_forged_and_every_command_ends(
     seed, tmp_path, broker
 ):
