@@ -33,7 +33,7 @@ help:
 	@echo "make screenshots    take the pictures of the pages in docs/images (needs Chromium)"
 	@echo "make vendor         fetch the pages' assets and axe-core again, with their hashes (needs npm)"
 	@echo "make lock           lock the images' packages again, with their hashes"
-	@echo "make fast           run the quick tests without servers: about a minute"
+	@echo "make fast           run the quick tests without servers: under two minutes"
 	@echo "make coverage       measure what the tests without servers cover; fails below the floor"
 	@echo "make check          check style, types and layers, then run make fast"
 
