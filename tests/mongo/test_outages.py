@@ -24,7 +24,7 @@ def server(tmp_path):
 def test_a_killed_server_is_an_outage_and_after_its_restart_the_same_batch_counts_exactly(
     server, start_sink, reading
 ):
-    sink = start_sink(server.uri, "outage", server__selection__timeout__ms="300")
+    sink = start_sink(server.uri, "outage", server__selection__timeout__ms="1000")
     sink.put([reading(n) for n in range(100)])
     server.kill()
 
