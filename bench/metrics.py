@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.figure import median, print_figure, ratio, run_in_turns, say
 from bench.growth import RECORDS, fill_log
 from bench.process import cpu_seconds
-from bench.stand import Stand, create_name
+from bench.stand import Stand, create_name, wait_until_delivered
 from tieline.testing.worker_process import WorkerProcess
 from tieline_lab.process import free_port
 
@@ -64,8 +64,8 @@ def _run_busy(folder: Path, topics: list[str], interval: float) -> dict[str, flo
     with WorkerProcess(folder, settings, [sink]) as worker:
         worker.wait_for("the pages are served")
         with _scraped(port, interval) as scrapes:
-            start = _wait_for(worker, name, RECORDS // 10)
-            end = _wait_for(worker, name, RECORDS)
+            start = wait_until_delivered(worker, name, RECORDS // 10)
+            end = wait_until_delivered(worker, name, RECORDS)
     (first_time, first, first_cpu), (last_time, last, last_cpu) = start, end
     return {
         "rate": (last - first) / (last_time - first_time),
@@ -111,15 +111,3 @@ def _scraped(port: int, interval: float) -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
-
-
-def _wait_for(worker: WorkerProcess, name: str, records: int) -> tuple[float, int, float]:
-    """Wait until so many records are delivered; return the time, their number and the worker's CPU time."""
-    deadline = time.monotonic() + 300
-    while True:
-        delivered = int(worker.last_ledger.get(name, {}).get("delivered", 0))
-        if delivered >= records:
-            return time.monotonic(), delivered, cpu_seconds(worker.pid)
-        if time.monotonic() > deadline or not worker.running:
-            raise TimeoutError(f"{delivered} of {records} records were delivered within 300 s")
-        time.sleep(0.002)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from functools import cached_property
@@ -13,7 +14,9 @@ from typing import Literal
 
 from pymongo import MongoClient
 
+from bench.process import cpu_seconds
 from tieline.broker.kafka.broker import KafkaBroker
+from tieline.testing.worker_process import WorkerProcess
 from tieline_lab.cache import cache_folder
 from tieline_lab.kafka import KafkaServer
 from tieline_lab.mongo import MongoServer
@@ -95,3 +98,15 @@ def count_documents(uri: str, collection: str) -> int:
     client: MongoClient[dict[str, object]]
     with MongoClient(uri) as client:
         return client["bench"][collection].estimated_document_count()
+
+
+def wait_until_delivered(worker: WorkerProcess, name: str, records: int) -> tuple[float, int, float]:
+    """Wait until so many records are delivered; return the time, their number and the worker's CPU time."""
+    deadline = time.monotonic() + 300
+    while True:
+        delivered = int(worker.last_ledger.get(name, {}).get("delivered", 0))
+        if delivered >= records:
+            return time.monotonic(), delivered, cpu_seconds(worker.pid)
+        if time.monotonic() > deadline or not worker.running:
+            raise TimeoutError(f"{delivered} of {records} records were delivered within 300 s")
+        time.sleep(0.002)

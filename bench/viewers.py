@@ -14,7 +14,6 @@ import re
 import socket
 import statistics
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +23,8 @@ from urllib.parse import quote, urlsplit
 
 from bench.figure import median, print_figure, ratio, run_in_turns, say
 from bench.growth import RECORDS, fill_log
-from bench.process import cpu_seconds, cpu_seconds_of_threads
-from bench.stand import Stand, create_name
+from bench.process import cpu_seconds_of_threads
+from bench.stand import Stand, create_name, wait_until_delivered
 from tieline.testing.worker_process import WorkerProcess
 from tieline_lab.process import free_port
 
@@ -61,10 +60,10 @@ def _run_worker(folder: Path, topics: list[str], viewers: int) -> dict[str, floa
     with WorkerProcess(folder, {"listeners": f"http://127.0.0.1:{port}"}, [sink]) as worker:
         worker.wait_for("the pages are served")
         with _open_viewers(port, viewers) as streams:
-            start = _wait_for(worker, name, RECORDS // 10)
+            start = wait_until_delivered(worker, name, RECORDS // 10)
             before = [each.events for each in streams]
             threads_before = cpu_seconds_of_threads(worker.pid)
-            end = _wait_for(worker, name, RECORDS)
+            end = wait_until_delivered(worker, name, RECORDS)
             seen = sum(each.events for each in streams) - sum(before)
             threads = [
                 used - threads_before.get(thread, 0.0)
@@ -78,18 +77,6 @@ def _run_worker(folder: Path, topics: list[str], viewers: int) -> dict[str, floa
         "other_threads": (sum(threads) - max(threads)) / seconds,
         "events_a_viewer": seen / seconds / max(1, viewers),
     }
-
-
-def _wait_for(worker: WorkerProcess, name: str, records: int) -> tuple[float, int, float]:
-    """Wait until so many records are delivered; return the time, their number and the worker's CPU time."""
-    deadline = time.monotonic() + 300
-    while True:
-        delivered = int(worker.last_ledger.get(name, {}).get("delivered", 0))
-        if delivered >= records:
-            return time.monotonic(), delivered, cpu_seconds(worker.pid)
-        if time.monotonic() > deadline or not worker.running:
-            raise TimeoutError(f"{delivered} of {records} records were delivered within 300 s")
-        time.sleep(0.002)
 
 
 class _Viewer:

@@ -19,6 +19,14 @@ _FRAME = struct.Struct(">bI")
 _PRIMITIVES = {str: '"string"', bool: '"boolean"', int: '"long"', float: '"double"', bytes: '"bytes"'}
 
 
+def framed_schema_id(data: bytes) -> int | None:
+    """Return the id in the frame of Confluent's wire format; ``None`` if the data does not begin with one."""
+    if len(data) < _FRAME.size or data[0] != 0:
+        return None
+    schema_id: int = _FRAME.unpack_from(data)[1]
+    return schema_id
+
+
 class AvroConverterConfig(Config):
     """Settings of the converter. The runtime reads ``schema.registry.url`` to choose the schema store."""
 
@@ -93,11 +101,11 @@ class AvroConverter(Converter[AvroConverterConfig]):
         return writer
 
     def _reader(self, data: bytes) -> AvroCodec:
-        if len(data) < _FRAME.size or data[0] != 0:
+        schema_id = framed_schema_id(data)
+        if schema_id is None:
             raise ValueError(
                 "not in Confluent's wire format (0x00, schema id, Avro); was it written by another converter?"
             )
-        _, schema_id = _FRAME.unpack_from(data)
         codec = self._readers.get(schema_id)
         if codec is None:
             schema = self.schemas.schema(schema_id)

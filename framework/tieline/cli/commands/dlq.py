@@ -27,6 +27,7 @@ from tieline.cli.dead_letters.options import (
     Connector,
     DeadLetterTopic,
     Everything,
+    JobId,
     Letters,
     OpenedLetters,
     Output,
@@ -287,7 +288,7 @@ def list_jobs(
 
 @dlq.command()
 def pause(
-    job: Annotated[str, typer.Argument(help="The job, as tieline dlq jobs shows it.")],
+    job: JobId,
     worker: WorkerFile = None,
     bootstrap_servers: BootstrapServers = None,
     data_dir: DataDir = None,
@@ -298,7 +299,7 @@ def pause(
 
 @dlq.command()
 def resume(
-    job: Annotated[str, typer.Argument(help="The job, as tieline dlq jobs shows it.")],
+    job: JobId,
     worker: WorkerFile = None,
     bootstrap_servers: BootstrapServers = None,
     data_dir: DataDir = None,
@@ -309,7 +310,7 @@ def resume(
 
 @dlq.command()
 def cancel(
-    job: Annotated[str, typer.Argument(help="The job, as tieline dlq jobs shows it.")],
+    job: JobId,
     worker: WorkerFile = None,
     bootstrap_servers: BootstrapServers = None,
     data_dir: DataDir = None,

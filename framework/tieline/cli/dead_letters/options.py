@@ -43,6 +43,7 @@ All = Annotated[
 Output = Annotated[
     View, typer.Option("--format", help="Text, or lines of JSON; auto prints text on a terminal.")
 ]
+JobId = Annotated[str, typer.Argument(help="The job, as tieline dlq jobs shows it.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for a confirmation.")]
 Everything = Annotated[bool, typer.Option("--everything", help="All open letters, without a condition.")]
 

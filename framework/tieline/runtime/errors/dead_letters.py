@@ -36,10 +36,14 @@ def create_replay_topic(broker: Broker, connector: str, replication: int, timeou
 
     It keeps them without a limit of time: they are marked as replayed, and the sink may be stopped for long.
     """
+    purpose = f"replays to the connector {connector}"
+    _create_topic(broker, replay_topic(connector), purpose, replication, timeout)
+
+
+def _create_topic(broker: Broker, topic: str, purpose: str, replication: int, timeout: float) -> None:
     config = {"retention.ms": "-1", "max.message.bytes": str(_LARGEST_LETTER)}
-    topic = replay_topic(connector)
     if broker.create_topic(topic, partitions=1, replication=replication, config=config, timeout=timeout):
-        log.info("created the topic %s for replays to the connector %s", topic, connector)
+        log.info("created the topic %s for %s", topic, purpose)
 
 
 class SourcePosition(NamedTuple):
@@ -75,11 +79,7 @@ class DeadLetters:
         It keeps letters until they are dropped, and takes whatever the client can send: a record that is too
         large for its own topic is a dead letter, too.
         """
-        config = {"retention.ms": "-1", "max.message.bytes": str(_LARGEST_LETTER)}
-        if self._broker.create_topic(
-            self.topic, partitions=1, replication=self.queue.replication, config=config, timeout=timeout
-        ):
-            log.info("created the topic %s for dead letters", self.topic)
+        _create_topic(self._broker, self.topic, "dead letters", self.queue.replication, timeout)
 
     def create_replay_topic(self, timeout: float = 10.0) -> None:
         """Create the topic of replays to this sink if it is missing."""
@@ -167,7 +167,7 @@ class DeadLetters:
             while (left := deadline - clock.now()) > 0:
                 for delivery in producer.poll(left):
                     if delivery.failures:
-                        raise DataError({i: _reason(error) for i, error in delivery.failures.items()})
+                        raise DataError({i: cause_of(error) for i, error in delivery.failures.items()})
                     return
             raise RetriableError(f"{self.topic}: dead letters were not acknowledged within {timeout:g} s")
         finally:
@@ -229,10 +229,6 @@ def _cause(failure: Failure, schema_id: int | None) -> Cause:
     )
     clean = redaction.clean
     return cause._replace(message=clean(cause.message), traceback=clean(cause.traceback))
-
-
-def _reason(error: Exception) -> Exception:
-    return cause_of(error) if isinstance(error, DataError) else error
 
 
 def _shown(letter: DeadLetter) -> str:

@@ -96,9 +96,9 @@ def rejected_records(error: DataError, number: int) -> dict[int, Exception]:
     return {}
 
 
-def cause_of(error: DataError) -> Exception:
-    """Return the cause of an error about a single record."""
-    return next(iter(error.failures.values()), error)
+def cause_of(error: Exception) -> Exception:
+    """Return why a single record failed: the cause that a ``DataError`` names, else the error itself."""
+    return next(iter(error.failures.values()), error) if isinstance(error, DataError) else error
 
 
 def _collect_halves(

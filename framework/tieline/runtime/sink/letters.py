@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 
 from tieline.api import AccessDeniedError, DataError, SinkRecord, TopicPartition
 from tieline.broker.records import ConsumedRecord, ProducerRecord
+from tieline.converters.avro import framed_schema_id
 from tieline.dead_letters.letter import class_name
 from tieline.dead_letters.record import shorten
 from tieline.runtime.errors.dead_letters import DeadLetters
@@ -16,7 +16,6 @@ from tieline.runtime.errors.failure_table import Stage
 
 _MAX_LETTERS = 1_000
 _MAX_BYTES = 16 << 20
-_FRAME = struct.Struct(">bI")
 
 
 class PendingLetter:
@@ -171,7 +170,4 @@ class SinkLetters:
         return next((record for record in self._batch if record[:3] == where), None)
 
     def _schema_id(self, record: ConsumedRecord) -> int | None:
-        value = record.value
-        if not self._avro or value is None or len(value) < _FRAME.size or value[0]:
-            return None
-        return int(_FRAME.unpack_from(value)[1])
+        return framed_schema_id(record.value) if self._avro and record.value is not None else None

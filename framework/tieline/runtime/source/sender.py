@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from tieline.api import AccessDeniedError, DataError, RecordMetadata, RetriableError, SourceRecord
+from tieline.api import AccessDeniedError, RecordMetadata, RetriableError, SourceRecord
 from tieline.broker.port import Broker, Producer, RefusedNowError, TooLargeError
 from tieline.broker.records import Delivery, ProducerRecord, Unit
 from tieline.dead_letters.record import shorten
 from tieline.runtime.errors.dead_letters import DeadLetters, SourcePosition
-from tieline.runtime.errors.failed_records import FailedRecord, Failure, Failures, describe_failure
+from tieline.runtime.errors.failed_records import FailedRecord, Failure, Failures, cause_of, describe_failure
 from tieline.runtime.errors.failure_table import Stage
 from tieline.runtime.errors.retry_state import StageError, StopRequestedError, TaskFailedError
 from tieline.runtime.source.conversion import SourceConversion
@@ -255,7 +255,7 @@ class Sender:
         if sent.unit is not delivery.unit:
             raise TaskFailedError("the broker acknowledged out of order; nothing more is considered safe")
         sent.acknowledge(delivery.metadata)
-        reasons = {index: _reason(error) for index, error in delivery.failures.items()}
+        reasons = {index: cause_of(error) for index, error in delivery.failures.items()}
         if not reasons:
             sent.done = True
         elif refused := self._replace_refused(sent, reasons):
@@ -388,7 +388,3 @@ class Sender:
             self._note(sent)
             if not sent.done:
                 self._send_unit(sent)
-
-
-def _reason(error: Exception) -> Exception:
-    return next(iter(error.failures.values()), error) if isinstance(error, DataError) else error

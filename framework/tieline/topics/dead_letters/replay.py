@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from tieline.api import DataError, StartupError
+from tieline.api import StartupError
 from tieline.broker.internal import replay_topic
 from tieline.broker.port import Broker
 from tieline.broker.records import ConsumedRecord
@@ -212,8 +212,7 @@ class Replay:
                 if again is not None:
                     failed.append((letter, again))
                 else:
-                    reason = cause_of(error) if isinstance(error, DataError) else error
-                    self.ledger.refused[f"the broker refuses its record: {reason}"] += 1
+                    self.ledger.refused[f"the broker refuses its record: {cause_of(error)}"] += 1
             steps = failed
         self._mark(outcomes)
 

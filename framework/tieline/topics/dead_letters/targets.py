@@ -18,6 +18,7 @@ from tieline.broker.internal import replay_topic
 from tieline.broker.port import Broker
 from tieline.broker.records import ConsumedRecord, ProducerRecord
 from tieline.config.planned import ConnectorPlan, SinkPlan, SourcePlan
+from tieline.converters.avro import framed_schema_id
 from tieline.dead_letters.jobs import AGAIN, DELIVERED, FILTERED, SENT, Job
 from tieline.dead_letters.letter import Cause, DeadLetter, replay_id
 from tieline.dead_letters.record import (
@@ -85,9 +86,9 @@ class CommandTopics:
         return self._topics[topic]
 
     def _schema_name(self, value: bytes | None) -> str:
-        if value is None or len(value) < 5 or value[0]:
+        schema_id = None if value is None else framed_schema_id(value)
+        if schema_id is None:
             return ""
-        schema_id = int.from_bytes(value[1:5], "big")
         try:
             schema = self._schemas.schema(schema_id)
         except ValueError:

@@ -53,10 +53,8 @@ def list_causes(
     ``progress`` gets the number of letters that were read, from time to time.
     """
     grouping = Grouping()
-    for letter in read_letters(broker, topic, progress=progress):
-        mark = jobs.mark(topic, letter.id)
-        if (closed or mark is None) and selection.includes(letter):
-            grouping.add(letter, OPEN if mark is None else mark.state)
+    for letter, mark in _selected(broker, topic, jobs, selection, closed, progress):
+        grouping.add(letter, OPEN if mark is None else mark.state)
     return grouping.groups
 
 
@@ -71,13 +69,20 @@ def find_letters(
 ) -> Iterator[tuple[DeadLetter, Mark | None]]:
     """Yield the selected letters of a topic with their marks, each once; see ``list_causes``."""
     seen: set[bytes] = set()
-    for letter in read_letters(broker, topic, progress=progress):
-        mark = jobs.mark(topic, letter.id)
-        if (not closed and mark is not None) or not selection.includes(letter):
-            continue
+    for letter, mark in _selected(broker, topic, jobs, selection, closed, progress):
         key = letter_key(letter)
         if key not in seen:
             seen.add(key)
+            yield letter, mark
+
+
+def _selected(
+    broker: Broker, topic: str, jobs: Jobs, selection: Selection, closed: bool, progress: Progress
+) -> Iterator[tuple[DeadLetter, Mark | None]]:
+    """Yield the selected letters with their marks, as often as they were written."""
+    for letter in read_letters(broker, topic, progress=progress):
+        mark = jobs.mark(topic, letter.id)
+        if (closed or mark is None) and selection.includes(letter):
             yield letter, mark
 
 
